@@ -1,0 +1,1 @@
+//! Oneport: HTTP and WebSocket on one port, two tables, one TOML file.

@@ -1,0 +1,3 @@
+//! The `oneport` command.
+
+fn main() {}
