@@ -1,0 +1,83 @@
+//! Batch: the events of one group that leave together, rendered once for all members.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::{Event, Membership};
+
+/// One event on its way to a group's members.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its number in the group, from 1.
+    pub offset: u64,
+    /// What is sent.
+    pub event: Event,
+    /// The member that shall not have it: the sender, when it asked so.
+    pub except: Option<u64>,
+}
+
+/// The events of one group that leave together.
+///
+/// What members need in one form (WebSocket frames) is made once, by the first that asks, and shared by all.
+#[derive(Debug)]
+pub struct Batch {
+    entries: Vec<Entry>,
+    rendered: OnceLock<Rendered>,
+}
+
+/// All entries in one form, one after the other.
+#[derive(Debug)]
+struct Rendered {
+    bytes: Bytes,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    pub(super) fn new(entries: Vec<Entry>) -> Self {
+        Self { entries, rendered: OnceLock::new() }
+    }
+
+    /// Returns the entries that a member shall have: those sent after it joined, and not excepting it.
+    pub fn entries<'a>(&'a self, member: &'a Membership) -> impl Iterator<Item = &'a Entry> + 'a {
+        self.entries.iter().filter(|entry| member.shall_have(entry))
+    }
+
+    /// Returns all entries in the form that `render` writes, when the member shall have all of them.
+    pub fn whole(&self, member: &Membership, render: impl Fn(&Event, &mut Vec<u8>)) -> Option<&Bytes> {
+        let all = self.entries.iter().all(|entry| member.shall_have(entry));
+        all.then(|| &self.rendered(render).bytes)
+    }
+
+    /// Returns each entry that the member shall have, in the form that `render` writes.
+    pub fn pieces<'a>(&'a self, member: &'a Membership, render: impl Fn(&Event, &mut Vec<u8>)) -> impl Iterator<Item = (&'a Entry, Bytes)> + 'a {
+        let rendered = self.rendered(render);
+        let of_member = move |(at, entry): (usize, &'a Entry)| member.shall_have(entry).then(|| (entry, rendered.bytes.slice(rendered.range(at))));
+        self.entries.iter().enumerate().filter_map(of_member)
+    }
+
+    pub(super) fn last_offset(&self) -> u64 {
+        self.entries.last().map_or(0, |entry| entry.offset)
+    }
+
+    fn rendered(&self, render: impl Fn(&Event, &mut Vec<u8>)) -> &Rendered {
+        self.rendered.get_or_init(|| {
+            // Ten octets are the longest header of a frame from a server.
+            let mut bytes = Vec::with_capacity(self.entries.iter().map(|entry| entry.event.size() + 10).sum());
+            let mut ends = Vec::with_capacity(self.entries.len());
+            for entry in &self.entries {
+                render(&entry.event, &mut bytes);
+                ends.push(bytes.len());
+            }
+            Rendered { bytes: Bytes::from(bytes), ends }
+        })
+    }
+}
+
+impl Rendered {
+    fn range(&self, at: usize) -> Range<usize> {
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        start..self.ends[at]
+    }
+}

@@ -1,0 +1,97 @@
+//! Mailbox: a bounded queue of events for one reader.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::{Batch, Delivery, Event, Membership, Subscriber};
+use crate::telemetry;
+
+/// An event that was read from a mailbox.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Its number in its group; 0 when it was sent to a channel.
+    pub offset: u64,
+    /// What was sent.
+    pub event: Event,
+}
+
+/// A queue of events for one reader, bounded in number and in bytes.
+///
+/// Writers never wait: an event that does not fit is dropped (the newest, as in Channels) and counted in
+/// `oneport_events_dropped_total{reason="mailbox_full"}`.
+#[derive(Debug)]
+pub struct Mailbox {
+    events_max: usize,
+    bytes_max: usize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<Received>,
+    bytes: usize,
+    reader: Option<Waker>,
+}
+
+impl Mailbox {
+    /// An empty mailbox for at most `events_max` events and `bytes_max` bytes.
+    #[must_use]
+    pub fn new(events_max: usize, bytes_max: usize) -> Self {
+        Self { events_max, bytes_max, queue: Mutex::default() }
+    }
+
+    /// Puts one event in.
+    pub fn push(&self, received: Received) -> Delivery {
+        let size = received.event.size();
+        let mut queue = self.queue();
+        if queue.events.len() >= self.events_max || queue.bytes + size > self.bytes_max {
+            drop(queue);
+            telemetry::event_dropped("mailbox_full");
+            return Delivery::Dropped;
+        }
+        queue.bytes += size;
+        queue.events.push_back(received);
+        let reader = queue.reader.take();
+        drop(queue);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Delivery::Queued
+    }
+
+    /// Takes the next event, or arranges for a wake-up.
+    pub fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Received> {
+        let mut queue = self.queue();
+        if let Some(received) = queue.events.pop_front() {
+            queue.bytes -= received.event.size();
+            return Poll::Ready(received);
+        }
+        if !queue.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+            queue.reader = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits for the next event. Cancel-safe: an event is taken only when this returns.
+    pub async fn receive(&self) -> Received {
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscriber for Mailbox {
+    fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
+        let mut delivery = Delivery::Queued;
+        for entry in batch.entries(membership) {
+            if self.push(Received { offset: entry.offset, event: entry.event.clone() }) == Delivery::Dropped {
+                delivery = Delivery::Dropped;
+            }
+        }
+        delivery
+    }
+}

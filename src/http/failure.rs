@@ -1,0 +1,110 @@
+//! Failure: a view's or a middleware's "no": what the client sees, and what only the log sees.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+/// Why a request gets no ordinary answer: a status and a sentence for the client, a cause for the log.
+///
+/// `?` turns any error into 500 with that error as its cause; the client never sees the cause.
+///
+/// ```
+/// use oneport::http::Failure;
+/// fn parse(text: &str) -> Result<u32, Failure> {
+///     if text.is_empty() {
+///         return Err(Failure::new(http::StatusCode::BAD_REQUEST, "expected a number, found nothing"));
+///     }
+///     Ok(text.parse()?) // a ParseIntError becomes 500
+/// }
+/// assert_eq!(parse("").unwrap_err().status(), 400);
+/// assert_eq!(parse("x").unwrap_err().status(), 500);
+/// ```
+#[derive(Debug)]
+pub struct Failure(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    status: StatusCode,
+    sentence: Cow<'static, str>,
+    headers: HeaderMap,
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// A status and the sentence the client reads.
+    pub fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner { status, sentence: sentence.into(), headers: HeaderMap::new(), cause: None }))
+    }
+
+    /// 404 with a sentence.
+    pub fn not_found(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, sentence)
+    }
+
+    /// 400 with a sentence.
+    pub fn bad_request(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, sentence)
+    }
+
+    /// 403 with a sentence.
+    pub fn forbidden(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, sentence)
+    }
+
+    /// Adds what the log shall know and the client shall not.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds a header field to the answer.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.append(name, value);
+        self
+    }
+
+    /// Returns the status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// Returns the sentence for the client.
+    #[must_use]
+    pub fn sentence(&self) -> &str {
+        &self.0.sentence
+    }
+
+    /// Returns the header fields for the answer.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    /// Returns the cause for the log.
+    #[must_use]
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync)> {
+        self.0.cause.as_deref()
+    }
+}
+
+/// For the log: status, sentence and cause.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0.status.as_u16(), self.0.sentence)?;
+        match &self.0.cause {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
+    fn from(cause: E) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server could not finish this request").because(cause)
+    }
+}

@@ -1,0 +1,37 @@
+//! HTTP: requests, responses, views and the failures they end in.
+
+pub mod body;
+pub mod failure;
+pub mod forwarded;
+pub mod host;
+pub mod origin;
+pub mod request;
+pub mod upgrade;
+pub mod view;
+pub mod views;
+
+pub use body::Body;
+pub use failure::Failure;
+pub use request::Request;
+pub use view::View;
+
+/// What a view answers: a status, header fields and a body.
+pub type Response = http::Response<Body>;
+
+/// Makes a response with a body that is there at once.
+///
+/// ```
+/// use oneport::http::respond;
+/// let response = respond(200, "text/plain; charset=utf-8", "hello");
+/// assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+/// ```
+///
+/// A status outside 100 to 999 or a content type that no header field may hold becomes 500.
+pub fn respond(status: u16, content_type: &str, body: impl Into<bytes::Bytes>) -> Response {
+    let made = http::Response::builder().status(status).header(http::header::CONTENT_TYPE, content_type).body(Body::full(body));
+    made.unwrap_or_else(|_| {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
+}

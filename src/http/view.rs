@@ -1,0 +1,70 @@
+//! View: the code that answers a request.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::de::DeserializeOwned;
+
+use super::{Failure, Request, Response};
+
+/// Answers the requests of a route. One value serves all requests of its route.
+///
+/// ```
+/// use oneport::http::{Failure, Request, Response, View, respond};
+///
+/// struct Report { title: String }
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Options { title: String }
+///
+/// impl View for Report {
+///     type Options = Options;
+///     fn new(options: Options) -> Self { Self { title: options.title } }
+///     async fn call(&self, request: Request) -> Result<Response, Failure> {
+///         Ok(respond(200, "text/plain", format!("{}: {}", self.title, request.scope.path())))
+///     }
+/// }
+/// let registry = oneport::gateway::Registry::builtin().view::<Report>("report");
+/// ```
+pub trait View: Send + Sync + Sized + 'static {
+    /// The route's `options` in the file; `()` takes none. Unknown keys are refused when the type says so
+    /// (`#[serde(deny_unknown_fields)]`).
+    type Options: DeserializeOwned;
+
+    /// Makes the view when the file is compiled, at start and at every reload.
+    fn new(options: Self::Options) -> Self;
+
+    /// Says what is wrong with the options beyond their types; `check` and the start print each sentence as a Problem.
+    fn problems(_options: &Self::Options) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the templates the options name; one that is not there, or broken, is a Problem.
+    fn templates(_options: &Self::Options) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the methods the view answers when the route names none; an empty list is every method.
+    #[must_use]
+    fn methods() -> &'static [http::Method] {
+        &[http::Method::GET]
+    }
+
+    /// Answers one request. The route's `request_timeout` ends it with 504; a panic in it is 500.
+    fn call(&self, request: Request) -> impl Future<Output = Result<Response, Failure>> + Send;
+}
+
+/// A future of a view whose type is known no more.
+pub(crate) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
+
+/// A view whose type is known no more.
+pub(crate) trait AnyView: Send + Sync {
+    fn call(&self, request: Request) -> Answer<'_>;
+}
+
+impl<V: View> AnyView for V {
+    fn call(&self, request: Request) -> Answer<'_> {
+        Box::pin(View::call(self, request))
+    }
+}

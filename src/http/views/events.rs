@@ -1,0 +1,181 @@
+//! Events: a group as Server-Sent Events.
+
+use std::fmt::Write;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use http_body::Frame;
+use tokio::time::{Instant, Sleep};
+
+use crate::channels::event::Shown;
+use crate::channels::{GroupName, GroupOptions, Mailbox, Received};
+use crate::config::WrittenDuration;
+use crate::group_pattern::{GroupError, GroupPattern};
+use crate::http::body::BodyError;
+use crate::http::{Body, Failure, Request, Response, View};
+use crate::services::Services;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// `view = "events"`: a group as Server-Sent Events (WHATWG HTML, section 9.2).
+///
+/// Each event is a `message` whose data is the event's JSON (or the text of a raw frame, or the base64 of a binary one) and
+/// whose id is `EPOCH.OFFSET`. A client that comes back with `Last-Event-ID` (or `?last_event_id=`) gets what it missed out of
+/// the group's history; where that does not reach back, an event named `oneport.gap` comes first. Comments keep the
+/// connection alive.
+#[derive(Debug)]
+pub struct Events {
+    options: Options,
+}
+
+/// What `events` takes.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The group, such as `news_{topic}`.
+    group: GroupPattern,
+    /// How many of the newest events are kept for clients that come back.
+    #[serde(default)]
+    history: usize,
+    /// How often a comment is sent when there is no event.
+    #[serde(default = "heartbeat")]
+    heartbeat: WrittenDuration,
+    /// After how long a client that lost its connection shall come back.
+    #[serde(default = "retry")]
+    retry: WrittenDuration,
+}
+
+fn heartbeat() -> WrittenDuration {
+    Duration::from_secs(15).into()
+}
+
+fn retry() -> WrittenDuration {
+    Duration::from_secs(3).into()
+}
+
+impl View for Events {
+    type Options = Options;
+
+    fn new(options: Options) -> Self {
+        Self { options }
+    }
+
+    fn problems(options: &Options) -> Vec<String> {
+        let heartbeat: Duration = options.heartbeat.into();
+        if heartbeat.is_zero() { vec!["heartbeat: expected a duration above zero, found \"0s\"".to_owned()] } else { Vec::new() }
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, Failure> {
+        let scope = &request.scope;
+        let group = self.options.group.group(scope).map_err(|error| match error {
+            GroupError::Anonymous { .. } => Failure::forbidden("log in first"),
+            GroupError::NotAName { .. } => Failure::not_found(error.to_string()),
+            GroupError::NoParam { .. } => Failure::from(error),
+        })?;
+        let last_id = scope.headers.text(&LAST_EVENT_ID).map(str::to_owned).or_else(|| scope.query("last_event_id"));
+        if request.services.tasks.is_draining() {
+            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the server stops"));
+        }
+        let stream = EventStream::open(&self.options, group, last_id.as_deref(), request.services.clone());
+        let mut response = Response::new(Body::stream(stream));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+        Ok(response)
+    }
+}
+
+/// The body of one such response: a member of the group until it is dropped.
+struct EventStream {
+    services: Services,
+    group: GroupName,
+    member: u64,
+    mailbox: Arc<Mailbox>,
+    heartbeat: Duration,
+    next_heartbeat: Pin<Box<Sleep>>,
+    draining: Pin<Box<dyn Future<Output = ()> + Send>>,
+    first: Option<String>,
+}
+
+impl EventStream {
+    fn open(options: &Options, group: GroupName, last_id: Option<&str>, services: Services) -> Self {
+        let layer = &services.layer;
+        let member = layer.next_member();
+        let mailbox = layer.mailbox();
+        let keep = GroupOptions { history: options.history, ..GroupOptions::default() };
+        let mut first = format!("retry: {}\n\n", Duration::from(options.retry).as_millis());
+        let is_complete = match last_id {
+            None => layer.group_resume(&group, member, mailbox.clone(), keep, layer.group_offset(&group)),
+            Some(id) => match id.split_once('.').map(|(epoch, offset)| (u64::from_str_radix(epoch, 16), offset.parse::<u64>())) {
+                Some((Ok(epoch), Ok(offset))) if epoch == layer.epoch() => layer.group_resume(&group, member, mailbox.clone(), keep, offset),
+                _ => {
+                    layer.group_add(&group, member, mailbox.clone(), None, keep);
+                    false
+                }
+            },
+        };
+        if !is_complete {
+            first.push_str("event: oneport.gap\ndata: {}\n\n");
+        }
+        let draining = services.tasks.draining_token();
+        let heartbeat = options.heartbeat.into();
+        Self {
+            group,
+            member,
+            mailbox,
+            heartbeat,
+            next_heartbeat: Box::pin(tokio::time::sleep(heartbeat)),
+            draining: Box::pin(draining.cancelled_owned()),
+            first: Some(first),
+            services,
+        }
+    }
+
+    fn write(&self, received: &Received, out: &mut String) {
+        let _ = writeln!(out, "id: {:x}.{}", self.services.layer.epoch(), received.offset);
+        match received.event.shown() {
+            // A line of its own for each line of the text; `\r` ends a line too.
+            Shown::Text(text) => text.split(['\n', '\r']).for_each(|line| drop(writeln!(out, "data: {line}"))),
+            Shown::Bytes(bytes) => drop(writeln!(out, "data: {}", BASE64.encode(bytes))),
+        }
+        out.push('\n');
+    }
+}
+
+impl http_body::Body for EventStream {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let mut out = this.first.take().unwrap_or_default();
+        while let Poll::Ready(received) = this.mailbox.poll_receive(cx) {
+            this.write(&received, &mut out);
+        }
+        if !out.is_empty() {
+            this.next_heartbeat.as_mut().reset(Instant::now() + this.heartbeat);
+            return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+        }
+        if this.draining.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        if this.next_heartbeat.as_mut().poll(cx).is_ready() {
+            this.next_heartbeat.as_mut().reset(Instant::now() + this.heartbeat);
+            let _ = this.next_heartbeat.as_mut().poll(cx);
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b": still here\n\n")))));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.services.layer.group_discard(&self.group, self.member);
+    }
+}

@@ -1,0 +1,23 @@
+//! Health: is the server up, and does it want new work?
+
+use super::NoOptions;
+use crate::http::{Failure, Request, Response, View, respond};
+
+/// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server stops. No options.
+#[derive(Debug)]
+pub struct Health;
+
+impl View for Health {
+    type Options = NoOptions;
+
+    fn new(_: NoOptions) -> Self {
+        Self
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, Failure> {
+        let (status, word) = if request.services.tasks.is_draining() { (503, "draining") } else { (200, "ok") };
+        let mut response = respond(status, "application/json", format!("{{\"status\":\"{word}\"}}\n"));
+        response.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+}

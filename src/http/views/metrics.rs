@@ -1,0 +1,27 @@
+//! Metrics: what the server counts, in Prometheus' text format.
+
+use http::StatusCode;
+
+use super::NoOptions;
+use crate::http::{Failure, Request, Response, View, respond};
+
+/// `view = "metrics"`: what the server counts, in Prometheus' text format. No options.
+#[derive(Debug)]
+pub struct Metrics;
+
+impl View for Metrics {
+    type Options = NoOptions;
+
+    fn new(_: NoOptions) -> Self {
+        Self
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, Failure> {
+        let Some(metrics) = &request.services.metrics else {
+            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "this process collects no metrics"));
+        };
+        ::metrics::gauge!("oneport_tasks").set(request.services.tasks.alive() as f64);
+        metrics.run_upkeep();
+        Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", metrics.render()))
+    }
+}

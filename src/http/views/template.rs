@@ -1,0 +1,54 @@
+//! Template: a page.
+
+use http::{HeaderValue, header};
+use minijinja::value::Value;
+use serde_json::{Map, Value as Json};
+
+use crate::http::{Failure, Request, Response, View, respond};
+
+/// `view = "template"`: renders a page.
+#[derive(Debug)]
+pub struct Template {
+    options: Options,
+    content_type: &'static str,
+    context: Value,
+}
+
+/// What `template` takes.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The file's name below the directory of templates.
+    template: String,
+    /// Further variables.
+    #[serde(default)]
+    context: Map<String, Json>,
+}
+
+impl View for Template {
+    type Options = Options;
+
+    fn new(options: Options) -> Self {
+        let content_type = match options.template.rsplit_once('.').map(|(_, extension)| extension) {
+            Some("html" | "htm") => "text/html; charset=utf-8",
+            Some("xml") => "application/xml; charset=utf-8",
+            Some("json") => "application/json",
+            Some("js") => "text/javascript; charset=utf-8",
+            Some("css") => "text/css; charset=utf-8",
+            _ => "text/plain; charset=utf-8",
+        };
+        let context = Value::from_serialize(&options.context);
+        Self { options, content_type, context }
+    }
+
+    fn templates(options: &Options) -> Vec<String> {
+        vec![options.template.clone()]
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, Failure> {
+        let page = request.templates.render(&self.options.template, &request.scope, self.context.clone())?;
+        let mut response = respond(200, self.content_type, page);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        Ok(response)
+    }
+}

@@ -1,0 +1,39 @@
+//! Origin: only pages of allowed origins.
+
+use http::header;
+
+use crate::http::Failure;
+use crate::http::origin::AllowedOrigins;
+use crate::scope::{Scope, ScopeType};
+
+/// `origin`: a page of an origin that is not in the list gets 403, before any upgrade (Channels' `OriginValidator`).
+///
+/// Without the field a handshake is refused or not as `missing_origin` says. A request to the HTTP table passes without it when
+/// its method is safe: browsers leave it out of those.
+#[derive(Debug)]
+pub struct Origin {
+    allowed: AllowedOrigins,
+    is_missing_allowed: bool,
+}
+
+impl Origin {
+    /// Takes the list, and whether a missing field passes.
+    #[must_use]
+    pub fn new(allowed: AllowedOrigins, is_missing_allowed: bool) -> Self {
+        Self { allowed, is_missing_allowed }
+    }
+
+    pub(super) fn before(&self, scope: &Scope) -> Result<(), Failure> {
+        let mut origins = scope.headers.all(&header::ORIGIN);
+        let (origin, another) = (origins.next(), origins.next());
+        if another.is_some() {
+            return Err(Failure::bad_request("expected one Origin at most, found several"));
+        }
+        let is_missing_allowed = self.is_missing_allowed || (scope.scope_type == ScopeType::Http && scope.method.is_safe());
+        self.allowed.check(origin, is_missing_allowed).map_err(|refused| {
+            let origin = origin.map(String::from_utf8_lossy).unwrap_or_default();
+            tracing::info!(id = %scope.request_id, %origin, allowed = %self.allowed, path = scope.raw_path(), "origin refused");
+            Failure::forbidden("expected a page of an allowed origin").because(refused)
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! Templates: the pages of a server, rendered by minijinja.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, ErrorKind, context, path_loader};
+use thiserror::Error;
+
+use crate::scope::Scope;
+
+/// Finds the path of a named route: `url_for` in templates.
+pub type UrlFor = Arc<dyn Fn(&str, &[(String, String)]) -> Result<String, String> + Send + Sync>;
+
+/// The templates of one directory, with `url_for` (cheap to clone).
+///
+/// A template sees `scope` (`path`, `query`, `params`, `host`, `scheme`), `user` (`id`, `name`, `is_staff`, or none) and
+/// `url_for(name, key=value)`. What ends in `.html` is escaped.
+#[derive(Clone, Debug)]
+pub struct Templates {
+    dir: PathBuf,
+    environment: Arc<Environment<'static>>,
+}
+
+/// Why there is no page.
+#[derive(Debug, Error)]
+pub enum TemplateError {
+    /// No such file.
+    #[error("expected a template {name:?} in {}, found none", dir.display())]
+    Missing {
+        /// The template.
+        name: String,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// It cannot be read as a template, or fails when it is rendered.
+    #[error("template {name:?}: {cause}")]
+    Broken {
+        /// The template.
+        name: String,
+        /// What is wrong.
+        cause: minijinja::Error,
+    },
+}
+
+impl Templates {
+    /// The templates of a directory; each is read when it is first used, and again after a reload.
+    #[must_use]
+    pub fn new(dir: &Path, url_for: UrlFor) -> Self {
+        let mut environment = Environment::new();
+        environment.set_loader(path_loader(dir));
+        environment.add_function("url_for", move |name: String, params: Kwargs| {
+            let mut pairs = Vec::new();
+            for key in params.args() {
+                let value: Value = params.get(key)?;
+                pairs.push((key.to_owned(), value.to_string()));
+            }
+            params.assert_all_used()?;
+            url_for(&name, &pairs).map_err(|sentence| minijinja::Error::new(ErrorKind::InvalidOperation, sentence))
+        });
+        Self { dir: dir.to_owned(), environment: Arc::new(environment) }
+    }
+
+    /// Reads a template without rendering it.
+    pub fn check(&self, name: &str) -> Result<(), TemplateError> {
+        self.environment.get_template(name).map(drop).map_err(|cause| self.error(name, cause))
+    }
+
+    /// Tells whether there is a template of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.environment.get_template(name).is_ok()
+    }
+
+    /// Renders a page for a scope, with further variables.
+    pub fn render(&self, name: &str, scope: &Scope, more: Value) -> Result<String, TemplateError> {
+        let params: std::collections::BTreeMap<&str, &str> = scope.url_route.params.iter().collect();
+        let mut query = std::collections::BTreeMap::new();
+        for (key, value) in scope.query_pairs() {
+            query.entry(key).or_insert(value);
+        }
+        let variables = context! {
+            scope => context! {
+                path => scope.path(),
+                query => query,
+                params => params,
+                host => scope.host.as_deref(),
+                scheme => scope.scheme(),
+            },
+            user => scope.user.as_deref().map(Value::from_serialize),
+            ..more
+        };
+        let template = self.environment.get_template(name).map_err(|cause| self.error(name, cause))?;
+        template.render(variables).map_err(|cause| self.error(name, cause))
+    }
+
+    fn error(&self, name: &str, cause: minijinja::Error) -> TemplateError {
+        if cause.kind() == ErrorKind::TemplateNotFound && cause.template_source().is_none() && cause.line().is_none() {
+            TemplateError::Missing { name: name.to_owned(), dir: self.dir.clone() }
+        } else {
+            TemplateError::Broken { name: name.to_owned(), cause }
+        }
+    }
+}

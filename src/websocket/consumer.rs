@@ -1,0 +1,113 @@
+//! Consumer: the code behind a WebSocket.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::accept::{Accept, Denial};
+use super::close::{Close, CloseCode};
+use super::context::Context;
+use super::driver::{Start, drive};
+use super::message::Message;
+use crate::channels::Event;
+use crate::scope::Scope;
+
+/// One WebSocket connection; a fresh value is made for each.
+///
+/// The calls come in this order and never overlap: `connect`, `open`, any number of `receive` and `event`, then exactly one
+/// `disconnect`. A consumer that takes long holds back only its own connection's reading; pings are answered meanwhile. A panic
+/// ends this one connection with 1011.
+///
+/// ```
+/// use oneport::websocket::{Close, Consumer, Context, Message};
+///
+/// struct Shout;
+///
+/// impl Consumer for Shout {
+///     type Options = ();
+///     fn new(_: &()) -> Self { Self }
+///     async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
+///         if let Some(text) = message.as_text() {
+///             cx.send(text.to_uppercase());
+///         }
+///         Ok(())
+///     }
+/// }
+/// let registry = oneport::gateway::Registry::builtin().consumer::<Shout>("shout");
+/// ```
+pub trait Consumer: Send + Sized + 'static {
+    /// The route's `options` in the file; `()` takes none. Unknown keys are refused when the type says so
+    /// (`#[serde(deny_unknown_fields)]`).
+    type Options: DeserializeOwned + Send + Sync + 'static;
+
+    /// Makes the consumer of one connection.
+    fn new(options: &Self::Options) -> Self;
+
+    /// Says what is wrong with the options beyond their types; `check` and the start print each sentence as a Problem.
+    fn problems(_options: &Self::Options) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Decides on the handshake. Nothing can be sent yet, hence no `Context`. Past the route's `connect_timeout` the client
+    /// gets 504.
+    fn connect(&mut self, _scope: &Scope) -> impl Future<Output = Result<Accept, Denial>> + Send {
+        async { Ok(Accept::default()) }
+    }
+
+    /// The socket is open.
+    fn open(&mut self, _cx: &mut Context<'_>) -> impl Future<Output = Result<(), Close>> + Send {
+        async { Ok(()) }
+    }
+
+    /// The client sent a message.
+    fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> impl Future<Output = Result<(), Close>> + Send;
+
+    /// A group joined with [`Context::group_add`] was sent an event.
+    fn event(&mut self, _cx: &mut Context<'_>, _event: Event) -> impl Future<Output = Result<(), Close>> + Send {
+        async { Ok(()) }
+    }
+
+    /// The socket ended; the groups are left already. `code` is the client's or ours; 1005 and 1006 report that there was none.
+    fn disconnect(&mut self, _cx: &mut Context<'_>, _code: CloseCode) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+}
+
+pub(crate) type Connecting<'a> = Pin<Box<dyn Future<Output = Result<(Accept, Box<dyn Accepted>), Denial>> + Send + 'a>>;
+
+/// A consumer whose type is known no more: makes one for each handshake.
+pub(crate) trait AnyConsumer: Send + Sync {
+    fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a>;
+}
+
+/// A consumer that accepted and waits for its socket.
+pub(crate) trait Accepted: Send {
+    /// Starts the long-lived task, made for this very type of consumer.
+    fn start(self: Box<Self>, start: Start);
+}
+
+/// A type of consumer with a route's options.
+pub(crate) struct Factory<C: Consumer> {
+    pub(crate) options: Arc<C::Options>,
+}
+
+impl<C: Consumer> AnyConsumer for Factory<C> {
+    fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a> {
+        Box::pin(async move {
+            let mut consumer = C::new(&self.options);
+            let accept = consumer.connect(scope).await?;
+            Ok((accept, Box::new(Waiting(consumer)) as Box<dyn Accepted>))
+        })
+    }
+}
+
+struct Waiting<C>(C);
+
+impl<C: Consumer> Accepted for Waiting<C> {
+    fn start(self: Box<Self>, start: Start) {
+        let tasks = start.services.tasks.clone();
+        tasks.spawn("websocket", drive(self.0, start));
+    }
+}

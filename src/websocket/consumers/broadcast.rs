@@ -1,0 +1,72 @@
+//! Broadcast: every frame goes to every member of the group as it is.
+
+use crate::channels::{Event, GroupName, GroupOptions};
+use crate::group_pattern::GroupPattern;
+use crate::scope::Scope;
+use crate::websocket::{Accept, Close, Consumer, Context, Denial, Message};
+
+/// `consumer = "broadcast"`: every message goes to every member of the group as it is.
+#[derive(Debug)]
+pub struct Broadcast {
+    pattern: GroupPattern,
+    include_sender: bool,
+    options: GroupOptions,
+    group: Option<GroupName>,
+}
+
+/// What `broadcast` takes.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The group, such as `room_{room}`.
+    group: GroupPattern,
+    /// Does the sender get its own message back?
+    #[serde(default = "yes")]
+    include_sender: bool,
+    /// How many of the newest messages a new member gets.
+    #[serde(default)]
+    history: usize,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Consumer for Broadcast {
+    type Options = Options;
+
+    fn new(options: &Options) -> Self {
+        Self {
+            pattern: options.group.clone(),
+            include_sender: options.include_sender,
+            options: GroupOptions { history: options.history, ..GroupOptions::default() },
+            group: None,
+        }
+    }
+
+    async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
+        self.group = Some(super::group(&self.pattern, scope)?);
+        Ok(Accept::default())
+    }
+
+    async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        if let Some(group) = &self.group {
+            cx.group_add_frames(group, self.options);
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let event = match message {
+            Message::Text(text) => Event::text(text),
+            Message::Binary(bytes) => Event::bytes(bytes),
+        };
+        if self.include_sender {
+            cx.group_send(group, event).await?;
+        } else {
+            cx.group_send_others(group, event).await?;
+        }
+        Ok(())
+    }
+}

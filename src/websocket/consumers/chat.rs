@@ -1,0 +1,171 @@
+//! Chat: JSON messages to a group, with user, prefix, history and presence.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::channels::{Event, GroupName, GroupOptions};
+use crate::group_pattern::GroupPattern;
+use crate::scope::Scope;
+use crate::timestamp::Timestamp;
+use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
+
+/// `consumer = "chat"`: `{"message": "hi"}` from a client reaches all members of the group as
+/// `{"type": "chat.message", "message": "hi", "user": ..., "at": ...}`.
+///
+/// `{"type": "who"}` asks who is there; the answer is `chat.who`. What it cannot read it answers with `chat.error`, and the
+/// socket stays open. With `presence` the group hears `chat.join` and `chat.leave`.
+#[derive(Debug)]
+pub struct Chat {
+    options: Options,
+    group: Option<GroupName>,
+    has_joined: bool,
+}
+
+/// What `chat` takes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The group, such as `chat_{room}`.
+    group: GroupPattern,
+    /// Put before each message.
+    #[serde(default)]
+    prefix: String,
+    /// How many of the newest events a new member gets.
+    #[serde(default)]
+    history: usize,
+    /// How many seconds they are kept.
+    #[serde(default = "an_hour")]
+    history_seconds: u64,
+    /// Does the group hear who comes and goes?
+    #[serde(default)]
+    presence: bool,
+    /// The most characters of one message.
+    #[serde(default = "a_page")]
+    message_characters_max: usize,
+}
+
+fn an_hour() -> u64 {
+    3600
+}
+
+fn a_page() -> usize {
+    4000
+}
+
+/// What a client may say.
+#[derive(Deserialize)]
+struct Said<'a> {
+    #[serde(default, borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    message: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+struct ChatMessage<'a> {
+    message: &'a str,
+    user: Option<&'a str>,
+    at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Presence<'a> {
+    user: Option<&'a str>,
+    members: usize,
+    at: Timestamp,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type")]
+enum Answer<'a> {
+    #[serde(rename = "chat.who")]
+    Who { users: Vec<Option<&'a str>>, members: usize },
+    #[serde(rename = "chat.error")]
+    Error { code: &'a str, message: &'a str },
+}
+
+impl Consumer for Chat {
+    type Options = Options;
+
+    fn new(options: &Options) -> Self {
+        Self { options: options.clone(), group: None, has_joined: false }
+    }
+
+    async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
+        self.group = Some(super::group(&self.options.group, scope)?);
+        Ok(Accept::default())
+    }
+
+    async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        let Some(group) = self.group.clone() else { return Ok(()) };
+        let history_expiry = Duration::from_secs(self.options.history_seconds);
+        cx.group_add_frames(&group, GroupOptions { history: self.options.history, history_expiry });
+        self.has_joined = true;
+        self.tell_presence(cx, "chat.join").await
+    }
+
+    async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
+        let Some(text) = message.as_text() else {
+            return error(cx, "invalid_message", "expected text, found binary data");
+        };
+        let said: Said<'_> = match serde_json::from_str(text) {
+            Ok(said) => said,
+            Err(problem) if problem.is_data() => return error(cx, "invalid_message", "expected {\"message\": \"...\"} with a text"),
+            Err(_) => return error(cx, "invalid_json", "expected JSON such as {\"message\": \"hi\"}"),
+        };
+        match (said.kind.as_deref(), said.message) {
+            (Some("who"), None) => self.tell_who(cx),
+            (None | Some("message" | "chat.message"), Some(message)) => self.say(cx, &message).await,
+            _ => error(cx, "invalid_message", "expected {\"message\": \"...\"} or {\"type\": \"who\"}"),
+        }
+    }
+
+    async fn disconnect(&mut self, cx: &mut Context<'_>, _code: CloseCode) {
+        if std::mem::take(&mut self.has_joined)
+            && let Err(close) = self.tell_presence(cx, "chat.leave").await
+        {
+            tracing::debug!(%close, "the group was not told that somebody left");
+        }
+    }
+}
+
+impl Chat {
+    async fn say(&self, cx: &mut Context<'_>, message: &str) -> Result<(), Close> {
+        let Some(group) = &self.group else { return Ok(()) };
+        if message.is_empty() {
+            return error(cx, "invalid_message", "expected a message, found an empty one");
+        }
+        if message.chars().count() > self.options.message_characters_max {
+            return error(cx, "too_long", &format!("expected at most {} characters", self.options.message_characters_max));
+        }
+        let message = if self.options.prefix.is_empty() { Cow::Borrowed(message) } else { Cow::Owned(format!("{}{message}", self.options.prefix)) };
+        let user = cx.scope().user.as_ref().map(|user| user.name.as_str());
+        let event = Event::new("chat.message", &ChatMessage { message: &message, user, at: Timestamp::now() })?;
+        cx.group_send(group, event).await?;
+        Ok(())
+    }
+
+    async fn tell_presence(&self, cx: &mut Context<'_>, event_type: &str) -> Result<(), Close> {
+        let Some(group) = self.group.as_ref().filter(|_| self.options.presence) else { return Ok(()) };
+        let user = cx.scope().user.as_ref().map(|user| user.name.as_str());
+        let presence = Presence { user, members: cx.layer().group_len(group), at: Timestamp::now() };
+        // Who comes and goes is news, not history.
+        cx.layer().group_send_transient(group, Event::new(event_type, &presence)?).await?;
+        Ok(())
+    }
+
+    fn tell_who(&self, cx: &mut Context<'_>) -> Result<(), Close> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let users = cx.layer().group_users(group);
+        let names: Vec<Option<&str>> = users.iter().map(|user| user.as_ref().map(|user| user.name.as_str())).collect();
+        cx.send_json(&Answer::Who { members: names.len(), users: names })?;
+        Ok(())
+    }
+}
+
+fn error(cx: &mut Context<'_>, code: &str, message: &str) -> Result<(), Close> {
+    cx.send_json(&Answer::Error { code, message })?;
+    Ok(())
+}

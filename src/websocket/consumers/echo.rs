@@ -1,0 +1,25 @@
+//! Echo: sends every message back as it came.
+
+use crate::websocket::{Close, Consumer, Context, Message};
+
+/// `consumer = "echo"`: sends every message back as it came. No options.
+#[derive(Debug)]
+pub struct Echo;
+
+/// `echo` takes none.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {}
+
+impl Consumer for Echo {
+    type Options = Options;
+
+    fn new(_: &Options) -> Self {
+        Self
+    }
+
+    async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
+        cx.send(message);
+        Ok(())
+    }
+}

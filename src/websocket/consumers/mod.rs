@@ -1,0 +1,28 @@
+//! Consumers: the built-in ones, by the names they have in the file.
+
+mod broadcast;
+mod chat;
+mod echo;
+mod feed;
+
+pub use broadcast::Broadcast;
+pub use chat::Chat;
+pub use echo::Echo;
+pub use feed::Feed;
+
+use http::StatusCode;
+
+use super::accept::Denial;
+use crate::channels::GroupName;
+use crate::group_pattern::{GroupError, GroupPattern};
+use crate::scope::Scope;
+
+/// The group of a handshake, or the denial that says why there is none: 403 to an anonymous visitor, 404 for a name that
+/// cannot be, 500 for a route that lacks the parameter.
+fn group(pattern: &GroupPattern, scope: &Scope) -> Result<GroupName, Denial> {
+    pattern.group(scope).map_err(|error| match error {
+        GroupError::Anonymous { .. } => Denial::forbidden("log in first"),
+        GroupError::NotAName { .. } => Denial::new(StatusCode::NOT_FOUND, error.to_string()),
+        GroupError::NoParam { .. } => Denial::from(error),
+    })
+}

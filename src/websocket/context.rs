@@ -1,0 +1,157 @@
+//! Context: what a consumer can do with its socket.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::frame::{self, Opcode};
+use super::link::Link;
+use super::message::Message;
+use super::worker::{self, READ_BYTES};
+use crate::channels::{ChannelLayer, Event, GroupName, GroupOptions, LayerError, Sent};
+use crate::scope::Scope;
+use crate::services::Services;
+
+/// What a consumer can do with its open socket. It exists only after the upgrade.
+#[derive(Debug)]
+pub struct Context<'a> {
+    open: &'a mut Open,
+}
+
+/// The state behind a context, one for each socket.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) link: Arc<Link>,
+    pub(super) scope: Box<Scope>,
+    pub(super) groups: Vec<GroupName>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(open: &'a mut Open) -> Self {
+        Self { open }
+    }
+}
+
+impl Context<'_> {
+    /// Returns what was known at the handshake.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.open.scope
+    }
+
+    /// Returns the number that names this socket in the process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.open.link.id()
+    }
+
+    /// Returns what all consumers share.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        self.open.link.services()
+    }
+
+    /// Returns the channel layer.
+    #[must_use]
+    pub fn layer(&self) -> &ChannelLayer {
+        &self.services().layer
+    }
+
+    /// Sends a message to the client.
+    ///
+    /// It never waits: all that is said while one batch of messages is handled leaves in one write. A client that does not
+    /// read fast enough is the business of the route's `slow_client`; [`Context::drained`] waits for it. After the end nothing
+    /// is sent.
+    pub fn send(&mut self, message: impl Into<Message>) {
+        match message.into() {
+            Message::Text(text) => self.frame(Opcode::Text, text.as_ref()),
+            Message::Binary(bytes) => self.frame(Opcode::Binary, &bytes),
+        }
+    }
+
+    /// Sends a value as a text message of JSON. Fails when the value cannot be JSON, and sends nothing then.
+    pub fn send_json(&mut self, value: &impl Serialize) -> Result<(), serde_json::Error> {
+        let text = serde_json::to_vec(value)?;
+        self.frame(Opcode::Text, &text);
+        Ok(())
+    }
+
+    /// Waits until at most half of the route's `send_queue` is full: for consumers that send much at once.
+    pub async fn drained(&mut self) {
+        let link = self.open.link.clone();
+        let half = link.route().settings.send_queue / 2;
+        self.flush();
+        while link.waiting() > half {
+            tokio::time::sleep(crate::clock::TICK / 10).await;
+        }
+    }
+
+    /// Joins a group by events: the consumer's `event` runs for each, one after the other.
+    pub fn group_add(&mut self, group: &GroupName) {
+        let mailbox = self.open.link.mailbox().clone();
+        self.join(group, mailbox, GroupOptions::default());
+    }
+
+    /// Joins a group by frames: each event is shown to the client as it is, without waking the consumer.
+    ///
+    /// An event is framed once for all members and written straight to their sockets. The group's history, when the options
+    /// ask for one, comes first.
+    pub fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
+        self.flush(); // what was said before stays before what the group says
+        let link = self.open.link.clone();
+        self.join(group, link, options);
+    }
+
+    /// Leaves a group. Once this returns nothing more of it comes, but for events that wait already.
+    pub fn group_discard(&mut self, group: &GroupName) {
+        self.open.groups.retain(|joined| joined != group);
+        self.layer().group_discard(group, self.id());
+    }
+
+    /// Sends an event to all members of a group, this socket among them if it is one.
+    pub async fn group_send(&mut self, group: &GroupName, event: Event) -> Result<Sent, LayerError> {
+        self.layer().group_send(group, event, None).await
+    }
+
+    /// Sends an event to all members of a group but this socket.
+    pub async fn group_send_others(&mut self, group: &GroupName, event: Event) -> Result<Sent, LayerError> {
+        self.layer().group_send(group, event, Some(self.id())).await
+    }
+
+    fn join(&mut self, group: &GroupName, subscriber: Arc<dyn crate::channels::Subscriber>, options: GroupOptions) {
+        self.layer().group_add(group, self.id(), subscriber, self.open.scope.user.clone(), options);
+        if !self.open.groups.contains(group) {
+            self.open.groups.push(group.clone());
+        }
+    }
+
+    fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
+        let link = &self.open.link;
+        worker::with(|worker| {
+            let is_own_turn = worker.out_owner == link.id();
+            if is_own_turn && worker.out.len() + payload.len() <= READ_BYTES {
+                return frame::encode(opcode, payload, &mut worker.out);
+            }
+            if is_own_turn && !worker.out.is_empty() {
+                link.send(&worker.out);
+                worker.clear_out();
+            }
+            let mut alone = std::mem::take(&mut worker.out);
+            let before = alone.len();
+            frame::encode(opcode, payload, &mut alone);
+            link.send(&alone[before..]);
+            alone.truncate(before);
+            worker.out = alone;
+        });
+    }
+
+    fn flush(&mut self) {
+        let link = &self.open.link;
+        worker::with(|worker| {
+            if worker.out_owner == link.id() && !worker.out.is_empty() {
+                link.send(&worker.out);
+                worker.clear_out();
+            }
+        });
+    }
+}

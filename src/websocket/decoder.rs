@@ -1,0 +1,463 @@
+//! Decoder: bytes from a client in, messages and control frames out; without a socket and without a clock (RFC 6455 §5).
+//!
+//! A whole data frame is decoded where it lies. Anything else (a frame that has not arrived whole, a fragment, a control
+//! frame) goes through [`Partial`], which exists only while something is incomplete: an idle connection owns no buffer.
+
+use std::io::Cursor;
+
+use bytes::Bytes;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::close::{Cause, CloseCode, Ending};
+use super::frame::{CONTROL_BYTES_MAX, unmask_into};
+use super::message::{Message, Text};
+
+/// The longest header of a frame from a client: 2 octets, 8 of length, 4 of masking key.
+const HEADER_BYTES_MAX: usize = 14;
+
+/// The most bytes that are set aside before they have arrived.
+const RESERVED_BYTES_MAX: usize = 16 * 1024;
+
+/// What a client may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one message.
+    pub message_bytes_max: usize,
+    /// Fragments of one message.
+    pub fragments_max: usize,
+}
+
+/// What came out of the bytes.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Item {
+    /// A whole message.
+    Message(Message),
+    /// A ping with its payload, to be answered with a pong of the same.
+    Ping(Bytes),
+    /// A pong.
+    Pong,
+    /// The client's close frame; code 1005 when it named none.
+    Close {
+        /// Its code.
+        code: CloseCode,
+        /// Its reason.
+        reason: String,
+    },
+}
+
+/// How a client broke the rules.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Violation {
+    /// RFC 6455 was broken: 1002.
+    Protocol(&'static str),
+    /// A text is no UTF-8: 1007.
+    InvalidUtf8,
+    /// A message is longer than the route takes: 1009.
+    TooBig {
+        /// The route's limit in bytes.
+        limit: usize,
+    },
+    /// A message has more fragments than the route takes: 1008.
+    TooManyFragments {
+        /// The route's limit.
+        limit: usize,
+    },
+}
+
+impl From<Violation> for Ending {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::Protocol(sentence) => Self::new(CloseCode::PROTOCOL_ERROR, Cause::ProtocolError, sentence),
+            Violation::InvalidUtf8 => Self::new(CloseCode::INVALID_DATA, Cause::InvalidData, "expected text in UTF-8"),
+            Violation::TooBig { limit } => {
+                Self::new(CloseCode::TOO_BIG, Cause::TooBig, format!("expected a message of at most {limit} bytes"))
+            }
+            Violation::TooManyFragments { limit } => {
+                Self::new(CloseCode::POLICY, Cause::TooBig, format!("expected a message of at most {limit} fragments"))
+            }
+        }
+    }
+}
+
+/// Turns a client's bytes into items.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: Limits,
+    partial: Option<Box<Partial>>,
+}
+
+impl Decoder {
+    /// A decoder at the start of a connection.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, partial: None }
+    }
+
+    /// Takes the next item from `input` and leaves the rest there. `None` when the input is used up.
+    ///
+    /// After a violation the connection is to be ended; the decoder is of no more use.
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Item>, Violation> {
+        if self.partial.is_none() {
+            if input.is_empty() {
+                return Ok(None);
+            }
+            if let Some(message) = whole_message(input, self.limits)? {
+                return Ok(Some(Item::Message(message)));
+            }
+        }
+        let partial = self.partial.get_or_insert_default();
+        let item = partial.next(input, self.limits)?;
+        if partial.is_empty() {
+            self.partial = None;
+        }
+        Ok(item)
+    }
+}
+
+/// Decodes an unfragmented data frame that has arrived whole. `None`: the general way has to be taken.
+fn whole_message(input: &mut &[u8], limits: Limits) -> Result<Option<Message>, Violation> {
+    let (first, second) = match **input {
+        [first @ (0x81 | 0x82), second, ..] if second & 0x80 != 0 => (first, second),
+        _ => return Ok(None),
+    };
+    let (header, length) = match second & 0x7F {
+        127 => return Ok(None),
+        126 => match input.get(2..4) {
+            Some(length) => (8, usize::from(u16::from_be_bytes([length[0], length[1]]))),
+            None => return Ok(None),
+        },
+        length => (6, usize::from(length)),
+    };
+    if length > limits.message_bytes_max {
+        return Err(Violation::TooBig { limit: limits.message_bytes_max });
+    }
+    let Some((frame, rest)) = input.split_at_checked(header + length) else { return Ok(None) };
+    let (head, payload) = frame.split_at(header);
+    let mut key = [head[header - 4], head[header - 3], head[header - 2], head[header - 1]];
+    let mut bytes = Vec::with_capacity(length);
+    unmask_into(&mut bytes, payload, &mut key);
+    *input = rest;
+    into_message(first == 0x81, bytes).map(Some)
+}
+
+fn into_message(is_text: bool, bytes: Vec<u8>) -> Result<Message, Violation> {
+    let bytes = Bytes::from(bytes);
+    if is_text { Text::try_from(bytes).map(Message::Text).map_err(|_| Violation::InvalidUtf8) } else { Ok(Message::Binary(bytes)) }
+}
+
+/// What has arrived of something that is not whole yet.
+#[derive(Debug, Default)]
+struct Partial {
+    header: [u8; HEADER_BYTES_MAX],
+    header_len: usize,
+    frame: Option<Frame>,
+    control: Vec<u8>,
+    message: Option<Fragments>,
+}
+
+/// The frame whose payload is arriving.
+#[derive(Debug)]
+struct Frame {
+    opcode: OpCode,
+    is_final: bool,
+    key: [u8; 4],
+    remaining: usize,
+}
+
+/// The message whose fragments are arriving.
+#[derive(Debug)]
+struct Fragments {
+    is_text: bool,
+    bytes: Vec<u8>,
+    count: usize,
+    /// Up to here the bytes are valid UTF-8.
+    valid: usize,
+}
+
+impl Partial {
+    fn next(&mut self, input: &mut &[u8], limits: Limits) -> Result<Option<Item>, Violation> {
+        loop {
+            if self.frame.is_none() {
+                let Some(frame) = self.next_header(input)? else { return Ok(None) };
+                self.begin(frame, limits)?;
+            }
+            let Some(frame) = self.frame.as_mut() else { return Ok(None) };
+            let (now, later) = input.split_at(frame.remaining.min(input.len()));
+            *input = later;
+            frame.remaining -= now.len();
+            match (&frame.opcode, self.message.as_mut()) {
+                (OpCode::Data(_), Some(message)) => {
+                    unmask_into(&mut message.bytes, now, &mut frame.key);
+                    message.check_text()?;
+                }
+                _ => unmask_into(&mut self.control, now, &mut frame.key),
+            }
+            if frame.remaining > 0 {
+                return Ok(None);
+            }
+            let item = self.finish()?;
+            if item.is_some() || input.is_empty() {
+                return Ok(item);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.header_len == 0 && self.frame.is_none() && self.message.is_none()
+    }
+
+    /// Gathers a header and checks what it says alone.
+    fn next_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, Violation> {
+        loop {
+            let wanted = self.header_wanted();
+            if self.header_len == wanted {
+                break;
+            }
+            let Some((byte, rest)) = input.split_first() else { return Ok(None) };
+            self.header[self.header_len] = *byte;
+            self.header_len += 1;
+            *input = rest;
+            if self.header_len == 2 && self.header[1] & 0x80 == 0 {
+                return Err(Violation::Protocol("expected a masked frame"));
+            }
+        }
+        let parsed = FrameHeader::parse(&mut Cursor::new(&self.header[..self.header_len]));
+        self.header_len = 0;
+        let Ok(Some((header, length))) = parsed else { return Err(Violation::Protocol("expected a known opcode")) };
+        if header.rsv1 || header.rsv2 || header.rsv3 {
+            return Err(Violation::Protocol("expected reserved bits of zero"));
+        }
+        if let OpCode::Control(_) = header.opcode {
+            if !header.is_final {
+                return Err(Violation::Protocol("expected a control frame in one piece"));
+            }
+            if length > CONTROL_BYTES_MAX as u64 {
+                return Err(Violation::Protocol("expected a control frame of at most 125 bytes"));
+            }
+        }
+        if length > i64::MAX as u64 {
+            return Err(Violation::Protocol("expected a length below 2^63"));
+        }
+        let key = header.mask.unwrap_or_default();
+        Ok(Some(Frame { opcode: header.opcode, is_final: header.is_final, key, remaining: usize::try_from(length).unwrap_or(usize::MAX) }))
+    }
+
+    /// How long the header is, as far as its first two octets tell.
+    fn header_wanted(&self) -> usize {
+        match (self.header_len, self.header[1] & 0x7F) {
+            (0 | 1, _) => 2,
+            (_, 126) => 8,
+            (_, 127) => 14,
+            _ => 6,
+        }
+    }
+
+    /// Checks a frame against the message under way and the limits.
+    fn begin(&mut self, frame: Frame, limits: Limits) -> Result<(), Violation> {
+        if let OpCode::Data(data) = frame.opcode {
+            match (data, &mut self.message) {
+                (Data::Continue, None) => return Err(Violation::Protocol("expected a first fragment, found a continuation")),
+                (Data::Text | Data::Binary, Some(_)) => return Err(Violation::Protocol("expected a continuation, found a new message")),
+                (Data::Continue, Some(_)) => {}
+                (data, none) => *none = Some(Fragments { is_text: data == Data::Text, bytes: Vec::new(), count: 0, valid: 0 }),
+            }
+            if let Some(message) = &mut self.message {
+                message.count += 1;
+                if message.count > limits.fragments_max {
+                    return Err(Violation::TooManyFragments { limit: limits.fragments_max });
+                }
+                if frame.remaining > limits.message_bytes_max - message.bytes.len() {
+                    return Err(Violation::TooBig { limit: limits.message_bytes_max });
+                }
+                message.bytes.reserve(frame.remaining.min(RESERVED_BYTES_MAX));
+            }
+        }
+        self.frame = Some(frame);
+        Ok(())
+    }
+
+    /// Handles a frame whose payload is there.
+    fn finish(&mut self) -> Result<Option<Item>, Violation> {
+        let Some(frame) = self.frame.take() else { return Ok(None) };
+        let OpCode::Control(control) = frame.opcode else {
+            if !frame.is_final {
+                return Ok(None);
+            }
+            let Some(message) = self.message.take() else { return Ok(None) };
+            return into_message(message.is_text, message.bytes).map(|message| Some(Item::Message(message)));
+        };
+        let payload = std::mem::take(&mut self.control);
+        match control {
+            Control::Ping => Ok(Some(Item::Ping(payload.into()))),
+            Control::Pong => Ok(Some(Item::Pong)),
+            Control::Close => close(&payload).map(Some),
+            Control::Reserved(_) => Err(Violation::Protocol("expected a known opcode")),
+        }
+    }
+}
+
+impl Fragments {
+    /// Fails as soon as the bytes are wrong; the start of a character at the end may still become right.
+    fn check_text(&mut self) -> Result<(), Violation> {
+        if !self.is_text {
+            return Ok(());
+        }
+        match std::str::from_utf8(&self.bytes[self.valid..]) {
+            Ok(text) => self.valid += text.len(),
+            Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
+            Err(_) => return Err(Violation::InvalidUtf8),
+        }
+        Ok(())
+    }
+}
+
+/// Reads a close frame's payload (RFC 6455 §5.5.1).
+fn close(payload: &[u8]) -> Result<Item, Violation> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return match payload {
+            [] => Ok(Item::Close { code: CloseCode::NO_STATUS, reason: String::new() }),
+            _ => Err(Violation::Protocol("expected a close frame with no code or a whole one")),
+        };
+    };
+    let code = CloseCode::new(u16::from_be_bytes(*code)).map_err(|_| Violation::Protocol("expected a close code that may be sent"))?;
+    let reason = std::str::from_utf8(reason).map_err(|_| Violation::InvalidUtf8)?;
+    Ok(Item::Close { code, reason: reason.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { message_bytes_max: 1000, fragments_max: 4 };
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = vec![first];
+        match payload.len() {
+            length @ 0..=125 => out.push(0x80 | length as u8),
+            length => {
+                out.push(0x80 | 126);
+                out.extend((length as u16).to_be_bytes());
+            }
+        }
+        out.extend(KEY);
+        out.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ KEY[at & 3]));
+        out
+    }
+
+    fn decode_in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Item>, Violation> {
+        let mut decoder = Decoder::new(LIMITS);
+        let mut items = Vec::new();
+        for mut piece in bytes.chunks(size) {
+            while let Some(item) = decoder.next(&mut piece)? {
+                items.push(item);
+            }
+        }
+        assert!(decoder.partial.is_none() || !bytes.is_empty());
+        Ok(items)
+    }
+
+    /// However the bytes are cut, the outcome is the same.
+    fn check(bytes: &[u8], expected: &Result<Vec<Item>, Violation>) {
+        for size in [1, 2, 3, 7, 64, bytes.len().max(1)] {
+            assert_eq!(&decode_in_pieces(bytes, size), expected, "pieces of {size}");
+        }
+    }
+
+    fn text(text: &str) -> Item {
+        Item::Message(Message::text(text))
+    }
+
+    #[test]
+    fn whole_messages_come_out_however_they_arrive() {
+        let long = "a".repeat(999);
+        let bytes = [masked(0x81, b"hi"), masked(0x82, &[0, 255]), masked(0x81, b""), masked(0x81, long.as_bytes())].concat();
+        check(&bytes, &Ok(vec![text("hi"), Item::Message(Message::binary(vec![0, 255])), text(""), text(&long)]));
+    }
+
+    #[test]
+    fn fragments_are_joined_around_control_frames() {
+        let bytes = [masked(0x01, "é".as_bytes().split_at(1).0), masked(0x89, b"ping"), masked(0x80, "é".as_bytes().split_at(1).1)].concat();
+        check(&bytes, &Ok(vec![Item::Ping(Bytes::from_static(b"ping")), text("é")]));
+    }
+
+    #[test]
+    fn messages_up_to_the_limits_pass_and_one_more_does_not() {
+        check(&masked(0x82, &[7; 1000]), &Ok(vec![Item::Message(Message::binary(vec![7; 1000]))]));
+        check(&masked(0x82, &[7; 1001]), &Err(Violation::TooBig { limit: 1000 }));
+        check(&[masked(0x02, &[7; 600]), masked(0x80, &[7; 401])].concat(), &Err(Violation::TooBig { limit: 1000 }));
+        let four = [masked(0x01, b"a"), masked(0x00, b"b"), masked(0x00, b"c"), masked(0x80, b"d")].concat();
+        check(&four, &Ok(vec![text("abcd")]));
+        let five = [masked(0x01, b""), masked(0x00, b""), masked(0x00, b""), masked(0x00, b""), masked(0x80, b"")].concat();
+        check(&five, &Err(Violation::TooManyFragments { limit: 4 }));
+    }
+
+    #[test]
+    fn announced_length_is_refused_before_a_byte_of_it_came() {
+        let mut decoder = Decoder::new(LIMITS);
+        let mut head: &[u8] = &[0x82, 0xFF, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
+        assert_eq!(decoder.next(&mut head), Err(Violation::TooBig { limit: 1000 }));
+        let mut head: &[u8] = &[0x82, 0xFF, 0xFF, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
+        assert!(matches!(Decoder::new(LIMITS).next(&mut head), Err(Violation::Protocol(_))));
+    }
+
+    #[test]
+    fn invalid_text_fails_before_its_message_is_complete() {
+        let mut decoder = Decoder::new(LIMITS);
+        let frame = masked(0x81, b"\xCE\xBA\xFFrest of it");
+        let mut start = &frame[..9];
+        assert_eq!(decoder.next(&mut start), Err(Violation::InvalidUtf8));
+        check(&[masked(0x01, b"ok"), masked(0x80, b"\xED\xA0\x80")].concat(), &Err(Violation::InvalidUtf8));
+        check(&masked(0x81, b"\xCE"), &Err(Violation::InvalidUtf8));
+    }
+
+    #[test]
+    fn broken_frames_are_protocol_violations() {
+        let unmasked = [0x81, 0x02, b'h', b'i'];
+        for (what, bytes) in [
+            ("unmasked", unmasked.to_vec()),
+            ("rsv1", masked(0xC1, b"x")),
+            ("rsv2", masked(0xA1, b"x")),
+            ("rsv3", masked(0x91, b"x")),
+            ("opcode 3", masked(0x83, b"x")),
+            ("opcode 11", masked(0x8B, b"x")),
+            ("fragmented ping", masked(0x09, b"x")),
+            ("long ping", masked(0x89, &[0; 126])),
+            ("stray continuation", masked(0x80, b"x")),
+            ("message inside a message", [masked(0x01, b"a"), masked(0x81, b"b")].concat()),
+            ("close of one octet", masked(0x88, b"x")),
+            ("close with 1005", masked(0x88, &1005_u16.to_be_bytes())),
+            ("close with 999", masked(0x88, &999_u16.to_be_bytes())),
+        ] {
+            for size in [1, bytes.len()] {
+                assert!(matches!(decode_in_pieces(&bytes, size), Err(Violation::Protocol(_))), "{what}");
+            }
+        }
+        check(&masked(0x88, b"\x03\xE8\xFF"), &Err(Violation::InvalidUtf8));
+    }
+
+    #[test]
+    fn close_frames_are_read() {
+        check(&masked(0x88, b""), &Ok(vec![Item::Close { code: CloseCode::NO_STATUS, reason: String::new() }]));
+        let code = CloseCode::new(4001).unwrap();
+        check(&masked(0x88, b"\x0F\xA1bye"), &Ok(vec![Item::Close { code, reason: "bye".into() }]));
+    }
+
+    #[test]
+    fn idle_decoder_owns_nothing() {
+        let mut decoder = Decoder::new(LIMITS);
+        for frame in [masked(0x81, b"hi"), masked(0x89, b"p"), [masked(0x01, b"a"), masked(0x80, b"b")].concat()] {
+            let mut input = frame.as_slice();
+            while decoder.next(&mut input).unwrap().is_some() {}
+            assert!(decoder.partial.is_none());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic_and_cuts_never_matter(bytes: Vec<u8>, size in 1_usize..20) {
+            proptest::prop_assert_eq!(decode_in_pieces(&bytes, size), decode_in_pieces(&bytes, bytes.len().max(1)));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Handshake: the server's check of an upgrade request as a pure function (RFC 6455 §4.2).
+
+use data_encoding::BASE64;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+
+use crate::http::Failure;
+
+/// A request that may become a WebSocket.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Handshake {
+    /// The value of `Sec-WebSocket-Accept`.
+    pub accept: String,
+    /// The subprotocols the client offers, in its order.
+    pub subprotocols: Vec<String>,
+}
+
+/// Checks a request that asks for `websocket`.
+///
+/// What is refused, in this order: another method than GET (405), HTTP/1.0 (400), a body (400), a missing
+/// `Sec-WebSocket-Version` (400) or one other than 13 (426), both with `Sec-WebSocket-Version: 13`, a key that is not 16
+/// bytes of base64 (400), two `Origin` fields (400), subprotocols that are no tokens or come twice (400). Offers of
+/// extensions are not looked at.
+///
+/// ```
+/// use http::{HeaderMap, Method, Version};
+/// use oneport::websocket::handshake::check;
+/// let mut headers = HeaderMap::new();
+/// headers.insert("sec-websocket-version", "13".parse().unwrap());
+/// headers.insert("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==".parse().unwrap());
+/// let handshake = check(&Method::GET, Version::HTTP_11, &headers).unwrap();
+/// assert_eq!(handshake.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+/// headers.insert("sec-websocket-version", "12".parse().unwrap());
+/// assert_eq!(check(&Method::GET, Version::HTTP_11, &headers).unwrap_err().status(), 426);
+/// ```
+pub fn check(method: &Method, version: Version, headers: &HeaderMap) -> Result<Handshake, Failure> {
+    if method != Method::GET {
+        let refusal = Failure::new(StatusCode::METHOD_NOT_ALLOWED, format!("expected GET for a WebSocket, found {method}"));
+        return Err(refusal.with_header(header::ALLOW, HeaderValue::from_static("GET")));
+    }
+    if version < Version::HTTP_11 {
+        return Err(Failure::bad_request("expected HTTP/1.1 or later for a WebSocket, found HTTP/1.0"));
+    }
+    if has_body(headers) {
+        return Err(Failure::bad_request("expected a handshake without a body, found one"));
+    }
+    check_version(headers)?;
+    let key = one(headers, &header::SEC_WEBSOCKET_KEY)?;
+    if headers.get_all(header::ORIGIN).iter().count() > 1 {
+        return Err(Failure::bad_request("expected one Origin at most, found several"));
+    }
+    check_key(key)?;
+    Ok(Handshake { accept: tungstenite::handshake::derive_accept_key(key.as_bytes()), subprotocols: subprotocols(headers)? })
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING) || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+fn check_version(headers: &HeaderMap) -> Result<(), Failure> {
+    let supported = |failure: Failure| Err(failure.with_header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
+    match headers.get(header::SEC_WEBSOCKET_VERSION) {
+        Some(version) if version.as_bytes().trim_ascii() == b"13" => Ok(()),
+        Some(version) => supported(Failure::new(
+            StatusCode::UPGRADE_REQUIRED,
+            format!("expected Sec-WebSocket-Version 13, found {:?}", String::from_utf8_lossy(version.as_bytes())),
+        )),
+        None => supported(Failure::bad_request("expected Sec-WebSocket-Version 13, found none")),
+    }
+}
+
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a HeaderValue, Failure> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value),
+        (None, _) => Err(Failure::bad_request("expected a Sec-WebSocket-Key, found none")),
+        (Some(_), Some(_)) => Err(Failure::bad_request("expected one Sec-WebSocket-Key, found several")),
+    }
+}
+
+fn check_key(key: &HeaderValue) -> Result<(), Failure> {
+    match BASE64.decode(key.as_bytes()) {
+        Ok(nonce) if nonce.len() == 16 => Ok(()),
+        Ok(nonce) => Err(Failure::bad_request(format!("expected 16 bytes of base64 in Sec-WebSocket-Key, found {}", nonce.len()))),
+        Err(_) => Err(Failure::bad_request(format!(
+            "expected 16 bytes of base64 in Sec-WebSocket-Key, found {:?}",
+            String::from_utf8_lossy(key.as_bytes())
+        ))),
+    }
+}
+
+fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, Failure> {
+    let mut found: Vec<String> = Vec::new();
+    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
+        for word in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|word| !word.is_empty()) {
+            let quoted = || format!("{:?}", String::from_utf8_lossy(word));
+            if !word.iter().copied().all(is_token_octet) {
+                return Err(Failure::bad_request(format!("expected tokens in Sec-WebSocket-Protocol, found {}", quoted())));
+            }
+            let word = String::from_utf8_lossy(word).into_owned();
+            if found.contains(&word) {
+                return Err(Failure::bad_request(format!("expected each subprotocol once, found {word:?} again")));
+            }
+            found.push(word);
+        }
+    }
+    Ok(found)
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    fn request(changes: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("sec-websocket-version", "13".parse().unwrap());
+        headers.insert("sec-websocket-key", KEY.parse().unwrap());
+        for (name, value) in changes {
+            match value.strip_prefix('+') {
+                Some(more) => drop(headers.append(*name, more.parse().unwrap())),
+                None if value.is_empty() => drop(headers.remove(*name)),
+                None => drop(headers.insert(*name, value.parse().unwrap())),
+            }
+        }
+        headers
+    }
+
+    fn refuses(changes: &[(&'static str, &str)], status: u16, sentence: &str) {
+        let failure = check(&Method::GET, Version::HTTP_11, &request(changes)).unwrap_err();
+        assert_eq!((failure.status().as_u16(), failure.sentence()), (status, sentence), "{changes:?}");
+    }
+
+    #[test]
+    fn sound_handshake_gets_the_key_of_the_rfc() {
+        let handshake = check(&Method::GET, Version::HTTP_11, &request(&[("sec-websocket-protocol", "b, a"), ("sec-websocket-protocol", "+c")])).unwrap();
+        assert_eq!(handshake.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(handshake.subprotocols, ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn each_refusal_has_its_status_and_quotes_what_was_found() {
+        refuses(&[("sec-websocket-version", "12")], 426, "expected Sec-WebSocket-Version 13, found \"12\"");
+        refuses(&[("sec-websocket-version", "")], 400, "expected Sec-WebSocket-Version 13, found none");
+        refuses(&[("sec-websocket-key", "")], 400, "expected a Sec-WebSocket-Key, found none");
+        refuses(&[("sec-websocket-key", "+x")], 400, "expected one Sec-WebSocket-Key, found several");
+        refuses(&[("sec-websocket-key", "short")], 400, "expected 16 bytes of base64 in Sec-WebSocket-Key, found \"short\"");
+        refuses(&[("sec-websocket-key", "c2hvcnQ=")], 400, "expected 16 bytes of base64 in Sec-WebSocket-Key, found 5");
+        refuses(&[("origin", "http://a"), ("origin", "+http://b")], 400, "expected one Origin at most, found several");
+        refuses(&[("sec-websocket-protocol", "a b")], 400, "expected tokens in Sec-WebSocket-Protocol, found \"a b\"");
+        refuses(&[("sec-websocket-protocol", "a,a")], 400, "expected each subprotocol once, found \"a\" again");
+        refuses(&[("content-length", "5")], 400, "expected a handshake without a body, found one");
+    }
+
+    #[test]
+    fn other_methods_and_old_versions_are_refused() {
+        let post = check(&Method::POST, Version::HTTP_11, &request(&[])).unwrap_err();
+        assert_eq!((post.status().as_u16(), &post.headers()["allow"]), (405, &HeaderValue::from_static("GET")));
+        assert_eq!(check(&Method::GET, Version::HTTP_10, &request(&[])).unwrap_err().status(), 400);
+    }
+
+    #[test]
+    fn wrong_version_names_the_one_that_is_spoken() {
+        for version in ["8", ""] {
+            let failure = check(&Method::GET, Version::HTTP_11, &request(&[("sec-websocket-version", version)])).unwrap_err();
+            assert_eq!(failure.headers()["sec-websocket-version"], "13");
+        }
+    }
+}

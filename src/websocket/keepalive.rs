@@ -1,0 +1,127 @@
+//! Keep-alive: the deadlines of one socket as a table that takes `now` and does no I/O.
+
+use std::time::Duration;
+
+use super::close::{Cause, CloseCode, Ending};
+use super::settings::SocketSettings;
+use crate::clock::Millis;
+
+const NEVER: Millis = Millis::MAX;
+
+/// What is due.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Due {
+    /// Nothing before this instant.
+    Nothing(Millis),
+    /// A ping is to be sent.
+    Ping,
+    /// The socket is to be ended.
+    End(Ending),
+}
+
+/// What a socket's deadlines are reckoned from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeepAlive {
+    lifetime_ends: Millis,
+    last_received: Millis,
+    last_message: Millis,
+    pinged: Option<Millis>,
+}
+
+impl KeepAlive {
+    /// A socket that opens now; `jitter` from 0 to 1 spreads the ends of those that opened together.
+    pub(super) fn new(now: Millis, settings: &SocketSettings, jitter: f64) -> Self {
+        let lifetime_ends = match millis(settings.max_lifetime) {
+            0 => NEVER,
+            // Up to a tenth earlier, so that a fleet that connected at once does not leave at once.
+            lifetime => now + lifetime - (lifetime as f64 * 0.1 * jitter) as Millis,
+        };
+        Self { lifetime_ends, last_received: now, last_message: now, pinged: None }
+    }
+
+    /// The client sent something: it is alive.
+    pub(super) fn received(&mut self, now: Millis) {
+        self.last_received = now;
+        self.pinged = None;
+    }
+
+    /// A message came or went.
+    pub(super) fn message(&mut self, now: Millis) {
+        self.last_message = now;
+    }
+
+    /// A ping was sent.
+    pub(super) fn pinged(&mut self, now: Millis) {
+        self.pinged = Some(now);
+    }
+
+    /// Says what is due. `blocked_since`: since when a write waits without progress. `is_reading`: the connection is read,
+    /// so that a pong would be seen.
+    pub(super) fn due(&self, now: Millis, settings: &SocketSettings, blocked_since: Option<Millis>, is_reading: bool) -> Due {
+        let after = |since: Millis, wait: Duration| if wait.is_zero() { NEVER } else { since + millis(wait) };
+        let write = blocked_since.map_or(NEVER, |since| after(since, settings.write_timeout));
+        let idle = after(self.last_message, settings.idle_timeout);
+        let pong = self.pinged.filter(|_| is_reading).map_or(NEVER, |since| after(since, settings.pong_timeout));
+        let ping = if self.pinged.is_some() { NEVER } else { after(self.last_received, settings.ping_interval) };
+        let end = |code, cause, reason: &'static str| Due::End(Ending::new(code, cause, reason));
+        if now >= write {
+            end(CloseCode::TRY_AGAIN_LATER, Cause::WriteTimeout, "the client did not read in time")
+        } else if now >= self.lifetime_ends {
+            end(CloseCode::NORMAL, Cause::Lifetime, "the socket is as old as it may get")
+        } else if now >= pong {
+            end(CloseCode::NORMAL, Cause::PingTimeout, "no answer to a ping in time")
+        } else if now >= idle {
+            end(CloseCode::NORMAL, Cause::IdleTimeout, "nothing was said for too long")
+        } else if now >= ping {
+            Due::Ping
+        } else {
+            let next = [write, self.lifetime_ends, pong, idle, ping].into_iter().min().unwrap_or(NEVER);
+            // A pong that cannot be seen now may be due later.
+            let again = if self.pinged.is_some() && !is_reading { next.min(now + millis(settings.pong_timeout)) } else { next };
+            Due::Nothing(again)
+        }
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(NEVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> SocketSettings {
+        SocketSettings { max_lifetime: Duration::from_secs(1000), idle_timeout: Duration::from_secs(100), ..SocketSettings::default() }
+    }
+
+    #[test]
+    fn silent_client_is_pinged_and_then_ended() {
+        let mut table = KeepAlive::new(0, &settings(), 0.0);
+        assert_eq!(table.due(0, &settings(), None, true), Due::Nothing(25_000));
+        assert_eq!(table.due(25_000, &settings(), None, true), Due::Ping);
+        table.pinged(25_000);
+        assert_eq!(table.due(25_000, &settings(), None, true), Due::Nothing(35_000));
+        assert!(matches!(table.due(35_000, &settings(), None, true), Due::End(Ending { cause: Cause::PingTimeout, .. })));
+        table.received(34_000);
+        assert_eq!(table.due(35_000, &settings(), None, true), Due::Nothing(59_000));
+    }
+
+    #[test]
+    fn pong_that_cannot_be_read_is_not_missed() {
+        let mut table = KeepAlive::new(0, &settings(), 0.0);
+        table.pinged(25_000);
+        assert_eq!(table.due(36_000, &settings(), None, false), Due::Nothing(46_000));
+    }
+
+    #[test]
+    fn each_deadline_has_its_cause() {
+        let mut table = KeepAlive::new(0, &settings(), 1.0);
+        table.received(899_999);
+        table.message(899_999);
+        assert!(matches!(table.due(5_000, &settings(), Some(0), true), Due::End(Ending { cause: Cause::WriteTimeout, .. })));
+        assert!(matches!(table.due(900_000, &settings(), None, true), Due::End(Ending { cause: Cause::Lifetime, .. })));
+        let table = KeepAlive { last_received: 99_999, ..KeepAlive::new(0, &settings(), 0.0) };
+        assert!(matches!(table.due(100_000, &settings(), None, true), Due::End(Ending { cause: Cause::IdleTimeout, .. })));
+    }
+}

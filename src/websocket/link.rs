@@ -1,0 +1,387 @@
+//! Link: the sending side of one socket, shared by its own task, the groups it is in and the server.
+//!
+//! Whoever has something to say writes it at once when nothing waits before it; only a full socket gets a queue, and then its
+//! own task is woken to empty it. The queue is bounded by the route's `send_queue`; its `slow_client` says what happens there.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+
+use super::close::{Cause, CloseCode, Ending};
+use super::frame::{encode_close, encode_event};
+use super::route::Route;
+use super::settings::SlowClient;
+use super::transport::Writer;
+use crate::clock::{Millis, Tick};
+use crate::channels::{Batch, Delivery, Event, Mailbox, Membership, Subscriber};
+use crate::services::Services;
+
+/// How many waiting pieces one write takes.
+const PIECES_AT_ONCE: usize = 16;
+
+/// The sending side of one socket.
+pub struct Link {
+    id: u64,
+    writer: Writer,
+    route: Arc<Route>,
+    services: Services,
+    mailbox: OnceLock<Arc<Mailbox>>,
+    out: Mutex<Out>,
+    called: AtomicBool,
+}
+
+#[derive(Default)]
+struct Out {
+    queue: VecDeque<Piece>,
+    bytes: usize,
+    state: State,
+    task: Option<Waker>,
+    /// What ended the socket from outside its task.
+    order: Option<Ending>,
+    blocked_since: Option<Millis>,
+    counted: Counted,
+}
+
+/// Bytes that wait, whole frames but for a first that is partly written.
+struct Piece {
+    bytes: Bytes,
+    is_begun: bool,
+    conflate_key: Option<Box<str>>,
+}
+
+/// May something be said?
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum State {
+    #[default]
+    Open,
+    /// Our close frame is written or waits; nothing may follow it (RFC 6455 §5.5.1).
+    CloseSent,
+    /// The connection failed.
+    Dead,
+}
+
+/// What one socket sent.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Counted {
+    pub(super) bytes: u64,
+    pub(super) dropped: u64,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(super) fn new(id: u64, writer: Writer, route: Arc<Route>, services: Services) -> Arc<Self> {
+        Arc::new(Self { id, writer, route, services, mailbox: OnceLock::new(), out: Mutex::default(), called: AtomicBool::new(false) })
+    }
+
+    /// Returns the number that names the socket in this process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Returns the route whose socket it is.
+    #[must_use]
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// Ends the socket from outside: its own task sends the close frame and tells the consumer. The first order counts.
+    pub fn end(&self, ending: Ending) {
+        let mut out = self.out();
+        out.order.get_or_insert(ending);
+        self.call(&out);
+    }
+
+    /// Returns the mailbox for events that the consumer handles itself, made when it is first asked for.
+    pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
+        self.mailbox.get_or_init(|| {
+            let mailbox = self.services.layer.mailbox();
+            self.out().wake(); // so that its task begins to listen to it
+            mailbox
+        })
+    }
+
+    /// Returns the mailbox when there is one.
+    pub(super) fn has_mailbox(&self) -> Option<&Arc<Mailbox>> {
+        self.mailbox.get()
+    }
+
+    pub(super) fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Takes a call: a deadline may have come, or an order to end.
+    pub(super) fn take_call(&self) -> bool {
+        self.called.load(Ordering::Relaxed) && self.called.swap(false, Ordering::Acquire)
+    }
+
+    fn call(&self, out: &Out) {
+        self.called.store(true, Ordering::Release);
+        out.wake();
+    }
+
+    /// Takes an order to end.
+    pub(super) fn take_order(&self) -> Option<Ending> {
+        self.out().order.take()
+    }
+
+    /// Says whole frames that belong to this socket alone.
+    pub(super) fn send(&self, frames: &[u8]) {
+        let mut out = self.out();
+        let Some(rest) = out.write_now(&self.writer, frames) else { return };
+        self.enqueue(&mut out, Piece { bytes: Bytes::copy_from_slice(&frames[rest..]), is_begun: rest > 0, conflate_key: None });
+    }
+
+    /// Says the close frame, the last that is said.
+    pub(super) fn send_close(&self, code: CloseCode, reason: &str) {
+        let mut frame = Vec::new();
+        encode_close(code, reason, &mut frame);
+        let mut out = self.out();
+        if out.state != State::Open {
+            return;
+        }
+        if let Some(rest) = out.write_now(&self.writer, &frame) {
+            // A client so slow that its queue is full shall still learn why: what waits makes room, but for a frame begun.
+            if out.bytes + frame.len() > self.route.settings.send_queue {
+                out.queue.retain(|piece| piece.is_begun);
+                out.bytes = out.queue.iter().map(|piece| piece.bytes.len()).sum();
+            }
+            out.bytes += frame.len() - rest;
+            out.queue.push_back(Piece { bytes: Bytes::from(frame).slice(rest..), is_begun: rest > 0, conflate_key: None });
+        }
+        if out.state == State::Open {
+            out.state = State::CloseSent;
+        }
+    }
+
+    /// Writes what waits, for the socket's own task. `Ready(Ok)`: nothing waits any more.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut out = self.out();
+        out.listen(cx);
+        loop {
+            if out.state == State::Dead {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            if out.queue.is_empty() {
+                out.blocked_since = None;
+                return self.writer.poll_flush(cx);
+            }
+            let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
+            let count = out.queue.len().min(PIECES_AT_ONCE);
+            for (slice, piece) in slices.iter_mut().zip(&out.queue) {
+                *slice = IoSlice::new(&piece.bytes);
+            }
+            match self.writer.poll_write(cx, &slices[..count]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => out.written(written),
+                Poll::Ready(Err(error)) => {
+                    out.state = State::Dead;
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {
+                    out.blocked_since.get_or_insert_with(|| self.services.clock.now());
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Says to the peer that nothing more comes.
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.poll_shutdown(cx)
+    }
+
+    /// Returns how many bytes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.out().bytes
+    }
+
+    /// Returns since when a write makes no progress.
+    pub(super) fn blocked_since(&self) -> Option<Millis> {
+        self.out().blocked_since
+    }
+
+    /// Lets go of what waits: nobody will read it.
+    pub(super) fn kill(&self) {
+        let mut out = self.out();
+        out.state = State::Dead;
+        out.queue = VecDeque::new();
+        out.bytes = 0;
+        out.task = None;
+    }
+
+    pub(super) fn counted(&self) -> Counted {
+        self.out().counted
+    }
+
+    /// Queues what could not be written at once, or lets the route's policy decide.
+    fn enqueue(&self, out: &mut Out, piece: Piece) -> Delivery {
+        let limit = self.route.settings.send_queue;
+        let policy = self.route.settings.slow_client;
+        if policy == SlowClient::Conflate && out.conflate(&piece) {
+            return Delivery::Queued;
+        }
+        if policy == SlowClient::DropOldest {
+            let mut dropped = 0;
+            while out.bytes + piece.bytes.len() > limit
+                && let Some(at) = out.queue.iter().position(|waiting| !waiting.is_begun)
+                && let Some(oldest) = out.queue.remove(at)
+            {
+                out.bytes -= oldest.bytes.len();
+                dropped += 1;
+            }
+            self.count_dropped(out, dropped);
+        }
+        // The rest of a frame that was begun has to follow it, whatever it costs: at most one frame over the limit.
+        if out.bytes + piece.bytes.len() > limit && !piece.is_begun {
+            self.count_dropped(out, 1);
+            if policy == SlowClient::Close {
+                out.order.get_or_insert_with(|| Ending::new(CloseCode::TRY_AGAIN_LATER, Cause::SlowClient, "the client reads too slowly"));
+                self.call(out);
+            }
+            return Delivery::Dropped;
+        }
+        out.bytes += piece.bytes.len();
+        let was_empty = out.queue.is_empty();
+        out.queue.push_back(piece);
+        if was_empty {
+            out.blocked_since = Some(self.services.clock.now());
+            out.wake();
+        }
+        Delivery::Queued
+    }
+
+    fn count_dropped(&self, out: &mut Out, messages: u64) {
+        if messages > 0 {
+            out.counted.dropped += messages;
+            self.route.metrics.dropped.increment(messages);
+        }
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Out {
+    /// Writes at once if nothing waits. `None`: all is said, or the socket is past saying; else from where on it must wait.
+    fn write_now(&mut self, writer: &Writer, bytes: &[u8]) -> Option<usize> {
+        if self.state != State::Open {
+            return None;
+        }
+        if !self.queue.is_empty() {
+            return Some(0);
+        }
+        match writer.try_write(bytes) {
+            Ok(written) => {
+                self.counted.bytes += written as u64;
+                (written < bytes.len()).then_some(written)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
+            Err(_) => {
+                self.state = State::Dead; // the socket's own task learns it from its next read or flush
+                self.wake();
+                None
+            }
+        }
+    }
+
+    fn written(&mut self, mut count: usize) {
+        self.blocked_since = None;
+        self.bytes -= count;
+        self.counted.bytes += count as u64;
+        while let Some(first) = self.queue.front_mut() {
+            if count < first.bytes.len() {
+                if count > 0 {
+                    first.bytes.advance(count);
+                    first.is_begun = true;
+                }
+                break;
+            }
+            count -= first.bytes.len();
+            self.queue.pop_front();
+        }
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+    }
+
+    /// Puts a piece in the place of a waiting one with its key.
+    fn conflate(&mut self, piece: &Piece) -> bool {
+        let Some(key) = piece.conflate_key.as_deref() else { return false };
+        let Some(older) = self.queue.iter_mut().find(|waiting| !waiting.is_begun && waiting.conflate_key.as_deref() == Some(key)) else {
+            return false;
+        };
+        self.bytes = self.bytes - older.bytes.len() + piece.bytes.len();
+        older.bytes = piece.bytes.clone();
+        true
+    }
+
+    fn listen(&mut self, cx: &Context<'_>) {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+}
+
+/// The clock's call.
+impl Tick for Link {
+    fn tick(&self) {
+        self.call(&self.out());
+    }
+}
+
+/// A member by frames: the group's batch is framed once and written straight to each member's socket.
+impl Subscriber for Link {
+    fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
+        let mut out = self.out();
+        let mut written = 0;
+        if out.queue.is_empty()
+            && let Some(bytes) = batch.whole(membership, encode_event)
+        {
+            match out.write_now(&self.writer, bytes) {
+                None => return Delivery::Queued,
+                Some(count) => written = count,
+            }
+        }
+        let mut delivery = Delivery::Queued;
+        for (entry, bytes) in batch.pieces(membership, encode_event) {
+            if written >= bytes.len() {
+                written -= bytes.len();
+                continue;
+            }
+            let begun = std::mem::take(&mut written);
+            let Some(now) = out.write_now(&self.writer, &bytes[begun..]) else { continue };
+            let rest = begun + now;
+            let piece = Piece { bytes: bytes.slice(rest..), is_begun: rest > 0, conflate_key: self.conflate_key(&entry.event) };
+            if self.enqueue(&mut out, piece) == Delivery::Dropped {
+                delivery = Delivery::Dropped;
+            }
+        }
+        delivery
+    }
+}
+
+impl Link {
+    fn conflate_key(&self, event: &Event) -> Option<Box<str>> {
+        if self.route.settings.slow_client != SlowClient::Conflate {
+            return None;
+        }
+        event.field("conflate_key").and_then(|key| key.as_str().map(Box::from))
+    }
+}

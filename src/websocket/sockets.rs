@@ -1,0 +1,78 @@
+//! Sockets: all that are open in this process, by number.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::close::Ending;
+use super::link::Link;
+
+const SHARDS: usize = 16;
+
+/// All open sockets of a server (cheap to clone).
+#[derive(Clone, Debug, Default)]
+pub struct Sockets(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    shards: [Mutex<HashMap<u64, Arc<Link>>>; SHARDS],
+    left: Notify,
+}
+
+impl Sockets {
+    /// Returns how many are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// Tells whether none is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends those that `which` picks, evenly over a time. Returns how many it picked.
+    pub async fn end(&self, which: impl Fn(&Link) -> bool, ending: &Ending, over: Duration) -> usize {
+        let picked: Vec<Arc<Link>> = self.0.shards.iter().flat_map(|shard| lock(shard).values().filter(|link| which(link)).cloned().collect::<Vec<_>>()).collect();
+        // In steps of ten milliseconds: a timer is no finer.
+        let steps = usize::try_from(over.as_millis() / 10).unwrap_or(1).clamp(1, picked.len().max(1));
+        for (at, some) in picked.chunks(picked.len().div_ceil(steps).max(1)).enumerate() {
+            if at > 0 {
+                tokio::time::sleep(over / u32::try_from(steps).unwrap_or(u32::MAX)).await;
+            }
+            some.iter().for_each(|link| link.end(ending.clone()));
+        }
+        picked.len()
+    }
+
+    /// Completes when none is open.
+    pub async fn all_ended(&self) {
+        loop {
+            let left = self.0.left.notified();
+            if self.is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    pub(super) fn add(&self, link: &Arc<Link>) {
+        lock(self.shard(link.id())).insert(link.id(), link.clone());
+    }
+
+    pub(super) fn remove(&self, id: u64) {
+        lock(self.shard(id)).remove(&id);
+        self.0.left.notify_waiters();
+    }
+
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Link>>> {
+        &self.0.shards[usize::try_from(id).unwrap_or(0) % SHARDS]
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
