@@ -49,6 +49,11 @@ mod units;
 mod value;
 mod websocket;
 
+#[cfg(test)]
+mod broken_tests;
+#[cfg(test)]
+mod tests;
+
 pub use bind::{Bind, BindError};
 pub use config_path::ConfigPath;
 pub use document::{Document, Position};
