@@ -1,0 +1,164 @@
+//! Bind addresses: what the server listens on.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+/// One address to listen on: `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`, `unix:run/oneport.sock`, or `fd:3` for
+/// an inherited socket. Displayed as it is written.
+///
+/// ```
+/// use oneport::config::Bind;
+/// assert_eq!("fd:3".parse(), Ok(Bind::Fd(3)));
+/// assert_eq!("unix:run/a.sock".parse::<Bind>()?.to_string(), "unix:run/a.sock");
+/// assert!("8000".parse::<Bind>().is_err());
+/// # Ok::<(), oneport::config::BindError>(())
+/// ```
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Bind {
+    /// A host and a port. A name is looked up when the server starts to listen.
+    Tcp(String),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+    /// The number of a file descriptor that the parent process left open.
+    Fd(i32),
+}
+
+/// Why a text is no bind address.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "expected an address such as \"127.0.0.1:8000\", \"unix:run/oneport.sock\" or \"fd:3\", found {found:?}{why}"
+)]
+pub struct BindError {
+    found: String,
+    why: &'static str,
+}
+
+impl Bind {
+    /// The same with a relative socket path taken from this directory.
+    pub(super) fn relative_to(self, base: &Path) -> Self {
+        match self {
+            Self::Unix(path) => Self::Unix(base.join(path)),
+            other => other,
+        }
+    }
+}
+
+impl FromStr for Bind {
+    type Err = BindError;
+
+    fn from_str(text: &str) -> Result<Self, BindError> {
+        let refuse = |why| BindError {
+            found: text.to_owned(),
+            why,
+        };
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() {
+                Err(refuse("; the path is missing"))
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
+        }
+        if let Some(number) = text.strip_prefix("fd:") {
+            let number = number.parse().ok().filter(|number: &i32| *number >= 0);
+            return number
+                .map(Self::Fd)
+                .ok_or_else(|| refuse("; after fd: stands a number, 0 or more"));
+        }
+        if text.contains("://") {
+            return Err(refuse("; it is an address, not a URL"));
+        }
+        if text.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Err(refuse(
+                "; an IPv6 address stands in brackets, followed by a port",
+            ));
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err(refuse("; the host or the port is missing"));
+        };
+        if port.parse::<u16>().is_err() || port.starts_with('+') {
+            return Err(refuse("; the port is a number from 0 to 65535"));
+        }
+        if host.is_empty() {
+            return Err(refuse(
+                "; the host is missing, 0.0.0.0 is every IPv4 address of this machine",
+            ));
+        }
+        if !is_host(host) {
+            return Err(refuse("; the part before the port is no host"));
+        }
+        Ok(Self::Tcp(text.to_owned()))
+    }
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    match host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(inside) => inside.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')),
+    }
+}
+
+impl TryFrom<String> for Bind {
+    type Error = BindError;
+
+    fn try_from(text: String) -> Result<Self, BindError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Fd(number) => write!(f, "fd:{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_shown() {
+        for text in [
+            "127.0.0.1:8000",
+            "[::1]:8000",
+            "localhost:0",
+            "unix:run/oneport.sock",
+            "fd:3",
+        ] {
+            assert_eq!(text.parse::<Bind>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn wrong_addresses_say_what_is_missing() {
+        let check = |text: &str, part: &str| {
+            let error = text.parse::<Bind>().unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        };
+        check("8000", "the host or the port is missing");
+        check("localhost", "the host or the port is missing");
+        check(":8000", "0.0.0.0");
+        check("http://localhost:8000", "not a URL");
+        check("localhost:http", "from 0 to 65535");
+        check("localhost:70000", "from 0 to 65535");
+        check("::1", "in brackets");
+        check("::1:8000", "in brackets");
+        check("[::x]:8000", "no host");
+        check("unix:", "path is missing");
+        check("fd:-1", "0 or more");
+        check("fd:x", "0 or more");
+    }
+}

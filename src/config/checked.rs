@@ -1,0 +1,302 @@
+//! Checked values: what a key may hold beyond its type, checked while it is read.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
+use super::units::{Size, WrittenDuration};
+
+/// Reads a value as `Raw` and keeps it as `T`: for `#[serde(deserialize_with)]`.
+pub(super) fn via<'de, Raw, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    Raw: Deserialize<'de> + Into<T>,
+    D: Deserializer<'de>,
+{
+    Raw::deserialize(deserializer).map(Into::into)
+}
+
+/// Declares a type that is read as another one and then checked, and that turns into its content.
+macro_rules! checked {
+    ($(#[$doc:meta])* $name:ident($content:ty) from $raw:ty as $text:literal, |$value:ident| $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(try_from = $text)]
+        pub(super) struct $name($content);
+
+        impl TryFrom<$raw> for $name {
+            type Error = String;
+
+            fn try_from($value: $raw) -> Result<Self, String> {
+                $check.map(Self)
+            }
+        }
+
+        impl From<$name> for $content {
+            fn from(checked: $name) -> Self {
+                checked.0
+            }
+        }
+    };
+}
+
+checked! {
+    /// A count that cannot be zero.
+    PositiveCount(usize) from usize as "usize", |count| match count {
+        0 => Err("expected a whole number, 1 or more, found 0".to_owned()),
+        count => Ok(count),
+    }
+}
+
+checked! {
+    /// A size that cannot be zero.
+    PositiveSize(Size) from Size as "Size", |size| match size {
+        Size(0) => Err(format!("expected a size of at least \"1 B\", found \"{size}\"")),
+        size => Ok(size),
+    }
+}
+
+checked! {
+    /// A duration that cannot be zero.
+    PositiveDuration(Duration) from WrittenDuration as "WrittenDuration", |written| match written.0 {
+        Duration::ZERO => Err(format!("expected a duration longer than zero, found \"{written}\"")),
+        duration => Ok(duration),
+    }
+}
+
+checked! {
+    /// A host, or with a leading dot a domain and all its subdomains, or `*`.
+    HostPattern(String) from String as "String", |text| host_pattern(&text).map_or(Ok(text.clone()), |why| {
+        Err(format!("expected a host such as \"example.com\" or \".example.com\", found {text:?}; {why}"))
+    })
+}
+
+checked! {
+    /// An origin as in the `Origin` header, or a host pattern that any scheme and port may stand around.
+    OriginPattern(String) from String as "String", |text| origin_pattern(&text).map_or(Ok(text.clone()), |why| {
+        Err(format!("expected an origin such as \"https://example.com\" or \".example.com\", found {text:?}; {why}"))
+    })
+}
+
+checked! {
+    /// An HTTP method.
+    MethodName(String) from String as "String", |text| {
+        if Method::from_bytes(text.as_bytes()).is_ok() && !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            Ok(text)
+        } else {
+            Err(format!("expected a method in upper case such as \"GET\", found {text:?}"))
+        }
+    }
+}
+
+checked! {
+    /// A WebSocket subprotocol (RFC 6455 §4.1: a token, as a header name is).
+    Subprotocol(String) from String as "String", |text| match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(format!("expected a subprotocol such as \"chat.v1\" (no spaces, commas or slashes), found {text:?}")),
+    }
+}
+
+checked! {
+    /// A path that other paths are appended to: empty, or with a slash in front and none behind.
+    Prefix(String) from String as "String", |text| {
+        if text.is_empty() || (text.starts_with('/') && !text.ends_with('/')) {
+            Ok(text)
+        } else {
+            let meant = text.trim_matches('/');
+            let meant = if meant.is_empty() { String::new() } else { format!("/{meant}") };
+            Err(format!("expected a path with a / in front and none at the end, such as {meant:?}, found {text:?}"))
+        }
+    }
+}
+
+/// A list of checked texts.
+#[derive(Debug, serde::Deserialize)]
+#[serde(transparent, bound(deserialize = "T: Deserialize<'de>"))]
+pub(super) struct ListOf<T>(Vec<T>);
+
+impl<T: Into<String>> From<ListOf<T>> for Vec<String> {
+    fn from(list: ListOf<T>) -> Self {
+        list.0.into_iter().map(Into::into).collect()
+    }
+}
+
+/// Response headers, as a table from name to value, in the order of the file.
+#[derive(Debug)]
+pub(super) struct HeaderTable(Vec<(String, String)>);
+
+checked! {
+    /// The name of a header.
+    WrittenName(String) from String as "String", |text| match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(format!("expected a header name such as \"x-frame-options\", found {text:?}")),
+    }
+}
+
+checked! {
+    /// The value of a header.
+    WrittenValue(String) from String as "String", |text| match HeaderValue::from_str(&text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err("expected a header value without line breaks and control characters".to_owned()),
+    }
+}
+
+impl<'de> Deserialize<'de> for HeaderTable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        impl<'de> Visitor<'de> for Written {
+            type Value = HeaderTable;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table from header names to values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<HeaderTable, A::Error> {
+                let mut headers = Vec::new();
+                while let Some((WrittenName(name), WrittenValue(value))) = table.next_entry()? {
+                    headers.push((name, value));
+                }
+                Ok(HeaderTable(headers))
+            }
+        }
+        deserializer.deserialize_map(Written)
+    }
+}
+
+impl From<HeaderTable> for Vec<(String, String)> {
+    fn from(table: HeaderTable) -> Self {
+        table.0
+    }
+}
+
+impl From<PositiveSize> for Option<Size> {
+    fn from(size: PositiveSize) -> Self {
+        Some(size.0)
+    }
+}
+
+impl From<PositiveDuration> for Option<Duration> {
+    fn from(duration: PositiveDuration) -> Self {
+        Some(duration.0)
+    }
+}
+
+/// What is wrong with a host pattern, if anything is.
+fn host_pattern(text: &str) -> Option<&'static str> {
+    let inside_brackets = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if text == "*"
+        || inside_brackets.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok())
+    {
+        None
+    } else if text.trim_start_matches('.').is_empty() {
+        Some("it is empty")
+    } else if text.contains("://") {
+        Some("leave out the scheme")
+    } else if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        Some("an IPv6 address stands in brackets")
+    } else if text.starts_with("*.") {
+        Some("subdomains are meant by a leading dot, without the *")
+    } else if text.contains('/') {
+        Some("leave out the path")
+    } else if text.contains(':') {
+        Some("leave out the port")
+    } else if text
+        .bytes()
+        .any(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')))
+    {
+        Some("a host consists of letters, digits, dots and hyphens")
+    } else {
+        None
+    }
+}
+
+/// What is wrong with an origin pattern, if anything is.
+fn origin_pattern(text: &str) -> Option<&'static str> {
+    let Some((scheme, authority)) = text.split_once("://") else {
+        return match host_pattern(text) {
+            Some("leave out the port") => Some("a port needs the scheme in front of it"),
+            other => other,
+        };
+    };
+    if scheme.is_empty()
+        || !scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    {
+        return Some("the part before :// is no scheme");
+    }
+    if authority.contains(['/', '?', '#']) {
+        return Some("an origin ends after the host and port, without a slash or path");
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Some("the port is a number from 0 to 65535");
+    }
+    match host_pattern(host) {
+        Some("leave out the port") => Some("an IPv6 address stands in brackets"),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_patterns() {
+        for good in [
+            "localhost",
+            "127.0.0.1",
+            "[::1]",
+            ".example.com",
+            "*",
+            "a-b.example.com",
+        ] {
+            assert_eq!(host_pattern(good), None, "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "http://a",
+            "a:80",
+            "a/b",
+            "::1",
+            "*.example.com",
+            "a b",
+            "[::x]",
+        ] {
+            assert!(host_pattern(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origin_patterns() {
+        for good in [
+            "example.com",
+            ".example.com",
+            "*",
+            "https://example.com",
+            "http://.example.com:80",
+            "http://[::1]:3000",
+        ] {
+            assert_eq!(origin_pattern(good), None, "{good}");
+        }
+        for bad in [
+            "",
+            "https://",
+            "https://example.com/",
+            "localhost:3000",
+            "https://a:b",
+            "*.example.com",
+            "://a",
+        ] {
+            assert!(origin_pattern(bad).is_some(), "{bad}");
+        }
+    }
+}

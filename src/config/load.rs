@@ -1,0 +1,304 @@
+//! Loading: the main file, what it includes, and all problems of both.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::Config;
+use super::checked::Prefix;
+use super::collect;
+use super::document::Document;
+use super::environment::Env;
+use super::http::{HttpSection, RawHttpRoute};
+use super::include::{self, Source};
+use super::located::Located;
+use super::path::Segment;
+use super::place::Place;
+use super::problem::{Problem, Problems};
+use super::sections::{ChannelLayerConfig, LogConfig, TemplatesConfig};
+use super::server::ServerConfig;
+use super::suggest::did_you_mean;
+use super::value::{Node, Value};
+use super::websocket::{RawWebsocketRoute, WebsocketSection};
+
+/// What the main file may hold.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct MainFile {
+    include: Vec<Located<String>>,
+    server: ServerConfig,
+    log: LogConfig,
+    templates: TemplatesConfig,
+    channel_layer: ChannelLayerConfig,
+    http: HttpSection,
+    websocket: WebsocketSection,
+}
+
+/// What an included file may hold.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RouteFile {
+    prefix: Option<Prefix>,
+    include: Vec<Located<String>>,
+    http: RoutesOf<RawHttpRoute>,
+    websocket: RoutesOf<RawWebsocketRoute>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "Route: Deserialize<'de>"))]
+struct RoutesOf<Route> {
+    #[serde(default = "Vec::new")]
+    route: Vec<Located<Route>>,
+}
+
+impl<Route> Default for RoutesOf<Route> {
+    fn default() -> Self {
+        Self { route: Vec::new() }
+    }
+}
+
+const ROUTE_FILE_KEYS: [&str; 4] = ["prefix", "include", "http", "websocket"];
+
+/// A load under way.
+pub(super) struct Loader<'a> {
+    env: Env<'a>,
+    config: Config,
+    problems: Problems,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(env: Env<'a>) -> Self {
+        Self {
+            env,
+            config: Config::default(),
+            problems: Problems::default(),
+        }
+    }
+
+    /// Reads the main file and everything it includes.
+    pub(super) fn load(
+        mut self,
+        source: &Source,
+        text: &str,
+    ) -> Result<(Config, Problems), Problems> {
+        let Some(document) = self.document(source, text) else {
+            return Err(self.problems.sorted());
+        };
+        let root = Place::root(&document);
+        let read: Option<MainFile> =
+            collect::read(&root, document.root().clone(), &mut self.problems);
+        let Some(main) = read else {
+            return Err(self.problems.sorted());
+        };
+        let (http, http_routes) = main.http.into_parts(root.key("http"));
+        let (websocket, websocket_routes) = main.websocket.into_parts(root.key("websocket"));
+        self.config.base = document.base().to_owned();
+        self.config.http = http;
+        self.config.websocket = websocket;
+        self.config.log = LogConfig {
+            place: root.key("log"),
+            ..main.log
+        };
+        self.config.channel_layer = ChannelLayerConfig {
+            place: root.key("channel_layer"),
+            ..main.channel_layer
+        };
+        self.templates(main.templates, root.key("templates"));
+        self.server(main.server, root.key("server"));
+        self.include(&document, &main.include, "", std::slice::from_ref(source));
+        self.add_routes(&document, "", http_routes, websocket_routes);
+        self.problems.into_result(self.config)
+    }
+
+    fn document(&mut self, source: &Source, text: &str) -> Option<Arc<Document>> {
+        let parsed = Document::parse(&source.name, &source.base(), text, self.env);
+        self.problems.append(parsed.problems);
+        self.config.documents.push(Arc::clone(&parsed.document));
+        (!parsed.broken).then_some(parsed.document)
+    }
+
+    fn templates(&mut self, templates: TemplatesConfig, place: Place) {
+        let dir = if place.key("dir").is_written() {
+            templates.dir
+        } else {
+            place.base().join(templates.dir)
+        };
+        self.config.templates = TemplatesConfig { dir, place };
+    }
+
+    fn server(&mut self, server: ServerConfig, place: Place) {
+        if place.key("bind").items().is_some_and(<[Node]>::is_empty) {
+            let problem = Problem::error(
+                place.key("bind"),
+                "expected at least one address, found none",
+            );
+            self.problems
+                .push(problem.with_hint("write [\"127.0.0.1:8000\"]"));
+        }
+        let hosts = place.key("allowed_hosts");
+        let items = hosts.items().unwrap_or_default();
+        if hosts.is_written() && items.is_empty() {
+            self.problems.warning(
+                hosts.clone(),
+                "no host is allowed, so every request is refused",
+            );
+        }
+        let star = |node: &Node| matches!(&node.value, Value::String(text) if text == "*");
+        if let Some(index) = items.iter().position(star) {
+            let message =
+                "\"*\" takes every Host header; a forged one can end up in links and caches";
+            let problem = Problem::warning(hosts.index(index), message);
+            self.problems
+                .push(problem.with_hint("list the hosts this server is for"));
+        }
+        let bind = server
+            .bind
+            .into_iter()
+            .map(|bind| bind.relative_to(place.base()))
+            .collect();
+        self.config.server = ServerConfig {
+            bind,
+            place,
+            ..server
+        };
+    }
+
+    /// Reads what a file includes. `chain` is the way from the main file to this one.
+    fn include(
+        &mut self,
+        document: &Arc<Document>,
+        written: &[Located<String>],
+        prefix: &str,
+        chain: &[Source],
+    ) {
+        let Some(includer) = chain.last() else { return };
+        let mut seen = Vec::new();
+        for pattern in written {
+            let place = Place::of_path(document, pattern.path.clone());
+            let sources = match include::expand(includer, &pattern.value) {
+                Ok(sources) => sources,
+                Err(message) => {
+                    self.problems.error(place, message);
+                    continue;
+                }
+            };
+            for source in sources {
+                if seen.contains(&source) {
+                    continue;
+                }
+                seen.push(source.clone());
+                self.include_one(&place, source, prefix, chain);
+            }
+        }
+    }
+
+    fn include_one(&mut self, place: &Place, source: Source, prefix: &str, chain: &[Source]) {
+        if chain.contains(&source) {
+            let way: Vec<&str> = chain
+                .iter()
+                .chain([&source])
+                .map(|file| file.name.as_str())
+                .collect();
+            self.problems.error(
+                place.clone(),
+                format!("files include each other: {}", way.join(" -> ")),
+            );
+            return;
+        }
+        let text = match include::read(&source) {
+            Ok(text) => text,
+            Err(message) => {
+                return self
+                    .problems
+                    .error(place.clone(), format!("{}: {message}", source.name));
+            }
+        };
+        let Some(document) = self.document(&source, &text) else {
+            return;
+        };
+        let root = Place::root(&document);
+        let mut node = document.root().clone();
+        for path in self.strange_keys(&root, chain) {
+            node.remove(&path);
+        }
+        let Some(file) = collect::read::<RouteFile>(&root, node, &mut self.problems) else {
+            return;
+        };
+        // A prefix that could not be read is still there: an empty path after it is no second problem.
+        let unread = if root.key("prefix").is_written() {
+            "/..."
+        } else {
+            ""
+        };
+        let own_prefix = file.prefix.map_or_else(|| unread.to_owned(), String::from);
+        let prefix = format!("{prefix}{own_prefix}");
+        let chain: Vec<Source> = chain.iter().cloned().chain([source]).collect();
+        self.include(&document, &file.include, &prefix, &chain);
+        self.add_routes(&document, &prefix, file.http.route, file.websocket.route);
+    }
+
+    /// Reports the keys that an included file may not hold.
+    fn strange_keys(&mut self, root: &Place, chain: &[Source]) -> Vec<Vec<Segment>> {
+        let document = Arc::clone(root.document());
+        let mut strange = Vec::new();
+        let mut check = |way: &[&str], key: &str, known: &[&str]| {
+            if known.contains(&key) {
+                return;
+            }
+            let path: Vec<Segment> = way
+                .iter()
+                .chain([&key])
+                .map(|key| Segment::Key((*key).to_owned()))
+                .collect();
+            let message = format!(
+                "{key:?} may not stand in an included file; it may hold prefix, include, [[http.route]] and \
+                 [[websocket.route]]"
+            );
+            let main = chain
+                .first()
+                .map(|main| format!("sections belong into {}", main.name));
+            let hint = did_you_mean(key, known.iter().copied()).or(main);
+            self.problems
+                .push(Problem::error(root.join(&path).of_key(), message).with_hint_if(hint));
+            strange.push(path);
+        };
+        for entry in document.root().entries() {
+            check(&[], &entry.key, &ROUTE_FILE_KEYS);
+            if matches!(entry.key.as_str(), "http" | "websocket") {
+                for inner in entry.node.entries() {
+                    check(&[&entry.key], &inner.key, &["route"]);
+                }
+            }
+        }
+        strange
+    }
+
+    fn add_routes(
+        &mut self,
+        document: &Arc<Document>,
+        prefix: &str,
+        http: Vec<Located<RawHttpRoute>>,
+        websocket: Vec<Located<RawWebsocketRoute>>,
+    ) {
+        for Located { path, value } in http {
+            let place = Place::of_path(document, path);
+            let route = value.finish(place, prefix, &self.config.http, &mut self.problems);
+            self.config.http_routes.push(route);
+        }
+        for Located { path, value } in websocket {
+            let place = Place::of_path(document, path);
+            let route = value.finish(place, prefix, &self.config.websocket, &mut self.problems);
+            self.config.websocket_routes.push(route);
+        }
+    }
+}
+
+/// The problem of a main file that cannot be read.
+pub(super) fn unreadable(path: &Path, message: String) -> Problems {
+    let document = Document::blank(&path.display().to_string(), &PathBuf::from("."));
+    let problem = Problem::error(Place::whole_file(&document), message);
+    let mut problems = Problems::default();
+    problems.push(problem.with_hint("`oneport init DIR` makes a new project"));
+    problems
+}

@@ -1,0 +1,139 @@
+//! The configuration as it is written: the TOML file, what it includes, and everything wrong with it.
+//!
+//! This is the first of three stages. It knows the shape of the file, units, variables and includes, but not which
+//! views, consumers and middleware there are: the gateway looks names up and adds its own [`Problem`]s, for which every
+//! route and section carries its [`Place`].
+//!
+//! ```
+//! use oneport::config::Config;
+//!
+//! let text = r#"
+//!     [[websocket.route]]
+//!     path = "/ws/chat/{room:slug}/"
+//!     consumer = "chat"
+//!     max_message = "16 KiB"
+//! "#;
+//! let (config, warnings) = Config::parse("oneport.toml", text, ".".as_ref(), &|_| None)?;
+//! assert!(warnings.is_empty());
+//! assert_eq!(config.websocket_routes[0].settings.max_message.bytes(), 16 * 1024);
+//! # Ok::<(), oneport::config::Problems>(())
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod assumed;
+mod bind;
+mod checked;
+mod collect;
+mod config_path;
+mod document;
+mod environment;
+mod fault;
+mod http;
+mod include;
+mod load;
+mod located;
+mod options;
+mod path;
+mod place;
+mod problem;
+mod reader;
+mod route;
+mod secret;
+mod sections;
+mod server;
+mod settings;
+mod suggest;
+mod units;
+mod value;
+mod websocket;
+
+#[cfg(test)]
+mod broken_tests;
+#[cfg(test)]
+mod tests;
+
+pub use bind::{Bind, BindError};
+pub use config_path::ConfigPath;
+pub use document::{Document, Position};
+pub use environment::{Env, process_environment};
+pub use http::{HttpDefaults, HttpRoute};
+pub use options::Options;
+pub use place::Place;
+pub use problem::{Long, Problem, Problems, Severity};
+pub use sections::{ChannelLayerConfig, LogConfig, LogFormat, TemplatesConfig};
+pub use server::{LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
+pub use settings::MissingOrigin;
+pub use suggest::{did_you_mean, nearest};
+pub use units::{Size, UnitError, WrittenDuration};
+pub use websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
+
+use include::Source;
+use load::Loader;
+
+/// A whole configuration: the main file and everything it includes. The default is what an empty file means.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// `[templates]`.
+    pub templates: TemplatesConfig,
+    /// `[channel_layer]`.
+    pub channel_layer: ChannelLayerConfig,
+    /// `[http]`: what its routes do unless they say otherwise.
+    pub http: HttpDefaults,
+    /// `[websocket]`: what its routes do unless they say otherwise.
+    pub websocket: WebsocketDefaults,
+    /// Every `[[http.route]]`, in the order they are tried: those of an included file before those of the file that
+    /// includes it, because `include` stands above them.
+    pub http_routes: Vec<HttpRoute>,
+    /// Every `[[websocket.route]]`, in the order they are tried.
+    pub websocket_routes: Vec<WebsocketRoute>,
+    /// The files that were read, the main one first.
+    pub documents: Vec<Arc<Document>>,
+    /// The directory of the main file.
+    pub base: PathBuf,
+}
+
+impl Config {
+    /// Reads a file and everything it includes. Returns the configuration with its warnings, or all problems, warnings
+    /// among them.
+    pub fn load(path: &Path, env: Env<'_>) -> Result<(Self, Problems), Problems> {
+        let source = Source::new(path.display().to_string(), path.to_owned());
+        let text = include::read(&source).map_err(|message| load::unreadable(path, message))?;
+        Loader::new(env).load(&source, &text)
+    }
+
+    /// Reads a text as if it were a file of that name in the directory `base`, which includes and other relative paths
+    /// start from.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        base: &Path,
+        env: Env<'_>,
+    ) -> Result<(Self, Problems), Problems> {
+        let file_name = Path::new(name).file_name().unwrap_or(name.as_ref());
+        let source = Source::new(name.to_owned(), base.join(file_name));
+        Loader::new(env).load(&source, text)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: ServerConfig::default(),
+            log: LogConfig::default(),
+            templates: TemplatesConfig::default(),
+            channel_layer: ChannelLayerConfig::default(),
+            http: HttpDefaults::default(),
+            websocket: WebsocketDefaults::default(),
+            http_routes: Vec::new(),
+            websocket_routes: Vec::new(),
+            documents: Vec::new(),
+            base: PathBuf::from("."),
+        }
+    }
+}

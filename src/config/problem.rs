@@ -1,0 +1,319 @@
+//! Problems: what is wrong in a configuration, where, and what to do about it.
+
+use std::fmt;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use super::document::Position;
+use super::place::Place;
+use super::suggest::did_you_mean;
+
+/// How bad a [`Problem`] is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can, but somebody should look.
+    Warning,
+}
+
+/// One thing that is wrong, with its place.
+///
+/// Displayed in one line: `config/oneport.toml:41:12: websocket.route[1].consumer: unknown consumer "caht"; known:
+/// chat, echo (did you mean "chat"?)`. [`Problem::long`] also shows the line of the file. Values that look secret
+/// are hidden when a problem is made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    severity: Severity,
+    place: Place,
+    message: String,
+    hint: Option<String>,
+}
+
+/// All problems of a configuration: what a failed read returns, and a list to add to.
+///
+/// Displayed one in a line, by file and position.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Problems(Vec<Problem>);
+
+impl Severity {
+    /// `error` or `warning`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+impl Problem {
+    /// Something that must be mended. The message says what was expected and what was found, in lower case and
+    /// without a full stop.
+    pub fn error(place: Place, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, place, message.into())
+    }
+
+    /// Something that works but is probably not meant.
+    pub fn warning(place: Place, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, place, message.into())
+    }
+
+    /// A name that nobody knows: lists the known ones and suggests the nearest.
+    ///
+    /// ```
+    /// # use oneport::config::{Place, Problem};
+    /// let problem = Problem::unknown(Place::default(), "consumer", "caht", ["chat", "echo"]);
+    /// assert_eq!(problem.message(), r#"unknown consumer "caht"; known: chat, echo"#);
+    /// assert_eq!(problem.hint(), Some(r#"did you mean "chat"?"#));
+    /// ```
+    pub fn unknown<'k>(
+        place: Place,
+        what: &str,
+        found: &str,
+        known: impl IntoIterator<Item = &'k str> + Clone,
+    ) -> Self {
+        let list: Vec<&str> = known.clone().into_iter().collect();
+        let list = if list.is_empty() {
+            "none".to_owned()
+        } else {
+            list.join(", ")
+        };
+        let message = format!("unknown {what} {found:?}; known: {list}");
+        Self::error(place, message).with_hint_if(did_you_mean(found, known))
+    }
+
+    fn new(severity: Severity, place: Place, message: String) -> Self {
+        let message = place.document().hide_secrets(message);
+        Self {
+            severity,
+            place,
+            message,
+            hint: None,
+        }
+    }
+
+    /// The same with a hint: what to write, or what to do.
+    #[must_use]
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        self.with_hint_if(Some(hint.into()))
+    }
+
+    /// The same with a hint, if there is one.
+    #[must_use]
+    pub fn with_hint_if(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.map(|hint| self.place.document().hide_secrets(hint));
+        self
+    }
+
+    /// How bad it is.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What is wrong.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The form for a terminal: the message, the line of the file, and a caret under the value.
+    pub fn long(&self) -> Long<'_> {
+        Long(self)
+    }
+
+    /// By file, then by position; what is said first about a place stays first.
+    fn order(&self) -> (&str, Option<Position>) {
+        (self.place.document().name(), self.place.position())
+    }
+}
+
+impl Problems {
+    /// Adds a problem.
+    pub fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// Adds something that must be mended; [`Problem::error`] and [`push`](Self::push) when it needs a hint.
+    pub fn error(&mut self, place: Place, message: impl Into<String>) {
+        self.push(Problem::error(place, message));
+    }
+
+    /// Adds something that works but is probably not meant.
+    pub fn warning(&mut self, place: Place, message: impl Into<String>) {
+        self.push(Problem::warning(place, message));
+    }
+
+    /// Takes over all problems of another list.
+    pub fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the configuration cannot be used: one of the problems is an error.
+    pub fn is_fatal(&self) -> bool {
+        self.0
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// The problems one by one.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.0.iter()
+    }
+
+    /// Sorts by file and position, and says each thing only once.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.0.sort_by(|a, b| a.order().cmp(&b.order()));
+        let mut kept: Vec<Problem> = Vec::with_capacity(self.0.len());
+        for problem in self.0 {
+            let first = kept.partition_point(|earlier| earlier.order() < problem.order());
+            if !kept[first..].contains(&problem) {
+                kept.push(problem);
+            }
+        }
+        Self(kept)
+    }
+
+    /// The value together with the warnings, or all problems if one of them is an error; sorted.
+    pub fn into_result<T>(self, value: T) -> Result<(T, Self), Self> {
+        let problems = self.sorted();
+        if problems.is_fatal() {
+            Err(problems)
+        } else {
+            Ok((value, problems))
+        }
+    }
+}
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = std::vec::IntoIter<Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Problems {
+    type Item = &'a Problem;
+    type IntoIter = std::slice::Iter<'a, Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.place)?;
+        if self.severity == Severity::Warning {
+            f.write_str("warning: ")?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// A problem as a terminal shows it; made by [`Problem::long`].
+#[derive(Clone, Copy, Debug)]
+pub struct Long<'a>(&'a Problem);
+
+impl fmt::Display for Long<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem {
+            severity,
+            place,
+            message,
+            hint,
+        } = self.0;
+        write!(f, "{}: ", severity.as_str())?;
+        if !place.path().is_empty() {
+            write!(f, "{}: ", place.path())?;
+        }
+        write!(f, "{message}")?;
+        let name = place.document().name();
+        let mut gutter = String::new();
+        match place.position() {
+            None => write!(f, "\n--> {name}")?,
+            Some(Position { line, column }) => {
+                gutter = " ".repeat(line.to_string().len() + 1);
+                let (text, width) = place.document().line_of(&place.span());
+                let pad: String = text
+                    .chars()
+                    .take(column - 1)
+                    .map(|c| if c == '\t' { '\t' } else { ' ' })
+                    .collect();
+                let carets = "^".repeat(
+                    width
+                        .min(text.chars().count().saturating_sub(column - 1))
+                        .max(1),
+                );
+                write!(f, "\n{}--> {name}:{line}:{column}", &gutter[1..])?;
+                write!(f, "\n{gutter}|\n{line} | {text}\n{gutter}| {pad}{carets}")?;
+            }
+        }
+        match hint {
+            Some(hint) => write!(f, "\n{gutter}= {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let position = self.place.position();
+        let mut fields = serializer.serialize_struct("Problem", 7)?;
+        fields.serialize_field("file", self.place.document().name())?;
+        fields.serialize_field("line", &position.map(|position| position.line))?;
+        fields.serialize_field("column", &position.map(|position| position.column))?;
+        fields.serialize_field("path", self.place.path())?;
+        fields.serialize_field("severity", self.severity.as_str())?;
+        fields.serialize_field("message", &self.message)?;
+        fields.serialize_field("hint", &self.hint)?;
+        fields.end()
+    }
+}
+
+impl Serialize for Problems {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&self.0)
+    }
+}

@@ -1,0 +1,91 @@
+//! What the routes of both tables have in common.
+
+use super::options::Options;
+use super::place::Place;
+use super::problem::{Problem, Problems};
+
+/// The keys that say where a route is and what it leads to.
+pub(super) struct RouteHead<'a> {
+    pub(super) path: Option<&'a str>,
+    pub(super) regex: Option<&'a str>,
+    pub(super) name: Option<&'a str>,
+    /// `view` or `consumer`.
+    pub(super) target_key: &'static str,
+    pub(super) target: Option<&'a str>,
+    pub(super) prefix: &'a str,
+}
+
+impl RouteHead<'_> {
+    /// Adds what is wrong with them. A key that is written but could not be read was reported then.
+    pub(super) fn check(&self, place: &Place, problems: &mut Problems) {
+        let written = |key: &str| place.key(key).is_written();
+        match (written("path"), written("regex")) {
+            (true, true) => problems.push(
+                Problem::error(
+                    place.key("regex").of_key(),
+                    "\"path\" and \"regex\" are both set",
+                )
+                .with_hint("a route has one of them"),
+            ),
+            (false, false) => problems.push(
+                Problem::error(place.clone(), "missing key \"path\"")
+                    .with_hint("or \"regex\" for a pattern"),
+            ),
+            _ => {}
+        }
+        self.check_path(place, problems);
+        self.check_words(place, problems);
+    }
+
+    fn check_path(&self, place: &Place, problems: &mut Problems) {
+        match self.path {
+            Some("") if self.prefix.is_empty() => {
+                let problem = Problem::error(
+                    place.key("path"),
+                    "expected a path that starts with \"/\", found \"\"",
+                );
+                problems.push(problem.with_hint("an empty path needs a prefix in front of it"));
+            }
+            Some(path) if !path.is_empty() && !path.starts_with('/') => {
+                let message = format!("expected a path that starts with \"/\", found {path:?}");
+                problems.push(
+                    Problem::error(place.key("path"), message)
+                        .with_hint(format!("write \"/{path}\"")),
+                );
+            }
+            Some(path) if path.contains(['?', '#']) && !path.contains('{') => {
+                let message = format!("expected a path without query and fragment, found {path:?}");
+                problems.error(place.key("path"), message);
+            }
+            _ => {}
+        }
+        if self.regex == Some("") {
+            problems.error(
+                place.key("regex"),
+                "expected a regular expression, found \"\"",
+            );
+        }
+    }
+
+    fn check_words(&self, place: &Place, problems: &mut Problems) {
+        let key = self.target_key;
+        match self.target {
+            Some("") => problems.error(
+                place.key(key),
+                format!("expected the name of a {key}, found \"\""),
+            ),
+            None if !place.key(key).is_written() => {
+                problems.error(place.clone(), format!("missing key {key:?}"));
+            }
+            _ => {}
+        }
+        if self.name == Some("") {
+            problems.error(place.key("name"), "expected a name, found \"\"");
+        }
+    }
+}
+
+/// The options of the route at this place.
+pub(super) fn options_of(place: &Place) -> Options {
+    Options::new(place.key("options"))
+}

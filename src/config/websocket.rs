@@ -1,0 +1,158 @@
+//! WebSocket as it is written: the `[websocket]` section and its routes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::checked::{
+    HeaderTable, HostPattern, ListOf, OriginPattern, PositiveCount, PositiveDuration, PositiveSize,
+    Subprotocol,
+};
+use super::located::Located;
+use super::options::Options;
+use super::place::Place;
+use super::problem::Problems;
+use super::route::{RouteHead, options_of};
+use super::settings::{MissingOrigin, settings};
+use super::units::{Size, WrittenDuration};
+
+settings! {
+    /// The keys of `[websocket]`, which each `[[websocket.route]]` may set for itself.
+    pub struct WebsocketDefaults {
+        /// The middleware in the order it runs. Default: `["hosts", "origin"]`.
+        middleware: Vec<String> as Vec<String> = vec!["hosts".to_owned(), "origin".to_owned()],
+        /// The origins that the `origin` middleware lets in; empty: the hosts of `server.allowed_hosts`. Default: empty.
+        allowed_origins: Vec<String> as ListOf<OriginPattern> = Vec::new(),
+        /// What a handshake without an `Origin` header gets from that middleware. Default: `"refuse"`.
+        missing_origin: MissingOrigin as MissingOrigin = MissingOrigin::Refuse,
+        /// Headers that are added to the answer to the handshake, from a table. Default: none.
+        headers: Vec<(String, String)> as HeaderTable = Vec::new(),
+        /// The greatest message from the client, after inflating. Default: 64 KiB.
+        max_message: Size as PositiveSize = Size::kib(64),
+        /// The fragments one message may come in. Default: 1024.
+        max_fragments: usize as PositiveCount = 1024,
+        /// The bytes that may wait for one slow client. Default: 1 MiB.
+        send_queue: Size as PositiveSize = Size::mib(1),
+        /// What happens when more would wait. Default: `"close"`.
+        slow_client: SlowClient as SlowClient = SlowClient::Close,
+        /// The time without traffic after which a ping is sent; 0 sends none. Default: 25 s.
+        ping_interval: Duration as WrittenDuration = Duration::from_secs(25),
+        /// The time a client has to answer a ping. Default: 10 s.
+        pong_timeout: Duration as PositiveDuration = Duration::from_secs(10),
+        /// The time one write may take. Default: 5 s.
+        write_timeout: Duration as PositiveDuration = Duration::from_secs(5),
+        /// The time after which a connection is closed however it is doing, somewhat spread; 0 for never. Default: 0 s.
+        max_lifetime: Duration as WrittenDuration = Duration::ZERO,
+        /// The time the consumer has to decide on the handshake. Default: 10 s.
+        connect_timeout: Duration as PositiveDuration = Duration::from_secs(10),
+        /// The time the client has to answer a close. Default: 5 s.
+        close_timeout: Duration as PositiveDuration = Duration::from_secs(5),
+        /// The time without a message from the client after which it is closed; 0 for never. Default: 0 s.
+        idle_timeout: Duration as WrittenDuration = Duration::ZERO,
+        /// Whether messages are compressed. Default: `"off"`.
+        compression: Compression as Compression = Compression::Off,
+    }
+    /// `[websocket]`.
+    section WebsocketSection;
+    /// One `[[websocket.route]]`.
+    route RawWebsocketRoute {
+        path: Option<String>,
+        regex: Option<String>,
+        name: Option<String>,
+        host: Option<HostPattern>,
+        subprotocols: Option<ListOf<Subprotocol>>,
+        consumer: Option<String>,
+        options: Option<BTreeMap<String, IgnoredAny>>,
+        defaults: BTreeMap<String, String>,
+    }
+}
+
+/// What happens to a client whose queue is full.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum SlowClient {
+    /// It is closed with 1013.
+    #[default]
+    Close,
+    /// The message that does not fit is dropped.
+    DropNewest,
+    /// The messages that wait longest are dropped until it fits.
+    DropOldest,
+    /// Only the newest message waits; all others are dropped.
+    Conflate,
+}
+
+/// Whether messages are compressed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// Never.
+    #[default]
+    Off,
+    /// When the client offers it; small messages are left alone.
+    Auto,
+}
+
+/// One `[[websocket.route]]`: which handshakes go to which consumer.
+#[derive(Clone, Debug)]
+pub struct WebsocketRoute {
+    /// The path with its parameters, such as `/ws/chat/{room:slug}/`; this or [`regex`](Self::regex).
+    pub path: Option<String>,
+    /// A regular expression with named groups in place of a path.
+    pub regex: Option<String>,
+    /// The name that links are made from. Default: none.
+    pub name: Option<String>,
+    /// The host it is for. Default: any.
+    pub host: Option<String>,
+    /// The subprotocols it speaks. Default: none.
+    pub subprotocols: Vec<String>,
+    /// The name of the consumer.
+    pub consumer: String,
+    /// What only the consumer understands.
+    pub options: Options,
+    /// Parameters that win over those in the path. Default: none.
+    pub defaults: BTreeMap<String, String>,
+    /// What the including files put before the path; empty in the main file.
+    pub prefix: String,
+    /// The section's settings with the route's own laid over.
+    pub settings: WebsocketDefaults,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl RawWebsocketRoute {
+    /// Checks what concerns several keys, and lays the route over its section.
+    pub(super) fn finish(
+        mut self,
+        place: Place,
+        prefix: &str,
+        defaults: &WebsocketDefaults,
+        problems: &mut Problems,
+    ) -> WebsocketRoute {
+        let settings = self.settings(defaults, &place);
+        RouteHead {
+            path: self.path.as_deref(),
+            regex: self.regex.as_deref(),
+            name: self.name.as_deref(),
+            target_key: "consumer",
+            target: self.consumer.as_deref(),
+            prefix,
+        }
+        .check(&place, problems);
+        WebsocketRoute {
+            path: self.path,
+            regex: self.regex,
+            name: self.name,
+            host: self.host.map(Into::into),
+            subprotocols: self.subprotocols.map(Into::into).unwrap_or_default(),
+            consumer: self.consumer.unwrap_or_default(),
+            options: options_of(&place),
+            defaults: self.defaults,
+            prefix: prefix.to_owned(),
+            settings,
+            place,
+        }
+    }
+}
