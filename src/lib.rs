@@ -1,3 +1,50 @@
 //! Oneport: HTTP and WebSocket on one port, two tables, one TOML file.
+//!
+//! A hyper service decides the *protocol type* of each request and hands it to one of two tables: HTTP [views](http::View) or
+//! WebSocket [consumers](websocket::Consumer). Each table has its own [path matcher](routing::UrlRouter); a TOML file says which
+//! path goes where. It is what Django Channels calls `ProtocolTypeRouter`, as a server.
+//!
+//! A binary of your own is three lines; yours and the built-in views and consumers stand side by side in the file:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use oneport::gateway::Registry;
+//! use oneport::websocket::{Close, Consumer, Context, Message};
+//!
+//! struct Shout;
+//!
+//! impl Consumer for Shout {
+//!     type Options = ();
+//!     fn new(_: &()) -> Self { Self }
+//!     async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
+//!         cx.send(message.as_text().unwrap_or_default().to_uppercase());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     oneport::cli::run(Registry::builtin().consumer::<Shout>("shout"))
+//! }
+//! ```
 
+pub mod auth;
+pub mod channels;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod gateway;
+pub mod group_pattern;
+pub mod http;
+pub mod middleware;
+pub mod routing;
+pub mod scope;
+pub mod server;
+pub mod services;
+pub mod session;
+pub mod tasks;
+pub mod telemetry;
+pub mod templates;
+pub mod testing;
+pub mod text;
+pub mod timestamp;
+pub mod websocket;

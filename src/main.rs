@@ -1,3 +1,7 @@
 //! The `oneport` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    oneport::cli::run(oneport::gateway::Registry::builtin())
+}

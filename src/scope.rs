@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, Method, Version, header};
 use percent_encoding::percent_decode_str;
 
 use crate::auth::User;
+use crate::http::host::HostHeader;
 use crate::routing::Params;
 use crate::session::Session;
 
@@ -105,8 +106,8 @@ pub struct Scope {
     pub client: Option<SocketAddr>,
     /// Where the request arrived.
     pub server: Option<ServerAddress>,
-    /// The host the client asked for, lower case, without port; `None` when absent or malformed.
-    pub host: Option<Box<str>>,
+    /// The host the client asked for, and the port; `None` when absent or malformed.
+    pub host: Option<HostHeader>,
     /// The subprotocols the client offers, in its order.
     pub subprotocols: Vec<String>,
     /// The route and its parameters.

@@ -1,9 +1,10 @@
 //! Templates: the pages of a server, rendered by minijinja.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, ErrorKind, context, path_loader};
 use thiserror::Error;
 
@@ -74,20 +75,20 @@ impl Templates {
 
     /// Renders a page for a scope, with further variables.
     pub fn render(&self, name: &str, scope: &Scope, more: Value) -> Result<String, TemplateError> {
-        let params: std::collections::BTreeMap<&str, &str> = scope.url_route.params.iter().collect();
-        let mut query = std::collections::BTreeMap::new();
+        let params: BTreeMap<String, String> = scope.url_route.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut query = BTreeMap::new();
         for (key, value) in scope.query_pairs() {
             query.entry(key).or_insert(value);
         }
         let variables = context! {
             scope => context! {
-                path => scope.path(),
+                path => scope.path().into_owned(),
                 query => query,
                 params => params,
-                host => scope.host.as_deref(),
+                host => scope.host.as_ref().map(|host| host.name().to_owned()),
                 scheme => scope.scheme(),
             },
-            user => scope.user.as_deref().map(Value::from_serialize),
+            user => scope.user.as_deref().map(|user| Value::from(Serde(user.clone()))),
             ..more
         };
         let template = self.environment.get_template(name).map_err(|cause| self.error(name, cause))?;

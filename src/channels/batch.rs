@@ -1,7 +1,7 @@
 //! Batch: the events of one group that leave together, rendered once for all members.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 

@@ -49,6 +49,8 @@ settings! {
         connect_timeout: Duration as PositiveDuration = Duration::from_secs(10),
         /// The time the client has to answer a close. Default: 5 s.
         close_timeout: Duration as PositiveDuration = Duration::from_secs(5),
+        /// The time a consumer may go on after its connection has ended. Default: 10 s.
+        disconnect_timeout: Duration as PositiveDuration = Duration::from_secs(10),
         /// The time without a message from the client after which it is closed; 0 for never. Default: 0 s.
         idle_timeout: Duration as WrittenDuration = Duration::ZERO,
         /// Whether messages are compressed. Default: `"off"`.

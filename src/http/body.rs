@@ -1,6 +1,7 @@
 //! Body: the bytes of a request or a response, at once or as they come.
 
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -26,7 +27,8 @@ pub struct Body(Source);
 enum Source {
     Full(Full<Bytes>),
     Incoming(Incoming),
-    Stream(UnsyncBoxBody<Bytes, BodyError>),
+    /// In a lock only so that a request can be shared between threads by reference; it is never waited for.
+    Stream(Mutex<UnsyncBoxBody<Bytes, BodyError>>),
 }
 
 impl Body {
@@ -47,7 +49,7 @@ impl Body {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
-        Self(Source::Stream(body.map_err(Into::into).boxed_unsync()))
+        Self(Source::Stream(Mutex::new(body.map_err(Into::into).boxed_unsync())))
     }
 }
 
@@ -71,7 +73,7 @@ impl HttpBody for Body {
         match &mut self.0 {
             Source::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Source::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Source::Stream(body) => Pin::new(body).poll_frame(cx),
+            Source::Stream(body) => Pin::new(body.get_mut().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx),
         }
     }
 
@@ -79,7 +81,7 @@ impl HttpBody for Body {
         match &self.0 {
             Source::Full(body) => body.is_end_stream(),
             Source::Incoming(body) => body.is_end_stream(),
-            Source::Stream(body) => body.is_end_stream(),
+            Source::Stream(body) => body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream(),
         }
     }
 
@@ -87,7 +89,7 @@ impl HttpBody for Body {
         match &self.0 {
             Source::Full(body) => body.size_hint(),
             Source::Incoming(body) => body.size_hint(),
-            Source::Stream(body) => body.size_hint(),
+            Source::Stream(body) => body.lock().unwrap_or_else(PoisonError::into_inner).size_hint(),
         }
     }
 }

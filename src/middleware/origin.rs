@@ -3,7 +3,7 @@
 use http::header;
 
 use crate::http::Failure;
-use crate::http::origin::AllowedOrigins;
+use crate::http::origin::{AllowedOrigins, MissingOrigin};
 use crate::scope::{Scope, ScopeType};
 
 /// `origin`: a page of an origin that is not in the list gets 403, before any upgrade (Channels' `OriginValidator`).
@@ -13,14 +13,15 @@ use crate::scope::{Scope, ScopeType};
 #[derive(Debug)]
 pub struct Origin {
     allowed: AllowedOrigins,
-    is_missing_allowed: bool,
+    written: Vec<String>,
+    missing: MissingOrigin,
 }
 
 impl Origin {
     /// Takes the list, and whether a missing field passes.
     #[must_use]
-    pub fn new(allowed: AllowedOrigins, is_missing_allowed: bool) -> Self {
-        Self { allowed, is_missing_allowed }
+    pub fn new(written: &[String], missing: MissingOrigin) -> Self {
+        Self { allowed: AllowedOrigins::new(written), written: written.to_vec(), missing }
     }
 
     pub(super) fn before(&self, scope: &Scope) -> Result<(), Failure> {
@@ -29,10 +30,10 @@ impl Origin {
         if another.is_some() {
             return Err(Failure::bad_request("expected one Origin at most, found several"));
         }
-        let is_missing_allowed = self.is_missing_allowed || (scope.scope_type == ScopeType::Http && scope.method.is_safe());
-        self.allowed.check(origin, is_missing_allowed).map_err(|refused| {
+        let missing = if scope.scope_type == ScopeType::Http && scope.method.is_safe() { MissingOrigin::Allowed } else { self.missing };
+        self.allowed.check(origin, missing).map_err(|refused| {
             let origin = origin.map(String::from_utf8_lossy).unwrap_or_default();
-            tracing::info!(id = %scope.request_id, %origin, allowed = %self.allowed, path = scope.raw_path(), "origin refused");
+            tracing::info!(id = %scope.request_id, %origin, allowed = ?self.written, path = scope.raw_path(), "origin refused");
             Failure::forbidden("expected a page of an allowed origin").because(refused)
         })
     }

@@ -4,6 +4,7 @@
 //! consumer takes its time the socket is still served: pings are answered, what waits is written, deadlines are kept, and up
 //! to [`AHEAD_MESSAGES_MAX`] messages are read ahead; then the client has to wait.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -17,7 +18,6 @@ use super::close::{Cause, Close, CloseCode, Ending};
 use super::consumer::Consumer;
 use super::context::{Context, Open};
 use super::link::Link;
-use super::message::Message;
 use super::route::Route;
 use super::socket::{Next, Socket};
 use super::sockets::Sockets;
@@ -35,6 +35,8 @@ pub(crate) struct Start {
     pub(crate) route: Arc<Route>,
     pub(crate) services: Services,
     pub(crate) sockets: Sockets,
+    /// What is let go when the socket ends: its place among the connections.
+    pub(crate) held: Box<dyn Any + Send>,
 }
 
 /// A consumer's call that did not come to its end.
@@ -71,6 +73,7 @@ pub(crate) async fn drive<C: Consumer>(mut consumer: C, start: Start) {
     link.kill();
     start.sockets.remove(link.id());
     link.route().metrics.open.decrement(1.0);
+    drop(start.held);
     log_end(&socket, &open.scope, &ending, started);
 }
 

@@ -34,5 +34,5 @@ pub use settings::{SlowClient, SocketSettings};
 pub use sockets::Sockets;
 pub use transport::{Stream, Transport};
 
-pub(crate) use consumer::{AnyConsumer, Factory};
+pub(crate) use consumer::{Accepted, AnyConsumer, Factory};
 pub(crate) use driver::Start;

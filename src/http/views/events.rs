@@ -51,11 +51,11 @@ pub struct Options {
 }
 
 fn heartbeat() -> WrittenDuration {
-    Duration::from_secs(15).into()
+    WrittenDuration(Duration::from_secs(15))
 }
 
 fn retry() -> WrittenDuration {
-    Duration::from_secs(3).into()
+    WrittenDuration(Duration::from_secs(3))
 }
 
 impl View for Events {
@@ -66,8 +66,7 @@ impl View for Events {
     }
 
     fn problems(options: &Options) -> Vec<String> {
-        let heartbeat: Duration = options.heartbeat.into();
-        if heartbeat.is_zero() { vec!["heartbeat: expected a duration above zero, found \"0s\"".to_owned()] } else { Vec::new() }
+        if options.heartbeat.0.is_zero() { vec!["heartbeat: expected a duration above zero, found \"0s\"".to_owned()] } else { Vec::new() }
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
@@ -109,7 +108,7 @@ impl EventStream {
         let member = layer.next_member();
         let mailbox = layer.mailbox();
         let keep = GroupOptions { history: options.history, ..GroupOptions::default() };
-        let mut first = format!("retry: {}\n\n", Duration::from(options.retry).as_millis());
+        let mut first = format!("retry: {}\n\n", options.retry.0.as_millis());
         let is_complete = match last_id {
             None => layer.group_resume(&group, member, mailbox.clone(), keep, layer.group_offset(&group)),
             Some(id) => match id.split_once('.').map(|(epoch, offset)| (u64::from_str_radix(epoch, 16), offset.parse::<u64>())) {
@@ -124,7 +123,7 @@ impl EventStream {
             first.push_str("event: oneport.gap\ndata: {}\n\n");
         }
         let draining = services.tasks.draining_token();
-        let heartbeat = options.heartbeat.into();
+        let heartbeat = options.heartbeat.0;
         Self {
             group,
             member,

@@ -1,7 +1,5 @@
 //! Static: files of a directory.
 
-use std::path::PathBuf;
-
 use http::{HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tower_http::services::ServeDir;
@@ -59,7 +57,7 @@ impl View for Static {
     type Options = Options;
 
     fn new(options: Options) -> Self {
-        let files = ServeDir::new(PathBuf::from(options.dir.as_path()))
+        let files = ServeDir::new(&options.dir.0)
             .append_index_html_on_directories(false)
             .redirect_to_trailing_slash(false)
             .precompressed_br()
@@ -70,8 +68,8 @@ impl View for Static {
 
     fn problems(options: &Options) -> Vec<String> {
         let mut problems = Vec::new();
-        if !options.dir.as_path().is_dir() {
-            problems.push(format!("dir: expected a directory, found none at {}", options.dir.as_path().display()));
+        if !options.dir.0.is_dir() {
+            problems.push(format!("dir: expected a directory, found none at {}", options.dir.0.display()));
         }
         if HeaderValue::from_str(&options.cache_control).is_err() {
             problems.push(format!("cache_control: expected a header field's value, found {:?}", options.cache_control));

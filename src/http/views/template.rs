@@ -1,7 +1,7 @@
 //! Template: a page.
 
 use http::{HeaderValue, header};
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use serde_json::{Map, Value as Json};
 
 use crate::http::{Failure, Request, Response, View, respond};
@@ -37,7 +37,7 @@ impl View for Template {
             Some("css") => "text/css; charset=utf-8",
             _ => "text/plain; charset=utf-8",
         };
-        let context = Value::from_serialize(&options.context);
+        let context = Value::from(Serde(options.context.clone()));
         Self { options, content_type, context }
     }
 

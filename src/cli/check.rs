@@ -1,0 +1,34 @@
+//! `oneport check`.
+
+use super::arguments::{CheckArguments, CheckFormat};
+use super::output::{complain_of, say};
+use super::{CONFIG, FAILURE, OK};
+use crate::gateway::Registry;
+use crate::server::Reload;
+
+pub(super) fn run(arguments: &CheckArguments, registry: Registry) -> u8 {
+    let reload = Reload { file: arguments.file.config.clone(), registry, watch: false };
+    let (problems, summary) = match reload.load() {
+        Ok(loaded) => {
+            let (http, websocket) = (loaded.table.http().routes().len(), loaded.table.websocket().routes().len());
+            (loaded.warnings, Some(format!("{}: {http} HTTP and {websocket} WebSocket routes, sound", reload.file.display())))
+        }
+        Err(problems) => (problems, None),
+    };
+    match arguments.format {
+        CheckFormat::Text => complain_of(&problems),
+        CheckFormat::Json => match serde_json::to_string_pretty(&problems) {
+            Ok(json) => say(&json),
+            Err(_) => return FAILURE,
+        },
+    }
+    match summary {
+        Some(summary) => {
+            if arguments.format == CheckFormat::Text {
+                say(&summary);
+            }
+            OK
+        }
+        None => CONFIG,
+    }
+}

@@ -1,0 +1,51 @@
+//! The command line: `oneport serve`, `check`, `routes`, `resolve`, `init`, `completions`.
+
+mod arguments;
+mod check;
+mod init;
+mod output;
+mod resolve;
+mod routes;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::gateway::Registry;
+use arguments::{Arguments, Command};
+
+/// Ended as asked.
+pub(crate) const OK: u8 = 0;
+/// Failed while running.
+pub(crate) const FAILURE: u8 = 1;
+/// The command line is wrong (sysexits' `EX_USAGE`).
+pub(crate) const USAGE: u8 = 64;
+/// The configuration is wrong (sysexits' `EX_CONFIG`).
+pub(crate) const CONFIG: u8 = 78;
+
+/// Runs the command line with the names of a registry: the whole `main` of a binary.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     oneport::cli::run(oneport::gateway::Registry::builtin())
+/// }
+/// ```
+#[must_use]
+pub fn run(registry: Registry) -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { OK });
+        }
+    };
+    ExitCode::from(match arguments.command {
+        Command::Serve(serve) => serve::run(&serve, registry),
+        Command::Check(check) => check::run(&check, registry),
+        Command::Routes(routes) => routes::run(&routes, registry),
+        Command::Resolve(resolve) => resolve::run(&resolve, registry),
+        Command::Init(init) => init::run(&init),
+        Command::Completions(completions) => arguments::print_completions(completions.shell),
+    })
+}

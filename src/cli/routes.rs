@@ -1,0 +1,95 @@
+//! `oneport routes`.
+
+use serde::Serialize;
+
+use super::arguments::{RoutesArguments, RoutesFormat};
+use super::output::{columns, complain_of, say};
+use super::{CONFIG, FAILURE, OK};
+use crate::gateway::{HttpEntry, Registry, Table, WebsocketEntry};
+use crate::routing::Route;
+use crate::server::Reload;
+
+/// A route as it is printed.
+#[derive(Debug, Serialize)]
+struct Row {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    methods: Option<Vec<String>>,
+    name: Option<String>,
+    target: String,
+    middleware: Vec<String>,
+    limits: Vec<String>,
+}
+
+pub(super) fn run(arguments: &RoutesArguments, registry: Registry) -> u8 {
+    let reload = Reload { file: arguments.file.config.clone(), registry, watch: false };
+    let loaded = match reload.load() {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            complain_of(&problems);
+            return CONFIG;
+        }
+    };
+    match arguments.format {
+        RoutesFormat::Table => say(&tables(&loaded.table)),
+        RoutesFormat::Json => {
+            let (http, websocket) = rows(&loaded.table);
+            match serde_json::to_string_pretty(&serde_json::json!({"http": http, "websocket": websocket})) {
+                Ok(json) => say(&json),
+                Err(_) => return FAILURE,
+            }
+        }
+    }
+    OK
+}
+
+/// Both tables, one screen.
+pub(super) fn tables(table: &Table) -> String {
+    let (http, websocket) = rows(table);
+    let mut text = String::from("\nHTTP\n");
+    text.push_str(&columns(&lines(&http, "VIEW")));
+    text.push_str("\n\nWebSocket\n");
+    text.push_str(&columns(&lines(&websocket, "CONSUMER")));
+    text.push('\n');
+    text
+}
+
+fn lines(rows: &[Row], target: &str) -> Vec<Vec<String>> {
+    let heading = ["PATH", "NAME", target, "MIDDLEWARE", "LIMITS"].map(str::to_owned).to_vec();
+    let line = |row: &Row| {
+        let methods = row.methods.as_ref().map(|methods| if methods.is_empty() { "any ".to_owned() } else { format!("{} ", methods.join(",")) });
+        let path = format!("{}{}{}", methods.unwrap_or_default(), row.host.as_deref().unwrap_or_default(), row.path);
+        vec![path, row.name.clone().unwrap_or_else(|| "-".to_owned()), row.target.clone(), row.middleware.join(", "), row.limits.join(", ")]
+    };
+    std::iter::once(heading).chain(rows.iter().map(line)).collect()
+}
+
+fn rows(table: &Table) -> (Vec<Row>, Vec<Row>) {
+    (table.http().routes().iter().map(http_row).collect(), table.websocket().routes().iter().map(websocket_row).collect())
+}
+
+fn http_row(route: &Route<HttpEntry>) -> Row {
+    Row {
+        path: route.pattern.to_string(),
+        host: route.host.as_ref().map(ToString::to_string),
+        methods: Some(route.methods.iter().map(ToString::to_string).collect()),
+        name: route.name.clone(),
+        target: route.value.view_name.clone(),
+        middleware: route.value.middleware.clone(),
+        limits: route.value.limits(),
+    }
+}
+
+fn websocket_row(route: &Route<WebsocketEntry>) -> Row {
+    Row {
+        path: route.pattern.to_string(),
+        host: route.host.as_ref().map(ToString::to_string),
+        methods: None,
+        name: route.name.clone(),
+        target: route.value.consumer_name.clone(),
+        middleware: route.value.middleware.clone(),
+        limits: route.value.limits(),
+    }
+}

@@ -1,0 +1,332 @@
+//! Compile: what is written becomes what runs, or all Problems.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method};
+use metrics::counter;
+
+use super::registry::Registry;
+use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
+use crate::config::{self, Config, HttpRoute, Place, Problem, Problems, WebsocketRoute};
+use crate::http::origin::{self, MissingOrigin};
+use crate::middleware::{Headers, Hosts, Origin, Step};
+use crate::routing::{Conflict, HostPattern, ProtocolTypeRouter, Route, RoutePattern, UrlRouter};
+use crate::templates::{Templates, UrlFor};
+use crate::websocket::decoder::Limits;
+use crate::websocket::{self, SlowClient, SocketSettings};
+
+/// Looks up every name, reads every option, builds both tables. Returns the table with warnings, or all Problems.
+///
+/// ```
+/// use oneport::{config::Config, gateway::{Registry, compile}};
+/// let text = "[[http.route]]\npath = '/'\nview = 'respnd'\n";
+/// let (config, _) = Config::parse("oneport.toml", text, ".".as_ref(), &|_| None).unwrap();
+/// let problems = compile(&config, &Registry::builtin()).unwrap_err();
+/// assert!(problems.to_string().contains("(did you mean \"respond\"?)"));
+/// ```
+pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems), Problems> {
+    let mut compiler = Compiler {
+        config,
+        registry,
+        
+        templates: Vec::new(),
+        problems: Problems::default(),
+    };
+    let http = compiler.http_routes();
+    let websocket = compiler.websocket_routes();
+    let router = match (http, websocket) {
+        (Some(http), Some(websocket)) => Arc::new(ProtocolTypeRouter { http, websocket }),
+        _ => return Err(compiler.problems.sorted()),
+    };
+    let templates = Templates::new(&config.templates.dir, url_for(&router));
+    compiler.check_templates(&templates);
+    let table = Table {
+        router,
+        templates,
+        root_path: Arc::from(config.server.root_path.as_str()),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        not_found: counter!("oneport_requests_total", "route" => "", "status" => "4xx"),
+    };
+    compiler.problems.into_result(table)
+}
+
+struct Compiler<'c> {
+    config: &'c Config,
+    registry: &'c Registry,
+    /// The templates that routes name, with their places.
+    templates: Vec<(String, Place)>,
+    problems: Problems,
+}
+
+/// The keys that both kinds of routes have, by reference.
+struct Common<'r> {
+    path: Option<&'r str>,
+    regex: Option<&'r str>,
+    host: Option<&'r str>,
+    prefix: &'r str,
+    place: &'r Place,
+}
+
+/// The settings that both kinds of routes have.
+struct Guards<'r> {
+    middleware: &'r [String],
+    allowed_origins: &'r [String],
+    missing_origin: config::MissingOrigin,
+    headers: &'r [(String, String)],
+    place_of: &'r dyn Fn(&str) -> Place,
+}
+
+impl Compiler<'_> {
+    fn http_routes(&mut self) -> Option<UrlRouter<HttpEntry>> {
+        let config = self.config;
+        let routes: Vec<Option<Route<HttpEntry>>> = config.http_routes.iter().map(|written| self.http_route(written)).collect();
+        let places: Vec<&Place> = config.http_routes.iter().map(|written| &written.place).collect();
+        self.build(routes, &places)
+    }
+
+    fn websocket_routes(&mut self) -> Option<UrlRouter<WebsocketEntry>> {
+        let config = self.config;
+        let routes: Vec<Option<Route<WebsocketEntry>>> = config.websocket_routes.iter().map(|written| self.websocket_route(written)).collect();
+        let places: Vec<&Place> = config.websocket_routes.iter().map(|written| &written.place).collect();
+        self.build(routes, &places)
+    }
+
+    /// Builds a table out of the routes that are sound, so that conflicts among them are told at once with the other Problems.
+    fn build<T>(&mut self, routes: Vec<Option<Route<T>>>, places: &[&Place]) -> Option<UrlRouter<T>> {
+        let is_whole = routes.iter().all(Option::is_some);
+        let (sound, places): (Vec<Route<T>>, Vec<&Place>) = routes.into_iter().zip(places).filter_map(|(route, place)| Some((route?, *place))).unzip();
+        match UrlRouter::build(sound) {
+            Ok(router) => is_whole.then_some(router),
+            Err(conflicts) => {
+                for conflict in conflicts {
+                    let (Some(place), Some(earlier)) = (places.get(conflict.route()), places.get(conflict.earlier())) else { continue };
+                    let message = match &conflict {
+                        Conflict::NeverMatches { .. } => format!("can never match: {} comes first and takes the same path, host and methods", earlier.path()),
+                        Conflict::DuplicateName { name, .. } => format!("expected each name once, found {name:?} here and in {}", earlier.path()),
+                    };
+                    let hint = earlier.position().map(|at| format!("the other stands at {}:{}", earlier.document().name(), at.line));
+                    self.problems.push(Problem::error((*place).clone(), message).with_hint_if(hint));
+                }
+                None
+            }
+        }
+    }
+
+    fn http_route(&mut self, written: &HttpRoute) -> Option<Route<HttpEntry>> {
+        let common = Common {
+            path: written.path.as_deref(),
+            regex: written.regex.as_deref(),
+            host: written.host.as_deref(),
+            prefix: &written.prefix,
+            place: &written.place,
+        };
+        let pattern = self.pattern(&common);
+        let host = self.host(&common);
+        let steps = self.steps(&Guards {
+            middleware: &written.settings.middleware,
+            allowed_origins: &written.settings.allowed_origins,
+            missing_origin: written.settings.missing_origin,
+            headers: &written.settings.headers,
+            place_of: &|key| written.settings.place_of(key),
+        });
+        let Some(make) = self.registry.find_view(&written.view) else {
+            self.problems.push(Problem::unknown(written.place.key("view"), "view", &written.view, self.registry.view_names()));
+            return None;
+        };
+        let made = make(&written.options).map_err(|problems| self.problems.append(problems)).ok()?;
+        self.templates.extend(made.templates.into_iter().map(|name| (name, written.options.place().key("template"))));
+        let methods: Vec<Method> = match written.methods.as_slice() {
+            [] => made.methods.to_vec(),
+            methods => methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect(),
+        };
+        let (pattern, host, steps) = (pattern?, host?, steps?);
+        let label: Arc<str> = written.name.as_deref().map_or_else(|| pattern.to_string().into(), Arc::from);
+        let value = HttpEntry {
+            name: written.name.as_deref().map(Arc::from),
+            view_name: written.view.clone(),
+            middleware: written.settings.middleware.clone(),
+            view: made.view,
+            steps,
+            body_size: written.settings.body_size.unwrap_or(self.config.server.limits.body_size).bytes(),
+            request_timeout: written.settings.request_timeout.unwrap_or(self.config.server.timeouts.request),
+            answered: StatusCounters::new("oneport_requests_total", &label),
+            label,
+        };
+        let mut route = Route::new(pattern, value);
+        route.methods = methods;
+        route.host = host;
+        route.name.clone_from(&written.name);
+        route.defaults.clone_from(&written.defaults);
+        route.append_slash = written.settings.append_slash;
+        Some(route)
+    }
+
+    fn websocket_route(&mut self, written: &WebsocketRoute) -> Option<Route<WebsocketEntry>> {
+        let common = Common {
+            path: written.path.as_deref(),
+            regex: written.regex.as_deref(),
+            host: written.host.as_deref(),
+            prefix: &written.prefix,
+            place: &written.place,
+        };
+        let pattern = self.pattern(&common);
+        let host = self.host(&common);
+        let steps = self.steps(&Guards {
+            middleware: &written.settings.middleware,
+            allowed_origins: &written.settings.allowed_origins,
+            missing_origin: written.settings.missing_origin,
+            headers: &written.settings.headers,
+            place_of: &|key| written.settings.place_of(key),
+        });
+        let Some(make) = self.registry.find_consumer(&written.consumer) else {
+            let place = written.place.key("consumer");
+            self.problems.push(Problem::unknown(place, "consumer", &written.consumer, self.registry.consumer_names()));
+            return None;
+        };
+        let consumer = make(&written.options).map_err(|problems| self.problems.append(problems)).ok()?;
+        let (pattern, host, steps) = (pattern?, host?, steps?);
+        let label: Arc<str> = written.name.as_deref().map_or_else(|| pattern.to_string().into(), Arc::from);
+        let settings = socket_settings(&written.settings);
+        let value = WebsocketEntry {
+            name: written.name.as_deref().map(Arc::from),
+            consumer_name: written.consumer.clone(),
+            middleware: written.settings.middleware.clone(),
+            consumer,
+            steps,
+            subprotocols: written.subprotocols.clone(),
+            answered: StatusCounters::new("oneport_handshakes_total", &label),
+            route: Arc::new(websocket::Route::new(label, fingerprint(written, &settings), settings)),
+        };
+        let mut route = Route::new(pattern, value);
+        route.host = host;
+        route.name.clone_from(&written.name);
+        route.defaults.clone_from(&written.defaults);
+        route.append_slash = false;
+        Some(route)
+    }
+
+    fn pattern(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
+        let (key, parsed) = match (common.path, common.regex) {
+            (Some(path), _) => ("path", RoutePattern::path(path)),
+            (None, Some(regex)) => ("regex", RoutePattern::regex(regex)),
+            (None, None) => return None, // refused when the file was read
+        };
+        let place = common.place.key(key);
+        let refuse = |problems: &mut Problems, place: Place, error: String| problems.error(place, error);
+        let pattern = parsed.map_err(|error| refuse(&mut self.problems, place.clone(), error.to_string())).ok()?;
+        if common.prefix.is_empty() {
+            return Some(pattern);
+        }
+        let joined = RoutePattern::path(common.prefix).and_then(|prefix| prefix.join(&pattern));
+        joined.map_err(|error| refuse(&mut self.problems, place, format!("prefix {:?}: {error}", common.prefix))).ok()
+    }
+
+    #[expect(clippy::option_option, reason = "None: a Problem was found; Some(None): no host is asked for")]
+    fn host(&mut self, common: &Common<'_>) -> Option<Option<HostPattern>> {
+        let Some(written) = common.host else { return Some(None) };
+        match written.parse() {
+            Ok(host) => Some(Some(host)),
+            Err(error) => {
+                self.problems.push(Problem::error(common.place.key("host"), format!("{error}")));
+                None
+            }
+        }
+    }
+
+    fn steps(&mut self, guards: &Guards<'_>) -> Option<Arc<[Step]>> {
+        let mut steps = Vec::with_capacity(guards.middleware.len());
+        let mut is_sound = true;
+        for (at, name) in guards.middleware.iter().enumerate() {
+            steps.push(match name.as_str() {
+                "hosts" => Step::Hosts(Hosts::new(&self.config.server.allowed_hosts)),
+                "origin" => Step::Origin(self.origin(guards)),
+                "headers" => Step::Headers(Headers::new(header_fields(guards.headers))),
+                unknown => {
+                    let place = (guards.place_of)("middleware").index(at);
+                    self.problems.push(Problem::unknown(place, "middleware", unknown, Step::NAMES));
+                    is_sound = false;
+                    continue;
+                }
+            });
+        }
+        if !guards.headers.is_empty() && !guards.middleware.iter().any(|name| name == "headers") {
+            let place = (guards.place_of)("headers");
+            self.problems.push(Problem::warning(place, "these fields are never sent: the middleware \"headers\" is not in the list").with_hint("add \"headers\" to middleware"));
+        }
+        is_sound.then(|| steps.into())
+    }
+
+    fn origin(&mut self, guards: &Guards<'_>) -> Origin {
+        let patterns = if guards.allowed_origins.is_empty() { &self.config.server.allowed_hosts } else { guards.allowed_origins };
+        for (at, pattern) in guards.allowed_origins.iter().enumerate() {
+            if let Some(sentence) = origin::lint(pattern) {
+                self.problems.push(Problem::warning((guards.place_of)("allowed_origins").index(at), sentence));
+            }
+        }
+        let missing = match guards.missing_origin {
+            config::MissingOrigin::Allow => MissingOrigin::Allowed,
+            config::MissingOrigin::Refuse => MissingOrigin::Refused,
+        };
+        Origin::new(patterns, missing)
+    }
+
+    fn check_templates(&mut self, templates: &Templates) {
+        for (name, place) in std::mem::take(&mut self.templates) {
+            if let Err(error) = templates.check(&name) {
+                self.problems.push(Problem::error(place, error.to_string()));
+            }
+        }
+    }
+}
+
+fn header_fields(written: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)> {
+    let field = |(name, value): &(String, String)| Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?));
+    written.iter().filter_map(field).collect()
+}
+
+fn socket_settings(written: &config::WebsocketDefaults) -> SocketSettings {
+    SocketSettings {
+        limits: Limits { message_bytes_max: written.max_message.as_usize(), fragments_max: written.max_fragments },
+        send_queue: written.send_queue.as_usize(),
+        slow_client: match written.slow_client {
+            config::SlowClient::Close => SlowClient::Close,
+            config::SlowClient::DropNewest => SlowClient::DropNewest,
+            config::SlowClient::DropOldest => SlowClient::DropOldest,
+            config::SlowClient::Conflate => SlowClient::Conflate,
+        },
+        ping_interval: written.ping_interval,
+        pong_timeout: written.pong_timeout,
+        write_timeout: written.write_timeout,
+        max_lifetime: written.max_lifetime,
+        idle_timeout: written.idle_timeout,
+        close_timeout: written.close_timeout,
+        connect_timeout: written.connect_timeout,
+        disconnect_timeout: written.disconnect_timeout,
+    }
+}
+
+/// Two routes that mean the same have the same fingerprint, wherever they stand.
+fn fingerprint(written: &WebsocketRoute, settings: &SocketSettings) -> u64 {
+    let options: serde_json::Value = written.options.read().unwrap_or_default();
+    let guards = &written.settings;
+    let mut hasher = DefaultHasher::new();
+    (&written.path, &written.regex, &written.host, &written.prefix, &written.name).hash(&mut hasher);
+    (&written.subprotocols, &written.consumer, options.to_string(), &written.defaults).hash(&mut hasher);
+    (&guards.middleware, &guards.allowed_origins, &guards.headers, format!("{:?}", guards.missing_origin)).hash(&mut hasher);
+    format!("{settings:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
+/// `url_for` of templates: a route of the HTTP table, or else of the WebSocket table.
+fn url_for(router: &Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>) -> UrlFor {
+    let router = router.clone();
+    Arc::new(move |name, params| {
+        let params: Vec<(&str, &str)> = params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        if router.http.named(name).is_some() {
+            router.http.url_for(name, &params).map_err(|error| error.to_string())
+        } else {
+            router.websocket.url_for(name, &params).map_err(|error| error.to_string())
+        }
+    })
+}

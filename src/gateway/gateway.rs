@@ -1,0 +1,232 @@
+//! Gateway: decides the protocol type of each request and hands it to its table.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Version, header};
+
+use super::table::Table;
+use super::{http as http_journey, pages, websocket as websocket_journey};
+use crate::http::forwarded;
+use crate::http::host::HostHeader;
+use crate::http::upgrade::protocol_type;
+use crate::http::{Body, Failure, Response};
+use crate::scope::{RequestId, Scheme, Scope, ScopeType, ServerAddress, UrlRoute};
+use crate::services::Services;
+use crate::telemetry::ACCESS;
+use crate::websocket::{Cause, CloseCode, Ending, Route, Sockets, Start, Transport};
+
+/// The running server without its listeners (cheap to clone): a table that can be replaced, and what survives that.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    table: ArcSwap<Table>,
+    services: Services,
+    sockets: Sockets,
+}
+
+/// How a request came in: the facts of its connection.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The peer's address; none on a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Where it was accepted.
+    pub server: Option<ServerAddress>,
+    /// Plain or TLS.
+    pub security: Scheme,
+}
+
+/// What becomes of a request.
+pub enum Answer {
+    /// An ordinary response.
+    Response(Response),
+    /// 101, and what starts once it is sent.
+    Upgrade(Response, Box<Upgrade>),
+}
+
+/// A WebSocket that is accepted and waits for its stream.
+pub struct Upgrade {
+    pub(super) consumer: Box<dyn crate::websocket::Accepted>,
+    pub(super) scope: Box<Scope>,
+    pub(super) route: Arc<Route>,
+    pub(super) services: Services,
+    pub(super) sockets: Sockets,
+}
+
+impl Upgrade {
+    /// Starts the socket's task over a stream; `read_already` is what the client sent right behind its handshake.
+    ///
+    /// Without a stream (the client left before the 101 reached it) the consumer still gets its `open` and its `disconnect`.
+    ///
+    /// `held` is let go when the socket ends.
+    pub fn start(mut self, transport: Option<Transport>, read_already: Bytes, held: Box<dyn Any + Send>) {
+        self.scope.pack();
+        self.consumer.start(Start {
+            transport: transport.unwrap_or_else(|| Transport::Stream(Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())))),
+            read_already,
+            scope: self.scope,
+            route: self.route,
+            services: self.services,
+            sockets: self.sockets,
+            held,
+        });
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("table", &self.0.table.load()).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway with its first table.
+    #[must_use]
+    pub fn new(table: Table, services: Services) -> Self {
+        Self(Arc::new(Inner { table: ArcSwap::from_pointee(table), services, sockets: Sockets::default() }))
+    }
+
+    /// Returns what all views and consumers share.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    /// Returns all open sockets.
+    #[must_use]
+    pub fn sockets(&self) -> &Sockets {
+        &self.0.sockets
+    }
+
+    /// Returns the table that new requests find.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        self.0.table.load_full()
+    }
+
+    /// Replaces the table. Sockets whose own route is not in the new one as it was are ended with 1012, spread over a time;
+    /// the others, and requests under way, never notice. Returns how many are ended.
+    pub async fn replace(&self, table: Table, over: Duration) -> usize {
+        let kept: std::collections::HashSet<u64> = table.websocket().routes().iter().map(|route| route.value.route.fingerprint).collect();
+        self.0.table.store(Arc::new(table));
+        let ending = Ending::new(CloseCode::SERVICE_RESTART, Cause::Reload, "the route changed");
+        self.0.sockets.end(|link| !kept.contains(&link.route().fingerprint), &ending, over).await
+    }
+
+    /// Answers a request.
+    ///
+    /// Nothing that a client sends makes this fail or panic: whatever goes wrong becomes an answer with its status.
+    pub async fn serve(&self, request: http::Request<Body>, arrival: &Arrival) -> Answer {
+        let started = Instant::now();
+        let table = self.table();
+        let (mut parts, body) = request.into_parts();
+        let scope_type = protocol_type(&parts.method, parts.version, &parts.headers);
+        let checked = match scope_type {
+            ScopeType::Websocket => crate::websocket::handshake::check(&parts.method, parts.version, &parts.headers).map(Some),
+            ScopeType::Http => Ok(None),
+        };
+        let (scope, sound) = scope_of(&mut parts, scope_type, arrival, &table);
+        match (sound, scope_type, checked) {
+            (Ok(()), ScopeType::Http, _) => Answer::Response(http_journey::travel(&self.0.services, &table, scope, body, started).await),
+            (Ok(()), ScopeType::Websocket, Ok(Some(handshake))) => {
+                websocket_journey::travel(&self.0.services, &self.0.sockets, &table, scope, handshake, started).await
+            }
+            (Err(failure), ..) | (_, _, Err(failure)) => {
+                let response = pages::answer(&table, &scope, &failure);
+                table.not_found.increment(1);
+                log_answer(&scope, "", &response, started);
+                Answer::Response(response)
+            }
+            (Ok(()), ScopeType::Websocket, Ok(None)) => Answer::Response(Response::new(Body::empty())),
+        }
+    }
+}
+
+/// Writes the access log's line of an answer.
+pub(super) fn log_answer(scope: &Scope, route: &str, response: &Response, started: Instant) {
+    tracing::info!(
+        target: ACCESS,
+        id = %scope.request_id,
+        client = scope.client.map(tracing::field::display),
+        method = scope.method.as_str(),
+        path = scope.target.path(),
+        route,
+        user = scope.user.as_ref().map(|user| user.name.as_str()),
+        status = response.status().as_u16(),
+        bytes = http_body::Body::size_hint(response.body()).exact(),
+        seconds = started.elapsed().as_secs_f64(),
+        "{}",
+        if scope.scope_type == ScopeType::Http { "http" } else { "handshake" }
+    );
+}
+
+/// Makes the scope out of a request's head, and says whether the head is sound.
+fn scope_of(parts: &mut Parts, scope_type: ScopeType, arrival: &Arrival, table: &Table) -> (Scope, Result<(), Failure>) {
+    let is_trusted = table.is_trusted(arrival.peer.map(|peer| peer.ip()));
+    let said = if is_trusted { forwarded::read(&parts.headers, &table.trusted_proxies) } else { forwarded::Forwarded::default() };
+    let sound = check_head(parts);
+    let host = said.host.as_deref().and_then(|host| HostHeader::parse(host).ok()).or_else(|| host_of(parts));
+    let request_id = match parts.headers.get("x-request-id").filter(|_| is_trusted).and_then(|id| id.to_str().ok()) {
+        Some(id) if (1..=128).contains(&id.len()) => RequestId::Given(id.into()),
+        _ => RequestId::new(),
+    };
+    if parts.version >= Version::HTTP_2
+        && !parts.headers.contains_key(header::HOST)
+        && let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(header::HOST, host);
+    }
+    if !is_trusted {
+        forwarded::strip(&mut parts.headers);
+    }
+    let scope = Scope {
+        scope_type,
+        http_version: parts.version,
+        method: std::mem::take(&mut parts.method),
+        security: said.scheme.unwrap_or(arrival.security),
+        target: parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        root_path: table.root_path.clone(),
+        headers: std::mem::take(&mut parts.headers).into(),
+        client: said.client.or(arrival.peer),
+        server: arrival.server.clone(),
+        host,
+        subprotocols: Vec::new(),
+        url_route: UrlRoute::default(),
+        request_id,
+        session: None,
+        user: None,
+    };
+    (scope, sound)
+}
+
+fn check_head(parts: &Parts) -> Result<(), Failure> {
+    if parts.version == Version::HTTP_11 {
+        // RFC 9112 §3.2: exactly one.
+        let mut hosts = parts.headers.get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (Some(_), None) => {}
+            (None, _) => return Err(Failure::bad_request("expected a Host, found none")),
+            (Some(_), Some(_)) => return Err(Failure::bad_request("expected one Host, found several")),
+        }
+    }
+    if parts.method == Method::CONNECT {
+        return Err(Failure::new(http::StatusCode::METHOD_NOT_ALLOWED, "expected a request for this server, found CONNECT"));
+    }
+    Ok(())
+}
+
+/// An absolute target's authority comes before the field (RFC 9112 §3.2.2).
+fn host_of(parts: &Parts) -> Option<HostHeader> {
+    match parts.uri.authority() {
+        Some(authority) => HostHeader::parse(authority.as_str()).ok(),
+        None => HostHeader::parse(parts.headers.get(header::HOST)?.to_str().ok()?).ok(),
+    }
+}

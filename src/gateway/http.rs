@@ -1,0 +1,145 @@
+//! The journey of a request: route, middleware, view, middleware, log. Read it from top to bottom.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::gateway::log_answer;
+use super::pages;
+use super::table::{HttpEntry, Table};
+use crate::http::host::HostHeader;
+use crate::http::{Body, Failure, Request, Response};
+use crate::routing::{Match, Resolution, Target};
+use crate::scope::Scope;
+use crate::services::Services;
+
+/// Takes a request through the HTTP table.
+pub(super) async fn travel(services: &Services, table: &Arc<Table>, mut scope: Scope, body: Body, started: Instant) -> Response {
+    let Match { route, params, .. } = match table.http().resolve(&target(table, &scope)) {
+        Resolution::Found(found) => found,
+        missed => {
+            let response = miss(table, &scope, missed);
+            table.not_found.increment(1);
+            log_answer(&scope, "", &response, started);
+            return response;
+        }
+    };
+    let entry = &route.value;
+    scope.url_route.name.clone_from(&entry.name);
+    scope.url_route.params = params;
+
+    let mut refusal = None;
+    for step in entry.steps.iter() {
+        if let Err(failure) = step.before(&mut scope).await {
+            refusal = Some(failure);
+            break;
+        }
+    }
+    // The view consumes the scope; what the log says of it is kept when the log wants it.
+    let (kept, outcome) = match refusal {
+        Some(failure) => (scope, Err(failure)),
+        None => {
+            let kept = scope_for_later(&scope);
+            let request = Request { scope, body, body_size: entry.body_size, services: services.clone(), templates: table.templates.clone() };
+            (kept, call(entry, request).await)
+        }
+    };
+    let mut response = outcome.unwrap_or_else(|failure| pages::answer(table, &kept, &failure));
+    for step in entry.steps.iter().rev() {
+        step.after(response.headers_mut());
+    }
+    entry.answered.count(response.status());
+    log_answer(&kept, &entry.label, &response, started);
+    response
+}
+
+/// Returns what the table is asked: the path below the root path, the host, the method.
+pub(super) fn target<'a>(table: &Table, scope: &'a Scope) -> Target<'a> {
+    let raw_path = scope.raw_path();
+    let below = raw_path.strip_prefix(&*table.root_path).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    Target {
+        // A path outside the root path is no route's; "//" cannot be one either.
+        raw_path: below.map_or("//", |rest| if rest.is_empty() { "/" } else { rest }),
+        host: scope.host.as_ref().map(HostHeader::name),
+        method: (scope.scope_type == crate::scope::ScopeType::Http).then_some(&scope.method),
+    }
+}
+
+/// Runs the view within the route's deadline; a panic is a failure.
+async fn call(entry: &HttpEntry, request: Request) -> Result<Response, Failure> {
+    let mut view = entry.view.call(request);
+    let mut deadline: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    std::future::poll_fn(|cx| {
+        match catch_unwind(AssertUnwindSafe(|| view.as_mut().poll(cx))) {
+            Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
+            Ok(Poll::Pending) => {}
+            Err(_) => {
+                metrics::counter!("oneport_panics_total").increment(1);
+                return Poll::Ready(Err(Failure::from("the view panicked")));
+            }
+        }
+        // A timer only for views that wait.
+        let deadline = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(entry.request_timeout)));
+        deadline.as_mut().poll(cx).map(|()| Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long")))
+    })
+    .await
+}
+
+/// Answers a request that no route takes.
+fn miss<T>(table: &Arc<Table>, scope: &Scope, missed: Resolution<'_, T>) -> Response {
+    let failure = match missed {
+        Resolution::MethodNotAllowed { allow } => {
+            let allow = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+            let value = HeaderValue::from_str(&allow).unwrap_or_else(|_| HeaderValue::from_static(""));
+            if scope.method == Method::OPTIONS {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response.headers_mut().insert(header::ALLOW, value);
+                return response;
+            }
+            Failure::new(StatusCode::METHOD_NOT_ALLOWED, format!("expected {allow}, found {}", scope.method)).with_header(header::ALLOW, value)
+        }
+        Resolution::SlashRedirect { raw_path } => return slash_redirect(scope, &raw_path),
+        Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
+        Resolution::NotFound | Resolution::Found(_) => match table.websocket().resolve(&Target { method: None, ..target(table, scope) }) {
+            Resolution::Found(_) => Failure::new(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket handshake, found an ordinary request")
+                .with_header(header::UPGRADE, HeaderValue::from_static("websocket"))
+                .with_header(header::CONNECTION, HeaderValue::from_static("upgrade")),
+            _ => Failure::not_found("there is no such page"),
+        },
+    };
+    pages::answer(table, scope, &failure)
+}
+
+fn slash_redirect(scope: &Scope, raw_path: &str) -> Response {
+    let root_path = &*scope.root_path;
+    let location = match scope.query_string() {
+        "" => format!("{root_path}{raw_path}"),
+        query => format!("{root_path}{raw_path}?{query}"),
+    };
+    // Two slashes at the start would name another host.
+    let location = format!("/{}", location.trim_start_matches('/'));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// The part of a scope that the log and an error page need; the header fields go with the request, but for `Accept`.
+fn scope_for_later(scope: &Scope) -> Scope {
+    let mut kept = Scope::new(scope.scope_type, scope.method.clone(), scope.target.clone());
+    kept.client = scope.client;
+    kept.request_id = scope.request_id.clone();
+    kept.user.clone_from(&scope.user);
+    if let Some(accept) = scope.headers.get(&header::ACCEPT).and_then(|accept| HeaderValue::from_bytes(accept).ok()) {
+        kept.headers.map_mut().insert(header::ACCEPT, accept);
+    }
+    kept
+}

@@ -1,0 +1,55 @@
+//! Pages: how a failure is shown to a person, a program, a terminal.
+
+use http::header;
+use minijinja::context;
+
+use super::table::Table;
+use crate::http::{Failure, Response, respond};
+use crate::scope::Scope;
+
+/// Answers with a failure: a page for those who accept `text/html`, JSON for `application/json`, else plain text.
+///
+/// The page is the template named after the status (`404.html`), or `error.html`, or a plain one. The cause goes to the log only.
+pub(super) fn answer(table: &Table, scope: &Scope, failure: &Failure) -> Response {
+    let status = failure.status();
+    if status.is_server_error() {
+        tracing::error!(id = %scope.request_id, path = scope.raw_path(), %failure, "the request failed");
+    } else {
+        tracing::debug!(id = %scope.request_id, path = scope.raw_path(), %failure, "the request was refused");
+    }
+    let sentence = failure.sentence();
+    let accept = scope.headers.text(&header::ACCEPT).unwrap_or_default();
+    let mut response = if accept.contains("text/html") {
+        respond(status.as_u16(), "text/html; charset=utf-8", page(table, scope, failure))
+    } else if accept.contains("application/json") {
+        let body = serde_json::json!({"error": {"status": status.as_u16(), "message": sentence, "request_id": scope.request_id.to_string()}});
+        respond(status.as_u16(), "application/json", format!("{body}\n"))
+    } else {
+        respond(status.as_u16(), "text/plain; charset=utf-8", format!("{} {sentence}\n", status.as_u16()))
+    };
+    for (name, value) in failure.headers() {
+        response.headers_mut().append(name, value.clone());
+    }
+    response
+}
+
+fn page(table: &Table, scope: &Scope, failure: &Failure) -> String {
+    let status = failure.status();
+    let reason = status.canonical_reason().unwrap_or("Error");
+    let variables = || context! { status => status.as_u16(), reason, message => failure.sentence(), request_id => scope.request_id.to_string() };
+    let own = format!("{}.html", status.as_u16());
+    for name in [own.as_str(), "error.html"] {
+        match table.templates.render(name, scope, variables()) {
+            Ok(page) => return page,
+            Err(crate::templates::TemplateError::Missing { .. }) => {}
+            Err(error) => tracing::error!(%error, "the page of an error cannot be rendered"),
+        }
+    }
+    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{0} {1}</title><h1>{0} {1}</h1><p>{2}</p></html>\n",
+        status.as_u16(),
+        escape(reason),
+        escape(failure.sentence())
+    )
+}

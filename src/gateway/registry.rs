@@ -1,0 +1,119 @@
+//! Registry: the names in the file and the code behind them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{Options, Problem, Problems};
+use crate::http::View;
+use crate::http::view::AnyView;
+use crate::http::views;
+use crate::websocket::{AnyConsumer, Consumer, Factory, consumers};
+
+/// Names of views and consumers, and what makes them out of a route's options.
+///
+/// ```
+/// use oneport::gateway::Registry;
+/// let registry = Registry::builtin();
+/// assert!(registry.view_names().any(|name| name == "template"));
+/// assert!(registry.consumer_names().any(|name| name == "chat"));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    views: BTreeMap<String, MakeView>,
+    consumers: BTreeMap<String, MakeConsumer>,
+}
+
+pub(super) type MakeView = fn(&Options) -> Result<MadeView, Problems>;
+pub(super) type MakeConsumer = fn(&Options) -> Result<Arc<dyn AnyConsumer>, Problems>;
+
+/// A view and what the file's compilation has to know of it.
+pub(super) struct MadeView {
+    pub(super) view: Arc<dyn AnyView>,
+    pub(super) methods: &'static [http::Method],
+    pub(super) templates: Vec<String>,
+}
+
+impl Registry {
+    /// A registry without names.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The built-in views and consumers.
+    #[must_use]
+    pub fn builtin() -> Self {
+        Self::new()
+            .view::<views::Events>("events")
+            .view::<views::Health>("health")
+            .view::<views::Metrics>("metrics")
+            .view::<views::Redirect>("redirect")
+            .view::<views::Respond>("respond")
+            .view::<views::Static>("static")
+            .view::<views::Template>("template")
+            .consumer::<consumers::Broadcast>("broadcast")
+            .consumer::<consumers::Chat>("chat")
+            .consumer::<consumers::Echo>("echo")
+            .consumer::<consumers::Feed>("feed")
+    }
+
+    /// Gives a view its name; one of that name before is replaced.
+    #[must_use]
+    pub fn view<V: View>(mut self, name: &str) -> Self {
+        self.views.insert(name.to_owned(), make_view::<V>);
+        self
+    }
+
+    /// Gives a consumer its name; one of that name before is replaced.
+    #[must_use]
+    pub fn consumer<C: Consumer>(mut self, name: &str) -> Self {
+        self.consumers.insert(name.to_owned(), make_consumer::<C>);
+        self
+    }
+
+    /// Walks the names of views, sorted.
+    pub fn view_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.views.keys().map(String::as_str)
+    }
+
+    /// Walks the names of consumers, sorted.
+    pub fn consumer_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.consumers.keys().map(String::as_str)
+    }
+
+    pub(super) fn find_view(&self, name: &str) -> Option<MakeView> {
+        self.views.get(name).copied()
+    }
+
+    pub(super) fn find_consumer(&self, name: &str) -> Option<MakeConsumer> {
+        self.consumers.get(name).copied()
+    }
+}
+
+fn make_view<V: View>(options: &Options) -> Result<MadeView, Problems> {
+    let read: V::Options = options.read()?;
+    refuse(options, V::problems(&read))?;
+    let templates = V::templates(&read);
+    Ok(MadeView { view: Arc::new(V::new(read)), methods: V::methods(), templates })
+}
+
+fn make_consumer<C: Consumer>(options: &Options) -> Result<Arc<dyn AnyConsumer>, Problems> {
+    let read: C::Options = options.read()?;
+    refuse(options, C::problems(&read))?;
+    Ok(Arc::new(Factory::<C> { options: Arc::new(read) }))
+}
+
+/// Sentences such as `dir: expected a directory` become Problems at that key.
+fn refuse(options: &Options, sentences: Vec<String>) -> Result<(), Problems> {
+    if sentences.is_empty() {
+        return Ok(());
+    }
+    let mut problems = Problems::default();
+    for sentence in sentences {
+        match sentence.split_once(": ") {
+            Some((key, rest)) if options.place().key(key).is_written() => problems.push(Problem::error(options.place().key(key), rest)),
+            _ => problems.push(Problem::error(options.place().clone(), sentence)),
+        }
+    }
+    Err(problems)
+}

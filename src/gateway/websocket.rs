@@ -1,0 +1,115 @@
+//! The journey of an upgrade: route, middleware, consumer, middleware, 101. Read it from top to bottom.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::gateway::{Answer, Upgrade, log_answer};
+use super::http::target;
+use super::pages;
+use super::table::{Table, WebsocketEntry};
+use crate::http::{Body, Failure, Response};
+use crate::routing::{Match, Resolution};
+use crate::scope::Scope;
+use crate::services::Services;
+use crate::websocket::handshake::Handshake;
+use crate::websocket::{Accept, Accepted, Denial, Sockets};
+
+/// Takes a handshake through the WebSocket table.
+pub(super) async fn travel(services: &Services, sockets: &Sockets, table: &Arc<Table>, mut scope: Scope, handshake: Handshake, started: Instant) -> Answer {
+    let Match { route, params, .. } = match table.websocket().resolve(&target(table, &scope)) {
+        Resolution::Found(found) => found,
+        missed => {
+            let failure = match missed {
+                Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
+                _ => Failure::not_found("there is no such WebSocket"),
+            };
+            return refuse(table, None, &scope, &failure, started);
+        }
+    };
+    let entry = &route.value;
+    scope.url_route.name.clone_from(&entry.name);
+    scope.url_route.params = params;
+    scope.subprotocols = handshake.subprotocols;
+
+    for step in entry.steps.iter() {
+        if let Err(failure) = step.before(&mut scope).await {
+            return refuse(table, Some(entry), &scope, &failure, started);
+        }
+    }
+    let (accept, consumer) = match connect(entry, &scope).await {
+        Ok(accepted) => accepted,
+        Err(failure) => return refuse(table, Some(entry), &scope, &failure, started),
+    };
+    let mut response = match switch(entry, &scope, accept, &handshake.accept) {
+        Ok(response) => response,
+        Err(failure) => return refuse(table, Some(entry), &scope, &failure, started),
+    };
+    after(entry, response.headers_mut());
+    entry.answered.count(response.status());
+    log_answer(&scope, &entry.route.label, &response, started);
+    let (services, sockets, route) = (services.clone(), sockets.clone(), entry.route.clone());
+    Answer::Upgrade(response, Box::new(Upgrade { consumer, scope: Box::new(scope), route, services, sockets }))
+}
+
+/// Lets the consumer decide, within the route's deadline; a panic is a failure.
+async fn connect(entry: &WebsocketEntry, scope: &Scope) -> Result<(Accept, Box<dyn Accepted>), Failure> {
+    let deciding = AssertUnwindSafe(entry.consumer.connect(scope)).catch_unwind();
+    match tokio::time::timeout(entry.route.settings.connect_timeout, deciding).await {
+        Ok(Ok(decided)) => decided.map_err(Denial::into_failure),
+        Ok(Err(_)) => {
+            metrics::counter!("oneport_panics_total").increment(1);
+            Err(Failure::from("the consumer panicked in connect"))
+        }
+        Err(_) => Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, "the decision on the handshake took too long")),
+    }
+}
+
+/// Makes the 101 response (RFC 6455 §4.2.2).
+fn switch(entry: &WebsocketEntry, scope: &Scope, accept: Accept, key: &str) -> Result<Response, Failure> {
+    let subprotocol = match accept.subprotocol {
+        Some(chosen) if scope.subprotocols.contains(&chosen) => Some(chosen),
+        Some(chosen) => return Err(Failure::from(format!("the consumer chose subprotocol {chosen:?}, which the client did not offer: {:?}", scope.subprotocols))),
+        None => scope.subprotocols.iter().find(|offered| entry.subprotocols.contains(offered)).cloned(),
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    for (name, value) in accept.headers {
+        // Fields of the handshake itself are not the consumer's to say.
+        if let Some(name) = name.filter(|name| !is_reserved(name)) {
+            headers.append(name, value);
+        }
+    }
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(key)?);
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&subprotocol)?);
+    }
+    Ok(response)
+}
+
+fn is_reserved(name: &HeaderName) -> bool {
+    name.as_str().starts_with("sec-websocket-") || *name == header::UPGRADE || *name == header::CONNECTION || *name == header::CONTENT_LENGTH
+}
+
+fn refuse(table: &Arc<Table>, entry: Option<&WebsocketEntry>, scope: &Scope, failure: &Failure, started: Instant) -> Answer {
+    let mut response = pages::answer(table, scope, failure);
+    match entry {
+        Some(entry) => {
+            after(entry, response.headers_mut());
+            entry.answered.count(response.status());
+        }
+        None => table.not_found.increment(1),
+    }
+    log_answer(scope, entry.map_or("", |entry| &entry.route.label), &response, started);
+    Answer::Response(response)
+}
+
+fn after(entry: &WebsocketEntry, headers: &mut HeaderMap) {
+    entry.steps.iter().rev().for_each(|step| step.after(headers));
+}

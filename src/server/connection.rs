@@ -1,0 +1,135 @@
+//! Connection: one client's stream, as long as it speaks HTTP.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::{self, upgrade};
+use metrics::gauge;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::pulse::{Answered, Observed, Pulse};
+use crate::config::ServerConfig;
+use crate::gateway::{Answer, Arrival, Gateway, Upgrade};
+use crate::http::Body;
+use crate::tasks::Tasks;
+use crate::websocket::Transport;
+
+/// hyper's buffer cannot be smaller.
+const BUFFER_BYTES_MIN: usize = 8192;
+
+/// How all connections of a server are served.
+pub(super) struct Protocol {
+    builder: auto::Builder<Spawn>,
+    gateway: Gateway,
+    server: ServerConfig,
+}
+
+/// hyper's tasks are the server's too.
+#[derive(Clone)]
+struct Spawn(Tasks);
+
+impl<F> Executor<F> for Spawn
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn("http/2 stream", future);
+    }
+}
+
+/// A WebSocket that waits for its 101 to be sent.
+type Waiting = Mutex<Option<(Box<Upgrade>, OnUpgrade)>>;
+
+impl Protocol {
+    pub(super) fn new(gateway: Gateway, server: ServerConfig) -> Arc<Self> {
+        let mut builder = auto::Builder::new(Spawn(gateway.services().tasks.clone()));
+        let header_size = server.limits.header_size.as_usize();
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None) // the pulse keeps that deadline and the others
+            .max_buf_size(header_size.max(BUFFER_BYTES_MIN))
+            .pipeline_flush(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
+            .max_concurrent_streams(250);
+        Arc::new(Self { builder, gateway, server })
+    }
+
+    /// Serves one connection until it ends or becomes a WebSocket. `held` is let go when either ends.
+    pub(super) async fn serve<S>(self: Arc<Self>, stream: S, arrival: Arrival, held: Box<dyn Any + Send>, into_transport: fn(S) -> Transport)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        gauge!("oneport_connections").increment(1.0);
+        let waiting: Arc<Waiting> = Arc::default();
+        self.speak_http(stream, arrival, &waiting).await;
+        gauge!("oneport_connections").decrement(1.0);
+        let taken = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((upgrade, on_upgrade)) = taken else { return };
+        let upgraded = on_upgrade.await.ok().and_then(|upgraded| upgrade::downcast::<TokioIo<Observed<S>>>(upgraded).ok());
+        match upgraded {
+            Some(parts) => upgrade.start(Some(into_transport(parts.io.into_inner().stream)), parts.read_buf, held),
+            None => upgrade.start(None, bytes::Bytes::new(), held),
+        }
+    }
+
+    async fn speak_http<S>(&self, stream: S, arrival: Arrival, waiting: &Arc<Waiting>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let services = self.gateway.services();
+        let pulse = Pulse::new(services.clock.clone(), &self.server.timeouts);
+        let io = TokioIo::new(Observed::new(stream, pulse.clone()));
+        let shared = Arc::new((self.gateway.clone(), arrival, waiting.clone(), pulse.clone()));
+        let service = service_fn(move |request| respond(shared.clone(), request));
+        let mut connection = pin!(self.builder.serve_connection_with_upgrades(io, service));
+        let draining = services.tasks.draining_token();
+        let mut draining = pin!(draining.cancelled());
+        let mut expired = pin!(pulse.expired());
+        let mut is_draining = false;
+        loop {
+            tokio::select! {
+                outcome = connection.as_mut() => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "the connection ended");
+                    }
+                    return;
+                }
+                () = draining.as_mut(), if !is_draining => {
+                    is_draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = expired.as_mut() => {
+                    tracing::debug!("the connection was silent for too long");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn respond(shared: Arc<(Gateway, Arrival, Arc<Waiting>, Arc<Pulse>)>, mut request: http::Request<Incoming>) -> Result<http::Response<Answered>, Infallible> {
+    let (gateway, arrival, waiting, pulse) = &*shared;
+    let in_flight = pulse.request(request.version());
+    let on_upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let response = match gateway.serve(request.map(Body::from), arrival).await {
+        Answer::Response(response) => response,
+        Answer::Upgrade(response, upgrade) => {
+            if let Some(on_upgrade) = on_upgrade {
+                *waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, on_upgrade));
+            }
+            response
+        }
+    };
+    Ok(response.map(|body| Answered::new(body, in_flight)))
+}

@@ -1,0 +1,164 @@
+//! Listener: where connections come in.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::Bind;
+use crate::scope::ServerAddress;
+
+/// How many connections the kernel holds until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// A place where connections come in.
+#[derive(Debug)]
+pub struct Listener(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    Unix { listener: UnixListener, path: Arc<str>, is_ours: bool },
+}
+
+/// A connection that came in.
+pub(super) enum Incoming {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream, Arc<str>),
+}
+
+impl Listener {
+    /// Opens what a `bind` of the file names; a host name may give several.
+    pub async fn open(bind: &Bind) -> io::Result<Vec<Self>> {
+        match bind {
+            Bind::Tcp(address) => {
+                let mut listeners = Vec::new();
+                for address in tokio::net::lookup_host(address).await? {
+                    listeners.push(Self(Kind::Tcp(tcp(address)?)));
+                }
+                Ok(listeners)
+            }
+            Bind::Unix(path) => unix(path).map(|kind| vec![Self(kind)]),
+            Bind::Fd(number) => inherited(*number).map(|kind| vec![Self(kind)]),
+        }
+    }
+
+    /// Returns the address it listens at; none for a unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(listener) => listener.local_addr().ok(),
+            Kind::Unix { .. } => None,
+        }
+    }
+
+    /// Waits for the next connection. Cancel-safe.
+    pub(super) async fn accept(&self) -> io::Result<Incoming> {
+        match &self.0 {
+            Kind::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Incoming::Tcp(stream, peer))
+            }
+            Kind::Unix { listener, path, .. } => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Incoming::Unix(stream, path.clone()))
+            }
+        }
+    }
+}
+
+impl Incoming {
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(_, peer) => Some(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
+            Self::Unix(..) => None,
+        }
+    }
+
+    pub(super) fn server(&self) -> Option<ServerAddress> {
+        match self {
+            Self::Tcp(stream, _) => stream.local_addr().ok().map(ServerAddress::Tcp),
+            Self::Unix(_, path) => Some(ServerAddress::Unix(path.clone())),
+        }
+    }
+
+    /// Says a short answer to a connection that is not let in, as far as it fits at once.
+    pub(super) fn say(&self, answer: &[u8]) {
+        let _ = match self {
+            Self::Tcp(stream, _) => stream.try_write(answer),
+            Self::Unix(stream, _) => stream.try_write(answer),
+        };
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "http://{address}"),
+                Err(error) => write!(f, "an unknown address ({error})"),
+            },
+            Kind::Unix { path, .. } => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Kind::Unix { path, is_ours: true, .. } = &self.0 {
+            let _ = std::fs::remove_file(Path::new(&**path));
+        }
+    }
+}
+
+fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A socket file that nobody listens at any more is replaced; any other file is not.
+fn unix(path: &PathBuf) -> io::Result<Kind> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+            Err(_) => std::fs::remove_file(path)?,
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    Ok(Kind::Unix { listener, path: path.to_string_lossy().into(), is_ours: true })
+}
+
+/// A listener that the parent process opened (systemd's `LISTEN_FDS`): number 3 is the first.
+fn inherited(number: i32) -> io::Result<Kind> {
+    let mut inherited = listenfd::ListenFd::from_env();
+    let at = usize::try_from(number - 3).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "inherited descriptors start at 3"))?;
+    if let Ok(Some(listener)) = inherited.take_tcp_listener(at) {
+        listener.set_nonblocking(true)?;
+        return Ok(Kind::Tcp(TcpListener::from_std(listener)?));
+    }
+    match inherited.take_unix_listener(at)? {
+        Some(listener) => {
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            let path: Arc<str> = address.as_pathname().map_or_else(|| "inherited".into(), |path| path.to_string_lossy()).into();
+            Ok(Kind::Unix { listener: UnixListener::from_std(listener)?, path, is_ours: false })
+        }
+        None => Err(io::Error::new(io::ErrorKind::NotFound, format!("expected the parent process to pass descriptor {number} (LISTEN_FDS), found none"))),
+    }
+}

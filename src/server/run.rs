@@ -1,0 +1,223 @@
+//! Server: opens the listeners, accepts, reloads, and ends.
+
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use thiserror::Error;
+use tokio::task::JoinError;
+
+use super::admission::Admission;
+use super::connection::Protocol;
+use super::drain::{Drained, drain, spread};
+use super::listener::{Incoming, Listener};
+use super::reload::{Loaded, Reload, Seen, WATCH_EVERY};
+use super::signals::{Signal, Signals};
+use crate::channels::{ChannelLayer, LayerSettings};
+use crate::clock::Clock;
+use crate::config::{Bind, Config};
+use crate::gateway::{Arrival, Gateway, Table};
+use crate::scope::Scheme;
+use crate::services::{Services, Shared};
+use crate::tasks::Tasks;
+use crate::telemetry;
+use crate::websocket::Transport;
+
+/// How long accepting pauses when the process is out of descriptors.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
+
+/// What a connection over the limit is told.
+const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    gateway: Gateway,
+    config: Config,
+    listeners: Vec<Listener>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address cannot be listened at.
+    #[error("cannot listen at {bind}: {cause}")]
+    Bind {
+        /// The address.
+        bind: Bind,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals: {0}")]
+    Signals(io::Error),
+}
+
+impl Server {
+    /// Opens the listeners of a configuration and starts what runs beside them. Needs a tokio runtime.
+    pub async fn start(config: Config, table: Table) -> Result<Self, StartError> {
+        let mut listeners = Vec::new();
+        for bind in &config.server.bind {
+            let opened = Listener::open(bind).await.map_err(|cause| StartError::Bind { bind: bind.clone(), cause })?;
+            listeners.extend(opened);
+        }
+        let tasks = Tasks::default();
+        let clock = Clock::default();
+        let settings = LayerSettings { capacity: config.channel_layer.capacity, expiry: config.channel_layer.expiry };
+        let layer = ChannelLayer::new(settings, tasks.clone());
+        tasks.spawn("clock", clock.clone().run(tasks.clone()));
+        tasks.spawn("channel layer", layer.clone().sweep());
+        let services = Services::new(Shared { layer, tasks, clock, metrics: telemetry::start_metrics() });
+        Ok(Self { gateway: Gateway::new(table, services), config, listeners })
+    }
+
+    /// Returns where it listens.
+    #[must_use]
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Returns the gateway behind the listeners.
+    #[must_use]
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Serves until `stop` completes; then drains.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Drained {
+        let deadline = self.config.server.timeouts.drain;
+        let gateway = self.gateway.clone();
+        let accepting = self.accept();
+        stop.await;
+        drop(accepting); // no new connections
+        drain(&gateway, deadline).await
+    }
+
+    /// Serves until the operator stops it; reloads when asked. The second stop ends at once.
+    pub async fn run(mut self, reload: Reload) -> Result<Drained, StartError> {
+        let mut signals = Signals::listen().map_err(StartError::Signals)?;
+        let deadline = self.config.server.timeouts.drain;
+        let gateway = self.gateway.clone();
+        let mut config = std::mem::take(&mut self.config);
+        self.config.server = config.server.clone();
+        let accepting = self.accept();
+        let mut seen = Seen::look(&config.documents, &reload.file, &config.templates.dir);
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop => break,
+                    Signal::Reload => read_again(&gateway, &mut config, &reload).await,
+                },
+                () = tokio::time::sleep(WATCH_EVERY), if reload.watch => {
+                    let now = Seen::look(&config.documents, &reload.file, &config.templates.dir);
+                    if now != seen {
+                        seen = now;
+                        read_again(&gateway, &mut config, &reload).await;
+                    }
+                }
+            }
+        }
+        drop(accepting);
+        tracing::info!(sockets = gateway.sockets().len(), seconds = deadline.as_secs_f64(), "stopping; a second signal ends at once");
+        tokio::select! {
+            drained = drain(&gateway, deadline) => Ok(drained),
+            () = second_stop(&mut signals) => Ok(Drained { sockets: 0, cut_off: gateway.services().tasks.alive() }),
+        }
+    }
+
+    /// Accepts on all listeners until the returned value is dropped.
+    fn accept(self) -> Accepting {
+        let protocol = Protocol::new(self.gateway.clone(), self.config.server.clone());
+        let limits = &self.config.server.limits;
+        let admission = Admission::new(limits.connections, limits.connections_per_ip);
+        let mut accepting = tokio::task::JoinSet::new();
+        for listener in self.listeners {
+            let door = Door { protocol: protocol.clone(), admission: admission.clone(), tasks: self.gateway.services().tasks.clone() };
+            accepting.spawn(door.keep(listener));
+        }
+        Accepting(accepting)
+    }
+}
+
+/// The accepting tasks; dropping it ends them and closes the listeners.
+struct Accepting(#[expect(dead_code, reason = "held for its drop")] tokio::task::JoinSet<()>);
+
+/// What every listener needs.
+struct Door {
+    protocol: Arc<Protocol>,
+    admission: Admission,
+    tasks: Tasks,
+}
+
+impl Door {
+    async fn keep(self, listener: Listener) {
+        let accepted = counter!("oneport_connections_total");
+        loop {
+            match listener.accept().await {
+                Ok(incoming) => {
+                    accepted.increment(1);
+                    self.let_in(incoming);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept; trying again");
+                    tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
+                }
+            }
+        }
+    }
+
+    fn let_in(&self, incoming: Incoming) {
+        let peer = incoming.peer();
+        let held: Box<dyn Any + Send> = match self.admission.admit(peer.map(|peer| peer.ip())) {
+            Ok(admitted) => Box::new(admitted),
+            Err(limit) => {
+                tracing::debug!(limit, peer = peer.map(tracing::field::display), "connection refused");
+                return incoming.say(OVERLOADED);
+            }
+        };
+        let arrival = Arrival { peer, server: incoming.server(), security: Scheme::Plain };
+        let protocol = self.protocol.clone();
+        match incoming {
+            Incoming::Tcp(stream, _) => self.tasks.spawn("connection", protocol.serve(stream, arrival, held, Transport::Tcp)),
+            Incoming::Unix(stream, _) => self.tasks.spawn("connection", protocol.serve(stream, arrival, held, Transport::Unix)),
+        }
+    }
+}
+
+/// Errors of `accept` that say something of the connection, not of the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+}
+
+async fn second_stop(signals: &mut Signals) {
+    while signals.next().await != Signal::Stop {}
+}
+
+/// Reads the file again: replaces the table, or keeps it and prints every Problem.
+async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
+    let again = reload.clone();
+    // Reading files may take its time; the runtime's workers are for sockets.
+    let loaded: Result<Result<Loaded, _>, JoinError> = tokio::task::spawn_blocking(move || again.load()).await;
+    match loaded {
+        Ok(Ok(Loaded { config: new, table, warnings })) => {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            if format!("{:?}", new.server) != format!("{:?}", config.server) {
+                tracing::warn!("[server] changed: bind, workers, limits and timeouts hold from the next start on");
+            }
+            let window = spread(gateway.sockets().len(), config.server.timeouts.drain);
+            *config = new;
+            let ended = gateway.replace(table, window).await;
+            counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
+            tracing::info!(sockets_ended = ended, "reloaded");
+        }
+        Ok(Err(problems)) => {
+            counter!("oneport_reloads_total", "outcome" => "refused").increment(1);
+            problems.iter().for_each(|problem| tracing::error!("{problem}"));
+            tracing::error!("not reloaded: the configuration in use goes on");
+        }
+        Err(error) => tracing::error!(%error, "not reloaded"),
+    }
+}
