@@ -36,6 +36,10 @@ mod trie;
 
 #[cfg(test)]
 mod claims;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod vectors;
 
 pub use canonical::BadPath;
 pub use conflict::Conflict;
