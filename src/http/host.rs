@@ -1,0 +1,213 @@
+//! Host: what a `Host` header says, and which hosts are allowed.
+
+/// Why a `Host` header is refused. The answer is 400.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadHost {
+    /// The name is no name and no address.
+    #[error(
+        "expected letters, digits, hyphens and dots, or an IPv6 address in brackets, found {found:?}"
+    )]
+    Name {
+        /// What was sent.
+        found: String,
+    },
+    /// The port is no number up to 65535.
+    #[error("expected a port number in the host, found {found:?}")]
+    Port {
+        /// What was sent after the colon.
+        found: String,
+    },
+}
+
+/// The host of a request, as Django's `get_host` understands it.
+///
+/// ```
+/// use oneport::http::host::HostHeader;
+///
+/// let host = HostHeader::parse("Example.COM.:8000")?;
+/// assert_eq!((host.name(), host.port()), ("example.com", Some(8000)));
+/// assert!(HostHeader::parse("under_score").is_err());
+/// # Ok::<(), oneport::http::host::BadHost>(())
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostHeader {
+    name: String,
+    port: Option<u16>,
+}
+
+impl HostHeader {
+    /// Parses the value of a `Host` header or the authority of a request target.
+    pub fn parse(text: &str) -> Result<Self, BadHost> {
+        let lower = text.to_ascii_lowercase();
+        let name_end = match lower.strip_prefix('[') {
+            Some(inside) => inside.find(']').map_or(lower.len(), |end| end + 2),
+            None => lower.find(':').unwrap_or(lower.len()),
+        };
+        let (name, behind) = lower.split_at(name_end);
+        let is_name = if name.starts_with('[') {
+            is_bracketed(name)
+        } else {
+            is_name(name)
+        };
+        if !is_name {
+            return Err(BadHost::Name {
+                found: text.to_owned(),
+            });
+        }
+        let port = match behind.strip_prefix(':') {
+            None if behind.is_empty() => None,
+            None => {
+                return Err(BadHost::Name {
+                    found: text.to_owned(),
+                });
+            }
+            Some(digits) => Some(parse_port(digits)?),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name);
+        Ok(Self {
+            name: name.to_owned(),
+            port,
+        })
+    }
+
+    /// The name or address in lower case, without the trailing dot; an IPv6 address in its brackets.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port, if one was sent.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+}
+
+/// The hosts this server answers for, Django's `ALLOWED_HOSTS`.
+///
+/// ```
+/// use oneport::http::host::{AllowedHosts, HostHeader};
+///
+/// let allowed = AllowedHosts::new(&["localhost".into(), ".example.com".into()]);
+/// assert!(allowed.allows(&HostHeader::parse("a.example.com:8000")?));
+/// assert!(!allowed.allows(&HostHeader::parse("notexample.com")?));
+/// # Ok::<(), oneport::http::host::BadHost>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct AllowedHosts {
+    patterns: Vec<String>,
+}
+
+impl AllowedHosts {
+    /// Takes `*` for all, `.example.com` for a domain and its subdomains, or a host without port.
+    pub fn new(patterns: &[String]) -> Self {
+        Self {
+            patterns: patterns
+                .iter()
+                .map(|pattern| pattern.to_ascii_lowercase())
+                .collect(),
+        }
+    }
+
+    /// Whether this host is one of them.
+    pub fn allows(&self, host: &HostHeader) -> bool {
+        self.patterns
+            .iter()
+            .any(|pattern| pattern == "*" || is_same_domain(&host.name, pattern))
+    }
+}
+
+/// Whether a host is what a pattern says: the same, or for a pattern with a leading dot, within that domain.
+/// Both are in lower case.
+pub(super) fn is_same_domain(host: &str, pattern: &str) -> bool {
+    match pattern.strip_prefix('.') {
+        Some(domain) => host.ends_with(pattern) || host == domain,
+        None => !pattern.is_empty() && host == pattern,
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    !name.is_empty() && name != "." && name.bytes().all(is_allowed)
+}
+
+/// Whether it is brackets around hexadecimal digits, colons and dots, with a colon before any dot.
+fn is_bracketed(name: &str) -> bool {
+    let inside = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    inside
+        .and_then(|inside| inside.split_once(':'))
+        .is_some_and(|(first, rest)| {
+            let is_hex = |byte: u8| byte.is_ascii_hexdigit();
+            let is_allowed = |byte: u8| is_hex(byte) || matches!(byte, b':' | b'.');
+            first.bytes().all(is_hex) && !rest.is_empty() && rest.bytes().all(is_allowed)
+        })
+}
+
+fn parse_port(digits: &str) -> Result<u16, BadHost> {
+    let refuse = || BadHost::Port {
+        found: digits.to_owned(),
+    };
+    // `parse` alone would take a plus sign.
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(refuse());
+    }
+    digits.parse().map_err(|_| refuse())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_host_vector_has_the_same_outcome() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/routing.json")).unwrap();
+        for vector in vectors["host_validation"].as_array().unwrap() {
+            let patterns: Vec<String> =
+                serde_json::from_value(vector["allowed_hosts"].clone()).unwrap();
+            let parsed = HostHeader::parse(vector["host"].as_str().unwrap());
+            let (domain, port) = match &parsed {
+                Ok(host) => (host.name(), host.port().map(|port| port.to_string())),
+                Err(_) => ("", None),
+            };
+            assert_eq!(domain, vector["domain"], "{vector}");
+            assert_eq!(port.unwrap_or_default(), vector["port"], "{vector}");
+            let allowed = parsed.is_ok_and(|host| AllowedHosts::new(&patterns).allows(&host));
+            assert_eq!(allowed, vector["ok"], "{vector}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_host() {
+        for text in [
+            "",
+            ".",
+            ":80",
+            "a:",
+            "a:+80",
+            "a:65536",
+            "a_b",
+            "a b",
+            "\u{212a}",
+            "[]",
+            "[::1",
+            "[::1]x",
+            "[1]",
+            "[:]",
+            "[fe80::1%eth0]",
+            "[::1].",
+            "a/b",
+            "a@b",
+        ] {
+            assert!(HostHeader::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_allows_none() {
+        let host = HostHeader::parse("localhost").unwrap();
+        assert!(!AllowedHosts::new(&[]).allows(&host));
+        assert!(!AllowedHosts::new(&[String::new()]).allows(&host));
+        assert!(AllowedHosts::new(&["LOCALHOST".to_owned()]).allows(&host));
+    }
+}

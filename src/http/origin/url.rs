@@ -1,0 +1,97 @@
+//! URL: the parts of an origin, and of what is written for one.
+
+/// The parts of a URL that matter here, split as Python's `urlparse` does, which Channels relies on.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Url {
+    /// In lower case; empty when there is none.
+    pub(super) scheme: String,
+    /// In lower case, an IPv6 address without its brackets.
+    pub(super) host: Option<String>,
+    pub(super) port: Port,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Port {
+    None,
+    Number(u16),
+    Bad,
+}
+
+impl Url {
+    /// Splits a URL; `None` when its brackets make no sense.
+    pub(super) fn split(text: &str) -> Option<Self> {
+        let is_control_or_space = |character: char| character <= ' ';
+        let text: String = text
+            .trim_start_matches(is_control_or_space)
+            .chars()
+            .filter(|character| !matches!(character, '\t' | '\r' | '\n'))
+            .collect();
+        let (scheme, rest) = match text.split_once(':') {
+            Some((scheme, rest)) if is_scheme(scheme) => (scheme.to_ascii_lowercase(), rest),
+            _ => (String::new(), text.as_str()),
+        };
+        let Some(behind) = rest.strip_prefix("//") else {
+            return Some(Self {
+                scheme,
+                host: None,
+                port: Port::None,
+            });
+        };
+        let authority = behind.split(['/', '?', '#']).next().unwrap_or_default();
+        let host_and_port = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, behind)| behind);
+        let (host, port) = match (authority.contains('['), authority.contains(']')) {
+            (false, false) => host_and_port.split_once(':').unwrap_or((host_and_port, "")),
+            (true, true) => split_bracketed(host_and_port)?,
+            _ => return None,
+        };
+        let host = (!host.is_empty()).then(|| host.to_lowercase());
+        Some(Self {
+            scheme,
+            host,
+            port: Port::parse(port),
+        })
+    }
+}
+
+impl Port {
+    fn parse(digits: &str) -> Self {
+        match digits {
+            "" => Self::None,
+            _ if !digits.bytes().all(|byte| byte.is_ascii_digit()) => Self::Bad,
+            _ => digits.parse().map_or(Self::Bad, Self::Number),
+        }
+    }
+
+    /// Returns the port, or the one the scheme stands for, if it is known.
+    pub(super) fn or_default_of(self, scheme: &str) -> Result<Option<u16>, BadPort> {
+        match (self, scheme) {
+            (Self::Bad, _) => Err(BadPort),
+            (Self::Number(port), _) => Ok(Some(port)),
+            (Self::None, "http" | "ws") => Ok(Some(80)),
+            (Self::None, "https" | "wss") => Ok(Some(443)),
+            (Self::None, _) => Ok(None),
+        }
+    }
+}
+
+/// A port that is no number up to 65535. No port is equal to it.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct BadPort;
+
+fn is_scheme(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(is_allowed)
+}
+
+/// Splits `[address]:port`; `None` when there is no IPv6 address in the brackets or text around them.
+fn split_bracketed(text: &str) -> Option<(&str, &str)> {
+    let (address, behind) = text.strip_prefix('[')?.split_once(']')?;
+    let without_zone = address.split('%').next().unwrap_or_default();
+    without_zone.parse::<std::net::Ipv6Addr>().ok()?;
+    match behind.strip_prefix(':') {
+        Some(port) => Some((address, port)),
+        None => behind.is_empty().then_some((address, "")),
+    }
+}

@@ -1,0 +1,186 @@
+//! The canonical path: a raw request path, percent-decoded once without losing its segments.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// Why a request path is refused before any route is looked at. The answer is 400.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadPath {
+    /// The path does not begin with a slash (`*`, or an authority).
+    #[error("expected a path that begins with \"/\"")]
+    NoLeadingSlash,
+    /// A percent sign without two hexadecimal digits behind it.
+    #[error("expected two hexadecimal digits after \"%\" at byte {at} of the path")]
+    BadEscape {
+        /// Byte offset of the percent sign in the raw path.
+        at: usize,
+    },
+    /// The decoded bytes are not UTF-8.
+    #[error("expected UTF-8 in the percent-decoded path")]
+    NotUtf8,
+    /// A control character, plain or percent-encoded.
+    #[error("expected no control character in the path, found U+{:04X}", u32::from(*.found))]
+    Control {
+        /// The character.
+        found: char,
+    },
+    /// A segment that is `.` or `..`, plain or percent-encoded.
+    #[error("expected no \".\" or \"..\" segment in the path")]
+    DotSegment,
+}
+
+/// A path in which two escapes are left: `%2F`, which is not a segment's end, and `%25`.
+///
+/// Everything else is decoded, so equal paths have equal text, whichever way the client wrote them.
+#[derive(Debug)]
+pub(super) struct CanonicalPath<'a> {
+    text: Cow<'a, str>,
+}
+
+impl<'a> CanonicalPath<'a> {
+    /// Takes the path of a request target, without query. Borrows it when nothing is encoded.
+    pub(super) fn parse(raw: &'a str) -> Result<Self, BadPath> {
+        // The empty path and "/" name the same resource (RFC 9110 section 4.2.3).
+        let raw = if raw.is_empty() { "/" } else { raw };
+        if !raw.starts_with('/') {
+            return Err(BadPath::NoLeadingSlash);
+        }
+        let mut suspect = false;
+        let mut encoded = false;
+        let mut previous = 0;
+        for &byte in raw.as_bytes() {
+            suspect |= !(0x20..0x7f).contains(&byte) || (byte == b'.' && previous == b'/');
+            encoded |= byte == b'%';
+            previous = byte;
+        }
+        let text = if encoded {
+            Cow::Owned(canonicalize(raw)?)
+        } else {
+            Cow::Borrowed(raw)
+        };
+        if suspect || encoded {
+            refuse_dangerous(&decode(&text))?;
+        }
+        Ok(Self { text })
+    }
+
+    /// The canonical text, with its leading slash.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What follows the leading slash.
+    pub(super) fn relative(&self) -> &str {
+        self.text.strip_prefix('/').unwrap_or_default()
+    }
+}
+
+/// Decodes the two escapes that a canonical text may hold.
+pub(super) fn decode(canonical: &str) -> Cow<'_, str> {
+    if !canonical.contains('%') {
+        return Cow::Borrowed(canonical);
+    }
+    Cow::Owned(canonical.replace("%2F", "/").replace("%25", "%"))
+}
+
+/// Decodes every escape but those of `/` and `%`, which are written in one way.
+fn canonicalize(raw: &str) -> Result<String, BadPath> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(percent) = rest.find('%') {
+        bytes.extend_from_slice(&rest.as_bytes()[..percent]);
+        let at = raw.len() - rest.len() + percent;
+        let escape = rest
+            .get(percent..percent + 3)
+            .ok_or(BadPath::BadEscape { at })?;
+        match percent_decode_str(escape).next() {
+            // A bad escape is left as it is, so its first byte is the percent sign.
+            Some(b'%') if escape != "%25" => return Err(BadPath::BadEscape { at }),
+            Some(b'%') | None => bytes.extend_from_slice(b"%25"),
+            Some(b'/') => bytes.extend_from_slice(b"%2F"),
+            Some(byte) => bytes.push(byte),
+        }
+        rest = &rest[percent + 3..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).map_err(|_| BadPath::NotUtf8)
+}
+
+/// Refuses what no route should have to think about. An encoded slash counts as one here, because a
+/// parameter's value holds it decoded.
+fn refuse_dangerous(decoded: &str) -> Result<(), BadPath> {
+    if let Some(found) = decoded.chars().find(|found| found.is_control()) {
+        return Err(BadPath::Control { found });
+    }
+    if decoded
+        .split('/')
+        .any(|segment| matches!(segment, "." | ".."))
+    {
+        return Err(BadPath::DotSegment);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(raw: &str) -> Result<String, BadPath> {
+        CanonicalPath::parse(raw).map(|path| path.as_str().to_owned())
+    }
+
+    #[test]
+    fn decodes_everything_but_slash_and_percent() {
+        let check = |raw: &str, expected: &str| {
+            assert_eq!(canonical(raw).as_deref(), Ok(expected), "{raw}");
+        };
+        check("", "/");
+        check("/foo", "/foo");
+        check("/%66oo/", "/foo/");
+        check("/caf%C3%A9/", "/café/");
+        check("/a%2fb%2Fc", "/a%2Fb%2Fc");
+        check("/a%252Fb", "/a%252Fb");
+        check("/%25", "/%25");
+        check("/.well-known/..a", "/.well-known/..a");
+        check("//a//", "//a//");
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_decoded_or_is_dangerous() {
+        let check =
+            |raw: &str, expected: BadPath| assert_eq!(canonical(raw), Err(expected), "{raw}");
+        check("*", BadPath::NoLeadingSlash);
+        check("/a%zz", BadPath::BadEscape { at: 2 });
+        check("/%66%", BadPath::BadEscape { at: 4 });
+        check("/%2", BadPath::BadEscape { at: 1 });
+        check("/%2é", BadPath::BadEscape { at: 1 });
+        check("/%ff", BadPath::NotUtf8);
+        check("/%00", BadPath::Control { found: '\0' });
+        check("/a\u{7f}", BadPath::Control { found: '\u{7f}' });
+        check("/%C2%85", BadPath::Control { found: '\u{85}' });
+        for raw in [
+            "/..",
+            "/a/../b",
+            "/./",
+            "/%2e%2E/",
+            "/.%2e",
+            "/a%2F..%2Fb",
+            "/%2E",
+        ] {
+            check(raw, BadPath::DotSegment);
+        }
+    }
+
+    #[test]
+    fn borrows_a_path_without_escapes() {
+        let path = CanonicalPath::parse("/ws/chat/lobby/").unwrap();
+        assert!(matches!(path.text, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn decodes_the_two_left_escapes_once() {
+        assert_eq!(decode("a%2Fb"), "a/b");
+        assert_eq!(decode("a%252Fb"), "a%2Fb");
+    }
+}

@@ -1,0 +1,334 @@
+//! Claims: what a table promises, in the words of its users.
+
+use http::Method;
+
+use crate::routing::{BadPath, Resolution, Route, RoutePattern, Target, UrlRouter};
+
+pub(super) fn route(pattern: &str, value: &'static str) -> Route<&'static str> {
+    Route::new(RoutePattern::path(pattern).unwrap(), value)
+}
+
+pub(super) fn regex(source: &str, value: &'static str) -> Route<&'static str> {
+    Route::new(RoutePattern::regex(source).unwrap(), value)
+}
+
+pub(super) fn with_methods(methods: &[Method], route: Route<&'static str>) -> Route<&'static str> {
+    Route {
+        methods: methods.to_vec(),
+        ..route
+    }
+}
+
+pub(super) fn with_host(host: &str, route: Route<&'static str>) -> Route<&'static str> {
+    Route {
+        host: Some(host.parse().unwrap()),
+        ..route
+    }
+}
+
+pub(super) fn get(raw_path: &str) -> Target<'_> {
+    Target {
+        raw_path,
+        host: Some("example.com"),
+        method: Some(&Method::GET),
+    }
+}
+
+/// What is served, or a word for what is said instead.
+fn outcome(router: &UrlRouter<&'static str>, target: &Target<'_>) -> String {
+    match router.resolve(target) {
+        Resolution::Found(found) => {
+            let mut text = found.route.value.to_owned();
+            for (name, value) in found.params.iter() {
+                text += &format!(" {name}={value}");
+            }
+            text
+        }
+        Resolution::MethodNotAllowed { allow } => {
+            let allow: Vec<&str> = allow.iter().map(Method::as_str).collect();
+            format!("405 {}", allow.join(" "))
+        }
+        Resolution::SlashRedirect { raw_path } => format!("308 {raw_path}"),
+        Resolution::BadPath(_) => "400".to_owned(),
+        Resolution::NotFound => "404".to_owned(),
+    }
+}
+
+fn check(router: &UrlRouter<&'static str>, expected: &[(&str, &str)]) {
+    for (raw_path, expected) in expected {
+        assert_eq!(outcome(router, &get(raw_path)), *expected, "{raw_path}");
+    }
+}
+
+#[test]
+fn literal_text_comes_before_a_parameter_and_that_before_a_catch_all_in_any_file_order() {
+    let router = UrlRouter::build(vec![
+        regex("", "regex"),
+        route("/{*rest}", "rest"),
+        route("/{page}/", "page"),
+        route("/a{page}/", "around"),
+        route("/about/", "about"),
+    ])
+    .unwrap();
+    check(
+        &router,
+        &[
+            ("/about/", "about"),
+            ("/ab/", "around page=b"),
+            ("/x/", "page page=x"),
+            ("/x/y", "rest rest=x/y"),
+            ("/", "regex"),
+        ],
+    );
+}
+
+#[test]
+fn a_pattern_whose_converter_refuses_gives_way_to_the_next() {
+    let router = UrlRouter::build(vec![
+        route("/u/{id:int}/", "id"),
+        route("/u/{name}/", "name"),
+        route("/v/{id:int}/", "v"),
+        route("/{a}/{b}/", "any"),
+    ])
+    .unwrap();
+    check(
+        &router,
+        &[
+            ("/u/7/", "id id=7"),
+            ("/u/x/", "name name=x"),
+            ("/v/x/", "any a=v b=x"),
+        ],
+    );
+}
+
+#[test]
+fn a_pattern_for_another_host_gives_way_to_the_next() {
+    let router = UrlRouter::build(vec![
+        with_host("chat.example.com", route("/ws/lobby/", "lobby")),
+        route("/ws/{room:slug}/", "room"),
+    ])
+    .unwrap();
+    let on_host = Target {
+        host: Some("CHAT.example.com"),
+        ..get("/ws/lobby/")
+    };
+    assert_eq!(outcome(&router, &on_host), "lobby");
+    check(&router, &[("/ws/lobby/", "room room=lobby")]);
+    assert_eq!(
+        outcome(
+            &router,
+            &Target {
+                host: None,
+                ..get("/ws/lobby/")
+            }
+        ),
+        "room room=lobby"
+    );
+}
+
+#[test]
+fn routes_of_one_shape_are_tried_in_file_order() {
+    let router = UrlRouter::build(vec![
+        with_host(".example.com", route("/", "inner")),
+        with_host("*", route("/", "outer")),
+    ])
+    .unwrap();
+    check(&router, &[("/", "inner")]);
+    assert_eq!(
+        outcome(
+            &router,
+            &Target {
+                host: None,
+                ..get("/")
+            }
+        ),
+        "outer"
+    );
+}
+
+#[test]
+fn another_method_is_405_with_all_methods_of_the_path_on_this_host() {
+    let router = UrlRouter::build(vec![
+        with_methods(&[Method::GET], route("/a/{id:int}", "get")),
+        with_methods(&[Method::PUT], route("/{*rest}", "put")),
+        with_host(
+            "other.com",
+            with_methods(&[Method::DELETE], route("/a/{x}", "delete")),
+        ),
+    ])
+    .unwrap();
+    let with = |method| {
+        outcome(
+            &router,
+            &Target {
+                method: Some(method),
+                ..get("/a/7")
+            },
+        )
+    };
+    assert_eq!(with(&Method::GET), "get id=7");
+    assert_eq!(with(&Method::HEAD), "get id=7");
+    assert_eq!(with(&Method::PUT), "put rest=a/7");
+    assert_eq!(with(&Method::POST), "405 GET HEAD OPTIONS PUT");
+    assert_eq!(with(&Method::OPTIONS), "405 GET HEAD OPTIONS PUT");
+    assert_eq!(
+        outcome(
+            &router,
+            &Target {
+                method: None,
+                ..get("/a/7")
+            }
+        ),
+        "get id=7"
+    );
+}
+
+#[test]
+fn the_other_form_of_the_trailing_slash_is_redirected_for_http_only() {
+    let off = Route {
+        append_slash: false,
+        ..route("/off/", "off")
+    };
+    let router = UrlRouter::build(vec![
+        route("/foo/", "foo"),
+        route("/bar", "bar"),
+        off,
+        with_methods(&[Method::POST], route("/post/", "post")),
+        route("/{x}/{y:int}/", "xy"),
+    ])
+    .unwrap();
+    check(
+        &router,
+        &[
+            ("/foo", "308 /foo/"),
+            ("/bar/", "308 /bar"),
+            ("/off", "404"),
+            ("/post", "404"),
+            ("/%66oo", "308 /%66oo/"),
+            ("/a/7", "308 /a/7/"),
+            ("/a/b", "404"),
+            ("/", "404"),
+            ("", "404"),
+        ],
+    );
+    assert_eq!(
+        outcome(
+            &router,
+            &Target {
+                method: None,
+                ..get("/foo")
+            }
+        ),
+        "404"
+    );
+}
+
+#[test]
+fn a_redirect_never_leads_to_another_host() {
+    let router = UrlRouter::build(vec![route("/{x}/", "x"), route("/{x}/{y}/", "xy")]).unwrap();
+    check(
+        &router,
+        &[
+            ("//evil.com", "404"),
+            ("/\\evil.com", "404"),
+            ("/ok", "308 /ok/"),
+        ],
+    );
+}
+
+#[test]
+fn slashes_are_never_merged() {
+    let router = UrlRouter::build(vec![route("/foo/", "foo"), regex("^bar/$", "bar")]).unwrap();
+    check(
+        &router,
+        &[
+            ("//foo/", "404"),
+            ("/foo//", "308 /foo/"),
+            ("//bar/", "404"),
+        ],
+    );
+}
+
+#[test]
+fn a_dangerous_path_is_refused_even_below_a_catch_all() {
+    let router = UrlRouter::build(vec![route("/{*rest}", "rest"), regex("", "all")]).unwrap();
+    for raw_path in [
+        "/a/../b",
+        "/%2e%2e/",
+        "/a%2F..%2Fb",
+        "/a%00",
+        "/%zz",
+        "/%ff",
+        "/a\nb",
+        "*",
+    ] {
+        assert_eq!(outcome(&router, &get(raw_path)), "400", "{raw_path}");
+    }
+    let Resolution::BadPath(reason) = router.resolve(&get("/%zz")) else {
+        panic!()
+    };
+    assert_eq!(reason, BadPath::BadEscape { at: 1 });
+}
+
+#[test]
+fn defaults_need_no_capture_and_win_over_one() {
+    let defaults =
+        [("default", "42"), ("x", "fixed")].map(|(name, value)| (name.into(), value.into()));
+    let route = Route {
+        defaults: defaults.into(),
+        ..route("/{x}/", "a")
+    };
+    check(
+        &UrlRouter::build(vec![route]).unwrap(),
+        &[("/y/", "a x=fixed default=42")],
+    );
+}
+
+#[test]
+fn regexes_are_tried_in_file_order_after_all_paths() {
+    let router = UrlRouter::build(vec![
+        regex("bar", "one"),
+        regex("^x/(?P<y>.*)", "two"),
+        route("/bar/", "path"),
+    ])
+    .unwrap();
+    check(
+        &router,
+        &[
+            ("/bar/", "path"),
+            ("/foo/bar/baz/", "one"),
+            ("/x/a%2Fb", "two y=a/b"),
+        ],
+    );
+}
+
+#[test]
+fn a_catch_all_beside_parameters_is_found_where_it_is_the_best() {
+    let router = UrlRouter::build(vec![
+        route("/a/{x}", "ax"),
+        route("/a/{*rest}", "a-rest"),
+        route("/{y}/b/c", "ybc"),
+        route("/{*rest}", "rest"),
+    ])
+    .unwrap();
+    check(
+        &router,
+        &[
+            ("/a/b", "ax x=b"),
+            ("/a/b/c", "a-rest rest=b/c"),
+            ("/z/b/c", "ybc y=z"),
+            ("/z", "rest rest=z"),
+            ("//foo/", "rest rest=/foo/"),
+        ],
+    );
+}
+
+#[test]
+fn more_parameters_than_the_tree_has_names_for_are_no_problem() {
+    let pattern: String = (0..40).map(|index| format!("/{{p{index}}}")).collect();
+    let router = UrlRouter::build(vec![route(&pattern, "many")]).unwrap();
+    let Resolution::Found(found) = router.resolve(&get(&"/x".repeat(40))) else {
+        panic!()
+    };
+    assert_eq!(found.params.len(), 40);
+}

@@ -1,0 +1,116 @@
+//! Params: what a path said, by name.
+
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// The parameters of one match, in the order of the pattern, defaults last.
+///
+/// Values are decoded text. Nothing is allocated while it is empty. Serialises as a map.
+///
+/// ```
+/// use oneport::routing::Params;
+///
+/// let params: Params = [("room", "lobby"), ("page", "007")].into_iter().collect();
+/// assert_eq!(params.get("room"), Some("lobby"));
+/// assert_eq!(params.int("page"), Some(7));
+/// assert_eq!(params.int("room"), None);
+/// ```
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Params {
+    entries: Vec<(Arc<str>, String)>,
+}
+
+impl Params {
+    /// Sets a value; a value of the same name is replaced in its place.
+    pub fn insert(&mut self, name: impl Into<Arc<str>>, value: impl Into<String>) {
+        let name = name.into();
+        match self.entries.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value.into(),
+            None => self.entries.push((name, value.into())),
+        }
+    }
+
+    /// Appends a value whose name is known to be new.
+    pub(super) fn push(&mut self, name: &Arc<str>, value: &str) {
+        self.entries.push((Arc::clone(name), value.to_owned()));
+    }
+
+    /// Returns the value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.entries
+            .iter()
+            .find(|(known, _)| **known == *name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Returns the value of a parameter as a number; `None` when it is not one, or longer than an `i128`.
+    pub fn int(&self, name: &str) -> Option<i128> {
+        self.get(name)?.parse().ok()
+    }
+
+    /// Visits names and values in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.entries
+            .iter()
+            .map(|(name, value)| (&**name, value.as_str()))
+    }
+
+    /// How many parameters there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl<N: Into<Arc<str>>, V: Into<String>> FromIterator<(N, V)> for Params {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
+        let mut params = Self::default();
+        for (name, value) in entries {
+            params.insert(name, value);
+        }
+        params
+    }
+}
+
+impl Serialize for Params {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.len()))?;
+        for (name, value) in self.iter() {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serialises_as_a_map_in_order() {
+        let params: Params = [("b", "1"), ("a", "x")].into_iter().collect();
+        assert_eq!(
+            serde_json::to_string(&params).unwrap(),
+            r#"{"b":"1","a":"x"}"#
+        );
+    }
+
+    #[test]
+    fn a_later_value_replaces_an_earlier_one() {
+        let params: Params = [("k", "a"), ("j", "x"), ("k", "b")].into_iter().collect();
+        assert_eq!(params.iter().collect::<Vec<_>>(), [("k", "b"), ("j", "x")]);
+    }
+
+    #[test]
+    fn a_number_longer_than_i128_stays_text() {
+        let digits = "9".repeat(60);
+        let params: Params = [("x", digits.as_str())].into_iter().collect();
+        assert_eq!(params.int("x"), None);
+        assert_eq!(params.get("x"), Some(digits.as_str()));
+    }
+}

@@ -1,0 +1,114 @@
+//! Regex pattern: a route written as a regular expression, Django's `re_path`.
+
+use std::sync::Arc;
+
+use regex::Regex;
+
+use crate::routing::canonical::{CanonicalPath, decode};
+use crate::routing::params::Params;
+use crate::routing::pattern_parser::PatternError;
+use crate::routing::segment::{Mismatch, Segment, match_front};
+
+/// A regular expression, behind the segments of an include's prefix if there is one.
+#[derive(Clone, Debug)]
+pub(super) struct RegexPattern {
+    source: String,
+    regex: Regex,
+    /// The group numbers that become params, with their names.
+    groups: Vec<(usize, Arc<str>)>,
+    prefix: Vec<Segment>,
+}
+
+impl RegexPattern {
+    /// Compiles it. As in Django, one that ends in `$` must match the whole path, any other may match anywhere.
+    pub(super) fn compile(source: &str) -> Result<Self, PatternError> {
+        // Compiled alone first, so that a message quotes what was written and not our frame around it.
+        let alone = compile(source)?;
+        let regex = if source.ends_with('$') {
+            compile(&format!("^(?:{source})$"))?
+        } else {
+            alone
+        };
+        let mut groups: Vec<(usize, Arc<str>)> = regex
+            .capture_names()
+            .enumerate()
+            .filter_map(|(index, name)| Some((index, Arc::from(name?))))
+            .collect();
+        if groups.is_empty() {
+            groups = (1..regex.captures_len())
+                .map(|index| (index, Arc::from(index.to_string())))
+                .collect();
+        }
+        Ok(Self {
+            source: source.to_owned(),
+            regex,
+            groups,
+            prefix: Vec::new(),
+        })
+    }
+
+    /// Puts it behind the segments of a prefix.
+    pub(super) fn behind(mut self, prefix: Vec<Segment>) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// The regular expression as written.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The segments of the prefix.
+    pub(super) fn prefix(&self) -> &[Segment] {
+        &self.prefix
+    }
+
+    /// The names of its own params.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.groups.iter().map(|(_, name)| &**name)
+    }
+
+    /// Holds a path against it. The regex sees decoded text without the leading slash or the prefix.
+    pub(super) fn capture<'a>(
+        &'a self,
+        path: &'a CanonicalPath<'_>,
+    ) -> Result<Params, Mismatch<'a>> {
+        let mut params = Params::default();
+        let left = match_front(&self.prefix, path.relative(), &mut params)?;
+        let left = left.ok_or(Mismatch::Ended {
+            segment: self.prefix.len() + 1,
+        })?;
+        let text = decode(left);
+        let captures = self.regex.captures(&text).ok_or(Mismatch::Regex)?;
+        for (group, name) in &self.groups {
+            if let Some(value) = captures.get(*group) {
+                params.push(name, value.as_str());
+            }
+        }
+        Ok(params)
+    }
+}
+
+/// Compiles a regular expression, or says in one line what the library says in a picture.
+fn compile(source: &str) -> Result<Regex, PatternError> {
+    Regex::new(source).map_err(|error| {
+        let text = error.to_string();
+        let is_caret_line = |line: &&str| line.trim().starts_with('^');
+        // The picture is indented by four spaces, and only right for an expression of one line.
+        let caret = text
+            .lines()
+            .find(is_caret_line)
+            .and_then(|line| line.find('^'));
+        let position = caret
+            .map_or(0, |caret| caret.saturating_sub(4))
+            .min(source.len());
+        let sentence = text.lines().last().unwrap_or_default().trim();
+        let sentence = sentence.strip_prefix("error: ").unwrap_or(sentence);
+        let hint = if source.contains("\\Z") {
+            " (\"\\z\" or \"$\" for Python's \"\\Z\")"
+        } else {
+            ""
+        };
+        PatternError::new(format!("a regular expression{hint}"), sentence, position)
+    })
+}

@@ -1,0 +1,192 @@
+//! URL router: a table of routes, and the look-up of a path in it.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use http::Method;
+
+use crate::routing::canonical::CanonicalPath;
+use crate::routing::conflict::{Conflict, conflicts};
+use crate::routing::pattern::Kind;
+use crate::routing::resolution::{Match, Resolution, Target, allow_of};
+use crate::routing::route::Route;
+use crate::routing::shape::Shape;
+use crate::routing::tree::Tree;
+
+/// A table of routes. It does not change once built.
+///
+/// ```
+/// use http::Method;
+/// use oneport::routing::{Resolution, Route, RoutePattern, Target, UrlRouter};
+///
+/// let router = UrlRouter::build(vec![
+///     Route::new(RoutePattern::path("/ws/lobby/")?, "lobby"),
+///     Route::new(RoutePattern::path("/ws/{room:slug}/")?, "room"),
+/// ]).unwrap();
+/// let target = Target { raw_path: "/ws/kitchen/", host: Some("example.com"), method: Some(&Method::GET) };
+/// let Resolution::Found(found) = router.resolve(&target) else { panic!() };
+/// assert_eq!((found.route.value, found.params.get("room")), ("room", Some("kitchen")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct UrlRouter<T> {
+    routes: Vec<Route<T>>,
+    tree: Tree,
+    /// The routes of each shape, in file order.
+    groups: Vec<Vec<usize>>,
+    /// The regex routes, in file order.
+    regexes: Vec<usize>,
+    names: HashMap<String, usize>,
+}
+
+/// The state of one look-up.
+struct Search<'r, 'a> {
+    target: &'a Target<'a>,
+    /// What was listed by routes of the path that refused the method.
+    allow: Vec<&'r Method>,
+    /// Whether only routes that append slashes are wanted.
+    append_slash: bool,
+}
+
+impl<T> UrlRouter<T> {
+    /// Builds the table, or says everything that is wrong with it.
+    pub fn build(routes: Vec<Route<T>>) -> Result<Self, Vec<Conflict>> {
+        let mut numbers: HashMap<Shape, usize> = HashMap::new();
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut regexes = Vec::new();
+        let mut names = HashMap::new();
+        for (index, route) in routes.iter().enumerate() {
+            match route.pattern.kind() {
+                Kind::Regex(_) => regexes.push(index),
+                Kind::Path(segments) => {
+                    let number = *numbers.entry(Shape::of(segments)).or_insert(groups.len());
+                    match groups.get_mut(number) {
+                        Some(group) => group.push(index),
+                        None => groups.push(vec![index]),
+                    }
+                }
+            }
+            if let Some(name) = &route.name {
+                names.entry(name.clone()).or_insert(index);
+            }
+        }
+        let conflicts = conflicts(&routes, groups.iter().chain([&regexes]));
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        let mut shapes: Vec<(Shape, usize)> = numbers.into_iter().collect();
+        shapes.sort_unstable_by_key(|(_, number)| *number);
+        let shapes: Vec<Shape> = shapes.into_iter().map(|(shape, _)| shape).collect();
+        Ok(Self {
+            tree: Tree::build(&shapes),
+            routes,
+            groups,
+            regexes,
+            names,
+        })
+    }
+
+    /// All routes, in file order.
+    pub fn routes(&self) -> &[Route<T>] {
+        &self.routes
+    }
+
+    /// Returns the route of a name, with its place in the table.
+    pub fn named(&self, name: &str) -> Option<(usize, &Route<T>)> {
+        let index = *self.names.get(name)?;
+        Some((index, &self.routes[index]))
+    }
+
+    /// Says which route serves a target.
+    ///
+    /// A path that a route of this host has with another method is `MethodNotAllowed`; only when there is none
+    /// such, the other form of the trailing slash is tried, for HTTP only.
+    pub fn resolve<'r>(&'r self, target: &Target<'_>) -> Resolution<'r, T> {
+        let path = match CanonicalPath::parse(target.raw_path) {
+            Ok(path) => path,
+            Err(reason) => return Resolution::BadPath(reason),
+        };
+        let mut search = Search {
+            target,
+            allow: Vec::new(),
+            append_slash: false,
+        };
+        if let Some(found) = self.find(&path, &mut search) {
+            return Resolution::Found(found);
+        }
+        if !search.allow.is_empty() {
+            return Resolution::MethodNotAllowed {
+                allow: allow_of(&search.allow),
+            };
+        }
+        match self.other_slash_form(target) {
+            Some(raw_path) => Resolution::SlashRedirect { raw_path },
+            None => Resolution::NotFound,
+        }
+    }
+
+    fn find<'r>(
+        &'r self,
+        path: &CanonicalPath<'_>,
+        search: &mut Search<'r, '_>,
+    ) -> Option<Match<'r, T>> {
+        let mut found = None;
+        self.tree.visit(path, &mut |shape| {
+            found = self.first_of(&self.groups[shape], path, search);
+            if found.is_some() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        found.or_else(|| self.first_of(&self.regexes, path, search))
+    }
+
+    /// Returns the first of these routes that takes the path, the host and the method.
+    fn first_of<'r>(
+        &'r self,
+        indices: &[usize],
+        path: &CanonicalPath<'_>,
+        search: &mut Search<'r, '_>,
+    ) -> Option<Match<'r, T>> {
+        indices.iter().find_map(|&index| {
+            let route = &self.routes[index];
+            if !route.takes_host(search.target.host) || (search.append_slash && !route.append_slash)
+            {
+                return None;
+            }
+            let params = route.pattern.capture(path).ok()?;
+            if !route.takes_method(search.target.method) {
+                search.allow.extend(&route.methods);
+                return None;
+            }
+            Some(Match {
+                route,
+                index,
+                params: route.with_defaults(params),
+            })
+        })
+    }
+
+    /// Returns the path with its trailing slash added or removed, if a route wants it so.
+    fn other_slash_form(&self, target: &Target<'_>) -> Option<String> {
+        target.method?;
+        let raw = target.raw_path;
+        // A `Location` that begins with two slashes names another host, and browsers read `\` as a slash.
+        if raw.len() < 2 || raw.starts_with("//") || raw.starts_with("/\\") {
+            return None;
+        }
+        let other = match raw.strip_suffix('/') {
+            Some(without) => without.to_owned(),
+            None => format!("{raw}/"),
+        };
+        let path = CanonicalPath::parse(&other).ok()?;
+        let mut search = Search {
+            target,
+            allow: Vec::new(),
+            append_slash: true,
+        };
+        let is_known = self.find(&path, &mut search).is_some();
+        is_known.then_some(other)
+    }
+}
