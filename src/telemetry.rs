@@ -1,5 +1,7 @@
 //! Telemetry: the log, and the names of all metrics.
 
+use std::sync::OnceLock;
+
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -34,12 +36,18 @@ pub fn start_log(format: Format, level: &str, access: bool) {
     };
 }
 
-/// Starts collecting metrics for the whole process and returns what prints them. `None` when a collector runs already.
-#[must_use]
+/// Starts collecting metrics for the whole process and returns what prints them; later calls return the same.
+///
+/// Called before a table is compiled, because routes look their metrics up then. `None` when an embedder collects them in a way
+/// of its own.
 pub fn start_metrics() -> Option<PrometheusHandle> {
-    let handle = PrometheusBuilder::new().install_recorder().ok()?;
-    describe();
-    Some(handle)
+    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    let start = || {
+        let handle = PrometheusBuilder::new().install_recorder().ok()?;
+        describe();
+        Some(handle)
+    };
+    HANDLE.get_or_init(start).clone()
 }
 
 /// Counts an event that reached nobody, or one member less.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::batch::{Batch, Entry};
-use super::{Event, GroupName};
+use super::Event;
 use crate::auth::User;
 
 /// How many members are served before others may use the lock, and the worker.
@@ -99,7 +99,6 @@ pub(super) enum Turn {
 }
 
 pub(super) struct Group {
-    pub(super) name: GroupName,
     members: Mutex<Members>,
     outgoing: Mutex<Outgoing>,
     count: AtomicUsize,
@@ -107,7 +106,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(name: GroupName) -> Self {
+    pub(super) fn new() -> Self {
         let outgoing = Outgoing {
             offset: 0,
             entries: Vec::new(),
@@ -117,7 +116,7 @@ impl Group {
             history_max: 0,
             history_expiry: Duration::ZERO,
         };
-        Self { name, members: Mutex::default(), outgoing: Mutex::new(outgoing), count: AtomicUsize::new(0), room: Notify::new() }
+        Self { members: Mutex::default(), outgoing: Mutex::new(outgoing), count: AtomicUsize::new(0), room: Notify::new() }
     }
 
     /// Adds a member; one that is there already stays as it was.

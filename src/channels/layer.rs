@@ -275,7 +275,7 @@ impl ChannelLayer {
     fn join(&self, group: &GroupName, member: u64, subscriber: &Arc<dyn Subscriber>, user: Option<Arc<User>>, options: &GroupOptions, after: Option<u64>) -> bool {
         // Under the shard's lock, so that the group is not let go between being found and being joined.
         let mut shard = self.shard(group);
-        let found = shard.entry(group.clone()).or_insert_with(|| Arc::new(Group::new(group.clone())));
+        let found = shard.entry(group.clone()).or_insert_with(|| Arc::new(Group::new()));
         found.join(member, subscriber, user, options, after)
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::{Config, Document, Problems, process_environment};
 use crate::gateway::{Registry, Table, compile};
+use crate::telemetry;
 
 /// How often `--watch` looks.
 pub(super) const WATCH_EVERY: Duration = Duration::from_millis(500);
@@ -35,6 +36,7 @@ pub struct Loaded {
 impl Reload {
     /// Reads and compiles the file.
     pub fn load(&self) -> Result<Loaded, Problems> {
+        telemetry::start_metrics();
         let (config, mut warnings) = Config::load(&self.file, &process_environment)?;
         match compile(&config, &self.registry) {
             Ok((table, more)) => {

@@ -140,8 +140,12 @@ impl EventStream {
         let _ = writeln!(out, "id: {:x}.{}", self.services.layer.epoch(), received.offset);
         match received.event.shown() {
             // A line of its own for each line of the text; `\r` ends a line too.
-            Shown::Text(text) => text.split(['\n', '\r']).for_each(|line| drop(writeln!(out, "data: {line}"))),
-            Shown::Bytes(bytes) => drop(writeln!(out, "data: {}", BASE64.encode(bytes))),
+            Shown::Text(text) => text.split(['\n', '\r']).for_each(|line| {
+                let _ = writeln!(out, "data: {line}");
+            }),
+            Shown::Bytes(bytes) => {
+                let _ = writeln!(out, "data: {}", BASE64.encode(bytes));
+            }
         }
         out.push('\n');
     }
