@@ -35,14 +35,20 @@ struct Inner {
 
 impl std::fmt::Debug for Clock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clock").field("now", &self.now()).finish_non_exhaustive()
+        f.debug_struct("Clock")
+            .field("now", &self.now())
+            .finish_non_exhaustive()
     }
 }
 
 impl Default for Clock {
     fn default() -> Self {
         let slots = (0..SLOTS).map(|_| Mutex::default()).collect();
-        Self(Arc::new(Inner { started: Instant::now(), now: AtomicU64::new(0), slots }))
+        Self(Arc::new(Inner {
+            started: Instant::now(),
+            now: AtomicU64::new(0),
+            slots,
+        }))
     }
 }
 
@@ -56,7 +62,10 @@ impl Clock {
     /// Has somebody woken at an instant.
     pub fn wake_at(&self, at: Millis, waiting: Weak<dyn Tick>) {
         let at = at.max(self.now() + tick_millis());
-        self.slot(at).lock().unwrap_or_else(PoisonError::into_inner).push((at, waiting));
+        self.slot(at)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((at, waiting));
     }
 
     /// Turns the wheel until the server stops.
@@ -78,7 +87,10 @@ impl Clock {
         self.0.now.store(now, Ordering::Relaxed);
         let slots = ((now / tick_millis()).saturating_sub(done / tick_millis())).min(SLOTS as u64);
         for back in 0..=slots {
-            let mut slot = self.slot(now - (back * tick_millis()).min(now)).lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slot = self
+                .slot(now - (back * tick_millis()).min(now))
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let due: Vec<_> = slot.extract_if(.., |(at, _)| *at <= now).collect();
             drop(slot);
             for waiting in due.iter().filter_map(|(_, waiting)| waiting.upgrade()) {

@@ -39,7 +39,9 @@ pub enum PatternError {
         pattern: String,
     },
     /// A character that no group name has.
-    #[error("expected ASCII letters, digits, \"-\", \"_\" and \".\" around the places of group pattern {pattern:?}, found {found:?}")]
+    #[error(
+        "expected ASCII letters, digits, \"-\", \"_\" and \".\" around the places of group pattern {pattern:?}, found {found:?}"
+    )]
     Character {
         /// The pattern.
         pattern: String,
@@ -47,7 +49,9 @@ pub enum PatternError {
         found: char,
     },
     /// A place of the user's that does not exist.
-    #[error("expected {{user.id}}, {{user.name}} or a parameter of the route in group pattern {pattern:?}, found {{{found}}}")]
+    #[error(
+        "expected {{user.id}}, {{user.name}} or a parameter of the route in group pattern {pattern:?}, found {{{found}}}"
+    )]
     Place {
         /// The pattern.
         pattern: String,
@@ -82,14 +86,22 @@ pub enum GroupError {
 impl GroupPattern {
     /// Returns the group for a scope.
     pub fn group(&self, scope: &Scope) -> Result<GroupName, GroupError> {
-        let user = || scope.user.as_ref().ok_or_else(|| GroupError::Anonymous { pattern: self.to_string() });
+        let user = || {
+            scope.user.as_ref().ok_or_else(|| GroupError::Anonymous {
+                pattern: self.to_string(),
+            })
+        };
         let mut name = String::new();
         for part in &self.0 {
             match part {
                 Part::Literal(text) => name.push_str(text),
                 Part::Param(param) => match scope.url_route.params.get(param) {
                     Some(value) => name.push_str(value),
-                    None => return Err(GroupError::NoParam { name: param.clone() }),
+                    None => {
+                        return Err(GroupError::NoParam {
+                            name: param.clone(),
+                        });
+                    }
                 },
                 Part::UserId => name.push_str(&user()?.id),
                 Part::UserName => name.push_str(&user()?.name),
@@ -103,7 +115,9 @@ impl std::str::FromStr for GroupPattern {
     type Err = PatternError;
 
     fn from_str(pattern: &str) -> Result<Self, PatternError> {
-        let unbalanced = || PatternError::Unbalanced { pattern: pattern.to_owned() };
+        let unbalanced = || PatternError::Unbalanced {
+            pattern: pattern.to_owned(),
+        };
         let mut parts = Vec::new();
         let mut rest = pattern;
         while !rest.is_empty() {
@@ -111,8 +125,14 @@ impl std::str::FromStr for GroupPattern {
             if literal.contains('}') {
                 return Err(unbalanced());
             }
-            if let Some(found) = literal.chars().find(|found| !(found.is_ascii_alphanumeric() || matches!(found, '-' | '_' | '.'))) {
-                return Err(PatternError::Character { pattern: pattern.to_owned(), found });
+            if let Some(found) = literal
+                .chars()
+                .find(|found| !(found.is_ascii_alphanumeric() || matches!(found, '-' | '_' | '.')))
+            {
+                return Err(PatternError::Character {
+                    pattern: pattern.to_owned(),
+                    found,
+                });
             }
             if !literal.is_empty() {
                 parts.push(Part::Literal(literal.to_owned()));
@@ -124,8 +144,15 @@ impl std::str::FromStr for GroupPattern {
             parts.push(match place {
                 "user.id" => Part::UserId,
                 "user.name" => Part::UserName,
-                _ if place.is_empty() || !place.chars().all(|found| found.is_ascii_alphanumeric() || found == '_') => {
-                    return Err(PatternError::Place { pattern: pattern.to_owned(), found: place.to_owned() });
+                _ if place.is_empty()
+                    || !place
+                        .chars()
+                        .all(|found| found.is_ascii_alphanumeric() || found == '_') =>
+                {
+                    return Err(PatternError::Place {
+                        pattern: pattern.to_owned(),
+                        found: place.to_owned(),
+                    });
                 }
                 _ => Part::Param(place.to_owned()),
             });
@@ -148,6 +175,8 @@ impl fmt::Display for GroupPattern {
 
 impl<'de> Deserialize<'de> for GroupPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }

@@ -184,21 +184,28 @@ impl Scope {
     /// ```
     #[must_use]
     pub fn query(&self, name: &str) -> Option<String> {
-        self.query_pairs().find_map(|(key, value)| (key == name).then_some(value))
+        self.query_pairs()
+            .find_map(|(key, value)| (key == name).then_some(value))
     }
 
     /// Walks the query's parameters, decoded, in their order.
     pub fn query_pairs(&self) -> impl Iterator<Item = (String, String)> + '_ {
-        self.query_string().split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (form_decode(key), form_decode(value))
-        })
+        self.query_string()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (form_decode(key), form_decode(value))
+            })
     }
 
     /// Returns a cookie's value. Of several with one name the last wins, as in Django.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<String> {
-        self.cookies().filter(|(key, _)| key == name).last().map(|(_, value)| value)
+        self.cookies()
+            .filter(|(key, _)| key == name)
+            .last()
+            .map(|(_, value)| value)
     }
 
     /// Walks the cookies of all `Cookie` fields, in their order, unquoted.
@@ -206,7 +213,9 @@ impl Scope {
         self.headers
             .all(&header::COOKIE)
             .flat_map(|field| field.split(|byte| *byte == b';'))
-            .filter_map(|pair| cookie::Cookie::parse(String::from_utf8_lossy(pair).into_owned()).ok())
+            .filter_map(|pair| {
+                cookie::Cookie::parse(String::from_utf8_lossy(pair).into_owned()).ok()
+            })
             .map(|pair| (pair.name().to_owned(), pair.value_trimmed().to_owned()))
     }
 
@@ -257,14 +266,18 @@ impl Headers {
     pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
         match &self.0 {
             Fields::Map(map) => map.get(name).map(http::HeaderValue::as_bytes),
-            Fields::Packed(bytes) => unpack(bytes).find_map(|(key, value)| (key == name.as_str()).then_some(value)),
+            Fields::Packed(bytes) => {
+                unpack(bytes).find_map(|(key, value)| (key == name.as_str()).then_some(value))
+            }
         }
     }
 
     /// Returns the first value of a field when it is visible ASCII.
     #[must_use]
     pub fn text(&self, name: &HeaderName) -> Option<&str> {
-        self.get(name).filter(|value| value.iter().all(|byte| (0x20..0x7f).contains(byte))).and_then(|value| std::str::from_utf8(value).ok())
+        self.get(name)
+            .filter(|value| value.iter().all(|byte| (0x20..0x7f).contains(byte)))
+            .and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// Walks the values of a field.
@@ -274,7 +287,13 @@ impl Headers {
             Fields::Packed(bytes) => (None, Some(unpack(bytes))),
         };
         let from_map = map.into_iter().flatten().map(http::HeaderValue::as_bytes);
-        from_map.chain(packed.into_iter().flatten().filter(move |(key, _)| *key == name.as_str()).map(|(_, value)| value))
+        from_map.chain(
+            packed
+                .into_iter()
+                .flatten()
+                .filter(move |(key, _)| *key == name.as_str())
+                .map(|(_, value)| value),
+        )
     }
 
     /// Walks all fields.
@@ -283,7 +302,10 @@ impl Headers {
             Fields::Map(map) => (Some(map.iter()), None),
             Fields::Packed(bytes) => (None, Some(unpack(bytes))),
         };
-        let from_map = map.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let from_map = map
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()));
         from_map.chain(packed.into_iter().flatten())
     }
 
@@ -291,7 +313,12 @@ impl Headers {
     pub(crate) fn map_mut(&mut self) -> &mut HeaderMap {
         if let Fields::Packed(bytes) = &self.0 {
             let map = unpack(bytes)
-                .filter_map(|(name, value)| Some((HeaderName::from_bytes(name.as_bytes()).ok()?, http::HeaderValue::from_bytes(value).ok()?)))
+                .filter_map(|(name, value)| {
+                    Some((
+                        HeaderName::from_bytes(name.as_bytes()).ok()?,
+                        http::HeaderValue::from_bytes(value).ok()?,
+                    ))
+                })
                 .collect();
             self.0 = Fields::Map(map);
         }
@@ -309,10 +336,19 @@ impl Headers {
 
     fn pack(&mut self) {
         let Fields::Map(map) = &self.0 else { return };
-        let mut bytes = Vec::with_capacity(map.iter().map(|(name, value)| 4 + name.as_str().len() + value.len()).sum());
+        let mut bytes = Vec::with_capacity(
+            map.iter()
+                .map(|(name, value)| 4 + name.as_str().len() + value.len())
+                .sum(),
+        );
         for (name, value) in map {
             // Over 65,535 octets nothing passes the limit on the header size.
-            let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.as_str().len()), u16::try_from(value.len())) else { continue };
+            let (Ok(name_len), Ok(value_len)) = (
+                u16::try_from(name.as_str().len()),
+                u16::try_from(value.len()),
+            ) else {
+                continue;
+            };
             bytes.extend_from_slice(&name_len.to_be_bytes());
             bytes.extend_from_slice(name.as_str().as_bytes());
             bytes.extend_from_slice(&value_len.to_be_bytes());
@@ -338,9 +374,16 @@ mod tests {
     use super::*;
 
     fn scope_with(fields: &[(&'static str, &str)]) -> Scope {
-        let mut scope = Scope::new(ScopeType::Websocket, Method::GET, PathAndQuery::from_static("/caf%C3%A9/?a=b"));
+        let mut scope = Scope::new(
+            ScopeType::Websocket,
+            Method::GET,
+            PathAndQuery::from_static("/caf%C3%A9/?a=b"),
+        );
         for (name, value) in fields {
-            scope.headers.map_mut().append(*name, value.parse().unwrap());
+            scope
+                .headers
+                .map_mut()
+                .append(*name, value.parse().unwrap());
         }
         scope
     }
@@ -348,12 +391,26 @@ mod tests {
     #[test]
     fn packed_headers_answer_as_the_map_did() {
         let mut scope = scope_with(&[("origin", "http://a"), ("x-two", "1"), ("x-two", "2")]);
-        let before: Vec<_> = scope.headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+        let before: Vec<_> = scope
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_vec()))
+            .collect();
         scope.pack();
-        let after: Vec<_> = scope.headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+        let after: Vec<_> = scope
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_vec()))
+            .collect();
         assert_eq!(before, after);
         assert_eq!(scope.headers.text(&header::ORIGIN), Some("http://a"));
-        assert_eq!(scope.headers.all(&HeaderName::from_static("x-two")).collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(
+            scope
+                .headers
+                .all(&HeaderName::from_static("x-two"))
+                .collect::<Vec<_>>(),
+            [b"1", b"2"]
+        );
         assert_eq!(scope.headers.get(&header::HOST), None);
         assert_eq!(scope.headers.to_map().len(), 3);
     }
@@ -361,12 +418,22 @@ mod tests {
     #[test]
     fn path_is_decoded_and_raw_path_is_not() {
         let scope = scope_with(&[]);
-        assert_eq!((scope.path().as_ref(), scope.raw_path(), scope.query_string()), ("/café/", "/caf%C3%A9/", "a=b"));
+        assert_eq!(
+            (
+                scope.path().as_ref(),
+                scope.raw_path(),
+                scope.query_string()
+            ),
+            ("/café/", "/caf%C3%A9/", "a=b")
+        );
     }
 
     #[test]
     fn last_cookie_of_one_name_wins_over_several_fields() {
-        let scope = scope_with(&[("cookie", "sessionid=a; x=\"q\""), ("cookie", "sessionid=b")]);
+        let scope = scope_with(&[
+            ("cookie", "sessionid=a; x=\"q\""),
+            ("cookie", "sessionid=b"),
+        ]);
         assert_eq!(scope.cookie("sessionid").as_deref(), Some("b"));
         assert_eq!(scope.cookie("x").as_deref(), Some("q"));
         assert_eq!(scope.cookie("y"), None);

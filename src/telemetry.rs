@@ -28,11 +28,24 @@ pub enum Format {
 pub fn start_log(format: Format, level: &str, access: bool) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let access_level = if access { "access=info" } else { "access=off" };
-    let filter = access_level.parse().map_or_else(|_| EnvFilter::new(level), |directive| filter.add_directive(directive));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_timer(SystemTime).with_writer(std::io::stderr);
+    let filter = access_level.parse().map_or_else(
+        |_| EnvFilter::new(level),
+        |directive| filter.add_directive(directive),
+    );
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_timer(SystemTime)
+        .with_writer(std::io::stderr);
     let _ = match format {
-        Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        Format::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
+        Format::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
     };
 }
 
@@ -56,18 +69,55 @@ pub fn event_dropped(reason: &'static str) {
 }
 
 fn describe() {
-    describe_counter!("oneport_connections_total", "Connections accepted, by listener kind.");
-    describe_counter!("oneport_connections_refused_total", "Connections refused at accept, by reason.");
-    describe_gauge!("oneport_connections", "Connections that are open and still speak HTTP.");
-    describe_counter!("oneport_requests_total", "HTTP requests answered, by route and status.");
-    describe_histogram!("oneport_request_seconds", Unit::Seconds, "Time from a request's head to its answer's head, by route.");
-    describe_counter!("oneport_handshakes_total", "WebSocket handshakes, by route and status.");
+    describe_counter!(
+        "oneport_connections_total",
+        "Connections accepted, by listener kind."
+    );
+    describe_counter!(
+        "oneport_connections_refused_total",
+        "Connections refused at accept, by reason."
+    );
+    describe_gauge!(
+        "oneport_connections",
+        "Connections that are open and still speak HTTP."
+    );
+    describe_counter!(
+        "oneport_requests_total",
+        "HTTP requests answered, by route and status."
+    );
+    describe_histogram!(
+        "oneport_request_seconds",
+        Unit::Seconds,
+        "Time from a request's head to its answer's head, by route."
+    );
+    describe_counter!(
+        "oneport_handshakes_total",
+        "WebSocket handshakes, by route and status."
+    );
     describe_gauge!("oneport_websockets", "Open WebSockets, by route.");
-    describe_counter!("oneport_websockets_closed_total", "WebSockets that ended, by route and cause.");
-    describe_counter!("oneport_messages_received_total", "Messages from clients, by route.");
-    describe_counter!("oneport_messages_dropped_total", "Messages to slow clients that were dropped, by route and policy.");
-    describe_counter!("oneport_events_dropped_total", "Events of the channel layer that were dropped, by reason.");
-    describe_counter!("oneport_reloads_total", "Reloads of the configuration, by outcome.");
-    describe_counter!("oneport_panics_total", "Panics that ended one request or one WebSocket.");
+    describe_counter!(
+        "oneport_websockets_closed_total",
+        "WebSockets that ended, by route and cause."
+    );
+    describe_counter!(
+        "oneport_messages_received_total",
+        "Messages from clients, by route."
+    );
+    describe_counter!(
+        "oneport_messages_dropped_total",
+        "Messages to slow clients that were dropped, by route and policy."
+    );
+    describe_counter!(
+        "oneport_events_dropped_total",
+        "Events of the channel layer that were dropped, by reason."
+    );
+    describe_counter!(
+        "oneport_reloads_total",
+        "Reloads of the configuration, by outcome."
+    );
+    describe_counter!(
+        "oneport_panics_total",
+        "Panics that ended one request or one WebSocket."
+    );
     describe_gauge!("oneport_tasks", "Tasks of the server that are alive.");
 }

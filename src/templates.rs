@@ -57,14 +57,21 @@ impl Templates {
                 pairs.push((key.to_owned(), value.to_string()));
             }
             params.assert_all_used()?;
-            url_for(&name, &pairs).map_err(|sentence| minijinja::Error::new(ErrorKind::InvalidOperation, sentence))
+            url_for(&name, &pairs)
+                .map_err(|sentence| minijinja::Error::new(ErrorKind::InvalidOperation, sentence))
         });
-        Self { dir: dir.to_owned(), environment: Arc::new(environment) }
+        Self {
+            dir: dir.to_owned(),
+            environment: Arc::new(environment),
+        }
     }
 
     /// Reads a template without rendering it.
     pub fn check(&self, name: &str) -> Result<(), TemplateError> {
-        self.environment.get_template(name).map(drop).map_err(|cause| self.error(name, cause))
+        self.environment
+            .get_template(name)
+            .map(drop)
+            .map_err(|cause| self.error(name, cause))
     }
 
     /// Tells whether there is a template of this name.
@@ -75,7 +82,12 @@ impl Templates {
 
     /// Renders a page for a scope, with further variables.
     pub fn render(&self, name: &str, scope: &Scope, more: Value) -> Result<String, TemplateError> {
-        let params: BTreeMap<String, String> = scope.url_route.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let params: BTreeMap<String, String> = scope
+            .url_route
+            .params
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
         let mut query = BTreeMap::new();
         for (key, value) in scope.query_pairs() {
             query.entry(key).or_insert(value);
@@ -91,15 +103,29 @@ impl Templates {
             user => scope.user.as_deref().map(|user| Value::from(Serde(user.clone()))),
             ..more
         };
-        let template = self.environment.get_template(name).map_err(|cause| self.error(name, cause))?;
-        template.render(variables).map_err(|cause| self.error(name, cause))
+        let template = self
+            .environment
+            .get_template(name)
+            .map_err(|cause| self.error(name, cause))?;
+        template
+            .render(variables)
+            .map_err(|cause| self.error(name, cause))
     }
 
     fn error(&self, name: &str, cause: minijinja::Error) -> TemplateError {
-        if cause.kind() == ErrorKind::TemplateNotFound && cause.template_source().is_none() && cause.line().is_none() {
-            TemplateError::Missing { name: name.to_owned(), dir: self.dir.clone() }
+        if cause.kind() == ErrorKind::TemplateNotFound
+            && cause.template_source().is_none()
+            && cause.line().is_none()
+        {
+            TemplateError::Missing {
+                name: name.to_owned(),
+                dir: self.dir.clone(),
+            }
         } else {
-            TemplateError::Broken { name: name.to_owned(), cause }
+            TemplateError::Broken {
+                name: name.to_owned(),
+                cause,
+            }
         }
     }
 }

@@ -36,7 +36,10 @@ struct Rendered {
 
 impl Batch {
     pub(super) fn new(entries: Vec<Entry>) -> Self {
-        Self { entries, rendered: OnceLock::new() }
+        Self {
+            entries,
+            rendered: OnceLock::new(),
+        }
     }
 
     /// Returns the entries that a member shall have: those sent after it joined, and not excepting it.
@@ -45,15 +48,27 @@ impl Batch {
     }
 
     /// Returns all entries in the form that `render` writes, when the member shall have all of them.
-    pub fn whole(&self, member: &Membership, render: impl Fn(&Event, &mut Vec<u8>)) -> Option<&Bytes> {
+    pub fn whole(
+        &self,
+        member: &Membership,
+        render: impl Fn(&Event, &mut Vec<u8>),
+    ) -> Option<&Bytes> {
         let all = self.entries.iter().all(|entry| member.shall_have(entry));
         all.then(|| &self.rendered(render).bytes)
     }
 
     /// Returns each entry that the member shall have, in the form that `render` writes.
-    pub fn pieces<'a>(&'a self, member: &'a Membership, render: impl Fn(&Event, &mut Vec<u8>)) -> impl Iterator<Item = (&'a Entry, Bytes)> + 'a {
+    pub fn pieces<'a>(
+        &'a self,
+        member: &'a Membership,
+        render: impl Fn(&Event, &mut Vec<u8>),
+    ) -> impl Iterator<Item = (&'a Entry, Bytes)> + 'a {
         let rendered = self.rendered(render);
-        let of_member = move |(at, entry): (usize, &'a Entry)| member.shall_have(entry).then(|| (entry, rendered.bytes.slice(rendered.range(at))));
+        let of_member = move |(at, entry): (usize, &'a Entry)| {
+            member
+                .shall_have(entry)
+                .then(|| (entry, rendered.bytes.slice(rendered.range(at))))
+        };
         self.entries.iter().enumerate().filter_map(of_member)
     }
 
@@ -64,13 +79,21 @@ impl Batch {
     fn rendered(&self, render: impl Fn(&Event, &mut Vec<u8>)) -> &Rendered {
         self.rendered.get_or_init(|| {
             // Ten octets are the longest header of a frame from a server.
-            let mut bytes = Vec::with_capacity(self.entries.iter().map(|entry| entry.event.size() + 10).sum());
+            let mut bytes = Vec::with_capacity(
+                self.entries
+                    .iter()
+                    .map(|entry| entry.event.size() + 10)
+                    .sum(),
+            );
             let mut ends = Vec::with_capacity(self.entries.len());
             for entry in &self.entries {
                 render(&entry.event, &mut bytes);
                 ends.push(bytes.len());
             }
-            Rendered { bytes: Bytes::from(bytes), ends }
+            Rendered {
+                bytes: Bytes::from(bytes),
+                ends,
+            }
         })
     }
 }

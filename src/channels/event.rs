@@ -36,7 +36,10 @@ enum EventBody {
     /// `{"type": "websocket.send", "bytes": ...}`.
     Bytes(Bytes),
     /// Any other; the fields are read from the text when somebody asks.
-    Json { text: Text, fields: OnceLock<Map<String, Value>> },
+    Json {
+        text: Text,
+        fields: OnceLock<Map<String, Value>>,
+    },
 }
 
 /// How an event is shown to a client.
@@ -70,7 +73,9 @@ pub enum EventError {
         found: String,
     },
     /// A raw frame whose content is neither.
-    #[error("expected a websocket.send event with exactly one of \"text\" (a string) and \"bytes\" (base64)")]
+    #[error(
+        "expected a websocket.send event with exactly one of \"text\" (a string) and \"bytes\" (base64)"
+    )]
     BadFrame,
 }
 
@@ -87,18 +92,31 @@ impl Event {
             fields: &'a T,
         }
         check_type(event_type)?;
-        let text = serde_json::to_string(&Typed { r#type: event_type, fields })?;
+        let text = serde_json::to_string(&Typed {
+            r#type: event_type,
+            fields,
+        })?;
         if event_type == SEND {
             return Self::from_json(&text);
         }
-        Ok(Self::of(event_type, EventBody::Json { text: text.into(), fields: OnceLock::new() }))
+        Ok(Self::of(
+            event_type,
+            EventBody::Json {
+                text: text.into(),
+                fields: OnceLock::new(),
+            },
+        ))
     }
 
     /// Reads an event from JSON.
     pub fn from_json(text: &str) -> Result<Self, EventError> {
         let fields = match serde_json::from_str(text)? {
             Value::Object(fields) => fields,
-            other => return Err(EventError::NotAnObject { found: kind(&other) }),
+            other => {
+                return Err(EventError::NotAnObject {
+                    found: kind(&other),
+                });
+            }
         };
         Self::from_fields(fields)
     }
@@ -114,7 +132,13 @@ impl Event {
             return Self::frame(&fields);
         }
         let text = serde_json::to_string(&fields)?;
-        Ok(Self::of(&event_type, EventBody::Json { text: text.into(), fields: OnceLock::from(fields) }))
+        Ok(Self::of(
+            &event_type,
+            EventBody::Json {
+                text: text.into(),
+                fields: OnceLock::from(fields),
+            },
+        ))
     }
 
     /// A raw text frame.
@@ -138,10 +162,13 @@ impl Event {
     pub fn field(&self, name: &str) -> Option<Value> {
         match &self.0.body {
             EventBody::Text(text) if name == "text" => Some(Value::String(text.to_string())),
-            EventBody::Json { text, fields } => {
-                fields.get_or_init(|| serde_json::from_str(text).unwrap_or_default()).get(name).cloned()
+            EventBody::Json { text, fields } => fields
+                .get_or_init(|| serde_json::from_str(text).unwrap_or_default())
+                .get(name)
+                .cloned(),
+            EventBody::Text(_) | EventBody::Bytes(_) => {
+                (name == "type").then(|| Value::String(SEND.to_owned()))
             }
-            EventBody::Text(_) | EventBody::Bytes(_) => (name == "type").then(|| Value::String(SEND.to_owned())),
         }
     }
 
@@ -164,13 +191,18 @@ impl Event {
     }
 
     fn of(event_type: &str, body: EventBody) -> Self {
-        Self(Arc::new(Inner { event_type: event_type.into(), body }))
+        Self(Arc::new(Inner {
+            event_type: event_type.into(),
+            body,
+        }))
     }
 
     fn frame(fields: &Map<String, Value>) -> Result<Self, EventError> {
         match (fields.get("text"), fields.get("bytes")) {
             (Some(Value::String(text)), None | Some(Value::Null)) => Ok(Self::text(text.clone())),
-            (None | Some(Value::Null), Some(Value::String(base64))) => decode_base64(base64).map(Self::bytes).ok_or(EventError::BadFrame),
+            (None | Some(Value::Null), Some(Value::String(base64))) => decode_base64(base64)
+                .map(Self::bytes)
+                .ok_or(EventError::BadFrame),
             _ => Err(EventError::BadFrame),
         }
     }
@@ -185,7 +217,9 @@ fn check_type(event_type: &str) -> Result<(), EventError> {
     if event_type.is_empty() {
         Err(EventError::NoType)
     } else if event_type.starts_with(['.', '_']) {
-        Err(EventError::BadType { found: event_type.to_owned() })
+        Err(EventError::BadType {
+            found: event_type.to_owned(),
+        })
     } else {
         Ok(())
     }
@@ -220,19 +254,39 @@ mod tests {
         refuses(r#"{"type": "_x"}"#, "does not start with");
         refuses(r#"{"type": ".x"}"#, "does not start with");
         refuses(r#"{"type": "websocket.send"}"#, "exactly one of");
-        refuses(r#"{"type": "websocket.send", "bytes": "*"}"#, "exactly one of");
+        refuses(
+            r#"{"type": "websocket.send", "bytes": "*"}"#,
+            "exactly one of",
+        );
     }
 
     #[test]
     fn websocket_send_is_shown_raw() {
-        assert_eq!(Event::from_json(r#"{"type":"websocket.send","text":"a\"b"}"#).unwrap().shown(), Shown::Text("a\"b"));
-        assert_eq!(Event::from_json(r#"{"type":"websocket.send","bytes":"AAE="}"#).unwrap().shown(), Shown::Bytes(&[0, 1]));
+        assert_eq!(
+            Event::from_json(r#"{"type":"websocket.send","text":"a\"b"}"#)
+                .unwrap()
+                .shown(),
+            Shown::Text("a\"b")
+        );
+        assert_eq!(
+            Event::from_json(r#"{"type":"websocket.send","bytes":"AAE="}"#)
+                .unwrap()
+                .shown(),
+            Shown::Bytes(&[0, 1])
+        );
     }
 
     #[test]
     fn other_events_are_shown_as_their_json() {
-        let event = Event::new("chat.message", &serde_json::json!({"message": "hi", "user": null})).unwrap();
-        assert_eq!(event.shown(), Shown::Text(r#"{"type":"chat.message","message":"hi","user":null}"#));
+        let event = Event::new(
+            "chat.message",
+            &serde_json::json!({"message": "hi", "user": null}),
+        )
+        .unwrap();
+        assert_eq!(
+            event.shown(),
+            Shown::Text(r#"{"type":"chat.message","message":"hi","user":null}"#)
+        );
         assert_eq!(event.field("user"), Some(Value::Null));
     }
 }

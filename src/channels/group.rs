@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::batch::{Batch, Entry};
 use super::Event;
+use super::batch::{Batch, Entry};
 use crate::auth::User;
 
 /// How many members are served before others may use the lock, and the worker.
@@ -116,14 +116,26 @@ impl Group {
             history_max: 0,
             history_expiry: Duration::ZERO,
         };
-        Self { members: Mutex::default(), outgoing: Mutex::new(outgoing), count: AtomicUsize::new(0), room: Notify::new() }
+        Self {
+            members: Mutex::default(),
+            outgoing: Mutex::new(outgoing),
+            count: AtomicUsize::new(0),
+            room: Notify::new(),
+        }
     }
 
     /// Adds a member; one that is there already stays as it was.
     ///
     /// What the history holds after `after` (all of it without) reaches the subscriber before anything newer does, and
     /// before this returns. Returns whether nothing after `after` was missing.
-    pub(super) fn join(&self, member: u64, subscriber: &Arc<dyn Subscriber>, user: Option<Arc<User>>, options: &super::GroupOptions, after: Option<u64>) -> bool {
+    pub(super) fn join(
+        &self,
+        member: u64,
+        subscriber: &Arc<dyn Subscriber>,
+        user: Option<Arc<User>>,
+        options: &super::GroupOptions,
+        after: Option<u64>,
+    ) -> bool {
         let mut members = lock(&self.members);
         if members.place_of.contains_key(&member) {
             return true;
@@ -137,16 +149,33 @@ impl Group {
         let since = outgoing.offset;
         let wanted = after.unwrap_or(0);
         let past: Vec<Entry> = if options.history > 0 || after.is_some() {
-            outgoing.history.iter().map(|(_, entry)| entry.clone()).filter(|entry| entry.offset > wanted).collect()
+            outgoing
+                .history
+                .iter()
+                .map(|(_, entry)| entry.clone())
+                .filter(|entry| entry.offset > wanted)
+                .collect()
         } else {
             Vec::new()
         };
-        let complete = after.is_none() || wanted >= since || past.first().is_some_and(|first| first.offset == wanted + 1);
+        let complete = after.is_none()
+            || wanted >= since
+            || past.first().is_some_and(|first| first.offset == wanted + 1);
         drop(outgoing);
         if !past.is_empty() {
-            subscriber.deliver(&Batch::new(past), &Membership { member, since: wanted });
+            subscriber.deliver(
+                &Batch::new(past),
+                &Membership {
+                    member,
+                    since: wanted,
+                },
+            );
         }
-        let place = Some(Member { membership: Membership { member, since }, subscriber: subscriber.clone(), user });
+        let place = Some(Member {
+            membership: Membership { member, since },
+            subscriber: subscriber.clone(),
+            user,
+        });
         let at = members.free.pop().unwrap_or(members.places.len());
         match members.places.get_mut(at) {
             Some(free) => *free = place,
@@ -160,7 +189,9 @@ impl Group {
     /// Removes a member. Once this returns it is sent nothing more. Tells whether it was there.
     pub(super) fn leave(&self, member: u64) -> bool {
         let mut members = lock(&self.members);
-        let Some(at) = members.place_of.remove(&member) else { return false };
+        let Some(at) = members.place_of.remove(&member) else {
+            return false;
+        };
         members.places[at] = None;
         members.free.push(at);
         if members.free.len() == members.places.len() {
@@ -177,7 +208,12 @@ impl Group {
 
     /// Returns who the members are, `None` for each that is anonymous.
     pub(super) fn users(&self) -> Vec<Option<Arc<User>>> {
-        lock(&self.members).places.iter().flatten().map(|member| member.user.clone()).collect()
+        lock(&self.members)
+            .places
+            .iter()
+            .flatten()
+            .map(|member| member.user.clone())
+            .collect()
     }
 
     /// Returns the number of the newest event.
@@ -200,7 +236,11 @@ impl Group {
             return Turn::Full;
         }
         outgoing.offset += 1;
-        let entry = Entry { offset: outgoing.offset, event: event.clone(), except };
+        let entry = Entry {
+            offset: outgoing.offset,
+            event: event.clone(),
+            except,
+        };
         if outgoing.history_max > 0 && keep == Keep::History {
             let now = Instant::now();
             outgoing.forget_old(now);
@@ -271,7 +311,11 @@ impl Group {
 
 impl Outgoing {
     fn forget_old(&mut self, now: Instant) {
-        while self.history.front().is_some_and(|(at, _)| now.duration_since(*at) > self.history_expiry) {
+        while self
+            .history
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) > self.history_expiry)
+        {
             self.history.pop_front();
         }
     }

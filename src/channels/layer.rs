@@ -40,7 +40,10 @@ pub struct LayerSettings {
 
 impl Default for LayerSettings {
     fn default() -> Self {
-        Self { capacity: 100, expiry: Duration::from_secs(60) }
+        Self {
+            capacity: 100,
+            expiry: Duration::from_secs(60),
+        }
     }
 }
 
@@ -55,7 +58,10 @@ pub struct GroupOptions {
 
 impl Default for GroupOptions {
     fn default() -> Self {
-        Self { history: 0, history_expiry: Duration::from_secs(3600) }
+        Self {
+            history: 0,
+            history_expiry: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -118,7 +124,9 @@ struct Inner {
 
 impl std::fmt::Debug for ChannelLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChannelLayer").field("settings", &self.0.settings).finish_non_exhaustive()
+        f.debug_struct("ChannelLayer")
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -156,27 +164,46 @@ impl ChannelLayer {
     /// Makes a mailbox with this layer's bounds.
     #[must_use]
     pub fn mailbox(&self) -> Arc<Mailbox> {
-        Arc::new(Mailbox::new(self.0.settings.capacity, telemetry::MAILBOX_BYTES_MAX))
+        Arc::new(Mailbox::new(
+            self.0.settings.capacity,
+            telemetry::MAILBOX_BYTES_MAX,
+        ))
     }
 
     /// Adds a member to a group; a member that is in it already stays as it was.
     ///
     /// The group's history reaches the subscriber first. `member` is the number that names it in the process.
-    pub fn group_add(&self, group: &GroupName, member: u64, subscriber: Arc<dyn Subscriber>, user: Option<Arc<User>>, options: GroupOptions) {
+    pub fn group_add(
+        &self,
+        group: &GroupName,
+        member: u64,
+        subscriber: Arc<dyn Subscriber>,
+        user: Option<Arc<User>>,
+        options: GroupOptions,
+    ) {
         self.join(group, member, &subscriber, user, &options, None);
     }
 
     /// Adds a member that was there before and has seen everything up to `after`.
     ///
     /// Returns whether nothing after it was missing from the history.
-    pub fn group_resume(&self, group: &GroupName, member: u64, subscriber: Arc<dyn Subscriber>, options: GroupOptions, after: u64) -> bool {
+    pub fn group_resume(
+        &self,
+        group: &GroupName,
+        member: u64,
+        subscriber: Arc<dyn Subscriber>,
+        options: GroupOptions,
+        after: u64,
+    ) -> bool {
         self.join(group, member, &subscriber, None, &options, Some(after))
     }
 
     /// Removes a member from a group. Once this returns it is sent nothing more of it.
     pub fn group_discard(&self, group: &GroupName, member: u64) {
         let mut shard = self.shard(group);
-        let Some(found) = shard.get(group) else { return };
+        let Some(found) = shard.get(group) else {
+            return;
+        };
         found.leave(member);
         if found.len() == 0 && found.remembered_since(Instant::now()).is_none() {
             shard.remove(group);
@@ -187,31 +214,58 @@ impl ChannelLayer {
     ///
     /// Never waits for a slow member. When events come faster than the members can be served it waits for room, at most
     /// five seconds; then the event is dropped and counted.
-    pub async fn group_send(&self, group: &GroupName, event: Event, except: Option<u64>) -> Result<Sent, LayerError> {
+    pub async fn group_send(
+        &self,
+        group: &GroupName,
+        event: Event,
+        except: Option<u64>,
+    ) -> Result<Sent, LayerError> {
         self.deliver(group, &event, except, Keep::History).await
     }
 
     /// Sends an event to every member, but does not keep it for those who join later.
-    pub async fn group_send_transient(&self, group: &GroupName, event: Event) -> Result<Sent, LayerError> {
+    pub async fn group_send_transient(
+        &self,
+        group: &GroupName,
+        event: Event,
+    ) -> Result<Sent, LayerError> {
         self.deliver(group, &event, None, Keep::Nothing).await
     }
 
-    async fn deliver(&self, group: &GroupName, event: &Event, except: Option<u64>, keep: Keep) -> Result<Sent, LayerError> {
-        let Some(found) = self.find(group) else { return Ok(Sent::default()) };
+    async fn deliver(
+        &self,
+        group: &GroupName,
+        event: &Event,
+        except: Option<u64>,
+        keep: Keep,
+    ) -> Result<Sent, LayerError> {
+        let Some(found) = self.find(group) else {
+            return Ok(Sent::default());
+        };
         loop {
             match found.append(event, except, keep) {
                 Turn::Mine if found.len() <= MEMBERS_SERVED_INLINE => found.deliver_now(),
-                Turn::Mine => self.0.tasks.spawn("group delivery", found.clone().deliver()),
+                Turn::Mine => self
+                    .0
+                    .tasks
+                    .spawn("group delivery", found.clone().deliver()),
                 Turn::Theirs => {}
                 Turn::Full => {
-                    if tokio::time::timeout(ROOM_DEADLINE, found.room()).await.is_err() {
+                    if tokio::time::timeout(ROOM_DEADLINE, found.room())
+                        .await
+                        .is_err()
+                    {
                         telemetry::event_dropped("group_full");
-                        return Err(LayerError::GroupFull { group: group.clone() });
+                        return Err(LayerError::GroupFull {
+                            group: group.clone(),
+                        });
                     }
                     continue;
                 }
             }
-            return Ok(Sent { matched: found.len() });
+            return Ok(Sent {
+                matched: found.len(),
+            });
         }
     }
 
@@ -224,7 +278,9 @@ impl ChannelLayer {
     /// Returns who the members of a group are, `None` for each that is anonymous.
     #[must_use]
     pub fn group_users(&self, group: &GroupName) -> Vec<Option<Arc<User>>> {
-        self.find(group).map(|found| found.users()).unwrap_or_default()
+        self.find(group)
+            .map(|found| found.users())
+            .unwrap_or_default()
     }
 
     /// Returns the number of a group's newest event; with [`ChannelLayer::epoch`] it names a place in the group's history.
@@ -252,7 +308,9 @@ impl ChannelLayer {
         let mut channels = lock(&self.0.channels);
         loop {
             let text = format!("specific.{:016x}!{:016x}", self.0.epoch, fastrand::u64(..));
-            let Ok(name) = ChannelName::new(&text) else { continue };
+            let Ok(name) = ChannelName::new(&text) else {
+                continue;
+            };
             if channels.contains_key(&name) {
                 continue;
             }
@@ -265,17 +323,33 @@ impl ChannelLayer {
     /// Sends an event to one channel.
     pub fn send(&self, channel: &ChannelName, event: Event) -> Result<(), LayerError> {
         let reader = lock(&self.0.channels).get(channel).and_then(Weak::upgrade);
-        let Some(reader) = reader else { return Err(LayerError::NoReader { channel: channel.clone() }) };
+        let Some(reader) = reader else {
+            return Err(LayerError::NoReader {
+                channel: channel.clone(),
+            });
+        };
         match reader.push(Received { offset: 0, event }) {
             Delivery::Queued => Ok(()),
-            Delivery::Dropped => Err(LayerError::ChannelFull { channel: channel.clone() }),
+            Delivery::Dropped => Err(LayerError::ChannelFull {
+                channel: channel.clone(),
+            }),
         }
     }
 
-    fn join(&self, group: &GroupName, member: u64, subscriber: &Arc<dyn Subscriber>, user: Option<Arc<User>>, options: &GroupOptions, after: Option<u64>) -> bool {
+    fn join(
+        &self,
+        group: &GroupName,
+        member: u64,
+        subscriber: &Arc<dyn Subscriber>,
+        user: Option<Arc<User>>,
+        options: &GroupOptions,
+        after: Option<u64>,
+    ) -> bool {
         // Under the shard's lock, so that the group is not let go between being found and being joined.
         let mut shard = self.shard(group);
-        let found = shard.entry(group.clone()).or_insert_with(|| Arc::new(Group::new()));
+        let found = shard
+            .entry(group.clone())
+            .or_insert_with(|| Arc::new(Group::new()));
         found.join(member, subscriber, user, options, after)
     }
 

@@ -39,7 +39,11 @@ impl Mailbox {
     /// An empty mailbox for at most `events_max` events and `bytes_max` bytes.
     #[must_use]
     pub fn new(events_max: usize, bytes_max: usize) -> Self {
-        Self { events_max, bytes_max, queue: Mutex::default() }
+        Self {
+            events_max,
+            bytes_max,
+            queue: Mutex::default(),
+        }
     }
 
     /// Puts one event in.
@@ -68,7 +72,11 @@ impl Mailbox {
             queue.bytes -= received.event.size();
             return Poll::Ready(received);
         }
-        if !queue.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+        if !queue
+            .reader
+            .as_ref()
+            .is_some_and(|reader| reader.will_wake(cx.waker()))
+        {
             queue.reader = Some(cx.waker().clone());
         }
         Poll::Pending
@@ -88,7 +96,11 @@ impl Subscriber for Mailbox {
     fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
         let mut delivery = Delivery::Queued;
         for entry in batch.entries(membership) {
-            if self.push(Received { offset: entry.offset, event: entry.event.clone() }) == Delivery::Dropped {
+            if self.push(Received {
+                offset: entry.offset,
+                event: entry.event.clone(),
+            }) == Delivery::Dropped
+            {
                 delivery = Delivery::Dropped;
             }
         }

@@ -35,7 +35,9 @@ pub enum NameError {
         found: usize,
     },
     /// One character is none of a name's.
-    #[error("expected ASCII letters, digits, \"-\", \"_\" and \".\", found {found:?} at character {at}")]
+    #[error(
+        "expected ASCII letters, digits, \"-\", \"_\" and \".\", found {found:?} at character {at}"
+    )]
     Character {
         /// The character.
         found: char,
@@ -76,8 +78,14 @@ fn check(text: &str, mark: Option<usize>) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }
-    let allowed = |at: usize, found: char| found.is_ascii_alphanumeric() || matches!(found, '-' | '_' | '.') || Some(at) == mark;
-    if let Some((at, (_, found))) = text.char_indices().enumerate().find(|(_, (at, found))| !allowed(*at, *found)) {
+    let allowed = |at: usize, found: char| {
+        found.is_ascii_alphanumeric() || matches!(found, '-' | '_' | '.') || Some(at) == mark
+    };
+    if let Some((at, (_, found))) = text
+        .char_indices()
+        .enumerate()
+        .find(|(_, (at, found))| !allowed(*at, *found))
+    {
         return Err(NameError::Character { found, at: at + 1 });
     }
     if text.len() > NAME_CHARACTERS_MAX {
@@ -105,10 +113,16 @@ mod tests {
     #[test]
     fn names_follow_the_rules_of_channels() {
         for good in ["chat", "a", ".-_", "specific.x", &"a".repeat(99)] {
-            assert!(GroupName::new(good).is_ok() && ChannelName::new(good).is_ok(), "{good}");
+            assert!(
+                GroupName::new(good).is_ok() && ChannelName::new(good).is_ok(),
+                "{good}"
+            );
         }
         for bad in ["", "a b", "x/y", "chat\n", "¯\\_(ツ)_/¯", &"a".repeat(100)] {
-            assert!(GroupName::new(bad).is_err() && ChannelName::new(bad).is_err(), "{bad}");
+            assert!(
+                GroupName::new(bad).is_err() && ChannelName::new(bad).is_err(),
+                "{bad}"
+            );
         }
         assert!(ChannelName::new("specific.abc!def").is_ok());
         assert!(ChannelName::new("a!b!c").is_err());
@@ -117,6 +131,9 @@ mod tests {
 
     #[test]
     fn refusal_names_the_character_and_its_place() {
-        assert_eq!(GroupName::new("chat room").unwrap_err().to_string(), "expected ASCII letters, digits, \"-\", \"_\" and \".\", found ' ' at character 5");
+        assert_eq!(
+            GroupName::new("chat room").unwrap_err().to_string(),
+            "expected ASCII letters, digits, \"-\", \"_\" and \".\", found ' ' at character 5"
+        );
     }
 }

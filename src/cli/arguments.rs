@@ -8,7 +8,12 @@ use crate::config::Bind;
 
 /// HTTP and WebSocket on one port: a protocol type router with a TOML file.
 #[derive(Debug, Parser)]
-#[command(name = "oneport", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "oneport",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -121,6 +126,11 @@ pub(super) struct CompletionsArguments {
 }
 
 pub(super) fn print_completions(shell: clap_complete::Shell) -> u8 {
-    clap_complete::generate(shell, &mut Arguments::command(), "oneport", &mut std::io::stdout());
+    clap_complete::generate(
+        shell,
+        &mut Arguments::command(),
+        "oneport",
+        &mut std::io::stdout(),
+    );
     super::OK
 }

@@ -7,11 +7,24 @@ use crate::gateway::Registry;
 use crate::server::Reload;
 
 pub(super) fn run(arguments: &CheckArguments, registry: Registry) -> u8 {
-    let reload = Reload { file: arguments.file.config.clone(), registry, watch: false };
+    let reload = Reload {
+        file: arguments.file.config.clone(),
+        registry,
+        watch: false,
+    };
     let (problems, summary) = match reload.load() {
         Ok(loaded) => {
-            let (http, websocket) = (loaded.table.http().routes().len(), loaded.table.websocket().routes().len());
-            (loaded.warnings, Some(format!("{}: {http} HTTP and {websocket} WebSocket routes, sound", reload.file.display())))
+            let (http, websocket) = (
+                loaded.table.http().routes().len(),
+                loaded.table.websocket().routes().len(),
+            );
+            (
+                loaded.warnings,
+                Some(format!(
+                    "{}: {http} HTTP and {websocket} WebSocket routes, sound",
+                    reload.file.display()
+                )),
+            )
         }
         Err(problems) => (problems, None),
     };

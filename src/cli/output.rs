@@ -18,16 +18,32 @@ pub(super) fn complain(text: &str) {
 pub(super) fn complain_of(problems: &Problems) {
     let is_terminal = std::io::stderr().is_terminal();
     for problem in problems.iter() {
-        if is_terminal { complain(&format!("{}\n", problem.long())) } else { complain(&problem.to_string()) }
+        if is_terminal {
+            complain(&format!("{}\n", problem.long()))
+        } else {
+            complain(&problem.to_string())
+        }
     }
 }
 
 /// Sets rows in columns; the first row is the heading.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count).map(|at| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..count)
+        .map(|at| {
+            rows.iter()
+                .filter_map(|row| row.get(at))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         format!("  {}", cells.join("  ").trim_end())
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")

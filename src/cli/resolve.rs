@@ -29,7 +29,11 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
             return USAGE;
         }
     };
-    let reload = Reload { file: arguments.file.config.clone(), registry, watch: false };
+    let reload = Reload {
+        file: arguments.file.config.clone(),
+        registry,
+        watch: false,
+    };
     let table = match reload.load() {
         Ok(loaded) => loaded.table,
         Err(problems) => {
@@ -38,14 +42,22 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
         }
     };
     let target = Target {
-        raw_path: question.uri.path().strip_prefix(&*table.root_path).unwrap_or_else(|| question.uri.path()),
+        raw_path: question
+            .uri
+            .path()
+            .strip_prefix(&*table.root_path)
+            .unwrap_or_else(|| question.uri.path()),
         host: Some(question.host.name()),
         method: (!question.is_websocket).then_some(&question.method),
     };
     let is_served = if question.is_websocket {
-        answer(table.websocket(), &target, &question, &table, |entry| (entry.consumer_name.as_str(), &entry.steps))
+        answer(table.websocket(), &target, &question, &table, |entry| {
+            (entry.consumer_name.as_str(), &entry.steps)
+        })
     } else {
-        answer(table.http(), &target, &question, &table, |entry| (entry.view_name.as_str(), &entry.steps))
+        answer(table.http(), &target, &question, &table, |entry| {
+            (entry.view_name.as_str(), &entry.steps)
+        })
     };
     if is_served { OK } else { FAILURE }
 }
@@ -53,33 +65,77 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
 fn question(arguments: &ResolveArguments) -> Result<Question, String> {
     let (method, url) = match arguments.request.as_slice() {
         [url] => (Method::GET, url),
-        [method, url] => (Method::from_bytes(method.to_ascii_uppercase().as_bytes()).map_err(|_| format!("expected a method, found {method:?}"))?, url),
+        [method, url] => (
+            Method::from_bytes(method.to_ascii_uppercase().as_bytes())
+                .map_err(|_| format!("expected a method, found {method:?}"))?,
+            url,
+        ),
         _ => return Err("expected [METHOD] URL".to_owned()),
     };
-    let uri: Uri = url.parse().map_err(|error| format!("expected a path or a URL, found {url:?}: {error}"))?;
+    let uri: Uri = url
+        .parse()
+        .map_err(|error| format!("expected a path or a URL, found {url:?}: {error}"))?;
     if !uri.path().starts_with('/') {
-        return Err(format!("expected a path that starts with \"/\" or a URL, found {url:?}"));
+        return Err(format!(
+            "expected a path that starts with \"/\" or a URL, found {url:?}"
+        ));
     }
     let is_websocket = arguments.ws || matches!(uri.scheme_str(), Some("ws" | "wss"));
-    let host = uri.authority().map(http::uri::Authority::as_str).or(arguments.host.as_deref()).unwrap_or("localhost");
+    let host = uri
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or(arguments.host.as_deref())
+        .unwrap_or("localhost");
     let host = HostHeader::parse(host).map_err(|error| error.to_string())?;
-    Ok(Question { method, uri, is_websocket, host, origin: arguments.origin.clone() })
+    Ok(Question {
+        method,
+        uri,
+        is_websocket,
+        host,
+        origin: arguments.origin.clone(),
+    })
 }
 
-fn answer<T>(router: &UrlRouter<T>, target: &Target<'_>, question: &Question, table: &Table, facts: impl Fn(&T) -> (&str, &[Step])) -> bool {
+fn answer<T>(
+    router: &UrlRouter<T>,
+    target: &Target<'_>,
+    question: &Question,
+    table: &Table,
+    facts: impl Fn(&T) -> (&str, &[Step]),
+) -> bool {
     let outcome = match router.resolve(target) {
         Resolution::Found(found) => {
             let (name, steps) = facts(&found.route.value);
-            say(&format!("{} -> {name} ({})", found.route.pattern, found.route.name.as_deref().unwrap_or("no name")));
+            say(&format!(
+                "{} -> {name} ({})",
+                found.route.pattern,
+                found.route.name.as_deref().unwrap_or("no name")
+            ));
             for (name, value) in found.params.iter() {
                 say(&format!("  {name} = {value:?}"));
             }
             refusal(steps, question)
         }
-        Resolution::MethodNotAllowed { allow } => Some(format!("405: the path takes {}", allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", "))),
+        Resolution::MethodNotAllowed { allow } => Some(format!(
+            "405: the path takes {}",
+            allow
+                .iter()
+                .map(Method::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
         Resolution::SlashRedirect { raw_path } => Some(format!("308: {raw_path}")),
         Resolution::BadPath(bad) => Some(format!("400: {bad}")),
-        Resolution::NotFound if !question.is_websocket && matches!(table.websocket().resolve(&Target { method: None, ..*target }), Resolution::Found(_)) => {
+        Resolution::NotFound
+            if !question.is_websocket
+                && matches!(
+                    table.websocket().resolve(&Target {
+                        method: None,
+                        ..*target
+                    }),
+                    Resolution::Found(_)
+                ) =>
+        {
             Some("426: only the WebSocket table has this path".to_owned())
         }
         Resolution::NotFound => Some("404: no route".to_owned()),
@@ -98,16 +154,26 @@ fn answer<T>(router: &UrlRouter<T>, target: &Target<'_>, question: &Question, ta
 
 /// Asks the middleware that needs nothing but the request's head.
 fn refusal(steps: &[Step], question: &Question) -> Option<String> {
-    let scope_type = if question.is_websocket { ScopeType::Websocket } else { ScopeType::Http };
+    let scope_type = if question.is_websocket {
+        ScopeType::Websocket
+    } else {
+        ScopeType::Http
+    };
     let target = question.uri.path_and_query().cloned()?;
     let mut scope = Scope::new(scope_type, question.method.clone(), target);
     scope.host = Some(question.host.clone());
-    if let Some(origin) = question.origin.as_deref().and_then(|origin| HeaderValue::from_str(origin).ok()) {
+    if let Some(origin) = question
+        .origin
+        .as_deref()
+        .and_then(|origin| HeaderValue::from_str(origin).ok())
+    {
         scope.headers.map_mut().insert(header::ORIGIN, origin);
     }
     steps.iter().find_map(|step| match step {
         // Without an origin on the command line there is none to judge.
         Step::Origin(_) if question.origin.is_none() => None,
-        step => futures_util::FutureExt::now_or_never(step.before(&mut scope))?.err().map(|failure| failure.to_string()),
+        step => futures_util::FutureExt::now_or_never(step.before(&mut scope))?
+            .err()
+            .map(|failure| failure.to_string()),
     })
 }

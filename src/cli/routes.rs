@@ -24,7 +24,11 @@ struct Row {
 }
 
 pub(super) fn run(arguments: &RoutesArguments, registry: Registry) -> u8 {
-    let reload = Reload { file: arguments.file.config.clone(), registry, watch: false };
+    let reload = Reload {
+        file: arguments.file.config.clone(),
+        registry,
+        watch: false,
+    };
     let loaded = match reload.load() {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -36,7 +40,9 @@ pub(super) fn run(arguments: &RoutesArguments, registry: Registry) -> u8 {
         RoutesFormat::Table => say(&tables(&loaded.table)),
         RoutesFormat::Json => {
             let (http, websocket) = rows(&loaded.table);
-            match serde_json::to_string_pretty(&serde_json::json!({"http": http, "websocket": websocket})) {
+            match serde_json::to_string_pretty(
+                &serde_json::json!({"http": http, "websocket": websocket}),
+            ) {
                 Ok(json) => say(&json),
                 Err(_) => return FAILURE,
             }
@@ -57,17 +63,46 @@ pub(super) fn tables(table: &Table) -> String {
 }
 
 fn lines(rows: &[Row], target: &str) -> Vec<Vec<String>> {
-    let heading = ["PATH", "NAME", target, "MIDDLEWARE", "LIMITS"].map(str::to_owned).to_vec();
+    let heading = ["PATH", "NAME", target, "MIDDLEWARE", "LIMITS"]
+        .map(str::to_owned)
+        .to_vec();
     let line = |row: &Row| {
-        let methods = row.methods.as_ref().map(|methods| if methods.is_empty() { "any ".to_owned() } else { format!("{} ", methods.join(",")) });
-        let path = format!("{}{}{}", methods.unwrap_or_default(), row.host.as_deref().unwrap_or_default(), row.path);
-        vec![path, row.name.clone().unwrap_or_else(|| "-".to_owned()), row.target.clone(), row.middleware.join(", "), row.limits.join(", ")]
+        let methods = row.methods.as_ref().map(|methods| {
+            if methods.is_empty() {
+                "any ".to_owned()
+            } else {
+                format!("{} ", methods.join(","))
+            }
+        });
+        let path = format!(
+            "{}{}{}",
+            methods.unwrap_or_default(),
+            row.host.as_deref().unwrap_or_default(),
+            row.path
+        );
+        vec![
+            path,
+            row.name.clone().unwrap_or_else(|| "-".to_owned()),
+            row.target.clone(),
+            row.middleware.join(", "),
+            row.limits.join(", "),
+        ]
     };
-    std::iter::once(heading).chain(rows.iter().map(line)).collect()
+    std::iter::once(heading)
+        .chain(rows.iter().map(line))
+        .collect()
 }
 
 fn rows(table: &Table) -> (Vec<Row>, Vec<Row>) {
-    (table.http().routes().iter().map(http_row).collect(), table.websocket().routes().iter().map(websocket_row).collect())
+    (
+        table.http().routes().iter().map(http_row).collect(),
+        table
+            .websocket()
+            .routes()
+            .iter()
+            .map(websocket_row)
+            .collect(),
+    )
 }
 
 fn http_row(route: &Route<HttpEntry>) -> Row {

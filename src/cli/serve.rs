@@ -9,7 +9,11 @@ use crate::server::{Loaded, Reload, Server};
 use crate::telemetry;
 
 pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
-    let reload = Reload { file: arguments.file.config.clone(), registry, watch: arguments.watch };
+    let reload = Reload {
+        file: arguments.file.config.clone(),
+        registry,
+        watch: arguments.watch,
+    };
     let mut loaded = match reload.load() {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -22,7 +26,11 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
         loaded.config.server.bind.clone_from(&arguments.bind);
     }
     let log = &loaded.config.log;
-    let format = if log.format == LogFormat::Json { telemetry::Format::Json } else { telemetry::Format::Text };
+    let format = if log.format == LogFormat::Json {
+        telemetry::Format::Json
+    } else {
+        telemetry::Format::Text
+    };
     telemetry::start_log(format, &log.level, log.access);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Workers::Count(count) = loaded.config.server.workers {
@@ -52,10 +60,18 @@ async fn serve(loaded: Loaded, reload: Reload) -> u8 {
         }
     };
     let places: Vec<String> = server.listeners().iter().map(ToString::to_string).collect();
-    say(&format!("oneport {} listens at {}\n{tables}", env!("CARGO_PKG_VERSION"), places.join(", ")));
+    say(&format!(
+        "oneport {} listens at {}\n{tables}",
+        env!("CARGO_PKG_VERSION"),
+        places.join(", ")
+    ));
     match server.run(reload).await {
         Ok(drained) => {
-            tracing::info!(sockets = drained.sockets, cut_off = drained.cut_off, "stopped");
+            tracing::info!(
+                sockets = drained.sockets,
+                cut_off = drained.cut_off,
+                "stopped"
+            );
             OK
         }
         Err(error) => {

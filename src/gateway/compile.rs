@@ -29,7 +29,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
     let mut compiler = Compiler {
         config,
         registry,
-        
+
         templates: Vec::new(),
         problems: Problems::default(),
     };
@@ -80,33 +80,74 @@ struct Guards<'r> {
 impl Compiler<'_> {
     fn http_routes(&mut self) -> Option<UrlRouter<HttpEntry>> {
         let config = self.config;
-        let routes: Vec<Option<Route<HttpEntry>>> = config.http_routes.iter().map(|written| self.http_route(written)).collect();
-        let places: Vec<&Place> = config.http_routes.iter().map(|written| &written.place).collect();
+        let routes: Vec<Option<Route<HttpEntry>>> = config
+            .http_routes
+            .iter()
+            .map(|written| self.http_route(written))
+            .collect();
+        let places: Vec<&Place> = config
+            .http_routes
+            .iter()
+            .map(|written| &written.place)
+            .collect();
         self.build(routes, &places)
     }
 
     fn websocket_routes(&mut self) -> Option<UrlRouter<WebsocketEntry>> {
         let config = self.config;
-        let routes: Vec<Option<Route<WebsocketEntry>>> = config.websocket_routes.iter().map(|written| self.websocket_route(written)).collect();
-        let places: Vec<&Place> = config.websocket_routes.iter().map(|written| &written.place).collect();
+        let routes: Vec<Option<Route<WebsocketEntry>>> = config
+            .websocket_routes
+            .iter()
+            .map(|written| self.websocket_route(written))
+            .collect();
+        let places: Vec<&Place> = config
+            .websocket_routes
+            .iter()
+            .map(|written| &written.place)
+            .collect();
         self.build(routes, &places)
     }
 
     /// Builds a table out of the routes that are sound, so that conflicts among them are told at once with the other Problems.
-    fn build<T>(&mut self, routes: Vec<Option<Route<T>>>, places: &[&Place]) -> Option<UrlRouter<T>> {
+    fn build<T>(
+        &mut self,
+        routes: Vec<Option<Route<T>>>,
+        places: &[&Place],
+    ) -> Option<UrlRouter<T>> {
         let is_whole = routes.iter().all(Option::is_some);
-        let (sound, places): (Vec<Route<T>>, Vec<&Place>) = routes.into_iter().zip(places).filter_map(|(route, place)| Some((route?, *place))).unzip();
+        let (sound, places): (Vec<Route<T>>, Vec<&Place>) = routes
+            .into_iter()
+            .zip(places)
+            .filter_map(|(route, place)| Some((route?, *place)))
+            .unzip();
         match UrlRouter::build(sound) {
             Ok(router) => is_whole.then_some(router),
             Err(conflicts) => {
                 for conflict in conflicts {
-                    let (Some(place), Some(earlier)) = (places.get(conflict.route()), places.get(conflict.earlier())) else { continue };
-                    let message = match &conflict {
-                        Conflict::NeverMatches { .. } => format!("can never match: {} comes first and takes the same path, host and methods", earlier.path()),
-                        Conflict::DuplicateName { name, .. } => format!("expected each name once, found {name:?} here and in {}", earlier.path()),
+                    let (Some(place), Some(earlier)) =
+                        (places.get(conflict.route()), places.get(conflict.earlier()))
+                    else {
+                        continue;
                     };
-                    let hint = earlier.position().map(|at| format!("the other stands at {}:{}", earlier.document().name(), at.line));
-                    self.problems.push(Problem::error((*place).clone(), message).with_hint_if(hint));
+                    let message = match &conflict {
+                        Conflict::NeverMatches { .. } => format!(
+                            "can never match: {} comes first and takes the same path, host and methods",
+                            earlier.path()
+                        ),
+                        Conflict::DuplicateName { name, .. } => format!(
+                            "expected each name once, found {name:?} here and in {}",
+                            earlier.path()
+                        ),
+                    };
+                    let hint = earlier.position().map(|at| {
+                        format!(
+                            "the other stands at {}:{}",
+                            earlier.document().name(),
+                            at.line
+                        )
+                    });
+                    self.problems
+                        .push(Problem::error((*place).clone(), message).with_hint_if(hint));
                 }
                 None
             }
@@ -131,25 +172,49 @@ impl Compiler<'_> {
             place_of: &|key| written.settings.place_of(key),
         });
         let Some(make) = self.registry.find_view(&written.view) else {
-            self.problems.push(Problem::unknown(written.place.key("view"), "view", &written.view, self.registry.view_names()));
+            self.problems.push(Problem::unknown(
+                written.place.key("view"),
+                "view",
+                &written.view,
+                self.registry.view_names(),
+            ));
             return None;
         };
-        let made = make(&written.options).map_err(|problems| self.problems.append(problems)).ok()?;
-        self.templates.extend(made.templates.into_iter().map(|name| (name, written.options.place().key("template"))));
+        let made = make(&written.options)
+            .map_err(|problems| self.problems.append(problems))
+            .ok()?;
+        self.templates.extend(
+            made.templates
+                .into_iter()
+                .map(|name| (name, written.options.place().key("template"))),
+        );
         let methods: Vec<Method> = match written.methods.as_slice() {
             [] => made.methods.to_vec(),
-            methods => methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect(),
+            methods => methods
+                .iter()
+                .filter_map(|method| Method::from_bytes(method.as_bytes()).ok())
+                .collect(),
         };
         let (pattern, host, steps) = (pattern?, host?, steps?);
-        let label: Arc<str> = written.name.as_deref().map_or_else(|| pattern.to_string().into(), Arc::from);
+        let label: Arc<str> = written
+            .name
+            .as_deref()
+            .map_or_else(|| pattern.to_string().into(), Arc::from);
         let value = HttpEntry {
             name: written.name.as_deref().map(Arc::from),
             view_name: written.view.clone(),
             middleware: written.settings.middleware.clone(),
             view: made.view,
             steps,
-            body_size: written.settings.body_size.unwrap_or(self.config.server.limits.body_size).bytes(),
-            request_timeout: written.settings.request_timeout.unwrap_or(self.config.server.timeouts.request),
+            body_size: written
+                .settings
+                .body_size
+                .unwrap_or(self.config.server.limits.body_size)
+                .bytes(),
+            request_timeout: written
+                .settings
+                .request_timeout
+                .unwrap_or(self.config.server.timeouts.request),
             answered: StatusCounters::new("oneport_requests_total", &label),
             label,
         };
@@ -181,12 +246,22 @@ impl Compiler<'_> {
         });
         let Some(make) = self.registry.find_consumer(&written.consumer) else {
             let place = written.place.key("consumer");
-            self.problems.push(Problem::unknown(place, "consumer", &written.consumer, self.registry.consumer_names()));
+            self.problems.push(Problem::unknown(
+                place,
+                "consumer",
+                &written.consumer,
+                self.registry.consumer_names(),
+            ));
             return None;
         };
-        let consumer = make(&written.options).map_err(|problems| self.problems.append(problems)).ok()?;
+        let consumer = make(&written.options)
+            .map_err(|problems| self.problems.append(problems))
+            .ok()?;
         let (pattern, host, steps) = (pattern?, host?, steps?);
-        let label: Arc<str> = written.name.as_deref().map_or_else(|| pattern.to_string().into(), Arc::from);
+        let label: Arc<str> = written
+            .name
+            .as_deref()
+            .map_or_else(|| pattern.to_string().into(), Arc::from);
         let settings = socket_settings(&written.settings);
         let value = WebsocketEntry {
             name: written.name.as_deref().map(Arc::from),
@@ -196,7 +271,11 @@ impl Compiler<'_> {
             steps,
             subprotocols: written.subprotocols.clone(),
             answered: StatusCounters::new("oneport_handshakes_total", &label),
-            route: Arc::new(websocket::Route::new(label, fingerprint(written, &settings), settings)),
+            route: Arc::new(websocket::Route::new(
+                label,
+                fingerprint(written, &settings),
+                settings,
+            )),
         };
         let mut route = Route::new(pattern, value);
         route.host = host;
@@ -213,22 +292,39 @@ impl Compiler<'_> {
             (None, None) => return None, // refused when the file was read
         };
         let place = common.place.key(key);
-        let refuse = |problems: &mut Problems, place: Place, error: String| problems.error(place, error);
-        let pattern = parsed.map_err(|error| refuse(&mut self.problems, place.clone(), error.to_string())).ok()?;
+        let refuse =
+            |problems: &mut Problems, place: Place, error: String| problems.error(place, error);
+        let pattern = parsed
+            .map_err(|error| refuse(&mut self.problems, place.clone(), error.to_string()))
+            .ok()?;
         if common.prefix.is_empty() {
             return Some(pattern);
         }
         let joined = RoutePattern::path(common.prefix).and_then(|prefix| prefix.join(&pattern));
-        joined.map_err(|error| refuse(&mut self.problems, place, format!("prefix {:?}: {error}", common.prefix))).ok()
+        joined
+            .map_err(|error| {
+                refuse(
+                    &mut self.problems,
+                    place,
+                    format!("prefix {:?}: {error}", common.prefix),
+                )
+            })
+            .ok()
     }
 
-    #[expect(clippy::option_option, reason = "None: a Problem was found; Some(None): no host is asked for")]
+    #[expect(
+        clippy::option_option,
+        reason = "None: a Problem was found; Some(None): no host is asked for"
+    )]
     fn host(&mut self, common: &Common<'_>) -> Option<Option<HostPattern>> {
-        let Some(written) = common.host else { return Some(None) };
+        let Some(written) = common.host else {
+            return Some(None);
+        };
         match written.parse() {
             Ok(host) => Some(Some(host)),
             Err(error) => {
-                self.problems.push(Problem::error(common.place.key("host"), format!("{error}")));
+                self.problems
+                    .push(Problem::error(common.place.key("host"), format!("{error}")));
                 None
             }
         }
@@ -244,7 +340,8 @@ impl Compiler<'_> {
                 "headers" => Step::Headers(Headers::new(header_fields(guards.headers))),
                 unknown => {
                     let place = (guards.place_of)("middleware").index(at);
-                    self.problems.push(Problem::unknown(place, "middleware", unknown, Step::NAMES));
+                    self.problems
+                        .push(Problem::unknown(place, "middleware", unknown, Step::NAMES));
                     is_sound = false;
                     continue;
                 }
@@ -252,16 +349,29 @@ impl Compiler<'_> {
         }
         if !guards.headers.is_empty() && !guards.middleware.iter().any(|name| name == "headers") {
             let place = (guards.place_of)("headers");
-            self.problems.push(Problem::warning(place, "these fields are never sent: the middleware \"headers\" is not in the list").with_hint("add \"headers\" to middleware"));
+            self.problems.push(
+                Problem::warning(
+                    place,
+                    "these fields are never sent: the middleware \"headers\" is not in the list",
+                )
+                .with_hint("add \"headers\" to middleware"),
+            );
         }
         is_sound.then(|| steps.into())
     }
 
     fn origin(&mut self, guards: &Guards<'_>) -> Origin {
-        let patterns = if guards.allowed_origins.is_empty() { &self.config.server.allowed_hosts } else { guards.allowed_origins };
+        let patterns = if guards.allowed_origins.is_empty() {
+            &self.config.server.allowed_hosts
+        } else {
+            guards.allowed_origins
+        };
         for (at, pattern) in guards.allowed_origins.iter().enumerate() {
             if let Some(sentence) = origin::lint(pattern) {
-                self.problems.push(Problem::warning((guards.place_of)("allowed_origins").index(at), sentence));
+                self.problems.push(Problem::warning(
+                    (guards.place_of)("allowed_origins").index(at),
+                    sentence,
+                ));
             }
         }
         let missing = match guards.missing_origin {
@@ -281,13 +391,21 @@ impl Compiler<'_> {
 }
 
 fn header_fields(written: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)> {
-    let field = |(name, value): &(String, String)| Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?));
+    let field = |(name, value): &(String, String)| {
+        Some((
+            HeaderName::from_bytes(name.as_bytes()).ok()?,
+            HeaderValue::from_str(value).ok()?,
+        ))
+    };
     written.iter().filter_map(field).collect()
 }
 
 fn socket_settings(written: &config::WebsocketDefaults) -> SocketSettings {
     SocketSettings {
-        limits: Limits { message_bytes_max: written.max_message.as_usize(), fragments_max: written.max_fragments },
+        limits: Limits {
+            message_bytes_max: written.max_message.as_usize(),
+            fragments_max: written.max_fragments,
+        },
         send_queue: written.send_queue.as_usize(),
         slow_client: match written.slow_client {
             config::SlowClient::Close => SlowClient::Close,
@@ -311,9 +429,28 @@ fn fingerprint(written: &WebsocketRoute, settings: &SocketSettings) -> u64 {
     let options: serde_json::Value = written.options.read().unwrap_or_default();
     let guards = &written.settings;
     let mut hasher = DefaultHasher::new();
-    (&written.path, &written.regex, &written.host, &written.prefix, &written.name).hash(&mut hasher);
-    (&written.subprotocols, &written.consumer, options.to_string(), &written.defaults).hash(&mut hasher);
-    (&guards.middleware, &guards.allowed_origins, &guards.headers, format!("{:?}", guards.missing_origin)).hash(&mut hasher);
+    (
+        &written.path,
+        &written.regex,
+        &written.host,
+        &written.prefix,
+        &written.name,
+    )
+        .hash(&mut hasher);
+    (
+        &written.subprotocols,
+        &written.consumer,
+        options.to_string(),
+        &written.defaults,
+    )
+        .hash(&mut hasher);
+    (
+        &guards.middleware,
+        &guards.allowed_origins,
+        &guards.headers,
+        format!("{:?}", guards.missing_origin),
+    )
+        .hash(&mut hasher);
     format!("{settings:?}").hash(&mut hasher);
     hasher.finish()
 }
@@ -322,11 +459,20 @@ fn fingerprint(written: &WebsocketRoute, settings: &SocketSettings) -> u64 {
 fn url_for(router: &Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>) -> UrlFor {
     let router = router.clone();
     Arc::new(move |name, params| {
-        let params: Vec<(&str, &str)> = params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let params: Vec<(&str, &str)> = params
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         if router.http.named(name).is_some() {
-            router.http.url_for(name, &params).map_err(|error| error.to_string())
+            router
+                .http
+                .url_for(name, &params)
+                .map_err(|error| error.to_string())
         } else {
-            router.websocket.url_for(name, &params).map_err(|error| error.to_string())
+            router
+                .websocket
+                .url_for(name, &params)
+                .map_err(|error| error.to_string())
         }
     })
 }

@@ -66,10 +66,20 @@ impl Upgrade {
     /// Without a stream (the client left before the 101 reached it) the consumer still gets its `open` and its `disconnect`.
     ///
     /// `held` is let go when the socket ends.
-    pub fn start(mut self, transport: Option<Transport>, read_already: Bytes, held: Box<dyn Any + Send>) {
+    pub fn start(
+        mut self,
+        transport: Option<Transport>,
+        read_already: Bytes,
+        held: Box<dyn Any + Send>,
+    ) {
         self.scope.pack();
         self.consumer.start(Start {
-            transport: transport.unwrap_or_else(|| Transport::Stream(Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())))),
+            transport: transport.unwrap_or_else(|| {
+                Transport::Stream(Box::new(tokio::io::join(
+                    tokio::io::empty(),
+                    tokio::io::sink(),
+                )))
+            }),
             read_already,
             scope: self.scope,
             route: self.route,
@@ -82,7 +92,9 @@ impl Upgrade {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway").field("table", &self.0.table.load()).finish_non_exhaustive()
+        f.debug_struct("Gateway")
+            .field("table", &self.0.table.load())
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,7 +102,11 @@ impl Gateway {
     /// A gateway with its first table.
     #[must_use]
     pub fn new(table: Table, services: Services) -> Self {
-        Self(Arc::new(Inner { table: ArcSwap::from_pointee(table), services, sockets: Sockets::default() }))
+        Self(Arc::new(Inner {
+            table: ArcSwap::from_pointee(table),
+            services,
+            sockets: Sockets::default(),
+        }))
     }
 
     /// Returns what all views and consumers share.
@@ -114,10 +130,26 @@ impl Gateway {
     /// Replaces the table. Sockets whose own route is not in the new one as it was are ended with 1012, spread over a time;
     /// the others, and requests under way, never notice. Returns how many are ended.
     pub async fn replace(&self, table: Table, over: Duration) -> usize {
-        let kept: std::collections::HashSet<u64> = table.websocket().routes().iter().map(|route| route.value.route.fingerprint).collect();
+        let kept: std::collections::HashSet<u64> = table
+            .websocket()
+            .routes()
+            .iter()
+            .map(|route| route.value.route.fingerprint)
+            .collect();
         self.0.table.store(Arc::new(table));
-        let ending = Ending::new(CloseCode::SERVICE_RESTART, Cause::Reload, "the route changed");
-        self.0.sockets.end(|link| !kept.contains(&link.route().fingerprint), &ending, over).await
+        let ending = Ending::new(
+            CloseCode::SERVICE_RESTART,
+            Cause::Reload,
+            "the route changed",
+        );
+        self.0
+            .sockets
+            .end(
+                |link| !kept.contains(&link.route().fingerprint),
+                &ending,
+                over,
+            )
+            .await
     }
 
     /// Answers a request.
@@ -129,14 +161,27 @@ impl Gateway {
         let (mut parts, body) = request.into_parts();
         let scope_type = protocol_type(&parts.method, parts.version, &parts.headers);
         let checked = match scope_type {
-            ScopeType::Websocket => crate::websocket::handshake::check(&parts.method, parts.version, &parts.headers).map(Some),
+            ScopeType::Websocket => {
+                crate::websocket::handshake::check(&parts.method, parts.version, &parts.headers)
+                    .map(Some)
+            }
             ScopeType::Http => Ok(None),
         };
         let (scope, sound) = scope_of(&mut parts, scope_type, arrival, &table);
         match (sound, scope_type, checked) {
-            (Ok(()), ScopeType::Http, _) => Answer::Response(http_journey::travel(&self.0.services, &table, scope, body, started).await),
+            (Ok(()), ScopeType::Http, _) => Answer::Response(
+                http_journey::travel(&self.0.services, &table, scope, body, started).await,
+            ),
             (Ok(()), ScopeType::Websocket, Ok(Some(handshake))) => {
-                websocket_journey::travel(&self.0.services, &self.0.sockets, &table, scope, handshake, started).await
+                websocket_journey::travel(
+                    &self.0.services,
+                    &self.0.sockets,
+                    &table,
+                    scope,
+                    handshake,
+                    started,
+                )
+                .await
             }
             (Err(failure), ..) | (_, _, Err(failure)) => {
                 let response = pages::answer(&table, &scope, &failure);
@@ -144,7 +189,9 @@ impl Gateway {
                 log_answer(&scope, "", &response, started);
                 Answer::Response(response)
             }
-            (Ok(()), ScopeType::Websocket, Ok(None)) => Answer::Response(Response::new(Body::empty())),
+            (Ok(()), ScopeType::Websocket, Ok(None)) => {
+                Answer::Response(Response::new(Body::empty()))
+            }
         }
     }
 }
@@ -168,12 +215,30 @@ pub(super) fn log_answer(scope: &Scope, route: &str, response: &Response, starte
 }
 
 /// Makes the scope out of a request's head, and says whether the head is sound.
-fn scope_of(parts: &mut Parts, scope_type: ScopeType, arrival: &Arrival, table: &Table) -> (Scope, Result<(), Failure>) {
+fn scope_of(
+    parts: &mut Parts,
+    scope_type: ScopeType,
+    arrival: &Arrival,
+    table: &Table,
+) -> (Scope, Result<(), Failure>) {
     let is_trusted = table.is_trusted(arrival.peer.map(|peer| peer.ip()));
-    let said = if is_trusted { forwarded::read(&parts.headers, &table.trusted_proxies) } else { forwarded::Forwarded::default() };
+    let said = if is_trusted {
+        forwarded::read(&parts.headers, &table.trusted_proxies)
+    } else {
+        forwarded::Forwarded::default()
+    };
     let sound = check_head(parts);
-    let host = said.host.as_deref().and_then(|host| HostHeader::parse(host).ok()).or_else(|| host_of(parts));
-    let request_id = match parts.headers.get("x-request-id").filter(|_| is_trusted).and_then(|id| id.to_str().ok()) {
+    let host = said
+        .host
+        .as_deref()
+        .and_then(|host| HostHeader::parse(host).ok())
+        .or_else(|| host_of(parts));
+    let request_id = match parts
+        .headers
+        .get("x-request-id")
+        .filter(|_| is_trusted)
+        .and_then(|id| id.to_str().ok())
+    {
         Some(id) if (1..=128).contains(&id.len()) => RequestId::Given(id.into()),
         _ => RequestId::new(),
     };
@@ -192,7 +257,11 @@ fn scope_of(parts: &mut Parts, scope_type: ScopeType, arrival: &Arrival, table: 
         http_version: parts.version,
         method: std::mem::take(&mut parts.method),
         security: said.scheme.unwrap_or(arrival.security),
-        target: parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        target: parts
+            .uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/")),
         root_path: table.root_path.clone(),
         headers: std::mem::take(&mut parts.headers).into(),
         client: said.client.or(arrival.peer),
@@ -214,11 +283,16 @@ fn check_head(parts: &Parts) -> Result<(), Failure> {
         match (hosts.next(), hosts.next()) {
             (Some(_), None) => {}
             (None, _) => return Err(Failure::bad_request("expected a Host, found none")),
-            (Some(_), Some(_)) => return Err(Failure::bad_request("expected one Host, found several")),
+            (Some(_), Some(_)) => {
+                return Err(Failure::bad_request("expected one Host, found several"));
+            }
         }
     }
     if parts.method == Method::CONNECT {
-        return Err(Failure::new(http::StatusCode::METHOD_NOT_ALLOWED, "expected a request for this server, found CONNECT"));
+        return Err(Failure::new(
+            http::StatusCode::METHOD_NOT_ALLOWED,
+            "expected a request for this server, found CONNECT",
+        ));
     }
     Ok(())
 }

@@ -19,7 +19,13 @@ use crate::scope::Scope;
 use crate::services::Services;
 
 /// Takes a request through the HTTP table.
-pub(super) async fn travel(services: &Services, table: &Arc<Table>, mut scope: Scope, body: Body, started: Instant) -> Response {
+pub(super) async fn travel(
+    services: &Services,
+    table: &Arc<Table>,
+    mut scope: Scope,
+    body: Body,
+    started: Instant,
+) -> Response {
     let Match { route, params, .. } = match table.http().resolve(&target(table, &scope)) {
         Resolution::Found(found) => found,
         missed => {
@@ -45,7 +51,13 @@ pub(super) async fn travel(services: &Services, table: &Arc<Table>, mut scope: S
         Some(failure) => (scope, Err(failure)),
         None => {
             let kept = scope_for_later(&scope);
-            let request = Request { scope, body, body_size: entry.body_size, services: services.clone(), templates: table.templates.clone() };
+            let request = Request {
+                scope,
+                body,
+                body_size: entry.body_size,
+                services: services.clone(),
+                templates: table.templates.clone(),
+            };
             (kept, call(entry, request).await)
         }
     };
@@ -61,7 +73,9 @@ pub(super) async fn travel(services: &Services, table: &Arc<Table>, mut scope: S
 /// Returns what the table is asked: the path below the root path, the host, the method.
 pub(super) fn target<'a>(table: &Table, scope: &'a Scope) -> Target<'a> {
     let raw_path = scope.raw_path();
-    let below = raw_path.strip_prefix(&*table.root_path).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below = raw_path
+        .strip_prefix(&*table.root_path)
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'));
     Target {
         // A path outside the root path is no route's; "//" cannot be one either.
         raw_path: below.map_or("//", |rest| if rest.is_empty() { "/" } else { rest }),
@@ -84,8 +98,14 @@ async fn call(entry: &HttpEntry, request: Request) -> Result<Response, Failure> 
             }
         }
         // A timer only for views that wait.
-        let deadline = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(entry.request_timeout)));
-        deadline.as_mut().poll(cx).map(|()| Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long")))
+        let deadline =
+            deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(entry.request_timeout)));
+        deadline.as_mut().poll(cx).map(|()| {
+            Err(Failure::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "the answer took too long",
+            ))
+        })
     })
     .await
 }
@@ -94,22 +114,37 @@ async fn call(entry: &HttpEntry, request: Request) -> Result<Response, Failure> 
 fn miss<T>(table: &Arc<Table>, scope: &Scope, missed: Resolution<'_, T>) -> Response {
     let failure = match missed {
         Resolution::MethodNotAllowed { allow } => {
-            let allow = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-            let value = HeaderValue::from_str(&allow).unwrap_or_else(|_| HeaderValue::from_static(""));
+            let allow = allow
+                .iter()
+                .map(Method::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
+            let value =
+                HeaderValue::from_str(&allow).unwrap_or_else(|_| HeaderValue::from_static(""));
             if scope.method == Method::OPTIONS {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 response.headers_mut().insert(header::ALLOW, value);
                 return response;
             }
-            Failure::new(StatusCode::METHOD_NOT_ALLOWED, format!("expected {allow}, found {}", scope.method)).with_header(header::ALLOW, value)
+            Failure::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("expected {allow}, found {}", scope.method),
+            )
+            .with_header(header::ALLOW, value)
         }
         Resolution::SlashRedirect { raw_path } => return slash_redirect(scope, &raw_path),
         Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
-        Resolution::NotFound | Resolution::Found(_) => match table.websocket().resolve(&Target { method: None, ..target(table, scope) }) {
-            Resolution::Found(_) => Failure::new(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket handshake, found an ordinary request")
-                .with_header(header::UPGRADE, HeaderValue::from_static("websocket"))
-                .with_header(header::CONNECTION, HeaderValue::from_static("upgrade")),
+        Resolution::NotFound | Resolution::Found(_) => match table.websocket().resolve(&Target {
+            method: None,
+            ..target(table, scope)
+        }) {
+            Resolution::Found(_) => Failure::new(
+                StatusCode::UPGRADE_REQUIRED,
+                "expected a WebSocket handshake, found an ordinary request",
+            )
+            .with_header(header::UPGRADE, HeaderValue::from_static("websocket"))
+            .with_header(header::CONNECTION, HeaderValue::from_static("upgrade")),
             _ => Failure::not_found("there is no such page"),
         },
     };
@@ -138,7 +173,11 @@ fn scope_for_later(scope: &Scope) -> Scope {
     kept.client = scope.client;
     kept.request_id = scope.request_id.clone();
     kept.user.clone_from(&scope.user);
-    if let Some(accept) = scope.headers.get(&header::ACCEPT).and_then(|accept| HeaderValue::from_bytes(accept).ok()) {
+    if let Some(accept) = scope
+        .headers
+        .get(&header::ACCEPT)
+        .and_then(|accept| HeaderValue::from_bytes(accept).ok())
+    {
         kept.headers.map_mut().insert(header::ACCEPT, accept);
     }
     kept

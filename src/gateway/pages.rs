@@ -20,12 +20,20 @@ pub(super) fn answer(table: &Table, scope: &Scope, failure: &Failure) -> Respons
     let sentence = failure.sentence();
     let accept = scope.headers.text(&header::ACCEPT).unwrap_or_default();
     let mut response = if accept.contains("text/html") {
-        respond(status.as_u16(), "text/html; charset=utf-8", page(table, scope, failure))
+        respond(
+            status.as_u16(),
+            "text/html; charset=utf-8",
+            page(table, scope, failure),
+        )
     } else if accept.contains("application/json") {
         let body = serde_json::json!({"error": {"status": status.as_u16(), "message": sentence, "request_id": scope.request_id.to_string()}});
         respond(status.as_u16(), "application/json", format!("{body}\n"))
     } else {
-        respond(status.as_u16(), "text/plain; charset=utf-8", format!("{} {sentence}\n", status.as_u16()))
+        respond(
+            status.as_u16(),
+            "text/plain; charset=utf-8",
+            format!("{} {sentence}\n", status.as_u16()),
+        )
     };
     for (name, value) in failure.headers() {
         response.headers_mut().append(name, value.clone());

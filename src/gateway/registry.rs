@@ -94,13 +94,19 @@ fn make_view<V: View>(options: &Options) -> Result<MadeView, Problems> {
     let read: V::Options = options.read()?;
     refuse(options, V::problems(&read))?;
     let templates = V::templates(&read);
-    Ok(MadeView { view: Arc::new(V::new(read)), methods: V::methods(), templates })
+    Ok(MadeView {
+        view: Arc::new(V::new(read)),
+        methods: V::methods(),
+        templates,
+    })
 }
 
 fn make_consumer<C: Consumer>(options: &Options) -> Result<Arc<dyn AnyConsumer>, Problems> {
     let read: C::Options = options.read()?;
     refuse(options, C::problems(&read))?;
-    Ok(Arc::new(Factory::<C> { options: Arc::new(read) }))
+    Ok(Arc::new(Factory::<C> {
+        options: Arc::new(read),
+    }))
 }
 
 /// Sentences such as `dir: expected a directory` become Problems at that key.
@@ -111,7 +117,9 @@ fn refuse(options: &Options, sentences: Vec<String>) -> Result<(), Problems> {
     let mut problems = Problems::default();
     for sentence in sentences {
         match sentence.split_once(": ") {
-            Some((key, rest)) if options.place().key(key).is_written() => problems.push(Problem::error(options.place().key(key), rest)),
+            Some((key, rest)) if options.place().key(key).is_written() => {
+                problems.push(Problem::error(options.place().key(key), rest))
+            }
             _ => problems.push(Problem::error(options.place().clone(), sentence)),
         }
     }

@@ -73,7 +73,9 @@ impl Table {
 
     pub(crate) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {
         // A unix socket has no address: only the owner of its file lets anybody in.
-        !self.trusted_proxies.is_empty() && peer.is_none_or(|peer| crate::http::forwarded::is_trusted(peer, &self.trusted_proxies))
+        !self.trusted_proxies.is_empty()
+            && peer
+                .is_none_or(|peer| crate::http::forwarded::is_trusted(peer, &self.trusted_proxies))
     }
 }
 
@@ -81,7 +83,10 @@ impl HttpEntry {
     /// Returns the route's bounds in words.
     #[must_use]
     pub fn limits(&self) -> Vec<String> {
-        vec![format!("body {}", crate::config::Size(self.body_size)), format!("{}s", self.request_timeout.as_secs_f64())]
+        vec![
+            format!("body {}", crate::config::Size(self.body_size)),
+            format!("{}s", self.request_timeout.as_secs_f64()),
+        ]
     }
 }
 
@@ -91,23 +96,35 @@ impl WebsocketEntry {
     pub fn limits(&self) -> Vec<String> {
         let settings = &self.route.settings;
         let size = |bytes: usize| crate::config::Size(bytes as u64);
-        vec![format!("message {}", size(settings.limits.message_bytes_max)), format!("queue {}", size(settings.send_queue))]
+        vec![
+            format!("message {}", size(settings.limits.message_bytes_max)),
+            format!("queue {}", size(settings.send_queue)),
+        ]
     }
 }
 
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Table").field("http", &self.http().routes().len()).field("websocket", &self.websocket().routes().len()).finish_non_exhaustive()
+        f.debug_struct("Table")
+            .field("http", &self.http().routes().len())
+            .field("websocket", &self.websocket().routes().len())
+            .finish_non_exhaustive()
     }
 }
 
 impl StatusCounters {
     pub(crate) fn new(metric: &'static str, label: &str) -> Self {
-        Self(["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| counter!(metric, "route" => label.to_owned(), "status" => class)))
+        Self(
+            ["1xx", "2xx", "3xx", "4xx", "5xx"]
+                .map(|class| counter!(metric, "route" => label.to_owned(), "status" => class)),
+        )
     }
 
     pub(crate) fn count(&self, status: http::StatusCode) {
-        if let Some(counter) = self.0.get(usize::from(status.as_u16() / 100).wrapping_sub(1)) {
+        if let Some(counter) = self
+            .0
+            .get(usize::from(status.as_u16() / 100).wrapping_sub(1))
+        {
             counter.increment(1);
         }
     }

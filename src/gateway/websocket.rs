@@ -19,7 +19,14 @@ use crate::websocket::handshake::Handshake;
 use crate::websocket::{Accept, Accepted, Denial, Sockets};
 
 /// Takes a handshake through the WebSocket table.
-pub(super) async fn travel(services: &Services, sockets: &Sockets, table: &Arc<Table>, mut scope: Scope, handshake: Handshake, started: Instant) -> Answer {
+pub(super) async fn travel(
+    services: &Services,
+    sockets: &Sockets,
+    table: &Arc<Table>,
+    mut scope: Scope,
+    handshake: Handshake,
+    started: Instant,
+) -> Answer {
     let Match { route, params, .. } = match table.websocket().resolve(&target(table, &scope)) {
         Resolution::Found(found) => found,
         missed => {
@@ -52,11 +59,23 @@ pub(super) async fn travel(services: &Services, sockets: &Sockets, table: &Arc<T
     entry.answered.count(response.status());
     log_answer(&scope, &entry.route.label, &response, started);
     let (services, sockets, route) = (services.clone(), sockets.clone(), entry.route.clone());
-    Answer::Upgrade(response, Box::new(Upgrade { consumer, scope: Box::new(scope), route, services, sockets }))
+    Answer::Upgrade(
+        response,
+        Box::new(Upgrade {
+            consumer,
+            scope: Box::new(scope),
+            route,
+            services,
+            sockets,
+        }),
+    )
 }
 
 /// Lets the consumer decide, within the route's deadline; a panic is a failure.
-async fn connect(entry: &WebsocketEntry, scope: &Scope) -> Result<(Accept, Box<dyn Accepted>), Failure> {
+async fn connect(
+    entry: &WebsocketEntry,
+    scope: &Scope,
+) -> Result<(Accept, Box<dyn Accepted>), Failure> {
     let deciding = AssertUnwindSafe(entry.consumer.connect(scope)).catch_unwind();
     match tokio::time::timeout(entry.route.settings.connect_timeout, deciding).await {
         Ok(Ok(decided)) => decided.map_err(Denial::into_failure),
@@ -64,16 +83,33 @@ async fn connect(entry: &WebsocketEntry, scope: &Scope) -> Result<(Accept, Box<d
             metrics::counter!("oneport_panics_total").increment(1);
             Err(Failure::from("the consumer panicked in connect"))
         }
-        Err(_) => Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, "the decision on the handshake took too long")),
+        Err(_) => Err(Failure::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the decision on the handshake took too long",
+        )),
     }
 }
 
 /// Makes the 101 response (RFC 6455 §4.2.2).
-fn switch(entry: &WebsocketEntry, scope: &Scope, accept: Accept, key: &str) -> Result<Response, Failure> {
+fn switch(
+    entry: &WebsocketEntry,
+    scope: &Scope,
+    accept: Accept,
+    key: &str,
+) -> Result<Response, Failure> {
     let subprotocol = match accept.subprotocol {
         Some(chosen) if scope.subprotocols.contains(&chosen) => Some(chosen),
-        Some(chosen) => return Err(Failure::from(format!("the consumer chose subprotocol {chosen:?}, which the client did not offer: {:?}", scope.subprotocols))),
-        None => scope.subprotocols.iter().find(|offered| entry.subprotocols.contains(offered)).cloned(),
+        Some(chosen) => {
+            return Err(Failure::from(format!(
+                "the consumer chose subprotocol {chosen:?}, which the client did not offer: {:?}",
+                scope.subprotocols
+            )));
+        }
+        None => scope
+            .subprotocols
+            .iter()
+            .find(|offered| entry.subprotocols.contains(offered))
+            .cloned(),
     };
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -88,16 +124,28 @@ fn switch(entry: &WebsocketEntry, scope: &Scope, accept: Accept, key: &str) -> R
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(key)?);
     if let Some(subprotocol) = subprotocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&subprotocol)?);
+        headers.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_str(&subprotocol)?,
+        );
     }
     Ok(response)
 }
 
 fn is_reserved(name: &HeaderName) -> bool {
-    name.as_str().starts_with("sec-websocket-") || *name == header::UPGRADE || *name == header::CONNECTION || *name == header::CONTENT_LENGTH
+    name.as_str().starts_with("sec-websocket-")
+        || *name == header::UPGRADE
+        || *name == header::CONNECTION
+        || *name == header::CONTENT_LENGTH
 }
 
-fn refuse(table: &Arc<Table>, entry: Option<&WebsocketEntry>, scope: &Scope, failure: &Failure, started: Instant) -> Answer {
+fn refuse(
+    table: &Arc<Table>,
+    entry: Option<&WebsocketEntry>,
+    scope: &Scope,
+    failure: &Failure,
+    started: Instant,
+) -> Answer {
     let mut response = pages::answer(table, scope, failure);
     match entry {
         Some(entry) => {
@@ -106,10 +154,19 @@ fn refuse(table: &Arc<Table>, entry: Option<&WebsocketEntry>, scope: &Scope, fai
         }
         None => table.not_found.increment(1),
     }
-    log_answer(scope, entry.map_or("", |entry| &entry.route.label), &response, started);
+    log_answer(
+        scope,
+        entry.map_or("", |entry| &entry.route.label),
+        &response,
+        started,
+    );
     Answer::Response(response)
 }
 
 fn after(entry: &WebsocketEntry, headers: &mut HeaderMap) {
-    entry.steps.iter().rev().for_each(|step| step.after(headers));
+    entry
+        .steps
+        .iter()
+        .rev()
+        .for_each(|step| step.after(headers));
 }

@@ -49,7 +49,9 @@ impl Body {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
-        Self(Source::Stream(Mutex::new(body.map_err(Into::into).boxed_unsync())))
+        Self(Source::Stream(Mutex::new(
+            body.map_err(Into::into).boxed_unsync(),
+        )))
     }
 }
 
@@ -69,11 +71,18 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Source::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Source::Full(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
             Source::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Source::Stream(body) => Pin::new(body.get_mut().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx),
+            Source::Stream(body) => {
+                Pin::new(body.get_mut().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
+            }
         }
     }
 
@@ -81,7 +90,10 @@ impl HttpBody for Body {
         match &self.0 {
             Source::Full(body) => body.is_end_stream(),
             Source::Incoming(body) => body.is_end_stream(),
-            Source::Stream(body) => body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream(),
+            Source::Stream(body) => body
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_end_stream(),
         }
     }
 
@@ -89,7 +101,10 @@ impl HttpBody for Body {
         match &self.0 {
             Source::Full(body) => body.size_hint(),
             Source::Incoming(body) => body.size_hint(),
-            Source::Stream(body) => body.lock().unwrap_or_else(PoisonError::into_inner).size_hint(),
+            Source::Stream(body) => body
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .size_hint(),
         }
     }
 }

@@ -35,7 +35,12 @@ struct Inner {
 impl Failure {
     /// A status and the sentence the client reads.
     pub fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { status, sentence: sentence.into(), headers: HeaderMap::new(), cause: None }))
+        Self(Box::new(Inner {
+            status,
+            sentence: sentence.into(),
+            headers: HeaderMap::new(),
+            cause: None,
+        }))
     }
 
     /// 404 with a sentence.
@@ -105,6 +110,10 @@ impl fmt::Display for Failure {
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     fn from(cause: E) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server could not finish this request").because(cause)
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the server could not finish this request",
+        )
+        .because(cause)
     }
 }

@@ -29,7 +29,11 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 /// that is not trusted is the client, whatever stands to its left (a client can write that).
 #[must_use]
 pub fn read(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
-    if headers.contains_key(header::FORWARDED) { rfc7239(headers, trusted) } else { x_forwarded(headers, trusted) }
+    if headers.contains_key(header::FORWARDED) {
+        rfc7239(headers, trusted)
+    } else {
+        x_forwarded(headers, trusted)
+    }
 }
 
 /// Tells whether an address is one of the trusted proxies.
@@ -43,7 +47,11 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 pub fn strip(headers: &mut HeaderMap) {
     let unwanted = |name: &HeaderName| {
         let text = name.as_str();
-        text.starts_with("x-forwarded-") || text.contains('_') || *name == header::FORWARDED || text == "x-real-ip" || text == "daphne-root-path"
+        text.starts_with("x-forwarded-")
+            || text.contains('_')
+            || *name == header::FORWARDED
+            || text == "x-real-ip"
+            || text == "daphne-root-path"
     };
     while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
         headers.remove(name);
@@ -56,12 +64,18 @@ fn rfc7239(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
         let parameter = |wanted: &str| {
             element.split(';').find_map(|pair| {
                 let (name, value) = pair.split_once('=')?;
-                name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim().trim_matches('"').to_owned())
+                name.trim()
+                    .eq_ignore_ascii_case(wanted)
+                    .then(|| value.trim().trim_matches('"').to_owned())
             })
         };
-        found.scheme = parameter("proto").and_then(|word| scheme(&word)).or(found.scheme);
+        found.scheme = parameter("proto")
+            .and_then(|word| scheme(&word))
+            .or(found.scheme);
         found.host = parameter("host").or(found.host);
-        let Some(address) = parameter("for").and_then(|node| address(&node)) else { break };
+        let Some(address) = parameter("for").and_then(|node| address(&node)) else {
+            break;
+        };
         found.client = Some(address);
         if !is_trusted(address.ip(), trusted) {
             break;
@@ -79,15 +93,21 @@ fn x_forwarded(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
             break;
         }
     }
-    if let (Some(address), Some(port)) = (client.as_mut(), list(headers, &FORWARDED_PORT).next_back().and_then(|port| port.parse().ok()))
-        && address.port() == 0
+    if let (Some(address), Some(port)) = (
+        client.as_mut(),
+        list(headers, &FORWARDED_PORT)
+            .next_back()
+            .and_then(|port| port.parse().ok()),
+    ) && address.port() == 0
     {
         address.set_port(port);
     }
     Forwarded {
         client,
         scheme: list(headers, &FORWARDED_PROTO).next_back().and_then(scheme),
-        host: list(headers, &FORWARDED_HOST).next_back().map(str::to_owned),
+        host: list(headers, &FORWARDED_HOST)
+            .next_back()
+            .map(str::to_owned),
     }
 }
 
@@ -116,7 +136,10 @@ fn address(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Some(address);
     }
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
     bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0))
 }
 
@@ -124,50 +147,111 @@ fn address(text: &str) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
-    fn check(fields: &[(&'static str, &'static str)], client: Option<&str>, scheme: Option<Scheme>, host: Option<&str>) {
+    fn check(
+        fields: &[(&'static str, &'static str)],
+        client: Option<&str>,
+        scheme: Option<Scheme>,
+        host: Option<&str>,
+    ) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        let expected = Forwarded { client: client.map(|text| text.parse().unwrap()), scheme, host: host.map(str::to_owned) };
+        let expected = Forwarded {
+            client: client.map(|text| text.parse().unwrap()),
+            scheme,
+            host: host.map(str::to_owned),
+        };
         assert_eq!(read(&headers, &trusted), expected, "{fields:?}");
     }
 
     #[test]
     fn right_most_untrusted_address_is_the_client() {
-        check(&[("x-forwarded-for", "evil, 203.0.113.9, 10.1.1.1")], Some("203.0.113.9:0"), None, None);
-        check(&[("x-forwarded-for", "198.51.100.1, 203.0.113.9")], Some("203.0.113.9:0"), None, None);
-        check(&[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-port", "44")], Some("203.0.113.9:44"), None, None);
+        check(
+            &[("x-forwarded-for", "evil, 203.0.113.9, 10.1.1.1")],
+            Some("203.0.113.9:0"),
+            None,
+            None,
+        );
+        check(
+            &[("x-forwarded-for", "198.51.100.1, 203.0.113.9")],
+            Some("203.0.113.9:0"),
+            None,
+            None,
+        );
+        check(
+            &[
+                ("x-forwarded-for", "203.0.113.9"),
+                ("x-forwarded-port", "44"),
+            ],
+            Some("203.0.113.9:44"),
+            None,
+            None,
+        );
         check(&[("x-forwarded-for", "not an address")], None, None, None);
-        check(&[("x-forwarded-for", "10.2.2.2, 10.1.1.1")], Some("10.2.2.2:0"), None, None);
+        check(
+            &[("x-forwarded-for", "10.2.2.2, 10.1.1.1")],
+            Some("10.2.2.2:0"),
+            None,
+            None,
+        );
     }
 
     #[test]
     fn scheme_takes_known_words_only() {
-        check(&[("x-forwarded-proto", "HTTPS"), ("x-forwarded-host", "a.example")], None, Some(Scheme::Secure), Some("a.example"));
+        check(
+            &[
+                ("x-forwarded-proto", "HTTPS"),
+                ("x-forwarded-host", "a.example"),
+            ],
+            None,
+            Some(Scheme::Secure),
+            Some("a.example"),
+        );
         check(&[("x-forwarded-proto", "javascript")], None, None, None);
     }
 
     #[test]
     fn standard_field_comes_before_the_x_fields() {
         check(
-            &[("forwarded", "for=203.0.113.9;proto=https;host=a.example, for=10.0.0.2"), ("x-forwarded-for", "1.2.3.4")],
+            &[
+                (
+                    "forwarded",
+                    "for=203.0.113.9;proto=https;host=a.example, for=10.0.0.2",
+                ),
+                ("x-forwarded-for", "1.2.3.4"),
+            ],
             Some("203.0.113.9:0"),
             Some(Scheme::Secure),
             Some("a.example"),
         );
-        check(&[("forwarded", "for=\"[2001:db8::1]:4711\"")], Some("[2001:db8::1]:4711"), None, None);
+        check(
+            &[("forwarded", "for=\"[2001:db8::1]:4711\"")],
+            Some("[2001:db8::1]:4711"),
+            None,
+            None,
+        );
     }
 
     #[test]
     fn fields_of_proxies_are_stripped() {
         let mut headers = HeaderMap::new();
-        for name in ["x-forwarded-for", "x-forwarded-proto", "x-real-ip", "forwarded", "daphne-root-path", "x_under"] {
+        for name in [
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-real-ip",
+            "forwarded",
+            "daphne-root-path",
+            "x_under",
+        ] {
             headers.insert(HeaderName::from_static(name), "1".parse().unwrap());
         }
         headers.insert("accept", "*/*".parse().unwrap());
         strip(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+        assert_eq!(
+            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["accept"]
+        );
     }
 }

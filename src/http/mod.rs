@@ -28,7 +28,10 @@ pub type Response = http::Response<Body>;
 ///
 /// A status outside 100 to 999 or a content type that no header field may hold becomes 500.
 pub fn respond(status: u16, content_type: &str, body: impl Into<bytes::Bytes>) -> Response {
-    let made = http::Response::builder().status(status).header(http::header::CONTENT_TYPE, content_type).body(Body::full(body));
+    let made = http::Response::builder()
+        .status(status)
+        .header(http::header::CONTENT_TYPE, content_type)
+        .body(Body::full(body));
     made.unwrap_or_else(|_| {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;

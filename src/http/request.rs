@@ -29,11 +29,15 @@ impl Request {
     /// Reads the whole body. More than the route's `body_size` is 413, a body that breaks off is 400.
     pub async fn bytes(&mut self) -> Result<Bytes, Failure> {
         let limit = usize::try_from(self.body_size).unwrap_or(usize::MAX);
-        match Limited::new(std::mem::take(&mut self.body), limit).collect().await {
+        match Limited::new(std::mem::take(&mut self.body), limit)
+            .collect()
+            .await
+        {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => {
-                Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {limit} bytes, found more")))
-            }
+            Err(error) if error.is::<LengthLimitError>() => Err(Failure::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("expected a body of at most {limit} bytes, found more"),
+            )),
             Err(error) => Err(Failure::bad_request("the body broke off").because(error)),
         }
     }
@@ -41,12 +45,14 @@ impl Request {
     /// Reads the body as UTF-8 text. Other octets are 400.
     pub async fn text(&mut self) -> Result<String, Failure> {
         let bytes = self.bytes().await?;
-        String::from_utf8(bytes.into()).map_err(|error| Failure::bad_request("expected a body in UTF-8").because(error))
+        String::from_utf8(bytes.into())
+            .map_err(|error| Failure::bad_request("expected a body in UTF-8").because(error))
     }
 
     /// Reads the body as JSON. What does not fit is 400 with the place in the text.
     pub async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         let bytes = self.bytes().await?;
-        serde_json::from_slice(&bytes).map_err(|error| Failure::bad_request(format!("expected JSON: {error}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::bad_request(format!("expected JSON: {error}")))
     }
 }

@@ -25,7 +25,9 @@ pub fn protocol_type(_method: &Method, version: Version, headers: &HeaderMap) ->
     if version >= Version::HTTP_2 || !headers.contains_key(header::UPGRADE) {
         return ScopeType::Http;
     }
-    if has_token(headers, &header::UPGRADE, "websocket") && has_token(headers, &header::CONNECTION, "upgrade") {
+    if has_token(headers, &header::UPGRADE, "websocket")
+        && has_token(headers, &header::CONNECTION, "upgrade")
+    {
         ScopeType::Websocket
     } else {
         ScopeType::Http
@@ -50,21 +52,64 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        assert_eq!(protocol_type(&Method::GET, version, &headers), expected, "{version:?} {fields:?}");
+        assert_eq!(
+            protocol_type(&Method::GET, version, &headers),
+            expected,
+            "{version:?} {fields:?}"
+        );
     }
 
     #[test]
     fn upgrade_tokens_are_read_as_lists_in_any_case_over_several_lines() {
         use ScopeType::{Http, Websocket};
         let v11 = Version::HTTP_11;
-        check(v11, &[("upgrade", "websocket"), ("connection", "Upgrade")], Websocket);
-        check(v11, &[("upgrade", "foo, WEBSOCKET"), ("connection", "keep-alive"), ("connection", "UPGRADE")], Websocket);
-        check(v11, &[("upgrade", "h2c"), ("upgrade", "websocket"), ("connection", "close,upgrade ")], Websocket);
+        check(
+            v11,
+            &[("upgrade", "websocket"), ("connection", "Upgrade")],
+            Websocket,
+        );
+        check(
+            v11,
+            &[
+                ("upgrade", "foo, WEBSOCKET"),
+                ("connection", "keep-alive"),
+                ("connection", "UPGRADE"),
+            ],
+            Websocket,
+        );
+        check(
+            v11,
+            &[
+                ("upgrade", "h2c"),
+                ("upgrade", "websocket"),
+                ("connection", "close,upgrade "),
+            ],
+            Websocket,
+        );
         check(v11, &[("upgrade", "websocket")], Http);
         check(v11, &[("connection", "upgrade")], Http);
-        check(v11, &[("upgrade", "h2c"), ("connection", "Upgrade, HTTP2-Settings")], Http);
-        check(v11, &[("upgrade", "websockets"), ("connection", "upgrade")], Http);
-        check(Version::HTTP_10, &[("upgrade", "websocket"), ("connection", "upgrade")], Websocket);
-        check(Version::HTTP_2, &[("upgrade", "websocket"), ("connection", "upgrade")], Http);
+        check(
+            v11,
+            &[
+                ("upgrade", "h2c"),
+                ("connection", "Upgrade, HTTP2-Settings"),
+            ],
+            Http,
+        );
+        check(
+            v11,
+            &[("upgrade", "websockets"), ("connection", "upgrade")],
+            Http,
+        );
+        check(
+            Version::HTTP_10,
+            &[("upgrade", "websocket"), ("connection", "upgrade")],
+            Websocket,
+        );
+        check(
+            Version::HTTP_2,
+            &[("upgrade", "websocket"), ("connection", "upgrade")],
+            Http,
+        );
     }
 }

@@ -15,7 +15,10 @@ impl Hosts {
     /// Takes the hosts the server is meant for.
     #[must_use]
     pub fn new(written: &[String]) -> Self {
-        Self { allowed: AllowedHosts::new(written), written: written.to_vec() }
+        Self {
+            allowed: AllowedHosts::new(written),
+            written: written.to_vec(),
+        }
     }
 
     pub(super) fn before(&self, scope: &Scope) -> Result<(), Failure> {
@@ -24,7 +27,9 @@ impl Hosts {
             found => {
                 let host = found.as_ref().map(HostHeader::name).unwrap_or_default();
                 tracing::info!(id = %scope.request_id, host, allowed = ?self.written, "host refused");
-                Err(Failure::bad_request("expected a host this server is meant for"))
+                Err(Failure::bad_request(
+                    "expected a host this server is meant for",
+                ))
             }
         }
     }

@@ -21,16 +21,26 @@ impl Origin {
     /// Takes the list, and whether a missing field passes.
     #[must_use]
     pub fn new(written: &[String], missing: MissingOrigin) -> Self {
-        Self { allowed: AllowedOrigins::new(written), written: written.to_vec(), missing }
+        Self {
+            allowed: AllowedOrigins::new(written),
+            written: written.to_vec(),
+            missing,
+        }
     }
 
     pub(super) fn before(&self, scope: &Scope) -> Result<(), Failure> {
         let mut origins = scope.headers.all(&header::ORIGIN);
         let (origin, another) = (origins.next(), origins.next());
         if another.is_some() {
-            return Err(Failure::bad_request("expected one Origin at most, found several"));
+            return Err(Failure::bad_request(
+                "expected one Origin at most, found several",
+            ));
         }
-        let missing = if scope.scope_type == ScopeType::Http && scope.method.is_safe() { MissingOrigin::Allowed } else { self.missing };
+        let missing = if scope.scope_type == ScopeType::Http && scope.method.is_safe() {
+            MissingOrigin::Allowed
+        } else {
+            self.missing
+        };
         self.allowed.check(origin, missing).map_err(|refused| {
             let origin = origin.map(String::from_utf8_lossy).unwrap_or_default();
             tracing::info!(id = %scope.request_id, %origin, allowed = ?self.written, path = scope.raw_path(), "origin refused");

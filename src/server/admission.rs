@@ -30,7 +30,11 @@ pub(super) struct Admitted {
 
 impl Admission {
     pub(super) fn new(connections_max: usize, connections_per_ip_max: usize) -> Self {
-        Self(Arc::new(Inner { connections_max, connections_per_ip_max, open: Mutex::default() }))
+        Self(Arc::new(Inner {
+            connections_max,
+            connections_per_ip_max,
+            open: Mutex::default(),
+        }))
     }
 
     /// Lets a connection in, or says which limit is reached.
@@ -47,7 +51,10 @@ impl Admission {
             *of_ip += 1;
         }
         open.all += 1;
-        Ok(Admitted { admission: self.clone(), ip })
+        Ok(Admitted {
+            admission: self.clone(),
+            ip,
+        })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -85,7 +92,10 @@ mod tests {
         let (here, there) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
         let first = admission.admit(Some(here)).unwrap();
         let _second = admission.admit(Some(here)).unwrap();
-        assert_eq!(admission.admit(Some(here)).err(), Some("connections_per_ip"));
+        assert_eq!(
+            admission.admit(Some(here)).err(),
+            Some("connections_per_ip")
+        );
         let _third = admission.admit(Some(there)).unwrap();
         assert_eq!(admission.admit(Some(there)).err(), Some("connections"));
         drop(first);

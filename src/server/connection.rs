@@ -62,23 +62,44 @@ impl Protocol {
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
             .max_concurrent_streams(250);
-        Arc::new(Self { builder, gateway, server })
+        Arc::new(Self {
+            builder,
+            gateway,
+            server,
+        })
     }
 
     /// Serves one connection until it ends or becomes a WebSocket. `held` is let go when either ends.
-    pub(super) async fn serve<S>(self: Arc<Self>, stream: S, arrival: Arrival, held: Box<dyn Any + Send>, into_transport: fn(S) -> Transport)
-    where
+    pub(super) async fn serve<S>(
+        self: Arc<Self>,
+        stream: S,
+        arrival: Arrival,
+        held: Box<dyn Any + Send>,
+        into_transport: fn(S) -> Transport,
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         gauge!("oneport_connections").increment(1.0);
         let waiting: Arc<Waiting> = Arc::default();
         self.speak_http(stream, arrival, &waiting).await;
         gauge!("oneport_connections").decrement(1.0);
-        let taken = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((upgrade, on_upgrade)) = taken else { return };
-        let upgraded = on_upgrade.await.ok().and_then(|upgraded| upgrade::downcast::<TokioIo<Observed<S>>>(upgraded).ok());
+        let taken = waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some((upgrade, on_upgrade)) = taken else {
+            return;
+        };
+        let upgraded = on_upgrade
+            .await
+            .ok()
+            .and_then(|upgraded| upgrade::downcast::<TokioIo<Observed<S>>>(upgraded).ok());
         match upgraded {
-            Some(parts) => upgrade.start(Some(into_transport(parts.io.into_inner().stream)), parts.read_buf, held),
+            Some(parts) => upgrade.start(
+                Some(into_transport(parts.io.into_inner().stream)),
+                parts.read_buf,
+                held,
+            ),
             None => upgrade.start(None, bytes::Bytes::new(), held),
         }
     }
@@ -90,7 +111,12 @@ impl Protocol {
         let services = self.gateway.services();
         let pulse = Pulse::new(services.clock.clone(), &self.server.timeouts);
         let io = TokioIo::new(Observed::new(stream, pulse.clone()));
-        let shared = Arc::new((self.gateway.clone(), arrival, waiting.clone(), pulse.clone()));
+        let shared = Arc::new((
+            self.gateway.clone(),
+            arrival,
+            waiting.clone(),
+            pulse.clone(),
+        ));
         let service = service_fn(move |request| respond(shared.clone(), request));
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let draining = services.tasks.draining_token();
@@ -118,15 +144,22 @@ impl Protocol {
     }
 }
 
-async fn respond(shared: Arc<(Gateway, Arrival, Arc<Waiting>, Arc<Pulse>)>, mut request: http::Request<Incoming>) -> Result<http::Response<Answered>, Infallible> {
+async fn respond(
+    shared: Arc<(Gateway, Arrival, Arc<Waiting>, Arc<Pulse>)>,
+    mut request: http::Request<Incoming>,
+) -> Result<http::Response<Answered>, Infallible> {
     let (gateway, arrival, waiting, pulse) = &*shared;
     let in_flight = pulse.request(request.version());
-    let on_upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let on_upgrade = request
+        .headers()
+        .contains_key(http::header::UPGRADE)
+        .then(|| hyper::upgrade::on(&mut request));
     let response = match gateway.serve(request.map(Body::from), arrival).await {
         Answer::Response(response) => response,
         Answer::Upgrade(response, upgrade) => {
             if let Some(on_upgrade) = on_upgrade {
-                *waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, on_upgrade));
+                *waiting.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((upgrade, on_upgrade));
             }
             response
         }

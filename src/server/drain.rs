@@ -24,15 +24,26 @@ pub(super) async fn drain(gateway: &Gateway, drain: Duration) -> Drained {
     let deadline = Instant::now() + drain;
     let tasks = &gateway.services().tasks;
     tasks.drain();
-    let ending = Ending::new(CloseCode::GOING_AWAY, Cause::ServerDrain, "the server goes down");
-    let sockets = gateway.sockets().end(|_| true, &ending, spread(gateway.sockets().len(), drain)).await;
+    let ending = Ending::new(
+        CloseCode::GOING_AWAY,
+        Cause::ServerDrain,
+        "the server goes down",
+    );
+    let sockets = gateway
+        .sockets()
+        .end(|_| true, &ending, spread(gateway.sockets().len(), drain))
+        .await;
     let _ = timeout_at(deadline, gateway.sockets().all_ended()).await;
-    let cut_off = tasks.finish(deadline.saturating_duration_since(Instant::now())).await;
+    let cut_off = tasks
+        .finish(deadline.saturating_duration_since(Instant::now()))
+        .await;
     Drained { sockets, cut_off }
 }
 
 /// Returns the time over which that many sockets are ended: a moment for a few, at most half of the drain for many, so that
 /// those who come back do not come all at once.
 pub(super) fn spread(sockets: usize, drain: Duration) -> Duration {
-    BETWEEN_SOCKETS.saturating_mul(u32::try_from(sockets).unwrap_or(u32::MAX)).min(drain / 2)
+    BETWEEN_SOCKETS
+        .saturating_mul(u32::try_from(sockets).unwrap_or(u32::MAX))
+        .min(drain / 2)
 }

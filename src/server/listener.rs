@@ -23,7 +23,11 @@ pub struct Listener(Kind);
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, path: Arc<str>, is_ours: bool },
+    Unix {
+        listener: UnixListener,
+        path: Arc<str>,
+        is_ours: bool,
+    },
 }
 
 /// A connection that came in.
@@ -111,14 +115,23 @@ impl fmt::Display for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Kind::Unix { path, is_ours: true, .. } = &self.0 {
+        if let Kind::Unix {
+            path,
+            is_ours: true,
+            ..
+        } = &self.0
+        {
             let _ = std::fs::remove_file(Path::new(&**path));
         }
     }
 }
 
 fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -134,20 +147,37 @@ fn unix(path: &PathBuf) -> io::Result<Kind> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
+    if path
+        .symlink_metadata()
+        .is_ok_and(|found| found.file_type().is_socket())
+    {
         match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another process listens there",
+                ));
+            }
             Err(_) => std::fs::remove_file(path)?,
         }
     }
     let listener = UnixListener::bind(path)?;
-    Ok(Kind::Unix { listener, path: path.to_string_lossy().into(), is_ours: true })
+    Ok(Kind::Unix {
+        listener,
+        path: path.to_string_lossy().into(),
+        is_ours: true,
+    })
 }
 
 /// A listener that the parent process opened (systemd's `LISTEN_FDS`): number 3 is the first.
 fn inherited(number: i32) -> io::Result<Kind> {
     let mut inherited = listenfd::ListenFd::from_env();
-    let at = usize::try_from(number - 3).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "inherited descriptors start at 3"))?;
+    let at = usize::try_from(number - 3).map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "inherited descriptors start at 3",
+        )
+    })?;
     if let Ok(Some(listener)) = inherited.take_tcp_listener(at) {
         listener.set_nonblocking(true)?;
         return Ok(Kind::Tcp(TcpListener::from_std(listener)?));
@@ -156,9 +186,21 @@ fn inherited(number: i32) -> io::Result<Kind> {
         Some(listener) => {
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
-            let path: Arc<str> = address.as_pathname().map_or_else(|| "inherited".into(), |path| path.to_string_lossy()).into();
-            Ok(Kind::Unix { listener: UnixListener::from_std(listener)?, path, is_ours: false })
+            let path: Arc<str> = address
+                .as_pathname()
+                .map_or_else(|| "inherited".into(), |path| path.to_string_lossy())
+                .into();
+            Ok(Kind::Unix {
+                listener: UnixListener::from_std(listener)?,
+                path,
+                is_ours: false,
+            })
         }
-        None => Err(io::Error::new(io::ErrorKind::NotFound, format!("expected the parent process to pass descriptor {number} (LISTEN_FDS), found none"))),
+        None => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!(
+                "expected the parent process to pass descriptor {number} (LISTEN_FDS), found none"
+            ),
+        )),
     }
 }

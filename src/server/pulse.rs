@@ -50,7 +50,11 @@ impl Pulse {
         let now = clock.now();
         Arc::new(Self {
             clock,
-            timeouts: Timeouts { handshake: millis(timeouts.handshake), keep_alive: millis(timeouts.keep_alive), write: millis(timeouts.request) },
+            timeouts: Timeouts {
+                handshake: millis(timeouts.handshake),
+                keep_alive: millis(timeouts.keep_alive),
+                write: millis(timeouts.request),
+            },
             in_flight: AtomicU32::new(0),
             has_served: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
@@ -84,9 +88,16 @@ impl Pulse {
             }
             if now >= called_at || deadline < called_at {
                 // Without a deadline now there may be one later; it is at least as long as the shortest of them.
-                let at = deadline.min(now + self.timeouts.handshake.min(self.timeouts.keep_alive).min(self.timeouts.write));
+                let at = deadline.min(
+                    now + self
+                        .timeouts
+                        .handshake
+                        .min(self.timeouts.keep_alive)
+                        .min(self.timeouts.write),
+                );
                 called_at = at;
-                let waiting: std::sync::Weak<dyn Tick> = Arc::downgrade(&(self.clone() as Arc<dyn Tick>));
+                let waiting: std::sync::Weak<dyn Tick> =
+                    Arc::downgrade(&(self.clone() as Arc<dyn Tick>));
                 self.clock.wake_at(at, waiting);
             }
             Poll::Pending
@@ -108,11 +119,17 @@ impl Pulse {
             return idle.saturating_add(self.timeouts.handshake);
         }
         let head = load(&self.head_since);
-        if head != NEVER && !self.is_http2.load(Ordering::Relaxed) { head.saturating_add(self.timeouts.handshake) } else { idle.saturating_add(self.timeouts.keep_alive) }
+        if head != NEVER && !self.is_http2.load(Ordering::Relaxed) {
+            head.saturating_add(self.timeouts.handshake)
+        } else {
+            idle.saturating_add(self.timeouts.keep_alive)
+        }
     }
 
     fn has_read(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == NEVER {
+        if self.in_flight.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == NEVER
+        {
             self.head_since.store(self.clock.now(), Ordering::Relaxed);
         }
     }
@@ -125,20 +142,27 @@ impl Pulse {
 
     fn is_blocked(&self) {
         if self.blocked_since.load(Ordering::Relaxed) == NEVER {
-            self.blocked_since.store(self.clock.now(), Ordering::Relaxed);
+            self.blocked_since
+                .store(self.clock.now(), Ordering::Relaxed);
         }
     }
 }
 
 impl Tick for Pulse {
     fn tick(&self) {
-        self.task.take().as_ref().map(Waker::wake_by_ref).unwrap_or_default();
+        self.task
+            .take()
+            .as_ref()
+            .map(Waker::wake_by_ref)
+            .unwrap_or_default();
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.idle_since.store(self.0.clock.now(), Ordering::Relaxed);
+        self.0
+            .idle_since
+            .store(self.0.clock.now(), Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -168,7 +192,11 @@ impl<S> Observed<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_ready() {
             self.pulse.has_read();
@@ -178,7 +206,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note(written)
     }
@@ -195,7 +227,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         self.stream.is_write_vectored()
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.note(written)
     }
@@ -209,7 +245,10 @@ pub(super) struct Answered {
 
 impl Answered {
     pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
-        Self { body, _in_flight: in_flight }
+        Self {
+            body,
+            _in_flight: in_flight,
+        }
     }
 }
 
@@ -217,7 +256,10 @@ impl http_body::Body for Answered {
     type Data = bytes::Bytes;
     type Error = crate::http::body::BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<bytes::Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Self::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

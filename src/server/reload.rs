@@ -41,7 +41,11 @@ impl Reload {
         match compile(&config, &self.registry) {
             Ok((table, more)) => {
                 warnings.append(more);
-                Ok(Loaded { config, table, warnings: warnings.sorted() })
+                Ok(Loaded {
+                    config,
+                    table,
+                    warnings: warnings.sorted(),
+                })
             }
             Err(more) => {
                 warnings.append(more);
@@ -59,12 +63,18 @@ impl Seen {
     /// Looks at the files of a configuration: those that were read, others of their kind beside them, and all templates.
     pub(super) fn look(documents: &[Arc<Document>], main: &Path, templates: &Path) -> Self {
         let mut seen = Vec::new();
-        let mut directories: Vec<PathBuf> = vec![main.parent().map_or_else(|| PathBuf::from("."), Path::to_owned)];
+        let mut directories: Vec<PathBuf> = vec![
+            main.parent()
+                .map_or_else(|| PathBuf::from("."), Path::to_owned),
+        ];
         directories.extend(documents.iter().map(|document| document.base().to_owned()));
         directories.sort();
         directories.dedup();
         for directory in directories {
-            look_into(&directory, 0, &mut seen, &|path| path.extension().is_some_and(|extension| extension == "toml"));
+            look_into(&directory, 0, &mut seen, &|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "toml")
+            });
         }
         look_into(templates, 8, &mut seen, &|_| true);
         seen.sort();
@@ -72,16 +82,29 @@ impl Seen {
     }
 }
 
-fn look_into(directory: &Path, depth: usize, seen: &mut Vec<(PathBuf, SystemTime, u64)>, wanted: &dyn Fn(&Path) -> bool) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
+fn look_into(
+    directory: &Path,
+    depth: usize,
+    seen: &mut Vec<(PathBuf, SystemTime, u64)>,
+    wanted: &dyn Fn(&Path) -> bool,
+) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.flatten() {
-        let (path, Ok(found)) = (entry.path(), entry.metadata()) else { continue };
+        let (path, Ok(found)) = (entry.path(), entry.metadata()) else {
+            continue;
+        };
         if found.is_dir() {
             if depth > 0 {
                 look_into(&path, depth - 1, seen, wanted);
             }
         } else if wanted(&path) {
-            seen.push((path, found.modified().unwrap_or(SystemTime::UNIX_EPOCH), found.len()));
+            seen.push((
+                path,
+                found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                found.len(),
+            ));
         }
     }
 }

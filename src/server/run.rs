@@ -60,17 +60,34 @@ impl Server {
     pub async fn start(config: Config, table: Table) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
         for bind in &config.server.bind {
-            let opened = Listener::open(bind).await.map_err(|cause| StartError::Bind { bind: bind.clone(), cause })?;
+            let opened = Listener::open(bind)
+                .await
+                .map_err(|cause| StartError::Bind {
+                    bind: bind.clone(),
+                    cause,
+                })?;
             listeners.extend(opened);
         }
         let tasks = Tasks::default();
         let clock = Clock::default();
-        let settings = LayerSettings { capacity: config.channel_layer.capacity, expiry: config.channel_layer.expiry };
+        let settings = LayerSettings {
+            capacity: config.channel_layer.capacity,
+            expiry: config.channel_layer.expiry,
+        };
         let layer = ChannelLayer::new(settings, tasks.clone());
         tasks.spawn("clock", clock.clone().run(tasks.clone()));
         tasks.spawn("channel layer", layer.clone().sweep());
-        let services = Services::new(Shared { layer, tasks, clock, metrics: telemetry::start_metrics() });
-        Ok(Self { gateway: Gateway::new(table, services), config, listeners })
+        let services = Services::new(Shared {
+            layer,
+            tasks,
+            clock,
+            metrics: telemetry::start_metrics(),
+        });
+        Ok(Self {
+            gateway: Gateway::new(table, services),
+            config,
+            listeners,
+        })
     }
 
     /// Returns where it listens.
@@ -120,7 +137,11 @@ impl Server {
             }
         }
         drop(accepting);
-        tracing::info!(sockets = gateway.sockets().len(), seconds = deadline.as_secs_f64(), "stopping; a second signal ends at once");
+        tracing::info!(
+            sockets = gateway.sockets().len(),
+            seconds = deadline.as_secs_f64(),
+            "stopping; a second signal ends at once"
+        );
         tokio::select! {
             drained = drain(&gateway, deadline) => Ok(drained),
             () = second_stop(&mut signals) => Ok(Drained { sockets: 0, cut_off: gateway.services().tasks.alive() }),
@@ -134,7 +155,11 @@ impl Server {
         let admission = Admission::new(limits.connections, limits.connections_per_ip);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in self.listeners {
-            let door = Door { protocol: protocol.clone(), admission: admission.clone(), tasks: self.gateway.services().tasks.clone() };
+            let door = Door {
+                protocol: protocol.clone(),
+                admission: admission.clone(),
+                tasks: self.gateway.services().tasks.clone(),
+            };
             accepting.spawn(door.keep(listener));
         }
         Accepting(accepting)
@@ -174,22 +199,41 @@ impl Door {
         let held: Box<dyn Any + Send> = match self.admission.admit(peer.map(|peer| peer.ip())) {
             Ok(admitted) => Box::new(admitted),
             Err(limit) => {
-                tracing::debug!(limit, peer = peer.map(tracing::field::display), "connection refused");
+                tracing::debug!(
+                    limit,
+                    peer = peer.map(tracing::field::display),
+                    "connection refused"
+                );
                 return incoming.say(OVERLOADED);
             }
         };
-        let arrival = Arrival { peer, server: incoming.server(), security: Scheme::Plain };
+        let arrival = Arrival {
+            peer,
+            server: incoming.server(),
+            security: Scheme::Plain,
+        };
         let protocol = self.protocol.clone();
         match incoming {
-            Incoming::Tcp(stream, _) => self.tasks.spawn("connection", protocol.serve(stream, arrival, held, Transport::Tcp)),
-            Incoming::Unix(stream, _) => self.tasks.spawn("connection", protocol.serve(stream, arrival, held, Transport::Unix)),
+            Incoming::Tcp(stream, _) => self.tasks.spawn(
+                "connection",
+                protocol.serve(stream, arrival, held, Transport::Tcp),
+            ),
+            Incoming::Unix(stream, _) => self.tasks.spawn(
+                "connection",
+                protocol.serve(stream, arrival, held, Transport::Unix),
+            ),
         }
     }
 }
 
 /// Errors of `accept` that say something of the connection, not of the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
 }
 
 async fn second_stop(signals: &mut Signals) {
@@ -200,12 +244,21 @@ async fn second_stop(signals: &mut Signals) {
 async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
     let again = reload.clone();
     // Reading files may take its time; the runtime's workers are for sockets.
-    let loaded: Result<Result<Loaded, _>, JoinError> = tokio::task::spawn_blocking(move || again.load()).await;
+    let loaded: Result<Result<Loaded, _>, JoinError> =
+        tokio::task::spawn_blocking(move || again.load()).await;
     match loaded {
-        Ok(Ok(Loaded { config: new, table, warnings })) => {
-            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(Ok(Loaded {
+            config: new,
+            table,
+            warnings,
+        })) => {
+            warnings
+                .iter()
+                .for_each(|warning| tracing::warn!("{warning}"));
             if format!("{:?}", new.server) != format!("{:?}", config.server) {
-                tracing::warn!("[server] changed: bind, workers, limits and timeouts hold from the next start on");
+                tracing::warn!(
+                    "[server] changed: bind, workers, limits and timeouts hold from the next start on"
+                );
             }
             let window = spread(gateway.sockets().len(), config.server.timeouts.drain);
             *config = new;
@@ -215,7 +268,9 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
         }
         Ok(Err(problems)) => {
             counter!("oneport_reloads_total", "outcome" => "refused").increment(1);
-            problems.iter().for_each(|problem| tracing::error!("{problem}"));
+            problems
+                .iter()
+                .for_each(|problem| tracing::error!("{problem}"));
             tracing::error!("not reloaded: the configuration in use goes on");
         }
         Err(error) => tracing::error!(%error, "not reloaded"),

@@ -18,7 +18,10 @@ pub struct Accept {
 impl Accept {
     /// Yes, speaking a subprotocol.
     pub fn with_subprotocol(subprotocol: impl Into<String>) -> Self {
-        Self { subprotocol: Some(subprotocol.into()), ..Self::default() }
+        Self {
+            subprotocol: Some(subprotocol.into()),
+            ..Self::default()
+        }
     }
 
     /// Adds a header field.
@@ -38,7 +41,11 @@ pub struct Denial(Failure);
 impl Denial {
     /// A status and a sentence. Statuses below 400 would not deny: they become 403.
     pub fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
-        let status = if status.as_u16() < 400 { StatusCode::FORBIDDEN } else { status };
+        let status = if status.as_u16() < 400 {
+            StatusCode::FORBIDDEN
+        } else {
+            status
+        };
         Self(Failure::new(status, sentence))
     }
 

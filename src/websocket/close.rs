@@ -21,7 +21,9 @@ pub struct CloseCode(u16);
 
 /// A code that only reports an event, or that nobody has given a meaning.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("expected a close code that may be sent (1000 to 1003, 1007 to 1014, 3000 to 4999), found {found}")]
+#[error(
+    "expected a close code that may be sent (1000 to 1003, 1007 to 1014, 3000 to 4999), found {found}"
+)]
 pub struct UnsendableCode {
     /// The code.
     pub found: u16,
@@ -104,10 +106,17 @@ impl Close {
     pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
         let mut reason = reason.into();
         if reason.len() > REASON_BYTES_MAX {
-            let end = (0..=REASON_BYTES_MAX).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0);
+            let end = (0..=REASON_BYTES_MAX)
+                .rev()
+                .find(|at| reason.is_char_boundary(*at))
+                .unwrap_or(0);
             reason = Cow::Owned(reason[..end].to_owned());
         }
-        Self(Box::new(Inner { code, reason, cause: None }))
+        Self(Box::new(Inner {
+            code,
+            reason,
+            cause: None,
+        }))
     }
 
     /// 1000, with no reason.
@@ -241,7 +250,11 @@ pub struct Ending {
 impl Ending {
     /// An ending with a code, a cause and a reason for the client.
     pub fn new(code: CloseCode, cause: Cause, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, cause, reason: reason.into() }
+        Self {
+            code,
+            cause,
+            reason: reason.into(),
+        }
     }
 
     /// The connection ended without a close frame.

@@ -62,20 +62,33 @@ pub trait Consumer: Send + Sized + 'static {
     }
 
     /// The client sent a message.
-    fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> impl Future<Output = Result<(), Close>> + Send;
+    fn receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        message: Message,
+    ) -> impl Future<Output = Result<(), Close>> + Send;
 
     /// A group joined with [`Context::group_add`] was sent an event.
-    fn event(&mut self, _cx: &mut Context<'_>, _event: Event) -> impl Future<Output = Result<(), Close>> + Send {
+    fn event(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _event: Event,
+    ) -> impl Future<Output = Result<(), Close>> + Send {
         async { Ok(()) }
     }
 
     /// The socket ended; the groups are left already. `code` is the client's or ours; 1005 and 1006 report that there was none.
-    fn disconnect(&mut self, _cx: &mut Context<'_>, _code: CloseCode) -> impl Future<Output = ()> + Send {
+    fn disconnect(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _code: CloseCode,
+    ) -> impl Future<Output = ()> + Send {
         async {}
     }
 }
 
-pub(crate) type Connecting<'a> = Pin<Box<dyn Future<Output = Result<(Accept, Box<dyn Accepted>), Denial>> + Send + 'a>>;
+pub(crate) type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<(Accept, Box<dyn Accepted>), Denial>> + Send + 'a>>;
 
 /// A consumer whose type is known no more: makes one for each handshake.
 pub(crate) trait AnyConsumer: Send + Sync {

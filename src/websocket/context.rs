@@ -109,17 +109,36 @@ impl Context<'_> {
     }
 
     /// Sends an event to all members of a group, this socket among them if it is one.
-    pub async fn group_send(&mut self, group: &GroupName, event: Event) -> Result<Sent, LayerError> {
+    pub async fn group_send(
+        &mut self,
+        group: &GroupName,
+        event: Event,
+    ) -> Result<Sent, LayerError> {
         self.layer().group_send(group, event, None).await
     }
 
     /// Sends an event to all members of a group but this socket.
-    pub async fn group_send_others(&mut self, group: &GroupName, event: Event) -> Result<Sent, LayerError> {
+    pub async fn group_send_others(
+        &mut self,
+        group: &GroupName,
+        event: Event,
+    ) -> Result<Sent, LayerError> {
         self.layer().group_send(group, event, Some(self.id())).await
     }
 
-    fn join(&mut self, group: &GroupName, subscriber: Arc<dyn crate::channels::Subscriber>, options: GroupOptions) {
-        self.layer().group_add(group, self.id(), subscriber, self.open.scope.user.clone(), options);
+    fn join(
+        &mut self,
+        group: &GroupName,
+        subscriber: Arc<dyn crate::channels::Subscriber>,
+        options: GroupOptions,
+    ) {
+        self.layer().group_add(
+            group,
+            self.id(),
+            subscriber,
+            self.open.scope.user.clone(),
+            options,
+        );
         if !self.open.groups.contains(group) {
             self.open.groups.push(group.clone());
         }

@@ -68,14 +68,24 @@ pub enum Violation {
 impl From<Violation> for Ending {
     fn from(violation: Violation) -> Self {
         match violation {
-            Violation::Protocol(sentence) => Self::new(CloseCode::PROTOCOL_ERROR, Cause::ProtocolError, sentence),
-            Violation::InvalidUtf8 => Self::new(CloseCode::INVALID_DATA, Cause::InvalidData, "expected text in UTF-8"),
-            Violation::TooBig { limit } => {
-                Self::new(CloseCode::TOO_BIG, Cause::TooBig, format!("expected a message of at most {limit} bytes"))
+            Violation::Protocol(sentence) => {
+                Self::new(CloseCode::PROTOCOL_ERROR, Cause::ProtocolError, sentence)
             }
-            Violation::TooManyFragments { limit } => {
-                Self::new(CloseCode::POLICY, Cause::TooBig, format!("expected a message of at most {limit} fragments"))
-            }
+            Violation::InvalidUtf8 => Self::new(
+                CloseCode::INVALID_DATA,
+                Cause::InvalidData,
+                "expected text in UTF-8",
+            ),
+            Violation::TooBig { limit } => Self::new(
+                CloseCode::TOO_BIG,
+                Cause::TooBig,
+                format!("expected a message of at most {limit} bytes"),
+            ),
+            Violation::TooManyFragments { limit } => Self::new(
+                CloseCode::POLICY,
+                Cause::TooBig,
+                format!("expected a message of at most {limit} fragments"),
+            ),
         }
     }
 }
@@ -91,7 +101,10 @@ impl Decoder {
     /// A decoder at the start of a connection.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, partial: None }
+        Self {
+            limits,
+            partial: None,
+        }
     }
 
     /// Takes the next item from `input` and leaves the rest there. `None` when the input is used up.
@@ -130,11 +143,20 @@ fn whole_message(input: &mut &[u8], limits: Limits) -> Result<Option<Message>, V
         length => (6, usize::from(length)),
     };
     if length > limits.message_bytes_max {
-        return Err(Violation::TooBig { limit: limits.message_bytes_max });
+        return Err(Violation::TooBig {
+            limit: limits.message_bytes_max,
+        });
     }
-    let Some((frame, rest)) = input.split_at_checked(header + length) else { return Ok(None) };
+    let Some((frame, rest)) = input.split_at_checked(header + length) else {
+        return Ok(None);
+    };
     let (head, payload) = frame.split_at(header);
-    let mut key = [head[header - 4], head[header - 3], head[header - 2], head[header - 1]];
+    let mut key = [
+        head[header - 4],
+        head[header - 3],
+        head[header - 2],
+        head[header - 1],
+    ];
     let mut bytes = Vec::with_capacity(length);
     unmask_into(&mut bytes, payload, &mut key);
     *input = rest;
@@ -143,7 +165,13 @@ fn whole_message(input: &mut &[u8], limits: Limits) -> Result<Option<Message>, V
 
 fn into_message(is_text: bool, bytes: Vec<u8>) -> Result<Message, Violation> {
     let bytes = Bytes::from(bytes);
-    if is_text { Text::try_from(bytes).map(Message::Text).map_err(|_| Violation::InvalidUtf8) } else { Ok(Message::Binary(bytes)) }
+    if is_text {
+        Text::try_from(bytes)
+            .map(Message::Text)
+            .map_err(|_| Violation::InvalidUtf8)
+    } else {
+        Ok(Message::Binary(bytes))
+    }
 }
 
 /// What has arrived of something that is not whole yet.
@@ -179,10 +207,14 @@ impl Partial {
     fn next(&mut self, input: &mut &[u8], limits: Limits) -> Result<Option<Item>, Violation> {
         loop {
             if self.frame.is_none() {
-                let Some(frame) = self.next_header(input)? else { return Ok(None) };
+                let Some(frame) = self.next_header(input)? else {
+                    return Ok(None);
+                };
                 self.begin(frame, limits)?;
             }
-            let Some(frame) = self.frame.as_mut() else { return Ok(None) };
+            let Some(frame) = self.frame.as_mut() else {
+                return Ok(None);
+            };
             let (now, later) = input.split_at(frame.remaining.min(input.len()));
             *input = later;
             frame.remaining -= now.len();
@@ -214,7 +246,9 @@ impl Partial {
             if self.header_len == wanted {
                 break;
             }
-            let Some((byte, rest)) = input.split_first() else { return Ok(None) };
+            let Some((byte, rest)) = input.split_first() else {
+                return Ok(None);
+            };
             self.header[self.header_len] = *byte;
             self.header_len += 1;
             *input = rest;
@@ -224,7 +258,9 @@ impl Partial {
         }
         let parsed = FrameHeader::parse(&mut Cursor::new(&self.header[..self.header_len]));
         self.header_len = 0;
-        let Ok(Some((header, length))) = parsed else { return Err(Violation::Protocol("expected a known opcode")) };
+        let Ok(Some((header, length))) = parsed else {
+            return Err(Violation::Protocol("expected a known opcode"));
+        };
         if header.rsv1 || header.rsv2 || header.rsv3 {
             return Err(Violation::Protocol("expected reserved bits of zero"));
         }
@@ -233,14 +269,21 @@ impl Partial {
                 return Err(Violation::Protocol("expected a control frame in one piece"));
             }
             if length > CONTROL_BYTES_MAX as u64 {
-                return Err(Violation::Protocol("expected a control frame of at most 125 bytes"));
+                return Err(Violation::Protocol(
+                    "expected a control frame of at most 125 bytes",
+                ));
             }
         }
         if length > i64::MAX as u64 {
             return Err(Violation::Protocol("expected a length below 2^63"));
         }
         let key = header.mask.unwrap_or_default();
-        Ok(Some(Frame { opcode: header.opcode, is_final: header.is_final, key, remaining: usize::try_from(length).unwrap_or(usize::MAX) }))
+        Ok(Some(Frame {
+            opcode: header.opcode,
+            is_final: header.is_final,
+            key,
+            remaining: usize::try_from(length).unwrap_or(usize::MAX),
+        }))
     }
 
     /// How long the header is, as far as its first two octets tell.
@@ -257,20 +300,41 @@ impl Partial {
     fn begin(&mut self, frame: Frame, limits: Limits) -> Result<(), Violation> {
         if let OpCode::Data(data) = frame.opcode {
             match (data, &mut self.message) {
-                (Data::Continue, None) => return Err(Violation::Protocol("expected a first fragment, found a continuation")),
-                (Data::Text | Data::Binary, Some(_)) => return Err(Violation::Protocol("expected a continuation, found a new message")),
+                (Data::Continue, None) => {
+                    return Err(Violation::Protocol(
+                        "expected a first fragment, found a continuation",
+                    ));
+                }
+                (Data::Text | Data::Binary, Some(_)) => {
+                    return Err(Violation::Protocol(
+                        "expected a continuation, found a new message",
+                    ));
+                }
                 (Data::Continue, Some(_)) => {}
-                (data, none) => *none = Some(Fragments { is_text: data == Data::Text, bytes: Vec::new(), count: 0, valid: 0 }),
+                (data, none) => {
+                    *none = Some(Fragments {
+                        is_text: data == Data::Text,
+                        bytes: Vec::new(),
+                        count: 0,
+                        valid: 0,
+                    })
+                }
             }
             if let Some(message) = &mut self.message {
                 message.count += 1;
                 if message.count > limits.fragments_max {
-                    return Err(Violation::TooManyFragments { limit: limits.fragments_max });
+                    return Err(Violation::TooManyFragments {
+                        limit: limits.fragments_max,
+                    });
                 }
                 if frame.remaining > limits.message_bytes_max - message.bytes.len() {
-                    return Err(Violation::TooBig { limit: limits.message_bytes_max });
+                    return Err(Violation::TooBig {
+                        limit: limits.message_bytes_max,
+                    });
                 }
-                message.bytes.reserve(frame.remaining.min(RESERVED_BYTES_MAX));
+                message
+                    .bytes
+                    .reserve(frame.remaining.min(RESERVED_BYTES_MAX));
             }
         }
         self.frame = Some(frame);
@@ -279,13 +343,18 @@ impl Partial {
 
     /// Handles a frame whose payload is there.
     fn finish(&mut self) -> Result<Option<Item>, Violation> {
-        let Some(frame) = self.frame.take() else { return Ok(None) };
+        let Some(frame) = self.frame.take() else {
+            return Ok(None);
+        };
         let OpCode::Control(control) = frame.opcode else {
             if !frame.is_final {
                 return Ok(None);
             }
-            let Some(message) = self.message.take() else { return Ok(None) };
-            return into_message(message.is_text, message.bytes).map(|message| Some(Item::Message(message)));
+            let Some(message) = self.message.take() else {
+                return Ok(None);
+            };
+            return into_message(message.is_text, message.bytes)
+                .map(|message| Some(Item::Message(message)));
         };
         let payload = std::mem::take(&mut self.control);
         match control {
@@ -316,20 +385,32 @@ impl Fragments {
 fn close(payload: &[u8]) -> Result<Item, Violation> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return match payload {
-            [] => Ok(Item::Close { code: CloseCode::NO_STATUS, reason: String::new() }),
-            _ => Err(Violation::Protocol("expected a close frame with no code or a whole one")),
+            [] => Ok(Item::Close {
+                code: CloseCode::NO_STATUS,
+                reason: String::new(),
+            }),
+            _ => Err(Violation::Protocol(
+                "expected a close frame with no code or a whole one",
+            )),
         };
     };
-    let code = CloseCode::new(u16::from_be_bytes(*code)).map_err(|_| Violation::Protocol("expected a close code that may be sent"))?;
+    let code = CloseCode::new(u16::from_be_bytes(*code))
+        .map_err(|_| Violation::Protocol("expected a close code that may be sent"))?;
     let reason = std::str::from_utf8(reason).map_err(|_| Violation::InvalidUtf8)?;
-    Ok(Item::Close { code, reason: reason.to_owned() })
+    Ok(Item::Close {
+        code,
+        reason: reason.to_owned(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { message_bytes_max: 1000, fragments_max: 4 };
+    const LIMITS: Limits = Limits {
+        message_bytes_max: 1000,
+        fragments_max: 4,
+    };
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -342,7 +423,12 @@ mod tests {
             }
         }
         out.extend(KEY);
-        out.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ KEY[at & 3]));
+        out.extend(
+            payload
+                .iter()
+                .enumerate()
+                .map(|(at, byte)| byte ^ KEY[at & 3]),
+        );
         out
     }
 
@@ -372,24 +458,68 @@ mod tests {
     #[test]
     fn whole_messages_come_out_however_they_arrive() {
         let long = "a".repeat(999);
-        let bytes = [masked(0x81, b"hi"), masked(0x82, &[0, 255]), masked(0x81, b""), masked(0x81, long.as_bytes())].concat();
-        check(&bytes, &Ok(vec![text("hi"), Item::Message(Message::binary(vec![0, 255])), text(""), text(&long)]));
+        let bytes = [
+            masked(0x81, b"hi"),
+            masked(0x82, &[0, 255]),
+            masked(0x81, b""),
+            masked(0x81, long.as_bytes()),
+        ]
+        .concat();
+        check(
+            &bytes,
+            &Ok(vec![
+                text("hi"),
+                Item::Message(Message::binary(vec![0, 255])),
+                text(""),
+                text(&long),
+            ]),
+        );
     }
 
     #[test]
     fn fragments_are_joined_around_control_frames() {
-        let bytes = [masked(0x01, "é".as_bytes().split_at(1).0), masked(0x89, b"ping"), masked(0x80, "é".as_bytes().split_at(1).1)].concat();
-        check(&bytes, &Ok(vec![Item::Ping(Bytes::from_static(b"ping")), text("é")]));
+        let bytes = [
+            masked(0x01, "é".as_bytes().split_at(1).0),
+            masked(0x89, b"ping"),
+            masked(0x80, "é".as_bytes().split_at(1).1),
+        ]
+        .concat();
+        check(
+            &bytes,
+            &Ok(vec![Item::Ping(Bytes::from_static(b"ping")), text("é")]),
+        );
     }
 
     #[test]
     fn messages_up_to_the_limits_pass_and_one_more_does_not() {
-        check(&masked(0x82, &[7; 1000]), &Ok(vec![Item::Message(Message::binary(vec![7; 1000]))]));
-        check(&masked(0x82, &[7; 1001]), &Err(Violation::TooBig { limit: 1000 }));
-        check(&[masked(0x02, &[7; 600]), masked(0x80, &[7; 401])].concat(), &Err(Violation::TooBig { limit: 1000 }));
-        let four = [masked(0x01, b"a"), masked(0x00, b"b"), masked(0x00, b"c"), masked(0x80, b"d")].concat();
+        check(
+            &masked(0x82, &[7; 1000]),
+            &Ok(vec![Item::Message(Message::binary(vec![7; 1000]))]),
+        );
+        check(
+            &masked(0x82, &[7; 1001]),
+            &Err(Violation::TooBig { limit: 1000 }),
+        );
+        check(
+            &[masked(0x02, &[7; 600]), masked(0x80, &[7; 401])].concat(),
+            &Err(Violation::TooBig { limit: 1000 }),
+        );
+        let four = [
+            masked(0x01, b"a"),
+            masked(0x00, b"b"),
+            masked(0x00, b"c"),
+            masked(0x80, b"d"),
+        ]
+        .concat();
         check(&four, &Ok(vec![text("abcd")]));
-        let five = [masked(0x01, b""), masked(0x00, b""), masked(0x00, b""), masked(0x00, b""), masked(0x80, b"")].concat();
+        let five = [
+            masked(0x01, b""),
+            masked(0x00, b""),
+            masked(0x00, b""),
+            masked(0x00, b""),
+            masked(0x80, b""),
+        ]
+        .concat();
         check(&five, &Err(Violation::TooManyFragments { limit: 4 }));
     }
 
@@ -397,9 +527,15 @@ mod tests {
     fn announced_length_is_refused_before_a_byte_of_it_came() {
         let mut decoder = Decoder::new(LIMITS);
         let mut head: &[u8] = &[0x82, 0xFF, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
-        assert_eq!(decoder.next(&mut head), Err(Violation::TooBig { limit: 1000 }));
+        assert_eq!(
+            decoder.next(&mut head),
+            Err(Violation::TooBig { limit: 1000 })
+        );
         let mut head: &[u8] = &[0x82, 0xFF, 0xFF, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
-        assert!(matches!(Decoder::new(LIMITS).next(&mut head), Err(Violation::Protocol(_))));
+        assert!(matches!(
+            Decoder::new(LIMITS).next(&mut head),
+            Err(Violation::Protocol(_))
+        ));
     }
 
     #[test]
@@ -408,7 +544,10 @@ mod tests {
         let frame = masked(0x81, b"\xCE\xBA\xFFrest of it");
         let mut start = &frame[..9];
         assert_eq!(decoder.next(&mut start), Err(Violation::InvalidUtf8));
-        check(&[masked(0x01, b"ok"), masked(0x80, b"\xED\xA0\x80")].concat(), &Err(Violation::InvalidUtf8));
+        check(
+            &[masked(0x01, b"ok"), masked(0x80, b"\xED\xA0\x80")].concat(),
+            &Err(Violation::InvalidUtf8),
+        );
         check(&masked(0x81, b"\xCE"), &Err(Violation::InvalidUtf8));
     }
 
@@ -425,13 +564,19 @@ mod tests {
             ("fragmented ping", masked(0x09, b"x")),
             ("long ping", masked(0x89, &[0; 126])),
             ("stray continuation", masked(0x80, b"x")),
-            ("message inside a message", [masked(0x01, b"a"), masked(0x81, b"b")].concat()),
+            (
+                "message inside a message",
+                [masked(0x01, b"a"), masked(0x81, b"b")].concat(),
+            ),
             ("close of one octet", masked(0x88, b"x")),
             ("close with 1005", masked(0x88, &1005_u16.to_be_bytes())),
             ("close with 999", masked(0x88, &999_u16.to_be_bytes())),
         ] {
             for size in [1, bytes.len()] {
-                assert!(matches!(decode_in_pieces(&bytes, size), Err(Violation::Protocol(_))), "{what}");
+                assert!(
+                    matches!(decode_in_pieces(&bytes, size), Err(Violation::Protocol(_))),
+                    "{what}"
+                );
             }
         }
         check(&masked(0x88, b"\x03\xE8\xFF"), &Err(Violation::InvalidUtf8));
@@ -439,15 +584,31 @@ mod tests {
 
     #[test]
     fn close_frames_are_read() {
-        check(&masked(0x88, b""), &Ok(vec![Item::Close { code: CloseCode::NO_STATUS, reason: String::new() }]));
+        check(
+            &masked(0x88, b""),
+            &Ok(vec![Item::Close {
+                code: CloseCode::NO_STATUS,
+                reason: String::new(),
+            }]),
+        );
         let code = CloseCode::new(4001).unwrap();
-        check(&masked(0x88, b"\x0F\xA1bye"), &Ok(vec![Item::Close { code, reason: "bye".into() }]));
+        check(
+            &masked(0x88, b"\x0F\xA1bye"),
+            &Ok(vec![Item::Close {
+                code,
+                reason: "bye".into(),
+            }]),
+        );
     }
 
     #[test]
     fn idle_decoder_owns_nothing() {
         let mut decoder = Decoder::new(LIMITS);
-        for frame in [masked(0x81, b"hi"), masked(0x89, b"p"), [masked(0x01, b"a"), masked(0x80, b"b")].concat()] {
+        for frame in [
+            masked(0x81, b"hi"),
+            masked(0x89, b"p"),
+            [masked(0x01, b"a"), masked(0x80, b"b")].concat(),
+        ] {
             let mut input = frame.as_slice();
             while decoder.next(&mut input).unwrap().is_some() {}
             assert!(decoder.partial.is_none());

@@ -49,9 +49,18 @@ enum Abandoned {
 pub(crate) async fn drive<C: Consumer>(mut consumer: C, start: Start) {
     let started = Instant::now();
     let (reader, writer) = start.transport.split();
-    let link = Link::new(start.services.layer.next_member(), writer, start.route, start.services);
+    let link = Link::new(
+        start.services.layer.next_member(),
+        writer,
+        start.route,
+        start.services,
+    );
     let mut socket = Socket::new(link.clone(), reader, start.read_already);
-    let mut open = Open { link: link.clone(), scope: start.scope, groups: Vec::new() };
+    let mut open = Open {
+        link: link.clone(),
+        scope: start.scope,
+        groups: Vec::new(),
+    };
     start.sockets.add(&link);
     link.route().metrics.open.increment(1.0);
 
@@ -61,7 +70,12 @@ pub(crate) async fn drive<C: Consumer>(mut consumer: C, start: Start) {
         link.services().layer.group_discard(&group, link.id());
     }
     socket.say_close(&ending);
-    if let Err(Abandoned::Panicked) = attend(&mut socket, consumer.disconnect(&mut Context::new(&mut open), ending.code)).await {
+    if let Err(Abandoned::Panicked) = attend(
+        &mut socket,
+        consumer.disconnect(&mut Context::new(&mut open), ending.code),
+    )
+    .await
+    {
         report_panic(&link);
     }
     socket.finish_turn();
@@ -85,8 +99,12 @@ async fn live<C: Consumer>(consumer: &mut C, socket: &mut Socket, open: &mut Ope
     }
     loop {
         let outcome = match std::future::poll_fn(|cx| socket.poll_next(cx)).await {
-            Next::Message(message) => attend(socket, consumer.receive(&mut Context::new(open), message)).await,
-            Next::Event(event) => attend(socket, consumer.event(&mut Context::new(open), event)).await,
+            Next::Message(message) => {
+                attend(socket, consumer.receive(&mut Context::new(open), message)).await
+            }
+            Next::Event(event) => {
+                attend(socket, consumer.event(&mut Context::new(open), event)).await
+            }
             Next::End(ending) => return ending,
         };
         if let Some(ending) = ending_of(outcome, socket) {
@@ -128,7 +146,11 @@ fn ending_of(outcome: Result<Result<(), Close>, Abandoned>, socket: &mut Socket)
         Ok(Err(close)) => close,
         Err(Abandoned::Panicked) => {
             report_panic(socket.link());
-            return Some(Ending::new(CloseCode::INTERNAL_ERROR, Cause::ConsumerPanic, ""));
+            return Some(Ending::new(
+                CloseCode::INTERNAL_ERROR,
+                Cause::ConsumerPanic,
+                "",
+            ));
         }
         Err(Abandoned::TookTooLong) => {
             tracing::warn!(route = %socket.link().route().label, socket = socket.link().id(), "the consumer went on after its socket ended and was dropped");

@@ -65,7 +65,9 @@ pub fn encode_event(event: &Event, out: &mut Vec<u8>) {
 
 /// Appends a masked payload in the clear. `key` is turned so that it fits the next octet.
 pub(super) fn unmask_into(out: &mut Vec<u8>, payload: &[u8], key: &mut [u8; 4]) {
-    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
+    let wide = u64::from_ne_bytes([
+        key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3],
+    ]);
     let start = out.len();
     out.extend_from_slice(payload);
     let (words, rest) = out[start..].as_chunks_mut::<8>();
@@ -95,7 +97,11 @@ mod tests {
     fn unmasking_in_pieces_equals_unmasking_at_once() {
         let clear: Vec<u8> = (0..=255).collect();
         let key = [1, 2, 3, 4];
-        let masked: Vec<u8> = clear.iter().enumerate().map(|(at, byte)| byte ^ key[at & 3]).collect();
+        let masked: Vec<u8> = clear
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| byte ^ key[at & 3])
+            .collect();
         for cut in 0..masked.len() {
             let (mut out, mut turning) = (Vec::new(), key);
             unmask_into(&mut out, &masked[..cut], &mut turning);

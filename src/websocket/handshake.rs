@@ -34,37 +34,62 @@ pub struct Handshake {
 /// ```
 pub fn check(method: &Method, version: Version, headers: &HeaderMap) -> Result<Handshake, Failure> {
     if method != Method::GET {
-        let refusal = Failure::new(StatusCode::METHOD_NOT_ALLOWED, format!("expected GET for a WebSocket, found {method}"));
+        let refusal = Failure::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("expected GET for a WebSocket, found {method}"),
+        );
         return Err(refusal.with_header(header::ALLOW, HeaderValue::from_static("GET")));
     }
     if version < Version::HTTP_11 {
-        return Err(Failure::bad_request("expected HTTP/1.1 or later for a WebSocket, found HTTP/1.0"));
+        return Err(Failure::bad_request(
+            "expected HTTP/1.1 or later for a WebSocket, found HTTP/1.0",
+        ));
     }
     if has_body(headers) {
-        return Err(Failure::bad_request("expected a handshake without a body, found one"));
+        return Err(Failure::bad_request(
+            "expected a handshake without a body, found one",
+        ));
     }
     check_version(headers)?;
     let key = one(headers, &header::SEC_WEBSOCKET_KEY)?;
     if headers.get_all(header::ORIGIN).iter().count() > 1 {
-        return Err(Failure::bad_request("expected one Origin at most, found several"));
+        return Err(Failure::bad_request(
+            "expected one Origin at most, found several",
+        ));
     }
     check_key(key)?;
-    Ok(Handshake { accept: tungstenite::handshake::derive_accept_key(key.as_bytes()), subprotocols: subprotocols(headers)? })
+    Ok(Handshake {
+        accept: tungstenite::handshake::derive_accept_key(key.as_bytes()),
+        subprotocols: subprotocols(headers)?,
+    })
 }
 
 fn has_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::TRANSFER_ENCODING) || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length != "0")
 }
 
 fn check_version(headers: &HeaderMap) -> Result<(), Failure> {
-    let supported = |failure: Failure| Err(failure.with_header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
+    let supported = |failure: Failure| {
+        Err(failure.with_header(
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        ))
+    };
     match headers.get(header::SEC_WEBSOCKET_VERSION) {
         Some(version) if version.as_bytes().trim_ascii() == b"13" => Ok(()),
         Some(version) => supported(Failure::new(
             StatusCode::UPGRADE_REQUIRED,
-            format!("expected Sec-WebSocket-Version 13, found {:?}", String::from_utf8_lossy(version.as_bytes())),
+            format!(
+                "expected Sec-WebSocket-Version 13, found {:?}",
+                String::from_utf8_lossy(version.as_bytes())
+            ),
         )),
-        None => supported(Failure::bad_request("expected Sec-WebSocket-Version 13, found none")),
+        None => supported(Failure::bad_request(
+            "expected Sec-WebSocket-Version 13, found none",
+        )),
     }
 }
 
@@ -72,15 +97,22 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a HeaderValue,
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => Ok(value),
-        (None, _) => Err(Failure::bad_request("expected a Sec-WebSocket-Key, found none")),
-        (Some(_), Some(_)) => Err(Failure::bad_request("expected one Sec-WebSocket-Key, found several")),
+        (None, _) => Err(Failure::bad_request(
+            "expected a Sec-WebSocket-Key, found none",
+        )),
+        (Some(_), Some(_)) => Err(Failure::bad_request(
+            "expected one Sec-WebSocket-Key, found several",
+        )),
     }
 }
 
 fn check_key(key: &HeaderValue) -> Result<(), Failure> {
     match BASE64.decode(key.as_bytes()) {
         Ok(nonce) if nonce.len() == 16 => Ok(()),
-        Ok(nonce) => Err(Failure::bad_request(format!("expected 16 bytes of base64 in Sec-WebSocket-Key, found {}", nonce.len()))),
+        Ok(nonce) => Err(Failure::bad_request(format!(
+            "expected 16 bytes of base64 in Sec-WebSocket-Key, found {}",
+            nonce.len()
+        ))),
         Err(_) => Err(Failure::bad_request(format!(
             "expected 16 bytes of base64 in Sec-WebSocket-Key, found {:?}",
             String::from_utf8_lossy(key.as_bytes())
@@ -91,14 +123,24 @@ fn check_key(key: &HeaderValue) -> Result<(), Failure> {
 fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, Failure> {
     let mut found: Vec<String> = Vec::new();
     for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
-        for word in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|word| !word.is_empty()) {
+        for word in value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .filter(|word| !word.is_empty())
+        {
             let quoted = || format!("{:?}", String::from_utf8_lossy(word));
             if !word.iter().copied().all(is_token_octet) {
-                return Err(Failure::bad_request(format!("expected tokens in Sec-WebSocket-Protocol, found {}", quoted())));
+                return Err(Failure::bad_request(format!(
+                    "expected tokens in Sec-WebSocket-Protocol, found {}",
+                    quoted()
+                )));
             }
             let word = String::from_utf8_lossy(word).into_owned();
             if found.contains(&word) {
-                return Err(Failure::bad_request(format!("expected each subprotocol once, found {word:?} again")));
+                return Err(Failure::bad_request(format!(
+                    "expected each subprotocol once, found {word:?} again"
+                )));
             }
             found.push(word);
         }
@@ -133,41 +175,106 @@ mod tests {
 
     fn refuses(changes: &[(&'static str, &str)], status: u16, sentence: &str) {
         let failure = check(&Method::GET, Version::HTTP_11, &request(changes)).unwrap_err();
-        assert_eq!((failure.status().as_u16(), failure.sentence()), (status, sentence), "{changes:?}");
+        assert_eq!(
+            (failure.status().as_u16(), failure.sentence()),
+            (status, sentence),
+            "{changes:?}"
+        );
     }
 
     #[test]
     fn sound_handshake_gets_the_key_of_the_rfc() {
-        let handshake = check(&Method::GET, Version::HTTP_11, &request(&[("sec-websocket-protocol", "b, a"), ("sec-websocket-protocol", "+c")])).unwrap();
+        let handshake = check(
+            &Method::GET,
+            Version::HTTP_11,
+            &request(&[
+                ("sec-websocket-protocol", "b, a"),
+                ("sec-websocket-protocol", "+c"),
+            ]),
+        )
+        .unwrap();
         assert_eq!(handshake.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(handshake.subprotocols, ["b", "a", "c"]);
     }
 
     #[test]
     fn each_refusal_has_its_status_and_quotes_what_was_found() {
-        refuses(&[("sec-websocket-version", "12")], 426, "expected Sec-WebSocket-Version 13, found \"12\"");
-        refuses(&[("sec-websocket-version", "")], 400, "expected Sec-WebSocket-Version 13, found none");
-        refuses(&[("sec-websocket-key", "")], 400, "expected a Sec-WebSocket-Key, found none");
-        refuses(&[("sec-websocket-key", "+x")], 400, "expected one Sec-WebSocket-Key, found several");
-        refuses(&[("sec-websocket-key", "short")], 400, "expected 16 bytes of base64 in Sec-WebSocket-Key, found \"short\"");
-        refuses(&[("sec-websocket-key", "c2hvcnQ=")], 400, "expected 16 bytes of base64 in Sec-WebSocket-Key, found 5");
-        refuses(&[("origin", "http://a"), ("origin", "+http://b")], 400, "expected one Origin at most, found several");
-        refuses(&[("sec-websocket-protocol", "a b")], 400, "expected tokens in Sec-WebSocket-Protocol, found \"a b\"");
-        refuses(&[("sec-websocket-protocol", "a,a")], 400, "expected each subprotocol once, found \"a\" again");
-        refuses(&[("content-length", "5")], 400, "expected a handshake without a body, found one");
+        refuses(
+            &[("sec-websocket-version", "12")],
+            426,
+            "expected Sec-WebSocket-Version 13, found \"12\"",
+        );
+        refuses(
+            &[("sec-websocket-version", "")],
+            400,
+            "expected Sec-WebSocket-Version 13, found none",
+        );
+        refuses(
+            &[("sec-websocket-key", "")],
+            400,
+            "expected a Sec-WebSocket-Key, found none",
+        );
+        refuses(
+            &[("sec-websocket-key", "+x")],
+            400,
+            "expected one Sec-WebSocket-Key, found several",
+        );
+        refuses(
+            &[("sec-websocket-key", "short")],
+            400,
+            "expected 16 bytes of base64 in Sec-WebSocket-Key, found \"short\"",
+        );
+        refuses(
+            &[("sec-websocket-key", "c2hvcnQ=")],
+            400,
+            "expected 16 bytes of base64 in Sec-WebSocket-Key, found 5",
+        );
+        refuses(
+            &[("origin", "http://a"), ("origin", "+http://b")],
+            400,
+            "expected one Origin at most, found several",
+        );
+        refuses(
+            &[("sec-websocket-protocol", "a b")],
+            400,
+            "expected tokens in Sec-WebSocket-Protocol, found \"a b\"",
+        );
+        refuses(
+            &[("sec-websocket-protocol", "a,a")],
+            400,
+            "expected each subprotocol once, found \"a\" again",
+        );
+        refuses(
+            &[("content-length", "5")],
+            400,
+            "expected a handshake without a body, found one",
+        );
     }
 
     #[test]
     fn other_methods_and_old_versions_are_refused() {
         let post = check(&Method::POST, Version::HTTP_11, &request(&[])).unwrap_err();
-        assert_eq!((post.status().as_u16(), &post.headers()["allow"]), (405, &HeaderValue::from_static("GET")));
-        assert_eq!(check(&Method::GET, Version::HTTP_10, &request(&[])).unwrap_err().status(), 400);
+        assert_eq!(
+            (post.status().as_u16(), &post.headers()["allow"]),
+            (405, &HeaderValue::from_static("GET"))
+        );
+        assert_eq!(
+            check(&Method::GET, Version::HTTP_10, &request(&[]))
+                .unwrap_err()
+                .status(),
+            400
+        );
     }
 
     #[test]
     fn wrong_version_names_the_one_that_is_spoken() {
         for version in ["8", ""] {
-            let failure = check(&Method::GET, Version::HTTP_11, &request(&[("sec-websocket-version", version)])).unwrap_err();
+            let failure = check(
+                &Method::GET,
+                Version::HTTP_11,
+                &request(&[("sec-websocket-version", version)]),
+            )
+            .unwrap_err();
             assert_eq!(failure.headers()["sec-websocket-version"], "13");
         }
     }

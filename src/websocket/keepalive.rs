@@ -36,7 +36,12 @@ impl KeepAlive {
             // Up to a tenth earlier, so that a fleet that connected at once does not leave at once.
             lifetime => now + lifetime - (lifetime as f64 * 0.1 * jitter) as Millis,
         };
-        Self { lifetime_ends, last_received: now, last_message: now, pinged: None }
+        Self {
+            lifetime_ends,
+            last_received: now,
+            last_message: now,
+            pinged: None,
+        }
     }
 
     /// The client sent something: it is alive.
@@ -57,27 +62,69 @@ impl KeepAlive {
 
     /// Says what is due. `blocked_since`: since when a write waits without progress. `is_reading`: the connection is read,
     /// so that a pong would be seen.
-    pub(super) fn due(&self, now: Millis, settings: &SocketSettings, blocked_since: Option<Millis>, is_reading: bool) -> Due {
-        let after = |since: Millis, wait: Duration| if wait.is_zero() { NEVER } else { since + millis(wait) };
+    pub(super) fn due(
+        &self,
+        now: Millis,
+        settings: &SocketSettings,
+        blocked_since: Option<Millis>,
+        is_reading: bool,
+    ) -> Due {
+        let after = |since: Millis, wait: Duration| {
+            if wait.is_zero() {
+                NEVER
+            } else {
+                since + millis(wait)
+            }
+        };
         let write = blocked_since.map_or(NEVER, |since| after(since, settings.write_timeout));
         let idle = after(self.last_message, settings.idle_timeout);
-        let pong = self.pinged.filter(|_| is_reading).map_or(NEVER, |since| after(since, settings.pong_timeout));
-        let ping = if self.pinged.is_some() { NEVER } else { after(self.last_received, settings.ping_interval) };
+        let pong = self
+            .pinged
+            .filter(|_| is_reading)
+            .map_or(NEVER, |since| after(since, settings.pong_timeout));
+        let ping = if self.pinged.is_some() {
+            NEVER
+        } else {
+            after(self.last_received, settings.ping_interval)
+        };
         let end = |code, cause, reason: &'static str| Due::End(Ending::new(code, cause, reason));
         if now >= write {
-            end(CloseCode::TRY_AGAIN_LATER, Cause::WriteTimeout, "the client did not read in time")
+            end(
+                CloseCode::TRY_AGAIN_LATER,
+                Cause::WriteTimeout,
+                "the client did not read in time",
+            )
         } else if now >= self.lifetime_ends {
-            end(CloseCode::NORMAL, Cause::Lifetime, "the socket is as old as it may get")
+            end(
+                CloseCode::NORMAL,
+                Cause::Lifetime,
+                "the socket is as old as it may get",
+            )
         } else if now >= pong {
-            end(CloseCode::NORMAL, Cause::PingTimeout, "no answer to a ping in time")
+            end(
+                CloseCode::NORMAL,
+                Cause::PingTimeout,
+                "no answer to a ping in time",
+            )
         } else if now >= idle {
-            end(CloseCode::NORMAL, Cause::IdleTimeout, "nothing was said for too long")
+            end(
+                CloseCode::NORMAL,
+                Cause::IdleTimeout,
+                "nothing was said for too long",
+            )
         } else if now >= ping {
             Due::Ping
         } else {
-            let next = [write, self.lifetime_ends, pong, idle, ping].into_iter().min().unwrap_or(NEVER);
+            let next = [write, self.lifetime_ends, pong, idle, ping]
+                .into_iter()
+                .min()
+                .unwrap_or(NEVER);
             // A pong that cannot be seen now may be due later.
-            let again = if self.pinged.is_some() && !is_reading { next.min(now + millis(settings.pong_timeout)) } else { next };
+            let again = if self.pinged.is_some() && !is_reading {
+                next.min(now + millis(settings.pong_timeout))
+            } else {
+                next
+            };
             Due::Nothing(again)
         }
     }
@@ -92,7 +139,11 @@ mod tests {
     use super::*;
 
     fn settings() -> SocketSettings {
-        SocketSettings { max_lifetime: Duration::from_secs(1000), idle_timeout: Duration::from_secs(100), ..SocketSettings::default() }
+        SocketSettings {
+            max_lifetime: Duration::from_secs(1000),
+            idle_timeout: Duration::from_secs(100),
+            ..SocketSettings::default()
+        }
     }
 
     #[test]
@@ -101,17 +152,32 @@ mod tests {
         assert_eq!(table.due(0, &settings(), None, true), Due::Nothing(25_000));
         assert_eq!(table.due(25_000, &settings(), None, true), Due::Ping);
         table.pinged(25_000);
-        assert_eq!(table.due(25_000, &settings(), None, true), Due::Nothing(35_000));
-        assert!(matches!(table.due(35_000, &settings(), None, true), Due::End(Ending { cause: Cause::PingTimeout, .. })));
+        assert_eq!(
+            table.due(25_000, &settings(), None, true),
+            Due::Nothing(35_000)
+        );
+        assert!(matches!(
+            table.due(35_000, &settings(), None, true),
+            Due::End(Ending {
+                cause: Cause::PingTimeout,
+                ..
+            })
+        ));
         table.received(34_000);
-        assert_eq!(table.due(35_000, &settings(), None, true), Due::Nothing(59_000));
+        assert_eq!(
+            table.due(35_000, &settings(), None, true),
+            Due::Nothing(59_000)
+        );
     }
 
     #[test]
     fn pong_that_cannot_be_read_is_not_missed() {
         let mut table = KeepAlive::new(0, &settings(), 0.0);
         table.pinged(25_000);
-        assert_eq!(table.due(36_000, &settings(), None, false), Due::Nothing(46_000));
+        assert_eq!(
+            table.due(36_000, &settings(), None, false),
+            Due::Nothing(46_000)
+        );
     }
 
     #[test]
@@ -119,9 +185,30 @@ mod tests {
         let mut table = KeepAlive::new(0, &settings(), 1.0);
         table.received(899_999);
         table.message(899_999);
-        assert!(matches!(table.due(5_000, &settings(), Some(0), true), Due::End(Ending { cause: Cause::WriteTimeout, .. })));
-        assert!(matches!(table.due(900_000, &settings(), None, true), Due::End(Ending { cause: Cause::Lifetime, .. })));
-        let table = KeepAlive { last_received: 99_999, ..KeepAlive::new(0, &settings(), 0.0) };
-        assert!(matches!(table.due(100_000, &settings(), None, true), Due::End(Ending { cause: Cause::IdleTimeout, .. })));
+        assert!(matches!(
+            table.due(5_000, &settings(), Some(0), true),
+            Due::End(Ending {
+                cause: Cause::WriteTimeout,
+                ..
+            })
+        ));
+        assert!(matches!(
+            table.due(900_000, &settings(), None, true),
+            Due::End(Ending {
+                cause: Cause::Lifetime,
+                ..
+            })
+        ));
+        let table = KeepAlive {
+            last_received: 99_999,
+            ..KeepAlive::new(0, &settings(), 0.0)
+        };
+        assert!(matches!(
+            table.due(100_000, &settings(), None, true),
+            Due::End(Ending {
+                cause: Cause::IdleTimeout,
+                ..
+            })
+        ));
     }
 }

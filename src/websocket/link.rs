@@ -16,8 +16,8 @@ use super::frame::{encode_close, encode_event};
 use super::route::Route;
 use super::settings::SlowClient;
 use super::transport::Writer;
-use crate::clock::{Millis, Tick};
 use crate::channels::{Batch, Delivery, Event, Mailbox, Membership, Subscriber};
+use crate::clock::{Millis, Tick};
 use crate::services::Services;
 
 /// How many waiting pieces one write takes.
@@ -73,13 +73,23 @@ pub(super) struct Counted {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl Link {
     pub(super) fn new(id: u64, writer: Writer, route: Arc<Route>, services: Services) -> Arc<Self> {
-        Arc::new(Self { id, writer, route, services, mailbox: OnceLock::new(), out: Mutex::default(), called: AtomicBool::new(false) })
+        Arc::new(Self {
+            id,
+            writer,
+            route,
+            services,
+            mailbox: OnceLock::new(),
+            out: Mutex::default(),
+            called: AtomicBool::new(false),
+        })
     }
 
     /// Returns the number that names the socket in this process.
@@ -137,8 +147,17 @@ impl Link {
     /// Says whole frames that belong to this socket alone.
     pub(super) fn send(&self, frames: &[u8]) {
         let mut out = self.out();
-        let Some(rest) = out.write_now(&self.writer, frames) else { return };
-        self.enqueue(&mut out, Piece { bytes: Bytes::copy_from_slice(&frames[rest..]), is_begun: rest > 0, conflate_key: None });
+        let Some(rest) = out.write_now(&self.writer, frames) else {
+            return;
+        };
+        self.enqueue(
+            &mut out,
+            Piece {
+                bytes: Bytes::copy_from_slice(&frames[rest..]),
+                is_begun: rest > 0,
+                conflate_key: None,
+            },
+        );
     }
 
     /// Says the close frame, the last that is said.
@@ -156,7 +175,11 @@ impl Link {
                 out.bytes = out.queue.iter().map(|piece| piece.bytes.len()).sum();
             }
             out.bytes += frame.len() - rest;
-            out.queue.push_back(Piece { bytes: Bytes::from(frame).slice(rest..), is_begun: rest > 0, conflate_key: None });
+            out.queue.push_back(Piece {
+                bytes: Bytes::from(frame).slice(rest..),
+                is_begun: rest > 0,
+                conflate_key: None,
+            });
         }
         if out.state == State::Open {
             out.state = State::CloseSent;
@@ -188,7 +211,8 @@ impl Link {
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => {
-                    out.blocked_since.get_or_insert_with(|| self.services.clock.now());
+                    out.blocked_since
+                        .get_or_insert_with(|| self.services.clock.now());
                     return Poll::Pending;
                 }
             }
@@ -245,7 +269,13 @@ impl Link {
         if out.bytes + piece.bytes.len() > limit && !piece.is_begun {
             self.count_dropped(out, 1);
             if policy == SlowClient::Close {
-                out.order.get_or_insert_with(|| Ending::new(CloseCode::TRY_AGAIN_LATER, Cause::SlowClient, "the client reads too slowly"));
+                out.order.get_or_insert_with(|| {
+                    Ending::new(
+                        CloseCode::TRY_AGAIN_LATER,
+                        Cause::SlowClient,
+                        "the client reads too slowly",
+                    )
+                });
                 self.call(out);
             }
             return Delivery::Dropped;
@@ -317,8 +347,14 @@ impl Out {
 
     /// Puts a piece in the place of a waiting one with its key.
     fn conflate(&mut self, piece: &Piece) -> bool {
-        let Some(key) = piece.conflate_key.as_deref() else { return false };
-        let Some(older) = self.queue.iter_mut().find(|waiting| !waiting.is_begun && waiting.conflate_key.as_deref() == Some(key)) else {
+        let Some(key) = piece.conflate_key.as_deref() else {
+            return false;
+        };
+        let Some(older) = self
+            .queue
+            .iter_mut()
+            .find(|waiting| !waiting.is_begun && waiting.conflate_key.as_deref() == Some(key))
+        else {
             return false;
         };
         self.bytes = self.bytes - older.bytes.len() + piece.bytes.len();
@@ -327,7 +363,11 @@ impl Out {
     }
 
     fn listen(&mut self, cx: &Context<'_>) {
-        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+        if !self
+            .task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(cx.waker()))
+        {
             self.task = Some(cx.waker().clone());
         }
     }
@@ -366,9 +406,15 @@ impl Subscriber for Link {
                 continue;
             }
             let begun = std::mem::take(&mut written);
-            let Some(now) = out.write_now(&self.writer, &bytes[begun..]) else { continue };
+            let Some(now) = out.write_now(&self.writer, &bytes[begun..]) else {
+                continue;
+            };
             let rest = begun + now;
-            let piece = Piece { bytes: bytes.slice(rest..), is_begun: rest > 0, conflate_key: self.conflate_key(&entry.event) };
+            let piece = Piece {
+                bytes: bytes.slice(rest..),
+                is_begun: rest > 0,
+                conflate_key: self.conflate_key(&entry.event),
+            };
             if self.enqueue(&mut out, piece) == Delivery::Dropped {
                 delivery = Delivery::Dropped;
             }
@@ -382,6 +428,8 @@ impl Link {
         if self.route.settings.slow_client != SlowClient::Conflate {
             return None;
         }
-        event.field("conflate_key").and_then(|key| key.as_str().map(Box::from))
+        event
+            .field("conflate_key")
+            .and_then(|key| key.as_str().map(Box::from))
     }
 }

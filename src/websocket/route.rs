@@ -36,6 +36,11 @@ impl Route {
             received: counter!("oneport_messages_received_total", "route" => name()),
             dropped: counter!("oneport_messages_dropped_total", "route" => name()),
         };
-        Self { label, fingerprint, settings, metrics }
+        Self {
+            label,
+            fingerprint,
+            settings,
+            metrics,
+        }
     }
 }

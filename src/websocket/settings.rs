@@ -49,7 +49,10 @@ impl Default for SocketSettings {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
-            limits: Limits { message_bytes_max: 64 * 1024, fragments_max: 1024 },
+            limits: Limits {
+                message_bytes_max: 64 * 1024,
+                fragments_max: 1024,
+            },
             send_queue: 1 << 20,
             slow_client: SlowClient::Close,
             ping_interval: seconds(25),

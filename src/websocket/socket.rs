@@ -107,7 +107,10 @@ impl Socket {
     /// Makes the worker's output buffer this socket's own until the turn ends.
     pub(super) fn begin_turn(&self) {
         worker::with(|worker| {
-            debug_assert!(worker.out.is_empty() || worker.out_owner == self.link.id(), "a socket left output behind");
+            debug_assert!(
+                worker.out.is_empty() || worker.out_owner == self.link.id(),
+                "a socket left output behind"
+            );
             if worker.out_owner != self.link.id() {
                 worker.clear_out();
                 worker.out_owner = self.link.id();
@@ -134,7 +137,11 @@ impl Socket {
                 None if self.ending.is_some() => continue,
                 None => {}
             }
-            if let Some(Poll::Ready(received)) = self.link.has_mailbox().map(|mailbox| mailbox.poll_receive(cx)) {
+            if let Some(Poll::Ready(received)) = self
+                .link
+                .has_mailbox()
+                .map(|mailbox| mailbox.poll_receive(cx))
+            {
                 return Poll::Ready(Next::Event(received.event));
             }
             let has_room = self.flush(cx);
@@ -167,7 +174,11 @@ impl Socket {
             }
             self.carry();
             let has_room = self.flush(cx);
-            if self.ending.is_some() || !has_room || !self.carried.is_empty() || self.poll_read(cx).is_pending() {
+            if self.ending.is_some()
+                || !has_room
+                || !self.carried.is_empty()
+                || self.poll_read(cx).is_pending()
+            {
                 self.finish_turn();
                 return;
             }
@@ -195,11 +206,17 @@ impl Socket {
     /// end of its stream, at most for the route's `close_timeout`. A connection closed with unread bytes would be reset, and
     /// the reset would swallow the frame.
     pub(super) async fn leave(&mut self, ending: &Ending) {
-        if matches!(ending.cause, Cause::ClientGone | Cause::PingTimeout | Cause::WriteTimeout) {
+        if matches!(
+            ending.cause,
+            Cause::ClientGone | Cause::PingTimeout | Cause::WriteTimeout
+        ) {
             return;
         }
         let deadline = self.link.route().settings.close_timeout;
-        let can_decode = !matches!(ending.cause, Cause::ProtocolError | Cause::InvalidData | Cause::TooBig);
+        let can_decode = !matches!(
+            ending.cause,
+            Cause::ProtocolError | Cause::InvalidData | Cause::TooBig
+        );
         let _ = tokio::time::timeout(deadline, async {
             if poll_fn(|cx| self.link.poll_flush(cx)).await.is_err() {
                 return;
@@ -229,7 +246,8 @@ impl Socket {
             return Poll::Ready(true);
         }
         self.fresh = 0..0;
-        let scratch_read = worker::with(|worker| self.reader.poll_read(cx, &mut worker.scratch[..READ_BYTES]));
+        let scratch_read =
+            worker::with(|worker| self.reader.poll_read(cx, &mut worker.scratch[..READ_BYTES]));
         match scratch_read {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(count @ 1..)) => {
@@ -261,11 +279,15 @@ impl Socket {
         let now = self.link.services().clock.now();
         let settings = &self.link.route().settings;
         let is_reading = self.carried.is_empty() && self.link.blocked_since().is_none();
-        let due = match self.keepalive.due(now, settings, self.link.blocked_since(), is_reading) {
+        let due = match self
+            .keepalive
+            .due(now, settings, self.link.blocked_since(), is_reading)
+        {
             Due::Ping => {
                 self.keepalive.pinged(now);
                 worker::with(|worker| encode(Opcode::Ping, &[], &mut worker.out));
-                self.keepalive.due(now, settings, self.link.blocked_since(), is_reading)
+                self.keepalive
+                    .due(now, settings, self.link.blocked_since(), is_reading)
             }
             other => other,
         };
@@ -274,7 +296,9 @@ impl Socket {
                 self.at_once = true;
                 self.ending.get_or_insert(ending);
             }
-            Due::Nothing(at) if is_first || now >= self.called_at || at < self.called_at => self.call_at(at),
+            Due::Nothing(at) if is_first || now >= self.called_at || at < self.called_at => {
+                self.call_at(at)
+            }
             Due::Nothing(_) | Due::Ping => {}
         }
     }
@@ -299,7 +323,11 @@ impl Socket {
         worker::with(|worker| {
             loop {
                 let is_carried = !self.carried.is_empty();
-                let mut input = if is_carried { &self.carried[..] } else { &worker.scratch[self.fresh.clone()] };
+                let mut input = if is_carried {
+                    &self.carried[..]
+                } else {
+                    &worker.scratch[self.fresh.clone()]
+                };
                 let before = input.len();
                 let item = self.decoder.next(&mut input);
                 let taken = before - input.len();
@@ -313,7 +341,9 @@ impl Socket {
                         self.messages_uncounted += 1;
                         return Some(message);
                     }
-                    Ok(Some(Item::Ping(payload))) => encode(Opcode::Pong, &payload, &mut worker.out),
+                    Ok(Some(Item::Ping(payload))) => {
+                        encode(Opcode::Pong, &payload, &mut worker.out)
+                    }
                     Ok(Some(Item::Pong)) => {}
                     Ok(Some(Item::Close { code, reason })) => self.peer_close(code, reason),
                     Ok(None) if self.carried.is_empty() && self.fresh.is_empty() => return None,
@@ -383,7 +413,8 @@ impl Socket {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let read = worker::with(|worker| self.reader.poll_read(cx, &mut worker.scratch[..READ_BYTES]));
+        let read =
+            worker::with(|worker| self.reader.poll_read(cx, &mut worker.scratch[..READ_BYTES]));
         match read {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(count @ 1..)) => {
@@ -406,7 +437,11 @@ impl Socket {
         self.write_out();
         worker::with(|worker| worker.out_owner = 0);
         if self.messages_uncounted > 0 {
-            self.link.route().metrics.received.increment(self.messages_uncounted);
+            self.link
+                .route()
+                .metrics
+                .received
+                .increment(self.messages_uncounted);
             self.received.messages += self.messages_uncounted;
             self.messages_uncounted = 0;
         }

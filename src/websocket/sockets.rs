@@ -35,11 +35,32 @@ impl Sockets {
     }
 
     /// Ends those that `which` picks, evenly over a time. Returns how many it picked.
-    pub async fn end(&self, which: impl Fn(&Link) -> bool, ending: &Ending, over: Duration) -> usize {
-        let picked: Vec<Arc<Link>> = self.0.shards.iter().flat_map(|shard| lock(shard).values().filter(|link| which(link)).cloned().collect::<Vec<_>>()).collect();
+    pub async fn end(
+        &self,
+        which: impl Fn(&Link) -> bool,
+        ending: &Ending,
+        over: Duration,
+    ) -> usize {
+        let picked: Vec<Arc<Link>> = self
+            .0
+            .shards
+            .iter()
+            .flat_map(|shard| {
+                lock(shard)
+                    .values()
+                    .filter(|link| which(link))
+                    .cloned()
+                    .collect::<Vec<_>>()
+            })
+            .collect();
         // In steps of ten milliseconds: a timer is no finer.
-        let steps = usize::try_from(over.as_millis() / 10).unwrap_or(1).clamp(1, picked.len().max(1));
-        for (at, some) in picked.chunks(picked.len().div_ceil(steps).max(1)).enumerate() {
+        let steps = usize::try_from(over.as_millis() / 10)
+            .unwrap_or(1)
+            .clamp(1, picked.len().max(1));
+        for (at, some) in picked
+            .chunks(picked.len().div_ceil(steps).max(1))
+            .enumerate()
+        {
             if at > 0 {
                 tokio::time::sleep(over / u32::try_from(steps).unwrap_or(u32::MAX)).await;
             }

@@ -58,7 +58,11 @@ impl Transport {
 
 impl Reader {
     /// Reads what is there; 0 is the end.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         ready!(match self {
             Self::Tcp(reader) => Pin::new(reader).poll_read(cx, &mut buffer),
@@ -80,7 +84,11 @@ impl Writer {
     }
 
     /// Writes for the owner, which is woken when there is room again.
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         loop {
             let (written, stream) = match self {
                 Self::Tcp(writer) => (writer.try_write_vectored(slices), None),
@@ -88,7 +96,9 @@ impl Writer {
                 Self::Stream(writer) => (Err(io::ErrorKind::WouldBlock.into()), Some(writer)),
             };
             match (written, stream) {
-                (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_ready(cx))?,
+                (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_ready(cx))?
+                }
                 (result, None) => return Poll::Ready(result),
                 (_, Some(writer)) => {
                     let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,17 +112,23 @@ impl Writer {
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
-            Self::Stream(writer) => Pin::new(&mut *writer.lock().unwrap_or_else(PoisonError::into_inner)).poll_flush(cx),
+            Self::Stream(writer) => {
+                Pin::new(&mut *writer.lock().unwrap_or_else(PoisonError::into_inner)).poll_flush(cx)
+            }
         }
     }
 
     /// Says to the peer that nothing more comes.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shutdown = |stream: socket2::SockRef<'_>| Poll::Ready(stream.shutdown(std::net::Shutdown::Write));
+        let shutdown =
+            |stream: socket2::SockRef<'_>| Poll::Ready(stream.shutdown(std::net::Shutdown::Write));
         match self {
             Self::Tcp(writer) => shutdown(socket2::SockRef::from(writer.as_ref())),
             Self::Unix(writer) => shutdown(socket2::SockRef::from(writer.as_ref())),
-            Self::Stream(writer) => Pin::new(&mut *writer.lock().unwrap_or_else(PoisonError::into_inner)).poll_shutdown(cx),
+            Self::Stream(writer) => {
+                Pin::new(&mut *writer.lock().unwrap_or_else(PoisonError::into_inner))
+                    .poll_shutdown(cx)
+            }
         }
     }
 

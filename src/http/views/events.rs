@@ -66,26 +66,52 @@ impl View for Events {
     }
 
     fn problems(options: &Options) -> Vec<String> {
-        if options.heartbeat.0.is_zero() { vec!["heartbeat: expected a duration above zero, found \"0s\"".to_owned()] } else { Vec::new() }
+        if options.heartbeat.0.is_zero() {
+            vec!["heartbeat: expected a duration above zero, found \"0s\"".to_owned()]
+        } else {
+            Vec::new()
+        }
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
         let scope = &request.scope;
-        let group = self.options.group.group(scope).map_err(|error| match error {
-            GroupError::Anonymous { .. } => Failure::forbidden("log in first"),
-            GroupError::NotAName { .. } => Failure::not_found(error.to_string()),
-            GroupError::NoParam { .. } => Failure::from(error),
-        })?;
-        let last_id = scope.headers.text(&LAST_EVENT_ID).map(str::to_owned).or_else(|| scope.query("last_event_id"));
+        let group = self
+            .options
+            .group
+            .group(scope)
+            .map_err(|error| match error {
+                GroupError::Anonymous { .. } => Failure::forbidden("log in first"),
+                GroupError::NotAName { .. } => Failure::not_found(error.to_string()),
+                GroupError::NoParam { .. } => Failure::from(error),
+            })?;
+        let last_id = scope
+            .headers
+            .text(&LAST_EVENT_ID)
+            .map(str::to_owned)
+            .or_else(|| scope.query("last_event_id"));
         if request.services.tasks.is_draining() {
-            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the server stops"));
+            return Err(Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the server stops",
+            ));
         }
-        let stream = EventStream::open(&self.options, group, last_id.as_deref(), request.services.clone());
+        let stream = EventStream::open(
+            &self.options,
+            group,
+            last_id.as_deref(),
+            request.services.clone(),
+        );
         let mut response = Response::new(Body::stream(stream));
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+        headers.insert(
+            HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        );
         Ok(response)
     }
 }
@@ -103,16 +129,35 @@ struct EventStream {
 }
 
 impl EventStream {
-    fn open(options: &Options, group: GroupName, last_id: Option<&str>, services: Services) -> Self {
+    fn open(
+        options: &Options,
+        group: GroupName,
+        last_id: Option<&str>,
+        services: Services,
+    ) -> Self {
         let layer = &services.layer;
         let member = layer.next_member();
         let mailbox = layer.mailbox();
-        let keep = GroupOptions { history: options.history, ..GroupOptions::default() };
+        let keep = GroupOptions {
+            history: options.history,
+            ..GroupOptions::default()
+        };
         let mut first = format!("retry: {}\n\n", options.retry.0.as_millis());
         let is_complete = match last_id {
-            None => layer.group_resume(&group, member, mailbox.clone(), keep, layer.group_offset(&group)),
-            Some(id) => match id.split_once('.').map(|(epoch, offset)| (u64::from_str_radix(epoch, 16), offset.parse::<u64>())) {
-                Some((Ok(epoch), Ok(offset))) if epoch == layer.epoch() => layer.group_resume(&group, member, mailbox.clone(), keep, offset),
+            None => layer.group_resume(
+                &group,
+                member,
+                mailbox.clone(),
+                keep,
+                layer.group_offset(&group),
+            ),
+            Some(id) => match id
+                .split_once('.')
+                .map(|(epoch, offset)| (u64::from_str_radix(epoch, 16), offset.parse::<u64>()))
+            {
+                Some((Ok(epoch), Ok(offset))) if epoch == layer.epoch() => {
+                    layer.group_resume(&group, member, mailbox.clone(), keep, offset)
+                }
                 _ => {
                     layer.group_add(&group, member, mailbox.clone(), None, keep);
                     false
@@ -137,7 +182,12 @@ impl EventStream {
     }
 
     fn write(&self, received: &Received, out: &mut String) {
-        let _ = writeln!(out, "id: {:x}.{}", self.services.layer.epoch(), received.offset);
+        let _ = writeln!(
+            out,
+            "id: {:x}.{}",
+            self.services.layer.epoch(),
+            received.offset
+        );
         match received.event.shown() {
             // A line of its own for each line of the text; `\r` ends a line too.
             Shown::Text(text) => text.split(['\n', '\r']).for_each(|line| {
@@ -155,23 +205,32 @@ impl http_body::Body for EventStream {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let mut out = this.first.take().unwrap_or_default();
         while let Poll::Ready(received) = this.mailbox.poll_receive(cx) {
             this.write(&received, &mut out);
         }
         if !out.is_empty() {
-            this.next_heartbeat.as_mut().reset(Instant::now() + this.heartbeat);
+            this.next_heartbeat
+                .as_mut()
+                .reset(Instant::now() + this.heartbeat);
             return Poll::Ready(Some(Ok(Frame::data(out.into()))));
         }
         if this.draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
         if this.next_heartbeat.as_mut().poll(cx).is_ready() {
-            this.next_heartbeat.as_mut().reset(Instant::now() + this.heartbeat);
+            this.next_heartbeat
+                .as_mut()
+                .reset(Instant::now() + this.heartbeat);
             let _ = this.next_heartbeat.as_mut().poll(cx);
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b": still here\n\n")))));
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(
+                b": still here\n\n",
+            )))));
         }
         Poll::Pending
     }

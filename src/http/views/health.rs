@@ -15,9 +15,20 @@ impl View for Health {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let (status, word) = if request.services.tasks.is_draining() { (503, "draining") } else { (200, "ok") };
-        let mut response = respond(status, "application/json", format!("{{\"status\":\"{word}\"}}\n"));
-        response.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+        let (status, word) = if request.services.tasks.is_draining() {
+            (503, "draining")
+        } else {
+            (200, "ok")
+        };
+        let mut response = respond(
+            status,
+            "application/json",
+            format!("{{\"status\":\"{word}\"}}\n"),
+        );
+        response.headers_mut().insert(
+            http::header::CACHE_CONTROL,
+            http::HeaderValue::from_static("no-store"),
+        );
         Ok(response)
     }
 }

@@ -18,10 +18,17 @@ impl View for Metrics {
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
         let Some(metrics) = &request.services.metrics else {
-            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "this process collects no metrics"));
+            return Err(Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this process collects no metrics",
+            ));
         };
         ::metrics::gauge!("oneport_tasks").set(request.services.tasks.alive() as f64);
         metrics.run_upkeep();
-        Ok(respond(200, "text/plain; version=0.0.4; charset=utf-8", metrics.render()))
+        Ok(respond(
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            metrics.render(),
+        ))
     }
 }

@@ -6,7 +6,19 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use crate::http::{Body, Failure, Request, Response, View};
 
 /// What a path segment must not hold as it is.
-const SEGMENT: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'/').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}').add(b'\\');
+const SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'\\');
 
 /// `view = "redirect"`: sends the client to another place.
 #[derive(Debug)]
@@ -44,10 +56,16 @@ impl View for Redirect {
     fn problems(options: &Options) -> Vec<String> {
         let mut problems = Vec::new();
         if !matches!(options.status, 301 | 302 | 303 | 307 | 308) {
-            problems.push(format!("status: expected 301, 302, 303, 307 or 308, found {}", options.status));
+            problems.push(format!(
+                "status: expected 301, 302, 303, 307 or 308, found {}",
+                options.status
+            ));
         }
         if HeaderValue::from_str(&options.to).is_err() || options.to.is_empty() {
-            problems.push(format!("to: expected a path or a URL, found {:?}", options.to));
+            problems.push(format!(
+                "to: expected a path or a URL, found {:?}",
+                options.to
+            ));
         }
         problems
     }
@@ -55,7 +73,10 @@ impl View for Redirect {
     async fn call(&self, request: Request) -> Result<Response, Failure> {
         let mut to = self.options.to.clone();
         for (name, value) in request.scope.url_route.params.iter() {
-            to = to.replace(&format!("{{{name}}}"), &utf8_percent_encode(value, SEGMENT).to_string());
+            to = to.replace(
+                &format!("{{{name}}}"),
+                &utf8_percent_encode(value, SEGMENT).to_string(),
+            );
         }
         if self.options.keep_query && !request.scope.query_string().is_empty() {
             to.push(if to.contains('?') { '&' } else { '?' });
@@ -63,7 +84,9 @@ impl View for Redirect {
         }
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
-        response.headers_mut().insert(header::LOCATION, HeaderValue::from_str(&to)?);
+        response
+            .headers_mut()
+            .insert(header::LOCATION, HeaderValue::from_str(&to)?);
         Ok(response)
     }
 }

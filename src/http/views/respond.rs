@@ -46,29 +46,51 @@ impl View for Respond {
 
     fn new(options: Options) -> Self {
         let mut headers = HeaderMap::new();
-        let fields = options.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in std::iter::once(("content-type", options.content_type.as_str())).chain(fields) {
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+        let fields = options
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in
+            std::iter::once(("content-type", options.content_type.as_str())).chain(fields)
+        {
+            if let (Ok(name), Ok(value)) = (
+                HeaderName::from_bytes(name.as_bytes()),
+                HeaderValue::from_str(value),
+            ) {
                 headers.insert(name, value);
             }
         }
         if options.body.is_empty() && !options.headers.contains_key("content-type") {
             headers.remove(header::CONTENT_TYPE);
         }
-        Self { status: StatusCode::from_u16(options.status).unwrap_or_default(), headers, body: Bytes::from(options.body) }
+        Self {
+            status: StatusCode::from_u16(options.status).unwrap_or_default(),
+            headers,
+            body: Bytes::from(options.body),
+        }
     }
 
     fn problems(options: &Options) -> Vec<String> {
         let mut problems = Vec::new();
         if !(200..=599).contains(&options.status) {
-            problems.push(format!("status: expected 200 to 599, found {}", options.status));
+            problems.push(format!(
+                "status: expected 200 to 599, found {}",
+                options.status
+            ));
         }
         if HeaderValue::from_str(&options.content_type).is_err() {
-            problems.push(format!("content_type: expected a media type, found {:?}", options.content_type));
+            problems.push(format!(
+                "content_type: expected a media type, found {:?}",
+                options.content_type
+            ));
         }
         for (name, value) in &options.headers {
-            if HeaderName::from_bytes(name.as_bytes()).is_err() || HeaderValue::from_str(value).is_err() {
-                problems.push(format!("headers: expected the name and the value of a header field, found {name:?}"));
+            if HeaderName::from_bytes(name.as_bytes()).is_err()
+                || HeaderValue::from_str(value).is_err()
+            {
+                problems.push(format!(
+                    "headers: expected the name and the value of a header field, found {name:?}"
+                ));
             }
         }
         problems

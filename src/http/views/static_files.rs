@@ -8,7 +8,18 @@ use crate::config::ConfigPath;
 use crate::http::{Body, Failure, Request, Response, View};
 
 /// What a path must not hold as it is; the slash stays.
-const PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}').add(b'\\');
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'\\');
 
 /// `view = "static"`: files of a directory, with ranges, conditional requests and files compressed beforehand (`.br`, `.gz`,
 /// `.zst`).
@@ -69,16 +80,27 @@ impl View for Static {
     fn problems(options: &Options) -> Vec<String> {
         let mut problems = Vec::new();
         if !options.dir.0.is_dir() {
-            problems.push(format!("dir: expected a directory, found none at {}", options.dir.0.display()));
+            problems.push(format!(
+                "dir: expected a directory, found none at {}",
+                options.dir.0.display()
+            ));
         }
         if HeaderValue::from_str(&options.cache_control).is_err() {
-            problems.push(format!("cache_control: expected a header field's value, found {:?}", options.cache_control));
+            problems.push(format!(
+                "cache_control: expected a header field's value, found {:?}",
+                options.cache_control
+            ));
         }
         problems
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let file = request.scope.url_route.params.get(&self.options.param).unwrap_or_default();
+        let file = request
+            .scope
+            .url_route
+            .params
+            .get(&self.options.param)
+            .unwrap_or_default();
         let is_hidden = |segment: &str| segment.starts_with('.') && segment != ".well-known";
         if file.split('/').any(is_hidden) || file.contains('\\') {
             return Err(Failure::not_found("there is no such file"));
@@ -93,22 +115,40 @@ impl View for Static {
             return Err(Failure::not_found("there is no such file"));
         }
         if let Ok(value) = HeaderValue::from_str(&self.options.cache_control) {
-            response.headers_mut().entry(header::CACHE_CONTROL).or_insert(value);
+            response
+                .headers_mut()
+                .entry(header::CACHE_CONTROL)
+                .or_insert(value);
         }
-        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response.headers_mut().insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
         Ok(response)
     }
 }
 
 impl Static {
     fn indexed(&self, file: &str) -> String {
-        if file.is_empty() || file.ends_with('/') { format!("{file}{}", self.options.index) } else { file.to_owned() }
+        if file.is_empty() || file.ends_with('/') {
+            format!("{file}{}", self.options.index)
+        } else {
+            file.to_owned()
+        }
     }
 
     async fn serve(&self, file: &str, request: &Request) -> Result<Response, Failure> {
         let mut inner = http::Request::new(Body::empty());
-        *inner.method_mut() = if request.scope.method == Method::HEAD { Method::HEAD } else { Method::GET };
-        *inner.uri_mut() = format!("/{}", utf8_percent_encode(file.trim_start_matches('/'), PATH)).parse()?;
+        *inner.method_mut() = if request.scope.method == Method::HEAD {
+            Method::HEAD
+        } else {
+            Method::GET
+        };
+        *inner.uri_mut() = format!(
+            "/{}",
+            utf8_percent_encode(file.trim_start_matches('/'), PATH)
+        )
+        .parse()?;
         *inner.headers_mut() = request.scope.headers.to_map();
         let response = self.files.clone().try_call(inner).await?;
         Ok(response.map(Body::stream))

@@ -29,7 +29,11 @@ impl View for Template {
     type Options = Options;
 
     fn new(options: Options) -> Self {
-        let content_type = match options.template.rsplit_once('.').map(|(_, extension)| extension) {
+        let content_type = match options
+            .template
+            .rsplit_once('.')
+            .map(|(_, extension)| extension)
+        {
             Some("html" | "htm") => "text/html; charset=utf-8",
             Some("xml") => "application/xml; charset=utf-8",
             Some("json") => "application/json",
@@ -38,7 +42,11 @@ impl View for Template {
             _ => "text/plain; charset=utf-8",
         };
         let context = Value::from(Serde(options.context.clone()));
-        Self { options, content_type, context }
+        Self {
+            options,
+            content_type,
+            context,
+        }
     }
 
     fn templates(options: &Options) -> Vec<String> {
@@ -46,9 +54,15 @@ impl View for Template {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let page = request.templates.render(&self.options.template, &request.scope, self.context.clone())?;
+        let page = request.templates.render(
+            &self.options.template,
+            &request.scope,
+            self.context.clone(),
+        )?;
         let mut response = respond(200, self.content_type, page);
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         Ok(response)
     }
 }

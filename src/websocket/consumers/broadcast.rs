@@ -39,7 +39,10 @@ impl Consumer for Broadcast {
         Self {
             pattern: options.group.clone(),
             include_sender: options.include_sender,
-            options: GroupOptions { history: options.history, ..GroupOptions::default() },
+            options: GroupOptions {
+                history: options.history,
+                ..GroupOptions::default()
+            },
             group: None,
         }
     }
@@ -57,7 +60,9 @@ impl Consumer for Broadcast {
     }
 
     async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
-        let Some(group) = &self.group else { return Ok(()) };
+        let Some(group) = &self.group else {
+            return Ok(());
+        };
         let event = match message {
             Message::Text(text) => Event::text(text),
             Message::Binary(bytes) => Event::bytes(bytes),

@@ -81,7 +81,10 @@ struct Presence<'a> {
 #[serde(tag = "type")]
 enum Answer<'a> {
     #[serde(rename = "chat.who")]
-    Who { users: Vec<Option<&'a str>>, members: usize },
+    Who {
+        users: Vec<Option<&'a str>>,
+        members: usize,
+    },
     #[serde(rename = "chat.error")]
     Error { code: &'a str, message: &'a str },
 }
@@ -90,7 +93,11 @@ impl Consumer for Chat {
     type Options = Options;
 
     fn new(options: &Options) -> Self {
-        Self { options: options.clone(), group: None, has_joined: false }
+        Self {
+            options: options.clone(),
+            group: None,
+            has_joined: false,
+        }
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
@@ -99,9 +106,17 @@ impl Consumer for Chat {
     }
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
-        let Some(group) = self.group.clone() else { return Ok(()) };
+        let Some(group) = self.group.clone() else {
+            return Ok(());
+        };
         let history_expiry = Duration::from_secs(self.options.history_seconds);
-        cx.group_add_frames(&group, GroupOptions { history: self.options.history, history_expiry });
+        cx.group_add_frames(
+            &group,
+            GroupOptions {
+                history: self.options.history,
+                history_expiry,
+            },
+        );
         self.has_joined = true;
         self.tell_presence(cx, "chat.join").await
     }
@@ -112,13 +127,31 @@ impl Consumer for Chat {
         };
         let said: Said<'_> = match serde_json::from_str(text) {
             Ok(said) => said,
-            Err(problem) if problem.is_data() => return error(cx, "invalid_message", "expected {\"message\": \"...\"} with a text"),
-            Err(_) => return error(cx, "invalid_json", "expected JSON such as {\"message\": \"hi\"}"),
+            Err(problem) if problem.is_data() => {
+                return error(
+                    cx,
+                    "invalid_message",
+                    "expected {\"message\": \"...\"} with a text",
+                );
+            }
+            Err(_) => {
+                return error(
+                    cx,
+                    "invalid_json",
+                    "expected JSON such as {\"message\": \"hi\"}",
+                );
+            }
         };
         match (said.kind.as_deref(), said.message) {
             (Some("who"), None) => self.tell_who(cx),
-            (None | Some("message" | "chat.message"), Some(message)) => self.say(cx, &message).await,
-            _ => error(cx, "invalid_message", "expected {\"message\": \"...\"} or {\"type\": \"who\"}"),
+            (None | Some("message" | "chat.message"), Some(message)) => {
+                self.say(cx, &message).await
+            }
+            _ => error(
+                cx,
+                "invalid_message",
+                "expected {\"message\": \"...\"} or {\"type\": \"who\"}",
+            ),
         }
     }
 
@@ -133,34 +166,74 @@ impl Consumer for Chat {
 
 impl Chat {
     async fn say(&self, cx: &mut Context<'_>, message: &str) -> Result<(), Close> {
-        let Some(group) = &self.group else { return Ok(()) };
+        let Some(group) = &self.group else {
+            return Ok(());
+        };
         if message.is_empty() {
-            return error(cx, "invalid_message", "expected a message, found an empty one");
+            return error(
+                cx,
+                "invalid_message",
+                "expected a message, found an empty one",
+            );
         }
         if message.chars().count() > self.options.message_characters_max {
-            return error(cx, "too_long", &format!("expected at most {} characters", self.options.message_characters_max));
+            return error(
+                cx,
+                "too_long",
+                &format!(
+                    "expected at most {} characters",
+                    self.options.message_characters_max
+                ),
+            );
         }
-        let message = if self.options.prefix.is_empty() { Cow::Borrowed(message) } else { Cow::Owned(format!("{}{message}", self.options.prefix)) };
+        let message = if self.options.prefix.is_empty() {
+            Cow::Borrowed(message)
+        } else {
+            Cow::Owned(format!("{}{message}", self.options.prefix))
+        };
         let user = cx.scope().user.as_ref().map(|user| user.name.as_str());
-        let event = Event::new("chat.message", &ChatMessage { message: &message, user, at: Timestamp::now() })?;
+        let event = Event::new(
+            "chat.message",
+            &ChatMessage {
+                message: &message,
+                user,
+                at: Timestamp::now(),
+            },
+        )?;
         cx.group_send(group, event).await?;
         Ok(())
     }
 
     async fn tell_presence(&self, cx: &mut Context<'_>, event_type: &str) -> Result<(), Close> {
-        let Some(group) = self.group.as_ref().filter(|_| self.options.presence) else { return Ok(()) };
+        let Some(group) = self.group.as_ref().filter(|_| self.options.presence) else {
+            return Ok(());
+        };
         let user = cx.scope().user.as_ref().map(|user| user.name.as_str());
-        let presence = Presence { user, members: cx.layer().group_len(group), at: Timestamp::now() };
+        let presence = Presence {
+            user,
+            members: cx.layer().group_len(group),
+            at: Timestamp::now(),
+        };
         // Who comes and goes is news, not history.
-        cx.layer().group_send_transient(group, Event::new(event_type, &presence)?).await?;
+        cx.layer()
+            .group_send_transient(group, Event::new(event_type, &presence)?)
+            .await?;
         Ok(())
     }
 
     fn tell_who(&self, cx: &mut Context<'_>) -> Result<(), Close> {
-        let Some(group) = &self.group else { return Ok(()) };
+        let Some(group) = &self.group else {
+            return Ok(());
+        };
         let users = cx.layer().group_users(group);
-        let names: Vec<Option<&str>> = users.iter().map(|user| user.as_ref().map(|user| user.name.as_str())).collect();
-        cx.send_json(&Answer::Who { members: names.len(), users: names })?;
+        let names: Vec<Option<&str>> = users
+            .iter()
+            .map(|user| user.as_ref().map(|user| user.name.as_str()))
+            .collect();
+        cx.send_json(&Answer::Who {
+            members: names.len(),
+            users: names,
+        })?;
         Ok(())
     }
 }

@@ -28,26 +28,47 @@ impl Consumer for Feed {
     type Options = Options;
 
     fn new(options: &Options) -> Self {
-        Self { patterns: options.groups.clone(), history: options.history, groups: Vec::new() }
+        Self {
+            patterns: options.groups.clone(),
+            history: options.history,
+            groups: Vec::new(),
+        }
     }
 
     fn problems(options: &Options) -> Vec<String> {
-        if options.groups.is_empty() { vec!["groups: expected at least one group, found none".to_owned()] } else { Vec::new() }
+        if options.groups.is_empty() {
+            vec!["groups: expected at least one group, found none".to_owned()]
+        } else {
+            Vec::new()
+        }
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
-        self.groups = self.patterns.iter().map(|pattern| super::group(pattern, scope)).collect::<Result<_, _>>()?;
+        self.groups = self
+            .patterns
+            .iter()
+            .map(|pattern| super::group(pattern, scope))
+            .collect::<Result<_, _>>()?;
         Ok(Accept::default())
     }
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         for group in &self.groups {
-            cx.group_add_frames(group, GroupOptions { history: self.history, ..GroupOptions::default() });
+            cx.group_add_frames(
+                group,
+                GroupOptions {
+                    history: self.history,
+                    ..GroupOptions::default()
+                },
+            );
         }
         Ok(())
     }
 
     async fn receive(&mut self, _cx: &mut Context<'_>, _message: Message) -> Result<(), Close> {
-        Err(Close::new(CloseCode::POLICY, "this socket is for listening"))
+        Err(Close::new(
+            CloseCode::POLICY,
+            "this socket is for listening",
+        ))
     }
 }
