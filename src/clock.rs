@@ -27,10 +27,13 @@ pub type Millis = u64;
 #[derive(Clone)]
 pub struct Clock(Arc<Inner>);
 
+/// Those that wait for one tick of each turn of the wheel.
+type Slot = Mutex<Vec<(Millis, Weak<dyn Tick>)>>;
+
 struct Inner {
     started: Instant,
     now: AtomicU64,
-    slots: Vec<Mutex<Vec<(Millis, Weak<dyn Tick>)>>>,
+    slots: Vec<Slot>,
 }
 
 impl std::fmt::Debug for Clock {
@@ -100,7 +103,7 @@ impl Clock {
         now
     }
 
-    fn slot(&self, at: Millis) -> &Mutex<Vec<(Millis, Weak<dyn Tick>)>> {
+    fn slot(&self, at: Millis) -> &Slot {
         let slot = usize::try_from(at / tick_millis()).unwrap_or(0) % SLOTS;
         &self.0.slots[slot]
     }

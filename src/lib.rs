@@ -34,6 +34,7 @@ pub mod clock;
 pub mod config;
 pub mod gateway;
 pub mod group_pattern;
+pub mod host;
 pub mod http;
 pub mod middleware;
 pub mod routing;

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, Method, Version, header};
 use percent_encoding::percent_decode_str;
 
 use crate::auth::User;
-use crate::http::host::HostHeader;
+use crate::host::HostHeader;
 use crate::routing::Params;
 use crate::session::Session;
 

@@ -1,14 +1,12 @@
 //! Templates: the pages of a server, rendered by minijinja.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, ErrorKind, context, path_loader};
+use minijinja::{Environment, ErrorKind, path_loader};
+use serde::Serialize;
 use thiserror::Error;
-
-use crate::scope::Scope;
 
 /// Finds the path of a named route: `url_for` in templates.
 pub type UrlFor = Arc<dyn Fn(&str, &[(String, String)]) -> Result<String, String> + Send + Sync>;
@@ -80,35 +78,14 @@ impl Templates {
         self.environment.get_template(name).is_ok()
     }
 
-    /// Renders a page for a scope, with further variables.
-    pub fn render(&self, name: &str, scope: &Scope, more: Value) -> Result<String, TemplateError> {
-        let params: BTreeMap<String, String> = scope
-            .url_route
-            .params
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let mut query = BTreeMap::new();
-        for (key, value) in scope.query_pairs() {
-            query.entry(key).or_insert(value);
-        }
-        let variables = context! {
-            scope => context! {
-                path => scope.path().into_owned(),
-                query => query,
-                params => params,
-                host => scope.host.as_ref().map(|host| host.name().to_owned()),
-                scheme => scope.scheme(),
-            },
-            user => scope.user.as_deref().map(|user| Value::from(Serde(user.clone()))),
-            ..more
-        };
+    /// Renders a page with its variables.
+    pub fn render(&self, name: &str, variables: impl Serialize) -> Result<String, TemplateError> {
         let template = self
             .environment
             .get_template(name)
             .map_err(|cause| self.error(name, cause))?;
         template
-            .render(variables)
+            .render(Value::from(Serde(variables)))
             .map_err(|cause| self.error(name, cause))
     }
 

@@ -103,7 +103,8 @@ pub enum LayerError {
 /// let layer = ChannelLayer::new(LayerSettings::default(), oneport::tasks::Tasks::default());
 /// let room = GroupName::new("chat_lobby").unwrap();
 /// let mailbox = layer.mailbox();
-/// layer.group_add(&room, 7, mailbox.clone(), None, GroupOptions::default());
+/// let member: std::sync::Arc<dyn oneport::channels::Subscriber> = mailbox.clone();
+/// layer.group_add(&room, 7, &member, None, GroupOptions::default());
 /// layer.group_send(&room, Event::text("hi"), None).await.unwrap();
 /// assert_eq!(mailbox.receive().await.event.shown(), oneport::channels::event::Shown::Text("hi"));
 /// # });
@@ -177,11 +178,11 @@ impl ChannelLayer {
         &self,
         group: &GroupName,
         member: u64,
-        subscriber: Arc<dyn Subscriber>,
+        subscriber: &Arc<dyn Subscriber>,
         user: Option<Arc<User>>,
         options: GroupOptions,
     ) {
-        self.join(group, member, &subscriber, user, &options, None);
+        self.join(group, member, subscriber, user, &options, None);
     }
 
     /// Adds a member that was there before and has seen everything up to `after`.
@@ -191,11 +192,11 @@ impl ChannelLayer {
         &self,
         group: &GroupName,
         member: u64,
-        subscriber: Arc<dyn Subscriber>,
+        subscriber: &Arc<dyn Subscriber>,
         options: GroupOptions,
         after: u64,
     ) -> bool {
-        self.join(group, member, &subscriber, None, &options, Some(after))
+        self.join(group, member, subscriber, None, &options, Some(after))
     }
 
     /// Removes a member from a group. Once this returns it is sent nothing more of it.

@@ -19,9 +19,9 @@ pub(super) fn complain_of(problems: &Problems) {
     let is_terminal = std::io::stderr().is_terminal();
     for problem in problems.iter() {
         if is_terminal {
-            complain(&format!("{}\n", problem.long()))
+            complain(&format!("{}\n", problem.long()));
         } else {
-            complain(&problem.to_string())
+            complain(&problem.to_string());
         }
     }
 }

@@ -6,7 +6,7 @@ use super::arguments::ResolveArguments;
 use super::output::{complain, complain_of, say};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::gateway::{Registry, Table};
-use crate::http::host::HostHeader;
+use crate::host::HostHeader;
 use crate::middleware::Step;
 use crate::routing::{Resolution, Target, UrlRouter};
 use crate::scope::{Scope, ScopeType};

@@ -9,12 +9,12 @@ use metrics::counter;
 use super::registry::Registry;
 use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
 use crate::config::{self, Config, HttpRoute, Place, Problem, Problems, WebsocketRoute};
-use crate::http::origin::{self, MissingOrigin};
+use crate::http::origin;
 use crate::middleware::{Headers, Hosts, Origin, Step};
 use crate::routing::{Conflict, HostPattern, ProtocolTypeRouter, Route, RoutePattern, UrlRouter};
 use crate::templates::{Templates, UrlFor};
 use crate::websocket::decoder::Limits;
-use crate::websocket::{self, SlowClient, SocketSettings};
+use crate::websocket::{self, SocketSettings};
 
 /// Looks up every name, reads every option, builds both tables. Returns the table with warnings, or all Problems.
 ///
@@ -307,7 +307,7 @@ impl Compiler<'_> {
                     &mut self.problems,
                     place,
                     format!("prefix {:?}: {error}", common.prefix),
-                )
+                );
             })
             .ok()
     }
@@ -374,11 +374,7 @@ impl Compiler<'_> {
                 ));
             }
         }
-        let missing = match guards.missing_origin {
-            config::MissingOrigin::Allow => MissingOrigin::Allowed,
-            config::MissingOrigin::Refuse => MissingOrigin::Refused,
-        };
-        Origin::new(patterns, missing)
+        Origin::new(patterns, guards.missing_origin)
     }
 
     fn check_templates(&mut self, templates: &Templates) {
@@ -407,12 +403,7 @@ fn socket_settings(written: &config::WebsocketDefaults) -> SocketSettings {
             fragments_max: written.max_fragments,
         },
         send_queue: written.send_queue.as_usize(),
-        slow_client: match written.slow_client {
-            config::SlowClient::Close => SlowClient::Close,
-            config::SlowClient::DropNewest => SlowClient::DropNewest,
-            config::SlowClient::DropOldest => SlowClient::DropOldest,
-            config::SlowClient::Conflate => SlowClient::Conflate,
-        },
+        slow_client: written.slow_client,
         ping_interval: written.ping_interval,
         pong_timeout: written.pong_timeout,
         write_timeout: written.write_timeout,

@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::gateway::log_answer;
+use super::dispatch::log_answer;
 use super::pages;
 use super::table::{HttpEntry, Table};
-use crate::http::host::HostHeader;
+use crate::host::HostHeader;
 use crate::http::{Body, Failure, Request, Response};
 use crate::routing::{Match, Resolution, Target};
 use crate::scope::Scope;

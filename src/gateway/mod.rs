@@ -1,7 +1,7 @@
 //! Gateway: names to code, a file to a table, and the journey of a request and of a handshake through it.
 
 mod compile;
-mod gateway;
+mod dispatch;
 mod http;
 mod pages;
 mod registry;
@@ -9,6 +9,6 @@ mod table;
 mod websocket;
 
 pub use compile::compile;
-pub use gateway::{Answer, Arrival, Gateway, Upgrade};
+pub use dispatch::{Answer, Arrival, Gateway, Upgrade};
 pub use registry::Registry;
 pub use table::{HttpEntry, Table, WebsocketEntry};

@@ -1,9 +1,10 @@
 //! Pages: how a failure is shown to a person, a program, a terminal.
 
 use http::header;
-use minijinja::context;
+use serde_json::{Map, json};
 
 use super::table::Table;
+use crate::http::page::variables;
 use crate::http::{Failure, Response, respond};
 use crate::scope::Scope;
 
@@ -44,10 +45,16 @@ pub(super) fn answer(table: &Table, scope: &Scope, failure: &Failure) -> Respons
 fn page(table: &Table, scope: &Scope, failure: &Failure) -> String {
     let status = failure.status();
     let reason = status.canonical_reason().unwrap_or("Error");
-    let variables = || context! { status => status.as_u16(), reason, message => failure.sentence(), request_id => scope.request_id.to_string() };
+    let more = json!({
+        "status": status.as_u16(),
+        "reason": reason,
+        "message": failure.sentence(),
+        "request_id": scope.request_id.to_string(),
+    });
+    let variables = variables(scope, more.as_object().unwrap_or(&Map::new()));
     let own = format!("{}.html", status.as_u16());
     for name in [own.as_str(), "error.html"] {
-        match table.templates.render(name, scope, variables()) {
+        match table.templates.render(name, &variables) {
             Ok(page) => return page,
             Err(crate::templates::TemplateError::Missing { .. }) => {}
             Err(error) => tracing::error!(%error, "the page of an error cannot be rendered"),

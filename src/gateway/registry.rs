@@ -118,7 +118,7 @@ fn refuse(options: &Options, sentences: Vec<String>) -> Result<(), Problems> {
     for sentence in sentences {
         match sentence.split_once(": ") {
             Some((key, rest)) if options.place().key(key).is_written() => {
-                problems.push(Problem::error(options.place().key(key), rest))
+                problems.push(Problem::error(options.place().key(key), rest));
             }
             _ => problems.push(Problem::error(options.place().clone(), sentence)),
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::gateway::{Answer, Upgrade, log_answer};
+use super::dispatch::{Answer, Upgrade, log_answer};
 use super::http::target;
 use super::pages;
 use super::table::{Table, WebsocketEntry};

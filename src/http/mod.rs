@@ -3,8 +3,8 @@
 pub mod body;
 pub mod failure;
 pub mod forwarded;
-pub mod host;
 pub mod origin;
+pub mod page;
 pub mod request;
 pub mod upgrade;
 pub mod view;

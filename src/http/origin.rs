@@ -3,19 +3,11 @@
 mod lint;
 mod url;
 
-use crate::http::host::is_same_domain;
+use crate::host::is_same_domain;
 use crate::http::origin::url::Url;
 
+pub use crate::config::MissingOrigin;
 pub use crate::http::origin::lint::lint;
-
-/// What a handshake without an `Origin` header gets. Browsers always send one, other clients need not.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum MissingOrigin {
-    /// It is refused, unless every origin is allowed. Django Channels does the same.
-    Refused,
-    /// It passes.
-    Allowed,
-}
 
 /// Why an origin is refused. The answer is 403.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -46,7 +38,7 @@ pub enum OriginRefused {
 /// use oneport::http::origin::{AllowedOrigins, MissingOrigin};
 ///
 /// let allowed = AllowedOrigins::new(&["example.com".into(), "https://.example.org".into()]);
-/// let check = |origin: &str| allowed.check(Some(origin.as_bytes()), MissingOrigin::Refused);
+/// let check = |origin: &str| allowed.check(Some(origin.as_bytes()), MissingOrigin::Refuse);
 /// assert!(check("http://example.com:8000").is_ok());
 /// assert!(check("https://a.example.org").is_ok());
 /// assert!(check("http://a.example.org").is_err());
@@ -92,8 +84,8 @@ impl AllowedOrigins {
         }
         let Some(origin) = origin else {
             return match missing {
-                MissingOrigin::Allowed => Ok(()),
-                MissingOrigin::Refused => Err(OriginRefused::Missing),
+                MissingOrigin::Allow => Ok(()),
+                MissingOrigin::Refuse => Err(OriginRefused::Missing),
             };
         };
         // Latin-1, as header values are.
@@ -190,7 +182,7 @@ mod tests {
     fn check(patterns: &[String], origin: Option<&str>) -> bool {
         let origin = origin.map(str::as_bytes);
         AllowedOrigins::new(patterns)
-            .check(origin, MissingOrigin::Refused)
+            .check(origin, MissingOrigin::Refuse)
             .is_ok()
     }
 
@@ -253,7 +245,7 @@ mod tests {
         let raw: &[u8] = b"http://\xff\xfe";
         assert!(
             AllowedOrigins::new(&patterns)
-                .check(Some(raw), MissingOrigin::Allowed)
+                .check(Some(raw), MissingOrigin::Allow)
                 .is_err()
         );
     }
@@ -262,10 +254,10 @@ mod tests {
     fn a_missing_origin_passes_where_that_is_said() {
         let allowed = AllowedOrigins::new(&["example.com".to_owned()]);
         assert_eq!(
-            allowed.check(None, MissingOrigin::Refused),
+            allowed.check(None, MissingOrigin::Refuse),
             Err(OriginRefused::Missing)
         );
-        assert_eq!(allowed.check(None, MissingOrigin::Allowed), Ok(()));
+        assert_eq!(allowed.check(None, MissingOrigin::Allow), Ok(()));
     }
 
     #[test]

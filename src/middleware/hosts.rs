@@ -1,7 +1,7 @@
 //! Hosts: only hosts the server is meant for.
 
+use crate::host::{AllowedHosts, HostHeader};
 use crate::http::Failure;
-use crate::http::host::{AllowedHosts, HostHeader};
 use crate::scope::Scope;
 
 /// `hosts`: a host that `server.allowed_hosts` does not have gets 400.

@@ -37,7 +37,7 @@ impl Origin {
             ));
         }
         let missing = if scope.scope_type == ScopeType::Http && scope.method.is_safe() {
-            MissingOrigin::Allowed
+            MissingOrigin::Allow
         } else {
             self.missing
         };

@@ -211,6 +211,7 @@ impl Door {
             peer,
             server: incoming.server(),
             security: Scheme::Plain,
+            user: None,
         };
         let protocol = self.protocol.clone();
         match incoming {

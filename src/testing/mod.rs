@@ -1,1 +1,34 @@
-//! The test kit.
+//! The test kit: drives a configuration without sockets, or a live server on a port of its own.
+//!
+//! [`HttpCommunicator`] and [`WebsocketCommunicator`] are Channels' communicators: they take a request or a WebSocket through both
+//! tables, middleware, views and consumers of an [`Application`], and every wait has a deadline. [`LiveServer`] listens on port 0
+//! for tests that need real sockets. A communicator panics where a test would have to fail.
+//!
+//! ```
+//! use oneport::testing::{Application, WebsocketCommunicator};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let app = Application::parse("[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n").unwrap();
+//! let mut socket = WebsocketCommunicator::new("/echo/").connect(&app).await.unwrap();
+//! socket.send("hi").await;
+//! assert_eq!(socket.receive().await.as_text(), Some("hi"));
+//! socket.disconnect().await;
+//! # });
+//! ```
+
+#![expect(clippy::panic, reason = "a communicator fails the test it is in")]
+
+mod application;
+mod http;
+mod live;
+mod websocket;
+
+pub use application::Application;
+pub use http::HttpCommunicator;
+pub use live::LiveServer;
+pub use websocket::{Connected, Heard, WebsocketCommunicator};
+
+use std::time::Duration;
+
+/// How long a communicator waits for anything.
+pub const DEADLINE: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use super::frame::{self, Opcode};
 use super::link::Link;
 use super::message::Message;
 use super::worker::{self, READ_BYTES};
-use crate::channels::{ChannelLayer, Event, GroupName, GroupOptions, LayerError, Sent};
+use crate::channels::{ChannelLayer, Event, GroupName, GroupOptions, LayerError, Sent, Subscriber};
 use crate::scope::Scope;
 use crate::services::Services;
 
@@ -88,8 +88,8 @@ impl Context<'_> {
 
     /// Joins a group by events: the consumer's `event` runs for each, one after the other.
     pub fn group_add(&mut self, group: &GroupName) {
-        let mailbox = self.open.link.mailbox().clone();
-        self.join(group, mailbox, GroupOptions::default());
+        let mailbox: Arc<dyn Subscriber> = self.open.link.mailbox().clone();
+        self.join(group, &mailbox, GroupOptions::default());
     }
 
     /// Joins a group by frames: each event is shown to the client as it is, without waking the consumer.
@@ -98,8 +98,8 @@ impl Context<'_> {
     /// ask for one, comes first.
     pub fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
         self.flush(); // what was said before stays before what the group says
-        let link = self.open.link.clone();
-        self.join(group, link, options);
+        let link: Arc<dyn Subscriber> = self.open.link.clone();
+        self.join(group, &link, options);
     }
 
     /// Leaves a group. Once this returns nothing more of it comes, but for events that wait already.
@@ -126,12 +126,7 @@ impl Context<'_> {
         self.layer().group_send(group, event, Some(self.id())).await
     }
 
-    fn join(
-        &mut self,
-        group: &GroupName,
-        subscriber: Arc<dyn crate::channels::Subscriber>,
-        options: GroupOptions,
-    ) {
+    fn join(&mut self, group: &GroupName, subscriber: &Arc<dyn Subscriber>, options: GroupOptions) {
         self.layer().group_add(
             group,
             self.id(),

@@ -317,7 +317,7 @@ impl Partial {
                         bytes: Vec::new(),
                         count: 0,
                         valid: 0,
-                    })
+                    });
                 }
             }
             if let Some(message) = &mut self.message {

@@ -3,20 +3,7 @@
 use std::time::Duration;
 
 use super::decoder::Limits;
-
-/// What happens when a client does not read fast enough and its queue is full: `slow_client` in the file.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum SlowClient {
-    /// The socket is closed with 1013.
-    #[default]
-    Close,
-    /// What does not fit is dropped.
-    DropNewest,
-    /// The oldest that waits is dropped until the new fits.
-    DropOldest,
-    /// An event replaces a waiting one with the same `conflate_key`; what still does not fit is dropped.
-    Conflate,
-}
+pub use crate::config::SlowClient;
 
 /// The bounds and deadlines of a route's sockets. A duration of zero means: none.
 #[derive(Clone, Debug)]

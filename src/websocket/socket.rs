@@ -297,7 +297,7 @@ impl Socket {
                 self.ending.get_or_insert(ending);
             }
             Due::Nothing(at) if is_first || now >= self.called_at || at < self.called_at => {
-                self.call_at(at)
+                self.call_at(at);
             }
             Due::Nothing(_) | Due::Ping => {}
         }
@@ -342,7 +342,7 @@ impl Socket {
                         return Some(message);
                     }
                     Ok(Some(Item::Ping(payload))) => {
-                        encode(Opcode::Pong, &payload, &mut worker.out)
+                        encode(Opcode::Pong, &payload, &mut worker.out);
                     }
                     Ok(Some(Item::Pong)) => {}
                     Ok(Some(Item::Close { code, reason })) => self.peer_close(code, reason),

@@ -97,7 +97,7 @@ impl Writer {
             };
             match (written, stream) {
                 (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.poll_ready(cx))?
+                    ready!(self.poll_ready(cx))?;
                 }
                 (result, None) => return Poll::Ready(result),
                 (_, Some(writer)) => {

@@ -13,7 +13,7 @@ use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 
 use crate::channels::event::Shown;
-use crate::channels::{GroupName, GroupOptions, Mailbox, Received};
+use crate::channels::{GroupName, GroupOptions, Mailbox, Received, Subscriber};
 use crate::config::WrittenDuration;
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
@@ -138,6 +138,7 @@ impl EventStream {
         let layer = &services.layer;
         let member = layer.next_member();
         let mailbox = layer.mailbox();
+        let subscriber: Arc<dyn Subscriber> = mailbox.clone();
         let keep = GroupOptions {
             history: options.history,
             ..GroupOptions::default()
@@ -147,7 +148,7 @@ impl EventStream {
             None => layer.group_resume(
                 &group,
                 member,
-                mailbox.clone(),
+                &subscriber,
                 keep,
                 layer.group_offset(&group),
             ),
@@ -156,10 +157,10 @@ impl EventStream {
                 .map(|(epoch, offset)| (u64::from_str_radix(epoch, 16), offset.parse::<u64>()))
             {
                 Some((Ok(epoch), Ok(offset))) if epoch == layer.epoch() => {
-                    layer.group_resume(&group, member, mailbox.clone(), keep, offset)
+                    layer.group_resume(&group, member, &subscriber, keep, offset)
                 }
                 _ => {
-                    layer.group_add(&group, member, mailbox.clone(), None, keep);
+                    layer.group_add(&group, member, &subscriber, None, keep);
                     false
                 }
             },

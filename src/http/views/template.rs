@@ -1,9 +1,9 @@
 //! Template: a page.
 
 use http::{HeaderValue, header};
-use minijinja::value::{Serde, Value};
 use serde_json::{Map, Value as Json};
 
+use crate::http::page::variables;
 use crate::http::{Failure, Request, Response, View, respond};
 
 /// `view = "template"`: renders a page.
@@ -11,7 +11,6 @@ use crate::http::{Failure, Request, Response, View, respond};
 pub struct Template {
     options: Options,
     content_type: &'static str,
-    context: Value,
 }
 
 /// What `template` takes.
@@ -41,11 +40,9 @@ impl View for Template {
             Some("css") => "text/css; charset=utf-8",
             _ => "text/plain; charset=utf-8",
         };
-        let context = Value::from(Serde(options.context.clone()));
         Self {
             options,
             content_type,
-            context,
         }
     }
 
@@ -56,8 +53,7 @@ impl View for Template {
     async fn call(&self, request: Request) -> Result<Response, Failure> {
         let page = request.templates.render(
             &self.options.template,
-            &request.scope,
-            self.context.clone(),
+            variables(&request.scope, &self.options.context),
         )?;
         let mut response = respond(200, self.content_type, page);
         response

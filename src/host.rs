@@ -22,12 +22,12 @@ pub enum BadHost {
 /// The host of a request, as Django's `get_host` understands it.
 ///
 /// ```
-/// use oneport::http::host::HostHeader;
+/// use oneport::host::HostHeader;
 ///
 /// let host = HostHeader::parse("Example.COM.:8000")?;
 /// assert_eq!((host.name(), host.port()), ("example.com", Some(8000)));
 /// assert!(HostHeader::parse("under_score").is_err());
-/// # Ok::<(), oneport::http::host::BadHost>(())
+/// # Ok::<(), oneport::host::BadHost>(())
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostHeader {
@@ -84,12 +84,12 @@ impl HostHeader {
 /// The hosts this server answers for, Django's `ALLOWED_HOSTS`.
 ///
 /// ```
-/// use oneport::http::host::{AllowedHosts, HostHeader};
+/// use oneport::host::{AllowedHosts, HostHeader};
 ///
 /// let allowed = AllowedHosts::new(&["localhost".into(), ".example.com".into()]);
 /// assert!(allowed.allows(&HostHeader::parse("a.example.com:8000")?));
 /// assert!(!allowed.allows(&HostHeader::parse("notexample.com")?));
-/// # Ok::<(), oneport::http::host::BadHost>(())
+/// # Ok::<(), oneport::host::BadHost>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct AllowedHosts {

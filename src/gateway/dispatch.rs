@@ -13,8 +13,9 @@ use http::{HeaderValue, Method, Version, header};
 
 use super::table::Table;
 use super::{http as http_journey, pages, websocket as websocket_journey};
+use crate::auth::User;
+use crate::host::HostHeader;
 use crate::http::forwarded;
-use crate::http::host::HostHeader;
 use crate::http::upgrade::protocol_type;
 use crate::http::{Body, Failure, Response};
 use crate::scope::{RequestId, Scheme, Scope, ScopeType, ServerAddress, UrlRoute};
@@ -41,6 +42,8 @@ pub struct Arrival {
     pub server: Option<ServerAddress>,
     /// Plain or TLS.
     pub security: Scheme,
+    /// Who the connection belongs to, where something below HTTP knows it; the test kit does.
+    pub user: Option<Arc<User>>,
 }
 
 /// What becomes of a request.
@@ -271,7 +274,7 @@ fn scope_of(
         url_route: UrlRoute::default(),
         request_id,
         session: None,
-        user: None,
+        user: arrival.user.clone(),
     };
     (scope, sound)
 }

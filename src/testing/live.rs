@@ -1,0 +1,102 @@
+//! LiveServer: a real server on a port of its own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::config::{Bind, Config, Problems};
+use crate::gateway::{Gateway, Registry, compile};
+use crate::server::{Drained, Server};
+use crate::telemetry;
+
+/// A real server on a port of its own, in the runtime of the test.
+///
+/// ```
+/// use oneport::testing::LiveServer;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let server = LiveServer::start("[[http.route]]\npath = '/'\nview = 'health'\n").await.unwrap();
+/// assert!(server.url("/").starts_with("http://127.0.0.1:"));
+/// assert_eq!(server.stop().await.cut_off, 0);
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct LiveServer {
+    address: SocketAddr,
+    gateway: Gateway,
+    stop: oneshot::Sender<()>,
+    running: JoinSet<Drained>,
+}
+
+impl LiveServer {
+    /// Starts a configuration with the built-in names.
+    pub async fn start(text: &str) -> Result<Self, Problems> {
+        Self::with(Registry::builtin(), text).await
+    }
+
+    /// Starts a configuration with the names of a registry. The file's `bind` does not count.
+    pub async fn with(registry: Registry, text: &str) -> Result<Self, Problems> {
+        telemetry::start_metrics();
+        let (mut config, _) = Config::parse("test.toml", text, Path::new("."), &|_| None)?;
+        config.server.bind = vec![Bind::Tcp("127.0.0.1:0".to_owned())];
+        let (table, _) = compile(&config, &registry)?;
+        let server = match Server::start(config, table).await {
+            Ok(server) => server,
+            Err(error) => panic!("the server did not start: {error}"),
+        };
+        let Some(address) = server
+            .listeners()
+            .first()
+            .and_then(crate::server::Listener::address)
+        else {
+            panic!("the server listens nowhere");
+        };
+        let gateway = server.gateway().clone();
+        let (stop, stopped) = oneshot::channel();
+        let mut running = JoinSet::new();
+        running.spawn(server.run_until(async {
+            let _ = stopped.await;
+        }));
+        Ok(Self {
+            address,
+            gateway,
+            stop,
+            running,
+        })
+    }
+
+    /// Returns where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the URL of a path.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Returns the WebSocket URL of a path.
+    #[must_use]
+    pub fn websocket_url(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.address)
+    }
+
+    /// Returns the gateway, for its services and its open sockets.
+    #[must_use]
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Stops it as SIGTERM does, and says how that went.
+    pub async fn stop(mut self) -> Drained {
+        let _ = self.stop.send(());
+        match self.running.join_next().await {
+            Some(Ok(drained)) => drained,
+            _ => panic!("the server panicked"),
+        }
+    }
+}
