@@ -7,6 +7,7 @@ use http::Method;
 
 use crate::routing::canonical::CanonicalPath;
 use crate::routing::conflict::{Conflict, conflicts};
+use crate::routing::params::Params;
 use crate::routing::pattern::Kind;
 use crate::routing::resolution::{Match, Resolution, Target, allow_of};
 use crate::routing::route::Route;
@@ -32,11 +33,18 @@ use crate::routing::tree::Tree;
 pub struct UrlRouter<T> {
     routes: Vec<Route<T>>,
     tree: Tree,
-    /// The routes of each shape, in file order.
-    groups: Vec<Vec<usize>>,
-    /// The regex routes, in file order.
-    regexes: Vec<usize>,
+    /// The routes of each shape, by its number in the tree.
+    groups: Vec<Group>,
+    regexes: Group,
     names: HashMap<String, usize>,
+}
+
+/// Routes that are tried one after another, in file order.
+#[derive(Debug)]
+struct Group {
+    routes: Vec<usize>,
+    /// Whether the shape has no parameter, so that the tree's answer says all about the path.
+    literal: bool,
 }
 
 /// The state of one look-up.
@@ -80,8 +88,18 @@ impl<T> UrlRouter<T> {
         Ok(Self {
             tree: Tree::build(&shapes),
             routes,
-            groups,
-            regexes,
+            groups: shapes
+                .iter()
+                .zip(groups)
+                .map(|(shape, routes)| Group {
+                    routes,
+                    literal: shape.params() == 0,
+                })
+                .collect(),
+            regexes: Group {
+                routes: regexes,
+                literal: false,
+            },
             names,
         })
     }
@@ -145,17 +163,20 @@ impl<T> UrlRouter<T> {
     /// Returns the first of these routes that takes the path, the host and the method.
     fn first_of<'r>(
         &'r self,
-        indices: &[usize],
+        group: &Group,
         path: &CanonicalPath<'_>,
         search: &mut Search<'r, '_>,
     ) -> Option<Match<'r, T>> {
-        indices.iter().find_map(|&index| {
+        group.routes.iter().find_map(|&index| {
             let route = &self.routes[index];
             if !route.takes_host(search.target.host) || (search.append_slash && !route.append_slash)
             {
                 return None;
             }
-            let params = route.pattern.capture(path).ok()?;
+            let params = match group.literal {
+                true => Params::default(),
+                false => route.pattern.capture(path).ok()?,
+            };
             if !route.takes_method(search.target.method) {
                 search.allow.extend(&route.methods);
                 return None;
