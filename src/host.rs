@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn every_host_vector_has_the_same_outcome() {
         let vectors: serde_json::Value =
-            serde_json::from_str(include_str!("../../tests/vectors/routing.json")).unwrap();
+            serde_json::from_str(include_str!("../tests/vectors/routing.json")).unwrap();
         for vector in vectors["host_validation"].as_array().unwrap() {
             let patterns: Vec<String> =
                 serde_json::from_value(vector["allowed_hosts"].clone()).unwrap();

@@ -73,13 +73,6 @@ checked! {
 }
 
 checked! {
-    /// An origin as in the `Origin` header, or a host pattern that any scheme and port may stand around.
-    OriginPattern(String) from String as "String", |text| origin_pattern(&text).map_or(Ok(text.clone()), |why| {
-        Err(format!("expected an origin such as \"https://example.com\" or \".example.com\", found {text:?}; {why}"))
-    })
-}
-
-checked! {
     /// An HTTP method.
     MethodName(String) from String as "String", |text| {
         if Method::from_bytes(text.as_bytes()).is_ok() && !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -213,37 +206,6 @@ fn host_pattern(text: &str) -> Option<&'static str> {
     }
 }
 
-/// What is wrong with an origin pattern, if anything is.
-fn origin_pattern(text: &str) -> Option<&'static str> {
-    let Some((scheme, authority)) = text.split_once("://") else {
-        return match host_pattern(text) {
-            Some("leave out the port") => Some("a port needs the scheme in front of it"),
-            other => other,
-        };
-    };
-    if scheme.is_empty()
-        || !scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-    {
-        return Some("the part before :// is no scheme");
-    }
-    if authority.contains(['/', '?', '#']) {
-        return Some("an origin ends after the host and port, without a slash or path");
-    }
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return Some("the port is a number from 0 to 65535");
-    }
-    match host_pattern(host) {
-        Some("leave out the port") => Some("an IPv6 address stands in brackets"),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,31 +234,6 @@ mod tests {
             "[::x]",
         ] {
             assert!(host_pattern(bad).is_some(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn origin_patterns() {
-        for good in [
-            "example.com",
-            ".example.com",
-            "*",
-            "https://example.com",
-            "http://.example.com:80",
-            "http://[::1]:3000",
-        ] {
-            assert_eq!(origin_pattern(good), None, "{good}");
-        }
-        for bad in [
-            "",
-            "https://",
-            "https://example.com/",
-            "localhost:3000",
-            "https://a:b",
-            "*.example.com",
-            "://a",
-        ] {
-            assert!(origin_pattern(bad).is_some(), "{bad}");
         }
     }
 }

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
-use super::checked::{
-    HeaderTable, HostPattern, ListOf, MethodName, OriginPattern, PositiveDuration,
-};
+use super::checked::{HeaderTable, HostPattern, ListOf, MethodName, PositiveDuration};
 use super::located::Located;
 use super::options::Options;
 use super::place::Place;
@@ -22,7 +20,7 @@ settings! {
         /// The middleware in the order it runs. Default: `["hosts"]`.
         middleware: Vec<String> as Vec<String> = vec!["hosts".to_owned()],
         /// The origins that the `origin` middleware lets in; empty: the hosts of `server.allowed_hosts`. Default: empty.
-        allowed_origins: Vec<String> as ListOf<OriginPattern> = Vec::new(),
+        allowed_origins: Vec<String> as Vec<String> = Vec::new(),
         /// What a request without an `Origin` header gets from that middleware. Default: `"refuse"`.
         missing_origin: MissingOrigin as MissingOrigin = MissingOrigin::Refuse,
         /// Headers that are added to each response, from a table. Default: none.

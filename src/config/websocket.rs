@@ -7,8 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::checked::{
-    HeaderTable, HostPattern, ListOf, OriginPattern, PositiveCount, PositiveDuration, PositiveSize,
-    Subprotocol,
+    HeaderTable, HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Subprotocol,
 };
 use super::located::Located;
 use super::options::Options;
@@ -24,7 +23,7 @@ settings! {
         /// The middleware in the order it runs. Default: `["hosts", "origin"]`.
         middleware: Vec<String> as Vec<String> = vec!["hosts".to_owned(), "origin".to_owned()],
         /// The origins that the `origin` middleware lets in; empty: the hosts of `server.allowed_hosts`. Default: empty.
-        allowed_origins: Vec<String> as ListOf<OriginPattern> = Vec::new(),
+        allowed_origins: Vec<String> as Vec<String> = Vec::new(),
         /// What a handshake without an `Origin` header gets from that middleware. Default: `"refuse"`.
         missing_origin: MissingOrigin as MissingOrigin = MissingOrigin::Refuse,
         /// Headers that are added to the answer to the handshake, from a table. Default: none.

@@ -19,13 +19,13 @@ pub struct Application {
 impl Application {
     /// Compiles a configuration with the built-in names.
     pub fn parse(text: &str) -> Result<Self, Problems> {
-        Self::with(Registry::builtin(), text)
+        Self::with(&Registry::builtin(), text)
     }
 
     /// Compiles a configuration with the names of a registry.
-    pub fn with(registry: Registry, text: &str) -> Result<Self, Problems> {
+    pub fn with(registry: &Registry, text: &str) -> Result<Self, Problems> {
         let (config, _) = Config::parse("test.toml", text, Path::new("."), &|_| None)?;
-        Self::compile(&config, &registry)
+        Self::compile(&config, registry)
     }
 
     /// Compiles what was read already.

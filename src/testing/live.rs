@@ -33,15 +33,15 @@ pub struct LiveServer {
 impl LiveServer {
     /// Starts a configuration with the built-in names.
     pub async fn start(text: &str) -> Result<Self, Problems> {
-        Self::with(Registry::builtin(), text).await
+        Self::with(&Registry::builtin(), text).await
     }
 
     /// Starts a configuration with the names of a registry. The file's `bind` does not count.
-    pub async fn with(registry: Registry, text: &str) -> Result<Self, Problems> {
+    pub async fn with(registry: &Registry, text: &str) -> Result<Self, Problems> {
         telemetry::start_metrics();
         let (mut config, _) = Config::parse("test.toml", text, Path::new("."), &|_| None)?;
         config.server.bind = vec![Bind::Tcp("127.0.0.1:0".to_owned())];
-        let (table, _) = compile(&config, &registry)?;
+        let (table, _) = compile(&config, registry)?;
         let server = match Server::start(config, table).await {
             Ok(server) => server,
             Err(error) => panic!("the server did not start: {error}"),
