@@ -172,6 +172,12 @@ impl Scope {
         self.target.query().unwrap_or_default()
     }
 
+    /// Returns what a parameter of the route matched, "" when the route has none of that name.
+    #[must_use]
+    pub fn param(&self, name: &str) -> &str {
+        self.url_route.params.get(name).unwrap_or_default()
+    }
+
     /// Returns the first value of a query parameter, decoded (`+` is a space).
     ///
     /// ```

@@ -10,6 +10,7 @@ pub(super) fn run(arguments: &CheckArguments, registry: Registry) -> u8 {
     let reload = Reload {
         file: arguments.file.config.clone(),
         registry,
+        bind: Vec::new(),
         watch: false,
     };
     let (problems, summary) = match reload.load() {

@@ -32,6 +32,7 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
     let reload = Reload {
         file: arguments.file.config.clone(),
         registry,
+        bind: Vec::new(),
         watch: false,
     };
     let table = match reload.load() {

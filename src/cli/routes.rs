@@ -27,6 +27,7 @@ pub(super) fn run(arguments: &RoutesArguments, registry: Registry) -> u8 {
     let reload = Reload {
         file: arguments.file.config.clone(),
         registry,
+        bind: Vec::new(),
         watch: false,
     };
     let loaded = match reload.load() {

@@ -12,9 +12,10 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let reload = Reload {
         file: arguments.file.config.clone(),
         registry,
+        bind: arguments.bind.clone(),
         watch: arguments.watch,
     };
-    let mut loaded = match reload.load() {
+    let loaded = match reload.load() {
         Ok(loaded) => loaded,
         Err(problems) => {
             complain_of(&problems);
@@ -22,9 +23,6 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
         }
     };
     complain_of(&loaded.warnings);
-    if !arguments.bind.is_empty() {
-        loaded.config.server.bind.clone_from(&arguments.bind);
-    }
     let log = &loaded.config.log;
     let format = if log.format == LogFormat::Json {
         telemetry::Format::Json

@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, upgrade};
-use metrics::gauge;
+use metrics::{Gauge, gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::pulse::{Answered, Observed, Pulse};
@@ -29,6 +29,7 @@ pub(super) struct Protocol {
     builder: auto::Builder<Spawn>,
     gateway: Gateway,
     server: ServerConfig,
+    open: Gauge,
 }
 
 /// hyper's tasks are the server's too.
@@ -79,10 +80,10 @@ impl Protocol {
     ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        gauge!("oneport_connections").increment(1.0);
+        self.open.increment(1.0);
         let waiting: Arc<Waiting> = Arc::default();
         self.speak_http(stream, arrival, &waiting).await;
-        gauge!("oneport_connections").decrement(1.0);
+        self.open.decrement(1.0);
         let taken = waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

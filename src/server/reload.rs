@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::config::{Config, Document, Problems, process_environment};
+use crate::config::{Bind, Config, Document, Problems, process_environment};
 use crate::gateway::{Registry, Table, compile};
 use crate::telemetry;
 
@@ -18,6 +18,8 @@ pub struct Reload {
     pub file: PathBuf,
     /// The names in it.
     pub registry: Registry,
+    /// Where to listen instead of at the file's `bind`; empty: there.
+    pub bind: Vec<Bind>,
     /// Is the file watched?
     pub watch: bool,
 }
@@ -37,7 +39,10 @@ impl Reload {
     /// Reads and compiles the file.
     pub fn load(&self) -> Result<Loaded, Problems> {
         telemetry::start_metrics();
-        let (config, mut warnings) = Config::load(&self.file, &process_environment)?;
+        let (mut config, mut warnings) = Config::load(&self.file, &process_environment)?;
+        if !self.bind.is_empty() {
+            config.server.bind.clone_from(&self.bind);
+        }
         match compile(&config, &self.registry) {
             Ok((table, more)) => {
                 warnings.append(more);

@@ -263,9 +263,13 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
             }
             let window = spread(gateway.sockets().len(), config.server.timeouts.drain);
             *config = new;
-            let ended = gateway.replace(table, window).await;
             counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
-            tracing::info!(sockets_ended = ended, "reloaded");
+            // Sockets end one after the other; a signal to stop does not wait for that.
+            let replacing = gateway.clone();
+            gateway.services().tasks.spawn("reload", async move {
+                let ended = replacing.replace(table, window).await;
+                tracing::info!(sockets_ended = ended, "reloaded");
+            });
         }
         Ok(Err(problems)) => {
             counter!("oneport_reloads_total", "outcome" => "refused").increment(1);

@@ -1,0 +1,177 @@
+/** The room's page: connects the socket, the list of messages and the form. */
+
+import { MessageList, nameOf } from "./message_list.js";
+import { ReconnectingSocket, socketUrl } from "./socket.js";
+
+const byId = (id) => document.getElementById(id);
+const chat = byId("chat");
+const [field, send, status, members, who] = ["text", "send", "status", "members", "who"].map(byId);
+const [notice, noticeText, again] = ["notice", "notice-text", "again"].map(byId);
+
+const WHO = JSON.stringify({ type: "who" });
+const STATUS_TEXTS = {
+  connecting: "Connecting…",
+  open: "Connected",
+  waiting: "Reconnecting…",
+  closed: "Disconnected",
+};
+
+const list = new MessageList(byId("log"), byId("newer"), chat.dataset.user);
+const socket = new ReconnectingSocket(socketUrl(chat.dataset.socketPath), { probe: WHO });
+const title = document.title;
+let lastSent = "";
+let unread = 0;
+let wasOpen = false;
+
+socket.addEventListener("status", ({ detail }) => {
+  // A new attempt after a loss is still "reconnecting" to whoever reads, and to a screen reader no news.
+  const shown = detail.status === "connecting" && wasOpen ? "waiting" : detail.status;
+  if (chat.dataset.status !== shown || status.textContent === "") status.textContent = STATUS_TEXTS[shown];
+  chat.dataset.status = shown;
+  wasOpen = detail.status === "closed" ? false : wasOpen || detail.status === "open";
+  if (detail.status === "open") {
+    hideNotice();
+  } else {
+    showMembers(null);
+  }
+  if (detail.status === "closed") showNotice(endingOf(detail), true);
+  updateForm();
+});
+
+socket.addEventListener("message", ({ detail }) => {
+  const event = parse(detail);
+  switch (event?.type) {
+    case "chat.message":
+      if (list.addMessage(event)) said();
+      break;
+    case "chat.join":
+      list.addPresence("came in", event.user);
+      showMembers(event.members);
+      break;
+    case "chat.leave":
+      list.addPresence("left", event.user);
+      showMembers(event.members);
+      break;
+    case "chat.who":
+      showMembers(event.members);
+      who.textContent = namesOf(event.users);
+      break;
+    case "chat.error":
+      refused(event.message);
+      break;
+    default: // The group may carry events of others, which are no concern of this page.
+  }
+});
+
+byId("say").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const message = field.value.trim();
+  if (message === "" || !socket.send(JSON.stringify({ message }))) return;
+  lastSent = message;
+  field.value = "";
+  field.focus();
+  hideNotice();
+  list.toEnd();
+  updateForm();
+});
+
+field.addEventListener("input", updateForm);
+
+field.addEventListener("keydown", (event) => {
+  // While an input method composes, Enter chooses a word.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  if (!send.disabled) field.form.requestSubmit();
+});
+
+members.addEventListener("click", () => {
+  who.hidden = !who.hidden;
+  members.setAttribute("aria-expanded", String(!who.hidden));
+  askWho();
+});
+
+again.addEventListener("click", () => {
+  hideNotice();
+  socket.open();
+});
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  unread = 0;
+  document.title = title;
+});
+
+function parse(data) {
+  if (typeof data !== "string") return null;
+  try {
+    return JSON.parse(data);
+  } catch {
+    return null;
+  }
+}
+
+function said() {
+  byId("empty").hidden = true;
+  if (!document.hidden) return;
+  unread += 1;
+  document.title = `(${unread}) ${title}`;
+}
+
+/** Says why the server did not take a message, and gives the text back unless another one was begun. */
+function refused(sentence) {
+  showNotice(typeof sentence === "string" ? sentence : "The server did not take this message.", false);
+  if (field.value === "") field.value = lastSent;
+  lastSent = "";
+  updateForm();
+}
+
+function endingOf({ code, reason }) {
+  if (code === 4401) return "Please log in again.";
+  if (code === 1008) return "The server refused this connection.";
+  return reason === "" ? "The server ended this conversation." : `The server ended this conversation: ${reason}`;
+}
+
+function showMembers(count) {
+  const isKnown = Number.isInteger(count);
+  members.hidden = !isKnown;
+  if (!isKnown) {
+    who.hidden = true;
+    members.setAttribute("aria-expanded", "false");
+    return;
+  }
+  const text = `${count} here`;
+  if (members.textContent !== text && !who.hidden) askWho();
+  members.textContent = text;
+}
+
+function askWho() {
+  if (!who.hidden) socket.send(WHO);
+}
+
+/** "anna, ben and 2 anonymous", in the reader's language as far as the browser knows it. */
+function namesOf(users) {
+  if (!Array.isArray(users)) return "";
+  const named = users.filter((user) => user !== null).map(nameOf);
+  const anonymous = users.length - named.length;
+  const names = [...new Set(named)].sort((a, b) => a.localeCompare(b));
+  if (anonymous > 0) names.push(`${anonymous} anonymous`);
+  return new Intl.ListFormat(undefined, { type: "conjunction" }).format(names);
+}
+
+function showNotice(text, canConnect) {
+  noticeText.textContent = text;
+  again.hidden = !canConnect;
+  notice.hidden = false;
+}
+
+function hideNotice() {
+  notice.hidden = true;
+}
+
+function updateForm() {
+  const isOpen = socket.status === "open";
+  send.disabled = !isOpen || field.value.trim() === "";
+  field.placeholder = isOpen ? `Message ${chat.dataset.room}` : "Not connected";
+}
+
+socket.open();

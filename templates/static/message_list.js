@@ -1,0 +1,135 @@
+/** MessageList: what was said, as DOM. Text only ever goes in as text. */
+
+const ENTRIES_MAX = 300;
+const KEYS_MAX = 1_000;
+/** How far from the bottom still counts as the bottom. */
+const BOTTOM_PX = 48;
+const TONES = 6;
+
+const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "short" });
+const inFull = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
+
+/** Returns the name to show for a user, who may have none. */
+export function nameOf(user) {
+  return typeof user === "string" && user !== "" ? user : "anonymous";
+}
+
+/** A scrolling list that stays where the reader is, and follows only when the reader is at its end. */
+export class MessageList {
+  #log;
+  #newer;
+  #self;
+  #unseen = 0;
+  #keys = new Set();
+  #presence = null;
+
+  /** `log` scrolls, `newer` is the button that leads to its end, `self` is the reader's own name or "". */
+  constructor(log, newer, self) {
+    this.#log = log;
+    this.#newer = newer;
+    this.#self = self;
+    log.addEventListener("scroll", () => this.#isAtEnd() && this.#seen(), { passive: true });
+    newer.addEventListener("click", () => this.toEnd());
+    new ResizeObserver(() => this.#unseen === 0 && this.toEnd()).observe(log);
+  }
+
+  /** Adds a message; returns false for one that is already here (history comes again after a reconnect). */
+  addMessage({ id, message, user = null, at }) {
+    if (!this.#isNew(id, message, user, at)) return false;
+    const name = nameOf(user);
+    const entry = element("article", "message");
+    if (user !== null) entry.dataset.tone = toneOf(name);
+    entry.classList.toggle("own", this.#self !== "" && user === this.#self);
+    const head = element("p", "message-head");
+    head.append(element("span", "message-name", name), time(at));
+    entry.append(head, element("p", "message-text", String(message)));
+    this.#presence = null;
+    this.#append(entry, true);
+    return true;
+  }
+
+  /** Says who came or went. One line takes the place of the line before, so that comings and goings never fill the page. */
+  addPresence(verb, user) {
+    const text = `${nameOf(user)} ${verb}`;
+    if (this.#presence !== null) {
+      this.#presence.textContent = text;
+      return;
+    }
+    this.#presence = element("p", "presence", text);
+    this.#append(this.#presence, false);
+  }
+
+  toEnd() {
+    this.#log.scrollTop = this.#log.scrollHeight;
+    this.#seen();
+  }
+
+  #append(entry, counts) {
+    const follows = this.#isAtEnd();
+    this.#log.append(entry);
+    this.#trim();
+    if (follows) {
+      this.toEnd();
+    } else if (counts) {
+      this.#unseen += 1;
+      this.#newer.textContent = this.#unseen === 1 ? "1 new message" : `${this.#unseen} new messages`;
+      this.#newer.hidden = false;
+    }
+  }
+
+  /** Takes the oldest entries away, and keeps what is being read where it is. */
+  #trim() {
+    while (this.#log.childElementCount > ENTRIES_MAX) {
+      const heightBefore = this.#log.scrollHeight;
+      const top = this.#log.scrollTop;
+      this.#log.firstElementChild.remove();
+      this.#log.scrollTop = top - (heightBefore - this.#log.scrollHeight);
+    }
+  }
+
+  #isNew(id, message, user, at) {
+    // What an application puts into the group need not have either.
+    if ((id ?? at ?? null) === null) return true;
+    const key = id ?? JSON.stringify([at, user, message]);
+    if (this.#keys.has(key)) return false;
+    this.#keys.add(key);
+    if (this.#keys.size > KEYS_MAX) this.#keys.delete(this.#keys.values().next().value);
+    return true;
+  }
+
+  #isAtEnd() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#log;
+    return scrollHeight - scrollTop - clientHeight <= BOTTOM_PX;
+  }
+
+  #seen() {
+    this.#unseen = 0;
+    this.#newer.hidden = true;
+  }
+}
+
+function element(tag, className, text = "") {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.textContent = text;
+  return node;
+}
+
+function time(at) {
+  const node = element("time", "message-time");
+  const parsed = new Date(at ?? Date.now());
+  const date = Number.isNaN(parsed.getTime()) ? new Date() : parsed;
+  const isToday = date.toDateString() === new Date().toDateString();
+  node.dateTime = date.toISOString();
+  node.textContent = (isToday ? timeOfDay : dayAndTime).format(date);
+  node.title = inFull.format(date);
+  return node;
+}
+
+/** The same name always has the same colour. */
+function toneOf(name) {
+  let hash = 0;
+  for (const character of name) hash = (hash * 31 + character.codePointAt(0)) % 65_521;
+  return String(hash % TONES);
+}

@@ -1,0 +1,194 @@
+/** ReconnectingSocket: a WebSocket that comes back. Knows nothing of the page and nothing of chat. */
+
+/** Close codes after which the same request would end the same way: done, policy, log in again. */
+const FINAL_CODES = new Set([1000, 1008, 4401]);
+/** The server goes down or restarts, and another one is probably there already. */
+const SOON_CODES = new Set([1001, 1012]);
+/** Overload: coming back at once would make it worse. */
+const LATER_CODE = 1013;
+/** How many doublings of the delay an overload counts for. */
+const LATER_ATTEMPTS = 3;
+
+const DEFAULTS = {
+  protocols: [],
+  delayMs: 1_000, // ceiling of the first delay; each further one is twice as high
+  delayMaxMs: 30_000, // ceiling of all delays
+  soonMs: 250, // ceiling of the first delay after 1001 and 1012
+  stableMs: 10_000, // a socket that was open this long starts counting anew
+  connectMs: 10_000, // a handshake that takes longer is given up
+  bufferedBytesMax: 256 * 1024, // `send` refuses while more than this waits in the browser
+  probe: null, // text that the server answers; sent when the network is back, to find dead sockets
+  probeMs: 5_000, // how long that answer may take
+  WebSocket: globalThis.WebSocket,
+  random: Math.random,
+};
+
+/** Returns whether a socket that ended with this code should be opened again. */
+export function mayReconnect(code) {
+  return !FINAL_CODES.has(code) && !(code >= 4500 && code <= 4999);
+}
+
+/**
+ * Returns the delay before the next attempt: exponential back-off with full jitter, so that many clients which lost
+ * their server in the same moment do not come back in the same moment.
+ *
+ * `attempt` counts the failures since the socket was last stable, from 0.
+ */
+export function retryDelayMs(code, attempt, options = DEFAULTS) {
+  const { delayMs, delayMaxMs, soonMs, random } = { ...DEFAULTS, ...options };
+  if (SOON_CODES.has(code) && attempt === 0) {
+    return random() * soonMs;
+  }
+  const doublings = code === LATER_CODE ? Math.max(attempt, LATER_ATTEMPTS) : attempt;
+  return random() * Math.min(delayMaxMs, delayMs * 2 ** doublings);
+}
+
+/**
+ * Opens a WebSocket and, when it ends, opens it again.
+ *
+ * Events: `status` (`detail` is `{status, code, reason, retryMs}`) and `message` (`detail` is the text or binary data).
+ * The status is "connecting", "open", "waiting" (for the next attempt) or "closed" (for good, until `open` is called).
+ *
+ * There is no outbox: what was typed an hour ago is not sent by surprise. `send` says no while there is no open socket.
+ */
+export class ReconnectingSocket extends EventTarget {
+  #url;
+  #options;
+  #socket = null;
+  #status = "closed";
+  #attempt = 0;
+  #timers = { retry: 0, stable: 0, connect: 0, probe: 0 };
+  #goesOnline = () => this.#online();
+  #goesOffline = () => this.#offline();
+
+  constructor(url, options = {}) {
+    super();
+    this.#url = url;
+    this.#options = { ...DEFAULTS, ...options };
+  }
+
+  get status() {
+    return this.#status;
+  }
+
+  /** Connects now, from "closed" or "waiting"; otherwise does nothing. */
+  open() {
+    if (this.#socket !== null) return;
+    globalThis.addEventListener?.("online", this.#goesOnline);
+    globalThis.addEventListener?.("offline", this.#goesOffline);
+    this.#connect();
+  }
+
+  /** Ends the socket for good. The status is "closed" when this returns. */
+  close(code = 1000, reason = "") {
+    const socket = this.#forget();
+    socket?.close(code, reason);
+    this.#end({ code, reason });
+  }
+
+  /** Sends, or returns false when the socket is not open or does not keep up: the data is then still the caller's. */
+  send(data) {
+    if (this.#status !== "open" || this.#socket.bufferedAmount > this.#options.bufferedBytesMax) {
+      return false;
+    }
+    this.#socket.send(data);
+    return true;
+  }
+
+  #connect() {
+    this.#clearTimers();
+    const { WebSocket, protocols, connectMs } = this.#options;
+    const socket = new WebSocket(this.#url, protocols);
+    socket.binaryType = "arraybuffer";
+    this.#socket = socket;
+    // A socket that was given up may still report; only the current one is heard.
+    const current = (handle) => (event) => this.#socket === socket && handle(event);
+    socket.onopen = current(() => this.#opened());
+    socket.onmessage = current((event) => this.#received(event.data));
+    socket.onclose = current((event) => this.#lost(event.code, event.reason));
+    this.#timers.connect = setTimeout(() => this.#giveUp("the handshake took too long"), connectMs);
+    this.#tell("connecting");
+  }
+
+  #opened() {
+    this.#clearTimers();
+    this.#timers.stable = setTimeout(() => (this.#attempt = 0), this.#options.stableMs);
+    this.#tell("open");
+  }
+
+  #received(data) {
+    clearTimeout(this.#timers.probe);
+    this.dispatchEvent(new CustomEvent("message", { detail: data }));
+  }
+
+  #lost(code, reason) {
+    this.#forget();
+    if (!mayReconnect(code)) {
+      this.#end({ code, reason });
+      return;
+    }
+    const retryMs = retryDelayMs(code, this.#attempt, this.#options);
+    this.#attempt += 1;
+    this.#retryIn(retryMs);
+    this.#tell("waiting", { code, reason, retryMs });
+  }
+
+  /** Drops a socket that does not answer, without waiting for a close handshake it will not answer either. */
+  #giveUp(reason) {
+    this.#socket?.close();
+    this.#lost(1006, reason);
+  }
+
+  #retryIn(delayMs) {
+    clearTimeout(this.#timers.retry);
+    this.#timers.retry = setTimeout(() => this.#connect(), delayMs);
+  }
+
+  /** The network is back: waiting longer is pointless, and an open socket may have died without a word. */
+  #online() {
+    const { probe, probeMs, soonMs, random } = this.#options;
+    if (this.#status === "waiting") {
+      this.#attempt = 0;
+      this.#retryIn(random() * soonMs);
+    } else if (probe !== null && this.send(probe)) {
+      clearTimeout(this.#timers.probe);
+      this.#timers.probe = setTimeout(() => this.#giveUp("no answer"), probeMs);
+    }
+  }
+
+  /** The browser can be wrong (a server on this machine is still there), so attempts go on, but rarely. */
+  #offline() {
+    if (this.#status === "waiting") this.#retryIn(this.#options.delayMaxMs);
+  }
+
+  #forget() {
+    this.#clearTimers();
+    const socket = this.#socket;
+    this.#socket = null;
+    return socket;
+  }
+
+  #end(detail) {
+    globalThis.removeEventListener?.("online", this.#goesOnline);
+    globalThis.removeEventListener?.("offline", this.#goesOffline);
+    this.#attempt = 0;
+    if (this.#status !== "closed") this.#tell("closed", detail);
+  }
+
+  #clearTimers() {
+    for (const name of Object.keys(this.#timers)) clearTimeout(this.#timers[name]);
+  }
+
+  #tell(status, { code = null, reason = "", retryMs = null } = {}) {
+    this.#status = status;
+    this.dispatchEvent(new CustomEvent("status", { detail: { status, code, reason, retryMs } }));
+  }
+}
+
+/** Returns the WebSocket URL of a path on the server this page came from. */
+export function socketUrl(path, location = globalThis.location) {
+  const url = new URL(path, location.href);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  url.hash = "";
+  return url.href;
+}
