@@ -67,6 +67,7 @@ impl Protocol {
             builder,
             gateway,
             server,
+            open: gauge!("oneport_connections"),
         })
     }
 
