@@ -38,36 +38,35 @@ pub struct HostHeader {
 impl HostHeader {
     /// Parses the value of a `Host` header or the authority of a request target.
     pub fn parse(text: &str) -> Result<Self, BadHost> {
-        let lower = text.to_ascii_lowercase();
-        let name_end = match lower.strip_prefix('[') {
-            Some(inside) => inside.find(']').map_or(lower.len(), |end| end + 2),
-            None => lower.find(':').unwrap_or(lower.len()),
+        let bad_name = || BadHost::Name {
+            found: text.to_owned(),
         };
-        let (name, behind) = lower.split_at(name_end);
-        let is_name = if name.starts_with('[') {
-            is_bracketed(name)
+        let name_end = match text.strip_prefix('[') {
+            Some(inside) => inside.find(']').map_or(text.len(), |end| end + 2),
+            None => text
+                .bytes()
+                .position(|byte| byte == b':')
+                .unwrap_or(text.len()),
+        };
+        let (name, behind) = text.split_at(name_end);
+        let mut name = name.to_owned();
+        name.make_ascii_lowercase();
+        if !(if name.starts_with('[') {
+            is_bracketed(&name)
         } else {
-            is_name(name)
-        };
-        if !is_name {
-            return Err(BadHost::Name {
-                found: text.to_owned(),
-            });
+            is_name(&name)
+        }) {
+            return Err(bad_name());
         }
         let port = match behind.strip_prefix(':') {
             None if behind.is_empty() => None,
-            None => {
-                return Err(BadHost::Name {
-                    found: text.to_owned(),
-                });
-            }
+            None => return Err(bad_name()),
             Some(digits) => Some(parse_port(digits)?),
         };
-        let name = name.strip_suffix('.').unwrap_or(name);
-        Ok(Self {
-            name: name.to_owned(),
-            port,
-        })
+        if name.ends_with('.') {
+            name.pop();
+        }
+        Ok(Self { name, port })
     }
 
     /// The name or address in lower case, without the trailing dot; an IPv6 address in its brackets.

@@ -16,9 +16,12 @@ pub type UrlFor = Arc<dyn Fn(&str, &[(String, String)]) -> Result<String, String
 /// A template sees `scope` (`path`, `query`, `params`, `host`, `scheme`), `user` (`id`, `name`, `is_staff`, or none) and
 /// `url_for(name, key=value)`. What ends in `.html` is escaped.
 #[derive(Clone, Debug)]
-pub struct Templates {
+pub struct Templates(Arc<Loaded>);
+
+#[derive(Debug)]
+struct Loaded {
     dir: PathBuf,
-    environment: Arc<Environment<'static>>,
+    environment: Environment<'static>,
 }
 
 /// Why there is no page.
@@ -58,15 +61,16 @@ impl Templates {
             url_for(&name, &pairs)
                 .map_err(|sentence| minijinja::Error::new(ErrorKind::InvalidOperation, sentence))
         });
-        Self {
+        Self(Arc::new(Loaded {
             dir: dir.to_owned(),
-            environment: Arc::new(environment),
-        }
+            environment,
+        }))
     }
 
     /// Reads a template without rendering it.
     pub fn check(&self, name: &str) -> Result<(), TemplateError> {
-        self.environment
+        self.0
+            .environment
             .get_template(name)
             .map(drop)
             .map_err(|cause| self.error(name, cause))
@@ -75,12 +79,13 @@ impl Templates {
     /// Tells whether there is a template of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.environment.get_template(name).is_ok()
+        self.0.environment.get_template(name).is_ok()
     }
 
     /// Renders a page with its variables.
     pub fn render(&self, name: &str, variables: impl Serialize) -> Result<String, TemplateError> {
         let template = self
+            .0
             .environment
             .get_template(name)
             .map_err(|cause| self.error(name, cause))?;
@@ -96,7 +101,7 @@ impl Templates {
         {
             TemplateError::Missing {
                 name: name.to_owned(),
-                dir: self.dir.clone(),
+                dir: self.0.dir.clone(),
             }
         } else {
             TemplateError::Broken {

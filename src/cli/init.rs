@@ -89,9 +89,9 @@ mod tests {
         for entry in fs::read_dir(root.join(directory)).unwrap().flatten() {
             let path = format!("{directory}/{}", entry.file_name().to_string_lossy());
             if entry.path().is_dir() {
-                found.extend(files_below(&path))
+                found.extend(files_below(&path));
             } else {
-                found.push(path)
+                found.push(path);
             }
         }
         found

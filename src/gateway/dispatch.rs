@@ -57,7 +57,7 @@ pub enum Answer {
 /// A WebSocket that is accepted and waits for its stream.
 pub struct Upgrade {
     pub(super) consumer: Box<dyn crate::websocket::Accepted>,
-    pub(super) scope: Box<Scope>,
+    pub(super) scope: Arc<Scope>,
     pub(super) route: Arc<Route>,
     pub(super) services: Services,
     pub(super) sockets: Sockets,
@@ -75,7 +75,7 @@ impl Upgrade {
         read_already: Bytes,
         held: Box<dyn Any + Send>,
     ) {
-        self.scope.pack();
+        Arc::make_mut(&mut self.scope).pack();
         self.consumer.start(Start {
             transport: transport.unwrap_or_else(|| {
                 Transport::Stream(Box::new(tokio::io::join(
@@ -170,7 +170,8 @@ impl Gateway {
             }
             ScopeType::Http => Ok(None),
         };
-        let (scope, sound) = scope_of(&mut parts, scope_type, arrival, &table);
+        let sound = check_head(&parts);
+        let scope = Arc::new(scope_of(&mut parts, scope_type, arrival, &table));
         match (sound, scope_type, checked) {
             (Ok(()), ScopeType::Http, _) => Answer::Response(
                 http_journey::travel(&self.0.services, &table, scope, body, started).await,
@@ -217,31 +218,25 @@ pub(super) fn log_answer(scope: &Scope, route: &str, response: &Response, starte
     );
 }
 
-/// Makes the scope out of a request's head, and says whether the head is sound.
-fn scope_of(
-    parts: &mut Parts,
-    scope_type: ScopeType,
-    arrival: &Arrival,
-    table: &Table,
-) -> (Scope, Result<(), Failure>) {
+/// Makes the scope out of a request's head.
+fn scope_of(parts: &mut Parts, scope_type: ScopeType, arrival: &Arrival, table: &Table) -> Scope {
     let is_trusted = table.is_trusted(arrival.peer.map(|peer| peer.ip()));
     let said = if is_trusted {
         forwarded::read(&parts.headers, &table.trusted_proxies)
     } else {
         forwarded::Forwarded::default()
     };
-    let sound = check_head(parts);
     let host = said
         .host
         .as_deref()
         .and_then(|host| HostHeader::parse(host).ok())
         .or_else(|| host_of(parts));
-    let request_id = match parts
-        .headers
-        .get("x-request-id")
-        .filter(|_| is_trusted)
-        .and_then(|id| id.to_str().ok())
-    {
+    let given = if is_trusted {
+        parts.headers.get("x-request-id")
+    } else {
+        None
+    };
+    let request_id = match given.and_then(|id| id.to_str().ok()) {
         Some(id) if (1..=128).contains(&id.len()) => RequestId::Given(id.into()),
         _ => RequestId::new(),
     };
@@ -255,7 +250,7 @@ fn scope_of(
     if !is_trusted {
         forwarded::strip(&mut parts.headers);
     }
-    let scope = Scope {
+    Scope {
         scope_type,
         http_version: parts.version,
         method: std::mem::take(&mut parts.method),
@@ -275,8 +270,7 @@ fn scope_of(
         request_id,
         session: None,
         user: arrival.user.clone(),
-    };
-    (scope, sound)
+    }
 }
 
 fn check_head(parts: &Parts) -> Result<(), Failure> {

@@ -22,7 +22,7 @@ use crate::services::Services;
 pub(super) async fn travel(
     services: &Services,
     table: &Arc<Table>,
-    mut scope: Scope,
+    mut scope: Arc<Scope>,
     body: Body,
     started: Instant,
 ) -> Response {
@@ -36,37 +36,40 @@ pub(super) async fn travel(
         }
     };
     let entry = &route.value;
-    scope.url_route.name.clone_from(&entry.name);
-    scope.url_route.params = params;
+    let known = Arc::make_mut(&mut scope);
+    known.url_route.name.clone_from(&entry.name);
+    known.url_route.params = params;
 
     let mut refusal = None;
     for step in entry.steps.iter() {
-        if let Err(failure) = step.before(&mut scope).await {
+        if let Err(failure) = step.before(known).await {
             refusal = Some(failure);
             break;
         }
     }
-    // The view consumes the scope; what the log says of it is kept when the log wants it.
-    let (kept, outcome) = match refusal {
-        Some(failure) => (scope, Err(failure)),
+    let outcome = match refusal {
+        Some(failure) => Err(failure),
         None => {
-            let kept = scope_for_later(&scope);
-            let request = Request {
-                scope,
-                body,
-                body_size: entry.body_size,
-                services: services.clone(),
-                templates: table.templates.clone(),
-            };
-            (kept, call(entry, request).await)
+            let (services, templates) = (services.clone(), table.templates.clone());
+            call(
+                entry,
+                Request {
+                    scope: scope.clone(),
+                    body,
+                    body_size: entry.body_size,
+                    services,
+                    templates,
+                },
+            )
+            .await
         }
     };
-    let mut response = outcome.unwrap_or_else(|failure| pages::answer(table, &kept, &failure));
+    let mut response = outcome.unwrap_or_else(|failure| pages::answer(table, &scope, &failure));
     for step in entry.steps.iter().rev() {
         step.after(response.headers_mut());
     }
     entry.answered.count(response.status());
-    log_answer(&kept, &entry.label, &response, started);
+    log_answer(&scope, &entry.label, &response, started);
     response
 }
 
@@ -165,20 +168,4 @@ fn slash_redirect(scope: &Scope, raw_path: &str) -> Response {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
-}
-
-/// The part of a scope that the log and an error page need; the header fields go with the request, but for `Accept`.
-fn scope_for_later(scope: &Scope) -> Scope {
-    let mut kept = Scope::new(scope.scope_type, scope.method.clone(), scope.target.clone());
-    kept.client = scope.client;
-    kept.request_id = scope.request_id.clone();
-    kept.user.clone_from(&scope.user);
-    if let Some(accept) = scope
-        .headers
-        .get(&header::ACCEPT)
-        .and_then(|accept| HeaderValue::from_bytes(accept).ok())
-    {
-        kept.headers.map_mut().insert(header::ACCEPT, accept);
-    }
-    kept
 }

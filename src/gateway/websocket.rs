@@ -23,7 +23,7 @@ pub(super) async fn travel(
     services: &Services,
     sockets: &Sockets,
     table: &Arc<Table>,
-    mut scope: Scope,
+    mut scope: Arc<Scope>,
     handshake: Handshake,
     started: Instant,
 ) -> Answer {
@@ -38,12 +38,13 @@ pub(super) async fn travel(
         }
     };
     let entry = &route.value;
-    scope.url_route.name.clone_from(&entry.name);
-    scope.url_route.params = params;
-    scope.subprotocols = handshake.subprotocols;
+    let known = Arc::make_mut(&mut scope);
+    known.url_route.name.clone_from(&entry.name);
+    known.url_route.params = params;
+    known.subprotocols = handshake.subprotocols;
 
     for step in entry.steps.iter() {
-        if let Err(failure) = step.before(&mut scope).await {
+        if let Err(failure) = step.before(known).await {
             return refuse(table, Some(entry), &scope, &failure, started);
         }
     }
@@ -63,7 +64,7 @@ pub(super) async fn travel(
         response,
         Box::new(Upgrade {
             consumer,
-            scope: Box::new(scope),
+            scope,
             route,
             services,
             sockets,

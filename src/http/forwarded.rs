@@ -47,11 +47,13 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 pub fn strip(headers: &mut HeaderMap) {
     let unwanted = |name: &HeaderName| {
         let text = name.as_str();
-        text.starts_with("x-forwarded-")
-            || text.contains('_')
-            || *name == header::FORWARDED
-            || text == "x-real-ip"
-            || text == "daphne-root-path"
+        match text.as_bytes().first() {
+            Some(b'x') => {
+                text.starts_with("x-forwarded-") || text == "x-real-ip" || text.contains('_')
+            }
+            Some(b'f') => *name == header::FORWARDED || text.contains('_'),
+            _ => text.bytes().any(|byte| byte == b'_') || text == "daphne-root-path",
+        }
     };
     while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
         headers.remove(name);

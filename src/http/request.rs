@@ -1,5 +1,7 @@
 //! Request: a scope and a body with a bound.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -14,7 +16,7 @@ use crate::templates::Templates;
 #[derive(Debug)]
 pub struct Request {
     /// What is known of it.
-    pub scope: Scope,
+    pub scope: Arc<Scope>,
     /// Its body, read by the methods below or by the view itself.
     pub body: Body,
     /// The most bytes of body that the route takes.

@@ -31,7 +31,7 @@ pub(crate) struct Start {
     pub(crate) transport: Transport,
     /// What the client sent right behind its handshake.
     pub(crate) read_already: Bytes,
-    pub(crate) scope: Box<Scope>,
+    pub(crate) scope: Arc<Scope>,
     pub(crate) route: Arc<Route>,
     pub(crate) services: Services,
     pub(crate) sockets: Sockets,

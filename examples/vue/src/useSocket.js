@@ -5,9 +5,9 @@ import { onMounted, onUnmounted, readonly, ref, toValue, watch } from "vue";
  * A socket that lives as long as the component that calls this: opened when it is mounted, closed when it is unmounted,
  * and opened anew when the path changes (`path` is a ref or a function).
  *
- * Returns `status` ("connecting", "open", "waiting" or "closed"), `reason` (why the server ended it for good) and `send`,
- * which returns false while there is no open socket. `onEvent` gets each JSON event; `onFresh` comes before the first
- * event of another path.
+ * Returns `status` ("connecting", "open", "waiting" or "closed"), `reason` (why the server ended it for good), `send`,
+ * which returns false while there is no open socket, and `reopen` for one that ended for good. `onEvent` gets each JSON
+ * event; `onFresh` comes before the first event of another path.
  */
 export function useSocket(path, { onEvent, onFresh = () => {} }) {
   const status = ref("connecting");
