@@ -7,18 +7,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Version, header};
 
+use super::head::Head;
 use super::table::Table;
-use super::{http as http_journey, pages, websocket as websocket_journey};
+use super::{http, pages, websocket};
 use crate::auth::User;
-use crate::host::HostHeader;
-use crate::http::forwarded;
-use crate::http::upgrade::protocol_type;
-use crate::http::{Body, Failure, Response};
-use crate::scope::{RequestId, Scheme, Scope, ScopeType, ServerAddress, UrlRoute};
+use crate::http::{Body, Response};
+use crate::scope::{Scheme, Scope, ScopeType, ServerAddress};
 use crate::services::Services;
 use crate::telemetry::ACCESS;
 use crate::websocket::{Cause, CloseCode, Ending, Route, Sockets, Start, Transport};
@@ -158,43 +153,28 @@ impl Gateway {
     /// Answers a request.
     ///
     /// Nothing that a client sends makes this fail or panic: whatever goes wrong becomes an answer with its status.
-    pub async fn serve(&self, request: http::Request<Body>, arrival: &Arrival) -> Answer {
+    pub async fn serve(&self, request: ::http::Request<Body>, arrival: &Arrival) -> Answer {
         let started = Instant::now();
         let table = self.table();
-        let (mut parts, body) = request.into_parts();
-        let scope_type = protocol_type(&parts.method, parts.version, &parts.headers);
-        let checked = match scope_type {
-            ScopeType::Websocket => {
-                crate::websocket::handshake::check(&parts.method, parts.version, &parts.headers)
-                    .map(Some)
+        let (parts, body) = request.into_parts();
+        let head = Head::new(parts);
+        let checked = head.check();
+        let scope = Arc::new(head.into_scope(arrival, &table));
+        let Inner {
+            services, sockets, ..
+        } = &*self.0;
+        match checked {
+            Ok(None) => {
+                Answer::Response(http::travel(services, &table, scope, body, started).await)
             }
-            ScopeType::Http => Ok(None),
-        };
-        let sound = check_head(&parts);
-        let scope = Arc::new(scope_of(&mut parts, scope_type, arrival, &table));
-        match (sound, scope_type, checked) {
-            (Ok(()), ScopeType::Http, _) => Answer::Response(
-                http_journey::travel(&self.0.services, &table, scope, body, started).await,
-            ),
-            (Ok(()), ScopeType::Websocket, Ok(Some(handshake))) => {
-                websocket_journey::travel(
-                    &self.0.services,
-                    &self.0.sockets,
-                    &table,
-                    scope,
-                    handshake,
-                    started,
-                )
-                .await
+            Ok(Some(handshake)) => {
+                websocket::travel(services, sockets, &table, scope, handshake, started).await
             }
-            (Err(failure), ..) | (_, _, Err(failure)) => {
+            Err(failure) => {
                 let response = pages::answer(&table, &scope, &failure);
                 table.not_found.increment(1);
                 log_answer(&scope, "", &response, started);
                 Answer::Response(response)
-            }
-            (Ok(()), ScopeType::Websocket, Ok(None)) => {
-                Answer::Response(Response::new(Body::empty()))
             }
         }
     }
@@ -216,88 +196,4 @@ pub(super) fn log_answer(scope: &Scope, route: &str, response: &Response, starte
         "{}",
         if scope.scope_type == ScopeType::Http { "http" } else { "handshake" }
     );
-}
-
-/// Makes the scope out of a request's head.
-fn scope_of(parts: &mut Parts, scope_type: ScopeType, arrival: &Arrival, table: &Table) -> Scope {
-    let is_trusted = table.is_trusted(arrival.peer.map(|peer| peer.ip()));
-    let said = if is_trusted {
-        forwarded::read(&parts.headers, &table.trusted_proxies)
-    } else {
-        forwarded::Forwarded::default()
-    };
-    let host = said
-        .host
-        .as_deref()
-        .and_then(|host| HostHeader::parse(host).ok())
-        .or_else(|| host_of(parts));
-    let given = if is_trusted {
-        parts.headers.get("x-request-id")
-    } else {
-        None
-    };
-    let request_id = match given.and_then(|id| id.to_str().ok()) {
-        Some(id) if (1..=128).contains(&id.len()) => RequestId::Given(id.into()),
-        _ => RequestId::new(),
-    };
-    if parts.version >= Version::HTTP_2
-        && !parts.headers.contains_key(header::HOST)
-        && let Some(authority) = parts.uri.authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        parts.headers.insert(header::HOST, host);
-    }
-    if !is_trusted {
-        forwarded::strip(&mut parts.headers);
-    }
-    Scope {
-        scope_type,
-        http_version: parts.version,
-        method: std::mem::take(&mut parts.method),
-        security: said.scheme.unwrap_or(arrival.security),
-        target: parts
-            .uri
-            .path_and_query()
-            .cloned()
-            .unwrap_or_else(|| PathAndQuery::from_static("/")),
-        root_path: table.root_path.clone(),
-        headers: std::mem::take(&mut parts.headers).into(),
-        client: said.client.or(arrival.peer),
-        server: arrival.server.clone(),
-        host,
-        subprotocols: Vec::new(),
-        url_route: UrlRoute::default(),
-        request_id,
-        session: None,
-        user: arrival.user.clone(),
-    }
-}
-
-fn check_head(parts: &Parts) -> Result<(), Failure> {
-    if parts.version == Version::HTTP_11 {
-        // RFC 9112 §3.2: exactly one.
-        let mut hosts = parts.headers.get_all(header::HOST).iter();
-        match (hosts.next(), hosts.next()) {
-            (Some(_), None) => {}
-            (None, _) => return Err(Failure::bad_request("expected a Host, found none")),
-            (Some(_), Some(_)) => {
-                return Err(Failure::bad_request("expected one Host, found several"));
-            }
-        }
-    }
-    if parts.method == Method::CONNECT {
-        return Err(Failure::new(
-            http::StatusCode::METHOD_NOT_ALLOWED,
-            "expected a request for this server, found CONNECT",
-        ));
-    }
-    Ok(())
-}
-
-/// An absolute target's authority comes before the field (RFC 9112 §3.2.2).
-fn host_of(parts: &Parts) -> Option<HostHeader> {
-    match parts.uri.authority() {
-        Some(authority) => HostHeader::parse(authority.as_str()).ok(),
-        None => HostHeader::parse(parts.headers.get(header::HOST)?.to_str().ok()?).ok(),
-    }
 }

@@ -2,6 +2,7 @@
 
 mod compile;
 mod dispatch;
+mod head;
 mod http;
 mod pages;
 mod registry;

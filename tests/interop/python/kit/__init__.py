@@ -1,0 +1,1 @@
+"""What the tests share: the server under test, and clients that are sharper than a library would be."""
