@@ -332,3 +332,15 @@ fn included_routes_come_first_with_their_prefix() {
     );
     assert_eq!(config.documents.len(), 6);
 }
+
+#[test]
+fn options_of_those_who_take_none_are_a_table_without_keys() {
+    assert!(Options::default().read::<()>().is_ok());
+    assert!(Options::from_toml("").unwrap().read::<()>().is_ok());
+    let problems = Options::from_toml("colour = 1")
+        .unwrap()
+        .read::<()>()
+        .unwrap_err()
+        .to_string();
+    assert!(problems.contains("unknown key \"colour\""), "{problems}");
+}

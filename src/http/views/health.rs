@@ -1,6 +1,5 @@
 //! Health: is the server up, and does it want new work?
 
-use super::NoOptions;
 use crate::http::{Failure, Request, Response, View, respond};
 
 /// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server stops. No options.
@@ -8,9 +7,9 @@ use crate::http::{Failure, Request, Response, View, respond};
 pub struct Health;
 
 impl View for Health {
-    type Options = NoOptions;
+    type Options = ();
 
-    fn new(_: NoOptions) -> Self {
+    fn new((): ()) -> Self {
         Self
     }
 

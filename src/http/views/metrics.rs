@@ -2,7 +2,6 @@
 
 use http::StatusCode;
 
-use super::NoOptions;
 use crate::http::{Failure, Request, Response, View, respond};
 
 /// `view = "metrics"`: what the server counts, in Prometheus' text format. No options.
@@ -10,9 +9,9 @@ use crate::http::{Failure, Request, Response, View, respond};
 pub struct Metrics;
 
 impl View for Metrics {
-    type Options = NoOptions;
+    type Options = ();
 
-    fn new(_: NoOptions) -> Self {
+    fn new((): ()) -> Self {
         Self
     }
 

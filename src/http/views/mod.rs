@@ -15,8 +15,3 @@ pub use redirect::Redirect;
 pub use respond::Respond;
 pub use static_files::Static;
 pub use template::Template;
-
-/// The options of views that take none.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoOptions {}

@@ -6,15 +6,10 @@ use crate::websocket::{Close, Consumer, Context, Message};
 #[derive(Debug)]
 pub struct Echo;
 
-/// `echo` takes none.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {}
-
 impl Consumer for Echo {
-    type Options = Options;
+    type Options = ();
 
-    fn new(_: &Options) -> Self {
+    fn new((): &()) -> Self {
         Self
     }
 
