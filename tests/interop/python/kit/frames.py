@@ -129,9 +129,13 @@ class RawSocket(Bytes):
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
             *fields,
         ]
-        self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + send_along)
-        status, self.fields = self.head()
-        assert status == 101, f"expected 101, found {status}: {self.rest()!r}"
+        try:
+            self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + send_along)
+            status, self.fields = self.head()
+            assert status == 101, f"expected 101, found {status}: {self.rest()!r}"
+        except BaseException:
+            self.socket.close()
+            raise
 
     def say(self, opcode, payload=b"", **options):
         self.send(encode(opcode, payload, **options))

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import ExitStack
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -14,19 +15,22 @@ class Peer:
 
     def __init__(self, server, path, *, origin="", **options):
         options = {"compression": None, "max_size": None, "ping_interval": None, "proxy": None, **options}
-        self.socket = connect(
-            f"ws://{server.host}{path}",
-            origin=server.origin if origin == "" else origin,
-            open_timeout=DEADLINE,
-            close_timeout=DEADLINE,
-            **options,
+        self._held = ExitStack()
+        self.socket = self._held.enter_context(
+            connect(
+                f"ws://{server.host}{path}",
+                origin=server.origin if origin == "" else origin,
+                open_timeout=DEADLINE,
+                close_timeout=DEADLINE,
+                **options,
+            )
         )
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.socket.close()
+        self._held.close()
 
     def send(self, message):
         self.socket.send(message)

@@ -1,0 +1,263 @@
+"""Groups: `broadcast` and `feed`, and a group as Server-Sent Events."""
+
+import http.client
+import json
+import unittest
+
+from kit.deadline import DEADLINE, until
+from kit.peer import Peer
+from kit.server import Server
+
+CONFIG = """
+[[http.route]]
+path = "/events/{room:slug}/"
+name = "events"
+view = "events"
+options = { group = "chat_{room}", history = 5, heartbeat = "300ms", retry = "1s" }
+
+[[websocket.route]]
+path = "/ws/chat/{room:slug}/"
+consumer = "chat"
+options = { group = "chat_{room}", history = 5 }
+
+[[websocket.route]]
+path = "/ws/all/{room:slug}/"
+consumer = "broadcast"
+options = { group = "room_{room}" }
+
+[[websocket.route]]
+path = "/ws/others/{room:slug}/"
+consumer = "broadcast"
+options = { group = "room_{room}", include_sender = false }
+
+[[websocket.route]]
+path = "/ws/kept/{room:slug}/"
+consumer = "broadcast"
+options = { group = "kept_{room}", history = 2 }
+
+[[websocket.route]]
+path = "/ws/feed/{room:slug}/"
+name = "feed"
+consumer = "feed"
+options = { groups = ["room_{room}", "chat_{room}"] }
+
+[[websocket.route]]
+path = "/ws/mine/"
+consumer = "feed"
+options = { groups = ["user_{user.id}"] }
+"""
+
+
+class Groups(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(Server(CONFIG))
+
+    def join(self, path):
+        return self.enterContext(Peer(self.server, path))
+
+    def test_broadcast_reaches_every_member_as_it_is_the_sender_too(self):
+        anna, ben = self.join("/ws/all/a/"), self.join("/ws/all/a/")
+        for message in ("text ☕", b"\x00\xff", "", b"", "x" * 65536):
+            anna.send(message)
+            self.assertEqual((anna.receive(), ben.receive()), (message, message))
+
+    def test_broadcast_without_the_sender_reaches_the_others(self):
+        anna, ben = self.join("/ws/others/b/"), self.join("/ws/others/b/")
+        anna.send("from anna")
+        ben.send("from ben")
+        self.assertEqual((anna.receive(), ben.receive()), ("from ben", "from anna"))
+
+    def test_two_routes_share_a_group(self):
+        everybody, others = self.join("/ws/all/c/"), self.join("/ws/others/c/")
+        others.send("one")
+        everybody.send("two")
+        self.assertEqual([everybody.receive(), everybody.receive()], ["one", "two"])
+        self.assertEqual(others.receive(), "two")
+
+    def test_a_group_of_many_members_is_served_whole_and_in_order(self):
+        members = [self.join("/ws/all/many/") for _ in range(60)]
+        for number in range(50):
+            members[0].send(str(number))
+        for member in members:
+            self.assertEqual([member.receive() for _ in range(50)], [str(number) for number in range(50)])
+
+    def test_the_history_of_a_broadcast_is_for_those_who_join_later(self):
+        anna = self.join("/ws/kept/d/")
+        for message in ("one", b"two", "three"):
+            anna.send(message)
+            anna.receive()
+        ben = self.join("/ws/kept/d/")
+        self.assertEqual([ben.receive(), ben.receive()], [b"two", "three"])
+
+    def test_a_feed_hears_all_its_groups(self):
+        listener = self.join("/ws/feed/e/")
+        self.join("/ws/all/e/").send("by broadcast")
+        self.assertEqual(listener.receive(), "by broadcast")
+        self.join("/ws/chat/e/").say({"message": "by chat"})
+        self.assertEqual(listener.event()["message"], "by chat")
+
+    def test_a_feed_that_speaks_is_closed_with_1008(self):
+        for message in ("a word", b""):
+            listener = self.join("/ws/feed/f/")
+            listener.send(message)
+            self.assertEqual(listener.closed(), (1008, "this socket is for listening"))
+
+    def test_a_feed_of_a_user_is_refused_to_an_anonymous_visitor(self):
+        from kit.peer import refusal
+
+        self.assertEqual(refusal(self.server, "/ws/mine/").status_code, 403)
+
+    def test_a_name_that_is_no_group_is_404(self):
+        from kit.peer import refusal
+
+        self.assertEqual(refusal(self.server, f"/ws/all/{'a' * 200}/").status_code, 404)
+
+
+class Stream:
+    """A reader of Server-Sent Events."""
+
+    def __init__(self, server, path, last_event_id=None):
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+        headers = {"accept": "text/event-stream"}
+        if last_event_id is not None:
+            headers["last-event-id"] = last_event_id
+        self._connection.request("GET", path, headers=headers)
+        self.response = self._connection.getresponse()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._connection.close()
+
+    def block(self):
+        """Returns the next block's lines, or `None` at the end."""
+        lines = []
+        while True:
+            line = self.response.readline().decode("utf-8")
+            if not line:
+                return None
+            if line == "\n":
+                return lines
+            lines.append(line.rstrip("\n"))
+
+    def event(self):
+        """Returns the next event as a dictionary of its fields; comments and `retry` are passed over."""
+        while True:
+            block = self.block()
+            if block is None:
+                raise EOFError("expected an event, found the end")
+            fields = {}
+            for line in block:
+                name, _, value = line.partition(":")
+                value = value.removeprefix(" ")
+                fields[name] = f"{fields[name]}\n{value}" if name in fields else value
+            if "data" in fields:
+                return fields
+
+    def message(self):
+        return json.loads(self.event()["data"])["message"]
+
+
+class ServerSentEvents(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(Server(CONFIG))
+
+    def stream(self, room, last_event_id=None, query=""):
+        return self.enterContext(Stream(self.server, f"/events/{room}/{query}", last_event_id))
+
+    def speaker(self, room):
+        peer = self.enterContext(Peer(self.server, f"/ws/chat/{room}/"))
+
+        def say(*messages):
+            for message in messages:
+                peer.say({"message": message})
+                peer.next("chat.message", message=message)
+
+        return say
+
+    def test_a_stream_hears_what_a_websocket_says(self):
+        stream, say = self.stream("live"), self.speaker("live")
+        fields = stream.response.headers
+        self.assertEqual((stream.response.status, fields["content-type"]), (200, "text/event-stream"))
+        self.assertEqual((fields["cache-control"], fields["content-length"]), ("no-store", None))
+        self.assertEqual(stream.block(), ["retry: 1000"])
+        say("one", "zwei ☕")
+        first, second = stream.event(), stream.event()
+        self.assertEqual([json.loads(event["data"])["message"] for event in (first, second)], ["one", "zwei ☕"])
+        self.assertRegex(first["id"], r"^[0-9a-f]+\.\d+$")
+        self.assertNotIn("event", first)
+
+    def test_comments_keep_a_quiet_stream_alive(self):
+        stream = self.stream("quiet")
+        self.assertEqual(stream.block(), ["retry: 1000"])
+        for _ in range(3):
+            (comment,) = stream.block()
+            self.assertTrue(comment.startswith(":"), comment)
+
+    def test_who_comes_back_gets_what_it_missed_and_no_gap(self):
+        for way in ("field", "query"):
+            with self.subTest(way=way):
+                room = f"back-{way}"
+                say = self.speaker(room)
+                with Stream(self.server, f"/events/{room}/") as stream:
+                    say("one")
+                    last = stream.event()["id"]
+                say("two", "three")
+                again = self.stream(room, last) if way == "field" else self.stream(room, query=f"?last_event_id={last}")
+                self.assertEqual([again.message(), again.message()], ["two", "three"])
+                say("four")
+                self.assertEqual(again.message(), "four")
+
+    def test_who_missed_nothing_gets_nothing_twice(self):
+        say = self.speaker("nothing")
+        with Stream(self.server, "/events/nothing/") as stream:
+            say("one")
+            last = stream.event()["id"]
+        again = self.stream("nothing", last)
+        say("two")
+        self.assertEqual(again.message(), "two")
+
+    def test_who_comes_back_too_late_is_told_of_the_gap_before_what_is_left(self):
+        say = self.speaker("late")
+        with Stream(self.server, "/events/late/") as stream:
+            say("zero")
+            last = stream.event()["id"]
+        say(*(str(number) for number in range(1, 9)))
+        again = self.stream("late", last)
+        gap = again.event()
+        self.assertEqual((gap["event"], gap["data"]), ("oneport.gap", "{}"))
+        self.assertNotIn("id", gap)
+        self.assertEqual([again.message() for _ in range(5)], ["4", "5", "6", "7", "8"])
+
+    def test_an_id_that_is_not_this_servers_is_a_gap(self):
+        say = self.speaker("foreign")
+        say("kept")
+        for last in ("dead.1", "nonsense", "", "1.x", "\u00e9.1"):
+            with self.subTest(last=last):
+                with Stream(self.server, "/events/foreign/", last.encode("latin-1")) as again:
+                    self.assertEqual(again.event()["event"], "oneport.gap")
+                    self.assertEqual(again.message(), "kept")
+
+    def test_a_stream_that_ends_leaves_nothing_behind(self):
+        before = self.server.metric("oneport_tasks")
+        streams = [Stream(self.server, "/events/many/") for _ in range(20)]
+        for stream in streams:
+            self.assertEqual(stream.block(), ["retry: 1000"])
+        for stream in streams:
+            stream.__exit__()
+        until(
+            lambda: self.server.metric("oneport_tasks") <= before,
+            lambda: f"at most {before} tasks, found {self.server.metric('oneport_tasks')}",
+        )
+
+    def test_head_and_other_methods_are_answered(self):
+        self.assertEqual(self.server.request("/events/head/", "POST", body=b"")[0], 405)
+        status, fields, body = self.server.request("/events/head/", "HEAD")
+        self.assertEqual((status, fields["content-type"], body), (200, "text/event-stream", b""))
+
+
+if __name__ == "__main__":
+    unittest.main()
