@@ -98,8 +98,8 @@ pub struct Scope {
     pub security: Scheme,
     /// The target as it came: path and query, still encoded.
     pub target: PathAndQuery,
-    /// The prefix under which the server is mounted, "" when at the root.
-    pub root_path: Arc<str>,
+    /// The prefix under which the server is mounted; none at the root.
+    pub root_path: Option<Arc<str>>,
     /// The request's header fields.
     pub headers: Headers,
     /// Who asks; `None` on a unix socket without a trusted proxy's word.
@@ -130,7 +130,7 @@ impl Scope {
             method,
             security: Scheme::Plain,
             target,
-            root_path: Arc::from(""),
+            root_path: None,
             headers: Headers::default(),
             client: None,
             server: None,

@@ -3,11 +3,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::channels::ChannelLayer;
 use crate::clock::Clock;
 use crate::tasks::Tasks;
+use crate::templates::Templates;
 
 /// What all views and consumers of a server share (cheap to clone).
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Shared {
     pub tasks: Tasks,
     /// The coarse timer.
     pub clock: Clock,
+    /// The pages, with `url_for` of the newest table; a reload replaces them.
+    pub templates: ArcSwap<Templates>,
     /// What prints the metrics, when this process collects any.
     pub metrics: Option<PrometheusHandle>,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
+use metrics::{counter, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
@@ -84,11 +84,6 @@ fn describe() {
     describe_counter!(
         "oneport_requests_total",
         "HTTP requests answered, by route and status."
-    );
-    describe_histogram!(
-        "oneport_request_seconds",
-        Unit::Seconds,
-        "Time from a request's head to its answer's head, by route."
     );
     describe_counter!(
         "oneport_handshakes_total",

@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
         raw_path: question
             .uri
             .path()
-            .strip_prefix(&*table.root_path)
+            .strip_prefix(table.root_path.as_deref().unwrap_or_default())
             .unwrap_or_else(|| question.uri.path()),
         host: Some(question.host.name()),
         method: (!question.is_websocket).then_some(&question.method),

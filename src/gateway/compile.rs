@@ -44,7 +44,9 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
     let table = Table {
         router,
         templates,
-        root_path: Arc::from(config.server.root_path.as_str()),
+        root_path: Some(config.server.root_path.as_str())
+            .filter(|prefix| !prefix.is_empty())
+            .map(Arc::from),
         trusted_proxies: config.server.trusted_proxies.clone(),
         not_found: counter!("oneport_requests_total", "route" => "", "status" => "4xx"),
     };

@@ -134,6 +134,10 @@ impl Gateway {
             .iter()
             .map(|route| route.value.route.fingerprint)
             .collect();
+        self.0
+            .services
+            .templates
+            .store(Arc::new(table.templates().clone()));
         self.0.table.store(Arc::new(table));
         let ending = Ending::new(
             CloseCode::SERVICE_RESTART,
@@ -155,7 +159,8 @@ impl Gateway {
     /// Nothing that a client sends makes this fail or panic: whatever goes wrong becomes an answer with its status.
     pub async fn serve(&self, request: ::http::Request<Body>, arrival: &Arrival) -> Answer {
         let started = Instant::now();
-        let table = self.table();
+        // A guard, not a clone: all workers would write to one counter.
+        let table = self.0.table.load();
         let (parts, body) = request.into_parts();
         let head = Head::new(parts);
         let checked = head.check();

@@ -50,7 +50,7 @@ pub(super) async fn travel(
     let outcome = match refusal {
         Some(failure) => Err(failure),
         None => {
-            let (services, templates) = (services.clone(), table.templates.clone());
+            let services = services.clone();
             call(
                 entry,
                 Request {
@@ -58,7 +58,6 @@ pub(super) async fn travel(
                     body,
                     body_size: entry.body_size,
                     services,
-                    templates,
                 },
             )
             .await
@@ -76,9 +75,12 @@ pub(super) async fn travel(
 /// Returns what the table is asked: the path below the root path, the host, the method.
 pub(super) fn target<'a>(table: &Table, scope: &'a Scope) -> Target<'a> {
     let raw_path = scope.raw_path();
-    let below = raw_path
-        .strip_prefix(&*table.root_path)
-        .filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below = match table.root_path.as_deref() {
+        None => Some(raw_path),
+        Some(root_path) => raw_path
+            .strip_prefix(root_path)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/')),
+    };
     Target {
         // A path outside the root path is no route's; "//" cannot be one either.
         raw_path: below.map_or("//", |rest| if rest.is_empty() { "/" } else { rest }),
@@ -155,7 +157,7 @@ fn miss<T>(table: &Arc<Table>, scope: &Scope, missed: Resolution<'_, T>) -> Resp
 }
 
 fn slash_redirect(scope: &Scope, raw_path: &str) -> Response {
-    let root_path = &*scope.root_path;
+    let root_path = scope.root_path.as_deref().unwrap_or_default();
     let location = match scope.query_string() {
         "" => format!("{root_path}{raw_path}"),
         query => format!("{root_path}{raw_path}?{query}"),

@@ -17,7 +17,7 @@ use crate::websocket::{AnyConsumer, Route};
 pub struct Table {
     pub(crate) router: Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>,
     pub(crate) templates: Templates,
-    pub(crate) root_path: Arc<str>,
+    pub(crate) root_path: Option<Arc<str>>,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) not_found: Counter,
 }
@@ -69,6 +69,12 @@ impl Table {
     #[must_use]
     pub fn websocket(&self) -> &UrlRouter<WebsocketEntry> {
         &self.router.websocket
+    }
+
+    /// Returns the pages, with `url_for` of this table.
+    #[must_use]
+    pub fn templates(&self) -> &Templates {
+        &self.templates
     }
 
     pub(crate) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {

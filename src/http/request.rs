@@ -10,7 +10,6 @@ use serde::de::DeserializeOwned;
 use super::{Body, Failure};
 use crate::scope::Scope;
 use crate::services::Services;
-use crate::templates::Templates;
 
 /// One HTTP request on its way to a view.
 #[derive(Debug)]
@@ -21,10 +20,8 @@ pub struct Request {
     pub body: Body,
     /// The most bytes of body that the route takes.
     pub body_size: u64,
-    /// What all views share: layer, tasks, clock.
+    /// What all views share: layer, templates, tasks, clock.
     pub services: Services,
-    /// The pages, with `url_for` of the table that the request was found in.
-    pub templates: Templates,
 }
 
 impl Request {

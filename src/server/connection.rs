@@ -2,9 +2,13 @@
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
+use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -124,25 +128,55 @@ impl Protocol {
         let draining = services.tasks.draining_token();
         let mut draining = pin!(draining.cancelled());
         let mut expired = pin!(pulse.expired());
+        let aside = Arc::new(Aside::default());
+        let aside_waker = Waker::from(aside.clone());
         let mut is_draining = false;
-        loop {
-            tokio::select! {
-                outcome = connection.as_mut() => {
-                    if let Err(error) = outcome {
-                        tracing::debug!(%error, "the connection ended");
-                    }
-                    return;
-                }
-                () = draining.as_mut(), if !is_draining => {
+        let outcome = poll_fn(|cx| {
+            if aside.was_called(cx) {
+                let mut aside_cx = Context::from_waker(&aside_waker);
+                if !is_draining && draining.as_mut().poll(&mut aside_cx).is_ready() {
                     is_draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = expired.as_mut() => {
-                    tracing::debug!("the connection was silent for too long");
-                    return;
+                if expired.as_mut().poll(&mut aside_cx).is_ready() {
+                    return Poll::Ready(None);
                 }
             }
+            connection.as_mut().poll(cx).map(Some)
+        });
+        match outcome.await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(%error, "the connection ended"),
+            None => tracing::debug!("the connection was silent for too long"),
         }
+    }
+}
+
+/// Wakes a task for the sake of futures that stand aside of its main one, and remembers that.
+///
+/// Without it each request would poll them too, and the wait for the drain has a lock that all connections share.
+#[derive(Default)]
+struct Aside {
+    is_idle: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Aside {
+    /// Tells whether the futures aside have to be polled; the first time they have.
+    fn was_called(&self, cx: &Context<'_>) -> bool {
+        if self.is_idle.load(Ordering::Acquire) {
+            return false;
+        }
+        self.task.register(cx.waker());
+        self.is_idle.store(true, Ordering::Release);
+        true
+    }
+}
+
+impl Wake for Aside {
+    fn wake(self: Arc<Self>) {
+        self.is_idle.store(false, Ordering::Release);
+        self.task.wake();
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use metrics::counter;
 use thiserror::Error;
 use tokio::task::JoinError;
@@ -81,6 +82,7 @@ impl Server {
             layer,
             tasks,
             clock,
+            templates: ArcSwap::from_pointee(table.templates().clone()),
             metrics: telemetry::start_metrics(),
         });
         Ok(Self {

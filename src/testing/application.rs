@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use arc_swap::ArcSwap;
+
 use crate::channels::{ChannelLayer, LayerSettings};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
@@ -44,6 +46,7 @@ impl Application {
             layer,
             tasks,
             clock,
+            templates: ArcSwap::from_pointee(table.templates().clone()),
             metrics,
         });
         Ok(Self {

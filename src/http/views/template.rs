@@ -51,7 +51,7 @@ impl View for Template {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let page = request.templates.render(
+        let page = request.services.templates.load().render(
             &self.options.template,
             variables(&request.scope, &self.options.context),
         )?;

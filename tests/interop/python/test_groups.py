@@ -2,10 +2,11 @@
 
 import http.client
 import json
+import time
 import unittest
 
-from kit.deadline import DEADLINE, until
-from kit.peer import Peer
+from kit.deadline import DEADLINE, Late, until
+from kit.peer import Peer, refusal
 from kit.server import Server
 
 CONFIG = """
@@ -104,13 +105,9 @@ class Groups(unittest.TestCase):
             self.assertEqual(listener.closed(), (1008, "this socket is for listening"))
 
     def test_a_feed_of_a_user_is_refused_to_an_anonymous_visitor(self):
-        from kit.peer import refusal
-
         self.assertEqual(refusal(self.server, "/ws/mine/").status_code, 403)
 
     def test_a_name_that_is_no_group_is_404(self):
-        from kit.peer import refusal
-
         self.assertEqual(refusal(self.server, f"/ws/all/{'a' * 200}/").status_code, 404)
 
 
@@ -144,7 +141,8 @@ class Stream:
 
     def event(self):
         """Returns the next event as a dictionary of its fields; comments and `retry` are passed over."""
-        while True:
+        end = time.monotonic() + DEADLINE
+        while time.monotonic() < end:
             block = self.block()
             if block is None:
                 raise EOFError("expected an event, found the end")
@@ -155,6 +153,7 @@ class Stream:
                 fields[name] = f"{fields[name]}\n{value}" if name in fields else value
             if "data" in fields:
                 return fields
+        raise Late(f"expected an event within {DEADLINE} s, found comments")
 
     def message(self):
         return json.loads(self.event()["data"])["message"]
