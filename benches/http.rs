@@ -1,6 +1,6 @@
 //! What a plain HTTP answer costs beside a bare hyper server: CPU time of the server process for each request.
 //!
-//! `cargo bench --bench http` (Linux). Each server is a process of its own with two workers; rounds go server by server, and the
+//! `cargo bench --bench http` (Linux). Each server is a process of its own with two workers; rounds go server by server in a rotated order, and the
 //! ratios are those within one round, so that a machine that is slow for a while is slow for all of them.
 #![expect(
     clippy::print_stdout,
@@ -27,8 +27,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-const ROUNDS: usize = 7;
-const ROUND: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 12;
+const ROUND: Duration = Duration::from_secs(1);
 const CONNECTIONS: usize = 64;
 const BODY: &str = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 const FILE: &str = "[[http.route]]\npath = '/hello'\nview = 'respond'\n[http.route.options]\ncontent_type = 'text/plain'\nbody = '";
@@ -124,11 +124,14 @@ fn measure() {
     let servers: Vec<Running> = SERVERS.into_iter().map(start).collect();
     let load = runtime();
     for server in &servers {
-        load.block_on(run(server.address, ROUND / 4)); // warm
+        load.block_on(run(server.address, ROUND)); // warm
     }
     let mut costs: Vec<Vec<f64>> = vec![Vec::new(); servers.len()];
-    for _ in 0..ROUNDS {
-        for (server, costs) in servers.iter().zip(&mut costs) {
+    for round in 0..ROUNDS {
+        // Another server goes first in each round.
+        for turn in 0..servers.len() {
+            let at = (round + turn) % servers.len();
+            let (server, costs) = (&servers[at], &mut costs[at]);
             let before = cpu(server.child.id());
             let requests = load.block_on(run(server.address, ROUND));
             costs.push((cpu(server.child.id()) - before) / requests as f64 * 1e6);

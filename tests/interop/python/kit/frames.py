@@ -66,8 +66,12 @@ class Bytes:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE)
-        self.socket.connect(address)
-        self._read = b""
+        try:
+            self.socket.connect(address)
+        except OSError:
+            self.socket.close()
+            raise
+        self._read = bytearray()
 
     def __enter__(self):
         return self
@@ -84,21 +88,29 @@ class Bytes:
         return bool(more)
 
     def exactly(self, count):
+        taken = self._peek(count)
+        del self._read[:count]
+        return taken
+
+    def _peek(self, count):
         while len(self._read) < count:
             if not self._more():
-                raise EOFError(f"expected {count} bytes, found {self._read!r} and the end")
-        taken, self._read = self._read[:count], self._read[count:]
-        return taken
+                raise EOFError(f"expected {count} bytes, found {bytes(self._read[:200])!r} and the end")
+        return bytes(self._read[:count])
 
     def head(self):
         """Reads an HTTP response's head; returns the status and the fields in lower case."""
         while b"\r\n\r\n" not in self._read:
             if not self._more():
                 raise EOFError(f"expected the head of a response, found {self._read!r} and the end")
-        head, _, self._read = self._read.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
+        head = self.exactly(self._read.index(b"\r\n\r\n") + 4)
+        first, *lines = head.decode("latin-1").rstrip().split("\r\n")
         fields = dict(line.split(": ", 1) for line in lines)
         return int(first.split()[1]), {name.lower(): value for name, value in fields.items()}
+
+    def unread(self):
+        """Returns what was received and not asked for yet."""
+        return bytes(self._read)
 
     def rest(self):
         """Reads to the end of the stream."""
@@ -107,11 +119,11 @@ class Bytes:
                 pass
         except ConnectionResetError:
             pass
-        return self._read
+        return bytes(self._read)
 
     def is_at_end(self):
         """Reads; true at an orderly end of the stream, and nothing before it."""
-        return self._read == b"" and not self._more()
+        return not self._read and not self._more()
 
 
 class RawSocket(Bytes):
@@ -141,12 +153,13 @@ class RawSocket(Bytes):
         self.send(encode(opcode, payload, **options))
 
     def frame(self):
-        """Reads one frame; a server's frames are not masked."""
-        first, second = self.exactly(2)
+        """Reads one frame; a server's frames are not masked. After a timeout it can be asked again."""
+        first, second = self._peek(2)
         assert not second & 0x80, "expected an unmasked frame from the server, found a masked one"
-        length = second & 0x7F
+        length, head = second & 0x7F, 2
         if length == 126:
-            (length,) = struct.unpack("!H", self.exactly(2))
+            length, head = struct.unpack("!H", self._peek(4)[2:])[0], 4
         elif length == 127:
-            (length,) = struct.unpack("!Q", self.exactly(8))
-        return Frame(first & 0x0F, self.exactly(length), bool(first & 0x80), first >> 4 & 7)
+            length, head = struct.unpack("!Q", self._peek(10)[2:])[0], 10
+        self._peek(head + length)
+        return Frame(first & 0x0F, self.exactly(head + length)[head:], bool(first & 0x80), first >> 4 & 7)

@@ -36,12 +36,17 @@ def binary():
 class Server:
     """A running server. Use it with `with`: it must end with 0 after SIGTERM."""
 
-    def __init__(self, config, *, arguments=("--bind", "127.0.0.1:0"), environment=None, start=None):
+    def __init__(self, config, *more, files=None, environment=None, start=None, bind="127.0.0.1:0"):
+        """`more`: further arguments. `files`: what else lies beside the configuration."""
         self._directory = tempfile.TemporaryDirectory(prefix="oneport-test-")
         self.directory = Path(self._directory.name)
         self.config = self.directory / "oneport.toml"
         self.write(config)
-        self._arguments = list(arguments)
+        for name, content in (files or {}).items():
+            path = self.directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        self._arguments = [*(("--bind", bind) if bind else ()), *more]
         self._environment = environment or {}
         self._start = start or subprocess.Popen
         self._process = None

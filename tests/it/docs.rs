@@ -1,0 +1,478 @@
+//! Docs: the pages in docs/ and the demo configuration say what the code does.
+//!
+//! Which keys there are is asked of the code itself: a file with an unknown key in each section is refused with the keys that
+//! are known there.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails here fails a test"
+)]
+
+mod readme;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oneport::config::Config;
+use oneport::gateway::{Registry, compile};
+use oneport::middleware::Step;
+use oneport::routing::RoutePattern;
+use regex::Regex;
+
+/// A key that no section, view or consumer has.
+const UNKNOWN: &str = "no_such_key";
+
+/// A value that no key takes that takes one of a few words.
+const NO_WORD: &str = "no_such_word";
+
+/// The sections whose defaults stand in config/oneport.toml.
+const SECTIONS: [&str; 8] = [
+    "server",
+    "server.limits",
+    "server.timeouts",
+    "log",
+    "templates",
+    "channel_layer",
+    "http",
+    "websocket",
+];
+
+type Words = BTreeSet<String>;
+
+// --- What the code knows ------------------------------------------------------------------------------------------------
+
+/// Everything that is wrong with a file, read and compiled.
+fn problems(text: &str) -> Vec<String> {
+    let sentences = |problems: &oneport::config::Problems| {
+        problems
+            .iter()
+            .map(|problem| problem.message().to_owned())
+            .collect()
+    };
+    match Config::parse("oneport.toml", text, Path::new("."), &|_| None) {
+        Err(problems) => sentences(&problems),
+        Ok((config, _)) => match compile(&config, &Registry::builtin()) {
+            Err(problems) => sentences(&problems),
+            Ok((_, warnings)) => sentences(&warnings),
+        },
+    }
+}
+
+/// The keys that are known where the file has an unknown one.
+fn known_keys(text: &str) -> Words {
+    let start = format!("unknown key \"{UNKNOWN}\"; ");
+    let found = problems(text);
+    let Some(known) = found
+        .iter()
+        .find_map(|sentence| sentence.strip_prefix(start.as_str()))
+    else {
+        panic!("expected a Problem about the key {UNKNOWN:?} in\n{text}\nfound {found:?}");
+    };
+    match known.strip_prefix("known: ") {
+        Some(list) => list.split(", ").map(str::to_owned).collect(),
+        None => Words::new(),
+    }
+}
+
+fn keys_of_section(section: &str) -> Words {
+    let mut keys = known_keys(&format!("[{section}]\n{UNKNOWN} = 1\n"));
+    // The sections below it, and its routes, have tables of their own.
+    keys.retain(|key| key != "route" && !SECTIONS.contains(&&*format!("{section}.{key}")));
+    keys
+}
+
+fn keys_of_route(table: &str) -> Words {
+    known_keys(&format!("[[{table}.route]]\n{UNKNOWN} = 1\n"))
+}
+
+fn keys_of_options(table: &str, target: &str, name: &str) -> Words {
+    known_keys(&format!(
+        "[[{table}.route]]\npath = \"/\"\n{target} = \"{name}\"\noptions = {{ {UNKNOWN} = 1 }}\n"
+    ))
+}
+
+/// The words a key takes, when it takes one of a few.
+fn words_of(section: &str, key: &str) -> Words {
+    let quoted = Regex::new("\"([a-z_]+)\"").unwrap();
+    problems(&format!("[{section}]\n{key} = \"{NO_WORD}\"\n"))
+        .iter()
+        .filter(|sentence| sentence.ends_with(&format!("found {NO_WORD:?}")))
+        .flat_map(|sentence| quoted.captures_iter(sentence))
+        .map(|captures| captures[1].to_owned())
+        .filter(|word| word != NO_WORD)
+        .collect()
+}
+
+// --- What the pages say -------------------------------------------------------------------------------------------------
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// One row of a table: its cells, the first one without its backticks.
+#[derive(Clone, Debug)]
+struct Row {
+    key: String,
+    cells: Vec<String>,
+}
+
+/// The rows that begin with a word in backticks, by the heading they stand under.
+fn tables(page: &str) -> BTreeMap<String, Vec<Row>> {
+    let mut tables: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+    let mut heading = String::new();
+    for line in page.lines() {
+        if let Some(text) = line.strip_prefix('#') {
+            heading = text.trim_start_matches('#').trim().replace('`', "");
+            tables.entry(heading.clone()).or_default();
+        } else if line.starts_with("| `") {
+            let cells: Vec<String> = line
+                .trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().to_owned())
+                .collect();
+            let key = cells[0].trim_matches('`').to_owned();
+            tables
+                .entry(heading.clone())
+                .or_default()
+                .push(Row { key, cells });
+        }
+    }
+    tables
+}
+
+fn configuration() -> BTreeMap<String, Vec<Row>> {
+    tables(&page("docs/CONFIGURATION.md"))
+}
+
+/// The rows under a heading.
+fn rows<'t>(tables: &'t BTreeMap<String, Vec<Row>>, heading: &str) -> &'t [Row] {
+    match tables.get(heading) {
+        Some(rows) => rows,
+        None => panic!("expected the heading {heading:?} in docs/CONFIGURATION.md, found none"),
+    }
+}
+
+fn keys(rows: &[Row]) -> Words {
+    let keys: Words = rows.iter().map(|row| row.key.clone()).collect();
+    assert_eq!(keys.len(), rows.len(), "a key stands twice in {rows:?}");
+    keys
+}
+
+/// The headings that begin so, without that beginning.
+fn headings(tables: &BTreeMap<String, Vec<Row>>, start: &str) -> Words {
+    tables
+        .keys()
+        .filter_map(|heading| heading.strip_prefix(start))
+        .map(str::to_owned)
+        .collect()
+}
+
+// --- Claims: docs/CONFIGURATION.md --------------------------------------------------------------------------------------
+
+#[test]
+fn every_key_of_the_sections_is_explained_and_no_other() {
+    let tables = configuration();
+    let top = known_keys(&format!("{UNKNOWN} = 1\n"));
+    assert_eq!(keys(rows(&tables, "The main file")), top, "the main file");
+    for section in SECTIONS {
+        let explained = keys(rows(&tables, &format!("[{section}]")));
+        assert_eq!(explained, keys_of_section(section), "[{section}]");
+    }
+}
+
+#[test]
+fn every_key_of_the_routes_is_explained_and_no_other() {
+    let tables = configuration();
+    for table in ["http", "websocket"] {
+        let own = keys(rows(&tables, &format!("[[{table}.route]]")));
+        let shared = keys(rows(&tables, &format!("[{table}]")));
+        let both: Words = own.union(&shared).cloned().collect();
+        assert!(own.is_disjoint(&shared), "[[{table}.route]]");
+        assert_eq!(both, keys_of_route(table), "[[{table}.route]]");
+    }
+}
+
+#[test]
+fn what_an_included_file_may_hold_is_explained() {
+    let dir = std::env::temp_dir().join(format!("oneport-docs-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("included.toml"), format!("{UNKNOWN} = 1\n")).unwrap();
+    let refused = Config::parse(
+        "oneport.toml",
+        "include = [\"included.toml\"]\n",
+        &dir,
+        &|_| None,
+    )
+    .unwrap_err();
+    fs::remove_dir_all(&dir).unwrap();
+    let sentence = refused.to_string();
+    let (_, list) = sentence.split_once("it may hold ").unwrap();
+    let list = list.split_once(" (").map_or(list, |(list, _)| list);
+    let known: Words = list
+        .replace(" and ", ", ")
+        .split(", ")
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(keys(rows(&configuration(), "An included file")), known);
+}
+
+#[test]
+fn every_view_and_consumer_is_explained_with_all_its_options() {
+    let tables = configuration();
+    let registry = Registry::builtin();
+    let views: Words = registry.view_names().map(str::to_owned).collect();
+    let consumers: Words = registry.consumer_names().map(str::to_owned).collect();
+    assert_eq!(headings(&tables, "View "), views);
+    assert_eq!(headings(&tables, "Consumer "), consumers);
+    for view in views {
+        let explained = keys(rows(&tables, &format!("View {view}")));
+        assert_eq!(explained, keys_of_options("http", "view", &view), "{view}");
+    }
+    for consumer in consumers {
+        let explained = keys(rows(&tables, &format!("Consumer {consumer}")));
+        let known = keys_of_options("websocket", "consumer", &consumer);
+        assert_eq!(explained, known, "{consumer}");
+    }
+}
+
+#[test]
+fn every_middleware_and_converter_is_explained() {
+    let tables = configuration();
+    let middleware: Words = Step::NAMES.iter().map(ToString::to_string).collect();
+    assert_eq!(keys(rows(&tables, "Middleware")), middleware);
+    let refused = RoutePattern::path(&format!("/{{x:{NO_WORD}}}/")).unwrap_err();
+    let (_, list) = refused.expected.split_once('(').unwrap();
+    let converters: Words = list
+        .trim_end_matches(')')
+        .split(", ")
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(keys(rows(&tables, "Converters")), converters);
+}
+
+#[test]
+fn every_word_that_a_key_takes_is_named_beside_it() {
+    let tables = configuration();
+    let mut checked = 0;
+    for section in SECTIONS {
+        for row in rows(&tables, &format!("[{section}]")) {
+            for word in words_of(section, &row.key) {
+                let is_named = row
+                    .cells
+                    .iter()
+                    .any(|cell| cell.contains(&format!("`\"{word}\"`")));
+                assert!(is_named, "{section}.{} takes {word:?}: {row:?}", row.key);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 10, "only {checked} words were found");
+}
+
+#[test]
+fn every_default_is_the_one_of_the_demo() {
+    let tables = configuration();
+    let demo = demo();
+    for section in SECTIONS {
+        let written = section
+            .split('.')
+            .try_fold(&demo, |table, key| table.get(key)?.as_table())
+            .unwrap_or_else(|| panic!("expected [{section}] in config/oneport.toml, found none"));
+        for row in rows(&tables, &format!("[{section}]")) {
+            let cell = &row.cells[2];
+            // "as `server.limits.body_size`": what another key says.
+            let literal = match cell.strip_prefix("as `") {
+                Some(other) => {
+                    let (section, key) = other.trim_end_matches('`').rsplit_once('.').unwrap();
+                    let others = rows(&tables, &format!("[{section}]"));
+                    &others.iter().find(|row| row.key == key).unwrap().cells[2]
+                }
+                None => cell,
+            };
+            let explained = value(literal.trim_matches('`'));
+            assert_eq!(
+                Some(&explained),
+                written.get(&row.key),
+                "{section}.{}",
+                row.key
+            );
+        }
+    }
+}
+
+fn value(literal: &str) -> toml::Value {
+    let table: toml::Table = format!("value = {literal}")
+        .parse()
+        .unwrap_or_else(|error| panic!("expected a value of TOML, found {literal:?}: {error}"));
+    table["value"].clone()
+}
+
+// --- Claims: config/oneport.toml ----------------------------------------------------------------------------------------
+
+/// The demo's text with the keys that stand in comments, and without its routes.
+fn demo_sections() -> String {
+    let commented = Regex::new(r"(?m)^# ([a-z_]+ +=)").unwrap();
+    let text = page("config/oneport.toml");
+    let text = commented.replace_all(&text, "$1");
+    let mut is_route = false;
+    let lines = text.lines().filter(|line| {
+        if line.starts_with('[') {
+            is_route = line.starts_with("[[");
+        }
+        !is_route
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn demo() -> toml::Table {
+    demo_sections().parse().unwrap()
+}
+
+#[test]
+fn demo_holds_every_key_of_every_section() {
+    let demo = demo();
+    for section in SECTIONS {
+        let written = section
+            .split('.')
+            .try_fold(&demo, |table, key| table.get(key)?.as_table())
+            .unwrap_or_else(|| panic!("expected [{section}] in config/oneport.toml, found none"));
+        let mut written: Words = written.keys().cloned().collect();
+        written.retain(|key| !SECTIONS.contains(&&*format!("{section}.{key}")));
+        assert_eq!(written, keys_of_section(section), "[{section}]");
+    }
+}
+
+#[test]
+fn demo_says_what_an_empty_file_means() {
+    let read = |text: &str| {
+        Config::parse("oneport.toml", text, Path::new("config"), &|_| None)
+            .unwrap_or_else(|problems| panic!("{problems}"))
+            .0
+    };
+    let (demo, mut empty) = (read(&demo_sections()), read(""));
+    // The two keys whose default is another key's value.
+    empty.http.body_size = Some(empty.server.limits.body_size);
+    empty.http.request_timeout = Some(empty.server.timeouts.request);
+    // Where a value stands is no part of what it means.
+    let places = Regex::new(r"Place\([^)]*\)").unwrap();
+    let meant = |config: &Config| {
+        let parts = format!(
+            "{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}",
+            config.server,
+            config.log,
+            config.templates,
+            config.channel_layer,
+            config.http,
+            config.websocket
+        );
+        places.replace_all(&parts, "Place").into_owned()
+    };
+    assert_eq!(meant(&demo), meant(&empty));
+}
+
+#[test]
+fn demo_is_in_order() {
+    let file = root().join("config/oneport.toml");
+    let (config, warnings) = Config::load(&file, &|_| None).unwrap();
+    assert!(warnings.is_empty(), "{warnings}");
+    let (_, warnings) = compile(&config, &Registry::builtin()).unwrap();
+    assert!(warnings.is_empty(), "{warnings}");
+}
+
+// --- Claims: the other pages --------------------------------------------------------------------------------------------
+
+/// Every text in quotation marks that the pattern finds in a source file.
+fn words_in_source(file: &str, pattern: &str) -> Words {
+    let text = page(file);
+    Regex::new(pattern)
+        .unwrap()
+        .captures_iter(&text)
+        .map(|captures| captures[1].to_owned())
+        .collect()
+}
+
+#[test]
+fn every_metric_is_in_the_list_and_no_other() {
+    let described = words_in_source("src/telemetry.rs", r#""(oneport_[a-z_]+)","#);
+    let tables = tables(&page("docs/BEHAVIOUR.md"));
+    let listed: Words = keys(&tables["Metrics"])
+        .iter()
+        .map(|metric| metric.split('{').next().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(listed, described);
+}
+
+#[test]
+fn every_cause_of_an_end_is_in_the_table_and_no_other() {
+    let causes = words_in_source("src/websocket/close.rs", r#"Self::\w+ => "([a-z_]+)""#);
+    let tables = tables(&page("docs/BEHAVIOUR.md"));
+    assert_eq!(keys(&tables["Causes and close codes"]), causes);
+}
+
+#[test]
+fn acceptance_cases_are_all_answered() {
+    let text = page("docs/BEHAVIOUR.md");
+    let (_, table) = text
+        .split_once("## Where we differ from Channels and Daphne")
+        .unwrap();
+    let number = Regex::new(r"(?m)^\| (\d+) \|").unwrap();
+    let numbers: Vec<u32> = number
+        .captures_iter(table)
+        .map(|captures| captures[1].parse().unwrap())
+        .collect();
+    assert_eq!(numbers, (1..=62).collect::<Vec<_>>());
+}
+
+#[test]
+fn links_between_the_pages_lead_somewhere() {
+    let link = Regex::new(r"\]\(([^)#:]+)(#[^)]*)?\)").unwrap();
+    let mut checked = 0;
+    for name in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/ARCHITECTURE.md",
+        "docs/BEHAVIOUR.md",
+        "docs/CONFIGURATION.md",
+        "docs/PERFORMANCE.md",
+    ] {
+        let text = page(name);
+        let directory = root().join(name).parent().unwrap().to_owned();
+        for captures in link.captures_iter(&text) {
+            let target = directory.join(&captures[1]);
+            assert!(target.exists(), "{name}: {}", &captures[1]);
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "only {checked} links were found");
+}
+
+#[test]
+fn files_that_the_architecture_names_are_there() {
+    let named = Regex::new(r"`((?:src|tests|config|templates|examples|benches)/[\w./-]*)`").unwrap();
+    let text = page("docs/ARCHITECTURE.md");
+    let mut checked = 0;
+    for captures in named.captures_iter(&text) {
+        assert!(root().join(&captures[1]).exists(), "{}", &captures[1]);
+        checked += 1;
+    }
+    assert!(checked > 30, "only {checked} files were found");
+}
+
+#[test]
+fn readme_shows_a_consumer_that_compiles() {
+    let source = include_str!("docs/readme.rs");
+    let (_, code) = source.split_once("\n\n").unwrap();
+    let (code, _) = code.split_once("\n// --- End").unwrap();
+    let readme = page("README.md");
+    assert!(
+        readme.contains(&format!("```rust\n{code}```")),
+        "expected this consumer in README.md:\n{code}"
+    );
+}
