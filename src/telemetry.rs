@@ -49,6 +49,13 @@ pub fn start_log(format: Format, level: &str, access: bool) {
     };
 }
 
+/// Says what is wrong with a level or a filter.
+pub fn check_level(level: &str) -> Result<(), String> {
+    EnvFilter::try_new(level)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
 /// Starts collecting metrics for the whole process and returns what prints them; later calls return the same.
 ///
 /// Called before a table is compiled, because routes look their metrics up then. `None` when an embedder collects them in a way

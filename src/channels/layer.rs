@@ -165,10 +165,8 @@ impl ChannelLayer {
     /// Makes a mailbox with this layer's bounds.
     #[must_use]
     pub fn mailbox(&self) -> Arc<Mailbox> {
-        Arc::new(Mailbox::new(
-            self.0.settings.capacity,
-            telemetry::MAILBOX_BYTES_MAX,
-        ))
+        let LayerSettings { capacity, expiry } = self.0.settings;
+        Arc::new(Mailbox::new(capacity, telemetry::MAILBOX_BYTES_MAX, expiry))
     }
 
     /// Adds a member to a group; a member that is in it already stays as it was.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use super::{Batch, Delivery, Event, Membership, Subscriber};
 use crate::telemetry;
@@ -20,28 +21,31 @@ pub struct Received {
 /// A queue of events for one reader, bounded in number and in bytes.
 ///
 /// Writers never wait: an event that does not fit is dropped (the newest, as in Channels) and counted in
-/// `oneport_events_dropped_total{reason="mailbox_full"}`.
+/// `oneport_events_dropped_total{reason="mailbox_full"}`. One that waited longer than the layer's `expiry` is of no use any more: it is
+/// dropped when it would be read, and counted as `expired`.
 #[derive(Debug)]
 pub struct Mailbox {
     events_max: usize,
     bytes_max: usize,
+    expiry: Duration,
     queue: Mutex<Queue>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    events: VecDeque<Received>,
+    events: VecDeque<(Instant, Received)>,
     bytes: usize,
     reader: Option<Waker>,
 }
 
 impl Mailbox {
-    /// An empty mailbox for at most `events_max` events and `bytes_max` bytes.
+    /// An empty mailbox for at most `events_max` events and `bytes_max` bytes, none of them older than `expiry`.
     #[must_use]
-    pub fn new(events_max: usize, bytes_max: usize) -> Self {
+    pub fn new(events_max: usize, bytes_max: usize, expiry: Duration) -> Self {
         Self {
             events_max,
             bytes_max,
+            expiry,
             queue: Mutex::default(),
         }
     }
@@ -56,7 +60,7 @@ impl Mailbox {
             return Delivery::Dropped;
         }
         queue.bytes += size;
-        queue.events.push_back(received);
+        queue.events.push_back((Instant::now(), received));
         let reader = queue.reader.take();
         drop(queue);
         if let Some(reader) = reader {
@@ -68,9 +72,12 @@ impl Mailbox {
     /// Takes the next event, or arranges for a wake-up.
     pub fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Received> {
         let mut queue = self.queue();
-        if let Some(received) = queue.events.pop_front() {
+        while let Some((at, received)) = queue.events.pop_front() {
             queue.bytes -= received.event.size();
-            return Poll::Ready(received);
+            if at.elapsed() <= self.expiry {
+                return Poll::Ready(received);
+            }
+            telemetry::event_dropped("expired");
         }
         if !queue
             .reader
@@ -105,5 +112,45 @@ impl Subscriber for Mailbox {
             }
         }
         delivery
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn push(mailbox: &Mailbox, text: &str) -> Delivery {
+        mailbox.push(Received {
+            offset: 0,
+            event: Event::text(text),
+        })
+    }
+
+    #[test]
+    fn newest_is_dropped_at_either_bound() {
+        let mailbox = Mailbox::new(2, 5, Duration::from_secs(60));
+        assert_eq!(push(&mailbox, "abc"), Delivery::Queued);
+        assert_eq!(push(&mailbox, "abc"), Delivery::Dropped);
+        assert_eq!(push(&mailbox, "a"), Delivery::Queued);
+        assert_eq!(push(&mailbox, "a"), Delivery::Dropped);
+        assert_eq!(
+            mailbox
+                .receive()
+                .now_or_never()
+                .map(|received| received.event.size()),
+            Some(3)
+        );
+        assert_eq!(push(&mailbox, "abcd"), Delivery::Queued);
+    }
+
+    #[test]
+    fn event_older_than_the_expiry_is_never_read() {
+        let mailbox = Mailbox::new(2, 5, Duration::ZERO);
+        push(&mailbox, "a");
+        let later = Instant::now();
+        while later.elapsed().is_zero() {}
+        assert!(mailbox.receive().now_or_never().is_none());
     }
 }

@@ -12,6 +12,7 @@ use crate::config::{self, Config, HttpRoute, Place, Problem, Problems, Websocket
 use crate::http::origin;
 use crate::middleware::{Headers, Hosts, Origin, Step};
 use crate::routing::{Conflict, HostPattern, ProtocolTypeRouter, Route, RoutePattern, UrlRouter};
+use crate::telemetry;
 use crate::templates::{Templates, UrlFor};
 use crate::websocket::decoder::Limits;
 use crate::websocket::{self, SocketSettings};
@@ -33,6 +34,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
         templates: Vec::new(),
         problems: Problems::default(),
     };
+    compiler.check_log();
     let http = compiler.http_routes();
     let websocket = compiler.websocket_routes();
     let router = match (http, websocket) {
@@ -80,6 +82,18 @@ struct Guards<'r> {
 }
 
 impl Compiler<'_> {
+    fn check_log(&mut self) {
+        let log = &self.config.log;
+        if let Err(error) = telemetry::check_level(&log.level) {
+            let message = format!(
+                "expected a level (error, warn, info, debug, trace) or directives such as \"info,oneport::websocket=debug\", found {:?}: {error}",
+                log.level
+            );
+            self.problems
+                .push(Problem::error(log.place.key("level"), message));
+        }
+    }
+
     fn http_routes(&mut self) -> Option<UrlRouter<HttpEntry>> {
         let config = self.config;
         let routes: Vec<Option<Route<HttpEntry>>> = config
@@ -256,6 +270,13 @@ impl Compiler<'_> {
             ));
             return None;
         };
+        if written.settings.compression == config::Compression::Auto {
+            let place = written.settings.place_of("compression");
+            self.problems.push(Problem::warning(
+                place,
+                "permessage-deflate is not there yet: messages stay plain",
+            ));
+        }
         let consumer = make(&written.options)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
