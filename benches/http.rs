@@ -99,7 +99,6 @@ async fn bare(listener: TcpListener, auto: bool) {
                     .await;
             } else {
                 let _ = hyper::server::conn::http1::Builder::new()
-                    .pipeline_flush(true)
                     .serve_connection(io, service)
                     .await;
             }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use metrics::{counter, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::time::SystemTime;
 
 /// The most bytes of events that wait in one mailbox.
@@ -51,6 +52,15 @@ pub fn start_log(format: Format, level: &str, access: bool) {
 
 /// Says what is wrong with a level or a filter.
 pub fn check_level(level: &str) -> Result<(), String> {
+    // A filter takes any word for the name of a module; a word alone is meant as a level.
+    for word in level
+        .split(',')
+        .map(str::trim)
+        .filter(|word| word.chars().all(char::is_alphanumeric))
+    {
+        word.parse::<LevelFilter>()
+            .map_err(|_| format!("{word:?} is no level"))?;
+    }
     EnvFilter::try_new(level)
         .map(drop)
         .map_err(|error| error.to_string())
@@ -122,4 +132,24 @@ fn describe() {
         "Panics that ended one request or one WebSocket."
     );
     describe_gauge!("oneport_tasks", "Tasks of the server that are alive.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelt_level_is_no_level() {
+        for good in [
+            "info",
+            "debug,hyper=warn",
+            "info,oneport::websocket=debug",
+            "off",
+        ] {
+            assert_eq!(check_level(good), Ok(()), "{good}");
+        }
+        for bad in ["inof", "", "info,debgu", "info,hyper=inof"] {
+            assert!(check_level(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -76,6 +76,8 @@ struct Outgoing {
     delivering: bool,
     history: VecDeque<(Instant, Entry)>,
     history_max: usize,
+    /// The newest event that a history was to keep and does not hold any more.
+    forgotten: u64,
     history_expiry: Duration,
 }
 
@@ -114,6 +116,7 @@ impl Group {
             delivering: false,
             history: VecDeque::new(),
             history_max: 0,
+            forgotten: 0,
             history_expiry: Duration::ZERO,
         };
         Self {
@@ -158,9 +161,7 @@ impl Group {
         } else {
             Vec::new()
         };
-        let complete = after.is_none()
-            || wanted >= since
-            || past.first().is_some_and(|first| first.offset == wanted + 1);
+        let complete = after.is_none() || wanted >= outgoing.forgotten;
         drop(outgoing);
         if !past.is_empty() {
             subscriber.deliver(
@@ -241,13 +242,8 @@ impl Group {
             event: event.clone(),
             except,
         };
-        if outgoing.history_max > 0 && keep == Keep::History {
-            let now = Instant::now();
-            outgoing.forget_old(now);
-            if outgoing.history.len() >= outgoing.history_max {
-                outgoing.history.pop_front();
-            }
-            outgoing.history.push_back((now, entry.clone()));
+        if keep == Keep::History {
+            outgoing.remember(&entry);
         }
         outgoing.entries.push(entry);
         outgoing.bytes += size;
@@ -310,13 +306,32 @@ impl Group {
 }
 
 impl Outgoing {
+    fn remember(&mut self, entry: &Entry) {
+        if self.history_max == 0 {
+            self.forgotten = entry.offset;
+            return;
+        }
+        let now = Instant::now();
+        self.forget_old(now);
+        while self.history.len() >= self.history_max {
+            self.forget_oldest();
+        }
+        self.history.push_back((now, entry.clone()));
+    }
+
     fn forget_old(&mut self, now: Instant) {
         while self
             .history
             .front()
             .is_some_and(|(at, _)| now.duration_since(*at) > self.history_expiry)
         {
-            self.history.pop_front();
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, entry)) = self.history.pop_front() {
+            self.forgotten = entry.offset;
         }
     }
 }

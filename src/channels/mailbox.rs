@@ -35,6 +35,7 @@ pub struct Mailbox {
 struct Queue {
     events: VecDeque<(Instant, Received)>,
     bytes: usize,
+    has_dropped: bool,
     reader: Option<Waker>,
 }
 
@@ -55,6 +56,7 @@ impl Mailbox {
         let size = received.event.size();
         let mut queue = self.queue();
         if queue.events.len() >= self.events_max || queue.bytes + size > self.bytes_max {
+            queue.has_dropped = true;
             drop(queue);
             telemetry::event_dropped("mailbox_full");
             return Delivery::Dropped;
@@ -77,6 +79,7 @@ impl Mailbox {
             if at.elapsed() <= self.expiry {
                 return Poll::Ready(received);
             }
+            queue.has_dropped = true;
             telemetry::event_dropped("expired");
         }
         if !queue
@@ -87,6 +90,11 @@ impl Mailbox {
             queue.reader = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// Tells whether an event was dropped since this was asked last.
+    pub fn take_dropped(&self) -> bool {
+        std::mem::take(&mut self.queue().has_dropped)
     }
 
     /// Waits for the next event. Cancel-safe: an event is taken only when this returns.

@@ -42,12 +42,15 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
             return CONFIG;
         }
     };
+    let Some(raw_path) = table.below_root(question.uri.path()) else {
+        let root_path = table.root_path.as_deref().unwrap_or_default();
+        say(&format!(
+            "404: the path is outside server.root_path {root_path:?}"
+        ));
+        return FAILURE;
+    };
     let target = Target {
-        raw_path: question
-            .uri
-            .path()
-            .strip_prefix(table.root_path.as_deref().unwrap_or_default())
-            .unwrap_or_else(|| question.uri.path()),
+        raw_path,
         host: Some(question.host.name()),
         method: (!question.is_websocket).then_some(&question.method),
     };

@@ -4,14 +4,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
-use metrics::counter;
 
 use super::registry::Registry;
 use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
 use crate::config::{self, Config, HttpRoute, Place, Problem, Problems, WebsocketRoute};
 use crate::http::origin;
 use crate::middleware::{Headers, Hosts, Origin, Step};
-use crate::routing::{Conflict, HostPattern, ProtocolTypeRouter, Route, RoutePattern, UrlRouter};
+use crate::routing::{
+    Conflict, HostPattern, PatternError, ProtocolTypeRouter, Route, RoutePattern, UrlRouter,
+};
 use crate::telemetry;
 use crate::templates::{Templates, UrlFor};
 use crate::websocket::decoder::Limits;
@@ -50,7 +51,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
             .filter(|prefix| !prefix.is_empty())
             .map(Arc::from),
         trusted_proxies: config.server.trusted_proxies.clone(),
-        not_found: counter!("oneport_requests_total", "route" => "", "status" => "4xx"),
+        missed: StatusCounters::new("oneport_requests_total", ""),
     };
     compiler.problems.into_result(table)
 }
@@ -310,6 +311,8 @@ impl Compiler<'_> {
 
     fn pattern(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
         let (key, parsed) = match (common.path, common.regex) {
+            // The prefix alone.
+            (Some(""), _) => return self.prefix_alone(common),
             (Some(path), _) => ("path", RoutePattern::path(path)),
             (None, Some(regex)) => ("regex", RoutePattern::regex(regex)),
             (None, None) => return None, // refused when the file was read
@@ -333,6 +336,15 @@ impl Compiler<'_> {
                 );
             })
             .ok()
+    }
+
+    fn prefix_alone(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
+        let refuse = |error: PatternError| {
+            let message = format!("prefix {:?}: {error}", common.prefix);
+            self.problems
+                .push(Problem::error(common.place.key("path"), message));
+        };
+        RoutePattern::path(common.prefix).map_err(refuse).ok()
     }
 
     #[expect(

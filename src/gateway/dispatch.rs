@@ -177,7 +177,7 @@ impl Gateway {
             }
             Err(failure) => {
                 let response = pages::answer(&table, &scope, &failure);
-                table.not_found.increment(1);
+                table.missed.count(response.status());
                 log_answer(&scope, "", &response, started);
                 Answer::Response(response)
             }

@@ -82,6 +82,7 @@ impl Head {
     /// Makes the scope; what only a trusted proxy may say counts only from one.
     pub(super) fn into_scope(mut self, arrival: &Arrival, table: &Table) -> Scope {
         let is_trusted = table.is_trusted(arrival.peer.map(|peer| peer.ip()));
+        forwarded::strip_ambiguous(&mut self.headers);
         let mut said = forwarded::Forwarded::default();
         let mut request_id = RequestId::new();
         if is_trusted {

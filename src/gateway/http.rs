@@ -15,7 +15,7 @@ use super::table::{HttpEntry, Table};
 use crate::host::HostHeader;
 use crate::http::{Body, Failure, Request, Response};
 use crate::routing::{Match, Resolution, Target};
-use crate::scope::Scope;
+use crate::scope::{Scope, ScopeType};
 use crate::services::Services;
 
 /// Takes a request through the HTTP table.
@@ -26,11 +26,13 @@ pub(super) async fn travel(
     body: Body,
     started: Instant,
 ) -> Response {
-    let Match { route, params, .. } = match table.http().resolve(&target(table, &scope)) {
+    let Match { route, params, .. } = match target(table, &scope)
+        .map_or(Resolution::NotFound, |target| table.http().resolve(&target))
+    {
         Resolution::Found(found) => found,
         missed => {
             let response = miss(table, &scope, missed);
-            table.not_found.increment(1);
+            table.missed.count(response.status());
             log_answer(&scope, "", &response, started);
             return response;
         }
@@ -72,21 +74,13 @@ pub(super) async fn travel(
     response
 }
 
-/// Returns what the table is asked: the path below the root path, the host, the method.
-pub(super) fn target<'a>(table: &Table, scope: &'a Scope) -> Target<'a> {
-    let raw_path = scope.raw_path();
-    let below = match table.root_path.as_deref() {
-        None => Some(raw_path),
-        Some(root_path) => raw_path
-            .strip_prefix(root_path)
-            .filter(|rest| rest.is_empty() || rest.starts_with('/')),
-    };
-    Target {
-        // A path outside the root path is no route's; "//" cannot be one either.
-        raw_path: below.map_or("//", |rest| if rest.is_empty() { "/" } else { rest }),
+/// Returns what the table is asked: the path below the root path, the host, the method. None outside the root path.
+pub(super) fn target<'a>(table: &Table, scope: &'a Scope) -> Option<Target<'a>> {
+    Some(Target {
+        raw_path: table.below_root(scope.raw_path())?,
         host: scope.host.as_ref().map(HostHeader::name),
-        method: (scope.scope_type == crate::scope::ScopeType::Http).then_some(&scope.method),
-    }
+        method: (scope.scope_type == ScopeType::Http).then_some(&scope.method),
+    })
 }
 
 /// Runs the view within the route's deadline; a panic is a failure.
@@ -140,11 +134,13 @@ fn miss<T>(table: &Arc<Table>, scope: &Scope, missed: Resolution<'_, T>) -> Resp
         }
         Resolution::SlashRedirect { raw_path } => return slash_redirect(scope, &raw_path),
         Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
-        Resolution::NotFound | Resolution::Found(_) => match table.websocket().resolve(&Target {
-            method: None,
-            ..target(table, scope)
+        Resolution::NotFound | Resolution::Found(_) => match target(table, scope).map(|target| {
+            table.websocket().resolve(&Target {
+                method: None,
+                ..target
+            })
         }) {
-            Resolution::Found(_) => Failure::new(
+            Some(Resolution::Found(_)) => Failure::new(
                 StatusCode::UPGRADE_REQUIRED,
                 "expected a WebSocket handshake, found an ordinary request",
             )

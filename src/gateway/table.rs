@@ -19,7 +19,7 @@ pub struct Table {
     pub(crate) templates: Templates,
     pub(crate) root_path: Option<Arc<str>>,
     pub(crate) trusted_proxies: Vec<IpNet>,
-    pub(crate) not_found: Counter,
+    pub(crate) missed: StatusCounters,
 }
 
 /// What an HTTP route runs.
@@ -75,6 +75,15 @@ impl Table {
     #[must_use]
     pub fn templates(&self) -> &Templates {
         &self.templates
+    }
+
+    /// Returns the path below the root path, "/" for the root path itself; none outside of it.
+    #[must_use]
+    pub fn below_root<'p>(&self, raw_path: &'p str) -> Option<&'p str> {
+        match raw_path.strip_prefix(self.root_path.as_deref().unwrap_or_default())? {
+            "" => Some("/"),
+            below => below.starts_with('/').then_some(below),
+        }
     }
 
     pub(crate) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {

@@ -27,7 +27,10 @@ pub(super) async fn travel(
     handshake: Handshake,
     started: Instant,
 ) -> Answer {
-    let Match { route, params, .. } = match table.websocket().resolve(&target(table, &scope)) {
+    let Match { route, params, .. } = match target(table, &scope)
+        .map_or(Resolution::NotFound, |target| {
+            table.websocket().resolve(&target)
+        }) {
         Resolution::Found(found) => found,
         missed => {
             let failure = match missed {
@@ -153,7 +156,7 @@ fn refuse(
             after(entry, response.headers_mut());
             entry.answered.count(response.status());
         }
-        None => table.not_found.increment(1),
+        None => table.missed.count(response.status()),
     }
     log_answer(
         scope,

@@ -43,18 +43,24 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-/// Removes the fields that only a trusted proxy may send, and names with `_`, which some applications cannot tell from `-`.
+/// Removes the fields that only a trusted proxy may send.
 pub fn strip(headers: &mut HeaderMap) {
-    let unwanted = |name: &HeaderName| {
-        let text = name.as_str();
-        match text.as_bytes().first() {
-            Some(b'x') => {
-                text.starts_with("x-forwarded-") || text == "x-real-ip" || text.contains('_')
-            }
-            Some(b'f') => *name == header::FORWARDED || text.contains('_'),
-            _ => text.bytes().any(|byte| byte == b'_') || text == "daphne-root-path",
-        }
-    };
+    remove(headers, |name| match name.as_str().as_bytes().first() {
+        Some(b'x') => name.as_str().starts_with("x-forwarded-") || name == "x-real-ip",
+        Some(b'f') => *name == header::FORWARDED,
+        _ => false,
+    });
+}
+
+/// Removes what nobody may send: names with `_`, which some applications cannot tell from `-`, and `Daphne-Root-Path`, which
+/// would move the root.
+pub fn strip_ambiguous(headers: &mut HeaderMap) {
+    remove(headers, |name| {
+        name.as_str().bytes().any(|byte| byte == b'_') || name == "daphne-root-path"
+    });
+}
+
+fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
         headers.remove(name);
     }
@@ -251,6 +257,7 @@ mod tests {
         }
         headers.insert("accept", "*/*".parse().unwrap());
         strip(&mut headers);
+        strip_ambiguous(&mut headers);
         assert_eq!(
             headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
             ["accept"]

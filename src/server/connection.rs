@@ -60,8 +60,7 @@ impl Protocol {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(None) // the pulse keeps that deadline and the others
-            .max_buf_size(header_size.max(BUFFER_BYTES_MIN))
-            .pipeline_flush(true);
+            .max_buf_size(header_size.max(BUFFER_BYTES_MIN));
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -18,7 +18,7 @@ use super::reload::{Loaded, Reload, Seen, WATCH_EVERY};
 use super::signals::{Signal, Signals};
 use crate::channels::{ChannelLayer, LayerSettings};
 use crate::clock::Clock;
-use crate::config::{Bind, Config};
+use crate::config::{Bind, Config, Place, ServerConfig};
 use crate::gateway::{Arrival, Gateway, Table};
 use crate::scope::Scheme;
 use crate::services::{Services, Shared};
@@ -258,7 +258,7 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
             warnings
                 .iter()
                 .for_each(|warning| tracing::warn!("{warning}"));
-            if format!("{:?}", new.server) != format!("{:?}", config.server) {
+            if meaning(&new.server) != meaning(&config.server) {
                 tracing::warn!(
                     "[server] changed: bind, workers, limits and timeouts hold from the next start on"
                 );
@@ -282,4 +282,15 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
         }
         Err(error) => tracing::error!(%error, "not reloaded"),
     }
+}
+
+/// What a `[server]` says, wherever it stands.
+fn meaning(server: &ServerConfig) -> String {
+    format!(
+        "{:?}",
+        ServerConfig {
+            place: Place::default(),
+            ..server.clone()
+        }
+    )
 }

@@ -455,7 +455,8 @@ fn links_between_the_pages_lead_somewhere() {
 
 #[test]
 fn files_that_the_architecture_names_are_there() {
-    let named = Regex::new(r"`((?:src|tests|config|templates|examples|benches)/[\w./-]*)`").unwrap();
+    let named =
+        Regex::new(r"`((?:src|tests|config|templates|examples|benches)/[\w./-]*)`").unwrap();
     let text = page("docs/ARCHITECTURE.md");
     let mut checked = 0;
     for captures in named.captures_iter(&text) {

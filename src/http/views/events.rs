@@ -20,13 +20,17 @@ use crate::http::body::BodyError;
 use crate::http::{Body, Failure, Request, Response, View};
 use crate::services::Services;
 
+/// Says that events are missing here.
+const GAP: &str = "event: oneport.gap\ndata: {}\n\n";
+
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// `view = "events"`: a group as Server-Sent Events (WHATWG HTML, section 9.2).
 ///
 /// Each event is a `message` whose data is the event's JSON (or the text of a raw frame, or the base64 of a binary one) and
 /// whose id is `EPOCH.OFFSET`. A client that comes back with `Last-Event-ID` (or `?last_event_id=`) gets what it missed out of
-/// the group's history; where that does not reach back, an event named `oneport.gap` comes first. Comments keep the
+/// the group's history; where that does not reach back, an event named `oneport.gap` comes first. It comes too where the
+/// client was so slow that events for it were dropped. Comments keep the
 /// connection alive.
 #[derive(Debug)]
 pub struct Events {
@@ -166,7 +170,7 @@ impl EventStream {
             },
         };
         if !is_complete {
-            first.push_str("event: oneport.gap\ndata: {}\n\n");
+            first.push_str(GAP);
         }
         let draining = services.tasks.draining_token();
         let heartbeat = options.heartbeat.0;
@@ -214,6 +218,9 @@ impl http_body::Body for EventStream {
         let mut out = this.first.take().unwrap_or_default();
         while let Poll::Ready(received) = this.mailbox.poll_receive(cx) {
             this.write(&received, &mut out);
+        }
+        if this.mailbox.take_dropped() {
+            out.push_str(GAP);
         }
         if !out.is_empty() {
             this.next_heartbeat
