@@ -315,7 +315,7 @@ impl Headers {
         from_map.chain(packed.into_iter().flatten())
     }
 
-    /// Returns the map as hyper parsed it; a socket's scope has let go of it and gives an empty one.
+    /// Returns the fields as a map; a scope that let go of it gets it made anew.
     pub(crate) fn map_mut(&mut self) -> &mut HeaderMap {
         if let Fields::Packed(bytes) = &self.0 {
             let map = unpack(bytes)

@@ -8,8 +8,8 @@ use tokio_util::task::TaskTracker;
 
 /// The owner of all tasks of one server (cheap to clone).
 ///
-/// A task is started with [`Tasks::spawn`]; [`Tasks::finish`] waits for all of them. Nothing in the crate starts a task
-/// in another way, so a server that has ended has left nothing behind.
+/// A task is started with [`Tasks::spawn`]; [`Tasks::finish`] waits for all of them. What accepts connections is owned by the
+/// server itself and ends before; so a server that has ended has left nothing behind.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

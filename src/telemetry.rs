@@ -53,13 +53,11 @@ pub fn start_log(format: Format, level: &str, access: bool) {
 /// Says what is wrong with a level or a filter.
 pub fn check_level(level: &str) -> Result<(), String> {
     // A filter takes any word for the name of a module; a word alone is meant as a level.
-    for word in level
-        .split(',')
-        .map(str::trim)
-        .filter(|word| word.chars().all(char::is_alphanumeric))
-    {
-        word.parse::<LevelFilter>()
-            .map_err(|_| format!("{word:?} is no level"))?;
+    for word in level.split(',').map(str::trim) {
+        let is_word = word.chars().all(char::is_alphanumeric);
+        if word.is_empty() || (is_word && word.parse::<LevelFilter>().is_err()) {
+            return Err(format!("{word:?} is no level"));
+        }
     }
     EnvFilter::try_new(level)
         .map(drop)
@@ -86,10 +84,7 @@ pub fn event_dropped(reason: &'static str) {
 }
 
 fn describe() {
-    describe_counter!(
-        "oneport_connections_total",
-        "Connections accepted, by listener kind."
-    );
+    describe_counter!("oneport_connections_total", "Connections accepted.");
     describe_counter!(
         "oneport_connections_refused_total",
         "Connections refused at accept, by reason."
@@ -117,7 +112,7 @@ fn describe() {
     );
     describe_counter!(
         "oneport_messages_dropped_total",
-        "Messages to slow clients that were dropped, by route and policy."
+        "Messages to slow clients that were dropped, by route."
     );
     describe_counter!(
         "oneport_events_dropped_total",

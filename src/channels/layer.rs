@@ -47,7 +47,7 @@ impl Default for LayerSettings {
     }
 }
 
-/// What a group keeps beyond its members; the last member to join decides.
+/// What a group keeps beyond its members; the last member that joins with a history decides.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupOptions {
     /// How many of the newest events are kept; 0 keeps none.

@@ -198,7 +198,7 @@ fn host_pattern(text: &str) -> Option<&'static str> {
         Some("leave out the port")
     } else if text
         .bytes()
-        .any(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')))
+        .any(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')))
     {
         Some("a host consists of letters, digits, dots and hyphens")
     } else {

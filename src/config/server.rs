@@ -25,7 +25,7 @@ pub struct ServerConfig {
     /// Default: `["localhost", "127.0.0.1", "[::1]"]`.
     #[serde(deserialize_with = "via::<ListOf<HostPattern>, _, _>")]
     pub allowed_hosts: Vec<String>,
-    /// The networks (CIDR, or a single address) whose `Forwarded`, `X-Forwarded-*` and PROXY header are believed.
+    /// The networks (CIDR, or a single address) whose `Forwarded` and `X-Forwarded-*` are believed.
     /// Default: none.
     #[serde(deserialize_with = "via::<Networks, _, _>")]
     pub trusted_proxies: Vec<IpNet>,

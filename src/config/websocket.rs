@@ -50,7 +50,7 @@ settings! {
         close_timeout: Duration as PositiveDuration = Duration::from_secs(5),
         /// The time a consumer may go on after its connection has ended. Default: 10 s.
         disconnect_timeout: Duration as PositiveDuration = Duration::from_secs(10),
-        /// The time without a message from the client after which it is closed; 0 for never. Default: 0 s.
+        /// The time without a byte from the client after which it is closed; 0 for never. Default: 0 s.
         idle_timeout: Duration as WrittenDuration = Duration::ZERO,
         /// Whether messages are compressed. Default: `"off"`.
         compression: Compression as Compression = Compression::Off,
@@ -81,7 +81,7 @@ pub enum SlowClient {
     DropNewest,
     /// The messages that wait longest are dropped until it fits.
     DropOldest,
-    /// Only the newest message waits; all others are dropped.
+    /// An event takes the place of a waiting one with the same `conflate_key`; one that does not fit is dropped.
     Conflate,
 }
 

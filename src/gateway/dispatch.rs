@@ -1,6 +1,7 @@
 //! Gateway: decides the protocol type of each request and hands it to its table.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -126,9 +127,10 @@ impl Gateway {
     }
 
     /// Replaces the table. Sockets whose own route is not in the new one as it was are ended with 1012, spread over a time;
-    /// the others, and requests under way, never notice. Returns how many are ended.
-    pub async fn replace(&self, table: Table, over: Duration) -> usize {
-        let kept: std::collections::HashSet<u64> = table
+    /// the others, and requests under way, never notice. The table is replaced at once; the future ends the sockets and returns how
+    /// many those were.
+    pub fn replace(&self, table: Table, over: Duration) -> impl Future<Output = usize> + use<> {
+        let kept: HashSet<u64> = table
             .websocket()
             .routes()
             .iter()
@@ -139,19 +141,21 @@ impl Gateway {
             .templates
             .store(Arc::new(table.templates().clone()));
         self.0.table.store(Arc::new(table));
-        let ending = Ending::new(
-            CloseCode::SERVICE_RESTART,
-            Cause::Reload,
-            "the route changed",
-        );
-        self.0
-            .sockets
-            .end(
-                |link| !kept.contains(&link.route().fingerprint),
-                &ending,
-                over,
-            )
-            .await
+        let sockets = self.0.sockets.clone();
+        async move {
+            let ending = Ending::new(
+                CloseCode::SERVICE_RESTART,
+                Cause::Reload,
+                "the route changed",
+            );
+            sockets
+                .end(
+                    |link| !kept.contains(&link.route().fingerprint),
+                    &ending,
+                    over,
+                )
+                .await
+        }
     }
 
     /// Answers a request.

@@ -43,7 +43,7 @@ impl Head {
             headers.insert(header::HOST, host); // ASGI: `:authority` is the host field
         }
         Self {
-            scope_type: protocol_type(&method, version, &headers),
+            scope_type: protocol_type(version, &headers),
             method,
             version,
             authority: uri.authority,
@@ -69,7 +69,9 @@ impl Head {
         }
         if self.method == Method::CONNECT {
             let sentence = "expected a request for this server, found CONNECT";
-            return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, sentence));
+            let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            let refusal = Failure::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
+            return Err(refusal.with_header(header::ALLOW, allow));
         }
         match self.scope_type {
             ScopeType::Http => Ok(None),

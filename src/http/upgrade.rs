@@ -1,6 +1,6 @@
 //! Upgrade: which protocol type a request asks for.
 
-use http::{HeaderMap, HeaderName, Method, Version, header};
+use http::{HeaderMap, HeaderName, Version, header};
 
 use crate::scope::ScopeType;
 
@@ -11,17 +11,17 @@ use crate::scope::ScopeType;
 /// by a server, so such a request is an ordinary one. HTTP/2 has no `Upgrade`.
 ///
 /// ```
-/// use http::{HeaderMap, Method, Version};
+/// use http::{HeaderMap, Version};
 /// use oneport::{http::upgrade::protocol_type, scope::ScopeType};
 /// let mut headers = HeaderMap::new();
 /// headers.insert("connection", "keep-alive, Upgrade".parse().unwrap());
 /// headers.insert("upgrade", "WebSocket".parse().unwrap());
-/// assert_eq!(protocol_type(&Method::GET, Version::HTTP_11, &headers), ScopeType::Websocket);
+/// assert_eq!(protocol_type(Version::HTTP_11, &headers), ScopeType::Websocket);
 /// headers.insert("upgrade", "h2c".parse().unwrap());
-/// assert_eq!(protocol_type(&Method::GET, Version::HTTP_11, &headers), ScopeType::Http);
+/// assert_eq!(protocol_type(Version::HTTP_11, &headers), ScopeType::Http);
 /// ```
 #[must_use]
-pub fn protocol_type(_method: &Method, version: Version, headers: &HeaderMap) -> ScopeType {
+pub fn protocol_type(version: Version, headers: &HeaderMap) -> ScopeType {
     if version >= Version::HTTP_2 || !headers.contains_key(header::UPGRADE) {
         return ScopeType::Http;
     }
@@ -53,7 +53,7 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         assert_eq!(
-            protocol_type(&Method::GET, version, &headers),
+            protocol_type(version, &headers),
             expected,
             "{version:?} {fields:?}"
         );

@@ -267,9 +267,9 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
             *config = new;
             counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
             // Sockets end one after the other; a signal to stop does not wait for that.
-            let replacing = gateway.clone();
+            let ending = gateway.replace(table, window);
             gateway.services().tasks.spawn("reload", async move {
-                let ended = replacing.replace(table, window).await;
+                let ended = ending.await;
                 tracing::info!(sockets_ended = ended, "reloaded");
             });
         }

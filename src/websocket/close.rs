@@ -236,7 +236,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// How a WebSocket ended: what the consumer's `disconnect` and the access log are told.
+/// How a WebSocket ended: what the access log is told, and of it the code the consumer's `disconnect`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ending {
     /// The code of the close frame that decided: the client's, or ours. 1005 and 1006 report that there was none.

@@ -62,6 +62,14 @@ pub(crate) async fn drive<C: Consumer>(mut consumer: C, start: Start) {
         groups: Vec::new(),
     };
     start.sockets.add(&link);
+    if link.services().tasks.is_draining() {
+        // It was accepted while the others were told.
+        link.end(Ending::new(
+            CloseCode::GOING_AWAY,
+            Cause::ServerDrain,
+            "the server goes down",
+        ));
+    }
     link.route().metrics.open.increment(1.0);
 
     let ending = live(&mut consumer, &mut socket, &mut open).await;
@@ -186,6 +194,7 @@ fn log_end(socket: &Socket, scope: &Scope, ending: &Ending, started: Instant) {
         user = scope.user.as_ref().map(|user| user.name.as_str()),
         code = ending.code.get(),
         cause = ending.cause.as_str(),
+        reason = &*ending.reason,
         seconds = started.elapsed().as_secs_f64(),
         messages = received.messages,
         bytes_in = received.bytes,

@@ -102,7 +102,7 @@ impl KeepAlive {
             )
         } else if now >= pong {
             end(
-                CloseCode::NORMAL,
+                CloseCode::ABNORMAL,
                 Cause::PingTimeout,
                 "no answer to a ping in time",
             )

@@ -251,7 +251,8 @@ impl Link {
     fn enqueue(&self, out: &mut Out, piece: Piece) -> Delivery {
         let limit = self.route.settings.send_queue;
         let policy = self.route.settings.slow_client;
-        if policy == SlowClient::Conflate && out.conflate(&piece) {
+        if policy == SlowClient::Conflate && out.conflate(&piece, limit) {
+            self.count_dropped(out, 1); // the one whose place it took
             return Delivery::Queued;
         }
         if policy == SlowClient::DropOldest {
@@ -265,7 +266,8 @@ impl Link {
             }
             self.count_dropped(out, dropped);
         }
-        // The rest of a frame that was begun has to follow it, whatever it costs: at most one frame over the limit.
+        // The rest of what was begun has to follow, whatever it costs: at most one frame, or what was said in one turn, over
+        // the limit.
         if out.bytes + piece.bytes.len() > limit && !piece.is_begun {
             self.count_dropped(out, 1);
             if policy == SlowClient::Close {
@@ -346,7 +348,7 @@ impl Out {
     }
 
     /// Puts a piece in the place of a waiting one with its key.
-    fn conflate(&mut self, piece: &Piece) -> bool {
+    fn conflate(&mut self, piece: &Piece, limit: usize) -> bool {
         let Some(key) = piece.conflate_key.as_deref() else {
             return false;
         };
@@ -357,7 +359,11 @@ impl Out {
         else {
             return false;
         };
-        self.bytes = self.bytes - older.bytes.len() + piece.bytes.len();
+        let bytes = self.bytes - older.bytes.len() + piece.bytes.len();
+        if bytes > limit {
+            return false;
+        }
+        self.bytes = bytes;
         older.bytes = piece.bytes.clone();
         true
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 pub use crate::text::Text;
 
-/// One WebSocket message, reassembled, inflated and checked.
+/// One WebSocket message, reassembled and checked.
 ///
 /// It owns its bytes; a clone shares them.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -69,6 +69,7 @@ impl Socket {
     pub(super) fn new(link: Arc<Link>, reader: Reader, read_already: Bytes) -> Self {
         let settings = &link.route().settings;
         let now = link.services().clock.now();
+        let read_already_len = read_already.len() as u64;
         Self {
             decoder: Decoder::new(settings.limits),
             keepalive: KeepAlive::new(now, settings, fastrand::f64()),
@@ -77,7 +78,10 @@ impl Socket {
             carried: read_already,
             ahead: VecDeque::new(),
             ending: None,
-            received: Received::default(),
+            received: Received {
+                bytes: read_already_len,
+                ..Received::default()
+            },
             messages_uncounted: 0,
             at_once: false,
             peer_closed: false,
@@ -193,7 +197,8 @@ impl Socket {
         self.begin_turn();
         self.write_out();
         match ending.cause {
-            Cause::ClientGone => self.link.kill(),
+            // Nobody would read it.
+            Cause::ClientGone | Cause::PingTimeout => self.link.kill(),
             // The answer to a close frame repeats its code (RFC 6455 §5.5.1).
             Cause::ClientClose => self.link.send_close(ending.code, ""),
             _ => self.link.send_close(ending.code, &ending.reason),

@@ -1,17 +1,16 @@
 //! Redirect: sends the client elsewhere.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::http::{Body, Failure, Request, Response, View};
 
-/// What a path segment must not hold as it is.
+/// What a path must not hold as it is. Only a catch-all has slashes, and they stay.
 const SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
     .add(b'#')
     .add(b'%')
-    .add(b'/')
     .add(b'<')
     .add(b'>')
     .add(b'?')
@@ -70,6 +69,10 @@ impl View for Redirect {
         problems
     }
 
+    fn methods() -> &'static [Method] {
+        &[]
+    }
+
     async fn call(&self, request: Request) -> Result<Response, Failure> {
         let mut to = self.options.to.clone();
         for (name, value) in request.scope.url_route.params.iter() {
@@ -81,6 +84,13 @@ impl View for Redirect {
         if self.options.keep_query && !request.scope.query_string().is_empty() {
             to.push(if to.contains('?') { '&' } else { '?' });
             to.push_str(request.scope.query_string());
+        }
+        // A parameter must not lead to another host: "//" at the start would.
+        if self.options.to.starts_with('/')
+            && to.starts_with("//")
+            && !self.options.to.starts_with("//")
+        {
+            to = format!("/{}", to.trim_start_matches('/'));
         }
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;

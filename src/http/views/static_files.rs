@@ -24,7 +24,8 @@ const PATH: &AsciiSet = &CONTROLS
 /// `view = "static"`: files of a directory, with ranges, conditional requests and files compressed beforehand (`.br`, `.gz`,
 /// `.zst`).
 ///
-/// The file is the route's catch-all parameter; a directory, or a route without the parameter, serves the index. Names that
+/// The file is the route's catch-all parameter. A path that ends in a slash, or a route without the parameter, serves the index; a
+/// directory without its slash gets 308 to it. Names that
 /// start with a dot are not served, but for `.well-known`.
 #[derive(Debug)]
 pub struct Static {
@@ -106,6 +107,9 @@ impl View for Static {
             return Err(Failure::not_found("there is no such file"));
         }
         let mut response = self.serve(&self.indexed(file), &request).await?;
+        if response.status() == StatusCode::NOT_FOUND && self.is_directory(file).await {
+            return redirect_to_directory(&request);
+        }
         if response.status() == StatusCode::NOT_FOUND
             && let Some(fallback) = &self.options.fallback
         {
@@ -129,6 +133,13 @@ impl View for Static {
 }
 
 impl Static {
+    async fn is_directory(&self, file: &str) -> bool {
+        let path = self.options.dir.0.join(file.trim_start_matches('/'));
+        tokio::fs::metadata(path)
+            .await
+            .is_ok_and(|found| found.is_dir())
+    }
+
     fn indexed(&self, file: &str) -> String {
         if file.is_empty() || file.ends_with('/') {
             format!("{file}{}", self.options.index)
@@ -153,4 +164,15 @@ impl Static {
         let response = self.files.clone().try_call(inner).await?;
         Ok(response.map(Body::stream))
     }
+}
+
+/// A directory's pages name their neighbours relative to its slash.
+fn redirect_to_directory(request: &Request) -> Result<Response, Failure> {
+    let path = format!("/{}/", request.scope.raw_path().trim_matches('/'));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response
+        .headers_mut()
+        .insert(header::LOCATION, HeaderValue::from_str(&path)?);
+    Ok(response)
 }

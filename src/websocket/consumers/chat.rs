@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::channels::{Event, GroupName, GroupOptions};
+use crate::config::WrittenDuration;
 use crate::group_pattern::GroupPattern;
 use crate::scope::Scope;
 use crate::timestamp::Timestamp;
@@ -35,19 +36,19 @@ pub struct Options {
     /// How many of the newest events a new member gets.
     #[serde(default)]
     history: usize,
-    /// How many seconds they are kept.
+    /// How long they are kept.
     #[serde(default = "an_hour")]
-    history_seconds: u64,
+    history_expiry: WrittenDuration,
     /// Does the group hear who comes and goes?
     #[serde(default)]
     presence: bool,
     /// The most characters of one message.
     #[serde(default = "a_page")]
-    message_characters_max: usize,
+    max_characters: usize,
 }
 
-fn an_hour() -> u64 {
-    3600
+fn an_hour() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(3600))
 }
 
 fn a_page() -> usize {
@@ -109,7 +110,7 @@ impl Consumer for Chat {
         let Some(group) = self.group.clone() else {
             return Ok(());
         };
-        let history_expiry = Duration::from_secs(self.options.history_seconds);
+        let history_expiry = self.options.history_expiry.0;
         cx.group_add_frames(
             &group,
             GroupOptions {
@@ -176,13 +177,13 @@ impl Chat {
                 "expected a message, found an empty one",
             );
         }
-        if message.chars().count() > self.options.message_characters_max {
+        if message.chars().count() > self.options.max_characters {
             return error(
                 cx,
                 "too_long",
                 &format!(
                     "expected at most {} characters",
-                    self.options.message_characters_max
+                    self.options.max_characters
                 ),
             );
         }

@@ -10,7 +10,7 @@ CONFIG = """
 path = "/ws/chat/{room:slug}/"
 name = "chat"
 consumer = "chat"
-options = { group = "chat_{room}", history = 3, presence = true, message_characters_max = 20 }
+options = { group = "chat_{room}", history = 3, presence = true, max_characters = 20 }
 
 [[websocket.route]]
 path = "/ws/quiet/{room:slug}/"

@@ -76,6 +76,15 @@ class Drain(unittest.TestCase):
             self.assertTrue(raw.is_at_end())
         server.wait()
 
+    def test_a_socket_that_opens_while_the_signal_comes_hears_of_it_too(self):
+        for _ in range(40):
+            server = self.start()
+            raw = self.enterContext(RawSocket(server, "/ws/echo/"))
+            server.signal(signal.SIGTERM)
+            self.assertEqual(raw.frame().code, 1001)
+            raw.say(CLOSE, close_payload(1001))
+            server.wait()
+
     def test_nobody_is_let_in_any_more_and_idle_connections_are_let_go(self):
         server = self.start()
         client = self.download(server)

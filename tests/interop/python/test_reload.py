@@ -3,6 +3,7 @@
 import unittest
 
 from kit.deadline import until
+from kit.frames import TEXT, RawSocket
 from kit.peer import Peer, refusal
 from kit.server import Server
 
@@ -91,6 +92,22 @@ class Reload(unittest.TestCase):
         server.reload('[websocket]\nmax_message = "32 KiB"\n' + FIRST)
         self.assertEqual(stays.closed()[0], 1012)
         self.is_open(changes)
+
+    def test_a_socket_that_opens_while_the_file_is_read_is_on_the_new_route_or_gets_1012(self):
+        for _ in range(5):
+            server = self.start(FIRST)
+            server.write(SECOND)
+            server.signal(1)
+            raws = []
+            while server.reloads() == 0 or len(raws) < 100:
+                raws.append(self.enterContext(RawSocket(server, "/ws/changes/")))
+            for raw in raws:
+                try:
+                    raw.say(TEXT, b"a" * 2048)  # more than the old route takes
+                except (BrokenPipeError, ConnectionResetError):
+                    continue  # it is closed, with 1012 or it would have been said before
+                frame = raw.frame()
+                self.assertTrue(frame.opcode == TEXT or frame.code == 1012, frame)
 
     def test_what_a_room_said_is_still_known_after_a_reload(self):
         server = self.start()

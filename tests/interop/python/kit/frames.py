@@ -108,9 +108,13 @@ class Bytes:
         fields = dict(line.split(": ", 1) for line in lines)
         return int(first.split()[1]), {name.lower(): value for name, value in fields.items()}
 
-    def unread(self):
-        """Returns what was received and not asked for yet."""
-        return bytes(self._read)
+    def until(self, wanted):
+        """Reads, and forgets, up to these bytes."""
+        while (at := self._read.find(wanted)) < 0:
+            del self._read[: max(0, len(self._read) - len(wanted))]
+            if not self._more():
+                raise EOFError(f"expected {wanted!r}, found the end")
+        del self._read[: at + len(wanted)]
 
     def rest(self):
         """Reads to the end of the stream."""
@@ -127,9 +131,9 @@ class Bytes:
 
 
 class RawSocket(Bytes):
-    """A WebSocket after its handshake."""
+    """A WebSocket after its handshake, or with `wait=False` before its answer."""
 
-    def __init__(self, server, path, *, address=None, receive_buffer=None, send_along=b"", fields=()):
+    def __init__(self, server, path, *, address=None, receive_buffer=None, send_along=b"", wait=True):
         super().__init__(address or ("127.0.0.1", server.port), receive_buffer=receive_buffer)
         lines = [
             f"GET {path} HTTP/1.1",
@@ -139,12 +143,12 @@ class RawSocket(Bytes):
             "Upgrade: websocket",
             "Sec-WebSocket-Version: 13",
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-            *fields,
         ]
         try:
             self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + send_along)
-            status, self.fields = self.head()
-            assert status == 101, f"expected 101, found {status}: {self.rest()!r}"
+            if wait:
+                status, _ = self.head()
+                assert status == 101, f"expected 101, found {status}: {self.rest()!r}"
         except BaseException:
             self.socket.close()
             raise

@@ -14,7 +14,7 @@ class Peer:
     """A socket with the server's own origin. `headers`, `origin=None` and the library's options can be given."""
 
     def __init__(self, server, path, *, origin="", **options):
-        options = {"compression": None, "max_size": None, "ping_interval": None, "proxy": None, **options}
+        options = {"compression": None, "max_size": None, "max_queue": None, "ping_interval": None, "proxy": None, **options}
         self._held = ExitStack()
         self.socket = self._held.enter_context(
             connect(

@@ -1,0 +1,115 @@
+//! Config: every file that is shipped is sound, and every broken one has its Problems.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oneport::config::{Config, Problems};
+use oneport::gateway::{Registry, Table, compile};
+use oneport::http::{Failure, Request, Response, View, respond};
+use oneport::websocket::{Close, Consumer, Context, Message};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Stands for what the examples register.
+struct Any;
+
+impl View for Any {
+    type Options = serde_json::Value;
+
+    fn new(_: serde_json::Value) -> Self {
+        Self
+    }
+
+    async fn call(&self, _: Request) -> Result<Response, Failure> {
+        Ok(respond(200, "text/plain", ""))
+    }
+}
+
+impl Consumer for Any {
+    type Options = serde_json::Value;
+
+    fn new(_: &serde_json::Value) -> Self {
+        Self
+    }
+
+    async fn receive(&mut self, _: &mut Context<'_>, _: Message) -> Result<(), Close> {
+        Ok(())
+    }
+}
+
+fn toml_files(directory: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(root().join(directory))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn load(file: &Path, registry: &Registry) -> Result<(Table, Problems), Problems> {
+    let (config, mut warnings) = Config::load(file, &|_| None)?;
+    let (table, more) = compile(&config, registry)?;
+    warnings.append(more);
+    Ok((table, warnings))
+}
+
+#[test]
+fn every_file_that_is_shipped_is_sound() {
+    let registry = Registry::builtin()
+        .view::<Any>("hello")
+        .consumer::<Any>("tutorial");
+    let files = [toml_files("config"), toml_files("examples")].concat();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let (_, warnings) = load(&file, &registry).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(warnings.is_empty(), "{warnings}");
+    }
+}
+
+/// Reads and compiles `config/refused/*.toml`; `ONEPORT_BLESS=1` writes what is found beside them.
+#[test]
+fn every_refused_file_has_its_problems() {
+    let mut differences = String::new();
+    let files = toml_files("tests/it/config/refused");
+    assert!(files.len() >= 15, "found {} files", files.len());
+    for file in files {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        let outcome = Config::parse(&name, &text, file.parent().unwrap(), &|_| None).and_then(
+            |(config, mut problems)| match compile(&config, &Registry::builtin()) {
+                Ok((_, more)) => {
+                    problems.append(more);
+                    Ok(problems)
+                }
+                Err(more) => {
+                    problems.append(more);
+                    Err(problems.sorted())
+                }
+            },
+        );
+        let found = outcome
+            .unwrap_or_else(|problems| problems)
+            .to_string()
+            .replace(&root().display().to_string(), "ROOT");
+        let beside = file.with_extension("txt");
+        if std::env::var_os("ONEPORT_BLESS").is_some() {
+            fs::write(&beside, format!("{}\n", found.trim_end())).unwrap();
+        }
+        let expected = fs::read_to_string(&beside).unwrap_or_default();
+        if found.trim_end() != expected.trim_end() || expected.trim().is_empty() {
+            let _ = write!(
+                differences,
+                "{name}\n--- expected\n{expected}\n--- found\n{found}\n\n"
+            );
+        }
+    }
+    assert!(differences.is_empty(), "{differences}");
+}

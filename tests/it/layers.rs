@@ -1,0 +1,162 @@
+//! Layers: imports point one way, and each outside technology is named in one place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+/// The modules from the top to the bottom; one may use those on lines below its own, and those of its own folder.
+const LAYERS: [&[&str]; 10] = [
+    &["main"],
+    &["cli"],
+    &["server", "testing"],
+    &["gateway"],
+    &["middleware"],
+    &["websocket"],
+    &["http"],
+    &["group_pattern", "scope", "services"],
+    &[
+        "routing",
+        "host",
+        "session",
+        "auth",
+        "channels",
+        "templates",
+    ],
+    &["clock", "tasks", "text", "timestamp", "config", "telemetry"],
+];
+
+/// Modules of one line that use each other, with the reason.
+const SIBLINGS: [(&str, &str, &str); 4] = [
+    ("testing", "server", "the live server is a server"),
+    ("group_pattern", "scope", "a pattern is filled from a scope"),
+    ("channels", "auth", "a group knows who its members are"),
+    ("clock", "tasks", "the clock's task has an owner"),
+];
+
+/// Where the name of a crate may stand.
+const OUTSIDE: [(&str, &[&str]); 9] = [
+    (
+        "tungstenite",
+        &["text.rs", "websocket/", "testing/websocket.rs"],
+    ),
+    ("matchit", &["routing/"]),
+    ("minijinja", &["templates.rs"]),
+    ("toml", &["config/"]),
+    ("tower_http", &["http/views/static_files.rs"]),
+    ("clap", &["cli/"]),
+    ("listenfd", &["server/listener.rs"]),
+    (
+        "metrics_exporter_prometheus",
+        &["telemetry.rs", "services.rs"],
+    ),
+    ("tracing_subscriber", &["telemetry.rs"]),
+];
+
+fn sources() -> Vec<(String, String)> {
+    fn below(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            if entry.path().is_dir() {
+                below(&entry.path(), found);
+            } else if entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "rs")
+            {
+                found.push(entry.path());
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    below(&root, &mut files);
+    files
+        .into_iter()
+        .map(|file| {
+            (
+                file.strip_prefix(&root)
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned(),
+                fs::read_to_string(&file).unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// The code without its comments.
+fn code(text: &str) -> String {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn imports_point_down_the_layers() {
+    let layer_of: BTreeMap<&str, usize> = LAYERS
+        .iter()
+        .enumerate()
+        .flat_map(|(at, names)| names.iter().map(move |name| (*name, at)))
+        .collect();
+    let used = Regex::new(r"\bcrate::([a-z_]+)").unwrap();
+    let mut wrong = Vec::new();
+    for (file, text) in sources().iter().filter(|(file, _)| file != "lib.rs") {
+        let own = file.split(['/', '.']).next().unwrap();
+        let own_layer = layer_of
+            .get(own)
+            .unwrap_or_else(|| panic!("src/{file} stands in no layer"));
+        for found in used.captures_iter(&code(text)) {
+            let other = found.get(1).unwrap().as_str();
+            let Some(layer) = layer_of.get(other) else {
+                continue;
+            };
+            let is_sibling = SIBLINGS
+                .iter()
+                .any(|(one, two, _)| *one == own && *two == other);
+            if other != own && layer <= own_layer && !is_sibling {
+                wrong.push(format!("src/{file} uses {other}"));
+            }
+        }
+    }
+    wrong.sort();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn each_outside_technology_is_named_in_its_own_place() {
+    let mut wrong = Vec::new();
+    for (file, text) in &sources() {
+        for (name, places) in OUTSIDE {
+            let names_it = Regex::new(&format!(r"\b{name}::"))
+                .unwrap()
+                .is_match(&code(text));
+            if names_it
+                && !places
+                    .iter()
+                    .any(|place| file == place || (place.ends_with('/') && file.starts_with(place)))
+            {
+                wrong.push(format!("src/{file} names {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn files_have_one_subject_and_under_six_hundred_lines() {
+    let long: Vec<String> = sources()
+        .iter()
+        .filter(|(_, text)| text.lines().count() > 600)
+        .map(|(file, text)| format!("src/{file}: {}", text.lines().count()))
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+    let untold: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(file, _)| file)
+        .collect();
+    assert!(untold.is_empty(), "{untold:#?}");
+}

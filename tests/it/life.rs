@@ -1,0 +1,346 @@
+//! Life: what consumers are told, in which order, exactly how often.
+
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use oneport::gateway::Registry;
+use oneport::scope::Scope;
+use oneport::testing::{Application, Heard, LiveServer, WebsocketCommunicator};
+use oneport::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
+use tokio::io::AsyncWriteExt;
+
+use crate::wire::{frame, read_until};
+
+/// What the consumers of one test were told, by the test's name in the path.
+static TOLD: LazyLock<Mutex<Vec<(String, String)>>> = LazyLock::new(Mutex::default);
+
+fn told(test: &str) -> Vec<String> {
+    TOLD.lock()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| name == test)
+        .map(|(_, what)| what.clone())
+        .collect()
+}
+
+/// Does what messages and paths ask of it, and writes down what it is told.
+struct Obedient {
+    test: String,
+}
+
+impl Obedient {
+    fn note(&self, what: impl Into<String>) {
+        TOLD.lock().unwrap().push((self.test.clone(), what.into()));
+    }
+}
+
+impl Consumer for Obedient {
+    type Options = ();
+
+    fn new((): &()) -> Self {
+        Self {
+            test: String::new(),
+        }
+    }
+
+    async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
+        self.test = scope.param("test").to_owned();
+        self.note("connect");
+        match scope.query_string() {
+            "hang" => std::future::pending().await,
+            "deny" => Err(Denial::new(http::StatusCode::IM_A_TEAPOT, "no tea")
+                .with_header(http::header::RETRY_AFTER, "9".parse().unwrap())),
+            "fail" => Err("a secret cause".into()),
+            "panic" => panic!("in connect"),
+            "unoffered" => Ok(Accept::with_subprotocol("x")),
+            "cookie" => {
+                Ok(Accept::default().with_header(http::header::SET_COOKIE, "a=b".parse().unwrap()))
+            }
+            _ => Ok(Accept::default()),
+        }
+    }
+
+    async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        self.note("open");
+        if cx.scope().query_string() == "panic-open" {
+            panic!("in open");
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
+        self.note(format!("receive {}", message.as_text().unwrap_or_default()));
+        match message.as_text() {
+            Some("close") => Err(Close::new(CloseCode::new(4007).unwrap(), "test reason")),
+            Some("fail") => Err("a secret cause".into()),
+            Some("panic") => panic!("in receive"),
+            Some("sleep") => {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                cx.send("awake");
+                Ok(())
+            }
+            Some("hang") => std::future::pending().await,
+            _ => {
+                cx.send(message);
+                Ok(())
+            }
+        }
+    }
+
+    async fn disconnect(&mut self, _cx: &mut Context<'_>, code: CloseCode) {
+        self.note(format!("disconnect {code}"));
+    }
+}
+
+const FILE: &str = "
+    [[websocket.route]]
+    path = '/{test:slug}/'
+    consumer = 'obedient'
+    connect_timeout = '200ms'
+    disconnect_timeout = '200ms'
+    close_timeout = '500ms'
+";
+
+fn registry() -> Registry {
+    Registry::builtin().consumer::<Obedient>("obedient")
+}
+
+fn app() -> Application {
+    Application::with(&registry(), FILE).unwrap()
+}
+
+async fn eventually(test: &str, last: &str) -> Vec<String> {
+    for _ in 0..500 {
+        let told = told(test);
+        if told.last().is_some_and(|told| told == last) {
+            return told;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("expected {last:?} at last, found {:?}", told(test));
+}
+
+/// Cases 28 to 31 and 45.
+#[tokio::test]
+async fn decisions_on_the_handshake_are_carried_out() {
+    let app = app();
+    for (query, status, sentence) in [
+        ("hang", 504, "the decision on the handshake took too long"),
+        ("deny", 418, "no tea"),
+        ("fail", 500, "the server could not finish this request"),
+        ("panic", 500, "the server could not finish this request"),
+        ("unoffered", 500, "the server could not finish this request"),
+    ] {
+        let refused = WebsocketCommunicator::new(&format!("/decide/?{query}"))
+            .connect(&app)
+            .await
+            .err()
+            .unwrap();
+        let body = String::from_utf8_lossy(refused.body()).into_owned();
+        assert_eq!(
+            (refused.status().as_u16(), body),
+            (status, format!("{status} {sentence}\n"))
+        );
+        assert_eq!(
+            refused.headers().contains_key("retry-after"),
+            query == "deny"
+        );
+    }
+    let socket = WebsocketCommunicator::new("/decide/?cookie")
+        .connect(&app)
+        .await
+        .unwrap();
+    assert_eq!(socket.response.headers()["set-cookie"], "a=b");
+}
+
+/// Cases 43 to 47: one `disconnect` for each way a socket can end.
+#[tokio::test]
+async fn each_end_is_told_exactly_once_with_its_code() {
+    let app = app();
+    for (at, (message, code, reason)) in [
+        ("close", 4007, "test reason"),
+        ("fail", 1011, ""),
+        ("panic", 1011, ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let test = format!("end{at}");
+        let mut socket = WebsocketCommunicator::new(&format!("/{test}/"))
+            .connect(&app)
+            .await
+            .unwrap();
+        socket.send(message).await;
+        assert_eq!(socket.receive_close().await, (code, reason.to_owned()));
+        let expected = [
+            "connect",
+            "open",
+            &format!("receive {message}"),
+            &format!("disconnect {code}"),
+        ]
+        .map(str::to_owned);
+        assert_eq!(eventually(&test, &expected[3]).await, expected);
+    }
+    let socket = WebsocketCommunicator::new("/bye/")
+        .connect(&app)
+        .await
+        .unwrap();
+    assert_eq!(
+        socket.close(CloseCode::new(4001).unwrap(), "bye").await,
+        4001
+    );
+    assert_eq!(
+        eventually("bye", "disconnect 4001").await,
+        ["connect", "open", "disconnect 4001"]
+    );
+    drop(
+        WebsocketCommunicator::new("/gone/")
+            .connect(&app)
+            .await
+            .unwrap(),
+    );
+    assert_eq!(
+        eventually("gone", "disconnect 1006").await,
+        ["connect", "open", "disconnect 1006"]
+    );
+    let mut socket = WebsocketCommunicator::new("/opening/?panic-open")
+        .connect(&app)
+        .await
+        .unwrap();
+    assert_eq!(socket.receive_close().await.0, 1011);
+    assert_eq!(
+        eventually("opening", "disconnect 1011").await,
+        ["connect", "open", "disconnect 1011"]
+    );
+}
+
+/// Case 41.
+#[tokio::test]
+async fn ping_is_answered_while_the_consumer_is_busy() {
+    let server = LiveServer::with(&registry(), FILE).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(server.address())
+        .await
+        .unwrap();
+    stream
+        .write_all(
+            crate::wire::HANDSHAKE
+                .replace("/echo/", "/busy/")
+                .as_bytes(),
+        )
+        .await
+        .unwrap();
+    read_until(&mut stream, |read| read.ends_with(b"\r\n\r\n")).await;
+    stream
+        .write_all(
+            &[
+                frame(0x81, b"sleep"),
+                frame(0x81, b"after"),
+                frame(0x89, b"are you there"),
+            ]
+            .concat(),
+        )
+        .await
+        .unwrap();
+    let heard = read_until(&mut stream, |read| read.ends_with(b"after")).await;
+    let pong = [&[0x8A, 13][..], b"are you there"].concat();
+    assert_eq!(
+        heard,
+        [&pong[..], b"\x81\x05awake", b"\x81\x05after"].concat()
+    );
+}
+
+/// A consumer that never comes back is dropped after its socket ended, and told.
+#[tokio::test]
+async fn consumer_that_hangs_is_dropped_after_its_socket_ended() {
+    let app = app();
+    let mut socket = WebsocketCommunicator::new("/hangs/")
+        .connect(&app)
+        .await
+        .unwrap();
+    socket.send("hang").await;
+    drop(socket);
+    assert_eq!(
+        eventually("hangs", "disconnect 1006").await,
+        ["connect", "open", "receive hang", "disconnect 1006"]
+    );
+}
+
+/// Case 48: and the idle deadline.
+#[tokio::test]
+async fn deadlines_end_a_socket_with_their_code() {
+    let text = format!("{FILE}\nidle_timeout = '300ms'\n");
+    let app = Application::with(&registry(), &text).unwrap();
+    let mut socket = WebsocketCommunicator::new("/idle/")
+        .connect(&app)
+        .await
+        .unwrap();
+    assert_eq!(
+        socket.receive_close().await,
+        (1000, "nothing was said for too long".to_owned())
+    );
+    let text = format!("{FILE}\nmax_lifetime = '300ms'\n");
+    let app = Application::with(&registry(), &text).unwrap();
+    let mut socket = WebsocketCommunicator::new("/old/")
+        .connect(&app)
+        .await
+        .unwrap();
+    assert_eq!(
+        socket.receive_close().await,
+        (1000, "the socket is as old as it may get".to_owned())
+    );
+}
+
+/// Case 42: a client that does not answer a ping is gone, without a close frame.
+#[tokio::test]
+async fn client_that_answers_no_ping_is_gone() {
+    let text = format!("{FILE}\nping_interval = '200ms'\npong_timeout = '200ms'\n");
+    let server = LiveServer::with(&registry(), &text).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(server.address())
+        .await
+        .unwrap();
+    stream
+        .write_all(
+            crate::wire::HANDSHAKE
+                .replace("/echo/", "/silent/")
+                .as_bytes(),
+        )
+        .await
+        .unwrap();
+    let heard = read_until(&mut stream, |_| false).await;
+    assert!(
+        heard.ends_with(&[0x89, 0]),
+        "expected a ping at last, found {heard:?}"
+    );
+    eventually("silent", "disconnect 1006").await;
+}
+
+/// What is left behind after sockets that ended in every way: nothing.
+#[tokio::test]
+async fn nothing_is_left_behind() {
+    let app = app();
+    let tasks = Arc::new(app.gateway().services().tasks.clone());
+    let before = tasks.alive();
+    for message in ["close", "fail", "panic", "x"].iter().cycle().take(200) {
+        let mut socket = WebsocketCommunicator::new("/leaks/")
+            .connect(&app)
+            .await
+            .unwrap();
+        socket.send(*message).await;
+        if *message == "x" {
+            drop(socket);
+        } else {
+            assert!(matches!(socket.hear().await, Heard::Close { .. }));
+        }
+    }
+    for _ in 0..500 {
+        if tasks.alive() == before && app.gateway().sockets().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!(
+        "{} tasks and {} sockets are left",
+        tasks.alive() - before,
+        app.gateway().sockets().len()
+    );
+}

@@ -1,0 +1,11 @@
+//! What Oneport claims, tested through its public doors: communicators without sockets, and a live server where the wire matters.
+
+mod acceptance;
+mod config;
+mod docs;
+mod groups;
+mod layers;
+mod life;
+mod panics;
+mod reload;
+mod wire;
