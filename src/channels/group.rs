@@ -78,6 +78,8 @@ struct Outgoing {
     history_max: usize,
     /// The newest event that a history was to keep and does not hold any more.
     forgotten: u64,
+    /// When somebody last joined, left or sent.
+    touched: Instant,
     history_expiry: Duration,
 }
 
@@ -117,6 +119,7 @@ impl Group {
             history: VecDeque::new(),
             history_max: 0,
             forgotten: 0,
+            touched: Instant::now(),
             history_expiry: Duration::ZERO,
         };
         Self {
@@ -198,6 +201,7 @@ impl Group {
         if members.free.len() == members.places.len() {
             *members = Members::default();
         }
+        lock(&self.outgoing).touched = Instant::now();
         self.count.fetch_sub(1, Ordering::Relaxed);
         true
     }
@@ -222,11 +226,14 @@ impl Group {
         lock(&self.outgoing).offset
     }
 
-    /// Tells when a group without members was last of use to anybody: `None` when it can go.
+    /// Tells when a group without members was last of use to anybody: `None` when it can go. One that keeps a history is kept
+    /// as long as its newest event would be: somebody may come back for what is sent meanwhile.
     pub(super) fn remembered_since(&self, now: Instant) -> Option<Instant> {
         let mut outgoing = lock(&self.outgoing);
         outgoing.forget_old(now);
-        outgoing.history.back().map(|(at, _)| *at)
+        let is_kept = outgoing.history_max > 0
+            && now.saturating_duration_since(outgoing.touched) <= outgoing.history_expiry;
+        is_kept.then_some(outgoing.touched)
     }
 
     /// Appends an event and says whose turn it is to deliver.
@@ -237,6 +244,7 @@ impl Group {
             return Turn::Full;
         }
         outgoing.offset += 1;
+        outgoing.touched = Instant::now();
         let entry = Entry {
             offset: outgoing.offset,
             event: event.clone(),

@@ -146,11 +146,18 @@ fn each_outside_technology_is_named_in_its_own_place() {
 }
 
 #[test]
-fn files_have_one_subject_and_under_six_hundred_lines() {
+fn files_have_one_subject_and_under_five_hundred_lines_of_code() {
+    let lines = |text: &str| {
+        text.split("#[cfg(test)]")
+            .next()
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
     let long: Vec<String> = sources()
         .iter()
-        .filter(|(_, text)| text.lines().count() > 600)
-        .map(|(file, text)| format!("src/{file}: {}", text.lines().count()))
+        .filter(|(_, text)| lines(text) > 500)
+        .map(|(file, text)| format!("src/{file}: {}", lines(text)))
         .collect();
     assert!(long.is_empty(), "{long:#?}");
     let untold: Vec<String> = sources()

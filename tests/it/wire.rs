@@ -16,6 +16,7 @@ pub(crate) const HANDSHAKE: &str = "GET /echo/ HTTP/1.1\r\nHost: localhost\r\nOr
 const FILE: &str = "
     [server.timeouts]
     handshake = '300ms'
+    keep_alive = '300ms'
     [server.limits]
     header_size = '8 KiB'
     [http]
@@ -220,7 +221,7 @@ async fn broken_heads_have_their_status() {
     for (sent, status) in [
         ("nonsense\r\n\r\n", "400"),
         (long.as_str(), "431"),
-        ("GET /hello/ HTTP/1.1\r\n\r\n", "400"),
+        ("GET /hello/ HTTP/1.1\r\nConnection: close\r\n\r\n", "400"),
         (
             "GET /hello/ HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n",
             "400",
