@@ -1,11 +1,11 @@
 //! Compile: what is written becomes what runs, or all Problems.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
 
 use super::registry::Registry;
+use super::socket_route::{fingerprint, socket_settings};
 use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
 use crate::config::{self, Config, HttpRoute, Place, Problem, Problems, WebsocketRoute};
 use crate::http::origin;
@@ -15,8 +15,7 @@ use crate::routing::{
 };
 use crate::telemetry;
 use crate::templates::{Templates, UrlFor};
-use crate::websocket::decoder::Limits;
-use crate::websocket::{self, SocketSettings};
+use crate::websocket;
 
 /// Looks up every name, reads every option, builds both tables. Returns the table with warnings, or all Problems.
 ///
@@ -429,56 +428,6 @@ fn header_fields(written: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)>
         ))
     };
     written.iter().filter_map(field).collect()
-}
-
-fn socket_settings(written: &config::WebsocketDefaults) -> SocketSettings {
-    SocketSettings {
-        limits: Limits {
-            message_bytes_max: written.max_message.as_usize(),
-            fragments_max: written.max_fragments,
-        },
-        send_queue: written.send_queue.as_usize(),
-        slow_client: written.slow_client,
-        ping_interval: written.ping_interval,
-        pong_timeout: written.pong_timeout,
-        write_timeout: written.write_timeout,
-        max_lifetime: written.max_lifetime,
-        idle_timeout: written.idle_timeout,
-        close_timeout: written.close_timeout,
-        connect_timeout: written.connect_timeout,
-        disconnect_timeout: written.disconnect_timeout,
-    }
-}
-
-/// Two routes that mean the same have the same fingerprint, wherever they stand.
-fn fingerprint(written: &WebsocketRoute, settings: &SocketSettings) -> u64 {
-    let options: serde_json::Value = written.options.read().unwrap_or_default();
-    let guards = &written.settings;
-    let mut hasher = DefaultHasher::new();
-    (
-        &written.path,
-        &written.regex,
-        &written.host,
-        &written.prefix,
-        &written.name,
-    )
-        .hash(&mut hasher);
-    (
-        &written.subprotocols,
-        &written.consumer,
-        options.to_string(),
-        &written.defaults,
-    )
-        .hash(&mut hasher);
-    (
-        &guards.middleware,
-        &guards.allowed_origins,
-        &guards.headers,
-        format!("{:?}", guards.missing_origin),
-    )
-        .hash(&mut hasher);
-    format!("{settings:?}").hash(&mut hasher);
-    hasher.finish()
 }
 
 /// `url_for` of templates: a route of the HTTP table, or else of the WebSocket table.

@@ -6,6 +6,7 @@ mod head;
 mod http;
 mod pages;
 mod registry;
+mod socket_route;
 mod table;
 mod websocket;
 

@@ -1,0 +1,58 @@
+//! SocketRoute: what a `[[websocket.route]]` means for its sockets: bounds, deadlines, and whether a reload changed it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::config::{WebsocketDefaults, WebsocketRoute};
+use crate::websocket::SocketSettings;
+use crate::websocket::decoder::Limits;
+
+/// Returns the bounds and deadlines.
+pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
+    SocketSettings {
+        limits: Limits {
+            message_bytes_max: written.max_message.as_usize(),
+            fragments_max: written.max_fragments,
+        },
+        send_queue: written.send_queue.as_usize(),
+        slow_client: written.slow_client,
+        ping_interval: written.ping_interval,
+        pong_timeout: written.pong_timeout,
+        write_timeout: written.write_timeout,
+        max_lifetime: written.max_lifetime,
+        idle_timeout: written.idle_timeout,
+        close_timeout: written.close_timeout,
+        connect_timeout: written.connect_timeout,
+        disconnect_timeout: written.disconnect_timeout,
+    }
+}
+
+/// Two routes that mean the same have the same fingerprint, wherever they stand.
+pub(super) fn fingerprint(written: &WebsocketRoute, settings: &SocketSettings) -> u64 {
+    let options: serde_json::Value = written.options.read().unwrap_or_default();
+    let guards = &written.settings;
+    let mut hasher = DefaultHasher::new();
+    (
+        &written.path,
+        &written.regex,
+        &written.host,
+        &written.prefix,
+        &written.name,
+    )
+        .hash(&mut hasher);
+    (
+        &written.subprotocols,
+        &written.consumer,
+        options.to_string(),
+        &written.defaults,
+    )
+        .hash(&mut hasher);
+    (
+        &guards.middleware,
+        &guards.allowed_origins,
+        &guards.headers,
+        format!("{:?}", guards.missing_origin),
+    )
+        .hash(&mut hasher);
+    format!("{settings:?}").hash(&mut hasher);
+    hasher.finish()
+}
