@@ -41,7 +41,7 @@ async fn status(path: &str) -> u16 {
 }
 
 async fn refusal(socket: WebsocketCommunicator) -> (u16, String) {
-    let response = socket.connect(&app()).await.err().expect("a refusal");
+    let response = socket.connect(&app()).await.expect_err("a refusal");
     (
         response.status().as_u16(),
         String::from_utf8_lossy(response.body()).into_owned(),

@@ -1,5 +1,12 @@
 //! What Oneport claims, tested through its public doors: communicators without sockets, and a live server where the wire matters.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod acceptance;
 mod config;
 mod docs;
