@@ -1,7 +1,7 @@
 //! Decoder: bytes from a client in, messages and control frames out; without a socket and without a clock (RFC 6455 §5).
 //!
 //! A whole data frame is decoded where it lies. Anything else (a frame that has not arrived whole, a fragment, a control
-//! frame) goes through [`Partial`], which exists only while something is incomplete: an idle connection owns no buffer.
+//! frame) goes through a `Partial`, which exists only while something is incomplete: an idle connection owns no buffer.
 
 use std::io::Cursor;
 
