@@ -136,6 +136,7 @@ impl Gateway {
             .iter()
             .map(|route| route.value.route.fingerprint)
             .collect();
+        self.0.sockets.keep(kept.clone());
         self.0
             .services
             .templates
@@ -174,7 +175,13 @@ impl Gateway {
         } = &*self.0;
         match checked {
             Ok(None) => {
-                Answer::Response(http::travel(services, &table, scope, body, started).await)
+                let is_head = scope.method == ::http::Method::HEAD;
+                let response = http::travel(services, &table, scope, body, started).await;
+                Answer::Response(if is_head {
+                    without_body(response)
+                } else {
+                    response
+                })
             }
             Ok(Some(handshake)) => {
                 websocket::travel(services, sockets, &table, scope, handshake, started).await
@@ -187,6 +194,21 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Keeps the head of an answer to HEAD, with the length that the body would have (RFC 9110 §9.3.2).
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let length = ::http_body::Body::size_hint(&body)
+        .exact()
+        .filter(|length| *length > 0);
+    if let Some(length) = length {
+        parts
+            .headers
+            .entry(::http::header::CONTENT_LENGTH)
+            .or_insert(length.into());
+    }
+    Response::from_parts(parts, Body::empty())
 }
 
 /// Writes the access log's line of an answer.

@@ -141,12 +141,17 @@ impl Protocol {
                     return Poll::Ready(None);
                 }
             }
-            connection.as_mut().poll(cx).map(Some)
+            let polled = connection.as_mut().poll(cx).map(Some);
+            // Half a request is not waited for once the server stops.
+            if polled.is_pending() && is_draining && pulse.is_idle() {
+                return Poll::Ready(None);
+            }
+            polled
         });
         match outcome.await {
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::debug!(%error, "the connection ended"),
-            None => tracing::debug!("the connection was silent for too long"),
+            None => tracing::debug!("the connection was silent for too long, or idle at the end"),
         }
     }
 }

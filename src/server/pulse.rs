@@ -105,6 +105,11 @@ impl Pulse {
         .await;
     }
 
+    /// Tells whether no request is under way on a connection that carries one at a time.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0 && !self.is_http2.load(Ordering::Relaxed)
+    }
+
     fn deadline(&self) -> Millis {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         let blocked = load(&self.blocked_since);

@@ -70,6 +70,14 @@ pub(crate) async fn drive<C: Consumer>(mut consumer: C, start: Start) {
             "the server goes down",
         ));
     }
+    if !start.sockets.is_kept(link.route().fingerprint) {
+        // It was accepted while the table was replaced.
+        link.end(Ending::new(
+            CloseCode::SERVICE_RESTART,
+            Cause::Reload,
+            "the route changed",
+        ));
+    }
     link.route().metrics.open.increment(1.0);
 
     let ending = live(&mut consumer, &mut socket, &mut open).await;

@@ -1,6 +1,6 @@
 //! Sockets: all that are open in this process, by number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub struct Sockets(Arc<Inner>);
 struct Inner {
     shards: [Mutex<HashMap<u64, Arc<Link>>>; SHARDS],
     left: Notify,
+    /// The fingerprints of the routes that the newest table has; none before the first reload, when all are new.
+    kept: Mutex<Option<HashSet<u64>>>,
 }
 
 impl Sockets {
@@ -78,6 +80,17 @@ impl Sockets {
             }
             left.await;
         }
+    }
+
+    /// Says which routes the newest table has, before it is in use: a socket that opens meanwhile finds out by itself.
+    pub(crate) fn keep(&self, fingerprints: HashSet<u64>) {
+        *lock(&self.0.kept) = Some(fingerprints);
+    }
+
+    pub(super) fn is_kept(&self, fingerprint: u64) -> bool {
+        lock(&self.0.kept)
+            .as_ref()
+            .is_none_or(|kept| kept.contains(&fingerprint))
     }
 
     pub(super) fn add(&self, link: &Arc<Link>) {

@@ -90,8 +90,8 @@ impl View for Events {
             })?;
         let last_id = scope
             .headers
-            .text(&LAST_EVENT_ID)
-            .map(str::to_owned)
+            .get(&LAST_EVENT_ID)
+            .map(|id| String::from_utf8_lossy(id).into_owned())
             .or_else(|| scope.query("last_event_id"));
         if request.services.tasks.is_draining() {
             return Err(Failure::new(
