@@ -143,7 +143,13 @@ impl Protocol {
             }
             let polled = connection.as_mut().poll(cx).map(Some);
             // Half a request is not waited for once the server stops.
-            if polled.is_pending() && is_draining && pulse.is_idle() {
+            let is_upgrading = || {
+                waiting
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .is_some()
+            };
+            if polled.is_pending() && is_draining && pulse.is_idle() && !is_upgrading() {
                 return Poll::Ready(None);
             }
             polled

@@ -134,6 +134,11 @@ impl Link {
         self.called.load(Ordering::Relaxed) && self.called.swap(false, Ordering::Acquire)
     }
 
+    /// Tells whether a call waits to be taken.
+    pub(super) fn is_called(&self) -> bool {
+        self.called.load(Ordering::Relaxed)
+    }
+
     fn call(&self, out: &Out) {
         self.called.store(true, Ordering::Release);
         out.wake();

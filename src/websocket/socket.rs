@@ -149,7 +149,8 @@ impl Socket {
                 return Poll::Ready(Next::Event(received.event));
             }
             let has_room = self.flush(cx);
-            if self.ending.is_some() {
+            // The flush made this task known to callers; one who called before it woke nobody.
+            if self.ending.is_some() || self.link.is_called() {
                 continue;
             }
             if !has_room {
@@ -178,6 +179,9 @@ impl Socket {
             }
             self.carry();
             let has_room = self.flush(cx);
+            if self.link.is_called() {
+                continue;
+            }
             if self.ending.is_some()
                 || !has_room
                 || !self.carried.is_empty()
