@@ -18,13 +18,23 @@ pub struct Entry {
     pub except: Option<u64>,
 }
 
+/// Which form of its events a member takes: a number below [`FORMS`]. Members that take the same form share its bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Form(pub u8);
+
+/// How many forms there are.
+pub const FORMS: usize = 8;
+
 /// The events of one group that leave together.
 ///
-/// What members need in one form (WebSocket frames) is made once, by the first that asks, and shared by all.
+/// What members need in one form (WebSocket frames, plain or compressed with a certain window) is made once, by the first that asks, and
+/// shared by all.
 #[derive(Debug)]
 pub struct Batch {
     entries: Vec<Entry>,
-    rendered: OnceLock<Rendered>,
+    /// Form 0, which most take.
+    first: OnceLock<Rendered>,
+    others: OnceLock<Box<[OnceLock<Rendered>; FORMS - 1]>>,
 }
 
 /// All entries in one form, one after the other.
@@ -38,7 +48,8 @@ impl Batch {
     pub(super) fn new(entries: Vec<Entry>) -> Self {
         Self {
             entries,
-            rendered: OnceLock::new(),
+            first: OnceLock::new(),
+            others: OnceLock::new(),
         }
     }
 
@@ -51,19 +62,21 @@ impl Batch {
     pub fn whole(
         &self,
         member: &Membership,
+        form: Form,
         render: impl Fn(&Event, &mut Vec<u8>),
     ) -> Option<&Bytes> {
         let all = self.entries.iter().all(|entry| member.shall_have(entry));
-        all.then(|| &self.rendered(render).bytes)
+        all.then(|| &self.rendered(form, render).bytes)
     }
 
     /// Returns each entry that the member shall have, in the form that `render` writes.
     pub fn pieces<'a>(
         &'a self,
         member: &'a Membership,
+        form: Form,
         render: impl Fn(&Event, &mut Vec<u8>),
     ) -> impl Iterator<Item = (&'a Entry, Bytes)> + 'a {
-        let rendered = self.rendered(render);
+        let rendered = self.rendered(form, render);
         let of_member = move |(at, entry): (usize, &'a Entry)| {
             member
                 .shall_have(entry)
@@ -76,8 +89,12 @@ impl Batch {
         self.entries.last().map_or(0, |entry| entry.offset)
     }
 
-    fn rendered(&self, render: impl Fn(&Event, &mut Vec<u8>)) -> &Rendered {
-        self.rendered.get_or_init(|| {
+    fn rendered(&self, form: Form, render: impl Fn(&Event, &mut Vec<u8>)) -> &Rendered {
+        let place = match usize::from(form.0) {
+            0 => &self.first,
+            form => &self.others.get_or_init(Box::default)[(form - 1).min(FORMS - 2)],
+        };
+        place.get_or_init(|| {
             // Ten octets are the longest header of a frame from a server.
             let mut bytes = Vec::with_capacity(
                 self.entries

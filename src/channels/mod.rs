@@ -10,7 +10,7 @@ mod layer;
 pub mod mailbox;
 pub mod name;
 
-pub use batch::Batch;
+pub use batch::{Batch, FORMS, Form};
 pub use event::Event;
 pub use group::{Delivery, Membership, Subscriber};
 pub use layer::{ChannelLayer, GroupOptions, LayerError, LayerSettings, Sent};

@@ -50,6 +50,22 @@ checked! {
 }
 
 checked! {
+    /// How hard to compress.
+    CompressionLevel(u8) from u8 as "u8", |level| match level {
+        1..=9 => Ok(level),
+        other => Err(format!("expected a level from 1 (fast) to 9 (small), found {other}")),
+    }
+}
+
+checked! {
+    /// A window of permessage-deflate, as a power of two.
+    WindowBits(u8) from u8 as "u8", |bits| match bits {
+        9..=15 => Ok(bits),
+        other => Err(format!("expected window bits from 9 to 15, found {other}")),
+    }
+}
+
+checked! {
     /// A size that cannot be zero.
     PositiveSize(Size) from Size as "Size", |size| match size {
         Size(0) => Err(format!("expected a size of at least \"1 B\", found \"{size}\"")),

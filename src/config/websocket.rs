@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::checked::{
-    HeaderTable, HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Subprotocol,
+    CompressionLevel, HeaderTable, HostPattern, ListOf, PositiveCount, PositiveDuration,
+    PositiveSize, Subprotocol, WindowBits,
 };
 use super::located::Located;
 use super::options::Options;
@@ -52,8 +53,22 @@ settings! {
         disconnect_timeout: Duration as PositiveDuration = Duration::from_secs(10),
         /// The time without a byte from the client after which it is closed; 0 for never. Default: 0 s.
         idle_timeout: Duration as WrittenDuration = Duration::ZERO,
-        /// Whether messages are compressed. Default: `"off"`.
-        compression: Compression as Compression = Compression::Off,
+        /// The time the client has for its first message; 0 for any. Default: 0 s.
+        first_message_timeout: Duration as WrittenDuration = Duration::ZERO,
+        /// Whether messages are compressed. Default: `"auto"`.
+        compression: Compression as Compression = Compression::Auto,
+        /// Messages shorter than this stay plain. Default: 256 B.
+        compression_threshold: Size as Size = Size(256),
+        /// How hard to compress, from 1 (fast) to 9 (small). Default: 1.
+        compression_level: u8 as CompressionLevel = 1,
+        /// Whether the server's messages may refer to earlier ones, at some 300 KiB a connection. Default: `false`.
+        server_context_takeover: bool as bool = false,
+        /// Whether the client's messages may refer to earlier ones, at some 40 KiB a connection. Default: `false`.
+        client_context_takeover: bool as bool = false,
+        /// The window of the server's messages, as a power of two. Default: 15.
+        server_max_window_bits: u8 as WindowBits = 15,
+        /// The window of the client's messages, when the client lets the server choose. Default: 15.
+        client_max_window_bits: u8 as WindowBits = 15,
     }
     /// `[websocket]`.
     section WebsocketSection;
@@ -90,9 +105,9 @@ pub enum SlowClient {
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
     /// Never.
-    #[default]
     Off,
     /// When the client offers it; small messages are left alone.
+    #[default]
     Auto,
 }
 

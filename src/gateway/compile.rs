@@ -270,13 +270,6 @@ impl Compiler<'_> {
             ));
             return None;
         };
-        if written.settings.compression == config::Compression::Auto {
-            let place = written.settings.place_of("compression");
-            self.problems.push(Problem::warning(
-                place,
-                "permessage-deflate is not there yet: messages stay plain",
-            ));
-        }
         let consumer = make(&written.options)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;

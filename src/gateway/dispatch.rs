@@ -17,6 +17,7 @@ use crate::http::{Body, Response};
 use crate::scope::{Scheme, Scope, ScopeType, ServerAddress};
 use crate::services::Services;
 use crate::telemetry::ACCESS;
+use crate::websocket::extension::Deflate;
 use crate::websocket::{Cause, CloseCode, Ending, Route, Sockets, Start, Transport};
 
 /// The running server without its listeners (cheap to clone): a table that can be replaced, and what survives that.
@@ -57,6 +58,7 @@ pub struct Upgrade {
     pub(super) route: Arc<Route>,
     pub(super) services: Services,
     pub(super) sockets: Sockets,
+    pub(super) deflate: Option<Deflate>,
 }
 
 impl Upgrade {
@@ -84,6 +86,7 @@ impl Upgrade {
             route: self.route,
             services: self.services,
             sockets: self.sockets,
+            deflate: self.deflate,
             held,
         });
     }

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::config::{WebsocketDefaults, WebsocketRoute};
 use crate::websocket::SocketSettings;
 use crate::websocket::decoder::Limits;
+use crate::websocket::extension::DeflateSettings;
 
 /// Returns the bounds and deadlines.
 pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
@@ -20,9 +21,19 @@ pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
         write_timeout: written.write_timeout,
         max_lifetime: written.max_lifetime,
         idle_timeout: written.idle_timeout,
+        first_message_timeout: written.first_message_timeout,
         close_timeout: written.close_timeout,
         connect_timeout: written.connect_timeout,
         disconnect_timeout: written.disconnect_timeout,
+        compression: written.compression,
+        deflate: DeflateSettings {
+            threshold: written.compression_threshold.as_usize(),
+            level: written.compression_level,
+            server_context_takeover: written.server_context_takeover,
+            client_context_takeover: written.client_context_takeover,
+            server_max_window_bits: written.server_max_window_bits,
+            client_max_window_bits: written.client_max_window_bits,
+        },
     }
 }
 

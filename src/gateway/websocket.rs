@@ -15,8 +15,9 @@ use crate::http::{Body, Failure, Response};
 use crate::routing::{Match, Resolution};
 use crate::scope::Scope;
 use crate::services::Services;
+use crate::websocket::extension::{self, Deflate};
 use crate::websocket::handshake::Handshake;
-use crate::websocket::{Accept, Accepted, Denial, Sockets};
+use crate::websocket::{Accept, Accepted, Compression, Denial, Sockets};
 
 /// Takes a handshake through the WebSocket table.
 pub(super) async fn travel(
@@ -55,7 +56,15 @@ pub(super) async fn travel(
         Ok(accepted) => accepted,
         Err(failure) => return refuse(table, Some(entry), &scope, &failure, started),
     };
-    let mut response = match switch(entry, &scope, accept, &handshake.accept) {
+    let settings = &entry.route.settings;
+    let deflate = match settings.compression {
+        Compression::Off => None,
+        Compression::Auto => {
+            let offers = scope.headers.all(&header::SEC_WEBSOCKET_EXTENSIONS);
+            extension::negotiate(offers, &settings.deflate)
+        }
+    };
+    let mut response = match switch(entry, &scope, accept, &handshake.accept, deflate) {
         Ok(response) => response,
         Err(failure) => return refuse(table, Some(entry), &scope, &failure, started),
     };
@@ -71,6 +80,7 @@ pub(super) async fn travel(
             route,
             services,
             sockets,
+            deflate,
         }),
     )
 }
@@ -100,6 +110,7 @@ fn switch(
     scope: &Scope,
     accept: Accept,
     key: &str,
+    deflate: Option<Deflate>,
 ) -> Result<Response, Failure> {
     let subprotocol = match accept.subprotocol {
         Some(chosen) if scope.subprotocols.contains(&chosen) => Some(chosen),
@@ -131,6 +142,12 @@ fn switch(
         headers.insert(
             header::SEC_WEBSOCKET_PROTOCOL,
             HeaderValue::from_str(&subprotocol)?,
+        );
+    }
+    if let Some(deflate) = deflate {
+        headers.insert(
+            header::SEC_WEBSOCKET_EXTENSIONS,
+            HeaderValue::from_str(&deflate.to_string())?,
         );
     }
     Ok(response)

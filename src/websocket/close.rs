@@ -195,6 +195,8 @@ pub enum Cause {
     WriteTimeout,
     /// Nothing was said for too long.
     IdleTimeout,
+    /// The client's first message did not come in time.
+    FirstMessageTimeout,
     /// The socket was as old as it may get.
     Lifetime,
     /// The server goes down.
@@ -222,6 +224,7 @@ impl Cause {
             Self::PingTimeout => "ping_timeout",
             Self::WriteTimeout => "write_timeout",
             Self::IdleTimeout => "idle_timeout",
+            Self::FirstMessageTimeout => "first_message_timeout",
             Self::Lifetime => "lifetime",
             Self::ServerDrain => "server_drain",
             Self::Reload => "reload",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::frame::{self, Opcode};
+use super::frame::Opcode;
 use super::link::Link;
 use super::message::Message;
 use super::worker::{self, READ_BYTES};
@@ -141,10 +141,10 @@ impl Context<'_> {
 
     fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
         let link = &self.open.link;
-        worker::with(|worker| {
+        let is_framed = worker::with(|worker| {
             let is_own_turn = worker.out_owner == link.id();
             if is_own_turn && worker.out.len() + payload.len() <= READ_BYTES {
-                return frame::encode(opcode, payload, &mut worker.out);
+                return link.encode(opcode, payload, &mut worker.out);
             }
             if is_own_turn && !worker.out.is_empty() {
                 link.send(&worker.out);
@@ -152,11 +152,18 @@ impl Context<'_> {
             }
             let mut alone = std::mem::take(&mut worker.out);
             let before = alone.len();
-            frame::encode(opcode, payload, &mut alone);
-            link.send(&alone[before..]);
+            let is_framed = link.encode(opcode, payload, &mut alone);
+            if is_framed {
+                link.send(&alone[before..]);
+            }
             alone.truncate(before);
             worker.out = alone;
+            is_framed
         });
+        if !is_framed {
+            self.flush();
+            self.open.link.send_in_context(opcode, payload);
+        }
     }
 
     fn flush(&mut self) {

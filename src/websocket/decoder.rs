@@ -10,6 +10,8 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::close::{Cause, CloseCode, Ending};
+use super::deflate::{Inflater, Inflation};
+use super::extension::Deflate;
 use super::frame::{CONTROL_BYTES_MAX, unmask_into};
 use super::message::{Message, Text};
 
@@ -18,6 +20,9 @@ const HEADER_BYTES_MAX: usize = 14;
 
 /// The most bytes that are set aside before they have arrived.
 const RESERVED_BYTES_MAX: usize = 16 * 1024;
+
+/// How many bytes a compressed message may be longer than the longest plain one, and a sixty-fourth of that.
+const COMPRESSED_EXCESS: usize = 1024;
 
 /// What a client may send.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +58,8 @@ pub enum Violation {
     Protocol(&'static str),
     /// A text is no UTF-8: 1007.
     InvalidUtf8,
+    /// A compressed message is no DEFLATE: 1007.
+    InvalidDeflate,
     /// A message is longer than the route takes: 1009.
     TooBig {
         /// The route's limit in bytes.
@@ -76,6 +83,11 @@ impl From<Violation> for Ending {
                 Cause::InvalidData,
                 "expected text in UTF-8",
             ),
+            Violation::InvalidDeflate => Self::new(
+                CloseCode::INVALID_DATA,
+                Cause::InvalidData,
+                "expected a message compressed with DEFLATE",
+            ),
             Violation::TooBig { limit } => Self::new(
                 CloseCode::TOO_BIG,
                 Cause::TooBig,
@@ -94,15 +106,17 @@ impl From<Violation> for Ending {
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
+    inflation: Option<Inflation>,
     partial: Option<Box<Partial>>,
 }
 
 impl Decoder {
-    /// A decoder at the start of a connection.
+    /// A decoder at the start of a connection, with what was agreed about compression.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, deflate: Option<Deflate>) -> Self {
         Self {
             limits,
+            inflation: deflate.map(Inflation::new),
             partial: None,
         }
     }
@@ -120,7 +134,7 @@ impl Decoder {
             }
         }
         let partial = self.partial.get_or_insert_default();
-        let item = partial.next(input, self.limits)?;
+        let item = partial.next(input, self.limits, self.inflation.as_mut())?;
         if partial.is_empty() {
             self.partial = None;
         }
@@ -191,6 +205,7 @@ struct Frame {
     is_final: bool,
     key: [u8; 4],
     remaining: usize,
+    is_compressed: bool,
 }
 
 /// The message whose fragments are arriving.
@@ -199,18 +214,27 @@ struct Fragments {
     is_text: bool,
     bytes: Vec<u8>,
     count: usize,
+    /// What inflates it, when it is compressed.
+    inflater: Option<Box<Inflater>>,
+    /// How many bytes it had on the wire.
+    wire_bytes: usize,
     /// Up to here the bytes are valid UTF-8.
     valid: usize,
 }
 
 impl Partial {
-    fn next(&mut self, input: &mut &[u8], limits: Limits) -> Result<Option<Item>, Violation> {
+    fn next(
+        &mut self,
+        input: &mut &[u8],
+        limits: Limits,
+        mut inflation: Option<&mut Inflation>,
+    ) -> Result<Option<Item>, Violation> {
         loop {
             if self.frame.is_none() {
                 let Some(frame) = self.next_header(input)? else {
                     return Ok(None);
                 };
-                self.begin(frame, limits)?;
+                self.begin(frame, limits, inflation.as_deref_mut())?;
             }
             let Some(frame) = self.frame.as_mut() else {
                 return Ok(None);
@@ -220,15 +244,14 @@ impl Partial {
             frame.remaining -= now.len();
             match (&frame.opcode, self.message.as_mut()) {
                 (OpCode::Data(_), Some(message)) => {
-                    unmask_into(&mut message.bytes, now, &mut frame.key);
-                    message.check_text()?;
+                    message.take(now, &mut frame.key, limits)?;
                 }
                 _ => unmask_into(&mut self.control, now, &mut frame.key),
             }
             if frame.remaining > 0 {
                 return Ok(None);
             }
-            let item = self.finish()?;
+            let item = self.finish(limits, inflation.as_deref_mut())?;
             if item.is_some() || input.is_empty() {
                 return Ok(item);
             }
@@ -261,10 +284,16 @@ impl Partial {
         let Ok(Some((header, length))) = parsed else {
             return Err(Violation::Protocol("expected a known opcode"));
         };
-        if header.rsv1 || header.rsv2 || header.rsv3 {
+        if header.rsv2 || header.rsv3 {
             return Err(Violation::Protocol("expected reserved bits of zero"));
         }
-        if let OpCode::Control(_) = header.opcode {
+        if let OpCode::Control(control) = header.opcode {
+            if let Control::Reserved(_) = control {
+                return Err(Violation::Protocol("expected a known opcode"));
+            }
+            if header.rsv1 {
+                return Err(Violation::Protocol("expected reserved bits of zero"));
+            }
             if !header.is_final {
                 return Err(Violation::Protocol("expected a control frame in one piece"));
             }
@@ -283,6 +312,7 @@ impl Partial {
             is_final: header.is_final,
             key,
             remaining: usize::try_from(length).unwrap_or(usize::MAX),
+            is_compressed: header.rsv1,
         }))
     }
 
@@ -297,7 +327,12 @@ impl Partial {
     }
 
     /// Checks a frame against the message under way and the limits.
-    fn begin(&mut self, frame: Frame, limits: Limits) -> Result<(), Violation> {
+    fn begin(
+        &mut self,
+        frame: Frame,
+        limits: Limits,
+        inflation: Option<&mut Inflation>,
+    ) -> Result<(), Violation> {
         if let OpCode::Data(data) = frame.opcode {
             match (data, &mut self.message) {
                 (Data::Continue, None) => {
@@ -310,31 +345,35 @@ impl Partial {
                         "expected a continuation, found a new message",
                     ));
                 }
+                (Data::Continue, Some(_)) if frame.is_compressed => {
+                    return Err(Violation::Protocol(
+                        "expected reserved bits of zero in a continuation",
+                    ));
+                }
                 (Data::Continue, Some(_)) => {}
+                (Data::Reserved(_), _) => {
+                    return Err(Violation::Protocol("expected a known opcode"));
+                }
                 (data, none) => {
+                    let inflater = match (frame.is_compressed, inflation) {
+                        (false, _) => None,
+                        (true, Some(inflation)) => Some(inflation.begin()),
+                        (true, None) => {
+                            return Err(Violation::Protocol("expected reserved bits of zero"));
+                        }
+                    };
                     *none = Some(Fragments {
                         is_text: data == Data::Text,
                         bytes: Vec::new(),
                         count: 0,
+                        inflater,
+                        wire_bytes: 0,
                         valid: 0,
                     });
                 }
             }
             if let Some(message) = &mut self.message {
-                message.count += 1;
-                if message.count > limits.fragments_max {
-                    return Err(Violation::TooManyFragments {
-                        limit: limits.fragments_max,
-                    });
-                }
-                if frame.remaining > limits.message_bytes_max - message.bytes.len() {
-                    return Err(Violation::TooBig {
-                        limit: limits.message_bytes_max,
-                    });
-                }
-                message
-                    .bytes
-                    .reserve(frame.remaining.min(RESERVED_BYTES_MAX));
+                message.expect(frame.remaining, limits)?;
             }
         }
         self.frame = Some(frame);
@@ -342,7 +381,11 @@ impl Partial {
     }
 
     /// Handles a frame whose payload is there.
-    fn finish(&mut self) -> Result<Option<Item>, Violation> {
+    fn finish(
+        &mut self,
+        limits: Limits,
+        inflation: Option<&mut Inflation>,
+    ) -> Result<Option<Item>, Violation> {
         let Some(frame) = self.frame.take() else {
             return Ok(None);
         };
@@ -350,9 +393,15 @@ impl Partial {
             if !frame.is_final {
                 return Ok(None);
             }
-            let Some(message) = self.message.take() else {
+            let Some(mut message) = self.message.take() else {
                 return Ok(None);
             };
+            if let Some(mut inflater) = message.inflater.take() {
+                inflater.finish(&mut message.bytes, limits.message_bytes_max)?;
+                if let Some(inflation) = inflation {
+                    inflation.finish(inflater);
+                }
+            }
             return into_message(message.is_text, message.bytes)
                 .map(|message| Some(Item::Message(message)));
         };
@@ -367,6 +416,41 @@ impl Partial {
 }
 
 impl Fragments {
+    /// Counts a frame that begins, and checks what it announces.
+    fn expect(&mut self, frame_bytes: usize, limits: Limits) -> Result<(), Violation> {
+        self.count += 1;
+        if self.count > limits.fragments_max {
+            return Err(Violation::TooManyFragments {
+                limit: limits.fragments_max,
+            });
+        }
+        let limit = limits.message_bytes_max;
+        let wire_max = match self.inflater {
+            None => limit,
+            // What cannot be made smaller grows a little, and so does what is flushed often.
+            Some(_) => limit.saturating_add(limit / 64 + COMPRESSED_EXCESS),
+        };
+        if frame_bytes > wire_max - self.wire_bytes {
+            return Err(Violation::TooBig { limit });
+        }
+        self.wire_bytes += frame_bytes;
+        if self.inflater.is_none() {
+            self.bytes.reserve(frame_bytes.min(RESERVED_BYTES_MAX));
+        }
+        Ok(())
+    }
+
+    /// Takes what has arrived of a frame.
+    fn take(&mut self, payload: &[u8], key: &mut [u8; 4], limits: Limits) -> Result<(), Violation> {
+        match &mut self.inflater {
+            None => unmask_into(&mut self.bytes, payload, key),
+            Some(inflater) => {
+                inflater.inflate_masked(payload, key, &mut self.bytes, limits.message_bytes_max)?;
+            }
+        }
+        self.check_text()
+    }
+
     /// Fails as soon as the bytes are wrong; the start of a character at the end may still become right.
     fn check_text(&mut self) -> Result<(), Violation> {
         if !self.is_text {
@@ -433,7 +517,7 @@ mod tests {
     }
 
     fn decode_in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Item>, Violation> {
-        let mut decoder = Decoder::new(LIMITS);
+        let mut decoder = Decoder::new(LIMITS, None);
         let mut items = Vec::new();
         for mut piece in bytes.chunks(size) {
             while let Some(item) = decoder.next(&mut piece)? {
@@ -525,7 +609,7 @@ mod tests {
 
     #[test]
     fn announced_length_is_refused_before_a_byte_of_it_came() {
-        let mut decoder = Decoder::new(LIMITS);
+        let mut decoder = Decoder::new(LIMITS, None);
         let mut head: &[u8] = &[0x82, 0xFF, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
         assert_eq!(
             decoder.next(&mut head),
@@ -533,14 +617,14 @@ mod tests {
         );
         let mut head: &[u8] = &[0x82, 0xFF, 0xFF, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
         assert!(matches!(
-            Decoder::new(LIMITS).next(&mut head),
+            Decoder::new(LIMITS, None).next(&mut head),
             Err(Violation::Protocol(_))
         ));
     }
 
     #[test]
     fn invalid_text_fails_before_its_message_is_complete() {
-        let mut decoder = Decoder::new(LIMITS);
+        let mut decoder = Decoder::new(LIMITS, None);
         let frame = masked(0x81, b"\xCE\xBA\xFFrest of it");
         let mut start = &frame[..9];
         assert_eq!(decoder.next(&mut start), Err(Violation::InvalidUtf8));
@@ -603,7 +687,7 @@ mod tests {
 
     #[test]
     fn idle_decoder_owns_nothing() {
-        let mut decoder = Decoder::new(LIMITS);
+        let mut decoder = Decoder::new(LIMITS, None);
         for frame in [
             masked(0x81, b"hi"),
             masked(0x89, b"p"),

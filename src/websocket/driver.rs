@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::close::{Cause, Close, CloseCode, Ending};
 use super::consumer::Consumer;
 use super::context::{Context, Open};
+use super::extension::Deflate;
 use super::link::Link;
 use super::route::Route;
 use super::socket::{Next, Socket};
@@ -35,6 +36,8 @@ pub(crate) struct Start {
     pub(crate) route: Arc<Route>,
     pub(crate) services: Services,
     pub(crate) sockets: Sockets,
+    /// What was agreed about compression.
+    pub(crate) deflate: Option<Deflate>,
     /// What is let go when the socket ends: its place among the connections.
     pub(crate) held: Box<dyn Any + Send>,
 }
@@ -54,8 +57,9 @@ pub(crate) async fn drive<C: Consumer>(mut consumer: C, start: Start) {
         writer,
         start.route,
         start.services,
+        start.deflate,
     );
-    let mut socket = Socket::new(link.clone(), reader, start.read_already);
+    let mut socket = Socket::new(link.clone(), reader, start.read_already, start.deflate);
     let mut open = Open {
         link: link.clone(),
         scope: start.scope,

@@ -3,11 +3,15 @@
 use bytes::BufMut;
 
 use super::close::CloseCode;
-use crate::channels::Event;
-use crate::channels::event::Shown;
 
 /// The most bytes of a control frame's payload (RFC 6455 §5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// The last or only fragment.
+const FIN: u8 = 0x80;
+
+/// The payload is compressed.
+const RSV1: u8 = 0x40;
 
 /// What a frame is (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,8 +32,17 @@ pub enum Opcode {
 
 /// Appends a whole, unmasked frame, as servers send them.
 pub fn encode(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    encode_whole(FIN | opcode as u8, payload, out);
+}
+
+/// Appends a whole, unmasked frame whose payload is compressed already (RFC 7692 §6).
+pub(super) fn encode_compressed(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    encode_whole(FIN | RSV1 | opcode as u8, payload, out);
+}
+
+fn encode_whole(first: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.reserve(payload.len() + 10);
-    out.push(0x80 | opcode as u8);
+    out.push(first);
     match payload.len() {
         length @ 0..=125 => out.push(length as u8),
         length @ 126..=0xFFFF => {
@@ -55,29 +68,27 @@ pub fn encode_close(code: CloseCode, reason: &str, out: &mut Vec<u8>) {
     encode(Opcode::Close, &payload, out);
 }
 
-/// Appends the frame that shows an event to a client.
-pub fn encode_event(event: &Event, out: &mut Vec<u8>) {
-    match event.shown() {
-        Shown::Text(text) => encode(Opcode::Text, text.as_bytes(), out),
-        Shown::Bytes(bytes) => encode(Opcode::Binary, bytes, out),
-    }
-}
-
 /// Appends a masked payload in the clear. `key` is turned so that it fits the next octet.
 pub(super) fn unmask_into(out: &mut Vec<u8>, payload: &[u8], key: &mut [u8; 4]) {
+    let start = out.len();
+    out.extend_from_slice(payload);
+    unmask(&mut out[start..], key);
+}
+
+/// Unmasks a payload where it lies. `key` is turned so that it fits the next octet.
+pub(super) fn unmask(payload: &mut [u8], key: &mut [u8; 4]) {
     let wide = u64::from_ne_bytes([
         key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3],
     ]);
-    let start = out.len();
-    out.extend_from_slice(payload);
-    let (words, rest) = out[start..].as_chunks_mut::<8>();
+    let turn = payload.len() & 3;
+    let (words, rest) = payload.as_chunks_mut::<8>();
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
     for (at, byte) in rest.iter_mut().enumerate() {
         *byte ^= key[at & 3];
     }
-    key.rotate_left(payload.len() & 3);
+    key.rotate_left(turn);
 }
 
 #[cfg(test)]

@@ -23,9 +23,11 @@ pub(super) enum Due {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeepAlive {
     lifetime_ends: Millis,
+    /// `NEVER` once a message came.
+    first_message_ends: Millis,
     last_received: Millis,
-    last_message: Millis,
-    pinged: Option<Millis>,
+    /// `NEVER` when no ping waits for its answer.
+    pinged: Millis,
 }
 
 impl KeepAlive {
@@ -38,26 +40,26 @@ impl KeepAlive {
         };
         Self {
             lifetime_ends,
+            first_message_ends: after(now, settings.first_message_timeout),
             last_received: now,
-            last_message: now,
-            pinged: None,
+            pinged: NEVER,
         }
     }
 
     /// The client sent something: it is alive.
     pub(super) fn received(&mut self, now: Millis) {
         self.last_received = now;
-        self.pinged = None;
+        self.pinged = NEVER;
     }
 
-    /// A message came or went.
-    pub(super) fn message(&mut self, now: Millis) {
-        self.last_message = now;
+    /// A whole message came.
+    pub(super) fn message(&mut self) {
+        self.first_message_ends = NEVER;
     }
 
     /// A ping was sent.
     pub(super) fn pinged(&mut self, now: Millis) {
-        self.pinged = Some(now);
+        self.pinged = now;
     }
 
     /// Says what is due. `blocked_since`: since when a write waits without progress. `is_reading`: the connection is read,
@@ -69,20 +71,15 @@ impl KeepAlive {
         blocked_since: Option<Millis>,
         is_reading: bool,
     ) -> Due {
-        let after = |since: Millis, wait: Duration| {
-            if wait.is_zero() {
-                NEVER
-            } else {
-                since + millis(wait)
-            }
-        };
         let write = blocked_since.map_or(NEVER, |since| after(since, settings.write_timeout));
-        let idle = after(self.last_message, settings.idle_timeout);
-        let pong = self
-            .pinged
-            .filter(|_| is_reading)
-            .map_or(NEVER, |since| after(since, settings.pong_timeout));
-        let ping = if self.pinged.is_some() {
+        let idle = after(self.last_received, settings.idle_timeout);
+        let is_pinged = self.pinged != NEVER;
+        let pong = if is_pinged && is_reading {
+            after(self.pinged, settings.pong_timeout)
+        } else {
+            NEVER
+        };
+        let ping = if is_pinged {
             NEVER
         } else {
             after(self.last_received, settings.ping_interval)
@@ -106,6 +103,12 @@ impl KeepAlive {
                 Cause::PingTimeout,
                 "no answer to a ping in time",
             )
+        } else if now >= self.first_message_ends {
+            end(
+                CloseCode::POLICY,
+                Cause::FirstMessageTimeout,
+                "the first message did not come in time",
+            )
         } else if now >= idle {
             end(
                 CloseCode::NORMAL,
@@ -115,18 +118,28 @@ impl KeepAlive {
         } else if now >= ping {
             Due::Ping
         } else {
-            let next = [write, self.lifetime_ends, pong, idle, ping]
+            let first = self.first_message_ends;
+            let next = [write, self.lifetime_ends, pong, first, idle, ping]
                 .into_iter()
                 .min()
                 .unwrap_or(NEVER);
             // A pong that cannot be seen now may be due later.
-            let again = if self.pinged.is_some() && !is_reading {
+            let again = if is_pinged && !is_reading {
                 next.min(now + millis(settings.pong_timeout))
             } else {
                 next
             };
             Due::Nothing(again)
         }
+    }
+}
+
+/// Returns when a wait is over; one of zero never is.
+fn after(since: Millis, wait: Duration) -> Millis {
+    if wait.is_zero() {
+        NEVER
+    } else {
+        since + millis(wait)
     }
 }
 
@@ -184,7 +197,6 @@ mod tests {
     fn each_deadline_has_its_cause() {
         let mut table = KeepAlive::new(0, &settings(), 1.0);
         table.received(899_999);
-        table.message(899_999);
         assert!(matches!(
             table.due(5_000, &settings(), Some(0), true),
             Due::End(Ending {
@@ -199,10 +211,11 @@ mod tests {
                 ..
             })
         ));
-        let table = KeepAlive {
-            last_received: 99_999,
-            ..KeepAlive::new(0, &settings(), 0.0)
+        let settings = || SocketSettings {
+            ping_interval: Duration::ZERO,
+            ..settings()
         };
+        let table = KeepAlive::new(0, &settings(), 0.0);
         assert!(matches!(
             table.due(100_000, &settings(), None, true),
             Due::End(Ending {
@@ -210,5 +223,28 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn silence_from_the_start_has_a_deadline_of_its_own() {
+        let settings = SocketSettings {
+            first_message_timeout: Duration::from_secs(3),
+            ..settings()
+        };
+        let mut table = KeepAlive::new(0, &settings, 0.0);
+        assert_eq!(table.due(0, &settings, None, true), Due::Nothing(3_000));
+        table.received(2_000); // a pong is no message
+        let Due::End(ending) = table.due(3_000, &settings, None, true) else {
+            panic!("nothing was due");
+        };
+        assert_eq!(
+            (ending.code, ending.cause),
+            (CloseCode::POLICY, Cause::FirstMessageTimeout)
+        );
+        table.message();
+        assert_eq!(
+            table.due(3_000, &settings, None, true),
+            Due::Nothing(27_000)
+        );
     }
 }

@@ -7,16 +7,20 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use super::close::{Cause, CloseCode, Ending};
-use super::frame::{encode_close, encode_event};
+use super::deflate::{self, Deflater};
+use super::extension::{Deflate, WINDOW_BITS_MIN};
+use super::frame::{Opcode, encode, encode_close};
+use super::outgoing::{Counted, Out, Piece, State};
 use super::route::Route;
 use super::settings::SlowClient;
 use super::transport::Writer;
-use crate::channels::{Batch, Delivery, Event, Mailbox, Membership, Subscriber};
+use crate::channels::event::Shown;
+use crate::channels::{Batch, Delivery, Event, Form, Mailbox, Membership, Subscriber};
 use crate::clock::{Millis, Tick};
 use crate::services::Services;
 
@@ -29,46 +33,11 @@ pub struct Link {
     writer: Writer,
     route: Arc<Route>,
     services: Services,
+    /// What was agreed about compression.
+    deflate: Option<Deflate>,
     mailbox: OnceLock<Arc<Mailbox>>,
     out: Mutex<Out>,
     called: AtomicBool,
-}
-
-#[derive(Default)]
-struct Out {
-    queue: VecDeque<Piece>,
-    bytes: usize,
-    state: State,
-    task: Option<Waker>,
-    /// What ended the socket from outside its task.
-    order: Option<Ending>,
-    blocked_since: Option<Millis>,
-    counted: Counted,
-}
-
-/// Bytes that wait, whole frames but for a first that is partly written.
-struct Piece {
-    bytes: Bytes,
-    is_begun: bool,
-    conflate_key: Option<Box<str>>,
-}
-
-/// May something be said?
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum State {
-    #[default]
-    Open,
-    /// Our close frame is written or waits; nothing may follow it (RFC 6455 §5.5.1).
-    CloseSent,
-    /// The connection failed.
-    Dead,
-}
-
-/// What one socket sent.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Counted {
-    pub(super) bytes: u64,
-    pub(super) dropped: u64,
 }
 
 impl std::fmt::Debug for Link {
@@ -80,12 +49,19 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(id: u64, writer: Writer, route: Arc<Route>, services: Services) -> Arc<Self> {
+    pub(super) fn new(
+        id: u64,
+        writer: Writer,
+        route: Arc<Route>,
+        services: Services,
+        deflate: Option<Deflate>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             writer,
             route,
             services,
+            deflate,
             mailbox: OnceLock::new(),
             out: Mutex::default(),
             called: AtomicBool::new(false),
@@ -163,6 +139,52 @@ impl Link {
                 conflate_key: None,
             },
         );
+    }
+
+    /// Appends the frame of a message, compressed as was agreed. `false`: it has to go through [`Link::send_in_context`].
+    pub(super) fn encode(&self, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        let settings = &self.route.settings.deflate;
+        match self.deflate {
+            None => encode(opcode, payload, out),
+            Some(agreed) if !agreed.server_context_takeover => {
+                deflate::encode_alone(agreed, settings, opcode, payload, out);
+            }
+            Some(_) if !deflate::is_worth_it(payload.len(), settings) => {
+                encode(opcode, payload, out);
+            }
+            Some(_) => return false,
+        }
+        true
+    }
+
+    /// Says a message that is compressed with regard to those before. What was said earlier must have been sent.
+    ///
+    /// It is compressed as it leaves, because what a group says in between changes what the client has in its window.
+    pub(super) fn send_in_context(&self, opcode: Opcode, payload: &[u8]) {
+        let Some(agreed) = self.deflate else { return };
+        let mut frame = Vec::new();
+        let mut out = self.out();
+        if out.state != State::Open {
+            return;
+        }
+        if !out.queue.is_empty() {
+            out.forget_context(); // a message that waits may be dropped, so none may refer to it
+        }
+        out.deflater
+            .get_or_insert_with(|| Box::new(Deflater::new(agreed, &self.route.settings.deflate)))
+            .encode(opcode, payload, &mut frame);
+        self.say(&mut out, &frame.into());
+    }
+
+    fn say(&self, out: &mut Out, frame: &Bytes) {
+        if let Some(rest) = out.write_now(&self.writer, frame) {
+            let piece = Piece {
+                bytes: frame.slice(rest..),
+                is_begun: rest > 0,
+                conflate_key: None,
+            };
+            self.enqueue(out, piece);
+        }
     }
 
     /// Says the close frame, the last that is said.
@@ -299,6 +321,7 @@ impl Link {
 
     fn count_dropped(&self, out: &mut Out, messages: u64) {
         if messages > 0 {
+            out.forget_context();
             out.counted.dropped += messages;
             self.route.metrics.dropped.increment(messages);
         }
@@ -306,87 +329,6 @@ impl Link {
 
     fn out(&self) -> MutexGuard<'_, Out> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Out {
-    /// Writes at once if nothing waits. `None`: all is said, or the socket is past saying; else from where on it must wait.
-    fn write_now(&mut self, writer: &Writer, bytes: &[u8]) -> Option<usize> {
-        if self.state != State::Open {
-            return None;
-        }
-        if !self.queue.is_empty() {
-            return Some(0);
-        }
-        match writer.try_write(bytes) {
-            Ok(written) => {
-                self.counted.bytes += written as u64;
-                (written < bytes.len()).then_some(written)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
-            Err(_) => {
-                self.state = State::Dead; // the socket's own task learns it from its next read or flush
-                self.wake();
-                None
-            }
-        }
-    }
-
-    fn written(&mut self, mut count: usize) {
-        self.blocked_since = None;
-        self.bytes -= count;
-        self.counted.bytes += count as u64;
-        while let Some(first) = self.queue.front_mut() {
-            if count < first.bytes.len() {
-                if count > 0 {
-                    first.bytes.advance(count);
-                    first.is_begun = true;
-                }
-                break;
-            }
-            count -= first.bytes.len();
-            self.queue.pop_front();
-        }
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
-        }
-    }
-
-    /// Puts a piece in the place of a waiting one with its key.
-    fn conflate(&mut self, piece: &Piece, limit: usize) -> bool {
-        let Some(key) = piece.conflate_key.as_deref() else {
-            return false;
-        };
-        let Some(older) = self
-            .queue
-            .iter_mut()
-            .find(|waiting| !waiting.is_begun && waiting.conflate_key.as_deref() == Some(key))
-        else {
-            return false;
-        };
-        let bytes = self.bytes - older.bytes.len() + piece.bytes.len();
-        if bytes > limit {
-            return false;
-        }
-        self.bytes = bytes;
-        older.bytes = piece.bytes.clone();
-        true
-    }
-
-    fn listen(&mut self, cx: &Context<'_>) {
-        if !self
-            .task
-            .as_ref()
-            .is_some_and(|task| task.will_wake(cx.waker()))
-        {
-            self.task = Some(cx.waker().clone());
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(task) = &self.task {
-            task.wake_by_ref();
-        }
     }
 }
 
@@ -401,9 +343,11 @@ impl Tick for Link {
 impl Subscriber for Link {
     fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
         let mut out = self.out();
+        out.forget_context();
+        let render = |event: &Event, frames: &mut Vec<u8>| self.encode_event(event, frames);
         let mut written = 0;
         if out.queue.is_empty()
-            && let Some(bytes) = batch.whole(membership, encode_event)
+            && let Some(bytes) = batch.whole(membership, self.form(), render)
         {
             match out.write_now(&self.writer, bytes) {
                 None => return Delivery::Queued,
@@ -411,7 +355,7 @@ impl Subscriber for Link {
             }
         }
         let mut delivery = Delivery::Queued;
-        for (entry, bytes) in batch.pieces(membership, encode_event) {
+        for (entry, bytes) in batch.pieces(membership, self.form(), render) {
             if written >= bytes.len() {
                 written -= bytes.len();
                 continue;
@@ -435,6 +379,28 @@ impl Subscriber for Link {
 }
 
 impl Link {
+    /// Plain, or compressed with one of the windows: what is the same for all who agreed on it.
+    fn form(&self) -> Form {
+        self.deflate.map_or(Form(0), |agreed| {
+            Form(agreed.server_window_bits - WINDOW_BITS_MIN + 1)
+        })
+    }
+
+    /// Appends the frame that shows an event to a client; it refers to no other.
+    fn encode_event(&self, event: &Event, out: &mut Vec<u8>) {
+        let (opcode, payload) = match event.shown() {
+            Shown::Text(text) => (Opcode::Text, text.as_bytes()),
+            Shown::Bytes(bytes) => (Opcode::Binary, bytes),
+        };
+        match self.deflate {
+            None => encode(opcode, payload, out),
+            Some(agreed) => {
+                let settings = &self.route.settings.deflate;
+                deflate::encode_alone(agreed, settings, opcode, payload, out);
+            }
+        }
+    }
+
     fn conflate_key(&self, event: &Event) -> Option<Box<str>> {
         if self.route.settings.slow_client != SlowClient::Conflate {
             return None;

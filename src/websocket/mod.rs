@@ -1,7 +1,7 @@
 //! WebSocket: handshake, engine, consumers (RFC 6455).
 //!
 //! The engine is Oneport's own, around tungstenite's I/O-free parts: frame headers, UTF-8 text and the handshake's key. Its
-//! pieces are [`decoder`] (bytes to messages, no socket, no clock), [`frame`] (messages to bytes), `keepalive` (deadlines as
+//! pieces are [`decoder`] (bytes to messages, no socket, no clock), [`frame`] (messages to bytes), [`extension`] and `deflate` (RFC 7692), `keepalive` (deadlines as
 //! data), [`link`] (the sending side, shared), `socket` (the receiving side) and `driver` (one connection's life).
 
 mod accept;
@@ -10,12 +10,15 @@ mod consumer;
 pub mod consumers;
 mod context;
 pub mod decoder;
+mod deflate;
 mod driver;
+pub mod extension;
 pub mod frame;
 pub mod handshake;
 mod keepalive;
 pub mod link;
 mod message;
+mod outgoing;
 mod route;
 mod settings;
 mod socket;
@@ -30,7 +33,7 @@ pub use context::Context;
 pub use link::Link;
 pub use message::{Message, Text};
 pub use route::Route;
-pub use settings::{SlowClient, SocketSettings};
+pub use settings::{Compression, SlowClient, SocketSettings};
 pub use sockets::Sockets;
 pub use transport::{Stream, Transport};
 

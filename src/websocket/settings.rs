@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::decoder::Limits;
-pub use crate::config::SlowClient;
+use super::extension::DeflateSettings;
+pub use crate::config::{Compression, SlowClient};
 
 /// The bounds and deadlines of a route's sockets. A duration of zero means: none.
 #[derive(Clone, Debug)]
@@ -22,14 +23,20 @@ pub struct SocketSettings {
     pub write_timeout: Duration,
     /// How old a socket may get.
     pub max_lifetime: Duration,
-    /// How long nothing may be said.
+    /// How long there may be no byte from the client.
     pub idle_timeout: Duration,
+    /// How long the client may take for its first message.
+    pub first_message_timeout: Duration,
     /// How long the peer's close frame is waited for.
     pub close_timeout: Duration,
     /// How long the consumer may decide on the handshake.
     pub connect_timeout: Duration,
     /// How long a consumer may go on after its socket ended.
     pub disconnect_timeout: Duration,
+    /// Whether compression is agreed to when a client offers it.
+    pub compression: Compression,
+    /// On which terms.
+    pub deflate: DeflateSettings,
 }
 
 impl Default for SocketSettings {
@@ -47,9 +54,12 @@ impl Default for SocketSettings {
             write_timeout: seconds(5),
             max_lifetime: Duration::ZERO,
             idle_timeout: Duration::ZERO,
+            first_message_timeout: Duration::ZERO,
             close_timeout: seconds(5),
             connect_timeout: seconds(10),
             disconnect_timeout: seconds(10),
+            compression: Compression::Auto,
+            deflate: DeflateSettings::default(),
         }
     }
 }

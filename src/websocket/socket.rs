@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::close::{Cause, CloseCode, Ending};
 use super::decoder::{Decoder, Item};
+use super::extension::Deflate;
 use super::frame::{Opcode, encode};
 use super::keepalive::{Due, KeepAlive};
 use super::link::Link;
@@ -66,12 +67,17 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(link: Arc<Link>, reader: Reader, read_already: Bytes) -> Self {
+    pub(super) fn new(
+        link: Arc<Link>,
+        reader: Reader,
+        read_already: Bytes,
+        deflate: Option<Deflate>,
+    ) -> Self {
         let settings = &link.route().settings;
         let now = link.services().clock.now();
         let read_already_len = read_already.len() as u64;
         Self {
-            decoder: Decoder::new(settings.limits),
+            decoder: Decoder::new(settings.limits, deflate),
             keepalive: KeepAlive::new(now, settings, fastrand::f64()),
             called_at: Millis::MAX,
             fresh: 0..0,
@@ -348,6 +354,7 @@ impl Socket {
                 match item {
                     Ok(Some(Item::Message(message))) => {
                         self.messages_uncounted += 1;
+                        self.keepalive.message();
                         return Some(message);
                     }
                     Ok(Some(Item::Ping(payload))) => {
@@ -429,9 +436,7 @@ impl Socket {
             Poll::Ready(Ok(count @ 1..)) => {
                 self.fresh = 0..count;
                 self.received.bytes += count as u64;
-                let now = self.link.services().clock.now();
-                self.keepalive.received(now);
-                self.keepalive.message(now);
+                self.keepalive.received(self.link.services().clock.now());
             }
             Poll::Ready(_) => {
                 self.peer_closed = true;

@@ -8,6 +8,7 @@
 )]
 
 mod acceptance;
+mod compression;
 mod config;
 mod docs;
 mod groups;

@@ -1,0 +1,428 @@
+//! Deflate: compressing and inflating messages (RFC 7692 §7.2), and the contexts that do it.
+//!
+//! A context costs some 40 KiB (inflating) or 300 KiB (compressing). Without context takeover it is borrowed from a pool of the
+//! thread: for compressing for one message, for inflating from a message's first byte to its last. So an idle connection holds
+//! none. With context takeover it is the connection's own from its first use on.
+
+use std::cell::RefCell;
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use super::decoder::Violation;
+use super::extension::{Deflate, DeflateSettings, WINDOW_BITS_MAX};
+use super::frame::{Opcode, encode, encode_compressed, unmask};
+
+/// What every message ends with on the side of DEFLATE and not on the wire (§7.2.1).
+const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
+
+/// How many idle contexts of each kind a thread keeps.
+const INFLATERS_KEPT: usize = 4;
+const DEFLATERS_KEPT: usize = 4;
+
+/// How much is unmasked at once before it is inflated.
+const CHUNK_BYTES: usize = 2048;
+
+/// A buffer of compressed bytes that grew beyond this is let go.
+const SCRATCH_BYTES_KEPT: usize = 256 * 1024;
+
+#[derive(Default)]
+struct Pool {
+    inflaters: Vec<Decompress>,
+    /// The one used last stands last.
+    deflaters: Vec<(u8, u8, Compress)>,
+    /// What was compressed and is not framed yet.
+    scratch: Vec<u8>,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::default();
+}
+
+/// Where a connection's inflating contexts come from.
+#[derive(Debug)]
+pub(super) enum Inflation {
+    /// The pool, for each message anew.
+    PerMessage,
+    /// The connection: what was inflated before may be referred to.
+    Takeover {
+        window_bits: u8,
+        kept: Option<Box<Inflater>>,
+    },
+}
+
+impl Inflation {
+    pub(super) fn new(agreed: Deflate) -> Self {
+        if agreed.client_context_takeover {
+            Self::Takeover {
+                window_bits: agreed.client_window_bits,
+                kept: None,
+            }
+        } else {
+            Self::PerMessage
+        }
+    }
+
+    /// Returns the context for the message that begins.
+    pub(super) fn begin(&mut self) -> Box<Inflater> {
+        let new = |context| {
+            Box::new(Inflater {
+                context,
+                is_fresh: true,
+            })
+        };
+        match self {
+            Self::PerMessage => new(POOL
+                .with_borrow_mut(|pool| pool.inflaters.pop())
+                .unwrap_or_else(|| Decompress::new_with_window_bits(false, WINDOW_BITS_MAX))),
+            Self::Takeover { window_bits, kept } => kept.take().unwrap_or_else(|| {
+                // The smallest window is one that not every compressor keeps to.
+                new(Decompress::new_with_window_bits(
+                    false,
+                    (*window_bits).max(9),
+                ))
+            }),
+        }
+    }
+
+    /// Takes the context back when its message is whole.
+    pub(super) fn finish(&mut self, inflater: Box<Inflater>) {
+        match self {
+            Self::PerMessage => {
+                let mut context = inflater.context;
+                POOL.with_borrow_mut(|pool| {
+                    if pool.inflaters.len() < INFLATERS_KEPT {
+                        context.reset(false);
+                        pool.inflaters.push(context);
+                    }
+                });
+            }
+            Self::Takeover { kept, .. } => *kept = Some(inflater),
+        }
+    }
+}
+
+/// The context that inflates a message.
+#[derive(Debug)]
+pub(super) struct Inflater {
+    context: Decompress,
+    /// It stands at the start of a DEFLATE stream.
+    is_fresh: bool,
+}
+
+impl Inflater {
+    /// Appends what a masked part of a message comes to. `key` is turned so that it fits the next octet.
+    pub(super) fn inflate_masked(
+        &mut self,
+        payload: &[u8],
+        key: &mut [u8; 4],
+        out: &mut Vec<u8>,
+        limit: usize,
+    ) -> Result<(), Violation> {
+        let mut clear = [0; CHUNK_BYTES];
+        for chunk in payload.chunks(CHUNK_BYTES) {
+            let clear = &mut clear[..chunk.len()];
+            clear.copy_from_slice(chunk);
+            unmask(clear, key);
+            self.inflate(clear, out, limit)?;
+        }
+        Ok(())
+    }
+
+    /// Appends what is left after a message's last byte.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>, limit: usize) -> Result<(), Violation> {
+        // A client may end a message with a final block and nothing behind it; the tail would be half a block then.
+        if self.is_fresh {
+            return Ok(());
+        }
+        self.inflate(&TAIL, out, limit)
+    }
+
+    fn inflate(
+        &mut self,
+        mut input: &[u8],
+        out: &mut Vec<u8>,
+        limit: usize,
+    ) -> Result<(), Violation> {
+        loop {
+            if out.len() == out.capacity() {
+                // One byte over the limit shows that it is passed.
+                out.reserve_exact(
+                    out.len()
+                        .max(CHUNK_BYTES)
+                        .min((limit - out.len()).saturating_add(1)),
+                );
+            }
+            let before = self.context.total_in();
+            let status = self
+                .context
+                .decompress_vec(input, out, FlushDecompress::Sync)
+                .map_err(|_| Violation::InvalidDeflate)?;
+            let taken = usize::try_from(self.context.total_in() - before).unwrap_or(input.len());
+            input = &input[taken..];
+            if taken > 0 {
+                self.is_fresh = false;
+            }
+            if out.len() > limit {
+                return Err(Violation::TooBig { limit });
+            }
+            if status == Status::StreamEnd {
+                // A final block may be followed by another stream (§7.2.3.4).
+                self.context.reset(false);
+                self.is_fresh = true;
+            }
+            let is_full = out.len() == out.capacity();
+            if input.is_empty() && (!is_full || status == Status::StreamEnd) {
+                return Ok(());
+            }
+            if taken == 0 && !is_full && status != Status::StreamEnd {
+                return Err(Violation::InvalidDeflate);
+            }
+        }
+    }
+}
+
+/// The compressing context of a connection with context takeover.
+pub(super) struct Deflater {
+    context: Compress,
+    is_fresh: bool,
+}
+
+impl Deflater {
+    pub(super) fn new(agreed: Deflate, settings: &DeflateSettings) -> Self {
+        Self {
+            context: new_compress(settings.level, agreed.server_window_bits),
+            is_fresh: true,
+        }
+    }
+
+    /// Forgets what was said: the client's window holds something else behind it, or lacks it.
+    pub(super) fn forget(&mut self) {
+        if !self.is_fresh {
+            self.context.reset();
+            self.is_fresh = true;
+        }
+    }
+
+    /// Appends a compressed frame that may refer to the earlier ones.
+    pub(super) fn encode(&mut self, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+        self.is_fresh = false;
+        with_scratch(|scratch| {
+            compress(&mut self.context, payload, scratch);
+            encode_compressed(opcode, scratch, out);
+        });
+    }
+}
+
+/// Appends a frame that refers to no other, compressed if that makes it smaller and the settings want it.
+pub(super) fn encode_alone(
+    agreed: Deflate,
+    settings: &DeflateSettings,
+    opcode: Opcode,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) {
+    if !is_worth_it(payload.len(), settings) {
+        return encode(opcode, payload, out);
+    }
+    with_scratch(|scratch| {
+        let (level, window_bits) = (settings.level, agreed.server_window_bits);
+        let mut context = take_compress(level, window_bits);
+        compress(&mut context, payload, scratch);
+        give_back(level, window_bits, context);
+        if scratch.len() < payload.len() {
+            encode_compressed(opcode, scratch, out);
+        } else {
+            encode(opcode, payload, out);
+        }
+    });
+}
+
+/// Tells whether a message is long enough to be compressed.
+pub(super) fn is_worth_it(length: usize, settings: &DeflateSettings) -> bool {
+    length >= settings.threshold.max(1)
+}
+
+fn new_compress(level: u8, window_bits: u8) -> Compress {
+    Compress::new_with_window_bits(Compression::new(level.into()), false, window_bits)
+}
+
+fn take_compress(level: u8, window_bits: u8) -> Compress {
+    POOL.with_borrow_mut(|pool| {
+        let at = pool
+            .deflaters
+            .iter()
+            .rposition(|(has_level, has_bits, _)| (*has_level, *has_bits) == (level, window_bits));
+        at.map(|at| pool.deflaters.remove(at).2)
+    })
+    .unwrap_or_else(|| new_compress(level, window_bits))
+}
+
+fn give_back(level: u8, window_bits: u8, mut context: Compress) {
+    context.reset();
+    POOL.with_borrow_mut(|pool| {
+        if pool.deflaters.len() == DEFLATERS_KEPT {
+            pool.deflaters.remove(0);
+        }
+        pool.deflaters.push((level, window_bits, context));
+    });
+}
+
+/// Lends the thread's buffer, empty.
+fn with_scratch(action: impl FnOnce(&mut Vec<u8>)) {
+    let mut scratch = POOL.with_borrow_mut(|pool| std::mem::take(&mut pool.scratch));
+    action(&mut scratch);
+    scratch.clear();
+    if scratch.capacity() <= SCRATCH_BYTES_KEPT {
+        POOL.with_borrow_mut(|pool| pool.scratch = scratch);
+    }
+}
+
+/// Appends a message's DEFLATE blocks without the tail (§7.2.1).
+fn compress(context: &mut Compress, mut input: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    loop {
+        out.reserve((input.len() / 2).max(64));
+        let before = context.total_in();
+        let outcome = context.compress_vec(input, out, FlushCompress::Sync);
+        debug_assert!(outcome.is_ok(), "a sound stream cannot fail");
+        let taken = usize::try_from(context.total_in() - before).unwrap_or(input.len());
+        input = &input[taken..];
+        if (input.is_empty() && out.len() < out.capacity()) || outcome.is_err() {
+            break;
+        }
+    }
+    debug_assert!(out[start..].ends_with(&TAIL), "a flush ends with its tail");
+    out.truncate(out.len() - TAIL.len().min(out.len() - start));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGREED: Deflate = Deflate {
+        server_window_bits: 15,
+        client_window_bits: 15,
+        server_context_takeover: true,
+        client_context_takeover: true,
+    };
+
+    fn inflate_all(
+        inflation: &mut Inflation,
+        message: &[u8],
+        limit: usize,
+    ) -> Result<Vec<u8>, Violation> {
+        let mut out = Vec::new();
+        let mut inflater = inflation.begin();
+        let mut key = [0; 4];
+        inflater.inflate_masked(message, &mut key, &mut out, limit)?;
+        inflater.finish(&mut out, limit)?;
+        inflation.finish(inflater);
+        Ok(out)
+    }
+
+    /// RFC 7692 §7.2.3.
+    #[test]
+    fn examples_of_the_rfc_inflate() {
+        let mut inflation = Inflation::new(AGREED);
+        for message in [
+            &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
+            &[0xf2, 0x00, 0x11, 0x00, 0x00], // refers to the one before
+            &[
+                0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00,
+            ],
+            &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
+            &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], // a final block alone
+            &[
+                0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00,
+            ],
+        ] {
+            assert_eq!(
+                inflate_all(&mut inflation, message, 5).as_deref(),
+                Ok(&b"Hello"[..]),
+                "{message:02x?}"
+            );
+        }
+        assert_eq!(
+            inflate_all(&mut inflation, &[0], 0).as_deref(),
+            Ok(&b""[..])
+        );
+    }
+
+    #[test]
+    fn context_of_the_pool_remembers_nothing() {
+        let mut inflation = Inflation::PerMessage;
+        inflate_all(
+            &mut inflation,
+            &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
+            5,
+        )
+        .unwrap();
+        assert_eq!(
+            inflate_all(&mut inflation, &[0xf2, 0x00, 0x11, 0x00, 0x00], 5),
+            Err(Violation::InvalidDeflate)
+        );
+    }
+
+    #[test]
+    fn bomb_stops_at_the_limit() {
+        let mut bomb = Vec::new();
+        compress(&mut new_compress(9, 15), &vec![0; 1 << 24], &mut bomb);
+        let mut out = Vec::new();
+        let mut inflater = Inflation::PerMessage.begin();
+        let outcome = inflater.inflate_masked(&bomb, &mut [0; 4], &mut out, 1000);
+        assert_eq!(outcome, Err(Violation::TooBig { limit: 1000 }));
+        assert!(out.capacity() <= 4096, "{}", out.capacity());
+        let just = inflate_all(&mut Inflation::PerMessage, &bomb, 1 << 24).unwrap();
+        assert_eq!(just.len(), 1 << 24);
+    }
+
+    #[test]
+    fn what_is_compressed_comes_back_for_every_window_and_level() {
+        let text = "the same words and the same words again, ".repeat(200);
+        let noise: Vec<u8> = (0..100_000).map(|_| fastrand::u8(..)).collect();
+        for window_bits in 9..=15 {
+            for level in 1..=9 {
+                for payload in [text.as_bytes(), &noise, b"x"] {
+                    let mut out = Vec::new();
+                    compress(&mut new_compress(level, window_bits), payload, &mut out);
+                    let mut inflation = Inflation::new(Deflate {
+                        client_window_bits: window_bits,
+                        ..AGREED
+                    });
+                    let back = inflate_all(&mut inflation, &out, 1 << 20).unwrap();
+                    assert_eq!(back, payload, "{window_bits} {level}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn context_that_forgot_refers_to_nothing() {
+        let payload = "all that was said before is of use".repeat(3);
+        let settings = DeflateSettings::default();
+        let mut deflater = Deflater::new(AGREED, &settings);
+        let mut frames = [Vec::new(), Vec::new(), Vec::new()];
+        deflater.encode(Opcode::Text, payload.as_bytes(), &mut frames[0]);
+        deflater.encode(Opcode::Text, payload.as_bytes(), &mut frames[1]);
+        deflater.forget();
+        deflater.encode(Opcode::Text, payload.as_bytes(), &mut frames[2]);
+        assert!(frames[1].len() < frames[0].len());
+        assert_eq!(frames[0], frames[2]);
+    }
+
+    #[test]
+    fn message_that_would_grow_or_is_short_stays_plain() {
+        let noise: Vec<u8> = (0..1000).map(|_| fastrand::u8(..)).collect();
+        let settings = DeflateSettings::default();
+        for payload in [&noise[..], &[b'a'; 255], b""] {
+            let (mut found, mut plain) = (Vec::new(), Vec::new());
+            encode_alone(AGREED, &settings, Opcode::Binary, payload, &mut found);
+            encode(Opcode::Binary, payload, &mut plain);
+            assert_eq!(found, plain);
+        }
+        let mut found = Vec::new();
+        encode_alone(AGREED, &settings, Opcode::Binary, &[b'a'; 256], &mut found);
+        assert_eq!(found[0], 0xC2);
+        assert!(found.len() < 20);
+    }
+}

@@ -1,0 +1,298 @@
+//! Extension: the choice among a client's offers of permessage-deflate as a pure function (RFC 7692 §5 and §7.1).
+
+use std::fmt;
+
+/// What a route says of compression.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DeflateSettings {
+    /// Messages shorter than this many bytes stay plain.
+    pub threshold: usize,
+    /// From 1, the fastest, to 9, the smallest.
+    pub level: u8,
+    /// The server's messages may refer to earlier ones; costs some 300 KiB a connection.
+    pub server_context_takeover: bool,
+    /// The client's messages may refer to earlier ones; costs some 40 KiB a connection.
+    pub client_context_takeover: bool,
+    /// The greatest window of the server's messages, as the power of two: 9 to 15.
+    pub server_max_window_bits: u8,
+    /// The greatest window of the client's messages, if it lets the server choose: 9 to 15.
+    pub client_max_window_bits: u8,
+}
+
+impl Default for DeflateSettings {
+    fn default() -> Self {
+        Self {
+            threshold: 256,
+            level: 1,
+            server_context_takeover: false,
+            client_context_takeover: false,
+            server_max_window_bits: WINDOW_BITS_MAX,
+            client_max_window_bits: WINDOW_BITS_MAX,
+        }
+    }
+}
+
+/// What both sides agreed on; shown as the value of `Sec-WebSocket-Extensions`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Deflate {
+    /// The window of the server's messages, 9 to 15.
+    pub server_window_bits: u8,
+    /// The window of the client's messages, 8 to 15.
+    pub client_window_bits: u8,
+    /// The server's messages may refer to earlier ones.
+    pub server_context_takeover: bool,
+    /// The client's messages may refer to earlier ones.
+    pub client_context_takeover: bool,
+}
+
+/// The greatest window of DEFLATE.
+pub const WINDOW_BITS_MAX: u8 = 15;
+
+/// The smallest window that our compressor can keep to.
+pub const WINDOW_BITS_MIN: u8 = 9;
+
+const NAME: &str = "permessage-deflate";
+const SERVER_NO_CONTEXT_TAKEOVER: &str = "server_no_context_takeover";
+const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
+const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
+const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
+
+/// Chooses the first offer that can be met, from the values of `Sec-WebSocket-Extensions` in their order.
+///
+/// An offer that is malformed, of another extension, with a parameter that is unknown, comes twice or is out of its bounds, or
+/// that asks for a window of 256 bytes (which the compressor cannot keep to) is passed over. `None`: nothing is compressed.
+///
+/// ```
+/// use oneport::websocket::extension::{DeflateSettings, negotiate};
+/// let offers: [&[u8]; 2] = [b"x-webkit-deflate-frame", b"permessage-deflate; client_max_window_bits"];
+/// let agreed = negotiate(offers.into_iter(), &DeflateSettings::default()).unwrap();
+/// assert_eq!(agreed.to_string(), "permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+/// ```
+pub fn negotiate<'a>(
+    fields: impl Iterator<Item = &'a [u8]>,
+    settings: &DeflateSettings,
+) -> Option<Deflate> {
+    fields
+        .filter_map(|field| std::str::from_utf8(field).ok())
+        .flat_map(|field| split(field, ','))
+        .find_map(|offer| accept(offer, settings))
+}
+
+fn accept(offer: &str, settings: &DeflateSettings) -> Option<Deflate> {
+    let mut parts = split(offer, ';');
+    if parts.next() != Some(NAME) {
+        return None;
+    }
+    let mut agreed = Deflate {
+        server_window_bits: settings.server_max_window_bits,
+        client_window_bits: WINDOW_BITS_MAX,
+        server_context_takeover: settings.server_context_takeover,
+        client_context_takeover: settings.client_context_takeover,
+    };
+    let mut seen: Vec<&str> = Vec::new();
+    for part in parts {
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value.trim())),
+            None => (part, None),
+        };
+        if seen.contains(&name) {
+            return None;
+        }
+        seen.push(name);
+        match (name, value) {
+            (SERVER_NO_CONTEXT_TAKEOVER, None) => agreed.server_context_takeover = false,
+            (CLIENT_NO_CONTEXT_TAKEOVER, None) => agreed.client_context_takeover = false,
+            (SERVER_MAX_WINDOW_BITS, Some(value)) => {
+                agreed.server_window_bits = agreed.server_window_bits.min(window_bits(value)?);
+            }
+            (CLIENT_MAX_WINDOW_BITS, None) => {
+                agreed.client_window_bits = settings.client_max_window_bits;
+            }
+            (CLIENT_MAX_WINDOW_BITS, Some(value)) => {
+                agreed.client_window_bits =
+                    settings.client_max_window_bits.min(window_bits(value)?);
+            }
+            _ => return None,
+        }
+    }
+    (agreed.server_window_bits >= WINDOW_BITS_MIN).then_some(agreed)
+}
+
+/// Reads 8 to 15, without leading zeros (RFC 7692 §7.1.2.1), quoted or not.
+fn window_bits(value: &str) -> Option<u8> {
+    let value = value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'))
+        .unwrap_or(value);
+    match value {
+        "8" => Some(8),
+        "9" => Some(9),
+        "10" => Some(10),
+        "11" => Some(11),
+        "12" => Some(12),
+        "13" => Some(13),
+        "14" => Some(14),
+        "15" => Some(15),
+        _ => None,
+    }
+}
+
+/// Cuts a field at a separator that stands outside quotes.
+fn split(field: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut rest = Some(field);
+    std::iter::from_fn(move || {
+        let now = rest?;
+        let (mut is_quoted, mut is_escaped) = (false, false);
+        let at = now.find(|found| {
+            if is_quoted && !is_escaped && found == '\\' {
+                is_escaped = true;
+                return false;
+            }
+            if found == '"' && !is_escaped {
+                is_quoted = !is_quoted;
+            }
+            is_escaped = false;
+            found == separator && !is_quoted
+        });
+        let (part, later) = match at {
+            Some(at) => (&now[..at], Some(&now[at + separator.len_utf8()..])),
+            None => (now, None),
+        };
+        rest = later;
+        Some(part.trim_matches([' ', '\t']))
+    })
+}
+
+impl fmt::Display for Deflate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAME)?;
+        if !self.server_context_takeover {
+            write!(f, "; {SERVER_NO_CONTEXT_TAKEOVER}")?;
+        }
+        if !self.client_context_takeover {
+            write!(f, "; {CLIENT_NO_CONTEXT_TAKEOVER}")?;
+        }
+        if self.server_window_bits < WINDOW_BITS_MAX {
+            write!(f, "; {SERVER_MAX_WINDOW_BITS}={}", self.server_window_bits)?;
+        }
+        if self.client_window_bits < WINDOW_BITS_MAX {
+            write!(f, "; {CLIENT_MAX_WINDOW_BITS}={}", self.client_window_bits)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAKEOVER: DeflateSettings = DeflateSettings {
+        threshold: 0,
+        level: 1,
+        server_context_takeover: true,
+        client_context_takeover: true,
+        server_max_window_bits: 15,
+        client_max_window_bits: 15,
+    };
+
+    fn agreed(offer: &str, settings: &DeflateSettings) -> Option<String> {
+        negotiate([offer.as_bytes()].into_iter(), settings).map(|agreed| agreed.to_string())
+    }
+
+    #[test]
+    fn plain_offer_is_met_on_the_routes_terms() {
+        assert_eq!(
+            agreed("permessage-deflate", &TAKEOVER).as_deref(),
+            Some("permessage-deflate")
+        );
+        assert_eq!(
+            agreed("permessage-deflate", &DeflateSettings::default()).as_deref(),
+            Some("permessage-deflate; server_no_context_takeover; client_no_context_takeover")
+        );
+    }
+
+    #[test]
+    fn what_the_client_asks_for_is_kept() {
+        for (offer, answer) in [
+            ("server_no_context_takeover", "; server_no_context_takeover"),
+            ("client_no_context_takeover", "; client_no_context_takeover"),
+            ("server_max_window_bits=10", "; server_max_window_bits=10"),
+            (
+                "server_max_window_bits=\"10\"",
+                "; server_max_window_bits=10",
+            ),
+            ("server_max_window_bits=15", ""),
+            ("client_max_window_bits", ""),
+            ("client_max_window_bits=8", "; client_max_window_bits=8"),
+            (
+                "client_max_window_bits = 12 ;server_max_window_bits= 9",
+                "; server_max_window_bits=9; client_max_window_bits=12",
+            ),
+        ] {
+            assert_eq!(
+                agreed(&format!("permessage-deflate; {offer}"), &TAKEOVER),
+                Some(format!("permessage-deflate{answer}")),
+                "{offer}"
+            );
+        }
+    }
+
+    /// The client's window may be named only to a client that said it knows the parameter (§7.1.2.2).
+    #[test]
+    fn routes_windows_are_told_where_they_may_be() {
+        let small = DeflateSettings {
+            server_max_window_bits: 11,
+            client_max_window_bits: 10,
+            ..TAKEOVER
+        };
+        assert_eq!(
+            agreed("permessage-deflate", &small).as_deref(),
+            Some("permessage-deflate; server_max_window_bits=11")
+        );
+        assert_eq!(
+            agreed(
+                "permessage-deflate; client_max_window_bits; server_max_window_bits=12",
+                &small
+            )
+            .as_deref(),
+            Some("permessage-deflate; server_max_window_bits=11; client_max_window_bits=10")
+        );
+    }
+
+    #[test]
+    fn offer_that_cannot_be_met_is_passed_over() {
+        for offer in [
+            "",
+            ",",
+            ";;=",
+            "permessage-bzip2",
+            "PERMESSAGE-DEFLATE",
+            "permessage-deflate; unknown",
+            "permessage-deflate; server_no_context_takeover=1",
+            "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
+            "permessage-deflate; server_max_window_bits",
+            "permessage-deflate; server_max_window_bits=8",
+            "permessage-deflate; server_max_window_bits=16",
+            "permessage-deflate; server_max_window_bits=09",
+            "permessage-deflate; server_max_window_bits=",
+            "permessage-deflate; client_max_window_bits=7",
+            "permessage-deflate; client_max_window_bits=\"",
+            "permessage-deflate;",
+            "\"permessage-deflate\"",
+            "x; y=\", permessage-deflate",
+        ] {
+            assert_eq!(agreed(offer, &TAKEOVER), None, "{offer}");
+        }
+    }
+
+    #[test]
+    fn first_offer_that_can_be_met_counts() {
+        let fields: [&[u8]; 3] = [
+            b"\xFF",
+            b"foo; a=\"x, permessage-deflate; \\\"\", permessage-deflate; server_max_window_bits=8",
+            b"permessage-deflate; server_max_window_bits=10, permessage-deflate",
+        ];
+        let agreed = negotiate(fields.into_iter(), &TAKEOVER).unwrap();
+        assert_eq!(agreed.server_window_bits, 10);
+    }
+}
