@@ -57,7 +57,7 @@ fn serve(name: &str) {
             let text = format!("{FILE}{BODY}'\n");
             let (mut config, _) = Config::parse("bench.toml", &text, Path::new("."), &|_| None)
                 .expect("a sound file");
-            config.server.bind = vec![Bind::Tcp("127.0.0.1:0".to_owned())];
+            config.server.bind = vec![Bind::Tcp("127.0.0.1:0".to_owned()).into()];
             let (table, _) = compile(&config, &Registry::builtin()).expect("sound routes");
             let server = Server::start(config, table).await.expect("a server");
             println!(

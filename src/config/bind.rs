@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 /// One address to listen on: `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`, `unix:run/oneport.sock`, or `fd:3` for
 /// an inherited socket. Displayed as it is written.
@@ -123,6 +125,64 @@ impl fmt::Display for Bind {
             Self::Fd(number) => write!(f, "fd:{number}"),
         }
     }
+}
+
+/// One entry of `server.bind`: an address alone, or a table `{ address = "...", websocket_over_http2 = false }`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listen {
+    /// Where.
+    pub address: Bind,
+    /// WebSockets over HTTP/2 (RFC 8441) are taken here. Default: `true`.
+    pub websocket_over_http2: bool,
+}
+
+impl From<Bind> for Listen {
+    fn from(address: Bind) -> Self {
+        Self {
+            address,
+            websocket_over_http2: true,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            address: Bind,
+            #[serde(default = "yes")]
+            websocket_over_http2: bool,
+        }
+        struct Written;
+        impl<'de> Visitor<'de> for Written {
+            type Value = Listen;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address, or a table with one")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Listen, E> {
+                text.parse::<Bind>().map(Listen::from).map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listen, A::Error> {
+                let Table {
+                    address,
+                    websocket_over_http2,
+                } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Listen {
+                    address,
+                    websocket_over_http2,
+                })
+            }
+        }
+        deserializer.deserialize_any(Written)
+    }
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[cfg(test)]

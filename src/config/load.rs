@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Config;
+use super::bind::Listen;
 use super::checked::Prefix;
 use super::collect;
 use super::document::Document;
@@ -155,7 +156,10 @@ impl<'a> Loader<'a> {
         let bind = server
             .bind
             .into_iter()
-            .map(|bind| bind.relative_to(place.base()))
+            .map(|listen| Listen {
+                address: listen.address.relative_to(place.base()),
+                ..listen
+            })
             .collect();
         self.config.server = ServerConfig {
             bind,

@@ -54,7 +54,7 @@ mod broken_tests;
 #[cfg(test)]
 mod tests;
 
-pub use bind::{Bind, BindError};
+pub use bind::{Bind, BindError, Listen};
 pub use config_path::ConfigPath;
 pub use document::{Document, Position};
 pub use environment::{Env, process_environment};

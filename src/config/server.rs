@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use super::bind::Bind;
+use super::bind::{Bind, Listen};
 use super::checked::{
     HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
 };
@@ -20,7 +20,7 @@ use super::units::{Size, WrittenDuration};
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// The addresses to listen on. Default: `["127.0.0.1:8000"]`.
-    pub bind: Vec<Bind>,
+    pub bind: Vec<Listen>,
     /// The hosts this server answers for; `".example.com"` takes subdomains, `"*"` takes all.
     /// Default: `["localhost", "127.0.0.1", "[::1]"]`.
     #[serde(deserialize_with = "via::<ListOf<HostPattern>, _, _>")]
@@ -91,7 +91,7 @@ pub struct TimeoutsConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            bind: vec![Bind::Tcp("127.0.0.1:8000".to_owned())],
+            bind: vec![Bind::Tcp("127.0.0.1:8000".to_owned()).into()],
             allowed_hosts: ["localhost", "127.0.0.1", "[::1]"]
                 .map(str::to_owned)
                 .to_vec(),

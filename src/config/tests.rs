@@ -94,7 +94,7 @@ fn relative_paths_start_at_their_file() {
     let config = parse("[server]\nbind = [\"unix:run/a.sock\"]\n[templates]\ndir = \"pages\"\n");
     assert_eq!(
         config.server.bind,
-        [Bind::Unix("/srv/config/run/a.sock".into())]
+        [Bind::Unix("/srv/config/run/a.sock".into()).into()]
     );
     assert_eq!(config.templates.dir, Path::new("/srv/config/pages"));
 }

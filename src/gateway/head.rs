@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use super::dispatch::Arrival;
 use super::table::Table;
 use crate::host::HostHeader;
-use crate::http::upgrade::protocol_type;
+use crate::http::upgrade::{ConnectProtocol, protocol_type};
 use crate::http::{Failure, forwarded};
 use crate::scope::{RequestId, Scope, ScopeType, UrlRoute};
 use crate::websocket::handshake::{self, Handshake};
@@ -20,6 +20,7 @@ pub(super) struct Head {
     scope_type: ScopeType,
     method: Method,
     version: Version,
+    connect_protocol: Option<ConnectProtocol>,
     authority: Option<Authority>,
     target: PathAndQuery,
     headers: HeaderMap,
@@ -32,8 +33,10 @@ impl Head {
             uri,
             version,
             mut headers,
+            mut extensions,
             ..
         } = parts;
+        let connect_protocol: Option<ConnectProtocol> = extensions.remove();
         let uri = uri.into_parts();
         if version >= Version::HTTP_2
             && !headers.contains_key(header::HOST)
@@ -42,10 +45,15 @@ impl Head {
         {
             headers.insert(header::HOST, host); // ASGI: `:authority` is the host field
         }
+        let scope_type = match &connect_protocol {
+            Some(protocol) if protocol.is_websocket() => ScopeType::Websocket,
+            _ => protocol_type(version, &headers),
+        };
         Self {
-            scope_type: protocol_type(version, &headers),
+            scope_type,
             method,
             version,
+            connect_protocol,
             authority: uri.authority,
             target: uri
                 .path_and_query
@@ -67,7 +75,13 @@ impl Head {
                 }
             }
         }
-        if self.method == Method::CONNECT {
+        if let Some(ConnectProtocol(protocol)) = &self.connect_protocol
+            && self.scope_type == ScopeType::Http
+        {
+            let sentence = format!("expected the protocol websocket, found {protocol:?}");
+            return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, sentence));
+        }
+        if self.method == Method::CONNECT && self.connect_protocol.is_none() {
             let sentence = "expected a request for this server, found CONNECT";
             let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             let refusal = Failure::new(StatusCode::METHOD_NOT_ALLOWED, sentence);

@@ -64,7 +64,7 @@ pub(super) async fn travel(
             extension::negotiate(offers, &settings.deflate)
         }
     };
-    let mut response = match switch(entry, &scope, accept, &handshake.accept, deflate) {
+    let mut response = match switch(entry, &scope, accept, handshake.accept.as_deref(), deflate) {
         Ok(response) => response,
         Err(failure) => return refuse(table, Some(entry), &scope, &failure, started),
     };
@@ -104,12 +104,12 @@ async fn connect(
     }
 }
 
-/// Makes the 101 response (RFC 6455 §4.2.2).
+/// Makes the 101 response (RFC 6455 §4.2.2), or over HTTP/2 the 200 (RFC 8441 §5).
 fn switch(
     entry: &WebsocketEntry,
     scope: &Scope,
     accept: Accept,
-    key: &str,
+    key: Option<&str>,
     deflate: Option<Deflate>,
 ) -> Result<Response, Failure> {
     let subprotocol = match accept.subprotocol {
@@ -127,7 +127,9 @@ fn switch(
             .cloned(),
     };
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    if key.is_some() {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    }
     let headers = response.headers_mut();
     for (name, value) in accept.headers {
         // Fields of the handshake itself are not the consumer's to say.
@@ -135,9 +137,11 @@ fn switch(
             headers.append(name, value);
         }
     }
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(key)?);
+    if let Some(key) = key {
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(key)?);
+    }
     if let Some(subprotocol) = subprotocol {
         headers.insert(
             header::SEC_WEBSOCKET_PROTOCOL,

@@ -4,7 +4,19 @@ use http::{HeaderMap, HeaderName, Version, header};
 
 use crate::scope::ScopeType;
 
-/// Decides the protocol type of a request (RFC 9110 §7.8, RFC 6455 §4.1).
+/// The `:protocol` of an extended CONNECT (RFC 8441 §4), as an extension of its request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConnectProtocol(pub Box<str>);
+
+impl ConnectProtocol {
+    /// Tells whether it asks for a WebSocket.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        self.0.eq_ignore_ascii_case("websocket")
+    }
+}
+
+/// Decides the protocol type of a request that is no extended CONNECT (RFC 9110 §7.8, RFC 6455 §4.1).
 ///
 /// A WebSocket handshake over HTTP/1.1 has the token `websocket` in `Upgrade` and the token `upgrade` in `Connection`, each
 /// in a list, over several fields and in any case. Any other wish to upgrade (h2c, an unknown protocol) may be ignored

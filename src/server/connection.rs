@@ -18,17 +18,23 @@ use hyper_util::server::conn::auto::{self, upgrade};
 use metrics::{Gauge, gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::pulse::{Answered, Observed, Pulse};
+use super::pulse::{Answered, InFlight, Observed, Pulse};
 use crate::config::ServerConfig;
 use crate::gateway::{Answer, Arrival, Gateway, Upgrade};
 use crate::http::Body;
+use crate::http::upgrade::ConnectProtocol;
 use crate::tasks::Tasks;
 use crate::websocket::Transport;
 
 /// hyper's buffer cannot be smaller.
 const BUFFER_BYTES_MIN: usize = 8192;
 
-/// How all connections of a server are served.
+/// What a client may send over HTTP/2 before it is read: by one request or WebSocket, and by all of a connection. A WebSocket whose consumer is
+/// busy fills only its own share.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// How all connections of a listener are served.
 pub(super) struct Protocol {
     builder: auto::Builder<Spawn>,
     gateway: Gateway,
@@ -53,7 +59,12 @@ where
 type Waiting = Mutex<Option<(Box<Upgrade>, OnUpgrade)>>;
 
 impl Protocol {
-    pub(super) fn new(gateway: Gateway, server: ServerConfig) -> Arc<Self> {
+    /// `websocket_over_http2`: clients may open WebSockets over HTTP/2 (RFC 8441).
+    pub(super) fn new(
+        gateway: Gateway,
+        server: ServerConfig,
+        websocket_over_http2: bool,
+    ) -> Arc<Self> {
         let mut builder = auto::Builder::new(Spawn(gateway.services().tasks.clone()));
         let header_size = server.limits.header_size.as_usize();
         builder
@@ -65,7 +76,12 @@ impl Protocol {
             .http2()
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
-            .max_concurrent_streams(250);
+            .max_concurrent_streams(250)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES);
+        if websocket_over_http2 {
+            builder.http2().enable_connect_protocol();
+        }
         Arc::new(Self {
             builder,
             gateway,
@@ -196,19 +212,41 @@ async fn respond(
 ) -> Result<http::Response<Answered>, Infallible> {
     let (gateway, arrival, waiting, pulse) = &*shared;
     let in_flight = pulse.request(request.version());
-    let on_upgrade = request
-        .headers()
-        .contains_key(http::header::UPGRADE)
+    let connect_protocol = request.extensions_mut().remove::<hyper::ext::Protocol>();
+    let is_http2 = connect_protocol.is_some();
+    if let Some(protocol) = connect_protocol {
+        let protocol = ConnectProtocol(protocol.as_str().into());
+        request.extensions_mut().insert(protocol);
+    }
+    let on_upgrade = (is_http2 || request.headers().contains_key(http::header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
     let response = match gateway.serve(request.map(Body::from), arrival).await {
         Answer::Response(response) => response,
         Answer::Upgrade(response, upgrade) => {
-            if let Some(on_upgrade) = on_upgrade {
-                *waiting.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some((upgrade, on_upgrade));
+            match on_upgrade {
+                Some(on_upgrade) if is_http2 => {
+                    // The connection goes on; its socket counts as a request until it ends.
+                    let opening = open_on_stream(upgrade, on_upgrade, in_flight);
+                    gateway.services().tasks.spawn("http/2 websocket", opening);
+                    return Ok(response.map(|body| Answered::new(body, None)));
+                }
+                Some(on_upgrade) => {
+                    *waiting.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some((upgrade, on_upgrade));
+                }
+                None => {}
             }
             response
         }
     };
-    Ok(response.map(|body| Answered::new(body, in_flight)))
+    Ok(response.map(|body| Answered::new(body, Some(in_flight))))
+}
+
+/// Starts a WebSocket on its stream once the answer to its handshake is sent.
+async fn open_on_stream(upgrade: Box<Upgrade>, on_upgrade: OnUpgrade, in_flight: InFlight) {
+    let transport = on_upgrade
+        .await
+        .ok()
+        .map(|upgraded| Transport::Stream(Box::new(TokioIo::new(upgraded))));
+    upgrade.start(transport, bytes::Bytes::new(), Box::new(in_flight));
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::config::Bind;
+use crate::config::{Bind, Listen};
 use crate::scope::ServerAddress;
 
 /// How many connections the kernel holds until they are accepted.
@@ -18,7 +18,10 @@ const BACKLOG: i32 = 4096;
 
 /// A place where connections come in.
 #[derive(Debug)]
-pub struct Listener(Kind);
+pub struct Listener {
+    kind: Kind,
+    websocket_over_http2: bool,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -38,24 +41,31 @@ pub(super) enum Incoming {
 
 impl Listener {
     /// Opens what a `bind` of the file names; a host name may give several.
-    pub async fn open(bind: &Bind) -> io::Result<Vec<Self>> {
-        match bind {
-            Bind::Tcp(address) => {
-                let mut listeners = Vec::new();
-                for address in tokio::net::lookup_host(address).await? {
-                    listeners.push(Self(Kind::Tcp(tcp(address)?)));
-                }
-                Ok(listeners)
-            }
-            Bind::Unix(path) => unix(path).map(|kind| vec![Self(kind)]),
-            Bind::Fd(number) => inherited(*number).map(|kind| vec![Self(kind)]),
-        }
+    pub async fn open(listen: &Listen) -> io::Result<Vec<Self>> {
+        let kinds = match &listen.address {
+            Bind::Tcp(address) => tokio::net::lookup_host(address)
+                .await?
+                .map(|address| tcp(address).map(Kind::Tcp))
+                .collect::<io::Result<_>>()?,
+            Bind::Unix(path) => vec![unix(path)?],
+            Bind::Fd(number) => vec![inherited(*number)?],
+        };
+        let listener = |kind| Self {
+            kind,
+            websocket_over_http2: listen.websocket_over_http2,
+        };
+        Ok(kinds.into_iter().map(listener).collect())
+    }
+
+    /// Tells whether WebSockets over HTTP/2 are taken here.
+    pub(super) fn takes_websocket_over_http2(&self) -> bool {
+        self.websocket_over_http2
     }
 
     /// Returns the address it listens at; none for a unix socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        match &self.0 {
+        match &self.kind {
             Kind::Tcp(listener) => listener.local_addr().ok(),
             Kind::Unix { .. } => None,
         }
@@ -63,7 +73,7 @@ impl Listener {
 
     /// Waits for the next connection. Cancel-safe.
     pub(super) async fn accept(&self) -> io::Result<Incoming> {
-        match &self.0 {
+        match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
@@ -103,7 +113,7 @@ impl Incoming {
 
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.kind {
             Kind::Tcp(listener) => match listener.local_addr() {
                 Ok(address) => write!(f, "http://{address}"),
                 Err(error) => write!(f, "an unknown address ({error})"),
@@ -119,7 +129,7 @@ impl Drop for Listener {
             path,
             is_ours: true,
             ..
-        } = &self.0
+        } = &self.kind
         {
             let _ = std::fs::remove_file(Path::new(&**path));
         }

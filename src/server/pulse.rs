@@ -245,11 +245,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
 /// A body whose end is the end of its request.
 pub(super) struct Answered {
     body: Body,
-    _in_flight: InFlight,
+    _in_flight: Option<InFlight>,
 }
 
 impl Answered {
-    pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
+    pub(super) fn new(body: Body, in_flight: Option<InFlight>) -> Self {
         Self {
             body,
             _in_flight: in_flight,

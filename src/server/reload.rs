@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::config::{Bind, Config, Document, Problems, process_environment};
+use crate::config::{Bind, Config, Document, Listen, Problems, process_environment};
 use crate::gateway::{Registry, Table, compile};
 use crate::telemetry;
 
@@ -41,7 +41,7 @@ impl Reload {
         telemetry::start_metrics();
         let (mut config, mut warnings) = Config::load(&self.file, &process_environment)?;
         if !self.bind.is_empty() {
-            config.server.bind.clone_from(&self.bind);
+            config.server.bind = self.bind.iter().cloned().map(Listen::from).collect();
         }
         match compile(&config, &self.registry) {
             Ok((table, more)) => {

@@ -64,7 +64,7 @@ impl Server {
             let opened = Listener::open(bind)
                 .await
                 .map_err(|cause| StartError::Bind {
-                    bind: bind.clone(),
+                    bind: bind.address.clone(),
                     cause,
                 })?;
             listeners.extend(opened);
@@ -152,13 +152,16 @@ impl Server {
 
     /// Accepts on all listeners until the returned value is dropped.
     fn accept(self) -> Accepting {
-        let protocol = Protocol::new(self.gateway.clone(), self.config.server.clone());
         let limits = &self.config.server.limits;
         let admission = Admission::new(limits.connections, limits.connections_per_ip);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in self.listeners {
             let door = Door {
-                protocol: protocol.clone(),
+                protocol: Protocol::new(
+                    self.gateway.clone(),
+                    self.config.server.clone(),
+                    listener.takes_websocket_over_http2(),
+                ),
                 admission: admission.clone(),
                 tasks: self.gateway.services().tasks.clone(),
             };

@@ -8,15 +8,15 @@ use crate::http::Failure;
 /// A request that may become a WebSocket.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Handshake {
-    /// The value of `Sec-WebSocket-Accept`.
-    pub accept: String,
+    /// The value of `Sec-WebSocket-Accept`; over HTTP/2 there is none.
+    pub accept: Option<String>,
     /// The subprotocols the client offers, in its order.
     pub subprotocols: Vec<String>,
 }
 
-/// Checks a request that asks for `websocket`.
+/// Checks a request that asks for `websocket`: over HTTP/1.1 an upgrade, over HTTP/2 an extended CONNECT (RFC 8441 §5), which has no key.
 ///
-/// What is refused, in this order: another method than GET (405), HTTP/1.0 (400), a body (400), a missing
+/// What is refused, in this order: another method than GET, or over HTTP/2 CONNECT (405), HTTP/1.0 (400), a body (400), a missing
 /// `Sec-WebSocket-Version` (400) or one other than 13 (426), both with `Sec-WebSocket-Version: 13`, a key that is not 16
 /// bytes of base64 (400), two `Origin` fields (400), subprotocols that are no tokens or come twice (400). Offers of
 /// extensions are not looked at.
@@ -28,17 +28,19 @@ pub struct Handshake {
 /// headers.insert("sec-websocket-version", "13".parse().unwrap());
 /// headers.insert("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==".parse().unwrap());
 /// let handshake = check(&Method::GET, Version::HTTP_11, &headers).unwrap();
-/// assert_eq!(handshake.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+/// assert_eq!(handshake.accept.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
 /// headers.insert("sec-websocket-version", "12".parse().unwrap());
 /// assert_eq!(check(&Method::GET, Version::HTTP_11, &headers).unwrap_err().status(), 426);
 /// ```
 pub fn check(method: &Method, version: Version, headers: &HeaderMap) -> Result<Handshake, Failure> {
-    if method != Method::GET {
+    let is_http2 = version >= Version::HTTP_2;
+    let wanted = if is_http2 { "CONNECT" } else { "GET" };
+    if method != wanted {
         let refusal = Failure::new(
             StatusCode::METHOD_NOT_ALLOWED,
-            format!("expected GET for a WebSocket, found {method}"),
+            format!("expected {wanted} for a WebSocket, found {method}"),
         );
-        return Err(refusal.with_header(header::ALLOW, HeaderValue::from_static("GET")));
+        return Err(refusal.with_header(header::ALLOW, HeaderValue::from_static(wanted)));
     }
     if version < Version::HTTP_11 {
         return Err(Failure::bad_request(
@@ -51,15 +53,19 @@ pub fn check(method: &Method, version: Version, headers: &HeaderMap) -> Result<H
         ));
     }
     check_version(headers)?;
-    let key = one(headers, &header::SEC_WEBSOCKET_KEY)?;
+    let key = if is_http2 {
+        None
+    } else {
+        Some(one(headers, &header::SEC_WEBSOCKET_KEY)?)
+    };
     if headers.get_all(header::ORIGIN).iter().count() > 1 {
         return Err(Failure::bad_request(
             "expected one Origin at most, found several",
         ));
     }
-    check_key(key)?;
+    key.map(check_key).transpose()?;
     Ok(Handshake {
-        accept: tungstenite::handshake::derive_accept_key(key.as_bytes()),
+        accept: key.map(|key| tungstenite::handshake::derive_accept_key(key.as_bytes())),
         subprotocols: subprotocols(headers)?,
     })
 }
@@ -193,7 +199,10 @@ mod tests {
             ]),
         )
         .unwrap();
-        assert_eq!(handshake.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            handshake.accept.as_deref(),
+            Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
         assert_eq!(handshake.subprotocols, ["b", "a", "c"]);
     }
 
@@ -263,6 +272,23 @@ mod tests {
                 .unwrap_err()
                 .status(),
             400
+        );
+    }
+
+    /// RFC 8441 §5: no key, no `Upgrade`, the rest as over HTTP/1.1.
+    #[test]
+    fn extended_connect_needs_no_key() {
+        let headers = request(&[("sec-websocket-key", ""), ("sec-websocket-protocol", "a")]);
+        let handshake = check(&Method::CONNECT, Version::HTTP_2, &headers).unwrap();
+        assert_eq!(handshake.accept, None);
+        assert_eq!(handshake.subprotocols, ["a"]);
+        let headers = request(&[("sec-websocket-version", "")]);
+        let failure = check(&Method::CONNECT, Version::HTTP_2, &headers).unwrap_err();
+        assert_eq!(failure.status(), 400);
+        let failure = check(&Method::GET, Version::HTTP_2, &headers).unwrap_err();
+        assert_eq!(
+            (failure.status().as_u16(), &failure.headers()["allow"]),
+            (405, &HeaderValue::from_static("CONNECT"))
         );
     }
 

@@ -293,9 +293,10 @@ impl Link {
             }
             self.count_dropped(out, dropped);
         }
-        // The rest of what was begun has to follow, whatever it costs: at most one frame, or what was said in one turn, over
-        // the limit.
-        if out.bytes + piece.bytes.len() > limit && !piece.is_begun {
+        // The rest of what was begun has to follow, whatever it costs, and what finds nobody waiting is not late: at most one frame,
+        // or what was said in one turn, over the limit.
+        let is_due = piece.is_begun || out.queue.is_empty();
+        if out.bytes + piece.bytes.len() > limit && !is_due {
             self.count_dropped(out, 1);
             if policy == SlowClient::Close {
                 out.order.get_or_insert_with(|| {

@@ -59,7 +59,7 @@ impl Out {
         if !self.queue.is_empty() {
             return Some(0);
         }
-        match writer.try_write(bytes) {
+        match writer.try_write(bytes, self.task.as_ref()) {
             Ok(written) => {
                 self.counted.bytes += written as u64;
                 (written < bytes.len()).then_some(written)

@@ -245,6 +245,10 @@ impl Socket {
                 }
             }
             let _ = poll_fn(|cx| self.link.poll_shutdown(cx)).await;
+            // A stream that is dropped before its other half ends is reset (RFC 9113 §8.1).
+            if self.reader.is_stream() {
+                while poll_fn(|cx| self.poll_discard(cx, false)).await {}
+            }
         })
         .await;
     }

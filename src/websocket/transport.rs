@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
@@ -19,7 +19,7 @@ pub enum Transport {
     Tcp(TcpStream),
     /// A unix socket: the same.
     Unix(UnixStream),
-    /// Only the owner writes; what others say waits for its turn.
+    /// Anybody may write with the owner's waker.
     Stream(Box<dyn Stream>),
 }
 
@@ -57,6 +57,11 @@ impl Transport {
 }
 
 impl Reader {
+    /// Tells whether it is one of several on a connection, or wrapped by another protocol.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
     /// Reads what is there; 0 is the end.
     pub(super) fn poll_read(
         &mut self,
@@ -74,12 +79,25 @@ impl Reader {
 }
 
 impl Writer {
-    /// Writes what fits, without waiting. `WouldBlock` where only the owner may write.
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(writer) => writer.try_write(bytes),
-            Self::Unix(writer) => writer.try_write(bytes),
-            Self::Stream(_) => Err(io::ErrorKind::WouldBlock.into()),
+    /// Writes what fits, without waiting. What has no readiness of its own needs the waker of the owner, who is woken when there is room again.
+    pub(super) fn try_write(&self, bytes: &[u8], owner: Option<&Waker>) -> io::Result<usize> {
+        match (self, owner) {
+            (Self::Tcp(writer), _) => writer.try_write(bytes),
+            (Self::Unix(writer), _) => writer.try_write(bytes),
+            (Self::Stream(writer), Some(owner)) => {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut cx = Context::from_waker(owner);
+                match Pin::new(&mut *writer).poll_write(&mut cx, bytes) {
+                    Poll::Ready(Ok(written)) => {
+                        // What it holds back goes with the owner's next flush, if it cannot go now.
+                        let _: Poll<io::Result<()>> = Pin::new(&mut *writer).poll_flush(&mut cx);
+                        Ok(written)
+                    }
+                    Poll::Ready(Err(error)) => Err(error),
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
+            (Self::Stream(_), None) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 

@@ -12,6 +12,7 @@ mod compression;
 mod config;
 mod docs;
 mod groups;
+mod http2;
 mod layers;
 mod life;
 mod panics;
