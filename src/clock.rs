@@ -4,7 +4,7 @@
 //! deadlines and asks again) but never more than a tick too late.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::tasks::Tasks;
@@ -27,13 +27,33 @@ pub type Millis = u64;
 #[derive(Clone)]
 pub struct Clock(Arc<Inner>);
 
+/// One promised tick, by which it can be called off.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    slot: u32,
+    place: u32,
+    stamp: u32,
+}
+
 /// Those that wait for one tick of each turn of the wheel.
-type Slot = Mutex<Vec<(Millis, Weak<dyn Tick>)>>;
+#[derive(Default)]
+struct Slot {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    stamp: u32,
+}
+
+struct Place {
+    /// In ticks; the wheel turns for 13 years before it overflows.
+    at: u32,
+    stamp: u32,
+    waiting: Option<Weak<dyn Tick>>,
+}
 
 struct Inner {
     started: Instant,
     now: AtomicU64,
-    slots: Vec<Slot>,
+    slots: Vec<Mutex<Slot>>,
 }
 
 impl std::fmt::Debug for Clock {
@@ -63,12 +83,43 @@ impl Clock {
     }
 
     /// Has somebody woken at an instant.
-    pub fn wake_at(&self, at: Millis, waiting: Weak<dyn Tick>) {
-        let at = at.max(self.now() + tick_millis());
-        self.slot(at)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((at, waiting));
+    pub fn wake_at(&self, at: Millis, waiting: Weak<dyn Tick>) -> Call {
+        let at = ticks(at.max(self.now() + tick_millis()) + tick_millis() - 1); // never before the instant
+        let slot_at = at % SLOTS as u32;
+        let mut slot = lock(&self.0.slots[slot_at as usize]);
+        slot.stamp = slot.stamp.wrapping_add(1);
+        let stamp = slot.stamp;
+        let new = Place {
+            at,
+            stamp,
+            waiting: Some(waiting),
+        };
+        let place = match slot.free.pop() {
+            Some(place) => {
+                slot.places[place as usize] = new;
+                place
+            }
+            None => {
+                slot.places.push(new);
+                u32::try_from(slot.places.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        Call {
+            slot: slot_at,
+            place,
+            stamp,
+        }
+    }
+
+    /// Calls a tick off, if it did not come yet; what waited is let go.
+    pub fn call_off(&self, call: Call) {
+        let mut slot = lock(&self.0.slots[call.slot as usize]);
+        if let Some(place) = slot.places.get_mut(call.place as usize)
+            && place.stamp == call.stamp
+            && place.waiting.take().is_some()
+        {
+            slot.free(call.place);
+        }
     }
 
     /// Turns the wheel until the server stops.
@@ -87,28 +138,112 @@ impl Clock {
     /// Wakes all whose instant came since `done`; returns the new time.
     fn turn(&self, done: Millis) -> Millis {
         let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(Millis::MAX);
+        self.turn_to(now, done)
+    }
+
+    fn turn_to(&self, now: Millis, done: Millis) -> Millis {
         self.0.now.store(now, Ordering::Relaxed);
-        let slots = ((now / tick_millis()).saturating_sub(done / tick_millis())).min(SLOTS as u64);
-        for back in 0..=slots {
-            let mut slot = self
-                .slot(now - (back * tick_millis()).min(now))
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let due: Vec<_> = slot.extract_if(.., |(at, _)| *at <= now).collect();
-            drop(slot);
-            for waiting in due.iter().filter_map(|(_, waiting)| waiting.upgrade()) {
+        let (from, to) = (ticks(done), ticks(now));
+        for tick in from.max((to + 1).saturating_sub(SLOTS as u32))..=to {
+            let mut due = Vec::new();
+            {
+                let mut slot = lock(&self.0.slots[(tick % SLOTS as u32) as usize]);
+                for place in 0..slot.places.len() {
+                    let entry = &mut slot.places[place];
+                    if entry.at <= to
+                        && let Some(waiting) = entry.waiting.take()
+                    {
+                        due.push(waiting);
+                        slot.free(place as u32);
+                    }
+                }
+            }
+            for waiting in due.iter().filter_map(Weak::upgrade) {
                 waiting.tick();
             }
         }
         now
     }
+}
 
-    fn slot(&self, at: Millis) -> &Slot {
-        let slot = usize::try_from(at / tick_millis()).unwrap_or(0) % SLOTS;
-        &self.0.slots[slot]
+impl Slot {
+    fn free(&mut self, place: u32) {
+        self.free.push(place);
+        if self.free.len() == self.places.len() {
+            // Empty again: a slot that was full once holds no memory for ever.
+            self.places = Vec::new();
+            self.free = Vec::new();
+        }
     }
+}
+
+fn ticks(at: Millis) -> u32 {
+    u32::try_from(at / tick_millis()).unwrap_or(u32::MAX)
+}
+
+fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const fn tick_millis() -> Millis {
     TICK.as_millis() as Millis
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Tick for Bell {
+        fn tick(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn waiting(bell: &Arc<Bell>) -> Weak<dyn Tick> {
+        Arc::downgrade(&(bell.clone() as Arc<dyn Tick>))
+    }
+
+    #[test]
+    fn ticks_come_once_and_not_before_their_instant() {
+        let clock = Clock::default();
+        let bell = Arc::new(Bell::default());
+        clock.wake_at(250, waiting(&bell));
+        let mut done = 0;
+        for (now, rung) in [(100, 0), (249, 0), (299, 0), (300, 1), (60_000, 1)] {
+            done = clock.turn_to(now, done);
+            assert_eq!(bell.0.load(Ordering::Relaxed), rung, "{now}");
+        }
+        // Far beyond one turn of the wheel, and late.
+        clock.wake_at(200_000, waiting(&bell));
+        done = clock.turn_to(199_900, done);
+        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        clock.turn_to(900_000, done);
+        assert_eq!(bell.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn what_is_called_off_is_let_go_and_nobody_else_is() {
+        let clock = Clock::default();
+        let (gone, other) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+        let call = clock.wake_at(1_000, waiting(&gone));
+        clock.call_off(call);
+        assert_eq!(Arc::weak_count(&gone), 0);
+        clock.wake_at(1_000, waiting(&other)); // in the place that became free
+        clock.call_off(call);
+        assert_eq!(Arc::weak_count(&other), 1);
+        clock.turn_to(1_000, 0);
+        assert_eq!(
+            (
+                gone.0.load(Ordering::Relaxed),
+                other.0.load(Ordering::Relaxed)
+            ),
+            (0, 1)
+        );
+        assert_eq!(Arc::weak_count(&other), 0);
+    }
 }

@@ -1,6 +1,7 @@
 //! GroupPattern: a group's name with places for a route's parameters and the user, such as `chat_{room}`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error};
 use thiserror::Error;
@@ -10,7 +11,7 @@ use crate::scope::Scope;
 
 /// A group's name with places: `chat_{room}`, `user_{user.id}`.
 ///
-/// `{name}` is a parameter of the route, `{user.id}` and `{user.name}` are the user's. Read from a route's `options`.
+/// `{name}` is a parameter of the route, `{user.id}` and `{user.name}` are the user's. Read from a route's `options`; cheap to clone.
 ///
 /// ```
 /// use oneport::group_pattern::GroupPattern;
@@ -19,7 +20,7 @@ use crate::scope::Scope;
 /// assert!("chat_{room".parse::<GroupPattern>().is_err());
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct GroupPattern(Vec<Part>);
+pub struct GroupPattern(Arc<[Part]>);
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Part {
@@ -92,7 +93,7 @@ impl GroupPattern {
             })
         };
         let mut name = String::new();
-        for part in &self.0 {
+        for part in &*self.0 {
             match part {
                 Part::Literal(text) => name.push_str(text),
                 Part::Param(param) => match scope.url_route.params.get(param) {
@@ -158,7 +159,7 @@ impl std::str::FromStr for GroupPattern {
             });
             rest = after;
         }
-        Ok(Self(parts))
+        Ok(Self(parts.into()))
     }
 }
 

@@ -105,7 +105,7 @@ pub struct Scope {
     /// Who asks; `None` on a unix socket without a trusted proxy's word.
     pub client: Option<SocketAddr>,
     /// Where the request arrived.
-    pub server: Option<ServerAddress>,
+    pub server: Option<Arc<ServerAddress>>,
     /// The host the client asked for, and the port; `None` when absent or malformed.
     pub host: Option<HostHeader>,
     /// The subprotocols the client offers, in its order.
@@ -249,20 +249,20 @@ pub struct Headers(Fields);
 #[derive(Clone, Debug)]
 enum Fields {
     /// As hyper parsed them.
-    Map(HeaderMap),
+    Map(Box<HeaderMap>),
     /// One allocation: `u16` name length, name, `u16` value length, value, and so on.
     Packed(Box<[u8]>),
 }
 
 impl Default for Headers {
     fn default() -> Self {
-        Self(Fields::Map(HeaderMap::new()))
+        Self(Fields::Map(Box::default()))
     }
 }
 
 impl From<HeaderMap> for Headers {
     fn from(map: HeaderMap) -> Self {
-        Self(Fields::Map(map))
+        Self(Fields::Map(Box::new(map)))
     }
 }
 
@@ -326,7 +326,7 @@ impl Headers {
                     ))
                 })
                 .collect();
-            self.0 = Fields::Map(map);
+            self.0 = Fields::Map(Box::new(map));
         }
         match &mut self.0 {
             Fields::Map(map) => map,
@@ -347,7 +347,7 @@ impl Headers {
                 .map(|(name, value)| 4 + name.as_str().len() + value.len())
                 .sum(),
         );
-        for (name, value) in map {
+        for (name, value) in &**map {
             // Over 65,535 octets nothing passes the limit on the header size.
             let (Ok(name_len), Ok(value_len)) = (
                 u16::try_from(name.as_str().len()),

@@ -213,59 +213,86 @@ impl ChannelLayer {
     ///
     /// Never waits for a slow member. When events come faster than the members can be served it waits for room, at most
     /// five seconds; then the event is dropped and counted.
-    pub async fn group_send(
+    pub fn group_send<'a>(
+        &'a self,
+        group: &'a GroupName,
+        event: Event,
+        except: Option<u64>,
+    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
+        self.deliver(group, event, except, Keep::History)
+    }
+
+    /// Sends an event to every member, but does not keep it for those who join later.
+    pub fn group_send_transient<'a>(
+        &'a self,
+        group: &'a GroupName,
+        event: Event,
+    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
+        self.deliver(group, event, None, Keep::Nothing)
+    }
+
+    /// The wait for room is rare and stands on the heap: what every sender's task has room for is small.
+    async fn deliver(
         &self,
         group: &GroupName,
         event: Event,
         except: Option<u64>,
+        keep: Keep,
     ) -> Result<Sent, LayerError> {
-        self.deliver(group, &event, except, Keep::History).await
+        let full = match self.deliver_now(group, &event, except, keep) {
+            Ok(sent) => return Ok(sent),
+            Err(full) => full,
+        };
+        Box::pin(self.deliver_later(full, group, event, except, keep)).await
     }
 
-    /// Sends an event to every member, but does not keep it for those who join later.
-    pub async fn group_send_transient(
+    async fn deliver_later(
         &self,
+        full: Arc<Group>,
         group: &GroupName,
         event: Event,
+        except: Option<u64>,
+        keep: Keep,
     ) -> Result<Sent, LayerError> {
-        self.deliver(group, &event, None, Keep::Nothing).await
+        let mut full = full;
+        loop {
+            let room = tokio::time::timeout(ROOM_DEADLINE, full.room());
+            if room.await.is_err() {
+                telemetry::event_dropped("group_full");
+                return Err(LayerError::GroupFull {
+                    group: group.clone(),
+                });
+            }
+            match self.deliver_now(group, &event, except, keep) {
+                Ok(sent) => return Ok(sent),
+                Err(still) => full = still,
+            }
+        }
     }
 
-    async fn deliver(
+    /// Appends an event and sees that it is delivered. The error is the group that has no room.
+    fn deliver_now(
         &self,
         group: &GroupName,
         event: &Event,
         except: Option<u64>,
         keep: Keep,
-    ) -> Result<Sent, LayerError> {
+    ) -> Result<Sent, Arc<Group>> {
         let Some(found) = self.find(group) else {
             return Ok(Sent::default());
         };
-        loop {
-            match found.append(event, except, keep) {
-                Turn::Mine if found.len() <= MEMBERS_SERVED_INLINE => found.deliver_now(),
-                Turn::Mine => self
-                    .0
-                    .tasks
-                    .spawn("group delivery", found.clone().deliver()),
-                Turn::Theirs => {}
-                Turn::Full => {
-                    if tokio::time::timeout(ROOM_DEADLINE, found.room())
-                        .await
-                        .is_err()
-                    {
-                        telemetry::event_dropped("group_full");
-                        return Err(LayerError::GroupFull {
-                            group: group.clone(),
-                        });
-                    }
-                    continue;
-                }
-            }
-            return Ok(Sent {
-                matched: found.len(),
-            });
+        match found.append(event, except, keep) {
+            Turn::Mine if found.len() <= MEMBERS_SERVED_INLINE => found.deliver_now(),
+            Turn::Mine => self
+                .0
+                .tasks
+                .spawn("group delivery", found.clone().deliver()),
+            Turn::Theirs => {}
+            Turn::Full => return Err(found),
         }
+        Ok(Sent {
+            matched: found.len(),
+        })
     }
 
     /// Returns how many members a group has.

@@ -36,7 +36,7 @@ pub struct Arrival {
     /// The peer's address; none on a unix socket.
     pub peer: Option<SocketAddr>,
     /// Where it was accepted.
-    pub server: Option<ServerAddress>,
+    pub server: Option<Arc<ServerAddress>>,
     /// Plain or TLS.
     pub security: Scheme,
     /// Who the connection belongs to, where something below HTTP knows it; the test kit does.
@@ -76,10 +76,7 @@ impl Upgrade {
         Arc::make_mut(&mut self.scope).pack();
         self.consumer.start(Start {
             transport: transport.unwrap_or_else(|| {
-                Transport::Stream(Box::new(tokio::io::join(
-                    tokio::io::empty(),
-                    tokio::io::sink(),
-                )))
+                Transport::stream(tokio::io::join(tokio::io::empty(), tokio::io::sink()))
             }),
             read_already,
             scope: self.scope,

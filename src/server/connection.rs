@@ -247,6 +247,6 @@ async fn open_on_stream(upgrade: Box<Upgrade>, on_upgrade: OnUpgrade, in_flight:
     let transport = on_upgrade
         .await
         .ok()
-        .map(|upgraded| Transport::Stream(Box::new(TokioIo::new(upgraded))));
+        .map(|upgraded| Transport::stream(TokioIo::new(upgraded)));
     upgrade.start(transport, bytes::Bytes::new(), Box::new(in_flight));
 }

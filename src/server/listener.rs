@@ -20,6 +20,8 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Listener {
     kind: Kind,
+    /// The server's side of all connections; none where each has its own.
+    server: Option<Arc<ServerAddress>>,
     websocket_over_http2: bool,
 }
 
@@ -36,7 +38,7 @@ enum Kind {
 /// A connection that came in.
 pub(super) enum Incoming {
     Tcp(TcpStream, SocketAddr),
-    Unix(UnixStream, Arc<str>),
+    Unix(UnixStream),
 }
 
 impl Listener {
@@ -51,6 +53,7 @@ impl Listener {
             Bind::Fd(number) => vec![inherited(*number)?],
         };
         let listener = |kind| Self {
+            server: common_address(&kind),
             kind,
             websocket_over_http2: listen.websocket_over_http2,
         };
@@ -79,11 +82,22 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Incoming::Tcp(stream, peer))
             }
-            Kind::Unix { listener, path, .. } => {
+            Kind::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Ok(Incoming::Unix(stream, path.clone()))
+                Ok(Incoming::Unix(stream))
             }
         }
+    }
+
+    /// Returns the server's side of a connection that came in here.
+    pub(super) fn server_of(&self, incoming: &Incoming) -> Option<Arc<ServerAddress>> {
+        self.server.clone().or_else(|| match incoming {
+            Incoming::Tcp(stream, _) => {
+                let address = stream.local_addr().ok()?;
+                Some(Arc::new(ServerAddress::Tcp(address)))
+            }
+            Incoming::Unix(_) => None,
+        })
     }
 }
 
@@ -91,14 +105,7 @@ impl Incoming {
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(_, peer) => Some(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
-            Self::Unix(..) => None,
-        }
-    }
-
-    pub(super) fn server(&self) -> Option<ServerAddress> {
-        match self {
-            Self::Tcp(stream, _) => stream.local_addr().ok().map(ServerAddress::Tcp),
-            Self::Unix(_, path) => Some(ServerAddress::Unix(path.clone())),
+            Self::Unix(_) => None,
         }
     }
 
@@ -106,7 +113,7 @@ impl Incoming {
     pub(super) fn say(&self, answer: &[u8]) {
         let _ = match self {
             Self::Tcp(stream, _) => stream.try_write(answer),
-            Self::Unix(stream, _) => stream.try_write(answer),
+            Self::Unix(stream) => stream.try_write(answer),
         };
     }
 }
@@ -133,6 +140,18 @@ impl Drop for Listener {
         {
             let _ = std::fs::remove_file(Path::new(&**path));
         }
+    }
+}
+
+/// Returns the address that all connections of a listener share: not so where it listens on all addresses.
+fn common_address(kind: &Kind) -> Option<Arc<ServerAddress>> {
+    match kind {
+        Kind::Tcp(listener) => listener
+            .local_addr()
+            .ok()
+            .filter(|address| !address.ip().is_unspecified())
+            .map(|address| Arc::new(ServerAddress::Tcp(address))),
+        Kind::Unix { path, .. } => Some(Arc::new(ServerAddress::Unix(path.clone()))),
     }
 }
 

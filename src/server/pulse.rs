@@ -11,7 +11,7 @@ use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::clock::{Clock, Millis, Tick};
+use crate::clock::{Call, Clock, Millis, Tick};
 use crate::config::TimeoutsConfig;
 use crate::http::Body;
 
@@ -79,6 +79,10 @@ impl Pulse {
     /// Completes when nothing has happened for too long.
     pub(super) async fn expired(self: &Arc<Self>) {
         let mut called_at = 0;
+        let mut call = Promised {
+            clock: self.clock.clone(),
+            call: None,
+        };
         std::future::poll_fn(|cx| {
             self.task.register(cx.waker());
             let now = self.clock.now();
@@ -98,7 +102,7 @@ impl Pulse {
                 called_at = at;
                 let waiting: std::sync::Weak<dyn Tick> =
                     Arc::downgrade(&(self.clone() as Arc<dyn Tick>));
-                self.clock.wake_at(at, waiting);
+                call.replace(at, waiting);
             }
             Poll::Pending
         })
@@ -149,6 +153,28 @@ impl Pulse {
         if self.blocked_since.load(Ordering::Relaxed) == NEVER {
             self.blocked_since
                 .store(self.clock.now(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The clock's promise to a connection; it is called off when the connection ends.
+struct Promised {
+    clock: Clock,
+    call: Option<Call>,
+}
+
+impl Promised {
+    fn replace(&mut self, at: Millis, waiting: std::sync::Weak<dyn Tick>) {
+        if let Some(before) = self.call.replace(self.clock.wake_at(at, waiting)) {
+            self.clock.call_off(before);
+        }
+    }
+}
+
+impl Drop for Promised {
+    fn drop(&mut self) {
+        if let Some(call) = self.call {
+            self.clock.call_off(call);
         }
     }
 }

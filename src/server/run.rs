@@ -20,7 +20,7 @@ use crate::channels::{ChannelLayer, LayerSettings};
 use crate::clock::Clock;
 use crate::config::{Bind, Config, Place, ServerConfig};
 use crate::gateway::{Arrival, Gateway, Table};
-use crate::scope::Scheme;
+use crate::scope::{Scheme, ServerAddress};
 use crate::services::{Services, Shared};
 use crate::tasks::Tasks;
 use crate::telemetry;
@@ -188,7 +188,8 @@ impl Door {
             match listener.accept().await {
                 Ok(incoming) => {
                     accepted.increment(1);
-                    self.let_in(incoming);
+                    let server = listener.server_of(&incoming);
+                    self.let_in(incoming, server);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -199,7 +200,7 @@ impl Door {
         }
     }
 
-    fn let_in(&self, incoming: Incoming) {
+    fn let_in(&self, incoming: Incoming, server: Option<Arc<ServerAddress>>) {
         let peer = incoming.peer();
         let held: Box<dyn Any + Send> = match self.admission.admit(peer.map(|peer| peer.ip())) {
             Ok(admitted) => Box::new(admitted),
@@ -214,7 +215,7 @@ impl Door {
         };
         let arrival = Arrival {
             peer,
-            server: incoming.server(),
+            server,
             security: Scheme::Plain,
             user: None,
         };
@@ -224,7 +225,7 @@ impl Door {
                 "connection",
                 protocol.serve(stream, arrival, held, Transport::Tcp),
             ),
-            Incoming::Unix(stream, _) => self.tasks.spawn(
+            Incoming::Unix(stream) => self.tasks.spawn(
                 "connection",
                 protocol.serve(stream, arrival, held, Transport::Unix),
             ),

@@ -115,11 +115,7 @@ impl WebsocketCommunicator {
         match answered {
             Ok(Answer::Upgrade(response, upgrade)) => {
                 let (here, there) = tokio::io::duplex(PIPE_BYTES);
-                upgrade.start(
-                    Some(Transport::Stream(Box::new(there))),
-                    Bytes::new(),
-                    Box::new(()),
-                );
+                upgrade.start(Some(Transport::stream(there)), Bytes::new(), Box::new(()));
                 let (parts, _) = response.into_parts();
                 Ok(Connected {
                     response: Response::from_parts(parts, ()),

@@ -109,21 +109,23 @@ impl Context<'_> {
     }
 
     /// Sends an event to all members of a group, this socket among them if it is one.
-    pub async fn group_send(
-        &mut self,
-        group: &GroupName,
+    pub fn group_send<'s>(
+        &'s mut self,
+        group: &'s GroupName,
         event: Event,
-    ) -> Result<Sent, LayerError> {
-        self.layer().group_send(group, event, None).await
+    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'s> {
+        let layer = &self.open.link.services().layer;
+        layer.group_send(group, event, None)
     }
 
     /// Sends an event to all members of a group but this socket.
-    pub async fn group_send_others(
-        &mut self,
-        group: &GroupName,
+    pub fn group_send_others<'s>(
+        &'s mut self,
+        group: &'s GroupName,
         event: Event,
-    ) -> Result<Sent, LayerError> {
-        self.layer().group_send(group, event, Some(self.id())).await
+    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'s> {
+        let (layer, id) = (&self.open.link.services().layer, self.id());
+        layer.group_send(group, event, Some(id))
     }
 
     fn join(&mut self, group: &GroupName, subscriber: &Arc<dyn Subscriber>, options: GroupOptions) {

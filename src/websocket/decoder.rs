@@ -105,7 +105,6 @@ impl From<Violation> for Ending {
 /// Turns a client's bytes into items.
 #[derive(Debug)]
 pub struct Decoder {
-    limits: Limits,
     inflation: Option<Inflation>,
     partial: Option<Box<Partial>>,
 }
@@ -113,9 +112,8 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder at the start of a connection, with what was agreed about compression.
     #[must_use]
-    pub fn new(limits: Limits, deflate: Option<Deflate>) -> Self {
+    pub fn new(deflate: Option<Deflate>) -> Self {
         Self {
-            limits,
             inflation: deflate.map(Inflation::new),
             partial: None,
         }
@@ -124,17 +122,17 @@ impl Decoder {
     /// Takes the next item from `input` and leaves the rest there. `None` when the input is used up.
     ///
     /// After a violation the connection is to be ended; the decoder is of no more use.
-    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Item>, Violation> {
+    pub fn next(&mut self, input: &mut &[u8], limits: Limits) -> Result<Option<Item>, Violation> {
         if self.partial.is_none() {
             if input.is_empty() {
                 return Ok(None);
             }
-            if let Some(message) = whole_message(input, self.limits)? {
+            if let Some(message) = whole_message(input, limits)? {
                 return Ok(Some(Item::Message(message)));
             }
         }
         let partial = self.partial.get_or_insert_default();
-        let item = partial.next(input, self.limits, self.inflation.as_mut())?;
+        let item = partial.next(input, limits, self.inflation.as_mut())?;
         if partial.is_empty() {
             self.partial = None;
         }
@@ -517,10 +515,10 @@ mod tests {
     }
 
     fn decode_in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Item>, Violation> {
-        let mut decoder = Decoder::new(LIMITS, None);
+        let mut decoder = Decoder::new(None);
         let mut items = Vec::new();
         for mut piece in bytes.chunks(size) {
-            while let Some(item) = decoder.next(&mut piece)? {
+            while let Some(item) = decoder.next(&mut piece, LIMITS)? {
                 items.push(item);
             }
         }
@@ -609,25 +607,28 @@ mod tests {
 
     #[test]
     fn announced_length_is_refused_before_a_byte_of_it_came() {
-        let mut decoder = Decoder::new(LIMITS, None);
+        let mut decoder = Decoder::new(None);
         let mut head: &[u8] = &[0x82, 0xFF, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
         assert_eq!(
-            decoder.next(&mut head),
+            decoder.next(&mut head, LIMITS),
             Err(Violation::TooBig { limit: 1000 })
         );
         let mut head: &[u8] = &[0x82, 0xFF, 0xFF, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
         assert!(matches!(
-            Decoder::new(LIMITS, None).next(&mut head),
+            Decoder::new(None).next(&mut head, LIMITS),
             Err(Violation::Protocol(_))
         ));
     }
 
     #[test]
     fn invalid_text_fails_before_its_message_is_complete() {
-        let mut decoder = Decoder::new(LIMITS, None);
+        let mut decoder = Decoder::new(None);
         let frame = masked(0x81, b"\xCE\xBA\xFFrest of it");
         let mut start = &frame[..9];
-        assert_eq!(decoder.next(&mut start), Err(Violation::InvalidUtf8));
+        assert_eq!(
+            decoder.next(&mut start, LIMITS),
+            Err(Violation::InvalidUtf8)
+        );
         check(
             &[masked(0x01, b"ok"), masked(0x80, b"\xED\xA0\x80")].concat(),
             &Err(Violation::InvalidUtf8),
@@ -687,14 +688,14 @@ mod tests {
 
     #[test]
     fn idle_decoder_owns_nothing() {
-        let mut decoder = Decoder::new(LIMITS, None);
+        let mut decoder = Decoder::new(None);
         for frame in [
             masked(0x81, b"hi"),
             masked(0x89, b"p"),
             [masked(0x01, b"a"), masked(0x80, b"b")].concat(),
         ] {
             let mut input = frame.as_slice();
-            while decoder.next(&mut input).unwrap().is_some() {}
+            while decoder.next(&mut input, LIMITS).unwrap().is_some() {}
             assert!(decoder.partial.is_none());
         }
     }

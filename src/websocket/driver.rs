@@ -5,7 +5,7 @@
 //! to [`AHEAD_MESSAGES_MAX`] messages are read ahead; then the client has to wait.
 
 use std::any::Any;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 
 use super::close::{Cause, Close, CloseCode, Ending};
 use super::consumer::Consumer;
@@ -48,87 +49,119 @@ enum Abandoned {
     TookTooLong,
 }
 
-/// Leads one socket from the upgrade to the end.
-pub(crate) async fn drive<C: Consumer>(mut consumer: C, start: Start) {
-    let started = Instant::now();
-    let (reader, writer) = start.transport.split();
-    let link = Link::new(
-        start.services.layer.next_member(),
-        writer,
-        start.route,
-        start.services,
-        start.deflate,
-    );
-    let mut socket = Socket::new(link.clone(), reader, start.read_already, start.deflate);
-    let mut open = Open {
-        link: link.clone(),
-        scope: start.scope,
-        groups: Vec::new(),
-    };
-    start.sockets.add(&link);
-    if link.services().tasks.is_draining() {
-        // It was accepted while the others were told.
-        link.end(Ending::new(
-            CloseCode::GOING_AWAY,
-            Cause::ServerDrain,
-            "the server goes down",
-        ));
-    }
-    if !start.sockets.is_kept(link.route().fingerprint) {
-        // It was accepted while the table was replaced.
-        link.end(Ending::new(
-            CloseCode::SERVICE_RESTART,
-            Cause::Reload,
-            "the route changed",
-        ));
-    }
-    link.route().metrics.open.increment(1.0);
-
-    let ending = live(&mut consumer, &mut socket, &mut open).await;
-
-    for group in std::mem::take(&mut open.groups) {
-        link.services().layer.group_discard(&group, link.id());
-    }
-    socket.say_close(&ending);
-    if let Err(Abandoned::Panicked) = attend(
-        &mut socket,
-        consumer.disconnect(&mut Context::new(&mut open), ending.code),
-    )
-    .await
-    {
-        report_panic(&link);
-    }
-    socket.finish_turn();
-    // A consumer may have joined again while it was told; nothing may be left behind.
-    for group in std::mem::take(&mut open.groups) {
-        link.services().layer.group_discard(&group, link.id());
-    }
-    Box::pin(socket.leave(&ending)).await;
-    link.kill();
-    start.sockets.remove(link.id());
-    link.route().metrics.open.decrement(1.0);
-    drop(start.held);
-    log_end(&socket, &open.scope, &ending, started);
+/// One socket that is open, all of it but its consumer.
+struct Life {
+    socket: Socket,
+    open: Open,
+    sockets: Sockets,
+    started: Instant,
+    held: Box<dyn Any + Send>,
 }
 
-/// Runs the consumer until something ends the socket.
-async fn live<C: Consumer>(consumer: &mut C, socket: &mut Socket, open: &mut Open) -> Ending {
-    let outcome = attend(socket, consumer.open(&mut Context::new(open))).await;
-    if let Some(ending) = ending_of(outcome, socket) {
-        return ending;
-    }
-    loop {
-        let outcome = match std::future::poll_fn(|cx| socket.poll_next(cx)).await {
-            Next::Message(message) => {
-                attend(socket, consumer.receive(&mut Context::new(open), message)).await
+/// Leads one socket from the upgrade to the end: runs the consumer until something ends the socket, then tells both sides.
+///
+/// While the socket lives its task is this future and no more: what happens before is done, and what happens at the end gets its own memory then.
+pub(crate) fn drive<C: Consumer>(
+    mut consumer: C,
+    start: Start,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut life = Life::begin(start);
+    async move {
+        let ending = 'live: {
+            let Life { socket, open, .. } = &mut life;
+            {
+                let mut cx = Context::new(open);
+                let outcome = attend(socket, pin!(consumer.open(&mut cx))).await;
+                if let Some(ending) = ending_of(outcome, socket) {
+                    break 'live ending;
+                }
             }
-            Next::Event(event) => {
-                attend(socket, consumer.event(&mut Context::new(open), event)).await
+            loop {
+                let mut cx = Context::new(open);
+                // Nothing but the call itself is kept while it runs.
+                let call = match poll_fn(|task| socket.poll_next(task)).await {
+                    Next::Message(message) => Either::Left(consumer.receive(&mut cx, message)),
+                    Next::Event(event) => Either::Right(consumer.event(&mut cx, event)),
+                    Next::End(ending) => break 'live ending,
+                };
+                let outcome = attend(socket, pin!(call)).await;
+                if let Some(ending) = ending_of(outcome, socket) {
+                    break 'live ending;
+                }
             }
-            Next::End(ending) => return ending,
         };
-        if let Some(ending) = ending_of(outcome, socket) {
-            return ending;
+        Box::pin(life.end(consumer, ending)).await;
+    }
+}
+
+impl Life {
+    fn begin(start: Start) -> Self {
+        let link = Link::new(
+            start.services.layer.next_member(),
+            start.transport,
+            start.route,
+            start.services,
+            start.deflate,
+        );
+        let socket = Socket::new(link.clone(), &start.read_already, start.deflate);
+        start.sockets.add(&link);
+        if link.services().tasks.is_draining() {
+            // It was accepted while the others were told.
+            link.end(Ending::new(
+                CloseCode::GOING_AWAY,
+                Cause::ServerDrain,
+                "the server goes down",
+            ));
+        }
+        if !start.sockets.is_kept(link.route().fingerprint) {
+            // It was accepted while the table was replaced.
+            link.end(Ending::new(
+                CloseCode::SERVICE_RESTART,
+                Cause::Reload,
+                "the route changed",
+            ));
+        }
+        link.route().metrics.open.increment(1.0);
+        Self {
+            socket,
+            open: Open {
+                link,
+                scope: start.scope,
+                groups: Vec::new(),
+            },
+            sockets: start.sockets,
+            started: Instant::now(),
+            held: start.held,
+        }
+    }
+
+    /// Tells the consumer, then the client, and lets go of everything.
+    async fn end<C: Consumer>(mut self, mut consumer: C, ending: Ending) {
+        let link = self.open.link.clone();
+        self.leave_groups();
+        self.socket.say_close(&ending);
+        {
+            let mut cx = Context::new(&mut self.open);
+            let told = pin!(consumer.disconnect(&mut cx, ending.code));
+            if let Err(Abandoned::Panicked) = attend(&mut self.socket, told).await {
+                report_panic(&link);
+            }
+        }
+        self.socket.finish_turn();
+        // A consumer may have joined again while it was told; nothing may be left behind.
+        self.leave_groups();
+        self.socket.leave(&ending).await;
+        link.kill();
+        self.sockets.remove(link.id());
+        link.route().metrics.open.decrement(1.0);
+        drop(self.held);
+        log_end(&self.socket, &self.open.scope, &ending, self.started);
+    }
+
+    fn leave_groups(&mut self) {
+        for group in std::mem::take(&mut self.open.groups) {
+            let link = &self.open.link;
+            link.services().layer.group_discard(&group, link.id());
         }
     }
 }
@@ -136,10 +169,12 @@ async fn live<C: Consumer>(consumer: &mut C, socket: &mut Socket, open: &mut Ope
 /// Lets a consumer's call run to its end and serves the socket meanwhile.
 ///
 /// A call that goes on after its socket ended is dropped after the route's `disconnect_timeout`.
-async fn attend<F: Future>(socket: &mut Socket, call: F) -> Result<F::Output, Abandoned> {
-    let mut call = pin!(call);
+fn attend<'a, F: Future>(
+    socket: &'a mut Socket,
+    mut call: Pin<&'a mut F>,
+) -> impl Future<Output = Result<F::Output, Abandoned>> + use<'a, F> {
     let mut grace: Option<Pin<Box<tokio::time::Sleep>>> = None;
-    std::future::poll_fn(|cx| {
+    poll_fn(move |cx| {
         socket.begin_turn();
         match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
             Ok(Poll::Ready(output)) => return Poll::Ready(Ok(output)),
@@ -156,7 +191,6 @@ async fn attend<F: Future>(socket: &mut Socket, call: F) -> Result<F::Output, Ab
         }
         Poll::Pending
     })
-    .await
 }
 
 /// Says whether a call's outcome ends the socket, and how.

@@ -18,7 +18,7 @@ use super::frame::{Opcode, encode, encode_close};
 use super::outgoing::{Counted, Out, Piece, State};
 use super::route::Route;
 use super::settings::SlowClient;
-use super::transport::Writer;
+use super::transport::Transport;
 use crate::channels::event::Shown;
 use crate::channels::{Batch, Delivery, Event, Form, Mailbox, Membership, Subscriber};
 use crate::clock::{Millis, Tick};
@@ -30,7 +30,7 @@ const PIECES_AT_ONCE: usize = 16;
 /// The sending side of one socket.
 pub struct Link {
     id: u64,
-    writer: Writer,
+    transport: Transport,
     route: Arc<Route>,
     services: Services,
     /// What was agreed about compression.
@@ -51,14 +51,14 @@ impl std::fmt::Debug for Link {
 impl Link {
     pub(super) fn new(
         id: u64,
-        writer: Writer,
+        transport: Transport,
         route: Arc<Route>,
         services: Services,
         deflate: Option<Deflate>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
-            writer,
+            transport,
             route,
             services,
             deflate,
@@ -83,7 +83,7 @@ impl Link {
     /// Ends the socket from outside: its own task sends the close frame and tells the consumer. The first order counts.
     pub fn end(&self, ending: Ending) {
         let mut out = self.out();
-        out.order.get_or_insert(ending);
+        out.order.get_or_insert_with(|| Box::new(ending));
         self.call(&out);
     }
 
@@ -99,6 +99,11 @@ impl Link {
     /// Returns the mailbox when there is one.
     pub(super) fn has_mailbox(&self) -> Option<&Arc<Mailbox>> {
         self.mailbox.get()
+    }
+
+    /// Returns the stream, for the socket's own task to read.
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
     }
 
     pub(super) fn services(&self) -> &Services {
@@ -121,14 +126,14 @@ impl Link {
     }
 
     /// Takes an order to end.
-    pub(super) fn take_order(&self) -> Option<Ending> {
+    pub(super) fn take_order(&self) -> Option<Box<Ending>> {
         self.out().order.take()
     }
 
     /// Says whole frames that belong to this socket alone.
     pub(super) fn send(&self, frames: &[u8]) {
         let mut out = self.out();
-        let Some(rest) = out.write_now(&self.writer, frames) else {
+        let Some(rest) = out.write_now(&self.transport, frames) else {
             return;
         };
         self.enqueue(
@@ -177,7 +182,7 @@ impl Link {
     }
 
     fn say(&self, out: &mut Out, frame: &Bytes) {
-        if let Some(rest) = out.write_now(&self.writer, frame) {
+        if let Some(rest) = out.write_now(&self.transport, frame) {
             let piece = Piece {
                 bytes: frame.slice(rest..),
                 is_begun: rest > 0,
@@ -195,7 +200,7 @@ impl Link {
         if out.state != State::Open {
             return;
         }
-        if let Some(rest) = out.write_now(&self.writer, &frame) {
+        if let Some(rest) = out.write_now(&self.transport, &frame) {
             // A client so slow that its queue is full shall still learn why: what waits makes room, but for a frame begun.
             if out.bytes + frame.len() > self.route.settings.send_queue {
                 out.queue.retain(|piece| piece.is_begun);
@@ -223,14 +228,14 @@ impl Link {
             }
             if out.queue.is_empty() {
                 out.blocked_since = None;
-                return self.writer.poll_flush(cx);
+                return self.transport.poll_flush(cx);
             }
             let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
             let count = out.queue.len().min(PIECES_AT_ONCE);
             for (slice, piece) in slices.iter_mut().zip(&out.queue) {
                 *slice = IoSlice::new(&piece.bytes);
             }
-            match self.writer.poll_write(cx, &slices[..count]) {
+            match self.transport.poll_write(cx, &slices[..count]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => out.written(written),
                 Poll::Ready(Err(error)) => {
@@ -248,7 +253,7 @@ impl Link {
 
     /// Says to the peer that nothing more comes.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer.poll_shutdown(cx)
+        self.transport.poll_shutdown(cx)
     }
 
     /// Returns how many bytes wait.
@@ -300,11 +305,11 @@ impl Link {
             self.count_dropped(out, 1);
             if policy == SlowClient::Close {
                 out.order.get_or_insert_with(|| {
-                    Ending::new(
+                    Box::new(Ending::new(
                         CloseCode::TRY_AGAIN_LATER,
                         Cause::SlowClient,
                         "the client reads too slowly",
-                    )
+                    ))
                 });
                 self.call(out);
             }
@@ -350,7 +355,7 @@ impl Subscriber for Link {
         if out.queue.is_empty()
             && let Some(bytes) = batch.whole(membership, self.form(), render)
         {
-            match out.write_now(&self.writer, bytes) {
+            match out.write_now(&self.transport, bytes) {
                 None => return Delivery::Queued,
                 Some(count) => written = count,
             }
@@ -362,7 +367,7 @@ impl Subscriber for Link {
                 continue;
             }
             let begun = std::mem::take(&mut written);
-            let Some(now) = out.write_now(&self.writer, &bytes[begun..]) else {
+            let Some(now) = out.write_now(&self.transport, &bytes[begun..]) else {
                 continue;
             };
             let rest = begun + now;

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 
 use super::close::Ending;
 use super::deflate::Deflater;
-use super::transport::Writer;
+use super::transport::Transport;
 use crate::clock::Millis;
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(super) struct Out {
     pub(super) state: State,
     pub(super) task: Option<Waker>,
     /// What ended the socket from outside its task.
-    pub(super) order: Option<Ending>,
+    pub(super) order: Option<Box<Ending>>,
     pub(super) blocked_since: Option<Millis>,
     pub(super) counted: Counted,
     /// With context takeover, from the first compressed message on.
@@ -52,14 +52,14 @@ pub(super) struct Counted {
 
 impl Out {
     /// Writes at once if nothing waits. `None`: all is said, or the socket is past saying; else from where on it must wait.
-    pub(super) fn write_now(&mut self, writer: &Writer, bytes: &[u8]) -> Option<usize> {
+    pub(super) fn write_now(&mut self, transport: &Transport, bytes: &[u8]) -> Option<usize> {
         if self.state != State::Open {
             return None;
         }
         if !self.queue.is_empty() {
             return Some(0);
         }
-        match writer.try_write(bytes, self.task.as_ref()) {
+        match transport.try_write(bytes, self.task.as_ref()) {
             Ok(written) => {
                 self.counted.bytes += written as u64;
                 (written < bytes.len()).then_some(written)

@@ -1,12 +1,13 @@
-//! Transport: the bare stream under a socket, its reading half for the owner and its writing half for everybody.
+//! Transport: the bare stream under a socket, read by its owner and written by everybody.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 
 /// Any other stream: TLS, HTTP/2, memory.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -20,77 +21,65 @@ pub enum Transport {
     /// A unix socket: the same.
     Unix(UnixStream),
     /// Anybody may write with the owner's waker.
-    Stream(Box<dyn Stream>),
-}
-
-/// The half that the socket's own task reads.
-pub(super) enum Reader {
-    Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
-    Stream(ReadHalf<Box<dyn Stream>>),
-}
-
-/// The half that anybody writes, one at a time.
-pub(super) enum Writer {
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
-    Stream(Mutex<WriteHalf<Box<dyn Stream>>>),
+    Stream(Mutex<Box<dyn Stream>>),
 }
 
 impl Transport {
-    pub(super) fn split(self) -> (Reader, Writer) {
-        match self {
-            Self::Tcp(stream) => {
-                let (reader, writer) = stream.into_split();
-                (Reader::Tcp(reader), Writer::Tcp(writer))
-            }
-            Self::Unix(stream) => {
-                let (reader, writer) = stream.into_split();
-                (Reader::Unix(reader), Writer::Unix(writer))
-            }
-            Self::Stream(stream) => {
-                let (reader, writer) = tokio::io::split(stream);
-                (Reader::Stream(reader), Writer::Stream(Mutex::new(writer)))
-            }
-        }
+    /// Any other stream.
+    pub fn stream(stream: impl Stream) -> Self {
+        Self::Stream(Mutex::new(Box::new(stream)))
     }
-}
 
-impl Reader {
     /// Tells whether it is one of several on a connection, or wrapped by another protocol.
     pub(super) fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_))
     }
 
-    /// Reads what is there; 0 is the end.
+    /// Reads what is there, for the owner; 0 is the end.
     pub(super) fn poll_read(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        ready!(match self {
-            Self::Tcp(reader) => Pin::new(reader).poll_read(cx, &mut buffer),
-            Self::Unix(reader) => Pin::new(reader).poll_read(cx, &mut buffer),
-            Self::Stream(reader) => Pin::new(reader).poll_read(cx, &mut buffer),
-        })?;
-        Poll::Ready(Ok(buffer.filled().len()))
+        match self {
+            Self::Tcp(stream) => loop {
+                let read = |read: &mut dyn FnMut() -> io::Result<()>| {
+                    stream.try_io(Interest::READABLE, read)
+                };
+                match read_once(read, &SockRef::from(stream), buffer) {
+                    Some(done) => return Poll::Ready(done),
+                    None => ready!(stream.poll_read_ready(cx))?,
+                }
+            },
+            Self::Unix(stream) => loop {
+                let read = |read: &mut dyn FnMut() -> io::Result<()>| {
+                    stream.try_io(Interest::READABLE, read)
+                };
+                match read_once(read, &SockRef::from(stream), buffer) {
+                    Some(done) => return Poll::Ready(done),
+                    None => ready!(stream.poll_read_ready(cx))?,
+                }
+            },
+            Self::Stream(stream) => {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *lock(stream)).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+        }
     }
-}
 
-impl Writer {
-    /// Writes what fits, without waiting. What has no readiness of its own needs the waker of the owner, who is woken when there is room again.
+    /// Writes what fits, without waiting. A stream needs the waker of the owner, who is woken when there is room again.
     pub(super) fn try_write(&self, bytes: &[u8], owner: Option<&Waker>) -> io::Result<usize> {
         match (self, owner) {
-            (Self::Tcp(writer), _) => writer.try_write(bytes),
-            (Self::Unix(writer), _) => writer.try_write(bytes),
-            (Self::Stream(writer), Some(owner)) => {
-                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            (Self::Tcp(stream), _) => stream.try_write(bytes),
+            (Self::Unix(stream), _) => stream.try_write(bytes),
+            (Self::Stream(stream), Some(owner)) => {
+                let mut stream = lock(stream);
                 let mut cx = Context::from_waker(owner);
-                match Pin::new(&mut *writer).poll_write(&mut cx, bytes) {
+                match Pin::new(&mut *stream).poll_write(&mut cx, bytes) {
                     Poll::Ready(Ok(written)) => {
                         // What it holds back goes with the owner's next flush, if it cannot go now.
-                        let _: Poll<io::Result<()>> = Pin::new(&mut *writer).poll_flush(&mut cx);
+                        let _: Poll<io::Result<()>> = Pin::new(&mut *stream).poll_flush(&mut cx);
                         Ok(written)
                     }
                     Poll::Ready(Err(error)) => Err(error),
@@ -108,20 +97,18 @@ impl Writer {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let (written, stream) = match self {
-                Self::Tcp(writer) => (writer.try_write_vectored(slices), None),
-                Self::Unix(writer) => (writer.try_write_vectored(slices), None),
-                Self::Stream(writer) => (Err(io::ErrorKind::WouldBlock.into()), Some(writer)),
+            let written = match self {
+                Self::Tcp(stream) => stream.try_write_vectored(slices),
+                Self::Unix(stream) => stream.try_write_vectored(slices),
+                Self::Stream(stream) => {
+                    return Pin::new(&mut *lock(stream)).poll_write_vectored(cx, slices);
+                }
             };
-            match (written, stream) {
-                (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.poll_ready(cx))?;
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_write_ready(cx))?;
                 }
-                (result, None) => return Poll::Ready(result),
-                (_, Some(writer)) => {
-                    let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-                    return Pin::new(&mut *writer).poll_write_vectored(cx, slices);
-                }
+                result => return Poll::Ready(result),
             }
         }
     }
@@ -130,31 +117,59 @@ impl Writer {
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
-            Self::Stream(writer) => {
-                Pin::new(&mut *writer.lock().unwrap_or_else(PoisonError::into_inner)).poll_flush(cx)
-            }
+            Self::Stream(stream) => Pin::new(&mut *lock(stream)).poll_flush(cx),
         }
     }
 
     /// Says to the peer that nothing more comes.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shutdown =
-            |stream: socket2::SockRef<'_>| Poll::Ready(stream.shutdown(std::net::Shutdown::Write));
+        let shutdown = |stream: SockRef<'_>| stream.shutdown(std::net::Shutdown::Write);
         match self {
-            Self::Tcp(writer) => shutdown(socket2::SockRef::from(writer.as_ref())),
-            Self::Unix(writer) => shutdown(socket2::SockRef::from(writer.as_ref())),
-            Self::Stream(writer) => {
-                Pin::new(&mut *writer.lock().unwrap_or_else(PoisonError::into_inner))
-                    .poll_shutdown(cx)
-            }
+            Self::Tcp(stream) => Poll::Ready(shutdown(SockRef::from(stream))),
+            Self::Unix(stream) => Poll::Ready(shutdown(SockRef::from(stream))),
+            Self::Stream(stream) => Pin::new(&mut *lock(stream)).poll_shutdown(cx),
         }
     }
 
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(writer) => writer.as_ref().poll_write_ready(cx),
-            Self::Unix(writer) => writer.as_ref().poll_write_ready(cx),
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
             Self::Stream(_) => Poll::Ready(Ok(())),
         }
     }
+}
+
+/// Reads once. `None`: nothing is there.
+///
+/// A read that does not fill the buffer has emptied the kernel's, so the stream is taken for not readable: the next wake-up tells of
+/// more, and no second read has to find out.
+fn read_once(
+    try_io: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+    mut stream: &socket2::Socket,
+    buffer: &mut [u8],
+) -> Option<io::Result<usize>> {
+    let mut count = 0;
+    let read = &mut || {
+        count = loop {
+            match stream.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        if (1..buffer.len()).contains(&count) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    };
+    match try_io(read) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && count == 0 => None,
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Some(Err(error)),
+        _ => Some(Ok(count)),
+    }
+}
+
+/// A panic elsewhere leaves a stream whole.
+fn lock(stream: &Mutex<Box<dyn Stream>>) -> MutexGuard<'_, Box<dyn Stream>> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
 }

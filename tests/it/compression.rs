@@ -114,11 +114,7 @@ impl Client {
             panic!("expected an upgrade");
         };
         let (here, there) = tokio::io::duplex(1 << 20);
-        upgrade.start(
-            Some(Transport::Stream(Box::new(there))),
-            Bytes::new(),
-            Box::new(()),
-        );
+        upgrade.start(Some(Transport::stream(there)), Bytes::new(), Box::new(()));
         let extensions = response
             .headers()
             .get("sec-websocket-extensions")

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::channels::event::EventError;
 use crate::channels::{Event, GroupName, GroupOptions};
 use crate::config::WrittenDuration;
 use crate::group_pattern::GroupPattern;
@@ -107,12 +108,12 @@ impl Consumer for Chat {
     }
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
-        let Some(group) = self.group.clone() else {
+        let Some(group) = &self.group else {
             return Ok(());
         };
         let history_expiry = self.options.history_expiry.0;
         cx.group_add_frames(
-            &group,
+            group,
             GroupOptions {
                 history: self.options.history,
                 history_expiry,
@@ -123,6 +124,26 @@ impl Consumer for Chat {
     }
 
     async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
+        if let Some(event) = self.answer(cx, &message)?
+            && let Some(group) = &self.group
+        {
+            cx.group_send(group, event).await?;
+        }
+        Ok(())
+    }
+
+    async fn disconnect(&mut self, cx: &mut Context<'_>, _code: CloseCode) {
+        if std::mem::take(&mut self.has_joined)
+            && let Err(close) = self.tell_presence(cx, "chat.leave").await
+        {
+            tracing::debug!(%close, "the group was not told that somebody left");
+        }
+    }
+}
+
+impl Chat {
+    /// Answers what concerns the client alone; returns what the group shall hear.
+    fn answer(&self, cx: &mut Context<'_>, message: &Message) -> Result<Option<Event>, Close> {
         let Some(text) = message.as_text() else {
             return error(cx, "invalid_message", "expected text, found binary data");
         };
@@ -144,10 +165,8 @@ impl Consumer for Chat {
             }
         };
         match (said.kind.as_deref(), said.message) {
-            (Some("who"), None) => self.tell_who(cx),
-            (None | Some("message" | "chat.message"), Some(message)) => {
-                self.say(cx, &message).await
-            }
+            (Some("who"), None) => self.tell_who(cx).map(|()| None),
+            (None | Some("message" | "chat.message"), Some(message)) => self.event(cx, &message),
             _ => error(
                 cx,
                 "invalid_message",
@@ -156,20 +175,8 @@ impl Consumer for Chat {
         }
     }
 
-    async fn disconnect(&mut self, cx: &mut Context<'_>, _code: CloseCode) {
-        if std::mem::take(&mut self.has_joined)
-            && let Err(close) = self.tell_presence(cx, "chat.leave").await
-        {
-            tracing::debug!(%close, "the group was not told that somebody left");
-        }
-    }
-}
-
-impl Chat {
-    async fn say(&self, cx: &mut Context<'_>, message: &str) -> Result<(), Close> {
-        let Some(group) = &self.group else {
-            return Ok(());
-        };
+    /// Makes the event of a message, or tells the client what is wrong with it.
+    fn event(&self, cx: &mut Context<'_>, message: &str) -> Result<Option<Event>, Close> {
         if message.is_empty() {
             return error(
                 cx,
@@ -201,24 +208,16 @@ impl Chat {
                 at: Timestamp::now(),
             },
         )?;
-        cx.group_send(group, event).await?;
-        Ok(())
+        Ok(Some(event))
     }
 
     async fn tell_presence(&self, cx: &mut Context<'_>, event_type: &str) -> Result<(), Close> {
         let Some(group) = self.group.as_ref().filter(|_| self.options.presence) else {
             return Ok(());
         };
-        let user = cx.scope().user.as_ref().map(|user| user.name.as_str());
-        let presence = Presence {
-            user,
-            members: cx.layer().group_len(group),
-            at: Timestamp::now(),
-        };
+        let event = presence(cx, group, event_type)?;
         // Who comes and goes is news, not history.
-        cx.layer()
-            .group_send_transient(group, Event::new(event_type, &presence)?)
-            .await?;
+        cx.layer().group_send_transient(group, event).await?;
         Ok(())
     }
 
@@ -239,7 +238,17 @@ impl Chat {
     }
 }
 
-fn error(cx: &mut Context<'_>, code: &str, message: &str) -> Result<(), Close> {
+fn presence(cx: &Context<'_>, group: &GroupName, event_type: &str) -> Result<Event, EventError> {
+    let presence = Presence {
+        user: cx.scope().user.as_ref().map(|user| user.name.as_str()),
+        members: cx.layer().group_len(group),
+        at: Timestamp::now(),
+    };
+    Event::new(event_type, &presence)
+}
+
+/// Tells the client alone.
+fn error(cx: &mut Context<'_>, code: &str, message: &str) -> Result<Option<Event>, Close> {
     cx.send_json(&Answer::Error { code, message })?;
-    Ok(())
+    Ok(None)
 }

@@ -44,8 +44,7 @@ impl Consumer for Feed {
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
-        self.groups = self
-            .patterns
+        self.groups = std::mem::take(&mut self.patterns)
             .iter()
             .map(|pattern| super::group(pattern, scope))
             .collect::<Result<_, _>>()?;
@@ -53,9 +52,9 @@ impl Consumer for Feed {
     }
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
-        for group in &self.groups {
+        for group in std::mem::take(&mut self.groups) {
             cx.group_add_frames(
-                group,
+                &group,
                 GroupOptions {
                     history: self.history,
                     ..GroupOptions::default()

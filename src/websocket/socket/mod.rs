@@ -1,24 +1,25 @@
 //! Socket: the receiving side of one WebSocket and its deadlines; what its own task, the driver, polls.
 
+mod leave;
+
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::close::{Cause, CloseCode, Ending};
-use super::decoder::{Decoder, Item};
-use super::extension::Deflate;
-use super::frame::{Opcode, encode};
-use super::keepalive::{Due, KeepAlive};
-use super::link::Link;
-use super::message::Message;
-use super::transport::Reader;
-use super::worker::{self, READ_BYTES, Worker};
 use crate::channels::Event;
-use crate::clock::{Millis, Tick};
+use crate::clock::{Call, Millis, Tick};
+use crate::websocket::close::{Cause, CloseCode, Ending};
+use crate::websocket::decoder::{Decoder, Item};
+use crate::websocket::extension::Deflate;
+use crate::websocket::frame::{Opcode, encode};
+use crate::websocket::keepalive::{Due, KeepAlive};
+use crate::websocket::link::Link;
+use crate::websocket::message::Message;
+use crate::websocket::worker::{self, READ_BYTES, Worker};
 
 /// How many messages are read ahead while a consumer is busy.
 pub(super) const AHEAD_MESSAGES_MAX: usize = 32;
@@ -43,56 +44,86 @@ pub(super) struct Received {
     pub(super) bytes: u64,
 }
 
-/// The receiving side of one WebSocket.
+/// The receiving side of one WebSocket. Small, because it is all that an idle one is: what is rarely there stands behind a pointer.
 pub(super) struct Socket {
     link: Arc<Link>,
-    reader: Reader,
     decoder: Decoder,
     keepalive: KeepAlive,
     /// When the clock will call.
     called_at: Millis,
+    call: Option<Call>,
     /// What of the worker's scratch is not decoded yet; empty between turns.
-    fresh: Range<usize>,
-    /// What was read but had to wait: undecoded, before anything fresh.
-    carried: Bytes,
-    /// Decoded while the consumer was busy.
-    ahead: VecDeque<Message>,
-    ending: Option<Ending>,
+    fresh: Range<u32>,
+    /// What had to wait; absent when nothing did.
+    held_back: Option<Box<HeldBack>>,
+    ending: Option<Box<Ending>>,
     received: Received,
-    messages_uncounted: u64,
+    messages_uncounted: u32,
     /// The ending does not wait for messages that were read before it: an order or a deadline, not the client's own doing.
     at_once: bool,
     /// The client's close frame came, or the end of its stream.
     peer_closed: bool,
 }
 
+/// What a client said and its consumer could not take yet.
+#[derive(Default)]
+struct HeldBack {
+    /// Undecoded, before anything fresh.
+    carried: Bytes,
+    /// Decoded while the consumer was busy.
+    ahead: VecDeque<Message>,
+}
+
 impl Socket {
-    pub(super) fn new(
-        link: Arc<Link>,
-        reader: Reader,
-        read_already: Bytes,
-        deflate: Option<Deflate>,
-    ) -> Self {
+    pub(super) fn new(link: Arc<Link>, read_already: &[u8], deflate: Option<Deflate>) -> Self {
         let settings = &link.route().settings;
         let now = link.services().clock.now();
-        let read_already_len = read_already.len() as u64;
-        Self {
-            decoder: Decoder::new(settings.limits, deflate),
+        let mut socket = Self {
+            decoder: Decoder::new(deflate),
             keepalive: KeepAlive::new(now, settings, fastrand::f64()),
             called_at: Millis::MAX,
+            call: None,
             fresh: 0..0,
-            carried: read_already,
-            ahead: VecDeque::new(),
+            held_back: None,
             ending: None,
             received: Received {
-                bytes: read_already_len,
+                bytes: read_already.len() as u64,
                 ..Received::default()
             },
             messages_uncounted: 0,
             at_once: false,
             peer_closed: false,
             link,
-            reader,
+        };
+        if !read_already.is_empty() {
+            // A copy: the original is a slice of the buffer that the handshake was read into.
+            socket.hold_back().carried = Bytes::copy_from_slice(read_already);
+        }
+        socket
+    }
+
+    fn hold_back(&mut self) -> &mut HeldBack {
+        self.held_back.get_or_insert_default()
+    }
+
+    /// Tells whether something undecoded had to wait.
+    fn has_carried(&self) -> bool {
+        self.held_back
+            .as_ref()
+            .is_some_and(|held| !held.carried.is_empty())
+    }
+
+    fn ahead_len(&self) -> usize {
+        self.held_back.as_ref().map_or(0, |held| held.ahead.len())
+    }
+
+    /// Lets go of what holds nothing any more.
+    fn tidy(&mut self) {
+        if let Some(held) = &self.held_back
+            && held.carried.is_empty()
+            && held.ahead.is_empty()
+        {
+            self.held_back = None;
         }
     }
 
@@ -111,7 +142,9 @@ impl Socket {
 
     /// Returns how it ended.
     pub(super) fn take_ending(&mut self) -> Ending {
-        self.ending.take().unwrap_or_else(Ending::gone)
+        self.ending
+            .take()
+            .map_or_else(Ending::gone, |ending| *ending)
     }
 
     /// Makes the worker's output buffer this socket's own until the turn ends.
@@ -139,7 +172,7 @@ impl Socket {
         let mut reads = 0;
         loop {
             self.answer_call();
-            if self.ending.is_some() && (self.at_once || self.ahead.is_empty()) {
+            if self.ending.is_some() && (self.at_once || self.ahead_len() == 0) {
                 return Poll::Ready(Next::End(self.take_ending()));
             }
             match self.next_message() {
@@ -177,9 +210,9 @@ impl Socket {
     pub(super) fn serve(&mut self, cx: &mut Context<'_>) {
         for _ in 0..READS_A_TURN {
             self.answer_call();
-            while self.ending.is_none() && self.ahead.len() < AHEAD_MESSAGES_MAX {
+            while self.ending.is_none() && self.ahead_len() < AHEAD_MESSAGES_MAX {
                 match self.decode() {
-                    Some(message) => self.ahead.push_back(message),
+                    Some(message) => self.hold_back().ahead.push_back(message),
                     None => break,
                 }
             }
@@ -190,7 +223,7 @@ impl Socket {
             }
             if self.ending.is_some()
                 || !has_room
-                || !self.carried.is_empty()
+                || self.has_carried()
                 || self.poll_read(cx).is_pending()
             {
                 self.finish_turn();
@@ -200,84 +233,6 @@ impl Socket {
         self.carry();
         cx.waker().wake_by_ref();
         self.finish_turn();
-    }
-
-    /// Says the close frame that fits an ending, if one can be said.
-    pub(super) fn say_close(&mut self, ending: &Ending) {
-        self.begin_turn();
-        self.write_out();
-        match ending.cause {
-            // Nobody would read it.
-            Cause::ClientGone | Cause::PingTimeout => self.link.kill(),
-            // The answer to a close frame repeats its code (RFC 6455 §5.5.1).
-            Cause::ClientClose => self.link.send_close(ending.code, ""),
-            _ => self.link.send_close(ending.code, &ending.reason),
-        }
-        self.ending.get_or_insert_with(|| ending.clone());
-        self.finish_turn();
-    }
-
-    /// Makes sure the client gets the close frame: writes what waits, then reads on until the client's close frame or the
-    /// end of its stream, at most for the route's `close_timeout`. A connection closed with unread bytes would be reset, and
-    /// the reset would swallow the frame.
-    pub(super) async fn leave(&mut self, ending: &Ending) {
-        if matches!(
-            ending.cause,
-            Cause::ClientGone | Cause::PingTimeout | Cause::WriteTimeout
-        ) {
-            return;
-        }
-        let deadline = self.link.route().settings.close_timeout;
-        let can_decode = !matches!(
-            ending.cause,
-            Cause::ProtocolError | Cause::InvalidData | Cause::TooBig
-        );
-        let _ = tokio::time::timeout(deadline, async {
-            if poll_fn(|cx| self.link.poll_flush(cx)).await.is_err() {
-                return;
-            }
-            if !can_decode {
-                let _ = poll_fn(|cx| self.link.poll_shutdown(cx)).await;
-            }
-            while !self.peer_closed {
-                if !poll_fn(|cx| self.poll_discard(cx, can_decode)).await {
-                    return;
-                }
-            }
-            let _ = poll_fn(|cx| self.link.poll_shutdown(cx)).await;
-            // A stream that is dropped before its other half ends is reset (RFC 9113 §8.1).
-            if self.reader.is_stream() {
-                while poll_fn(|cx| self.poll_discard(cx, false)).await {}
-            }
-        })
-        .await;
-    }
-
-    /// Reads and throws away; `false` at the end of the stream.
-    fn poll_discard(&mut self, cx: &mut Context<'_>, can_decode: bool) -> Poll<bool> {
-        if can_decode && !self.carried.is_empty() {
-            self.ending = None;
-            self.ahead.clear();
-            while self.ending.is_none() && self.decode().is_some() {}
-            self.carried = Bytes::new();
-            self.fresh = 0..0;
-            self.finish_turn();
-            return Poll::Ready(true);
-        }
-        self.fresh = 0..0;
-        let scratch_read =
-            worker::with(|worker| self.reader.poll_read(cx, &mut worker.scratch[..READ_BYTES]));
-        match scratch_read {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(count @ 1..)) => {
-                self.fresh = 0..count;
-                if can_decode {
-                    self.carry();
-                }
-                Poll::Ready(true)
-            }
-            Poll::Ready(_) => Poll::Ready(false),
-        }
     }
 
     /// Looks at orders and deadlines when somebody called.
@@ -297,7 +252,7 @@ impl Socket {
     fn keep_deadlines(&mut self, is_first: bool) {
         let now = self.link.services().clock.now();
         let settings = &self.link.route().settings;
-        let is_reading = self.carried.is_empty() && self.link.blocked_since().is_none();
+        let is_reading = !self.has_carried() && self.link.blocked_since().is_none();
         let due = match self
             .keepalive
             .due(now, settings, self.link.blocked_since(), is_reading)
@@ -313,7 +268,7 @@ impl Socket {
         match due {
             Due::End(ending) => {
                 self.at_once = true;
-                self.ending.get_or_insert(ending);
+                self.ending.get_or_insert_with(|| Box::new(ending));
             }
             Due::Nothing(at) if is_first || now >= self.called_at || at < self.called_at => {
                 self.call_at(at);
@@ -324,37 +279,51 @@ impl Socket {
 
     fn call_at(&mut self, at: Millis) {
         self.called_at = at.min(Millis::MAX - 1);
-        if at < Millis::MAX {
+        let clock = &self.link.services().clock;
+        let call = (at < Millis::MAX).then(|| {
             let waiting: Weak<dyn Tick> = Arc::downgrade(&(self.link.clone() as Arc<dyn Tick>));
-            self.link.services().clock.wake_at(at, waiting);
+            clock.wake_at(at, waiting)
+        });
+        if let Some(before) = std::mem::replace(&mut self.call, call) {
+            clock.call_off(before);
         }
     }
 
     fn next_message(&mut self) -> Option<Message> {
-        self.ahead.pop_front().or_else(|| self.decode())
+        if let Some(held) = &mut self.held_back
+            && let Some(message) = held.ahead.pop_front()
+        {
+            self.tidy();
+            return Some(message);
+        }
+        self.decode()
     }
 
     /// Takes the next message out of what was read, handling control frames on the way.
     fn decode(&mut self) -> Option<Message> {
-        if self.ending.is_some() || (self.carried.is_empty() && self.fresh.is_empty()) {
+        if self.ending.is_some() || (self.fresh.is_empty() && !self.has_carried()) {
             return None;
         }
+        let limits = self.link.route().settings.limits;
         worker::with(|worker| {
             loop {
-                let is_carried = !self.carried.is_empty();
-                let mut input = if is_carried {
-                    &self.carried[..]
-                } else {
-                    &worker.scratch[self.fresh.clone()]
+                let carried = self.held_back.as_mut().map(|held| &mut held.carried);
+                let item = match carried.filter(|carried| !carried.is_empty()) {
+                    Some(carried) => {
+                        let mut input = &carried[..];
+                        let item = self.decoder.next(&mut input, limits);
+                        let rest = carried.len() - input.len();
+                        *carried = carried.slice(rest..);
+                        item
+                    }
+                    None => {
+                        let (start, end) = (self.fresh.start as usize, self.fresh.end as usize);
+                        let mut input = &worker.scratch[start..end];
+                        let item = self.decoder.next(&mut input, limits);
+                        self.fresh.start = self.fresh.end - input.len() as u32;
+                        item
+                    }
                 };
-                let before = input.len();
-                let item = self.decoder.next(&mut input);
-                let taken = before - input.len();
-                if is_carried {
-                    self.carried = self.carried.slice(taken..);
-                } else {
-                    self.fresh.start += taken;
-                }
                 match item {
                     Ok(Some(Item::Message(message))) => {
                         self.messages_uncounted += 1;
@@ -366,7 +335,10 @@ impl Socket {
                     }
                     Ok(Some(Item::Pong)) => {}
                     Ok(Some(Item::Close { code, reason })) => self.peer_close(code, reason),
-                    Ok(None) if self.carried.is_empty() && self.fresh.is_empty() => return None,
+                    Ok(None) if self.fresh.is_empty() && !self.has_carried() => {
+                        self.tidy();
+                        return None;
+                    }
                     Ok(None) => {}
                     Err(violation) => self.stop_reading(violation.into()),
                 }
@@ -384,16 +356,21 @@ impl Socket {
 
     /// What follows is not looked at.
     fn stop_reading(&mut self, ending: Ending) {
-        self.carried = Bytes::new();
+        if let Some(held) = &mut self.held_back {
+            held.carried = Bytes::new();
+            self.tidy();
+        }
         self.fresh = 0..0;
-        self.ending = Some(ending);
+        self.ending = Some(Box::new(ending));
     }
 
     /// Keeps what is undecoded over the turn's end.
     fn carry(&mut self) {
         if !self.fresh.is_empty() {
-            let fresh = std::mem::take(&mut self.fresh);
-            self.carried = worker::with(|worker| Bytes::copy_from_slice(&worker.scratch[fresh]));
+            let (start, end) = (self.fresh.start as usize, self.fresh.end as usize);
+            self.fresh = 0..0;
+            self.hold_back().carried =
+                worker::with(|worker| Bytes::copy_from_slice(&worker.scratch[start..end]));
         }
     }
 
@@ -433,13 +410,11 @@ impl Socket {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let read =
-            worker::with(|worker| self.reader.poll_read(cx, &mut worker.scratch[..READ_BYTES]));
-        match read {
+        match self.read_some(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(count @ 1..)) => {
                 self.fresh = 0..count;
-                self.received.bytes += count as u64;
+                self.received.bytes += u64::from(count);
                 self.keepalive.received(self.link.services().clock.now());
             }
             Poll::Ready(_) => {
@@ -448,6 +423,15 @@ impl Socket {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Reads into the worker's scratch.
+    fn read_some(&self, cx: &mut Context<'_>) -> Poll<io::Result<u32>> {
+        worker::with(|worker| {
+            let scratch = &mut worker.scratch[..READ_BYTES];
+            let read = self.link.transport().poll_read(cx, scratch);
+            read.map_ok(|count| count as u32)
+        })
     }
 
     /// Nothing of this socket stays with the worker.
@@ -459,10 +443,18 @@ impl Socket {
                 .route()
                 .metrics
                 .received
-                .increment(self.messages_uncounted);
-            self.received.messages += self.messages_uncounted;
+                .increment(self.messages_uncounted.into());
+            self.received.messages += u64::from(self.messages_uncounted);
             self.messages_uncounted = 0;
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(call) = self.call {
+            self.link.services().clock.call_off(call);
+        }
     }
 }
