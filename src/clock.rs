@@ -23,6 +23,9 @@ pub trait Tick: Send + Sync {
 /// Milliseconds since the clock was made.
 pub type Millis = u64;
 
+/// No instant.
+pub const NEVER: Millis = Millis::MAX;
+
 /// The coarse time of a process and those that wait for it (cheap to clone).
 #[derive(Clone)]
 pub struct Clock(Arc<Inner>);
@@ -30,9 +33,22 @@ pub struct Clock(Arc<Inner>);
 /// One promised tick, by which it can be called off.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    slot: u32,
+    /// In ticks.
+    at: u32,
     place: u32,
     stamp: u32,
+}
+
+impl Call {
+    /// Returns the instant.
+    #[must_use]
+    pub fn at(self) -> Millis {
+        Millis::from(self.at) * tick_millis()
+    }
+
+    fn slot(self) -> usize {
+        (self.at % SLOTS as u32) as usize
+    }
 }
 
 /// Those that wait for one tick of each turn of the wheel.
@@ -85,8 +101,7 @@ impl Clock {
     /// Has somebody woken at an instant.
     pub fn wake_at(&self, at: Millis, waiting: Weak<dyn Tick>) -> Call {
         let at = ticks(at.max(self.now() + tick_millis()) + tick_millis() - 1); // never before the instant
-        let slot_at = at % SLOTS as u32;
-        let mut slot = lock(&self.0.slots[slot_at as usize]);
+        let mut slot = lock(&self.0.slots[(at % SLOTS as u32) as usize]);
         slot.stamp = slot.stamp.wrapping_add(1);
         let stamp = slot.stamp;
         let new = Place {
@@ -104,16 +119,12 @@ impl Clock {
                 u32::try_from(slot.places.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        Call {
-            slot: slot_at,
-            place,
-            stamp,
-        }
+        Call { at, place, stamp }
     }
 
     /// Calls a tick off, if it did not come yet; what waited is let go.
     pub fn call_off(&self, call: Call) {
-        let mut slot = lock(&self.0.slots[call.slot as usize]);
+        let mut slot = lock(&self.0.slots[call.slot()]);
         if let Some(place) = slot.places.get_mut(call.place as usize)
             && place.stamp == call.stamp
             && place.waiting.take().is_some()

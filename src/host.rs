@@ -31,7 +31,7 @@ pub enum BadHost {
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostHeader {
-    name: String,
+    name: Box<str>,
     port: Option<u16>,
 }
 
@@ -66,7 +66,10 @@ impl HostHeader {
         if name.ends_with('.') {
             name.pop();
         }
-        Ok(Self { name, port })
+        Ok(Self {
+            name: name.into(),
+            port,
+        })
     }
 
     /// The name or address in lower case, without the trailing dot; an IPv6 address in its brackets.

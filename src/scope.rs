@@ -109,7 +109,7 @@ pub struct Scope {
     /// The host the client asked for, and the port; `None` when absent or malformed.
     pub host: Option<HostHeader>,
     /// The subprotocols the client offers, in its order.
-    pub subprotocols: Vec<String>,
+    pub subprotocols: Box<[String]>,
     /// The route and its parameters.
     pub url_route: UrlRoute,
     /// Names this request in the log.
@@ -135,7 +135,7 @@ impl Scope {
             client: None,
             server: None,
             host: None,
-            subprotocols: Vec::new(),
+            subprotocols: Box::default(),
             url_route: UrlRoute::default(),
             request_id: RequestId::new(),
             session: None,

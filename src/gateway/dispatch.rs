@@ -18,7 +18,7 @@ use crate::scope::{Scheme, Scope, ScopeType, ServerAddress};
 use crate::services::Services;
 use crate::telemetry::ACCESS;
 use crate::websocket::extension::Deflate;
-use crate::websocket::{Cause, CloseCode, Ending, Route, Sockets, Start, Transport};
+use crate::websocket::{Cause, CloseCode, Ending, Route, Running, Sockets, Start, Transport};
 
 /// The running server without its listeners (cheap to clone): a table that can be replaced, and what survives that.
 #[derive(Clone)]
@@ -62,30 +62,42 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// Starts the socket's task over a stream; `read_already` is what the client sent right behind its handshake.
-    ///
-    /// Without a stream (the client left before the 101 reached it) the consumer still gets its `open` and its `disconnect`.
-    ///
-    /// `held` is let go when the socket ends.
+    /// Starts the socket's task over a stream, as [`Upgrade::run`] has it.
     pub fn start(
-        mut self,
+        self,
         transport: Option<Transport>,
         read_already: Bytes,
         held: Box<dyn Any + Send>,
     ) {
-        Arc::make_mut(&mut self.scope).pack();
-        self.consumer.start(Start {
+        let tasks = self.services.tasks.clone();
+        tasks.spawn("websocket", self.run(transport, read_already, held));
+    }
+
+    /// Returns the socket's whole life over a stream, to be awaited; `read_already` is what the client sent right behind its handshake.
+    ///
+    /// Without a stream (the client left before the 101 reached it) the consumer still gets its `open` and its `disconnect`.
+    ///
+    /// `held` is let go when the socket ends.
+    pub fn run(
+        self,
+        transport: Option<Transport>,
+        read_already: Bytes,
+        held: Box<dyn Any + Send>,
+    ) -> Running {
+        let mut scope = Box::new(Arc::unwrap_or_clone(self.scope));
+        scope.pack();
+        self.consumer.run(Start {
             transport: transport.unwrap_or_else(|| {
                 Transport::stream(tokio::io::join(tokio::io::empty(), tokio::io::sink()))
             }),
             read_already,
-            scope: self.scope,
+            scope,
             route: self.route,
             services: self.services,
             sockets: self.sockets,
             deflate: self.deflate,
             held,
-        });
+        })
     }
 }
 

@@ -124,7 +124,7 @@ impl Head {
             headers: self.headers.into(),
             client: said.client.or(arrival.peer),
             server: arrival.server.clone(),
-            subprotocols: Vec::new(),
+            subprotocols: Box::default(),
             url_route: UrlRoute::default(),
             request_id,
             session: None,

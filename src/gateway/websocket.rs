@@ -45,7 +45,7 @@ pub(super) async fn travel(
     let known = Arc::make_mut(&mut scope);
     known.url_route.name.clone_from(&entry.name);
     known.url_route.params = params;
-    known.subprotocols = handshake.subprotocols;
+    known.subprotocols = handshake.subprotocols.into();
 
     for step in entry.steps.iter() {
         if let Err(failure) = step.before(known).await {

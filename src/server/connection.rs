@@ -24,7 +24,7 @@ use crate::gateway::{Answer, Arrival, Gateway, Upgrade};
 use crate::http::Body;
 use crate::http::upgrade::ConnectProtocol;
 use crate::tasks::Tasks;
-use crate::websocket::Transport;
+use crate::websocket::{Running, Transport};
 
 /// hyper's buffer cannot be smaller.
 const BUFFER_BYTES_MIN: usize = 8192;
@@ -90,14 +90,29 @@ impl Protocol {
         })
     }
 
-    /// Serves one connection until it ends or becomes a WebSocket. `held` is let go when either ends.
-    pub(super) async fn serve<S>(
+    /// Serves one connection until it ends, also as the WebSocket that it may become. `held` is let go then.
+    pub(super) fn serve<S>(
         self: Arc<Self>,
         stream: S,
         arrival: Arrival,
         held: Box<dyn Any + Send>,
         into_transport: fn(S) -> Transport,
-    ) where
+    ) -> Running
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Running::new(self.until_upgrade(stream, arrival, held, into_transport))
+    }
+
+    /// Speaks HTTP until the connection ends or becomes the WebSocket that is returned.
+    async fn until_upgrade<S>(
+        self: Arc<Self>,
+        stream: S,
+        arrival: Arrival,
+        held: Box<dyn Any + Send>,
+        into_transport: fn(S) -> Transport,
+    ) -> Option<Running>
+    where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.open.increment(1.0);
@@ -108,21 +123,19 @@ impl Protocol {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some((upgrade, on_upgrade)) = taken else {
-            return;
-        };
+        let (upgrade, on_upgrade) = taken?;
         let upgraded = on_upgrade
             .await
             .ok()
             .and_then(|upgraded| upgrade::downcast::<TokioIo<Observed<S>>>(upgraded).ok());
-        match upgraded {
-            Some(parts) => upgrade.start(
+        Some(match upgraded {
+            Some(parts) => upgrade.run(
                 Some(into_transport(parts.io.into_inner().stream)),
                 parts.read_buf,
                 held,
             ),
-            None => upgrade.start(None, bytes::Bytes::new(), held),
-        }
+            None => upgrade.run(None, bytes::Bytes::new(), held),
+        })
     }
 
     async fn speak_http<S>(&self, stream: S, arrival: Arrival, waiting: &Arc<Waiting>)

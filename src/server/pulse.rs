@@ -11,12 +11,9 @@ use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::clock::{Call, Clock, Millis, Tick};
+use crate::clock::{Call, Clock, Millis, NEVER, Tick};
 use crate::config::TimeoutsConfig;
 use crate::http::Body;
-
-/// No instant.
-const NEVER: Millis = Millis::MAX;
 
 /// What is known of a connection's progress.
 pub(super) struct Pulse {

@@ -208,6 +208,9 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::Disconnected as usize + 1;
+
     /// Returns the word.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -11,6 +11,7 @@ use super::close::{Close, CloseCode};
 use super::context::Context;
 use super::driver::{Start, drive};
 use super::message::Message;
+use super::running::Running;
 use crate::channels::Event;
 use crate::scope::Scope;
 
@@ -97,8 +98,8 @@ pub(crate) trait AnyConsumer: Send + Sync {
 
 /// A consumer that accepted and waits for its socket.
 pub(crate) trait Accepted: Send {
-    /// Starts the long-lived task, made for this very type of consumer.
-    fn start(self: Box<Self>, start: Start);
+    /// Returns the socket's life, made for this very type of consumer.
+    fn run(self: Box<Self>, start: Start) -> Running;
 }
 
 /// A type of consumer with a route's options.
@@ -119,8 +120,7 @@ impl<C: Consumer> AnyConsumer for Factory<C> {
 struct Waiting<C>(C);
 
 impl<C: Consumer> Accepted for Waiting<C> {
-    fn start(self: Box<Self>, start: Start) {
-        let tasks = start.services.tasks.clone();
-        tasks.spawn("websocket", drive(self.0, start));
+    fn run(self: Box<Self>, start: Start) -> Running {
+        drive(self.0, start)
     }
 }

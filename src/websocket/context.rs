@@ -22,7 +22,7 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) link: Arc<Link>,
-    pub(super) scope: Arc<Scope>,
+    pub(super) scope: Box<Scope>,
     pub(super) groups: Vec<GroupName>,
 }
 

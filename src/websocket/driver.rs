@@ -21,6 +21,7 @@ use super::context::{Context, Open};
 use super::extension::Deflate;
 use super::link::Link;
 use super::route::Route;
+use super::running::Running;
 use super::socket::{Next, Socket};
 use super::sockets::Sockets;
 use super::transport::Transport;
@@ -33,7 +34,7 @@ pub(crate) struct Start {
     pub(crate) transport: Transport,
     /// What the client sent right behind its handshake.
     pub(crate) read_already: Bytes,
-    pub(crate) scope: Arc<Scope>,
+    pub(crate) scope: Box<Scope>,
     pub(crate) route: Arc<Route>,
     pub(crate) services: Services,
     pub(crate) sockets: Sockets,
@@ -61,37 +62,38 @@ struct Life {
 /// Leads one socket from the upgrade to the end: runs the consumer until something ends the socket, then tells both sides.
 ///
 /// While the socket lives its task is this future and no more: what happens before is done, and what happens at the end gets its own memory then.
-pub(crate) fn drive<C: Consumer>(
-    mut consumer: C,
-    start: Start,
-) -> impl Future<Output = ()> + Send + 'static {
+pub(crate) fn drive<C: Consumer>(mut consumer: C, start: Start) -> Running {
     let mut life = Life::begin(start);
-    async move {
+    Running::new(async move {
         let ending = 'live: {
-            let Life { socket, open, .. } = &mut life;
             {
-                let mut cx = Context::new(open);
-                let outcome = attend(socket, pin!(consumer.open(&mut cx))).await;
-                if let Some(ending) = ending_of(outcome, socket) {
+                let mut cx = Context::new(&mut life.open);
+                let outcome = attend(&mut life.socket, pin!(consumer.open(&mut cx))).await;
+                if let Some(ending) = ending_of(outcome, &mut life.socket) {
                     break 'live ending;
                 }
             }
             loop {
-                let mut cx = Context::new(open);
+                let mut cx;
                 // Nothing but the call itself is kept while it runs.
-                let call = match poll_fn(|task| socket.poll_next(task)).await {
-                    Next::Message(message) => Either::Left(consumer.receive(&mut cx, message)),
-                    Next::Event(event) => Either::Right(consumer.event(&mut cx, event)),
-                    Next::End(ending) => break 'live ending,
+                let call = {
+                    let next = poll_fn(|task| life.socket.poll_next(task)).await;
+                    cx = Context::new(&mut life.open);
+                    match next {
+                        Next::Message(message) => Either::Left(consumer.receive(&mut cx, message)),
+                        Next::Event(event) => Either::Right(consumer.event(&mut cx, event)),
+                        Next::End(ending) => break 'live ending,
+                    }
                 };
-                let outcome = attend(socket, pin!(call)).await;
-                if let Some(ending) = ending_of(outcome, socket) {
+                let outcome = attend(&mut life.socket, pin!(call)).await;
+                if let Some(ending) = ending_of(outcome, &mut life.socket) {
                     break 'live ending;
                 }
             }
         };
         Box::pin(life.end(consumer, ending)).await;
-    }
+        None
+    })
 }
 
 impl Life {
@@ -194,7 +196,19 @@ fn attend<'a, F: Future>(
 }
 
 /// Says whether a call's outcome ends the socket, and how.
+#[inline]
 fn ending_of(outcome: Result<Result<(), Close>, Abandoned>, socket: &mut Socket) -> Option<Ending> {
+    match outcome {
+        Ok(Ok(())) => None,
+        other => ending_of_end(other, socket),
+    }
+}
+
+#[cold]
+fn ending_of_end(
+    outcome: Result<Result<(), Close>, Abandoned>,
+    socket: &mut Socket,
+) -> Option<Ending> {
     let close = match outcome {
         Ok(Ok(())) => return None,
         Ok(Err(close)) => close,
@@ -229,7 +243,7 @@ fn report_panic(link: &Link) {
 fn log_end(socket: &Socket, scope: &Scope, ending: &Ending, started: Instant) {
     let link = socket.link();
     let route = &*link.route().label;
-    metrics::counter!("oneport_websockets_closed_total", "route" => route.to_owned(), "cause" => ending.cause.as_str()).increment(1);
+    link.route().count_closed(ending.cause);
     let (sent, received) = (link.counted(), socket.received());
     tracing::info!(
         target: ACCESS,

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use super::close::{Cause, CloseCode, Ending};
 use super::settings::SocketSettings;
-use crate::clock::Millis;
-
-const NEVER: Millis = Millis::MAX;
+use crate::clock::{Millis, NEVER};
 
 /// What is due.
 #[derive(Debug, Eq, PartialEq)]
@@ -68,10 +66,10 @@ impl KeepAlive {
         &self,
         now: Millis,
         settings: &SocketSettings,
-        blocked_since: Option<Millis>,
+        blocked_since: Millis,
         is_reading: bool,
     ) -> Due {
-        let write = blocked_since.map_or(NEVER, |since| after(since, settings.write_timeout));
+        let write = after(blocked_since, settings.write_timeout);
         let idle = after(self.last_received, settings.idle_timeout);
         let is_pinged = self.pinged != NEVER;
         let pong = if is_pinged && is_reading {
@@ -139,7 +137,7 @@ fn after(since: Millis, wait: Duration) -> Millis {
     if wait.is_zero() {
         NEVER
     } else {
-        since + millis(wait)
+        since.saturating_add(millis(wait))
     }
 }
 
@@ -162,15 +160,15 @@ mod tests {
     #[test]
     fn silent_client_is_pinged_and_then_ended() {
         let mut table = KeepAlive::new(0, &settings(), 0.0);
-        assert_eq!(table.due(0, &settings(), None, true), Due::Nothing(25_000));
-        assert_eq!(table.due(25_000, &settings(), None, true), Due::Ping);
+        assert_eq!(table.due(0, &settings(), NEVER, true), Due::Nothing(25_000));
+        assert_eq!(table.due(25_000, &settings(), NEVER, true), Due::Ping);
         table.pinged(25_000);
         assert_eq!(
-            table.due(25_000, &settings(), None, true),
+            table.due(25_000, &settings(), NEVER, true),
             Due::Nothing(35_000)
         );
         assert!(matches!(
-            table.due(35_000, &settings(), None, true),
+            table.due(35_000, &settings(), NEVER, true),
             Due::End(Ending {
                 cause: Cause::PingTimeout,
                 ..
@@ -178,7 +176,7 @@ mod tests {
         ));
         table.received(34_000);
         assert_eq!(
-            table.due(35_000, &settings(), None, true),
+            table.due(35_000, &settings(), NEVER, true),
             Due::Nothing(59_000)
         );
     }
@@ -188,7 +186,7 @@ mod tests {
         let mut table = KeepAlive::new(0, &settings(), 0.0);
         table.pinged(25_000);
         assert_eq!(
-            table.due(36_000, &settings(), None, false),
+            table.due(36_000, &settings(), NEVER, false),
             Due::Nothing(46_000)
         );
     }
@@ -198,14 +196,14 @@ mod tests {
         let mut table = KeepAlive::new(0, &settings(), 1.0);
         table.received(899_999);
         assert!(matches!(
-            table.due(5_000, &settings(), Some(0), true),
+            table.due(5_000, &settings(), 0, true),
             Due::End(Ending {
                 cause: Cause::WriteTimeout,
                 ..
             })
         ));
         assert!(matches!(
-            table.due(900_000, &settings(), None, true),
+            table.due(900_000, &settings(), NEVER, true),
             Due::End(Ending {
                 cause: Cause::Lifetime,
                 ..
@@ -217,7 +215,7 @@ mod tests {
         };
         let table = KeepAlive::new(0, &settings(), 0.0);
         assert!(matches!(
-            table.due(100_000, &settings(), None, true),
+            table.due(100_000, &settings(), NEVER, true),
             Due::End(Ending {
                 cause: Cause::IdleTimeout,
                 ..
@@ -232,9 +230,9 @@ mod tests {
             ..settings()
         };
         let mut table = KeepAlive::new(0, &settings, 0.0);
-        assert_eq!(table.due(0, &settings, None, true), Due::Nothing(3_000));
+        assert_eq!(table.due(0, &settings, NEVER, true), Due::Nothing(3_000));
         table.received(2_000); // a pong is no message
-        let Due::End(ending) = table.due(3_000, &settings, None, true) else {
+        let Due::End(ending) = table.due(3_000, &settings, NEVER, true) else {
             panic!("nothing was due");
         };
         assert_eq!(
@@ -243,7 +241,7 @@ mod tests {
         );
         table.message();
         assert_eq!(
-            table.due(3_000, &settings, None, true),
+            table.due(3_000, &settings, NEVER, true),
             Due::Nothing(27_000)
         );
     }

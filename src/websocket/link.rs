@@ -21,7 +21,7 @@ use super::settings::SlowClient;
 use super::transport::Transport;
 use crate::channels::event::Shown;
 use crate::channels::{Batch, Delivery, Event, Form, Mailbox, Membership, Subscriber};
-use crate::clock::{Millis, Tick};
+use crate::clock::{Millis, NEVER, Tick};
 use crate::services::Services;
 
 /// How many waiting pieces one write takes.
@@ -227,7 +227,7 @@ impl Link {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             if out.queue.is_empty() {
-                out.blocked_since = None;
+                out.blocked_since = NEVER;
                 return self.transport.poll_flush(cx);
             }
             let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
@@ -243,8 +243,9 @@ impl Link {
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => {
-                    out.blocked_since
-                        .get_or_insert_with(|| self.services.clock.now());
+                    if out.blocked_since == NEVER {
+                        out.blocked_since = self.services.clock.now();
+                    }
                     return Poll::Pending;
                 }
             }
@@ -261,8 +262,8 @@ impl Link {
         self.out().bytes
     }
 
-    /// Returns since when a write makes no progress.
-    pub(super) fn blocked_since(&self) -> Option<Millis> {
+    /// Returns since when a write makes no progress; `NEVER` when none is waiting.
+    pub(super) fn blocked_since(&self) -> Millis {
         self.out().blocked_since
     }
 
@@ -319,7 +320,7 @@ impl Link {
         let was_empty = out.queue.is_empty();
         out.queue.push_back(piece);
         if was_empty {
-            out.blocked_since = Some(self.services.clock.now());
+            out.blocked_since = self.services.clock.now();
             out.wake();
         }
         Delivery::Queued

@@ -9,9 +9,8 @@ use bytes::{Buf, Bytes};
 use super::close::Ending;
 use super::deflate::Deflater;
 use super::transport::Transport;
-use crate::clock::Millis;
+use crate::clock::{Millis, NEVER};
 
-#[derive(Default)]
 pub(super) struct Out {
     pub(super) queue: VecDeque<Piece>,
     pub(super) bytes: usize,
@@ -19,7 +18,8 @@ pub(super) struct Out {
     pub(super) task: Option<Waker>,
     /// What ended the socket from outside its task.
     pub(super) order: Option<Box<Ending>>,
-    pub(super) blocked_since: Option<Millis>,
+    /// Since when a write makes no progress; `NEVER` when none is waiting.
+    pub(super) blocked_since: Millis,
     pub(super) counted: Counted,
     /// With context takeover, from the first compressed message on.
     pub(super) deflater: Option<Box<Deflater>>,
@@ -41,6 +41,21 @@ pub(super) enum State {
     CloseSent,
     /// The connection failed.
     Dead,
+}
+
+impl Default for Out {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            bytes: 0,
+            state: State::Open,
+            task: None,
+            order: None,
+            blocked_since: NEVER,
+            counted: Counted::default(),
+            deflater: None,
+        }
+    }
 }
 
 /// What one socket sent.
@@ -74,7 +89,7 @@ impl Out {
     }
 
     pub(super) fn written(&mut self, mut count: usize) {
-        self.blocked_since = None;
+        self.blocked_since = NEVER;
         self.bytes -= count;
         self.counted.bytes += count as u64;
         while let Some(first) = self.queue.front_mut() {

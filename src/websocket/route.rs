@@ -1,9 +1,10 @@
 //! Route: what all sockets of one route share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use metrics::{Counter, Gauge, counter, gauge};
 
+use super::close::Cause;
 use super::settings::SocketSettings;
 
 /// What all sockets of one route share; a socket keeps it until it ends, whatever is reloaded meanwhile.
@@ -24,6 +25,8 @@ pub(crate) struct RouteMetrics {
     pub(super) open: Gauge,
     pub(super) received: Counter,
     pub(super) dropped: Counter,
+    /// By cause, each from its first on.
+    closed: [OnceLock<Counter>; Cause::COUNT],
 }
 
 impl Route {
@@ -35,6 +38,7 @@ impl Route {
             open: gauge!("oneport_websockets", "route" => name()),
             received: counter!("oneport_messages_received_total", "route" => name()),
             dropped: counter!("oneport_messages_dropped_total", "route" => name()),
+            closed: Default::default(),
         };
         Self {
             label,
@@ -42,5 +46,13 @@ impl Route {
             settings,
             metrics,
         }
+    }
+
+    /// Counts a socket that ended.
+    pub(super) fn count_closed(&self, cause: Cause) {
+        let counter = self.metrics.closed[cause as usize].get_or_init(|| {
+            counter!("oneport_websockets_closed_total", "route" => self.label.to_string(), "cause" => cause.as_str())
+        });
+        counter.increment(1);
     }
 }

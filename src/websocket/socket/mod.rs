@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::channels::Event;
-use crate::clock::{Call, Millis, Tick};
+use crate::clock::{Call, Millis, NEVER, Tick};
 use crate::websocket::close::{Cause, CloseCode, Ending};
 use crate::websocket::decoder::{Decoder, Item};
 use crate::websocket::extension::Deflate;
@@ -50,7 +50,6 @@ pub(super) struct Socket {
     decoder: Decoder,
     keepalive: KeepAlive,
     /// When the clock will call.
-    called_at: Millis,
     call: Option<Call>,
     /// What of the worker's scratch is not decoded yet; empty between turns.
     fresh: Range<u32>,
@@ -61,6 +60,10 @@ pub(super) struct Socket {
     messages_uncounted: u32,
     /// The ending does not wait for messages that were read before it: an order or a deadline, not the client's own doing.
     at_once: bool,
+    /// The deadlines were looked at for the first time.
+    has_begun: bool,
+    /// The worker's output buffer is this socket's own in the poll that goes on.
+    is_in_turn: bool,
     /// The client's close frame came, or the end of its stream.
     peer_closed: bool,
 }
@@ -81,7 +84,6 @@ impl Socket {
         let mut socket = Self {
             decoder: Decoder::new(deflate),
             keepalive: KeepAlive::new(now, settings, fastrand::f64()),
-            called_at: Millis::MAX,
             call: None,
             fresh: 0..0,
             held_back: None,
@@ -92,6 +94,8 @@ impl Socket {
             },
             messages_uncounted: 0,
             at_once: false,
+            has_begun: false,
+            is_in_turn: false,
             peer_closed: false,
             link,
         };
@@ -148,7 +152,11 @@ impl Socket {
     }
 
     /// Makes the worker's output buffer this socket's own until the turn ends.
-    pub(super) fn begin_turn(&self) {
+    pub(super) fn begin_turn(&mut self) {
+        if self.is_in_turn {
+            return;
+        }
+        self.is_in_turn = true;
         worker::with(|worker| {
             debug_assert!(
                 worker.out.is_empty() || worker.out_owner == self.link.id(),
@@ -236,11 +244,15 @@ impl Socket {
     }
 
     /// Looks at orders and deadlines when somebody called.
+    #[inline]
     fn answer_call(&mut self) {
-        let is_first = self.called_at == Millis::MAX;
-        if !self.link.take_call() && !is_first {
-            return;
+        if self.link.take_call() || !self.has_begun {
+            self.answer();
         }
+    }
+
+    fn answer(&mut self) {
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
         if let Some(ending) = self.link.take_order() {
             self.at_once = true;
             self.ending.get_or_insert(ending);
@@ -252,7 +264,7 @@ impl Socket {
     fn keep_deadlines(&mut self, is_first: bool) {
         let now = self.link.services().clock.now();
         let settings = &self.link.route().settings;
-        let is_reading = !self.has_carried() && self.link.blocked_since().is_none();
+        let is_reading = !self.has_carried() && self.link.blocked_since() == NEVER;
         let due = match self
             .keepalive
             .due(now, settings, self.link.blocked_since(), is_reading)
@@ -270,17 +282,20 @@ impl Socket {
                 self.at_once = true;
                 self.ending.get_or_insert_with(|| Box::new(ending));
             }
-            Due::Nothing(at) if is_first || now >= self.called_at || at < self.called_at => {
+            Due::Nothing(at) if is_first || now >= self.called_at() || at < self.called_at() => {
                 self.call_at(at);
             }
             Due::Nothing(_) | Due::Ping => {}
         }
     }
 
+    fn called_at(&self) -> Millis {
+        self.call.map_or(NEVER, Call::at)
+    }
+
     fn call_at(&mut self, at: Millis) {
-        self.called_at = at.min(Millis::MAX - 1);
         let clock = &self.link.services().clock;
-        let call = (at < Millis::MAX).then(|| {
+        let call = (at < NEVER).then(|| {
             let waiting: Weak<dyn Tick> = Arc::downgrade(&(self.link.clone() as Arc<dyn Tick>));
             clock.wake_at(at, waiting)
         });
@@ -392,11 +407,9 @@ impl Socket {
 
     fn keep_write_deadline(&mut self) {
         let wait = super::keepalive::millis(self.link.route().settings.write_timeout);
-        if let Some(since) = self.link.blocked_since()
-            && wait > 0
-            && since + wait < self.called_at
-        {
-            self.call_at(since + wait);
+        let at = self.link.blocked_since().saturating_add(wait);
+        if wait > 0 && at < self.called_at() {
+            self.call_at(at);
         }
     }
 
@@ -438,6 +451,7 @@ impl Socket {
     fn end_turn<T>(&mut self) -> Poll<T> {
         self.write_out();
         worker::with(|worker| worker.out_owner = 0);
+        self.is_in_turn = false;
         if self.messages_uncounted > 0 {
             self.link
                 .route()
