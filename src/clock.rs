@@ -159,13 +159,9 @@ impl Clock {
             let mut due = Vec::new();
             {
                 let mut slot = lock(&self.0.slots[(tick % SLOTS as u32) as usize]);
-                for place in 0..slot.places.len() {
-                    let entry = &mut slot.places[place];
-                    if entry.at <= to
-                        && let Some(waiting) = entry.waiting.take()
-                    {
+                for place in 0..u32::try_from(slot.places.len()).unwrap_or(u32::MAX) {
+                    if let Some(waiting) = slot.take_due(place, to) {
                         due.push(waiting);
-                        slot.free(place as u32);
                     }
                 }
             }
@@ -178,6 +174,17 @@ impl Clock {
 }
 
 impl Slot {
+    /// Takes who waits at a place, if it is due. The last one takes all places with it.
+    fn take_due(&mut self, place: u32, now: u32) -> Option<Weak<dyn Tick>> {
+        let entry = self.places.get_mut(place as usize)?;
+        if entry.at > now {
+            return None;
+        }
+        let waiting = entry.waiting.take()?;
+        self.free(place);
+        Some(waiting)
+    }
+
     fn free(&mut self, place: u32) {
         self.free.push(place);
         if self.free.len() == self.places.len() {
@@ -235,6 +242,20 @@ mod tests {
         assert_eq!(bell.0.load(Ordering::Relaxed), 1);
         clock.turn_to(900_000, done);
         assert_eq!(bell.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn places_that_became_free_behind_the_last_one_due_are_passed_over() {
+        let clock = Clock::default();
+        let bells: Vec<_> = (0..3).map(|_| Arc::new(Bell::default())).collect();
+        let calls: Vec<_> = bells
+            .iter()
+            .map(|bell| clock.wake_at(1_000, waiting(bell)))
+            .collect();
+        clock.call_off(calls[1]);
+        clock.call_off(calls[2]);
+        clock.turn_to(1_000, 0);
+        assert_eq!(bells[0].0.load(Ordering::Relaxed), 1);
     }
 
     #[test]
