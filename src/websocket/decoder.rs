@@ -119,6 +119,12 @@ impl Decoder {
         }
     }
 
+    /// Lets go of what has arrived of a message: nothing more of it is wanted.
+    pub fn forget(&mut self) {
+        self.partial = None;
+        self.inflation = None;
+    }
+
     /// Takes the next item from `input` and leaves the rest there. `None` when the input is used up.
     ///
     /// After a violation the connection is to be ended; the decoder is of no more use.

@@ -369,8 +369,9 @@ impl Socket {
         self.peer_closed = true;
     }
 
-    /// What follows is not looked at.
+    /// What follows is not looked at, and what has arrived of a message is let go: the socket may wait long for its peer to leave.
     fn stop_reading(&mut self, ending: Ending) {
+        self.decoder.forget();
         if let Some(held) = &mut self.held_back {
             held.carried = Bytes::new();
             self.tidy();
