@@ -133,7 +133,7 @@ impl Clock {
         }
     }
 
-    /// Turns the wheel until the server stops.
+    /// Turns the wheel until all other tasks are over.
     pub async fn run(self, tasks: Tasks) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -141,7 +141,7 @@ impl Clock {
         loop {
             tokio::select! {
                 _ = ticks.tick() => done = self.turn(done),
-                () = tasks.stopping() => return,
+                () = tasks.ended() => return,
             }
         }
     }

@@ -24,6 +24,9 @@ pub struct Tasks {
     tracker: TaskTracker,
     draining: CancellationToken,
     stopping: CancellationToken,
+    /// What the other tasks need to their end.
+    last: TaskTracker,
+    ended: CancellationToken,
 }
 
 impl Tasks {
@@ -34,6 +37,20 @@ impl Tasks {
     {
         tracing::trace!(task = name, "starts");
         self.tracker.spawn(future);
+    }
+
+    /// Starts a task that outlives those of [`Tasks::spawn`]: it is stopped, by [`Tasks::ended`], once they are over.
+    pub fn spawn_last<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        tracing::trace!(task = name, "starts");
+        self.last.spawn(future);
+    }
+
+    /// Completes when all other tasks are over, or their time is.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Says that the server takes no new work: answers without an end of their own come to theirs.
@@ -75,6 +92,9 @@ impl Tasks {
         self.stop();
         self.tracker.close();
         let _ = tokio::time::timeout(deadline, self.tracker.wait()).await;
+        self.ended.cancel();
+        self.last.close();
+        self.last.wait().await;
         self.tracker.len()
     }
 }

@@ -1,6 +1,7 @@
 //! Connection: one client's stream, as long as it speaks HTTP.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -17,8 +18,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, upgrade};
 use metrics::{Gauge, gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
-use super::pulse::{Answered, InFlight, Observed, Pulse};
+use super::pulse::{Answered, Observed, Pulse};
 use crate::config::ServerConfig;
 use crate::gateway::{Answer, Arrival, Gateway, Upgrade};
 use crate::http::Body;
@@ -42,6 +44,12 @@ pub(super) struct Protocol {
     open: Gauge,
 }
 
+thread_local! {
+    /// What cuts the writer of the WebSocket whose answer was just given. hyper starts the writer in the same poll, and the writer of a client
+    /// that gives no window would wait for ever, with its stream and what it was to write.
+    static UPGRADING: Cell<Option<CancellationToken>> = const { Cell::new(None) };
+}
+
 /// hyper's tasks are the server's too.
 #[derive(Clone)]
 struct Spawn(Tasks);
@@ -51,7 +59,18 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn("http/2 stream", future);
+        let cut = UPGRADING.take();
+        // hyper has no other word for what it starts. Should the name change, a stuck stream is reset with its connection only, and a test fails.
+        let is_writer = std::any::type_name::<F>().contains("UpgradedSendStreamTask");
+        match cut.filter(|_| is_writer) {
+            None => self.0.spawn("http/2 stream", future),
+            Some(cut) => self.0.spawn("http/2 websocket's writer", async move {
+                tokio::select! {
+                    () = future => {}
+                    () = cut.cancelled() => {} // the stream is reset
+                }
+            }),
+        }
     }
 }
 
@@ -164,6 +183,7 @@ impl Protocol {
                 let mut aside_cx = Context::from_waker(&aside_waker);
                 if !is_draining && draining.as_mut().poll(&mut aside_cx).is_ready() {
                     is_draining = true;
+                    pulse.drain();
                     connection.as_mut().graceful_shutdown();
                 }
                 if expired.as_mut().poll(&mut aside_cx).is_ready() {
@@ -239,7 +259,10 @@ async fn respond(
             match on_upgrade {
                 Some(on_upgrade) if is_http2 => {
                     // The connection goes on; its socket counts as a request until it ends.
-                    let opening = open_on_stream(upgrade, on_upgrade, in_flight);
+                    let cut = CancellationToken::new();
+                    UPGRADING.set(Some(cut.clone()));
+                    let held = (in_flight, cut.drop_guard());
+                    let opening = open_on_stream(upgrade, on_upgrade, Box::new(held));
                     gateway.services().tasks.spawn("http/2 websocket", opening);
                     return Ok(response.map(|body| Answered::new(body, None)));
                 }
@@ -256,10 +279,10 @@ async fn respond(
 }
 
 /// Starts a WebSocket on its stream once the answer to its handshake is sent.
-async fn open_on_stream(upgrade: Box<Upgrade>, on_upgrade: OnUpgrade, in_flight: InFlight) {
+async fn open_on_stream(upgrade: Box<Upgrade>, on_upgrade: OnUpgrade, held: Box<dyn Any + Send>) {
     let transport = on_upgrade
         .await
         .ok()
         .map(|upgraded| Transport::stream(TokioIo::new(upgraded)));
-    upgrade.start(transport, bytes::Bytes::new(), Box::new(in_flight));
+    upgrade.start(transport, bytes::Bytes::new(), held);
 }

@@ -29,6 +29,8 @@ pub(super) struct Pulse {
     head_since: AtomicU64,
     /// Since when a write makes no progress.
     blocked_since: AtomicU64,
+    /// Since when the server stops.
+    draining_since: AtomicU64,
     task: AtomicWaker,
 }
 
@@ -58,6 +60,7 @@ impl Pulse {
             idle_since: AtomicU64::new(now),
             head_since: AtomicU64::new(NEVER),
             blocked_since: AtomicU64::new(NEVER),
+            draining_since: AtomicU64::new(NEVER),
             task: AtomicWaker::new(),
         })
     }
@@ -111,6 +114,12 @@ impl Pulse {
         self.in_flight.load(Ordering::Relaxed) == 0 && !self.is_http2.load(Ordering::Relaxed)
     }
 
+    /// The server stops: what is idle has no more time than a handshake.
+    pub(super) fn drain(&self) {
+        self.draining_since
+            .store(self.clock.now(), Ordering::Relaxed);
+    }
+
     fn deadline(&self) -> Millis {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         let blocked = load(&self.blocked_since);
@@ -121,6 +130,11 @@ impl Pulse {
             return NEVER;
         }
         let idle = load(&self.idle_since);
+        let draining = load(&self.draining_since);
+        if draining != NEVER {
+            // HTTP/2 takes leave in two steps, and a client that is gone answers neither.
+            return idle.max(draining).saturating_add(self.timeouts.handshake);
+        }
         if !self.has_served.load(Ordering::Relaxed) {
             return idle.saturating_add(self.timeouts.handshake);
         }

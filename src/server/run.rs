@@ -76,7 +76,7 @@ impl Server {
             expiry: config.channel_layer.expiry,
         };
         let layer = ChannelLayer::new(settings, tasks.clone());
-        tasks.spawn("clock", clock.clone().run(tasks.clone()));
+        tasks.spawn_last("clock", clock.clone().run(tasks.clone()));
         tasks.spawn("channel layer", layer.clone().sweep());
         let services = Services::new(Shared {
             layer,

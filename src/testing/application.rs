@@ -36,7 +36,7 @@ impl Application {
         let (table, _) = compile(config, registry)?;
         let tasks = Tasks::default();
         let clock = Clock::default();
-        tasks.spawn("clock", clock.clone().run(tasks.clone()));
+        tasks.spawn_last("clock", clock.clone().run(tasks.clone()));
         let settings = LayerSettings {
             capacity: config.channel_layer.capacity,
             expiry: config.channel_layer.expiry,

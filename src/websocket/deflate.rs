@@ -304,6 +304,7 @@ mod tests {
         client_window_bits: 15,
         server_context_takeover: true,
         client_context_takeover: true,
+        names_server_window: false,
     };
 
     fn inflate_all(

@@ -43,6 +43,8 @@ pub struct Deflate {
     pub server_context_takeover: bool,
     /// The client's messages may refer to earlier ones.
     pub client_context_takeover: bool,
+    /// The client asked for a bound on the server's window, so the answer has to name one (§7.1.2.1).
+    pub names_server_window: bool,
 }
 
 /// The greatest window of DEFLATE.
@@ -88,6 +90,7 @@ fn accept(offer: &str, settings: &DeflateSettings) -> Option<Deflate> {
         client_window_bits: WINDOW_BITS_MAX,
         server_context_takeover: settings.server_context_takeover,
         client_context_takeover: settings.client_context_takeover,
+        names_server_window: settings.server_max_window_bits < WINDOW_BITS_MAX,
     };
     let mut seen: Vec<&str> = Vec::new();
     for part in parts {
@@ -104,6 +107,7 @@ fn accept(offer: &str, settings: &DeflateSettings) -> Option<Deflate> {
             (CLIENT_NO_CONTEXT_TAKEOVER, None) => agreed.client_context_takeover = false,
             (SERVER_MAX_WINDOW_BITS, Some(value)) => {
                 agreed.server_window_bits = agreed.server_window_bits.min(window_bits(value)?);
+                agreed.names_server_window = true;
             }
             (CLIENT_MAX_WINDOW_BITS, None) => {
                 agreed.client_window_bits = settings.client_max_window_bits;
@@ -172,7 +176,7 @@ impl fmt::Display for Deflate {
         if !self.client_context_takeover {
             write!(f, "; {CLIENT_NO_CONTEXT_TAKEOVER}")?;
         }
-        if self.server_window_bits < WINDOW_BITS_MAX {
+        if self.names_server_window {
             write!(f, "; {SERVER_MAX_WINDOW_BITS}={}", self.server_window_bits)?;
         }
         if self.client_window_bits < WINDOW_BITS_MAX {
@@ -221,7 +225,7 @@ mod tests {
                 "server_max_window_bits=\"10\"",
                 "; server_max_window_bits=10",
             ),
-            ("server_max_window_bits=15", ""),
+            ("server_max_window_bits=15", "; server_max_window_bits=15"),
             ("client_max_window_bits", ""),
             ("client_max_window_bits=8", "; client_max_window_bits=8"),
             (

@@ -44,10 +44,10 @@ impl KeepAlive {
         }
     }
 
-    /// The client sent something: it is alive.
-    pub(super) fn received(&mut self, now: Millis) {
+    /// The client sent something: it is alive. Tells whether it was waited for, so that there is another deadline now.
+    pub(super) fn received(&mut self, now: Millis) -> bool {
         self.last_received = now;
-        self.pinged = NEVER;
+        std::mem::replace(&mut self.pinged, NEVER) != NEVER
     }
 
     /// A whole message came.

@@ -429,7 +429,9 @@ impl Socket {
             Poll::Ready(Ok(count @ 1..)) => {
                 self.fresh = 0..count;
                 self.received.bytes += u64::from(count);
-                self.keepalive.received(self.link.services().clock.now());
+                if self.keepalive.received(self.link.services().clock.now()) {
+                    self.has_begun = false; // the deadlines are looked at as if for the first time
+                }
             }
             Poll::Ready(_) => {
                 self.peer_closed = true;
