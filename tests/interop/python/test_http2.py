@@ -2,17 +2,14 @@
 
 import json
 import signal
-import time
 import unittest
 
-import h2.config
-import h2.connection
 import h2.events
 from h2.errors import ErrorCodes
-from hyperframe.frame import Frame, GoAwayFrame, PingFrame
+from hyperframe.frame import GoAwayFrame, PingFrame
 
-from kit.deadline import DEADLINE, Late, until
-from kit.frames import Bytes
+from kit.deadline import until
+from kit.http2 import Client
 from kit.peer import Peer
 from kit.server import Server
 
@@ -40,78 +37,6 @@ options = { group = "chat_{room}" }
 
 
 FILE = bytes(range(256)) * 8192
-
-
-class Client:
-    """One HTTP/2 connection."""
-
-    def __init__(self, server):
-        self._bytes = Bytes(("127.0.0.1", server.port))
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-        self.h2.initiate_connection()
-        self.answers = {}
-        self.ended = set()
-        self.events = []
-        self._flush()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._bytes.socket.close()
-
-    def ask(self, path, method="GET", authority="localhost", body=None):
-        """Sends a request; returns its stream."""
-        stream = self.h2.get_next_available_stream_id()
-        fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", authority)]
-        self.h2.send_headers(stream, fields, end_stream=body is None)
-        if body is not None:
-            self.h2.send_data(stream, body, end_stream=True)
-        self.answers[stream] = ({}, bytearray())
-        self._flush()
-        return stream
-
-    def until(self, is_done, what):
-        """Reads until something is so."""
-        end = time.monotonic() + DEADLINE
-        while not is_done():
-            if time.monotonic() > end:
-                raise Late(f"expected {what} within {DEADLINE} s")
-            data = self._bytes.socket.recv(1 << 16)
-            if not data:
-                raise EOFError(f"expected {what}, found the end")
-            for event in self.h2.receive_data(data):
-                self._take(event)
-            self._flush()
-
-    def frames(self):
-        """Reads frames past the library, which takes GOAWAY for the end of everything."""
-        while True:
-            frame, length = Frame.parse_frame_header(memoryview(self._bytes.exactly(9)))
-            frame.parse_body(memoryview(self._bytes.exactly(length)))
-            yield frame
-
-    def send(self, data):
-        self._bytes.send(data)
-
-    def answer(self, stream):
-        """Waits for the whole answer; returns status, fields and body."""
-        self.until(lambda: stream in self.ended, f"an answer on stream {stream}")
-        fields, body = self.answers[stream]
-        return int(fields[":status"]), fields, bytes(body)
-
-    def _take(self, event):
-        self.events.append(event)
-        if isinstance(event, h2.events.ResponseReceived):
-            self.answers[event.stream_id][0].update(event.headers)
-        elif isinstance(event, h2.events.DataReceived):
-            self.answers[event.stream_id][1].extend(event.data)
-            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        elif isinstance(event, h2.events.StreamEnded):
-            self.ended.add(event.stream_id)
-
-    def _flush(self):
-        self._bytes.send(self.h2.data_to_send())
 
 
 class Http2(unittest.TestCase):
@@ -156,7 +81,7 @@ class Http2(unittest.TestCase):
     def test_a_ping_is_acknowledged(self):
         client = self.client()
         client.h2.ping(b"12345678")
-        client._flush()
+        client.flush()
         client.until(
             lambda: any(isinstance(event, h2.events.PingAckReceived) for event in client.events),
             "the acknowledgement of a ping",
@@ -173,9 +98,9 @@ class Http2(unittest.TestCase):
         data = bytes(client.answers[stream][1]).split(b"data: ")[1].split(b"\n")[0]
         self.assertEqual(json.loads(data)["message"], "over http/2")
         client.h2.reset_stream(stream, ErrorCodes.CANCEL)
-        client._flush()
+        client.flush()
         self.assertEqual(client.answer(client.ask("/page/"))[0], 200)
-        client.__exit__()
+        client.cut()
         until(lambda: self.server.metric("oneport_tasks") <= before, "no task left behind")
 
     def test_a_head_over_the_limit_is_refused_and_the_server_goes_on(self):
@@ -184,7 +109,7 @@ class Http2(unittest.TestCase):
         fields = [(":method", "GET"), (":scheme", "http"), (":path", "/page/"), (":authority", "localhost")]
         client.h2.send_headers(stream, [*fields, *((f"x-{n}", "a" * 1000) for n in range(20))], end_stream=True)
         client.answers[stream] = ({}, bytearray())
-        client._flush()
+        client.flush()
         done = (h2.events.StreamReset, h2.events.ConnectionTerminated, h2.events.ResponseReceived)
         client.until(lambda: any(isinstance(event, done) for event in client.events), "a refusal")
         fields = client.answers[stream][0]
