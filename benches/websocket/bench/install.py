@@ -1,0 +1,159 @@
+"""Builds and installs what is compared, below the repository's `target` directory. What is there already is not made again."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parent.parent
+REPOSITORY = BENCH.parent.parent
+
+# Debian's and Ubuntu's names for the loop that uWebSockets is built on here.
+LIBUV_PACKAGES = ("libuv1", "libuv1t64")
+
+
+class Unavailable(Exception):
+    """A server that cannot be had on this machine, and why."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are put."""
+
+    target: Path
+    # A server that was built elsewhere.
+    oneport: Path | None
+
+    @property
+    def root(self) -> Path:
+        return self.target / "websocket-bench"
+
+    @property
+    def programs(self) -> Path:
+        return self.root / "release"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+
+def target_directory() -> Path:
+    metadata = call("cargo", "metadata", "--format-version", "1", "--no-deps", directory=REPOSITORY)
+    return Path(json.loads(metadata)["target_directory"])
+
+
+def build_oneport(place: Place) -> Path:
+    say("building oneport")
+    build("--bin", "oneport", directory=REPOSITORY)
+    return place.target / "release" / "oneport"
+
+
+def build_programs(place: Place) -> None:
+    """The load generator and the Rust peers."""
+    say("building the load generator and the Rust peers")
+    build("--target-dir", str(place.root), directory=BENCH)
+
+
+def build(*options: str, directory: Path) -> None:
+    """Builds by cargo, which says on standard error how it goes."""
+    command = ["cargo", "build", "--release", "--locked", *options]
+    try:
+        if subprocess.run(command, cwd=directory, stdin=subprocess.DEVNULL).returncode != 0:
+            raise Unavailable("it could not be built; cargo says why, above")
+    except FileNotFoundError:
+        raise Unavailable("there is no cargo") from None
+
+
+def python_packages(place: Place, requirements: str) -> Path:
+    """Installs the packages; returns the directory of the programs that came with them."""
+    environment = place.root / "venv"
+    binaries = environment / "bin"
+    wanted = BENCH / "peers/python" / requirements
+    installed = environment / requirements
+    if installed.exists() and installed.read_bytes() == wanted.read_bytes():
+        return binaries
+    if not (binaries / "pip").exists():
+        shutil.rmtree(environment, ignore_errors=True)
+        call(sys.executable, "-m", "venv", str(environment))
+    say(f"installing the Python packages of {requirements}")
+    call(str(binaries / "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-input", "-r", str(wanted))
+    shutil.copy(wanted, installed)
+    return binaries
+
+
+def node_modules(place: Place) -> Path:
+    """Installs the packages; returns the directory they are in."""
+    source = BENCH / "peers/node"
+    directory = place.root / "node"
+    lock = "package-lock.json"
+    marker = directory / "node_modules" / lock
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            raise Unavailable(f"there is no {program}")
+    if marker.exists() and marker.read_bytes() == (source / lock).read_bytes():
+        return marker.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", lock):
+        shutil.copy(source / name, directory / name)
+    say("installing the Node packages")
+    # The scripts would build what the packages bring along.
+    call("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", directory=directory)
+    shutil.copy(source / lock, marker)
+    return marker.parent
+
+
+def build_uwebsockets(place: Place) -> Path:
+    """The C program around the library that socketify ships."""
+    if shutil.which("cc") is None:
+        raise Unavailable("there is no C compiler (cc)")
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise Unavailable("socketify ships uWebSockets for x86-64 Linux only")
+    python_packages(place, "socketify.txt")
+    libraries = list((place.root / "venv/lib").glob("python*/site-packages/socketify/libsocketify_linux_amd64.so"))
+    if not libraries:
+        raise Unavailable("socketify came without its library")
+    program = place.root / "uwebsockets"
+    # The old kind of run path holds for the library too, which finds libuv by it.
+    paths = f"-Wl,-rpath,{libraries[0].parent},-rpath,{find_libuv(place).parent},--disable-new-dtags,--allow-shlib-undefined"
+    source = str(BENCH / "peers/c/uwebsockets.c")
+    call("cc", "-O2", "-Wall", "-Wextra", "-o", str(program), source, str(libraries[0]), paths)
+    return program
+
+
+def find_libuv(place: Place) -> Path:
+    """The machine's libuv, or else the one of Debian's package, unpacked but not installed: that needs no root."""
+    unpacked = place.root / "libuv"
+    for directory in (Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64"), unpacked / "usr/lib/x86_64-linux-gnu"):
+        if (library := directory / "libuv.so.1").exists():
+            return library
+    unpacked.mkdir(parents=True, exist_ok=True)
+    for package in LIBUV_PACKAGES:
+        try:
+            call("apt-get", "download", "--quiet", package, directory=unpacked)
+        except Unavailable:
+            continue
+        for archive in unpacked.glob(f"{package}_*.deb"):
+            call("dpkg-deb", "--extract", str(archive), str(unpacked))
+        return next(unpacked.glob("usr/lib/*/libuv.so.1"))
+    raise Unavailable(f"there is no libuv (apt-get install {LIBUV_PACKAGES[0]})")
+
+
+def call(*command: str, directory: Path = REPOSITORY) -> str:
+    """Runs a program and returns what it said. One that fails makes a server unavailable."""
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise Unavailable(f"there is no {command[0]}") from None
+    if done.returncode != 0:
+        lines = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
+        errors = [line for line in lines if line.lower().startswith("error")] or lines
+        name = " ".join([Path(command[0]).name, *command[1:2]])
+        raise Unavailable(f"`{name}` failed: {errors[-1].strip()[:200]}")
+    return done.stdout
+
+
+def say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
