@@ -18,7 +18,8 @@ use crate::scope::Scope;
 /// One WebSocket connection; a fresh value is made for each.
 ///
 /// The calls come in this order and never overlap: `connect`, `open`, any number of `receive` and `event`, then exactly one
-/// `disconnect`. A consumer that takes long holds back only its own connection's reading; pings are answered meanwhile. A panic
+/// `disconnect`. A consumer that takes long holds back only its own connection's reading; pings are answered meanwhile. One that
+/// computes without awaiting holds its worker and all that the worker serves: long work belongs in `spawn_blocking`. A panic
 /// ends this one connection with 1011.
 ///
 /// ```

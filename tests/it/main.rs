@@ -17,4 +17,6 @@ mod layers;
 mod life;
 mod panics;
 mod reload;
+mod scale;
+mod sequences;
 mod wire;

@@ -401,7 +401,9 @@ impl Socket {
             }
             Poll::Pending => {
                 self.keep_write_deadline();
-                self.link.waiting() < self.link.route().settings.send_queue / 2
+                // What one read may call forth shall still fit.
+                let (waiting, limit) = (self.link.waiting(), self.link.route().settings.send_queue);
+                waiting == 0 || (waiting < limit / 2 && waiting + READ_BYTES <= limit)
             }
         }
     }
