@@ -75,7 +75,10 @@ class SlowClient(unittest.TestCase):
 
     def slow(self, path):
         """A member that does not read until it is asked to."""
-        return self.enterContext(RawSocket(self.server, path, receive_buffer=8192))
+        slow = self.enterContext(RawSocket(self.server, path, receive_buffer=8192))
+        slow.say(9, b"here")  # the pong says that it has joined
+        self.assertEqual(slow.frame().payload, b"here")
+        return slow
 
     def flood(self, room, total=FLOOD_BYTES, numbered=False):
         """Speaks so many bytes to a room; returns by how much the server grew meanwhile, at the most."""

@@ -7,6 +7,7 @@ from collections import deque
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import h2.settings
 from hyperframe.frame import Frame
 from wsproto.connection import Connection, ConnectionType
@@ -99,7 +100,10 @@ class Client:
             count = min(self.room(stream), self.h2.max_outbound_frame_size, len(data) - sent)
             if count <= 0:
                 break
-            self.h2.send_data(stream, data[sent : sent + count])
+            try:
+                self.h2.send_data(stream, data[sent : sent + count])
+            except h2.exceptions.StreamClosedError:  # the server had enough
+                break
             self.flush()
             sent += count
         return sent

@@ -23,7 +23,10 @@ const BYTE_BY_BYTE: usize = 4 * 1024;
 /// How long the pieces are between those borders.
 const PIECE: usize = 997;
 
-/// How often the stream says that nothing is there before it says that the client has ended.
+/// How many bytes a slow reader takes at a time.
+const SLOW_BYTES: usize = 61;
+
+/// How often the stream says that nothing is there, and nothing is written, before it says that the client has ended.
 const PAUSES_AT_END: usize = 2;
 
 /// How the bytes of a sequence arrive.
@@ -31,6 +34,8 @@ const PAUSES_AT_END: usize = 2;
 pub(super) enum Way {
     /// All at once.
     Whole,
+    /// All at once, from a client that takes a few bytes at a time.
+    WholeFromSlowReader,
     /// All at once, and compression was agreed on.
     WholeWithDeflate,
     /// All in the same read as the handshake.
@@ -51,6 +56,7 @@ impl Way {
         let length = frames.iter().map(Vec::len).sum();
         let mut ways = vec![
             Self::Whole,
+            Self::WholeFromSlowReader,
             Self::WholeWithDeflate,
             Self::BehindHandshake,
             Self::ByteByByte,
@@ -84,7 +90,7 @@ impl Way {
     }
 
     /// Where the pieces end.
-    pub(super) fn ends(self, frames: &[Vec<u8>]) -> Vec<usize> {
+    fn ends(self, frames: &[Vec<u8>]) -> Vec<usize> {
         let length = frames.iter().map(Vec::len).sum();
         match self {
             Self::CutAt(at) => vec![at, length],
@@ -115,7 +121,15 @@ pub(super) struct Pieces {
     ends: std::vec::IntoIter<usize>,
     end: usize,
     pauses: usize,
+    slow: Option<Slow>,
     heard: Arc<Mutex<Heard>>,
+}
+
+/// Whether a slow reader takes something at the next write.
+#[derive(Clone, Copy)]
+enum Slow {
+    Takes,
+    Waits,
 }
 
 /// What the client heard.
@@ -132,14 +146,21 @@ pub(super) struct Heard {
 }
 
 impl Pieces {
-    pub(super) fn new(bytes: Bytes, at: usize, ends: Vec<usize>) -> (Self, Arc<Mutex<Heard>>) {
+    /// The bytes of a sequence but for those that came with the handshake.
+    pub(super) fn new(
+        way: Way,
+        frames: &[Vec<u8>],
+        bytes: Bytes,
+        at: usize,
+    ) -> (Self, Arc<Mutex<Heard>>) {
         let heard = Arc::<Mutex<Heard>>::default();
         let pieces = Self {
             bytes,
             at,
-            ends: ends.into_iter(),
+            ends: way.ends(frames).into_iter(),
             end: at,
             pauses: 0,
+            slow: (way == Way::WholeFromSlowReader).then_some(Slow::Waits),
             heard: heard.clone(),
         };
         (pieces, heard)
@@ -175,10 +196,23 @@ impl AsyncRead for Pieces {
 
 impl AsyncWrite for Pieces {
     fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.pauses = 0;
+        match self.slow {
+            None => {}
+            Some(Slow::Waits) => {
+                self.slow = Some(Slow::Takes);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some(Slow::Takes) => {
+                self.slow = Some(Slow::Waits);
+                bytes = &bytes[..bytes.len().min(SLOW_BYTES)];
+            }
+        }
         let mut heard = self.heard.lock().unwrap();
         if heard.client_has_ended || heard.server_has_ended {
             heard.late.extend_from_slice(bytes);

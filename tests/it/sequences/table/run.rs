@@ -113,7 +113,7 @@ impl Sequence {
         );
         let bytes = Bytes::from(self.frames.concat());
         let behind = way.behind_handshake(bytes.len());
-        let (stream, heard) = Pieces::new(bytes.clone(), behind, way.ends(&self.frames));
+        let (stream, heard) = Pieces::new(way, &self.frames, bytes.clone(), behind);
         let (held, let_go) = oneshot::channel::<()>();
         let transport = Some(Transport::stream(stream));
         upgrade.start(transport, bytes.slice(..behind), Box::new(held));
