@@ -160,6 +160,9 @@ fn whole_message(input: &mut &[u8], limits: Limits) -> Result<Option<Message>, V
         },
         length => (6, usize::from(length)),
     };
+    if input.len() < header {
+        return Ok(None);
+    }
     if length > limits.message_bytes_max {
         return Err(Violation::TooBig {
             limit: limits.message_bytes_max,
