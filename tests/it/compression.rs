@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use http::Request;
-use oneport::gateway::{Answer, Arrival, Registry};
+use oneport::gateway::{Answer, Arrival, Registry, Upgrade};
 use oneport::http::Body;
 use oneport::scope::Scheme;
 use oneport::testing::Application;
@@ -91,28 +91,37 @@ fn application() -> Application {
     Application::with(&Registry::builtin().consumer::<Both>("both"), FILE).unwrap()
 }
 
+/// An accepted handshake: its answer, and what starts the socket.
+pub(crate) async fn upgrade(
+    app: &Application,
+    path: &str,
+    offer: &str,
+) -> (http::Response<Body>, Box<Upgrade>) {
+    let request = Request::get(path)
+        .header("host", "localhost")
+        .header("origin", "http://localhost")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-extensions", offer)
+        .body(Body::empty())
+        .unwrap();
+    let arrival = Arrival {
+        peer: Some(([127, 0, 0, 1], 40_000).into()),
+        server: None,
+        security: Scheme::Plain,
+        user: None,
+    };
+    match app.gateway().serve(request, &arrival).await {
+        Answer::Upgrade(response, upgrade) => (response, upgrade),
+        Answer::Response(response) => panic!("expected an upgrade, found {}", response.status()),
+    }
+}
+
 impl Client {
     async fn open(app: &Application, path: &str, offer: &str) -> Self {
-        let request = Request::get(path)
-            .header("host", "localhost")
-            .header("origin", "http://localhost")
-            .header("connection", "Upgrade")
-            .header("upgrade", "websocket")
-            .header("sec-websocket-version", "13")
-            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-            .header("sec-websocket-extensions", offer)
-            .body(Body::empty())
-            .unwrap();
-        let arrival = Arrival {
-            peer: Some(([127, 0, 0, 1], 40_000).into()),
-            server: None,
-            security: Scheme::Plain,
-            user: None,
-        };
-        let Answer::Upgrade(response, upgrade) = app.gateway().serve(request, &arrival).await
-        else {
-            panic!("expected an upgrade");
-        };
+        let (response, upgrade) = upgrade(app, path, offer).await;
         let (here, there) = tokio::io::duplex(1 << 20);
         upgrade.start(Some(Transport::stream(there)), Bytes::new(), Box::new(()));
         let extensions = response

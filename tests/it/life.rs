@@ -1,15 +1,21 @@
 //! Life: what consumers are told, in which order, exactly how often.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::task::{self, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use oneport::gateway::Registry;
 use oneport::scope::Scope;
 use oneport::testing::{Application, Heard, LiveServer, WebsocketCommunicator};
-use oneport::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
-use tokio::io::AsyncWriteExt;
+use oneport::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message, Transport};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::wire::{frame, read_until};
+use crate::compression::upgrade;
+use crate::wire::{HANDSHAKE, frame, read_until};
 
 /// What the consumers of one test were told, by the test's name in the path.
 static TOLD: LazyLock<Mutex<Vec<(String, String)>>> = LazyLock::new(Mutex::default);
@@ -222,11 +228,7 @@ async fn ping_is_answered_while_the_consumer_is_busy() {
         .await
         .unwrap();
     stream
-        .write_all(
-            crate::wire::HANDSHAKE
-                .replace("/echo/", "/busy/")
-                .as_bytes(),
-        )
+        .write_all(HANDSHAKE.replace("/echo/", "/busy/").as_bytes())
         .await
         .unwrap();
     read_until(&mut stream, |read| read.ends_with(b"\r\n\r\n")).await;
@@ -299,11 +301,7 @@ async fn client_that_answers_no_ping_is_gone() {
         .await
         .unwrap();
     stream
-        .write_all(
-            crate::wire::HANDSHAKE
-                .replace("/echo/", "/silent/")
-                .as_bytes(),
-        )
+        .write_all(HANDSHAKE.replace("/echo/", "/silent/").as_bytes())
         .await
         .unwrap();
     let heard = read_until(&mut stream, |_| false).await;
@@ -343,4 +341,77 @@ async fn nothing_is_left_behind() {
         tasks.alive() - before,
         app.gateway().sockets().len()
     );
+}
+
+/// A stream that always has more to say, up to its end.
+struct Endless {
+    frames: Vec<u8>,
+    /// How often it was read, and how often the other one.
+    reads: Arc<AtomicUsize>,
+    others: Arc<AtomicUsize>,
+    /// By how many reads it was ahead of the other, at the most.
+    lead: Arc<AtomicUsize>,
+}
+
+const READS_MAX: usize = 1000;
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let reads = self.reads.fetch_add(1, Ordering::Relaxed);
+        if reads < READS_MAX {
+            let lead = reads.saturating_sub(self.others.load(Ordering::Relaxed));
+            self.lead.fetch_max(lead, Ordering::Relaxed);
+            buffer.put_slice(&self.frames);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A client that always has something to say is served by turns: others on the same worker are not kept waiting.
+#[tokio::test]
+async fn client_that_never_pauses_leaves_room_for_others() {
+    let app =
+        Application::parse("[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n").unwrap();
+    let lead = Arc::new(AtomicUsize::new(0));
+    let reads = [Arc::default(), Arc::default()];
+    for (own, other) in [(0, 1), (1, 0)] {
+        let (_, upgrade) = upgrade(&app, "/echo/", "x-none").await;
+        let stream = Endless {
+            frames: frame(0x81, b"on and on").repeat(10),
+            reads: Arc::clone(&reads[own]),
+            others: Arc::clone(&reads[other]),
+            lead: lead.clone(),
+        };
+        upgrade.start(Some(Transport::stream(stream)), Bytes::new(), Box::new(()));
+    }
+    while reads
+        .iter()
+        .any(|reads| reads.load(Ordering::Relaxed) <= READS_MAX)
+    {
+        tokio::task::yield_now().await;
+    }
+    let lead = lead.load(Ordering::Relaxed);
+    assert!(lead < 40, "one was {lead} reads ahead of the other");
 }

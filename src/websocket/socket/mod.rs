@@ -25,7 +25,7 @@ use crate::websocket::worker::{self, READ_BYTES, Worker};
 pub(super) const AHEAD_MESSAGES_MAX: usize = 32;
 
 /// How many reads one turn takes before other sockets have theirs.
-const READS_A_TURN: usize = 16;
+const READS_A_TURN: u8 = 8;
 
 /// What comes next in a socket's life.
 pub(super) enum Next {
@@ -64,6 +64,8 @@ pub(super) struct Socket {
     has_begun: bool,
     /// The worker's output buffer is this socket's own in the poll that goes on.
     is_in_turn: bool,
+    /// Of this turn; however many messages they brought.
+    reads: u8,
     /// The client's close frame came, or the end of its stream.
     peer_closed: bool,
 }
@@ -96,6 +98,7 @@ impl Socket {
             at_once: false,
             has_begun: false,
             is_in_turn: false,
+            reads: 0,
             peer_closed: false,
             link,
         };
@@ -157,6 +160,7 @@ impl Socket {
             return;
         }
         self.is_in_turn = true;
+        self.reads = 0;
         worker::with(|worker| {
             debug_assert!(
                 worker.out.is_empty() || worker.out_owner == self.link.id(),
@@ -177,7 +181,6 @@ impl Socket {
     /// Waits for what comes next. Cancel-safe: nothing is lost when it is dropped between two polls.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         self.begin_turn();
-        let mut reads = 0;
         loop {
             self.answer_call();
             if self.ending.is_some() && (self.at_once || self.ahead_len() == 0) {
@@ -203,11 +206,11 @@ impl Socket {
             if !has_room {
                 return self.end_turn();
             }
-            if reads == READS_A_TURN {
+            if self.reads == READS_A_TURN {
                 cx.waker().wake_by_ref();
                 return self.end_turn();
             }
-            reads += 1;
+            self.reads += 1;
             if self.poll_read(cx).is_pending() {
                 return self.end_turn();
             }
