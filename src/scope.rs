@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Version, header};
 use percent_encoding::percent_decode_str;
 
-use crate::auth::User;
+use crate::auth::{Login, User};
 use crate::host::HostHeader;
 use crate::routing::Params;
 use crate::session::Session;
@@ -118,6 +118,8 @@ pub struct Scope {
     pub session: Option<Arc<Session>>,
     /// The user; `None` when anonymous.
     pub user: Option<Arc<User>>,
+    /// What the user rests on; `None` for what ends by itself.
+    pub login: Option<Arc<Login>>,
 }
 
 impl Scope {
@@ -140,6 +142,7 @@ impl Scope {
             request_id: RequestId::new(),
             session: None,
             user: None,
+            login: None,
         }
     }
 

@@ -2,13 +2,20 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::channels::ChannelLayer;
+use crate::auth::{Auth, Users};
+use crate::channels::{ChannelLayer, LayerSettings};
 use crate::clock::Clock;
+use crate::config::{Config, StoreUrl};
+use crate::database::{Database, DatabaseSettings};
+use crate::secrets::Secrets;
+use crate::session::SessionStore;
 use crate::tasks::Tasks;
+use crate::telemetry;
 use crate::templates::Templates;
 
 /// What all views and consumers of a server share (cheap to clone).
@@ -26,15 +33,80 @@ pub struct Shared {
     pub clock: Clock,
     /// The pages, with `url_for` of the newest table; a reload replaces them.
     pub templates: ArcSwap<Templates>,
+    /// The keys that things are signed with.
+    pub secrets: Arc<Secrets>,
+    /// Where sessions are kept.
+    pub sessions: SessionStore,
+    /// Who is who.
+    pub auth: Auth,
     /// What prints the metrics, when this process collects any.
     pub metrics: Option<PrometheusHandle>,
 }
 
 impl Services {
-    /// Puts the parts together.
-    #[must_use]
-    pub fn new(shared: Shared) -> Self {
-        Self(Arc::new(shared))
+    /// Makes what a configuration asks for, and starts what runs beside it. Nothing is opened yet. Needs a tokio runtime.
+    ///
+    /// Fails with the sentence of a database that cannot be, such as one with a malformed URL.
+    pub fn new(config: &Config, templates: Templates) -> Result<Self, String> {
+        let tasks = Tasks::default();
+        let clock = Clock::default();
+        tasks.spawn_last("clock", clock.clone().run(tasks.clone()));
+        let settings = LayerSettings {
+            capacity: config.channel_layer.capacity,
+            expiry: config.channel_layer.expiry,
+        };
+        let layer = ChannelLayer::new(settings, tasks.clone());
+        tasks.spawn("channel layer", layer.clone().sweep());
+        let secrets = Arc::new(Secrets::new(config));
+        let (session, auth) = (&config.session, &config.auth);
+        let open = |url: &StoreUrl, store| {
+            let settings = DatabaseSettings {
+                timeout: session.timeout,
+                connections: u32::try_from(session.connections).unwrap_or(u32::MAX),
+            };
+            Database::new(url, settings, store)
+                .transpose()
+                .map_err(|error| format!("{url}: {error}"))
+        };
+        let database = open(&session.store, "session")?;
+        let users = if auth.users == session.store {
+            database.clone()
+        } else {
+            open(&auth.users, "users")?
+        };
+        let users = users.map(|database| Users::new(auth, session, database));
+        Ok(Self(Arc::new(Shared {
+            layer,
+            tasks,
+            clock,
+            templates: ArcSwap::from_pointee(templates),
+            sessions: SessionStore::new(session, database, secrets.clone()),
+            auth: Auth::new(auth, users, secrets.clone()),
+            secrets,
+            metrics: telemetry::start_metrics(),
+        })))
+    }
+}
+
+impl Services {
+    /// Starts to delete expired sessions from time to time; zero for never.
+    pub fn sweep_sessions(&self, every: Duration) {
+        if every.is_zero() {
+            return;
+        }
+        let (services, tasks) = (self.clone(), self.tasks.clone());
+        self.tasks.spawn("session sweep", async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(every) => {}
+                    () = tasks.stopping() => return,
+                }
+                // What fails is told by the store, and tried again the next time.
+                if let Ok(swept) = services.sessions.sweep().await {
+                    tracing::debug!(swept, "expired sessions were deleted");
+                }
+            }
+        });
     }
 }
 

@@ -126,6 +126,15 @@ fn describe() {
         "oneport_panics_total",
         "Panics that ended one request or one WebSocket."
     );
+    describe_counter!("oneport_logins_total", "Attempts to log in, by outcome.");
+    describe_counter!(
+        "oneport_store_errors_total",
+        "Queries that a store did not answer, by store."
+    );
+    describe_counter!(
+        "oneport_sessions_dropped_total",
+        "Sessions that the memory store had no room for."
+    );
     describe_gauge!("oneport_tasks", "Tasks of the server that are alive.");
 }
 

@@ -4,17 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, ErrorKind, path_loader};
+use minijinja::{Environment, ErrorKind, context, path_loader};
 use serde::Serialize;
 use thiserror::Error;
 
 /// Finds the path of a named route: `url_for` in templates.
 pub type UrlFor = Arc<dyn Fn(&str, &[(String, String)]) -> Result<String, String> + Send + Sync>;
 
+/// Tells whether a route of that name exists: `has_route` in templates.
+pub type HasRoute = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// The templates of one directory, with `url_for` (cheap to clone).
 ///
-/// A template sees `scope` (`path`, `query`, `params`, `host`, `scheme`), `user` (`id`, `name`, `is_staff`, or none) and
-/// `url_for(name, key=value)`. What ends in `.html` is escaped.
+/// A template sees `scope` (`path`, `query`, `params`, `host`, `scheme`), `user` (`id`, `name`, `is_staff`, or none), `session`
+/// (its values, or none), `csrf_token()`, `url_for(name, key=value)` and `has_route(name)`. What ends in `.html` is escaped.
 #[derive(Clone, Debug)]
 pub struct Templates(Arc<Loaded>);
 
@@ -48,9 +51,10 @@ pub enum TemplateError {
 impl Templates {
     /// The templates of a directory; each is read when it is first used, and again after a reload.
     #[must_use]
-    pub fn new(dir: &Path, url_for: UrlFor) -> Self {
+    pub fn new(dir: &Path, url_for: UrlFor, has_route: HasRoute) -> Self {
         let mut environment = Environment::new();
         environment.set_loader(path_loader(dir));
+        environment.add_function("has_route", move |name: String| has_route(&name));
         environment.add_function("url_for", move |name: String, params: Kwargs| {
             let mut pairs = Vec::new();
             for key in params.args() {
@@ -82,15 +86,23 @@ impl Templates {
         self.0.environment.get_template(name).is_ok()
     }
 
-    /// Renders a page with its variables.
-    pub fn render(&self, name: &str, variables: impl Serialize) -> Result<String, TemplateError> {
+    /// Renders a page with its variables; `csrf_token` makes what the function of that name gives.
+    pub fn render(
+        &self,
+        name: &str,
+        variables: impl Serialize,
+        csrf_token: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Result<String, TemplateError> {
         let template = self
             .0
             .environment
             .get_template(name)
             .map_err(|cause| self.error(name, cause))?;
         template
-            .render(Value::from(Serde(variables)))
+            .render(context! {
+                csrf_token => Value::from_function(csrf_token),
+                ..Value::from(Serde(variables))
+            })
             .map_err(|cause| self.error(name, cause))
     }
 

@@ -34,6 +34,8 @@ pub(super) enum Command {
     Routes(RoutesArguments),
     /// Say which route would serve a URL, with its parameters, and why the others would not.
     Resolve(ResolveArguments),
+    /// Keep the accounts of the built-in user table.
+    User(UserArguments),
     /// Make a new project: a configuration, templates, a consumer of your own.
     Init(InitArguments),
     /// Print completions for a shell.
@@ -109,6 +111,59 @@ pub(super) struct ResolveArguments {
     /// [METHOD] URL: a path, or a whole URL (ws:// and wss:// ask the WebSocket table).
     #[arg(required = true, num_args = 1..=2, value_names = ["METHOD", "URL"])]
     pub(super) request: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UserArguments {
+    #[command(subcommand)]
+    pub(super) command: UserCommand,
+    /// The configuration.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "config/oneport.toml",
+        global = true
+    )]
+    pub(super) config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Add a user; asks for the password.
+    Add {
+        /// The name to log in with.
+        name: String,
+        /// May the user see the pages for staff?
+        #[arg(long)]
+        staff: bool,
+        #[command(flatten)]
+        password: PasswordArgument,
+    },
+    /// Give a user another password; all of its logins end.
+    Passwd {
+        /// The user's name.
+        name: String,
+        #[command(flatten)]
+        password: PasswordArgument,
+    },
+    /// Print all users.
+    List {
+        /// How they are printed.
+        #[arg(long, value_enum, default_value_t = RoutesFormat::Table)]
+        format: RoutesFormat,
+    },
+    /// Remove a user; all of its logins end.
+    Remove {
+        /// The user's name.
+        name: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PasswordArgument {
+    /// Read the password from the standard input, up to its first line's end.
+    #[arg(long)]
+    pub(super) password_stdin: bool,
 }
 
 #[derive(Args, Debug)]

@@ -23,6 +23,7 @@ const DEMO: &[(&str, &str)] = demo![
     "templates/chat/index.html",
     "templates/chat/room.html",
     "templates/error.html",
+    "templates/login.html",
     "templates/static/chat.js",
     "templates/static/icon.svg",
     "templates/static/index.js",
@@ -36,7 +37,7 @@ const OWN: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("init/Cargo.toml.txt")),
     ("src/main.rs", include_str!("init/main.rs.txt")),
     ("README.md", include_str!("init/README.md.txt")),
-    (".gitignore", "/target\n"),
+    (".gitignore", "/target\n*.db\n*.db-*\n*.secret_key\n"),
 ];
 
 pub(super) fn run(arguments: &InitArguments) -> u8 {

@@ -1,4 +1,4 @@
-//! The command line: `oneport serve`, `check`, `routes`, `resolve`, `init`, `completions`.
+//! The command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `init`, `completions`.
 
 mod arguments;
 mod check;
@@ -7,6 +7,7 @@ mod output;
 mod resolve;
 mod routes;
 mod serve;
+mod user;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::Check(check) => check::run(&check, registry),
         Command::Routes(routes) => routes::run(&routes, registry),
         Command::Resolve(resolve) => resolve::run(&resolve, registry),
+        Command::User(user) => user::run(&user),
         Command::Init(init) => init::run(&init),
         Command::Completions(completions) => arguments::print_completions(completions.shell),
     })

@@ -89,6 +89,57 @@ checked! {
 }
 
 checked! {
+    /// The name of a cookie (RFC 6265 §4.1.1: a token, as a header name is).
+    CookieName(String) from String as "String", |text| match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(format!("expected the name of a cookie such as \"sessionid\", found {text:?}")),
+    }
+}
+
+checked! {
+    /// The path of a cookie.
+    CookiePath(String) from String as "String", |text| {
+        if text.starts_with('/') && text.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b';') {
+            Ok(text)
+        } else {
+            Err(format!("expected a path such as \"/\", found {text:?}"))
+        }
+    }
+}
+
+checked! {
+    /// The domain of a cookie, or nothing.
+    CookieDomain(String) from String as "String", |text| {
+        let is_domain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+        if is_domain { Ok(text) } else { Err(format!("expected a domain such as \"example.com\", found {text:?}")) }
+    }
+}
+
+checked! {
+    /// The name of a table or a column.
+    Identifier(String) from String as "String", |text| identifier(text)
+}
+
+checked! {
+    /// The name of a column, or nothing.
+    OptionalIdentifier(String) from String as "String", |text| {
+        if text.is_empty() { Ok(text) } else { identifier(text) }
+    }
+}
+
+checked! {
+    /// Where people log in: a path or a URL.
+    LoginUrl(String) from String as "String", |text| {
+        let is_url = text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://");
+        if is_url && HeaderValue::from_str(&text).is_ok() {
+            Ok(text)
+        } else {
+            Err(format!("expected a path such as \"/login/\" or a URL, found {text:?}"))
+        }
+    }
+}
+
+checked! {
     /// An HTTP method.
     MethodName(String) from String as "String", |text| {
         if Method::from_bytes(text.as_bytes()).is_ok() && !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -120,6 +171,20 @@ checked! {
     }
 }
 
+fn identifier(text: String) -> Result<String, String> {
+    let is_sound = !text.is_empty()
+        && text
+            .chars()
+            .all(|found| found.is_alphanumeric() || found == '_' || found == '.');
+    if is_sound {
+        Ok(text)
+    } else {
+        Err(format!(
+            "expected the name of a table or a column: letters, digits, \"_\", \".\", found {text:?}"
+        ))
+    }
+}
+
 /// A list of checked texts.
 #[derive(Debug, serde::Deserialize)]
 #[serde(transparent, bound(deserialize = "T: Deserialize<'de>"))]
@@ -130,6 +195,9 @@ impl<T: Into<String>> From<ListOf<T>> for Vec<String> {
         list.0.into_iter().map(Into::into).collect()
     }
 }
+
+/// Names of header fields.
+pub(super) type HeaderNames = ListOf<WrittenName>;
 
 /// Response headers, as a table from name to value, in the order of the file.
 #[derive(Debug)]

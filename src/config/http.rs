@@ -23,6 +23,8 @@ settings! {
         allowed_origins: Vec<String> as Vec<String> = Vec::new(),
         /// What a request without an `Origin` header gets from that middleware. Default: `"refuse"`.
         missing_origin: MissingOrigin as MissingOrigin = MissingOrigin::Refuse,
+        /// Whether a bearer token or a ticket in the query string counts. Default: `false`.
+        token_in_query: bool as bool = false,
         /// Headers that are added to each response, from a table. Default: none.
         headers: Vec<(String, String)> as HeaderTable = Vec::new(),
         /// Whether a path that would match with or without its trailing slash answers 308. Default: `true`.

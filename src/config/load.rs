@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Config;
+use super::auth::AuthConfig;
 use super::bind::Listen;
 use super::checked::Prefix;
 use super::collect;
@@ -17,8 +18,10 @@ use super::located::Located;
 use super::path::Segment;
 use super::place::Place;
 use super::problem::{Problem, Problems};
+use super::secret::Secret;
 use super::sections::{ChannelLayerConfig, LogConfig, TemplatesConfig};
 use super::server::ServerConfig;
+use super::session::SessionConfig;
 use super::suggest::did_you_mean;
 use super::value::{Node, Value};
 use super::websocket::{RawWebsocketRoute, WebsocketSection};
@@ -31,6 +34,8 @@ struct MainFile {
     server: ServerConfig,
     log: LogConfig,
     templates: TemplatesConfig,
+    session: SessionConfig,
+    auth: AuthConfig,
     channel_layer: ChannelLayerConfig,
     http: HttpSection,
     websocket: WebsocketSection,
@@ -105,6 +110,18 @@ impl<'a> Loader<'a> {
             place: root.key("channel_layer"),
             ..main.channel_layer
         };
+        let place = root.key("session");
+        self.config.session = SessionConfig {
+            store: main.session.store.relative_to(place.base()),
+            place,
+            ..main.session
+        };
+        let place = root.key("auth");
+        self.config.auth = AuthConfig {
+            users: main.auth.users.relative_to(place.base()),
+            place,
+            ..main.auth
+        };
         self.templates(main.templates, root.key("templates"));
         self.server(main.server, root.key("server"));
         self.include(&document, &main.include, "", std::slice::from_ref(source));
@@ -161,7 +178,13 @@ impl<'a> Loader<'a> {
                 ..listen
             })
             .collect();
+        let secret_key = if place.key("secret_key").is_written() {
+            server.secret_key
+        } else {
+            Secret((self.env)("ONEPORT_SECRET_KEY").unwrap_or_default())
+        };
         self.config.server = ServerConfig {
+            secret_key,
             bind,
             place,
             ..server

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod assumed;
+mod auth;
 mod bind;
 mod checked;
 mod collect;
@@ -43,7 +44,9 @@ mod route;
 mod secret;
 mod sections;
 mod server;
+mod session;
 mod settings;
+mod store_url;
 mod suggest;
 mod units;
 mod value;
@@ -54,6 +57,7 @@ mod broken_tests;
 #[cfg(test)]
 mod tests;
 
+pub use auth::{AuthConfig, BearerConfig, DjangoUsersConfig, ForwardConfig, IdType};
 pub use bind::{Bind, BindError, Listen};
 pub use config_path::ConfigPath;
 pub use document::{Document, Position};
@@ -62,9 +66,12 @@ pub use http::{HttpDefaults, HttpRoute};
 pub use options::Options;
 pub use place::Place;
 pub use problem::{Long, Problem, Problems, Severity};
+pub use secret::Secret;
 pub use sections::{ChannelLayerConfig, LogConfig, LogFormat, TemplatesConfig};
 pub use server::{LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
+pub use session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
 pub use settings::MissingOrigin;
+pub use store_url::StoreUrl;
 pub use suggest::{did_you_mean, nearest};
 pub use units::{Size, UnitError, WrittenDuration};
 pub use websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
@@ -81,6 +88,10 @@ pub struct Config {
     pub log: LogConfig,
     /// `[templates]`.
     pub templates: TemplatesConfig,
+    /// `[session]`.
+    pub session: SessionConfig,
+    /// `[auth]`.
+    pub auth: AuthConfig,
     /// `[channel_layer]`.
     pub channel_layer: ChannelLayerConfig,
     /// `[http]`: what its routes do unless they say otherwise.
@@ -127,6 +138,8 @@ impl Default for Config {
             server: ServerConfig::default(),
             log: LogConfig::default(),
             templates: TemplatesConfig::default(),
+            session: SessionConfig::default(),
+            auth: AuthConfig::default(),
             channel_layer: ChannelLayerConfig::default(),
             http: HttpDefaults::default(),
             websocket: WebsocketDefaults::default(),

@@ -1,5 +1,16 @@
 //! Secrets: which values no message may show.
 
+/// A text that is never shown.
+#[derive(Clone, Default, Eq, PartialEq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
 /// What stands in a message where a secret was.
 const HIDDEN: &str = "(hidden)";
 

@@ -13,6 +13,7 @@ use super::checked::{
     HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
 };
 use super::place::Place;
+use super::secret::Secret;
 use super::units::{Size, WrittenDuration};
 
 /// `[server]`.
@@ -34,6 +35,11 @@ pub struct ServerConfig {
     /// The path that a proxy in front has taken off each URL, such as `/app`. Default: `""`.
     #[serde(deserialize_with = "via::<Prefix, _, _>")]
     pub root_path: String,
+    /// What cookies, tokens and hashes are signed with; with Django's tables its `SECRET_KEY`. Empty: made at the first
+    /// start and kept beside the session database. Default: the variable `ONEPORT_SECRET_KEY`, or empty.
+    pub secret_key: Secret,
+    /// Older keys that signatures are still taken from. Default: none.
+    pub secret_key_fallbacks: Vec<Secret>,
     /// `[server.limits]`.
     pub limits: LimitsConfig,
     /// `[server.timeouts]`.
@@ -98,6 +104,8 @@ impl Default for ServerConfig {
             trusted_proxies: Vec::new(),
             workers: Workers::Auto,
             root_path: String::new(),
+            secret_key: Secret::default(),
+            secret_key_fallbacks: Vec::new(),
             limits: LimitsConfig::default(),
             timeouts: TimeoutsConfig::default(),
             place: Place::default(),

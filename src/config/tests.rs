@@ -268,7 +268,7 @@ fn problems_are_json_for_tools() {
         serde_json::to_value(&found).unwrap(),
         serde_json::json!([{
             "file": "oneport.toml", "line": 1, "column": 2, "path": "servr", "severity": "error",
-            "message": "unknown key \"servr\"; known: include, server, log, templates, channel_layer, http, websocket",
+            "message": "unknown key \"servr\"; known: include, server, log, templates, session, auth, channel_layer, http, websocket",
             "hint": "did you mean \"server\"?",
         }])
     );

@@ -27,6 +27,8 @@ settings! {
         allowed_origins: Vec<String> as Vec<String> = Vec::new(),
         /// What a handshake without an `Origin` header gets from that middleware. Default: `"refuse"`.
         missing_origin: MissingOrigin as MissingOrigin = MissingOrigin::Refuse,
+        /// Whether a bearer token or a ticket in the query string counts. Default: `false`.
+        token_in_query: bool as bool = false,
         /// Headers that are added to the answer to the handshake, from a table. Default: none.
         headers: Vec<(String, String)> as HeaderTable = Vec::new(),
         /// The greatest message from the client, after inflating. Default: 64 KiB.

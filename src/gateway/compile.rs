@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::Method;
 
+use super::guards::{Guards, Sources};
 use super::registry::Registry;
 use super::socket_route::{fingerprint, socket_settings};
 use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
-use crate::config::{self, Config, HttpRoute, Place, Problem, Problems, WebsocketRoute};
-use crate::http::origin;
-use crate::middleware::{Headers, Hosts, Origin, Step};
+use crate::config::{Config, HttpRoute, Place, Problem, Problems, WebsocketRoute};
+use crate::middleware::Step;
 use crate::routing::{
     Conflict, HostPattern, PatternError, ProtocolTypeRouter, Route, RoutePattern, UrlRouter,
 };
+use crate::scope::ScopeType;
 use crate::telemetry;
-use crate::templates::{Templates, UrlFor};
+use crate::templates::{HasRoute, Templates, UrlFor};
 use crate::websocket;
 
 /// Looks up every name, reads every option, builds both tables. Returns the table with warnings, or all Problems.
@@ -27,12 +28,13 @@ use crate::websocket;
 /// assert!(problems.to_string().contains("(did you mean \"respond\"?)"));
 /// ```
 pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems), Problems> {
+    let mut problems = Problems::default();
     let mut compiler = Compiler {
         config,
         registry,
-
+        sources: Sources::new(config, &mut problems),
         templates: Vec::new(),
-        problems: Problems::default(),
+        problems,
     };
     compiler.check_log();
     let http = compiler.http_routes();
@@ -41,10 +43,13 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
         (Some(http), Some(websocket)) => Arc::new(ProtocolTypeRouter { http, websocket }),
         _ => return Err(compiler.problems.sorted()),
     };
-    let templates = Templates::new(&config.templates.dir, url_for(&router));
+    let templates = Templates::new(&config.templates.dir, url_for(&router), has_route(&router));
     compiler.check_templates(&templates);
+    let uses_sessions = uses_sessions(&router);
+    compiler.check_stores(uses_sessions);
     let table = Table {
         router,
+        uses_sessions,
         templates,
         root_path: Some(config.server.root_path.as_str())
             .filter(|prefix| !prefix.is_empty())
@@ -55,12 +60,13 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
     compiler.problems.into_result(table)
 }
 
-struct Compiler<'c> {
-    config: &'c Config,
+pub(super) struct Compiler<'c> {
+    pub(super) config: &'c Config,
     registry: &'c Registry,
+    pub(super) sources: Sources,
     /// The templates that routes name, with their places.
     templates: Vec<(String, Place)>,
-    problems: Problems,
+    pub(super) problems: Problems,
 }
 
 /// The keys that both kinds of routes have, by reference.
@@ -70,15 +76,6 @@ struct Common<'r> {
     host: Option<&'r str>,
     prefix: &'r str,
     place: &'r Place,
-}
-
-/// The settings that both kinds of routes have.
-struct Guards<'r> {
-    middleware: &'r [String],
-    allowed_origins: &'r [String],
-    missing_origin: config::MissingOrigin,
-    headers: &'r [(String, String)],
-    place_of: &'r dyn Fn(&str) -> Place,
 }
 
 impl Compiler<'_> {
@@ -180,13 +177,16 @@ impl Compiler<'_> {
         };
         let pattern = self.pattern(&common);
         let host = self.host(&common);
-        let steps = self.steps(&Guards {
+        let guards = Guards {
+            table: ScopeType::Http,
             middleware: &written.settings.middleware,
             allowed_origins: &written.settings.allowed_origins,
             missing_origin: written.settings.missing_origin,
             headers: &written.settings.headers,
+            token_in_query: written.settings.token_in_query,
             place_of: &|key| written.settings.place_of(key),
-        });
+        };
+        let steps = self.steps(&guards);
         let Some(make) = self.registry.find_view(&written.view) else {
             self.problems.push(Problem::unknown(
                 written.place.key("view"),
@@ -204,6 +204,7 @@ impl Compiler<'_> {
                 .into_iter()
                 .map(|name| (name, written.options.place().key("template"))),
         );
+        self.check_needs(&guards, written, made.middleware, made.writes_sessions);
         let methods: Vec<Method> = match written.methods.as_slice() {
             [] => made.methods.to_vec(),
             methods => methods
@@ -254,10 +255,12 @@ impl Compiler<'_> {
         let pattern = self.pattern(&common);
         let host = self.host(&common);
         let steps = self.steps(&Guards {
+            table: ScopeType::Websocket,
             middleware: &written.settings.middleware,
             allowed_origins: &written.settings.allowed_origins,
             missing_origin: written.settings.missing_origin,
             headers: &written.settings.headers,
+            token_in_query: written.settings.token_in_query,
             place_of: &|key| written.settings.place_of(key),
         });
         let Some(make) = self.registry.find_consumer(&written.consumer) else {
@@ -357,53 +360,6 @@ impl Compiler<'_> {
         }
     }
 
-    fn steps(&mut self, guards: &Guards<'_>) -> Option<Arc<[Step]>> {
-        let mut steps = Vec::with_capacity(guards.middleware.len());
-        let mut is_sound = true;
-        for (at, name) in guards.middleware.iter().enumerate() {
-            steps.push(match name.as_str() {
-                "hosts" => Step::Hosts(Hosts::new(&self.config.server.allowed_hosts)),
-                "origin" => Step::Origin(self.origin(guards)),
-                "headers" => Step::Headers(Headers::new(header_fields(guards.headers))),
-                unknown => {
-                    let place = (guards.place_of)("middleware").index(at);
-                    self.problems
-                        .push(Problem::unknown(place, "middleware", unknown, Step::NAMES));
-                    is_sound = false;
-                    continue;
-                }
-            });
-        }
-        if !guards.headers.is_empty() && !guards.middleware.iter().any(|name| name == "headers") {
-            let place = (guards.place_of)("headers");
-            self.problems.push(
-                Problem::warning(
-                    place,
-                    "these fields are never sent: the middleware \"headers\" is not in the list",
-                )
-                .with_hint("add \"headers\" to middleware"),
-            );
-        }
-        is_sound.then(|| steps.into())
-    }
-
-    fn origin(&mut self, guards: &Guards<'_>) -> Origin {
-        let patterns = if guards.allowed_origins.is_empty() {
-            &self.config.server.allowed_hosts
-        } else {
-            guards.allowed_origins
-        };
-        for (at, pattern) in guards.allowed_origins.iter().enumerate() {
-            if let Some(sentence) = origin::lint(pattern) {
-                self.problems.push(Problem::warning(
-                    (guards.place_of)("allowed_origins").index(at),
-                    sentence,
-                ));
-            }
-        }
-        Origin::new(patterns, guards.missing_origin)
-    }
-
     fn check_templates(&mut self, templates: &Templates) {
         for (name, place) in std::mem::take(&mut self.templates) {
             if let Err(error) = templates.check(&name) {
@@ -413,14 +369,21 @@ impl Compiler<'_> {
     }
 }
 
-fn header_fields(written: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)> {
-    let field = |(name, value): &(String, String)| {
-        Some((
-            HeaderName::from_bytes(name.as_bytes()).ok()?,
-            HeaderValue::from_str(value).ok()?,
-        ))
-    };
-    written.iter().filter_map(field).collect()
+/// Tells whether a route asks the stores of sessions or users.
+fn uses_sessions(router: &ProtocolTypeRouter<HttpEntry, WebsocketEntry>) -> bool {
+    let http = router.http.routes().iter().map(|route| &route.value.steps);
+    let websocket = router.websocket.routes().iter();
+    http.chain(websocket.map(|route| &route.value.steps))
+        .flat_map(|steps| steps.iter())
+        .any(|step| matches!(step, Step::Session(_) | Step::Auth(_) | Step::Csrf(_)))
+}
+
+/// `has_route` of templates.
+fn has_route(router: &Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>) -> HasRoute {
+    let router = router.clone();
+    Arc::new(move |name| {
+        router.http.named(name).is_some() || router.websocket.named(name).is_some()
+    })
 }
 
 /// `url_for` of templates: a route of the HTTP table, or else of the WebSocket table.

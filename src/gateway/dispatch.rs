@@ -199,7 +199,7 @@ impl Gateway {
                 websocket::travel(services, sockets, &table, scope, handshake, started).await
             }
             Err(failure) => {
-                let response = pages::answer(&table, &scope, &failure);
+                let response = pages::answer(services, &table, &scope, &failure);
                 table.missed.count(response.status());
                 log_answer(&scope, "", &response, started);
                 Answer::Response(response)

@@ -129,6 +129,7 @@ impl Head {
             request_id,
             session: None,
             user: arrival.user.clone(),
+            login: None,
         }
     }
 

@@ -14,6 +14,7 @@ use super::pages;
 use super::table::{HttpEntry, Table};
 use crate::host::HostHeader;
 use crate::http::{Body, Failure, Request, Response};
+use crate::middleware::Passage;
 use crate::routing::{Match, Resolution, Target};
 use crate::scope::{Scope, ScopeType};
 use crate::services::Services;
@@ -23,7 +24,7 @@ pub(super) async fn travel(
     services: &Services,
     table: &Arc<Table>,
     mut scope: Arc<Scope>,
-    body: Body,
+    mut body: Body,
     started: Instant,
 ) -> Response {
     let Match { route, params, .. } = match target(table, &scope)
@@ -31,7 +32,7 @@ pub(super) async fn travel(
     {
         Resolution::Found(found) => found,
         missed => {
-            let response = miss(table, &scope, missed);
+            let response = miss(services, table, &scope, missed);
             table.missed.count(response.status());
             log_answer(&scope, "", &response, started);
             return response;
@@ -43,8 +44,14 @@ pub(super) async fn travel(
     known.url_route.params = params;
 
     let mut refusal = None;
+    let mut passage = Passage {
+        scope: known,
+        body: &mut body,
+        body_size: entry.body_size,
+        services,
+    };
     for step in entry.steps.iter() {
-        if let Err(failure) = step.before(known).await {
+        if let Err(failure) = step.before(&mut passage).await {
             refusal = Some(failure);
             break;
         }
@@ -65,9 +72,12 @@ pub(super) async fn travel(
             .await
         }
     };
-    let mut response = outcome.unwrap_or_else(|failure| pages::answer(table, &scope, &failure));
+    let answer = |failure: Failure| pages::answer(services, table, &scope, &failure);
+    let mut response = outcome.unwrap_or_else(answer);
     for step in entry.steps.iter().rev() {
-        step.after(response.headers_mut());
+        if let Err(failure) = step.after(&scope, services, &mut response).await {
+            response = answer(failure);
+        }
     }
     entry.answered.count(response.status());
     log_answer(&scope, &entry.label, &response, started);
@@ -110,7 +120,12 @@ async fn call(entry: &HttpEntry, request: Request) -> Result<Response, Failure> 
 }
 
 /// Answers a request that no route takes.
-fn miss<T>(table: &Arc<Table>, scope: &Scope, missed: Resolution<'_, T>) -> Response {
+fn miss<T>(
+    services: &Services,
+    table: &Arc<Table>,
+    scope: &Scope,
+    missed: Resolution<'_, T>,
+) -> Response {
     let failure = match missed {
         Resolution::MethodNotAllowed { allow } => {
             let allow = allow
@@ -149,7 +164,7 @@ fn miss<T>(table: &Arc<Table>, scope: &Scope, missed: Resolution<'_, T>) -> Resp
             _ => Failure::not_found("there is no such page"),
         },
     };
-    pages::answer(table, scope, &failure)
+    pages::answer(services, table, scope, &failure)
 }
 
 fn slash_redirect(scope: &Scope, raw_path: &str) -> Response {

@@ -2,8 +2,10 @@
 
 mod compile;
 mod dispatch;
+mod guards;
 mod head;
 mod http;
+mod logins;
 mod pages;
 mod registry;
 mod socket_route;

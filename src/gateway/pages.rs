@@ -1,17 +1,23 @@
 //! Pages: how a failure is shown to a person, a program, a terminal.
 
-use http::header;
+use http::{HeaderValue, header};
 use serde_json::{Map, json};
 
 use super::table::Table;
-use crate::http::page::variables;
+use crate::http::page::render;
 use crate::http::{Failure, Response, respond};
 use crate::scope::Scope;
+use crate::services::Services;
 
 /// Answers with a failure: a page for those who accept `text/html`, JSON for `application/json`, else plain text.
 ///
 /// The page is the template named after the status (`404.html`), or `error.html`, or a plain one. The cause goes to the log only.
-pub(super) fn answer(table: &Table, scope: &Scope, failure: &Failure) -> Response {
+pub(super) fn answer(
+    services: &Services,
+    table: &Table,
+    scope: &Scope,
+    failure: &Failure,
+) -> Response {
     let status = failure.status();
     if status.is_server_error() {
         tracing::error!(id = %scope.request_id, path = scope.raw_path(), %failure, "the request failed");
@@ -21,11 +27,12 @@ pub(super) fn answer(table: &Table, scope: &Scope, failure: &Failure) -> Respons
     let sentence = failure.sentence();
     let accept = scope.headers.text(&header::ACCEPT).unwrap_or_default();
     let mut response = if accept.contains("text/html") {
-        respond(
-            status.as_u16(),
-            "text/html; charset=utf-8",
-            page(table, scope, failure),
-        )
+        let (page, cookie) = page(services, table, scope, failure);
+        let mut response = respond(status.as_u16(), "text/html; charset=utf-8", page);
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        response
     } else if accept.contains("application/json") {
         let body = serde_json::json!({"error": {"status": status.as_u16(), "message": sentence, "request_id": scope.request_id.to_string()}});
         respond(status.as_u16(), "application/json", format!("{body}\n"))
@@ -42,7 +49,12 @@ pub(super) fn answer(table: &Table, scope: &Scope, failure: &Failure) -> Respons
     response
 }
 
-fn page(table: &Table, scope: &Scope, failure: &Failure) -> String {
+fn page(
+    services: &Services,
+    table: &Table,
+    scope: &Scope,
+    failure: &Failure,
+) -> (String, Option<HeaderValue>) {
     let status = failure.status();
     let reason = status.canonical_reason().unwrap_or("Error");
     let more = json!({
@@ -51,20 +63,22 @@ fn page(table: &Table, scope: &Scope, failure: &Failure) -> String {
         "message": failure.sentence(),
         "request_id": scope.request_id.to_string(),
     });
-    let variables = variables(scope, more.as_object().unwrap_or(&Map::new()));
+    let none = Map::new();
+    let more = more.as_object().unwrap_or(&none);
     let own = format!("{}.html", status.as_u16());
     for name in [own.as_str(), "error.html"] {
-        match table.templates.render(name, &variables) {
+        match render(&table.templates, services, scope, name, more) {
             Ok(page) => return page,
             Err(crate::templates::TemplateError::Missing { .. }) => {}
             Err(error) => tracing::error!(%error, "the page of an error cannot be rendered"),
         }
     }
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
-    format!(
+    let plain = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{0} {1}</title><h1>{0} {1}</h1><p>{2}</p></html>\n",
         status.as_u16(),
         escape(reason),
         escape(failure.sentence())
-    )
+    );
+    (plain, None)
 }

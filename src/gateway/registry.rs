@@ -31,6 +31,8 @@ pub(super) struct MadeView {
     pub(super) view: Arc<dyn AnyView>,
     pub(super) methods: &'static [http::Method],
     pub(super) templates: Vec<String>,
+    pub(super) middleware: &'static [&'static str],
+    pub(super) writes_sessions: bool,
 }
 
 impl Registry {
@@ -46,11 +48,14 @@ impl Registry {
         Self::new()
             .view::<views::Events>("events")
             .view::<views::Health>("health")
+            .view::<views::Login>("login")
+            .view::<views::Logout>("logout")
             .view::<views::Metrics>("metrics")
             .view::<views::Redirect>("redirect")
             .view::<views::Respond>("respond")
             .view::<views::Static>("static")
             .view::<views::Template>("template")
+            .view::<views::Ticket>("ticket")
             .consumer::<consumers::Broadcast>("broadcast")
             .consumer::<consumers::Chat>("chat")
             .consumer::<consumers::Echo>("echo")
@@ -98,6 +103,8 @@ fn make_view<V: View>(options: &Options) -> Result<MadeView, Problems> {
         view: Arc::new(V::new(read)),
         methods: V::methods(),
         templates,
+        middleware: V::middleware(),
+        writes_sessions: V::writes_sessions(),
     })
 }
 

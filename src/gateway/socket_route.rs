@@ -61,6 +61,7 @@ pub(super) fn fingerprint(written: &WebsocketRoute, settings: &SocketSettings) -
         &guards.middleware,
         &guards.allowed_origins,
         &guards.headers,
+        guards.token_in_query,
         format!("{:?}", guards.missing_origin),
     )
         .hash(&mut hasher);

@@ -16,6 +16,7 @@ use crate::websocket::{AnyConsumer, Route};
 /// A configuration as it runs: both tables, their views and consumers, the templates.
 pub struct Table {
     pub(crate) router: Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>,
+    pub(crate) uses_sessions: bool,
     pub(crate) templates: Templates,
     pub(crate) root_path: Option<Arc<str>>,
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -84,6 +85,12 @@ impl Table {
             "" => Some("/"),
             below => below.starts_with('/').then_some(below),
         }
+    }
+
+    /// Tells whether a route asks the stores of sessions or users.
+    #[must_use]
+    pub fn uses_sessions(&self) -> bool {
+        self.uses_sessions
     }
 
     pub(crate) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::dispatch::{Answer, Upgrade, log_answer};
 use super::http::target;
 use super::pages;
 use super::table::{Table, WebsocketEntry};
 use crate::http::{Body, Failure, Response};
+use crate::middleware::{BEARER, Passage, Step, TICKET};
 use crate::routing::{Match, Resolution};
 use crate::scope::Scope;
 use crate::services::Services;
@@ -38,7 +39,7 @@ pub(super) async fn travel(
                 Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
                 _ => Failure::not_found("there is no such WebSocket"),
             };
-            return refuse(table, None, &scope, &failure, started);
+            return refuse(services, table, None, &scope, &failure, started).await;
         }
     };
     let entry = &route.value;
@@ -47,14 +48,22 @@ pub(super) async fn travel(
     known.url_route.params = params;
     known.subprotocols = handshake.subprotocols.into();
 
+    let mut passage = Passage {
+        scope: known,
+        body: &mut Body::empty(),
+        body_size: 0,
+        services,
+    };
     for step in entry.steps.iter() {
-        if let Err(failure) = step.before(known).await {
-            return refuse(table, Some(entry), &scope, &failure, started);
+        if let Err(failure) = step.before(&mut passage).await {
+            return refuse(services, table, Some(entry), &scope, &failure, started).await;
         }
     }
     let (accept, consumer) = match connect(entry, &scope).await {
         Ok(accepted) => accepted,
-        Err(failure) => return refuse(table, Some(entry), &scope, &failure, started),
+        Err(failure) => {
+            return refuse(services, table, Some(entry), &scope, &failure, started).await;
+        }
     };
     let settings = &entry.route.settings;
     let deflate = match settings.compression {
@@ -66,9 +75,13 @@ pub(super) async fn travel(
     };
     let mut response = match switch(entry, &scope, accept, handshake.accept.as_deref(), deflate) {
         Ok(response) => response,
-        Err(failure) => return refuse(table, Some(entry), &scope, &failure, started),
+        Err(failure) => {
+            return refuse(services, table, Some(entry), &scope, &failure, started).await;
+        }
     };
-    after(entry, response.headers_mut());
+    if let Err(failure) = after(services, entry, &scope, &mut response).await {
+        return refuse(services, table, Some(entry), &scope, &failure, started).await;
+    }
     entry.answered.count(response.status());
     log_answer(&scope, &entry.route.label, &response, started);
     let (services, sockets, route) = (services.clone(), sockets.clone(), entry.route.clone());
@@ -120,11 +133,17 @@ fn switch(
                 scope.subprotocols
             )));
         }
-        None => scope
-            .subprotocols
-            .iter()
-            .find(|offered| entry.subprotocols.contains(offered))
-            .cloned(),
+        None => {
+            let offered = || scope.subprotocols.iter();
+            offered()
+                .find(|offered| entry.subprotocols.contains(offered))
+                .or_else(|| {
+                    // A browser that offered some wants one of them.
+                    let has_auth = entry.steps.iter().any(|step| matches!(step, Step::Auth(_)));
+                    offered().find(|word| has_auth && [BEARER, TICKET].contains(&word.as_str()))
+                })
+                .cloned()
+        }
     };
     let mut response = Response::new(Body::empty());
     if key.is_some() {
@@ -164,17 +183,20 @@ fn is_reserved(name: &HeaderName) -> bool {
         || *name == header::CONTENT_LENGTH
 }
 
-fn refuse(
+async fn refuse(
+    services: &Services,
     table: &Arc<Table>,
     entry: Option<&WebsocketEntry>,
     scope: &Scope,
     failure: &Failure,
     started: Instant,
 ) -> Answer {
-    let mut response = pages::answer(table, scope, failure);
+    let mut response = pages::answer(services, table, scope, failure);
     match entry {
         Some(entry) => {
-            after(entry, response.headers_mut());
+            if let Err(failure) = after(services, entry, scope, &mut response).await {
+                response = pages::answer(services, table, scope, &failure);
+            }
             entry.answered.count(response.status());
         }
         None => table.missed.count(response.status()),
@@ -188,10 +210,15 @@ fn refuse(
     Answer::Response(response)
 }
 
-fn after(entry: &WebsocketEntry, headers: &mut HeaderMap) {
-    entry
-        .steps
-        .iter()
-        .rev()
-        .for_each(|step| step.after(headers));
+/// Runs the steps over the answer; the first that fails ends it.
+async fn after(
+    services: &Services,
+    entry: &WebsocketEntry,
+    scope: &Scope,
+    response: &mut Response,
+) -> Result<(), Failure> {
+    for step in entry.steps.iter().rev() {
+        step.after(scope, services, response).await?;
+    }
+    Ok(())
 }

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::database::StoreError;
 
 /// Why a request gets no ordinary answer: a status and a sentence for the client, a cause for the log.
 ///
-/// `?` turns any error into 500 with that error as its cause; the client never sees the cause.
+/// `?` turns any error into 500 with that error as its cause; the client never sees the cause. A store that does not answer is 503.
 ///
 /// ```
 /// use oneport::http::Failure;
@@ -110,10 +112,21 @@ impl fmt::Display for Failure {
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     fn from(cause: E) -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the server could not finish this request",
-        )
-        .because(cause)
+        let cause = cause.into();
+        let failure = match cause.downcast_ref::<StoreError>() {
+            Some(error) if error.is_unavailable() => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "what this needs does not answer; try again",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            Some(StoreError::Gone) => {
+                Self::bad_request("the session was ended while this request was under way")
+            }
+            _ => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the server could not finish this request",
+            ),
+        };
+        failure.because(cause)
     }
 }

@@ -1,7 +1,9 @@
 //! HTTP: requests, responses, views and the failures they end in.
 
 pub mod body;
+pub mod csrf;
 pub mod failure;
+pub mod form;
 pub mod forwarded;
 pub mod origin;
 pub mod page;

@@ -1,11 +1,40 @@
 //! Page: what a template is told of a request.
 
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderValue;
 use serde_json::{Map, Value, json};
 
+use super::csrf::{Csrf, CsrfClient, CsrfToken};
 use crate::host::HostHeader;
 use crate::scope::Scope;
+use crate::services::Services;
+use crate::templates::{TemplateError, Templates};
 
-/// Returns the variables of a page: `scope` and `user`, and over them what a view adds.
+/// Renders a page for a scope. When the page asked for a token against forgery and the client has no cookie for it yet, that is
+/// the second value, for `Set-Cookie`.
+pub(crate) fn render(
+    templates: &Templates,
+    services: &Services,
+    scope: &Scope,
+    name: &str,
+    more: &Map<String, Value>,
+) -> Result<(String, Option<HeaderValue>), TemplateError> {
+    let token: Arc<OnceLock<CsrfToken>> = Arc::default();
+    let asked = token.clone();
+    let (client, of_services) = (CsrfClient::of(scope), services.clone());
+    let csrf_token = move || {
+        let token = asked.get_or_init(|| Csrf(&of_services).token(&client));
+        token.token.clone()
+    };
+    let page = templates.render(name, variables(scope, more), csrf_token)?;
+    let cookie = token
+        .get()
+        .and_then(|token| Csrf(services).set_cookie(token, scope));
+    Ok((page, cookie))
+}
+
+/// Returns the variables of a page: `scope`, `user` and `session`, and over them what a view adds.
 #[must_use]
 pub fn variables(scope: &Scope, more: &Map<String, Value>) -> Map<String, Value> {
     let params: Map<String, Value> = scope
@@ -30,6 +59,15 @@ pub fn variables(scope: &Scope, more: &Map<String, Value>) -> Map<String, Value>
         }),
     );
     variables.insert("user".to_owned(), json!(scope.user.as_deref()));
+    // Names with `_` in front are the server's own: the login, its hash.
+    let own = |data: &Map<String, Value>| -> Map<String, Value> {
+        data.iter()
+            .filter(|(name, _)| !name.starts_with('_'))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    };
+    let session = scope.session.as_ref().map(|session| own(&session.data()));
+    variables.insert("session".to_owned(), json!(session));
     variables.extend(
         more.iter()
             .map(|(name, value)| (name.clone(), value.clone())),

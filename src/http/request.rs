@@ -11,6 +11,19 @@ use super::{Body, Failure};
 use crate::scope::Scope;
 use crate::services::Services;
 
+/// Reads a whole body of at most so many bytes.
+pub(crate) async fn read(body: &mut Body, limit: u64) -> Result<Bytes, Failure> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    match Limited::new(std::mem::take(body), limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("expected a body of at most {limit} bytes, found more"),
+        )),
+        Err(error) => Err(Failure::bad_request("the body broke off").because(error)),
+    }
+}
+
 /// One HTTP request on its way to a view.
 #[derive(Debug)]
 pub struct Request {
@@ -27,18 +40,7 @@ pub struct Request {
 impl Request {
     /// Reads the whole body. More than the route's `body_size` is 413, a body that breaks off is 400.
     pub async fn bytes(&mut self) -> Result<Bytes, Failure> {
-        let limit = usize::try_from(self.body_size).unwrap_or(usize::MAX);
-        match Limited::new(std::mem::take(&mut self.body), limit)
-            .collect()
-            .await
-        {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(Failure::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("expected a body of at most {limit} bytes, found more"),
-            )),
-            Err(error) => Err(Failure::bad_request("the body broke off").because(error)),
-        }
+        read(&mut self.body, self.body_size).await
     }
 
     /// Reads the body as UTF-8 text. Other octets are 400.

@@ -45,6 +45,18 @@ pub trait View: Send + Sync + Sized + 'static {
         Vec::new()
     }
 
+    /// Returns the middleware that the view cannot do without; a route whose list lacks one of them is a Problem.
+    #[must_use]
+    fn middleware() -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Tells whether the view changes sessions: with a Django project's store it cannot, and that is a Problem.
+    #[must_use]
+    fn writes_sessions() -> bool {
+        false
+    }
+
     /// Returns the methods the view answers when the route names none; an empty list is every method.
     #[must_use]
     fn methods() -> &'static [http::Method] {

@@ -1,50 +1,118 @@
 //! Middleware: a list of steps before a request or a handshake, and after its answer; the same list for both tables.
 
+mod auth;
+mod csrf;
 mod headers;
 mod hosts;
 mod origin;
+mod required;
+mod session;
 
-use http::HeaderMap;
-
+pub use auth::{Auth, BEARER, TICKET};
+pub use csrf::Csrf;
 pub use headers::Headers;
 pub use hosts::Hosts;
 pub use origin::Origin;
+pub use required::Required;
+pub use session::Session;
 
-use crate::http::Failure;
+use crate::http::{Body, Failure, Response};
 use crate::scope::Scope;
+use crate::services::Services;
 
 /// One step of a route's list.
 ///
 /// The steps run in the order of the list before the view or the consumer; the first that refuses ends the journey. After the
-/// answer (a refusal is one too) they run in the reverse order over its header fields.
+/// answer (a refusal is one too) they run in the reverse order over it.
 #[derive(Debug)]
 pub enum Step {
     /// Only hosts the server is meant for.
     Hosts(Hosts),
     /// Only pages of allowed origins.
     Origin(Origin),
+    /// The visitor's session.
+    Session(Session),
+    /// Who it is.
+    Auth(Auth),
+    /// Only those who are logged in, or only staff.
+    Required(Required),
+    /// Only our own pages may change something.
+    Csrf(Csrf),
     /// Fixed header fields on every answer.
     Headers(Headers),
 }
 
+/// A request or a handshake on its way to its view or consumer.
+#[derive(Debug)]
+pub struct Passage<'a> {
+    /// What is known of it; steps add to it.
+    pub scope: &'a mut Scope,
+    /// The body of a request; a handshake's is empty.
+    pub body: &'a mut Body,
+    /// The most bytes of it.
+    pub body_size: u64,
+    /// What all share.
+    pub services: &'a Services,
+}
+
 impl Step {
     /// The names of all steps in the file.
-    pub const NAMES: [&'static str; 3] = ["hosts", "origin", "headers"];
+    pub const NAMES: [&'static str; 8] = [
+        "hosts",
+        "origin",
+        "session",
+        "auth",
+        "login_required",
+        "staff_required",
+        "csrf",
+        "headers",
+    ];
 
-    /// Lets a request or a handshake pass, or refuses it.
-    pub async fn before(&self, scope: &mut Scope) -> Result<(), Failure> {
+    /// Refuses what the head of a request alone is enough to refuse.
+    pub fn judge(&self, scope: &Scope) -> Result<(), Failure> {
         match self {
             Self::Hosts(step) => step.before(scope),
             Self::Origin(step) => step.before(scope),
-            Self::Headers(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
-    /// Adds to the header fields of the answer.
-    pub fn after(&self, headers: &mut HeaderMap) {
+    /// Lets a request or a handshake pass, or refuses it.
+    pub async fn before(&self, passage: &mut Passage<'_>) -> Result<(), Failure> {
+        let Passage {
+            scope,
+            body,
+            body_size,
+            services,
+        } = passage;
+        // Those that wait have their own memory: a request without them needs none of it.
         match self {
-            Self::Headers(step) => step.after(headers),
-            Self::Hosts(_) | Self::Origin(_) => {}
+            Self::Hosts(_) | Self::Origin(_) | Self::Headers(_) => self.judge(scope),
+            Self::Session(step) => Box::pin(step.before(scope, services)).await,
+            Self::Auth(step) => Box::pin(step.before(scope, services)).await,
+            Self::Required(step) => step.before(scope),
+            Self::Csrf(step) => Box::pin(step.before(scope, services, body, *body_size)).await,
         }
+    }
+
+    /// Adds to the answer. A failure takes its place.
+    pub async fn after(
+        &self,
+        scope: &Scope,
+        services: &Services,
+        response: &mut Response,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Headers(step) => step.after(response.headers_mut()),
+            Self::Session(step) => {
+                return Box::pin(step.after(scope, services, response)).await;
+            }
+            Self::Hosts(_)
+            | Self::Origin(_)
+            | Self::Auth(_)
+            | Self::Required(_)
+            | Self::Csrf(_) => {}
+        }
+        Ok(())
     }
 }

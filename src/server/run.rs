@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use metrics::counter;
 use thiserror::Error;
 use tokio::task::JoinError;
@@ -16,14 +15,11 @@ use super::drain::{Drained, drain, spread};
 use super::listener::{Incoming, Listener};
 use super::reload::{Loaded, Reload, Seen, WATCH_EVERY};
 use super::signals::{Signal, Signals};
-use crate::channels::{ChannelLayer, LayerSettings};
-use crate::clock::Clock;
-use crate::config::{Bind, Config, Place, ServerConfig};
+use crate::config::{Bind, Config, Place, ServerConfig, StoreUrl};
 use crate::gateway::{Arrival, Gateway, Table};
 use crate::scope::{Scheme, ServerAddress};
-use crate::services::{Services, Shared};
+use crate::services::Services;
 use crate::tasks::Tasks;
-use crate::telemetry;
 use crate::websocket::Transport;
 
 /// How long accepting pauses when the process is out of descriptors.
@@ -51,6 +47,9 @@ pub enum StartError {
         /// The system's reason.
         cause: io::Error,
     },
+    /// Sessions or users cannot be kept.
+    #[error("cannot open a store: {0}")]
+    Store(String),
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(io::Error),
@@ -69,24 +68,16 @@ impl Server {
                 })?;
             listeners.extend(opened);
         }
-        let tasks = Tasks::default();
-        let clock = Clock::default();
-        let settings = LayerSettings {
-            capacity: config.channel_layer.capacity,
-            expiry: config.channel_layer.expiry,
-        };
-        let layer = ChannelLayer::new(settings, tasks.clone());
-        tasks.spawn_last("clock", clock.clone().run(tasks.clone()));
-        tasks.spawn("channel layer", layer.clone().sweep());
-        let services = Services::new(Shared {
-            layer,
-            tasks,
-            clock,
-            templates: ArcSwap::from_pointee(table.templates().clone()),
-            metrics: telemetry::start_metrics(),
-        });
+        let services =
+            Services::new(&config, table.templates().clone()).map_err(StartError::Store)?;
+        if table.uses_sessions() {
+            open_stores(&config, &services).await?;
+        }
+        services.sweep_sessions(config.session.sweep_interval);
+        let gateway = Gateway::new(table, services);
+        gateway.watch_logins(config.session.check_interval);
         Ok(Self {
-            gateway: Gateway::new(table, services),
+            gateway,
             config,
             listeners,
         })
@@ -169,6 +160,33 @@ impl Server {
         }
         Accepting(accepting)
     }
+}
+
+/// Opens what sessions and users are kept in. A database of another process may come later: what needs it is 503 until then.
+async fn open_stores(config: &Config, services: &Services) -> Result<(), StartError> {
+    let _ = services.secrets.key();
+    let users = async {
+        match services.auth.users() {
+            Some(users) => users.ready().await,
+            None => Ok(()),
+        }
+    };
+    let (sessions, users) = tokio::join!(services.sessions.ready(), users);
+    for (url, opened) in [
+        (&config.session.store, sessions),
+        (&config.auth.users, users),
+    ] {
+        match opened {
+            Err(error) if matches!(url, StoreUrl::Sqlite(_) | StoreUrl::DjangoSqlite(_)) => {
+                return Err(StartError::Store(format!("{url}: {error}")));
+            }
+            Err(_) => {
+                tracing::warn!(store = %url, "it does not answer yet: what needs it gets 503");
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The accepting tasks; dropping it ends them and closes the listeners.

@@ -1,10 +1,299 @@
-//! Sessions: what is remembered of a visitor between requests.
+//! Session: what is remembered of a visitor between requests.
+
+mod cookie;
+mod django;
+mod memory;
+mod pickle;
+mod signing;
+mod sql;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 
-/// The data of one visitor's session, as it was when the request or the handshake came.
-#[derive(Clone, Debug, Default, PartialEq)]
+pub use cookie::SessionCookie;
+pub use signing::{auth_hash, salted_hmac_sha256};
+pub(crate) use sql::read_chunks;
+pub use store::SessionStore;
+pub(crate) use store::unix_seconds;
+
+use crate::database::StoreError;
+
+/// How often a change is tried again that another one was faster than.
+const TRIES: usize = 8;
+
+/// One visitor's session: values by name, kept in a store under a key that only the visitor's cookie has.
+///
+/// Nothing is stored, and no cookie is set, before something is put in. A view's changes are saved with its answer, those of a
+/// consumer by [`Session::save`] and at the socket's end. Saving changes only the names that were changed: what others changed
+/// meanwhile stays.
+///
+/// ```
+/// use oneport::session::Session;
+/// let session = Session::default();
+/// session.set("cart", serde_json::json!([7]));
+/// assert_eq!(session.get("cart"), Some(serde_json::json!([7])));
+/// ```
+#[derive(Debug, Default)]
 pub struct Session {
-    /// The values by name: JSON, as Django's serializer has it.
-    pub data: Map<String, Value>,
+    store: Option<SessionStore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The key of the row, when there is one.
+    key: Option<Box<str>>,
+    data: Arc<Map<String, Value>>,
+    /// What was changed since it was saved; none stands for removed.
+    changes: BTreeMap<String, Option<Value>>,
+    /// Is everything of before to be forgotten, the row and its key too?
+    is_flushed: bool,
+    /// Is the row to get another key?
+    is_cycled: bool,
+    /// Has the answer left that could give the client a key?
+    is_sealed: bool,
+    cookie: Option<SessionCookie>,
+}
+
+/// What is to be saved.
+struct Pending {
+    key: Option<Box<str>>,
+    data: Arc<Map<String, Value>>,
+    changes: BTreeMap<String, Option<Value>>,
+    is_flushed: bool,
+    is_cycled: bool,
+    is_sealed: bool,
+}
+
+/// What was saved.
+struct Saved {
+    key: Option<Box<str>>,
+    data: Arc<Map<String, Value>>,
+}
+
+impl Session {
+    /// A session of a store: of a row, or without a key a new one.
+    #[must_use]
+    pub fn new(store: SessionStore, key: Option<&str>, data: Arc<Map<String, Value>>) -> Self {
+        Self {
+            store: Some(store),
+            state: Mutex::new(State {
+                key: key.map(Box::from),
+                data,
+                ..State::default()
+            }),
+        }
+    }
+
+    /// Returns a value.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Value> {
+        self.state().data.get(name).cloned()
+    }
+
+    /// Returns all values, as they are now.
+    #[must_use]
+    pub fn data(&self) -> Arc<Map<String, Value>> {
+        self.state().data.clone()
+    }
+
+    /// Puts a value in.
+    pub fn set(&self, name: &str, value: impl Into<Value>) {
+        let value = value.into();
+        let mut state = self.state();
+        if state.data.get(name) != Some(&value) {
+            Arc::make_mut(&mut state.data).insert(name.to_owned(), value.clone());
+            state.changes.insert(name.to_owned(), Some(value));
+        }
+    }
+
+    /// Takes a value out, and returns it.
+    pub fn remove(&self, name: &str) -> Option<Value> {
+        let mut state = self.state();
+        if !state.data.contains_key(name) {
+            return None;
+        }
+        let removed = Arc::make_mut(&mut state.data).shift_remove(name);
+        state.changes.insert(name.to_owned(), None);
+        removed
+    }
+
+    /// Forgets everything: saving removes the row, and what is put in from now on gets another key.
+    pub fn flush(&self) {
+        let mut state = self.state();
+        state.data = Arc::default();
+        state.changes.clear();
+        state.is_flushed = true;
+    }
+
+    /// Gives the session another key, against those who planted one before a login; its values stay.
+    pub fn cycle_key(&self) {
+        self.state().is_cycled = true;
+    }
+
+    /// Returns the key of the row, when there is one; it is as secret as a password.
+    #[must_use]
+    pub fn key(&self) -> Option<Box<str>> {
+        self.state().key.clone()
+    }
+
+    /// Tells whether saving would do anything.
+    #[must_use]
+    pub fn is_modified(&self) -> bool {
+        let state = self.state();
+        !state.changes.is_empty() || state.is_flushed || (state.is_cycled && state.key.is_some())
+    }
+
+    /// Saves what was changed since the last time.
+    ///
+    /// Fails with [`StoreError::Gone`] when the session was ended elsewhere, [`StoreError::ReadOnly`] with a Django project's
+    /// store, [`StoreError::Sealed`] for a new session of an open socket (its client has no key of it), and
+    /// [`StoreError::Unavailable`] when the store does not answer; what was changed is kept then, for another try.
+    pub async fn save(&self) -> Result<(), StoreError> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        if !self.is_modified() {
+            return Ok(());
+        }
+        if store.is_read_only() {
+            return Err(StoreError::ReadOnly);
+        }
+        let pending = self.state().pending();
+        let saved = pending.store(store).await?;
+        let mut state = self.state();
+        state.cookie = match &saved.key {
+            Some(key) => Some(SessionCookie::Set(key.clone())),
+            None => state.key.is_some().then_some(SessionCookie::Delete),
+        };
+        // Nobody else has changed it meanwhile: views and consumers await this call.
+        *state = State {
+            key: saved.key,
+            data: saved.data,
+            cookie: state.cookie.take(),
+            is_sealed: state.is_sealed,
+            ..State::default()
+        };
+        Ok(())
+    }
+
+    /// Returns what the client's cookie has to become, once.
+    pub(crate) fn take_cookie(&self) -> Option<SessionCookie> {
+        self.state().cookie.take()
+    }
+
+    /// The answer leaves: no key reaches the client any more.
+    pub(crate) fn seal(&self) {
+        self.state().is_sealed = true;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn pending(&self) -> Pending {
+        Pending {
+            key: self.key.clone(),
+            data: self.data.clone(),
+            changes: self.changes.clone(),
+            is_flushed: self.is_flushed,
+            is_cycled: self.is_cycled,
+            is_sealed: self.is_sealed,
+        }
+    }
+}
+
+impl Pending {
+    async fn store(self, store: &SessionStore) -> Result<Saved, StoreError> {
+        match self.key.as_deref() {
+            Some(old) if self.is_flushed => {
+                store.delete(old).await?;
+                self.store_new(store, self.data.clone()).await
+            }
+            Some(old) if self.is_cycled => {
+                let stored = store.read(old).await?.ok_or(StoreError::Gone)?;
+                let data = Arc::new(apply(&stored.data, &self.changes));
+                let saved = self.store_new(store, data).await?;
+                // Only now: had the new row failed, the old one would still be there.
+                store.delete(old).await?;
+                Ok(saved)
+            }
+            Some(old) => {
+                let data = self.merge(store, old).await?;
+                let mut key = Some(old.into());
+                if data.is_empty() {
+                    store.delete(old).await?;
+                    key = None;
+                }
+                Ok(Saved { key, data })
+            }
+            None => self.store_new(store, self.data.clone()).await,
+        }
+    }
+
+    /// Stores values under a new key, unless there are none.
+    async fn store_new(
+        &self,
+        store: &SessionStore,
+        data: Arc<Map<String, Value>>,
+    ) -> Result<Saved, StoreError> {
+        let key = match (data.is_empty(), self.is_sealed) {
+            (true, _) => None,
+            (false, true) => return Err(StoreError::Sealed),
+            (false, false) => Some(store.insert(&data).await?),
+        };
+        Ok(Saved { key, data })
+    }
+
+    /// Lays the changes over what the store has now.
+    async fn merge(
+        &self,
+        store: &SessionStore,
+        key: &str,
+    ) -> Result<Arc<Map<String, Value>>, StoreError> {
+        for _ in 0..TRIES {
+            let stored = store.read(key).await?.ok_or(StoreError::Gone)?;
+            let merged = apply(&stored.data, &self.changes);
+            if store.replace(key, stored.version, &merged).await? {
+                return Ok(Arc::new(merged));
+            }
+        }
+        Err(StoreError::Contended)
+    }
+}
+
+fn apply(
+    stored: &Map<String, Value>,
+    changes: &BTreeMap<String, Option<Value>>,
+) -> Map<String, Value> {
+    let mut merged = stored.clone();
+    for (name, change) in changes {
+        match change {
+            Some(value) => {
+                merged.insert(name.clone(), value.clone());
+            }
+            None => {
+                merged.shift_remove(name);
+            }
+        }
+    }
+    merged
+}
+
+/// The values of a session that is not kept anywhere, for tests.
+impl From<Map<String, Value>> for Session {
+    fn from(data: Map<String, Value>) -> Self {
+        Self {
+            store: None,
+            state: Mutex::new(State {
+                data: Arc::new(data),
+                ..State::default()
+            }),
+        }
+    }
 }

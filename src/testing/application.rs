@@ -2,14 +2,9 @@
 
 use std::path::Path;
 
-use arc_swap::ArcSwap;
-
-use crate::channels::{ChannelLayer, LayerSettings};
-use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::gateway::{Gateway, Registry, compile};
-use crate::services::{Services, Shared};
-use crate::tasks::Tasks;
+use crate::services::Services;
 use crate::telemetry;
 
 /// A configuration that runs without listeners. Needs a tokio runtime with time.
@@ -32,26 +27,15 @@ impl Application {
 
     /// Compiles what was read already.
     pub fn compile(config: &Config, registry: &Registry) -> Result<Self, Problems> {
-        let metrics = telemetry::start_metrics();
+        telemetry::start_metrics();
         let (table, _) = compile(config, registry)?;
-        let tasks = Tasks::default();
-        let clock = Clock::default();
-        tasks.spawn_last("clock", clock.clone().run(tasks.clone()));
-        let settings = LayerSettings {
-            capacity: config.channel_layer.capacity,
-            expiry: config.channel_layer.expiry,
+        let services = match Services::new(config, table.templates().clone()) {
+            Ok(services) => services,
+            Err(sentence) => panic!("the application did not start: {sentence}"),
         };
-        let layer = ChannelLayer::new(settings, tasks.clone());
-        let services = Services::new(Shared {
-            layer,
-            tasks,
-            clock,
-            templates: ArcSwap::from_pointee(table.templates().clone()),
-            metrics,
-        });
-        Ok(Self {
-            gateway: Gateway::new(table, services),
-        })
+        let gateway = Gateway::new(table, services);
+        gateway.watch_logins(config.session.check_interval);
+        Ok(Self { gateway })
     }
 
     /// Returns the gateway, for its services and its open sockets.

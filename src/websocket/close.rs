@@ -6,6 +6,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::database::StoreError;
+
 /// The most bytes of a close frame's reason (RFC 6455 §5.5: 125 for the payload, 2 of them for the code).
 const REASON_BYTES_MAX: usize = 123;
 
@@ -51,6 +53,9 @@ impl CloseCode {
     /// Overload, or a client that reads too slowly; come back later.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
 
+    /// Ours: the login that the socket rests on has ended; log in again.
+    pub const SESSION_ENDED: Self = Self(4401);
+
     /// Reported, never sent: the peer's close frame had no code.
     pub const NO_STATUS: Self = Self(1005);
     /// Reported, never sent: the connection ended without a close frame.
@@ -79,7 +84,8 @@ impl fmt::Display for CloseCode {
 
 /// A consumer's wish to end its socket: a code and a reason for the client, a cause for the log.
 ///
-/// `?` turns any error into 1011 with that error as its cause; the client never sees the cause.
+/// `?` turns any error into 1011 with that error as its cause; the client never sees the cause. A store that does not answer is
+/// 1013, a session that was ended is 4401.
 ///
 /// ```
 /// use oneport::websocket::{Close, CloseCode};
@@ -164,7 +170,13 @@ impl fmt::Display for Close {
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Close {
     fn from(cause: E) -> Self {
-        Self::new(CloseCode::INTERNAL_ERROR, "").because(cause)
+        let cause = cause.into();
+        let code = match cause.downcast_ref::<StoreError>() {
+            Some(error) if error.is_unavailable() => CloseCode::TRY_AGAIN_LATER,
+            Some(StoreError::Gone) => CloseCode::SESSION_ENDED,
+            _ => CloseCode::INTERNAL_ERROR,
+        };
+        Self::new(code, "").because(cause)
     }
 }
 
@@ -203,6 +215,8 @@ pub enum Cause {
     ServerDrain,
     /// The route changed or went.
     Reload,
+    /// The login that it rested on has ended.
+    SessionEnded,
     /// Somebody asked for it through the server.
     Disconnected,
 }
@@ -231,6 +245,7 @@ impl Cause {
             Self::Lifetime => "lifetime",
             Self::ServerDrain => "server_drain",
             Self::Reload => "reload",
+            Self::SessionEnded => "session_ended",
             Self::Disconnected => "disconnected",
         }
     }

@@ -104,6 +104,7 @@ impl Life {
             start.route,
             start.services,
             start.deflate,
+            start.scope.login.clone(),
         );
         let socket = Socket::new(link.clone(), &start.read_already, start.deflate);
         start.sockets.add(&link);
@@ -149,6 +150,7 @@ impl Life {
                 report_panic(&link);
             }
         }
+        self.save_session().await;
         self.socket.finish_turn();
         // A consumer may have joined again while it was told; nothing may be left behind.
         self.leave_groups();
@@ -158,6 +160,19 @@ impl Life {
         link.route().metrics.open.decrement(1.0);
         drop(self.held);
         log_end(&self.socket, &self.open.scope, &ending, self.started);
+    }
+
+    /// Saves what the consumer changed in the session and did not save itself.
+    async fn save_session(&mut self) {
+        let Some(session) = self.open.scope.session.clone() else {
+            return;
+        };
+        if session.is_modified()
+            && let Ok(Err(error)) = attend(&mut self.socket, pin!(session.save())).await
+        {
+            let link = &self.open.link;
+            tracing::warn!(route = %link.route().label, socket = link.id(), %error, "what the consumer changed in the session was not saved");
+        }
     }
 
     fn leave_groups(&mut self) {

@@ -19,6 +19,7 @@ use super::outgoing::{Counted, Out, Piece, State};
 use super::route::Route;
 use super::settings::SlowClient;
 use super::transport::Transport;
+use crate::auth::Login;
 use crate::channels::event::Shown;
 use crate::channels::{Batch, Delivery, Event, Form, Mailbox, Membership, Subscriber};
 use crate::clock::{Millis, NEVER, Tick};
@@ -35,6 +36,8 @@ pub struct Link {
     services: Services,
     /// What was agreed about compression.
     deflate: Option<Deflate>,
+    /// What the socket's user rests on.
+    login: Option<Arc<Login>>,
     mailbox: OnceLock<Arc<Mailbox>>,
     out: Mutex<Out>,
     called: AtomicBool,
@@ -55,6 +58,7 @@ impl Link {
         route: Arc<Route>,
         services: Services,
         deflate: Option<Deflate>,
+        login: Option<Arc<Login>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -62,6 +66,7 @@ impl Link {
             route,
             services,
             deflate,
+            login,
             mailbox: OnceLock::new(),
             out: Mutex::default(),
             called: AtomicBool::new(false),
@@ -78,6 +83,12 @@ impl Link {
     #[must_use]
     pub fn route(&self) -> &Arc<Route> {
         &self.route
+    }
+
+    /// Returns what the socket's user rests on.
+    #[must_use]
+    pub fn login(&self) -> Option<&Arc<Login>> {
+        self.login.as_ref()
     }
 
     /// Ends the socket from outside: its own task sends the close frame and tells the consumer. The first order counts.

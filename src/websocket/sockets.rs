@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::close::Ending;
 use super::link::Link;
+use crate::auth::Login;
 
 const SHARDS: usize = 16;
 
@@ -34,6 +35,18 @@ impl Sockets {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Returns what the users of all sockets rest on.
+    pub(crate) fn logins(&self) -> HashSet<Arc<Login>> {
+        let shards = self.0.shards.iter();
+        shards
+            .flat_map(|shard| {
+                let shard = lock(shard);
+                let logins = shard.values().filter_map(|link| link.login().cloned());
+                logins.collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     /// Ends those that `which` picks, evenly over a time. Returns how many it picked.

@@ -28,16 +28,23 @@ const UNKNOWN: &str = "no_such_key";
 const NO_WORD: &str = "no_such_word";
 
 /// The sections whose defaults stand in config/oneport.toml.
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 12] = [
     "server",
     "server.limits",
     "server.timeouts",
     "log",
     "templates",
+    "session",
+    "session.django",
+    "auth",
+    "auth.django",
     "channel_layer",
     "http",
     "websocket",
 ];
+
+/// The sections whose presence means something: the demo has them in comments.
+const OPTIONAL_SECTIONS: [&str; 2] = ["auth.bearer", "auth.forward"];
 
 type Words = BTreeSet<String>;
 
@@ -79,8 +86,12 @@ fn known_keys(text: &str) -> Words {
 fn keys_of_section(section: &str) -> Words {
     let mut keys = known_keys(&format!("[{section}]\n{UNKNOWN} = 1\n"));
     // The sections below it, and its routes, have tables of their own.
-    keys.retain(|key| key != "route" && !SECTIONS.contains(&&*format!("{section}.{key}")));
+    keys.retain(|key| key != "route" && !is_section(&format!("{section}.{key}")));
     keys
+}
+
+fn is_section(name: &str) -> bool {
+    SECTIONS.contains(&name) || OPTIONAL_SECTIONS.contains(&name)
 }
 
 fn keys_of_route(table: &str) -> Words {
@@ -180,7 +191,7 @@ fn every_key_of_the_sections_is_explained_and_no_other() {
     let tables = configuration();
     let top = known_keys(&format!("{UNKNOWN} = 1\n"));
     assert_eq!(keys(rows(&tables, "The main file")), top, "the main file");
-    for section in SECTIONS {
+    for section in SECTIONS.into_iter().chain(OPTIONAL_SECTIONS) {
         let explained = keys(rows(&tables, &format!("[{section}]")));
         assert_eq!(explained, keys_of_section(section), "[{section}]");
     }
@@ -343,8 +354,22 @@ fn demo_holds_every_key_of_every_section() {
             .try_fold(&demo, |table, key| table.get(key)?.as_table())
             .unwrap_or_else(|| panic!("expected [{section}] in config/oneport.toml, found none"));
         let mut written: Words = written.keys().cloned().collect();
-        written.retain(|key| !SECTIONS.contains(&&*format!("{section}.{key}")));
+        written.retain(|key| !is_section(&format!("{section}.{key}")));
         assert_eq!(written, keys_of_section(section), "[{section}]");
+    }
+}
+
+#[test]
+fn demo_holds_the_optional_sections_in_comments() {
+    let text = page("config/oneport.toml");
+    for section in OPTIONAL_SECTIONS {
+        let (_, body) = text.split_once(&format!("\n#[{section}]\n")).unwrap();
+        let body: Words = body
+            .lines()
+            .take_while(|line| line.starts_with('#') && !line.starts_with("#["))
+            .filter_map(|line| Some(line.strip_prefix('#')?.split_once('=')?.0.trim().to_owned()))
+            .collect();
+        assert_eq!(body, keys_of_section(section), "[{section}]");
     }
 }
 
@@ -363,7 +388,9 @@ fn demo_says_what_an_empty_file_means() {
     let places = Regex::new(r"Place\([^)]*\)").unwrap();
     let meant = |config: &Config| {
         let parts = format!(
-            "{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}",
+            "{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}",
+            config.session,
+            config.auth,
             config.server,
             config.log,
             config.templates,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 /// The modules from the top to the bottom; one may use those on lines below its own, and those of its own folder.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["main"],
     &["cli"],
     &["server", "testing"],
@@ -24,24 +24,34 @@ const LAYERS: [&[&str]; 10] = [
         "channels",
         "templates",
     ],
+    &["database", "recent", "secrets"],
     &["clock", "tasks", "text", "timestamp", "config", "telemetry"],
 ];
 
 /// Modules of one line that use each other, with the reason.
-const SIBLINGS: [(&str, &str, &str); 4] = [
+const SIBLINGS: [(&str, &str, &str); 5] = [
     ("testing", "server", "the live server is a server"),
     ("group_pattern", "scope", "a pattern is filled from a scope"),
     ("channels", "auth", "a group knows who its members are"),
+    ("auth", "session", "a login stands in a session"),
     ("clock", "tasks", "the clock's task has an owner"),
 ];
 
 /// Where the name of a crate may stand.
-const OUTSIDE: [(&str, &[&str]); 9] = [
+const OUTSIDE: [(&str, &[&str]); 17] = [
     (
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],
     ),
     ("matchit", &["routing/"]),
+    ("sqlx", &["database/"]),
+    ("redis", &["session/django.rs"]),
+    ("argon2", &["auth/password.rs"]),
+    ("pbkdf2", &["auth/password.rs"]),
+    ("scrypt", &["auth/password.rs"]),
+    ("bcrypt", &["auth/password.rs"]),
+    ("jsonwebtoken", &["auth/bearer/"]),
+    ("governor", &["auth/attempts.rs"]),
     ("minijinja", &["templates.rs"]),
     ("toml", &["config/"]),
     ("tower_http", &["http/views/static_files.rs"]),

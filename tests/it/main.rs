@@ -19,4 +19,5 @@ mod panics;
 mod reload;
 mod scale;
 mod sequences;
+mod sessions;
 mod wire;

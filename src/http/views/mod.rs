@@ -2,16 +2,59 @@
 
 mod events;
 mod health;
+mod login;
+mod logout;
 mod metrics;
 mod redirect;
 mod respond;
 mod static_files;
 mod template;
+mod ticket;
 
 pub use events::Events;
 pub use health::Health;
+pub use login::Login;
+pub use logout::Logout;
 pub use metrics::Metrics;
 pub use redirect::Redirect;
 pub use respond::Respond;
 pub use static_files::Static;
 pub use template::Template;
+pub use ticket::Ticket;
+
+/// Tells whether a text is a path of this server, and nothing that a browser could take for another's: `//host`, `/\host`, or
+/// one of them with white space in between.
+fn own_path(text: &str) -> bool {
+    let is_path = text.starts_with('/') && !text.starts_with("//");
+    is_path
+        && text
+            .chars()
+            .all(|found| found > ' ' && found != '\\' && found != '\u{7f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_path;
+
+    #[test]
+    fn only_paths_of_this_server_are_taken() {
+        for path in ["/", "/a?b=c#d", "/chat/é/", "/a//b"] {
+            assert!(own_path(path), "{path}");
+        }
+        for other in [
+            "",
+            "a",
+            "//evil.test",
+            "/\\evil.test",
+            "/\t/evil.test",
+            "\\\\evil.test",
+            "https://evil.test/",
+            "javascript:alert(1)",
+            "/a\r\nset-cookie: x=y",
+            " /",
+            "///evil.test",
+        ] {
+            assert!(!own_path(other), "{other}");
+        }
+    }
+}

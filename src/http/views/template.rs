@@ -3,7 +3,7 @@
 use http::{HeaderValue, header};
 use serde_json::{Map, Value as Json};
 
-use crate::http::page::variables;
+use crate::http::page::render;
 use crate::http::{Failure, Request, Response, View, respond};
 
 /// `view = "template"`: renders a page.
@@ -51,11 +51,17 @@ impl View for Template {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let page = request.services.templates.load().render(
+        let (page, cookie) = render(
+            &request.services.templates.load(),
+            &request.services,
+            &request.scope,
             &self.options.template,
-            variables(&request.scope, &self.options.context),
+            &self.options.context,
         )?;
         let mut response = respond(200, self.content_type, page);
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
         response
             .headers_mut()
             .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

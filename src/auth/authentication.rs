@@ -1,0 +1,255 @@
+//! Auth: who a session, a ticket or a name with its password stands for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
+use tokio::sync::{Notify, OnceCell};
+
+use super::hashing::Hashing;
+use super::tickets::Tickets;
+use super::{Account, BACKEND, Login, User, Users, password, session_key};
+use crate::config::AuthConfig;
+use crate::database::StoreError;
+use crate::secrets::{self, Secrets};
+use crate::session::{Session, SessionStore, auth_hash};
+
+/// Names that are longer are nobody's; the database is not asked.
+const NAME_BYTES_MAX: usize = 1000;
+
+/// Who a scope belongs to, and what that rests on.
+#[derive(Clone, Debug)]
+pub struct Identified {
+    /// The user.
+    pub user: Arc<User>,
+    /// What it rests on; none for what ends by itself.
+    pub login: Option<Arc<Login>>,
+}
+
+/// Who is who: the user table and what is needed to trust it (cheap to clone).
+#[derive(Clone, Debug)]
+pub struct Auth(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    users: Option<Users>,
+    secrets: Arc<Secrets>,
+    /// What a session may name as the checker of its password.
+    backends: Vec<String>,
+    /// Do sessions hold a hash of the password?
+    has_hash: bool,
+    hashing: Hashing,
+    tickets: Tickets,
+    logged_out: Notify,
+    /// An encoded password for names that nobody has.
+    nobody: OnceCell<String>,
+}
+
+impl Auth {
+    /// The users of a configuration; without a table nobody can be found.
+    pub(crate) fn new(config: &AuthConfig, users: Option<Users>, secrets: Arc<Secrets>) -> Self {
+        let is_django = config.users.is_django();
+        let mut backends = vec![BACKEND.to_owned()];
+        if is_django {
+            backends.extend(config.django.backends.iter().cloned());
+        }
+        Self(Arc::new(Inner {
+            users,
+            secrets,
+            backends,
+            has_hash: !is_django || config.django.session_auth_hash,
+            hashing: Hashing::new(config.hashing_at_once),
+            tickets: Tickets::new(config.ticket_max_age),
+            logged_out: Notify::new(),
+            nobody: OnceCell::new(),
+        }))
+    }
+
+    /// Returns the table of users; none when the configuration has none.
+    #[must_use]
+    pub fn users(&self) -> Option<&Users> {
+        self.0.users.as_ref()
+    }
+
+    /// Returns who a session stands for; none when nobody logged in, or not any more (Django's `get_user`).
+    pub async fn of_session(&self, session: &Session) -> Result<Option<Identified>, StoreError> {
+        let (data, key) = (session.data(), session.key());
+        let (Some(key), Some(id)) = (key, user_id(&data)) else {
+            return Ok(None);
+        };
+        let Some(users) = &self.0.users else {
+            return Ok(None);
+        };
+        let Some(account) = users.find(id).await? else {
+            return Ok(None);
+        };
+        if !self.stands_for(&data, &account) {
+            return Ok(None);
+        }
+        Ok(Some(Identified {
+            user: account.user.clone(),
+            login: Some(Arc::new(Login::Session {
+                key,
+                user_id: id.into(),
+            })),
+        }))
+    }
+
+    /// Tells whether a session's values are a login of this very user, with the password it has now.
+    fn stands_for(&self, data: &Map<String, Value>, account: &Account) -> bool {
+        let value = |name| data.get(name).and_then(Value::as_str);
+        let is_known = value(session_key::BACKEND)
+            .is_some_and(|found| self.0.backends.iter().any(|backend| backend == found));
+        let is_same = user_id(data) == Some(&account.user.id);
+        let is_current = || {
+            let hash = value(session_key::HASH).unwrap_or_default();
+            self.0.secrets.keys().iter().any(|secret| {
+                auth_hash(secret, &account.stamp)
+                    .as_bytes()
+                    .ct_eq(hash.as_bytes())
+                    .into()
+            })
+        };
+        is_known && is_same && account.is_active && (!self.0.has_hash || is_current())
+    }
+
+    /// Returns the user whose name and password these are. A wrong name takes as long as a wrong password.
+    pub async fn check_password(
+        &self,
+        name: &str,
+        given: &str,
+    ) -> Result<Option<Arc<Account>>, StoreError> {
+        let Some(users) = &self.0.users else {
+            return Ok(None);
+        };
+        let account = if name.len() <= NAME_BYTES_MAX && !name.contains('\0') {
+            users.find_by_name(name).await?
+        } else {
+            None
+        };
+        let nobody = self
+            .0
+            .nobody
+            .get_or_try_init(|| self.password_of_nobody(users))
+            .await?;
+        let usable = account
+            .as_ref()
+            .filter(|account| !account.password.starts_with('!'));
+        let encoded = usable.map_or(nobody, |account| &account.password).clone();
+        let (text, known) = (given.to_owned(), encoded.clone());
+        let checked = self
+            .0
+            .hashing
+            .run(move || password::verify(&text, &known))
+            .await?;
+        let is_right = checked.unwrap_or_else(|error| {
+            tracing::warn!(user = name, %error, "a password cannot be checked");
+            false
+        });
+        let Some(account) =
+            account.filter(|account| is_right && account.is_active && account.password == encoded)
+        else {
+            return Ok(None);
+        };
+        if users.is_own() && password::needs_rehash(&account.password) {
+            let text = given.to_owned();
+            match self.0.hashing.run(move || password::hash(&text)).await? {
+                Ok(encoded) => users.rehash(&account, &encoded).await?,
+                Err(error) => tracing::warn!(%error, "a password could not be hashed anew"),
+            }
+        }
+        Ok(Some(Arc::new(account)))
+    }
+
+    /// A password that nobody has, hashed as those of the table are.
+    async fn password_of_nobody(&self, users: &Users) -> Result<String, StoreError> {
+        if let Some(encoded) = users.some_password().await? {
+            return Ok(encoded);
+        }
+        self.hash(&secrets::random(16)).await
+    }
+
+    /// Hashes a new password, off the async threads.
+    pub async fn hash(&self, text: &str) -> Result<String, StoreError> {
+        let text = text.to_owned();
+        let hashed = self.0.hashing.run(move || password::hash(&text)).await?;
+        hashed.map_err(|error| StoreError::Unavailable {
+            store: "password hashing",
+            cause: Box::new(error),
+        })
+    }
+
+    /// Logs a user in: what somebody else left in the session goes, and its key changes, so that one planted before is worth
+    /// nothing (Django's `login`). The session has to be saved.
+    pub fn log_in(&self, session: &Session, account: &Account) {
+        let data = session.data();
+        match user_id(&data) {
+            Some(_) if !self.stands_for(&data, account) => session.flush(),
+            _ => session.cycle_key(),
+        }
+        let hash = auth_hash(self.0.secrets.key(), &account.stamp);
+        session.set(session_key::USER_ID, account.user.id.as_str());
+        session.set(session_key::BACKEND, BACKEND);
+        session.set(session_key::HASH, hash);
+    }
+
+    /// Says that a session was ended here: who rests on it is looked at now, not at the next interval.
+    pub fn logged_out(&self) {
+        self.0.logged_out.notify_one();
+    }
+
+    /// Completes when a session was ended here.
+    pub(crate) async fn until_logged_out(&self) {
+        self.0.logged_out.notified().await;
+    }
+
+    /// Makes a ticket for one WebSocket; none when too many wait to be used.
+    #[must_use]
+    pub fn issue_ticket(&self, identified: Identified) -> Option<String> {
+        self.0.tickets.issue(identified.user, identified.login)
+    }
+
+    /// Returns how long a ticket is good.
+    #[must_use]
+    pub fn ticket_max_age(&self) -> std::time::Duration {
+        self.0.tickets.max_age()
+    }
+
+    /// Takes a ticket; nobody can use it again.
+    #[must_use]
+    pub fn of_ticket(&self, ticket: &str) -> Option<Identified> {
+        let (user, login) = self.0.tickets.take(ticket)?;
+        Some(Identified { user, login })
+    }
+
+    /// Returns which of these logins, sessions and their users, have ended.
+    pub(crate) async fn ended(
+        &self,
+        sessions: &SessionStore,
+        logins: &[(&str, &str)],
+    ) -> Result<Vec<bool>, StoreError> {
+        let Some(users) = &self.0.users else {
+            return Ok(vec![true; logins.len()]);
+        };
+        let keys: Vec<&str> = logins.iter().map(|(key, _)| *key).collect();
+        let stored = sessions.read_many(&keys).await?;
+        let ids: HashSet<&str> = logins.iter().map(|(_, id)| *id).collect();
+        let ids: Vec<&str> = ids.into_iter().collect();
+        let accounts = users.find_many(&ids).await?;
+        Ok(logins
+            .iter()
+            .zip(stored)
+            .map(|((_, id), stored)| {
+                let stands = stored.zip(accounts.get(*id));
+                !stands.is_some_and(|(stored, account)| self.stands_for(&stored.data, account))
+            })
+            .collect())
+    }
+}
+
+fn user_id(data: &Map<String, Value>) -> Option<&str> {
+    data.get(session_key::USER_ID)
+        .and_then(Value::as_str)
+        .filter(|id| !id.contains('\0'))
+}

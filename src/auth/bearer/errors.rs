@@ -1,0 +1,152 @@
+//! Errors: why tokens cannot be checked, and why one is not taken.
+
+use std::time::Duration;
+
+use super::keys::{known_algorithms, place};
+
+/// Why no tokens can be checked with these settings.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BearerSettingsError {
+    /// No algorithm is named.
+    #[error(
+        "expected at least one algorithm of {}, found none",
+        known_algorithms()
+    )]
+    NoAlgorithm,
+    /// An algorithm is not known, or is `none`.
+    #[error("expected an algorithm of {}, found {found:?}", known_algorithms())]
+    Algorithm {
+        /// What was written.
+        found: String,
+    },
+    /// One key would be used in two ways: a public key could be taken for a secret (RFC 8725 §2.1).
+    #[error("expected algorithms of one family for one key, found {first} and {second}")]
+    Families {
+        /// One of the algorithms.
+        first: String,
+        /// One of another family.
+        second: String,
+    },
+    /// The key is empty.
+    #[error("expected a key, found an empty text")]
+    EmptyKey,
+    /// The secret is easier to guess than the signature (RFC 7518 §3.2).
+    #[error("expected at least {expected} bytes in the secret of {algorithm}, found {found} bytes")]
+    ShortSecret {
+        /// The algorithm that needs the most.
+        algorithm: String,
+        /// The least number of bytes.
+        expected: usize,
+        /// The number of bytes there are.
+        found: usize,
+    },
+    /// The secret is a key as PEM text: everybody may know it (RFC 8725 §2.1).
+    #[error("expected a secret for {algorithms}, found a key as PEM text")]
+    PemSecret {
+        /// The algorithms that need a secret.
+        algorithms: String,
+    },
+    /// The public key is of another kind, or is no public key.
+    #[error("expected {expected} as PEM text for {algorithm}, found {found}")]
+    PublicKey {
+        /// The algorithm that needs it.
+        algorithm: String,
+        /// The kind of key it needs.
+        expected: &'static str,
+        /// What the text is.
+        found: &'static str,
+    },
+    /// The RSA key is too short to be safe, or longer than is supported.
+    #[error("expected an RSA key of 2048 to 4096 bits, found {found}")]
+    RsaKey {
+        /// How long it is, if it can be read.
+        found: String,
+    },
+    /// The JWK set is no JSON, or no object with a list of keys.
+    #[error("expected a JWK set, an object with a list \"keys\", found other text{}", place(*.line, *.column))]
+    Jwks {
+        /// Where it stops being one; 0 if it is JSON.
+        line: usize,
+        /// The column of that line.
+        column: usize,
+    },
+    /// No key of the JWK set fits an algorithm; encryption keys and short keys do not count.
+    #[error("expected a key for {algorithms} in the JWK set, found none among {found}")]
+    NoUsableKey {
+        /// The algorithms that are allowed.
+        algorithms: String,
+        /// The number of keys in the set.
+        found: usize,
+    },
+    /// Two keys of the JWK set cannot be told apart.
+    #[error("expected each kid once for an algorithm in the JWK set, found {found:?} twice")]
+    KeyIdTwice {
+        /// The kid.
+        found: String,
+    },
+    /// There is no claim to read the user from.
+    #[error("expected the name of a claim in user_id, found an empty text")]
+    UserId,
+}
+
+/// Why a token is refused. The answer is 401.
+///
+/// Neither the token nor a value of its claims is part of it, so it may be logged.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum TokenError {
+    /// The token is longer than any that is taken.
+    #[error("expected a token of at most 8192 bytes, found {found} bytes")]
+    TooLong {
+        /// The number of its bytes.
+        found: usize,
+    },
+    /// The text is no signed token (RFC 7515 §3.1).
+    #[error("expected {expected} in a token, found other text")]
+    Malformed {
+        /// The part that cannot be read.
+        expected: &'static str,
+    },
+    /// The algorithm is `none` (RFC 8725 §3.2).
+    #[error("expected a signed token, found one with the algorithm none")]
+    Unsigned,
+    /// The algorithm is not one of those allowed (RFC 8725 §3.1).
+    #[error("expected a token signed with {expected}, found another algorithm")]
+    Algorithm {
+        /// The algorithms that are allowed.
+        expected: String,
+    },
+    /// The token has extensions that have to be understood (RFC 7515 §4.1.11).
+    #[error("expected no extensions in the header of a token, found the parameter crit")]
+    Extensions,
+    /// No key, or more than one, fits the `kid` and the algorithm of the token.
+    #[error("expected one key for the kid and the algorithm of a token, found {found}")]
+    Key {
+        /// The number of keys that fit.
+        found: usize,
+    },
+    /// The signature is not one of the key.
+    #[error("expected a signature made with the key, found another")]
+    Signature,
+    /// The token is no longer valid (RFC 7519 §4.1.4).
+    #[error("expected a token that has not expired, found one that expired {ago:?} ago")]
+    Expired {
+        /// How long ago that was, to the second.
+        ago: Duration,
+    },
+    /// The token is not valid yet (RFC 7519 §4.1.5).
+    #[error("expected a token that is valid now, found one that will be in {ahead:?}")]
+    TooEarly {
+        /// How long it takes until it is, to the second.
+        ahead: Duration,
+    },
+    /// A claim is missing or has another value.
+    #[error("expected {expected} in the claim {claim:?} of a token, found {found}")]
+    Claim {
+        /// The name of the claim.
+        claim: String,
+        /// What it has to be.
+        expected: &'static str,
+        /// The kind of value it is.
+        found: &'static str,
+    },
+}

@@ -1,0 +1,287 @@
+//! Users: a table of those who may log in, ours or a Django project's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::User;
+use crate::config::{AuthConfig, DjangoUsersConfig, IdType, SessionConfig};
+use crate::database::{Bind, Database, Row, StoreError, quoted};
+use crate::recent::Recent;
+use crate::secrets;
+use crate::session::{read_chunks, unix_seconds};
+
+/// The longest name, as Django's.
+const NAME_CHARACTERS_MAX: usize = 150;
+
+/// The table of our own.
+const OWN_TABLE: &str = "oneport_user";
+
+/// A table of users (cheap to clone).
+#[derive(Clone, Debug)]
+pub struct Users(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    database: Database,
+    is_own: bool,
+    id_type: IdType,
+    /// What is read of a row, up to `FROM table`.
+    select: String,
+    id: String,
+    username: String,
+    recent: Recent<String, Option<Arc<Account>>>,
+}
+
+/// A row of the table.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Who it is.
+    pub user: Arc<User>,
+    /// May this user log in?
+    pub is_active: bool,
+    /// The password, encoded and hashed.
+    pub(super) password: String,
+    /// What sessions hold a hash of: it changes with the password.
+    pub(super) stamp: String,
+}
+
+impl Users {
+    /// The table of a configuration.
+    pub(crate) fn new(config: &AuthConfig, session: &SessionConfig, database: Database) -> Self {
+        let is_own = !config.users.is_django();
+        let own = DjangoUsersConfig {
+            table: OWN_TABLE.to_owned(),
+            ..DjangoUsersConfig::default()
+        };
+        let table = if is_own { &own } else { &config.django };
+        let stamp = if is_own { "stamp" } else { &table.password };
+        let flag = |column: &str, without: &str| match column {
+            "" => without.to_owned(),
+            column => format!("CAST(CAST({} AS INTEGER) AS TEXT)", quoted(column)),
+        };
+        let select = format!(
+            "SELECT CAST({} AS TEXT), {}, {}, {}, {}, {} FROM {}",
+            quoted(&table.id),
+            quoted(&table.username),
+            quoted(&table.password),
+            quoted(stamp),
+            flag(&table.is_active, "'1'"),
+            flag(&table.is_staff, "'0'"),
+            quoted(&table.table),
+        );
+        Self(Arc::new(Inner {
+            is_own,
+            id_type: table.id_type,
+            select,
+            id: quoted(&table.id),
+            username: quoted(&table.username),
+            recent: Recent::new(session.cache),
+            database,
+        }))
+    }
+
+    /// Tells whether the table is ours to change.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.0.is_own
+    }
+
+    /// Opens what has to be opened.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.0.database.ready().await
+    }
+
+    /// Returns the user with an id; what was read a moment ago may be used again.
+    pub async fn find(&self, id: &str) -> Result<Option<Arc<Account>>, StoreError> {
+        if let Some(account) = self.0.recent.get(id) {
+            return Ok(account);
+        }
+        let account = self.find_many(&[id]).await?.remove(id);
+        self.0.recent.put(id.to_owned(), account.clone());
+        Ok(account)
+    }
+
+    /// Returns the users with these ids, as they are now.
+    pub async fn find_many(
+        &self,
+        ids: &[&str],
+    ) -> Result<HashMap<String, Arc<Account>>, StoreError> {
+        let Inner {
+            database,
+            id,
+            select,
+            id_type,
+            ..
+        } = &*self.0;
+        let ids: Vec<String> = ids.iter().filter_map(|id| self.written_id(id)).collect();
+        let cast = match (id_type, database.is_postgres()) {
+            (IdType::Integer, _) => Some("BIGINT"),
+            (IdType::Uuid, true) => Some("uuid"),
+            (IdType::Uuid | IdType::Text, _) => None,
+        };
+        let sql = |places: &[String]| {
+            let places: Vec<String> = places
+                .iter()
+                .map(|place| match cast {
+                    Some(to) => format!("CAST({place} AS {to})"),
+                    None => place.clone(),
+                })
+                .collect();
+            format!("{select} WHERE {id} IN ({})", places.join(", "))
+        };
+        let rows = read_chunks(database, &ids, &[], sql).await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| self.account(row))
+            .map(|account| (account.user.id.clone(), Arc::new(account)))
+            .collect())
+    }
+
+    /// Returns the user with a name, as it is now.
+    pub async fn find_by_name(&self, name: &str) -> Result<Option<Account>, StoreError> {
+        let sql = format!("{} WHERE {} = $1", self.0.select, self.0.username);
+        let rows = self.0.database.fetch(&sql, &[Bind::Text(name)]).await?;
+        Ok(rows.into_iter().find_map(|row| self.account(row)))
+    }
+
+    /// Returns some user's encoded password: what a wrong name is checked against, so that it takes as long as a wrong password.
+    pub(super) async fn some_password(&self) -> Result<Option<String>, StoreError> {
+        let sql = format!("{} LIMIT 20", self.0.select);
+        let rows = self.0.database.fetch(&sql, &[]).await?;
+        let mut accounts = rows.into_iter().filter_map(|row| self.account(row));
+        Ok(accounts
+            .find(|account| !account.password.starts_with('!'))
+            .map(|account| account.password))
+    }
+
+    /// Returns all users, by name.
+    pub async fn list(&self) -> Result<Vec<Account>, StoreError> {
+        let sql = format!("{} ORDER BY {}", self.0.select, self.0.username);
+        let rows = self.0.database.fetch(&sql, &[]).await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| self.account(row))
+            .collect())
+    }
+
+    /// Adds a user with an encoded password. [`StoreError::Taken`] when somebody has the name.
+    pub async fn add(&self, name: &str, encoded: &str, is_staff: bool) -> Result<(), StoreError> {
+        self.own()?;
+        let binds = [
+            Bind::Text(name),
+            Bind::Text(encoded),
+            Bind::Text(&secrets::random(16)),
+            Bind::Integer(is_staff.into()),
+            Bind::Integer(unix_seconds()),
+        ];
+        let flag = if self.0.database.is_postgres() {
+            "CAST(CAST($4 AS INTEGER) AS BOOLEAN)"
+        } else {
+            "$4"
+        };
+        let sql = format!(
+            "INSERT INTO {OWN_TABLE} (username, password, stamp, is_staff, created_at) VALUES ($1, $2, $3, {flag}, $5) \
+             ON CONFLICT (username) DO NOTHING"
+        );
+        match self.0.database.execute(&sql, &binds).await? {
+            0 => Err(StoreError::Taken(name.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a user another password, encoded; all of its logins end. Returns whether there is such a user.
+    pub async fn set_password(&self, name: &str, encoded: &str) -> Result<bool, StoreError> {
+        self.own()?;
+        let binds = [
+            Bind::Text(name),
+            Bind::Text(encoded),
+            Bind::Text(&secrets::random(16)),
+        ];
+        let sql = format!("UPDATE {OWN_TABLE} SET password = $2, stamp = $3 WHERE username = $1");
+        Ok(self.0.database.execute(&sql, &binds).await? > 0)
+    }
+
+    /// Writes the same password encoded anew; logins stay. One that was changed meanwhile stays as it is.
+    pub(super) async fn rehash(&self, account: &Account, encoded: &str) -> Result<(), StoreError> {
+        self.own()?;
+        let binds = [
+            Bind::Text(&account.user.name),
+            Bind::Text(encoded),
+            Bind::Text(&account.password),
+        ];
+        let sql =
+            format!("UPDATE {OWN_TABLE} SET password = $2 WHERE username = $1 AND password = $3");
+        self.0.database.execute(&sql, &binds).await.map(drop)
+    }
+
+    /// Removes a user; all of its logins end. Returns whether there was such a user.
+    pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
+        self.own()?;
+        let sql = format!("DELETE FROM {OWN_TABLE} WHERE username = $1");
+        Ok(self.0.database.execute(&sql, &[Bind::Text(name)]).await? > 0)
+    }
+
+    fn own(&self) -> Result<(), StoreError> {
+        if self.0.is_own {
+            Ok(())
+        } else {
+            Err(StoreError::ReadOnly)
+        }
+    }
+
+    fn account(&self, row: Row) -> Option<Account> {
+        let mut columns = row.into_iter().map(Option::unwrap_or_default);
+        let mut next = || columns.next();
+        let (id, name, password) = (next()?, next()?, next()?);
+        let (stamp, is_active, is_staff) = (next()?, next()?, next()?);
+        Some(Account {
+            user: Arc::new(User {
+                id: self.shown_id(id),
+                name,
+                is_staff: is_staff == "1",
+            }),
+            is_active: is_active == "1",
+            password,
+            stamp,
+        })
+    }
+
+    /// How the table writes an id; none for what can be no id.
+    fn written_id(&self, id: &str) -> Option<String> {
+        match self.0.id_type {
+            IdType::Integer => id.parse::<i64>().ok().map(|id| id.to_string()),
+            IdType::Text => Some(id.to_owned()),
+            IdType::Uuid => {
+                let digits: String = id.chars().filter(|found| *found != '-').collect();
+                let is_uuid =
+                    digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+                is_uuid.then(|| digits.to_ascii_lowercase())
+            }
+        }
+    }
+
+    /// How sessions write an id.
+    fn shown_id(&self, id: String) -> String {
+        if self.0.id_type == IdType::Uuid && id.len() == 32 && id.is_ascii() {
+            return [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-");
+        }
+        id
+    }
+}
+
+/// Says what is wrong with a name for a new user, if anything is.
+#[must_use]
+pub fn name_problem(name: &str) -> Option<String> {
+    let count = name.chars().count();
+    if !(1..=NAME_CHARACTERS_MAX).contains(&count) {
+        return Some(format!(
+            "expected a name of 1 to {NAME_CHARACTERS_MAX} characters, found {count}"
+        ));
+    }
+    if name.chars().any(char::is_control) || name.trim() != name {
+        return Some(format!(
+            "expected a name without control characters and without spaces around it, found {name:?}"
+        ));
+    }
+    None
+}

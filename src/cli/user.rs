@@ -1,0 +1,142 @@
+//! `oneport user`: the accounts of the built-in user table.
+
+use std::io::{self, BufRead};
+
+use serde_json::json;
+
+use super::arguments::{PasswordArgument, RoutesFormat, UserArguments, UserCommand};
+use super::output::{complain, complain_of, say};
+use super::{CONFIG, FAILURE, OK};
+use crate::auth::{Users, name_problem, password};
+use crate::config::{Config, process_environment};
+use crate::database::{Database, DatabaseSettings, StoreError};
+
+/// A shorter password is refused.
+const PASSWORD_CHARACTERS_MIN: usize = 8;
+
+pub(super) fn run(arguments: &UserArguments) -> u8 {
+    let config = match Config::load(&arguments.config, &process_environment) {
+        Ok((config, _)) => config,
+        Err(problems) => {
+            complain_of(&problems);
+            return CONFIG;
+        }
+    };
+    if config.auth.users.is_django() {
+        complain(&format!(
+            "oneport: expected a user table of our own, found {}: its users are kept by the Django project",
+            config.auth.users
+        ));
+        return CONFIG;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(change(arguments, &config)),
+        Err(error) => Err(format!("cannot start the runtime: {error}")),
+    };
+    match outcome {
+        Ok(()) => OK,
+        Err(sentence) => {
+            complain(&format!("oneport: {sentence}"));
+            FAILURE
+        }
+    }
+}
+
+async fn change(arguments: &UserArguments, config: &Config) -> Result<(), String> {
+    let url = &config.auth.users;
+    let settings = DatabaseSettings {
+        timeout: config.session.timeout,
+        connections: 1,
+    };
+    let users = match Database::new(url, settings, "users") {
+        Some(Ok(database)) => Users::new(&config.auth, &config.session, database),
+        Some(Err(error)) => return Err(format!("{url}: {error}")),
+        None => return Err(format!("expected a table of users, found {url}")),
+    };
+    let of_store = |error: StoreError| error.to_string();
+    let nobody = |name: &str| format!("expected the name of a user, found {name:?}");
+    match &arguments.command {
+        UserCommand::Add {
+            name,
+            staff,
+            password,
+        } => {
+            if let Some(problem) = name_problem(name) {
+                return Err(problem);
+            }
+            if users.find_by_name(name).await.map_err(of_store)?.is_some() {
+                return Err(StoreError::Taken(name.clone()).to_string());
+            }
+            let encoded = new_password(password)?;
+            users.add(name, &encoded, *staff).await.map_err(of_store)?;
+            say(&format!("added {name}"));
+        }
+        UserCommand::Passwd { name, password } => {
+            if users.find_by_name(name).await.map_err(of_store)?.is_none() {
+                return Err(nobody(name));
+            }
+            let encoded = new_password(password)?;
+            if !users.set_password(name, &encoded).await.map_err(of_store)? {
+                return Err(nobody(name));
+            }
+            say(&format!("changed the password of {name}"));
+        }
+        UserCommand::Remove { name } => {
+            if !users.remove(name).await.map_err(of_store)? {
+                return Err(nobody(name));
+            }
+            say(&format!("removed {name}"));
+        }
+        UserCommand::List { format } => {
+            let all = users.list().await.map_err(of_store)?;
+            if *format == RoutesFormat::Json {
+                let all: Vec<_> = all.iter().map(|account| json!({"id": account.user.id, "name": account.user.name, "is_active": account.is_active, "is_staff": account.user.is_staff})).collect();
+                say(&serde_json::Value::from(all).to_string());
+                return Ok(());
+            }
+            for account in all {
+                let staff = if account.user.is_staff { "staff" } else { "" };
+                let active = if account.is_active { "" } else { "inactive" };
+                let line = format!(
+                    "{:>6}  {}  {staff} {active}",
+                    account.user.id, account.user.name
+                );
+                say(line.trim_end());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asks for a new password and hashes it.
+fn new_password(argument: &PasswordArgument) -> Result<String, String> {
+    let given = if argument.password_stdin {
+        let mut line = String::new();
+        io::stdin()
+            .lock()
+            .read_line(&mut line)
+            .map_err(|error| format!("cannot read the password: {error}"))?;
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    } else {
+        let ask = |prompt: &str| {
+            rpassword::prompt_password(prompt).map_err(|error| {
+                format!("cannot ask for the password: {error}; use --password-stdin")
+            })
+        };
+        let given = ask("Password: ")?;
+        if ask("Once more: ")? != given {
+            return Err("expected the same password twice, found two".to_owned());
+        }
+        given
+    };
+    let count = given.chars().count();
+    if count < PASSWORD_CHARACTERS_MIN {
+        return Err(format!(
+            "expected a password of at least {PASSWORD_CHARACTERS_MIN} characters, found {count}"
+        ));
+    }
+    password::hash(&given).map_err(|error| error.to_string())
+}

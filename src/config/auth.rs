@@ -1,0 +1,201 @@
+//! The `[auth]` section: who users are, and how else than by a session they say so.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::checked::{
+    HeaderNames, Identifier, LoginUrl, OptionalIdentifier, PositiveCount, PositiveDuration,
+    WrittenName, via,
+};
+use super::config_path::ConfigPath;
+use super::place::Place;
+use super::secret::Secret;
+use super::store_url::StoreUrl;
+use super::units::WrittenDuration;
+
+/// `[auth]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Where users are kept. Default: `"sqlite:oneport.db"`, beside the file.
+    pub users: StoreUrl,
+    /// Where those are sent who have to log in first: a path or a URL. Default: `"/login/"`.
+    #[serde(deserialize_with = "via::<LoginUrl, _, _>")]
+    pub login_url: String,
+    /// How long a ticket of the view `ticket` is good. Default: 30 s.
+    #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
+    pub ticket_max_age: Duration,
+    /// The passwords that are hashed at the same time, at most. Default: 2.
+    #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
+    pub hashing_at_once: usize,
+    /// `[auth.django]`.
+    pub django: DjangoUsersConfig,
+    /// `[auth.bearer]`; absent: no bearer tokens.
+    pub bearer: Option<BearerConfig>,
+    /// `[auth.forward]`; absent: nobody else is asked.
+    pub forward: Option<ForwardConfig>,
+    /// Where the section stands.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+/// `[auth.django]`: the user table of a Django project.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DjangoUsersConfig {
+    /// The table. Default: `"auth_user"`.
+    #[serde(deserialize_with = "via::<Identifier, _, _>")]
+    pub table: String,
+    /// The column of the primary key. Default: `"id"`.
+    #[serde(deserialize_with = "via::<Identifier, _, _>")]
+    pub id: String,
+    /// Its type. Default: `"integer"`.
+    pub id_type: IdType,
+    /// The column of the name. Default: `"username"`.
+    #[serde(deserialize_with = "via::<Identifier, _, _>")]
+    pub username: String,
+    /// The column of the encoded password. Default: `"password"`.
+    #[serde(deserialize_with = "via::<Identifier, _, _>")]
+    pub password: String,
+    /// The column that says who may log in; empty: all may. Default: `"is_active"`.
+    #[serde(deserialize_with = "via::<OptionalIdentifier, _, _>")]
+    pub is_active: String,
+    /// The column that says who is staff; empty: nobody is. Default: `"is_staff"`.
+    #[serde(deserialize_with = "via::<OptionalIdentifier, _, _>")]
+    pub is_staff: String,
+    /// `AUTHENTICATION_BACKENDS`. Default: `["django.contrib.auth.backends.ModelBackend"]`.
+    pub backends: Vec<String>,
+    /// Whether a session holds a hash of the password, as it does unless the user model says otherwise. Default: `true`.
+    pub session_auth_hash: bool,
+}
+
+/// The type of a primary key.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum IdType {
+    /// A whole number.
+    #[default]
+    Integer,
+    /// A UUID; in SQLite 32 hexadecimal digits.
+    Uuid,
+    /// Text.
+    Text,
+}
+
+/// `[auth.bearer]`: JSON Web Tokens (RFC 7519).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BearerConfig {
+    /// The algorithms that are taken. Default: `["HS256"]`.
+    pub algorithms: Vec<String>,
+    /// A secret for HS..., or a public key in PEM; this, `key_file` or `jwks_file`.
+    pub key: Option<Secret>,
+    /// A file with the same.
+    pub key_file: Option<ConfigPath>,
+    /// A file with a JWK set (RFC 7517 §5).
+    pub jwks_file: Option<ConfigPath>,
+    /// Who must have issued the token; empty: anybody with the key. Default: empty.
+    pub issuer: String,
+    /// Whom it must be meant for; empty: anybody. Default: empty.
+    pub audience: String,
+    /// How far clocks may differ. Default: 30 s.
+    #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
+    pub leeway: Duration,
+    /// The claim with the user's id. Default: `"sub"`.
+    pub user_id: String,
+    /// The claim with the user's name. Default: `"name"`.
+    pub user_name: String,
+    /// The claim that says who is staff. Default: `"is_staff"`.
+    pub is_staff: String,
+}
+
+/// `[auth.forward]`: a URL of the app that says who a request is from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ForwardConfig {
+    /// The URL, http alone.
+    pub url: String,
+    /// The header fields that are passed on; a request with none of them is anonymous.
+    /// Default: `["cookie", "authorization"]`.
+    #[serde(deserialize_with = "via::<HeaderNames, _, _>")]
+    pub request_headers: Vec<String>,
+    /// The answer's field with the user's id. Default: `"x-user-id"`.
+    #[serde(deserialize_with = "via::<WrittenName, _, _>")]
+    pub id_header: String,
+    /// The answer's field with the user's name. Default: `"x-user-name"`.
+    #[serde(deserialize_with = "via::<WrittenName, _, _>")]
+    pub name_header: String,
+    /// The answer's field that says who is staff. Default: `"x-user-staff"`.
+    #[serde(deserialize_with = "via::<WrittenName, _, _>")]
+    pub staff_header: String,
+    /// How long an answer is used again; 0 asks each time. Default: 5 s.
+    #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
+    pub cache: Duration,
+    /// The time an answer has. Default: 2 s.
+    #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
+    pub timeout: Duration,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            users: StoreUrl::Sqlite(PathBuf::from("oneport.db")),
+            login_url: "/login/".to_owned(),
+            ticket_max_age: Duration::from_secs(30),
+            hashing_at_once: 2,
+            django: DjangoUsersConfig::default(),
+            bearer: None,
+            forward: None,
+            place: Place::default(),
+        }
+    }
+}
+
+impl Default for DjangoUsersConfig {
+    fn default() -> Self {
+        Self {
+            table: "auth_user".to_owned(),
+            id: "id".to_owned(),
+            id_type: IdType::Integer,
+            username: "username".to_owned(),
+            password: "password".to_owned(),
+            is_active: "is_active".to_owned(),
+            is_staff: "is_staff".to_owned(),
+            backends: vec!["django.contrib.auth.backends.ModelBackend".to_owned()],
+            session_auth_hash: true,
+        }
+    }
+}
+
+impl Default for BearerConfig {
+    fn default() -> Self {
+        Self {
+            algorithms: vec!["HS256".to_owned()],
+            key: None,
+            key_file: None,
+            jwks_file: None,
+            issuer: String::new(),
+            audience: String::new(),
+            leeway: Duration::from_secs(30),
+            user_id: "sub".to_owned(),
+            user_name: "name".to_owned(),
+            is_staff: "is_staff".to_owned(),
+        }
+    }
+}
+
+impl Default for ForwardConfig {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            request_headers: ["cookie", "authorization"].map(str::to_owned).to_vec(),
+            id_header: "x-user-id".to_owned(),
+            name_header: "x-user-name".to_owned(),
+            staff_header: "x-user-staff".to_owned(),
+            cache: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+        }
+    }
+}

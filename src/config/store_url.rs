@@ -1,0 +1,187 @@
+//! StoreUrl: where sessions or users are kept.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::secret;
+
+/// Where sessions or users are kept, as the file writes it.
+///
+/// ```
+/// use oneport::config::StoreUrl;
+/// assert_eq!("sqlite:oneport.db".parse(), Ok(StoreUrl::Sqlite("oneport.db".into())));
+/// assert!("mysql://localhost/app".parse::<StoreUrl>().is_err());
+/// ```
+#[derive(Clone, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "String")]
+pub enum StoreUrl {
+    /// `memory`: in this process, until it ends.
+    Memory,
+    /// `sqlite:PATH`: our own tables in a file; `sqlite::memory:` for tests.
+    Sqlite(PathBuf),
+    /// `postgres://...`: our own tables.
+    Postgres(String),
+    /// `django+sqlite:PATH`: a Django project's tables, read only.
+    DjangoSqlite(PathBuf),
+    /// `django+postgres://...`: a Django project's tables, read only.
+    DjangoPostgres(String),
+    /// `django+redis://...`: the sessions of Django's cache engine, read only.
+    DjangoRedis(String),
+    /// `django+signed_cookies:`: the sessions are in the cookies themselves.
+    DjangoSignedCookies,
+}
+
+/// The words a URL may start with.
+const KNOWN: &str = "\"memory\", \"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\", \"django+postgres://...\", \
+                     \"django+redis://...\" or \"django+signed_cookies:\"";
+
+impl StoreUrl {
+    /// Resolves the path of a file from the directory of the configuration.
+    pub(super) fn relative_to(self, base: &Path) -> Self {
+        let resolve = |path: PathBuf| {
+            if path.as_os_str() == ":memory:" {
+                path
+            } else {
+                base.join(path)
+            }
+        };
+        match self {
+            Self::Sqlite(path) => Self::Sqlite(resolve(path)),
+            Self::DjangoSqlite(path) => Self::DjangoSqlite(resolve(path)),
+            other => other,
+        }
+    }
+
+    /// Tells whether a Django project writes there, and we only read.
+    #[must_use]
+    pub fn is_django(&self) -> bool {
+        matches!(
+            self,
+            Self::DjangoSqlite(_)
+                | Self::DjangoPostgres(_)
+                | Self::DjangoRedis(_)
+                | Self::DjangoSignedCookies
+        )
+    }
+}
+
+impl std::str::FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (rest, is_django) = match text.strip_prefix("django+") {
+            Some(rest) => (rest, true),
+            None => (text, false),
+        };
+        let refuse = || Err(format!("expected {KNOWN}, found {text:?}"));
+        let path = rest
+            .strip_prefix("sqlite:")
+            .map(|path| path.strip_prefix("//").unwrap_or(path));
+        Ok(match (rest, path, is_django) {
+            ("memory", _, false) => Self::Memory,
+            ("signed_cookies:" | "signed_cookies", _, true) => Self::DjangoSignedCookies,
+            (_, Some(""), _) => {
+                return Err(format!(
+                    "expected a file after \"sqlite:\", found none in {text:?}"
+                ));
+            }
+            (_, Some(path), false) => Self::Sqlite(path.into()),
+            (_, Some(path), true) => Self::DjangoSqlite(path.into()),
+            (url, None, _)
+                if url.starts_with("postgres://") || url.starts_with("postgresql://") =>
+            {
+                if is_django {
+                    Self::DjangoPostgres(url.to_owned())
+                } else {
+                    Self::Postgres(url.to_owned())
+                }
+            }
+            (url, None, true) if url.starts_with("redis://") => Self::DjangoRedis(url.to_owned()),
+            _ => return refuse(),
+        })
+    }
+}
+
+impl TryFrom<String> for StoreUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// As it is written, without its password.
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |url: &str| match secret::url_password(url) {
+            Some(password) => secret::hide(url, password),
+            None => url.to_owned(),
+        };
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(url) => f.write_str(&shown(url)),
+            Self::DjangoSqlite(path) => write!(f, "django+sqlite:{}", path.display()),
+            Self::DjangoPostgres(url) | Self::DjangoRedis(url) => {
+                write!(f, "django+{}", shown(url))
+            }
+            Self::DjangoSignedCookies => f.write_str("django+signed_cookies:"),
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_reads_and_shows_itself() {
+        for text in [
+            "memory",
+            "sqlite:a/b.db",
+            "postgres://h/db",
+            "django+sqlite:/x.db",
+            "django+postgres://u@h/db",
+            "django+redis://h:1/0",
+            "django+signed_cookies:",
+        ] {
+            assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "sqlite:",
+            "mysql://h",
+            "redis://h",
+            "django+memory",
+            "django+mysql://h",
+        ] {
+            assert!(text.parse::<StoreUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let url: StoreUrl = "django+postgres://u:hunter22@h/db".parse().unwrap();
+        assert!(!format!("{url:?}{url}").contains("hunter22"));
+    }
+
+    #[test]
+    fn files_stand_beside_the_configuration() {
+        let at = |text: &str| {
+            text.parse::<StoreUrl>()
+                .unwrap()
+                .relative_to("/etc".as_ref())
+        };
+        assert_eq!(at("sqlite:x.db"), StoreUrl::Sqlite("/etc/x.db".into()));
+        assert_eq!(at("sqlite:/var/x.db"), StoreUrl::Sqlite("/var/x.db".into()));
+        assert_eq!(at("sqlite::memory:"), StoreUrl::Sqlite(":memory:".into()));
+    }
+}

@@ -1,0 +1,352 @@
+//! Database: tables in SQLite or PostgreSQL, with a bounded pool, a deadline for each query, and one word about an outage.
+
+mod outage;
+
+use std::error::Error;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, Row as _, SqlSafeStr};
+use thiserror::Error;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use outage::Outage;
+
+use crate::config::StoreUrl;
+
+/// How often a query is tried on another connection when its own turns out to be broken.
+const TRIES: usize = 10;
+
+/// Our migrations, by dialect; their numbers are the order.
+const SQLITE_MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "sessions and users",
+    include_str!("sqlite/0001_sessions_and_users.sql"),
+)];
+const POSTGRES_MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "sessions and users",
+    include_str!("postgres/0001_sessions_and_users.sql"),
+)];
+
+/// The table that says which of them ran; not sqlx's own name, for the database may be an application's too.
+const MIGRATIONS_TABLE: &str = "oneport_migration";
+
+/// Why a store gave nothing.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// It did not answer in time, or with an error: 503, or 1013 where a socket is open.
+    #[error("{store} does not answer: {cause}")]
+    Unavailable {
+        /// Which one.
+        store: &'static str,
+        /// What happened.
+        cause: Box<dyn Error + Send + Sync>,
+    },
+    /// What was to be changed is there no more: the session was ended elsewhere.
+    #[error("expected a session to change, found that it was ended")]
+    Gone,
+    /// The store belongs to a Django project: it is read, never written.
+    #[error("expected a store of our own, found one that is Django's: it is never written")]
+    ReadOnly,
+    /// A new key cannot reach the client any more: its answer has left.
+    #[error("expected a session that the client has the key of, found a new one after the answer")]
+    Sealed,
+    /// Others changed it all the time.
+    #[error("expected a moment to write, found a session that others change all the time")]
+    Contended,
+    /// The name is in use.
+    #[error("expected a name that nobody has, found {0:?} in use")]
+    Taken(String),
+}
+
+impl StoreError {
+    /// Tells whether trying again later may help.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Contended)
+    }
+}
+
+/// How a database is used.
+#[derive(Clone, Copy, Debug)]
+pub struct DatabaseSettings {
+    /// The time one query has, waiting for a connection included.
+    pub timeout: Duration,
+    /// Connections at the same time, at most.
+    pub connections: u32,
+}
+
+/// A value for a place in a query.
+#[derive(Clone, Copy, Debug)]
+pub enum Bind<'a> {
+    /// Text.
+    Text(&'a str),
+    /// A whole number.
+    Integer(i64),
+}
+
+/// One row of an answer; every column is asked for as text.
+pub type Row = Vec<Option<String>>;
+
+/// A database (cheap to clone).
+#[derive(Clone, Debug)]
+pub struct Database(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    settings: DatabaseSettings,
+    /// Are the tables ours, to be made and changed?
+    is_own: bool,
+    is_ready: OnceCell<()>,
+    outage: Outage,
+}
+
+#[derive(Debug)]
+enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+impl Database {
+    /// Prepares a database of ours or of a Django project; nothing is opened yet. Needs a tokio runtime. `store` is what messages
+    /// call it. None for URLs without SQL.
+    pub fn new(
+        url: &StoreUrl,
+        settings: DatabaseSettings,
+        store: &'static str,
+    ) -> Option<Result<Self, sqlx::Error>> {
+        let pool = match url {
+            StoreUrl::Sqlite(path) => Ok(Pool::Sqlite(sqlite(path, settings, false))),
+            StoreUrl::DjangoSqlite(path) => Ok(Pool::Sqlite(sqlite(path, settings, true))),
+            StoreUrl::Postgres(url) => postgres(url, settings, false).map(Pool::Postgres),
+            StoreUrl::DjangoPostgres(url) => postgres(url, settings, true).map(Pool::Postgres),
+            StoreUrl::Memory | StoreUrl::DjangoRedis(_) | StoreUrl::DjangoSignedCookies => {
+                return None;
+            }
+        };
+        Some(pool.map(|pool| {
+            Self(Arc::new(Inner {
+                pool,
+                settings,
+                is_own: !url.is_django(),
+                is_ready: OnceCell::new(),
+                outage: Outage::new(store),
+            }))
+        }))
+    }
+
+    /// Tells whether it speaks PostgreSQL's dialect; else SQLite's.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.0.pool, Pool::Postgres(_))
+    }
+
+    /// Opens it and brings our own tables up to date, once; it is tried again with each query until it succeeds.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.within_time(|| async { Ok(()) }).await
+    }
+
+    /// Asks for rows. `$1` and so on are the places of the values, in both dialects.
+    pub async fn fetch(&self, sql: &str, binds: &[Bind<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.within_time(|| self.try_fetch(sql, binds)).await
+    }
+
+    /// Changes rows; returns how many.
+    pub async fn execute(&self, sql: &str, binds: &[Bind<'_>]) -> Result<u64, StoreError> {
+        self.within_time(|| self.try_execute(sql, binds)).await
+    }
+
+    /// Makes a query within the time it has; a connection that turns out to be broken is no failure yet.
+    async fn within_time<T, F>(&self, query: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let inner = &*self.0;
+        let asked = async {
+            inner.is_ready.get_or_try_init(|| self.migrate()).await?;
+            let mut tries = 1;
+            loop {
+                match query().await {
+                    Err(error) if tries < TRIES && is_of_connection(&error) => tries += 1,
+                    done => return done,
+                }
+            }
+        };
+        let deadline = Instant::now() + inner.settings.timeout;
+        let cause: Box<dyn Error + Send + Sync> = match timeout_at(deadline, asked).await {
+            Ok(Ok(answer)) => {
+                inner.outage.is_over();
+                return Ok(answer);
+            }
+            Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
+                format!("no answer within {:?}", inner.settings.timeout).into()
+            }
+            Ok(Err(error)) => Box::new(error),
+        };
+        inner.outage.report(&*cause);
+        Err(StoreError::Unavailable {
+            store: inner.outage.store(),
+            cause,
+        })
+    }
+
+    async fn migrate(&self) -> Result<(), sqlx::Error> {
+        if !self.0.is_own {
+            return Ok(());
+        }
+        let outcome = match &self.0.pool {
+            Pool::Sqlite(pool) => migrator(&SQLITE_MIGRATIONS).run(pool).await,
+            Pool::Postgres(pool) => migrator(&POSTGRES_MIGRATIONS).run(pool).await,
+        };
+        outcome.map_err(|error| sqlx::Error::Migrate(Box::new(error)))
+    }
+
+    async fn try_fetch(&self, sql: &str, binds: &[Bind<'_>]) -> Result<Vec<Row>, sqlx::Error> {
+        // The text is ours; what comes from outside is bound.
+        let sql = AssertSqlSafe(sql).into_sql_str();
+        macro_rules! fetch {
+            ($pool:expr) => {{
+                let mut query = sqlx::query(sql);
+                for bind in binds {
+                    query = match *bind {
+                        Bind::Text(text) => query.bind(text),
+                        Bind::Integer(number) => query.bind(number),
+                    };
+                }
+                let rows = query.fetch_all($pool).await?;
+                rows.iter()
+                    .map(|row| (0..row.len()).map(|at| row.try_get(at)).collect())
+                    .collect()
+            }};
+        }
+        match &self.0.pool {
+            Pool::Sqlite(pool) => fetch!(pool),
+            Pool::Postgres(pool) => fetch!(pool),
+        }
+    }
+
+    async fn try_execute(&self, sql: &str, binds: &[Bind<'_>]) -> Result<u64, sqlx::Error> {
+        let sql = AssertSqlSafe(sql).into_sql_str();
+        macro_rules! execute {
+            ($pool:expr) => {{
+                let mut query = sqlx::query(sql);
+                for bind in binds {
+                    query = match *bind {
+                        Bind::Text(text) => query.bind(text),
+                        Bind::Integer(number) => query.bind(number),
+                    };
+                }
+                query.execute($pool).await?.rows_affected()
+            }};
+        }
+        Ok(match &self.0.pool {
+            Pool::Sqlite(pool) => execute!(pool),
+            Pool::Postgres(pool) => execute!(pool),
+        })
+    }
+}
+
+/// Returns a name in quotes; `schema.table` gets both parts quoted.
+#[must_use]
+pub fn quoted(identifier: &str) -> String {
+    identifier
+        .split('.')
+        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let migrations = migrations.iter().map(|(version, description, sql)| {
+        Migration::new(
+            *version,
+            (*description).into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
+    migrator
+}
+
+fn sqlite(path: &Path, settings: DatabaseSettings, is_read_only: bool) -> SqlitePool {
+    let is_memory = path.as_os_str() == ":memory:";
+    let mut options = SqliteConnectOptions::new()
+        .busy_timeout(settings.timeout)
+        .read_only(is_read_only);
+    options = if is_memory {
+        options.in_memory(true)
+    } else {
+        options.filename(path)
+    };
+    if !is_read_only && !is_memory {
+        own_file(path);
+        options = options
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal);
+    }
+    let pool = SqlitePoolOptions::new()
+        .acquire_timeout(settings.timeout)
+        .test_before_acquire(false);
+    let pool = if is_memory {
+        // It lives as long as its one connection.
+        pool.max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+    } else {
+        pool.max_connections(settings.connections)
+    };
+    pool.connect_lazy_with(options)
+}
+
+/// Makes the file for its owner alone, as it holds the hashes of passwords. What fails here fails again, and is told, when it is opened.
+fn own_file(path: &Path) {
+    let mut open = std::fs::OpenOptions::new();
+    open.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
+    let _ = open.open(path);
+}
+
+fn postgres(
+    url: &str,
+    settings: DatabaseSettings,
+    is_read_only: bool,
+) -> Result<PgPool, sqlx::Error> {
+    let mut options = PgConnectOptions::from_str(url)?.application_name("oneport");
+    if is_read_only {
+        options = options.options([("default_transaction_read_only", "on")]);
+    }
+    Ok(PgPoolOptions::new()
+        .acquire_timeout(settings.timeout)
+        .max_connections(settings.connections)
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
+}
+
+/// Errors that say something of one connection, not of the query.
+fn is_of_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::ConnectionRefused,
+        sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => true,
+        // 57P01 to 57P03: the server ends or starts; 08...: the connection is broken.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| code.starts_with("57P") || code.starts_with("08")),
+        _ => false,
+    }
+}

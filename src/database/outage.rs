@@ -1,0 +1,71 @@
+//! Outage: says once in a while that a store does not answer, and once that it does again.
+
+use std::error::Error;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::counter;
+
+/// How often the log is told of one outage.
+pub(super) const EVERY: Duration = Duration::from_secs(10);
+
+/// Whether a store answers, and what the log was told of it.
+#[derive(Debug)]
+pub(crate) struct Outage {
+    store: &'static str,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    since: Option<Instant>,
+    last: Option<Instant>,
+    /// Failures that the log was not told of.
+    unsaid: u64,
+}
+
+impl Outage {
+    pub(crate) fn new(store: &'static str) -> Self {
+        Self {
+            store,
+            told: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &'static str {
+        self.store
+    }
+
+    /// Counts a failure; the first, and then one in an interval, goes to the log.
+    pub(crate) fn report(&self, cause: &(dyn Error + Send + Sync)) {
+        counter!("oneport_store_errors_total", "store" => self.store).increment(1);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        told.since.get_or_insert(now);
+        if told.last.is_some_and(|last| now - last < EVERY) {
+            told.unsaid += 1;
+            return;
+        }
+        told.last = Some(now);
+        let unsaid = std::mem::take(&mut told.unsaid);
+        tracing::error!(
+            store = self.store,
+            unsaid,
+            "it does not answer: {cause}; what needs it gets 503"
+        );
+    }
+
+    /// Ends the outage, if there is one.
+    pub(crate) fn is_over(&self) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = told.since.take() {
+            tracing::info!(
+                store = self.store,
+                seconds = since.elapsed().as_secs_f64(),
+                unsaid = told.unsaid,
+                "it answers again"
+            );
+            *told = Told::default();
+        }
+    }
+}

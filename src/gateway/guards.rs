@@ -1,0 +1,322 @@
+//! Guards: a route's list of middleware becomes its steps.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+
+use super::compile::Compiler;
+use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError};
+use crate::auth::forward::{Forward, ForwardSettings};
+use crate::config::{
+    self, BearerConfig, Config, ForwardConfig, HttpRoute, Place, Problem, Problems, StoreUrl,
+};
+use crate::http::origin;
+use crate::middleware::{Auth, Csrf, Headers, Hosts, Origin, Required, Session, Step};
+use crate::scope::ScopeType;
+
+/// The settings that both kinds of routes have.
+pub(super) struct Guards<'r> {
+    pub(super) table: ScopeType,
+    pub(super) middleware: &'r [String],
+    pub(super) allowed_origins: &'r [String],
+    pub(super) missing_origin: config::MissingOrigin,
+    pub(super) headers: &'r [(String, String)],
+    pub(super) token_in_query: bool,
+    pub(super) place_of: &'r dyn Fn(&str) -> Place,
+}
+
+/// What tells who a request is from, beside its session.
+#[derive(Default)]
+pub(super) struct Sources {
+    bearer: Option<Arc<Bearer>>,
+    forward: Option<Arc<Forward>>,
+}
+
+impl Guards<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.middleware.iter().any(|known| known == name)
+    }
+
+    /// Whether a step comes after another one of the list.
+    fn has_before(&self, at: usize, name: &str) -> bool {
+        self.middleware[..at].iter().any(|known| known == name)
+    }
+}
+
+impl Sources {
+    /// Reads keys and URLs.
+    pub(super) fn new(config: &Config, problems: &mut Problems) -> Self {
+        let auth = &config.auth;
+        let bearer = auth.bearer.as_ref().and_then(|written| {
+            let place = auth.place.key("bearer");
+            bearer(written, &place)
+                .map_err(|problem| problems.push(problem))
+                .ok()
+        });
+        let forward = auth.forward.as_ref().and_then(|written| {
+            let place = auth.place.key("forward").key("url");
+            forward(written)
+                .map_err(|sentence| problems.push(Problem::error(place, sentence)))
+                .ok()
+        });
+        Self {
+            bearer: bearer.map(Arc::new),
+            forward: forward.map(Arc::new),
+        }
+    }
+}
+
+impl Compiler<'_> {
+    pub(super) fn steps(&mut self, guards: &Guards<'_>) -> Option<Arc<[Step]>> {
+        let mut steps = Vec::with_capacity(guards.middleware.len());
+        let mut is_sound = true;
+        for (at, name) in guards.middleware.iter().enumerate() {
+            let place = || (guards.place_of)("middleware").index(at);
+            steps.push(match name.as_str() {
+                "hosts" => Step::Hosts(Hosts::new(&self.config.server.allowed_hosts)),
+                "origin" => Step::Origin(self.origin(guards)),
+                "session" => {
+                    self.check_session(guards, &place());
+                    Step::Session(Session)
+                }
+                "auth" => {
+                    let Sources { bearer, forward } = &self.sources;
+                    let auth = &self.config.auth;
+                    let has_others = auth.bearer.is_some() || auth.forward.is_some();
+                    if !has_others && !guards.has_before(at, "session") {
+                        let message = "expected \"session\" before \"auth\", found none";
+                        self.problems.push(Problem::error(place(), message));
+                        is_sound = false;
+                    }
+                    let (bearer, forward) = (bearer.clone(), forward.clone());
+                    Step::Auth(Auth::new(bearer, forward, guards.token_in_query))
+                }
+                "login_required" | "staff_required" => {
+                    if !guards.has_before(at, "auth") {
+                        let message = format!("expected \"auth\" before {name:?}, found none");
+                        self.problems.push(Problem::error(place(), message));
+                        is_sound = false;
+                    }
+                    let login_url = &self.config.auth.login_url;
+                    Step::Required(Required::new(login_url, name == "staff_required"))
+                }
+                "csrf" => Step::Csrf(Csrf::new(guards.allowed_origins)),
+                "headers" => Step::Headers(Headers::new(header_fields(guards.headers))),
+                unknown => {
+                    self.problems.push(Problem::unknown(
+                        place(),
+                        "middleware",
+                        unknown,
+                        Step::NAMES,
+                    ));
+                    is_sound = false;
+                    continue;
+                }
+            });
+        }
+        if !guards.headers.is_empty() && !guards.has("headers") {
+            let place = (guards.place_of)("headers");
+            self.problems.push(
+                Problem::warning(
+                    place,
+                    "these fields are never sent: the middleware \"headers\" is not in the list",
+                )
+                .with_hint("add \"headers\" to middleware"),
+            );
+        }
+        is_sound.then(|| steps.into())
+    }
+
+    /// Holds a route's list against what its view cannot do without.
+    pub(super) fn check_needs(
+        &mut self,
+        guards: &Guards<'_>,
+        written: &HttpRoute,
+        middleware: &[&str],
+        writes_sessions: bool,
+    ) {
+        let view = &written.view;
+        for needed in middleware.iter().filter(|needed| !guards.has(needed)) {
+            let place = (guards.place_of)("middleware");
+            let place = if place.is_written() {
+                place
+            } else {
+                written.place.key("view")
+            };
+            let message =
+                format!("expected the middleware {needed:?} for the view {view:?}, found none");
+            self.problems.push(
+                Problem::error(place, message).with_hint(format!("add \"{needed}\" to middleware")),
+            );
+        }
+        if writes_sessions && self.config.session.store.is_django() {
+            let message = format!(
+                "expected sessions of our own for the view {view:?}, found Django's, which are never written"
+            );
+            self.problems.push(
+                Problem::error(written.place.key("view"), message)
+                    .with_hint("people log in and out at the Django project"),
+            );
+        }
+    }
+
+    fn check_session(&mut self, guards: &Guards<'_>, place: &Place) {
+        if guards.table == ScopeType::Websocket && !guards.has("origin") {
+            self.problems.push(
+                Problem::warning(
+                    place.clone(),
+                    "any page can open this WebSocket with its visitor's session: the middleware \"origin\" is not in the list",
+                )
+                .with_hint("add \"origin\" before \"session\""),
+            );
+        }
+    }
+
+    /// Holds `[server]`, `[session]` and `[auth]` against each other, once for all routes.
+    pub(super) fn check_stores(&mut self, uses_sessions: bool) {
+        let Config {
+            server,
+            session,
+            auth,
+            ..
+        } = self.config;
+        if !uses_sessions {
+            return;
+        }
+        let needs_key = !matches!(session.store, StoreUrl::Memory | StoreUrl::Sqlite(_));
+        if needs_key && server.secret_key.0.is_empty() {
+            let message = if session.store.is_django() {
+                "expected the Django project's SECRET_KEY, found none"
+            } else {
+                "expected a key that all processes with this store have, found none"
+            };
+            let key = server.place.key("secret_key");
+            let place = if key.is_written() {
+                key
+            } else {
+                session.place.key("store")
+            };
+            self.problems.push(
+                Problem::error(place, message)
+                    .with_hint("secret_key = \"${ONEPORT_SECRET_KEY}\" in [server]"),
+            );
+        }
+        if session.store.is_django() && !auth.users.is_django() {
+            let key = auth.place.key("users");
+            let place = if key.is_written() {
+                key
+            } else {
+                session.place.key("store")
+            };
+            let message = format!(
+                "expected the Django project's users for its sessions, found {:?}",
+                auth.users.to_string()
+            );
+            self.problems.push(Problem::error(place, message).with_hint(
+                "users = \"django+postgres://...\" or \"django+sqlite:PATH\" in [auth]",
+            ));
+        }
+        if matches!(
+            auth.users,
+            StoreUrl::Memory | StoreUrl::DjangoRedis(_) | StoreUrl::DjangoSignedCookies
+        ) {
+            let users = auth.users.to_string();
+            let message = format!("expected a table of users, found {users:?}");
+            let hint = "\"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\" or \"django+postgres://...\"";
+            self.problems
+                .push(Problem::error(auth.place.key("users"), message).with_hint(hint));
+        }
+    }
+
+    fn origin(&mut self, guards: &Guards<'_>) -> Origin {
+        let patterns = if guards.allowed_origins.is_empty() {
+            &self.config.server.allowed_hosts
+        } else {
+            guards.allowed_origins
+        };
+        for (at, pattern) in guards.allowed_origins.iter().enumerate() {
+            if let Some(sentence) = origin::lint(pattern) {
+                self.problems.push(Problem::warning(
+                    (guards.place_of)("allowed_origins").index(at),
+                    sentence,
+                ));
+            }
+        }
+        Origin::new(patterns, guards.missing_origin)
+    }
+}
+
+fn bearer(written: &BearerConfig, place: &Place) -> Result<Bearer, Problem> {
+    let read = |name: &str, file: &config::ConfigPath| {
+        std::fs::read_to_string(file).map_err(|error| {
+            let message = format!("cannot read {}: {error}", file.0.display());
+            Problem::error(place.key(name), message)
+        })
+    };
+    let (name, key) = match (&written.key, &written.key_file, &written.jwks_file) {
+        (Some(key), None, None) => ("key", BearerKey::Text(key.0.clone())),
+        (None, Some(file), None) => {
+            let text = read("key_file", file)?;
+            // The end of the line belongs to the file, not to a secret in it.
+            let text = text.trim_end_matches(['\r', '\n']).to_owned();
+            ("key_file", BearerKey::Text(text))
+        }
+        (None, None, Some(file)) => ("jwks_file", BearerKey::Jwks(read("jwks_file", file)?)),
+        _ => {
+            let message = "expected one of \"key\", \"key_file\" and \"jwks_file\"";
+            return Err(Problem::error(place.clone(), message));
+        }
+    };
+    let set = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let settings = BearerSettings {
+        algorithms: written.algorithms.clone(),
+        key,
+        issuer: set(&written.issuer),
+        audience: set(&written.audience),
+        leeway: written.leeway,
+        user_id: written.user_id.clone(),
+        user_name: written.user_name.clone(),
+        is_staff: written.is_staff.clone(),
+    };
+    Bearer::new(settings).map_err(|error| {
+        let key = match error {
+            BearerSettingsError::NoAlgorithm
+            | BearerSettingsError::Algorithm { .. }
+            | BearerSettingsError::Families { .. } => "algorithms",
+            BearerSettingsError::UserId => "user_id",
+            _ => name,
+        };
+        Problem::error(place.key(key), error.to_string())
+    })
+}
+
+fn forward(written: &ForwardConfig) -> Result<Forward, String> {
+    let name = |name: &str| {
+        HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| format!("expected the name of a header field, found {name:?}"))
+    };
+    let settings = ForwardSettings {
+        url: written.url.clone(),
+        request_headers: written
+            .request_headers
+            .iter()
+            .map(|field| name(field))
+            .collect::<Result<_, _>>()?,
+        id_header: name(&written.id_header)?,
+        name_header: name(&written.name_header)?,
+        staff_header: name(&written.staff_header)?,
+        cache: written.cache,
+        timeout: written.timeout,
+    };
+    Forward::new(settings).map_err(|error| error.to_string())
+}
+
+fn header_fields(written: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)> {
+    let field = |(name, value): &(String, String)| {
+        Some((
+            HeaderName::from_bytes(name.as_bytes()).ok()?,
+            HeaderValue::from_str(value).ok()?,
+        ))
+    };
+    written.iter().filter_map(field).collect()
+}

@@ -1,0 +1,89 @@
+//! Logins: closes the live sockets of those whose login has ended.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Gateway;
+use crate::auth::Login;
+use crate::database::StoreError;
+use crate::websocket::{Cause, CloseCode, Ending};
+
+/// The logins that one look asks the stores for at once.
+const LOOKED_AT_ONCE: usize = 1000;
+
+impl Gateway {
+    /// Starts to look at the logins of live sockets, from time to time and whenever somebody logs out here; zero for never.
+    ///
+    /// A socket rests on the session, or the token, that it was opened with. When the session is gone, or its user, or the
+    /// password is another, or the token has expired, it is closed with 4401. While a store does not answer nobody is closed.
+    pub fn watch_logins(&self, every: Duration) {
+        if every.is_zero() {
+            return;
+        }
+        let gateway = self.clone();
+        let tasks = self.services().tasks.clone();
+        self.services().tasks.spawn("logins", async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(every) => {}
+                    () = gateway.services().auth.until_logged_out() => {}
+                    () = tasks.stopping() => return,
+                }
+                // What fails is told by the store, and tried again the next time.
+                let _ = gateway.close_ended_logins().await;
+            }
+        });
+    }
+
+    /// Looks at all logins once.
+    async fn close_ended_logins(&self) -> Result<(), StoreError> {
+        let logins: HashSet<Arc<Login>> = self.sockets().logins();
+        let now = SystemTime::now();
+        let mut ended: HashSet<&Login> = HashSet::new();
+        let mut sessions: BTreeSet<(&str, &str)> = BTreeSet::new();
+        for login in &logins {
+            match &**login {
+                Login::Token { expires_at } if *expires_at <= now => {
+                    ended.insert(login);
+                }
+                Login::Token { .. } => {}
+                Login::Session { key, user_id } => {
+                    sessions.insert((key, user_id));
+                }
+            }
+        }
+        let services = self.services();
+        let sessions: Vec<(&str, &str)> = sessions.into_iter().collect();
+        let mut gone: HashSet<(&str, &str)> = HashSet::new();
+        let mut outcome = Ok(());
+        for some in sessions.chunks(LOOKED_AT_ONCE) {
+            match services.auth.ended(&services.sessions, some).await {
+                Ok(are_ended) => {
+                    let some = some.iter().copied().zip(are_ended);
+                    gone.extend(some.filter_map(|(login, is_ended)| is_ended.then_some(login)));
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        let is_over = |login: &Login| match login {
+            Login::Session { key, user_id } => gone.contains(&(&**key, &**user_id)),
+            Login::Token { .. } => ended.contains(login),
+        };
+        if gone.is_empty() && ended.is_empty() {
+            return outcome;
+        }
+        let ending = Ending::new(
+            CloseCode::SESSION_ENDED,
+            Cause::SessionEnded,
+            "the login has ended",
+        );
+        let which =
+            |link: &crate::websocket::Link| link.login().is_some_and(|login| is_over(login));
+        self.sockets().end(which, &ending, Duration::ZERO).await;
+        outcome
+    }
+}

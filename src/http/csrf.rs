@@ -1,0 +1,308 @@
+//! Csrf: only our own pages may send what changes something.
+//!
+//! A signed double submit: a cookie that another site cannot read, and its value once more, masked, in the form. The signature
+//! is bound to the session of who is logged in, so that a cookie planted from elsewhere is worth nothing. Before that the
+//! `Origin`, or over https the `Referer`, has to be our own. In front of a Django project cookie and tokens are Django's.
+
+use data_encoding::BASE64URL_NOPAD;
+use http::{HeaderName, HeaderValue, header};
+use subtle::ConstantTimeEq;
+
+use crate::auth::session_key;
+use crate::config::MissingOrigin;
+use crate::http::Failure;
+use crate::http::origin::AllowedOrigins;
+use crate::scope::{Scheme, Scope};
+use crate::secrets;
+use crate::services::Services;
+use crate::session::salted_hmac_sha256;
+
+/// The field of a form that holds the token.
+pub const FIELD: &str = "csrfmiddlewaretoken";
+
+/// The header field that holds the token of a request without a form.
+pub const HEADER: HeaderName = HeaderName::from_static("x-csrftoken");
+
+const COOKIE: &str = "csrftoken";
+
+/// A year, as Django's.
+const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(31_449_600);
+
+const SALT: &str = "oneport.csrf";
+
+/// The random bytes of a cookie.
+const NONCE_BYTES: usize = 16;
+
+/// Django's cookie: so many characters of its alphabet; a masked token has twice as many.
+const DJANGO_CHARACTERS: usize = 32;
+const DJANGO_ALPHABET: &[u8; 62] =
+    b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+
+/// Returns the token in a request's header field.
+#[must_use]
+pub fn header_token(scope: &Scope) -> Option<String> {
+    scope.headers.text(&HEADER).map(str::to_owned)
+}
+
+/// Makes and checks cookies and tokens, with what all views share.
+#[derive(Clone, Copy, Debug)]
+pub struct Csrf<'a>(pub &'a Services);
+
+/// What of a client its token depends on.
+#[derive(Clone, Debug)]
+pub struct CsrfClient {
+    cookie: Option<String>,
+    /// What its cookie is bound to: the session of who is logged in.
+    bound_to: String,
+}
+
+impl CsrfClient {
+    /// The client of a scope.
+    #[must_use]
+    pub fn of(scope: &Scope) -> Self {
+        let session = scope.session.as_ref();
+        let session = session.filter(|session| session.get(session_key::USER_ID).is_some());
+        Self {
+            cookie: scope.cookie(COOKIE),
+            bound_to: session
+                .and_then(|session| session.key())
+                .map(String::from)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// A token for a page, and the cookie it belongs to when the client has none yet.
+#[derive(Clone, Debug)]
+pub struct CsrfToken {
+    /// What the form sends along.
+    pub token: String,
+    /// The cookie's new value.
+    pub(crate) new_cookie: Option<String>,
+}
+
+impl Csrf<'_> {
+    /// Returns a token for a client's page, masked anew each time.
+    #[must_use]
+    pub fn token(self, client: &CsrfClient) -> CsrfToken {
+        let known = client
+            .cookie
+            .as_ref()
+            .and_then(|cookie| self.secret(client, cookie));
+        let is_new = known.is_none();
+        let secret = known.unwrap_or_else(|| self.new_secret(client));
+        let token = if self.is_django() {
+            mask_django(&secret)
+        } else {
+            mask(&secret)
+        };
+        CsrfToken {
+            token,
+            new_cookie: is_new.then_some(secret),
+        }
+    }
+
+    /// Returns the `Set-Cookie` field of a token whose cookie the client does not have.
+    pub(crate) fn set_cookie(self, token: &CsrfToken, scope: &Scope) -> Option<HeaderValue> {
+        let is_https = scope.security == Scheme::Secure;
+        let value = token.new_cookie.as_deref()?;
+        let cookie = self.0.sessions.cookie_beside(COOKIE, MAX_AGE);
+        cookie.header(Some(value), is_https)
+    }
+
+    fn is_django(self) -> bool {
+        self.0.sessions.is_read_only()
+    }
+
+    /// Refuses a request that is not one of our own pages' (403). `sent` is the token of its form or its header field.
+    pub fn check(
+        self,
+        scope: &Scope,
+        trusted: &AllowedOrigins,
+        sent: Option<&str>,
+    ) -> Result<(), Failure> {
+        if scope.method.is_safe() {
+            return Ok(());
+        }
+        let refuse = |why: &'static str| {
+            tracing::info!(id = %scope.request_id, path = scope.raw_path(), why, "csrf refused");
+            Err(Failure::forbidden(why))
+        };
+        if let Some(why) = self.foreign(scope, trusted) {
+            return refuse(why);
+        }
+        let client = CsrfClient::of(scope);
+        let Some(cookie) = &client.cookie else {
+            return refuse(
+                "expected a csrftoken cookie, found none: does the browser take cookies?",
+            );
+        };
+        let Some(secret) = self.secret(&client, cookie) else {
+            return refuse(
+                "expected a csrftoken cookie of this login, found another: load the page again",
+            );
+        };
+        let Some(sent) = sent.filter(|sent| !sent.is_empty()) else {
+            return refuse("expected a token in csrfmiddlewaretoken or X-CSRFToken, found none");
+        };
+        let is_plain: bool = sent.as_bytes().ct_eq(secret.as_bytes()).into();
+        let unmasked = if self.is_django() {
+            unmask_django(sent)
+        } else {
+            unmask(sent)
+        };
+        let is_masked =
+            unmasked.is_some_and(|sent| sent.as_bytes().ct_eq(secret.as_bytes()).into());
+        if is_plain || is_masked {
+            Ok(())
+        } else {
+            refuse("expected the token of this page, found another: load the page again")
+        }
+    }
+
+    /// Says why a request is from elsewhere, if it is.
+    fn foreign(self, scope: &Scope, trusted: &AllowedOrigins) -> Option<&'static str> {
+        let host = scope.host.as_ref().map(|host| match host.port() {
+            Some(port) => format!("{}:{port}", host.name()),
+            None => host.name().to_owned(),
+        });
+        let host = host.unwrap_or_default();
+        let mut origins = scope.headers.all(&header::ORIGIN);
+        if let Some(origin) = origins.next() {
+            let own = format!("{}://{host}", scope.scheme());
+            let is_ours = origin == own.as_bytes()
+                || trusted.check(Some(origin), MissingOrigin::Refuse).is_ok();
+            return (!is_ours || origins.next().is_some())
+                .then_some("expected a page of this origin, found another's");
+        }
+        if scope.security == Scheme::Plain {
+            return None;
+        }
+        // Over https somebody in the middle could have sent the page by http.
+        let Some(referer) = scope.headers.text(&header::REFERER) else {
+            return Some("expected an Origin or a Referer, found neither");
+        };
+        let Some(rest) = referer.strip_prefix("https://") else {
+            return Some("expected a Referer of https, found another");
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let name = authority.split(':').next().unwrap_or_default();
+        let domain = self.0.sessions.cookie_domain().trim_start_matches('.');
+        let is_of_domain = !domain.is_empty()
+            && (name == domain
+                || name
+                    .strip_suffix(domain)
+                    .is_some_and(|before| before.ends_with('.')));
+        let origin = format!("https://{authority}");
+        let is_trusted = || {
+            trusted
+                .check(Some(origin.as_bytes()), MissingOrigin::Refuse)
+                .is_ok()
+        };
+        let is_ours = authority == host || is_of_domain || is_trusted();
+        (!is_ours).then_some("expected a Referer of this origin, found another's")
+    }
+
+    /// Returns the secret of a cookie that is one of ours.
+    fn secret(self, client: &CsrfClient, cookie: &str) -> Option<String> {
+        if self.is_django() {
+            return unmask_django(cookie);
+        }
+        let (nonce, signature) = cookie.split_once('.')?;
+        let is_signed = self.0.secrets.keys().iter().any(|key| {
+            let expected = sign(key, nonce, &client.bound_to);
+            bool::from(expected.as_bytes().ct_eq(signature.as_bytes()))
+        });
+        is_signed.then(|| cookie.to_owned())
+    }
+
+    fn new_secret(self, client: &CsrfClient) -> String {
+        if self.is_django() {
+            return random_django();
+        }
+        let nonce = secrets::random(NONCE_BYTES);
+        let signature = sign(self.0.secrets.key(), &nonce, &client.bound_to);
+        format!("{nonce}.{signature}")
+    }
+}
+
+fn sign(key: &str, nonce: &str, bound_to: &str) -> String {
+    let signed = format!("{nonce}.{bound_to}");
+    BASE64URL_NOPAD.encode(&salted_hmac_sha256(SALT, key, signed.as_bytes()))
+}
+
+/// Hides a secret behind as many random bytes, so that compression of the page says nothing of it.
+fn mask(secret: &str) -> String {
+    let mut bytes = vec![0; secret.len()];
+    secrets::fill(&mut bytes);
+    let hidden: Vec<u8> = bytes
+        .iter()
+        .zip(secret.bytes())
+        .map(|(a, b)| a ^ b)
+        .collect();
+    bytes.extend(hidden);
+    BASE64URL_NOPAD.encode(&bytes)
+}
+
+fn unmask(token: &str) -> Option<String> {
+    let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok()?;
+    let (mask, hidden) = bytes.split_at_checked(bytes.len() / 2)?;
+    let secret = mask.iter().zip(hidden).map(|(a, b)| a ^ b).collect();
+    String::from_utf8(secret).ok()
+}
+
+fn random_django() -> String {
+    let mut secret = String::with_capacity(DJANGO_CHARACTERS);
+    let mut bytes = [0; DJANGO_CHARACTERS];
+    while secret.len() < DJANGO_CHARACTERS {
+        secrets::fill(&mut bytes);
+        // 248 is a multiple of 62: each character is as likely as the others.
+        let fair = bytes.iter().filter(|byte| **byte < 248);
+        secret.extend(
+            fair.take(DJANGO_CHARACTERS - secret.len())
+                .map(|byte| char::from(DJANGO_ALPHABET[usize::from(byte % 62)])),
+        );
+    }
+    secret
+}
+
+fn place(character: u8) -> Option<usize> {
+    DJANGO_ALPHABET.iter().position(|known| *known == character)
+}
+
+/// Django's `_mask_cipher_secret`.
+fn mask_django(secret: &str) -> String {
+    let mask = random_django();
+    let cipher = mask
+        .bytes()
+        .zip(secret.bytes())
+        .filter_map(|(mask, secret)| {
+            Some(char::from(
+                DJANGO_ALPHABET[(place(mask)? + place(secret)?) % 62],
+            ))
+        });
+    let cipher: String = cipher.collect();
+    mask + &cipher
+}
+
+/// The secret of a Django token or cookie, plain or masked.
+fn unmask_django(token: &str) -> Option<String> {
+    if !token.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return None;
+    }
+    if token.len() == DJANGO_CHARACTERS {
+        return Some(token.to_owned());
+    }
+    if token.len() != 2 * DJANGO_CHARACTERS {
+        return None;
+    }
+    let (mask, cipher) = token.split_at(DJANGO_CHARACTERS);
+    mask.bytes()
+        .zip(cipher.bytes())
+        .map(|(mask, cipher)| {
+            Some(char::from(
+                DJANGO_ALPHABET[(place(cipher)? + 62 - place(mask)?) % 62],
+            ))
+        })
+        .collect()
+}

@@ -1,0 +1,241 @@
+//! Login: a form for a name and a password.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode, header};
+use metrics::counter;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::own_path;
+use crate::auth::attempts::Attempts;
+use crate::config::WrittenDuration;
+use crate::http::csrf::{self, Csrf};
+use crate::http::form::{Form, is_json, wants_json};
+use crate::http::origin::AllowedOrigins;
+use crate::http::page::render;
+use crate::http::{Body, Failure, Request, Response, View, respond};
+
+/// The one sentence for a wrong name, a wrong password, and a user who may not log in.
+const WRONG: &str = "The name or the password is wrong.";
+
+/// `view = "login"`: shows a form, and logs in who knows the name and the password.
+#[derive(Debug)]
+pub struct Login {
+    options: Options,
+    attempts: Attempts,
+}
+
+/// What `login` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The page with the form.
+    #[serde(default = "login_html")]
+    template: String,
+    /// Where to go afterwards, when the form does not say.
+    #[serde(default = "root")]
+    redirect: String,
+    /// How often one name may be tried in a window.
+    #[serde(default = "ten")]
+    attempts_per_name: NonZeroU32,
+    /// How often one address may try in a window.
+    #[serde(default = "thirty")]
+    attempts_per_address: NonZeroU32,
+    /// The window.
+    #[serde(default = "a_minute")]
+    attempts_window: WrittenDuration,
+}
+
+fn login_html() -> String {
+    "login.html".to_owned()
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+fn ten() -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(9)
+}
+
+fn thirty() -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(29)
+}
+
+fn a_minute() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(60))
+}
+
+/// What the form says; a program sends the same as JSON.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Sent {
+    username: String,
+    password: String,
+    next: String,
+    #[serde(skip)]
+    token: Option<String>,
+}
+
+impl View for Login {
+    type Options = Options;
+
+    fn new(options: Options) -> Self {
+        let attempts = Attempts::new(
+            options.attempts_per_name,
+            options.attempts_per_address,
+            options.attempts_window.0,
+        );
+        Self { options, attempts }
+    }
+
+    fn problems(options: &Options) -> Vec<String> {
+        if own_path(&options.redirect) {
+            Vec::new()
+        } else {
+            vec![format!(
+                "redirect: expected a path of this server such as \"/\", found {:?}",
+                options.redirect
+            )]
+        }
+    }
+
+    fn templates(options: &Options) -> Vec<String> {
+        vec![options.template.clone()]
+    }
+
+    fn middleware() -> &'static [&'static str] {
+        &["session"]
+    }
+
+    fn writes_sessions() -> bool {
+        true
+    }
+
+    fn methods() -> &'static [Method] {
+        &[Method::GET, Method::POST]
+    }
+
+    async fn call(&self, mut request: Request) -> Result<Response, Failure> {
+        if request.scope.method != Method::POST {
+            let next = request.scope.query("next").unwrap_or_default();
+            return self.page(&request, StatusCode::OK, "", &next, "");
+        }
+        let sent = Sent::read(&mut request).await?;
+        let (scope, services) = (&request.scope, &request.services);
+        let trusted = AllowedOrigins::default();
+        Csrf(services).check(scope, &trusted, sent.token.as_deref())?;
+        let address = scope.client.map(|client| client.ip());
+        if let Err(wait) = self.attempts.count(&sent.username, address) {
+            counter!("oneport_logins_total", "outcome" => "limited").increment(1);
+            tracing::info!(id = %scope.request_id, user = sent.username, "login limited");
+            let seconds = wait.as_secs() + 1;
+            let error = format!("Too many attempts. Try again in {seconds} seconds.");
+            let mut response =
+                self.refuse(&request, StatusCode::TOO_MANY_REQUESTS, &sent, &error)?;
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            return Ok(response);
+        }
+        let auth = &services.auth;
+        let Some(account) = auth.check_password(&sent.username, &sent.password).await? else {
+            counter!("oneport_logins_total", "outcome" => "wrong").increment(1);
+            tracing::info!(id = %scope.request_id, user = sent.username, "login refused");
+            return self.refuse(&request, StatusCode::UNAUTHORIZED, &sent, WRONG);
+        };
+        let Some(session) = &scope.session else {
+            return Err(Failure::from("the route has no session middleware"));
+        };
+        auth.log_in(session, &account);
+        counter!("oneport_logins_total", "outcome" => "ok").increment(1);
+        tracing::info!(id = %scope.request_id, user = sent.username, "logged in");
+        let next = if own_path(&sent.next) {
+            &sent.next
+        } else {
+            &self.options.redirect
+        };
+        if wants_json(scope) {
+            let body = json!({"user": &*account.user, "next": next});
+            return Ok(respond(200, "application/json", format!("{body}\n")));
+        }
+        see_other(next)
+    }
+}
+
+impl Login {
+    fn refuse(
+        &self,
+        request: &Request,
+        status: StatusCode,
+        sent: &Sent,
+        error: &str,
+    ) -> Result<Response, Failure> {
+        if wants_json(&request.scope) {
+            return Err(Failure::new(status, error.to_owned()));
+        }
+        self.page(request, status, &sent.username, &sent.next, error)
+    }
+
+    fn page(
+        &self,
+        request: &Request,
+        status: StatusCode,
+        username: &str,
+        next: &str,
+        error: &str,
+    ) -> Result<Response, Failure> {
+        let next = if own_path(next) { next } else { "" };
+        let form = json!({"form": {"username": username, "error": error, "next": next}});
+        let (page, cookie) = render(
+            &request.services.templates.load(),
+            &request.services,
+            &request.scope,
+            &self.options.template,
+            form.as_object().unwrap_or(&serde_json::Map::new()),
+        )?;
+        let mut response = respond(status.as_u16(), "text/html; charset=utf-8", page);
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(cookie) = cookie {
+            headers.append(header::SET_COOKIE, cookie);
+        }
+        Ok(response)
+    }
+}
+
+impl Sent {
+    async fn read(request: &mut Request) -> Result<Self, Failure> {
+        let token = csrf::header_token(&request.scope);
+        if is_json(&request.scope) {
+            let sent: Self = request.json().await?;
+            return Ok(Self { token, ..sent });
+        }
+        let form = Form::parse(&request.text().await?);
+        let field = |name| form.get(name).unwrap_or_default().to_owned();
+        Ok(Self {
+            username: field("username"),
+            password: field("password"),
+            next: field("next"),
+            token: form.get(csrf::FIELD).map(str::to_owned).or(token),
+        })
+    }
+}
+
+/// What a header field may not hold as it is.
+const LOCATION: &AsciiSet = &CONTROLS.add(b' ');
+
+/// Sends the client to another page, to be fetched with GET (RFC 9110 §15.4.4).
+pub(super) fn see_other(to: &str) -> Result<Response, Failure> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::LOCATION,
+        HeaderValue::from_str(&utf8_percent_encode(to, LOCATION).to_string())?,
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}

@@ -1,0 +1,83 @@
+//! Logout: forgets who is logged in.
+
+use http::{Method, StatusCode};
+
+use super::login::see_other;
+use super::own_path;
+use crate::http::csrf::{self, Csrf};
+use crate::http::form::{Form, is_form, wants_json};
+use crate::http::origin::AllowedOrigins;
+use crate::http::{Body, Failure, Request, Response, View};
+
+/// `view = "logout"`: ends the session; its live sockets are closed with 4401.
+#[derive(Debug)]
+pub struct Logout {
+    options: Options,
+}
+
+/// What `logout` takes.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Where to go afterwards.
+    #[serde(default = "root")]
+    redirect: String,
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+impl View for Logout {
+    type Options = Options;
+
+    fn new(options: Options) -> Self {
+        Self { options }
+    }
+
+    fn problems(options: &Options) -> Vec<String> {
+        if own_path(&options.redirect) {
+            Vec::new()
+        } else {
+            vec![format!(
+                "redirect: expected a path of this server such as \"/\", found {:?}",
+                options.redirect
+            )]
+        }
+    }
+
+    fn middleware() -> &'static [&'static str] {
+        &["session"]
+    }
+
+    fn writes_sessions() -> bool {
+        true
+    }
+
+    fn methods() -> &'static [Method] {
+        &[Method::POST]
+    }
+
+    async fn call(&self, mut request: Request) -> Result<Response, Failure> {
+        let mut token = csrf::header_token(&request.scope);
+        if is_form(&request.scope) {
+            let form = Form::parse(&request.text().await?);
+            token = form.get(csrf::FIELD).map(str::to_owned).or(token);
+        }
+        let (scope, services) = (&request.scope, &request.services);
+        Csrf(services).check(scope, &AllowedOrigins::default(), token.as_deref())?;
+        if let Some(session) = &scope.session {
+            session.flush();
+            // Saved here, and not with the answer, so that the sockets are closed at once.
+            session.save().await?;
+            services.auth.logged_out();
+        }
+        tracing::info!(id = %scope.request_id, user = scope.user.as_ref().map(|user| user.name.as_str()), "logged out");
+        if wants_json(scope) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            return Ok(response);
+        }
+        see_other(&self.options.redirect)
+    }
+}

@@ -1,0 +1,62 @@
+//! Ticket: a way into one WebSocket for a browser that has a token and no cookie.
+
+use http::{HeaderValue, Method, StatusCode, header};
+use serde_json::json;
+
+use crate::auth::{Identified, Login};
+use crate::http::csrf::{self, Csrf};
+use crate::http::origin::AllowedOrigins;
+use crate::http::{Failure, Request, Response, View, respond};
+
+/// `view = "ticket"`: gives who is logged in a ticket, good for one handshake and for `auth.ticket_max_age`.
+#[derive(Debug)]
+pub struct Ticket;
+
+/// `ticket` takes nothing.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {}
+
+impl View for Ticket {
+    type Options = Options;
+
+    fn new(_: Options) -> Self {
+        Self
+    }
+
+    fn middleware() -> &'static [&'static str] {
+        &["auth"]
+    }
+
+    fn methods() -> &'static [Method] {
+        &[Method::POST]
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, Failure> {
+        let (scope, auth) = (&request.scope, &request.services.auth);
+        let Some(user) = &scope.user else {
+            return Err(Failure::new(StatusCode::UNAUTHORIZED, "log in first"));
+        };
+        if matches!(scope.login.as_deref(), Some(Login::Session { .. })) {
+            // A token is sent by a program on purpose, a cookie by any page.
+            let token = csrf::header_token(scope);
+            Csrf(&request.services).check(scope, &AllowedOrigins::default(), token.as_deref())?;
+        }
+        let identified = Identified {
+            user: user.clone(),
+            login: scope.login.clone(),
+        };
+        let Some(ticket) = auth.issue_ticket(identified) else {
+            let failure = Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many tickets wait to be used",
+            );
+            return Err(failure.with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
+        };
+        let body = json!({"ticket": ticket, "expires_in": auth.ticket_max_age().as_secs()});
+        let mut response = respond(200, "application/json", format!("{body}\n"));
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+}

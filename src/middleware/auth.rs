@@ -1,0 +1,186 @@
+//! Auth: who the scope belongs to.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode, header};
+
+use crate::auth::bearer::Bearer;
+use crate::auth::forward::{Forward, Subject};
+use crate::auth::{Identified, Login};
+use crate::host::HostHeader;
+use crate::http::Failure;
+use crate::scope::{Scope, ScopeType};
+use crate::services::Services;
+
+/// The subprotocol behind which a browser sends a token or a ticket; the server answers it when no other was agreed on.
+pub const BEARER: &str = "bearer";
+/// The same for a ticket.
+pub const TICKET: &str = "ticket";
+
+/// `auth`: puts the user into the scope (Channels' `AuthMiddleware`).
+///
+/// Asked are in this order: a bearer token or a ticket, if the request has one (a wrong one is 401); the session; the app, if
+/// `[auth.forward]` names its URL. The first that knows somebody decides.
+#[derive(Debug)]
+pub struct Auth {
+    bearer: Option<Arc<Bearer>>,
+    forward: Option<Arc<Forward>>,
+    token_in_query: bool,
+}
+
+/// What a request brings along.
+enum Brought {
+    Token(String),
+    Ticket(String),
+}
+
+impl Auth {
+    /// Takes what tokens are checked with and who else is asked, and whether the query string counts.
+    #[must_use]
+    pub fn new(
+        bearer: Option<Arc<Bearer>>,
+        forward: Option<Arc<Forward>>,
+        token_in_query: bool,
+    ) -> Self {
+        Self {
+            bearer,
+            forward,
+            token_in_query,
+        }
+    }
+
+    pub(super) async fn before(
+        &self,
+        scope: &mut Scope,
+        services: &Services,
+    ) -> Result<(), Failure> {
+        if scope.user.is_some() {
+            return Ok(()); // something below HTTP knew it
+        }
+        let identified = match self.brought(scope) {
+            Some(Brought::Token(token)) => Some(self.of_token(&token)?),
+            Some(Brought::Ticket(ticket)) => {
+                let Some(identified) = services.auth.of_ticket(&ticket) else {
+                    let sentence = "expected a ticket that waits to be used, found another";
+                    return Err(Failure::new(StatusCode::UNAUTHORIZED, sentence));
+                };
+                Some(identified)
+            }
+            None => self.of_session(scope, services).await?,
+        };
+        if let Some(identified) = identified {
+            scope.user = Some(identified.user);
+            scope.login = identified.login;
+        }
+        Ok(())
+    }
+
+    async fn of_session(
+        &self,
+        scope: &Scope,
+        services: &Services,
+    ) -> Result<Option<Identified>, Failure> {
+        if let Some(session) = &scope.session
+            && let Some(identified) = services.auth.of_session(session).await?
+        {
+            return Ok(Some(identified));
+        }
+        let Some(forward) = &self.forward else {
+            return Ok(None);
+        };
+        let headers = scope.headers.to_map();
+        let subject = Subject {
+            method: scope.method.as_str(),
+            uri: scope.target.as_str(),
+            host: scope.host.as_ref().map_or("", HostHeader::name),
+            client: scope.client.map(|client| client.ip()),
+            headers: &headers,
+        };
+        match forward.ask(&subject).await {
+            Ok(user) => Ok(user.map(|user| Identified { user, login: None })),
+            Err(error) => {
+                let sentence = "who you are could not be found out; try again";
+                let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, sentence);
+                let retry = HeaderValue::from_static("1");
+                Err(failure
+                    .with_header(header::RETRY_AFTER, retry)
+                    .because(error))
+            }
+        }
+    }
+
+    fn of_token(&self, token: &str) -> Result<Identified, Failure> {
+        let refuse = || {
+            let sentence = "expected a bearer token that is good, found another";
+            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\""); // RFC 6750 §3
+            Failure::new(StatusCode::UNAUTHORIZED, sentence)
+                .with_header(header::WWW_AUTHENTICATE, challenge)
+        };
+        let bearer = self.bearer.as_ref().ok_or_else(refuse)?;
+        let token = bearer
+            .verify(token)
+            .map_err(|error| refuse().because(error))?;
+        let login = Login::Token {
+            expires_at: token.expires_at + bearer.leeway(),
+        };
+        Ok(Identified {
+            user: Arc::new(token.user),
+            login: Some(Arc::new(login)),
+        })
+    }
+
+    /// Takes a token or a ticket out of the request: no consumer sees one among the subprotocols.
+    fn brought(&self, scope: &mut Scope) -> Option<Brought> {
+        if self.bearer.is_some()
+            && let Some(token) = bearer_token(scope)
+        {
+            return Some(Brought::Token(token));
+        }
+        if scope.scope_type == ScopeType::Websocket {
+            if self.bearer.is_some()
+                && let Some(token) = take_behind(scope, BEARER)
+            {
+                return Some(Brought::Token(token));
+            }
+            if let Some(ticket) = take_behind(scope, TICKET) {
+                return Some(Brought::Ticket(ticket));
+            }
+        }
+        if !self.token_in_query {
+            return None;
+        }
+        let token = self
+            .bearer
+            .as_ref()
+            .and_then(|_| scope.query("access_token"));
+        token.map(Brought::Token).or_else(|| {
+            let is_websocket = scope.scope_type == ScopeType::Websocket;
+            let ticket = is_websocket.then(|| scope.query("ticket"));
+            ticket.flatten().map(Brought::Ticket)
+        })
+    }
+}
+
+/// The token of `Authorization: Bearer ...` (RFC 6750 §2.1).
+fn bearer_token(scope: &Scope) -> Option<String> {
+    let field = scope.headers.text(&header::AUTHORIZATION)?;
+    let (scheme, token) = field.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim().to_owned())
+}
+
+/// Takes what stands behind a word among the subprotocols; the word stays.
+fn take_behind(scope: &mut Scope, word: &str) -> Option<String> {
+    let at = scope
+        .subprotocols
+        .iter()
+        .position(|offered| offered == word)?;
+    if at + 1 >= scope.subprotocols.len() {
+        return None;
+    }
+    let mut offered = std::mem::take(&mut scope.subprotocols).into_vec();
+    let taken = offered.remove(at + 1);
+    scope.subprotocols = offered.into();
+    Some(taken)
+}

@@ -1,0 +1,56 @@
+//! Session: the visitor's session, opened before and saved after.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode, header};
+
+use crate::http::{Failure, Response};
+use crate::scope::{Scheme, Scope, ScopeType};
+use crate::services::Services;
+
+/// `session`: puts the visitor's session into the scope (Channels' `SessionMiddleware`).
+///
+/// What a view or a consumer's `connect` changed is saved with the answer; an answer of 500 and above saves nothing. The store
+/// is asked only when the client sent a cookie that can be a key.
+#[derive(Debug)]
+pub struct Session;
+
+impl Session {
+    pub(super) async fn before(
+        &self,
+        scope: &mut Scope,
+        services: &Services,
+    ) -> Result<(), Failure> {
+        let sessions = &services.sessions;
+        let cookie = scope.cookie(sessions.cookie_name());
+        scope.session = Some(Arc::new(sessions.open(cookie.as_deref()).await?));
+        Ok(())
+    }
+
+    pub(super) async fn after(
+        &self,
+        scope: &Scope,
+        services: &Services,
+        response: &mut Response,
+    ) -> Result<(), Failure> {
+        let Some(session) = &scope.session else {
+            return Ok(());
+        };
+        if session.is_modified() && response.status() < StatusCode::INTERNAL_SERVER_ERROR {
+            session.save().await?;
+        }
+        session.seal();
+        let headers = response.headers_mut();
+        if let Some(cookie) = session.take_cookie() {
+            let is_https = scope.security == Scheme::Secure;
+            if let Some(field) = services.sessions.set_cookie(&cookie, is_https) {
+                headers.append(header::SET_COOKIE, field);
+            }
+        }
+        if scope.scope_type == ScopeType::Http {
+            // Another client's answer may be another.
+            headers.append(header::VARY, HeaderValue::from_static("cookie"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! Django: the sessions of a Django project, read as Django wrote them, never written.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::AsyncCommands;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use serde_json::{Map, Value};
+use tokio::sync::OnceCell;
+
+use super::pickle;
+use super::signing::{SignatureError, unsign_object};
+use super::sql::read_chunks;
+use super::store::{Stored, unix_seconds};
+use crate::config::{SessionConfig, StoreUrl};
+use crate::database::{Database, Outage, StoreError, quoted};
+use crate::secrets::Secrets;
+
+/// The salt of the stores db, cached_db and file.
+const SALT: &str = "django.contrib.sessions.SessionStore";
+
+/// The salt of signed_cookies, and the prefix of the cache engine's keys.
+const SALT_SIGNED_COOKIES: &str = "django.contrib.sessions.backends.signed_cookies";
+const CACHE_PREFIX: &str = "django.contrib.sessions.cache";
+
+/// Keys that are shorter count as none in Django; its own column holds no longer ones.
+const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 8..=40;
+
+/// A signed cookie that is longer is none: browsers keep 4096 bytes.
+const SIGNED_COOKIE_BYTES_MAX: usize = 8 * 1024;
+
+/// The pickled bytes of one session, at most.
+const PICKLE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Sessions of a Django project.
+#[derive(Debug)]
+pub(super) struct Django {
+    home: Home,
+    salt: String,
+    max_age: Duration,
+    secrets: Arc<Secrets>,
+}
+
+enum Home {
+    /// The engines db and cached_db.
+    Table { database: Database, sql: Select },
+    /// The engine cache, over Django's own RedisCache.
+    Redis(Box<Cache>),
+    /// The engine signed_cookies.
+    Cookie,
+}
+
+/// A query but for the places of its keys.
+struct Select {
+    before: String,
+}
+
+struct Cache {
+    url: String,
+    key_prefix: String,
+    timeout: Duration,
+    connection: OnceCell<ConnectionManager>,
+    outage: Outage,
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Table { .. } => "Table",
+            Self::Redis(_) => "Redis",
+            Self::Cookie => "Cookie",
+        })
+    }
+}
+
+impl Django {
+    pub(super) fn new(
+        config: &SessionConfig,
+        database: Option<Database>,
+        secrets: Arc<Secrets>,
+    ) -> Self {
+        let django = &config.django;
+        let home = match (&config.store, database) {
+            (_, Some(database)) => {
+                let table = quoted(&django.table);
+                let now = if database.is_postgres() {
+                    "now()"
+                } else {
+                    // As Django writes it: UTC, with a fraction when there is one.
+                    "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+                };
+                Home::Table {
+                    sql: Select {
+                        before: format!(
+                            "SELECT session_key, session_data FROM {table} WHERE expire_date > {now} AND session_key IN"
+                        ),
+                    },
+                    database,
+                }
+            }
+            (StoreUrl::DjangoRedis(url), None) => Home::Redis(Box::new(Cache {
+                url: url.clone(),
+                key_prefix: format!(
+                    "{}:{}:{CACHE_PREFIX}",
+                    django.cache_key_prefix, django.cache_version
+                ),
+                timeout: config.timeout,
+                connection: OnceCell::new(),
+                outage: Outage::new("session"),
+            })),
+            _ => Home::Cookie,
+        };
+        let salt = match (&*django.salt, &home) {
+            ("", Home::Cookie) => SALT_SIGNED_COOKIES,
+            ("", _) => SALT,
+            (salt, _) => salt,
+        };
+        Self {
+            salt: salt.to_owned(),
+            home,
+            max_age: config.max_age,
+            secrets,
+        }
+    }
+
+    pub(super) fn is_key(&self, value: &str) -> bool {
+        match self.home {
+            Home::Cookie => value.len() <= SIGNED_COOKIE_BYTES_MAX && value.contains(':'),
+            Home::Table { .. } | Home::Redis(_) => {
+                KEY_LENGTHS.contains(&value.len())
+                    && value.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            }
+        }
+    }
+
+    /// Reads sessions, in the order of their keys. As in Django what cannot be decoded counts as empty, and the log says so.
+    pub(super) async fn read_many(&self, keys: &[&str]) -> Result<Vec<Option<Stored>>, StoreError> {
+        Ok(match &self.home {
+            Home::Table { database, sql } => {
+                let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+                let before = &sql.before;
+                let rows = read_chunks(database, &keys, &[], |places| {
+                    format!("{before} ({})", places.join(", "))
+                });
+                let found: HashMap<String, String> = rows
+                    .await?
+                    .into_iter()
+                    .filter_map(|row| {
+                        let mut columns = row.into_iter().flatten();
+                        Some((columns.next()?, columns.next()?))
+                    })
+                    .collect();
+                keys.iter()
+                    .map(|key| self.unsign(found.get(key)?, None))
+                    .collect()
+            }
+            Home::Cookie => keys
+                .iter()
+                .map(|cookie| self.unsign(cookie, Some(self.max_age)))
+                .collect(),
+            Home::Redis(cache) => {
+                let values = cache.read_many(keys).await?;
+                values
+                    .into_iter()
+                    .map(|value| decoded(pickle::read(&value?)))
+                    .collect()
+            }
+        })
+    }
+
+    fn unsign(&self, signed: &str, max_age: Option<Duration>) -> Option<Stored> {
+        let now = u64::try_from(unix_seconds()).unwrap_or(0);
+        match unsign_object(signed, &self.salt, self.secrets.keys(), now, max_age) {
+            // A cookie comes from outside: anybody can make the log long with wrong ones.
+            Err(SignatureError::Expired { .. }) => None,
+            Err(_) if matches!(self.home, Home::Cookie) => None,
+            decided => decoded(decided),
+        }
+    }
+}
+
+fn decoded<E: std::fmt::Display>(read: Result<Map<String, Value>, E>) -> Option<Stored> {
+    let data = read
+        .inspect_err(
+            |error| tracing::warn!(%error, "a Django session cannot be read: it counts as empty"),
+        )
+        .ok()?;
+    Some(Stored {
+        data: Arc::new(data),
+        version: 0,
+    })
+}
+
+impl Cache {
+    async fn read_many(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let keys: Vec<String> = keys
+            .iter()
+            .map(|key| format!("{}{key}", self.key_prefix))
+            .collect();
+        let asked = async {
+            let mut connection = self
+                .connection
+                .get_or_try_init(|| self.connect())
+                .await?
+                .clone();
+            connection.mget::<_, Vec<Option<Vec<u8>>>>(&keys).await
+        };
+        let cause: Box<dyn std::error::Error + Send + Sync> =
+            match tokio::time::timeout(self.timeout, asked).await {
+                Ok(Ok(values)) => {
+                    self.outage.is_over();
+                    return Ok(values
+                        .into_iter()
+                        .map(|value| value.filter(|bytes| bytes.len() <= PICKLE_BYTES_MAX))
+                        .collect());
+                }
+                Ok(Err(error)) => Box::new(error),
+                Err(_) => format!("no answer within {:?}", self.timeout).into(),
+            };
+        self.outage.report(&*cause);
+        Err(StoreError::Unavailable {
+            store: self.outage.store(),
+            cause,
+        })
+    }
+
+    async fn connect(&self) -> Result<ConnectionManager, redis::RedisError> {
+        let settings = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(self.timeout))
+            .set_number_of_retries(1);
+        redis::Client::open(self.url.as_str())?
+            .get_connection_manager_with_config(settings)
+            .await
+    }
+}

@@ -1,0 +1,502 @@
+//! Pickle: plain data that Python pickled, and nothing else.
+//!
+//! A pickle is a program; the few instructions that make dictionaries, lists, tuples, texts, numbers, booleans and none are known
+//! here, all others (those that import and call) are refused.
+
+use serde_json::{Map, Number, Value};
+use thiserror::Error;
+
+/// The most values of one pickle, counted again wherever one is used again.
+const VALUES_MAX: usize = 100_000;
+
+/// How deep values may lie in each other.
+const DEPTH_MAX: usize = 64;
+
+/// Why a pickle is not read.
+#[derive(Debug, Eq, Error, PartialEq)]
+pub(super) enum PickleError {
+    /// An instruction beyond plain data.
+    #[error("expected plain data, found the instruction 0x{opcode:02x} at byte {at}")]
+    Instruction {
+        /// The instruction.
+        opcode: u8,
+        /// Where it stands.
+        at: usize,
+    },
+    /// It ends too early, or its instructions do not fit together.
+    #[error("expected a whole pickle of a dictionary, found one that breaks at byte {at}")]
+    Broken {
+        /// Where.
+        at: usize,
+    },
+    /// It has too many values, or they lie too deep.
+    #[error("expected at most {VALUES_MAX} values, {DEPTH_MAX} deep, found more")]
+    TooMuch,
+}
+
+/// The instruction that ends a pickle.
+const STOP: u8 = b'.';
+
+/// What lies on the stack of the program. Containers are filled after they were stored in the memo, so they have places of their
+/// own that others refer to.
+#[derive(Clone, Debug)]
+enum Item {
+    Plain(Value),
+    List(usize),
+    Dictionary(usize),
+    Mark,
+}
+
+/// A program at work.
+struct Machine<'p> {
+    bytes: &'p [u8],
+    at: usize,
+    stack: Vec<Item>,
+    memo: std::collections::HashMap<u32, Item>,
+    lists: Vec<Vec<Item>>,
+    dictionaries: Vec<Vec<(String, Item)>>,
+}
+
+/// Reads the pickle of a dictionary with text keys, of protocol 2 to 5.
+pub(super) fn read(bytes: &[u8]) -> Result<Map<String, Value>, PickleError> {
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        stack: Vec::new(),
+        memo: std::collections::HashMap::new(),
+        lists: Vec::new(),
+        dictionaries: Vec::new(),
+    };
+    let result = machine.run()?;
+    let mut left = VALUES_MAX;
+    match machine.value(&result, 0, &mut left)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(machine.broken()),
+    }
+}
+
+impl Machine<'_> {
+    fn run(&mut self) -> Result<Item, PickleError> {
+        loop {
+            let at = self.at;
+            let [opcode] = self.take::<1>()?;
+            if opcode == STOP {
+                return self.pop();
+            }
+            self.step(opcode, at)?;
+        }
+    }
+
+    /// Does what one instruction says; their names are those of Python's `pickletools`.
+    fn step(&mut self, opcode: u8, at: usize) -> Result<(), PickleError> {
+        match opcode {
+            0x80 => self.take::<1>().map(drop),                   // PROTO
+            0x95 => self.take::<8>().map(drop),                   // FRAME
+            b'N' => self.push(Value::Null),                       // NONE
+            0x88 => self.push(true),                              // NEWTRUE
+            0x89 => self.push(false),                             // NEWFALSE
+            b'K' => self.number(|[byte]: [u8; 1]| byte),          // BININT1
+            b'M' => self.number(u16::from_le_bytes),              // BININT2
+            b'J' => self.number(i32::from_le_bytes),              // BININT
+            b'G' => self.number(f64::from_be_bytes), // BINFLOAT; what is no number becomes null
+            0x8a => self.long(),                     // LONG1
+            0x8c => self.text(|[length]: [u8; 1]| length.into()), // SHORT_BINUNICODE
+            b'X' => self.text(|bytes| u32::from_le_bytes(bytes).into()), // BINUNICODE
+            0x8d => self.text(u64::from_le_bytes),   // BINUNICODE8
+            b'(' => {
+                self.stack.push(Item::Mark); // MARK
+                Ok(())
+            }
+            b']' | b')' => self.list(0), // EMPTY_LIST, EMPTY_TUPLE
+            0x85 => self.list(1),        // TUPLE1
+            0x86 => self.list(2),        // TUPLE2
+            0x87 => self.list(3),        // TUPLE3
+            b't' => {
+                let items = self.pop_to_mark()?; // TUPLE
+                self.push_list(items)
+            }
+            b'}' => {
+                self.dictionaries.push(Vec::new()); // EMPTY_DICT
+                self.stack
+                    .push(Item::Dictionary(self.dictionaries.len() - 1));
+                Ok(())
+            }
+            b'a' => {
+                let items = self.pop_many(1)?; // APPEND
+                self.append(items)
+            }
+            b'e' => {
+                let items = self.pop_to_mark()?; // APPENDS
+                self.append(items)
+            }
+            b's' => {
+                let items = self.pop_many(2)?; // SETITEM
+                self.set(items)
+            }
+            b'u' => {
+                let items = self.pop_to_mark()?; // SETITEMS
+                self.set(items)
+            }
+            0x94 => {
+                let place = u32::try_from(self.memo.len()).map_err(|_| PickleError::TooMuch)?;
+                self.store(place) // MEMOIZE
+            }
+            b'q' => {
+                let [place] = self.take()?; // BINPUT
+                self.store(place.into())
+            }
+            b'r' => {
+                let place = u32::from_le_bytes(self.take()?); // LONG_BINPUT
+                self.store(place)
+            }
+            b'h' => {
+                let [place] = self.take()?; // BINGET
+                self.recall(place.into())
+            }
+            b'j' => {
+                let place = u32::from_le_bytes(self.take()?); // LONG_BINGET
+                self.recall(place)
+            }
+            opcode => Err(PickleError::Instruction { opcode, at }),
+        }
+    }
+
+    fn broken(&self) -> PickleError {
+        PickleError::Broken { at: self.at }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], PickleError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let taken = *rest.first_chunk::<N>().ok_or_else(|| self.broken())?;
+        self.at += N;
+        Ok(taken)
+    }
+
+    fn slice(&mut self, length: u64) -> Result<&[u8], PickleError> {
+        let end = usize::try_from(length)
+            .ok()
+            .and_then(|length| self.at.checked_add(length))
+            .filter(|end| *end <= self.bytes.len())
+            .ok_or_else(|| self.broken())?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as all instructions")]
+    fn push(&mut self, value: impl Into<Value>) -> Result<(), PickleError> {
+        self.stack.push(Item::Plain(value.into()));
+        Ok(())
+    }
+
+    fn number<const N: usize, V: Into<Value>>(
+        &mut self,
+        read: impl Fn([u8; N]) -> V,
+    ) -> Result<(), PickleError> {
+        let bytes = self.take()?;
+        self.push(read(bytes))
+    }
+
+    fn text<const N: usize>(&mut self, length: impl Fn([u8; N]) -> u64) -> Result<(), PickleError> {
+        let length = length(self.take()?);
+        let at = self.at;
+        let text = std::str::from_utf8(self.slice(length)?)
+            .map_err(|_| PickleError::Broken { at })?
+            .to_owned();
+        self.push(text)
+    }
+
+    /// A whole number of any length, in two's complement; beyond 64 bits it loses digits.
+    fn long(&mut self) -> Result<(), PickleError> {
+        let [length] = self.take()?;
+        let bytes = self.slice(length.into())?;
+        let is_negative = bytes.last().is_some_and(|last| last & 0x80 != 0);
+        let value = if bytes.len() <= 8 {
+            let mut whole = [if is_negative { 0xff } else { 0 }; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            Value::from(i64::from_le_bytes(whole))
+        } else {
+            let digits = bytes.iter().rev();
+            let magnitude = digits.fold(0.0_f64, |sum, byte| {
+                let byte = if is_negative { !byte } else { *byte };
+                sum.mul_add(256.0, f64::from(byte))
+            });
+            let number = if is_negative {
+                -magnitude - 1.0
+            } else {
+                magnitude
+            };
+            Number::from_f64(number).map_or(Value::Null, Value::Number)
+        };
+        self.push(value)
+    }
+
+    /// A list of as many values as lie on top.
+    fn list(&mut self, count: usize) -> Result<(), PickleError> {
+        let items = self.pop_many(count)?;
+        self.push_list(items)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as all instructions")]
+    fn push_list(&mut self, items: Vec<Item>) -> Result<(), PickleError> {
+        self.lists.push(items);
+        self.stack.push(Item::List(self.lists.len() - 1));
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Item, PickleError> {
+        match self.stack.pop() {
+            Some(Item::Mark) | None => Err(self.broken()),
+            Some(item) => Ok(item),
+        }
+    }
+
+    fn pop_many(&mut self, count: usize) -> Result<Vec<Item>, PickleError> {
+        let mut items = (0..count)
+            .map(|_| self.pop())
+            .collect::<Result<Vec<_>, _>>()?;
+        items.reverse();
+        Ok(items)
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Item>, PickleError> {
+        let mark = self
+            .stack
+            .iter()
+            .rposition(|item| matches!(item, Item::Mark))
+            .ok_or_else(|| self.broken())?;
+        let items = self.stack.split_off(mark + 1);
+        self.stack.pop();
+        Ok(items)
+    }
+
+    fn append(&mut self, items: Vec<Item>) -> Result<(), PickleError> {
+        let broken = self.broken();
+        match self.stack.last() {
+            Some(Item::List(place)) => {
+                self.lists.get_mut(*place).ok_or(broken)?.extend(items);
+                Ok(())
+            }
+            _ => Err(broken),
+        }
+    }
+
+    fn set(&mut self, items: Vec<Item>) -> Result<(), PickleError> {
+        let broken = self.broken();
+        let Some(Item::Dictionary(place)) = self.stack.last() else {
+            return Err(broken);
+        };
+        let dictionary = self
+            .dictionaries
+            .get_mut(*place)
+            .ok_or(PickleError::TooMuch)?;
+        let mut items = items.into_iter();
+        while let Some(key) = items.next() {
+            match (key, items.next()) {
+                (Item::Plain(Value::String(key)), Some(value)) => dictionary.push((key, value)),
+                _ => return Err(broken),
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, place: u32) -> Result<(), PickleError> {
+        match self.stack.last() {
+            Some(Item::Mark) | None => Err(self.broken()),
+            Some(item) => {
+                self.memo.insert(place, item.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn recall(&mut self, place: u32) -> Result<(), PickleError> {
+        let item = self
+            .memo
+            .get(&place)
+            .cloned()
+            .ok_or_else(|| self.broken())?;
+        self.stack.push(item);
+        Ok(())
+    }
+
+    /// Makes a value of what the program built. One that holds itself lies too deep.
+    fn value(&self, item: &Item, depth: usize, left: &mut usize) -> Result<Value, PickleError> {
+        *left = left.checked_sub(1).ok_or(PickleError::TooMuch)?;
+        if depth > DEPTH_MAX {
+            return Err(PickleError::TooMuch);
+        }
+        Ok(match item {
+            Item::Plain(value) => value.clone(),
+            Item::List(place) => {
+                let items = self.lists.get(*place).ok_or_else(|| self.broken())?;
+                let values = items.iter().map(|item| self.value(item, depth + 1, left));
+                Value::Array(values.collect::<Result<_, _>>()?)
+            }
+            Item::Dictionary(place) => {
+                let entries = self.dictionaries.get(*place).ok_or_else(|| self.broken())?;
+                let values = entries
+                    .iter()
+                    .map(|(key, item)| Ok((key.clone(), self.value(item, depth + 1, left)?)));
+                Value::Object(values.collect::<Result<_, PickleError>>()?)
+            }
+            Item::Mark => return Err(self.broken()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::BASE64;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Made by Python 3.11's `pickle.dumps`.
+    const PICKLES: &[(&str, &str)] = &[
+        (
+            "plain 2",
+            "gAJ9cQAoWAQAAAB0ZXh0cQFYBgAAAMOp8J+YgHECWAUAAABlbXB0eXEDWAAAAABxBFgEAAAAbm9uZXEFTlgDAAAAeWVzcQaIWAIAAABub3EHiVgFAAAAc21hbGxxCEsHWAQAAABieXRlcQlLyFgFAAAAc2hvcnRxCk3o/VgDAAAAaW50cQtK+////1gEAAAAbG9uZ3EMigYAAAAAAAFYCAAAAG5lZ2F0aXZlcQ2KBgAAAAAA/1gEAAAAaHVnZXEOigwAAAAAAAAAAAAAAARYBQAAAGZsb2F0cQ9HP/gAAAAAAABYAwAAAG5hbnEQR3/4AAAAAAAAWAQAAABsaXN0cRFdcRIoSwFdcRMoSwJ9cRRYBAAAAGRlZXBxFVgBAAAAeHEWc2VlWAUAAAB0dXBsZXEXKEsBSwJLA0sEdHEYWAIAAAB0MHEZKVgCAAAAdDFxGksBhXEbWAIAAAB0MnEcSwFLAoZxHVgCAAAAdDNxHksBSwJLA4dxH1gFAAAAYWdhaW5xIF1xIShdcSJYBAAAAHNhbWVxI2FoImVYBAAAAGRpY3RxJH1xJXUu",
+        ),
+        (
+            "plain 3",
+            "gAN9cQAoWAQAAAB0ZXh0cQFYBgAAAMOp8J+YgHECWAUAAABlbXB0eXEDWAAAAABxBFgEAAAAbm9uZXEFTlgDAAAAeWVzcQaIWAIAAABub3EHiVgFAAAAc21hbGxxCEsHWAQAAABieXRlcQlLyFgFAAAAc2hvcnRxCk3o/VgDAAAAaW50cQtK+////1gEAAAAbG9uZ3EMigYAAAAAAAFYCAAAAG5lZ2F0aXZlcQ2KBgAAAAAA/1gEAAAAaHVnZXEOigwAAAAAAAAAAAAAAARYBQAAAGZsb2F0cQ9HP/gAAAAAAABYAwAAAG5hbnEQR3/4AAAAAAAAWAQAAABsaXN0cRFdcRIoSwFdcRMoSwJ9cRRYBAAAAGRlZXBxFVgBAAAAeHEWc2VlWAUAAAB0dXBsZXEXKEsBSwJLA0sEdHEYWAIAAAB0MHEZKVgCAAAAdDFxGksBhXEbWAIAAAB0MnEcSwFLAoZxHVgCAAAAdDNxHksBSwJLA4dxH1gFAAAAYWdhaW5xIF1xIShdcSJYBAAAAHNhbWVxI2FoImVYBAAAAGRpY3RxJH1xJXUu",
+        ),
+        (
+            "plain 4",
+            "gASVMQEAAAAAAAB9lCiMBHRleHSUjAbDqfCfmICUjAVlbXB0eZSMAJSMBG5vbmWUTowDeWVzlIiMAm5vlImMBXNtYWxslEsHjARieXRllEvIjAVzaG9ydJRN6P2MA2ludJRK+////4wEbG9uZ5SKBgAAAAAAAYwIbmVnYXRpdmWUigYAAAAAAP+MBGh1Z2WUigwAAAAAAAAAAAAAAASMBWZsb2F0lEc/+AAAAAAAAIwDbmFulEd/+AAAAAAAAIwEbGlzdJRdlChLAV2UKEsCfZSMBGRlZXCUjAF4lHNlZYwFdHVwbGWUKEsBSwJLA0sEdJSMAnQwlCmMAnQxlEsBhZSMAnQylEsBSwKGlIwCdDOUSwFLAksDh5SMBWFnYWlulF2UKF2UjARzYW1llGFoImWMBGRpY3SUfZR1Lg==",
+        ),
+        (
+            "plain 5",
+            "gAWVMQEAAAAAAAB9lCiMBHRleHSUjAbDqfCfmICUjAVlbXB0eZSMAJSMBG5vbmWUTowDeWVzlIiMAm5vlImMBXNtYWxslEsHjARieXRllEvIjAVzaG9ydJRN6P2MA2ludJRK+////4wEbG9uZ5SKBgAAAAAAAYwIbmVnYXRpdmWUigYAAAAAAP+MBGh1Z2WUigwAAAAAAAAAAAAAAASMBWZsb2F0lEc/+AAAAAAAAIwDbmFulEd/+AAAAAAAAIwEbGlzdJRdlChLAV2UKEsCfZSMBGRlZXCUjAF4lHNlZYwFdHVwbGWUKEsBSwJLA0sEdJSMAnQwlCmMAnQxlEsBhZSMAnQylEsBSwKGlIwCdDOUSwFLAksDh5SMBWFnYWlulF2UKF2UjARzYW1llGFoImWMBGRpY3SUfZR1Lg==",
+        ),
+        (
+            "datetime",
+            "gAWVMQAAAAAAAAB9lIwBYZSMCGRhdGV0aW1llIwIZGF0ZXRpbWWUk5RDCgfqAQEAAAAAAACUhZRSlHMu",
+        ),
+        (
+            "reduce",
+            "gASVJQAAAAAAAAB9lIwBYZSMCGJ1aWx0aW5zlIwFcHJpbnSUk5SMAXiUhZRSlHMu",
+        ),
+        (
+            "global 2",
+            "gAJ9cQBYAQAAAGFxAWNfX2J1aWx0aW5fXwpwcmludApxAlgBAAAAeHEDhXEEUnEFcy4=",
+        ),
+        ("set", "gAWVEAAAAAAAAAB9lIwBYZSPlChLAUsCkHMu"),
+        ("bytes", "gAWVDQAAAAAAAAB9lIwBYZRDAnh5lHMu"),
+        ("int keys", "gAWVCAAAAAAAAAB9lEsBSwJzLg=="),
+        ("list", "gAWVBgAAAAAAAABdlEsBYS4="),
+    ];
+
+    fn of_python(name: &str) -> Vec<u8> {
+        let (_, text) = PICKLES.iter().find(|(known, _)| *known == name).unwrap();
+        BASE64.decode(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn djangos_cached_session_is_read() {
+        let vectors: Value =
+            serde_json::from_str(include_str!("../../tests/vectors/django.json")).unwrap();
+        let mut found = 0;
+        for entry in vectors["sessions"].as_array().unwrap() {
+            let hex = entry
+                .as_object()
+                .unwrap()
+                .iter()
+                .find_map(|(name, value)| name.contains("hex").then(|| value.as_str())?);
+            let Some(hex) = hex.filter(|_| entry["backend"] == "cache") else {
+                continue;
+            };
+            let bytes = data_encoding::HEXLOWER_PERMISSIVE
+                .decode(hex.as_bytes())
+                .unwrap();
+            assert_eq!(Value::from(read(&bytes).unwrap()), entry["decoded"]);
+            found += 1;
+        }
+        assert!(found >= 1);
+    }
+
+    #[test]
+    fn what_python_pickled_is_read() {
+        for protocol in 2..=5 {
+            assert_eq!(
+                Value::from(read(&of_python(&format!("plain {protocol}"))).unwrap()),
+                json!({
+                    "text": "é\u{1f600}", "empty": "", "none": null, "yes": true, "no": false, "small": 7, "byte": 200, "short": 65000,
+                    "int": -5, "long": 1_099_511_627_776_i64, "negative": -1_099_511_627_776_i64, "huge": 1.237_940_039_285_380_3e27,
+                    "float": 1.5, "nan": null, "list": [1, [2, {"deep": "x"}]], "tuple": [1, 2, 3, 4], "t0": [], "t1": [1],
+                    "t2": [1, 2], "t3": [1, 2, 3], "again": [["same"], ["same"]], "dict": {}
+                }),
+                "protocol {protocol}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_could_run_code_is_refused() {
+        for name in [
+            "datetime", "reduce", "set", "bytes", "int keys", "list", "global 2",
+        ] {
+            assert!(read(&of_python(name)).is_err(), "{name}");
+        }
+        // GLOBAL, STACK_GLOBAL, REDUCE, BUILD, INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, BINPERSID, EXT1, EXT2, EXT4.
+        for opcode in [
+            b'c', 0x93, b'R', b'b', b'i', b'o', 0x81, 0x92, b'P', b'Q', 0x82, 0x83, 0x84,
+        ] {
+            let refused = read(&[0x80, 4, b'}', opcode, b'.']);
+            assert_eq!(refused, Err(PickleError::Instruction { opcode, at: 3 }));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_refused_everywhere() {
+        let whole = of_python("plain 5");
+        for end in 0..whole.len() {
+            assert!(read(&whole[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_grows_without_bound_is_refused() {
+        // Each list holds the one before ten times.
+        let mut laughs = vec![0x80, 4, b'}', 0x8c, 1, b'a', b']', 0x94];
+        for place in 0..20 {
+            laughs.push(b']');
+            laughs.push(0x94);
+            laughs.push(b'(');
+            for _ in 0..10 {
+                laughs.extend([b'h', place]);
+            }
+            laughs.push(b'e');
+        }
+        laughs.extend([b's', b'.']);
+        // Only the last list is set; the others lie below it on the stack.
+        assert!(read(&laughs).is_err());
+        let mut nested = vec![0x80, 4, b'}', 0x8c, 1, b'a'];
+        nested.extend([b']'; 5000]);
+        nested.extend([b'a'; 4999]);
+        nested.extend([b's', b'.']);
+        assert_eq!(read(&nested), Err(PickleError::TooMuch));
+        // A list that holds itself.
+        let itself = [
+            0x80, 4, b'}', 0x8c, 1, b'a', b']', b'q', 0, b'h', 0, b'a', b's', b'.',
+        ];
+        assert_eq!(read(&itself), Err(PickleError::TooMuch));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&bytes);
+        }
+
+        #[test]
+        fn changed_pickles_never_panic(at in 0..1000_usize, byte in any::<u8>()) {
+            let mut bytes = of_python("plain 5");
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = read(&bytes);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Sql: sessions in a table of our own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::store::{Stored, unix_seconds};
+use crate::database::{Bind, Database, Row, StoreError};
+
+/// How many keys one query asks for.
+const KEYS_AT_ONCE: usize = 100;
+
+/// How many expired rows one statement deletes.
+const SWEPT_AT_ONCE: i64 = 1000;
+
+/// The rows of a sweep, at most; the next one goes on.
+const SWEEP_STATEMENTS_MAX: usize = 1000;
+
+/// Sessions in the table `oneport_session`.
+#[derive(Debug)]
+pub(super) struct Sql {
+    pub(super) database: Database,
+}
+
+impl Sql {
+    /// Reads rows; those that are missing or expired are left out.
+    pub(super) async fn read(
+        &self,
+        key_hashes: &[String],
+    ) -> Result<Vec<(String, Stored)>, StoreError> {
+        let now = [Bind::Integer(unix_seconds())];
+        let rows = read_chunks(&self.database, key_hashes, &now, |places| {
+            format!(
+                "SELECT key_hash, data, CAST(version AS TEXT) FROM oneport_session WHERE expires_at > $1 AND key_hash IN ({})",
+                places.join(", ")
+            )
+        });
+        Ok(rows.await?.into_iter().filter_map(stored).collect())
+    }
+
+    pub(super) async fn insert(
+        &self,
+        key_hash: &str,
+        data: &Map<String, Value>,
+        max_age: Duration,
+    ) -> Result<(), StoreError> {
+        let binds = [
+            Bind::Text(key_hash),
+            Bind::Text(&text(data)),
+            Bind::Integer(expiry(max_age)),
+        ];
+        let sql = "INSERT INTO oneport_session (key_hash, data, version, expires_at) VALUES ($1, $2, 1, $3)";
+        self.database.execute(sql, &binds).await.map(drop)
+    }
+
+    /// Replaces the data if it still is what was read.
+    pub(super) async fn replace(
+        &self,
+        key_hash: &str,
+        version: i64,
+        data: &Map<String, Value>,
+        max_age: Duration,
+    ) -> Result<bool, StoreError> {
+        let binds = [
+            Bind::Text(key_hash),
+            Bind::Integer(version),
+            Bind::Text(&text(data)),
+            Bind::Integer(expiry(max_age)),
+        ];
+        let sql = "UPDATE oneport_session SET data = $3, version = version + 1, expires_at = $4 WHERE key_hash = $1 AND version = $2";
+        Ok(self.database.execute(sql, &binds).await? > 0)
+    }
+
+    pub(super) async fn delete(&self, key_hash: &str) -> Result<(), StoreError> {
+        let sql = "DELETE FROM oneport_session WHERE key_hash = $1";
+        let binds = [Bind::Text(key_hash)];
+        self.database.execute(sql, &binds).await.map(drop)
+    }
+
+    /// Deletes what has expired, a thousand rows at a time so that nobody waits for long.
+    pub(super) async fn sweep(&self) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM oneport_session WHERE key_hash IN (SELECT key_hash FROM oneport_session WHERE expires_at <= $1 LIMIT $2)";
+        let mut swept = 0;
+        for _ in 0..SWEEP_STATEMENTS_MAX {
+            let binds = [Bind::Integer(unix_seconds()), Bind::Integer(SWEPT_AT_ONCE)];
+            let deleted = self.database.execute(sql, &binds).await?;
+            swept += deleted;
+            if deleted == 0 {
+                break;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+/// A row of `read`, unless it cannot be read.
+fn stored(row: Row) -> Option<(String, Stored)> {
+    let mut columns = row.into_iter().flatten();
+    let (key_hash, data, version) = (columns.next()?, columns.next()?, columns.next()?);
+    let data = serde_json::from_str(&data)
+        .inspect_err(
+            |error| tracing::warn!(%error, "a session's row cannot be read: it counts as none"),
+        )
+        .ok()?;
+    Some((
+        key_hash,
+        Stored {
+            data: Arc::new(data),
+            version: version.parse().ok()?,
+        },
+    ))
+}
+
+/// Reads rows for many keys; `sql` is given the places of the keys, which come behind those of `first`.
+pub(crate) async fn read_chunks(
+    database: &Database,
+    keys: &[String],
+    first: &[Bind<'_>],
+    sql: impl Fn(&[String]) -> String,
+) -> Result<Vec<Row>, StoreError> {
+    let mut found = Vec::new();
+    for chunk in keys.chunks(KEYS_AT_ONCE) {
+        // Of one length or the other: each text of a query is prepared once and kept.
+        let places_count = if chunk.len() == 1 { 1 } else { KEYS_AT_ONCE };
+        let places: Vec<String> = (1..=places_count)
+            .map(|at| format!("${}", first.len() + at))
+            .collect();
+        let padded = chunk.iter().chain(std::iter::repeat(&chunk[0]));
+        let keys = padded.take(places_count).map(|key| Bind::Text(key));
+        let binds: Vec<Bind<'_>> = first.iter().copied().chain(keys).collect();
+        found.extend(database.fetch(&sql(&places), &binds).await?);
+    }
+    Ok(found)
+}
+
+fn text(data: &Map<String, Value>) -> String {
+    serde_json::to_string(data).unwrap_or_else(|_| "{}".to_owned())
+}
+
+fn expiry(max_age: Duration) -> i64 {
+    unix_seconds().saturating_add(i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,257 @@
+//! SessionStore: where sessions are kept.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::HeaderValue;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::Session;
+use super::cookie::{CookieAttributes, SessionCookie};
+use super::django::Django;
+use super::memory::Memory;
+use super::sql::Sql;
+use crate::config::{SessionConfig, StoreUrl};
+use crate::database::{Database, StoreError};
+use crate::recent::Recent;
+use crate::secrets::{self, Secrets};
+
+/// The characters of a key: as many as Django's, 165 bits.
+const KEY_CHARACTERS: usize = 32;
+
+const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+
+/// Where sessions are kept (cheap to clone).
+#[derive(Clone, Debug)]
+pub struct SessionStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    backend: Backend,
+    cookie: CookieAttributes,
+    recent: Recent<String, Arc<Map<String, Value>>>,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Memory(Memory),
+    Sql(Sql),
+    Django(Django),
+}
+
+/// What a store has for a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) data: Arc<Map<String, Value>>,
+    /// Counts the changes.
+    pub(super) version: i64,
+}
+
+impl SessionStore {
+    /// The store of a configuration, over its database where it has one. Nothing is opened yet.
+    pub(crate) fn new(
+        config: &SessionConfig,
+        database: Option<Database>,
+        secrets: Arc<Secrets>,
+    ) -> Self {
+        let backend = match (&config.store, database) {
+            (StoreUrl::Sqlite(_) | StoreUrl::Postgres(_), Some(database)) => {
+                Backend::Sql(Sql { database })
+            }
+            (store, database) if store.is_django() => {
+                Backend::Django(Django::new(config, database, secrets))
+            }
+            _ => Backend::Memory(Memory::default()),
+        };
+        Self(Arc::new(Inner {
+            backend,
+            cookie: CookieAttributes::of_session(config),
+            recent: Recent::new(config.cache),
+        }))
+    }
+
+    /// Returns the session of a cookie's value. A key that the store does not have is never taken over: that gives an empty
+    /// session, which gets a key of its own when something is put in.
+    pub async fn open(&self, cookie: Option<&str>) -> Result<Session, StoreError> {
+        let Some(key) = cookie.filter(|key| self.is_key(key)) else {
+            return Ok(self.empty());
+        };
+        if let Some(data) = self.0.recent.get(key) {
+            return Ok(Session::new(self.clone(), Some(key), data));
+        }
+        Ok(match self.read(key).await? {
+            Some(stored) => {
+                self.0.recent.put(key.to_owned(), stored.data.clone());
+                Session::new(self.clone(), Some(key), stored.data)
+            }
+            None => self.empty(),
+        })
+    }
+
+    /// Returns a session with nothing in it.
+    #[must_use]
+    pub fn empty(&self) -> Session {
+        Session::new(self.clone(), None, Arc::default())
+    }
+
+    /// Returns the cookie's name.
+    #[must_use]
+    pub fn cookie_name(&self) -> &str {
+        &self.0.cookie.name
+    }
+
+    /// Returns the attributes of another cookie of the same host, which scripts may read.
+    pub(crate) fn cookie_beside(&self, name: &str, max_age: Duration) -> CookieAttributes {
+        self.0.cookie.beside(name, max_age)
+    }
+
+    /// Returns the domain of the cookies; empty for the host alone.
+    pub(crate) fn cookie_domain(&self) -> &str {
+        &self.0.cookie.domain
+    }
+
+    /// Tells whether a Django project owns it.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.0.backend, Backend::Django(_))
+    }
+
+    /// Opens what has to be opened.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        match &self.0.backend {
+            Backend::Sql(Sql { database }) => database.ready().await,
+            Backend::Memory(_) | Backend::Django(_) => Ok(()),
+        }
+    }
+
+    /// Deletes what has expired; returns how many.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        match &self.0.backend {
+            Backend::Memory(memory) => Ok(memory.sweep()),
+            Backend::Sql(sql) => sql.sweep().await,
+            Backend::Django(_) => Ok(0),
+        }
+    }
+
+    /// Returns the `Set-Cookie` field.
+    pub(crate) fn set_cookie(&self, cookie: &SessionCookie, is_https: bool) -> Option<HeaderValue> {
+        let value = match cookie {
+            SessionCookie::Set(key) => Some(&**key),
+            SessionCookie::Delete => None,
+        };
+        self.0.cookie.header(value, is_https)
+    }
+
+    /// Reads what the store has now.
+    pub(super) async fn read(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        let found = self.read_many(&[key]).await?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// Reads what the store has now for many keys, in their order.
+    pub(crate) async fn read_many(&self, keys: &[&str]) -> Result<Vec<Option<Stored>>, StoreError> {
+        let hashes = || keys.iter().map(|key| hash(key)).collect::<Vec<_>>();
+        Ok(match &self.0.backend {
+            Backend::Memory(memory) => hashes().iter().map(|hash| memory.read(hash)).collect(),
+            Backend::Sql(sql) => {
+                let hashes = hashes();
+                let mut found: std::collections::HashMap<_, _> =
+                    sql.read(&hashes).await?.into_iter().collect();
+                hashes.iter().map(|hash| found.remove(hash)).collect()
+            }
+            Backend::Django(django) => django.read_many(keys).await?,
+        })
+    }
+
+    /// Stores a new session; returns its key.
+    pub(super) async fn insert(&self, data: &Map<String, Value>) -> Result<Box<str>, StoreError> {
+        let key = new_key();
+        match &self.0.backend {
+            Backend::Memory(memory) => {
+                memory.insert(&hash(&key), data, Instant::now() + self.max_age());
+            }
+            Backend::Sql(sql) => sql.insert(&hash(&key), data, self.max_age()).await?,
+            Backend::Django(_) => return Err(StoreError::ReadOnly),
+        }
+        Ok(key.into())
+    }
+
+    /// Replaces a session's data, unless it was changed since it was read; returns whether it did.
+    pub(super) async fn replace(
+        &self,
+        key: &str,
+        version: i64,
+        data: &Map<String, Value>,
+    ) -> Result<bool, StoreError> {
+        self.0.recent.remove(key);
+        let is_replaced = match &self.0.backend {
+            Backend::Memory(memory) => {
+                memory.replace(&hash(key), version, data, Instant::now() + self.max_age())
+            }
+            Backend::Sql(sql) => {
+                sql.replace(&hash(key), version, data, self.max_age())
+                    .await?
+            }
+            Backend::Django(_) => return Err(StoreError::ReadOnly),
+        };
+        self.0.recent.remove(key);
+        Ok(is_replaced)
+    }
+
+    /// Deletes a session.
+    pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.0.recent.remove(key);
+        match &self.0.backend {
+            Backend::Memory(memory) => memory.delete(&hash(key)),
+            Backend::Sql(sql) => sql.delete(&hash(key)).await?,
+            Backend::Django(_) => return Err(StoreError::ReadOnly),
+        }
+        self.0.recent.remove(key);
+        Ok(())
+    }
+
+    fn max_age(&self) -> Duration {
+        self.0.cookie.max_age
+    }
+
+    /// Tells whether a cookie's value can be a key at all; others are not looked up.
+    fn is_key(&self, value: &str) -> bool {
+        match &self.0.backend {
+            Backend::Django(django) => django.is_key(value),
+            Backend::Memory(_) | Backend::Sql(_) => {
+                value.len() == KEY_CHARACTERS && value.bytes().all(|byte| ALPHABET.contains(&byte))
+            }
+        }
+    }
+}
+
+/// Makes a key.
+fn new_key() -> String {
+    let mut key = String::with_capacity(KEY_CHARACTERS);
+    let mut random = [0; KEY_CHARACTERS];
+    while key.len() < KEY_CHARACTERS {
+        secrets::fill(&mut random);
+        // 252 is a multiple of 36: each character is as likely as the others.
+        let fair = random.iter().filter(|byte| **byte < 252);
+        key.extend(
+            fair.take(KEY_CHARACTERS - key.len())
+                .map(|byte| char::from(ALPHABET[usize::from(byte % 36)])),
+        );
+    }
+    key
+}
+
+/// What a store of our own knows a key by.
+fn hash(key: &str) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(key))
+}
+
+/// Returns the time now.
+pub(crate) fn unix_seconds() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        })
+}
