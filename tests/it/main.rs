@@ -10,6 +10,7 @@
 mod acceptance;
 mod compression;
 mod config;
+mod django;
 mod docs;
 mod groups;
 mod http2;
