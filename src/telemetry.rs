@@ -28,11 +28,14 @@ pub enum Format {
 /// A second call, in tests or embedders with a log of their own, changes nothing.
 pub fn start_log(format: Format, level: &str, access: bool) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let access_level = if access { "access=info" } else { "access=off" };
-    let filter = access_level.parse().map_or_else(
-        |_| EnvFilter::new(level),
-        |directive| filter.add_directive(directive),
-    );
+    let mut directives = vec![if access { "access=info" } else { "access=off" }];
+    if !level.contains("sqlx") {
+        directives.push("sqlx=off"); // what it has to say is said once, by the store
+    }
+    let filter = directives
+        .into_iter()
+        .filter_map(|directive| directive.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(SystemTime)

@@ -49,6 +49,12 @@ pub enum PasswordError {
         /// The algorithm.
         algorithm: &'static str,
     },
+    /// A new password that [`verify`] would never take.
+    #[error("expected a password of at most {PASSWORD_BYTES_MAX} bytes, found {found}")]
+    Length {
+        /// Its bytes.
+        found: usize,
+    },
     /// The system failed.
     #[error("cannot hash the password: {0}")]
     Failed(String),
@@ -65,6 +71,11 @@ pub enum PasswordError {
 /// # Ok::<(), password::PasswordError>(())
 /// ```
 pub fn hash(password: &str) -> Result<String, PasswordError> {
+    if password.len() > PASSWORD_BYTES_MAX {
+        return Err(PasswordError::Length {
+            found: password.len(),
+        });
+    }
     let mut salt = [0; SALT_BYTES];
     secrets::fill(&mut salt);
     let failed = |error: argon2::Error| PasswordError::Failed(error.to_string());
@@ -87,7 +98,8 @@ pub fn verify(password: &str, encoded: &str) -> Result<bool, PasswordError> {
     if encoded.starts_with('!') || password.len() > PASSWORD_BYTES_MAX {
         return Ok(false);
     }
-    let (algorithm, rest) = encoded.split_once('$').unwrap_or((encoded, ""));
+    // Without a `$` there is no algorithm: the whole may be an old hash, or a password as it was typed.
+    let (algorithm, rest) = encoded.split_once('$').unwrap_or_default();
     match algorithm {
         "argon2" => argon2(password, rest).ok_or(PasswordError::Parameters {
             algorithm: "argon2",
@@ -201,7 +213,9 @@ fn scrypt(password: &str, rest: &str) -> Option<bool> {
     let (work, block, lanes): (u64, u32, u32) =
         (work.parse().ok()?, block.parse().ok()?, lanes.parse().ok()?);
     let expected = BASE64.decode(expected.as_bytes()).ok()?;
-    let memory = work.checked_mul(128)?.checked_mul(block.into())?;
+    // The lanes have a block each beside the table.
+    let blocks = work.checked_add(lanes.into())?;
+    let memory = blocks.checked_mul(128)?.checked_mul(block.into())?;
     let is_sound = work.is_power_of_two()
         && work > 1
         && memory <= SCRYPT_BYTES_MAX
@@ -280,7 +294,7 @@ mod tests {
         assert!(check_vectors(|encoded| !is_dear(encoded)) >= 5);
     }
 
-    /// Minutes in a debug build; `tests/run scale` runs it.
+    /// Minutes in a debug build.
     #[test]
     #[ignore = "minutes in a debug build"]
     fn scale_djangos_dear_hashes_are_verified() {
@@ -324,6 +338,7 @@ mod tests {
             format!("argon2$argon2id$v=19$m=4194304,t=1,p=1$c2FsdHNhbHQ${phc}"),
             format!("argon2$argon2id$v=19$m=8192,t=4000000,p=1$c2FsdHNhbHQ${phc}"),
             format!("scrypt$1073741824$salt$8$1${}", BASE64.encode(&[0; 64])),
+            format!("scrypt$2$salt$1000000$16${}", BASE64.encode(&[0; 64])),
             "bcrypt$$2b$31$S3Tp4WzF/3Tsf/pvPbYFBuPIBjnS07rT7gEwaFf5ifohX0eY/0bP6".to_owned(),
         ] {
             let refused = verify("x", &encoded);
@@ -333,6 +348,35 @@ mod tests {
             );
         }
         assert_eq!(verify(&"x".repeat(5000), "md5$a$b"), Ok(false));
+    }
+
+    #[test]
+    fn no_error_says_a_hash() {
+        for bare in ["5f4dcc3b5aa765d61d8327deb882cf99", "as typed"] {
+            let refused = verify("x", bare).unwrap_err().to_string();
+            assert!(!refused.contains(bare), "{refused}");
+        }
+    }
+
+    #[test]
+    fn too_long_a_password_gets_no_hash() {
+        assert!(hash(&"x".repeat(PASSWORD_BYTES_MAX)).is_ok());
+        let refused = hash(&"x".repeat(PASSWORD_BYTES_MAX + 1));
+        assert_eq!(refused, Err(PasswordError::Length { found: 4097 }));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_refused() {
+        for entry in vectors()["password_hashes"]["quick_low_cost"]
+            .as_array()
+            .unwrap()
+        {
+            let encoded = entry["encoded"].as_str().unwrap();
+            for end in 0..encoded.len() {
+                let cut = encoded.get(..end).unwrap_or_default();
+                assert!(verify("x", cut).is_err(), "{cut}");
+            }
+        }
     }
 
     proptest! {

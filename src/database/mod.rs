@@ -13,12 +13,12 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Row as _, SqlSafeStr};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row as _, SqlSafeStr};
 use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use outage::Outage;
+pub(crate) use outage::{Outage, Seldom};
 
 use crate::config::StoreUrl;
 
@@ -284,6 +284,7 @@ fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
 fn sqlite(path: &Path, settings: DatabaseSettings, is_read_only: bool) -> SqlitePool {
     let is_memory = path.as_os_str() == ":memory:";
     let mut options = SqliteConnectOptions::new()
+        .disable_statement_logging()
         .busy_timeout(settings.timeout)
         .read_only(is_read_only);
     options = if is_memory {
@@ -327,7 +328,9 @@ fn postgres(
     settings: DatabaseSettings,
     is_read_only: bool,
 ) -> Result<PgPool, sqlx::Error> {
-    let mut options = PgConnectOptions::from_str(url)?.application_name("oneport");
+    let mut options = PgConnectOptions::from_str(url)?
+        .application_name("oneport")
+        .disable_statement_logging();
     if is_read_only {
         options = options.options([("default_transaction_read_only", "on")]);
     }

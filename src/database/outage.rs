@@ -9,6 +9,22 @@ use metrics::counter;
 /// How often the log is told of one outage.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 
+/// Says something once in an interval, however often there is reason to.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    /// Tells whether it is time to say it again.
+    pub(crate) fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| last.elapsed() >= EVERY);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
 /// Whether a store answers, and what the log was told of it.
 #[derive(Debug)]
 pub(crate) struct Outage {

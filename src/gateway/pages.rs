@@ -1,6 +1,6 @@
 //! Pages: how a failure is shown to a person, a program, a terminal.
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, json};
 
 use super::table::Table;
@@ -19,7 +19,8 @@ pub(super) fn answer(
     failure: &Failure,
 ) -> Response {
     let status = failure.status();
-    if status.is_server_error() {
+    // What does not answer says so itself, and not with each request.
+    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
         tracing::error!(id = %scope.request_id, path = scope.raw_path(), %failure, "the request failed");
     } else {
         tracing::debug!(id = %scope.request_id, path = scope.raw_path(), %failure, "the request was refused");

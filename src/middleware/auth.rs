@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use crate::auth::bearer::Bearer;
 use crate::auth::forward::{Forward, Subject};
 use crate::auth::{Identified, Login};
+use crate::database::Outage;
 use crate::host::HostHeader;
 use crate::http::Failure;
 use crate::scope::{Scope, ScopeType};
@@ -26,6 +27,8 @@ pub struct Auth {
     bearer: Option<Arc<Bearer>>,
     forward: Option<Arc<Forward>>,
     token_in_query: bool,
+    /// Of the app that is asked.
+    outage: Outage,
 }
 
 /// What a request brings along.
@@ -46,6 +49,7 @@ impl Auth {
             bearer,
             forward,
             token_in_query,
+            outage: Outage::new("forward"),
         }
     }
 
@@ -97,8 +101,12 @@ impl Auth {
             headers: &headers,
         };
         match forward.ask(&subject).await {
-            Ok(user) => Ok(user.map(|user| Identified { user, login: None })),
+            Ok(user) => {
+                self.outage.is_over();
+                Ok(user.map(|user| Identified { user, login: None }))
+            }
             Err(error) => {
+                self.outage.report(&error);
                 let sentence = "who you are could not be found out; try again";
                 let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, sentence);
                 let retry = HeaderValue::from_static("1");

@@ -14,7 +14,7 @@ use super::signing::{SignatureError, unsign_object};
 use super::sql::read_chunks;
 use super::store::{Stored, unix_seconds};
 use crate::config::{SessionConfig, StoreUrl};
-use crate::database::{Database, Outage, StoreError, quoted};
+use crate::database::{Database, Outage, Seldom, StoreError, quoted};
 use crate::secrets::Secrets;
 
 /// The salt of the stores db, cached_db and file.
@@ -40,6 +40,7 @@ pub(super) struct Django {
     salt: String,
     max_age: Duration,
     secrets: Arc<Secrets>,
+    unreadable: Seldom,
 }
 
 enum Home {
@@ -121,6 +122,7 @@ impl Django {
             home,
             max_age: config.max_age,
             secrets,
+            unreadable: Seldom::default(),
         }
     }
 
@@ -163,7 +165,7 @@ impl Django {
                 let values = cache.read_many(keys).await?;
                 values
                     .into_iter()
-                    .map(|value| decoded(pickle::read(&value?)))
+                    .map(|value| self.decoded(pickle::read(&value?)))
                     .collect()
             }
         })
@@ -175,25 +177,32 @@ impl Django {
             // A cookie comes from outside: anybody can make the log long with wrong ones.
             Err(SignatureError::Expired { .. }) => None,
             Err(_) if matches!(self.home, Home::Cookie) => None,
-            decided => decoded(decided),
+            decided => self.decoded(decided),
+        }
+    }
+
+    fn decoded<E: std::fmt::Display>(&self, read: Result<Map<String, Value>, E>) -> Option<Stored> {
+        match read {
+            Ok(data) => Some(Stored {
+                data: Arc::new(data),
+                version: 0,
+            }),
+            Err(error) => {
+                // One bad session is read again with each request of its visitor.
+                if self.unreadable.is_due() {
+                    tracing::warn!(%error, "a Django session cannot be read: it counts as empty");
+                }
+                None
+            }
         }
     }
 }
 
-fn decoded<E: std::fmt::Display>(read: Result<Map<String, Value>, E>) -> Option<Stored> {
-    let data = read
-        .inspect_err(
-            |error| tracing::warn!(%error, "a Django session cannot be read: it counts as empty"),
-        )
-        .ok()?;
-    Some(Stored {
-        data: Arc::new(data),
-        version: 0,
-    })
-}
+/// What Redis has for some keys.
+type Values = Vec<Option<Vec<u8>>>;
 
 impl Cache {
-    async fn read_many(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    async fn read_many(&self, keys: &[&str]) -> Result<Values, StoreError> {
         let keys: Vec<String> = keys
             .iter()
             .map(|key| format!("{}{key}", self.key_prefix))
@@ -204,7 +213,13 @@ impl Cache {
                 .get_or_try_init(|| self.connect())
                 .await?
                 .clone();
-            connection.mget::<_, Vec<Option<Vec<u8>>>>(&keys).await
+            match connection.mget::<_, Values>(&keys).await {
+                // It broke since it was used: the next one is another.
+                Err(error) if error.is_io_error() || error.is_connection_dropped() => {
+                    connection.mget(&keys).await
+                }
+                done => done,
+            }
         };
         let cause: Box<dyn std::error::Error + Send + Sync> =
             match tokio::time::timeout(self.timeout, asked).await {

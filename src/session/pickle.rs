@@ -3,11 +3,16 @@
 //! A pickle is a program; the few instructions that make dictionaries, lists, tuples, texts, numbers, booleans and none are known
 //! here, all others (those that import and call) are refused.
 
+use std::rc::Rc;
+
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
 /// The most values of one pickle, counted again wherever one is used again.
 const VALUES_MAX: usize = 100_000;
+
+/// The most bytes of all texts, counted again wherever one is used again: a text is stored once, and named by two bytes.
+const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How deep values may lie in each other.
 const DEPTH_MAX: usize = 64;
@@ -29,8 +34,13 @@ pub(super) enum PickleError {
         /// Where.
         at: usize,
     },
-    /// It has too many values, or they lie too deep.
-    #[error("expected at most {VALUES_MAX} values, {DEPTH_MAX} deep, found more")]
+    /// It does not begin as one of protocol 2 to 5 does.
+    #[error("expected a pickle of protocol 2 to 5, found another beginning")]
+    Protocol,
+    /// It has too many values or too much text, or they lie too deep.
+    #[error(
+        "expected at most {VALUES_MAX} values and {TEXT_BYTES_MAX} bytes of text, {DEPTH_MAX} deep, found more"
+    )]
     TooMuch,
 }
 
@@ -42,6 +52,7 @@ const STOP: u8 = b'.';
 #[derive(Clone, Debug)]
 enum Item {
     Plain(Value),
+    Text(Rc<str>),
     List(usize),
     Dictionary(usize),
     Mark,
@@ -54,21 +65,41 @@ struct Machine<'p> {
     stack: Vec<Item>,
     memo: std::collections::HashMap<u32, Item>,
     lists: Vec<Vec<Item>>,
-    dictionaries: Vec<Vec<(String, Item)>>,
+    dictionaries: Vec<Vec<(Rc<str>, Item)>>,
+}
+
+/// What may still be made of a program's result.
+struct Left {
+    values: usize,
+    text_bytes: usize,
+}
+
+impl Left {
+    fn text(&mut self, text: &str) -> Result<String, PickleError> {
+        let left = self.text_bytes.checked_sub(text.len());
+        self.text_bytes = left.ok_or(PickleError::TooMuch)?;
+        Ok(text.to_owned())
+    }
 }
 
 /// Reads the pickle of a dictionary with text keys, of protocol 2 to 5.
 pub(super) fn read(bytes: &[u8]) -> Result<Map<String, Value>, PickleError> {
+    let [0x80, 2..=5, ..] = bytes else {
+        return Err(PickleError::Protocol);
+    };
     let mut machine = Machine {
         bytes,
-        at: 0,
+        at: 2,
         stack: Vec::new(),
         memo: std::collections::HashMap::new(),
         lists: Vec::new(),
         dictionaries: Vec::new(),
     };
     let result = machine.run()?;
-    let mut left = VALUES_MAX;
+    let mut left = Left {
+        values: VALUES_MAX,
+        text_bytes: TEXT_BYTES_MAX,
+    };
     match machine.value(&result, 0, &mut left)? {
         Value::Object(map) => Ok(map),
         _ => Err(machine.broken()),
@@ -90,7 +121,6 @@ impl Machine<'_> {
     /// Does what one instruction says; their names are those of Python's `pickletools`.
     fn step(&mut self, opcode: u8, at: usize) -> Result<(), PickleError> {
         match opcode {
-            0x80 => self.take::<1>().map(drop),                   // PROTO
             0x95 => self.take::<8>().map(drop),                   // FRAME
             b'N' => self.push(Value::Null),                       // NONE
             0x88 => self.push(true),                              // NEWTRUE
@@ -199,11 +229,10 @@ impl Machine<'_> {
 
     fn text<const N: usize>(&mut self, length: impl Fn([u8; N]) -> u64) -> Result<(), PickleError> {
         let length = length(self.take()?);
-        let at = self.at;
-        let text = std::str::from_utf8(self.slice(length)?)
-            .map_err(|_| PickleError::Broken { at })?
-            .to_owned();
-        self.push(text)
+        // Python writes half a surrogate pair as if it were a character.
+        let text = String::from_utf8_lossy(self.slice(length)?).into();
+        self.stack.push(Item::Text(text));
+        Ok(())
     }
 
     /// A whole number of any length, in two's complement; beyond 64 bits it loses digits.
@@ -216,17 +245,7 @@ impl Machine<'_> {
             whole[..bytes.len()].copy_from_slice(bytes);
             Value::from(i64::from_le_bytes(whole))
         } else {
-            let digits = bytes.iter().rev();
-            let magnitude = digits.fold(0.0_f64, |sum, byte| {
-                let byte = if is_negative { !byte } else { *byte };
-                sum.mul_add(256.0, f64::from(byte))
-            });
-            let number = if is_negative {
-                -magnitude - 1.0
-            } else {
-                magnitude
-            };
-            Number::from_f64(number).map_or(Value::Null, Value::Number)
+            Number::from_f64(nearest(bytes, is_negative)).map_or(Value::Null, Value::Number)
         };
         self.push(value)
     }
@@ -293,7 +312,7 @@ impl Machine<'_> {
         let mut items = items.into_iter();
         while let Some(key) = items.next() {
             match (key, items.next()) {
-                (Item::Plain(Value::String(key)), Some(value)) => dictionary.push((key, value)),
+                (Item::Text(key), Some(value)) => dictionary.push((key, value)),
                 _ => return Err(broken),
             }
         }
@@ -321,13 +340,14 @@ impl Machine<'_> {
     }
 
     /// Makes a value of what the program built. One that holds itself lies too deep.
-    fn value(&self, item: &Item, depth: usize, left: &mut usize) -> Result<Value, PickleError> {
-        *left = left.checked_sub(1).ok_or(PickleError::TooMuch)?;
+    fn value(&self, item: &Item, depth: usize, left: &mut Left) -> Result<Value, PickleError> {
+        left.values = left.values.checked_sub(1).ok_or(PickleError::TooMuch)?;
         if depth > DEPTH_MAX {
             return Err(PickleError::TooMuch);
         }
         Ok(match item {
             Item::Plain(value) => value.clone(),
+            Item::Text(text) => Value::String(left.text(text)?),
             Item::List(place) => {
                 let items = self.lists.get(*place).ok_or_else(|| self.broken())?;
                 let values = items.iter().map(|item| self.value(item, depth + 1, left));
@@ -337,12 +357,40 @@ impl Machine<'_> {
                 let entries = self.dictionaries.get(*place).ok_or_else(|| self.broken())?;
                 let values = entries
                     .iter()
-                    .map(|(key, item)| Ok((key.clone(), self.value(item, depth + 1, left)?)));
+                    .map(|(key, item)| Ok((left.text(key)?, self.value(item, depth + 1, left)?)));
                 Value::Object(values.collect::<Result<_, PickleError>>()?)
             }
             Item::Mark => return Err(self.broken()),
         })
     }
+}
+
+/// The float next to a whole number of more than 64 bits, as Python's `float` has it: rounded once.
+fn nearest(bytes: &[u8], is_negative: bool) -> f64 {
+    let mut carries = is_negative;
+    let mut magnitude: Vec<u8> = bytes
+        .iter()
+        .map(|byte| {
+            if !is_negative {
+                return *byte;
+            }
+            let (byte, carried) = (!byte).overflowing_add(u8::from(carries));
+            carries = carried;
+            byte
+        })
+        .collect();
+    let length = magnitude.iter().rposition(|byte| *byte != 0);
+    magnitude.truncate(length.map_or(0, |last| last + 1));
+    // The nine highest bytes hold more bits than a float; that there is something below decides a tie.
+    let (below, highest) = magnitude.split_at(magnitude.len().saturating_sub(9));
+    let top = highest
+        .iter()
+        .rev()
+        .fold(0_u128, |sum, byte| sum << 8 | u128::from(*byte));
+    let sticky = u128::from(below.iter().any(|byte| *byte != 0));
+    let scale = i32::try_from(below.len() * 8).unwrap_or(i32::MAX);
+    let number = (top | sticky) as f64 * 2.0_f64.powi(scale);
+    if is_negative { -number } else { number }
 }
 
 #[cfg(test)]
@@ -459,8 +507,8 @@ mod tests {
 
     #[test]
     fn what_grows_without_bound_is_refused() {
-        // Each list holds the one before ten times.
-        let mut laughs = vec![0x80, 4, b'}', 0x8c, 1, b'a', b']', 0x94];
+        // Each list holds the one before ten times; a dictionary gets the last one.
+        let mut laughs = vec![0x80, 4, b']', 0x94];
         for place in 0..20 {
             laughs.push(b']');
             laughs.push(0x94);
@@ -470,9 +518,15 @@ mod tests {
             }
             laughs.push(b'e');
         }
-        laughs.extend([b's', b'.']);
-        // Only the last list is set; the others lie below it on the stack.
-        assert!(read(&laughs).is_err());
+        laughs.extend([b'}', 0x8c, 1, b'a', b'h', 20, b's', b'.']);
+        assert_eq!(read(&laughs), Err(PickleError::TooMuch));
+        // One long text, named again and again.
+        let mut echoes = vec![0x80, 4, b'}', 0x8c, 1, b'a', b']', b'(', b'X', 0, 0, 4, 0];
+        echoes.extend([b'x'; 0x4_0000]);
+        echoes.push(0x94);
+        echoes.extend([b'h', 0].repeat(90_000));
+        echoes.extend([b'e', b's', b'.']);
+        assert_eq!(read(&echoes), Err(PickleError::TooMuch));
         let mut nested = vec![0x80, 4, b'}', 0x8c, 1, b'a'];
         nested.extend([b']'; 5000]);
         nested.extend([b'a'; 4999]);
@@ -483,6 +537,38 @@ mod tests {
             0x80, 4, b'}', 0x8c, 1, b'a', b']', b'q', 0, b'h', 0, b'a', b's', b'.',
         ];
         assert_eq!(read(&itself), Err(PickleError::TooMuch));
+    }
+
+    #[test]
+    fn other_protocols_are_refused() {
+        for bytes in [
+            &b"}."[..],
+            &[0x80, 1, b'}', b'.'],
+            &[0x80, 6, b'}', b'.'],
+            b"",
+        ] {
+            assert_eq!(read(bytes), Err(PickleError::Protocol), "{bytes:?}");
+        }
+    }
+
+    /// 10**23 and its negative: Python's `float` says 1e23 and -1e23, which rounding byte by byte need not meet.
+    #[test]
+    fn long_numbers_are_rounded_once() {
+        let ten_to_23 = 100_000_000_000_000_000_000_000_i128;
+        for (number, expected) in [
+            (ten_to_23, 1e23),
+            (-ten_to_23, -1e23),
+            (1 << 64, 2.0_f64.powi(64)),
+        ] {
+            let mut bytes = vec![0x80, 4, b'}', 0x8c, 1, b'n', 0x8a, 16];
+            bytes.extend(number.to_le_bytes());
+            bytes.extend([b's', b'.']);
+            assert_eq!(
+                read(&bytes).unwrap()["n"].as_f64(),
+                Some(expected),
+                "{number}"
+            );
+        }
     }
 
     proptest! {

@@ -46,10 +46,14 @@ pub fn salted_hmac_sha256(salt: &str, secret: &str, value: &[u8]) -> [u8; 32] {
         .chain_update(salt)
         .chain_update(secret)
         .finalize();
-    // A key of any length is one.
-    Hmac::<Sha256>::new_from_slice(&key).map_or([0; 32], |mac| {
-        mac.chain_update(value).finalize().into_bytes().into()
-    })
+    // HMAC fills a shorter key with zeros up to a block (RFC 2104 §2); a whole block cannot be refused.
+    let mut block = [0; 64];
+    block[..key.len()].copy_from_slice(&key);
+    Hmac::<Sha256>::new(&block.into())
+        .chain_update(value)
+        .finalize()
+        .into_bytes()
+        .into()
 }
 
 /// Returns what a session holds of its user's password: 64 hexadecimal digits (Django's `get_session_auth_hash`).
@@ -64,7 +68,7 @@ pub fn auth_hash(secret: &str, password_column: &str) -> String {
 
 /// Checks and decodes a signed object (Django's `signing.loads` with the JSON serializer).
 ///
-/// Python's `NaN` and infinities become null, whole numbers beyond 64 bits floats.
+/// Python's `NaN` and infinities become null, whole numbers beyond 64 bits floats, half a surrogate pair U+FFFD.
 pub(super) fn unsign_object(
     signed: &str,
     salt: &str,
@@ -113,10 +117,18 @@ fn decode(payload: &str) -> Result<Map<String, Value>, SignatureError> {
     }
     let text = String::from_utf8(bytes).map_err(|error| content(&error))?;
     let parsed = serde_json::from_str(&text).or_else(|_| serde_json::from_str(&standard(&text)));
-    parsed.map_err(|error| content(&error))
+    // The parser's own message may quote the value, and this one is logged.
+    parsed.map_err(|error: serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        content(&format_args!(
+            "a {:?} error at line {line}, column {column}",
+            error.classify()
+        ))
+    })
 }
 
-/// Replaces what Python's JSON has beyond the standard, outside of texts: `NaN`, `Infinity`, `-Infinity`.
+/// Replaces what Python's JSON has beyond the standard: outside of texts `NaN`, `Infinity` and `-Infinity`, in texts the halves of
+/// a surrogate pair without the other one.
 fn standard(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let (mut in_text, mut rest) = (false, text);
@@ -129,21 +141,31 @@ fn standard(text: &str) -> String {
             rest = &rest[word.len()..];
             continue;
         }
-        // In a text an escaped quote does not end it.
-        let escaped = in_text && first == '\\' && rest.len() > 1;
-        let length = first.len_utf8()
-            + if escaped {
-                rest[1..].chars().next().map_or(0, char::len_utf8)
-            } else {
-                0
-            };
-        if first == '"' {
-            in_text = !in_text;
+        let mut length = first.len_utf8();
+        match (in_text, first) {
+            (true, '\\') => match (escape(rest), rest.get(6..).and_then(escape)) {
+                (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => length = 12,
+                (Some(0xd800..0xe000), _) => {
+                    plain.push_str("\\ufffd");
+                    rest = &rest[6..];
+                    continue;
+                }
+                // What is escaped ends no text.
+                _ => length += rest[1..].chars().next().map_or(0, char::len_utf8),
+            },
+            (_, '"') => in_text = !in_text,
+            _ => {}
         }
         plain.push_str(&rest[..length]);
         rest = &rest[length..];
     }
     plain
+}
+
+/// The number of `\uXXXX` at the start of a text.
+fn escape(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u32::from_str_radix(digits, 16).ok()
 }
 
 /// Reads a time (`django.core.signing.b62_decode`).
@@ -273,9 +295,15 @@ mod tests {
             Ok(json!({"a": null, "b": [null, null], "NaN": "NaN \" NaN \\", "c": "é"}))
         );
         assert_eq!(
+            read(r#"{"a": "\ud800 \ude00\ud83d\ude00 \\ud800", "b": "\ud800"}"#),
+            Ok(json!({"a": "\u{fffd} \u{fffd}\u{1f600} \\ud800", "b": "\u{fffd}"}))
+        );
+        assert_eq!(
             read(r#"{"n": 123456789012345678901234567890}"#).unwrap()["n"].as_f64(),
             Some(1.234_567_890_123_456_8e29)
         );
+        let refused = read("\"a session's value\"").unwrap_err().to_string();
+        assert!(!refused.contains("session's"), "{refused}");
         for other in ["[1]", "1", "", "{", r#"{"a": NaN"#, "\"\\"] {
             assert!(read(other).is_err(), "{other}");
         }
