@@ -73,6 +73,15 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
         self.shard(key).remove(key);
     }
 
+    /// Lets go of values that are too old.
+    pub fn forget_old(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|_, (_, at)| at.elapsed() < self.ttl);
+            shard.shrink_to_fit();
+        }
+    }
+
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, HashMap<K, (V, Instant)>> {
         let at = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         self.shards[at]

@@ -234,6 +234,9 @@ impl Scope {
     /// bytes.
     pub(crate) fn pack(&mut self) {
         self.headers.pack();
+        if let Some(session) = &self.session {
+            session.pack();
+        }
         if let Ok(own) = PathAndQuery::try_from(self.target.as_str().to_owned()) {
             self.target = own;
         }

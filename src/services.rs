@@ -89,6 +89,14 @@ impl Services {
 }
 
 impl Services {
+    /// Lets go of sessions and users that were read too long ago to be used again.
+    pub(crate) fn forget_old(&self) {
+        self.sessions.forget_old();
+        if let Some(users) = self.auth.users() {
+            users.forget_old();
+        }
+    }
+
     /// Starts to delete expired sessions from time to time; zero for never.
     pub fn sweep_sessions(&self, every: Duration) {
         if every.is_zero() {

@@ -9,6 +9,7 @@ pub mod password;
 mod tickets;
 mod users;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -36,7 +37,7 @@ pub enum Login {
     /// A session: it may be ended elsewhere, its user may go or get another password.
     Session {
         /// The session's key.
-        key: Box<str>,
+        key: Arc<str>,
         /// The user's id.
         user_id: Box<str>,
     },

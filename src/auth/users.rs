@@ -86,6 +86,11 @@ impl Users {
         self.0.is_own
     }
 
+    /// Lets go of what was read too long ago to be used again.
+    pub(crate) fn forget_old(&self) {
+        self.0.recent.forget_old();
+    }
+
     /// Opens what has to be opened.
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.0.database.ready().await

@@ -30,6 +30,7 @@ impl Gateway {
                     () = gateway.services().auth.until_logged_out() => {}
                     () = tasks.stopping() => return,
                 }
+                gateway.services().forget_old();
                 // What fails is told by the store, and tried again the next time.
                 let _ = gateway.close_ended_logins().await;
             }

@@ -66,7 +66,7 @@ impl CsrfClient {
             cookie: scope.cookie(COOKIE),
             bound_to: session
                 .and_then(|session| session.key())
-                .map(String::from)
+                .map(|key| key.to_string())
                 .unwrap_or_default(),
         }
     }

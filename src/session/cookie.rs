@@ -1,5 +1,6 @@
 //! SessionCookie: how a client learns its session's key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cookie::{Cookie, SameSite};
@@ -11,7 +12,7 @@ use crate::config::{self, Secure, SessionConfig};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SessionCookie {
     /// It gets this key.
-    Set(Box<str>),
+    Set(Arc<str>),
     /// It goes.
     Delete,
 }

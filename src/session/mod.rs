@@ -7,6 +7,7 @@ mod pickle;
 mod signing;
 mod sql;
 mod store;
+mod values;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ pub use store::SessionStore;
 pub(crate) use store::unix_seconds;
 
 use crate::database::StoreError;
+use values::Values;
 
 /// How often a change is tried again that another one was faster than.
 const TRIES: usize = 8;
@@ -36,17 +38,17 @@ const TRIES: usize = 8;
 /// session.set("cart", serde_json::json!([7]));
 /// assert_eq!(session.get("cart"), Some(serde_json::json!([7])));
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Session {
     store: Option<SessionStore>,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     /// The key of the row, when there is one.
-    key: Option<Box<str>>,
-    data: Arc<Map<String, Value>>,
+    key: Option<Arc<str>>,
+    values: Values,
     /// What was changed since it was saved; none stands for removed.
     changes: BTreeMap<String, Option<Value>>,
     /// Is everything of before to be forgotten, the row and its key too?
@@ -58,9 +60,19 @@ struct State {
     cookie: Option<SessionCookie>,
 }
 
+impl std::fmt::Debug for Session {
+    /// Without its key and its values.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("has_key", &self.key().is_some())
+            .field("is_modified", &self.is_modified())
+            .finish_non_exhaustive()
+    }
+}
+
 /// What is to be saved.
 struct Pending {
-    key: Option<Box<str>>,
+    key: Option<Arc<str>>,
     data: Arc<Map<String, Value>>,
     changes: BTreeMap<String, Option<Value>>,
     is_flushed: bool,
@@ -70,7 +82,7 @@ struct Pending {
 
 /// What was saved.
 struct Saved {
-    key: Option<Box<str>>,
+    key: Option<Arc<str>>,
     data: Arc<Map<String, Value>>,
 }
 
@@ -81,8 +93,8 @@ impl Session {
         Self {
             store: Some(store),
             state: Mutex::new(State {
-                key: key.map(Box::from),
-                data,
+                key: key.map(Arc::from),
+                values: data.into(),
                 ..State::default()
             }),
         }
@@ -91,21 +103,22 @@ impl Session {
     /// Returns a value.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Value> {
-        self.state().data.get(name).cloned()
+        self.state().values.get(name)
     }
 
     /// Returns all values, as they are now.
     #[must_use]
     pub fn data(&self) -> Arc<Map<String, Value>> {
-        self.state().data.clone()
+        self.state().values.map()
     }
 
     /// Puts a value in.
     pub fn set(&self, name: &str, value: impl Into<Value>) {
         let value = value.into();
         let mut state = self.state();
-        if state.data.get(name) != Some(&value) {
-            Arc::make_mut(&mut state.data).insert(name.to_owned(), value.clone());
+        if state.values.get(name).as_ref() != Some(&value) {
+            let values = state.values.make_mut();
+            values.insert(name.to_owned(), value.clone());
             state.changes.insert(name.to_owned(), Some(value));
         }
     }
@@ -113,18 +126,16 @@ impl Session {
     /// Takes a value out, and returns it.
     pub fn remove(&self, name: &str) -> Option<Value> {
         let mut state = self.state();
-        if !state.data.contains_key(name) {
-            return None;
-        }
-        let removed = Arc::make_mut(&mut state.data).shift_remove(name);
+        let removed = state.values.get(name)?;
+        state.values.make_mut().shift_remove(name);
         state.changes.insert(name.to_owned(), None);
-        removed
+        Some(removed)
     }
 
     /// Forgets everything: saving removes the row, and what is put in from now on gets another key.
     pub fn flush(&self) {
         let mut state = self.state();
-        state.data = Arc::default();
+        state.values = Values::default();
         state.changes.clear();
         state.is_flushed = true;
     }
@@ -136,7 +147,7 @@ impl Session {
 
     /// Returns the key of the row, when there is one; it is as secret as a password.
     #[must_use]
-    pub fn key(&self) -> Option<Box<str>> {
+    pub fn key(&self) -> Option<Arc<str>> {
         self.state().key.clone()
     }
 
@@ -172,7 +183,7 @@ impl Session {
         // Nobody else has changed it meanwhile: views and consumers await this call.
         *state = State {
             key: saved.key,
-            data: saved.data,
+            values: saved.data.into(),
             cookie: state.cookie.take(),
             is_sealed: state.is_sealed,
             ..State::default()
@@ -183,6 +194,11 @@ impl Session {
     /// Returns what the client's cookie has to become, once.
     pub(crate) fn take_cookie(&self) -> Option<SessionCookie> {
         self.state().cookie.take()
+    }
+
+    /// Makes it small: it may live as long as a socket.
+    pub(crate) fn pack(&self) {
+        self.state().values.pack();
     }
 
     /// The answer leaves: no key reaches the client any more.
@@ -199,7 +215,7 @@ impl State {
     fn pending(&self) -> Pending {
         Pending {
             key: self.key.clone(),
-            data: self.data.clone(),
+            data: self.values.map(),
             changes: self.changes.clone(),
             is_flushed: self.is_flushed,
             is_cycled: self.is_cycled,
@@ -291,7 +307,7 @@ impl From<Map<String, Value>> for Session {
         Self {
             store: None,
             state: Mutex::new(State {
-                data: Arc::new(data),
+                values: Arc::new(data).into(),
                 ..State::default()
             }),
         }

@@ -117,6 +117,11 @@ impl SessionStore {
         matches!(self.0.backend, Backend::Django(_))
     }
 
+    /// Lets go of what was read too long ago to be used again.
+    pub(crate) fn forget_old(&self) {
+        self.0.recent.forget_old();
+    }
+
     /// Opens what has to be opened.
     pub async fn ready(&self) -> Result<(), StoreError> {
         match &self.0.backend {
@@ -165,7 +170,7 @@ impl SessionStore {
     }
 
     /// Stores a new session; returns its key.
-    pub(super) async fn insert(&self, data: &Map<String, Value>) -> Result<Box<str>, StoreError> {
+    pub(super) async fn insert(&self, data: &Map<String, Value>) -> Result<Arc<str>, StoreError> {
         let key = new_key();
         match &self.0.backend {
             Backend::Memory(memory) => {
