@@ -1,7 +1,8 @@
 //! Auth: who a session, a ticket or a name with its password stands for.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
@@ -17,6 +18,9 @@ use crate::session::{Session, SessionStore, auth_hash};
 
 /// Names that are longer are nobody's; the database is not asked.
 const NAME_BYTES_MAX: usize = 1000;
+
+/// The logouts that wait to be told to their sockets, at most.
+const LOGGED_OUT_MAX: usize = 10_000;
 
 /// Who a scope belongs to, and what that rests on.
 #[derive(Clone, Debug)]
@@ -42,6 +46,7 @@ struct Inner {
     hashing: Hashing,
     tickets: Tickets,
     logged_out: Notify,
+    logged_out_keys: Mutex<HashSet<Arc<str>>>,
     /// An encoded password for names that nobody has.
     nobody: OnceCell<String>,
 }
@@ -62,6 +67,7 @@ impl Auth {
             hashing: Hashing::new(config.hashing_at_once),
             tickets: Tickets::new(config.ticket_max_age),
             logged_out: Notify::new(),
+            logged_out_keys: Mutex::default(),
             nobody: OnceCell::new(),
         }))
     }
@@ -92,6 +98,7 @@ impl Auth {
             login: Some(Arc::new(Login::Session {
                 key,
                 user_id: id.into(),
+                is_staff: account.user.is_staff,
             })),
         }))
     }
@@ -159,6 +166,8 @@ impl Auth {
                 Err(error) => tracing::warn!(%error, "a password could not be hashed anew"),
             }
         }
+        // What was read of the user before the password was changed elsewhere must not end this very login.
+        users.forget(&account.user.id);
         Ok(Some(Arc::new(account)))
     }
 
@@ -194,14 +203,30 @@ impl Auth {
         session.set(session_key::HASH, hash);
     }
 
-    /// Says that a session was ended here: who rests on it is looked at now, not at the next interval.
-    pub fn logged_out(&self) {
-        self.0.logged_out.notify_one();
+    /// Says that a session was ended here: who rests on it is told now, not at the next interval.
+    pub fn logged_out(&self, key: Arc<str>) {
+        let mut keys = self.logged_out_keys();
+        // Beyond that the next interval finds them.
+        if keys.len() < LOGGED_OUT_MAX {
+            keys.insert(key);
+            self.0.logged_out.notify_one();
+        }
     }
 
-    /// Completes when a session was ended here.
-    pub(crate) async fn until_logged_out(&self) {
-        self.0.logged_out.notified().await;
+    /// Completes when sessions were ended here, with their keys.
+    pub(crate) async fn until_logged_out(&self) -> HashSet<Arc<str>> {
+        loop {
+            let keys = std::mem::take(&mut *self.logged_out_keys());
+            if !keys.is_empty() {
+                return keys;
+            }
+            self.0.logged_out.notified().await;
+        }
+    }
+
+    fn logged_out_keys(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        let keys = &self.0.logged_out_keys;
+        keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a ticket for one WebSocket; none when too many wait to be used.
@@ -223,26 +248,48 @@ impl Auth {
         Some(Identified { user, login })
     }
 
-    /// Returns which of these logins, sessions and their users, have ended.
+    /// Tells whether a login has ended, as the stores have it now.
+    pub(crate) async fn has_ended(
+        &self,
+        sessions: &SessionStore,
+        login: &Login,
+    ) -> Result<bool, StoreError> {
+        match login {
+            Login::Token { expires_at } => Ok(*expires_at <= SystemTime::now()),
+            Login::Session {
+                key,
+                user_id,
+                is_staff,
+            } => {
+                let ended = self.ended(sessions, &[(key, user_id, *is_staff)]).await?;
+                Ok(ended.first().copied().unwrap_or(true))
+            }
+        }
+    }
+
+    /// Returns which of these logins have ended: each a session's key, its user, and whether that was staff.
     pub(crate) async fn ended(
         &self,
         sessions: &SessionStore,
-        logins: &[(&str, &str)],
+        logins: &[(&str, &str, bool)],
     ) -> Result<Vec<bool>, StoreError> {
         let Some(users) = &self.0.users else {
             return Ok(vec![true; logins.len()]);
         };
-        let keys: Vec<&str> = logins.iter().map(|(key, _)| *key).collect();
+        let keys: Vec<&str> = logins.iter().map(|(key, ..)| *key).collect();
         let stored = sessions.read_many(&keys).await?;
-        let ids: HashSet<&str> = logins.iter().map(|(_, id)| *id).collect();
+        let ids: HashSet<&str> = logins.iter().map(|(_, id, _)| *id).collect();
         let ids: Vec<&str> = ids.into_iter().collect();
         let accounts = users.find_many(&ids).await?;
         Ok(logins
             .iter()
             .zip(stored)
-            .map(|((_, id), stored)| {
+            .map(|((_, id, was_staff), stored)| {
                 let stands = stored.zip(accounts.get(*id));
-                !stands.is_some_and(|(stored, account)| self.stands_for(&stored.data, account))
+                !stands.is_some_and(|(stored, account)| {
+                    let keeps_rights = account.user.is_staff || !was_staff;
+                    keeps_rights && self.stands_for(&stored.data, account)
+                })
             })
             .collect())
     }

@@ -40,6 +40,8 @@ pub enum Login {
         key: Arc<str>,
         /// The user's id.
         user_id: Box<str>,
+        /// Was it staff?
+        is_staff: bool,
     },
     /// A token.
     Token {

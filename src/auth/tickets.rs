@@ -1,6 +1,6 @@
 //! Tickets: a way into one WebSocket, for browsers that cannot send a header field with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,64 @@ use crate::secrets;
 /// The tickets that wait to be used, at most.
 const WAITING_MAX: usize = 10_000;
 
+/// Those of one user; one more takes the place of its oldest.
+const OF_ONE_USER_MAX: usize = 16;
+
 const TICKET_BYTES: usize = 24;
 
 /// Tickets that wait to be used.
-#[derive(Debug)]
 pub(super) struct Tickets {
     max_age: Duration,
-    waiting: Mutex<HashMap<String, Ticket>>,
+    waiting: Mutex<Waiting>,
 }
 
-#[derive(Debug)]
+#[derive(Default)]
+struct Waiting {
+    tickets: HashMap<String, Ticket>,
+    /// The oldest first.
+    of_user: HashMap<String, VecDeque<String>>,
+    swept_at: Option<Instant>,
+}
+
+impl std::fmt::Debug for Tickets {
+    /// Without the tickets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tickets")
+            .field("max_age", &self.max_age)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    fn remove(&mut self, name: &str) -> Option<Ticket> {
+        let ticket = self.tickets.remove(name)?;
+        if let Some(names) = self.of_user.get_mut(&ticket.user.id) {
+            names.retain(|known| known != name);
+            if names.is_empty() {
+                self.of_user.remove(&ticket.user.id);
+            }
+        }
+        Some(ticket)
+    }
+
+    /// Lets go of what has expired, at most once a second.
+    fn sweep(&mut self, now: Instant) {
+        if self
+            .swept_at
+            .is_some_and(|at| now - at < Duration::from_secs(1))
+        {
+            return;
+        }
+        self.swept_at = Some(now);
+        let tickets = &mut self.tickets;
+        tickets.retain(|_, ticket| ticket.expires_at > now);
+        self.of_user.retain(|_, names| {
+            names.retain(|name| tickets.contains_key(name));
+            !names.is_empty()
+        });
+    }
+}
+
 struct Ticket {
     user: Arc<User>,
     login: Option<Arc<Login>>,
@@ -42,20 +90,27 @@ impl Tickets {
     pub(super) fn issue(&self, user: Arc<User>, login: Option<Arc<Login>>) -> Option<String> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if waiting.len() >= WAITING_MAX {
-            waiting.retain(|_, ticket| ticket.expires_at > now);
-            if waiting.len() >= WAITING_MAX {
-                return None;
-            }
+        waiting.sweep(now);
+        let oldest = waiting
+            .of_user
+            .get(&user.id)
+            .filter(|names| names.len() >= OF_ONE_USER_MAX)
+            .and_then(|names| names.front().cloned());
+        if let Some(oldest) = oldest {
+            waiting.remove(&oldest);
+        }
+        if waiting.tickets.len() >= WAITING_MAX {
+            return None;
         }
         let name = secrets::random(TICKET_BYTES);
-        let expires_at = now + self.max_age;
+        let names = waiting.of_user.entry(user.id.clone()).or_default();
+        names.push_back(name.clone());
         let ticket = Ticket {
             user,
             login,
-            expires_at,
+            expires_at: now + self.max_age,
         };
-        waiting.insert(name.clone(), ticket);
+        waiting.tickets.insert(name.clone(), ticket);
         Some(name)
     }
 
@@ -89,17 +144,33 @@ mod tests {
         assert!(late.take(&name).is_none());
     }
 
+    fn user(id: usize) -> Arc<User> {
+        Arc::new(User {
+            id: id.to_string(),
+            name: "anna".into(),
+            is_staff: false,
+        })
+    }
+
     #[test]
     fn only_so_many_wait() {
         let tickets = Tickets::new(Duration::from_secs(60));
-        let user = Arc::new(User {
-            id: "1".into(),
-            name: "anna".into(),
-            is_staff: false,
-        });
         let issued = (0..WAITING_MAX + 5)
-            .filter(|_| tickets.issue(user.clone(), None).is_some())
+            .filter(|id| tickets.issue(user(*id), None).is_some())
             .count();
         assert_eq!(issued, WAITING_MAX);
+    }
+
+    #[test]
+    fn one_user_takes_no_place_of_others() {
+        let tickets = Tickets::new(Duration::from_secs(60));
+        let names: Vec<String> = (0..20)
+            .map(|_| tickets.issue(user(1), None).unwrap())
+            .collect();
+        let good = names.iter().filter(|name| tickets.take(name).is_some());
+        assert_eq!(good.count(), OF_ONE_USER_MAX);
+        assert!(tickets.take(&names[0]).is_none() && tickets.issue(user(2), None).is_some());
+        let waiting = tickets.waiting.lock().unwrap();
+        assert_eq!((waiting.tickets.len(), waiting.of_user.len()), (1, 1));
     }
 }

@@ -33,7 +33,7 @@ struct Inner {
 }
 
 /// A row of the table.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Account {
     /// Who it is.
     pub user: Arc<User>,
@@ -43,6 +43,16 @@ pub struct Account {
     pub(super) password: String,
     /// What sessions hold a hash of: it changes with the password.
     pub(super) stamp: String,
+}
+
+impl std::fmt::Debug for Account {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account")
+            .field("user", &self.user)
+            .field("is_active", &self.is_active)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Users {
@@ -101,8 +111,9 @@ impl Users {
         if let Some(account) = self.0.recent.get(id) {
             return Ok(account);
         }
+        let before = self.0.recent.moment(id);
         let account = self.find_many(&[id]).await?.remove(id);
-        self.0.recent.put(id.to_owned(), account.clone());
+        self.0.recent.put(id.to_owned(), account.clone(), before);
         Ok(account)
     }
 
@@ -147,6 +158,11 @@ impl Users {
         let sql = format!("{} WHERE {} = $1", self.0.select, self.0.username);
         let rows = self.0.database.fetch(&sql, &[Bind::Text(name)]).await?;
         Ok(rows.into_iter().find_map(|row| self.account(row)))
+    }
+
+    /// What was read of users is not to be used again.
+    pub(super) fn forget(&self, id: &str) {
+        self.0.recent.remove(id);
     }
 
     /// Returns some user's encoded password: what a wrong name is checked against, so that it takes as long as a wrong password.
@@ -203,7 +219,9 @@ impl Users {
             Bind::Text(&secrets::random(16)),
         ];
         let sql = format!("UPDATE {OWN_TABLE} SET password = $2, stamp = $3 WHERE username = $1");
-        Ok(self.0.database.execute(&sql, &binds).await? > 0)
+        let is_changed = self.0.database.execute(&sql, &binds).await? > 0;
+        self.0.recent.clear();
+        Ok(is_changed)
     }
 
     /// Writes the same password encoded anew; logins stay. One that was changed meanwhile stays as it is.
@@ -223,7 +241,9 @@ impl Users {
     pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
         self.own()?;
         let sql = format!("DELETE FROM {OWN_TABLE} WHERE username = $1");
-        Ok(self.0.database.execute(&sql, &[Bind::Text(name)]).await? > 0)
+        let is_removed = self.0.database.execute(&sql, &[Bind::Text(name)]).await? > 0;
+        self.0.recent.clear();
+        Ok(is_removed)
     }
 
     fn own(&self) -> Result<(), StoreError> {

@@ -151,6 +151,12 @@ impl Database {
         matches!(self.0.pool, Pool::Postgres(_))
     }
 
+    /// Tells whether it was opened: somebody has asked it something.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.is_ready.initialized()
+    }
+
     /// Opens it and brings our own tables up to date, once; it is tried again with each query until it succeeds.
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.within_time(|| async { Ok(()) }).await

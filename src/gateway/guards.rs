@@ -8,9 +8,10 @@ use super::compile::Compiler;
 use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError};
 use crate::auth::forward::{Forward, ForwardSettings};
 use crate::config::{
-    self, BearerConfig, Config, ForwardConfig, HttpRoute, Place, Problem, Problems, StoreUrl,
+    self, BearerConfig, Config, ForwardConfig, HttpRoute, Place, Problem, Problems, SameSite,
+    Secure, StoreUrl,
 };
-use crate::http::origin;
+use crate::http::{csrf, origin};
 use crate::middleware::{Auth, Csrf, Headers, Hosts, Origin, Required, Session, Step};
 use crate::scope::ScopeType;
 
@@ -100,7 +101,14 @@ impl Compiler<'_> {
                     let login_url = &self.config.auth.login_url;
                     Step::Required(Required::new(login_url, name == "staff_required"))
                 }
-                "csrf" => Step::Csrf(Csrf::new(guards.allowed_origins)),
+                "csrf" => {
+                    if guards.has("session") && !guards.has_before(at, "session") {
+                        let message = "expected \"session\" before \"csrf\", found it behind";
+                        self.problems.push(Problem::error(place(), message));
+                        is_sound = false;
+                    }
+                    Step::Csrf(Csrf::new(guards.allowed_origins))
+                }
                 "headers" => Step::Headers(Headers::new(header_fields(guards.headers))),
                 unknown => {
                     self.problems.push(Problem::unknown(
@@ -172,6 +180,55 @@ impl Compiler<'_> {
         }
     }
 
+    /// Holds the cookie against what browsers take (RFC 6265bis §4.1.3, §5.7).
+    fn check_cookie(&mut self) {
+        let session = &self.config.session;
+        let name = session.cookie.as_str();
+        let mut refuse = |key: &str, message: String| {
+            let place = session.place.key(key);
+            let place = if place.is_written() {
+                place
+            } else {
+                session.place.key("cookie")
+            };
+            self.problems.push(Problem::error(place, message));
+        };
+        let is_host = name.starts_with("__Host-");
+        if (is_host || name.starts_with("__Secure-")) && session.secure != Secure::Always {
+            refuse(
+                "secure",
+                format!("expected \"always\" for the cookie {name:?}, found another"),
+            );
+        }
+        if is_host && !session.domain.is_empty() {
+            refuse(
+                "domain",
+                format!("expected no domain for the cookie {name:?}, found one"),
+            );
+        }
+        if is_host && session.path != "/" {
+            refuse(
+                "path",
+                format!(
+                    "expected \"/\" for the cookie {name:?}, found {:?}",
+                    session.path
+                ),
+            );
+        }
+        if session.same_site == SameSite::None && session.secure == Secure::Never {
+            let message = "expected \"auto\" or \"always\" with same_site = \"none\", found \"never\": browsers take no such cookie";
+            refuse("secure", message.to_owned());
+        }
+        if name == csrf::COOKIE {
+            refuse(
+                "cookie",
+                format!(
+                    "expected another name than that of the token against forgery, found {name:?}"
+                ),
+            );
+        }
+    }
+
     /// Holds `[server]`, `[session]` and `[auth]` against each other, once for all routes.
     pub(super) fn check_stores(&mut self, uses_sessions: bool) {
         let Config {
@@ -183,6 +240,7 @@ impl Compiler<'_> {
         if !uses_sessions {
             return;
         }
+        self.check_cookie();
         let needs_key = !matches!(session.store, StoreUrl::Memory | StoreUrl::Sqlite(_));
         if needs_key && server.secret_key.0.is_empty() {
             let message = if session.store.is_django() {

@@ -7,32 +7,41 @@ use std::time::{Duration, SystemTime};
 use super::Gateway;
 use crate::auth::Login;
 use crate::database::StoreError;
-use crate::websocket::{Cause, CloseCode, Ending};
+use crate::websocket::{Cause, CloseCode, Ending, Link};
 
 /// The logins that one look asks the stores for at once.
 const LOOKED_AT_ONCE: usize = 1000;
 
 impl Gateway {
-    /// Starts to look at the logins of live sockets, from time to time and whenever somebody logs out here; zero for never.
+    /// Starts to look at the logins of live sockets from time to time; zero for never. Who logs out here is told at once in any case.
     ///
     /// A socket rests on the session, or the token, that it was opened with. When the session is gone, or its user, or the
     /// password is another, or the token has expired, it is closed with 4401. While a store does not answer nobody is closed.
     pub fn watch_logins(&self, every: Duration) {
-        if every.is_zero() {
-            return;
-        }
         let gateway = self.clone();
         let tasks = self.services().tasks.clone();
         self.services().tasks.spawn("logins", async move {
             loop {
+                let interval = async {
+                    match every {
+                        Duration::ZERO => std::future::pending().await,
+                        every => tokio::time::sleep(every).await,
+                    }
+                };
                 tokio::select! {
-                    () = tokio::time::sleep(every) => {}
-                    () = gateway.services().auth.until_logged_out() => {}
+                    keys = gateway.services().auth.until_logged_out() => {
+                        let is_over = |login: &Login| {
+                            matches!(login, Login::Session { key, .. } if keys.contains(key))
+                        };
+                        gateway.close_logins(is_over).await;
+                    }
+                    () = interval => {
+                        gateway.services().forget_old();
+                        // What fails is told by the store, and tried again the next time.
+                        let _ = gateway.close_ended_logins().await;
+                    }
                     () = tasks.stopping() => return,
                 }
-                gateway.services().forget_old();
-                // What fails is told by the store, and tried again the next time.
-                let _ = gateway.close_ended_logins().await;
             }
         });
     }
@@ -42,21 +51,25 @@ impl Gateway {
         let logins: HashSet<Arc<Login>> = self.sockets().logins();
         let now = SystemTime::now();
         let mut ended: HashSet<&Login> = HashSet::new();
-        let mut sessions: BTreeSet<(&str, &str)> = BTreeSet::new();
+        let mut sessions: BTreeSet<(&str, &str, bool)> = BTreeSet::new();
         for login in &logins {
             match &**login {
                 Login::Token { expires_at } if *expires_at <= now => {
                     ended.insert(login);
                 }
                 Login::Token { .. } => {}
-                Login::Session { key, user_id } => {
-                    sessions.insert((key, user_id));
+                Login::Session {
+                    key,
+                    user_id,
+                    is_staff,
+                } => {
+                    sessions.insert((key, user_id, *is_staff));
                 }
             }
         }
         let services = self.services();
-        let sessions: Vec<(&str, &str)> = sessions.into_iter().collect();
-        let mut gone: HashSet<(&str, &str)> = HashSet::new();
+        let sessions: Vec<(&str, &str, bool)> = sessions.into_iter().collect();
+        let mut gone: HashSet<(&str, &str, bool)> = HashSet::new();
         let mut outcome = Ok(());
         for some in sessions.chunks(LOOKED_AT_ONCE) {
             match services.auth.ended(&services.sessions, some).await {
@@ -71,20 +84,26 @@ impl Gateway {
             }
         }
         let is_over = |login: &Login| match login {
-            Login::Session { key, user_id } => gone.contains(&(&**key, &**user_id)),
+            Login::Session {
+                key,
+                user_id,
+                is_staff,
+            } => gone.contains(&(&**key, &**user_id, *is_staff)),
             Login::Token { .. } => ended.contains(login),
         };
-        if gone.is_empty() && ended.is_empty() {
-            return outcome;
+        if !(gone.is_empty() && ended.is_empty()) {
+            self.close_logins(is_over).await;
         }
+        outcome
+    }
+
+    async fn close_logins(&self, is_over: impl Fn(&Login) -> bool) {
         let ending = Ending::new(
             CloseCode::SESSION_ENDED,
             Cause::SessionEnded,
             "the login has ended",
         );
-        let which =
-            |link: &crate::websocket::Link| link.login().is_some_and(|login| is_over(login));
+        let which = |link: &Link| link.login().is_some_and(|login| is_over(login));
         self.sockets().end(which, &ending, Duration::ZERO).await;
-        outcome
     }
 }

@@ -1,6 +1,6 @@
 //! Pages: how a failure is shown to a person, a program, a terminal.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, json};
 
 use super::table::Table;
@@ -28,11 +28,9 @@ pub(super) fn answer(
     let sentence = failure.sentence();
     let accept = scope.headers.text(&header::ACCEPT).unwrap_or_default();
     let mut response = if accept.contains("text/html") {
-        let (page, cookie) = page(services, table, scope, failure);
+        let (page, fields) = page(services, table, scope, failure);
         let mut response = respond(status.as_u16(), "text/html; charset=utf-8", page);
-        if let Some(cookie) = cookie {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
-        }
+        response.headers_mut().extend(fields);
         response
     } else if accept.contains("application/json") {
         let body = serde_json::json!({"error": {"status": status.as_u16(), "message": sentence, "request_id": scope.request_id.to_string()}});
@@ -55,7 +53,7 @@ fn page(
     table: &Table,
     scope: &Scope,
     failure: &Failure,
-) -> (String, Option<HeaderValue>) {
+) -> (String, HeaderMap) {
     let status = failure.status();
     let reason = status.canonical_reason().unwrap_or("Error");
     let more = json!({
@@ -81,5 +79,5 @@ fn page(
         escape(reason),
         escape(failure.sentence())
     );
-    (plain, None)
+    (plain, HeaderMap::new())
 }

@@ -23,7 +23,8 @@ pub const FIELD: &str = "csrfmiddlewaretoken";
 /// The header field that holds the token of a request without a form.
 pub const HEADER: HeaderName = HeaderName::from_static("x-csrftoken");
 
-const COOKIE: &str = "csrftoken";
+/// The cookie that the token belongs to.
+pub const COOKIE: &str = "csrftoken";
 
 /// A year, as Django's.
 const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(31_449_600);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value, json};
 
 use super::csrf::{Csrf, CsrfClient, CsrfToken};
@@ -11,15 +11,15 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::templates::{TemplateError, Templates};
 
-/// Renders a page for a scope. When the page asked for a token against forgery and the client has no cookie for it yet, that is
-/// the second value, for `Set-Cookie`.
+/// Renders a page for a scope. A page that asked for a token against forgery has header fields of its own: the cookie of the token, if
+/// the client has none yet, and that the page is for this client alone.
 pub(crate) fn render(
     templates: &Templates,
     services: &Services,
     scope: &Scope,
     name: &str,
     more: &Map<String, Value>,
-) -> Result<(String, Option<HeaderValue>), TemplateError> {
+) -> Result<(String, HeaderMap), TemplateError> {
     let token: Arc<OnceLock<CsrfToken>> = Arc::default();
     let asked = token.clone();
     let (client, of_services) = (CsrfClient::of(scope), services.clone());
@@ -28,10 +28,20 @@ pub(crate) fn render(
         token.token.clone()
     };
     let page = templates.render(name, variables(scope, more), csrf_token)?;
-    let cookie = token
-        .get()
-        .and_then(|token| Csrf(services).set_cookie(token, scope));
-    Ok((page, cookie))
+    let mut fields = HeaderMap::new();
+    if let Some(token) = token.get() {
+        fields.append(header::VARY, HeaderValue::from_static("cookie"));
+        // A page without the session cannot know what the cookie of who is logged in is bound to: that one stays.
+        let is_blind =
+            scope.session.is_none() && scope.cookie(services.sessions.cookie_name()).is_some();
+        if let Some(cookie) = Csrf(services)
+            .set_cookie(token, scope)
+            .filter(|_| !is_blind)
+        {
+            fields.append(header::SET_COOKIE, cookie);
+        }
+    }
+    Ok((page, fields))
 }
 
 /// Returns the variables of a page: `scope`, `user` and `session`, and over them what a view adds.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::auth::bearer::Bearer;
 use crate::auth::forward::{Forward, Subject};
@@ -64,11 +64,18 @@ impl Auth {
         let identified = match self.brought(scope) {
             Some(Brought::Token(token)) => Some(self.of_token(&token)?),
             Some(Brought::Ticket(ticket)) => {
-                let Some(identified) = services.auth.of_ticket(&ticket) else {
+                let identified = services.auth.of_ticket(&ticket);
+                let is_over = match identified.as_ref().map(|found| &found.login) {
+                    // The login that it was issued for may have ended since.
+                    Some(Some(login)) => services.auth.has_ended(&services.sessions, login).await?,
+                    Some(None) => false,
+                    None => true,
+                };
+                if is_over {
                     let sentence = "expected a ticket that waits to be used, found another";
                     return Err(Failure::new(StatusCode::UNAUTHORIZED, sentence));
-                };
-                Some(identified)
+                }
+                identified
             }
             None => self.of_session(scope, services).await?,
         };
@@ -77,6 +84,21 @@ impl Auth {
             scope.login = identified.login;
         }
         Ok(())
+    }
+
+    /// Says what the answer depends on.
+    pub(super) fn after(&self, scope: &Scope, headers: &mut HeaderMap) {
+        if scope.scope_type == ScopeType::Http {
+            if self.bearer.is_some() {
+                headers.append(header::VARY, HeaderValue::from_static("authorization"));
+            }
+            if self.forward.is_some() {
+                headers.append(
+                    header::VARY,
+                    HeaderValue::from_static("cookie, authorization"),
+                );
+            }
+        }
     }
 
     async fn of_session(
@@ -169,13 +191,22 @@ impl Auth {
     }
 }
 
-/// The token of `Authorization: Bearer ...` (RFC 6750 §2.1).
+/// The token of `Authorization: Bearer ...` (RFC 6750 §2.1); empty, and so never good, when it is malformed or there are several.
 fn bearer_token(scope: &Scope) -> Option<String> {
-    let field = scope.headers.text(&header::AUTHORIZATION)?;
-    let (scheme, token) = field.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim().to_owned())
+    let fields = scope.headers.all(&header::AUTHORIZATION);
+    let mut tokens = fields.filter_map(|field| {
+        let text = String::from_utf8_lossy(field);
+        let mut words = text.split_ascii_whitespace();
+        let is_bearer = words.next()?.eq_ignore_ascii_case("bearer");
+        let token = words.next().unwrap_or_default().to_owned();
+        let is_whole = words.next().is_none();
+        is_bearer.then(|| if is_whole { token } else { String::new() })
+    });
+    let token = tokens.next()?;
+    Some(match tokens.next() {
+        Some(_) => String::new(),
+        None => token,
+    })
 }
 
 /// Takes what stands behind a word among the subprotocols; the word stays.

@@ -107,11 +107,8 @@ impl Step {
             Self::Session(step) => {
                 return Box::pin(step.after(scope, services, response)).await;
             }
-            Self::Hosts(_)
-            | Self::Origin(_)
-            | Self::Auth(_)
-            | Self::Required(_)
-            | Self::Csrf(_) => {}
+            Self::Auth(step) => step.after(scope, response.headers_mut()),
+            Self::Hosts(_) | Self::Origin(_) | Self::Required(_) | Self::Csrf(_) => {}
         }
         Ok(())
     }

@@ -285,6 +285,18 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
                     "[server] changed: bind, workers, limits and timeouts hold from the next start on"
                 );
             }
+            let stores = |config: &Config| {
+                (
+                    without_places(&format!("{:?}{:?}", config.session, config.auth)),
+                    config.server.secret_key.clone(),
+                    config.server.secret_key_fallbacks.clone(),
+                )
+            };
+            if stores(&new) != stores(config) {
+                tracing::warn!(
+                    "[session], [auth] or a secret key changed: stores, cookies and keys hold from the next start on"
+                );
+            }
             let window = spread(gateway.sockets().len(), config.server.timeouts.drain);
             *config = new;
             counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
@@ -304,6 +316,17 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
         }
         Err(error) => tracing::error!(%error, "not reloaded"),
     }
+}
+
+/// A text without the places in it.
+fn without_places(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("Place(") {
+        plain.push_str(before);
+        rest = after.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    plain + rest
 }
 
 /// What a `[server]` says, wherever it stands.

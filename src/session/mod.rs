@@ -116,11 +116,9 @@ impl Session {
     pub fn set(&self, name: &str, value: impl Into<Value>) {
         let value = value.into();
         let mut state = self.state();
-        if state.values.get(name).as_ref() != Some(&value) {
-            let values = state.values.make_mut();
-            values.insert(name.to_owned(), value.clone());
-            state.changes.insert(name.to_owned(), Some(value));
-        }
+        let values = state.values.make_mut();
+        values.insert(name.to_owned(), value.clone());
+        state.changes.insert(name.to_owned(), Some(value));
     }
 
     /// Takes a value out, and returns it.
@@ -174,7 +172,12 @@ impl Session {
             return Err(StoreError::ReadOnly);
         }
         let pending = self.state().pending();
-        let saved = pending.store(store).await?;
+        let key = pending.key.clone();
+        let saved = pending.store(store).await.inspect_err(|error| {
+            if let (StoreError::Gone, Some(key)) = (error, &key) {
+                store.forget(key);
+            }
+        })?;
         let mut state = self.state();
         state.cookie = match &saved.key {
             Some(key) => Some(SessionCookie::Set(key.clone())),
@@ -232,8 +235,10 @@ impl Pending {
                 self.store_new(store, self.data.clone()).await
             }
             Some(old) if self.is_cycled => {
-                let stored = store.read(old).await?.ok_or(StoreError::Gone)?;
-                let data = Arc::new(apply(&stored.data, &self.changes));
+                // Gone meanwhile: what is put in now, a login, begins a new one.
+                let stored = store.read(old).await?;
+                let before = stored.map(|stored| stored.data).unwrap_or_default();
+                let data = Arc::new(apply(&before, &self.changes));
                 let saved = self.store_new(store, data).await?;
                 // Only now: had the new row failed, the old one would still be there.
                 store.delete(old).await?;

@@ -80,9 +80,11 @@ impl SessionStore {
         if let Some(data) = self.0.recent.get(key) {
             return Ok(Session::new(self.clone(), Some(key), data));
         }
+        let before = self.0.recent.moment(key);
         Ok(match self.read(key).await? {
             Some(stored) => {
-                self.0.recent.put(key.to_owned(), stored.data.clone());
+                let data = stored.data.clone();
+                self.0.recent.put(key.to_owned(), data, before);
                 Session::new(self.clone(), Some(key), stored.data)
             }
             None => self.empty(),
@@ -134,7 +136,8 @@ impl SessionStore {
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         match &self.0.backend {
             Backend::Memory(memory) => Ok(memory.sweep()),
-            Backend::Sql(sql) => sql.sweep().await,
+            Backend::Sql(sql) if sql.database.is_open() => sql.sweep().await,
+            Backend::Sql(_) => Ok(0), // nobody has asked for it yet
             Backend::Django(_) => Ok(0),
         }
     }
@@ -146,6 +149,11 @@ impl SessionStore {
             SessionCookie::Delete => None,
         };
         self.0.cookie.header(value, is_https)
+    }
+
+    /// A session that was read is gone.
+    pub(super) fn forget(&self, key: &str) {
+        self.0.recent.remove(key);
     }
 
     /// Reads what the store has now.

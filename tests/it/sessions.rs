@@ -28,6 +28,17 @@ path = "/ticket/"
 view = "ticket"
 
 [[http.route]]
+path = "/logout/get/"
+methods = ["GET", "POST"]
+view = "logout"
+
+[[http.route]]
+path = "/blind/"
+middleware = []
+view = "template"
+options = { template = "login.html", context = { form = {} } }
+
+[[http.route]]
 path = "/me/"
 view = "me"
 methods = ["GET", "POST"]
@@ -180,8 +191,13 @@ impl Site {
         let file = directory.0.join("users.db");
         let users = format!("sqlite:{}", file.display());
         let store = if store == "sqlite:" { &users } else { store };
+        let interval = if more.contains("check_interval") {
+            ""
+        } else {
+            "check_interval = \"100ms\""
+        };
         let text = format!(
-            "[templates]\ndir = {:?}\n[session]\nstore = {store:?}\ncache = \"0s\"\ncheck_interval = \"100ms\"\n{more}\n[auth]\nusers = {users:?}\n[http]\nmiddleware = [\"session\", \"auth\"]\n{ROUTES}",
+            "[templates]\ndir = {:?}\n[session]\nstore = {store:?}\ncache = \"0s\"\n{interval}\n{more}\n[auth]\nusers = {users:?}\n[http]\nmiddleware = [\"session\", \"auth\"]\n{ROUTES}",
             directory.0
         );
         let app =
@@ -950,4 +966,96 @@ async fn the_table_of_sessions_holds_no_keys() {
         assert!(!has_key, "{:?}", entry.file_name());
     }
     assert!(found.iter().any(|name| name == "users.db"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_ticket_ends_with_the_login_it_was_issued_for() {
+    let site = Site::new().await;
+    let mut browser = Browser::logged_in(&site, "anna").await;
+    let token = browser.token().await;
+    let request = HttpCommunicator::new(Method::POST, "/ticket/").header("x-csrftoken", &token);
+    let response = browser.send(request).await;
+    let answer: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+    let ticket = answer["ticket"].as_str().unwrap();
+    browser.log_out().await;
+    let late = WebsocketCommunicator::new("/ws/members/").subprotocols(&["ticket", ticket]);
+    assert_eq!(late.connect(&site.app).await.unwrap_err().status(), 401);
+}
+
+#[tokio::test]
+async fn a_logout_here_is_told_at_once_even_without_an_interval() {
+    let site = Site::with("sqlite:", "check_interval = \"0s\"").await;
+    let mut browser = Browser::logged_in(&site, "anna").await;
+    let mut socket = browser.socket("/ws/me/").await.unwrap();
+    browser.log_out().await;
+    assert_eq!(closed_with(&mut socket).await, 4401);
+}
+
+#[tokio::test]
+async fn who_is_staff_no_more_loses_the_sockets_of_staff() {
+    let site = Site::new().await;
+    let browser = Browser::logged_in(&site, "berta").await;
+    let mut socket = browser.socket("/ws/staff/").await.unwrap();
+    let file = site.directory.0.join("users.db");
+    run_sql(&file, "UPDATE oneport_user SET is_staff = 0").await;
+    assert_eq!(closed_with(&mut socket).await, 4401);
+}
+
+#[tokio::test]
+async fn a_logout_needs_post_and_may_come_twice() {
+    let site = Site::new().await;
+    let mut browser = Browser::logged_in(&site, "anna").await;
+    for path in ["/logout/", "/logout/get/"] {
+        assert_eq!(browser.get(path).await.status(), 405, "{path}");
+    }
+    let token = browser.token().await;
+    let fields = [("csrfmiddlewaretoken", token.as_str())];
+    assert_eq!(browser.post("/logout/", &fields).await.status(), 303);
+    // Once more from another tab, whose token belonged to the login.
+    assert_eq!(browser.post("/logout/", &fields).await.status(), 303);
+    assert_eq!(browser.user().await, None);
+}
+
+#[tokio::test]
+async fn a_login_whose_session_has_gone_begins_another() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser
+        .send(HttpCommunicator::new(Method::POST, "/me/?color=red"))
+        .await;
+    let token = browser.token().await;
+    let file = site.directory.0.join("users.db");
+    run_sql(&file, "DELETE FROM oneport_session").await;
+    let fields = [
+        ("username", "anna"),
+        ("password", "anna-password"),
+        ("csrfmiddlewaretoken", &token),
+    ];
+    assert_eq!(browser.post("/login/", &fields).await.status(), 303);
+    assert_eq!(browser.user().await.as_deref(), Some("anna"));
+}
+
+#[tokio::test]
+async fn a_page_without_the_session_leaves_the_token_of_who_is_logged_in() {
+    let site = Site::new().await;
+    let mut browser = Browser::logged_in(&site, "anna").await;
+    let token = browser.token().await;
+    let page = browser.get("/blind/").await;
+    assert_eq!(page.status(), 200);
+    assert!(page.headers().get("set-cookie").is_none());
+    let vary = page.headers().get_all("vary");
+    assert!(vary.iter().any(|field| field == "cookie"));
+    let fields = [("csrfmiddlewaretoken", token.as_str())];
+    assert_eq!(browser.post("/guarded/", &fields).await.status(), 200);
+    // Without a login it gets its cookie.
+    let page = site.browser().get("/blind/").await;
+    assert!(page.headers().contains_key("set-cookie"));
+}
+
+#[tokio::test]
+async fn pages_of_who_is_logged_in_are_not_kept_by_the_browser() {
+    let site = Site::new().await;
+    let mut browser = Browser::logged_in(&site, "anna").await;
+    let page = browser.get("/login/").await;
+    assert_eq!(page.headers()["cache-control"], "no-store");
 }

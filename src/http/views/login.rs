@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::own_path;
+use super::{own_path, under_root};
 use crate::auth::attempts::Attempts;
 use crate::config::WrittenDuration;
 use crate::http::csrf::{self, Csrf};
@@ -143,7 +143,8 @@ impl View for Login {
         let auth = &services.auth;
         let Some(account) = auth.check_password(&sent.username, &sent.password).await? else {
             counter!("oneport_logins_total", "outcome" => "wrong").increment(1);
-            tracing::info!(id = %scope.request_id, user = sent.username, "login refused");
+            // Not the name: people type their password there.
+            tracing::info!(id = %scope.request_id, client = scope.client.map(tracing::field::display), "login refused");
             return self.refuse(&request, StatusCode::UNAUTHORIZED, &sent, WRONG);
         };
         let Some(session) = &scope.session else {
@@ -151,17 +152,17 @@ impl View for Login {
         };
         auth.log_in(session, &account);
         counter!("oneport_logins_total", "outcome" => "ok").increment(1);
-        tracing::info!(id = %scope.request_id, user = sent.username, "logged in");
+        tracing::info!(id = %scope.request_id, user = account.user.name, "logged in");
         let next = if own_path(&sent.next) {
-            &sent.next
+            sent.next.clone()
         } else {
-            &self.options.redirect
+            under_root(scope, &self.options.redirect)
         };
         if wants_json(scope) {
             let body = json!({"user": &*account.user, "next": next});
             return Ok(respond(200, "application/json", format!("{body}\n")));
         }
-        see_other(next)
+        see_other(&next)
     }
 }
 
@@ -189,7 +190,7 @@ impl Login {
     ) -> Result<Response, Failure> {
         let next = if own_path(next) { next } else { "" };
         let form = json!({"form": {"username": username, "error": error, "next": next}});
-        let (page, cookie) = render(
+        let (page, fields) = render(
             &request.services.templates.load(),
             &request.services,
             &request.scope,
@@ -199,9 +200,7 @@ impl Login {
         let mut response = respond(status.as_u16(), "text/html; charset=utf-8", page);
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(cookie) = cookie {
-            headers.append(header::SET_COOKIE, cookie);
-        }
+        headers.extend(fields);
         Ok(response)
     }
 }

@@ -3,11 +3,12 @@
 use http::{Method, StatusCode};
 
 use super::login::see_other;
-use super::own_path;
+use super::{own_path, post_only, under_root};
 use crate::http::csrf::{self, Csrf};
 use crate::http::form::{Form, is_form, wants_json};
 use crate::http::origin::AllowedOrigins;
 use crate::http::{Body, Failure, Request, Response, View};
+use crate::scope::Scope;
 
 /// `view = "logout"`: ends the session; its live sockets are closed with 4401.
 #[derive(Debug)]
@@ -59,25 +60,35 @@ impl View for Logout {
     }
 
     async fn call(&self, mut request: Request) -> Result<Response, Failure> {
+        post_only(&request.scope)?;
         let mut token = csrf::header_token(&request.scope);
         if is_form(&request.scope) {
             let form = Form::parse(&request.text().await?);
             token = form.get(csrf::FIELD).map(str::to_owned).or(token);
         }
         let (scope, services) = (&request.scope, &request.services);
+        let session = scope.session.as_ref();
+        let key = session.and_then(|session| session.key());
+        let (Some(session), Some(key)) = (session, key) else {
+            return self.done(scope); // logged out already, in another tab perhaps
+        };
         Csrf(services).check(scope, &AllowedOrigins::default(), token.as_deref())?;
-        if let Some(session) = &scope.session {
-            session.flush();
-            // Saved here, and not with the answer, so that the sockets are closed at once.
-            session.save().await?;
-            services.auth.logged_out();
-        }
+        session.flush();
+        // Saved here, and not with the answer, so that the sockets are closed at once.
+        session.save().await?;
+        services.auth.logged_out(key);
         tracing::info!(id = %scope.request_id, user = scope.user.as_ref().map(|user| user.name.as_str()), "logged out");
+        self.done(scope)
+    }
+}
+
+impl Logout {
+    fn done(&self, scope: &Scope) -> Result<Response, Failure> {
         if wants_json(scope) {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
             return Ok(response);
         }
-        see_other(&self.options.redirect)
+        see_other(&under_root(scope, &self.options.redirect))
     }
 }

@@ -11,6 +11,8 @@ mod static_files;
 mod template;
 mod ticket;
 
+use http::{HeaderValue, Method, StatusCode, header};
+
 pub use events::Events;
 pub use health::Health;
 pub use login::Login;
@@ -21,6 +23,24 @@ pub use respond::Respond;
 pub use static_files::Static;
 pub use template::Template;
 pub use ticket::Ticket;
+
+use crate::http::Failure;
+use crate::scope::Scope;
+
+/// Refuses what changes something and is not asked for with POST, whatever `methods` the route has.
+fn post_only(scope: &Scope) -> Result<(), Failure> {
+    if scope.method == Method::POST {
+        return Ok(());
+    }
+    let sentence = format!("expected POST, found {}", scope.method);
+    let allow = HeaderValue::from_static("POST");
+    Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, sentence).with_header(header::ALLOW, allow))
+}
+
+/// Returns a path of the file as the client has to ask for it.
+fn under_root(scope: &Scope, path: &str) -> String {
+    format!("{}{path}", scope.root_path.as_deref().unwrap_or_default())
+}
 
 /// Tells whether a text is a path of this server, and nothing that a browser could take for another's: `//host`, `/\host`, or
 /// one of them with white space in between.

@@ -51,7 +51,7 @@ impl View for Template {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let (page, cookie) = render(
+        let (page, fields) = render(
             &request.services.templates.load(),
             &request.services,
             &request.scope,
@@ -59,12 +59,15 @@ impl View for Template {
             &self.options.context,
         )?;
         let mut response = respond(200, self.content_type, page);
-        if let Some(cookie) = cookie {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
-        }
+        response.headers_mut().extend(fields);
+        // A browser must not show a person's page again after the logout.
+        let cache = match request.scope.user {
+            Some(_) => "no-store",
+            None => "no-cache",
+        };
         response
             .headers_mut()
-            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
         Ok(response)
     }
 }

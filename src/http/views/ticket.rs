@@ -3,6 +3,7 @@
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
+use super::post_only;
 use crate::auth::{Identified, Login};
 use crate::http::csrf::{self, Csrf};
 use crate::http::origin::AllowedOrigins;
@@ -34,10 +35,11 @@ impl View for Ticket {
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
         let (scope, auth) = (&request.scope, &request.services.auth);
+        post_only(scope)?;
         let Some(user) = &scope.user else {
             return Err(Failure::new(StatusCode::UNAUTHORIZED, "log in first"));
         };
-        if matches!(scope.login.as_deref(), Some(Login::Session { .. })) {
+        if !matches!(scope.login.as_deref(), Some(Login::Token { .. })) {
             // A token is sent by a program on purpose, a cookie by any page.
             let token = csrf::header_token(scope);
             Csrf(&request.services).check(scope, &AllowedOrigins::default(), token.as_deref())?;
