@@ -271,8 +271,10 @@ mod tests {
                     }
                     _ => {
                         assert_eq!(verified, Ok(true), "{encoded} {password:.20}");
-                        let wrong = format!("{password}x");
-                        assert_eq!(verify(&wrong, encoded), Ok(false), "{encoded}");
+                        if !is_dear(encoded) {
+                            let wrong = format!("{password}x");
+                            assert_eq!(verify(&wrong, encoded), Ok(false), "{encoded}");
+                        }
                     }
                 }
             }
@@ -294,9 +296,9 @@ mod tests {
         assert!(check_vectors(|encoded| !is_dear(encoded)) >= 5);
     }
 
-    /// Minutes in a debug build.
+    /// A minute in a debug build: `tests/run scale` runs it.
     #[test]
-    #[ignore = "minutes in a debug build"]
+    #[ignore = "takes a minute in a debug build"]
     fn scale_djangos_dear_hashes_are_verified() {
         assert!(check_vectors(is_dear) >= 20);
     }

@@ -6,8 +6,10 @@ import { ReconnectingSocket, socketUrl } from "./socket.js";
 const byId = (id) => document.getElementById(id);
 const chat = byId("chat");
 const [field, send, status, members, who] = ["text", "send", "status", "members", "who"].map(byId);
-const [notice, noticeText, again] = ["notice", "notice-text", "again"].map(byId);
+const [notice, noticeText, again, logIn] = ["notice", "notice-text", "again", "log-in"].map(byId);
 
+/** The close code of a socket whose login has ended. */
+const LOGIN_ENDED = 4401;
 const WHO = JSON.stringify({ type: "who" });
 const STATUS_TEXTS = {
   connecting: "Connecting…",
@@ -22,6 +24,7 @@ const title = document.title;
 let lastSent = "";
 let unread = 0;
 let wasOpen = false;
+let isStale = false;
 
 socket.addEventListener("status", ({ detail }) => {
   // A new attempt after a loss is still "reconnecting" to whoever reads, and to a screen reader no news.
@@ -34,7 +37,7 @@ socket.addEventListener("status", ({ detail }) => {
   } else {
     showMembers(null);
   }
-  if (detail.status === "closed") showNotice(endingOf(detail), true);
+  if (detail.status === "closed") ended(detail);
   updateForm();
 });
 
@@ -91,6 +94,10 @@ members.addEventListener("click", () => {
 });
 
 again.addEventListener("click", () => {
+  if (isStale) {
+    location.reload();
+    return;
+  }
   hideNotice();
   socket.open();
 });
@@ -99,6 +106,11 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   unread = 0;
   document.title = title;
+});
+
+// A page that the browser kept for the way back may say that somebody is logged in who is not any more.
+addEventListener("pageshow", ({ persisted }) => {
+  if (persisted && (isStale || byId("account") !== null)) location.reload();
 });
 
 function parse(data) {
@@ -125,8 +137,19 @@ function refused(sentence) {
   updateForm();
 }
 
+function ended(detail) {
+  if (detail.code !== LOGIN_ENDED) {
+    showNotice(endingOf(detail), true);
+    return;
+  }
+  // The page was made for somebody who is gone: its name, and the token in its form.
+  isStale = true;
+  byId("account")?.remove();
+  showNotice("You were logged out.", logIn === null);
+  if (logIn !== null) logIn.hidden = false;
+}
+
 function endingOf({ code, reason }) {
-  if (code === 4401) return "Please log in again.";
   if (code === 1008) return "The server refused this connection.";
   return reason === "" ? "The server ended this conversation." : `The server ended this conversation: ${reason}`;
 }

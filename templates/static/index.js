@@ -24,3 +24,8 @@ form.addEventListener("submit", (event) => {
   }
   location.assign(form.dataset.roomUrl.replace("__room__", room));
 });
+
+// A page that the browser kept for the way back may say that somebody is logged in who is not any more.
+addEventListener("pageshow", ({ persisted }) => {
+  if (persisted && document.getElementById("account") !== null) location.reload();
+});

@@ -16,12 +16,17 @@ const ARGS = [
   "--disable-sync",
 ];
 
-/** Starts a browser that ends with the test. Playwright gives each launch an empty profile, and removes it. */
-export async function startBrowser(t) {
+/**
+ * Starts a browser that ends with the test. Playwright gives each launch an empty profile, and removes it.
+ *
+ * Playwright turns off that pages are kept for the way back; `keepsPages` leaves it on, as it is for everybody else.
+ */
+export async function startBrowser(t, { keepsPages = false } = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     headless: true,
     args: ARGS,
+    ignoreDefaultArgs: keepsPages ? ["--disable-back-forward-cache"] : [],
     timeout: 30_000,
   });
   t.after(() => browser.close());

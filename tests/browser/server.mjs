@@ -1,7 +1,7 @@
 /** Server: the process under test. Each test starts its own, on a free port, and ends it by its own handle. */
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
@@ -26,8 +26,8 @@ export class Server {
   }
 
   /** Starts the binary that an environment variable names, and ends it when the test ends. */
-  static async start(t, { variable = "ONEPORT_BIN", config }) {
-    const server = new Server(binary(variable), config, await freePort());
+  static async start(t, { variable = "ONEPORT_BIN", config, port = null }) {
+    const server = new Server(binary(variable), config, port ?? (await freePort()));
     t.after(() => server.kill());
     await server.start();
     return server;
@@ -86,6 +86,16 @@ export function temporaryConfig(t, text) {
   return file;
 }
 
+/** Runs `oneport user`, as an operator does; `input` is what it reads, such as a password. */
+export function runUser(config, args, input = "") {
+  const { status, stderr } = spawnSync(binary("ONEPORT_BIN"), ["user", ...args, "--config", config], {
+    input,
+    encoding: "utf8",
+    timeout: DEADLINE_MS,
+  });
+  assert.equal(status, 0, `expected oneport user ${args.join(" ")} to end with 0:\n${stderr}`);
+}
+
 function binary(variable) {
   const value = process.env[variable];
   assert.ok(value, `expected ${variable} to name a binary, found nothing`);
@@ -94,7 +104,8 @@ function binary(variable) {
   return file;
 }
 
-async function freePort() {
+/** Returns a port that nobody listens on, for a configuration that has to know it. */
+export async function freePort() {
   const listener = net.createServer().listen(0, "127.0.0.1");
   await once(listener, "listening");
   const { port } = listener.address();

@@ -1,0 +1,1 @@
+"""Users of other shapes than Django's own."""

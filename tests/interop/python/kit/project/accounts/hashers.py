@@ -1,0 +1,7 @@
+"""PBKDF2 with few rounds."""
+
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+
+class Quick(PBKDF2PasswordHasher):
+    iterations = 1000
