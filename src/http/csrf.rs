@@ -125,13 +125,8 @@ impl Csrf<'_> {
         if scope.method.is_safe() {
             return Ok(());
         }
-        let refuse = |why: &'static str| {
-            tracing::info!(id = %scope.request_id, path = scope.raw_path(), why, "csrf refused");
-            Err(Failure::forbidden(why))
-        };
-        if let Some(why) = self.foreign(scope, trusted) {
-            return refuse(why);
-        }
+        let refuse = |why| refuse(scope, why);
+        self.check_origin(scope, trusted)?;
         let client = CsrfClient::of(scope);
         let Some(cookie) = &client.cookie else {
             return refuse(
@@ -158,6 +153,14 @@ impl Csrf<'_> {
             Ok(())
         } else {
             refuse("expected the token of this page, found another: load the page again")
+        }
+    }
+
+    /// Refuses a request of another site's page (403), whatever token it has.
+    pub fn check_origin(self, scope: &Scope, trusted: &AllowedOrigins) -> Result<(), Failure> {
+        match self.foreign(scope, trusted) {
+            Some(why) => refuse(scope, why),
+            None => Ok(()),
         }
     }
 
@@ -225,6 +228,11 @@ impl Csrf<'_> {
         let signature = sign(self.0.secrets.key(), &nonce, &client.bound_to);
         format!("{nonce}.{signature}")
     }
+}
+
+fn refuse(scope: &Scope, why: &'static str) -> Result<(), Failure> {
+    tracing::info!(id = %scope.request_id, path = scope.raw_path(), why, "csrf refused");
+    Err(Failure::forbidden(why))
 }
 
 fn sign(key: &str, nonce: &str, bound_to: &str) -> String {
@@ -306,4 +314,46 @@ fn unmask_django(token: &str) -> Option<String> {
             ))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn djangos_tokens_are_unmasked_and_ours_are_like_them() {
+        let vectors: Value =
+            serde_json::from_str(include_str!("../../tests/vectors/django.json")).unwrap();
+        for entry in vectors["csrf_tokens"].as_array().unwrap() {
+            let text = |name: &str| entry[name].as_str().unwrap();
+            assert_eq!(
+                unmask_django(text("masked_token")).as_deref(),
+                Some(text("secret"))
+            );
+            let own = mask_django(text("secret"));
+            assert_eq!(own.len(), 2 * DJANGO_CHARACTERS);
+            assert_eq!(unmask_django(&own).as_deref(), Some(text("secret")));
+        }
+        for bad in [
+            "",
+            "short",
+            &"!".repeat(32),
+            &"a".repeat(33),
+            &"é".repeat(16),
+        ] {
+            assert_eq!(unmask_django(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_masked_anew_each_time() {
+        let (one, other) = (mask("a secret"), mask("a secret"));
+        assert_ne!(one, other);
+        assert_eq!(unmask(&one).as_deref(), Some("a secret"));
+        assert_eq!(unmask(&other).as_deref(), Some("a secret"));
+        assert_eq!(unmask("no base64!"), None);
+        assert_ne!(random_django(), random_django());
+    }
 }

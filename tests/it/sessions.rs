@@ -1014,6 +1014,10 @@ async fn a_logout_needs_post_and_may_come_twice() {
     // Once more from another tab, whose token belonged to the login.
     assert_eq!(browser.post("/logout/", &fields).await.status(), 303);
     assert_eq!(browser.user().await, None);
+    // But not from another site's page, whether there is somebody to log out or not.
+    let foreign =
+        HttpCommunicator::new(Method::POST, "/logout/").header("origin", "http://evil.test");
+    assert_eq!(browser.send(foreign).await.status(), 403);
 }
 
 #[tokio::test]

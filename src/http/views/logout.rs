@@ -67,12 +67,14 @@ impl View for Logout {
             token = form.get(csrf::FIELD).map(str::to_owned).or(token);
         }
         let (scope, services) = (&request.scope, &request.services);
+        let trusted = AllowedOrigins::default();
+        Csrf(services).check_origin(scope, &trusted)?;
         let session = scope.session.as_ref();
         let key = session.and_then(|session| session.key());
         let (Some(session), Some(key)) = (session, key) else {
             return self.done(scope); // logged out already, in another tab perhaps
         };
-        Csrf(services).check(scope, &AllowedOrigins::default(), token.as_deref())?;
+        Csrf(services).check(scope, &trusted, token.as_deref())?;
         session.flush();
         // Saved here, and not with the answer, so that the sockets are closed at once.
         session.save().await?;
