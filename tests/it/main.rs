@@ -21,4 +21,5 @@ mod reload;
 mod scale;
 mod sequences;
 mod sessions;
+mod tokens;
 mod wire;

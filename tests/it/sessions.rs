@@ -1063,3 +1063,20 @@ async fn pages_of_who_is_logged_in_are_not_kept_by_the_browser() {
     let page = browser.get("/login/").await;
     assert_eq!(page.headers()["cache-control"], "no-store");
 }
+
+#[tokio::test]
+async fn a_socket_that_needs_a_store_that_fails_is_closed_with_1013() {
+    let site = Site::new().await;
+    let browser = Browser::logged_in(&site, "anna").await;
+    let mut socket = browser.socket("/ws/me/").await.unwrap();
+    socket.send("a=b").await;
+    socket.hear().await;
+    let file = site.directory.0.join("users.db");
+    run_sql(&file, "ALTER TABLE oneport_session RENAME TO away").await;
+    // Who does not need it stays.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    socket.send("who").await;
+    socket.hear().await;
+    socket.send("save").await;
+    assert_eq!(closed_with(&mut socket).await, 1013);
+}
