@@ -8,7 +8,7 @@ use super::arguments::{PasswordArgument, RoutesFormat, UserArguments, UserComman
 use super::output::{complain, complain_of, say};
 use super::{CONFIG, FAILURE, OK};
 use crate::auth::{Users, name_problem, password};
-use crate::config::{Config, process_environment};
+use crate::config::{Config, Problem, Problems, StoreUrl, process_environment};
 use crate::database::{Database, DatabaseSettings, StoreError};
 
 /// A shorter password is refused.
@@ -27,6 +27,13 @@ pub(super) fn run(arguments: &UserArguments) -> u8 {
             "oneport: expected a user table of our own, found {}: its users are kept by the Django project",
             config.auth.users
         ));
+        return CONFIG;
+    }
+    if config.auth.users == StoreUrl::Memory {
+        let message = "expected a table of users, found \"memory\", which ends with the server";
+        let mut problems = Problems::default();
+        problems.push(Problem::error(config.auth.place.key("users"), message));
+        complain_of(&problems);
         return CONFIG;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -56,7 +63,10 @@ async fn change(arguments: &UserArguments, config: &Config) -> Result<(), String
         Some(Err(error)) => return Err(format!("{url}: {error}")),
         None => return Err(format!("expected a table of users, found {url}")),
     };
-    let of_store = |error: StoreError| error.to_string();
+    let of_store = |error: StoreError| match error {
+        StoreError::Unavailable { cause, .. } => format!("{url}: {cause}"),
+        other => other.to_string(),
+    };
     let nobody = |name: &str| format!("expected the name of a user, found {name:?}");
     match &arguments.command {
         UserCommand::Add {

@@ -25,6 +25,10 @@ use crate::config::StoreUrl;
 /// How often a query is tried on another connection when its own turns out to be broken.
 const TRIES: usize = 10;
 
+/// How often migrations are tried when several processes start at once, and how long after each other.
+const MIGRATION_TRIES: usize = 4;
+const MIGRATION_PAUSE: Duration = Duration::from_millis(50);
+
 /// Our migrations, by dialect; their numbers are the order.
 const SQLITE_MIGRATIONS: [(i64, &str, &str); 1] = [(
     1,
@@ -210,11 +214,19 @@ impl Database {
         if !self.0.is_own {
             return Ok(());
         }
-        let outcome = match &self.0.pool {
-            Pool::Sqlite(pool) => migrator(&SQLITE_MIGRATIONS).run(pool).await,
-            Pool::Postgres(pool) => migrator(&POSTGRES_MIGRATIONS).run(pool).await,
-        };
-        outcome.map_err(|error| sqlx::Error::Migrate(Box::new(error)))
+        let mut tries = 1;
+        loop {
+            let outcome = match &self.0.pool {
+                Pool::Sqlite(pool) => migrator(&SQLITE_MIGRATIONS).run(pool).await,
+                Pool::Postgres(pool) => migrator(&POSTGRES_MIGRATIONS).run(pool).await,
+            };
+            match outcome {
+                // SQLite has no lock for it: another process may have made the same table a moment before.
+                Err(_) if tries < MIGRATION_TRIES => tokio::time::sleep(MIGRATION_PAUSE).await,
+                done => return done.map_err(|error| sqlx::Error::Migrate(Box::new(error))),
+            }
+            tries += 1;
+        }
     }
 
     async fn try_fetch(&self, sql: &str, binds: &[Bind<'_>]) -> Result<Vec<Row>, sqlx::Error> {

@@ -131,13 +131,14 @@ impl View for Login {
         let address = scope.client.map(|client| client.ip());
         if let Err(wait) = self.attempts.count(&sent.username, address) {
             counter!("oneport_logins_total", "outcome" => "limited").increment(1);
-            tracing::info!(id = %scope.request_id, user = sent.username, "login limited");
+            tracing::debug!(id = %scope.request_id, "login limited");
             let seconds = wait.as_secs() + 1;
             let error = format!("Too many attempts. Try again in {seconds} seconds.");
-            let mut response =
-                self.refuse(&request, StatusCode::TOO_MANY_REQUESTS, &sent, &error)?;
-            let headers = response.headers_mut();
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            let retry = HeaderValue::from(seconds);
+            let refused = self.refuse(&request, StatusCode::TOO_MANY_REQUESTS, &sent, &error);
+            let mut response = refused
+                .map_err(|failure| failure.with_header(header::RETRY_AFTER, retry.clone()))?;
+            response.headers_mut().insert(header::RETRY_AFTER, retry);
             return Ok(response);
         }
         let auth = &services.auth;
@@ -209,7 +210,10 @@ impl Sent {
     async fn read(request: &mut Request) -> Result<Self, Failure> {
         let token = csrf::header_token(&request.scope);
         if is_json(&request.scope) {
-            let sent: Self = request.json().await?;
+            // An object: a list of texts would do for serde.
+            let fields: serde_json::Map<String, serde_json::Value> = request.json().await?;
+            let sent: Self = serde_json::from_value(fields.into())
+                .map_err(|error| Failure::bad_request(format!("expected JSON: {error}")))?;
             return Ok(Self { token, ..sent });
         }
         let form = Form::parse(&request.text().await?);
