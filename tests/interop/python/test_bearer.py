@@ -269,7 +269,9 @@ class Jwks(Bearer):
         self.refuses(server, token(Keys.RSA, "RS256"))
 
     def test_a_key_is_for_the_algorithm_it_names(self):
-        server = self.start('algorithms = ["RS256", "RS512"]\njwks_file = "keys.json"', self.keys(jwk(Keys.RSA, "RS256", kid="r", alg="RS512")))
+        server = self.start(
+            'algorithms = ["RS256", "RS512"]\njwks_file = "keys.json"', self.keys(jwk(Keys.RSA, "RS256", kid="r", alg="RS512"))
+        )
         self.takes(server, token(Keys.RSA, "RS512", {"kid": "r"}))
         self.refuses(server, token(Keys.RSA, "RS256", {"kid": "r"}))
 
@@ -340,7 +342,11 @@ class Refused(Shared):
                         continue
                     found = self.server.request("/who/", headers=bearer(signed({"alg": "HS256"}, {**whole, name: value})))
                     self.assertEqual(found[0], 401, found)
-        for name, values in (("iss", (None, 1, [], ["https://issuer.test/"], {})), ("aud", (None, 1, {}, [1], [["oneport"]])), ("sub", (None, True, 1.5, [], {}))):
+        for name, values in (
+            ("iss", (None, 1, [], ["https://issuer.test/"], {})),
+            ("aud", (None, 1, {}, [1], [["oneport"]])),
+            ("sub", (None, True, 1.5, [], {})),
+        ):
             for value in values:
                 with self.subTest(name=name, value=value):
                     self.refuses(self.server, signed({"alg": "HS256"}, {**whole, name: value}))
@@ -356,19 +362,52 @@ class Refused(Shared):
         self.assertNotIn("<b>", self.who(self.server, self.good(name="<b>")))
 
     def test_only_a_json_true_is_staff(self):
-        for value, staff in ((True, "True"), (False, "False"), (1, "False"), ("true", "False"), ([True], "False"), (None, "False")):
+        for value, staff in (
+            (True, "True"),
+            (False, "False"),
+            (1, "False"),
+            ("true", "False"),
+            ([True], "False"),
+            (None, "False"),
+        ):
             with self.subTest(value=value):
                 self.assertEqual(self.who(self.server, self.good(is_staff=value)).split()[2], staff)
 
     def test_algorithms_that_are_none_or_other(self):
         whole = {**claims(), **self.MEANT}
-        for algorithm in ("none", "None", "NONE", "nOnE", "", "HS384", "HS512", "hs256", "RS256", "EdDSA", "HS256 ", "HS2560", None, 1, [], ["HS256"]):
+        for algorithm in (
+            "none",
+            "None",
+            "NONE",
+            "nOnE",
+            "",
+            "HS384",
+            "HS512",
+            "hs256",
+            "RS256",
+            "EdDSA",
+            "HS256 ",
+            "HS2560",
+            None,
+            1,
+            [],
+            ["HS256"],
+        ):
             with self.subTest(algorithm=algorithm):
                 header = {"alg": algorithm, "typ": "JWT"}
                 self.refuses(self.server, signed(header, whole))
                 self.refuses(self.server, f"{part(header)}.{part(whole)}.")
                 self.refuses(self.server, f"{part(header)}.{part(whole)}")
-        for header in ({}, [], "HS256", None, {"alg": "HS256", "crit": ["exp"], "exp": 1}, {"alg": "HS256", "crit": []}, b"{", b"[" * 3000):
+        for header in (
+            {},
+            [],
+            "HS256",
+            None,
+            {"alg": "HS256", "crit": ["exp"], "exp": 1},
+            {"alg": "HS256", "crit": []},
+            b"{",
+            b"[" * 3000,
+        ):
             with self.subTest(header=str(header)[:30]):
                 self.refuses(self.server, signed(header, whole))
 
@@ -523,7 +562,9 @@ class Carried(Shared):
             head = [(":method", "GET"), (":scheme", "http"), (":path", "/who/"), (":authority", "localhost")]
             found = []
             for value in (token(), token()[:-4]):
-                status, fields, body = client.answer(client.begin([*head, ("authorization", f"Bearer {value}")], end_stream=True))
+                status, fields, body = client.answer(
+                    client.begin([*head, ("authorization", f"Bearer {value}")], end_stream=True)
+                )
                 found.append((status, body.split()[0], fields.get("www-authenticate", "")[:6]))
             self.assertEqual(found[0], (200, b"anna", ""))
             self.assertEqual(found[1][::2], (401, "Bearer"))

@@ -3,7 +3,7 @@
 import unittest
 from urllib.parse import quote
 
-from kit.login_case import KEY, Login, SharedLogin
+from kit.login_case import KEY, SharedLogin
 from kit.server import WATCHED
 from kit.visitor import PASSWORD, Visitor
 
@@ -22,7 +22,17 @@ class Forgery(SharedLogin):
             for good in (token, plain):
                 self.assertEqual(self.sent(who, csrfmiddlewaretoken=good), 200)
                 self.assertEqual(self.sent(who, {"X-CSRFToken": good}), 200)
-            for bad in (strange, stranger.cookies["csrftoken"], "", "x", token[:-1], token[::-1], "A" * len(token), plain[:-2], "é☕"):
+            for bad in (
+                strange,
+                stranger.cookies["csrftoken"],
+                "",
+                "x",
+                token[:-1],
+                token[::-1],
+                "A" * len(token),
+                plain[:-2],
+                "é☕",
+            ):
                 with self.subTest(bad=bad):
                     self.assertEqual(self.sent(who, csrfmiddlewaretoken=bad), 403)
             self.assertEqual(self.sent(who), 403)
@@ -90,7 +100,11 @@ class Forgery(SharedLogin):
             for path in ("/form/", "/login/", "/logout/"):
                 with self.subTest(origin=origin, path=path):
                     self.assertEqual(self.sent(visitor, {"Origin": origin}, path, csrfmiddlewaretoken=token), 403)
-        for both in ([self.server.origin, "http://evil.test"], ["http://evil.test", self.server.origin], [self.server.origin] * 2):
+        for both in (
+            [self.server.origin, "http://evil.test"],
+            ["http://evil.test", self.server.origin],
+            [self.server.origin] * 2,
+        ):
             self.assertIn(self.sent(visitor, {"Origin": both}, csrfmiddlewaretoken=token), (400, 403))
         self.assertEqual(visitor.name(), "anna")
         self.assertEqual(self.sent(visitor, {"Origin": None}, csrfmiddlewaretoken=token), 200)
@@ -109,7 +123,13 @@ class Forgery(SharedLogin):
         self.assertEqual(sent(Origin=f"https://{host}"), 200)
         self.assertEqual(sent(Origin=f"http://{host}"), 403)
         self.assertEqual(sent(), 403)  # neither Origin nor Referer
-        for good in (f"https://{host}/form/", f"https://{host}", f"https://{host}/?a=//evil.test", f"https://{host}?x", f"https://{host}#x"):
+        for good in (
+            f"https://{host}/form/",
+            f"https://{host}",
+            f"https://{host}/?a=//evil.test",
+            f"https://{host}?x",
+            f"https://{host}#x",
+        ):
             self.assertEqual(sent(Referer=good), 200, good)
         for bad in (
             f"http://{host}/form/",

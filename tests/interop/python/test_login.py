@@ -45,7 +45,13 @@ class Journey(SharedLogin):
 
     def test_a_wrong_name_a_wrong_password_and_one_who_may_not_get_the_same_answer(self):
         said = set()
-        for name, password in (("anna", "wrong password"), ("nobody", PASSWORD), ("carla", PASSWORD), ("carla", "wrong"), ("", "")):
+        for name, password in (
+            ("anna", "wrong password"),
+            ("nobody", PASSWORD),
+            ("carla", PASSWORD),
+            ("carla", "wrong"),
+            ("", ""),
+        ):
             with self.subTest(name=name, password=password):
                 answer = self.visitor().try_to_log_in(name, password)
                 self.assertEqual(answer.status, 401, answer)
@@ -100,7 +106,17 @@ class Journey(SharedLogin):
     def test_a_body_that_is_not_what_it_should_be_is_400_and_a_long_one_413(self):
         visitor = self.visitor()
         visitor.token()
-        for body in ("{", "", "[]", '"anna"', '{"username": 1}', '{"username": ["anna"]}', '{"username": null}', b"\xff", "[" * 10_000):
+        for body in (
+            "{",
+            "",
+            "[]",
+            '"anna"',
+            '{"username": 1}',
+            '{"username": ["anna"]}',
+            '{"username": null}',
+            b"\xff",
+            "[" * 10_000,
+        ):
             with self.subTest(body=body[:30]):
                 self.assertEqual(visitor.post_json("/login/", body).status, 400)
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": self.server.origin}
@@ -222,7 +238,13 @@ class Journey(SharedLogin):
 
     def test_a_cookie_opens_no_socket_for_a_page_of_another_origin(self):
         visitor = self.visitor().log_in("anna")
-        for origin in ("http://evil.test", "null", f"http://127.0.0.1.evil.test:{self.server.port}", "http://127.0.0.1@evil.test", None):
+        for origin in (
+            "http://evil.test",
+            "null",
+            f"http://127.0.0.1.evil.test:{self.server.port}",
+            "http://127.0.0.1@evil.test",
+            None,
+        ):
             with self.subTest(origin=origin):
                 answer = refusal(self.server, "/ws/chat/foreign/", origin=origin, additional_headers=visitor.headers)
                 self.assertEqual(answer.status_code, 403)

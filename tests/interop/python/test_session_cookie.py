@@ -120,7 +120,12 @@ class Sockets(Login):
     def test_a_logout_closes_the_sockets_of_the_session_at_once_and_no_other(self):
         server = self.start()  # which looks at logins once an hour
         add_user(server, "berta")
-        anna, again, berta, nobody = Visitor(server).log_in(), Visitor(server).log_in(), Visitor(server).log_in("berta"), Visitor(server)
+        anna, again, berta, nobody = (
+            Visitor(server).log_in(),
+            Visitor(server).log_in(),
+            Visitor(server).log_in("berta"),
+            Visitor(server),
+        )
         live = [self.chat(anna, "one")[0], self.chat(anna, "two")[0], self.peer(anna, "/ws/members/")]
         stay = [self.chat(visitor, "one")[0] for visitor in (again, berta, nobody)]
         began = time.monotonic()

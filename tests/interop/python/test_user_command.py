@@ -73,9 +73,7 @@ class Table(Command):
             self.assertIn(name, done.stdout.decode())
         found = json.loads(self.run_user("list", "--format", "json").stdout)
         without_id = [{key: value for key, value in one.items() if key != "id"} for one in found]
-        wanted = [
-            {"name": name, "is_active": True, "is_staff": name == "berta"} for name in ("anna", "berta", "zoe")
-        ]
+        wanted = [{"name": name, "is_active": True, "is_staff": name == "berta"} for name in ("anna", "berta", "zoe")]
         self.assertEqual(without_id, wanted)
         self.assertEqual(len({one["id"] for one in found}), 3)
         lines = self.run_user("list").stdout.decode().splitlines()
@@ -108,7 +106,11 @@ class Table(Command):
         self.add("anna")
         for name in ("berta", "Anna", "", "%", "' OR '1'='1"):
             with self.subTest(name=name):
-                self.fails(self.run_user("passwd", "--password-stdin", "--", name, typed=f"{OTHER}\n"), 1, "expected the name of a user")
+                self.fails(
+                    self.run_user("passwd", "--password-stdin", "--", name, typed=f"{OTHER}\n"),
+                    1,
+                    "expected the name of a user",
+                )
                 self.fails(self.run_user("remove", "--", name), 1, "expected the name of a user")
         self.assertEqual(self.names(), ["anna"])
 
@@ -246,7 +248,16 @@ class AtATerminal(Command):
 
 class Refused(Command):
     def test_usage_is_64(self):
-        for arguments in ((), ("nonsense",), ("add",), ("remove",), ("add", "a", "b"), ("list", "anna"), ("list", "--format", "xml"), ("add", "anna", PASSWORD)):
+        for arguments in (
+            (),
+            ("nonsense",),
+            ("add",),
+            ("remove",),
+            ("add", "a", "b"),
+            ("list", "anna"),
+            ("list", "--format", "xml"),
+            ("add", "anna", PASSWORD),
+        ):
             with self.subTest(arguments=arguments):
                 self.fails(self.run_user(*arguments), 64)
 
@@ -270,7 +281,12 @@ class Refused(Command):
         for users in ("django+sqlite:django.db", "django+postgres://owner:s3cret@127.0.0.1:1/site"):
             text = f'[server]\nsecret_key = "{"k" * 50}"\n[session]\nstore = "{users}"\n[auth]\nusers = "{users}"\n'
             path = self.write(text, "django.toml")
-            for arguments in (("list",), ("add", "--password-stdin", "anna"), ("passwd", "--password-stdin", "anna"), ("remove", "anna")):
+            for arguments in (
+                ("list",),
+                ("add", "--password-stdin", "anna"),
+                ("passwd", "--password-stdin", "anna"),
+                ("remove", "anna"),
+            ):
                 with self.subTest(users=users, arguments=arguments):
                     done = self.run_user(*arguments, config=path, typed=f"{PASSWORD}\n")
                     self.fails(done, 78, "Django")
@@ -287,7 +303,9 @@ class Refused(Command):
                 self.fails(self.run_user("add", "--password-stdin", "anna", config=path, typed=f"{PASSWORD}\n"), 1, file)
 
     def test_a_server_that_is_away_is_1_and_its_password_is_not_said(self):
-        path = self.write('[auth]\nusers = "postgres://owner:s3cret@127.0.0.1:1/site"\n[server]\nsecret_key = "${KEY:-01234567890123456789012345678901}"\n')
+        path = self.write(
+            '[auth]\nusers = "postgres://owner:s3cret@127.0.0.1:1/site"\n[server]\nsecret_key = "0123456789abcdef0123456789abcdef"\n'
+        )
         done = self.run_user("list", config=path)
         self.fails(done, 1)
         self.assertNotIn(b"s3cret", done.stderr)
