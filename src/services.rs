@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::auth::{Auth, Users};
-use crate::channels::{ChannelLayer, LayerSettings};
+use crate::channels::{ChannelLayer, LayerSettings, Remote};
 use crate::clock::Clock;
 use crate::config::{Config, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
@@ -57,6 +57,9 @@ impl Services {
         };
         let layer = ChannelLayer::new(settings, tasks.clone());
         tasks.spawn("channel layer", layer.clone().sweep());
+        if let Some(remote) = Remote::new(&config.channel_layer, layer.node()) {
+            layer.connect(remote);
+        }
         let secrets = Arc::new(Secrets::new(config));
         let (session, auth) = (&config.session, &config.auth);
         let open = |url: &StoreUrl, store| {

@@ -172,6 +172,34 @@ impl Event {
         }
     }
 
+    /// Returns the dictionary; the bytes of a raw frame are base64.
+    #[must_use]
+    pub fn fields(&self) -> Map<String, Value> {
+        let frame = |name: &str, content: String| {
+            let pair = |name: &str, value: String| (name.to_owned(), Value::String(value));
+            Map::from_iter([pair("type", SEND.to_owned()), pair(name, content)])
+        };
+        match &self.0.body {
+            EventBody::Text(text) => frame("text", text.to_string()),
+            EventBody::Bytes(bytes) => frame("bytes", data_encoding::BASE64.encode(bytes)),
+            EventBody::Json { text, fields } => fields
+                .get_or_init(|| serde_json::from_str(text).unwrap_or_default())
+                .clone(),
+        }
+    }
+
+    /// Tells whether the client sees the event's JSON, and no raw frame.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        matches!(self.0.body, EventBody::Json { .. })
+    }
+
+    /// Takes an event's type and JSON that another process of ours has checked.
+    pub(super) fn checked(event_type: &str, json: String) -> Self {
+        let (text, fields) = (json.into(), OnceLock::new());
+        Self::of(event_type, EventBody::Json { text, fields })
+    }
+
     /// Returns how a client sees the event.
     #[must_use]
     pub fn shown(&self) -> Shown<'_> {

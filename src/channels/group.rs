@@ -4,15 +4,16 @@
 //! append; whoever finds nobody delivering becomes the one who delivers. While it writes to the members, further events
 //! gather and leave as one batch. So an event costs each member one write at the most, and less when the group is busy.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::Event;
-use super::batch::{Batch, Entry};
+use super::batch::{Batch, Entry, Tally};
+use super::past::{Past, Place, Start};
+use super::{Event, GroupName, GroupOptions, Position, Presence};
 use crate::auth::User;
 
 /// How many members are served before others may use the lock, and the worker.
@@ -28,6 +29,10 @@ const OUTGOING_BYTES_MAX: usize = 1 << 20;
 pub trait Subscriber: Send + Sync {
     /// Takes the part of a batch that the membership shall have.
     fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery;
+
+    /// Learns where in the group's history it starts, before the first event: only those who asked to
+    /// ([`GroupOptions::recover`]). `recovered`: whether nothing is missing after what the member had seen.
+    fn joined(&self, _from: Position, _recovered: Option<bool>) {}
 }
 
 /// What became of a batch at one member.
@@ -44,13 +49,15 @@ pub enum Delivery {
 pub struct Membership {
     /// Names the member: the number of its connection or mailbox, unique in the process.
     pub member: u64,
-    /// The group's offset when the member joined; it has only what came later.
-    pub since: u64,
+    /// Does it want to know each event's position?
+    pub shows_positions: bool,
+    /// The number of the newest entry when the member joined; it has only what came later.
+    pub(super) since: u64,
 }
 
 impl Membership {
     pub(super) fn shall_have(&self, entry: &Entry) -> bool {
-        entry.offset > self.since && entry.except != Some(self.member)
+        entry.number > self.since && entry.except != Some(self.member)
     }
 }
 
@@ -58,6 +65,7 @@ struct Member {
     membership: Membership,
     subscriber: Arc<dyn Subscriber>,
     user: Option<Arc<User>>,
+    presence: Presence,
 }
 
 #[derive(Default)]
@@ -70,17 +78,13 @@ struct Members {
 }
 
 struct Outgoing {
-    offset: u64,
+    number: u64,
     entries: Vec<Entry>,
     bytes: usize,
     delivering: bool,
-    history: VecDeque<(Instant, Entry)>,
-    history_max: usize,
-    /// The newest event that a history was to keep and does not hold any more.
-    forgotten: u64,
+    past: Past,
     /// When somebody last joined, left or sent.
     touched: Instant,
-    history_expiry: Duration,
 }
 
 /// Is an event kept for those who join later?
@@ -93,6 +97,7 @@ pub(super) enum Keep {
 }
 
 /// Who has to deliver after an event was appended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Turn {
     /// The caller: nobody delivers.
     Mine,
@@ -102,45 +107,92 @@ pub(super) enum Turn {
     Full,
 }
 
+/// What an event from elsewhere was to a group whose history is shared.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Shared {
+    /// News, and this is whose turn it is to deliver.
+    Appended(Turn),
+    /// Nothing new.
+    Known,
+    /// There are others before it that have not come.
+    Behind,
+}
+
+/// What is appended.
+pub(super) struct News<'a> {
+    pub(super) event: &'a Event,
+    pub(super) except: Option<u64>,
+    pub(super) tally: Option<Arc<Tally>>,
+}
+
+/// One who is in a group.
+#[derive(Clone, Debug)]
+pub struct GroupMember {
+    /// The number of its connection or mailbox in the process.
+    pub member: u64,
+    /// Who it is; `None` for somebody anonymous.
+    pub user: Option<Arc<User>>,
+    pub(super) presence: Presence,
+}
+
 pub(super) struct Group {
+    name: GroupName,
     members: Mutex<Members>,
     outgoing: Mutex<Outgoing>,
     count: AtomicUsize,
+    /// Those who are about to join.
+    holds: AtomicUsize,
     room: Notify,
 }
 
 impl Group {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(name: GroupName, epoch: u64, is_shared: bool) -> Self {
         let outgoing = Outgoing {
-            offset: 0,
+            number: 0,
             entries: Vec::new(),
             bytes: 0,
             delivering: false,
-            history: VecDeque::new(),
-            history_max: 0,
-            forgotten: 0,
+            past: Past::new(epoch, is_shared),
             touched: Instant::now(),
-            history_expiry: Duration::ZERO,
         };
         Self {
+            name,
             members: Mutex::default(),
             outgoing: Mutex::new(outgoing),
             count: AtomicUsize::new(0),
+            holds: AtomicUsize::new(0),
             room: Notify::new(),
         }
     }
 
+    /// Says what the group shall keep; the last that asks for a history decides.
+    pub(super) fn set_options(&self, options: &GroupOptions) {
+        if options.history > 0 {
+            lock(&self.outgoing).past.keep(options);
+        }
+    }
+
+    /// Somebody is about to join.
+    pub(super) fn hold(&self) {
+        self.holds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It joined, or will not.
+    pub(super) fn release(&self) {
+        self.holds.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Adds a member; one that is there already stays as it was.
     ///
-    /// What the history holds after `after` (all of it without) reaches the subscriber before anything newer does, and
-    /// before this returns. Returns whether nothing after `after` was missing.
+    /// What the history holds for it reaches the subscriber before anything newer does, and before this returns. Returns
+    /// whether nothing is missing after the position it starts from.
     pub(super) fn join(
         &self,
         member: u64,
         subscriber: &Arc<dyn Subscriber>,
         user: Option<Arc<User>>,
-        options: &super::GroupOptions,
-        after: Option<u64>,
+        options: &GroupOptions,
+        start: Start,
     ) -> bool {
         let mut members = lock(&self.members);
         if members.place_of.contains_key(&member) {
@@ -148,37 +200,32 @@ impl Group {
         }
         let mut outgoing = lock(&self.outgoing);
         if options.history > 0 {
-            outgoing.history_max = options.history;
-            outgoing.history_expiry = options.history_expiry;
+            outgoing.past.keep(options);
         }
-        outgoing.forget_old(Instant::now());
-        let since = outgoing.offset;
-        let wanted = after.unwrap_or(0);
-        let past: Vec<Entry> = if options.history > 0 || after.is_some() {
-            outgoing
-                .history
-                .iter()
-                .map(|(_, entry)| entry.clone())
-                .filter(|entry| entry.offset > wanted)
-                .collect()
-        } else {
-            Vec::new()
+        outgoing.past.forget_old(Instant::now());
+        let membership = Membership {
+            member,
+            shows_positions: options.recover,
+            since: outgoing.number,
         };
-        let complete = after.is_none() || wanted >= outgoing.forgotten;
+        let resumed = outgoing.past.resume(start, options.history > 0);
         drop(outgoing);
-        if !past.is_empty() {
-            subscriber.deliver(
-                &Batch::new(past),
-                &Membership {
-                    member,
-                    since: wanted,
-                },
-            );
+        if options.recover {
+            let recovered = matches!(start, Start::After(_)).then_some(resumed.is_complete);
+            subscriber.joined(resumed.from, recovered);
+        }
+        if !resumed.entries.is_empty() {
+            let past = Membership {
+                since: 0,
+                ..membership.clone()
+            };
+            subscriber.deliver(&Batch::new(self.name.clone(), resumed.entries), &past);
         }
         let place = Some(Member {
-            membership: Membership { member, since },
+            membership,
             subscriber: subscriber.clone(),
             user,
+            presence: options.presence,
         });
         let at = members.free.pop().unwrap_or(members.places.len());
         match members.places.get_mut(at) {
@@ -187,23 +234,21 @@ impl Group {
         }
         members.place_of.insert(member, at);
         self.count.fetch_add(1, Ordering::Relaxed);
-        complete
+        resumed.is_complete
     }
 
-    /// Removes a member. Once this returns it is sent nothing more. Tells whether it was there.
-    pub(super) fn leave(&self, member: u64) -> bool {
+    /// Removes a member. Once this returns it is sent nothing more. Tells how it was present, if it was there.
+    pub(super) fn leave(&self, member: u64) -> Option<Presence> {
         let mut members = lock(&self.members);
-        let Some(at) = members.place_of.remove(&member) else {
-            return false;
-        };
-        members.places[at] = None;
+        let at = members.place_of.remove(&member)?;
+        let left = members.places[at].take();
         members.free.push(at);
         if members.free.len() == members.places.len() {
             *members = Members::default();
         }
         lock(&self.outgoing).touched = Instant::now();
         self.count.fetch_sub(1, Ordering::Relaxed);
-        true
+        left.map(|left| left.presence)
     }
 
     /// Returns how many members there are.
@@ -211,55 +256,95 @@ impl Group {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Returns who the members are, `None` for each that is anonymous.
-    pub(super) fn users(&self) -> Vec<Option<Arc<User>>> {
+    /// Tells whether somebody is there, or about to be.
+    pub(super) fn is_needed(&self) -> bool {
+        self.len() > 0 || self.holds.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns who is there.
+    pub(super) fn members(&self) -> Vec<GroupMember> {
         lock(&self.members)
             .places
             .iter()
             .flatten()
-            .map(|member| member.user.clone())
+            .map(|place| GroupMember {
+                member: place.membership.member,
+                user: place.user.clone(),
+                presence: place.presence,
+            })
             .collect()
     }
 
-    /// Returns the number of the newest event.
-    pub(super) fn offset(&self) -> u64 {
-        lock(&self.outgoing).offset
+    /// Returns the place of the newest event that was kept.
+    pub(super) fn position(&self) -> Position {
+        lock(&self.outgoing).past.position()
+    }
+
+    /// Does what is to be done with the history, under its lock.
+    pub(super) fn with_past<T>(&self, act: impl FnOnce(&mut Past) -> T) -> T {
+        act(&mut lock(&self.outgoing).past)
     }
 
     /// Tells when a group without members was last of use to anybody: `None` when it can go. One that keeps a history is kept
     /// as long as its newest event would be: somebody may come back for what is sent meanwhile.
     pub(super) fn remembered_since(&self, now: Instant) -> Option<Instant> {
         let mut outgoing = lock(&self.outgoing);
-        outgoing.forget_old(now);
-        let is_kept = outgoing.history_max > 0
-            && now.saturating_duration_since(outgoing.touched) <= outgoing.history_expiry;
-        is_kept.then_some(outgoing.touched)
+        outgoing.past.forget_old(now);
+        let touched = outgoing.touched;
+        let is_kept = outgoing.past.is_worth_keeping(touched, now);
+        is_kept.then_some(touched)
     }
 
     /// Appends an event and says whose turn it is to deliver.
-    pub(super) fn append(&self, event: &Event, except: Option<u64>, keep: Keep) -> Turn {
+    pub(super) fn append(&self, news: &News<'_>, keep: Keep) -> Turn {
         let mut outgoing = lock(&self.outgoing);
-        let size = event.size();
-        if outgoing.delivering && outgoing.bytes + size > OUTGOING_BYTES_MAX {
+        if outgoing.is_full(news.event) {
             return Turn::Full;
         }
-        outgoing.offset += 1;
-        outgoing.touched = Instant::now();
-        let entry = Entry {
-            offset: outgoing.offset,
-            event: event.clone(),
-            except,
-        };
+        let mut entry = outgoing.entry(news);
         if keep == Keep::History {
-            outgoing.remember(&entry);
+            outgoing.past.remember(&mut entry);
         }
-        outgoing.entries.push(entry);
-        outgoing.bytes += size;
-        if outgoing.delivering {
-            return Turn::Theirs;
+        outgoing.enqueue(entry)
+    }
+
+    /// Appends an event that this process sends while it has no place in the shared history yet.
+    pub(super) fn append_early(&self, news: &News<'_>, node: u64, seq: u64) -> Turn {
+        let mut outgoing = lock(&self.outgoing);
+        if outgoing.past.has_seen(node, seq) {
+            return Turn::Theirs; // it came back meanwhile
         }
-        outgoing.delivering = true;
-        Turn::Mine
+        let entry = outgoing.entry(news);
+        outgoing.past.remember_early(node, seq, &entry);
+        outgoing.enqueue(entry) // even over the bound: nobody can wait here, and it is one event
+    }
+
+    /// Appends an event that has its place in the shared history.
+    pub(super) fn append_shared(
+        &self,
+        news: &News<'_>,
+        node: u64,
+        seq: u64,
+        position: Position,
+        age: Duration,
+    ) -> Shared {
+        let mut outgoing = lock(&self.outgoing);
+        if outgoing.is_full(news.event) {
+            return Shared::Appended(Turn::Full);
+        }
+        match outgoing.past.place(position) {
+            Place::Next => {}
+            Place::Known => return Shared::Known,
+            Place::Behind => return Shared::Behind,
+        }
+        let mut entry = outgoing.entry(news);
+        let is_news = outgoing
+            .past
+            .remember_shared(node, seq, position, age, &mut entry);
+        if !is_news {
+            return Shared::Known;
+        }
+        Shared::Appended(outgoing.enqueue(entry))
     }
 
     /// Completes when the one who delivers has taken what waited.
@@ -277,6 +362,7 @@ impl Group {
             while let Some(next) = self.deliver_some(&batch, from) {
                 from = next;
             }
+            finish(&batch);
         }
     }
 
@@ -288,59 +374,74 @@ impl Group {
                 from = next;
                 tokio::task::yield_now().await;
             }
+            finish(&batch);
         }
     }
 
     fn take(&self) -> Option<Batch> {
         let mut outgoing = lock(&self.outgoing);
-        outgoing.bytes = 0;
-        let entries = std::mem::take(&mut outgoing.entries);
+        let mut entries = std::mem::take(&mut outgoing.entries);
+        // One that is counted leaves alone.
+        if let Some(at) = entries.iter().position(|entry| entry.tally.is_some())
+            && at.max(1) < entries.len()
+        {
+            outgoing.entries = entries.split_off(at.max(1));
+        }
+        outgoing.bytes = outgoing.entries.iter().map(|left| left.event.size()).sum();
         outgoing.delivering = !entries.is_empty();
         drop(outgoing);
         self.room.notify_waiters();
-        (!entries.is_empty()).then(|| Batch::new(entries))
+        (!entries.is_empty()).then(|| Batch::new(self.name.clone(), entries))
     }
 
     fn deliver_some(&self, batch: &Batch, from: usize) -> Option<usize> {
         let members = lock(&self.members);
         let to = members.places.len().min(from + MEMBERS_AT_ONCE);
         for member in members.places[from.min(to)..to].iter().flatten() {
-            if member.membership.since < batch.last_offset() {
-                member.subscriber.deliver(batch, &member.membership);
+            if member.membership.since < batch.last_number() {
+                let delivery = member.subscriber.deliver(batch, &member.membership);
+                if let Some(tally) = batch.tally()
+                    && batch.entries(&member.membership).next().is_some()
+                {
+                    tally.count(delivery);
+                }
             }
         }
         (to < members.places.len()).then_some(to)
     }
 }
 
+fn finish(batch: &Batch) {
+    if let Some(tally) = batch.tally() {
+        tally.finish();
+    }
+}
+
 impl Outgoing {
-    fn remember(&mut self, entry: &Entry) {
-        if self.history_max == 0 {
-            self.forgotten = entry.offset;
-            return;
-        }
-        let now = Instant::now();
-        self.forget_old(now);
-        while self.history.len() >= self.history_max {
-            self.forget_oldest();
-        }
-        self.history.push_back((now, entry.clone()));
+    fn is_full(&self, event: &Event) -> bool {
+        self.delivering && self.bytes + event.size() > OUTGOING_BYTES_MAX
     }
 
-    fn forget_old(&mut self, now: Instant) {
-        while self
-            .history
-            .front()
-            .is_some_and(|(at, _)| now.duration_since(*at) > self.history_expiry)
-        {
-            self.forget_oldest();
+    fn entry(&mut self, news: &News<'_>) -> Entry {
+        self.number += 1;
+        self.touched = Instant::now();
+        Entry {
+            number: self.number,
+            position: self.past.position(),
+            event: news.event.clone(),
+            except: news.except,
+            tally: news.tally.clone(),
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some((_, entry)) = self.history.pop_front() {
-            self.forgotten = entry.offset;
+    fn enqueue(&mut self, entry: Entry) -> Turn {
+        self.bytes += entry.event.size();
+        self.entries.push(entry);
+        if self.delivering {
+            return Turn::Theirs;
         }
+        self.delivering = true;
+        Turn::Mine
     }
 }
 

@@ -1,25 +1,21 @@
-//! ChannelLayer: groups by name, channels by name, in this process.
+//! ChannelLayer: groups by name, channels by name, in this process and with Redis beyond it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
-use super::group::{Group, Keep, Turn};
-use super::mailbox::Received;
-use super::{ChannelName, Delivery, Event, GroupName, Mailbox, Subscriber};
+use super::direct::Channels;
+use super::group::Group;
+use super::remote::Remote;
+use super::{
+    Event, GroupMember, GroupName, GroupOptions, LayerError, LayerSettings, Mailbox, Position,
+    Present, Sent, Start, Subscriber,
+};
 use crate::auth::User;
 use crate::tasks::Tasks;
 use crate::telemetry;
-
-/// Up to this many members are served by the sender itself, at once; more by a task that shares the worker.
-const MEMBERS_SERVED_INLINE: usize = 16;
-
-/// How long a sender waits for room in a group whose members are being served.
-const ROOM_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often groups that nobody needs are let go.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -29,73 +25,7 @@ const REMEMBERED_GROUPS_MAX: usize = 10_000;
 
 const SHARDS: usize = 16;
 
-/// The bounds of a layer: `[channel_layer]` in the file.
-#[derive(Clone, Debug)]
-pub struct LayerSettings {
-    /// Events that wait in one mailbox at most.
-    pub capacity: usize,
-    /// How long an event may wait in a channel before it is of no use.
-    pub expiry: Duration,
-}
-
-impl Default for LayerSettings {
-    fn default() -> Self {
-        Self {
-            capacity: 100,
-            expiry: Duration::from_secs(60),
-        }
-    }
-}
-
-/// What a group keeps beyond its members; the last member that joins with a history decides.
-#[derive(Clone, Copy, Debug)]
-pub struct GroupOptions {
-    /// How many of the newest events are kept; 0 keeps none.
-    pub history: usize,
-    /// How long they are kept.
-    pub history_expiry: Duration,
-}
-
-impl Default for GroupOptions {
-    fn default() -> Self {
-        Self {
-            history: 0,
-            history_expiry: Duration::from_secs(3600),
-        }
-    }
-}
-
-/// What became of an event sent to a group.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Sent {
-    /// How many members the group had.
-    pub matched: usize,
-}
-
-/// Why an event was not taken.
-#[derive(Debug, Error)]
-pub enum LayerError {
-    /// The reader of the channel is too slow (Channels' `ChannelFull`).
-    #[error("expected room in channel {channel}, found it full")]
-    ChannelFull {
-        /// The channel.
-        channel: ChannelName,
-    },
-    /// Nobody reads the channel.
-    #[error("expected a reader of channel {channel}, found none")]
-    NoReader {
-        /// The channel.
-        channel: ChannelName,
-    },
-    /// Events for the group come faster than its members can be served.
-    #[error("expected room in group {group} within {} seconds, found none", ROOM_DEADLINE.as_secs())]
-    GroupFull {
-        /// The group.
-        group: GroupName,
-    },
-}
-
-/// The groups and channels of one process (cheap to clone).
+/// The groups and channels of one process, and through Redis those of the others (cheap to clone).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -115,12 +45,13 @@ pub struct ChannelLayer(Arc<Inner>);
 struct Inner {
     settings: LayerSettings,
     last_member: AtomicU64,
-    /// Tells apart the offsets of this process's life from those of an earlier one.
-    epoch: u64,
+    /// Names this process's life: no other has it, and none had it before.
+    node: u64,
     hasher: RandomState,
     groups: [Mutex<HashMap<GroupName, Arc<Group>>>; SHARDS],
-    channels: Mutex<HashMap<ChannelName, Weak<Mailbox>>>,
+    channels: Channels,
     tasks: Tasks,
+    remote: OnceLock<Remote>,
 }
 
 impl std::fmt::Debug for ChannelLayer {
@@ -131,6 +62,27 @@ impl std::fmt::Debug for ChannelLayer {
     }
 }
 
+/// Keeps a group from being let go until it was joined.
+#[must_use]
+pub struct Held {
+    layer: ChannelLayer,
+    group: GroupName,
+    found: Arc<Group>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.found.release();
+        self.layer.let_go(&self.group);
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Held").field(&self.group).finish()
+    }
+}
+
 impl ChannelLayer {
     /// An empty layer whose deliveries run among `tasks`.
     #[must_use]
@@ -138,12 +90,27 @@ impl ChannelLayer {
         Self(Arc::new(Inner {
             settings,
             last_member: AtomicU64::new(0),
-            epoch: fastrand::u64(..) >> 12, // 52 bits: a browser can hold it as a number
+            node: fastrand::u64(1..) >> 12, // 52 bits: a browser can hold it as a number, as can Lua
             hasher: RandomState::new(),
             groups: Default::default(),
-            channels: Mutex::default(),
+            channels: Channels::default(),
             tasks,
+            remote: OnceLock::new(),
         }))
+    }
+
+    /// Makes the layer one of several at a Redis. Called once, before anybody uses it.
+    pub(crate) fn connect(&self, remote: Remote) {
+        let run = remote.clone().run(self.clone());
+        if self.0.remote.set(remote).is_ok() {
+            self.0.tasks.spawn_last("channel layer's Redis", run);
+        }
+    }
+
+    /// Returns the way to the other processes, when there is one.
+    #[must_use]
+    pub fn remote(&self) -> Option<&Remote> {
+        self.0.remote.get()
     }
 
     /// Lets go of histories nobody needs any more, until the server stops.
@@ -169,9 +136,20 @@ impl ChannelLayer {
         Arc::new(Mailbox::new(capacity, telemetry::MAILBOX_BYTES_MAX, expiry))
     }
 
+    /// Waits until events from other processes reach a group here, and its shared history is known: what a member should do
+    /// before it joins, while it holds what is returned. At most [`LayerSettings`]' time for Redis; without Redis at once.
+    pub async fn prepare(&self, group: &GroupName, options: &GroupOptions) -> Held {
+        let found = self.hold(group, options);
+        if let Some(remote) = self.remote() {
+            Box::pin(remote.ready(self, group, &found.found)).await;
+        }
+        found
+    }
+
     /// Adds a member to a group; a member that is in it already stays as it was.
     ///
-    /// The group's history reaches the subscriber first. `member` is the number that names it in the process.
+    /// The group's history reaches the subscriber first. `member` is the number that names it in the process. Events from
+    /// other processes may come only a moment later, unless the group is [prepared](ChannelLayer::prepare).
     pub fn group_add(
         &self,
         group: &GroupName,
@@ -180,236 +158,219 @@ impl ChannelLayer {
         user: Option<Arc<User>>,
         options: GroupOptions,
     ) {
-        self.join(group, member, subscriber, user, &options, None);
+        self.group_resume(group, member, subscriber, user, options, Start::History);
     }
 
-    /// Adds a member that was there before and has seen everything up to `after`.
+    /// Adds a member that says from where on it wants the group's events.
     ///
-    /// Returns whether nothing after it was missing from the history.
+    /// Returns whether nothing after that place was missing from the history.
     pub fn group_resume(
         &self,
         group: &GroupName,
         member: u64,
         subscriber: &Arc<dyn Subscriber>,
+        user: Option<Arc<User>>,
         options: GroupOptions,
-        after: u64,
+        start: Start,
     ) -> bool {
-        self.join(group, member, subscriber, None, &options, Some(after))
+        let name = user.as_ref().map(|user| user.name.clone());
+        let is_complete = {
+            // Under the shard's lock, so that the group is not let go between being found and being joined.
+            let mut shard = self.shard(group);
+            let found = self.find_or_make(&mut shard, group);
+            found.join(member, subscriber, user, &options, start)
+        };
+        if let Some(remote) = self.remote() {
+            remote.present(group, member, name.as_deref(), options.presence);
+        }
+        is_complete
     }
 
     /// Removes a member from a group. Once this returns it is sent nothing more of it.
     pub fn group_discard(&self, group: &GroupName, member: u64) {
-        let mut shard = self.shard(group);
-        let Some(found) = shard.get(group) else {
-            return;
+        let presence = {
+            let shard = self.shard(group);
+            shard.get(group).and_then(|found| found.leave(member))
         };
-        found.leave(member);
-        if found.len() == 0 && found.remembered_since(Instant::now()).is_none() {
-            shard.remove(group);
+        if let (Some(remote), Some(presence)) = (self.remote(), presence) {
+            remote.absent(group, member, presence);
         }
+        self.let_go(group);
     }
 
-    /// Sends an event to every member, except the one named; in order for each sender, at most once for each member.
-    ///
-    /// Never waits for a slow member. When events come faster than the members can be served it waits for room, at most
-    /// five seconds; then the event is dropped and counted.
-    pub fn group_send<'a>(
-        &'a self,
-        group: &'a GroupName,
-        event: Event,
-        except: Option<u64>,
-    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
-        self.deliver(group, event, except, Keep::History)
-    }
-
-    /// Sends an event to every member, but does not keep it for those who join later.
-    pub fn group_send_transient<'a>(
-        &'a self,
-        group: &'a GroupName,
-        event: Event,
-    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
-        self.deliver(group, event, None, Keep::Nothing)
-    }
-
-    /// The wait for room is rare and stands on the heap: what every sender's task has room for is small.
-    async fn deliver(
-        &self,
-        group: &GroupName,
-        event: Event,
-        except: Option<u64>,
-        keep: Keep,
-    ) -> Result<Sent, LayerError> {
-        let full = match self.deliver_now(group, &event, except, keep) {
-            Ok(sent) => return Ok(sent),
-            Err(full) => full,
-        };
-        Box::pin(self.deliver_later(full, group, event, except, keep)).await
-    }
-
-    async fn deliver_later(
-        &self,
-        full: Arc<Group>,
-        group: &GroupName,
-        event: Event,
-        except: Option<u64>,
-        keep: Keep,
-    ) -> Result<Sent, LayerError> {
-        let mut full = full;
-        loop {
-            let room = tokio::time::timeout(ROOM_DEADLINE, full.room());
-            if room.await.is_err() {
-                telemetry::event_dropped("group_full");
-                return Err(LayerError::GroupFull {
-                    group: group.clone(),
-                });
-            }
-            match self.deliver_now(group, &event, except, keep) {
-                Ok(sent) => return Ok(sent),
-                Err(still) => full = still,
-            }
-        }
-    }
-
-    /// Appends an event and sees that it is delivered. The error is the group that has no room.
-    fn deliver_now(
-        &self,
-        group: &GroupName,
-        event: &Event,
-        except: Option<u64>,
-        keep: Keep,
-    ) -> Result<Sent, Arc<Group>> {
-        let Some(found) = self.find(group) else {
-            return Ok(Sent::default());
-        };
-        match found.append(event, except, keep) {
-            Turn::Mine if found.len() <= MEMBERS_SERVED_INLINE => found.deliver_now(),
-            Turn::Mine => self
-                .0
-                .tasks
-                .spawn("group delivery", found.clone().deliver()),
-            Turn::Theirs => {}
-            Turn::Full => return Err(found),
-        }
-        Ok(Sent {
-            matched: found.len(),
-        })
-    }
-
-    /// Returns how many members a group has.
+    /// Returns how many members a group has in this process.
     #[must_use]
     pub fn group_len(&self, group: &GroupName) -> usize {
-        self.find(group).map_or(0, |found| found.len())
+        self.find(group.as_str()).map_or(0, |found| found.len())
     }
 
-    /// Returns who the members of a group are, `None` for each that is anonymous.
+    /// Returns who the members of a group are, in this process.
     #[must_use]
-    pub fn group_users(&self, group: &GroupName) -> Vec<Option<Arc<User>>> {
-        self.find(group)
-            .map(|found| found.users())
+    pub fn group_members(&self, group: &GroupName) -> Vec<GroupMember> {
+        self.find(group.as_str())
+            .map(|found| found.members())
             .unwrap_or_default()
     }
 
-    /// Returns the number of a group's newest event; with [`ChannelLayer::epoch`] it names a place in the group's history.
-    #[must_use]
-    pub fn group_offset(&self, group: &GroupName) -> u64 {
-        self.find(group).map_or(0, |found| found.offset())
+    /// Returns who is in a group, in all processes: those who joined with [`Presence::Tracked`] or more. While Redis is away,
+    /// those of this process.
+    pub async fn group_present(&self, group: &GroupName) -> Present {
+        if let Some(remote) = self.remote()
+            && let Some(present) = Box::pin(remote.group_present(group)).await
+        {
+            return present;
+        }
+        let members = self.group_members(group).into_iter();
+        Present {
+            users: members
+                .map(|member| member.user.map(|user| user.name.clone()))
+                .collect(),
+        }
     }
 
-    /// Returns the number that tells this layer's life from another's.
-    #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.0.epoch
+    /// Returns how many are in a group, as [`ChannelLayer::group_present`].
+    pub async fn group_present_len(&self, group: &GroupName) -> usize {
+        if let Some(remote) = self.remote()
+            && let Some(len) = Box::pin(remote.group_present_len(group)).await
+        {
+            return len;
+        }
+        self.group_len(group)
     }
 
-    /// Returns how many groups there are.
+    /// Returns the place of a group's newest event in its history.
+    #[must_use]
+    pub fn group_position(&self, group: &GroupName) -> Position {
+        let first = Position {
+            epoch: self.0.node,
+            offset: 0,
+        };
+        self.find(group.as_str())
+            .map_or(first, |found| found.position())
+    }
+
+    /// Returns the number that names this process's life.
+    #[must_use]
+    pub fn node(&self) -> u64 {
+        self.0.node
+    }
+
+    /// Returns how many groups there are in this process.
     #[must_use]
     pub fn groups(&self) -> usize {
         self.0.groups.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// Makes a channel of a new name, read through the mailbox; it ends when the mailbox is dropped.
-    #[must_use]
-    pub fn new_channel(&self) -> (ChannelName, Arc<Mailbox>) {
-        let mailbox = self.mailbox();
-        let mut channels = lock(&self.0.channels);
-        loop {
-            let text = format!("specific.{:016x}!{:016x}", self.0.epoch, fastrand::u64(..));
-            let Ok(name) = ChannelName::new(&text) else {
-                continue;
-            };
-            if channels.contains_key(&name) {
-                continue;
-            }
-            channels.retain(|_, reader| reader.strong_count() > 0);
-            channels.insert(name.clone(), Arc::downgrade(&mailbox));
-            return (name, mailbox);
-        }
+    /// Returns the groups of this process.
+    pub(super) fn all_groups(&self) -> Vec<(GroupName, Arc<Group>)> {
+        let shards = self.0.groups.iter();
+        shards
+            .flat_map(|shard| {
+                let shard = lock(shard);
+                let groups = shard.iter();
+                groups
+                    .map(|(name, found)| (name.clone(), found.clone()))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
     }
 
-    /// Sends an event to one channel.
-    pub fn send(&self, channel: &ChannelName, event: Event) -> Result<(), LayerError> {
-        let reader = lock(&self.0.channels).get(channel).and_then(Weak::upgrade);
-        let Some(reader) = reader else {
-            return Err(LayerError::NoReader {
-                channel: channel.clone(),
-            });
-        };
-        match reader.push(Received { offset: 0, event }) {
-            Delivery::Queued => Ok(()),
-            Delivery::Dropped => Err(LayerError::ChannelFull {
-                channel: channel.clone(),
-            }),
-        }
+    pub(super) fn channels(&self) -> &Channels {
+        &self.0.channels
     }
 
-    fn join(
-        &self,
-        group: &GroupName,
-        member: u64,
-        subscriber: &Arc<dyn Subscriber>,
-        user: Option<Arc<User>>,
-        options: &GroupOptions,
-        after: Option<u64>,
-    ) -> bool {
-        // Under the shard's lock, so that the group is not let go between being found and being joined.
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    fn hold(&self, group: &GroupName, options: &GroupOptions) -> Held {
         let mut shard = self.shard(group);
-        let found = shard
-            .entry(group.clone())
-            .or_insert_with(|| Arc::new(Group::new()));
-        found.join(member, subscriber, user, options, after)
+        let found = self.find_or_make(&mut shard, group);
+        found.hold();
+        found.set_options(options);
+        Held {
+            layer: self.clone(),
+            group: group.clone(),
+            found,
+        }
+    }
+
+    fn find_or_make(
+        &self,
+        shard: &mut HashMap<GroupName, Arc<Group>>,
+        group: &GroupName,
+    ) -> Arc<Group> {
+        if let Some(found) = shard.get(group) {
+            return found.clone();
+        }
+        let remote = self.remote();
+        let is_shared = remote.is_some_and(Remote::shares_history);
+        let made = Arc::new(Group::new(group.clone(), self.0.node, is_shared));
+        shard.insert(group.clone(), made.clone());
+        if let Some(remote) = remote {
+            remote.want(group);
+        }
+        made
+    }
+
+    /// Lets a group go that nobody is in and that keeps nothing.
+    fn let_go(&self, group: &GroupName) {
+        let mut shard = self.shard(group);
+        let Some(found) = shard.get(group) else {
+            return;
+        };
+        if !found.is_needed() && found.remembered_since(Instant::now()).is_none() {
+            self.remove(&mut shard, group);
+        }
+    }
+
+    fn remove(&self, shard: &mut HashMap<GroupName, Arc<Group>>, group: &GroupName) {
+        shard.remove(group);
+        if let Some(remote) = self.remote() {
+            remote.unwant(group);
+        }
     }
 
     fn forget(&self, now: Instant) {
         let mut remembered = Vec::new();
         for shard in &self.0.groups {
-            lock(shard).retain(|name, group| {
-                if group.len() > 0 {
-                    return true;
+            let mut shard = lock(shard);
+            let mut gone = Vec::new();
+            for (name, group) in &*shard {
+                if group.is_needed() {
+                    continue;
                 }
-                let since = group.remembered_since(now);
-                remembered.extend(since.map(|since| (since, name.clone())));
-                since.is_some()
-            });
+                match group.remembered_since(now) {
+                    Some(since) => remembered.push((since, name.clone())),
+                    None => gone.push(name.clone()),
+                }
+            }
+            for name in gone {
+                self.remove(&mut shard, &name);
+            }
         }
         if remembered.len() > REMEMBERED_GROUPS_MAX {
             remembered.sort_unstable();
             let surplus = remembered.len() - REMEMBERED_GROUPS_MAX;
             for (_, name) in remembered.into_iter().take(surplus) {
                 let mut shard = self.shard(&name);
-                if shard.get(&name).is_some_and(|group| group.len() == 0) {
-                    shard.remove(&name);
+                if shard.get(&name).is_some_and(|group| !group.is_needed()) {
+                    self.remove(&mut shard, &name);
                 }
             }
         }
-        lock(&self.0.channels).retain(|_, reader| reader.strong_count() > 0);
+        self.forget_channels();
     }
 
-    fn find(&self, group: &GroupName) -> Option<Arc<Group>> {
+    pub(super) fn find(&self, group: &str) -> Option<Arc<Group>> {
         self.shard(group).get(group).cloned()
     }
 
-    fn shard(&self, group: &GroupName) -> MutexGuard<'_, HashMap<GroupName, Arc<Group>>> {
-        let at = usize::try_from(self.0.hasher.hash_one(group)).unwrap_or(0) % SHARDS;
+    fn shard(
+        &self,
+        group: &(impl std::borrow::Borrow<str> + ?Sized),
+    ) -> MutexGuard<'_, HashMap<GroupName, Arc<Group>>> {
+        let at = usize::try_from(self.0.hasher.hash_one(group.borrow())).unwrap_or(0) % SHARDS;
         lock(&self.0.groups[at])
     }
 }

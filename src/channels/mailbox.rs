@@ -6,14 +6,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::{Batch, Delivery, Event, Membership, Subscriber};
+use super::{Batch, Delivery, Event, GroupName, Membership, Position, Subscriber};
 use crate::telemetry;
 
 /// An event that was read from a mailbox.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Its number in its group; 0 when it was sent to a channel.
-    pub offset: u64,
+    /// Its place in its group's history; the first of all when it was sent to a channel.
+    pub position: Position,
+    /// The group that it was sent to; none when it was sent to a channel.
+    pub group: Option<GroupName>,
     /// What was sent.
     pub event: Event,
 }
@@ -112,7 +114,8 @@ impl Subscriber for Mailbox {
         let mut delivery = Delivery::Queued;
         for entry in batch.entries(membership) {
             if self.push(Received {
-                offset: entry.offset,
+                position: entry.position,
+                group: Some(batch.group().clone()),
                 event: entry.event.clone(),
             }) == Delivery::Dropped
             {
@@ -131,7 +134,8 @@ mod tests {
 
     fn push(mailbox: &Mailbox, text: &str) -> Delivery {
         mailbox.push(Received {
-            offset: 0,
+            position: Position::default(),
+            group: None,
             event: Event::text(text),
         })
     }

@@ -2,17 +2,30 @@
 //!
 //! The vocabulary is Django Channels': an [`Event`] is a dictionary with a `type`; a group has a [`GroupName`]; the
 //! [`ChannelLayer`] adds members to groups and sends events to them. Delivery is at most once and in order for each sender.
+//! A layer is one process's, or with Redis that of all processes there ([`Remote`]).
 
 mod batch;
+mod direct;
 pub mod event;
 mod group;
 mod layer;
 pub mod mailbox;
 pub mod name;
+mod options;
+mod past;
+mod position;
+mod presence;
+mod remote;
+mod send;
 
-pub use batch::{Batch, FORMS, Form};
+pub use batch::{Batch, Entry, FORMS, Form};
 pub use event::Event;
-pub use group::{Delivery, Membership, Subscriber};
-pub use layer::{ChannelLayer, GroupOptions, LayerError, LayerSettings, Sent};
+pub use group::{Delivery, GroupMember, Membership, Subscriber};
+pub use layer::{ChannelLayer, Held};
 pub use mailbox::{Mailbox, Received};
 pub use name::{ChannelName, GroupName};
+pub use options::{GroupOptions, LayerError, LayerSettings, Sent};
+pub use past::Start;
+pub use position::{Position, PositionError};
+pub use presence::{Presence, PresenceEvent, Present};
+pub use remote::{Answerer, Answers, Remote};

@@ -94,6 +94,13 @@ fn check(text: &str, mark: Option<usize>) -> Result<(), NameError> {
     Ok(())
 }
 
+/// So that a table of groups can be asked without making a name.
+impl std::borrow::Borrow<str> for GroupName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for GroupName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Config;
 use super::auth::AuthConfig;
 use super::bind::Listen;
+use super::channel_layer::ChannelLayerConfig;
 use super::checked::Prefix;
 use super::collect;
 use super::document::Document;
@@ -19,7 +20,7 @@ use super::path::Segment;
 use super::place::Place;
 use super::problem::{Problem, Problems};
 use super::secret::Secret;
-use super::sections::{ChannelLayerConfig, LogConfig, TemplatesConfig};
+use super::sections::{LogConfig, TemplatesConfig};
 use super::server::ServerConfig;
 use super::session::SessionConfig;
 use super::suggest::did_you_mean;
@@ -106,8 +107,12 @@ impl<'a> Loader<'a> {
             place: root.key("log"),
             ..main.log
         };
+        let place = root.key("channel_layer");
+        for (key, sentence) in main.channel_layer.contradictions() {
+            self.problems.error(place.key(key), sentence);
+        }
         self.config.channel_layer = ChannelLayerConfig {
-            place: root.key("channel_layer"),
+            place,
             ..main.channel_layer
         };
         let place = root.key("session");

@@ -25,6 +25,7 @@ use std::sync::Arc;
 mod assumed;
 mod auth;
 mod bind;
+mod channel_layer;
 mod checked;
 mod collect;
 mod config_path;
@@ -59,6 +60,9 @@ mod tests;
 
 pub use auth::{AuthConfig, BearerConfig, DjangoUsersConfig, ForwardConfig, IdType};
 pub use bind::{Bind, BindError, Listen};
+pub use channel_layer::{
+    Backend, ChannelLayerConfig, LayerFormat, RedisHome, RedisUrl, Serializer,
+};
 pub use config_path::ConfigPath;
 pub use document::{Document, Position};
 pub use environment::{Env, process_environment};
@@ -67,7 +71,7 @@ pub use options::Options;
 pub use place::Place;
 pub use problem::{Long, Problem, Problems, Severity};
 pub use secret::Secret;
-pub use sections::{ChannelLayerConfig, LogConfig, LogFormat, TemplatesConfig};
+pub use sections::{LogConfig, LogFormat, TemplatesConfig};
 pub use server::{LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
 pub use session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
 pub use settings::MissingOrigin;

@@ -35,6 +35,8 @@ pub struct ServerConfig {
     /// The path that a proxy in front has taken off each URL, such as `/app`. Default: `""`.
     #[serde(deserialize_with = "via::<Prefix, _, _>")]
     pub root_path: String,
+    /// What this process is called among others, and by a backend; empty: its host and the port of its first address.
+    pub name: String,
     /// What cookies, tokens and hashes are signed with; with Django's tables its `SECRET_KEY`. Empty: made at the first
     /// start and kept beside the session database. Default: the variable `ONEPORT_SECRET_KEY`, or empty.
     pub secret_key: Secret,
@@ -104,6 +106,7 @@ impl Default for ServerConfig {
             trusted_proxies: Vec::new(),
             workers: Workers::Auto,
             root_path: String::new(),
+            name: String::new(),
             secret_key: Secret::default(),
             secret_key_fallbacks: Vec::new(),
             limits: LimitsConfig::default(),

@@ -18,7 +18,9 @@ use crate::scope::{Scheme, Scope, ScopeType, ServerAddress};
 use crate::services::Services;
 use crate::telemetry::ACCESS;
 use crate::websocket::extension::Deflate;
-use crate::websocket::{Cause, CloseCode, Ending, Route, Running, Sockets, Start, Transport};
+use crate::websocket::{
+    Cause, CloseCode, Ending, Prepared, Route, Running, Sockets, Start, Transport,
+};
 
 /// The running server without its listeners (cheap to clone): a table that can be replaced, and what survives that.
 #[derive(Clone)]
@@ -59,6 +61,7 @@ pub struct Upgrade {
     pub(super) services: Services,
     pub(super) sockets: Sockets,
     pub(super) deflate: Option<Deflate>,
+    pub(super) prepared: Prepared,
 }
 
 impl Upgrade {
@@ -84,8 +87,8 @@ impl Upgrade {
         read_already: Bytes,
         held: Box<dyn Any + Send>,
     ) -> Running {
-        let mut scope = Box::new(Arc::unwrap_or_clone(self.scope));
-        scope.pack();
+        let mut scope = self.scope;
+        Arc::make_mut(&mut scope).pack();
         self.consumer.run(Start {
             transport: transport.unwrap_or_else(|| {
                 Transport::stream(tokio::io::join(tokio::io::empty(), tokio::io::sink()))
@@ -96,6 +99,7 @@ impl Upgrade {
             services: self.services,
             sockets: self.sockets,
             deflate: self.deflate,
+            prepared: self.prepared,
             held,
         })
     }

@@ -18,7 +18,7 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::extension::{self, Deflate};
 use crate::websocket::handshake::Handshake;
-use crate::websocket::{Accept, Accepted, Compression, Denial, Sockets};
+use crate::websocket::{Accept, Accepted, Compression, Denial, Prepared, Sockets};
 
 /// Takes a handshake through the WebSocket table.
 pub(super) async fn travel(
@@ -65,6 +65,7 @@ pub(super) async fn travel(
             return refuse(services, table, Some(entry), &scope, &failure, started).await;
         }
     };
+    let prepared = prepare(services, &accept).await;
     let settings = &entry.route.settings;
     let deflate = match settings.compression {
         Compression::Off => None,
@@ -94,6 +95,7 @@ pub(super) async fn travel(
             services,
             sockets,
             deflate,
+            prepared,
         }),
     )
 }
@@ -115,6 +117,19 @@ async fn connect(
             "the decision on the handshake took too long",
         )),
     }
+}
+
+/// Waits until the groups that the consumer will join are heard from other processes: what is sent to them once the client knows
+/// that it is open shall reach it.
+async fn prepare(services: &Services, accept: &Accept) -> Prepared {
+    if accept.groups.is_empty() || services.layer.remote().is_none() {
+        return None;
+    }
+    let prepared = accept
+        .groups
+        .iter()
+        .map(|(group, options)| services.layer.prepare(group, options));
+    Some(Box::new(futures_util::future::join_all(prepared).await))
 }
 
 /// Makes the 101 response (RFC 6455 §4.2.2), or over HTTP/2 the 200 (RFC 8441 §5).

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::channels::{GroupName, GroupOptions};
 use crate::http::Failure;
 
 /// Yes, with what the 101 response shall say.
@@ -13,6 +14,8 @@ pub struct Accept {
     pub subprotocol: Option<String>,
     /// Further header fields, `Set-Cookie` for example.
     pub headers: HeaderMap,
+    /// The groups that `open` will join: what other processes send to them is heard before the client learns that it is open.
+    pub groups: Vec<(GroupName, GroupOptions)>,
 }
 
 impl Accept {
@@ -22,6 +25,13 @@ impl Accept {
             subprotocol: Some(subprotocol.into()),
             ..Self::default()
         }
+    }
+
+    /// Names a group that `open` will join.
+    #[must_use]
+    pub fn with_group(mut self, group: GroupName, options: GroupOptions) -> Self {
+        self.groups.push((group, options));
+        self
     }
 
     /// Adds a header field.

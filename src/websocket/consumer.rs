@@ -12,7 +12,7 @@ use super::context::Context;
 use super::driver::{Start, drive};
 use super::message::Message;
 use super::running::Running;
-use crate::channels::Event;
+use crate::channels::{Event, Received};
 use crate::scope::Scope;
 
 /// One WebSocket connection; a fresh value is made for each.
@@ -77,6 +77,15 @@ pub trait Consumer: Send + Sized + 'static {
         _event: Event,
     ) -> impl Future<Output = Result<(), Close>> + Send {
         async { Ok(()) }
+    }
+
+    /// The same with the group it came from; it calls `event`.
+    fn group_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        received: Received,
+    ) -> impl Future<Output = Result<(), Close>> + Send {
+        self.event(cx, received.event)
     }
 
     /// The socket ended; the groups are left already. `code` is the client's or ours; 1005 and 1006 report that there was none.

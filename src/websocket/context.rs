@@ -8,27 +8,21 @@ use super::frame::Opcode;
 use super::link::Link;
 use super::message::Message;
 use super::worker::{self, READ_BYTES};
-use crate::channels::{ChannelLayer, Event, GroupName, GroupOptions, LayerError, Sent, Subscriber};
+use crate::channels::{
+    ChannelLayer, Event, GroupName, GroupOptions, LayerError, Sent, Start, Subscriber,
+};
 use crate::scope::Scope;
 use crate::services::Services;
 
 /// What a consumer can do with its open socket. It exists only after the upgrade.
 #[derive(Debug)]
 pub struct Context<'a> {
-    open: &'a mut Open,
-}
-
-/// The state behind a context, one for each socket.
-#[derive(Debug)]
-pub(super) struct Open {
-    pub(super) link: Arc<Link>,
-    pub(super) scope: Box<Scope>,
-    pub(super) groups: Vec<GroupName>,
+    link: &'a Arc<Link>,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(open: &'a mut Open) -> Self {
-        Self { open }
+    pub(super) fn new(link: &'a Arc<Link>) -> Self {
+        Self { link }
     }
 }
 
@@ -36,19 +30,19 @@ impl Context<'_> {
     /// Returns what was known at the handshake.
     #[must_use]
     pub fn scope(&self) -> &Scope {
-        &self.open.scope
+        self.link.scope()
     }
 
     /// Returns the number that names this socket in the process.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.open.link.id()
+        self.link.id()
     }
 
     /// Returns what all consumers share.
     #[must_use]
     pub fn services(&self) -> &Services {
-        self.open.link.services()
+        self.link.services()
     }
 
     /// Returns the channel layer.
@@ -78,7 +72,7 @@ impl Context<'_> {
 
     /// Waits until at most half of the route's `send_queue` is full: for consumers that send much at once.
     pub async fn drained(&mut self) {
-        let link = self.open.link.clone();
+        let link = self.link.clone();
         let half = link.route().settings.send_queue / 2;
         self.flush();
         while link.waiting() > half {
@@ -87,24 +81,27 @@ impl Context<'_> {
     }
 
     /// Joins a group by events: the consumer's `event` runs for each, one after the other.
-    pub fn group_add(&mut self, group: &GroupName) {
-        let mailbox: Arc<dyn Subscriber> = self.open.link.mailbox().clone();
-        self.join(group, &mailbox, GroupOptions::default());
+    ///
+    /// Once this returns events from other processes come too.
+    pub async fn group_add(&mut self, group: &GroupName) {
+        let mailbox: Arc<dyn Subscriber> = self.link.mailbox().clone();
+        self.join(group, &mailbox, GroupOptions::default()).await;
     }
 
     /// Joins a group by frames: each event is shown to the client as it is, without waking the consumer.
     ///
     /// An event is framed once for all members and written straight to their sockets. The group's history, when the options
-    /// ask for one, comes first.
-    pub fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
+    /// ask for one, comes first. With `recover` in the options a client that came back with `?since=EPOCH.OFFSET` gets what it
+    /// missed instead; it is told so before.
+    pub async fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
         self.flush(); // what was said before stays before what the group says
-        let link: Arc<dyn Subscriber> = self.open.link.clone();
-        self.join(group, &link, options);
+        let link: Arc<dyn Subscriber> = self.link.clone();
+        self.join(group, &link, options).await;
     }
 
     /// Leaves a group. Once this returns nothing more of it comes, but for events that wait already.
     pub fn group_discard(&mut self, group: &GroupName) {
-        self.open.groups.retain(|joined| joined != group);
+        self.link.groups().retain(|joined| joined != group);
         self.layer().group_discard(group, self.id());
     }
 
@@ -114,7 +111,7 @@ impl Context<'_> {
         group: &'s GroupName,
         event: Event,
     ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'s> {
-        let layer = &self.open.link.services().layer;
+        let layer = &self.link.services().layer;
         layer.group_send(group, event, None)
     }
 
@@ -124,25 +121,37 @@ impl Context<'_> {
         group: &'s GroupName,
         event: Event,
     ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'s> {
-        let (layer, id) = (&self.open.link.services().layer, self.id());
+        let (layer, id) = (&self.link.services().layer, self.id());
         layer.group_send(group, event, Some(id))
     }
 
-    fn join(&mut self, group: &GroupName, subscriber: &Arc<dyn Subscriber>, options: GroupOptions) {
-        self.layer().group_add(
-            group,
-            self.id(),
-            subscriber,
-            self.open.scope.user.clone(),
-            options,
-        );
-        if !self.open.groups.contains(group) {
-            self.open.groups.push(group.clone());
+    async fn join(
+        &mut self,
+        group: &GroupName,
+        subscriber: &Arc<dyn Subscriber>,
+        options: GroupOptions,
+    ) {
+        let layer = self.layer().clone();
+        let _held = match layer.remote() {
+            Some(_) => Some(Box::pin(layer.prepare(group, &options)).await),
+            None => None,
+        };
+        let since = options.recover.then(|| self.scope().query("since"));
+        let start = match since.flatten() {
+            // What cannot be a position is none that is known.
+            Some(since) => Start::After(since.parse().unwrap_or_default()),
+            None => Start::History,
+        };
+        let user = self.scope().user.clone();
+        layer.group_resume(group, self.id(), subscriber, user, options, start);
+        let mut groups = self.link.groups();
+        if !groups.contains(group) {
+            groups.push(group.clone());
         }
     }
 
     fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
-        let link = &self.open.link;
+        let link = self.link;
         let is_framed = worker::with(|worker| {
             let is_own_turn = worker.out_owner == link.id();
             if is_own_turn && worker.out.len() + payload.len() <= READ_BYTES {
@@ -164,12 +173,12 @@ impl Context<'_> {
         });
         if !is_framed {
             self.flush();
-            self.open.link.send_in_context(opcode, payload);
+            self.link.send_in_context(opcode, payload);
         }
     }
 
     fn flush(&mut self) {
-        let link = &self.open.link;
+        let link = self.link;
         worker::with(|worker| {
             if worker.out_owner == link.id() && !worker.out.is_empty() {
                 link.send(&worker.out);

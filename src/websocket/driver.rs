@@ -10,14 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::Either;
 
 use super::close::{Cause, Close, CloseCode, Ending};
 use super::consumer::Consumer;
-use super::context::{Context, Open};
+use super::context::Context;
 use super::extension::Deflate;
 use super::link::Link;
 use super::route::Route;
@@ -25,6 +24,7 @@ use super::running::Running;
 use super::socket::{Next, Socket};
 use super::sockets::Sockets;
 use super::transport::Transport;
+use crate::channels::Held;
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::telemetry::ACCESS;
@@ -34,15 +34,20 @@ pub(crate) struct Start {
     pub(crate) transport: Transport,
     /// What the client sent right behind its handshake.
     pub(crate) read_already: Bytes,
-    pub(crate) scope: Box<Scope>,
+    pub(crate) scope: Arc<Scope>,
     pub(crate) route: Arc<Route>,
     pub(crate) services: Services,
     pub(crate) sockets: Sockets,
     /// What was agreed about compression.
     pub(crate) deflate: Option<Deflate>,
+    /// The groups that `open` will join.
+    pub(crate) prepared: Prepared,
     /// What is let go when the socket ends: its place among the connections.
     pub(crate) held: Box<dyn Any + Send>,
 }
+
+/// Groups that are kept ready until they were joined; mostly none, so it takes one word of a socket's task.
+pub(crate) type Prepared = Option<Box<Vec<Held>>>;
 
 /// A consumer's call that did not come to its end.
 enum Abandoned {
@@ -53,9 +58,9 @@ enum Abandoned {
 /// One socket that is open, all of it but its consumer.
 struct Life {
     socket: Socket,
-    open: Open,
+    link: Arc<Link>,
     sockets: Sockets,
-    started: Instant,
+    prepared: Prepared,
     held: Box<dyn Any + Send>,
 }
 
@@ -67,8 +72,9 @@ pub(crate) fn drive<C: Consumer>(mut consumer: C, start: Start) -> Running {
     Running::new(async move {
         let ending = 'live: {
             {
-                let mut cx = Context::new(&mut life.open);
+                let mut cx = Context::new(&life.link);
                 let outcome = attend(&mut life.socket, pin!(consumer.open(&mut cx))).await;
+                life.prepared = None;
                 if let Some(ending) = ending_of(outcome, &mut life.socket) {
                     break 'live ending;
                 }
@@ -78,10 +84,12 @@ pub(crate) fn drive<C: Consumer>(mut consumer: C, start: Start) -> Running {
                 // Nothing but the call itself is kept while it runs.
                 let call = {
                     let next = poll_fn(|task| life.socket.poll_next(task)).await;
-                    cx = Context::new(&mut life.open);
+                    cx = Context::new(&life.link);
                     match next {
                         Next::Message(message) => Either::Left(consumer.receive(&mut cx, message)),
-                        Next::Event(event) => Either::Right(consumer.event(&mut cx, event)),
+                        Next::Event(received) => {
+                            Either::Right(consumer.group_event(&mut cx, received))
+                        }
                         Next::End(ending) => break 'live ending,
                     }
                 };
@@ -104,7 +112,7 @@ impl Life {
             start.route,
             start.services,
             start.deflate,
-            start.scope.login.clone(),
+            start.scope,
         );
         let socket = Socket::new(link.clone(), &start.read_already, start.deflate);
         start.sockets.add(&link);
@@ -127,24 +135,20 @@ impl Life {
         link.route().metrics.open.increment(1.0);
         Self {
             socket,
-            open: Open {
-                link,
-                scope: start.scope,
-                groups: Vec::new(),
-            },
+            link,
             sockets: start.sockets,
-            started: Instant::now(),
+            prepared: start.prepared,
             held: start.held,
         }
     }
 
     /// Tells the consumer, then the client, and lets go of everything.
     async fn end<C: Consumer>(mut self, mut consumer: C, ending: Ending) {
-        let link = self.open.link.clone();
+        let link = self.link.clone();
         self.leave_groups();
         self.socket.say_close(&ending);
         {
-            let mut cx = Context::new(&mut self.open);
+            let mut cx = Context::new(&link);
             let told = pin!(consumer.disconnect(&mut cx, ending.code));
             if let Err(Abandoned::Panicked) = attend(&mut self.socket, told).await {
                 report_panic(&link);
@@ -159,25 +163,26 @@ impl Life {
         self.sockets.remove(link.id());
         link.route().metrics.open.decrement(1.0);
         drop(self.held);
-        log_end(&self.socket, &self.open.scope, &ending, self.started);
+        log_end(&self.socket, &ending);
     }
 
     /// Saves what the consumer changed in the session and did not save itself.
     async fn save_session(&mut self) {
-        let Some(session) = self.open.scope.session.clone() else {
+        let Some(session) = self.link.scope().session.clone() else {
             return;
         };
         if session.is_modified()
             && let Ok(Err(error)) = attend(&mut self.socket, pin!(session.save())).await
         {
-            let link = &self.open.link;
+            let link = &self.link;
             tracing::warn!(route = %link.route().label, socket = link.id(), %error, "what the consumer changed in the session was not saved");
         }
     }
 
     fn leave_groups(&mut self) {
-        for group in std::mem::take(&mut self.open.groups) {
-            let link = &self.open.link;
+        let link = &self.link;
+        let groups = std::mem::take(&mut *link.groups());
+        for group in groups {
             link.services().layer.group_discard(&group, link.id());
         }
     }
@@ -255,8 +260,9 @@ fn report_panic(link: &Link) {
     tracing::error!(route = %link.route().label, socket = link.id(), "the consumer panicked");
 }
 
-fn log_end(socket: &Socket, scope: &Scope, ending: &Ending, started: Instant) {
+fn log_end(socket: &Socket, ending: &Ending) {
     let link = socket.link();
+    let scope = link.scope();
     let route = &*link.route().label;
     link.route().count_closed(ending.cause);
     let (sent, received) = (link.counted(), socket.received());
@@ -270,7 +276,7 @@ fn log_end(socket: &Socket, scope: &Scope, ending: &Ending, started: Instant) {
         code = ending.code.get(),
         cause = ending.cause.as_str(),
         reason = &*ending.reason,
-        seconds = started.elapsed().as_secs_f64(),
+        seconds = link.started().elapsed().as_secs_f64(),
         messages = received.messages,
         bytes_in = received.bytes,
         bytes_out = sent.bytes,

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -21,8 +22,11 @@ use super::settings::SlowClient;
 use super::transport::Transport;
 use crate::auth::Login;
 use crate::channels::event::Shown;
-use crate::channels::{Batch, Delivery, Event, Form, Mailbox, Membership, Subscriber};
+use crate::channels::{
+    Batch, Delivery, Entry, Event, Form, GroupName, Mailbox, Membership, Position, Subscriber,
+};
 use crate::clock::{Millis, NEVER, Tick};
+use crate::scope::Scope;
 use crate::services::Services;
 
 /// How many waiting pieces one write takes.
@@ -36,8 +40,11 @@ pub struct Link {
     services: Services,
     /// What was agreed about compression.
     deflate: Option<Deflate>,
-    /// What the socket's user rests on.
-    login: Option<Arc<Login>>,
+    /// What was known at the handshake.
+    scope: Arc<Scope>,
+    started: Instant,
+    /// The groups it is in.
+    groups: Mutex<Vec<GroupName>>,
     mailbox: OnceLock<Arc<Mailbox>>,
     out: Mutex<Out>,
     called: AtomicBool,
@@ -58,7 +65,7 @@ impl Link {
         route: Arc<Route>,
         services: Services,
         deflate: Option<Deflate>,
-        login: Option<Arc<Login>>,
+        scope: Arc<Scope>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -66,7 +73,9 @@ impl Link {
             route,
             services,
             deflate,
-            login,
+            scope,
+            started: Instant::now(),
+            groups: Mutex::default(),
             mailbox: OnceLock::new(),
             out: Mutex::default(),
             called: AtomicBool::new(false),
@@ -88,7 +97,24 @@ impl Link {
     /// Returns what the socket's user rests on.
     #[must_use]
     pub fn login(&self) -> Option<&Arc<Login>> {
-        self.login.as_ref()
+        self.scope.login.as_ref()
+    }
+
+    /// Returns what was known at the handshake.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Returns when it was opened.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Returns the groups it is in.
+    pub(super) fn groups(&self) -> MutexGuard<'_, Vec<GroupName>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the socket from outside: its own task sends the close frame and tells the consumer. The first order counts.
@@ -362,10 +388,13 @@ impl Subscriber for Link {
     fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
         let mut out = self.out();
         out.forget_context();
-        let render = |event: &Event, frames: &mut Vec<u8>| self.encode_event(event, frames);
+        let form = self.form(membership);
+        let render = |entry: &Entry, frames: &mut Vec<u8>| {
+            self.encode_event(entry, membership.shows_positions, frames);
+        };
         let mut written = 0;
         if out.queue.is_empty()
-            && let Some(bytes) = batch.whole(membership, self.form(), render)
+            && let Some(bytes) = batch.whole(membership, form, render)
         {
             match out.write_now(&self.transport, bytes) {
                 None => return Delivery::Queued,
@@ -373,7 +402,7 @@ impl Subscriber for Link {
             }
         }
         let mut delivery = Delivery::Queued;
-        for (entry, bytes) in batch.pieces(membership, self.form(), render) {
+        for (entry, bytes) in batch.pieces(membership, form, render) {
             if written >= bytes.len() {
                 written -= bytes.len();
                 continue;
@@ -394,19 +423,45 @@ impl Subscriber for Link {
         }
         delivery
     }
+
+    fn joined(&self, from: Position, recovered: Option<bool>) {
+        let offset = from.to_string();
+        let greeting = serde_json::json!({
+            "type": "oneport.joined", "offset": offset, "recovered": recovered,
+        });
+        let mut frame = Vec::new();
+        if self.encode(Opcode::Text, greeting.to_string().as_bytes(), &mut frame) {
+            self.send(&frame);
+        } else {
+            self.send_in_context(Opcode::Text, greeting.to_string().as_bytes());
+        }
+    }
 }
 
 impl Link {
-    /// Plain, or compressed with one of the windows: what is the same for all who agreed on it.
-    fn form(&self) -> Form {
-        self.deflate.map_or(Form(0), |agreed| {
-            Form(agreed.server_window_bits - WINDOW_BITS_MIN + 1)
-        })
+    /// Plain, or compressed with one of the windows; with positions or without: what is the same for all who agreed on it.
+    fn form(&self, membership: &Membership) -> Form {
+        let compressed = self
+            .deflate
+            .map_or(0, |agreed| agreed.server_window_bits - WINDOW_BITS_MIN + 1);
+        Form(
+            compressed
+                + if membership.shows_positions {
+                    POSITIONED
+                } else {
+                    0
+                },
+        )
     }
 
     /// Appends the frame that shows an event to a client; it refers to no other.
-    fn encode_event(&self, event: &Event, out: &mut Vec<u8>) {
-        let (opcode, payload) = match event.shown() {
+    fn encode_event(&self, entry: &Entry, shows_position: bool, out: &mut Vec<u8>) {
+        let positioned;
+        let (opcode, payload) = match entry.event.shown() {
+            Shown::Text(text) if shows_position && entry.event.is_json() => {
+                positioned = with_position(text, entry.position);
+                (Opcode::Text, positioned.as_bytes())
+            }
             Shown::Text(text) => (Opcode::Text, text.as_bytes()),
             Shown::Bytes(bytes) => (Opcode::Binary, bytes),
         };
@@ -426,5 +481,16 @@ impl Link {
         event
             .field("conflate_key")
             .and_then(|key| key.as_str().map(Box::from))
+    }
+}
+
+/// Which forms show each event's position: those from here on.
+const POSITIONED: u8 = 8;
+
+/// An event's JSON with a further field.
+fn with_position(json: &str, position: Position) -> String {
+    match json.strip_suffix('}') {
+        Some(open) if open.len() > 1 => format!("{open},\"offset\":\"{position}\"}}"),
+        _ => json.to_owned(),
     }
 }

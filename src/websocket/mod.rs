@@ -40,4 +40,4 @@ pub use sockets::Sockets;
 pub use transport::{Stream, Transport};
 
 pub(crate) use consumer::{Accepted, AnyConsumer, Factory};
-pub(crate) use driver::Start;
+pub(crate) use driver::{Prepared, Start};

@@ -63,7 +63,8 @@ impl Consumer for Both {
         cx.group_add_frames(
             &oneport::channels::GroupName::new("room")?,
             oneport::channels::GroupOptions::default(),
-        );
+        )
+        .await;
         Ok(())
     }
 

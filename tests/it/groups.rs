@@ -273,7 +273,7 @@ async fn event_stream_resumes_where_it_was_or_says_that_it_cannot() {
             .await
             .unwrap();
     };
-    let epoch = layer.epoch();
+    let epoch = layer.node();
     // The first listener makes the group keep a history.
     read_events(&app, None, |text| {
         text.contains("retry: 3000") && text.contains(": still here")

@@ -38,14 +38,19 @@ const SIBLINGS: [(&str, &str, &str); 5] = [
 ];
 
 /// Where the name of a crate may stand.
-const OUTSIDE: [(&str, &[&str]); 17] = [
+const OUTSIDE: [(&str, &[&str]); 22] = [
     (
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],
     ),
     ("matchit", &["routing/"]),
     ("sqlx", &["database/"]),
-    ("redis", &["session/django.rs"]),
+    ("redis", &["session/django.rs", "channels/remote/"]),
+    ("rustls", &["channels/remote/stream.rs"]),
+    ("tokio_rustls", &["channels/remote/stream.rs"]),
+    ("rmp_serde", &["channels/remote/dictionary.rs"]),
+    ("aes", &["channels/remote/fernet.rs"]),
+    ("cbc", &["channels/remote/fernet.rs"]),
     ("argon2", &["auth/password.rs"]),
     ("pbkdf2", &["auth/password.rs"]),
     ("scrypt", &["auth/password.rs"]),

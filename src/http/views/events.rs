@@ -13,7 +13,7 @@ use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 
 use crate::channels::event::Shown;
-use crate::channels::{GroupName, GroupOptions, Mailbox, Received, Subscriber};
+use crate::channels::{GroupName, GroupOptions, Mailbox, Received, Start, Subscriber};
 use crate::config::WrittenDuration;
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
@@ -46,12 +46,19 @@ pub struct Options {
     /// How many of the newest events are kept for clients that come back.
     #[serde(default)]
     history: usize,
+    /// How long they are kept.
+    #[serde(default = "history_expiry")]
+    history_expiry: WrittenDuration,
     /// How often a comment is sent when there is no event.
     #[serde(default = "heartbeat")]
     heartbeat: WrittenDuration,
     /// After how long a client that lost its connection shall come back.
     #[serde(default = "retry")]
     retry: WrittenDuration,
+}
+
+fn history_expiry() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(3600))
 }
 
 fn heartbeat() -> WrittenDuration {
@@ -99,9 +106,16 @@ impl View for Events {
                 "the server stops",
             ));
         }
+        let keep = GroupOptions {
+            history: self.options.history,
+            history_expiry: self.options.history_expiry.0,
+            ..GroupOptions::default()
+        };
+        let _held = request.services.layer.prepare(&group, &keep).await;
         let stream = EventStream::open(
             &self.options,
             group,
+            keep,
             last_id.as_deref(),
             request.services.clone(),
         );
@@ -136,6 +150,7 @@ impl EventStream {
     fn open(
         options: &Options,
         group: GroupName,
+        keep: GroupOptions,
         last_id: Option<&str>,
         services: Services,
     ) -> Self {
@@ -143,32 +158,14 @@ impl EventStream {
         let member = layer.next_member();
         let mailbox = layer.mailbox();
         let subscriber: Arc<dyn Subscriber> = mailbox.clone();
-        let keep = GroupOptions {
-            history: options.history,
-            ..GroupOptions::default()
-        };
         let mut first = format!("retry: {}\n\n", options.retry.0.as_millis());
-        let is_complete = match last_id {
-            None => layer.group_resume(
-                &group,
-                member,
-                &subscriber,
-                keep,
-                layer.group_offset(&group),
-            ),
-            Some(id) => match id
-                .split_once('.')
-                .map(|(epoch, offset)| (u64::from_str_radix(epoch, 16), offset.parse::<u64>()))
-            {
-                Some((Ok(epoch), Ok(offset))) if epoch == layer.epoch() => {
-                    layer.group_resume(&group, member, &subscriber, keep, offset)
-                }
-                _ => {
-                    layer.group_add(&group, member, &subscriber, None, keep);
-                    false
-                }
-            },
+        let start = match last_id {
+            None => Start::Now,
+            // What cannot be a position is none that is known.
+            Some(id) => Start::After(id.parse().unwrap_or_default()),
         };
+        let user = None;
+        let is_complete = layer.group_resume(&group, member, &subscriber, user, keep, start);
         if !is_complete {
             first.push_str(GAP);
         }
@@ -186,13 +183,8 @@ impl EventStream {
         }
     }
 
-    fn write(&self, received: &Received, out: &mut String) {
-        let _ = writeln!(
-            out,
-            "id: {:x}.{}",
-            self.services.layer.epoch(),
-            received.offset
-        );
+    fn write(received: &Received, out: &mut String) {
+        let _ = writeln!(out, "id: {}", received.position);
         match received.event.shown() {
             // A line of its own for each line of the text; `\r` ends a line too.
             Shown::Text(text) => text.split(['\n', '\r']).for_each(|line| {
@@ -217,7 +209,7 @@ impl http_body::Body for EventStream {
         let this = self.get_mut();
         let mut out = this.first.take().unwrap_or_default();
         while let Poll::Ready(received) = this.mailbox.poll_receive(cx) {
-            this.write(&received, &mut out);
+            Self::write(&received, &mut out);
         }
         if this.mailbox.take_dropped() {
             out.push_str(GAP);

@@ -1,6 +1,7 @@
 //! Broadcast: every frame goes to every member of the group as it is.
 
 use crate::channels::{Event, GroupName, GroupOptions};
+use crate::config::WrittenDuration;
 use crate::group_pattern::GroupPattern;
 use crate::scope::Scope;
 use crate::websocket::{Accept, Close, Consumer, Context, Denial, Message};
@@ -26,6 +27,9 @@ pub struct Options {
     /// How many of the newest messages a new member gets.
     #[serde(default)]
     history: usize,
+    /// How long they are kept.
+    #[serde(default = "super::an_hour")]
+    history_expiry: WrittenDuration,
 }
 
 fn yes() -> bool {
@@ -41,6 +45,7 @@ impl Consumer for Broadcast {
             include_sender: options.include_sender,
             options: GroupOptions {
                 history: options.history,
+                history_expiry: options.history_expiry.0,
                 ..GroupOptions::default()
             },
             group: None,
@@ -48,13 +53,14 @@ impl Consumer for Broadcast {
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
-        self.group = Some(super::group(&self.pattern, scope)?);
-        Ok(Accept::default())
+        let group = super::group(&self.pattern, scope)?;
+        self.group = Some(group.clone());
+        Ok(Accept::default().with_group(group, self.options))
     }
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         if let Some(group) = &self.group {
-            cx.group_add_frames(group, self.options);
+            cx.group_add_frames(group, self.options).await;
         }
         Ok(())
     }

@@ -1,12 +1,10 @@
 //! Chat: JSON messages to a group, with user, prefix, history and presence.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::channels::event::EventError;
-use crate::channels::{Event, GroupName, GroupOptions};
+use crate::channels::{Event, GroupName, GroupOptions, Presence, PresenceEvent};
 use crate::config::WrittenDuration;
 use crate::group_pattern::GroupPattern;
 use crate::scope::Scope;
@@ -38,18 +36,17 @@ pub struct Options {
     #[serde(default)]
     history: usize,
     /// How long they are kept.
-    #[serde(default = "an_hour")]
+    #[serde(default = "super::an_hour")]
     history_expiry: WrittenDuration,
+    /// Does a client that comes back with `?since=` get what it missed?
+    #[serde(default)]
+    recover: bool,
     /// Does the group hear who comes and goes?
     #[serde(default)]
     presence: bool,
     /// The most characters of one message.
     #[serde(default = "a_page")]
     max_characters: usize,
-}
-
-fn an_hour() -> WrittenDuration {
-    WrittenDuration(Duration::from_secs(3600))
 }
 
 fn a_page() -> usize {
@@ -69,13 +66,6 @@ struct Said<'a> {
 struct ChatMessage<'a> {
     message: &'a str,
     user: Option<&'a str>,
-    at: Timestamp,
-}
-
-#[derive(Serialize)]
-struct Presence<'a> {
-    user: Option<&'a str>,
-    members: usize,
     at: Timestamp,
 }
 
@@ -102,29 +92,27 @@ impl Consumer for Chat {
         }
     }
 
+    fn problems(options: &Options) -> Vec<String> {
+        super::recovery_problems(options.recover, options.history)
+    }
+
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
-        self.group = Some(super::group(&self.options.group, scope)?);
-        Ok(Accept::default())
+        let group = super::group(&self.options.group, scope)?;
+        self.group = Some(group.clone());
+        Ok(Accept::default().with_group(group, self.keep()))
     }
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         let Some(group) = &self.group else {
             return Ok(());
         };
-        let history_expiry = self.options.history_expiry.0;
-        cx.group_add_frames(
-            group,
-            GroupOptions {
-                history: self.options.history,
-                history_expiry,
-            },
-        );
+        cx.group_add_frames(group, self.keep()).await;
         self.has_joined = true;
-        self.tell_presence(cx, "chat.join").await
+        self.tell_presence(cx, PresenceEvent::JOIN).await
     }
 
     async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
-        if let Some(event) = self.answer(cx, &message)?
+        if let Some(event) = self.answer(cx, &message).await?
             && let Some(group) = &self.group
         {
             cx.group_send(group, event).await?;
@@ -134,7 +122,7 @@ impl Consumer for Chat {
 
     async fn disconnect(&mut self, cx: &mut Context<'_>, _code: CloseCode) {
         if std::mem::take(&mut self.has_joined)
-            && let Err(close) = self.tell_presence(cx, "chat.leave").await
+            && let Err(close) = self.tell_presence(cx, PresenceEvent::LEAVE).await
         {
             tracing::debug!(%close, "the group was not told that somebody left");
         }
@@ -142,8 +130,25 @@ impl Consumer for Chat {
 }
 
 impl Chat {
+    fn keep(&self) -> GroupOptions {
+        let presence = match self.options.presence {
+            true => Presence::Announced,
+            false => Presence::Tracked,
+        };
+        GroupOptions {
+            history: self.options.history,
+            history_expiry: self.options.history_expiry.0,
+            recover: self.options.recover,
+            presence,
+        }
+    }
+
     /// Answers what concerns the client alone; returns what the group shall hear.
-    fn answer(&self, cx: &mut Context<'_>, message: &Message) -> Result<Option<Event>, Close> {
+    async fn answer(
+        &self,
+        cx: &mut Context<'_>,
+        message: &Message,
+    ) -> Result<Option<Event>, Close> {
         let Some(text) = message.as_text() else {
             return error(cx, "invalid_message", "expected text, found binary data");
         };
@@ -165,7 +170,7 @@ impl Chat {
             }
         };
         match (said.kind.as_deref(), said.message) {
-            (Some("who"), None) => self.tell_who(cx).map(|()| None),
+            (Some("who"), None) => Box::pin(self.tell_who(cx)).await.map(|()| None),
             (None | Some("message" | "chat.message"), Some(message)) => self.event(cx, &message),
             _ => error(
                 cx,
@@ -215,36 +220,29 @@ impl Chat {
         let Some(group) = self.group.as_ref().filter(|_| self.options.presence) else {
             return Ok(());
         };
-        let event = presence(cx, group, event_type)?;
+        let presence = PresenceEvent {
+            members: cx.layer().group_present_len(group).await,
+            user: cx.scope().user.as_ref().map(|user| user.name.as_str()),
+            at: Timestamp::now(),
+        };
+        let event = presence.event(event_type)?;
         // Who comes and goes is news, not history.
         cx.layer().group_send_transient(group, event).await?;
         Ok(())
     }
 
-    fn tell_who(&self, cx: &mut Context<'_>) -> Result<(), Close> {
+    async fn tell_who(&self, cx: &mut Context<'_>) -> Result<(), Close> {
         let Some(group) = &self.group else {
             return Ok(());
         };
-        let users = cx.layer().group_users(group);
-        let names: Vec<Option<&str>> = users
-            .iter()
-            .map(|user| user.as_ref().map(|user| user.name.as_str()))
-            .collect();
+        let present = cx.layer().group_present(group).await;
+        let names: Vec<Option<&str>> = present.users.iter().map(Option::as_deref).collect();
         cx.send_json(&Answer::Who {
             members: names.len(),
             users: names,
         })?;
         Ok(())
     }
-}
-
-fn presence(cx: &Context<'_>, group: &GroupName, event_type: &str) -> Result<Event, EventError> {
-    let presence = Presence {
-        user: cx.scope().user.as_ref().map(|user| user.name.as_str()),
-        members: cx.layer().group_len(group),
-        at: Timestamp::now(),
-    };
-    Event::new(event_type, &presence)
 }
 
 /// Tells the client alone.

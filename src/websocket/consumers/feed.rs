@@ -1,6 +1,7 @@
 //! Feed: the server speaks, the client listens.
 
 use crate::channels::{GroupName, GroupOptions};
+use crate::config::WrittenDuration;
 use crate::group_pattern::GroupPattern;
 use crate::scope::Scope;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
@@ -9,7 +10,7 @@ use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Mess
 #[derive(Debug)]
 pub struct Feed {
     patterns: Vec<GroupPattern>,
-    history: usize,
+    keep: GroupOptions,
     groups: Vec<GroupName>,
 }
 
@@ -22,6 +23,12 @@ pub struct Options {
     /// How many of the newest events of each group a new member gets.
     #[serde(default)]
     history: usize,
+    /// How long they are kept.
+    #[serde(default = "super::an_hour")]
+    history_expiry: WrittenDuration,
+    /// Does a client that comes back with `?since=` get what it missed?
+    #[serde(default)]
+    recover: bool,
 }
 
 impl Consumer for Feed {
@@ -30,17 +37,28 @@ impl Consumer for Feed {
     fn new(options: &Options) -> Self {
         Self {
             patterns: options.groups.clone(),
-            history: options.history,
+            keep: GroupOptions {
+                history: options.history,
+                history_expiry: options.history_expiry.0,
+                recover: options.recover,
+                ..GroupOptions::default()
+            },
             groups: Vec::new(),
         }
     }
 
     fn problems(options: &Options) -> Vec<String> {
+        let mut problems = super::recovery_problems(options.recover, options.history);
         if options.groups.is_empty() {
-            vec!["groups: expected at least one group, found none".to_owned()]
-        } else {
-            Vec::new()
+            problems.push("groups: expected at least one group, found none".to_owned());
         }
+        if options.recover && options.groups.len() > 1 {
+            let count = options.groups.len();
+            problems.push(format!(
+                "recover: expected exactly one group to go with it, found {count}"
+            ));
+        }
+        problems
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
@@ -48,18 +66,17 @@ impl Consumer for Feed {
             .iter()
             .map(|pattern| super::group(pattern, scope))
             .collect::<Result<_, _>>()?;
-        Ok(Accept::default())
+        let groups = self.groups.iter();
+        let accept = Accept {
+            groups: groups.map(|group| (group.clone(), self.keep)).collect(),
+            ..Accept::default()
+        };
+        Ok(accept)
     }
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         for group in std::mem::take(&mut self.groups) {
-            cx.group_add_frames(
-                &group,
-                GroupOptions {
-                    history: self.history,
-                    ..GroupOptions::default()
-                },
-            );
+            cx.group_add_frames(&group, self.keep).await;
         }
         Ok(())
     }

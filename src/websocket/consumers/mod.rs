@@ -10,10 +10,13 @@ pub use chat::Chat;
 pub use echo::Echo;
 pub use feed::Feed;
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use super::accept::Denial;
 use crate::channels::GroupName;
+use crate::config::WrittenDuration;
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::scope::Scope;
 
@@ -25,4 +28,18 @@ fn group(pattern: &GroupPattern, scope: &Scope) -> Result<GroupName, Denial> {
         GroupError::NotAName { .. } => Denial::new(StatusCode::NOT_FOUND, error.to_string()),
         GroupError::NoParam { .. } => Denial::from(error),
     })
+}
+
+/// How long histories are kept that do not say so themselves.
+fn an_hour() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(3600))
+}
+
+/// Says what is wrong with options that want clients to go on where they were.
+fn recovery_problems(recover: bool, history: usize) -> Vec<String> {
+    if recover && history == 0 {
+        vec!["recover: expected a history above 0 to go with it, found 0".to_owned()]
+    } else {
+        Vec::new()
+    }
 }

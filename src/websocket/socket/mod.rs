@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use crate::channels::Event;
+use crate::channels::mailbox;
 use crate::clock::{Call, Millis, NEVER, Tick};
 use crate::websocket::close::{Cause, CloseCode, Ending};
 use crate::websocket::decoder::{Decoder, Item};
@@ -32,7 +32,7 @@ pub(super) enum Next {
     /// The client sent a message.
     Message(Message),
     /// A group that the consumer joined by events was sent one.
-    Event(Event),
+    Event(mailbox::Received),
     /// It is over.
     End(Ending),
 }
@@ -196,7 +196,7 @@ impl Socket {
                 .has_mailbox()
                 .map(|mailbox| mailbox.poll_receive(cx))
             {
-                return Poll::Ready(Next::Event(received.event));
+                return Poll::Ready(Next::Event(received));
             }
             let has_room = self.flush(cx);
             // The flush made this task known to callers; one who called before it woke nobody.

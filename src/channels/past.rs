@@ -1,0 +1,313 @@
+//! Past: what a group remembers, alone or together with other processes.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::batch::Entry;
+use super::{GroupOptions, Position};
+
+/// Processes whose newest event is remembered, in one group. Of more, the one longest silent is forgotten.
+const NODES_MAX: usize = 64;
+
+/// Where in a group's history a member starts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Start {
+    /// With all that is kept.
+    History,
+    /// With what comes from now on.
+    Now,
+    /// With what came after a position that it has seen.
+    After(Position),
+}
+
+/// What a member that joins gets of the past.
+pub(super) struct Resumed {
+    /// The position before the first of them.
+    pub(super) from: Position,
+    pub(super) entries: Vec<Entry>,
+    /// Is nothing missing in between?
+    pub(super) is_complete: bool,
+}
+
+/// Where an event stands that has its place in a shared history.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Place {
+    /// Right behind the newest that is here.
+    Next,
+    /// It is here already.
+    Known,
+    /// Further on, or in another life of the history.
+    Behind,
+}
+
+/// What a group remembers: its newest events, the position of the newest.
+///
+/// A history that is shared is this process's copy of the one in Redis: it is read once when the first member comes, and kept up
+/// by the events that follow. Each of them has the number that its sender gave it (`seq`), by which it is known again when it
+/// comes twice.
+pub(super) struct Past {
+    position: Position,
+    history: VecDeque<(Instant, Entry)>,
+    max: usize,
+    expiry: Duration,
+    shared: Option<Box<SharedPast>>,
+}
+
+#[derive(Default)]
+struct SharedPast {
+    is_loaded: bool,
+    /// Events came that there is a gap before.
+    is_behind: bool,
+    /// The newest event of each process.
+    seen: VecDeque<(u64, u64)>,
+    /// Events of this process that its members have and that have no position yet.
+    early: VecDeque<Early>,
+}
+
+struct Early {
+    node: u64,
+    seq: u64,
+    entry: Entry,
+}
+
+impl SharedPast {
+    fn newest(&self, node: u64) -> u64 {
+        let found = self.seen.iter().find(|(seen, _)| *seen == node);
+        found.map_or(0, |(_, seq)| *seq)
+    }
+
+    fn see(&mut self, node: u64, seq: u64) {
+        if let Some((last, newest)) = self.seen.back_mut()
+            && *last == node
+        {
+            *newest = seq;
+            return;
+        }
+        self.seen.retain(|(seen, _)| *seen != node);
+        if self.seen.len() >= NODES_MAX {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((node, seq));
+    }
+}
+
+impl Past {
+    pub(super) fn new(epoch: u64, is_shared: bool) -> Self {
+        Self {
+            position: Position { epoch, offset: 0 },
+            history: VecDeque::new(),
+            max: 0,
+            expiry: Duration::ZERO,
+            shared: is_shared.then(Box::default),
+        }
+    }
+
+    pub(super) fn keep(&mut self, options: &GroupOptions) {
+        self.max = options.history;
+        self.expiry = options.history_expiry;
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Tells whether other processes keep it too: then an event has its position from Redis.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.is_some() && self.max > 0
+    }
+
+    /// Returns what is kept: how many events, and for how long.
+    pub(super) fn bounds(&self) -> (usize, Duration) {
+        (self.max, self.expiry)
+    }
+
+    /// Tells whether a shared history was read, or there is none to read.
+    pub(super) fn is_loaded(&self) -> bool {
+        !self.is_shared() || self.shared.as_ref().is_some_and(|shared| shared.is_loaded)
+    }
+
+    /// It is read: what comes from now on may be behind again.
+    pub(super) fn catch_up(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.is_behind = false;
+        }
+    }
+
+    /// It may have missed something.
+    pub(super) fn fall_behind(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.is_behind = true;
+        }
+    }
+
+    /// Tells whether it may have missed something.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_shared() && self.shared.as_ref().is_some_and(|shared| shared.is_behind)
+    }
+
+    /// It was read: the epoch is this one, and nothing before an offset is to be had. Returns how many events were lost.
+    pub(super) fn read_from(&mut self, epoch: u64, before: u64) -> u64 {
+        let was_loaded = match &mut self.shared {
+            Some(shared) => std::mem::replace(&mut shared.is_loaded, true),
+            None => return 0,
+        };
+        if self.position.epoch != epoch {
+            self.position = Position { epoch, offset: 0 };
+        }
+        let lost = before.saturating_sub(self.position.offset);
+        if lost > 0 {
+            self.position.offset = before;
+        }
+        if was_loaded { lost } else { 0 }
+    }
+
+    pub(super) fn is_worth_keeping(&self, touched: Instant, now: Instant) -> bool {
+        self.max > 0
+            && self.shared.is_none()
+            && now.saturating_duration_since(touched) <= self.expiry
+    }
+
+    /// Returns what a member gets that starts there.
+    pub(super) fn resume(&self, start: Start, wants_history: bool) -> Resumed {
+        let since = match start {
+            Start::Now => None,
+            Start::History if !wants_history => None,
+            Start::History => Some(None),
+            Start::After(position) => Some(Some(position)),
+        };
+        let Some(since) = since else {
+            return Resumed {
+                from: self.position,
+                entries: Vec::new(),
+                is_complete: true,
+            };
+        };
+        let known = since.and_then(|since| self.index_after(since));
+        let kept = self.history.iter().skip(known.unwrap_or(0));
+        let mut entries: Vec<Entry> = kept.map(|(_, entry)| entry.clone()).collect();
+        let from = match (known, since, entries.first()) {
+            (Some(_), Some(since), _) => since,
+            (_, _, Some(first)) => Position {
+                offset: first.position.offset.saturating_sub(1),
+                ..first.position
+            },
+            _ => self.position,
+        };
+        if let Some(shared) = &self.shared {
+            entries.extend(shared.early.iter().map(|early| early.entry.clone()));
+        }
+        for entry in &mut entries {
+            entry.tally = None;
+        }
+        Resumed {
+            from,
+            entries,
+            is_complete: since.is_none() || (known.is_some() && self.is_loaded()),
+        }
+    }
+
+    /// Returns the index of the first entry after a position, if nothing between them was forgotten.
+    fn index_after(&self, since: Position) -> Option<usize> {
+        if since == self.position {
+            return Some(self.history.len());
+        }
+        let follows = |(_, entry): &(Instant, Entry)| {
+            entry.position.epoch == since.epoch && entry.position.offset == since.offset + 1
+        };
+        self.history.iter().position(follows).or_else(|| {
+            let is = |(_, entry): &(Instant, Entry)| entry.position == since;
+            self.history.iter().position(is).map(|at| at + 1)
+        })
+    }
+
+    /// Gives an event of this process its position, and keeps it.
+    pub(super) fn remember(&mut self, entry: &mut Entry) {
+        if self.is_shared() {
+            return; // it has its place from Redis, or none
+        }
+        self.position.offset += 1;
+        entry.position = self.position;
+        self.push(entry.clone(), Duration::ZERO);
+    }
+
+    /// Keeps an event of this process that has no position yet.
+    pub(super) fn remember_early(&mut self, node: u64, seq: u64, entry: &Entry) {
+        if let Some(shared) = &mut self.shared {
+            shared.see(node, seq);
+            let entry = entry.clone();
+            shared.early.push_back(Early { node, seq, entry });
+            while shared.early.len() > self.max {
+                shared.early.pop_front();
+            }
+        }
+    }
+
+    /// Tells whether the members have an event.
+    pub(super) fn has_seen(&self, node: u64, seq: u64) -> bool {
+        let shared = self.shared.as_ref();
+        shared.is_some_and(|shared| shared.newest(node) >= seq)
+    }
+
+    /// Says where a position stands.
+    pub(super) fn place(&mut self, position: Position) -> Place {
+        let Some(shared) = &mut self.shared else {
+            return Place::Next;
+        };
+        if position.epoch == self.position.epoch && position.offset <= self.position.offset {
+            return Place::Known;
+        }
+        let is_next =
+            position.epoch == self.position.epoch && position.offset == self.position.offset + 1;
+        if is_next && shared.is_loaded {
+            return Place::Next;
+        }
+        shared.is_behind = true;
+        Place::Behind
+    }
+
+    /// Keeps an event at its position. Tells whether it is news to the members.
+    pub(super) fn remember_shared(
+        &mut self,
+        node: u64,
+        seq: u64,
+        position: Position,
+        age: Duration,
+        entry: &mut Entry,
+    ) -> bool {
+        self.position = position;
+        entry.position = position;
+        let Some(shared) = &mut self.shared else {
+            return true;
+        };
+        shared
+            .early
+            .retain(|early| early.node != node || early.seq > seq);
+        let is_news = shared.newest(node) < seq;
+        if is_news {
+            shared.see(node, seq);
+        }
+        self.push(entry.clone(), age);
+        is_news
+    }
+
+    fn push(&mut self, mut entry: Entry, age: Duration) {
+        if self.max == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let at = now.checked_sub(age).unwrap_or(now);
+        self.forget_old(now);
+        while self.history.len() >= self.max {
+            self.history.pop_front();
+        }
+        entry.tally = None;
+        self.history.push_back((at, entry));
+    }
+
+    pub(super) fn forget_old(&mut self, now: Instant) {
+        let is_old = |(at, _): &(Instant, Entry)| now.duration_since(*at) > self.expiry;
+        while self.history.front().is_some_and(is_old) {
+            self.history.pop_front();
+        }
+    }
+}

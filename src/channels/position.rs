@@ -1,0 +1,59 @@
+//! Position: a place in a group's history.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A place in a group's history: after the event with this offset, in the life of the history that the epoch names.
+///
+/// It is written `EPOCH.OFFSET`, the epoch in hexadecimal digits: the id of a server-sent event, and what a client gives back in
+/// `?since=`.
+///
+/// ```
+/// use oneport::channels::Position;
+/// let position: Position = "1f.42".parse().unwrap();
+/// assert_eq!((position.epoch, position.offset), (31, 42));
+/// assert_eq!(position.to_string(), "1f.42");
+/// assert!("42".parse::<Position>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Position {
+    /// Tells one life of a history from another: what was before is gone.
+    pub epoch: u64,
+    /// The number of the event, from 1; 0 before the first.
+    pub offset: u64,
+}
+
+/// A text that is no position.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("expected a position such as \"1f.42\", found {found:?}")]
+pub struct PositionError {
+    found: String,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{}", self.epoch, self.offset)
+    }
+}
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        let read = || {
+            let (epoch, offset) = text.split_once('.')?;
+            let is_hex = epoch.bytes().all(|digit| digit.is_ascii_hexdigit());
+            let is_decimal = offset.bytes().all(|digit| digit.is_ascii_digit());
+            if !is_hex || !is_decimal {
+                return None; // a sign is none of it
+            }
+            Some(Self {
+                epoch: u64::from_str_radix(epoch, 16).ok()?,
+                offset: offset.parse().ok()?,
+            })
+        };
+        read().ok_or_else(|| PositionError {
+            found: text.chars().take(64).collect(),
+        })
+    }
+}

@@ -1,0 +1,357 @@
+//! Connection: the life with Redis: connecting, saying, hearing, and coming back after a loss.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt, StreamExt};
+use metrics::{counter, gauge};
+use redis::aio::{MultiplexedConnection, PubSub, PubSubSink, PubSubStream};
+use redis::{RedisError, RedisResult, Value};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::core;
+use super::outbox::Order;
+use super::scripts;
+use super::stream::{self, Ahead, Metered};
+use super::{Remote, lock};
+use crate::channels::{ChannelLayer, GroupName};
+use crate::config::LayerFormat;
+
+/// How long to wait before connecting again: the first time, and at most.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// How many histories are read in one pipeline.
+const HISTORIES_AT_ONCE: usize = 64;
+
+/// How long one wait for the inbox takes.
+const INBOX_SECONDS: u64 = 5;
+
+/// What one connection's tasks need.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) remote: Remote,
+    pub(super) layer: ChannelLayer,
+    pub(super) commands: MultiplexedConnection,
+    /// Something has ended, so all shall end.
+    pub(super) ending: CancellationToken,
+}
+
+/// What ended a connection.
+pub(super) type Ended = (RedisError, Vec<Order>);
+
+impl Remote {
+    /// Lives with Redis until the server has ended.
+    pub(in crate::channels) async fn run(self, layer: ChannelLayer) {
+        let tasks = layer.tasks().clone();
+        let mut outage: Option<Instant> = None;
+        let mut backoff = BACKOFF_MIN;
+        gauge!("oneport_layer_connected").set(0.0);
+        loop {
+            let ended = tasks.ended();
+            tokio::pin!(ended);
+            let connected = tokio::time::timeout(self.0.timeout, self.connect(&layer));
+            let connected = tokio::select! {
+                connected = connected => connected.unwrap_or_else(|_| Err(stream::timed_out())),
+                () = &mut ended => return,
+            };
+            let error = match connected {
+                Ok((live, set, resubscribed)) => {
+                    self.tell_back(outage.take(), resubscribed);
+                    backoff = BACKOFF_MIN;
+                    let (error, taken) = tokio::select! {
+                        ended = until_ended(set, live.ending.clone()) => ended,
+                        () = &mut ended => return live.farewell().await,
+                    };
+                    self.lost(&layer, taken);
+                    error
+                }
+                Err(error) => error,
+            };
+            self.tell_lost(&mut outage, &error);
+            let jittered = backoff.mul_f64(0.5 + fastrand::f64());
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            tokio::select! {
+                () = tokio::time::sleep(jittered) => {}
+                () = &mut ended => return,
+            }
+        }
+    }
+
+    /// Connects, says who is here, and starts what lives as long as the connection.
+    async fn connect(&self, layer: &ChannelLayer) -> RedisResult<(Live, JoinSet<Ended>, usize)> {
+        let (url, timeout) = (&self.0.url, self.0.timeout);
+        let (mut commands, driver) = stream::commands(url, timeout).await?;
+        let mut set = JoinSet::new();
+        let ending = CancellationToken::new();
+        set.spawn(unless(ending.clone(), ends(driver)));
+        let mut load = redis::pipe();
+        for script in scripts::all() {
+            load.cmd("SCRIPT").arg("LOAD").arg(script.code);
+        }
+        load.exec_async(&mut commands).await?;
+        let ahead = Arc::new(Ahead::default());
+        let stream = Metered::new(stream::open(url, timeout).await?, ahead.clone());
+        let pubsub = PubSub::new(&stream::introduction(url)?, stream).await?;
+        let (mut sink, stream) = pubsub.split();
+        let live = Live {
+            remote: self.clone(),
+            layer: layer.clone(),
+            commands,
+            ending: ending.clone(),
+        };
+        set.spawn(unless(ending.clone(), live.clone().hear(stream, ahead)));
+        let mut resubscribed = self.0.subscriptions.forget();
+        let own = [self.nodes_channel(), self.node_channel(self.0.node)];
+        sink.subscribe(&own[..]).await?;
+        live.subscribe_all(&mut sink).await?;
+        if self.0.format == LayerFormat::Core {
+            let (inbox, driver) = stream::commands(url, timeout).await?;
+            set.spawn(unless(ending.clone(), ends(driver)));
+            set.spawn(unless(ending.clone(), live.clone().empty_inbox(inbox)));
+            resubscribed = self.0.core.say_again();
+            live.join_all().await?;
+        }
+        live.register().await?;
+        for (group, found) in layer.all_groups() {
+            if found.with_past(|past| {
+                past.fall_behind();
+                past.is_shared()
+            }) {
+                self.read_history(&group);
+            }
+        }
+        self.0.outbox.connected();
+        gauge!("oneport_layer_connected").set(1.0);
+        set.spawn(live.clone().say());
+        set.spawn(unless(ending.clone(), live.clone().keep_subscribed(sink)));
+        set.spawn(unless(ending.clone(), live.clone().read_histories()));
+        set.spawn(unless(ending.clone(), live.clone().beat()));
+        if self.0.format == LayerFormat::Core {
+            set.spawn(unless(ending.clone(), live.clone().keep_joined()));
+        }
+        self.0.changed.notify_waiters();
+        Ok((live, set, resubscribed))
+    }
+
+    /// Redis is gone: members here are served all the same.
+    fn lost(&self, layer: &ChannelLayer, taken: Vec<Order>) {
+        gauge!("oneport_layer_connected").set(0.0);
+        self.0.outbox.disconnected(taken, layer);
+        self.forget_echoes();
+        lock(&self.0.behind).clear();
+        self.0.subscriptions.forget();
+        self.0.changed.notify_waiters();
+    }
+
+    fn tell_lost(&self, outage: &mut Option<Instant>, error: &RedisError) {
+        if outage.is_none() {
+            *outage = Some(Instant::now());
+            let redis = &self.0.url;
+            tracing::error!(%redis, "the channel layer lost Redis: {error}; members of this process are served all the same");
+        } else {
+            tracing::debug!(%error, "Redis is still away");
+        }
+    }
+
+    fn tell_back(&self, outage: Option<Instant>, resubscribed: usize) {
+        let Some(since) = outage else {
+            tracing::info!(redis = %self.0.url, format = %self.0.format, "the channel layer has Redis");
+            return;
+        };
+        let seconds = since.elapsed().as_secs_f64();
+        let lost = self.0.outbox.take_lost();
+        counter!("oneport_layer_reconnects_total").increment(1);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a few seconds"
+        )]
+        counter!("oneport_layer_outage_seconds_total").increment(seconds.ceil() as u64);
+        tracing::warn!(
+            seconds,
+            lost,
+            resubscribed,
+            "the channel layer has Redis again"
+        );
+    }
+}
+
+/// A connection's own task came to its end.
+async fn ends(driver: impl Future<Output = ()>) -> Ended {
+    driver.await;
+    (closed(), Vec::new())
+}
+
+pub(super) fn closed() -> RedisError {
+    RedisError::from(std::io::Error::new(
+        std::io::ErrorKind::ConnectionReset,
+        "the connection ended",
+    ))
+}
+
+/// Waits for the first task that ends, and ends the others. What was taken to be said comes back.
+async fn until_ended(mut set: JoinSet<Ended>, ending: CancellationToken) -> Ended {
+    let mut error = None;
+    let mut orders = Vec::new();
+    while let Some(ended) = set.join_next().await {
+        let (found, taken) = ended.unwrap_or_else(|_| (closed(), Vec::new()));
+        error.get_or_insert(found);
+        orders.extend(taken);
+        ending.cancel(); // each task hears it wherever it waits
+    }
+    (error.unwrap_or_else(closed), orders)
+}
+
+/// Lets a task run until it ends, or all shall.
+async fn unless(ending: CancellationToken, task: impl Future<Output = Ended>) -> Ended {
+    tokio::select! {
+        ended = task => ended,
+        () = ending.cancelled() => (closed(), Vec::new()),
+    }
+}
+
+impl Live {
+    /// Waits for an answer no longer than the layer's timeout.
+    pub(super) async fn within<T>(
+        &self,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
+        tokio::time::timeout(self.remote.0.timeout, answer)
+            .await
+            .unwrap_or_else(|_| Err(stream::timed_out()))
+    }
+
+    // --- Hearing --------------------------------------------------------------------------------------------------------
+
+    async fn hear(self, mut stream: PubSubStream, ahead: Arc<Ahead>) -> Ended {
+        loop {
+            let next = match stream.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    ahead.await_more();
+                    stream.next().await
+                }
+            };
+            let Some(message) = next else {
+                return (closed(), Vec::new());
+            };
+            let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
+            self.remote.hear(&self.layer, channel, payload).await;
+            ahead.handled(channel.len() + payload.len());
+        }
+    }
+
+    async fn empty_inbox(self, mut connection: MultiplexedConnection) -> Ended {
+        let inbox = self.remote.0.core.inbox();
+        let longest = self.remote.0.timeout + Duration::from_secs(INBOX_SECONDS);
+        loop {
+            let take = core::take(&mut connection, &inbox, INBOX_SECONDS);
+            let messages = match tokio::time::timeout(longest, take).await {
+                Ok(Ok(messages)) => messages,
+                Ok(Err(error)) => return (error, Vec::new()),
+                Err(_) => return (stream::timed_out(), Vec::new()),
+            };
+            for message in messages {
+                self.remote.hear_inbox(&self.layer, &message).await;
+            }
+        }
+    }
+
+    async fn keep_subscribed(self, mut sink: PubSubSink) -> Ended {
+        let pause = self.remote.0.lease / 3;
+        loop {
+            let changed = self.remote.0.subscriptions.changed();
+            let said = match tokio::time::timeout(pause, changed).await {
+                Ok(()) => self.subscribe_all(&mut sink).await,
+                Err(_) => self.within(sink.ping::<Value>()).await.map(drop), // is it alive?
+            };
+            if let Err(error) = said {
+                return (error, Vec::new());
+            }
+        }
+    }
+
+    async fn subscribe_all(&self, sink: &mut PubSubSink) -> RedisResult<()> {
+        let inner = &self.remote.0;
+        loop {
+            let changes = inner.subscriptions.changes();
+            if changes.subscribe.is_empty() && changes.unsubscribe.is_empty() {
+                return Ok(());
+            }
+            if !changes.subscribe.is_empty() {
+                self.within(sink.subscribe(&changes.subscribe)).await?;
+            }
+            if !changes.unsubscribe.is_empty() {
+                self.within(sink.unsubscribe(&changes.unsubscribe)).await?;
+            }
+            inner.subscriptions.confirmed(&changes);
+            inner.changed.notify_waiters();
+        }
+    }
+
+    async fn keep_joined(self) -> Ended {
+        let inner = &self.remote.0;
+        let again = (inner.group_expiry / 3).min(Duration::from_secs(3600));
+        let mut next = tokio::time::Instant::now() + again;
+        loop {
+            if tokio::time::timeout_at(next, inner.core.changed())
+                .await
+                .is_err()
+            {
+                inner.core.say_again();
+                next = tokio::time::Instant::now() + again;
+            }
+            if let Err(error) = self.join_all().await {
+                return (error, Vec::new());
+            }
+        }
+    }
+
+    async fn join_all(&self) -> RedisResult<()> {
+        let inner = &self.remote.0;
+        loop {
+            let changes = inner.core.changes();
+            if changes.join.is_empty() && changes.leave.is_empty() {
+                return Ok(());
+            }
+            self.query(inner.core.commands(&changes, inner.group_expiry.as_secs()))
+                .await?;
+            inner.core.confirmed(&changes);
+            inner.changed.notify_waiters();
+        }
+    }
+
+    async fn read_histories(self) -> Ended {
+        let inner = &self.remote.0;
+        loop {
+            let groups: Vec<GroupName> = {
+                let mut behind = lock(&inner.behind);
+                let count = behind.len().min(HISTORIES_AT_ONCE);
+                behind.drain(..count).collect()
+            };
+            if groups.is_empty() {
+                inner.behind_work.notified().await;
+                continue;
+            }
+            let asked: Vec<_> = groups
+                .into_iter()
+                .filter_map(|group| {
+                    let command = self.remote.history_command(&self.layer, &group)?;
+                    Some((group, command))
+                })
+                .collect();
+            let commands = asked.iter().map(|(_, command)| command.clone()).collect();
+            let Some(answers) = self.remote.ask_redis(commands).await else {
+                return (stream::timed_out(), Vec::new());
+            };
+            for ((group, _), answer) in asked.into_iter().zip(answers) {
+                self.remote
+                    .hear_history(&self.layer, &group, Some(vec![answer]))
+                    .await;
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Core: the format of `channels_redis.core`, where each process has an inbox and a group is a list of channels.
+//!
+//! A process is in a group with one channel of its own, whatever the number of members here. So a sender writes one message
+//! into our inbox, which is emptied all the time.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::Notify;
+
+use super::dictionary::{Channels, Dictionaries};
+use super::scripts::ENQUEUE;
+use super::{Remote, lock};
+use crate::channels::{Event, GroupName};
+use crate::telemetry;
+
+/// The random octets before each message, which make equal messages different.
+pub(super) const RANDOM_PREFIX: usize = 12;
+
+/// How many groups join or leave in one pipeline.
+const CHANGES_AT_ONCE: usize = 1000;
+
+pub(super) struct Core {
+    prefix: String,
+    /// Names this process among all that share the Redis.
+    client: String,
+    state: Mutex<State>,
+    work: Notify,
+    /// The time of the newest message, so that no two of ours have the same.
+    last: Mutex<f64>,
+}
+
+#[derive(Default)]
+struct State {
+    groups: HashMap<GroupName, Joined>,
+    /// The group of each local part of our channels' names.
+    of_local: HashMap<String, GroupName>,
+    changed: VecDeque<GroupName>,
+}
+
+struct Joined {
+    local: String,
+    is_wanted: bool,
+    is_there: bool,
+}
+
+/// Groups to join and to leave, with the name of our channel in each.
+pub(super) struct Changes {
+    pub(super) join: Vec<(GroupName, String)>,
+    pub(super) leave: Vec<(GroupName, String)>,
+}
+
+fn random_hex() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+}
+
+impl Core {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            client: random_hex(),
+            state: Mutex::default(),
+            work: Notify::new(),
+            last: Mutex::new(0.0),
+        }
+    }
+
+    /// Returns the name of one of our channels.
+    pub(super) fn channel(&self, local: &str) -> String {
+        format!("specific.{}!{local}", self.client)
+    }
+
+    /// Returns the key of our inbox.
+    pub(super) fn inbox(&self) -> String {
+        format!("{}specific.{}!", self.prefix, self.client)
+    }
+
+    /// Returns the key that a channel's messages are put under: all of one process share one.
+    pub(super) fn key_of(&self, channel: &str) -> String {
+        let shared = channel.find('!').map_or(channel, |mark| &channel[..=mark]);
+        format!("{}{shared}", self.prefix)
+    }
+
+    pub(super) fn group_key(&self, group: &GroupName) -> String {
+        format!("{}:group:{group}", self.prefix)
+    }
+
+    pub(super) fn want(&self, group: &GroupName, is_wanted: bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.groups.contains_key(group) {
+            let local = random_hex();
+            state.of_local.insert(local.clone(), group.clone());
+            let joined = Joined {
+                local,
+                is_wanted: !is_wanted,
+                is_there: false,
+            };
+            state.groups.insert(group.clone(), joined);
+        }
+        if let Some(joined) = state.groups.get_mut(group)
+            && joined.is_wanted != is_wanted
+        {
+            joined.is_wanted = is_wanted;
+            state.changed.push_back(group.clone());
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
+    pub(super) fn is_there(&self, group: &GroupName) -> bool {
+        let state = lock(&self.state);
+        state
+            .groups
+            .get(group)
+            .is_some_and(|joined| joined.is_there)
+    }
+
+    /// Returns the group that one of our channels is in.
+    pub(super) fn group_of(&self, channel: &str) -> Option<GroupName> {
+        let (client, local) = channel.strip_prefix("specific.")?.split_once('!')?;
+        if client != self.client {
+            return None;
+        }
+        lock(&self.state).of_local.get(local).cloned()
+    }
+
+    /// All is to be said again: to another Redis, or before it forgets. Returns how many groups there are.
+    pub(super) fn say_again(&self) -> usize {
+        let mut state = lock(&self.state);
+        let names: Vec<_> = state.groups.keys().cloned().collect();
+        let count = names.len();
+        state.changed.extend(names);
+        drop(state);
+        self.work.notify_one();
+        count
+    }
+
+    pub(super) async fn changed(&self) {
+        self.work.notified().await;
+    }
+
+    /// Returns what is to be said next.
+    pub(super) fn changes(&self) -> Changes {
+        let mut state = lock(&self.state);
+        let mut changes = Changes {
+            join: Vec::new(),
+            leave: Vec::new(),
+        };
+        while changes.join.len() + changes.leave.len() < CHANGES_AT_ONCE
+            && let Some(group) = state.changed.pop_front()
+        {
+            let Some(joined) = state.groups.get(&group) else {
+                continue;
+            };
+            let channel = self.channel(&joined.local);
+            if joined.is_wanted {
+                changes.join.push((group, channel));
+            } else {
+                changes.leave.push((group, channel));
+            }
+        }
+        changes
+    }
+
+    /// Redis did it. What is wanted otherwise by now comes again.
+    pub(super) fn confirmed(&self, changes: &Changes) {
+        let mut state = lock(&self.state);
+        for (groups, is_there) in [(&changes.join, true), (&changes.leave, false)] {
+            for (group, _) in groups {
+                let Some(joined) = state.groups.get_mut(group) else {
+                    continue;
+                };
+                joined.is_there = is_there;
+                if joined.is_wanted != is_there {
+                    state.changed.push_back(group.clone());
+                    self.work.notify_one();
+                } else if !is_there {
+                    let left = state.groups.remove(group);
+                    left.map(|left| state.of_local.remove(&left.local));
+                }
+            }
+        }
+    }
+
+    /// Returns the commands that say it.
+    pub(super) fn commands(&self, changes: &Changes, group_expiry: u64) -> Vec<redis::Cmd> {
+        let mut commands = Vec::new();
+        for (group, channel) in &changes.join {
+            let key = self.group_key(group);
+            let mut add = redis::cmd("ZADD");
+            add.arg(&key).arg(time_text(unix_time())).arg(channel);
+            let mut expire = redis::cmd("EXPIRE");
+            expire.arg(&key).arg(group_expiry);
+            commands.extend([add, expire]);
+        }
+        for (group, channel) in &changes.leave {
+            let mut remove = redis::cmd("ZREM");
+            remove.arg(self.group_key(group)).arg(channel);
+            commands.push(remove);
+        }
+        commands
+    }
+
+    /// Returns the commands that take this process out of everything.
+    pub(super) fn farewell(&self) -> Vec<redis::Cmd> {
+        let state = lock(&self.state);
+        let mut commands: Vec<_> = state
+            .groups
+            .iter()
+            .map(|(group, joined)| {
+                let mut remove = redis::cmd("ZREM");
+                remove
+                    .arg(self.group_key(group))
+                    .arg(self.channel(&joined.local));
+                remove
+            })
+            .collect();
+        let mut delete = redis::cmd("DEL");
+        delete.arg(self.inbox());
+        commands.push(delete);
+        commands
+    }
+
+    /// Returns the command that puts a message into a channel if it has room.
+    pub(super) fn enqueue(&self, remote: &Remote, key: &str, content: &[u8]) -> redis::Cmd {
+        let mut member = vec![0; RANDOM_PREFIX];
+        fastrand::fill(&mut member);
+        member.extend(content);
+        let mut call = ENQUEUE.call(&[key]);
+        call.arg(self.next_time())
+            .arg(remote.0.expiry.as_secs())
+            .arg(remote.0.capacity)
+            .arg(member);
+        call
+    }
+
+    /// Returns the commands that bring events to the channels of their groups.
+    pub(super) fn deliveries(
+        &self,
+        remote: &Remote,
+        dictionaries: &Dictionaries,
+        event: &Event,
+        members: &[String],
+    ) -> Vec<redis::Cmd> {
+        let inbox = self.inbox();
+        let mut by_key: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for channel in members {
+            let key = self.key_of(channel);
+            if key != inbox {
+                by_key.entry(key).or_default().push(channel);
+            }
+        }
+        by_key
+            .iter()
+            .map(|(key, channels)| {
+                let content = dictionaries.write(event, Some(&Channels::Several(channels)));
+                self.enqueue(remote, key, &content)
+            })
+            .collect()
+    }
+
+    /// Returns the time as Redis sorts by it; later than any before.
+    fn next_time(&self) -> String {
+        let mut last = lock(&self.last);
+        *last = unix_time().max(*last + 0.000_001);
+        time_text(*last)
+    }
+}
+
+fn time_text(time: f64) -> String {
+    format!("{time:.6}")
+}
+
+fn unix_time() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Counts the messages of one pipeline that found no room.
+pub(super) fn count_full(answers: &[Value]) {
+    for answer in answers {
+        if matches!(answer, Value::Int(0)) {
+            telemetry::event_dropped("channel_full");
+        }
+    }
+}
+
+/// Takes messages out of our inbox; waits for the first, at most so many seconds.
+pub(super) async fn take(
+    connection: &mut MultiplexedConnection,
+    inbox: &str,
+    seconds: u64,
+) -> redis::RedisResult<Vec<Vec<u8>>> {
+    let mut wait = redis::cmd("BZPOPMIN");
+    wait.arg(inbox).arg(seconds);
+    let first: Option<(String, Vec<u8>, String)> = wait.query_async(connection).await?;
+    let Some((_, first, _)) = first else {
+        return Ok(Vec::new());
+    };
+    let mut messages = vec![first];
+    let mut more = redis::cmd("ZPOPMIN");
+    more.arg(inbox).arg(512);
+    let rest: Vec<(Vec<u8>, String)> = more.query_async(connection).await?;
+    messages.extend(rest.into_iter().map(|(message, _)| message));
+    Ok(messages)
+}

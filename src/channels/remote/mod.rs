@@ -1,0 +1,305 @@
+//! Remote: the groups of other processes, through Redis.
+//!
+//! A process has one connection for commands, all of them pipelined, and one for subscriptions; a group is subscribed while it
+//! has members here. Members here are served by this process itself; what comes from others is framed once for all of them.
+//! `outbox` holds what is to be said, `connection` says it and hears the others, `subscriptions` knows who is to be heard.
+
+mod channel;
+mod connection;
+mod core;
+mod dictionary;
+mod fernet;
+mod life;
+mod nodes;
+mod outbox;
+mod present;
+mod receive;
+mod say;
+mod scripts;
+mod send;
+mod stream;
+mod subscriptions;
+mod wire;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use redis::Value;
+use tokio::sync::{Notify, oneshot};
+
+pub use nodes::{Answerer, Answers};
+
+use self::core::Core;
+use self::dictionary::Dictionaries;
+use self::fernet::Fernet;
+use self::nodes::Waiting;
+use self::outbox::{Act, COMMAND_BYTES, Order, Outbox};
+use self::subscriptions::Subscriptions;
+use super::group::Group;
+use super::{ChannelLayer, GroupName};
+use crate::config::{Backend, ChannelLayerConfig, LayerFormat, RedisUrl};
+
+/// How long a member waits until its group is heard and its history known.
+const READY_MAX: Duration = Duration::from_secs(2);
+
+/// The way to the other processes (cheap to clone).
+#[derive(Clone)]
+pub struct Remote(Arc<Inner>);
+
+struct Inner {
+    url: RedisUrl,
+    format: LayerFormat,
+    /// What the names of the format begin with.
+    prefix: String,
+    /// What the names between Oneports begin with.
+    own_prefix: String,
+    node: u64,
+    capacity: usize,
+    expiry: Duration,
+    group_expiry: Duration,
+    timeout: Duration,
+    lease: Duration,
+    dictionaries: Dictionaries,
+    core: Core,
+    outbox: Outbox,
+    subscriptions: Subscriptions,
+    /// Something that others wait for has happened: a subscription, a history, a loss.
+    changed: Notify,
+    /// Groups whose shared history is to be read.
+    behind: Mutex<VecDeque<GroupName>>,
+    behind_work: Notify,
+    /// In `channels_redis.pubsub`: hashes of our own events that Redis will send back.
+    echoes: Mutex<HashMap<String, VecDeque<u64>>>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    last_question: AtomicU64,
+    answerer: OnceLock<Arc<dyn Answerer>>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote")
+            .field("url", &self.0.url)
+            .field("format", &self.0.format)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Remote {
+    /// What a configuration asks for, for the process of that number; `None` when it has no Redis. Nothing is opened yet.
+    #[must_use]
+    pub fn new(config: &ChannelLayerConfig, node: u64) -> Option<Self> {
+        let Backend::Redis(url) = &config.backend else {
+            return None;
+        };
+        let prefix = config.prefix().to_owned();
+        let own_prefix = match config.format {
+            LayerFormat::Oneport => prefix.clone(),
+            LayerFormat::Pubsub | LayerFormat::Core => format!("{prefix}:oneport"),
+        };
+        let keys = config.symmetric_encryption_keys.iter();
+        let keys = keys.map(|key| Fernet::new(&key.0)).collect();
+        // The core layer lets no older ones through, the pubsub layer asks for no age.
+        let max_age =
+            (config.format == LayerFormat::Core).then(|| config.expiry + Duration::from_secs(10));
+        Some(Self(Arc::new(Inner {
+            url: url.clone(),
+            format: config.format,
+            core: Core::new(&prefix),
+            prefix,
+            own_prefix,
+            node,
+            capacity: config.capacity,
+            expiry: config.expiry,
+            group_expiry: config.group_expiry,
+            timeout: config.timeout,
+            lease: config.lease,
+            dictionaries: Dictionaries::new(config.serializer, keys, max_age),
+            outbox: Outbox::new(config.queue.as_usize()),
+            subscriptions: Subscriptions::default(),
+            changed: Notify::new(),
+            behind: Mutex::default(),
+            behind_work: Notify::new(),
+            echoes: Mutex::default(),
+            waiting: Mutex::default(),
+            last_question: AtomicU64::new(0),
+            answerer: OnceLock::new(),
+        })))
+    }
+
+    /// Tells whether Redis is there.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.outbox.is_connected()
+    }
+
+    /// Returns how events are written for Redis.
+    #[must_use]
+    pub fn format(&self) -> LayerFormat {
+        self.0.format
+    }
+
+    /// Tells whether the histories of groups are kept in Redis, for all processes.
+    pub(in crate::channels) fn shares_history(&self) -> bool {
+        self.0.format == LayerFormat::Oneport
+    }
+
+    // --- Groups ---------------------------------------------------------------------------------------------------------
+
+    /// A group has, or will have, members here.
+    pub(in crate::channels) fn want(&self, group: &GroupName) {
+        match self.0.format {
+            LayerFormat::Core => self.0.core.want(group, true),
+            _ => self.0.subscriptions.want(self.channel_of(group), true),
+        }
+    }
+
+    /// A group has no members here any more.
+    pub(in crate::channels) fn unwant(&self, group: &GroupName) {
+        match self.0.format {
+            LayerFormat::Core => self.0.core.want(group, false),
+            _ => {
+                let channel = self.channel_of(group);
+                lock(&self.0.echoes).remove(&channel);
+                self.0.subscriptions.want(channel, false);
+            }
+        }
+    }
+
+    /// Waits until a group's events come and its history is known; not for long, and not while Redis is away.
+    pub(in crate::channels) async fn ready(
+        &self,
+        _layer: &ChannelLayer,
+        group: &GroupName,
+        found: &Group,
+    ) {
+        let deadline = tokio::time::Instant::now() + self.0.timeout.min(READY_MAX);
+        loop {
+            let changed = self.0.changed.notified();
+            if !self.is_connected() {
+                return;
+            }
+            let is_heard = match self.0.format {
+                LayerFormat::Core => self.0.core.is_there(group),
+                _ => self.0.subscriptions.is_there(&self.channel_of(group)),
+            };
+            if is_heard {
+                if found.with_past(|past| past.is_loaded()) {
+                    return;
+                }
+                self.read_history(group);
+            }
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Sees that a group's shared history is read.
+    pub(in crate::channels) fn read_history(&self, group: &GroupName) {
+        let mut behind = lock(&self.0.behind);
+        if !behind.contains(group) {
+            behind.push_back(group.clone());
+            drop(behind);
+            self.0.behind_work.notify_one();
+        }
+    }
+
+    // --- Commands -------------------------------------------------------------------------------------------------------
+
+    /// Says commands to Redis, in their turn, without waiting. While Redis is away they are dropped.
+    fn command(&self, commands: Vec<redis::Cmd>) {
+        self.0.outbox.push_plain(Order {
+            size: COMMAND_BYTES,
+            act: Act::Commands(commands),
+            reply: None,
+        });
+    }
+
+    /// Says commands to Redis, in their turn; returns the answers, `None` when it is away or one was refused.
+    async fn ask_redis(&self, commands: Vec<redis::Cmd>) -> Option<Vec<Value>> {
+        let (reply, replied) = oneshot::channel();
+        let is_taken = self.0.outbox.push_plain(Order {
+            size: COMMAND_BYTES,
+            act: Act::Commands(commands),
+            reply: Some(reply),
+        });
+        if !is_taken {
+            return None;
+        }
+        tokio::time::timeout(self.0.timeout, replied)
+            .await
+            .ok()?
+            .ok()
+    }
+
+    // --- Names in Redis -------------------------------------------------------------------------------------------------
+
+    /// Returns the channel that a group's events go through; not used in `channels_redis.core`.
+    fn channel_of(&self, group: &GroupName) -> String {
+        match self.0.format {
+            LayerFormat::Pubsub => format!("{}__group__{group}", self.0.prefix),
+            _ => format!("{}:group:{group}", self.0.own_prefix),
+        }
+    }
+
+    /// Returns the group whose events go through a channel.
+    fn group_of<'c>(&self, channel: &'c str) -> Option<&'c str> {
+        match self.0.format {
+            LayerFormat::Pubsub => channel
+                .strip_prefix(&self.0.prefix)?
+                .strip_prefix("__group__"),
+            _ => channel
+                .strip_prefix(&self.0.own_prefix)?
+                .strip_prefix(":group:"),
+        }
+    }
+
+    fn history_keys(&self, group: &GroupName) -> [String; 2] {
+        let prefix = &self.0.own_prefix;
+        [
+            format!("{prefix}:history:{group}"),
+            format!("{prefix}:stream:{group}"),
+        ]
+    }
+
+    /// Returns the channel that all Oneports hear.
+    fn nodes_channel(&self) -> String {
+        format!("{}:nodes", self.0.own_prefix)
+    }
+
+    fn node_channel(&self, node: u64) -> String {
+        format!("{}:node:{node:016x}", self.0.own_prefix)
+    }
+}
+
+/// Reads how many processes a message reached: the answer to PUBLISH, or to the script that does it.
+fn reached(answer: &[Value]) -> usize {
+    let reached = match answer.first() {
+        Some(Value::Int(reached)) => *reached,
+        Some(Value::Array(both)) => match both.first() {
+            Some(Value::Int(reached)) => *reached,
+            _ => 0,
+        },
+        _ => 0,
+    };
+    usize::try_from(reached).unwrap_or(0)
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn next_question(&self) -> u64 {
+        self.last_question.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}

@@ -1,0 +1,181 @@
+//! Nodes: what the processes ask each other.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::outbox::{Act, COMMAND_BYTES, Order};
+use super::{Remote, lock, reached, wire};
+use crate::channels::Sent;
+
+/// How long a process may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// How many questions are answered at once; more are not answered.
+static ANSWERING: Semaphore = Semaphore::const_new(64);
+
+/// How many answers to one question are waited for at most.
+const ANSWERS_MAX: usize = 1024;
+
+/// Answers what another process of ours asks.
+pub trait Answerer: Send + Sync + 'static {
+    /// Returns the answer to a question.
+    fn answer(&self, question: Value) -> Pin<Box<dyn Future<Output = Value> + Send + '_>>;
+}
+
+/// What the other processes answered.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// One for each that did.
+    pub answers: Vec<Value>,
+    /// How many did not, in time.
+    pub unanswered: usize,
+}
+
+/// Who waits for messages under a number.
+pub(super) enum Waiting {
+    Counts(mpsc::Sender<(usize, usize)>),
+    Answers(mpsc::Sender<Value>),
+}
+
+/// Counts that come in.
+pub(super) struct Counts {
+    remote: Remote,
+    id: u64,
+    come: mpsc::Receiver<(usize, usize)>,
+}
+
+impl Counts {
+    /// Adds up what so many processes say; returns how many kept still.
+    pub(super) async fn collect(&mut self, expected: usize) -> (Sent, usize) {
+        let mut sent = Sent::default();
+        let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+        for come in 0..expected {
+            match tokio::time::timeout_at(deadline, self.come.recv()).await {
+                Ok(Some((queued, dropped))) => {
+                    sent.queued += queued;
+                    sent.dropped += dropped;
+                }
+                _ => return (sent, expected - come),
+            }
+        }
+        (sent, 0)
+    }
+}
+
+impl Drop for Counts {
+    fn drop(&mut self) {
+        lock(&self.remote.0.waiting).remove(&self.id);
+    }
+}
+
+impl Remote {
+    /// Says who answers what other processes ask. Called once.
+    pub(crate) fn set_answerer(&self, answerer: Arc<dyn Answerer>) {
+        let _ = self.0.answerer.set(answerer);
+    }
+
+    /// Asks all other processes of ours; waits for each at most a second.
+    pub async fn ask(&self, question: &Value) -> Answers {
+        let id = self.0.next_question();
+        let (sender, mut come) = mpsc::channel(ANSWERS_MAX);
+        lock(&self.0.waiting).insert(id, Waiting::Answers(sender));
+        let payload = wire::question(self.0.node, id, question.to_string().as_bytes());
+        let (reply, replied) = oneshot::channel();
+        let is_taken = self.0.outbox.push_plain(Order {
+            size: payload.len() + COMMAND_BYTES,
+            act: Act::Publish {
+                channel: self.nodes_channel(),
+                payload,
+            },
+            reply: Some(reply),
+        });
+        let mut answers = Answers::default();
+        if is_taken && let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_MAX, replied).await {
+            let others = reached(&answer).saturating_sub(1); // we hear ourselves
+            let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+            while answers.answers.len() < others
+                && let Ok(Some(answer)) = tokio::time::timeout_at(deadline, come.recv()).await
+            {
+                answers.answers.push(answer);
+            }
+            answers.unanswered = others - answers.answers.len();
+        }
+        lock(&self.0.waiting).remove(&id);
+        answers
+    }
+
+    pub(super) fn wait_for_counts(&self) -> (u64, Counts) {
+        let id = self.0.next_question();
+        let (sender, come) = mpsc::channel(ANSWERS_MAX);
+        lock(&self.0.waiting).insert(id, Waiting::Counts(sender));
+        let remote = self.clone();
+        (id, Counts { remote, id, come })
+    }
+
+    /// Says what became of an event that another process counts.
+    pub(super) fn say_counted(&self, node: u64, id: u64, queued: usize, dropped: usize) {
+        if node == self.0.node {
+            self.hear_counted(id, queued, dropped);
+        } else {
+            self.say(node, wire::counted(id, queued, dropped));
+        }
+    }
+
+    pub(super) fn hear_counted(&self, id: u64, queued: usize, dropped: usize) {
+        if let Some(Waiting::Counts(waiting)) = lock(&self.0.waiting).get(&id) {
+            let _ = waiting.try_send((queued, dropped));
+        }
+    }
+
+    pub(super) fn hear_answer(&self, id: u64, json: &[u8]) {
+        if let Some(Waiting::Answers(waiting)) = lock(&self.0.waiting).get(&id)
+            && let Ok(answer) = serde_json::from_slice(json)
+        {
+            let _ = waiting.try_send(answer);
+        }
+    }
+
+    /// Answers a question in a task of its own.
+    pub(super) fn hear_question(
+        &self,
+        asker: u64,
+        id: u64,
+        json: &[u8],
+        tasks: &crate::tasks::Tasks,
+    ) {
+        if asker == self.0.node {
+            return;
+        }
+        let (Some(answerer), Ok(question), Ok(turn)) = (
+            self.0.answerer.get().cloned(),
+            serde_json::from_slice(json),
+            ANSWERING.try_acquire(),
+        ) else {
+            return;
+        };
+        let remote = self.clone();
+        tasks.spawn("answer to another process", async move {
+            let answer = tokio::time::timeout(ANSWER_MAX, answerer.answer(question)).await;
+            if let Ok(answer) = answer {
+                remote.say(asker, wire::answer(id, answer.to_string().as_bytes()));
+            }
+            drop(turn);
+        });
+    }
+
+    fn say(&self, node: u64, payload: Vec<u8>) {
+        self.0.outbox.push_plain(Order {
+            size: payload.len() + COMMAND_BYTES,
+            act: Act::Publish {
+                channel: self.node_channel(node),
+                payload,
+            },
+            reply: None,
+        });
+    }
+}

@@ -1,0 +1,347 @@
+//! Receive: what comes from Redis, and the members here who get it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use redis::{FromRedisValue, Value};
+
+use super::core::RANDOM_PREFIX;
+use super::wire::{self, Head, Message};
+use super::{Remote, hash, lock};
+use crate::channels::batch::Tally;
+use crate::channels::group::{Group, Keep, News, Shared, Turn};
+use crate::channels::options::ROOM_DEADLINE;
+use crate::channels::send::{counted, news};
+use crate::channels::{ChannelLayer, Event, GroupName, Position};
+use crate::config::LayerFormat;
+use crate::telemetry;
+
+/// The longest message that is taken.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// What a group's shared history said when it was read.
+struct History {
+    epoch: u64,
+    offset: u64,
+    now: u64,
+    entries: Vec<Kept>,
+}
+
+/// One event of a shared history.
+struct Kept {
+    offset: u64,
+    at: u64,
+    head: Head,
+    event: Event,
+}
+
+impl Remote {
+    /// Takes one message of a subscription.
+    pub(super) async fn hear(&self, layer: &ChannelLayer, channel: &str, payload: &[u8]) {
+        if payload.len() > MESSAGE_BYTES_MAX {
+            return telemetry::event_dropped("oversized");
+        }
+        if let Some(group) = self.group_of(channel) {
+            match self.0.format {
+                LayerFormat::Oneport => self.hear_event(layer, group, payload).await,
+                LayerFormat::Pubsub => {
+                    if !self.is_echo(channel, hash(payload)) {
+                        self.hear_dictionary(layer, group, payload).await;
+                    }
+                }
+                LayerFormat::Core => {}
+            }
+        } else if channel.starts_with(&self.0.own_prefix) {
+            self.hear_node(layer, payload);
+        } else {
+            match self.0.dictionaries.read(payload) {
+                Ok((event, _)) => {
+                    counter!("oneport_layer_received_total").increment(1);
+                    let _ = layer.receive(channel, event); // what finds no room is counted there
+                }
+                Err(unreadable) => telemetry::event_dropped(unreadable.reason()),
+            }
+        }
+    }
+
+    /// Takes one message out of our inbox (`channels_redis.core`).
+    pub(super) async fn hear_inbox(&self, layer: &ChannelLayer, message: &[u8]) {
+        if message.len() > MESSAGE_BYTES_MAX {
+            return telemetry::event_dropped("oversized");
+        }
+        let Some(content) = message.get(RANDOM_PREFIX..) else {
+            return telemetry::event_dropped("malformed");
+        };
+        let (event, channels) = match self.0.dictionaries.read(content) {
+            Ok(read) => read,
+            Err(unreadable) => return telemetry::event_dropped(unreadable.reason()),
+        };
+        if channels.is_empty() {
+            return telemetry::event_dropped("malformed");
+        }
+        counter!("oneport_layer_received_total").increment(1);
+        for channel in channels {
+            match self.0.core.group_of(&channel) {
+                Some(group) => self.bring(layer, &group, &event).await,
+                None => {
+                    let _ = layer.receive(&channel, event.clone());
+                }
+            }
+        }
+    }
+
+    async fn hear_dictionary(&self, layer: &ChannelLayer, group: &str, payload: &[u8]) {
+        let Ok(group) = GroupName::new(group) else {
+            return telemetry::event_dropped("bad_name");
+        };
+        match self.0.dictionaries.read(payload) {
+            Ok((event, _)) => {
+                counter!("oneport_layer_received_total").increment(1);
+                self.bring(layer, &group, &event).await;
+            }
+            Err(unreadable) => telemetry::event_dropped(unreadable.reason()),
+        }
+    }
+
+    /// Brings an event of others to the members here. What finds no room in time is dropped, and counted there.
+    async fn bring(&self, layer: &ChannelLayer, group: &GroupName, event: &Event) {
+        let _ = layer
+            .deliver_here(group, news(event, None), Keep::History)
+            .await;
+    }
+
+    async fn hear_event(&self, layer: &ChannelLayer, group: &str, payload: &[u8]) {
+        let Some(Message::Event {
+            head,
+            position,
+            event,
+        }) = wire::read(payload)
+        else {
+            return telemetry::event_dropped("malformed");
+        };
+        let is_ours = head.node == self.0.node;
+        if position.offset == 0 && is_ours && head.is_served {
+            return; // our members have it
+        }
+        counter!("oneport_layer_received_total").increment(u64::from(!is_ours));
+        let except = head.except.filter(|_| is_ours);
+        let tally = head.count.map(|_| Arc::<Tally>::default());
+        let news = News {
+            event: &event,
+            except,
+            tally: tally.clone(),
+        };
+        let found = layer.find(group);
+        let is_taken = match &found {
+            None => false,
+            Some(found) if position.offset > 0 && found.with_past(|past| past.is_shared()) => {
+                self.append(layer, found, group, &news, &head, position, Duration::ZERO)
+                    .await
+            }
+            Some(_) => {
+                let Ok(group) = GroupName::new(group) else {
+                    return telemetry::event_dropped("bad_name");
+                };
+                let taken = layer.deliver_here(&group, news, Keep::History).await;
+                matches!(taken, Ok(Some(_)))
+            }
+        };
+        let Some(count) = head.count else { return };
+        match tally {
+            Some(tally) if is_taken => {
+                let remote = self.clone();
+                layer
+                    .tasks()
+                    .spawn("counts for another process", async move {
+                        let sent = counted(&tally).await;
+                        remote.say_counted(head.node, count, sent.queued, sent.dropped);
+                    });
+            }
+            _ => self.say_counted(head.node, count, 0, 0),
+        }
+    }
+
+    /// Appends an event at its place in a shared history; tells whether it was news.
+    #[expect(clippy::too_many_arguments, reason = "they are one event")]
+    async fn append(
+        &self,
+        layer: &ChannelLayer,
+        found: &Arc<Group>,
+        group: &str,
+        news: &News<'_>,
+        head: &Head,
+        position: Position,
+        age: Duration,
+    ) -> bool {
+        loop {
+            match found.append_shared(news, head.node, head.seq, position, age) {
+                Shared::Appended(Turn::Full) => {
+                    let room = tokio::time::timeout(ROOM_DEADLINE, found.room());
+                    if room.await.is_err() {
+                        found.with_past(|past| past.fall_behind()); // it is read again later
+                        return false;
+                    }
+                }
+                Shared::Appended(turn) => {
+                    layer.serve(found, turn);
+                    return true;
+                }
+                Shared::Known => return false,
+                Shared::Behind => {
+                    if let Ok(group) = GroupName::new(group) {
+                        self.read_history(&group);
+                    }
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Takes a message between Oneports.
+    fn hear_node(&self, layer: &ChannelLayer, payload: &[u8]) {
+        match wire::read(payload) {
+            Some(Message::Channel { name, event }) => {
+                counter!("oneport_layer_received_total").increment(1);
+                let _ = layer.receive(name, event);
+            }
+            Some(Message::Question { asker, id, json }) => {
+                self.hear_question(asker, id, json, layer.tasks());
+            }
+            Some(Message::Answer { id, json }) => self.hear_answer(id, json),
+            Some(Message::Counted {
+                id,
+                queued,
+                dropped,
+            }) => self.hear_counted(id, queued, dropped),
+            Some(Message::Event { .. }) | None => telemetry::event_dropped("malformed"),
+        }
+    }
+
+    /// Takes what was read of a group's shared history: the members get what they have not seen.
+    pub(super) async fn hear_history(
+        &self,
+        layer: &ChannelLayer,
+        group: &GroupName,
+        answer: Option<Vec<Value>>,
+    ) {
+        let Some(found) = layer.find(group.as_str()) else {
+            return;
+        };
+        let history = answer
+            .and_then(|answer| answer.into_iter().next())
+            .and_then(history);
+        let Some(history) = history else {
+            return; // Redis is away: all histories are read when it is back
+        };
+        let before = history
+            .entries
+            .first()
+            .map_or(history.offset, |first| first.offset.saturating_sub(1));
+        found.with_past(super::super::past::Past::catch_up);
+        let lost = found.with_past(|past| past.read_from(history.epoch, before));
+        if lost > 0 {
+            for _ in 0..lost.min(1_000_000) {
+                telemetry::event_dropped("redis_away");
+            }
+            self.0.outbox.count_lost(lost);
+        }
+        let (_, expiry) = found.with_past(|past| past.bounds());
+        for kept in history.entries {
+            let age = Duration::from_millis(history.now.saturating_sub(kept.at));
+            if age > expiry {
+                let epoch = history.epoch;
+                found.with_past(|past| past.read_from(epoch, kept.offset));
+                continue;
+            }
+            let except = kept.head.except.filter(|_| kept.head.node == self.0.node);
+            let position = Position {
+                epoch: history.epoch,
+                offset: kept.offset,
+            };
+            let news = news(&kept.event, except);
+            self.append(
+                layer,
+                &found,
+                group.as_str(),
+                &news,
+                &kept.head,
+                position,
+                age,
+            )
+            .await;
+        }
+        if found.with_past(|past| past.is_behind()) {
+            self.read_history(group);
+        }
+        self.0.changed.notify_waiters();
+    }
+
+    /// Returns the command that reads a group's shared history from where it is known.
+    pub(super) fn history_command(
+        &self,
+        layer: &ChannelLayer,
+        group: &GroupName,
+    ) -> Option<redis::Cmd> {
+        let found = layer.find(group.as_str())?;
+        let (position, (max, expiry), is_loaded) = found.with_past(|past| {
+            past.is_shared()
+                .then(|| (past.position(), past.bounds(), past.is_loaded()))
+        })?;
+        let [meta, stream] = self.history_keys(group);
+        let mut call = super::scripts::READ.call(&[&meta, &stream]);
+        let known = if is_loaded {
+            position.epoch.to_be_bytes()
+        } else {
+            [0; 8]
+        };
+        let new_epoch = fastrand::u64(1..) >> 12;
+        call.arg(max)
+            .arg(u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX))
+            .arg(&known[..])
+            .arg(position.offset)
+            .arg(&new_epoch.to_be_bytes()[..]);
+        Some(call)
+    }
+
+    /// All of it has to come again: the connection is a new one.
+    pub(super) fn forget_echoes(&self) {
+        lock(&self.0.echoes).clear();
+    }
+}
+
+fn history(answer: Value) -> Option<History> {
+    let Value::Array(parts) = answer else {
+        return None;
+    };
+    let [epoch, offset, now, entries] = <[Value; 4]>::try_from(parts).ok()?;
+    let epoch: Vec<u8> = Vec::from_redis_value(epoch).ok()?;
+    let Value::Array(entries) = entries else {
+        return None;
+    };
+    Some(History {
+        epoch: u64::from_be_bytes(epoch.try_into().ok()?),
+        offset: u64::from_redis_value(offset).ok()?,
+        now: u64::from_redis_value(now).ok()?,
+        entries: entries.into_iter().filter_map(kept).collect(),
+    })
+}
+
+fn kept(entry: Value) -> Option<Kept> {
+    let (id, fields): (String, Vec<(String, Vec<u8>)>) =
+        FromRedisValue::from_redis_value(entry).ok()?;
+    let field = |name: &str| {
+        let found = fields.iter().find(|(field, _)| field == name);
+        found.map(|(_, value)| &**value)
+    };
+    let Some((head, event)) = wire::read_kept(field("h")?, field("t")?) else {
+        telemetry::event_dropped("malformed");
+        return None;
+    };
+    Some(Kept {
+        offset: id.split('-').next()?.parse().ok()?,
+        at: std::str::from_utf8(field("at")?).ok()?.parse().ok()?,
+        head,
+        event,
+    })
+}

@@ -1,0 +1,254 @@
+//! Send: an event on its way to the members of a group, here and in other processes.
+
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::oneshot;
+
+use super::outbox::{Act, COMMAND_BYTES, Order, Placing, Refused};
+use super::wire::Head;
+use super::{Remote, hash, lock, reached, wire};
+use crate::channels::group::Keep;
+use crate::channels::options::ROOM_DEADLINE;
+use crate::channels::send::news;
+use crate::channels::{ChannelLayer, Event, GroupName, LayerError, Sent};
+use crate::config::LayerFormat;
+use crate::telemetry;
+
+/// How many events of ours are remembered until they come back, in one channel.
+const ECHOES_MAX: usize = 10_000;
+
+impl Remote {
+    /// Sends an event to a group's members, here and elsewhere. Returns how many there are here.
+    pub(in crate::channels) async fn send(
+        &self,
+        layer: &ChannelLayer,
+        group: &GroupName,
+        event: Event,
+        except: Option<u64>,
+        keep: Keep,
+    ) -> Result<Sent, LayerError> {
+        let (order, matched) = match self.0.format {
+            LayerFormat::Oneport => {
+                let found = layer.find(group.as_str());
+                let bounds = found.as_ref().and_then(|found| {
+                    found.with_past(|past| past.is_shared().then(|| past.bounds()))
+                });
+                let matched = found.as_ref().map_or(0, |found| found.len());
+                let is_shared = bounds.is_some() && keep == Keep::History;
+                if !is_shared {
+                    layer
+                        .deliver_here(group, news(&event, except), keep)
+                        .await?;
+                }
+                let is_unknown = found.is_none() && keep == Keep::History;
+                let order = if is_shared || is_unknown {
+                    place(group, self.head(except, false), event, bounds)
+                } else {
+                    self.publish(group, &self.head(None, true), &event)
+                };
+                (order, matched)
+            }
+            LayerFormat::Pubsub | LayerFormat::Core => {
+                let here = layer.deliver_here(group, news(&event, except), keep);
+                let matched = here.await?.unwrap_or(0);
+                (self.shared_order(group, event), matched)
+            }
+        };
+        match self.push(order, layer).await {
+            Ok(()) | Err(LayerError::Away) => Ok(Sent {
+                matched,
+                ..Sent::default()
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends an event and waits until all members of all processes were served. In Django's formats only those here are counted.
+    pub(in crate::channels) async fn send_counted(
+        &self,
+        layer: &ChannelLayer,
+        group: &GroupName,
+        event: Event,
+    ) -> Result<Sent, LayerError> {
+        if self.0.format != LayerFormat::Oneport {
+            let here = layer.deliver_counted(group, &event, Keep::History).await?;
+            return match self.push(self.shared_order(group, event), layer).await {
+                Ok(()) | Err(LayerError::Away) => Ok(here),
+                Err(error) => Err(error),
+            };
+        }
+        let found = layer.find(group.as_str());
+        let bounds = found
+            .as_ref()
+            .and_then(|found| found.with_past(|past| past.is_shared().then(|| past.bounds())));
+        if bounds.is_some() && !self.is_connected() {
+            let matched = found.map_or(0, |found| found.len());
+            self.send(layer, group, event, None, Keep::History).await?;
+            return Ok(Sent {
+                matched,
+                queued: matched,
+                ..Sent::default()
+            });
+        }
+        let mut sent = Sent::default();
+        if bounds.is_none() {
+            sent = layer.deliver_counted(group, &event, Keep::History).await?;
+        }
+        let (id, mut counts) = self.wait_for_counts();
+        let is_unknown = found.is_none();
+        let mut order = if bounds.is_some() || is_unknown {
+            let mut head = self.head(None, false);
+            head.count = Some(id);
+            place(group, head, event, bounds)
+        } else {
+            let mut head = self.head(None, true);
+            head.count = Some(id);
+            self.publish(group, &head, &event)
+        };
+        let (reply, replied) = oneshot::channel();
+        order.reply = Some(reply);
+        match self.push(order, layer).await {
+            Ok(()) => {}
+            Err(LayerError::Away) => return Ok(sent),
+            Err(error) => return Err(error),
+        }
+        // Our own subscription hears it too, and keeps still when its members have it already.
+        let is_heard_here = self.0.subscriptions.is_there(&self.channel_of(group));
+        let Ok(Ok(answer)) = tokio::time::timeout(self.0.timeout, replied).await else {
+            return Ok(sent);
+        };
+        let reached = reached(&answer);
+        let expected = reached.saturating_sub(usize::from(bounds.is_none() && is_heard_here));
+        let (matched, unanswered) = counts.collect(expected).await;
+        sent.queued += matched.queued;
+        sent.dropped += matched.dropped;
+        sent.matched = sent.queued + sent.dropped;
+        sent.unanswered = unanswered;
+        Ok(sent)
+    }
+
+    fn head(&self, except: Option<u64>, is_served: bool) -> Head {
+        Head {
+            node: self.0.node,
+            seq: 0,
+            is_served,
+            except,
+            count: None,
+        }
+    }
+
+    /// A message of our own format that has no place in a history.
+    fn publish(&self, group: &GroupName, head: &Head, event: &Event) -> Order {
+        let payload = wire::event(head, event);
+        Order {
+            size: payload.len() + COMMAND_BYTES,
+            act: Act::Publish {
+                channel: self.channel_of(group),
+                payload,
+            },
+            reply: None,
+        }
+    }
+
+    /// An event in one of Django's formats.
+    fn shared_order(&self, group: &GroupName, event: Event) -> Order {
+        if self.0.format == LayerFormat::Core {
+            return Order {
+                size: event.size() + COMMAND_BYTES,
+                act: Act::Core {
+                    group: group.clone(),
+                    event,
+                },
+                reply: None,
+            };
+        }
+        let channel = self.channel_of(group);
+        let payload = self.0.dictionaries.write(&event, None);
+        Order {
+            size: payload.len() + COMMAND_BYTES,
+            act: Act::Publish { channel, payload },
+            reply: None,
+        }
+    }
+
+    /// Says something to Redis, in its turn; waits for room.
+    async fn push(&self, order: Order, layer: &ChannelLayer) -> Result<(), LayerError> {
+        let deadline = tokio::time::Instant::now() + ROOM_DEADLINE;
+        let mut order = order;
+        loop {
+            let room = self.0.outbox.room();
+            let echo = self.expect_echo(&order);
+            let refused = match self.0.outbox.push(order, layer) {
+                Ok(()) => {
+                    counter!("oneport_layer_published_total").increment(1);
+                    return Ok(());
+                }
+                Err(refused) => refused,
+            };
+            if let Some((channel, hash)) = echo {
+                self.is_echo(&channel, hash);
+            }
+            order = match refused {
+                Refused::Away => return Err(LayerError::Away),
+                Refused::Full(back) => back,
+            };
+            let is_away = !self.is_connected();
+            if is_away || tokio::time::timeout_at(deadline, room).await.is_err() {
+                telemetry::event_dropped("redis_queue_full");
+                self.0.outbox.count_lost(1);
+                return Err(LayerError::QueueFull);
+            }
+        }
+    }
+
+    /// In `channels_redis.pubsub` nothing in a message says whose it is: what we send comes back, and our members have it
+    /// already. Two equal messages are as good as each other, so it does not matter which of them is taken for ours.
+    fn expect_echo(&self, order: &Order) -> Option<(String, u64)> {
+        let Act::Publish { channel, payload } = &order.act else {
+            return None;
+        };
+        if self.0.format != LayerFormat::Pubsub || !self.0.subscriptions.is_there(channel) {
+            return None;
+        }
+        let hash = hash(payload);
+        let mut echoes = lock(&self.0.echoes);
+        let expected = echoes.entry(channel.clone()).or_default();
+        if expected.len() >= ECHOES_MAX {
+            expected.pop_front();
+        }
+        expected.push_back(hash);
+        Some((channel.clone(), hash))
+    }
+
+    /// Tells whether a message is one of ours that came back, and expects it no more.
+    pub(super) fn is_echo(&self, channel: &str, hash: u64) -> bool {
+        let mut echoes = lock(&self.0.echoes);
+        let Some(expected) = echoes.get_mut(channel) else {
+            return false;
+        };
+        let Some(at) = expected.iter().position(|echo| *echo == hash) else {
+            return false;
+        };
+        expected.remove(at);
+        if expected.is_empty() {
+            echoes.remove(channel);
+        }
+        true
+    }
+}
+
+/// An event that asks Redis for its place in a group's history.
+fn place(group: &GroupName, head: Head, event: Event, bounds: Option<(usize, Duration)>) -> Order {
+    Order {
+        size: event.size() + 2 * COMMAND_BYTES,
+        act: Act::Place(Box::new(Placing {
+            group: group.clone(),
+            head,
+            event,
+            bounds,
+            is_early: false,
+        })),
+        reply: None,
+    }
+}

@@ -1,0 +1,241 @@
+//! Stream: the bare connection to a Redis, and how much of it is read ahead.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
+    RedisResult,
+};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use crate::config::{RedisHome, RedisUrl};
+
+/// A stream of any kind.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Says who we are at a Redis.
+pub(super) fn introduction(url: &RedisUrl) -> RedisResult<RedisConnectionInfo> {
+    let plain = format!("redis://localhost/{}", url.database).into_connection_info()?;
+    let mut info = plain.redis_settings().clone();
+    if let Some(username) = &url.username {
+        info = info.set_username(username.as_str());
+    }
+    if let Some(password) = &url.password {
+        info = info.set_password(password.0.as_str());
+    }
+    Ok(info.set_protocol(ProtocolVersion::RESP2))
+}
+
+/// Opens a connection for commands; what is returned beside it has to run.
+pub(super) async fn commands(
+    url: &RedisUrl,
+    timeout: Duration,
+) -> RedisResult<(
+    MultiplexedConnection,
+    Pin<Box<dyn Future<Output = ()> + Send>>,
+)> {
+    let stream = open(url, timeout).await?;
+    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    let introduction = introduction(url)?;
+    let (connection, driver) =
+        MultiplexedConnection::new_with_config(&introduction, stream, config).await?;
+    Ok((connection, Box::pin(driver)))
+}
+
+/// Opens a stream to where the Redis is now.
+pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Box<dyn Duplex>> {
+    match &url.home {
+        RedisHome::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        RedisHome::Tcp { host, port, tls } => open_tcp(host, *port, *tls).await,
+        RedisHome::Sentinel { hosts, service } => {
+            let mut last = None;
+            for (host, port) in hosts {
+                let asked = tokio::time::timeout(timeout, master(host, *port, url, service)).await;
+                match asked.unwrap_or_else(|_| Err(timed_out())) {
+                    Ok((host, port)) => return open_tcp(&host, port, false).await,
+                    Err(error) => last = Some(error),
+                }
+            }
+            Err(last.unwrap_or_else(timed_out))
+        }
+    }
+}
+
+/// Asks a Sentinel who the master is. (Redis Sentinel, "Sentinel commands")
+async fn master(
+    host: &str,
+    port: u16,
+    url: &RedisUrl,
+    service: &str,
+) -> RedisResult<(String, u16)> {
+    let stream = open_tcp(host, port, false).await?;
+    let bare = RedisUrl {
+        home: RedisHome::Unix(Default::default()),
+        username: None,
+        password: url.password.clone(),
+        database: 0,
+    };
+    let asked = async |introduced: RedisConnectionInfo, stream| {
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let (mut connection, driver) =
+            MultiplexedConnection::new_with_config(&introduced, stream, config).await?;
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+        tokio::select! {
+            answer = question.query_async::<Option<(String, u16)>>(&mut connection) => answer,
+            () = driver => Err(timed_out()),
+        }
+    };
+    // A Sentinel often has no password though the master has one.
+    let found = match asked(introduction(&bare)?, stream).await {
+        Err(error) if url.password.is_some() && !error.is_io_error() => {
+            let bare = RedisUrl {
+                password: None,
+                ..bare
+            };
+            let stream = open_tcp(host, port, false).await?;
+            asked(introduction(&bare)?, stream).await?
+        }
+        answer => answer?,
+    };
+    found.ok_or_else(|| {
+        RedisError::from(io::Error::other(format!(
+            "the Sentinel knows no service {service:?}"
+        )))
+    })
+}
+
+async fn open_tcp(host: &str, port: u16, tls: bool) -> RedisResult<Box<dyn Duplex>> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    if !tls {
+        return Ok(Box::new(stream));
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(tls_config()?)
+        .connect(name, stream)
+        .await?;
+    Ok(Box::new(stream))
+}
+
+/// The certificates that the machine trusts; `SSL_CERT_FILE` names others.
+fn tls_config() -> io::Result<Arc<ClientConfig>> {
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(config) = CONFIG.get() {
+        return Ok(config.clone());
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
+}
+
+pub(super) fn timed_out() -> RedisError {
+    RedisError::from(io::Error::from(io::ErrorKind::TimedOut))
+}
+
+/// Counts what was read from a stream and not yet handled.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    bytes: AtomicUsize,
+    /// Somebody waits for more: whatever comes, it is not ahead of them.
+    is_awaited: AtomicBool,
+    reader: AtomicWaker,
+}
+
+/// How much is read ahead; then Redis has to keep it, and in the end ends the connection.
+const AHEAD_BYTES_MAX: usize = 4 << 20;
+
+impl Ahead {
+    /// Something that was read is handled.
+    pub(super) fn handled(&self, bytes: usize) {
+        let less = |before: usize| Some(before.saturating_sub(bytes));
+        let _ = self
+            .bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        self.is_awaited.store(false, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// All that was read is handled, and more is waited for.
+    pub(super) fn await_more(&self) {
+        self.bytes.store(0, Ordering::Release);
+        self.is_awaited.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    fn is_far(&self) -> bool {
+        !self.is_awaited.load(Ordering::Acquire)
+            && self.bytes.load(Ordering::Acquire) > AHEAD_BYTES_MAX
+    }
+}
+
+/// A stream that is read only so far ahead of those who handle what it brings.
+pub(super) struct Metered<S> {
+    stream: S,
+    ahead: Arc<Ahead>,
+}
+
+impl<S> Metered<S> {
+    pub(super) fn new(stream: S, ahead: Arc<Ahead>) -> Self {
+        Self { stream, ahead }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_far() {
+            self.ahead.reader.register(cx.waker());
+            if self.ahead.is_far() {
+                return Poll::Pending;
+            }
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let read = buffer.filled().len() - before;
+        self.ahead.bytes.fetch_add(read, Ordering::AcqRel);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

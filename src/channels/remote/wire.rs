@@ -1,0 +1,361 @@
+//! Wire: our own format between Oneports.
+//!
+//! All numbers are big-endian. A message begins with its version (1) and its kind:
+//!
+//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64` and `count u64` where the flags say so, then
+//!   the body. An offset of 0 means that the event has no place in a shared history.
+//! - channel: the length of a channel's name `u8`, the name, the body.
+//! - question: `asker u64, id u64`, JSON. answer: `id u64`, JSON.
+//! - counted: `id u64, queued u32, dropped u32`.
+//!
+//! A body begins with its kind: a text frame, a binary frame, or an event's JSON behind its type (`length u8, type`).
+
+use bytes::Bytes;
+
+use crate::channels::event::Shown;
+use crate::channels::{Event, Position};
+
+const VERSION: u8 = 1;
+
+const KIND_EVENT: u8 = 1;
+const KIND_CHANNEL: u8 = 2;
+const KIND_QUESTION: u8 = 3;
+const KIND_ANSWER: u8 = 4;
+const KIND_COUNTED: u8 = 5;
+
+const BODY_TEXT: u8 = 1;
+const BODY_BYTES: u8 = 2;
+const BODY_JSON: u8 = 3;
+
+/// The sender's own members have it already.
+const FLAG_SERVED: u8 = 1;
+const FLAG_EXCEPT: u8 = 2;
+const FLAG_COUNT: u8 = 4;
+
+/// An event's head without its position, which Redis puts behind it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Head {
+    pub(super) node: u64,
+    pub(super) seq: u64,
+    pub(super) is_served: bool,
+    /// A member of the sender's process that shall not have it.
+    pub(super) except: Option<u64>,
+    /// Who counts what became of it wants to hear it under this number.
+    pub(super) count: Option<u64>,
+}
+
+/// What came.
+#[derive(Debug)]
+pub(super) enum Message<'a> {
+    Event {
+        head: Head,
+        position: Position,
+        event: Event,
+    },
+    Channel {
+        name: &'a str,
+        event: Event,
+    },
+    Question {
+        asker: u64,
+        id: u64,
+        json: &'a [u8],
+    },
+    Answer {
+        id: u64,
+        json: &'a [u8],
+    },
+    Counted {
+        id: u64,
+        queued: usize,
+        dropped: usize,
+    },
+}
+
+/// The part of an event's message before its position.
+pub(super) fn head(head: &Head) -> Vec<u8> {
+    let mut out = Vec::with_capacity(19);
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    out.extend([VERSION, KIND_EVENT]);
+    out.push(
+        flag(head.is_served, FLAG_SERVED)
+            | flag(head.except.is_some(), FLAG_EXCEPT)
+            | flag(head.count.is_some(), FLAG_COUNT),
+    );
+    out.extend(head.node.to_be_bytes());
+    out.extend(head.seq.to_be_bytes());
+    out
+}
+
+/// The part of an event's message behind its position.
+pub(super) fn tail(head: &Head, event: &Event) -> Vec<u8> {
+    let mut out = Vec::with_capacity(event.size() + event.event_type().len() + 18);
+    out.extend(head.except.iter().flat_map(|number| number.to_be_bytes()));
+    out.extend(head.count.iter().flat_map(|number| number.to_be_bytes()));
+    body(event, &mut out);
+    out
+}
+
+/// An event's whole message, without a place in a shared history.
+pub(super) fn event(of: &Head, event: &Event) -> Vec<u8> {
+    let mut out = head(of);
+    out.extend([0; 16]);
+    out.extend(tail(of, event));
+    out
+}
+
+pub(super) fn channel(name: &str, event: &Event) -> Vec<u8> {
+    let mut out = vec![
+        VERSION,
+        KIND_CHANNEL,
+        u8::try_from(name.len()).unwrap_or(u8::MAX),
+    ];
+    out.extend(name.as_bytes());
+    body(event, &mut out);
+    out
+}
+
+pub(super) fn question(asker: u64, id: u64, json: &[u8]) -> Vec<u8> {
+    let mut out = vec![VERSION, KIND_QUESTION];
+    out.extend(asker.to_be_bytes());
+    out.extend(id.to_be_bytes());
+    out.extend(json);
+    out
+}
+
+pub(super) fn answer(id: u64, json: &[u8]) -> Vec<u8> {
+    let mut out = vec![VERSION, KIND_ANSWER];
+    out.extend(id.to_be_bytes());
+    out.extend(json);
+    out
+}
+
+pub(super) fn counted(id: u64, queued: usize, dropped: usize) -> Vec<u8> {
+    let mut out = vec![VERSION, KIND_COUNTED];
+    out.extend(id.to_be_bytes());
+    for count in [queued, dropped] {
+        out.extend(u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    out
+}
+
+fn body(event: &Event, out: &mut Vec<u8>) {
+    match event.shown() {
+        Shown::Bytes(bytes) => {
+            out.push(BODY_BYTES);
+            out.extend(bytes);
+        }
+        Shown::Text(text) if !event.is_json() => {
+            out.push(BODY_TEXT);
+            out.extend(text.as_bytes());
+        }
+        Shown::Text(text) => {
+            let event_type = event.event_type().as_bytes();
+            match u8::try_from(event_type.len()) {
+                Ok(len) => {
+                    out.extend([BODY_JSON, len]);
+                    out.extend(event_type);
+                }
+                Err(_) => out.extend([BODY_JSON, 0]), // it stands in the JSON
+            }
+            out.extend(text.as_bytes());
+        }
+    }
+}
+
+/// Reads a message; `None` when it is none of ours.
+pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
+    let (&[VERSION, kind], rest) = bytes.split_first_chunk::<2>()? else {
+        return None;
+    };
+    match kind {
+        KIND_EVENT => {
+            let (flags, mut rest) = rest.split_first()?;
+            let node = number(&mut rest)?;
+            let seq = number(&mut rest)?;
+            let epoch = number(&mut rest)?;
+            let offset = number(&mut rest)?;
+            let head = read_head(*flags, node, seq, &mut rest)?;
+            Some(Message::Event {
+                head,
+                position: Position { epoch, offset },
+                event: read_body(rest)?,
+            })
+        }
+        KIND_CHANNEL => {
+            let (len, rest) = rest.split_first()?;
+            let (name, rest) = rest.split_at_checked(usize::from(*len))?;
+            Some(Message::Channel {
+                name: std::str::from_utf8(name).ok()?,
+                event: read_body(rest)?,
+            })
+        }
+        KIND_QUESTION => {
+            let mut rest = rest;
+            Some(Message::Question {
+                asker: number(&mut rest)?,
+                id: number(&mut rest)?,
+                json: rest,
+            })
+        }
+        KIND_ANSWER => {
+            let mut rest = rest;
+            Some(Message::Answer {
+                id: number(&mut rest)?,
+                json: rest,
+            })
+        }
+        KIND_COUNTED => {
+            let mut rest = rest;
+            let id = number(&mut rest)?;
+            let both = number(&mut rest)?;
+            let (queued, dropped) = (both >> 32, both & u64::from(u32::MAX));
+            Some(Message::Counted {
+                id,
+                queued: usize::try_from(queued).ok()?,
+                dropped: usize::try_from(dropped).ok()?,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Reads what a shared history keeps of an event: its head and its tail apart.
+pub(super) fn read_kept(head: &[u8], tail: &[u8]) -> Option<(Head, Event)> {
+    let (&[VERSION, KIND_EVENT, flags], mut rest) = head.split_first_chunk::<3>()? else {
+        return None;
+    };
+    let node = number(&mut rest)?;
+    let seq = number(&mut rest)?;
+    let mut tail = tail;
+    let head = read_head(flags, node, seq, &mut tail)?;
+    Some((head, read_body(tail)?))
+}
+
+fn read_head(flags: u8, node: u64, seq: u64, rest: &mut &[u8]) -> Option<Head> {
+    Some(Head {
+        node,
+        seq,
+        is_served: flags & FLAG_SERVED != 0,
+        except: match flags & FLAG_EXCEPT {
+            0 => None,
+            _ => Some(number(rest)?),
+        },
+        count: match flags & FLAG_COUNT {
+            0 => None,
+            _ => Some(number(rest)?),
+        },
+    })
+}
+
+fn read_body(bytes: &[u8]) -> Option<Event> {
+    let (kind, rest) = bytes.split_first()?;
+    match *kind {
+        BODY_BYTES => Some(Event::bytes(Bytes::copy_from_slice(rest))),
+        BODY_TEXT => Some(Event::text(std::str::from_utf8(rest).ok()?.to_owned())),
+        BODY_JSON => {
+            let (len, rest) = rest.split_first()?;
+            let (event_type, json) = rest.split_at_checked(usize::from(*len))?;
+            let json = std::str::from_utf8(json).ok()?;
+            if event_type.is_empty() {
+                return Event::from_json(json).ok();
+            }
+            let event_type = std::str::from_utf8(event_type).ok()?;
+            let is_object = json.starts_with('{') && json.ends_with('}');
+            is_object.then(|| Event::checked(event_type, json.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = bytes.split_first_chunk::<8>()?;
+    *bytes = rest;
+    Some(u64::from_be_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn events() -> [Event; 4] {
+        let long = format!("x.{}", "y".repeat(300));
+        [
+            Event::text("hä"),
+            Event::bytes(vec![0, 255]),
+            Event::new("chat.message", &serde_json::json!({"message": "hi"})).unwrap(),
+            Event::new(&long, &serde_json::json!({})).unwrap(),
+        ]
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for event in events() {
+            for (except, count) in [(None, None), (Some(7), None), (Some(1), Some(u64::MAX))] {
+                let of = Head {
+                    node: 3,
+                    seq: 9,
+                    is_served: except.is_some(),
+                    except,
+                    count,
+                };
+                let kept = read_kept(&head(&of), &tail(&of, &event)).unwrap();
+                assert_eq!((kept.0, kept.1.shown()), (of, event.shown()));
+                let mut placed = head(&of);
+                placed.extend(5_u64.to_be_bytes());
+                placed.extend(6_u64.to_be_bytes());
+                placed.extend(tail(&of, &event));
+                let Some(Message::Event {
+                    head,
+                    position,
+                    event: found,
+                }) = read(&placed)
+                else {
+                    panic!("expected an event");
+                };
+                assert_eq!((head, found.shown()), (of, event.shown()));
+                assert_eq!(found.event_type(), event.event_type());
+                assert_eq!(
+                    position,
+                    Position {
+                        epoch: 5,
+                        offset: 6
+                    }
+                );
+            }
+            let sent = channel("specific.a!b", &event);
+            let Some(Message::Channel { name, event: found }) = read(&sent) else {
+                panic!("expected an event for a channel");
+            };
+            assert_eq!((name, found.shown()), ("specific.a!b", event.shown()));
+        }
+        let counts = counted(4, 5, 6);
+        let Some(Message::Counted {
+            id,
+            queued,
+            dropped,
+        }) = read(&counts)
+        else {
+            panic!("expected counts");
+        };
+        assert_eq!((id, queued, dropped), (4, 5, 6));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_and_no_more(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = read(&bytes);
+            let mut ours = vec![VERSION, bytes.len() as u8 % 7];
+            ours.extend(&bytes);
+            let _ = read(&ours);
+        }
+
+        #[test]
+        fn every_shorter_message_is_refused_or_another(at in 0..35_usize) {
+            let whole = event(&Head { count: Some(1), ..Head::default() }, &Event::text("a"));
+            prop_assert!(read(&whole[..at.min(whole.len() - 2)]).is_none());
+        }
+    }
+}

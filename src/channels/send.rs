@@ -1,0 +1,185 @@
+//! Send: an event on its way to the members of a group in this process.
+
+use std::sync::Arc;
+
+use super::batch::Tally;
+use super::group::{Group, Keep, News, Turn};
+use super::options::ROOM_DEADLINE;
+use super::{ChannelLayer, Event, GroupName, LayerError, Sent};
+use crate::telemetry;
+
+/// Up to this many members are served by the sender itself, at once; more by a task that shares the worker.
+const MEMBERS_SERVED_INLINE: usize = 16;
+
+impl ChannelLayer {
+    /// Sends an event to every member, except the one named; in order for each sender, at most once for each member.
+    ///
+    /// Never waits for a slow member. When events come faster than the members can be served, or faster than Redis takes them,
+    /// it waits for room, at most five seconds; then the event is dropped and counted.
+    pub fn group_send<'a>(
+        &'a self,
+        group: &'a GroupName,
+        event: Event,
+        except: Option<u64>,
+    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
+        self.deliver(group, event, except, Keep::History)
+    }
+
+    /// Sends an event to every member, but does not keep it for those who join later.
+    pub fn group_send_transient<'a>(
+        &'a self,
+        group: &'a GroupName,
+        event: Event,
+    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
+        self.deliver(group, event, None, Keep::Nothing)
+    }
+
+    /// Sends an event to every member and waits until each was served: returns how many have it, in all processes.
+    pub async fn group_send_counted(
+        &self,
+        group: &GroupName,
+        event: Event,
+    ) -> Result<Sent, LayerError> {
+        if let Some(remote) = self.remote() {
+            return remote.send_counted(self, group, event).await;
+        }
+        self.deliver_counted(group, &event, Keep::History).await
+    }
+
+    /// Sends an event to the members in this process and waits until each was served.
+    pub(super) async fn deliver_counted(
+        &self,
+        group: &GroupName,
+        event: &Event,
+        keep: Keep,
+    ) -> Result<Sent, LayerError> {
+        let tally = Arc::new(Tally::default());
+        let news = News {
+            event,
+            except: None,
+            tally: Some(tally.clone()),
+        };
+        if self.deliver_here(group, news, keep).await?.is_none() {
+            return Ok(Sent::default());
+        }
+        Ok(counted(&tally).await)
+    }
+
+    /// The wait for room is rare and stands on the heap: what every sender's task has room for is small.
+    async fn deliver(
+        &self,
+        group: &GroupName,
+        event: Event,
+        except: Option<u64>,
+        keep: Keep,
+    ) -> Result<Sent, LayerError> {
+        if let Some(remote) = self.remote() {
+            return Box::pin(remote.send(self, group, event, except, keep)).await;
+        }
+        let full = match self.deliver_now(group, &news(&event, except), keep) {
+            Ok(sent) => {
+                let matched = sent.unwrap_or(0);
+                return Ok(Sent {
+                    matched,
+                    ..Sent::default()
+                });
+            }
+            Err(full) => full,
+        };
+        let later = Box::pin(self.deliver_later(full, group, news(&event, except), keep));
+        let matched = later.await?.unwrap_or(0);
+        Ok(Sent {
+            matched,
+            ..Sent::default()
+        })
+    }
+
+    /// Sends an event to the members in this process; waits for room. Returns how many there are, `None` when there is no group.
+    pub(super) async fn deliver_here(
+        &self,
+        group: &GroupName,
+        news: News<'_>,
+        keep: Keep,
+    ) -> Result<Option<usize>, LayerError> {
+        match self.deliver_now(group, &news, keep) {
+            Ok(sent) => Ok(sent),
+            Err(full) => Box::pin(self.deliver_later(full, group, news, keep)).await,
+        }
+    }
+
+    async fn deliver_later(
+        &self,
+        full: Arc<Group>,
+        group: &GroupName,
+        news: News<'_>,
+        keep: Keep,
+    ) -> Result<Option<usize>, LayerError> {
+        let mut full = full;
+        loop {
+            let room = tokio::time::timeout(ROOM_DEADLINE, full.room());
+            if room.await.is_err() {
+                telemetry::event_dropped("group_full");
+                return Err(LayerError::GroupFull {
+                    group: group.clone(),
+                });
+            }
+            match self.deliver_now(group, &news, keep) {
+                Ok(sent) => return Ok(sent),
+                Err(still) => full = still,
+            }
+        }
+    }
+
+    /// Appends an event and sees that it is delivered. The error is the group that has no room.
+    fn deliver_now(
+        &self,
+        group: &GroupName,
+        news: &News<'_>,
+        keep: Keep,
+    ) -> Result<Option<usize>, Arc<Group>> {
+        let Some(found) = self.find(group.as_str()) else {
+            return Ok(None);
+        };
+        match found.append(news, keep) {
+            Turn::Full => Err(found),
+            turn => {
+                let matched = found.len();
+                self.serve(&found, turn);
+                Ok(Some(matched))
+            }
+        }
+    }
+
+    /// Takes its turn to deliver what was appended to a group.
+    pub(super) fn serve(&self, found: &Arc<Group>, turn: Turn) {
+        if turn != Turn::Mine {
+            return;
+        }
+        if found.len() <= MEMBERS_SERVED_INLINE {
+            found.deliver_now();
+        } else {
+            let delivery = found.clone().deliver();
+            self.tasks().spawn("group delivery", delivery);
+        }
+    }
+}
+
+/// An event without further wishes.
+pub(super) fn news(event: &Event, except: Option<u64>) -> News<'_> {
+    News {
+        event,
+        except,
+        tally: None,
+    }
+}
+
+/// Waits until all members were served.
+pub(super) async fn counted(tally: &Tally) -> Sent {
+    let (queued, dropped) = tally.counted().await;
+    Sent {
+        matched: queued + dropped,
+        queued,
+        dropped,
+        unanswered: 0,
+    }
+}
