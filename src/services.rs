@@ -1,14 +1,14 @@
 //! Services: what all views and consumers of a server share, whatever is reloaded.
 
 use std::ops::Deref;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::auth::{Auth, Users};
-use crate::channels::{ChannelLayer, LayerSettings, Remote};
+use crate::channels::{Answerer, ChannelLayer, LayerSettings, Remote};
 use crate::clock::Clock;
 use crate::config::{Config, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
@@ -23,7 +23,6 @@ use crate::templates::Templates;
 pub struct Services(Arc<Shared>);
 
 /// The parts of [`Services`].
-#[derive(Debug)]
 pub struct Shared {
     /// Groups, channels and events.
     pub layer: ChannelLayer,
@@ -39,8 +38,22 @@ pub struct Shared {
     pub sessions: SessionStore,
     /// Who is who.
     pub auth: Auth,
+    /// What this process is called: `server.name`, or the machine's name and the port of its first address.
+    pub name: String,
+    /// When it began.
+    pub started: Instant,
+    /// Who knows the open connections.
+    pub(crate) answerer: OnceLock<Arc<dyn Answerer>>,
     /// What prints the metrics, when this process collects any.
     pub metrics: Option<PrometheusHandle>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Services {
@@ -86,12 +99,31 @@ impl Services {
             sessions: SessionStore::new(session, database, secrets.clone()),
             auth: Auth::new(auth, users, secrets.clone()),
             secrets,
+            name: name(config),
+            started: Instant::now(),
+            answerer: OnceLock::new(),
             metrics: telemetry::start_metrics(),
         })))
     }
 }
 
 impl Services {
+    /// Says who knows the open connections, to this process and to others.
+    pub(crate) fn set_answerer(&self, answerer: Arc<dyn Answerer>) {
+        if let Some(remote) = self.layer.remote() {
+            remote.set_answerer(answerer.clone());
+        }
+        let _ = self.answerer.set(answerer);
+    }
+
+    /// Asks who knows the open connections.
+    pub(crate) async fn answer(&self, question: serde_json::Value) -> serde_json::Value {
+        match self.answerer.get() {
+            Some(answerer) => answerer.answer(question).await,
+            None => serde_json::Value::Null,
+        }
+    }
+
     /// Lets go of sessions and users that were read too long ago to be used again.
     pub(crate) fn forget_old(&self) {
         self.sessions.forget_old();
@@ -118,6 +150,26 @@ impl Services {
                 }
             }
         });
+    }
+}
+
+/// Returns what this process is called.
+fn name(config: &Config) -> String {
+    if !config.server.name.is_empty() {
+        return config.server.name.clone();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok());
+    let host = host.as_deref().map_or("localhost", str::trim);
+    let port = config
+        .server
+        .bind
+        .iter()
+        .find_map(|listen| listen.address.port());
+    match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 

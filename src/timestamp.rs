@@ -15,6 +15,13 @@ impl Timestamp {
     pub fn now() -> Self {
         Self(SystemTime::now())
     }
+
+    /// Returns the instant so long before this one.
+    #[must_use]
+    pub fn ago(elapsed: std::time::Duration) -> Self {
+        let now = SystemTime::now();
+        Self(now.checked_sub(elapsed).unwrap_or(now))
+    }
 }
 
 impl fmt::Display for Timestamp {

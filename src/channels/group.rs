@@ -35,6 +35,26 @@ pub trait Subscriber: Send + Sync {
     fn joined(&self, _from: Position, _recovered: Option<bool>) {}
 }
 
+/// Gives one event to one subscriber, whatever groups it is in.
+pub fn deliver_alone(subscriber: &dyn Subscriber, event: Event) -> Delivery {
+    let Ok(group) = GroupName::new("connection") else {
+        return Delivery::Dropped;
+    };
+    let entry = Entry {
+        number: 1,
+        position: Position::default(),
+        event,
+        except: None,
+        tally: None,
+    };
+    let membership = Membership {
+        member: 0,
+        shows_positions: false,
+        since: 0,
+    };
+    subscriber.deliver(&Batch::new(group, vec![entry]), &membership)
+}
+
 /// What became of a batch at one member.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Delivery {

@@ -10,8 +10,8 @@ use super::direct::Channels;
 use super::group::Group;
 use super::remote::Remote;
 use super::{
-    Event, GroupMember, GroupName, GroupOptions, LayerError, LayerSettings, Mailbox, Position,
-    Present, Sent, Start, Subscriber,
+    GroupMember, GroupName, GroupOptions, LayerSettings, Mailbox, Position, Present, Start,
+    Subscriber,
 };
 use crate::auth::User;
 use crate::tasks::Tasks;

@@ -20,7 +20,7 @@ mod send;
 
 pub use batch::{Batch, Entry, FORMS, Form};
 pub use event::Event;
-pub use group::{Delivery, GroupMember, Membership, Subscriber};
+pub use group::{Delivery, GroupMember, Membership, Subscriber, deliver_alone};
 pub use layer::{ChannelLayer, Held};
 pub use mailbox::{Mailbox, Received};
 pub use name::{ChannelName, GroupName};

@@ -36,6 +36,8 @@ pub(super) enum Command {
     Resolve(ResolveArguments),
     /// Keep the accounts of the built-in user table.
     User(UserArguments),
+    /// Send an event to a group through the server API.
+    Publish(PublishArguments),
     /// Make a new project: a configuration, templates, a consumer of your own.
     Init(InitArguments),
     /// Print completions for a shell.
@@ -164,6 +166,38 @@ pub(super) struct PasswordArgument {
     /// Read the password from the standard input, up to its first line's end.
     #[arg(long)]
     pub(super) password_stdin: bool,
+}
+
+#[derive(Args)]
+pub(super) struct PublishArguments {
+    #[command(flatten)]
+    pub(super) file: FileArgument,
+    /// The server API, such as http://127.0.0.1:8000/api/; without it what the configuration says.
+    #[arg(long, value_name = "URL", env = "ONEPORT_PUBLISH_URL")]
+    pub(super) url: Option<String>,
+    /// A token of the server API; without it the first of the configuration.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "ONEPORT_PUBLISH_TOKEN",
+        hide_env_values = true
+    )]
+    pub(super) token: Option<String>,
+    /// The group.
+    #[arg(value_name = "GROUP")]
+    pub(super) group: String,
+    /// The event, such as '{"type": "chat.message", "message": "hi"}'; - reads the standard input.
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub(super) json: String,
+}
+
+impl std::fmt::Debug for PublishArguments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishArguments")
+            .field("url", &self.url)
+            .field("group", &self.group)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Args, Debug)]

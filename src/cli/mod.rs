@@ -1,9 +1,10 @@
-//! The command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `init`, `completions`.
+//! The command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `publish`, `init`, `completions`.
 
 mod arguments;
 mod check;
 mod init;
 mod output;
+mod publish;
 mod resolve;
 mod routes;
 mod serve;
@@ -47,6 +48,7 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::Routes(routes) => routes::run(&routes, registry),
         Command::Resolve(resolve) => resolve::run(&resolve, registry),
         Command::User(user) => user::run(&user),
+        Command::Publish(publish) => publish::run(&publish),
         Command::Init(init) => init::run(&init),
         Command::Completions(completions) => arguments::print_completions(completions.shell),
     })

@@ -40,6 +40,15 @@ pub struct BindError {
 }
 
 impl Bind {
+    /// Returns the port, when it is a TCP address that names one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => address.rsplit_once(':')?.1.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// The same with a relative socket path taken from this directory.
     pub(super) fn relative_to(self, base: &Path) -> Self {
         match self {

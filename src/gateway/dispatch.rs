@@ -19,7 +19,7 @@ use crate::services::Services;
 use crate::telemetry::ACCESS;
 use crate::websocket::extension::Deflate;
 use crate::websocket::{
-    Cause, CloseCode, Ending, Prepared, Route, Running, Sockets, Start, Transport,
+    Cause, CloseCode, Directory, Ending, Prepared, Route, Running, Sockets, Start, Transport,
 };
 
 /// The running server without its listeners (cheap to clone): a table that can be replaced, and what survives that.
@@ -117,10 +117,13 @@ impl Gateway {
     /// A gateway with its first table.
     #[must_use]
     pub fn new(table: Table, services: Services) -> Self {
+        let sockets = Sockets::default();
+        let directory = Directory::new(sockets.clone(), services.layer.clone());
+        services.set_answerer(Arc::new(directory));
         Self(Arc::new(Inner {
             table: ArcSwap::from_pointee(table),
             services,
-            sockets: Sockets::default(),
+            sockets,
         }))
     }
 

@@ -217,6 +217,10 @@ pub enum Cause {
     Reload,
     /// The login that it rested on has ended.
     SessionEnded,
+    /// The backend failed, or answered what it may not.
+    BackendError,
+    /// The backend was away for longer than messages are held.
+    BackendAway,
     /// Somebody asked for it through the server.
     Disconnected,
 }
@@ -246,6 +250,8 @@ impl Cause {
             Self::ServerDrain => "server_drain",
             Self::Reload => "reload",
             Self::SessionEnded => "session_ended",
+            Self::BackendError => "backend_error",
+            Self::BackendAway => "backend_away",
             Self::Disconnected => "disconnected",
         }
     }

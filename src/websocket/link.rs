@@ -112,6 +112,23 @@ impl Link {
         self.started
     }
 
+    /// Returns what names it among the sockets of all processes: `NODE.NUMBER`.
+    #[must_use]
+    pub fn connection_id(&self) -> String {
+        format!("{:016x}.{}", self.services.layer.node(), self.id)
+    }
+
+    /// Tells whether it is in a group.
+    pub(super) fn is_in(&self, group: &str) -> bool {
+        self.groups().iter().any(|joined| joined.as_str() == group)
+    }
+
+    /// Returns the names of the groups it is in.
+    pub(super) fn group_names(&self) -> Vec<String> {
+        let groups = self.groups();
+        groups.iter().map(GroupName::to_string).collect()
+    }
+
     /// Returns the groups it is in.
     pub(super) fn groups(&self) -> MutexGuard<'_, Vec<GroupName>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)

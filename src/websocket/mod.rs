@@ -11,6 +11,7 @@ pub mod consumers;
 mod context;
 pub mod decoder;
 mod deflate;
+mod directory;
 mod driver;
 pub mod extension;
 pub mod frame;
@@ -40,4 +41,5 @@ pub use sockets::Sockets;
 pub use transport::{Stream, Transport};
 
 pub(crate) use consumer::{Accepted, AnyConsumer, Factory};
+pub(crate) use directory::Directory;
 pub(crate) use driver::{Prepared, Start};

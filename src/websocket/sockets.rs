@@ -49,6 +49,33 @@ impl Sockets {
             .collect()
     }
 
+    /// Returns the one of a number.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<Arc<Link>> {
+        lock(self.shard(id)).get(&id).cloned()
+    }
+
+    /// Returns those that `which` picks, by number, from behind `after` on, at most so many.
+    pub(crate) fn list(
+        &self,
+        which: impl Fn(&Link) -> bool,
+        after: u64,
+        limit: usize,
+    ) -> Vec<Arc<Link>> {
+        let shards = self.0.shards.iter();
+        let mut found: Vec<Arc<Link>> = shards
+            .flat_map(|shard| {
+                let shard = lock(shard);
+                let picked = shard.values();
+                let picked = picked.filter(|link| link.id() > after && which(link));
+                picked.cloned().collect::<Vec<_>>()
+            })
+            .collect();
+        found.sort_unstable_by_key(|link| link.id());
+        found.truncate(limit);
+        found
+    }
+
     /// Ends those that `which` picks, evenly over a time. Returns how many it picked.
     pub async fn end(
         &self,

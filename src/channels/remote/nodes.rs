@@ -81,6 +81,15 @@ impl Remote {
 
     /// Asks all other processes of ours; waits for each at most a second.
     pub async fn ask(&self, question: &Value) -> Answers {
+        self.ask_at(self.nodes_channel(), 1, question).await // we hear ourselves
+    }
+
+    /// Asks one of the other processes; nobody answers when there is none of that number.
+    pub async fn ask_node(&self, node: u64, question: &Value) -> Answers {
+        self.ask_at(self.node_channel(node), 0, question).await
+    }
+
+    async fn ask_at(&self, channel: String, ourselves: usize, question: &Value) -> Answers {
         let id = self.0.next_question();
         let (sender, mut come) = mpsc::channel(ANSWERS_MAX);
         lock(&self.0.waiting).insert(id, Waiting::Answers(sender));
@@ -88,15 +97,12 @@ impl Remote {
         let (reply, replied) = oneshot::channel();
         let is_taken = self.0.outbox.push_plain(Order {
             size: payload.len() + COMMAND_BYTES,
-            act: Act::Publish {
-                channel: self.nodes_channel(),
-                payload,
-            },
+            act: Act::Publish { channel, payload },
             reply: Some(reply),
         });
         let mut answers = Answers::default();
         if is_taken && let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_MAX, replied).await {
-            let others = reached(&answer).saturating_sub(1); // we hear ourselves
+            let others = reached(&answer).saturating_sub(ourselves);
             let deadline = tokio::time::Instant::now() + ANSWER_MAX;
             while answers.answers.len() < others
                 && let Ok(Some(answer)) = tokio::time::timeout_at(deadline, come.recv()).await

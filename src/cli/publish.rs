@@ -1,0 +1,235 @@
+//! `oneport publish`: sends an event to a group through the server API.
+
+use std::io::Read;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+
+use super::arguments::PublishArguments;
+use super::output::{complain, complain_of, say};
+use super::{CONFIG, FAILURE, OK, USAGE};
+use crate::channels::{Event, GroupName};
+use crate::config::{Bind, Config, HttpRoute, Problems, Secret, process_environment};
+
+/// How long the server may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest answer that is printed.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Where to call, and as whom.
+struct Caller {
+    url: String,
+    token: String,
+}
+
+/// What of a route's options is of use here.
+#[derive(Deserialize)]
+struct Options {
+    tokens: Vec<Token>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Secret,
+}
+
+pub(super) fn run(arguments: &PublishArguments) -> u8 {
+    let usage = |sentence: String| {
+        complain(&format!("oneport publish: {sentence}"));
+        USAGE
+    };
+    let group = match GroupName::new(&arguments.group) {
+        Ok(group) => group,
+        Err(error) => return usage(format!("group: {error}")),
+    };
+    let json = match read_json(&arguments.json) {
+        Ok(json) => json,
+        Err(error) => return usage(error),
+    };
+    if let Err(error) = Event::from_json(&json) {
+        return usage(error.to_string());
+    }
+    let caller = match caller(arguments) {
+        Ok(caller) => caller,
+        Err(Unknown::Problems(problems)) => {
+            complain_of(&problems);
+            return CONFIG;
+        }
+        Err(Unknown::Sentence(sentence)) => return usage(sentence),
+    };
+    let request = match request(&caller, &group, json) {
+        Ok(request) => request,
+        Err(sentence) => return usage(sentence),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let answered = match runtime {
+        Ok(runtime) => runtime.block_on(call(request)),
+        Err(error) => Err(format!("cannot start the runtime: {error}")),
+    };
+    match answered {
+        Ok((status, body)) if status.is_success() => {
+            say(body.trim_end());
+            OK
+        }
+        Ok((status, body)) => {
+            complain(&format!(
+                "oneport publish: expected the server to take the event, found {status}: {}",
+                body.trim_end()
+            ));
+            FAILURE
+        }
+        Err(sentence) => {
+            complain(&format!("oneport publish: {}: {sentence}", caller.url));
+            FAILURE
+        }
+    }
+}
+
+fn read_json(argument: &str) -> Result<String, String> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut json = String::new();
+    let mut input = std::io::stdin().lock().take(ANSWER_BYTES_MAX as u64);
+    match input.read_to_string(&mut json) {
+        Ok(_) => Ok(json),
+        Err(error) => Err(format!("cannot read the standard input: {error}")),
+    }
+}
+
+/// Why it is not known where to call.
+enum Unknown {
+    Problems(Problems),
+    Sentence(String),
+}
+
+/// Finds out where to call: what is said goes before the environment, and that before the configuration.
+fn caller(arguments: &PublishArguments) -> Result<Caller, Unknown> {
+    let url = arguments.url.clone();
+    let token = arguments.token.clone();
+    if let (Some(url), Some(token)) = (&url, &token) {
+        return Ok(Caller {
+            url: url.clone(),
+            token: token.clone(),
+        });
+    }
+    let sentence = |sentence: &str| Unknown::Sentence(sentence.to_owned());
+    let file = &arguments.file.config;
+    let (config, _) = match Config::load(file, &process_environment) {
+        Ok(loaded) => loaded,
+        Err(_) if url.is_some() && !file.exists() => {
+            return Err(sentence(
+                "expected a token: --token or the variable ONEPORT_PUBLISH_TOKEN, found none",
+            ));
+        }
+        Err(problems) => return Err(Unknown::Problems(problems)),
+    };
+    let route = config
+        .http_routes
+        .iter()
+        .find(|route| route.view == "publish");
+    let Some(route) = route else {
+        return Err(sentence(
+            "expected a route with view = \"publish\" in the configuration, or --url and --token, found none",
+        ));
+    };
+    let token = match token {
+        Some(token) => token,
+        None => first_token(route).ok_or_else(|| {
+            sentence("expected a token in the route's options, or --token, found none")
+        })?,
+    };
+    let url = match url {
+        Some(url) => url,
+        None => own_url(&config, route).ok_or_else(|| {
+            sentence(
+                "expected a TCP address in server.bind and a path that ends in {*call}, or --url, found none",
+            )
+        })?,
+    };
+    Ok(Caller { url, token })
+}
+
+fn first_token(route: &HttpRoute) -> Option<String> {
+    let options: Result<Options, _> = route.options.read();
+    let first = options.ok()?.tokens.into_iter().next()?;
+    Some(first.token.0)
+}
+
+fn own_url(config: &Config, route: &HttpRoute) -> Option<String> {
+    let path = route.path.as_deref()?;
+    let base = path.split("{*").next().filter(|base| *base != path)?;
+    let address = config
+        .server
+        .bind
+        .iter()
+        .find_map(|listen| match &listen.address {
+            Bind::Tcp(address) => Some(address.as_str()),
+            _ => None,
+        })?;
+    let (host, port) = address.rsplit_once(':')?;
+    let host = match host {
+        "0.0.0.0" => "127.0.0.1",
+        "[::]" => "[::1]",
+        host => host,
+    };
+    let root_path = &config.server.root_path;
+    let prefix = &route.prefix;
+    Some(format!("http://{host}:{port}{root_path}{prefix}{base}"))
+}
+
+fn request(
+    caller: &Caller,
+    group: &GroupName,
+    json: String,
+) -> Result<Request<Full<Bytes>>, String> {
+    let url = format!("{}/groups/{group}", caller.url.trim_end_matches('/'));
+    let bad_url = || {
+        format!(
+            "expected a URL such as http://127.0.0.1:8000/api/, found {:?}",
+            caller.url
+        )
+    };
+    let uri: Uri = url.parse().map_err(|_| bad_url())?;
+    if uri.scheme_str() != Some("http") || uri.authority().is_none() {
+        return Err(bad_url());
+    }
+    let mut token = HeaderValue::try_from(format!("Bearer {}", caller.token))
+        .map_err(|_| "expected a token of visible characters, found others".to_owned())?;
+    token.set_sensitive(true);
+    Request::post(uri)
+        .header(header::AUTHORIZATION, token)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::from(json))
+        .map_err(|error| error.to_string())
+}
+
+async fn call(request: Request<Full<Bytes>>) -> Result<(StatusCode, String), String> {
+    let answered = async {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let response = client.request(request).await.map_err(|error| {
+            let cause: &dyn std::error::Error = &error;
+            match cause.source() {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            }
+        })?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+        let body = body.collect().await.map_err(|error| error.to_string())?;
+        let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+        Ok((status, body))
+    };
+    match tokio::time::timeout(TIMEOUT, answered).await {
+        Ok(answered) => answered,
+        Err(_) => Err(format!("no answer within {} seconds", TIMEOUT.as_secs())),
+    }
+}

@@ -1,0 +1,140 @@
+//! Idempotency: a call with a key is carried out once, and answered the same again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+
+use super::answer::{ApiError, json_response};
+use crate::http::Response;
+
+/// How many answers are kept; of more the oldest is forgotten.
+const KEYS_MAX: usize = 10_000;
+
+/// The longest key.
+const KEY_BYTES_MAX: usize = 255;
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+type Digested = [u8; 32];
+
+/// The answers to calls with a key, of this process.
+#[derive(Debug)]
+pub(super) struct Idempotency {
+    expiry: Duration,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    answers: HashMap<Digested, Arc<Answer>>,
+    order: VecDeque<(Instant, Digested)>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    request: Digested,
+    value: OnceCell<Result<Value, ApiError>>,
+}
+
+impl Idempotency {
+    pub(super) fn new(expiry: Duration) -> Self {
+        Self {
+            expiry,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Carries a call out, unless it was before. A second one that comes meanwhile waits for the first.
+    pub(super) async fn once(
+        &self,
+        token: &str,
+        key: &[u8],
+        target: &str,
+        body: &[u8],
+        work: impl AsyncFnOnce() -> Result<Value, ApiError>,
+    ) -> Result<Response, ApiError> {
+        let is_visible = |byte: &u8| (0x20..0x7f).contains(byte);
+        if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.iter().all(is_visible) {
+            let message =
+                "expected an Idempotency-Key of 1 to 255 visible characters, found another";
+            return Err(ApiError::bad_request("invalid_request", message));
+        }
+        let name = digest(&[token.as_bytes(), key]);
+        let request = digest(&[target.as_bytes(), body]);
+        let answer = self.answer(name, request);
+        if answer.request != request {
+            let message =
+                "expected the request that came first with this Idempotency-Key, found another";
+            let conflict = StatusCode::CONFLICT;
+            return Err(ApiError::new(conflict, "idempotency_conflict", message));
+        }
+        let mut is_first = false;
+        let outcome = answer
+            .value
+            .get_or_init(async || {
+                is_first = true;
+                work().await
+            })
+            .await;
+        let mut response = match outcome {
+            Ok(value) => json_response(StatusCode::OK, value),
+            Err(error) => {
+                if error.status.is_server_error() {
+                    self.forget(&name, &answer); // it may work the next time
+                }
+                error.clone().into_response()
+            }
+        };
+        if !is_first {
+            let replayed = HeaderValue::from_static("true");
+            response.headers_mut().insert(REPLAYED, replayed);
+        }
+        Ok(response)
+    }
+
+    fn answer(&self, name: Digested, request: Digested) -> Arc<Answer> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_over = |at: &Instant| now.duration_since(*at) > self.expiry;
+        while kept.order.len() >= KEYS_MAX || kept.order.front().is_some_and(|(at, _)| is_over(at))
+        {
+            if let Some((_, oldest)) = kept.order.pop_front() {
+                kept.answers.remove(&oldest);
+            }
+        }
+        if let Some(found) = kept.answers.get(&name) {
+            return found.clone();
+        }
+        let value = OnceCell::new();
+        let answer = Arc::new(Answer { request, value });
+        kept.answers.insert(name, answer.clone());
+        kept.order.push_back((now, name));
+        answer
+    }
+
+    fn forget(&self, name: &Digested, answer: &Arc<Answer>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept
+            .answers
+            .get(name)
+            .is_some_and(|found| Arc::ptr_eq(found, answer))
+        {
+            kept.answers.remove(name);
+            kept.order.retain(|(_, kept)| kept != name);
+        }
+    }
+}
+
+fn digest(parts: &[&[u8]]) -> Digested {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part.len().to_be_bytes());
+        digest.update(part);
+    }
+    digest.finalize().into()
+}

@@ -1,0 +1,126 @@
+//! Publish: the server API, by which code outside the process reaches groups and connections.
+
+mod answer;
+mod calls;
+mod idempotency;
+mod openapi;
+mod tokens;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method, StatusCode};
+use serde_json::Value;
+
+use answer::{ApiError, json_response};
+use calls::Call;
+use idempotency::Idempotency;
+use tokens::{Token, Tokens};
+
+use crate::config::{Size, WrittenDuration};
+use crate::http::{Failure, Request, Response, View};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// `view = "publish"`: the server API. Its route ends in `{*call}`; what stands there is the call, such as `groups/chat_lobby`.
+///
+/// `docs/API.md` has all calls, and `openapi.json` beside them says the same to programs. Who calls has one of the route's
+/// bearer tokens, each with the groups it is good for.
+#[derive(Debug)]
+pub struct Publish {
+    tokens: Tokens,
+    max_event: usize,
+    max_batch: usize,
+    idempotency: Arc<Idempotency>,
+}
+
+/// What `publish` takes.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Who may call, and what.
+    tokens: Vec<Token>,
+    /// The longest event.
+    #[serde(default = "max_event")]
+    max_event: Size,
+    /// The most events of one batch.
+    #[serde(default = "max_batch")]
+    max_batch: usize,
+    /// How long the answer to a call with an idempotency key is kept.
+    #[serde(default = "idempotency_expiry")]
+    idempotency_expiry: WrittenDuration,
+}
+
+fn max_event() -> Size {
+    Size::kib(64)
+}
+
+fn max_batch() -> usize {
+    100
+}
+
+fn idempotency_expiry() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(300))
+}
+
+impl View for Publish {
+    type Options = Options;
+
+    fn new(options: Options) -> Self {
+        Self {
+            tokens: Tokens::new(options.tokens),
+            max_event: options.max_event.as_usize(),
+            max_batch: options.max_batch,
+            idempotency: Arc::new(Idempotency::new(options.idempotency_expiry.0)),
+        }
+    }
+
+    fn problems(options: &Options) -> Vec<String> {
+        tokens::problems(&options.tokens)
+    }
+
+    /// Each call has its own, and answers others with JSON.
+    fn methods() -> &'static [Method] {
+        &[]
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, Failure> {
+        Ok(self
+            .answer(request)
+            .await
+            .unwrap_or_else(ApiError::into_response))
+    }
+}
+
+impl Publish {
+    async fn answer(&self, mut request: Request) -> Result<Response, ApiError> {
+        let scope = request.scope.clone();
+        let path = scope.url_route.params.iter().last();
+        let path = path.map_or("", |(_, rest)| rest).trim_end_matches('/');
+        if path == "openapi.json" && matches!(scope.method, Method::GET | Method::HEAD) {
+            return Ok(openapi::document(&scope, path));
+        }
+        let token = self.tokens.check(&scope)?;
+        let call = Call::read(&scope, path)?;
+        let body = if scope.method == Method::POST {
+            request.bytes().await.map_err(ApiError::of_failure)?
+        } else {
+            bytes::Bytes::new()
+        };
+        let key = scope
+            .headers
+            .get(&IDEMPOTENCY_KEY)
+            .filter(|_| scope.method == Method::POST);
+        let services = request.services.clone();
+        let Some(key) = key else {
+            let value = self.run(token, &call, &body, &services).await?;
+            return Ok(json_response(StatusCode::OK, &value));
+        };
+        let target = scope.target.as_str();
+        let work =
+            async || -> Result<Value, ApiError> { self.run(token, &call, &body, &services).await };
+        self.idempotency
+            .once(&token.name, key, target, &body, work)
+            .await
+    }
+}

@@ -1,0 +1,188 @@
+//! Tokens: who may call the server API, and what for.
+
+use http::{HeaderValue, StatusCode, header};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::answer::ApiError;
+use crate::config::Secret;
+use crate::scope::Scope;
+
+/// A shorter token could be guessed.
+const CHARACTERS_MIN: usize = 16;
+
+/// One of a route's tokens.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Token {
+    /// Whose it is: for the log.
+    pub(super) name: String,
+    /// The token itself.
+    token: Secret,
+    /// The groups it is good for; `*` stands for any characters.
+    groups: Vec<String>,
+    /// May it look at connections, send to them and end them?
+    #[serde(default)]
+    pub(super) connections: bool,
+}
+
+impl Token {
+    /// Tells whether the token is good for a group.
+    pub(super) fn covers(&self, group: &str) -> bool {
+        self.groups.iter().any(|pattern| matches(pattern, group))
+    }
+
+    pub(super) fn check_group(&self, group: &str) -> Result<(), ApiError> {
+        if self.covers(group) {
+            return Ok(());
+        }
+        let message = format!(
+            "expected a group that token {:?} is good for, found {group:?}",
+            self.name
+        );
+        Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+    }
+
+    pub(super) fn check_connections(&self) -> Result<(), ApiError> {
+        if self.connections {
+            return Ok(());
+        }
+        let message = format!(
+            "expected a token that may use connections, found {:?}",
+            self.name
+        );
+        Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+    }
+}
+
+/// All tokens of a route, with what they are found by.
+#[derive(Debug)]
+pub(super) struct Tokens(Vec<([u8; 32], Token)>);
+
+impl Tokens {
+    pub(super) fn new(tokens: Vec<Token>) -> Self {
+        let hashed = |token: Token| (hash(token.token.0.as_bytes()), token);
+        Self(tokens.into_iter().map(hashed).collect())
+    }
+
+    /// Returns the token of a request (RFC 6750 §2.1). How long it takes does not tell how near a guess was.
+    pub(super) fn check(&self, scope: &Scope) -> Result<&Token, ApiError> {
+        let refuse = |message: &'static str| {
+            Err(
+                ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).with_header(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Bearer realm=\"oneport\""),
+                ),
+            )
+        };
+        let given = scope.headers.get(&header::AUTHORIZATION);
+        let Some((scheme, given)) = given.and_then(|value| value.split_at_checked(7)) else {
+            return refuse("expected the header \"Authorization: Bearer TOKEN\", found none");
+        };
+        if !scheme.eq_ignore_ascii_case(b"bearer ") {
+            return refuse(
+                "expected the header \"Authorization: Bearer TOKEN\", found another scheme",
+            );
+        }
+        let given = hash(given.trim_ascii());
+        let mut found = None;
+        for (hash, token) in &self.0 {
+            if bool::from(hash.ct_eq(&given)) {
+                found = Some(token);
+            }
+        }
+        match found {
+            Some(token) => Ok(token),
+            None => refuse("expected a known token, found another"),
+        }
+    }
+}
+
+fn hash(token: &[u8]) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+/// Says what is wrong with a route's tokens.
+pub(super) fn problems(tokens: &[Token]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if tokens.is_empty() {
+        problems.push("tokens: expected at least one token, found none".to_owned());
+    }
+    for (at, token) in tokens.iter().enumerate() {
+        let characters = token.token.0.chars().count();
+        if characters < CHARACTERS_MIN {
+            problems.push(format!(
+                "tokens[{at}].token: expected at least {CHARACTERS_MIN} characters, found {characters}"
+            ));
+        }
+        let is_visible = |byte: u8| (0x21..0x7f).contains(&byte);
+        if !token.token.0.bytes().all(is_visible) {
+            problems.push(format!(
+                "tokens[{at}].token: expected visible ASCII characters, found others"
+            ));
+        }
+        if token.groups.is_empty() && !token.connections {
+            problems.push(format!(
+                "tokens[{at}].groups: expected groups such as [\"*\"], found none: the token is good for nothing"
+            ));
+        }
+        let same = tokens[..at]
+            .iter()
+            .position(|other| other.token == token.token);
+        if let Some(same) = same {
+            problems.push(format!(
+                "tokens[{at}].token: expected another token than tokens[{same}], found the same"
+            ));
+        }
+    }
+    problems
+}
+
+/// Tells whether a name fits a pattern with `*`.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn star_stands_for_any_characters() {
+        for (pattern, name, is_match) in [
+            ("*", "", true),
+            ("*", "chat_lobby", true),
+            ("chat_*", "chat_lobby", true),
+            ("chat_*", "chat_", true),
+            ("chat_*", "chat", false),
+            ("chat_lobby", "chat_lobby", true),
+            ("chat_lobby", "chat_lobby2", false),
+            ("*_lobby", "chat_lobby", true),
+            ("*_lobby", "chat_lobby_", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c", false),
+            ("a*a", "a", false),
+            ("a**b", "ab", true),
+        ] {
+            assert_eq!(matches(pattern, name), is_match, "{pattern} {name}");
+        }
+    }
+}
