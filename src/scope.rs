@@ -114,6 +114,8 @@ pub struct Scope {
     pub url_route: UrlRoute,
     /// Names this request in the log.
     pub request_id: RequestId,
+    /// The number that names the WebSocket in this process, or its handshake; 0 for a request.
+    pub connection: u64,
     /// The session; `None` until a `session` middleware put one here.
     pub session: Option<Arc<Session>>,
     /// The user; `None` when anonymous.
@@ -140,6 +142,7 @@ impl Scope {
             subprotocols: Box::default(),
             url_route: UrlRoute::default(),
             request_id: RequestId::new(),
+            connection: 0,
             session: None,
             user: None,
             login: None,

@@ -1,7 +1,9 @@
 //! Services: what all views and consumers of a server share, whatever is reloaded.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -42,6 +44,8 @@ pub struct Shared {
     pub name: String,
     /// When it began.
     pub started: Instant,
+    /// What views and consumers share by its type.
+    pub(crate) extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     /// Who knows the open connections.
     pub(crate) answerer: OnceLock<Arc<dyn Answerer>>,
     /// What prints the metrics, when this process collects any.
@@ -101,6 +105,7 @@ impl Services {
             secrets,
             name: name(config),
             started: Instant::now(),
+            extensions: Mutex::default(),
             answerer: OnceLock::new(),
             metrics: telemetry::start_metrics(),
         })))
@@ -108,6 +113,29 @@ impl Services {
 }
 
 impl Services {
+    /// Returns the one value of a type that all of this server share; made when it is first asked for.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// let app = oneport::testing::Application::parse("").unwrap();
+    /// let services = app.gateway().services();
+    /// services.shared::<AtomicU64>().fetch_add(1, Ordering::Relaxed);
+    /// assert_eq!(services.shared::<AtomicU64>().load(Ordering::Relaxed), 1);
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn shared<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let mut extensions = self
+            .extensions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let found = extensions
+            .entry(TypeId::of::<T>())
+            .or_insert_with(|| Arc::new(T::default()));
+        found.clone().downcast().unwrap_or_default()
+    }
+
     /// Says who knows the open connections, to this process and to others.
     pub(crate) fn set_answerer(&self, answerer: Arc<dyn Answerer>) {
         if let Some(remote) = self.layer.remote() {

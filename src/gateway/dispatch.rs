@@ -120,6 +120,7 @@ impl Gateway {
         let sockets = Sockets::default();
         let directory = Directory::new(sockets.clone(), services.layer.clone());
         services.set_answerer(Arc::new(directory));
+        start_consumers(&table, &services);
         Self(Arc::new(Inner {
             table: ArcSwap::from_pointee(table),
             services,
@@ -155,6 +156,7 @@ impl Gateway {
             .iter()
             .map(|route| route.value.route.fingerprint)
             .collect();
+        start_consumers(&table, &self.0.services);
         self.0.sockets.keep(kept.clone());
         self.0
             .services
@@ -212,6 +214,13 @@ impl Gateway {
                 Answer::Response(response)
             }
         }
+    }
+}
+
+/// Says to the consumers of all routes that they are about to be served.
+fn start_consumers(table: &Table, services: &Services) {
+    for route in table.websocket().routes() {
+        route.value.consumer.started(services);
     }
 }
 

@@ -127,6 +127,7 @@ impl Head {
             subprotocols: Box::default(),
             url_route: UrlRoute::default(),
             request_id,
+            connection: 0,
             session: None,
             user: arrival.user.clone(),
             login: None,

@@ -1,6 +1,6 @@
 //! Pages: how a failure is shown to a person, a program, a terminal.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, json};
 
 use super::table::Table;
@@ -27,7 +27,16 @@ pub(super) fn answer(
     }
     let sentence = failure.sentence();
     let accept = scope.headers.text(&header::ACCEPT).unwrap_or_default();
-    let mut response = if accept.contains("text/html") {
+    let mut response = if failure.is_verbatim() {
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        let mut response = respond(status.as_u16(), "text/plain", sentence.to_owned());
+        let fields = response.headers_mut();
+        fields.remove(header::CONTENT_TYPE);
+        if !failure.headers().contains_key(header::CONTENT_TYPE) {
+            fields.insert(header::CONTENT_TYPE, plain);
+        }
+        response
+    } else if accept.contains("text/html") {
         let (page, fields) = page(services, table, scope, failure);
         let mut response = respond(status.as_u16(), "text/html; charset=utf-8", page);
         response.headers_mut().extend(fields);

@@ -57,6 +57,7 @@ impl Registry {
             .view::<views::Static>("static")
             .view::<views::Template>("template")
             .view::<views::Ticket>("ticket")
+            .consumer::<consumers::Backend>("backend")
             .consumer::<consumers::Broadcast>("broadcast")
             .consumer::<consumers::Chat>("chat")
             .consumer::<consumers::Echo>("echo")

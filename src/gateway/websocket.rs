@@ -47,6 +47,7 @@ pub(super) async fn travel(
     known.url_route.name.clone_from(&entry.name);
     known.url_route.params = params;
     known.subprotocols = handshake.subprotocols.into();
+    known.connection = services.layer.next_member();
 
     let mut passage = Passage {
         scope: known,

@@ -32,6 +32,7 @@ struct Inner {
     sentence: Cow<'static, str>,
     headers: HeaderMap,
     cause: Option<Box<dyn Error + Send + Sync>>,
+    is_verbatim: bool,
 }
 
 impl Failure {
@@ -42,6 +43,7 @@ impl Failure {
             sentence: sentence.into(),
             headers: HeaderMap::new(),
             cause: None,
+            is_verbatim: false,
         }))
     }
 
@@ -72,6 +74,19 @@ impl Failure {
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.append(name, value);
         self
+    }
+
+    /// Says that the sentence is the whole body of the answer: no page is made around it.
+    #[must_use]
+    pub(crate) fn verbatim(mut self) -> Self {
+        self.0.is_verbatim = true;
+        self
+    }
+
+    /// Tells whether the sentence is the whole body of the answer.
+    #[must_use]
+    pub(crate) fn is_verbatim(&self) -> bool {
+        self.0.is_verbatim
     }
 
     /// Returns the status.

@@ -59,6 +59,20 @@ impl Denial {
         Self(Failure::new(status, sentence))
     }
 
+    /// A status below 400 becomes 403; the body is what the client gets, as plain text unless a header field says otherwise.
+    pub(super) fn with_body(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Self {
+        let status = if status.as_u16() < 300 {
+            StatusCode::FORBIDDEN
+        } else {
+            status
+        };
+        Self(Failure::new(status, body).verbatim())
+    }
+
+    pub(super) fn of(failure: Failure) -> Self {
+        Self(failure)
+    }
+
     /// 403 with a sentence: what Channels' `close()` before `accept()` comes to.
     pub fn forbidden(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, sentence)

@@ -14,6 +14,7 @@ use super::message::Message;
 use super::running::Running;
 use crate::channels::{Event, Received};
 use crate::scope::Scope;
+use crate::services::Services;
 
 /// One WebSocket connection; a fresh value is made for each.
 ///
@@ -51,6 +52,9 @@ pub trait Consumer: Send + Sized + 'static {
     fn problems(_options: &Self::Options) -> Vec<String> {
         Vec::new()
     }
+
+    /// A route with these options is about to be served: at the start, and after each reload.
+    fn started(_options: &Self::Options, _services: &Services) {}
 
     /// Decides on the handshake. Nothing can be sent yet, hence no `Context`. Past the route's `connect_timeout` the client
     /// gets 504.
@@ -103,6 +107,7 @@ pub(crate) type Connecting<'a> =
 
 /// A consumer whose type is known no more: makes one for each handshake.
 pub(crate) trait AnyConsumer: Send + Sync {
+    fn started(&self, services: &Services);
     fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a>;
 }
 
@@ -118,6 +123,10 @@ pub(crate) struct Factory<C: Consumer> {
 }
 
 impl<C: Consumer> AnyConsumer for Factory<C> {
+    fn started(&self, services: &Services) {
+        C::started(&self.options, services);
+    }
+
     fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a> {
         Box::pin(async move {
             let mut consumer = C::new(&self.options);

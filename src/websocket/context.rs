@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::close::Ending;
 use super::frame::Opcode;
 use super::link::Link;
 use super::message::Message;
@@ -18,11 +19,17 @@ use crate::services::Services;
 #[derive(Debug)]
 pub struct Context<'a> {
     link: &'a Arc<Link>,
+    ending: Option<&'a Ending>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(link: &'a Arc<Link>) -> Self {
-        Self { link }
+        Self { link, ending: None }
+    }
+
+    pub(super) fn of_end(link: &'a Arc<Link>, ending: &'a Ending) -> Self {
+        let ending = Some(ending);
+        Self { link, ending }
     }
 }
 
@@ -37,6 +44,16 @@ impl Context<'_> {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.link.id()
+    }
+
+    /// Returns how the socket ended, while the consumer's `disconnect` is told.
+    #[must_use]
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending
+    }
+
+    pub(super) fn link(&self) -> &Arc<Link> {
+        self.link
     }
 
     /// Returns what all consumers share.

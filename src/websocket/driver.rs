@@ -107,7 +107,7 @@ pub(crate) fn drive<C: Consumer>(mut consumer: C, start: Start) -> Running {
 impl Life {
     fn begin(start: Start) -> Self {
         let link = Link::new(
-            start.services.layer.next_member(),
+            start.scope.connection,
             start.transport,
             start.route,
             start.services,
@@ -148,7 +148,7 @@ impl Life {
         self.leave_groups();
         self.socket.say_close(&ending);
         {
-            let mut cx = Context::new(&link);
+            let mut cx = Context::of_end(&link, &ending);
             let told = pin!(consumer.disconnect(&mut cx, ending.code));
             if let Err(Abandoned::Panicked) = attend(&mut self.socket, told).await {
                 report_panic(&link);

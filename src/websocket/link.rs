@@ -16,6 +16,7 @@ use super::close::{Cause, CloseCode, Ending};
 use super::deflate::{self, Deflater};
 use super::extension::{Deflate, WINDOW_BITS_MIN};
 use super::frame::{Opcode, encode, encode_close};
+use super::message::Message;
 use super::outgoing::{Counted, Out, Piece, State};
 use super::route::Route;
 use super::settings::SlowClient;
@@ -182,6 +183,20 @@ impl Link {
     /// Takes an order to end.
     pub(super) fn take_order(&self) -> Option<Box<Ending>> {
         self.out().order.take()
+    }
+
+    /// Says a message, from wherever; it never waits.
+    pub(super) fn tell(&self, message: &Message) {
+        let (opcode, payload) = match message {
+            Message::Text(text) => (Opcode::Text, text.as_bytes()),
+            Message::Binary(bytes) => (Opcode::Binary, &**bytes),
+        };
+        let mut frame = Vec::with_capacity(payload.len() + 10);
+        if self.encode(opcode, payload, &mut frame) {
+            self.send(&frame);
+        } else {
+            self.send_in_context(opcode, payload);
+        }
     }
 
     /// Says whole frames that belong to this socket alone.
@@ -446,12 +461,7 @@ impl Subscriber for Link {
         let greeting = serde_json::json!({
             "type": "oneport.joined", "offset": offset, "recovered": recovered,
         });
-        let mut frame = Vec::new();
-        if self.encode(Opcode::Text, greeting.to_string().as_bytes(), &mut frame) {
-            self.send(&frame);
-        } else {
-            self.send_in_context(Opcode::Text, greeting.to_string().as_bytes());
-        }
+        self.tell(&greeting.to_string().into());
     }
 }
 

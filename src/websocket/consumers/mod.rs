@@ -1,10 +1,12 @@
 //! Consumers: the built-in ones, by the names they have in the file.
 
+mod backend;
 mod broadcast;
 mod chat;
 mod echo;
 mod feed;
 
+pub use backend::Backend;
 pub use broadcast::Broadcast;
 pub use chat::Chat;
 pub use echo::Echo;

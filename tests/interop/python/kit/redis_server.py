@@ -1,4 +1,4 @@
-"""Redis: a server of the tests' own on a free port, which keeps nothing on disk."""
+"""Redis: a server of the tests' own on a free port, which keeps nothing on disk unless it is asked to."""
 
 import shutil
 import signal
@@ -15,9 +15,10 @@ _PASSWORD = "s3cret"
 
 
 class Redis:
-    """A running Redis server."""
+    """A running Redis server. One that is `kept` knows after a stop, or a kill, all that it had answered before."""
 
-    def __init__(self):
+    def __init__(self, *, kept=False):
+        self.kept = kept
         self.directory = Path(tempfile.mkdtemp(prefix="oneport-redis-"))
         self.port = free_port()
         self._process = None
@@ -34,7 +35,7 @@ class Redis:
         self.close()
 
     def start(self):
-        """Starts it, empty, and waits until it answers."""
+        """Starts it, empty unless it is kept, and waits until it answers."""
         assert self._process is None, "expected a Redis that is stopped, found it running"
         found = shutil.which("redis-server")
         if found is None:
@@ -47,7 +48,8 @@ class Redis:
                     "--port", str(self.port),
                     "--requirepass", _PASSWORD,
                     "--save", "",
-                    "--appendonly", "no",
+                    "--appendonly", "yes" if self.kept else "no",
+                    "--unixsocket", self.unix_socket,
                     "--dir", self.directory,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -67,12 +69,18 @@ class Redis:
             )
 
     def stop(self):
-        """Ends it as an administrator does; what it kept is gone."""
+        """Ends it as an administrator does; what it held is gone unless it is kept."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             raise Late(f"expected Redis to end within {DEADLINE} s\n{self.log()}") from None
+        self._process = None
+
+    def kill(self):
+        """Ends it in the middle of whatever it does."""
+        self._process.kill()
+        self._process.wait()
         self._process = None
 
     def freeze(self):
@@ -81,6 +89,10 @@ class Redis:
 
     def thaw(self):
         self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def is_running(self):
+        return self._process is not None
 
     def close(self):
         """Leaves nothing behind."""
@@ -93,6 +105,10 @@ class Redis:
     def url(self, database=0, *, scheme="redis", user=""):
         """Returns the URL of one of its databases. The user `reader` may not write."""
         return f"{scheme}://{user}:{_PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def unix_socket(self):
+        return self.directory / "socket"
 
     def client(self, database=0):
         """Returns a client of the `redis` library."""
@@ -113,5 +129,5 @@ class Redis:
         try:
             with self.client() as client:
                 return client.ping()
-        except redis.exceptions.ConnectionError:
+        except (redis.exceptions.ConnectionError, redis.exceptions.BusyLoadingError):
             return None

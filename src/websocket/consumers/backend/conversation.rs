@@ -1,0 +1,373 @@
+//! Conversation: what one connection and its backend say to each other, one request at a time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderName;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+
+use super::disconnects::Disconnects;
+use super::effects::Effects;
+use super::endpoint::{Endpoint, PostError, back_off};
+use super::protocol::{self, Answer, Connection};
+use crate::services::Services;
+use crate::websocket::close::{Cause, CloseCode, Ending};
+use crate::websocket::link::Link;
+
+/// The longest pause before a request is tried again.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// The bounds of one connection's conversation.
+#[derive(Clone, Debug)]
+pub(super) struct Bounds {
+    pub(super) headers: Vec<HeaderName>,
+    pub(super) retries: u32,
+    pub(super) batch_events: usize,
+    pub(super) batch_bytes: usize,
+    pub(super) max_effects: usize,
+    pub(super) max_state: usize,
+    pub(super) hold: usize,
+    pub(super) hold_time: Duration,
+}
+
+/// What all connections of a route share.
+pub(super) struct Shared {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) disconnects: Arc<Disconnects>,
+    pub(super) services: Services,
+    pub(super) node: String,
+    pub(super) bounds: Bounds,
+}
+
+/// What one connection and its backend say to each other.
+pub(super) struct Conversation {
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    pub(super) effects: Effects,
+    id: String,
+    talk: Mutex<Talk>,
+    room: Notify,
+}
+
+struct Talk {
+    seq: u64,
+    state: Option<Box<RawValue>>,
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    /// A request is under way, and takes care of what follows.
+    is_busy: bool,
+    /// Nothing more is to be said but the end.
+    has_failed: bool,
+    end: Option<(u16, String, &'static str)>,
+}
+
+struct Waiting {
+    seq: u64,
+    event: Box<RawValue>,
+}
+
+/// Why the connection has to end.
+struct Failed {
+    code: CloseCode,
+    cause: Cause,
+    sentence: String,
+}
+
+fn backend_error(sentence: impl Into<String>) -> Failed {
+    Failed {
+        code: CloseCode::INTERNAL_ERROR,
+        cause: Cause::BackendError,
+        sentence: sentence.into(),
+    }
+}
+
+fn backend_away(sentence: impl Into<String>) -> Failed {
+    Failed {
+        code: CloseCode::TRY_AGAIN_LATER,
+        cause: Cause::BackendAway,
+        sentence: sentence.into(),
+    }
+}
+
+impl Shared {
+    /// Returns a connection's number among all processes.
+    pub(super) fn connection_id(&self, number: u64) -> String {
+        format!("{}.{number}", self.node)
+    }
+
+    /// Tells the backend of a connection that it accepted and that is gone.
+    pub(super) fn tell_disconnect(
+        &self,
+        id: &str,
+        state: Option<&RawValue>,
+        scope: &RawValue,
+        seq: u64,
+        (code, reason, cause): (u16, &str, &str),
+    ) {
+        let event = protocol::raw(&protocol::disconnect_event(seq, code, reason, cause));
+        let body = protocol::body(&self.connection(id, state), scope, &[&*event]);
+        self.disconnects.tell(format!("{id}-{seq}"), body);
+    }
+
+    pub(super) fn connection<'a>(
+        &'a self,
+        id: &'a str,
+        state: Option<&'a RawValue>,
+    ) -> Connection<'a> {
+        Connection {
+            id,
+            node: &self.node,
+            name: &self.services.name,
+            state,
+        }
+    }
+}
+
+impl Conversation {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        link: Arc<Link>,
+        state: Option<Box<RawValue>>,
+        seq: u64,
+    ) -> Arc<Self> {
+        let id = shared.connection_id(link.id());
+        let talk = Talk {
+            seq,
+            state,
+            waiting: VecDeque::new(),
+            bytes: 0,
+            is_busy: false,
+            has_failed: false,
+            end: None,
+        };
+        let effects = Effects::new(shared.services.clone(), link.clone());
+        Arc::new(Self {
+            shared,
+            link,
+            effects,
+            id,
+            talk: Mutex::new(talk),
+            room: Notify::new(),
+        })
+    }
+
+    /// Takes an event for the backend; waits while too much waits before it.
+    pub(super) async fn say(self: &Arc<Self>, event: impl FnOnce(u64) -> Value) {
+        let bounds = &self.shared.bounds;
+        let deadline = tokio::time::Instant::now() + bounds.hold_time;
+        let mut event = Some(event);
+        loop {
+            let room = self.room.notified();
+            {
+                let mut talk = self.talk();
+                if talk.has_failed || talk.end.is_some() {
+                    return;
+                }
+                if talk.bytes < bounds.hold {
+                    let Some(event) = event.take() else { return };
+                    talk.seq += 1;
+                    let seq = talk.seq;
+                    let event = protocol::raw(&event(seq));
+                    talk.bytes += event.get().len();
+                    talk.waiting.push_back(Waiting { seq, event });
+                    if !std::mem::replace(&mut talk.is_busy, true) {
+                        drop(talk);
+                        let tasks = &self.shared.services.tasks;
+                        tasks.spawn("backend conversation", self.clone().talk_on());
+                    }
+                    return;
+                }
+            }
+            let is_away = self.shared.endpoint.open_for().is_some();
+            if is_away || tokio::time::timeout_at(deadline, room).await.is_err() {
+                let hold = bounds.hold;
+                return self.fail(backend_away(format!(
+                    "more than {hold} bytes waited for the backend"
+                )));
+            }
+        }
+    }
+
+    /// The socket has ended: the backend is told, after all that was said before.
+    pub(super) fn end(&self, code: u16, reason: &str, cause: &'static str) {
+        let mut talk = self.talk();
+        if talk.end.is_some() {
+            return;
+        }
+        self.effects.end();
+        talk.seq += 1;
+        talk.end = Some((code, reason.to_owned(), cause));
+        if !talk.is_busy {
+            self.tell_end(&talk);
+        }
+    }
+
+    fn tell_end(&self, talk: &Talk) {
+        let Some((code, reason, cause)) = &talk.end else {
+            return;
+        };
+        let scope = protocol::raw(&self.scope());
+        let end = (*code, reason.as_str(), *cause);
+        let state = talk.state.as_deref();
+        self.shared
+            .tell_disconnect(&self.id, state, &scope, talk.seq, end);
+    }
+
+    fn scope(&self) -> Value {
+        protocol::scope(self.link.scope(), &self.shared.bounds.headers)
+    }
+
+    /// Sends what waits, a batch after the other, until nothing does.
+    async fn talk_on(self: Arc<Self>) {
+        loop {
+            let Some((key, body, last)) = self.batch() else {
+                return;
+            };
+            let said = match self.post(&key, &body).await {
+                Ok(answer) => self.take(answer, last).await,
+                Err(failed) => Err(failed),
+            };
+            if let Err(failed) = said {
+                self.fail(failed);
+            }
+        }
+    }
+
+    /// Returns the next request; none when nothing waits, and then nobody is busy any more.
+    fn batch(&self) -> Option<(String, Bytes, u64)> {
+        let mut talk = self.talk();
+        let bounds = &self.shared.bounds;
+        if talk.waiting.is_empty() {
+            talk.is_busy = false;
+            self.tell_end(&talk);
+            return None;
+        }
+        let mut bytes = 0;
+        let mut last = 0;
+        let mut events: Vec<&RawValue> = Vec::new();
+        for waiting in talk.waiting.iter().take(bounds.batch_events) {
+            bytes += waiting.event.get().len();
+            if !events.is_empty() && bytes > bounds.batch_bytes {
+                break;
+            }
+            last = waiting.seq;
+            events.push(&waiting.event);
+        }
+        let first = talk.waiting.front().map_or(0, |waiting| waiting.seq);
+        let scope = protocol::raw(&self.scope());
+        let connection = self.shared.connection(&self.id, talk.state.as_deref());
+        let body = protocol::body(&connection, &scope, &events);
+        Some((format!("{}-{first}", self.id), body.into(), last))
+    }
+
+    /// POSTs a batch until it is answered, or the backend was away for too long.
+    async fn post(&self, key: &str, body: &Bytes) -> Result<Answer, Failed> {
+        let bounds = &self.shared.bounds;
+        let began = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let error = match self.shared.endpoint.post(key, body).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if !error.is_passing() {
+                return Err(backend_error(error.to_string()));
+            }
+            if began.elapsed() >= bounds.hold_time {
+                return Err(backend_away(error.to_string()));
+            }
+            match &error {
+                PostError::CircuitOpen(left) => tokio::time::sleep(*left).await,
+                _ if attempt < bounds.retries => back_off(attempt, BACKOFF_MAX).await,
+                _ => back_off(attempt.max(4), BACKOFF_MAX).await,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Takes an answer: what it acknowledges is done, what it wants happens.
+    async fn take(&self, answer: Answer, last: u64) -> Result<(), Failed> {
+        self.check(&answer)?;
+        let Answer { ack, state, events } = answer;
+        let ack = ack.unwrap_or(last);
+        let is_progress = {
+            let mut talk = self.talk();
+            let before = talk.waiting.len();
+            let first = talk.waiting.front().map_or(0, |waiting| waiting.seq);
+            if ack > last || ack + 1 < first {
+                return Err(backend_error(format!(
+                    "expected an ack from {} to {last}, found {ack}",
+                    first.saturating_sub(1)
+                )));
+            }
+            while talk
+                .waiting
+                .front()
+                .is_some_and(|waiting| waiting.seq <= ack)
+                && let Some(done) = talk.waiting.pop_front()
+            {
+                talk.bytes -= done.event.get().len();
+            }
+            if state.is_some() {
+                talk.state = state;
+            }
+            talk.waiting.len() < before
+        };
+        self.room.notify_waiters();
+        for effect in events {
+            if self.effects.apply(effect).await.map_err(backend_error)? {
+                break;
+            }
+        }
+        if !is_progress {
+            back_off(2, BACKOFF_MAX).await; // it wants all of it again
+        }
+        Ok(())
+    }
+
+    fn check(&self, answer: &Answer) -> Result<(), Failed> {
+        check_answer(answer, &self.shared.bounds).map_err(backend_error)
+    }
+
+    fn fail(&self, failed: Failed) {
+        let endpoint = &self.shared.endpoint.settings.url.label;
+        tracing::error!(%endpoint, id = self.id, "the conversation ends: {}", failed.sentence);
+        {
+            let mut talk = self.talk();
+            talk.has_failed = true;
+            talk.waiting.clear();
+            talk.bytes = 0;
+        }
+        self.room.notify_waiters();
+        let reason = match failed.cause {
+            Cause::BackendAway => "the application is away",
+            _ => "the application failed",
+        };
+        self.link
+            .end(Ending::new(failed.code, failed.cause, reason));
+    }
+
+    fn talk(&self) -> MutexGuard<'_, Talk> {
+        self.talk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says what is too much in an answer.
+pub(super) fn check_answer(answer: &Answer, bounds: &Bounds) -> Result<(), String> {
+    let (effects, max) = (answer.events.len(), bounds.max_effects);
+    if effects > max {
+        return Err(format!("expected at most {max} events, found {effects}"));
+    }
+    let state = answer.state.as_ref().map_or(0, |state| state.get().len());
+    let max = bounds.max_state;
+    if state > max {
+        return Err(format!(
+            "expected a state of at most {max} bytes, found {state}"
+        ));
+    }
+    Ok(())
+}

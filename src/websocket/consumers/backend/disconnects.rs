@@ -1,0 +1,189 @@
+//! Disconnects: what a backend has to be told at least once, however long it is away.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use metrics::{counter, gauge};
+use tokio::sync::Notify;
+
+use super::endpoint::{Endpoint, PostError};
+use crate::tasks::Tasks;
+
+/// How many are told at once.
+const AT_ONCE: usize = 16;
+
+/// The longest pause between two tries.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// How long the last ones are tried when the server stops.
+const FAREWELL_MAX: Duration = Duration::from_secs(3);
+
+/// What one endpoint has to be told at least once.
+pub(super) struct Disconnects {
+    endpoint: Arc<Endpoint>,
+    queue: Mutex<VecDeque<Job>>,
+    work: Notify,
+}
+
+/// One thing to be told.
+#[derive(Debug)]
+struct Job {
+    key: String,
+    body: Bytes,
+    since: Instant,
+    not_before: Instant,
+    attempt: u32,
+}
+
+impl Disconnects {
+    /// A queue and the task that empties it.
+    pub(super) fn start(endpoint: Arc<Endpoint>, tasks: &Tasks) -> Arc<Self> {
+        let disconnects = Arc::new(Self {
+            endpoint,
+            queue: Mutex::default(),
+            work: Notify::new(),
+        });
+        tasks.spawn(
+            "backend disconnects",
+            disconnects.clone().run(tasks.clone()),
+        );
+        disconnects
+    }
+
+    /// Takes something to be told; over the bound it is lost, and counted.
+    pub(super) fn tell(&self, key: String, body: Vec<u8>) {
+        let now = Instant::now();
+        let mut queue = self.queue();
+        if queue.len() >= self.endpoint.settings.disconnect_queue {
+            drop(queue);
+            lost(1);
+            return;
+        }
+        queue.push_back(Job {
+            key,
+            body: body.into(),
+            since: now,
+            not_before: now,
+            attempt: 0,
+        });
+        drop(queue);
+        gauge!("oneport_backend_disconnects_waiting").increment(1.0);
+        self.work.notify_one();
+    }
+
+    async fn run(self: Arc<Self>, tasks: Tasks) {
+        let rate = self.endpoint.settings.disconnect_rate.max(1);
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut telling = FuturesUnordered::new();
+        let mut ends_at: Option<Instant> = None;
+        loop {
+            if let Some(ends_at) = ends_at
+                && (Instant::now() >= ends_at || (self.queue().is_empty() && telling.is_empty()))
+            {
+                break;
+            }
+            let has_place = telling.len() < AT_ONCE;
+            tokio::select! {
+                Some((job, told)) = telling.next(), if !telling.is_empty() => {
+                    self.told(job, told, ends_at.is_some());
+                }
+                job = self.due(), if has_place => {
+                    if ends_at.is_none() {
+                        pace.tick().await;
+                    }
+                    let endpoint = self.endpoint.clone();
+                    telling.push(async move {
+                        let told = endpoint.post(&job.key, &job.body).await.map(drop);
+                        (job, told)
+                    });
+                }
+                () = tasks.stopping(), if ends_at.is_none() => {
+                    ends_at = Some(Instant::now() + FAREWELL_MAX);
+                    for job in &mut *self.queue() {
+                        job.not_before = Instant::now();
+                    }
+                }
+                () = tokio::time::sleep(Duration::from_millis(20)), if ends_at.is_some() => {}
+            }
+        }
+        let left = self.queue().len() + telling.len();
+        if left > 0 {
+            let endpoint = &self.endpoint.settings.url.label;
+            tracing::warn!(left, %endpoint, "the backend was not told of all disconnects");
+            lost(left);
+        }
+    }
+
+    /// Waits for the next one whose time has come.
+    async fn due(&self) -> Job {
+        loop {
+            let work = self.work.notified();
+            let mut pause = BACKOFF_MAX;
+            {
+                let mut queue = self.queue();
+                let now = Instant::now();
+                if let Some(at) = queue.iter().position(|job| job.not_before <= now)
+                    && let Some(job) = queue.remove(at)
+                {
+                    return job;
+                }
+                for job in &*queue {
+                    pause = pause.min(job.not_before.saturating_duration_since(now));
+                }
+            }
+            let _ = tokio::time::timeout(pause.max(Duration::from_millis(5)), work).await;
+        }
+    }
+
+    fn told(&self, mut job: Job, told: Result<(), PostError>, is_last: bool) {
+        let is_done = match &told {
+            Ok(()) => true,
+            // It does not want to know.
+            Err(PostError::Refused(refusal)) => {
+                refusal.status.is_client_error() && refusal.status.as_u16() != 429
+            }
+            Err(PostError::Invalid(_)) => true, // it was told, and answered nonsense
+            Err(_) => false,
+        };
+        if is_done {
+            gauge!("oneport_backend_disconnects_waiting").decrement(1.0);
+            return;
+        }
+        if job.since.elapsed() > self.endpoint.settings.disconnect_expiry {
+            return lost_waiting(1);
+        }
+        job.attempt += 1;
+        let longest = if is_last {
+            Duration::from_millis(200)
+        } else {
+            BACKOFF_MAX
+        };
+        let pause = Duration::from_millis(100) * 2_u32.saturating_pow(job.attempt.min(12));
+        let pause = pause.min(longest).mul_f64(0.5 + fastrand::f64());
+        let pause = match told {
+            Err(PostError::CircuitOpen(left)) => left.max(Duration::from_millis(10)),
+            _ => pause,
+        };
+        job.not_before = Instant::now() + pause;
+        self.queue().push_back(job);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Job>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lost(count: usize) {
+    counter!("oneport_backend_disconnects_lost_total").increment(count as u64);
+}
+
+fn lost_waiting(count: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    gauge!("oneport_backend_disconnects_waiting").decrement(count as f64);
+    lost(count);
+}

@@ -1,0 +1,106 @@
+//! Effects: what a backend wants to happen, done.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::protocol::{self, Deliver, Effect};
+use crate::channels::{Event, GroupName, GroupOptions, Start, Subscriber};
+use crate::services::Services;
+use crate::websocket::close::{Cause, CloseCode, Ending};
+use crate::websocket::link::Link;
+
+/// Does what a backend wants with one connection.
+pub(super) struct Effects {
+    services: Services,
+    link: Arc<Link>,
+    ended: CancellationToken,
+}
+
+impl Effects {
+    pub(super) fn new(services: Services, link: Arc<Link>) -> Self {
+        Self {
+            services,
+            link,
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// The socket has ended: no group is joined any more.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Completes when the socket has ended.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Does one thing; tells whether that ends the connection.
+    pub(super) async fn apply(&self, effect: Effect) -> Result<bool, String> {
+        let layer = &self.services.layer;
+        match effect {
+            Effect::Send { text, bytes } => self.link.tell(&protocol::message(text, bytes)?),
+            Effect::Close { code, reason } => {
+                let code =
+                    CloseCode::new(code.unwrap_or(1000)).map_err(|error| error.to_string())?;
+                let reason = reason.unwrap_or_default();
+                self.link
+                    .end(Ending::new(code, Cause::ConsumerClose, reason));
+                return Ok(true);
+            }
+            Effect::GroupAdd { group, deliver } => {
+                self.group_add(group_name(&group)?, deliver).await
+            }
+            Effect::GroupDiscard { group } => {
+                let group = group_name(&group)?;
+                self.link.groups().retain(|joined| *joined != group);
+                layer.group_discard(&group, self.link.id());
+            }
+            Effect::GroupSend {
+                group,
+                event,
+                exclude_self,
+            } => {
+                let group = group_name(&group)?;
+                let event = event_of(event)?;
+                let except = exclude_self.then(|| self.link.id());
+                if let Err(error) = layer.group_send(&group, event, except).await {
+                    tracing::debug!(%error, "a backend's event was dropped"); // and counted there
+                }
+            }
+            Effect::Accept { .. } | Effect::Response { .. } => {
+                return Err("expected websocket.accept and websocket.http.response in the answer to websocket.connect only".to_owned());
+            }
+        }
+        Ok(false)
+    }
+
+    async fn group_add(&self, group: GroupName, deliver: Deliver) {
+        let layer = &self.services.layer;
+        let options = GroupOptions::default();
+        let _held = layer.prepare(&group, &options).await;
+        // Under the lock of those who leave all groups at the end: nothing is joined behind them.
+        let mut groups = self.link.groups();
+        if self.ended.is_cancelled() || groups.contains(&group) {
+            return;
+        }
+        let subscriber: Arc<dyn Subscriber> = match deliver {
+            Deliver::Client => self.link.clone(),
+            Deliver::Backend => self.link.mailbox().clone(),
+        };
+        let user = self.link.scope().user.clone();
+        let id = self.link.id();
+        layer.group_resume(&group, id, &subscriber, user, options, Start::Now);
+        groups.push(group);
+    }
+}
+
+pub(super) fn group_name(text: &str) -> Result<GroupName, String> {
+    GroupName::new(text).map_err(|error| format!("group: {error}"))
+}
+
+fn event_of(fields: Map<String, Value>) -> Result<Event, String> {
+    Event::from_fields(fields).map_err(|error| format!("event of group.send: {error}"))
+}
