@@ -115,7 +115,7 @@ fn describe() {
     );
     describe_counter!(
         "oneport_messages_dropped_total",
-        "Messages to slow clients that were dropped, by route."
+        "Messages to slow clients that were dropped, by route and the policy that did it."
     );
     describe_counter!(
         "oneport_events_dropped_total",
@@ -137,6 +137,42 @@ fn describe() {
     describe_counter!(
         "oneport_sessions_dropped_total",
         "Sessions that the memory store had no room for."
+    );
+    describe_gauge!(
+        "oneport_layer_connected",
+        "1 while the channel layer has Redis."
+    );
+    describe_counter!(
+        "oneport_layer_reconnects_total",
+        "How often the channel layer got Redis back."
+    );
+    describe_counter!(
+        "oneport_layer_outage_seconds_total",
+        "Seconds without Redis, of the outages that are over, rounded up."
+    );
+    describe_counter!(
+        "oneport_layer_published_total",
+        "Events given to Redis for other processes."
+    );
+    describe_counter!(
+        "oneport_layer_received_total",
+        "Events that came from other processes."
+    );
+    describe_counter!(
+        "oneport_backend_requests_total",
+        "Requests to backends, by endpoint and outcome."
+    );
+    describe_gauge!(
+        "oneport_backend_circuit_open",
+        "1 while nothing is sent to the endpoint."
+    );
+    describe_gauge!(
+        "oneport_backend_disconnects_waiting",
+        "Disconnects that backends have not heard of yet."
+    );
+    describe_counter!(
+        "oneport_backend_disconnects_lost_total",
+        "Disconnects that no backend heard of."
     );
     describe_gauge!("oneport_tasks", "Tasks of the server that are alive.");
 }

@@ -102,6 +102,19 @@ pub enum SlowClient {
     Conflate,
 }
 
+impl SlowClient {
+    /// Returns the word of the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::DropNewest => "drop_newest",
+            Self::DropOldest => "drop_oldest",
+            Self::Conflate => "conflate",
+        }
+    }
+}
+
 /// Whether messages are compressed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::close::{Cause, CloseCode, Ending};
 use super::deflate::{self, Deflater};
-use super::extension::{Deflate, WINDOW_BITS_MIN};
+use super::extension::Deflate;
 use super::frame::{Opcode, encode, encode_close};
 use super::message::Message;
 use super::outgoing::{Counted, Out, Piece, State};
@@ -22,10 +22,7 @@ use super::route::Route;
 use super::settings::SlowClient;
 use super::transport::Transport;
 use crate::auth::Login;
-use crate::channels::event::Shown;
-use crate::channels::{
-    Batch, Delivery, Entry, Event, Form, GroupName, Mailbox, Membership, Position, Subscriber,
-};
+use crate::channels::{Delivery, GroupName, Mailbox};
 use crate::clock::{Millis, NEVER, Tick};
 use crate::scope::Scope;
 use crate::services::Services;
@@ -159,6 +156,11 @@ impl Link {
     /// Returns the stream, for the socket's own task to read.
     pub(super) fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    /// Returns what was agreed about compression.
+    pub(super) fn deflate(&self) -> Option<Deflate> {
+        self.deflate
     }
 
     pub(super) fn services(&self) -> &Services {
@@ -350,7 +352,7 @@ impl Link {
     }
 
     /// Queues what could not be written at once, or lets the route's policy decide.
-    fn enqueue(&self, out: &mut Out, piece: Piece) -> Delivery {
+    pub(super) fn enqueue(&self, out: &mut Out, piece: Piece) -> Delivery {
         let limit = self.route.settings.send_queue;
         let policy = self.route.settings.slow_client;
         if policy == SlowClient::Conflate && out.conflate(&piece, limit) {
@@ -403,7 +405,7 @@ impl Link {
         }
     }
 
-    fn out(&self) -> MutexGuard<'_, Out> {
+    pub(super) fn out(&self) -> MutexGuard<'_, Out> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -412,112 +414,5 @@ impl Link {
 impl Tick for Link {
     fn tick(&self) {
         self.call(&self.out());
-    }
-}
-
-/// A member by frames: the group's batch is framed once and written straight to each member's socket.
-impl Subscriber for Link {
-    fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
-        let mut out = self.out();
-        out.forget_context();
-        let form = self.form(membership);
-        let render = |entry: &Entry, frames: &mut Vec<u8>| {
-            self.encode_event(entry, membership.shows_positions, frames);
-        };
-        let mut written = 0;
-        if out.queue.is_empty()
-            && let Some(bytes) = batch.whole(membership, form, render)
-        {
-            match out.write_now(&self.transport, bytes) {
-                None => return Delivery::Queued,
-                Some(count) => written = count,
-            }
-        }
-        let mut delivery = Delivery::Queued;
-        for (entry, bytes) in batch.pieces(membership, form, render) {
-            if written >= bytes.len() {
-                written -= bytes.len();
-                continue;
-            }
-            let begun = std::mem::take(&mut written);
-            let Some(now) = out.write_now(&self.transport, &bytes[begun..]) else {
-                continue;
-            };
-            let rest = begun + now;
-            let piece = Piece {
-                bytes: bytes.slice(rest..),
-                is_begun: rest > 0,
-                conflate_key: self.conflate_key(&entry.event),
-            };
-            if self.enqueue(&mut out, piece) == Delivery::Dropped {
-                delivery = Delivery::Dropped;
-            }
-        }
-        delivery
-    }
-
-    fn joined(&self, from: Position, recovered: Option<bool>) {
-        let offset = from.to_string();
-        let greeting = serde_json::json!({
-            "type": "oneport.joined", "offset": offset, "recovered": recovered,
-        });
-        self.tell(&greeting.to_string().into());
-    }
-}
-
-impl Link {
-    /// Plain, or compressed with one of the windows; with positions or without: what is the same for all who agreed on it.
-    fn form(&self, membership: &Membership) -> Form {
-        let compressed = self
-            .deflate
-            .map_or(0, |agreed| agreed.server_window_bits - WINDOW_BITS_MIN + 1);
-        Form(
-            compressed
-                + if membership.shows_positions {
-                    POSITIONED
-                } else {
-                    0
-                },
-        )
-    }
-
-    /// Appends the frame that shows an event to a client; it refers to no other.
-    fn encode_event(&self, entry: &Entry, shows_position: bool, out: &mut Vec<u8>) {
-        let positioned;
-        let (opcode, payload) = match entry.event.shown() {
-            Shown::Text(text) if shows_position && entry.event.is_json() => {
-                positioned = with_position(text, entry.position);
-                (Opcode::Text, positioned.as_bytes())
-            }
-            Shown::Text(text) => (Opcode::Text, text.as_bytes()),
-            Shown::Bytes(bytes) => (Opcode::Binary, bytes),
-        };
-        match self.deflate {
-            None => encode(opcode, payload, out),
-            Some(agreed) => {
-                let settings = &self.route.settings.deflate;
-                deflate::encode_alone(agreed, settings, opcode, payload, out);
-            }
-        }
-    }
-
-    fn conflate_key(&self, event: &Event) -> Option<Box<str>> {
-        if self.route.settings.slow_client != SlowClient::Conflate {
-            return None;
-        }
-        event
-            .field("conflate_key")
-            .and_then(|key| key.as_str().map(Box::from))
-    }
-}
-
-/// Which forms show each event's position: those from here on.
-const POSITIONED: u8 = 8;
-
-/// An event's JSON with a further field.
-fn with_position(json: &str, position: Position) -> String {
-    match json.strip_suffix('}') {
-        Some(open) if open.len() > 1 => format!("{open},\"offset\":\"{position}\"}}"),
-        _ => json.to_owned(),
     }
 }

@@ -18,6 +18,7 @@ pub mod frame;
 pub mod handshake;
 mod keepalive;
 pub mod link;
+mod member;
 mod message;
 mod outgoing;
 mod route;

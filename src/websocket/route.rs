@@ -37,7 +37,7 @@ impl Route {
         let metrics = RouteMetrics {
             open: gauge!("oneport_websockets", "route" => name()),
             received: counter!("oneport_messages_received_total", "route" => name()),
-            dropped: counter!("oneport_messages_dropped_total", "route" => name()),
+            dropped: counter!("oneport_messages_dropped_total", "route" => name(), "reason" => settings.slow_client.as_str()),
             closed: Default::default(),
         };
         Self {

@@ -4,6 +4,7 @@ mod answer;
 mod calls;
 mod idempotency;
 mod openapi;
+mod run;
 mod tokens;
 
 use std::sync::Arc;

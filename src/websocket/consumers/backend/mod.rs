@@ -4,29 +4,31 @@
 mod channel;
 mod connector;
 mod conversation;
+mod decide;
 mod disconnects;
 mod effects;
 mod endpoint;
+mod options;
 mod protocol;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::HeaderName;
 use serde_json::value::RawValue;
 
 use channel::Worker;
 use connector::Url;
 use conversation::{Bounds, Conversation, Shared, check_answer};
+use decide::{bad_gateway, decide, denial};
 use disconnects::Disconnects;
-use effects::group_name;
 use endpoint::{Endpoint, EndpointSettings, PostError, back_off};
-use protocol::{Answer, Effect};
+use protocol::Effect;
 
-use crate::channels::{ChannelName, GroupOptions, Received};
-use crate::config::{Secret, Size, WrittenDuration};
-use crate::http::Failure;
+pub(super) use options::Options;
+
+use crate::channels::{ChannelName, Received};
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
@@ -62,125 +64,6 @@ enum Route {
         headers: Vec<HeaderName>,
         services: Services,
     },
-}
-
-/// What `backend` takes.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    /// The endpoint: `http://HOST:PORT/PATH` or `http+unix://SOCKET:/PATH`.
-    #[serde(default)]
-    url: Option<String>,
-    /// What each request is signed with.
-    #[serde(default)]
-    secret: Secret,
-    /// Instead of the endpoint: the channel whose workers get the events.
-    #[serde(default)]
-    channel: Option<String>,
-    /// The request's header fields that are passed on.
-    #[serde(default = "headers")]
-    headers: Vec<String>,
-    /// How long an answer may take.
-    #[serde(default = "five_seconds")]
-    timeout: WrittenDuration,
-    /// How long a connection may take.
-    #[serde(default = "a_second")]
-    connect_timeout: WrittenDuration,
-    /// The most requests at once.
-    #[serde(default = "concurrency")]
-    concurrency: usize,
-    /// How often a request is tried again at once.
-    #[serde(default = "retries")]
-    retries: u32,
-    /// The most events of one request.
-    #[serde(default = "batch_events")]
-    batch_events: usize,
-    /// The most bytes of events of one request.
-    #[serde(default = "batch_bytes")]
-    batch_bytes: Size,
-    /// The longest answer.
-    #[serde(default = "a_mebibyte")]
-    max_response: Size,
-    /// The most events of one answer.
-    #[serde(default = "max_effects")]
-    max_effects: usize,
-    /// The longest state.
-    #[serde(default = "max_state")]
-    max_state: Size,
-    /// The most bytes that wait for the backend, of one connection.
-    #[serde(default = "a_mebibyte")]
-    hold: Size,
-    /// How long they wait.
-    #[serde(default = "hold_time")]
-    hold_time: WrittenDuration,
-    /// After how many failures in a row nothing is sent any more.
-    #[serde(default = "breaker_failures")]
-    breaker_failures: u32,
-    /// For how long.
-    #[serde(default = "breaker_open")]
-    breaker_open: WrittenDuration,
-    /// The most disconnects that wait.
-    #[serde(default = "disconnect_queue")]
-    disconnect_queue: usize,
-    /// How long they wait.
-    #[serde(default = "disconnect_expiry")]
-    disconnect_expiry: WrittenDuration,
-    /// The most disconnects in a second.
-    #[serde(default = "disconnect_rate")]
-    disconnect_rate: u32,
-    #[serde(skip)]
-    route: Arc<OnceLock<Route>>,
-}
-
-fn headers() -> Vec<String> {
-    ["cookie", "origin", "user-agent", "accept-language"]
-        .map(str::to_owned)
-        .to_vec()
-}
-fn five_seconds() -> WrittenDuration {
-    WrittenDuration(Duration::from_secs(5))
-}
-fn a_second() -> WrittenDuration {
-    WrittenDuration(Duration::from_secs(1))
-}
-fn concurrency() -> usize {
-    64
-}
-fn retries() -> u32 {
-    2
-}
-fn batch_events() -> usize {
-    100
-}
-fn batch_bytes() -> Size {
-    Size::kib(256)
-}
-fn a_mebibyte() -> Size {
-    Size::kib(1024)
-}
-fn max_effects() -> usize {
-    1000
-}
-fn max_state() -> Size {
-    Size::kib(16)
-}
-fn hold_time() -> WrittenDuration {
-    WrittenDuration(Duration::from_secs(30))
-}
-fn breaker_failures() -> u32 {
-    5
-}
-fn breaker_open() -> WrittenDuration {
-    WrittenDuration(Duration::from_secs(2))
-}
-fn disconnect_queue() -> usize {
-    10_000
-}
-fn disconnect_expiry() -> WrittenDuration {
-    WrittenDuration(Duration::from_secs(600))
-}
-fn disconnect_rate() -> u32 {
-    100
 }
 
 /// The endpoints of a process: routes with the same settings share one, and each URL hears once that the process began.
@@ -228,51 +111,7 @@ impl Consumer for Backend {
     }
 
     fn problems(options: &Options) -> Vec<String> {
-        let mut problems = Vec::new();
-        match (&options.url, &options.channel) {
-            (Some(url), None) => {
-                if let Err(sentence) = Url::read(url) {
-                    problems.push(format!("url: {sentence}"));
-                }
-                if options.secret.0.is_empty() {
-                    problems.push(
-                        "secret: expected a text to sign the requests with, found none".to_owned(),
-                    );
-                }
-            }
-            (None, Some(channel)) => {
-                if let Err(error) = ChannelName::new(channel) {
-                    problems.push(format!("channel: {error}"));
-                }
-            }
-            (Some(_), Some(_)) => {
-                problems.push("url: expected either \"url\" or \"channel\", found both".to_owned());
-            }
-            (None, None) => {
-                problems
-                    .push("url: expected either \"url\" or \"channel\", found neither".to_owned());
-            }
-        }
-        for name in &options.headers {
-            if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                problems.push(format!("headers: expected names of fields, found {name:?}"));
-            }
-        }
-        for (key, is_zero) in [
-            ("timeout", options.timeout.0.is_zero()),
-            ("connect_timeout", options.connect_timeout.0.is_zero()),
-            ("concurrency", options.concurrency == 0),
-            ("batch_events", options.batch_events == 0),
-            ("batch_bytes", options.batch_bytes.bytes() == 0),
-            ("hold", options.hold.bytes() == 0),
-            ("breaker_failures", options.breaker_failures == 0),
-            ("disconnect_rate", options.disconnect_rate == 0),
-        ] {
-            if is_zero {
-                problems.push(format!("{key}: expected more than zero, found zero"));
-            }
-        }
-        problems
+        options.problems()
     }
 
     fn started(options: &Options, services: &Services) {
@@ -413,119 +252,6 @@ impl Backend {
     }
 }
 
-type Welcome = (Accept, Option<Box<RawValue>>, Vec<Effect>);
-
-/// Reads the decision out of the answer to `websocket.connect`.
-fn decide(answer: Answer) -> Result<Result<Welcome, Denial>, String> {
-    let mut accept = Accept::default();
-    let mut effects = Vec::new();
-    for effect in answer.events {
-        match effect {
-            Effect::Accept {
-                subprotocol,
-                headers,
-            } => {
-                accept.subprotocol = subprotocol;
-                accept.headers = fields(headers)?;
-            }
-            Effect::Close { reason, .. } => {
-                let reason = reason.filter(|reason| !reason.is_empty());
-                let sentence = reason.unwrap_or_else(|| "the connection was denied".to_owned());
-                return Ok(Err(Denial::forbidden(sentence)));
-            }
-            Effect::Response {
-                status,
-                headers,
-                body,
-            } => {
-                let status = StatusCode::from_u16(status).ok();
-                let status = status.filter(|status| status.as_u16() >= 300);
-                let Some(status) = status else {
-                    return Err(
-                        "expected a status of 300 or more in websocket.http.response".into(),
-                    );
-                };
-                let mut denial = Denial::with_body(status, body);
-                for (name, value) in &fields(headers)? {
-                    denial = denial.with_header(name.clone(), value.clone());
-                }
-                return Ok(Err(denial));
-            }
-            other => {
-                if let Effect::GroupAdd { group, .. } = &other {
-                    let group = group_name(group)?;
-                    accept.groups.push((group, GroupOptions::default()));
-                }
-                effects.push(other);
-            }
-        }
-    }
-    Ok(Ok((accept, answer.state, effects)))
-}
-
-fn fields(pairs: Vec<(String, String)>) -> Result<http::HeaderMap, String> {
-    let mut fields = http::HeaderMap::new();
-    for (name, value) in pairs {
-        let name = HeaderName::from_bytes(name.as_bytes());
-        let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) else {
-            return Err("expected names and values of header fields, found others".to_owned());
-        };
-        fields.append(name, value);
-    }
-    Ok(fields)
-}
-
-/// What the client hears when the endpoint gave no usable answer.
-fn denial(error: PostError) -> Denial {
-    let unavailable = |sentence: &'static str, error: &PostError| {
-        let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, sentence);
-        let failure = failure.because(error.to_string());
-        Denial::of(failure).with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
-    };
-    match error {
-        PostError::CircuitOpen(_) | PostError::Busy(_) => {
-            unavailable("the application is away", &error)
-        }
-        PostError::Timeout(_) => Denial::of(
-            Failure::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "the application did not answer in time",
-            )
-            .because(error.to_string()),
-        ),
-        PostError::Refused(refusal) if refusal.status.is_client_error() => {
-            let content_type = refusal.headers.get(header::CONTENT_TYPE);
-            let is_text = content_type
-                .and_then(|value| value.to_str().ok())
-                .is_none_or(|value| value.starts_with("text/") || value.contains("json"));
-            let body = String::from_utf8(refusal.body.to_vec());
-            match body {
-                Ok(body) if is_text && !body.is_empty() => {
-                    let mut denial = Denial::with_body(refusal.status, body);
-                    if let Some(value) = content_type {
-                        denial = denial.with_header(header::CONTENT_TYPE, value.clone());
-                    }
-                    denial
-                }
-                _ => Denial::new(refusal.status, "the application denied the connection"),
-            }
-        }
-        error => bad_gateway(&error.to_string()),
-    }
-}
-
-fn bad_gateway(cause: &str) -> Denial {
-    let sentence = "the application gave no answer that can be used";
-    Denial::of(Failure::new(StatusCode::BAD_GATEWAY, sentence).because(cause.to_owned()))
-}
-
-fn listed_headers(options: &Options) -> Vec<HeaderName> {
-    let names = options.headers.iter();
-    names
-        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-        .collect()
-}
-
 fn route(options: &Options, services: &Services) -> Route {
     if let Some(channel) = options
         .channel
@@ -534,7 +260,7 @@ fn route(options: &Options, services: &Services) -> Route {
     {
         return Route::Channel {
             channel,
-            headers: listed_headers(options),
+            headers: options.listed_headers(),
             services: services.clone(),
         };
     }
@@ -555,7 +281,7 @@ fn route(options: &Options, services: &Services) -> Route {
         disconnect_rate: options.disconnect_rate,
     };
     let bounds = Bounds {
-        headers: listed_headers(options),
+        headers: options.listed_headers(),
         retries: options.retries,
         batch_events: options.batch_events,
         batch_bytes: options.batch_bytes.as_usize(),

@@ -156,6 +156,9 @@ impl Answer {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
+        if body.trim_ascii_start().starts_with(b"[") {
+            return Err("expected {\"events\": [...]}, found an array".to_owned());
+        }
         let answer: Option<Self> = serde_json::from_slice(body).map_err(|error| {
             format!("expected {{\"events\": [...]}} with known events, found {error}")
         })?;

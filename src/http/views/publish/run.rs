@@ -1,0 +1,322 @@
+//! Run: carries the calls of the server API out.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Publish;
+use super::answer::ApiError;
+use super::calls::{Call, ConnectionId, Filter, checked_close, group_name, no_connection};
+use super::tokens::Token;
+use crate::channels::{Event, GroupName, Sent};
+use crate::services::Services;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    events: Vec<BatchEvent>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchEvent {
+    #[serde(default)]
+    group: Option<String>,
+    #[serde(default)]
+    connection: Option<String>,
+    event: Map<String, Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Disconnect {
+    code: Option<u16>,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Publish {
+    /// Carries a call out.
+    pub(super) async fn run(
+        &self,
+        token: &Token,
+        call: &Call,
+        body: &[u8],
+        services: &Services,
+    ) -> Result<Value, ApiError> {
+        match call {
+            Call::GroupSend(group) => {
+                token.check_group(group.as_str())?;
+                let event = self.event(body)?;
+                self.group_send(services, group, event).await
+            }
+            Call::Group(group) => {
+                token.check_group(group.as_str())?;
+                group_shown(services, group).await
+            }
+            Call::ConnectionSend(id) => {
+                token.check_connections()?;
+                let event = self.event(body)?;
+                connection_send(services, *id, &event).await
+            }
+            Call::Connection(id) => {
+                token.check_connections()?;
+                let shown = json!({"ask": "show", "number": id.number});
+                found(ask_node(services, *id, &shown).await?)
+            }
+            Call::ConnectionEnd(id, frame) => {
+                token.check_connections()?;
+                let end = json!({
+                    "ask": "end", "number": id.number, "code": frame.code, "reason": frame.reason,
+                });
+                found(ask_node(services, *id, &end).await?)
+            }
+            Call::Connections(filter) => {
+                token.check_connections()?;
+                connections(services, filter).await
+            }
+            Call::UserDisconnect(user) => {
+                token.check_connections()?;
+                let asked: Disconnect = if body.trim_ascii().is_empty() {
+                    Disconnect::default()
+                } else {
+                    serde_json::from_slice(body).map_err(|error| of_json(&error))?
+                };
+                let frame = checked_close(asked.code, asked.reason)?;
+                let end = json!({
+                    "ask": "end", "user": user, "code": frame.code, "reason": frame.reason,
+                });
+                let (answers, unanswered) = ask_all(services, &end).await;
+                let matched: u64 = answers.iter().filter_map(|a| a["matched"].as_u64()).sum();
+                Ok(json!({"matched": matched, "closed": matched, "unanswered": unanswered}))
+            }
+            Call::Batch => self.batch(token, body, services).await,
+            Call::Info => info(services).await,
+        }
+    }
+
+    fn event(&self, body: &[u8]) -> Result<Event, ApiError> {
+        let fields: Value = serde_json::from_slice(body).map_err(|error| of_json(&error))?;
+        match fields {
+            Value::Object(fields) => self.event_of(fields, body.len()),
+            _ => Err(ApiError::bad_request(
+                "invalid_event",
+                "expected an event as a JSON object, found another value",
+            )),
+        }
+    }
+
+    fn event_of(&self, fields: Map<String, Value>, len: usize) -> Result<Event, ApiError> {
+        if len > self.max_event {
+            let max = self.max_event;
+            let message = format!("expected an event of at most {max} bytes, found {len}");
+            return Err(ApiError::too_large(message));
+        }
+        Event::from_fields(fields)
+            .map_err(|error| ApiError::bad_request("invalid_event", error.to_string()))
+    }
+
+    async fn group_send(
+        &self,
+        services: &Services,
+        group: &GroupName,
+        event: Event,
+    ) -> Result<Value, ApiError> {
+        let sent = services.layer.group_send_counted(group, event).await;
+        match sent {
+            Ok(Sent {
+                matched,
+                queued,
+                dropped,
+                unanswered,
+            }) => Ok(json!({
+                "matched": matched, "queued": queued, "dropped": dropped, "unanswered": unanswered,
+            })),
+            Err(error) => Err(ApiError::unavailable(error.to_string())),
+        }
+    }
+
+    async fn batch(
+        &self,
+        token: &Token,
+        body: &[u8],
+        services: &Services,
+    ) -> Result<Value, ApiError> {
+        let batch: Batch = serde_json::from_slice(body).map_err(|error| of_json(&error))?;
+        if batch.events.len() > self.max_batch {
+            let (max, found) = (self.max_batch, batch.events.len());
+            let message = format!("expected at most {max} events, found {found}");
+            return Err(ApiError::too_large(message));
+        }
+        let mut results = Vec::with_capacity(batch.events.len());
+        for one in batch.events {
+            let result = self.batch_event(token, one, services).await;
+            results.push(result.unwrap_or_else(|error| error.body()));
+        }
+        Ok(json!({"results": results}))
+    }
+
+    async fn batch_event(
+        &self,
+        token: &Token,
+        one: BatchEvent,
+        services: &Services,
+    ) -> Result<Value, ApiError> {
+        let len = Value::Object(one.event.clone()).to_string().len();
+        match (one.group, one.connection) {
+            (Some(group), None) => {
+                let group = group_name(&group)?;
+                token.check_group(group.as_str())?;
+                let event = self.event_of(one.event, len)?;
+                self.group_send(services, &group, event).await
+            }
+            (None, Some(connection)) => {
+                token.check_connections()?;
+                let id = ConnectionId::read(&connection).ok_or_else(no_connection)?;
+                let event = self.event_of(one.event, len)?;
+                connection_send(services, id, &event).await
+            }
+            _ => Err(ApiError::bad_request(
+                "invalid_request",
+                "expected exactly one of \"group\" and \"connection\" beside \"event\"",
+            )),
+        }
+    }
+}
+
+fn of_json(error: &serde_json::Error) -> ApiError {
+    let code = if error.is_data() {
+        "invalid_request"
+    } else {
+        "invalid_json"
+    };
+    ApiError::bad_request(code, format!("expected the call's JSON: {error}"))
+}
+
+async fn connection_send(
+    services: &Services,
+    id: ConnectionId,
+    event: &Event,
+) -> Result<Value, ApiError> {
+    let send = json!({"ask": "send", "number": id.number, "event": event.fields()});
+    found(ask_node(services, id, &send).await?)
+}
+
+/// An answer about one connection; null when there is none.
+fn found(answer: Value) -> Result<Value, ApiError> {
+    if answer.is_null() {
+        return Err(no_connection());
+    }
+    Ok(answer)
+}
+
+/// Asks the process of a connection.
+async fn ask_node(
+    services: &Services,
+    id: ConnectionId,
+    question: &Value,
+) -> Result<Value, ApiError> {
+    if id.node == services.layer.node() {
+        return Ok(services.answer(question.clone()).await);
+    }
+    let Some(remote) = services.layer.remote() else {
+        return Err(no_connection());
+    };
+    let answers = remote.ask_node(id.node, question).await;
+    if answers.unanswered > 0 {
+        return Err(ApiError::unavailable(
+            "expected the connection's process to answer within a second, found silence",
+        ));
+    }
+    answers.answers.into_iter().next().ok_or_else(no_connection)
+}
+
+/// Asks this process and all others; returns the answers, and how many did not answer.
+async fn ask_all(services: &Services, question: &Value) -> (Vec<Value>, usize) {
+    let here = services.answer(question.clone());
+    let Some(remote) = services.layer.remote() else {
+        return (vec![here.await], 0);
+    };
+    let (here, others) = tokio::join!(here, remote.ask(question));
+    let mut answers = others.answers;
+    answers.insert(0, here);
+    (answers, others.unanswered)
+}
+
+async fn group_shown(services: &Services, group: &GroupName) -> Result<Value, ApiError> {
+    let question = json!({"ask": "group", "group": group.as_str()});
+    let (answers, unanswered) = ask_all(services, &question).await;
+    let (mut members, mut anonymous) = (0, 0);
+    let mut users: Vec<(String, String, u64)> = Vec::new();
+    for answer in &answers {
+        members += answer["members"].as_u64().unwrap_or(0);
+        anonymous += answer["anonymous"].as_u64().unwrap_or(0);
+        for user in answer["users"].as_array().into_iter().flatten() {
+            let (Some(id), Some(name)) = (user[0].as_str(), user[1].as_str()) else {
+                continue;
+            };
+            match users.iter_mut().find(|(known, _, _)| known == id) {
+                Some((_, _, connections)) => *connections += 1,
+                None => users.push((id.to_owned(), name.to_owned(), 1)),
+            }
+        }
+    }
+    users.sort_unstable();
+    let users: Vec<Value> = users
+        .into_iter()
+        .map(|(id, name, connections)| json!({"id": id, "name": name, "connections": connections}))
+        .collect();
+    Ok(json!({
+        "group": group.as_str(), "members": members, "users": users, "anonymous": anonymous,
+        "unanswered": unanswered,
+    }))
+}
+
+async fn connections(services: &Services, filter: &Filter) -> Result<Value, ApiError> {
+    let cursor = filter.cursor.map(|(node, number)| json!([node, number]));
+    let question = json!({
+        "ask": "list", "user": filter.user, "route": filter.route,
+        "group": filter.group.as_ref().map(GroupName::as_str),
+        "cursor": cursor, "limit": filter.limit + 1,
+    });
+    let (answers, unanswered) = ask_all(services, &question).await;
+    let mut found: Vec<(u64, u64, Value)> = Vec::new();
+    for answer in answers {
+        let node = answer["node"].as_u64().unwrap_or(0);
+        for connection in answer["connections"].as_array().into_iter().flatten() {
+            let id = connection["id"].as_str().and_then(ConnectionId::read);
+            let number = id.map_or(0, |id| id.number);
+            found.push((node, number, connection.clone()));
+        }
+    }
+    found.sort_unstable_by_key(|(node, number, _)| (*node, *number));
+    let is_more = found.len() > filter.limit;
+    found.truncate(filter.limit);
+    let cursor = found
+        .last()
+        .filter(|_| is_more)
+        .map(|(_, _, last)| last["id"].clone());
+    let connections: Vec<Value> = found.into_iter().map(|(_, _, one)| one).collect();
+    Ok(json!({"connections": connections, "cursor": cursor, "unanswered": unanswered}))
+}
+
+async fn info(services: &Services) -> Result<Value, ApiError> {
+    let remote = services.layer.remote();
+    let question = json!({"ask": "info"});
+    let here = services.answer(question.clone()).await;
+    let nodes = match remote {
+        Some(remote) => 1 + remote.ask(&question).await.answers.len(),
+        None => 1,
+    };
+    Ok(json!({
+        "node": format!("{:016x}", services.layer.node()),
+        "name": services.name,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime": services.started.elapsed().as_secs_f64(),
+        "connections": here["connections"],
+        "groups": services.layer.groups(),
+        "backend": if remote.is_some() { "redis" } else { "memory" },
+        "format": remote.map(|remote| remote.format().to_string()),
+        "connected": remote.is_none_or(crate::channels::Remote::is_connected),
+        "nodes": nodes,
+    }))
+}

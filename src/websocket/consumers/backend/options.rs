@@ -1,0 +1,190 @@
+//! Options: what `backend` takes.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::Route;
+use super::connector::Url;
+use crate::channels::ChannelName;
+use crate::config::{Secret, Size, WrittenDuration};
+
+/// What `backend` takes.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The endpoint: `http://HOST:PORT/PATH` or `http+unix://SOCKET:/PATH`.
+    #[serde(default)]
+    pub(super) url: Option<String>,
+    /// What each request is signed with.
+    #[serde(default)]
+    pub(super) secret: Secret,
+    /// Instead of the endpoint: the channel whose workers get the events.
+    #[serde(default)]
+    pub(super) channel: Option<String>,
+    /// The request's header fields that are passed on.
+    #[serde(default = "headers")]
+    pub(super) headers: Vec<String>,
+    /// How long an answer may take.
+    #[serde(default = "five_seconds")]
+    pub(super) timeout: WrittenDuration,
+    /// How long a connection may take.
+    #[serde(default = "a_second")]
+    pub(super) connect_timeout: WrittenDuration,
+    /// The most requests at once.
+    #[serde(default = "concurrency")]
+    pub(super) concurrency: usize,
+    /// How often a request is tried again at once.
+    #[serde(default = "retries")]
+    pub(super) retries: u32,
+    /// The most events of one request.
+    #[serde(default = "batch_events")]
+    pub(super) batch_events: usize,
+    /// The most bytes of events of one request.
+    #[serde(default = "batch_bytes")]
+    pub(super) batch_bytes: Size,
+    /// The longest answer.
+    #[serde(default = "a_mebibyte")]
+    pub(super) max_response: Size,
+    /// The most events of one answer.
+    #[serde(default = "max_effects")]
+    pub(super) max_effects: usize,
+    /// The longest state.
+    #[serde(default = "max_state")]
+    pub(super) max_state: Size,
+    /// The most bytes that wait for the backend, of one connection.
+    #[serde(default = "a_mebibyte")]
+    pub(super) hold: Size,
+    /// How long they wait.
+    #[serde(default = "hold_time")]
+    pub(super) hold_time: WrittenDuration,
+    /// After how many failures in a row nothing is sent any more.
+    #[serde(default = "breaker_failures")]
+    pub(super) breaker_failures: u32,
+    /// For how long.
+    #[serde(default = "breaker_open")]
+    pub(super) breaker_open: WrittenDuration,
+    /// The most disconnects that wait.
+    #[serde(default = "disconnect_queue")]
+    pub(super) disconnect_queue: usize,
+    /// How long they wait.
+    #[serde(default = "disconnect_expiry")]
+    pub(super) disconnect_expiry: WrittenDuration,
+    /// The most disconnects in a second.
+    #[serde(default = "disconnect_rate")]
+    pub(super) disconnect_rate: u32,
+    #[serde(skip)]
+    pub(super) route: Arc<OnceLock<Route>>,
+}
+
+fn headers() -> Vec<String> {
+    ["cookie", "origin", "user-agent", "accept-language"]
+        .map(str::to_owned)
+        .to_vec()
+}
+fn five_seconds() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(5))
+}
+fn a_second() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(1))
+}
+fn concurrency() -> usize {
+    64
+}
+fn retries() -> u32 {
+    2
+}
+fn batch_events() -> usize {
+    100
+}
+fn batch_bytes() -> Size {
+    Size::kib(256)
+}
+fn a_mebibyte() -> Size {
+    Size::kib(1024)
+}
+fn max_effects() -> usize {
+    1000
+}
+fn max_state() -> Size {
+    Size::kib(16)
+}
+fn hold_time() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(30))
+}
+fn breaker_failures() -> u32 {
+    5
+}
+fn breaker_open() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(2))
+}
+fn disconnect_queue() -> usize {
+    10_000
+}
+fn disconnect_expiry() -> WrittenDuration {
+    WrittenDuration(Duration::from_secs(600))
+}
+fn disconnect_rate() -> u32 {
+    100
+}
+
+impl Options {
+    /// Says what is wrong with them beyond their types.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let options = self;
+        let mut problems = Vec::new();
+        match (&options.url, &options.channel) {
+            (Some(url), None) => {
+                if let Err(sentence) = Url::read(url) {
+                    problems.push(format!("url: {sentence}"));
+                }
+                if options.secret.0.is_empty() {
+                    problems.push(
+                        "secret: expected a text to sign the requests with, found none".to_owned(),
+                    );
+                }
+            }
+            (None, Some(channel)) => {
+                if let Err(error) = ChannelName::new(channel) {
+                    problems.push(format!("channel: {error}"));
+                }
+            }
+            (Some(_), Some(_)) => {
+                problems.push("url: expected either \"url\" or \"channel\", found both".to_owned());
+            }
+            (None, None) => {
+                problems
+                    .push("url: expected either \"url\" or \"channel\", found neither".to_owned());
+            }
+        }
+        for name in &options.headers {
+            if HeaderName::from_bytes(name.as_bytes()).is_err() {
+                problems.push(format!("headers: expected names of fields, found {name:?}"));
+            }
+        }
+        for (key, is_zero) in [
+            ("timeout", options.timeout.0.is_zero()),
+            ("connect_timeout", options.connect_timeout.0.is_zero()),
+            ("concurrency", options.concurrency == 0),
+            ("batch_events", options.batch_events == 0),
+            ("batch_bytes", options.batch_bytes.bytes() == 0),
+            ("hold", options.hold.bytes() == 0),
+            ("breaker_failures", options.breaker_failures == 0),
+            ("disconnect_rate", options.disconnect_rate == 0),
+        ] {
+            if is_zero {
+                problems.push(format!("{key}: expected more than zero, found zero"));
+            }
+        }
+        problems
+    }
+
+    /// Returns the names of the fields that are passed on.
+    pub(super) fn listed_headers(&self) -> Vec<HeaderName> {
+        let names = self.headers.iter();
+        names
+            .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+            .collect()
+    }
+}

@@ -1,0 +1,117 @@
+//! Member: a socket as a member of groups by frames.
+
+use super::deflate;
+use super::extension::WINDOW_BITS_MIN;
+use super::frame::{Opcode, encode};
+use super::link::Link;
+use super::outgoing::Piece;
+use super::settings::SlowClient;
+use crate::channels::event::Shown;
+use crate::channels::{Batch, Delivery, Entry, Event, Form, Membership, Position, Subscriber};
+
+/// A member by frames: the group's batch is framed once and written straight to each member's socket.
+impl Subscriber for Link {
+    fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
+        let mut out = self.out();
+        out.forget_context();
+        let form = self.form(membership);
+        let render = |entry: &Entry, frames: &mut Vec<u8>| {
+            self.encode_event(entry, membership.shows_positions, frames);
+        };
+        let mut written = 0;
+        if out.queue.is_empty()
+            && let Some(bytes) = batch.whole(membership, form, render)
+        {
+            match out.write_now(self.transport(), bytes) {
+                None => return Delivery::Queued,
+                Some(count) => written = count,
+            }
+        }
+        let mut delivery = Delivery::Queued;
+        for (entry, bytes) in batch.pieces(membership, form, render) {
+            if written >= bytes.len() {
+                written -= bytes.len();
+                continue;
+            }
+            let begun = std::mem::take(&mut written);
+            let Some(now) = out.write_now(self.transport(), &bytes[begun..]) else {
+                continue;
+            };
+            let rest = begun + now;
+            let piece = Piece {
+                bytes: bytes.slice(rest..),
+                is_begun: rest > 0,
+                conflate_key: self.conflate_key(&entry.event),
+            };
+            if self.enqueue(&mut out, piece) == Delivery::Dropped {
+                delivery = Delivery::Dropped;
+            }
+        }
+        delivery
+    }
+
+    fn joined(&self, from: Position, recovered: Option<bool>) {
+        let offset = from.to_string();
+        let greeting = serde_json::json!({
+            "type": "oneport.joined", "offset": offset, "recovered": recovered,
+        });
+        self.tell(&greeting.to_string().into());
+    }
+}
+
+impl Link {
+    /// Plain, or compressed with one of the windows; with positions or without: what is the same for all who agreed on it.
+    fn form(&self, membership: &Membership) -> Form {
+        let compressed = self
+            .deflate()
+            .map_or(0, |agreed| agreed.server_window_bits - WINDOW_BITS_MIN + 1);
+        Form(
+            compressed
+                + if membership.shows_positions {
+                    POSITIONED
+                } else {
+                    0
+                },
+        )
+    }
+
+    /// Appends the frame that shows an event to a client; it refers to no other.
+    fn encode_event(&self, entry: &Entry, shows_position: bool, out: &mut Vec<u8>) {
+        let positioned;
+        let (opcode, payload) = match entry.event.shown() {
+            Shown::Text(text) if shows_position && entry.event.is_json() => {
+                positioned = with_position(text, entry.position);
+                (Opcode::Text, positioned.as_bytes())
+            }
+            Shown::Text(text) => (Opcode::Text, text.as_bytes()),
+            Shown::Bytes(bytes) => (Opcode::Binary, bytes),
+        };
+        match self.deflate() {
+            None => encode(opcode, payload, out),
+            Some(agreed) => {
+                let settings = &self.route().settings.deflate;
+                deflate::encode_alone(agreed, settings, opcode, payload, out);
+            }
+        }
+    }
+
+    fn conflate_key(&self, event: &Event) -> Option<Box<str>> {
+        if self.route().settings.slow_client != SlowClient::Conflate {
+            return None;
+        }
+        event
+            .field("conflate_key")
+            .and_then(|key| key.as_str().map(Box::from))
+    }
+}
+
+/// Which forms show each event's position: those from here on.
+const POSITIONED: u8 = 8;
+
+/// An event's JSON with a further field.
+fn with_position(json: &str, position: Position) -> String {
+    match json.strip_suffix('}') {
+        Some(open) if open.len() > 1 => format!("{open},\"offset\":\"{position}\"}}"),
+        _ => json.to_owned(),
+    }
+}
