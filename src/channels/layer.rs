@@ -212,7 +212,7 @@ impl ChannelLayer {
             .unwrap_or_default()
     }
 
-    /// Returns who is in a group, in all processes: those who joined with [`Presence::Tracked`] or more. While Redis is away,
+    /// Returns who is in a group, in all processes: those who joined with [`Presence::Tracked`](super::Presence::Tracked) or more. While Redis is away,
     /// those of this process.
     pub async fn group_present(&self, group: &GroupName) -> Present {
         if let Some(remote) = self.remote()

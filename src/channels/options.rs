@@ -55,7 +55,7 @@ impl Default for GroupOptions {
 /// What became of an event sent to a group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Sent {
-    /// How many members the group had: in this process, and where it was counted ([`ChannelLayer::group_send_counted`])
+    /// How many members the group had: in this process, and where it was counted ([`ChannelLayer::group_send_counted`](super::ChannelLayer::group_send_counted))
     /// in all.
     pub matched: usize,
     /// How many have it, or will when they read. Counted only on request.

@@ -311,3 +311,148 @@ impl Past {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Event;
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn past(is_shared: bool, history: usize) -> Past {
+        let mut past = Past::new(1, is_shared);
+        past.keep(&GroupOptions {
+            history,
+            history_expiry: HOUR,
+            ..GroupOptions::default()
+        });
+        past
+    }
+
+    fn entry(text: &str) -> Entry {
+        Entry {
+            number: 0,
+            position: Position::default(),
+            event: Event::text(text),
+            except: None,
+            tally: None,
+        }
+    }
+
+    fn at(epoch: u64, offset: u64) -> Position {
+        Position { epoch, offset }
+    }
+
+    fn texts(resumed: &Resumed) -> Vec<String> {
+        let text = |entry: &Entry| entry.event.fields()["text"].as_str().map(str::to_owned);
+        resumed.entries.iter().filter_map(text).collect()
+    }
+
+    fn shared(past: &mut Past, seq: u64, position: Position, text: &str) -> bool {
+        assert_eq!(past.place(position), Place::Next);
+        past.remember_shared(7, seq, position, Duration::ZERO, &mut entry(text))
+    }
+
+    #[test]
+    fn member_goes_on_where_it_was_or_is_told_that_it_cannot() {
+        let mut past = past(false, 3);
+        for text in ["a", "b", "c", "d"] {
+            past.remember(&mut entry(text));
+        }
+        for (since, wanted, is_complete) in [
+            (at(1, 4), vec![], true),
+            (at(1, 3), vec!["d"], true),
+            (at(1, 1), vec!["b", "c", "d"], true),
+            (at(1, 0), vec!["b", "c", "d"], false),
+            (at(1, 9), vec!["b", "c", "d"], false),
+            (at(2, 3), vec!["b", "c", "d"], false),
+        ] {
+            let resumed = past.resume(Start::After(since), true);
+            assert_eq!(
+                (texts(&resumed), resumed.is_complete),
+                (
+                    wanted.iter().map(ToString::to_string).collect(),
+                    is_complete
+                ),
+                "{since}"
+            );
+        }
+        assert_eq!(past.resume(Start::After(at(1, 0)), true).from, at(1, 1));
+        assert_eq!(past.resume(Start::History, true).from, at(1, 1));
+        assert_eq!(past.resume(Start::Now, true).from, at(1, 4));
+    }
+
+    #[test]
+    fn old_events_are_forgotten() {
+        let mut past = past(true, 9);
+        past.read_from(5, 0);
+        past.remember_shared(7, 1, at(5, 1), 2 * HOUR, &mut entry("old"));
+        past.remember_shared(7, 2, at(5, 2), Duration::ZERO, &mut entry("new"));
+        past.forget_old(Instant::now());
+        assert_eq!(texts(&past.resume(Start::History, true)), ["new"]);
+    }
+
+    #[test]
+    fn gap_and_another_life_mean_that_it_has_to_be_read() {
+        let mut past = past(true, 9);
+        assert_eq!(past.place(at(5, 1)), Place::Behind); // it was never read
+        assert!(past.is_behind());
+        past.catch_up();
+        assert_eq!(past.read_from(5, 0), 0);
+        assert!(shared(&mut past, 1, at(5, 1), "a"));
+        assert_eq!(past.place(at(5, 1)), Place::Known);
+        assert_eq!(past.place(at(5, 3)), Place::Behind);
+        assert_eq!(past.place(at(6, 1)), Place::Behind);
+        // What the history does not have any more is lost, and counted.
+        assert_eq!(past.read_from(5, 4), 3);
+        assert!(shared(&mut past, 9, at(5, 5), "b"));
+    }
+
+    #[test]
+    fn event_that_comes_twice_is_delivered_once_and_kept_at_its_place() {
+        let mut past = past(true, 9);
+        past.read_from(5, 0);
+        past.remember_early(7, 1, &entry("a"));
+        past.remember_early(7, 2, &entry("b"));
+        assert!(past.has_seen(7, 2) && !past.has_seen(7, 3) && !past.has_seen(8, 1));
+        // A member that joins meanwhile gets them too.
+        let resumed = past.resume(Start::After(at(5, 0)), true);
+        assert_eq!(
+            (texts(&resumed), resumed.is_complete),
+            (vec!["a".into(), "b".into()], true)
+        );
+        assert!(!shared(&mut past, 1, at(5, 1), "a"));
+        let resumed = past.resume(Start::After(at(5, 0)), true);
+        assert_eq!(texts(&resumed), ["a", "b"]);
+        assert!(!shared(&mut past, 2, at(5, 2), "b"));
+        assert!(shared(&mut past, 3, at(5, 3), "c"));
+        let resumed = past.resume(Start::After(at(5, 1)), true);
+        assert_eq!(texts(&resumed), ["b", "c"]);
+    }
+
+    #[test]
+    fn client_goes_on_over_the_end_of_a_life() {
+        let mut past = past(true, 9);
+        past.read_from(5, 0);
+        shared(&mut past, 1, at(5, 1), "a");
+        shared(&mut past, 2, at(5, 2), "b");
+        past.read_from(6, 0); // Redis lost everything
+        shared(&mut past, 3, at(6, 1), "c");
+        let resumed = past.resume(Start::After(at(5, 1)), true);
+        assert_eq!(
+            (texts(&resumed), resumed.is_complete),
+            (vec!["b".into(), "c".into()], true)
+        );
+    }
+
+    #[test]
+    fn silent_processes_are_forgotten_first() {
+        let mut shared = SharedPast::default();
+        for node in 0..=NODES_MAX as u64 {
+            shared.see(node, 1);
+            shared.see(0, node + 1);
+        }
+        assert_eq!(shared.newest(0), NODES_MAX as u64 + 1);
+        assert_eq!((shared.newest(1), shared.newest(2)), (0, 1));
+    }
+}

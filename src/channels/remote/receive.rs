@@ -12,6 +12,7 @@ use super::{Remote, hash, lock};
 use crate::channels::batch::Tally;
 use crate::channels::group::{Group, Keep, News, Shared, Turn};
 use crate::channels::options::ROOM_DEADLINE;
+use crate::channels::past::Past;
 use crate::channels::send::{counted, news};
 use crate::channels::{ChannelLayer, Event, GroupName, Position};
 use crate::config::LayerFormat;
@@ -179,7 +180,7 @@ impl Remote {
                 Shared::Appended(Turn::Full) => {
                     let room = tokio::time::timeout(ROOM_DEADLINE, found.room());
                     if room.await.is_err() {
-                        found.with_past(|past| past.fall_behind()); // it is read again later
+                        found.with_past(Past::fall_behind); // it is read again later
                         return false;
                     }
                 }
@@ -238,7 +239,7 @@ impl Remote {
             .entries
             .first()
             .map_or(history.offset, |first| first.offset.saturating_sub(1));
-        found.with_past(super::super::past::Past::catch_up);
+        found.with_past(Past::catch_up);
         let lost = found.with_past(|past| past.read_from(history.epoch, before));
         if lost > 0 {
             for _ in 0..lost.min(1_000_000) {

@@ -53,7 +53,7 @@ impl ApiError {
     }
 
     /// What reading the body ended in.
-    pub(super) fn of_failure(failure: Failure) -> Self {
+    pub(super) fn of_failure(failure: &Failure) -> Self {
         let sentence = failure.sentence().to_owned();
         match failure.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(sentence),

@@ -104,7 +104,10 @@ impl Publish {
         let token = self.tokens.check(&scope)?;
         let call = Call::read(&scope, path)?;
         let body = if scope.method == Method::POST {
-            request.bytes().await.map_err(ApiError::of_failure)?
+            request
+                .bytes()
+                .await
+                .map_err(|failure| ApiError::of_failure(&failure))?
         } else {
             bytes::Bytes::new()
         };

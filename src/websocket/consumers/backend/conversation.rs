@@ -185,7 +185,7 @@ impl Conversation {
             let is_away = self.shared.endpoint.open_for().is_some();
             if is_away || tokio::time::timeout_at(deadline, room).await.is_err() {
                 let hold = bounds.hold;
-                return self.fail(backend_away(format!(
+                return self.fail(&backend_away(format!(
                     "more than {hold} bytes waited for the backend"
                 )));
             }
@@ -232,7 +232,7 @@ impl Conversation {
                 Err(failed) => Err(failed),
             };
             if let Err(failed) = said {
-                self.fail(failed);
+                self.fail(&failed);
             }
         }
     }
@@ -333,7 +333,7 @@ impl Conversation {
         check_answer(answer, &self.shared.bounds).map_err(backend_error)
     }
 
-    fn fail(&self, failed: Failed) {
+    fn fail(&self, failed: &Failed) {
         let endpoint = &self.shared.endpoint.settings.url.label;
         tracing::error!(%endpoint, id = self.id, "the conversation ends: {}", failed.sentence);
         {

@@ -90,7 +90,7 @@ impl Disconnects {
             let has_place = telling.len() < AT_ONCE;
             tokio::select! {
                 Some((job, told)) = telling.next(), if !telling.is_empty() => {
-                    self.told(job, told, ends_at.is_some());
+                    self.told(job, &told, ends_at.is_some());
                 }
                 job = self.due(), if has_place => {
                     if ends_at.is_none() {
@@ -140,8 +140,8 @@ impl Disconnects {
         }
     }
 
-    fn told(&self, mut job: Job, told: Result<(), PostError>, is_last: bool) {
-        let is_done = match &told {
+    fn told(&self, mut job: Job, told: &Result<(), PostError>, is_last: bool) {
+        let is_done = match told {
             Ok(()) => true,
             // It does not want to know.
             Err(PostError::Refused(refusal)) => {
@@ -166,7 +166,7 @@ impl Disconnects {
         let pause = Duration::from_millis(100) * 2_u32.saturating_pow(job.attempt.min(12));
         let pause = pause.min(longest).mul_f64(0.5 + fastrand::f64());
         let pause = match told {
-            Err(PostError::CircuitOpen(left)) => left.max(Duration::from_millis(10)),
+            Err(PostError::CircuitOpen(left)) => (*left).max(Duration::from_millis(10)),
             _ => pause,
         };
         job.not_before = Instant::now() + pause;

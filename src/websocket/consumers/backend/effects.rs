@@ -51,7 +51,7 @@ impl Effects {
                 return Ok(true);
             }
             Effect::GroupAdd { group, deliver } => {
-                self.group_add(group_name(&group)?, deliver).await
+                self.group_add(group_name(&group)?, deliver).await;
             }
             Effect::GroupDiscard { group } => {
                 let group = group_name(&group)?;

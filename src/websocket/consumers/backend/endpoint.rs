@@ -188,7 +188,9 @@ impl Endpoint {
             return Err(PostError::Refused(Box::new(Refusal {
                 status: head.status,
                 headers: head.headers,
-                body: body.map(|body| body.to_bytes()).unwrap_or_default(),
+                body: body
+                    .map(http_body_util::Collected::to_bytes)
+                    .unwrap_or_default(),
             })));
         }
         let max = settings.max_response;
