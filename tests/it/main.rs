@@ -8,6 +8,7 @@
 )]
 
 mod acceptance;
+mod backend;
 mod compression;
 mod config;
 mod django;
@@ -17,6 +18,7 @@ mod http2;
 mod layers;
 mod life;
 mod panics;
+mod publish;
 mod reload;
 mod scale;
 mod sequences;

@@ -281,7 +281,10 @@ impl Conversation {
                 return Err(backend_away(error.to_string()));
             }
             match &error {
-                PostError::CircuitOpen(left) => tokio::time::sleep(*left).await,
+                PostError::CircuitOpen(left) => {
+                    let held = bounds.hold_time.saturating_sub(began.elapsed());
+                    tokio::time::sleep(held.min(*left)).await;
+                }
                 _ if attempt < bounds.retries => back_off(attempt, BACKOFF_MAX).await,
                 _ => back_off(attempt.max(4), BACKOFF_MAX).await,
             }

@@ -1,0 +1,479 @@
+//! Backend: what an HTTP endpoint is told of a WebSocket, and what its answers do, well and badly.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use oneport::auth::User;
+use oneport::testing::{Application, WebsocketCommunicator};
+use oneport::websocket::CloseCode;
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// What the endpoint answers to one request: written as it is, then the connection is kept, or closed when it is empty.
+type Script = Arc<dyn Fn(&Value) -> String + Send + Sync>;
+
+struct Endpoint {
+    url: String,
+    heard: Arc<Mutex<VecDeque<(String, Value)>>>,
+    _serving: JoinSet<()>,
+}
+
+fn ok(answer: &Value) -> String {
+    let body = if answer.is_null() {
+        String::new()
+    } else {
+        answer.to_string()
+    };
+    status(200, &body)
+}
+
+fn status(status: u16, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+impl Endpoint {
+    async fn start(script: impl Fn(&Value) -> String + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/ws?key=1", listener.local_addr().unwrap());
+        let heard = Arc::<Mutex<VecDeque<_>>>::default();
+        let (script, hearing): (Script, _) = (Arc::new(script), heard.clone());
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, script.clone(), hearing.clone()));
+            }
+        });
+        Self {
+            url,
+            heard,
+            _serving: serving,
+        }
+    }
+
+    /// Waits for a request that has an event of a type; passes over others.
+    async fn hear(&self, event_type: &str) -> (String, Value) {
+        for _ in 0..500 {
+            while let Some(heard) = self.heard.lock().unwrap().pop_front() {
+                if heard.1["events"][0]["type"] == event_type {
+                    return heard;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("expected a request with {event_type}, found none");
+    }
+
+    fn app(&self, more: &str) -> Application {
+        let url = &self.url;
+        let file = format!(
+            "[server]\nname = 'here'\n[websocket]\nmiddleware = []\n[[websocket.route]]\npath = '/ws/{{room}}/'\nname = 'app'\nconsumer = 'backend'\n\
+             options = {{ url = '{url}', secret = 'shared', {more} }}\n"
+        );
+        Application::parse(&file).unwrap()
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    script: Script,
+    heard: Arc<Mutex<VecDeque<(String, Value)>>>,
+) {
+    let mut read = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(end) = read.windows(4).position(|found| found == b"\r\n\r\n") {
+                break end;
+            }
+            if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                return;
+            }
+        };
+        let head = String::from_utf8(read[..end].to_vec()).unwrap();
+        let len: usize = field(&head, "content-length").unwrap().parse().unwrap();
+        while read.len() < end + 4 + len {
+            if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let body: Vec<u8> = read[end + 4..end + 4 + len].to_vec();
+        read.drain(..end + 4 + len);
+        check_signature(&head, &body);
+        let value: Value = serde_json::from_slice(&body).unwrap();
+        heard.lock().unwrap().push_back((head, value.clone()));
+        let answer = script(&value);
+        if answer == "hang" {
+            std::future::pending::<()>().await;
+        }
+        let is_half = answer.contains("content-length: 10\r\n\r\n{");
+        if stream.write_all(answer.as_bytes()).await.is_err() || answer.is_empty() || is_half {
+            return;
+        }
+    }
+}
+
+fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+fn check_signature(head: &str, body: &[u8]) {
+    let signature = field(head, "oneport-signature").unwrap();
+    let (time, found) = signature.split_once(",v1=").unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(b"shared").unwrap();
+    mac.update(time.strip_prefix("t=").unwrap().as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    let wanted = data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes());
+    assert_eq!(found, wanted);
+}
+
+fn is(request: &Value, event_type: &str) -> bool {
+    request["events"][0]["type"] == event_type
+}
+
+#[tokio::test]
+async fn endpoint_is_told_all_that_happens_and_does_what_it_wants() {
+    let endpoint = Endpoint::start(|request| {
+        let count = request["connection"]["state"]["count"]
+            .as_u64()
+            .unwrap_or(0);
+        let count = count + request["events"].as_array().unwrap().len() as u64;
+        let events = match request["events"][0]["type"].as_str().unwrap() {
+            "websocket.connect" => json!([
+                {"type": "websocket.accept", "subprotocol": "chat", "headers": [["x-app", "1"]]},
+                {"type": "group.add", "group": "room"},
+                {"type": "websocket.send", "text": "welcome"},
+            ]),
+            "websocket.receive" => json!([
+                {"type": "group.send", "group": "room", "event": {"type": "said", "count": count}},
+                {"type": "websocket.send", "bytes": "AAE="},
+            ]),
+            _ => json!([]),
+        };
+        ok(&json!({"state": {"count": count}, "events": events}))
+    })
+    .await;
+    let app = endpoint.app("");
+    let started = endpoint.hear("oneport.node_started").await.1;
+    assert_eq!(started["node"]["name"], "here");
+    let anna = User {
+        id: "7".into(),
+        name: "anna".into(),
+        is_staff: false,
+    };
+    let mut socket = WebsocketCommunicator::new("/ws/lobby/?a=b")
+        .header("cookie", "sessionid=x")
+        .header("authorization", "secret")
+        .subprotocols(&["other", "chat"])
+        .user(anna)
+        .connect(&app)
+        .await
+        .unwrap();
+    assert_eq!(socket.subprotocol(), Some("chat"));
+    let (head, request) = endpoint.hear("websocket.connect").await;
+    let id = request["connection"]["id"].as_str().unwrap();
+    assert_eq!(field(&head, "idempotency-key").unwrap(), format!("{id}-1"));
+    assert!(head.starts_with("POST /ws?key=1 HTTP/1.1"), "{head}");
+    assert_eq!(
+        (
+            &request["v"],
+            &request["connection"]["state"],
+            &request["connection"]["name"]
+        ),
+        (&json!(1), &Value::Null, &json!("here"))
+    );
+    let scope = &request["scope"];
+    assert_eq!(
+        (
+            &scope["type"],
+            &scope["path"],
+            &scope["raw_query"],
+            &scope["url_route"],
+            &scope["user"]
+        ),
+        (
+            &json!("websocket"),
+            &json!("/ws/lobby/"),
+            &json!("a=b"),
+            &json!({"name": "app", "kwargs": {"room": "lobby"}}),
+            &json!({"id": "7", "name": "anna", "is_staff": false}),
+        )
+    );
+    assert_eq!(
+        scope["headers"],
+        json!([["origin", "http://localhost"], ["cookie", "sessionid=x"]])
+    );
+    assert_eq!(scope["subprotocols"], json!(["other", "chat"]));
+    assert_eq!(socket.receive().await.as_text(), Some("welcome"));
+    socket.send("hi").await;
+    let (_, request) = endpoint.hear("websocket.receive").await;
+    assert_eq!(
+        request["events"],
+        json!([{"seq": 2, "type": "websocket.receive", "text": "hi"}])
+    );
+    assert_eq!(request["connection"]["state"], json!({"count": 1}));
+    assert_eq!(
+        socket.receive_json::<Value>().await,
+        json!({"type": "said", "count": 2})
+    );
+    assert_eq!(socket.receive().await.as_bytes(), [0, 1]);
+    let code = CloseCode::new(4001).unwrap();
+    socket.close(code, "bye").await;
+    let (_, request) = endpoint.hear("websocket.disconnect").await;
+    let end = json!({"seq": 3, "type": "websocket.disconnect", "code": 4001, "reason": "bye", "cause": "client_close"});
+    assert_eq!(
+        (&request["events"][0], &request["connection"]["state"]),
+        (&end, &json!({"count": 2}))
+    );
+}
+
+#[tokio::test]
+async fn what_comes_meanwhile_is_one_batch_and_what_is_not_acknowledged_comes_again() {
+    let endpoint = Endpoint::start(|request| {
+        let events = request["events"].as_array().unwrap();
+        if !is(request, "websocket.receive") {
+            return ok(&Value::Null);
+        }
+        // The first alone, then of each batch only the first half.
+        std::thread::sleep(Duration::from_millis(50));
+        let first = events[0]["seq"].as_u64().unwrap();
+        let ack = first + (events.len() as u64 - 1) / 2;
+        let done = events
+            .iter()
+            .filter(|event| event["seq"].as_u64() <= Some(ack));
+        let sends: Vec<_> = done
+            .map(|event| json!({"type": "websocket.send", "text": event["text"]}))
+            .collect();
+        ok(&json!({"ack": ack, "events": sends}))
+    })
+    .await;
+    let app = endpoint.app("batch_events = 4");
+    let mut socket = WebsocketCommunicator::new("/ws/a/")
+        .connect(&app)
+        .await
+        .unwrap();
+    for at in 0..9 {
+        socket.send(at.to_string()).await;
+    }
+    for at in 0..9 {
+        assert_eq!(
+            socket.receive().await.as_text(),
+            Some(at.to_string().as_str())
+        );
+    }
+    let heard = endpoint.heard.lock().unwrap();
+    let most = heard
+        .iter()
+        .map(|(_, request)| request["events"].as_array().unwrap().len())
+        .max();
+    assert_eq!(most, Some(4));
+}
+
+#[tokio::test]
+async fn handshake_is_denied_as_the_endpoint_says() {
+    for (answer, wanted, body) in [
+        (status(402, "pay first"), 402, Some("pay first")),
+        (
+            ok(
+                &json!({"events": [{"type": "websocket.http.response", "status": 410, "headers": [["x-why", "old"]], "body": "gone"}]}),
+            ),
+            410,
+            Some("gone"),
+        ),
+        (
+            ok(&json!({"events": [{"type": "websocket.close", "code": 4003}]})),
+            403,
+            None,
+        ),
+        (status(302, ""), 502, None),
+        (status(500, "oops"), 502, None),
+        (status(200, "<html>"), 502, None),
+        (ok(&json!({"events": [{"type": "unknown"}]})), 502, None),
+        (
+            ok(
+                &json!({"events": [{"type": "websocket.send", "text": "a"}, {"type": "websocket.send", "text": "a"}]}),
+            ),
+            502,
+            None,
+        ),
+        (ok(&json!({"state": "x".repeat(50)})), 502, None),
+        (status(200, &" ".repeat(2000)), 502, None),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{".to_owned(),
+            502,
+            None,
+        ),
+        (String::new(), 502, None),
+        ("hang".to_owned(), 504, None),
+    ] {
+        let shown = answer.clone();
+        let endpoint = Endpoint::start(move |_| answer.clone()).await;
+        let app = endpoint.app("timeout = '300ms', max_effects = 1, max_state = '20 B', max_response = '1 KiB', retries = 0");
+        let denied = tokio::time::timeout(
+            Duration::from_secs(5),
+            WebsocketCommunicator::new("/ws/a/").connect(&app),
+        );
+        let denied = denied
+            .await
+            .unwrap()
+            .err()
+            .unwrap_or_else(|| panic!("expected a denial after {shown}"));
+        let found = String::from_utf8_lossy(denied.body()).into_owned();
+        assert_eq!(denied.status().as_u16(), wanted, "{shown}: {found}");
+        if let Some(body) = body {
+            assert_eq!(found, body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn endpoint_that_fails_later_ends_the_connection() {
+    for answer in [
+        status(302, ""),
+        status(500, "oops"),
+        status(404, ""),
+        status(200, "nonsense"),
+        ok(&json!({"events": [{"type": "websocket.accept"}]})),
+        ok(&json!({"events": [{"type": "group.add", "group": "a b"}]})),
+        ok(&json!({"events": [{"type": "websocket.send"}]})),
+        ok(&json!({"events": [{"type": "group.send", "group": "a", "event": {}}]})),
+        ok(&json!({"ack": 99})),
+        ok(&json!({"state": "x".repeat(50)})),
+    ] {
+        let shown = answer.clone();
+        let endpoint = Endpoint::start(move |request| {
+            if is(request, "websocket.receive") {
+                answer.clone()
+            } else {
+                ok(&Value::Null)
+            }
+        })
+        .await;
+        let app = endpoint.app("max_state = '20 B'");
+        let mut socket = WebsocketCommunicator::new("/ws/a/")
+            .connect(&app)
+            .await
+            .unwrap();
+        socket.send("hi").await;
+        assert_eq!(socket.receive_close().await.0, 1011, "{shown}");
+        let (_, end) = endpoint.hear("websocket.disconnect").await;
+        assert_eq!(
+            (&end["events"][0]["code"], &end["events"][0]["cause"]),
+            (&json!(1011), &json!("backend_error")),
+            "{shown}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn endpoint_that_is_away_for_a_moment_loses_nothing() {
+    let tries = Arc::new(Mutex::new(Vec::new()));
+    let trying = tries.clone();
+    let endpoint = Endpoint::start(move |request| {
+        if !is(request, "websocket.receive") {
+            return ok(&Value::Null);
+        }
+        let mut tries = trying.lock().unwrap();
+        tries.push(request["events"].clone());
+        match tries.len() {
+            1 => status(503, ""),
+            2 => String::new(),
+            3 => status(429, ""),
+            _ => ok(&json!({"events": [{"type": "websocket.send", "text": "back"}]})),
+        }
+    })
+    .await;
+    let app = endpoint.app("breaker_failures = 2, breaker_open = '100ms'");
+    let mut socket = WebsocketCommunicator::new("/ws/a/")
+        .connect(&app)
+        .await
+        .unwrap();
+    socket.send("hi").await;
+    assert_eq!(socket.receive().await.as_text(), Some("back"));
+    let tries = tries.lock().unwrap();
+    assert!(
+        tries.len() == 4 && tries.iter().all(|events| *events == tries[0]),
+        "{tries:?}"
+    );
+}
+
+#[tokio::test]
+async fn endpoint_that_stays_away_ends_the_connection_and_denies_others() {
+    let is_away = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let away = is_away.clone();
+    let endpoint = Endpoint::start(move |_| {
+        if away.load(std::sync::atomic::Ordering::SeqCst) {
+            status(503, "")
+        } else {
+            ok(&Value::Null)
+        }
+    })
+    .await;
+    let app = endpoint.app("breaker_failures = 1, breaker_open = '10s', hold_time = '300ms'");
+    let mut socket = WebsocketCommunicator::new("/ws/a/")
+        .connect(&app)
+        .await
+        .unwrap();
+    is_away.store(true, std::sync::atomic::Ordering::SeqCst);
+    socket.send("hi").await;
+    // It is held; the circuit opens.
+    assert!(socket.receive_nothing(Duration::from_millis(100)).await);
+    let denied = WebsocketCommunicator::new("/ws/a/")
+        .connect(&app)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(
+        (
+            denied.status().as_u16(),
+            denied.headers().get("retry-after").is_some()
+        ),
+        (503, true)
+    );
+    let ended = tokio::time::timeout(Duration::from_secs(15), socket.receive_close())
+        .await
+        .unwrap();
+    assert_eq!(ended, (1013, "the application is away".to_owned()));
+}
+
+#[test]
+fn options_that_cannot_be_are_problems() {
+    for (options, wanted) in [
+        ("{}", "found neither"),
+        (
+            "{ url = 'http://h/', channel = 'c', secret = 's' }",
+            "found both",
+        ),
+        (
+            "{ url = 'https://h/', secret = 's' }",
+            "http://HOST:PORT/PATH",
+        ),
+        (
+            "{ url = 'http://h/' }",
+            "to sign the requests with, found none",
+        ),
+        ("{ channel = 'a b' }", "character 2"),
+        (
+            "{ channel = 'c', batch_events = 0 }",
+            "batch_events: expected more than zero",
+        ),
+        ("{ channel = 'c', headers = ['a b'] }", "names of fields"),
+    ] {
+        let file = format!(
+            "[[websocket.route]]\npath = '/ws/'\nconsumer = 'backend'\noptions = {options}\n"
+        );
+        let problems = Application::parse(&file).unwrap_err().to_string();
+        assert!(problems.contains(wanted), "{problems}");
+    }
+}
