@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
@@ -37,6 +38,8 @@ pub(super) struct Live {
     pub(super) commands: MultiplexedConnection,
     /// Something has ended, so all shall end.
     pub(super) ending: CancellationToken,
+    /// How many messages were heard.
+    heard: Arc<AtomicU64>,
 }
 
 /// What ended a connection.
@@ -101,6 +104,7 @@ impl Remote {
             layer: layer.clone(),
             commands,
             ending: ending.clone(),
+            heard: Arc::default(),
         };
         set.spawn(unless(ending.clone(), live.clone().hear(stream, ahead)));
         let mut resubscribed = self.0.subscriptions.forget();
@@ -240,6 +244,7 @@ impl Live {
             };
             let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
             self.remote.hear(&self.layer, channel, payload).await;
+            self.heard.fetch_add(1, Ordering::Relaxed);
             ahead.handled(channel.len() + payload.len());
         }
     }
@@ -260,13 +265,29 @@ impl Live {
         }
     }
 
+    /// Waits for an answer that comes behind all that is heard before it: as long as there is something, Redis is not away.
+    async fn behind_others<T>(
+        &self,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
+        tokio::pin!(answer);
+        loop {
+            let heard = self.heard.load(Ordering::Relaxed);
+            match tokio::time::timeout(self.remote.0.timeout, &mut answer).await {
+                Ok(answer) => return answer,
+                Err(_) if self.heard.load(Ordering::Relaxed) != heard => {}
+                Err(_) => return Err(stream::timed_out()),
+            }
+        }
+    }
+
     async fn keep_subscribed(self, mut sink: PubSubSink) -> Ended {
         let pause = self.remote.0.lease / 3;
         loop {
             let changed = self.remote.0.subscriptions.changed();
             let said = match tokio::time::timeout(pause, changed).await {
                 Ok(()) => self.subscribe_all(&mut sink).await,
-                Err(_) => self.within(sink.ping::<Value>()).await.map(drop), // is it alive?
+                Err(_) => self.behind_others(sink.ping::<Value>()).await.map(drop), // is it alive?
             };
             if let Err(error) = said {
                 return (error, Vec::new());
@@ -282,10 +303,12 @@ impl Live {
                 return Ok(());
             }
             if !changes.subscribe.is_empty() {
-                self.within(sink.subscribe(&changes.subscribe)).await?;
+                self.behind_others(sink.subscribe(&changes.subscribe))
+                    .await?;
             }
             if !changes.unsubscribe.is_empty() {
-                self.within(sink.unsubscribe(&changes.unsubscribe)).await?;
+                self.behind_others(sink.unsubscribe(&changes.unsubscribe))
+                    .await?;
             }
             inner.subscriptions.confirmed(&changes);
             inner.changed.notify_waiters();
@@ -336,22 +359,15 @@ impl Live {
                 inner.behind_work.notified().await;
                 continue;
             }
-            let asked: Vec<_> = groups
-                .into_iter()
-                .filter_map(|group| {
-                    let command = self.remote.history_command(&self.layer, &group)?;
-                    Some((group, command))
+            let (remote, layer) = (&self.remote, &self.layer);
+            let asked = groups.into_iter().filter_map(|group| {
+                let command = remote.history_command(layer, &group)?;
+                Some(async move {
+                    let answer = remote.ask_redis(vec![command]).await;
+                    remote.hear_history(layer, &group, answer).await;
                 })
-                .collect();
-            let commands = asked.iter().map(|(_, command)| command.clone()).collect();
-            let Some(answers) = self.remote.ask_redis(commands).await else {
-                return (stream::timed_out(), Vec::new());
-            };
-            for ((group, _), answer) in asked.into_iter().zip(answers) {
-                self.remote
-                    .hear_history(&self.layer, &group, Some(vec![answer]))
-                    .await;
-            }
+            });
+            futures_util::future::join_all(asked).await;
         }
     }
 }

@@ -103,7 +103,8 @@ impl Outbox {
             }
             return Err(Refused::Away);
         }
-        if is_event && !state.orders.is_empty() && state.bytes + order.size > self.bytes_max {
+        let is_full = !state.orders.is_empty() && state.bytes + order.size > self.bytes_max;
+        if is_event && is_full {
             return Err(Refused::Full(order));
         }
         let mut turn = None;
@@ -122,6 +123,26 @@ impl Outbox {
             layer.serve(&found, turn);
         }
         Ok(())
+    }
+
+    /// Gives up an event that Redis will not have: the members of this process get it all the same.
+    pub(super) fn give_up(&self, order: Order, layer: &ChannelLayer, reason: &'static str) {
+        let mut turn = None;
+        {
+            let mut state = self.state();
+            state.lost += 1;
+            if let Act::Place(mut placing) = order.act {
+                if placing.head.seq == 0 {
+                    state.seq += 1;
+                    placing.head.seq = state.seq;
+                }
+                turn = placing.append_early(layer);
+            }
+        }
+        telemetry::event_dropped(reason);
+        if let Some((found, turn)) = turn {
+            layer.serve(&found, turn);
+        }
     }
 
     /// Takes an order that is no group's event, if Redis is there; tells whether it is.

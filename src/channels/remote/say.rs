@@ -10,7 +10,6 @@ use super::outbox::{Act, Order};
 use super::scripts::PLACE;
 use super::wire;
 use crate::channels::GroupName;
-use crate::telemetry;
 
 impl Live {
     pub(super) async fn say(self) -> Ended {
@@ -54,12 +53,17 @@ impl Live {
                 return Err(error.clone()); // the next connection loads them again
             }
             tracing::warn!(%error, "Redis refused what the channel layer said");
-            telemetry::event_dropped("redis_refused");
         }
         let mut answers = answers.into_iter();
         for (order, count) in std::mem::take(orders).into_iter().zip(counts) {
             let own: RedisResult<Vec<Value>> = answers.by_ref().take(count).collect();
-            let Ok(own) = own else { continue };
+            let Ok(own) = own else {
+                if !matches!(order.act, Act::Commands(_)) {
+                    let outbox = &self.remote.0.outbox;
+                    outbox.give_up(order, &self.layer, "redis_refused");
+                }
+                continue;
+            };
             if matches!(order.act, Act::Core { .. }) {
                 count_full(&own);
             }

@@ -58,7 +58,20 @@ local offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
 redis.call('HSET', KEYS[1], node, ARGV[5])
 local now = redis.call('TIME')
 local at = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
-redis.call('XADD', KEYS[2], 'MAXLEN', max, string.format('%.0f-1', offset), 'h', ARGV[2], 't', ARGV[3], 'at', at)
+local function add()
+  return redis.pcall('XADD', KEYS[2], 'MAXLEN', max, string.format('%.0f-1', offset), 'h', ARGV[2], 't', ARGV[3], 'at', at)
+end
+local added = add()
+if type(added) == 'table' and added.err then
+  -- Somebody else wrote there: another life begins.
+  redis.call('DEL', KEYS[2])
+  epoch, offset = ARGV[8], 1
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset)
+  added = add()
+  if type(added) == 'table' and added.err then
+    return added
+  end
+end
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', expiry + 86400000))
 redis.call('PEXPIRE', KEYS[2], expiry)
 return {redis.call('PUBLISH', ARGV[1], ARGV[2] .. epoch .. struct.pack('>I8', offset) .. ARGV[3]), offset}

@@ -13,7 +13,6 @@ use crate::channels::options::ROOM_DEADLINE;
 use crate::channels::send::news;
 use crate::channels::{ChannelLayer, Event, GroupName, LayerError, Sent};
 use crate::config::LayerFormat;
-use crate::telemetry;
 
 /// How many events of ours are remembered until they come back, in one channel.
 const ECHOES_MAX: usize = 10_000;
@@ -195,9 +194,8 @@ impl Remote {
             };
             let is_away = !self.is_connected();
             if is_away || tokio::time::timeout_at(deadline, room).await.is_err() {
-                telemetry::event_dropped("redis_queue_full");
-                self.0.outbox.count_lost(1);
-                return Err(LayerError::QueueFull);
+                self.0.outbox.give_up(order, layer, "redis_queue_full");
+                return Ok(());
             }
         }
     }

@@ -206,9 +206,17 @@ class Member(Peer):
             try:
                 event = json.loads(self.receive(max(0.0, end - time.monotonic())))
             except Late:
-                raise Late(f"expected {number} messages within {deadline} s, found {len(found)}: {found[-5:]}") from None
+                raise Late(f"expected {number} messages within {deadline} s, found {len(found)}: {str(found[-5:])[:500]}") from None
             if event["type"] == "chat.message":
                 found.append(event["message"])
+        return found
+
+    def messages_until(self, end):
+        """Returns all up to a message, that one too; events that are none are returned whole."""
+        found = []
+        while end not in found:
+            event = self.event()
+            found.append(event.get("message", event))
         return found
 
     def joined(self):
@@ -270,12 +278,13 @@ class Stream:
 class LayerCase(unittest.TestCase):
     """A Redis and two servers that share it, `self.a` and `self.b`; each test has a room of its own."""
 
-    # Of `[channel_layer]`.
+    # Of `[channel_layer]`, and whether Redis keeps what it holds.
     layer = {}
+    kept = False
 
     @classmethod
     def setUpClass(cls):
-        cls.redis = cls.enterClassContext(Redis())
+        cls.redis = cls.enterClassContext(Redis(kept=cls.kept))
         cls.a, cls.b = (cls.enterClassContext(cls.gateway()) for _ in range(2))
         for server in cls.servers():
             connected(server)
