@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::batch::{Batch, Entry, Tally};
+use super::holds::Holds;
 use super::past::{Past, Place, Start};
 use super::{Event, GroupName, GroupOptions, Position, Presence};
 use crate::auth::User;
@@ -103,6 +104,8 @@ struct Outgoing {
     bytes: usize,
     delivering: bool,
     past: Past,
+    /// Those who are about to join.
+    holds: Holds,
     /// When somebody last joined, left or sent.
     touched: Instant,
 }
@@ -160,8 +163,6 @@ pub(super) struct Group {
     members: Mutex<Members>,
     outgoing: Mutex<Outgoing>,
     count: AtomicUsize,
-    /// Those who are about to join.
-    holds: AtomicUsize,
     room: Notify,
 }
 
@@ -173,6 +174,7 @@ impl Group {
             bytes: 0,
             delivering: false,
             past: Past::new(epoch, is_shared),
+            holds: Holds::default(),
             touched: Instant::now(),
         };
         Self {
@@ -180,7 +182,6 @@ impl Group {
             members: Mutex::default(),
             outgoing: Mutex::new(outgoing),
             count: AtomicUsize::new(0),
-            holds: AtomicUsize::new(0),
             room: Notify::new(),
         }
     }
@@ -192,14 +193,23 @@ impl Group {
         }
     }
 
-    /// Somebody is about to join.
-    pub(super) fn hold(&self) {
-        self.holds.fetch_add(1, Ordering::Relaxed);
+    /// A member is about to join: it shall have everything from now on.
+    pub(super) fn hold(&self, member: u64) {
+        let mut outgoing = lock(&self.outgoing);
+        let since = outgoing.number;
+        outgoing.holds.add(member, since);
+    }
+
+    /// It is later by now: a member that is about to join for the first time shall have what comes from here on.
+    pub(super) fn hold_from_here(&self, member: u64) {
+        let mut outgoing = lock(&self.outgoing);
+        let since = outgoing.number;
+        outgoing.holds.postpone(member, since);
     }
 
     /// It joined, or will not.
-    pub(super) fn release(&self) {
-        self.holds.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn release(&self, member: u64) {
+        lock(&self.outgoing).holds.remove(member);
     }
 
     /// Adds a member; one that is there already stays as it was.
@@ -228,7 +238,8 @@ impl Group {
             shows_positions: options.recover,
             since: outgoing.number,
         };
-        let resumed = outgoing.past.resume(start, options.history > 0);
+        let mut resumed = outgoing.past.resume(start, options.history > 0);
+        outgoing.holds.complete(member, &mut resumed.entries);
         drop(outgoing);
         if options.recover {
             let recovered = matches!(start, Start::After(_)).then_some(resumed.is_complete);
@@ -278,7 +289,7 @@ impl Group {
 
     /// Tells whether somebody is there, or about to be.
     pub(super) fn is_needed(&self) -> bool {
-        self.len() > 0 || self.holds.load(Ordering::Relaxed) > 0
+        self.len() > 0 || !lock(&self.outgoing).holds.is_empty()
     }
 
     /// Returns who is there.
@@ -455,6 +466,7 @@ impl Outgoing {
     }
 
     fn enqueue(&mut self, entry: Entry) -> Turn {
+        self.holds.retain(&entry);
         self.bytes += entry.event.size();
         self.entries.push(entry);
         if self.delivering {

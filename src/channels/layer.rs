@@ -67,12 +67,13 @@ impl std::fmt::Debug for ChannelLayer {
 pub struct Held {
     layer: ChannelLayer,
     group: GroupName,
+    member: u64,
     found: Arc<Group>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.found.release();
+        self.found.release(self.member);
         self.layer.let_go(&self.group);
     }
 }
@@ -137,13 +138,15 @@ impl ChannelLayer {
     }
 
     /// Waits until events from other processes reach a group here, and its shared history is known: what a member should do
-    /// before it joins, while it holds what is returned. At most [`LayerSettings`]' time for Redis; without Redis at once.
-    pub async fn prepare(&self, group: &GroupName, options: &GroupOptions) -> Held {
-        let found = self.hold(group, options);
+    /// before it joins, while it holds what is returned. What is sent from then on it gets when it joins. Two seconds at most;
+    /// without Redis at once.
+    pub async fn prepare(&self, group: &GroupName, options: &GroupOptions, member: u64) -> Held {
+        let held = self.hold(group, options, member);
         if let Some(remote) = self.remote() {
-            Box::pin(remote.ready(self, group, &found.found)).await;
+            Box::pin(remote.ready(group, &held.found)).await;
+            held.found.hold_from_here(member);
         }
-        found
+        held
     }
 
     /// Adds a member to a group; a member that is in it already stays as it was.
@@ -283,14 +286,15 @@ impl ChannelLayer {
         &self.0.tasks
     }
 
-    fn hold(&self, group: &GroupName, options: &GroupOptions) -> Held {
+    fn hold(&self, group: &GroupName, options: &GroupOptions, member: u64) -> Held {
         let mut shard = self.shard(group);
         let found = self.find_or_make(&mut shard, group);
-        found.hold();
+        found.hold(member);
         found.set_options(options);
         Held {
             layer: self.clone(),
             group: group.clone(),
+            member,
             found,
         }
     }

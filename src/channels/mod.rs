@@ -8,6 +8,7 @@ mod batch;
 mod direct;
 pub mod event;
 mod group;
+mod holds;
 mod layer;
 pub mod mailbox;
 pub mod name;

@@ -66,7 +66,7 @@ pub(super) async fn travel(
             return refuse(services, table, Some(entry), &scope, &failure, started).await;
         }
     };
-    let prepared = prepare(services, &accept).await;
+    let prepared = prepare(services, &scope, &accept).await;
     let settings = &entry.route.settings;
     let deflate = match settings.compression {
         Compression::Off => None,
@@ -120,16 +120,16 @@ async fn connect(
     }
 }
 
-/// Waits until the groups that the consumer will join are heard from other processes: what is sent to them once the client knows
-/// that it is open shall reach it.
-async fn prepare(services: &Services, accept: &Accept) -> Prepared {
-    if accept.groups.is_empty() || services.layer.remote().is_none() {
+/// Waits until the groups that the consumer will join are heard from other processes, and holds them: what is sent to them once
+/// the client knows that it is open shall reach it.
+async fn prepare(services: &Services, scope: &Scope, accept: &Accept) -> Prepared {
+    if accept.groups.is_empty() {
         return None;
     }
     let prepared = accept
         .groups
         .iter()
-        .map(|(group, options)| services.layer.prepare(group, options));
+        .map(|(group, options)| services.layer.prepare(group, options, scope.connection));
     Some(Box::new(futures_util::future::join_all(prepared).await))
 }
 

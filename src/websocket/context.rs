@@ -150,7 +150,7 @@ impl Context<'_> {
     ) {
         let layer = self.layer().clone();
         let _held = match layer.remote() {
-            Some(_) => Some(Box::pin(layer.prepare(group, &options)).await),
+            Some(_) => Some(Box::pin(layer.prepare(group, &options, self.id())).await),
             None => None,
         };
         let since = options.recover.then(|| self.scope().query("since"));

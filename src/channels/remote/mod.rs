@@ -37,8 +37,8 @@ use self::fernet::Fernet;
 use self::nodes::Waiting;
 use self::outbox::{Act, COMMAND_BYTES, Order, Outbox};
 use self::subscriptions::Subscriptions;
+use super::GroupName;
 use super::group::Group;
-use super::{ChannelLayer, GroupName};
 use crate::config::{Backend, ChannelLayerConfig, LayerFormat, RedisUrl};
 
 /// How long a member waits until its group is heard and its history known.
@@ -168,12 +168,7 @@ impl Remote {
     }
 
     /// Waits until a group's events come and its history is known; not for long, and not while Redis is away.
-    pub(in crate::channels) async fn ready(
-        &self,
-        _layer: &ChannelLayer,
-        group: &GroupName,
-        found: &Group,
-    ) {
+    pub(in crate::channels) async fn ready(&self, group: &GroupName, found: &Group) {
         let deadline = tokio::time::Instant::now() + self.0.timeout.min(READY_MAX);
         loop {
             let changed = self.0.changed.notified();

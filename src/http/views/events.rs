@@ -111,10 +111,11 @@ impl View for Events {
             history_expiry: self.options.history_expiry.0,
             ..GroupOptions::default()
         };
-        let _held = request.services.layer.prepare(&group, &keep).await;
+        let member = request.services.layer.next_member();
+        let _held = request.services.layer.prepare(&group, &keep, member).await;
         let stream = EventStream::open(
             &self.options,
-            group,
+            (group, member),
             keep,
             last_id.as_deref(),
             request.services.clone(),
@@ -149,13 +150,12 @@ struct EventStream {
 impl EventStream {
     fn open(
         options: &Options,
-        group: GroupName,
+        (group, member): (GroupName, u64),
         keep: GroupOptions,
         last_id: Option<&str>,
         services: Services,
     ) -> Self {
         let layer = &services.layer;
-        let member = layer.next_member();
         let mailbox = layer.mailbox();
         let subscriber: Arc<dyn Subscriber> = mailbox.clone();
         let mut first = format!("retry: {}\n\n", options.retry.0.as_millis());

@@ -80,7 +80,7 @@ impl Effects {
     async fn group_add(&self, group: GroupName, deliver: Deliver) {
         let layer = &self.services.layer;
         let options = GroupOptions::default();
-        let _held = layer.prepare(&group, &options).await;
+        let _held = layer.prepare(&group, &options, self.link.id()).await;
         // Under the lock of those who leave all groups at the end: nothing is joined behind them.
         let mut groups = self.link.groups();
         if self.ended.is_cancelled() || groups.contains(&group) {

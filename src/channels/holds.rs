@@ -1,0 +1,156 @@
+//! Holds: members that are about to join a group, and what they shall have when they do.
+//!
+//! A client learns that its WebSocket is open before its consumer has joined anything. What is sent to the group in between
+//! would be lost without a sign, so it is retained until the last hold is gone.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::batch::Entry;
+
+/// How many events are retained; the oldest goes first. A hold lasts as long as a handshake.
+const RETAINED_MAX: usize = 256;
+
+#[derive(Default)]
+pub(super) struct Holds {
+    by_member: HashMap<u64, Hold>,
+    /// What was sent since the first of them.
+    retained: VecDeque<Entry>,
+}
+
+struct Hold {
+    /// The number of the last entry that the member shall not have.
+    since: u64,
+    /// How often it is about to join.
+    count: usize,
+}
+
+impl Holds {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_member.is_empty()
+    }
+
+    /// A member shall have what follows an entry; who is held already keeps what it has.
+    pub(super) fn add(&mut self, member: u64, since: u64) {
+        let first = Hold { since, count: 0 };
+        self.by_member.entry(member).or_insert(first).count += 1;
+    }
+
+    /// A member that is held once shall have only what follows a later entry.
+    pub(super) fn postpone(&mut self, member: u64, since: u64) {
+        if let Some(hold) = self.by_member.get_mut(&member)
+            && hold.count == 1
+        {
+            hold.since = since;
+        }
+    }
+
+    pub(super) fn remove(&mut self, member: u64) {
+        let Some(hold) = self.by_member.get_mut(&member) else {
+            return;
+        };
+        hold.count -= 1;
+        if hold.count == 0 {
+            self.by_member.remove(&member);
+        }
+        if self.by_member.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Takes note of what is sent, if anybody is about to join.
+    pub(super) fn retain(&mut self, entry: &Entry) {
+        if self.by_member.is_empty() {
+            return;
+        }
+        if self.retained.len() >= RETAINED_MAX {
+            self.retained.pop_front();
+        }
+        self.retained.push_back(Entry {
+            tally: None,
+            ..entry.clone()
+        });
+    }
+
+    /// Adds what a member shall have beside what it gets from the history, in order.
+    pub(super) fn complete(&self, member: u64, entries: &mut Vec<Entry>) {
+        let Some(hold) = self.by_member.get(&member) else {
+            return;
+        };
+        let known: HashSet<u64> = entries.iter().map(|entry| entry.number).collect();
+        let missing = self
+            .retained
+            .iter()
+            .filter(|entry| entry.number > hold.since && !known.contains(&entry.number));
+        entries.extend(missing.cloned());
+        entries.sort_by_key(|entry| entry.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::channels::{Event, Position};
+
+    fn entry(number: u64) -> Entry {
+        Entry {
+            number,
+            position: Position::default(),
+            event: Event::new("a.b", &json!({"n": number})).unwrap(),
+            except: None,
+            tally: None,
+        }
+    }
+
+    fn completed(holds: &Holds, member: u64, known: &[u64]) -> Vec<u64> {
+        let mut entries: Vec<Entry> = known.iter().copied().map(entry).collect();
+        holds.complete(member, &mut entries);
+        entries.iter().map(|entry| entry.number).collect()
+    }
+
+    #[test]
+    fn each_member_has_what_came_since_its_hold() {
+        let mut holds = Holds::default();
+        holds.retain(&entry(1));
+        holds.add(7, 1);
+        holds.retain(&entry(2));
+        holds.add(8, 2);
+        holds.retain(&entry(3));
+        assert_eq!(completed(&holds, 7, &[]), [2, 3]);
+        assert_eq!(completed(&holds, 8, &[]), [3]);
+        assert_eq!(completed(&holds, 9, &[]), [0; 0]);
+        // The history may have some of it.
+        assert_eq!(completed(&holds, 7, &[1, 3]), [1, 2, 3]);
+    }
+
+    #[test]
+    fn only_a_first_hold_is_postponed() {
+        let mut holds = Holds::default();
+        holds.add(7, 0);
+        holds.retain(&entry(1));
+        holds.postpone(7, 1);
+        holds.retain(&entry(2));
+        assert_eq!(completed(&holds, 7, &[]), [2]);
+        holds.add(7, 2);
+        holds.postpone(7, 2);
+        assert_eq!(completed(&holds, 7, &[]), [2]);
+    }
+
+    #[test]
+    fn nothing_is_retained_for_nobody_and_not_more_than_the_bound() {
+        let mut holds = Holds::default();
+        holds.add(7, 0);
+        holds.add(7, 0);
+        for number in 1..=RETAINED_MAX as u64 + 2 {
+            holds.retain(&entry(number));
+        }
+        let kept = completed(&holds, 7, &[]);
+        assert_eq!((kept.len(), kept[0]), (RETAINED_MAX, 3));
+        holds.remove(7);
+        assert!(!holds.is_empty());
+        holds.remove(7);
+        assert!(holds.is_empty() && holds.retained.is_empty());
+        holds.remove(7);
+    }
+}
