@@ -1,12 +1,10 @@
 //! Dictionary: an event as Django Channels writes it for Redis: msgpack or JSON, perhaps encrypted.
 
-use std::fmt;
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::fernet::Fernet;
 use crate::channels::Event;
@@ -86,13 +84,14 @@ impl Dictionaries {
         };
         let read = match self.serializer {
             Serializer::Msgpack => {
-                let mut decoder = rmp_serde::Deserializer::from_read_ref(content);
-                decoder.set_max_depth(DEPTH_MAX);
-                Read::deserialize(&mut decoder).ok()
+                let mut rest = content;
+                let read = rmpv::decode::read_value_with_max_depth(&mut rest, DEPTH_MAX).ok();
+                read.filter(|read| rest.is_empty() && has_text_type(read))
+                    .and_then(json)
             }
             Serializer::Json => serde_json::from_slice(content).ok(),
         };
-        let Some(Read(Value::Object(mut fields))) = read else {
+        let Some(Value::Object(mut fields)) = read else {
             return Err(Unreadable::Malformed);
         };
         let channels = match fields.shift_remove(CHANNELS) {
@@ -163,77 +162,39 @@ impl Serialize for Binary<'_> {
     }
 }
 
-/// A value as it is read: bytes become base64; only texts are keys; what JSON has no word for is refused.
-struct Read(Value);
+/// Bytes are no type, though they would make a text.
+fn has_text_type(value: &rmpv::Value) -> bool {
+    let mut entries = value.as_map().into_iter().flatten();
+    entries.any(|(key, value)| key.as_str() == Some("type") && value.is_str())
+}
 
-impl<'de> Deserialize<'de> for Read {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Values;
-
-        impl<'de> Visitor<'de> for Values {
-            type Value = Value;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value that JSON has too, or bytes")
-            }
-
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(value.into())
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(value.into())
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(value.into())
-            }
-
-            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-                serde_json::Number::from_f64(value)
-                    .map(Value::Number)
-                    .ok_or_else(|| E::custom("no number of JSON"))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-                Ok(value.into())
-            }
-
-            fn visit_string<E>(self, value: String) -> Result<Value, E> {
-                Ok(value.into())
-            }
-
-            fn visit_bytes<E>(self, value: &[u8]) -> Result<Value, E> {
-                Ok(BASE64.encode(value).into())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-                let mut read = Vec::new();
-                while let Some(Read(item)) = items.next_element()? {
-                    read.push(item);
-                }
-                Ok(Value::Array(read))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-                let mut read = Map::new();
-                while let Some((key, Read(value))) = entries.next_entry::<String, Read>()? {
-                    read.insert(key, value);
-                }
-                Ok(Value::Object(read))
-            }
+/// A value as JSON has it: bytes become base64; only texts are keys; what JSON has no word for is refused.
+fn json(value: rmpv::Value) -> Option<Value> {
+    Some(match value {
+        rmpv::Value::Nil => Value::Null,
+        rmpv::Value::Boolean(value) => value.into(),
+        rmpv::Value::Integer(value) => match value.as_u64() {
+            Some(value) => value.into(),
+            None => value.as_i64()?.into(),
+        },
+        rmpv::Value::F32(value) => Value::Number(Number::from_f64(value.into())?),
+        rmpv::Value::F64(value) => Value::Number(Number::from_f64(value)?),
+        rmpv::Value::String(text) => text.into_str()?.into(),
+        rmpv::Value::Binary(bytes) => BASE64.encode(&bytes).into(),
+        rmpv::Value::Array(items) => {
+            let items: Option<Vec<Value>> = items.into_iter().map(json).collect();
+            Value::Array(items?)
         }
-
-        deserializer.deserialize_any(Values).map(Self)
-    }
+        rmpv::Value::Map(entries) => {
+            let entries = entries.into_iter().map(|(key, value)| match key {
+                rmpv::Value::String(key) => Some((key.into_str()?, json(value)?)),
+                _ => None,
+            });
+            let entries: Option<Map<String, Value>> = entries.collect();
+            Value::Object(entries?)
+        }
+        rmpv::Value::Ext(..) => return None,
+    })
 }
 
 #[cfg(test)]
@@ -308,6 +269,9 @@ mod tests {
             "81a474797065a35f2e62",                       // a type that cannot be one
             "82a474797065a3612e62a178cb7ff8000000000000", // not a number
             "82a474797065a3612e62b05f5f617367695f6368616e6e656c5f5f05",
+            "81a474797065c403612e62",         // bytes for a type
+            "82a474797065a3612e62a178a2fffe", // a text that is no UTF-8
+            "81a474797065a3612e62c0",         // something behind it
         ] {
             assert_eq!(
                 msgpack.read(&hex(junk)).err(),
