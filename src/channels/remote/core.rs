@@ -152,13 +152,14 @@ impl Core {
         while changes.join.len() + changes.leave.len() < CHANGES_AT_ONCE
             && let Some(group) = state.changed.pop_front()
         {
-            let Some(joined) = state.groups.get(&group) else {
+            let Some(joined) = state.groups.get_mut(&group) else {
                 continue;
             };
             let channel = self.channel(&joined.local);
             if joined.is_wanted {
                 changes.join.push((group, channel));
             } else {
+                joined.is_there = false; // from now on; who comes back waits until it is joined again
                 changes.leave.push((group, channel));
             }
         }

@@ -50,13 +50,13 @@ impl Subscriptions {
         self.work.notify_one();
     }
 
-    /// Tells whether a channel's messages come.
+    /// Tells whether a channel's messages come, and go on to come: not while Redis is asked to end it.
     pub(super) fn is_there(&self, channel: &str) -> bool {
         let state = self.state();
         state
             .channels
             .get(channel)
-            .is_some_and(|found| found.is_there)
+            .is_some_and(|found| found.is_there && !found.is_asked)
     }
 
     /// The connection is a new one: nothing is subscribed. Returns how many channels are wanted.
@@ -157,6 +157,21 @@ mod tests {
         subscriptions.confirmed(&changes);
         assert!(!subscriptions.is_there("a"));
         assert_eq!(subscriptions.forget(), 0);
+    }
+
+    #[test]
+    fn a_channel_that_is_about_to_end_is_not_there() {
+        let subscriptions = Subscriptions::default();
+        subscriptions.want("a".to_owned(), true);
+        subscriptions.confirmed(&subscriptions.changes());
+        subscriptions.want("a".to_owned(), false);
+        let ending = subscriptions.changes();
+        subscriptions.want("a".to_owned(), true);
+        assert!(!subscriptions.is_there("a"));
+        subscriptions.confirmed(&ending);
+        assert!(!subscriptions.is_there("a"));
+        subscriptions.confirmed(&subscriptions.changes());
+        assert!(subscriptions.is_there("a"));
     }
 
     #[test]

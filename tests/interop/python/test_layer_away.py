@@ -414,7 +414,7 @@ class Traffic(AwayCase):
         said = {"a1": 0, "b1": 0}
 
         def speak(name):
-            while not stop.wait(0.002):
+            while not stop.wait(0.001):
                 members[name].say({"message": f"{name} {said[name]}"})
                 said[name] += 1
 
@@ -445,7 +445,7 @@ class Traffic(AwayCase):
         said, heard = self.check(way, "long")
         for name, found in heard.items():
             for speaker, number in said.items():
-                with self.subTest(member=name, speaker=speaker):
+                with self.subTest(way=way, member=name, speaker=speaker):
                     self.compare([each for by, each in found if by == speaker], [*(str(each) for each in range(number)), "end"])
 
     def compare(self, found, wanted):

@@ -139,7 +139,11 @@ class Presence(LayerCase):
                 anna, ben = self.join(self.a, kind, "anna"), self.join(self.b, kind, "ben")
                 self.join(self.b, kind)
                 for member in (anna, ben):
-                    self.assertEqual(self.who(member), ["None", "anna", "ben"])
+                    until(
+                        lambda member=member: self.who(member) == ["None", "anna", "ben"],
+                        lambda member=member: f"anna, ben and somebody, found {self.who(member)}",
+                        2.0,
+                    )
 
     def test_the_answer_is_for_the_asker_alone(self):
         anna, ben = self.join(self.a, "chat"), self.join(self.b, "chat")
