@@ -338,6 +338,30 @@ async fn handshake_is_denied_as_the_endpoint_says() {
 }
 
 #[tokio::test]
+async fn connection_may_be_accepted_and_closed_at_once() {
+    let endpoint = Endpoint::start(|request| {
+        if is(request, "websocket.connect") {
+            ok(&json!({"events": [
+                {"type": "websocket.accept"}, {"type": "websocket.send", "text": "full"},
+                {"type": "websocket.close", "code": 4001, "reason": "come later"},
+            ]}))
+        } else {
+            ok(&Value::Null)
+        }
+    })
+    .await;
+    let app = endpoint.app("");
+    let mut socket = WebsocketCommunicator::new("/ws/a/")
+        .connect(&app)
+        .await
+        .unwrap();
+    assert_eq!(socket.receive().await.as_text(), Some("full"));
+    assert_eq!(socket.receive_close().await.0, 4001);
+    let (_, end) = endpoint.hear("websocket.disconnect").await;
+    assert_eq!(end["events"][0]["cause"], "consumer_close");
+}
+
+#[tokio::test]
 async fn endpoint_that_fails_later_ends_the_connection() {
     for answer in [
         status(302, ""),

@@ -16,6 +16,7 @@ type Welcome = (Accept, Option<Box<RawValue>>, Vec<Effect>);
 /// Reads the decision out of the answer to `websocket.connect`.
 pub(super) fn decide(answer: Answer) -> Result<Result<Welcome, Denial>, String> {
     let mut accept = Accept::default();
+    let mut is_accepted = false; // in so many words
     let mut effects = Vec::new();
     for effect in answer.events {
         match effect {
@@ -23,10 +24,11 @@ pub(super) fn decide(answer: Answer) -> Result<Result<Welcome, Denial>, String> 
                 subprotocol,
                 headers,
             } => {
+                is_accepted = true;
                 accept.subprotocol = subprotocol;
                 accept.headers = fields(headers)?;
             }
-            Effect::Close { reason, .. } => {
+            Effect::Close { reason, .. } if !is_accepted => {
                 let reason = reason.filter(|reason| !reason.is_empty());
                 let sentence = reason.unwrap_or_else(|| "the connection was denied".to_owned());
                 return Ok(Err(Denial::forbidden(sentence)));
@@ -35,7 +37,7 @@ pub(super) fn decide(answer: Answer) -> Result<Result<Welcome, Denial>, String> 
                 status,
                 headers,
                 body,
-            } => {
+            } if !is_accepted => {
                 let status = StatusCode::from_u16(status).ok();
                 let status = status.filter(|status| status.as_u16() >= 300);
                 let Some(status) = status else {

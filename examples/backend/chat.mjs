@@ -1,0 +1,90 @@
+// A chat behind `consumer = "backend"`, with nothing but what Node brings.
+
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { createServer } from "node:http";
+
+const secret = process.env.BACKEND_SECRET;
+const port = Number(process.env.BACKEND_PORT ?? 9000);
+if (!secret) throw new Error("expected a secret in BACKEND_SECRET");
+
+// Tells whether the request comes from Oneport, and from this minute or the few around it.
+function isSigned(signature, body) {
+  const { t: at = "", v1: given = "" } = Object.fromEntries(signature.split(",").map((field) => field.split("=", 2)));
+  const wanted = createHmac("sha256", secret).update(`${at}.`).update(body).digest();
+  const found = Buffer.from(given, "hex");
+  return found.length === wanted.length && timingSafeEqual(found, wanted) && Math.abs(Date.now() / 1000 - Number(at)) < 300;
+}
+
+function connect(room) {
+  if (room === "closed") {
+    const headers = [["content-type", "text/plain"]];
+    return [{ type: "websocket.http.response", status: 403, headers, body: "This room is closed.\n" }];
+  }
+  return [{ type: "websocket.accept" }, { type: "group.add", group: `chat_${room}` }];
+}
+
+function receive(room, state, text) {
+  const message = messageOf(text);
+  if (message === null) {
+    const error = { type: "chat.error", code: "invalid_message", message: 'expected {"message": "..."}' };
+    return [{ type: "websocket.send", text: JSON.stringify(error) }];
+  }
+  state.said += 1;
+  const event = { type: "chat.message", message, user: null, at: new Date().toISOString(), number: state.said };
+  return [{ type: "group.send", group: `chat_${room}`, event }];
+}
+
+function messageOf(text) {
+  try {
+    const message = JSON.parse(text)?.message;
+    return typeof message === "string" && message !== "" ? message : null;
+  } catch {
+    return null;
+  }
+}
+
+// Says what shall happen after the events of one request.
+function answer({ connection, scope, events }) {
+  const state = connection?.state ?? { said: 0 };
+  const room = scope?.url_route.kwargs.room;
+  const effects = events.flatMap((event) => {
+    switch (event.type) {
+      case "websocket.connect":
+        return connect(room);
+      case "websocket.receive":
+        return receive(room, state, event.text);
+      case "websocket.disconnect":
+        console.log(`left ${room} after ${state.said} messages: ${event.cause}`);
+        return [];
+      case "oneport.node_started":
+        console.log(`${event.name} began as ${event.node}`);
+        return [];
+      default:
+        return [];
+    }
+  });
+  return { state, events: effects };
+}
+
+async function read(request) {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+function say(response, status, value) {
+  const body = JSON.stringify(value);
+  response.writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(body) });
+  response.end(body);
+}
+
+const server = createServer(async (request, response) => {
+  const body = await read(request);
+  if (isSigned(request.headers["oneport-signature"] ?? "", body)) {
+    say(response, 200, answer(JSON.parse(body)));
+  } else {
+    say(response, 403, "expected a request that is signed with BACKEND_SECRET");
+  }
+});
+server.keepAliveTimeout = 75_000; // longer than Oneport keeps a connection that has nothing to do
+server.listen(port, "127.0.0.1", () => console.log(`listens at 127.0.0.1:${port}`));

@@ -1,0 +1,96 @@
+"""A chat behind `consumer = "backend"`, with nothing but Python's standard library."""
+
+import hmac
+import json
+import os
+import sys
+import time
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+SECRET = os.environ["BACKEND_SECRET"].encode()
+PORT = int(os.environ.get("BACKEND_PORT", "9000"))
+
+
+def is_signed(signature, body):
+    """Tells whether the request comes from Oneport, and from this minute or the few around it."""
+    fields = dict(field.split("=", 1) for field in signature.split(",") if "=" in field)
+    at, given = fields.get("t", ""), fields.get("v1", "")
+    wanted = hmac.new(SECRET, at.encode() + b"." + body, "sha256").hexdigest()
+    is_ours = hmac.compare_digest(wanted.encode(), given.encode())
+    return is_ours and at.isdecimal() and abs(time.time() - int(at)) < 300
+
+
+def connect(room):
+    if room == "closed":
+        headers = [["content-type", "text/plain"]]
+        return [{"type": "websocket.http.response", "status": 403, "headers": headers, "body": "This room is closed.\n"}]
+    return [{"type": "websocket.accept"}, {"type": "group.add", "group": f"chat_{room}"}]
+
+
+def receive(room, state, text):
+    try:
+        message = json.loads(text)["message"]
+        if not isinstance(message, str) or not message:
+            raise TypeError(message)
+    except (ValueError, TypeError, KeyError):
+        error = {"type": "chat.error", "code": "invalid_message", "message": 'expected {"message": "..."}'}
+        return [{"type": "websocket.send", "text": json.dumps(error)}]
+    state["said"] += 1
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    event = {"type": "chat.message", "message": message, "user": None, "at": now, "number": state["said"]}
+    return [{"type": "group.send", "group": f"chat_{room}", "event": event}]
+
+
+def answer(request):
+    """Says what shall happen after the events of one request."""
+    state = request.get("connection", {}).get("state") or {"said": 0}
+    effects = []
+    for event in request["events"]:
+        match event["type"]:
+            case "websocket.connect":
+                effects += connect(room_of(request))
+            case "websocket.receive":
+                effects += receive(room_of(request), state, event.get("text"))
+            case "websocket.disconnect":
+                print(f"left {room_of(request)} after {state['said']} messages: {event['cause']}", flush=True)
+            case "oneport.node_started":
+                print(f"{event['name']} began as {event['node']}", flush=True)
+    return {"state": state, "events": effects}
+
+
+def room_of(request):
+    return request["scope"]["url_route"]["kwargs"]["room"]
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # Oneport keeps its connections
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body of an answer leave together
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if is_signed(self.headers.get("Oneport-Signature", ""), body):
+            self.say(200, answer(json.loads(body)))
+        else:
+            self.say(403, "expected a request that is signed with BACKEND_SECRET")
+
+    def say(self, status, value):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_request(self, *_):
+        """Oneport has an access log."""
+
+
+if __name__ == "__main__":
+    with ThreadingHTTPServer(("127.0.0.1", PORT), Endpoint) as server:
+        print(f"listens at 127.0.0.1:{PORT}", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            sys.exit(0)

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# A chat behind `consumer = "backend"`: one HTTP request on standard input, its answer on standard output.
+# Wanted: jq, openssl, and a socat that starts it for each connection.
+
+set -euo pipefail
+: "${BACKEND_SECRET:?expected a secret}"
+
+say() { # STATUS BODY
+  printf 'HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s' \
+    "$1" "$(printf %s "$2" | wc -c)" "$2"
+}
+
+# Anybody who sees this machine's processes sees the secret for a moment.
+signature_of() { # TIME BODY
+  printf '%s.%s' "$1" "$2" | openssl dgst -sha256 -r -hmac "$BACKEND_SECRET" | cut -d ' ' -f 1
+}
+
+# What is compared are hashes, so that the time it takes says nothing of the signature.
+is_signed() { # TIME SIGNATURE BODY
+  [[ $1 =~ ^[0-9]{1,12}$ ]] || return 1
+  local age=$(($(date +%s) - $1))
+  ((age < 300 && age > -300)) && [[ $(printf %s "$2" | sha256sum) == "$(signature_of "$1" "$3" | tr -d '\n' | sha256sum)" ]]
+}
+
+length=0 time='' signature=''
+IFS= read -r request
+while IFS= read -r field && field=${field%$'\r'} && [[ -n $field ]]; do
+  value=${field#*:} value=${value# }
+  case ${field,,} in
+    content-length:*) length=$value ;;
+    oneport-signature:*)
+      signature=${value##*v1=}
+      time=${value#t=} time=${time%%,*}
+      ;;
+  esac
+done
+body=$(head -c "$length")
+
+if ! is_signed "$time" "$signature" "$body"; then
+  say '403 Forbidden' '"expected a request that is signed with BACKEND_SECRET"'
+  exit
+fi
+
+jq -r '
+  .connection.state.said as $said | .scope.url_route.kwargs.room as $room | .events[]
+  | if .type == "websocket.disconnect" then "left \($room) after \($said // 0) messages: \(.cause)"
+    elif .type == "oneport.node_started" then "\(.name) began as \(.node)"
+    else empty end' <<<"$body" >&2
+
+say '200 OK' "$(jq -c '
+  .scope.url_route.kwargs.room as $room
+  | def connect:
+      if $room == "closed"
+      then {type: "websocket.http.response", status: 403, headers: [["content-type", "text/plain"]], body: "This room is closed.\n"}
+      else {type: "websocket.accept"}, {type: "group.add", group: "chat_\($room)"}
+      end;
+    def message: (.text // "" | try fromjson catch null) | if type == "object" then .message else null end;
+    def error: {type: "chat.error", code: "invalid_message", message: "expected {\"message\": \"...\"}"};
+    reduce .events[] as $event ({state: (.connection.state // {said: 0}), events: []};
+      if $event.type == "websocket.connect" then .events += [$event | connect]
+      elif $event.type == "websocket.receive" then
+        ($event | message) as $message
+        | if ($message | type) == "string" and $message != "" then
+            .state.said += 1
+            | {type: "chat.message", $message, user: null, at: (now | todate), number: .state.said} as $said
+            | .events += [{type: "group.send", group: "chat_\($room)", event: $said}]
+          else .events += [{type: "websocket.send", text: (error | tojson)}] end
+      else . end)' <<<"$body")"
