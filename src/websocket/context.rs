@@ -163,6 +163,9 @@ impl Context<'_> {
         layer.group_resume(group, self.id(), subscriber, user, options, start);
         let mut groups = self.link.groups();
         if !groups.contains(group) {
+            if groups.is_empty() {
+                groups.reserve_exact(1); // most are in one
+            }
             groups.push(group.clone());
         }
     }

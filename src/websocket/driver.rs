@@ -181,8 +181,7 @@ impl Life {
 
     fn leave_groups(&mut self) {
         let link = &self.link;
-        let groups = std::mem::take(&mut *link.groups());
-        for group in groups {
+        for group in link.take_groups() {
             link.services().layer.group_discard(&group, link.id());
         }
     }

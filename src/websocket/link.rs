@@ -41,11 +41,17 @@ pub struct Link {
     /// What was known at the handshake.
     scope: Arc<Scope>,
     started: Instant,
-    /// The groups it is in.
-    groups: Mutex<Vec<GroupName>>,
-    mailbox: OnceLock<Arc<Mailbox>>,
+    /// From the first group on.
+    joined: OnceLock<Box<Joined>>,
     out: Mutex<Out>,
     called: AtomicBool,
+}
+
+/// What only a socket has that is, or was, in a group.
+#[derive(Default)]
+struct Joined {
+    groups: Mutex<Vec<GroupName>>,
+    mailbox: OnceLock<Arc<Mailbox>>,
 }
 
 impl std::fmt::Debug for Link {
@@ -73,8 +79,7 @@ impl Link {
             deflate,
             scope,
             started: Instant::now(),
-            groups: Mutex::default(),
-            mailbox: OnceLock::new(),
+            joined: OnceLock::new(),
             out: Mutex::default(),
             called: AtomicBool::new(false),
         })
@@ -118,18 +123,29 @@ impl Link {
 
     /// Tells whether it is in a group.
     pub(super) fn is_in(&self, group: &str) -> bool {
-        self.groups().iter().any(|joined| joined.as_str() == group)
+        self.joined.get().is_some() && self.groups().iter().any(|joined| joined.as_str() == group)
     }
 
     /// Returns the names of the groups it is in.
     pub(super) fn group_names(&self) -> Vec<String> {
-        let groups = self.groups();
-        groups.iter().map(GroupName::to_string).collect()
+        if self.joined.get().is_none() {
+            return Vec::new();
+        }
+        self.groups().iter().map(GroupName::to_string).collect()
     }
 
-    /// Returns the groups it is in.
+    /// Returns the groups it is in, for one who joins or leaves.
     pub(super) fn groups(&self) -> MutexGuard<'_, Vec<GroupName>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        let joined = self.joined.get_or_init(Box::default);
+        joined.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes it out of all groups; returns which they were.
+    pub(super) fn take_groups(&self) -> Vec<GroupName> {
+        if self.joined.get().is_none() {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.groups())
     }
 
     /// Ends the socket from outside: its own task sends the close frame and tells the consumer. The first order counts.
@@ -141,7 +157,8 @@ impl Link {
 
     /// Returns the mailbox for events that the consumer handles itself, made when it is first asked for.
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
-        self.mailbox.get_or_init(|| {
+        let joined = self.joined.get_or_init(Box::default);
+        joined.mailbox.get_or_init(|| {
             let mailbox = self.services.layer.mailbox();
             self.out().wake(); // so that its task begins to listen to it
             mailbox
@@ -150,7 +167,7 @@ impl Link {
 
     /// Returns the mailbox when there is one.
     pub(super) fn has_mailbox(&self) -> Option<&Arc<Mailbox>> {
-        self.mailbox.get()
+        self.joined.get()?.mailbox.get()
     }
 
     /// Returns the stream, for the socket's own task to read.
