@@ -64,8 +64,10 @@ impl Remote {
                 Ok((live, set, resubscribed)) => {
                     self.tell_back(outage.take(), resubscribed);
                     backoff = BACKOFF_MIN;
+                    let until_ended = until_ended(set, live.ending.clone());
+                    tokio::pin!(until_ended); // lives through the farewell, which needs those who say what waits
                     let (error, taken) = tokio::select! {
-                        ended = until_ended(set, live.ending.clone()) => ended,
+                        ended = &mut until_ended => ended,
                         () = &mut ended => return live.farewell().await,
                     };
                     self.lost(&layer, taken);
