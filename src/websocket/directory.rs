@@ -1,5 +1,6 @@
 //! Directory: answers what the server API asks about the sockets of this process.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,12 @@ use super::link::Link;
 use super::sockets::Sockets;
 use crate::channels::{Answerer, ChannelLayer, Delivery, Event, GroupName, deliver_alone};
 use crate::timestamp::Timestamp;
+
+/// The longest answer; a process takes no message of twice that from another.
+const ANSWER_BYTES_MAX: usize = 512 << 10;
+
+/// How many groups of one socket are shown.
+const GROUPS_SHOWN_MAX: usize = 1000;
 
 /// Answers what the server API asks about the sockets of this process, also for those of other processes.
 #[derive(Debug)]
@@ -128,8 +135,17 @@ impl Directory {
                         && group.as_ref().is_none_or(|group| link.is_in(group))
                 };
                 let found = self.sockets.list(is_meant, after, limit);
-                let found: Vec<Value> = found.iter().map(|link| self.shown(link)).collect();
-                json!({"node": node, "connections": found})
+                let mut shown = Vec::new();
+                let mut bytes = 0;
+                for link in &found {
+                    let one = self.shown(link);
+                    bytes += one.to_string().len();
+                    if bytes > ANSWER_BYTES_MAX {
+                        break;
+                    }
+                    shown.push(one);
+                }
+                json!({"node": node, "is_cut": shown.len() < found.len(), "connections": shown})
             }
             Question::Info => json!({"connections": self.sockets.len()}),
         }
@@ -140,13 +156,25 @@ impl Directory {
             return Value::Null;
         };
         let members = self.layer.group_members(&group);
-        let users: Vec<_> = members
-            .iter()
-            .filter_map(|member| member.user.as_ref())
-            .map(|user| json!([user.id, user.name]))
-            .collect();
+        let mut known = 0;
+        let mut users: BTreeMap<&str, (&str, usize)> = BTreeMap::new();
+        for user in members.iter().filter_map(|member| member.user.as_ref()) {
+            known += 1;
+            users.entry(&user.id).or_insert((&user.name, 0)).1 += 1;
+        }
+        let mut shown = Vec::new();
+        let mut bytes = 0;
+        for (id, (name, connections)) in &users {
+            let one = json!([id, name, connections]);
+            bytes += one.to_string().len();
+            if bytes > ANSWER_BYTES_MAX {
+                break;
+            }
+            shown.push(one);
+        }
         json!({
-            "members": members.len(), "anonymous": members.len() - users.len(), "users": users,
+            "members": members.len(), "anonymous": members.len() - known,
+            "users": shown, "left_out": users.len() - shown.len(),
         })
     }
 
@@ -160,7 +188,7 @@ impl Directory {
             "path": scope.path(),
             "user": user.map(|user| json!({"id": user.id, "name": user.name})),
             "client": scope.client.map(|client| client.to_string()),
-            "groups": link.group_names(),
+            "groups": link.group_names(GROUPS_SHOWN_MAX),
             "opened_at": Timestamp::ago(link.started().elapsed()),
         })
     }

@@ -126,12 +126,13 @@ impl Link {
         self.joined.get().is_some() && self.groups().iter().any(|joined| joined.as_str() == group)
     }
 
-    /// Returns the names of the groups it is in.
-    pub(super) fn group_names(&self) -> Vec<String> {
+    /// Returns the names of the groups it is in, not more than so many.
+    pub(super) fn group_names(&self, max: usize) -> Vec<String> {
         if self.joined.get().is_none() {
             return Vec::new();
         }
-        self.groups().iter().map(GroupName::to_string).collect()
+        let groups = self.groups();
+        groups.iter().take(max).map(GroupName::to_string).collect()
     }
 
     /// Returns the groups it is in, for one who joins or leaves.

@@ -13,7 +13,7 @@ use super::{Remote, lock, reached, wire};
 use crate::channels::Sent;
 
 /// How long a process may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// How many questions are answered at once; more are not answered.
 static ANSWERING: Semaphore = Semaphore::const_new(64);
@@ -32,7 +32,7 @@ pub trait Answerer: Send + Sync + 'static {
 pub struct Answers {
     /// One for each that did.
     pub answers: Vec<Value>,
-    /// How many did not, in time.
+    /// How many did not, in time; 1 when Redis itself did not.
     pub unanswered: usize,
 }
 
@@ -100,7 +100,10 @@ impl Remote {
             act: Act::Publish { channel, payload },
             reply: Some(reply),
         });
-        let mut answers = Answers::default();
+        let mut answers = Answers {
+            answers: Vec::new(),
+            unanswered: 1,
+        };
         if is_taken && let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_MAX, replied).await {
             let others = reached(&answer).saturating_sub(ourselves);
             let deadline = tokio::time::Instant::now() + ANSWER_MAX;

@@ -159,6 +159,12 @@ impl Outbox {
         true
     }
 
+    /// Tells whether an event would be taken.
+    pub(super) fn has_room(&self, size: usize) -> bool {
+        let state = self.state();
+        state.orders.is_empty() || state.bytes + size <= self.bytes_max
+    }
+
     /// Completes when there may be room again.
     pub(super) fn room(&self) -> impl Future<Output = ()> + '_ {
         self.room.notified()

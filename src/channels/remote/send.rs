@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::sync::oneshot;
 
+use super::nodes::ANSWER_MAX;
 use super::outbox::{Act, COMMAND_BYTES, Order, Placing, Refused};
 use super::wire::Head;
 use super::{Remote, hash, lock, reached, wire};
@@ -63,17 +64,23 @@ impl Remote {
         }
     }
 
-    /// Sends an event and waits until all members of all processes were served. In Django's formats only those here are counted.
+    /// Sends an event and waits until all members of all processes were served, but for Redis no longer than for an answer. In
+    /// Django's formats only those here are counted. What the queue for Redis has no room for reaches nobody.
     pub(in crate::channels) async fn send_counted(
         &self,
         layer: &ChannelLayer,
         group: &GroupName,
         event: Event,
     ) -> Result<Sent, LayerError> {
+        self.room_for(event.size() + 2 * COMMAND_BYTES).await?;
         if self.0.format != LayerFormat::Oneport {
-            let here = layer.deliver_counted(group, &event, Keep::History).await?;
+            let mut here = layer.deliver_counted(group, &event, Keep::History).await?;
             return match self.push(self.shared_order(group, event), layer).await {
-                Ok(()) | Err(LayerError::Away) => Ok(here),
+                Ok(()) => Ok(here),
+                Err(LayerError::Away) => {
+                    here.unanswered = 1;
+                    Ok(here)
+                }
                 Err(error) => Err(error),
             };
         }
@@ -87,6 +94,7 @@ impl Remote {
             return Ok(Sent {
                 matched,
                 queued: matched,
+                unanswered: 1,
                 ..Sent::default()
             });
         }
@@ -109,12 +117,16 @@ impl Remote {
         order.reply = Some(reply);
         match self.push(order, layer).await {
             Ok(()) => {}
-            Err(LayerError::Away) => return Ok(sent),
+            Err(LayerError::Away) => {
+                sent.unanswered = 1;
+                return Ok(sent);
+            }
             Err(error) => return Err(error),
         }
         // Our own subscription hears it too, and keeps still when its members have it already.
         let is_heard_here = self.0.subscriptions.is_there(&self.channel_of(group));
-        let Ok(Ok(answer)) = tokio::time::timeout(self.0.timeout, replied).await else {
+        let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_MAX, replied).await else {
+            sent.unanswered = 1;
             return Ok(sent);
         };
         let reached = reached(&answer);
@@ -125,6 +137,20 @@ impl Remote {
         sent.matched = sent.queued + sent.dropped;
         sent.unanswered = unanswered;
         Ok(sent)
+    }
+
+    /// Waits until an event of that size would be taken, if it is one that waits for Redis at all.
+    async fn room_for(&self, size: usize) -> Result<(), LayerError> {
+        let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+        loop {
+            let room = self.0.outbox.room();
+            if self.0.outbox.has_room(size) {
+                return Ok(());
+            }
+            if !self.is_connected() || tokio::time::timeout_at(deadline, room).await.is_err() {
+                return Err(LayerError::QueueFull);
+            }
+        }
     }
 
     fn head(&self, except: Option<u64>, is_served: bool) -> Head {

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::OnceCell;
+use tokio::sync::SetOnce;
 
 use super::answer::{ApiError, json_response};
 use crate::http::Response;
+use crate::tasks::Tasks;
 
 /// How many answers are kept; of more the oldest is forgotten.
 const KEYS_MAX: usize = 10_000;
@@ -38,7 +39,7 @@ struct Kept {
 #[derive(Debug)]
 struct Answer {
     request: Digested,
-    value: OnceCell<Result<Value, ApiError>>,
+    value: SetOnce<Result<Value, ApiError>>,
 }
 
 impl Idempotency {
@@ -49,14 +50,14 @@ impl Idempotency {
         }
     }
 
-    /// Carries a call out, unless it was before. A second one that comes meanwhile waits for the first.
+    /// Carries a call out, unless it was before. A second one that comes meanwhile waits for the first. It is carried out to
+    /// its end even when the caller goes away: one who tries again wants to know what became of it.
     pub(super) async fn once(
-        &self,
-        token: &str,
-        key: &[u8],
-        target: &str,
-        body: &[u8],
-        work: impl AsyncFnOnce() -> Result<Value, ApiError>,
+        self: &Arc<Self>,
+        (token, key): (&str, &[u8]),
+        (target, body): (&str, &[u8]),
+        tasks: &Tasks,
+        work: impl Future<Output = Result<Value, ApiError>> + Send + 'static,
     ) -> Result<Response, ApiError> {
         let is_visible = |byte: &u8| (0x20..0x7f).contains(byte);
         if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.iter().all(is_visible) {
@@ -66,29 +67,29 @@ impl Idempotency {
         }
         let name = digest(&[token.as_bytes(), key]);
         let request = digest(&[target.as_bytes(), body]);
-        let answer = self.answer(name, request);
+        let (answer, is_first) = self.answer(name, request);
         if answer.request != request {
             let message =
                 "expected the request that came first with this Idempotency-Key, found another";
             let conflict = StatusCode::CONFLICT;
             return Err(ApiError::new(conflict, "idempotency_conflict", message));
         }
-        let mut is_first = false;
-        let outcome = answer
-            .value
-            .get_or_init(async || {
-                is_first = true;
-                work().await
-            })
-            .await;
-        let mut response = match outcome {
-            Ok(value) => json_response(StatusCode::OK, value),
-            Err(error) => {
-                if error.status.is_server_error() {
-                    self.forget(&name, &answer); // it may work the next time
+        if is_first {
+            let (kept, answer) = (self.clone(), answer.clone());
+            tasks.spawn("call with an idempotency key", async move {
+                let outcome = work.await;
+                if outcome
+                    .as_ref()
+                    .is_err_and(|error| error.status.is_server_error())
+                {
+                    kept.forget(&name, &answer); // it may work the next time
                 }
-                error.clone().into_response()
-            }
+                let _ = answer.value.set(outcome);
+            });
+        }
+        let mut response = match answer.value.wait().await {
+            Ok(value) => json_response(StatusCode::OK, value),
+            Err(error) => error.clone().into_response(),
         };
         if !is_first {
             let replayed = HeaderValue::from_static("true");
@@ -97,7 +98,8 @@ impl Idempotency {
         Ok(response)
     }
 
-    fn answer(&self, name: Digested, request: Digested) -> Arc<Answer> {
+    /// Returns the answer of that name, and whether it is a new one, still to be found.
+    fn answer(&self, name: Digested, request: Digested) -> (Arc<Answer>, bool) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let is_over = |at: &Instant| now.duration_since(*at) > self.expiry;
@@ -108,13 +110,13 @@ impl Idempotency {
             }
         }
         if let Some(found) = kept.answers.get(&name) {
-            return found.clone();
+            return (found.clone(), false);
         }
-        let value = OnceCell::new();
+        let value = SetOnce::new();
         let answer = Arc::new(Answer { request, value });
         kept.answers.insert(name, answer.clone());
         kept.order.push_back((now, name));
-        answer
+        (answer, true)
     }
 
     fn forget(&self, name: &Digested, answer: &Arc<Answer>) {

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
-use serde_json::Value;
 
 use answer::{ApiError, json_response};
 use calls::Call;
 use idempotency::Idempotency;
+use run::Limits;
 use tokens::{Token, Tokens};
 
 use crate::config::{Size, WrittenDuration};
@@ -30,8 +30,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[derive(Debug)]
 pub struct Publish {
     tokens: Tokens,
-    max_event: usize,
-    max_batch: usize,
+    limits: Limits,
     idempotency: Arc<Idempotency>,
 }
 
@@ -70,8 +69,10 @@ impl View for Publish {
     fn new(options: Options) -> Self {
         Self {
             tokens: Tokens::new(options.tokens),
-            max_event: options.max_event.as_usize(),
-            max_batch: options.max_batch,
+            limits: Limits {
+                event_bytes: options.max_event.as_usize(),
+                batch_events: options.max_batch,
+            },
             idempotency: Arc::new(Idempotency::new(options.idempotency_expiry.0)),
         }
     }
@@ -117,14 +118,15 @@ impl Publish {
             .filter(|_| scope.method == Method::POST);
         let services = request.services.clone();
         let Some(key) = key else {
-            let value = self.run(token, &call, &body, &services).await?;
+            let value = self.limits.run(token, &call, &body, &services).await?;
             return Ok(json_response(StatusCode::OK, &value));
         };
-        let target = scope.target.as_str();
-        let work =
-            async || -> Result<Value, ApiError> { self.run(token, &call, &body, &services).await };
+        let tasks = services.tasks.clone();
+        let (limits, caller, content) = (self.limits, token.clone(), body.clone());
+        let work = async move { limits.run(&caller, &call, &content, &services).await };
+        let request = (scope.target.as_str(), &body[..]);
         self.idempotency
-            .once(&token.name, key, target, &body, work)
+            .once((&token.name, key), request, &tasks, work)
             .await
     }
 }

@@ -1,9 +1,10 @@
 //! Run: carries the calls of the server API out.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Publish;
 use super::answer::ApiError;
 use super::calls::{Call, ConnectionId, Filter, checked_close, group_name, no_connection};
 use super::tokens::Token;
@@ -34,7 +35,16 @@ struct Disconnect {
     reason: String,
 }
 
-impl Publish {
+/// How much one call may bring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The longest event.
+    pub(super) event_bytes: usize,
+    /// The most events of one batch.
+    pub(super) batch_events: usize,
+}
+
+impl Limits {
     /// Carries a call out.
     pub(super) async fn run(
         &self,
@@ -106,8 +116,8 @@ impl Publish {
     }
 
     fn event_of(&self, fields: Map<String, Value>, len: usize) -> Result<Event, ApiError> {
-        if len > self.max_event {
-            let max = self.max_event;
+        if len > self.event_bytes {
+            let max = self.event_bytes;
             let message = format!("expected an event of at most {max} bytes, found {len}");
             return Err(ApiError::too_large(message));
         }
@@ -142,8 +152,8 @@ impl Publish {
         services: &Services,
     ) -> Result<Value, ApiError> {
         let batch: Batch = serde_json::from_slice(body).map_err(|error| of_json(&error))?;
-        if batch.events.len() > self.max_batch {
-            let (max, found) = (self.max_batch, batch.events.len());
+        if batch.events.len() > self.batch_events {
+            let (max, found) = (self.batch_events, batch.events.len());
             let message = format!("expected at most {max} events, found {found}");
             return Err(ApiError::too_large(message));
         }
@@ -245,29 +255,27 @@ async fn ask_all(services: &Services, question: &Value) -> (Vec<Value>, usize) {
 async fn group_shown(services: &Services, group: &GroupName) -> Result<Value, ApiError> {
     let question = json!({"ask": "group", "group": group.as_str()});
     let (answers, unanswered) = ask_all(services, &question).await;
-    let (mut members, mut anonymous) = (0, 0);
-    let mut users: Vec<(String, String, u64)> = Vec::new();
+    let (mut members, mut anonymous, mut left_out) = (0, 0, 0);
+    let mut users: BTreeMap<&str, (&str, u64)> = BTreeMap::new();
     for answer in &answers {
         members += answer["members"].as_u64().unwrap_or(0);
         anonymous += answer["anonymous"].as_u64().unwrap_or(0);
+        left_out += answer["left_out"].as_u64().unwrap_or(0);
         for user in answer["users"].as_array().into_iter().flatten() {
-            let (Some(id), Some(name)) = (user[0].as_str(), user[1].as_str()) else {
-                continue;
-            };
-            match users.iter_mut().find(|(known, _, _)| known == id) {
-                Some((_, _, connections)) => *connections += 1,
-                None => users.push((id.to_owned(), name.to_owned(), 1)),
+            if let (Some(id), Some(name)) = (user[0].as_str(), user[1].as_str()) {
+                users.entry(id).or_insert((name, 0)).1 += user[2].as_u64().unwrap_or(1);
             }
         }
     }
-    users.sort_unstable();
     let users: Vec<Value> = users
         .into_iter()
-        .map(|(id, name, connections)| json!({"id": id, "name": name, "connections": connections}))
+        .map(
+            |(id, (name, connections))| json!({"id": id, "name": name, "connections": connections}),
+        )
         .collect();
     Ok(json!({
         "group": group.as_str(), "members": members, "users": users, "anonymous": anonymous,
-        "unanswered": unanswered,
+        "left_out": left_out, "unanswered": unanswered,
     }))
 }
 
@@ -279,23 +287,26 @@ async fn connections(services: &Services, filter: &Filter) -> Result<Value, ApiE
         "cursor": cursor, "limit": filter.limit + 1,
     });
     let (answers, unanswered) = ask_all(services, &question).await;
-    let mut found: Vec<(u64, u64, Value)> = Vec::new();
-    for answer in answers {
-        let node = answer["node"].as_u64().unwrap_or(0);
-        for connection in answer["connections"].as_array().into_iter().flatten() {
-            let id = connection["id"].as_str().and_then(ConnectionId::read);
-            let number = id.map_or(0, |id| id.number);
-            found.push((node, number, connection.clone()));
+    let by_node: BTreeMap<u64, Value> = answers
+        .into_iter()
+        .map(|answer| (answer["node"].as_u64().unwrap_or(0), answer))
+        .collect();
+    let mut connections: Vec<Value> = Vec::new();
+    let mut is_more = false;
+    for answer in by_node.into_values() {
+        let shown = answer["connections"].as_array().into_iter().flatten();
+        connections.extend(shown.cloned());
+        if answer["is_cut"] == true {
+            is_more = true; // what other processes have comes behind what is left out
+            break;
         }
     }
-    found.sort_unstable_by_key(|(node, number, _)| (*node, *number));
-    let is_more = found.len() > filter.limit;
-    found.truncate(filter.limit);
-    let cursor = found
+    is_more |= connections.len() > filter.limit;
+    connections.truncate(filter.limit);
+    let cursor = connections
         .last()
         .filter(|_| is_more)
-        .map(|(_, _, last)| last["id"].clone());
-    let connections: Vec<Value> = found.into_iter().map(|(_, _, one)| one).collect();
+        .map(|last| last["id"].clone());
     Ok(json!({"connections": connections, "cursor": cursor, "unanswered": unanswered}))
 }
 

@@ -1,5 +1,7 @@
 //! Tokens: who may call the server API, and what for.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -57,16 +59,16 @@ impl Token {
 
 /// All tokens of a route, with what they are found by.
 #[derive(Debug)]
-pub(super) struct Tokens(Vec<([u8; 32], Token)>);
+pub(super) struct Tokens(Vec<([u8; 32], Arc<Token>)>);
 
 impl Tokens {
     pub(super) fn new(tokens: Vec<Token>) -> Self {
-        let hashed = |token: Token| (hash(token.token.0.as_bytes()), token);
+        let hashed = |token: Token| (hash(token.token.0.as_bytes()), Arc::new(token));
         Self(tokens.into_iter().map(hashed).collect())
     }
 
     /// Returns the token of a request (RFC 6750 §2.1). How long it takes does not tell how near a guess was.
-    pub(super) fn check(&self, scope: &Scope) -> Result<&Token, ApiError> {
+    pub(super) fn check(&self, scope: &Scope) -> Result<&Arc<Token>, ApiError> {
         let refuse = |message: &'static str| {
             Err(
                 ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).with_header(
@@ -124,6 +126,14 @@ pub(super) fn problems(tokens: &[Token]) -> Vec<String> {
         if token.groups.is_empty() && !token.connections {
             problems.push(format!(
                 "tokens[{at}].groups: expected groups such as [\"*\"], found none: the token is good for nothing"
+            ));
+        }
+        if let Some(same) = tokens[..at]
+            .iter()
+            .position(|other| other.name == token.name)
+        {
+            problems.push(format!(
+                "tokens[{at}].name: expected another name than that of tokens[{same}], found the same"
             ));
         }
         let same = tokens[..at]
