@@ -75,6 +75,12 @@ impl Tasks {
         self.stopping.cancelled().await;
     }
 
+    /// Tells whether the server stops.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
     /// Asks the tasks without an end of their own to stop.
     pub fn stop(&self) {
         self.draining.cancel();

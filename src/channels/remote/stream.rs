@@ -62,8 +62,11 @@ pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Box<d
         RedisHome::Tcp { host, port, tls } => open_tcp(host, *port, *tls).await,
         RedisHome::Sentinel { hosts, service } => {
             let mut last = None;
+            // Several connections are opened within one timeout, and the first Sentinels may keep still.
+            let share = timeout / u32::try_from(4 * hosts.len()).unwrap_or(u32::MAX);
+            let share = share.max(SENTINEL_MIN);
             for (host, port) in hosts {
-                let asked = tokio::time::timeout(timeout, master(host, *port, url, service)).await;
+                let asked = tokio::time::timeout(share, master(host, *port, url, service)).await;
                 match asked.unwrap_or_else(|_| Err(timed_out())) {
                     Ok((host, port)) => return open_tcp(&host, port, false).await,
                     Err(error) => last = Some(error),
@@ -73,6 +76,9 @@ pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Box<d
         }
     }
 }
+
+/// How long a Sentinel may take at least.
+const SENTINEL_MIN: Duration = Duration::from_millis(100);
 
 /// Asks a Sentinel who the master is. (Redis Sentinel, "Sentinel commands")
 async fn master(

@@ -6,8 +6,9 @@ use data_encoding::BASE64;
 use http::HeaderName;
 use serde_json::{Map, Value, json};
 
+use super::effect::Effect;
 use super::effects::Effects;
-use super::protocol::{self, Effect};
+use super::protocol;
 use crate::channels::{ChannelName, Event, Mailbox};
 use crate::services::Services;
 use crate::websocket::Message;

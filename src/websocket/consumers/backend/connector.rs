@@ -13,6 +13,8 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
+use super::bounded::Bounded;
+
 /// Where a backend is.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Home {
@@ -75,12 +77,14 @@ impl Url {
 pub(super) struct Connector {
     pub(super) home: Home,
     pub(super) timeout: Duration,
+    /// How many bytes may come for one request.
+    pub(super) max: usize,
 }
 
 /// A connection to a backend.
 pub(super) enum Stream {
-    Tcp(TokioIo<TcpStream>),
-    Unix(TokioIo<UnixStream>),
+    Tcp(TokioIo<Bounded<TcpStream>>),
+    Unix(TokioIo<Bounded<UnixStream>>),
 }
 
 impl tower_service::Service<Uri> for Connector {
@@ -93,18 +97,18 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { home, timeout } = self.clone();
+        let Self { home, timeout, max } = self.clone();
         Box::pin(async move {
             let opened = async {
                 match home {
                     Home::Tcp { host, port } => {
                         let stream = TcpStream::connect((host, port)).await?;
                         stream.set_nodelay(true)?;
-                        Ok(Stream::Tcp(TokioIo::new(stream)))
+                        Ok(Stream::Tcp(TokioIo::new(Bounded::new(stream, max))))
                     }
                     Home::Unix(path) => {
                         let stream = UnixStream::connect(path).await?;
-                        Ok(Stream::Unix(TokioIo::new(stream)))
+                        Ok(Stream::Unix(TokioIo::new(Bounded::new(stream, max))))
                     }
                 }
             };

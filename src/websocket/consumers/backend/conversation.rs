@@ -34,6 +34,13 @@ pub(super) struct Bounds {
     pub(super) hold_time: Duration,
 }
 
+impl Bounds {
+    /// Returns how many effects an answer may hold, and how long its state may be.
+    pub(super) fn of_answer(&self) -> (usize, usize) {
+        (self.max_effects, self.max_state)
+    }
+}
+
 /// What all connections of a route share.
 pub(super) struct Shared {
     pub(super) endpoint: Arc<Endpoint>,
@@ -270,14 +277,19 @@ impl Conversation {
         let began = Instant::now();
         let mut attempt = 0;
         loop {
-            let error = match self.shared.endpoint.post(key, body).await {
+            let error = match self
+                .shared
+                .endpoint
+                .post(key, body, bounds.of_answer())
+                .await
+            {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             if !error.is_passing() {
                 return Err(backend_error(error.to_string()));
             }
-            if began.elapsed() >= bounds.hold_time {
+            if began.elapsed() >= bounds.hold_time || self.shared.services.tasks.is_stopping() {
                 return Err(backend_away(error.to_string()));
             }
             match &error {
@@ -294,7 +306,6 @@ impl Conversation {
 
     /// Takes an answer: what it acknowledges is done, what it wants happens.
     async fn take(&self, answer: Answer, last: u64) -> Result<(), Failed> {
-        self.check(&answer)?;
         let Answer { ack, state, events } = answer;
         let ack = ack.unwrap_or(last);
         let is_progress = {
@@ -332,10 +343,6 @@ impl Conversation {
         Ok(())
     }
 
-    fn check(&self, answer: &Answer) -> Result<(), Failed> {
-        check_answer(answer, &self.shared.bounds).map_err(backend_error)
-    }
-
     fn fail(&self, failed: &Failed) {
         let endpoint = &self.shared.endpoint.settings.url.label;
         tracing::error!(%endpoint, id = self.id, "the conversation ends: {}", failed.sentence);
@@ -357,20 +364,4 @@ impl Conversation {
     fn talk(&self) -> MutexGuard<'_, Talk> {
         self.talk.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Says what is too much in an answer.
-pub(super) fn check_answer(answer: &Answer, bounds: &Bounds) -> Result<(), String> {
-    let (effects, max) = (answer.events.len(), bounds.max_effects);
-    if effects > max {
-        return Err(format!("expected at most {max} events, found {effects}"));
-    }
-    let state = answer.state.as_ref().map_or(0, |state| state.get().len());
-    let max = bounds.max_state;
-    if state > max {
-        return Err(format!(
-            "expected a state of at most {max} bytes, found {state}"
-        ));
-    }
-    Ok(())
 }

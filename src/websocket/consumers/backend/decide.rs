@@ -3,9 +3,9 @@
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::value::RawValue;
 
-use super::effects::group_name;
+use super::effect::Effect;
 use super::endpoint::PostError;
-use super::protocol::{Answer, Effect};
+use super::protocol::Answer;
 use crate::channels::GroupOptions;
 use crate::http::Failure;
 use crate::websocket::{Accept, Denial};
@@ -53,8 +53,7 @@ pub(super) fn decide(answer: Answer) -> Result<Result<Welcome, Denial>, String> 
             }
             other => {
                 if let Effect::GroupAdd { group, .. } = &other {
-                    let group = group_name(group)?;
-                    accept.groups.push((group, GroupOptions::default()));
+                    accept.groups.push((group.clone(), GroupOptions::default()));
                 }
                 effects.push(other);
             }

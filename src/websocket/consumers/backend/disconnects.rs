@@ -22,6 +22,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// How long the last ones are tried when the server stops.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
+/// Nothing of an answer is looked at.
+const ANSWER_MAX: (usize, usize) = (usize::MAX, usize::MAX);
+
 /// What one endpoint has to be told at least once.
 pub(super) struct Disconnects {
     endpoint: Arc<Endpoint>,
@@ -47,7 +50,7 @@ impl Disconnects {
             queue: Mutex::default(),
             work: Notify::new(),
         });
-        tasks.spawn(
+        tasks.spawn_last(
             "backend disconnects",
             disconnects.clone().run(tasks.clone()),
         );
@@ -98,11 +101,12 @@ impl Disconnects {
                     }
                     let endpoint = self.endpoint.clone();
                     telling.push(async move {
-                        let told = endpoint.post(&job.key, &job.body).await.map(drop);
+                        let told = endpoint.post(&job.key, &job.body, ANSWER_MAX).await.map(drop);
                         (job, told)
                     });
                 }
-                () = tasks.stopping(), if ends_at.is_none() => {
+                // By then each connection has said that it is gone.
+                () = tasks.ended(), if ends_at.is_none() => {
                     ends_at = Some(Instant::now() + FAREWELL_MAX);
                     for job in &mut *self.queue() {
                         job.not_before = Instant::now();
@@ -147,7 +151,7 @@ impl Disconnects {
             Err(PostError::Refused(refusal)) => {
                 refusal.status.is_client_error() && refusal.status.as_u16() != 429
             }
-            Err(PostError::Invalid(_)) => true, // it was told, and answered nonsense
+            Err(PostError::Invalid(_) | PostError::TooLarge(_)) => true, // it was told, and answered nonsense
             Err(_) => false,
         };
         if is_done {

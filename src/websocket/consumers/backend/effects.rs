@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::protocol::{self, Deliver, Effect};
-use crate::channels::{Event, GroupName, GroupOptions, Start, Subscriber};
+use super::effect::{Deliver, Effect};
+use crate::channels::{GroupName, GroupOptions, Start, Subscriber};
 use crate::services::Services;
 use crate::websocket::close::{Cause, CloseCode, Ending};
 use crate::websocket::link::Link;
@@ -41,20 +40,18 @@ impl Effects {
     pub(super) async fn apply(&self, effect: Effect) -> Result<bool, String> {
         let layer = &self.services.layer;
         match effect {
-            Effect::Send { text, bytes } => self.link.tell(&protocol::message(text, bytes)?),
+            Effect::Send(message) => self.link.tell(&message),
             Effect::Close { code, reason } => {
-                let code =
-                    CloseCode::new(code.unwrap_or(1000)).map_err(|error| error.to_string())?;
+                let code = code.unwrap_or(CloseCode::NORMAL);
                 let reason = reason.unwrap_or_default();
                 self.link
                     .end(Ending::new(code, Cause::ConsumerClose, reason));
                 return Ok(true);
             }
             Effect::GroupAdd { group, deliver } => {
-                self.group_add(group_name(&group)?, deliver).await;
+                self.group_add(group, deliver).await;
             }
             Effect::GroupDiscard { group } => {
-                let group = group_name(&group)?;
                 self.link.groups().retain(|joined| *joined != group);
                 layer.group_discard(&group, self.link.id());
             }
@@ -63,8 +60,6 @@ impl Effects {
                 event,
                 exclude_self,
             } => {
-                let group = group_name(&group)?;
-                let event = event_of(event)?;
                 let except = exclude_self.then(|| self.link.id());
                 if let Err(error) = layer.group_send(&group, event, except).await {
                     tracing::debug!(%error, "a backend's event was dropped"); // and counted there
@@ -95,12 +90,4 @@ impl Effects {
         layer.group_resume(&group, id, &subscriber, user, options, Start::Now);
         groups.push(group);
     }
-}
-
-pub(super) fn group_name(text: &str) -> Result<GroupName, String> {
-    GroupName::new(text).map_err(|error| format!("group: {error}"))
-}
-
-fn event_of(fields: Map<String, Value>) -> Result<Event, String> {
-    Event::from_fields(fields).map_err(|error| format!("event of group.send: {error}"))
 }

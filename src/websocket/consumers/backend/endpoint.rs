@@ -1,5 +1,7 @@
 //! Endpoint: one backend: its connections, how many requests at once, and whether it is worth asking.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use metrics::{counter, gauge};
 use tokio::sync::Semaphore;
 
+use super::bounded::TooMuch;
 use super::connector::{Connector, Url};
 use super::protocol::{Answer, signature};
 
@@ -22,6 +25,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The most of a refusal's body that is read.
 const REFUSAL_BYTES_MAX: usize = 4 * 1024;
+
+/// What may come beside an answer's body, which may also take twice its length in chunks.
+const AROUND_BYTES_MAX: usize = 128 * 1024;
 
 /// What an endpoint is made of; two routes with the same share it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -68,8 +74,8 @@ pub(super) enum PostError {
     Connection(String),
     #[error("expected the status 2xx, found {}", .0.status)]
     Refused(Box<Refusal>),
-    #[error("expected an answer of at most {0} bytes, found more")]
-    TooLarge(usize),
+    #[error("{0}")]
+    TooLarge(String),
     #[error("{0}")]
     Invalid(String),
 }
@@ -90,6 +96,38 @@ impl PostError {
             Self::Refused(refusal) => matches!(refusal.status.as_u16(), 429 | 502 | 503 | 504),
             Self::TooLarge(_) | Self::Invalid(_) => false,
         }
+    }
+
+    /// Tells an answer that is none from a connection that failed.
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut next = Some(error);
+        let mut sentence = String::new();
+        let mut kind: fn(String) -> Self = Self::Connection;
+        while let Some(cause) = next {
+            sentence = cause.to_string();
+            if let Some(cause) = cause.downcast_ref::<hyper::Error>() {
+                if cause.is_parse_too_large() {
+                    kind = Self::TooLarge;
+                } else if cause.is_parse() {
+                    kind = Self::Invalid;
+                }
+            }
+            if let Some(cause) = cause.downcast_ref::<io::Error>() {
+                if cause
+                    .get_ref()
+                    .is_some_and(<dyn Error + Send + Sync>::is::<TooMuch>)
+                {
+                    kind = Self::TooLarge;
+                } else if matches!(
+                    cause.kind(),
+                    ErrorKind::InvalidInput | ErrorKind::InvalidData
+                ) {
+                    kind = Self::Invalid; // so hyper says of chunks
+                }
+            }
+            next = cause.source();
+        }
+        kind(sentence)
     }
 
     fn outcome(&self) -> &'static str {
@@ -117,6 +155,7 @@ impl Endpoint {
         let connector = Connector {
             home: settings.url.home.clone(),
             timeout: settings.connect_timeout,
+            max: 2 * settings.max_response + AROUND_BYTES_MAX,
         };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -132,9 +171,18 @@ impl Endpoint {
         }
     }
 
-    /// POSTs a body once and reads the answer.
-    pub(super) async fn post(&self, key: &str, body: &Bytes) -> Result<Answer, PostError> {
+    /// POSTs a body once and reads the answer, which may hold so many effects and so long a state.
+    pub(super) async fn post(
+        &self,
+        key: &str,
+        body: &Bytes,
+        bounds: (usize, usize),
+    ) -> Result<Answer, PostError> {
         let answered = self.try_post(key, body).await;
+        let answered = answered.and_then(|answer| match answer.excess(bounds) {
+            None => Ok(answer),
+            Some(sentence) => Err(PostError::TooLarge(sentence)),
+        });
         let outcome = match &answered {
             Ok(_) => "ok",
             Err(error) => error.outcome(),
@@ -178,10 +226,8 @@ impl Endpoint {
             .header(header::USER_AGENT, HeaderValue::from_static("oneport"))
             .body(Full::new(body.clone()))
             .map_err(invalid)?;
-        let response = self.client.request(request).await.map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            PostError::Connection(source.unwrap_or_else(|| error.to_string()))
-        })?;
+        let response = self.client.request(request).await;
+        let response = response.map_err(|error| PostError::of(&error))?;
         let (head, body) = response.into_parts();
         if !head.status.is_success() {
             let body = Limited::new(body, REFUSAL_BYTES_MAX).collect().await;
@@ -196,8 +242,10 @@ impl Endpoint {
         let max = settings.max_response;
         let body = Limited::new(body, max).collect().await;
         let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-            Ok(_) => PostError::TooLarge(max),
-            Err(error) => PostError::Connection(format!("the answer broke off: {error}")),
+            Ok(_) => PostError::TooLarge(format!(
+                "expected an answer of at most {max} bytes, found more"
+            )),
+            Err(error) => PostError::of(&*error),
         })?;
         Answer::read(&body.to_bytes()).map_err(PostError::Invalid)
     }

@@ -1,11 +1,13 @@
 //! Backend: a consumer in any language: what happens on a WebSocket is POSTed to an HTTP endpoint, which answers what shall
 //! happen.
 
+mod bounded;
 mod channel;
 mod connector;
 mod conversation;
 mod decide;
 mod disconnects;
+mod effect;
 mod effects;
 mod endpoint;
 mod options;
@@ -20,11 +22,11 @@ use serde_json::value::RawValue;
 
 use channel::Worker;
 use connector::Url;
-use conversation::{Bounds, Conversation, Shared, check_answer};
+use conversation::{Bounds, Conversation, Shared};
 use decide::{bad_gateway, decide, denial};
 use disconnects::Disconnects;
+use effect::Effect;
 use endpoint::{Endpoint, EndpointSettings, PostError, back_off};
-use protocol::Effect;
 
 pub(super) use options::Options;
 
@@ -228,7 +230,11 @@ impl Backend {
         let (key, body) = (format!("{id}-1"), body.into());
         let mut attempt = 0;
         let answer = loop {
-            match shared.endpoint.post(&key, &body).await {
+            match shared
+                .endpoint
+                .post(&key, &body, shared.bounds.of_answer())
+                .await
+            {
                 Ok(answer) => break answer,
                 Err(PostError::Connection(_)) if attempt < shared.bounds.retries => {
                     back_off(attempt, Duration::from_millis(500)).await;
@@ -237,8 +243,7 @@ impl Backend {
                 Err(error) => return Err(denial(error)),
             }
         };
-        check_answer(&answer, &shared.bounds)
-            .and_then(|()| decide(answer))
+        decide(answer)
             .map_err(|sentence| bad_gateway(&sentence))?
             .map(|(accept, state, effects)| {
                 self.accepted = Some(Accepted {

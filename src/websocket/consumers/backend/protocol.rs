@@ -7,9 +7,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::Sha256;
 
+use super::effect::Effect;
 use crate::channels::Event;
 use crate::scope::Scope;
 use crate::websocket::Message;
@@ -166,81 +167,18 @@ impl Answer {
     }
 }
 
-/// What a backend, or a worker behind a channel, wants to happen.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(tag = "type")]
-pub(super) enum Effect {
-    #[serde(rename = "websocket.accept")]
-    Accept {
-        #[serde(default)]
-        subprotocol: Option<String>,
-        #[serde(default)]
-        headers: Vec<(String, String)>,
-    },
-    #[serde(rename = "websocket.send")]
-    Send {
-        #[serde(default)]
-        text: Option<String>,
-        #[serde(default)]
-        bytes: Option<String>,
-    },
-    #[serde(rename = "websocket.close")]
-    Close {
-        #[serde(default)]
-        code: Option<u16>,
-        #[serde(default)]
-        reason: Option<String>,
-    },
-    #[serde(rename = "websocket.http.response")]
-    Response {
-        status: u16,
-        #[serde(default)]
-        headers: Vec<(String, String)>,
-        #[serde(default)]
-        body: String,
-    },
-    #[serde(rename = "group.add")]
-    GroupAdd {
-        group: String,
-        #[serde(default)]
-        deliver: Deliver,
-    },
-    #[serde(rename = "group.discard")]
-    GroupDiscard { group: String },
-    #[serde(rename = "group.send")]
-    GroupSend {
-        group: String,
-        event: Map<String, Value>,
-        #[serde(default)]
-        exclude_self: bool,
-    },
-}
-
-/// Who gets a group's events.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Deliver {
-    /// The client, as they are.
-    #[default]
-    Client,
-    /// The backend, as `group.event`.
-    Backend,
-}
-
-/// Returns the message of a `websocket.send`.
-pub(super) fn message(text: Option<String>, bytes: Option<String>) -> Result<Message, String> {
-    match (text, bytes) {
-        (Some(text), None) => Ok(text.into()),
-        (None, Some(base64)) => match BASE64.decode(base64.as_bytes()) {
-            Ok(bytes) => Ok(Message::binary(bytes)),
-            Err(error) => Err(format!(
-                "expected base64 in \"bytes\" of websocket.send: {error}"
-            )),
-        },
-        _ => Err(
-            "expected exactly one of \"text\" and \"bytes\" in websocket.send, found another number"
-                .to_owned(),
-        ),
+impl Answer {
+    /// Says what is too much in it: of its effects, or its state.
+    pub(super) fn excess(&self, (max_effects, max_state): (usize, usize)) -> Option<String> {
+        let effects = self.events.len();
+        if effects > max_effects {
+            return Some(format!(
+                "expected at most {max_effects} events, found {effects}"
+            ));
+        }
+        let state = self.state.as_ref().map_or(0, |state| state.get().len());
+        (state > max_state)
+            .then(|| format!("expected a state of at most {max_state} bytes, found {state}"))
     }
 }
 
