@@ -94,9 +94,14 @@ impl Remote {
             return None;
         };
         let prefix = config.prefix().to_owned();
+        // Redis' publications know no databases.
+        let apart = match url.database {
+            0 => String::new(),
+            database => format!("@{database}"),
+        };
         let own_prefix = match config.format {
-            LayerFormat::Oneport => prefix.clone(),
-            LayerFormat::Pubsub | LayerFormat::Core => format!("{prefix}:oneport"),
+            LayerFormat::Oneport => format!("{prefix}{apart}"),
+            LayerFormat::Pubsub | LayerFormat::Core => format!("{prefix}:oneport{apart}"),
         };
         let keys = config.symmetric_encryption_keys.iter();
         let keys = keys.map(|key| Fernet::new(&key.0)).collect();
