@@ -1,0 +1,102 @@
+"""The command line: what to measure, and for how long."""
+
+import argparse
+import os
+import platform
+import resource
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import loads, report, rounds
+from .processes import REPOSITORY, Failed, Programs, find_redis, versions
+
+# Sockets of the largest test, all alive at once, in this process.
+FILES = 12_000
+QUICK_ROUNDS, QUICK_SECONDS = 1, 0.7
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="benches/layer/run",
+        description="Measures Oneport's channel layers beside Django Channels' and prints tables in Markdown.",
+    )
+    parser.add_argument(
+        "--oneport",
+        metavar="BINARY",
+        type=Path,
+        default=REPOSITORY / "target/release/oneport",
+        help="a release build (target/release/oneport)",
+    )
+    parser.add_argument(
+        "--python",
+        metavar="PYTHON",
+        type=Path,
+        default=REPOSITORY / "target/venv/bin/python",
+        help="a Python with the packages of peer/requirements.txt (target/venv/bin/python)",
+    )
+    parser.add_argument("--tests", metavar="X,Y", help=f"tests: {', '.join(test.name for test in loads.TESTS)}")
+    parser.add_argument("--rounds", metavar="N", type=int, default=5, help="how often everything is measured (5)")
+    parser.add_argument("--seconds", metavar="S", type=float, default=2, help="how long each time (2)")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} round of {QUICK_SECONDS} s: whether it works")
+    given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.seconds = QUICK_ROUNDS, QUICK_SECONDS
+    if given.rounds < 1 or given.seconds <= 0:
+        parser.error("expected at least one round, and more than no seconds")
+    try:
+        given.tests = loads.named(given.tests)
+    except ValueError as error:
+        parser.error(str(error))
+    return given
+
+
+def programs(given: argparse.Namespace, directory: Path) -> Programs:
+    redis = find_redis()
+    if redis is None:
+        raise Failed("expected redis-server, found none: install Debian's package redis-server")
+    for program in (given.oneport, given.python):
+        if not program.is_file():
+            raise Failed(f"expected a program at {program}, found none")
+    # A virtual environment's Python is a link that must not be resolved.
+    return Programs(given.oneport.resolve(), given.python.absolute(), redis, directory)
+
+
+def allow_files() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES:
+        raise Failed(f"expected a limit of {FILES:,} open files or more, found {hard:,}: raise it by `ulimit -Hn`")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main() -> None:
+    given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="layer-bench-") as directory:
+            allow_files()
+            found = programs(given, Path(directory))
+            print("# Channel layers\n")
+            machine = f"{os.cpu_count()} cores, {platform.machine()}, {time.strftime('%-d %B %Y')}"
+            print(f"{versions(found)}; {machine}; {given.rounds} rounds of {given.seconds:g} s.")
+            print("CPU is user and system time of the server processes.")
+            failed = False
+            for test in given.tests:
+                results = rounds.measure(test, found, given.rounds, given.seconds)
+                report.print_test(test, results)
+                failed |= bool(results.failures)
+    except Failed as failure:
+        sys.exit(f"benches/layer/run: {failure}")
+    print(f"\n{(time.monotonic() - began) / 60:.0f} minutes in all.")
+    if failed:
+        sys.exit("benches/layer/run: something could not be measured, see above")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped")
