@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
 use super::dispatch::{Answer, Upgrade, log_answer};
 use super::http::target;
@@ -16,6 +16,7 @@ use crate::middleware::{BEARER, Passage, Step, TICKET};
 use crate::routing::{Match, Resolution};
 use crate::scope::Scope;
 use crate::services::Services;
+use crate::websocket::accept::is_reserved;
 use crate::websocket::extension::{self, Deflate};
 use crate::websocket::handshake::Handshake;
 use crate::websocket::{Accept, Accepted, Compression, Denial, Prepared, Sockets};
@@ -190,13 +191,6 @@ fn switch(
         );
     }
     Ok(response)
-}
-
-fn is_reserved(name: &HeaderName) -> bool {
-    name.as_str().starts_with("sec-websocket-")
-        || *name == header::UPGRADE
-        || *name == header::CONNECTION
-        || *name == header::CONTENT_LENGTH
 }
 
 async fn refuse(

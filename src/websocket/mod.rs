@@ -4,7 +4,7 @@
 //! pieces are [`decoder`] (bytes to messages, no socket, no clock), [`frame`] (messages to bytes), [`extension`] and `deflate` (RFC 7692), `keepalive` (deadlines as
 //! data), [`link`] (the sending side, shared), `socket` (the receiving side) and `driver` (one connection's life).
 
-mod accept;
+pub(crate) mod accept;
 pub mod close;
 mod consumer;
 pub mod consumers;

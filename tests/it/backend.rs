@@ -286,7 +286,7 @@ async fn handshake_is_denied_as_the_endpoint_says() {
         (status(402, "pay first"), 402, Some("pay first")),
         (
             ok(
-                &json!({"events": [{"type": "websocket.http.response", "status": 410, "headers": [["x-why", "old"]], "body": "gone"}]}),
+                &json!({"events": [{"type": "websocket.http.response", "status": 410, "headers": [["x-why", "old"], ["content-length", "2"], ["transfer-encoding", "chunked"]], "body": "gone"}]}),
             ),
             410,
             Some("gone"),
@@ -331,6 +331,10 @@ async fn handshake_is_denied_as_the_endpoint_says() {
             .unwrap_or_else(|| panic!("expected a denial after {shown}"));
         let found = String::from_utf8_lossy(denied.body()).into_owned();
         assert_eq!(denied.status().as_u16(), wanted, "{shown}: {found}");
+        assert!(
+            !denied.headers().contains_key("transfer-encoding"),
+            "{shown}"
+        );
         if let Some(body) = body {
             assert_eq!(found, body);
         }

@@ -8,6 +8,7 @@ use super::endpoint::PostError;
 use super::protocol::Answer;
 use crate::channels::GroupOptions;
 use crate::http::Failure;
+use crate::websocket::accept::is_reserved;
 use crate::websocket::{Accept, Denial};
 
 /// Yes: with the state, and what shall happen once the socket is open.
@@ -47,7 +48,9 @@ pub(super) fn decide(answer: Answer) -> Result<Result<Welcome, Denial>, String> 
                 };
                 let mut denial = Denial::with_body(status, body);
                 for (name, value) in &fields(headers)? {
-                    denial = denial.with_header(name.clone(), value.clone());
+                    if !is_reserved(name) {
+                        denial = denial.with_header(name.clone(), value.clone());
+                    }
                 }
                 return Ok(Err(denial));
             }
