@@ -648,8 +648,8 @@ class Capacity(DjangoCase):
                 self.django.flood(group, [{"type": "chat.message", "message": str(each)} for each in range(150)], 1)
             finally:
                 third.signal(signal.SIGCONT)
-            # One is already on its way to the server that waits.
-            self.assertIn(over.count, (49, 50))
+            # What waits in the inbox is bounded; a few may be on their way to the server that stands still.
+            self.assertIn(over.count, range(40, 51))
             found = anna.messages(150 - over.count)
             self.assertEqual(found, [str(each) for each in range(150 - over.count)])
             self.django.group_send(group, {"type": "chat.message", "message": "on"})
