@@ -164,6 +164,8 @@ pub(super) struct Group {
     outgoing: Mutex<Outgoing>,
     count: AtomicUsize,
     room: Notify,
+    /// Held by who counts the members and tells them.
+    presence: tokio::sync::Mutex<()>,
 }
 
 impl Group {
@@ -183,7 +185,13 @@ impl Group {
             outgoing: Mutex::new(outgoing),
             count: AtomicUsize::new(0),
             room: Notify::new(),
+            presence: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Waits for one's turn to count the members and tell them.
+    pub(super) async fn presence_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.presence.lock().await
     }
 
     /// Says what the group shall keep; the last that asks for a history decides.

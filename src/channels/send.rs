@@ -1,12 +1,17 @@
 //! Send: an event on its way to the members of a group in this process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::batch::Tally;
 use super::group::{Group, Keep, News, Turn};
 use super::options::ROOM_DEADLINE;
-use super::{ChannelLayer, Event, GroupName, LayerError, Sent};
+use super::{ChannelLayer, Event, GroupName, LayerError, PresenceEvent, Sent};
 use crate::telemetry;
+use crate::timestamp::Timestamp;
+
+/// How long one waits for others to have told the group who came and went.
+const TURN_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Up to this many members are served by the sender itself, at once; more by a task that shares the worker.
 const MEMBERS_SERVED_INLINE: usize = 16;
@@ -32,6 +37,33 @@ impl ChannelLayer {
         event: Event,
     ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
         self.deliver(group, event, None, Keep::Nothing)
+    }
+
+    /// Tells a group that somebody came or went, and how many are there now: a [`PresenceEvent`].
+    ///
+    /// One after the other in each group, so that the newest number of this process is also the last that is heard.
+    pub async fn group_tell_presence(
+        &self,
+        group: &GroupName,
+        event_type: &str,
+        user: Option<&str>,
+    ) -> Result<Sent, LayerError> {
+        let found = self.find(group.as_str());
+        let _turn = match &found {
+            Some(found) => tokio::time::timeout(TURN_DEADLINE, found.presence_turn())
+                .await
+                .ok(),
+            None => None,
+        };
+        let presence = PresenceEvent {
+            user,
+            members: self.group_present_len(group).await,
+            at: Timestamp::now(),
+        };
+        match presence.event(event_type) {
+            Ok(event) => self.group_send_transient(group, event).await,
+            Err(_) => Ok(Sent::default()), // a number and a name are always JSON
+        }
     }
 
     /// Sends an event to every member and waits until each was served: returns how many have it, in all processes.

@@ -106,6 +106,33 @@ async fn chat_tells_messages_presence_history_and_errors() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn chat_says_last_how_many_are_left_when_many_leave_at_once() {
+    let app = app();
+    for _ in 0..20 {
+        let mut stays = open(&app, "/chat/crowd/").await;
+        let mut others = Vec::new();
+        for _ in 0..8 {
+            others.push(open(&app, "/chat/crowd/").await);
+        }
+        let mut leaving = tokio::task::JoinSet::new();
+        for other in others {
+            leaving.spawn(async move { drop(other) });
+        }
+        leaving.join_all().await;
+        let mut last = 0;
+        let mut left = 0;
+        while left < 8 {
+            let heard = hear(&mut stays).await;
+            left += usize::from(heard["type"] == "chat.leave");
+            last = heard["members"].as_u64().unwrap();
+        }
+        assert_eq!(last, 1);
+        drop(stays);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn broadcast_reaches_every_member_as_it_is() {
     let app = app();

@@ -8,7 +8,6 @@ use super::connection::{Ended, Live};
 use super::scripts::{BEAT, CLEAR};
 use crate::channels::{GroupName, Presence, PresenceEvent};
 use crate::config::LayerFormat;
-use crate::timestamp::Timestamp;
 
 /// How long the end may take: what waits is said, and that we are gone.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
@@ -112,14 +111,12 @@ impl Live {
             else {
                 continue;
             };
-            let leave = PresenceEvent {
-                user: entry["user"].as_str(),
-                members: self.layer.group_present_len(&group).await,
-                at: Timestamp::now(),
-            };
-            if let Ok(event) = leave.event(PresenceEvent::LEAVE) {
-                let _ = self.layer.group_send_transient(&group, event).await;
-            }
+            let told = self.layer.group_tell_presence(
+                &group,
+                PresenceEvent::LEAVE,
+                entry["user"].as_str(),
+            );
+            let _ = Box::pin(told).await;
         }
         Ok(())
     }

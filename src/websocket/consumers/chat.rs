@@ -220,14 +220,9 @@ impl Chat {
         let Some(group) = self.group.as_ref().filter(|_| self.options.presence) else {
             return Ok(());
         };
-        let presence = PresenceEvent {
-            members: cx.layer().group_present_len(group).await,
-            user: cx.scope().user.as_ref().map(|user| user.name.as_str()),
-            at: Timestamp::now(),
-        };
-        let event = presence.event(event_type)?;
+        let user = cx.scope().user.as_ref().map(|user| user.name.as_str());
         // Who comes and goes is news, not history.
-        cx.layer().group_send_transient(group, event).await?;
+        Box::pin(cx.layer().group_tell_presence(group, event_type, user)).await?;
         Ok(())
     }
 
