@@ -55,3 +55,48 @@ impl Hashing {
         worked.await.map_err(|error| busy(&error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn so_many_wait_and_one_more_is_turned_away_at_once() {
+        let hashing = Arc::new(Hashing::new(1));
+        let (free, held) = mpsc::channel::<()>();
+        let (begun, began) = tokio::sync::oneshot::channel();
+        let mut served = JoinSet::new();
+        let first = hashing.clone();
+        served.spawn(async move {
+            let hold = move || {
+                begun.send(()).unwrap();
+                held.recv().is_err()
+            };
+            first.run(hold).await
+        });
+        began.await.unwrap();
+        for _ in 0..WAITING_MAX {
+            let hashing = hashing.clone();
+            served.spawn(async move { hashing.run(|| true).await });
+        }
+        while hashing.waiting.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+
+        let refused = hashing.run(|| true).await.unwrap_err();
+
+        assert!(
+            refused.to_string().contains("too many passwords wait"),
+            "{refused}"
+        );
+        drop(free);
+        let served = served.join_all().await;
+        assert_eq!(served.len(), WAITING_MAX + 1);
+        assert!(served.into_iter().all(|ran| ran.unwrap()));
+        assert!(hashing.run(|| true).await.unwrap());
+    }
+}

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 AT_ONCE = 3
 SECONDS_MAX = 900
 
-# What measures how much fits into a time has the machine to itself.
+# What makes the processors busy for long has them to itself.
 ALONE = ("test_login",)
 
 # The longest begin first, so that none is left over at the end.
