@@ -19,6 +19,7 @@ from kit.layer_django import Django
 from kit.peer import Peer
 from kit.redis_server import Redis
 from kit.server import Server
+from kit.still import freeze, thaw
 
 FORMAT = "channels_redis.core"
 _ROOMS = itertools.count(1)
@@ -190,12 +191,10 @@ class Workers:
         self.processes.clear()
 
     def freeze(self):
-        for process in self.processes:
-            process.send_signal(signal.SIGSTOP)
+        freeze(*(process.pid for process in self.processes))
 
     def thaw(self):
-        for process in self.processes:
-            process.send_signal(signal.SIGCONT)
+        thaw(*(process.pid for process in self.processes))
 
     def log(self):
         return "".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("log*")))

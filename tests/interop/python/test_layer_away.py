@@ -606,11 +606,11 @@ class Death(LayerCase):
             connected(third)
             carl = self.join(third, "presence", "carl")
             anna.next("chat.join", user="carl")
-            third.signal(signal.SIGSTOP)
+            third.freeze()
             try:
                 anna.next("chat.leave", user="carl", members=1)
             finally:
-                third.signal(signal.SIGCONT)
+                third.thaw()
             until(lambda: self.who(anna) == ["anna", "carl"], lambda: f"anna and carl, found {self.who(anna)}", LEASE + TIMEOUT + MOMENT)
             anna.say({"message": "still there?"})
             carl.next("chat.message", message="still there?")
@@ -622,13 +622,13 @@ class Death(LayerCase):
         with self.gateway() as third:
             connected(third)
             carl = self.join(third, "chat")
-            third.signal(signal.SIGSTOP)
+            third.freeze()
             try:
                 for number in range(500):
                     anna.say({"message": str(number)})
                 self.assertEqual(ben.messages(500, 5.0), [str(number) for number in range(500)])
             finally:
-                third.signal(signal.SIGCONT)
+                third.thaw()
             self.assertEqual(carl.messages(500), [str(number) for number in range(500)])
 
 

@@ -5,7 +5,6 @@ Django's side is the real one: its layer objects in an event loop, and a project
 
 import json
 import os
-import signal
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -643,11 +642,11 @@ class Capacity(DjangoCase):
             connected(third)
             anna = self.join(third, "chat")
             self.there(group, 1)
-            third.signal(signal.SIGSTOP)
+            third.freeze()
             try:
                 self.django.flood(group, [{"type": "chat.message", "message": str(each)} for each in range(150)], 1)
             finally:
-                third.signal(signal.SIGCONT)
+                third.thaw()
             # What waits in the inbox is bounded; a few may be on their way to the server that stands still.
             self.assertIn(over.count, range(40, 51))
             found = anna.messages(150 - over.count)

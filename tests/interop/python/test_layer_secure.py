@@ -3,7 +3,6 @@
 import ipaddress
 import itertools
 import shutil
-import signal
 import subprocess
 import tempfile
 import unittest
@@ -22,6 +21,7 @@ from kit.layer_case import connected, is_connected
 from kit.peer import Peer
 from kit.postgres import free_port
 from kit.server import Server
+from kit.still import freeze, thaw
 
 FOREVER = 3 * DEADLINE
 PASSWORD = "p:a/s@s #ö%1"
@@ -161,10 +161,10 @@ class Node:
         self._process = None
 
     def freeze(self):
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def thaw(self):
-        self._process.send_signal(signal.SIGCONT)
+        thaw(self._process.pid)
 
     def close(self):
         if self._process is not None:

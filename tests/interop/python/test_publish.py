@@ -698,7 +698,7 @@ class Once(ApiCase):
         fields = f"Host: localhost\r\nAuthorization: Bearer {ADMIN}\r\nIdempotency-Key: {self.room}\r\n"
         body = '{"type": "once"}'
         request = f"POST /api/groups/{self.group} HTTP/1.1\r\n{fields}Content-Length: {len(body)}\r\n\r\n{body}"
-        self.b.signal(signal.SIGSTOP)  # the answer takes a second
+        self.b.freeze()  # the answer takes a second
         try:
             with socket.create_connection(("127.0.0.1", self.a.port), DEADLINE) as impatient:
                 impatient.sendall(request.encode())
@@ -706,7 +706,7 @@ class Once(ApiCase):
             answer = call(self.a, "POST", f"groups/{self.group}", body, idempotency_key=self.room)
             self.assertEqual(answer[0], 200, answer[2])
         finally:
-            self.b.signal(signal.SIGCONT)
+            self.b.thaw()
         post(self.a, f"groups/{self.group}", {"type": "end"})
         self.assertEqual(here.event(), {"type": "end"})
 
@@ -717,8 +717,8 @@ class Silent(ApiCase):
     layer = {"lease": "60s"}
 
     def stopped(self):
-        self.b.signal(signal.SIGSTOP)
-        self.addCleanup(self.b.signal, signal.SIGCONT)
+        self.b.freeze()
+        self.addCleanup(self.b.thaw)
 
     def timed(self, *arguments, **options):
         began = time.monotonic()
@@ -742,7 +742,7 @@ class Silent(ApiCase):
         self.assertEqual(found, {"matched": 0, "closed": 0, "unanswered": 1})
         results = ok(self.timed("POST", "batch", {"events": [{"group": self.group, "event": {"type": "batch"}}]}))["results"]
         self.assertEqual((results[0]["queued"], results[0]["unanswered"]), (1, 1))
-        self.b.signal(signal.SIGCONT)
+        self.b.thaw()
         self.assertEqual([there.event()["type"] for _ in range(2)], ["late", "batch"])
         self.assertEqual([here.event()["type"] for _ in range(1)], ["batch"])
         until(lambda: asked(self.a, f"groups/{self.group}")["unanswered"] == 0, "all processes to answer")

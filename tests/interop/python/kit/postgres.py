@@ -14,6 +14,7 @@ from urllib.parse import quote
 import psycopg
 
 from .deadline import DEADLINE, Late, until
+from .still import freeze, thaw
 
 # Debian's directory of each version's programs, which are not in PATH.
 _VERSIONS = Path("/usr/lib/postgresql")
@@ -107,16 +108,13 @@ class Postgres:
 
     def freeze(self):
         """Stops the clocks of all its processes: connections are taken and nobody speaks on them."""
-        os.kill(self._process.pid, signal.SIGSTOP)  # first, so that it starts no further process
+        freeze(self._process.pid)  # first, so that it starts no further process
         self._frozen = [self._process.pid, *_children(self._process.pid)]
-        for pid in self._frozen[1:]:
-            _signal(pid, signal.SIGSTOP)
-        until(lambda: all(_state(pid) in "TZ" for pid in self._frozen), "every process of PostgreSQL to stand still")
+        freeze(*self._frozen[1:])
 
     def thaw(self):
         """Lets all its processes run again."""
-        for pid in reversed(self._frozen):
-            _signal(pid, signal.SIGCONT)
+        thaw(*reversed(self._frozen))
         self._frozen = []
 
     def close(self):
@@ -254,17 +252,3 @@ def _owner():
 
 def _children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
-
-
-def _signal(pid, number):
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # a backend that ended by itself
-
-
-def _state(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return "Z"

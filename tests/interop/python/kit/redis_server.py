@@ -10,6 +10,7 @@ import redis
 
 from .deadline import DEADLINE, Late, until
 from .postgres import free_port
+from .still import freeze, thaw
 
 _PASSWORD = "s3cret"
 
@@ -85,10 +86,10 @@ class Redis:
 
     def freeze(self):
         """Stops its clock: connections are taken and nobody speaks on them."""
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def thaw(self):
-        self._process.send_signal(signal.SIGCONT)
+        thaw(self._process.pid)
 
     @property
     def is_running(self):

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 from .deadline import DEADLINE, Late, until
+from .still import freeze, thaw
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -109,6 +110,13 @@ class Server:
 
     def signal(self, number):
         os.kill(self.pid, number)
+
+    def freeze(self):
+        """Stops its clock: connections are taken and nobody speaks on them."""
+        freeze(self.pid)
+
+    def thaw(self):
+        thaw(self.pid)
 
     def close(self):
         """Leaves nothing behind."""
