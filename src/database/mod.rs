@@ -3,7 +3,7 @@
 mod outage;
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +111,8 @@ struct Inner {
     settings: DatabaseSettings,
     /// Are the tables ours, to be made and changed?
     is_own: bool,
+    /// The file that holds them, made when it is asked for the first time.
+    file: Option<PathBuf>,
     is_ready: OnceCell<()>,
     outage: Outage,
 }
@@ -143,6 +145,10 @@ impl Database {
                 pool,
                 settings,
                 is_own: !url.is_django(),
+                file: match url {
+                    StoreUrl::Sqlite(path) if !is_memory(path) => Some(path.clone()),
+                    _ => None,
+                },
                 is_ready: OnceCell::new(),
                 outage: Outage::new(store),
             }))
@@ -183,7 +189,7 @@ impl Database {
     {
         let inner = &*self.0;
         let asked = async {
-            inner.is_ready.get_or_try_init(|| self.migrate()).await?;
+            inner.is_ready.get_or_try_init(|| self.prepare()).await?;
             let mut tries = 1;
             loop {
                 match query().await {
@@ -210,9 +216,13 @@ impl Database {
         })
     }
 
-    async fn migrate(&self) -> Result<(), sqlx::Error> {
+    /// Makes our own file and tables, or brings them up to date.
+    async fn prepare(&self) -> Result<(), sqlx::Error> {
         if !self.0.is_own {
             return Ok(());
+        }
+        if let Some(path) = &self.0.file {
+            own_file(path);
         }
         let mut tries = 1;
         loop {
@@ -300,7 +310,7 @@ fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
 }
 
 fn sqlite(path: &Path, settings: DatabaseSettings, is_read_only: bool) -> SqlitePool {
-    let is_memory = path.as_os_str() == ":memory:";
+    let is_memory = is_memory(path);
     let mut options = SqliteConnectOptions::new()
         .disable_statement_logging()
         .busy_timeout(settings.timeout)
@@ -311,7 +321,6 @@ fn sqlite(path: &Path, settings: DatabaseSettings, is_read_only: bool) -> Sqlite
         options.filename(path)
     };
     if !is_read_only && !is_memory {
-        own_file(path);
         options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -330,6 +339,11 @@ fn sqlite(path: &Path, settings: DatabaseSettings, is_read_only: bool) -> Sqlite
         pool.max_connections(settings.connections)
     };
     pool.connect_lazy_with(options)
+}
+
+/// Tells whether it is SQLite's name for what is in memory alone.
+fn is_memory(path: &Path) -> bool {
+    path.as_os_str() == ":memory:"
 }
 
 /// Makes the file for its owner alone, as it holds the hashes of passwords. What fails here fails again, and is told, when it is opened.

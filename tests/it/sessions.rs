@@ -510,6 +510,25 @@ async fn wrong_names_wrong_passwords_and_inactive_users_get_one_answer() {
     assert!(pages[0].contains("wrong") && pages.iter().all(|page| *page == pages[0]));
 }
 
+#[tokio::test]
+async fn a_store_that_nothing_asks_leaves_no_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let site = Site::with("sqlite:", "").await;
+    let file = site.directory.0.join("users.db");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+    let directory = Directory::new();
+    let file = directory.0.join("unasked.db");
+    let text = format!(
+        "[session]\nstore = \"sqlite:{0}\"\n[auth]\nusers = \"sqlite:{0}\"\n[[http.route]]\npath = \"/\"\nview = \"respond\"\noptions = {{ body = \"hello\" }}\n",
+        file.display()
+    );
+    let app = Application::with(&registry(), &text).unwrap_or_else(|problems| panic!("{problems}"));
+    let answer = HttpCommunicator::get("/").send(&app).await;
+    assert_eq!(answer.status(), 200);
+    assert!(!file.exists());
+}
+
 /// Changes a database behind the server's back.
 async fn run_sql(file: &std::path::Path, sql: &str) {
     use oneport::database::{Database, DatabaseSettings};
