@@ -358,6 +358,13 @@ impl Group {
         outgoing.enqueue(entry) // even over the bound: nobody can wait here, and it is one event
     }
 
+    /// Appends an event that will have no place; even over the bound, for nobody can wait here.
+    pub(super) fn append_unplaced(&self, news: &News<'_>) -> Turn {
+        let mut outgoing = lock(&self.outgoing);
+        let entry = outgoing.entry(news);
+        outgoing.enqueue(entry)
+    }
+
     /// Appends an event that has its place in the shared history.
     pub(super) fn append_shared(
         &self,

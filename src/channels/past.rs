@@ -55,11 +55,16 @@ pub(super) struct Past {
 
 #[derive(Default)]
 struct SharedPast {
+    /// It was read, from its beginning on, if not to its end.
+    is_begun: bool,
+    /// It was read to its end.
     is_loaded: bool,
     /// Events came that there is a gap before.
     is_behind: bool,
     /// The newest event of each process.
     seen: VecDeque<(u64, u64)>,
+    /// The process and number of the event at the position.
+    newest: Option<(u64, u64)>,
     /// Events of this process that its members have and that have no position yet.
     early: VecDeque<Early>,
 }
@@ -126,6 +131,13 @@ impl Past {
         !self.is_shared() || self.shared.as_ref().is_some_and(|shared| shared.is_loaded)
     }
 
+    /// It was read to its end.
+    pub(super) fn loaded(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.is_loaded = true;
+        }
+    }
+
     /// It is read: what comes from now on may be behind again.
     pub(super) fn catch_up(&mut self) {
         if let Some(shared) = &mut self.shared {
@@ -148,17 +160,27 @@ impl Past {
     /// It was read: the epoch is this one, and nothing before an offset is to be had. Returns how many events were lost.
     pub(super) fn read_from(&mut self, epoch: u64, before: u64) -> u64 {
         let was_loaded = match &mut self.shared {
-            Some(shared) => std::mem::replace(&mut shared.is_loaded, true),
+            Some(shared) => std::mem::replace(&mut shared.is_begun, true),
             None => return 0,
         };
-        if self.position.epoch != epoch {
+        let is_same_life = self.position.epoch == epoch;
+        if !is_same_life {
             self.position = Position { epoch, offset: 0 };
         }
         let lost = before.saturating_sub(self.position.offset);
         if lost > 0 {
             self.position.offset = before;
+            if let Some(shared) = &mut self.shared {
+                shared.newest = None;
+            }
         }
-        if was_loaded { lost } else { 0 }
+        if was_loaded && is_same_life { lost } else { 0 }
+    }
+
+    /// Returns the position up to which a shared history is here, and the process and number of the event there.
+    pub(super) fn known(&self) -> Option<(Position, Option<(u64, u64)>)> {
+        let shared = self.shared.as_ref().filter(|_| self.max > 0)?;
+        Some((self.position, shared.newest))
     }
 
     pub(super) fn is_worth_keeping(&self, touched: Instant, now: Instant) -> bool {
@@ -258,7 +280,7 @@ impl Past {
         }
         let is_next =
             position.epoch == self.position.epoch && position.offset == self.position.offset + 1;
-        if is_next && shared.is_loaded {
+        if is_next && shared.is_begun {
             return Place::Next;
         }
         shared.is_behind = true;
@@ -279,14 +301,21 @@ impl Past {
         let Some(shared) = &mut self.shared else {
             return true;
         };
+        shared.newest = Some((node, seq));
+        let early = shared.early.len();
         shared
             .early
             .retain(|early| early.node != node || early.seq > seq);
+        let was_early = shared.early.len() < early;
         let is_news = shared.newest(node) < seq;
         if is_news {
             shared.see(node, seq);
         }
-        self.push(entry.clone(), age);
+        let first = self.history.front();
+        let has_older_life = first.is_some_and(|(_, first)| first.position.epoch != position.epoch);
+        if is_news || was_early || !has_older_life {
+            self.push(entry.clone(), age);
+        } // else it is here already, with its position in the older life
         is_news
     }
 
@@ -386,6 +415,7 @@ mod tests {
     fn old_events_are_forgotten() {
         let mut past = past(true, 9);
         past.read_from(5, 0);
+        past.loaded();
         past.remember_shared(7, 1, at(5, 1), 2 * HOUR, &mut entry("old"));
         past.remember_shared(7, 2, at(5, 2), Duration::ZERO, &mut entry("new"));
         past.forget_old(Instant::now());
@@ -412,6 +442,7 @@ mod tests {
     fn event_that_comes_twice_is_delivered_once_and_kept_at_its_place() {
         let mut past = past(true, 9);
         past.read_from(5, 0);
+        past.loaded();
         past.remember_early(7, 1, &entry("a"));
         past.remember_early(7, 2, &entry("b"));
         assert!(past.has_seen(7, 2) && !past.has_seen(7, 3) && !past.has_seen(8, 1));
@@ -434,6 +465,7 @@ mod tests {
     fn client_goes_on_over_the_end_of_a_life() {
         let mut past = past(true, 9);
         past.read_from(5, 0);
+        past.loaded();
         shared(&mut past, 1, at(5, 1), "a");
         shared(&mut past, 2, at(5, 2), "b");
         past.read_from(6, 0); // Redis lost everything
@@ -443,6 +475,27 @@ mod tests {
             (texts(&resumed), resumed.is_complete),
             (vec!["b".into(), "c".into()], true)
         );
+    }
+
+    #[test]
+    fn what_a_new_life_repeats_is_not_kept_twice() {
+        let mut past = past(true, 9);
+        past.read_from(5, 0);
+        past.loaded();
+        shared(&mut past, 1, at(5, 1), "a");
+        shared(&mut past, 2, at(5, 2), "b");
+        assert_eq!(past.known(), Some((at(5, 2), Some((7, 2)))));
+        past.remember_early(7, 3, &entry("c"));
+        assert_eq!(past.read_from(6, 0), 0); // Redis came back without it
+        assert!(!shared(&mut past, 2, at(6, 1), "b"));
+        assert!(!shared(&mut past, 3, at(6, 2), "c"));
+        assert!(shared(&mut past, 4, at(6, 3), "d"));
+        let resumed = past.resume(Start::After(at(5, 1)), true);
+        assert_eq!(
+            (texts(&resumed), resumed.is_complete),
+            (vec!["b".into(), "c".into(), "d".into()], true)
+        );
+        assert_eq!(past.known(), Some((at(6, 3), Some((7, 4)))));
     }
 
     #[test]

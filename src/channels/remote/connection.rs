@@ -17,15 +17,12 @@ use super::outbox::Order;
 use super::scripts;
 use super::stream::{self, Ahead, Metered};
 use super::{Remote, lock};
-use crate::channels::{ChannelLayer, GroupName};
+use crate::channels::ChannelLayer;
 use crate::config::LayerFormat;
 
 /// How long to wait before connecting again: the first time, and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-
-/// How many histories are read in one pipeline.
-const HISTORIES_AT_ONCE: usize = 64;
 
 /// How long one wait for the inbox takes.
 const INBOX_SECONDS: u64 = 5;
@@ -121,6 +118,7 @@ impl Remote {
             live.join_all().await?;
         }
         live.register().await?;
+        live.check_histories().await?;
         for (group, found) in layer.all_groups() {
             if found.with_past(|past| {
                 past.fall_behind();
@@ -346,30 +344,6 @@ impl Live {
                 .await?;
             inner.core.confirmed(&changes);
             inner.changed.notify_waiters();
-        }
-    }
-
-    async fn read_histories(self) -> Ended {
-        let inner = &self.remote.0;
-        loop {
-            let groups: Vec<GroupName> = {
-                let mut behind = lock(&inner.behind);
-                let count = behind.len().min(HISTORIES_AT_ONCE);
-                behind.drain(..count).collect()
-            };
-            if groups.is_empty() {
-                inner.behind_work.notified().await;
-                continue;
-            }
-            let (remote, layer) = (&self.remote, &self.layer);
-            let asked = groups.into_iter().filter_map(|group| {
-                let command = remote.history_command(layer, &group)?;
-                Some(async move {
-                    let answer = remote.ask_redis(vec![command]).await;
-                    remote.hear_history(layer, &group, answer).await;
-                })
-            });
-            futures_util::future::join_all(asked).await;
         }
     }
 }

@@ -9,6 +9,7 @@ mod connection;
 mod core;
 mod dictionary;
 mod fernet;
+mod history;
 mod life;
 mod nodes;
 mod outbox;
@@ -219,6 +220,14 @@ impl Remote {
 
     /// Says commands to Redis, in their turn; returns the answers, `None` when it is away or one was refused.
     async fn ask_redis(&self, commands: Vec<redis::Cmd>) -> Option<Vec<Value>> {
+        self.ask_redis_within(self.0.timeout, commands).await
+    }
+
+    async fn ask_redis_within(
+        &self,
+        time: Duration,
+        commands: Vec<redis::Cmd>,
+    ) -> Option<Vec<Value>> {
         let (reply, replied) = oneshot::channel();
         let is_taken = self.0.outbox.push_plain(Order {
             size: COMMAND_BYTES,
@@ -228,10 +237,7 @@ impl Remote {
         if !is_taken {
             return None;
         }
-        tokio::time::timeout(self.0.timeout, replied)
-            .await
-            .ok()?
-            .ok()
+        tokio::time::timeout(time, replied).await.ok()?.ok()
     }
 
     // --- Names in Redis -------------------------------------------------------------------------------------------------

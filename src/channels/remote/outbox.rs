@@ -1,8 +1,8 @@
 //! Outbox: what waits to be said to Redis, in order and bounded.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 use tokio::sync::{Notify, oneshot};
@@ -13,12 +13,20 @@ use crate::channels::send::news;
 use crate::channels::{ChannelLayer, Event, GroupName};
 use crate::telemetry;
 
-/// What one pipeline takes at most.
+/// What one pipeline takes: less after each loss, for it may have been more than Redis can do in the time that it has, and more
+/// again with each answer.
+const ORDERS_AT_ONCE_MIN: usize = 16;
 const ORDERS_AT_ONCE: usize = 512;
 const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// What a command beside events is counted as.
 pub(super) const COMMAND_BYTES: usize = 256;
+
+/// Events that Redis confirmed are said again after a loss: a Redis that died may have published them to nobody, or have kept
+/// them nowhere. So long, and so many, and a share of the queue's bytes.
+const SAID_AGE_MAX: Duration = Duration::from_secs(30);
+const SAID_MAX: usize = 4096;
+const SAID_SHARE: usize = 4;
 
 /// Something to be said to Redis.
 #[derive(Debug)]
@@ -64,7 +72,11 @@ pub(super) struct Outbox {
 struct State {
     orders: VecDeque<Order>,
     bytes: usize,
+    /// What Redis confirmed lately, and when.
+    said: VecDeque<(Instant, Order)>,
+    said_bytes: usize,
     is_connected: bool,
+    orders_at_once: usize,
     seq: u64,
     lost: u64,
 }
@@ -125,23 +137,38 @@ impl Outbox {
         Ok(())
     }
 
-    /// Gives up an event that Redis will not have: the members of this process get it all the same.
+    /// Gives up an event that Redis will not have: the members of this process get it all the same, before those that are
+    /// still on their way.
     pub(super) fn give_up(&self, order: Order, layer: &ChannelLayer, reason: &'static str) {
-        let mut turn = None;
-        {
-            let mut state = self.state();
-            state.lost += 1;
-            if let Act::Place(mut placing) = order.act {
-                if placing.head.seq == 0 {
-                    state.seq += 1;
-                    placing.head.seq = state.seq;
-                }
-                turn = placing.append_early(layer);
-            }
-        }
+        self.state().lost += 1;
         telemetry::event_dropped(reason);
-        if let Some((found, turn)) = turn {
-            layer.serve(&found, turn);
+        if let Act::Place(placing) = order.act {
+            placing.deliver_unplaced(layer);
+        }
+    }
+
+    /// Redis has an event; it is remembered for a while.
+    pub(super) fn confirmed(&self, order: Order) {
+        let Act::Place(mut placing) = order.act else {
+            return;
+        };
+        placing.head.count = None; // who counted has the counts, or waits no more
+        let now = Instant::now();
+        let mut state = self.state();
+        state.said_bytes += order.size;
+        let order = Order {
+            act: Act::Place(placing),
+            size: order.size,
+            reply: None,
+        };
+        state.said.push_back((now, order));
+        while let Some((at, first)) = state.said.front()
+            && (now.duration_since(*at) > SAID_AGE_MAX
+                || state.said.len() > SAID_MAX
+                || state.said_bytes > self.bytes_max / SAID_SHARE)
+        {
+            state.said_bytes -= first.size;
+            state.said.pop_front();
         }
     }
 
@@ -177,7 +204,8 @@ impl Outbox {
                 let mut state = self.state();
                 let mut taken = Vec::new();
                 let mut bytes = 0;
-                while taken.len() < ORDERS_AT_ONCE
+                let at_once = state.orders_at_once.max(ORDERS_AT_ONCE_MIN);
+                while taken.len() < at_once
                     && bytes < BYTES_AT_ONCE
                     && let Some(order) = state.orders.pop_front()
                 {
@@ -196,7 +224,27 @@ impl Outbox {
     pub(super) fn done(&self, bytes: usize) {
         let mut state = self.state();
         state.bytes = state.bytes.saturating_sub(bytes);
+        state.orders_at_once = (2 * state.orders_at_once).clamp(ORDERS_AT_ONCE_MIN, ORDERS_AT_ONCE);
         drop(state);
+        self.room.notify_waiters();
+    }
+
+    /// Drops the events that Redis has a place for already: those of each group up to a number.
+    pub(super) fn forget_placed(&self, placed: &HashMap<GroupName, u64>) {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.orders.retain(|order| {
+            let is_placed = match &order.act {
+                Act::Place(placing) => placed
+                    .get(&placing.group)
+                    .is_some_and(|last| placing.head.seq <= *last),
+                _ => false,
+            };
+            if is_placed {
+                state.bytes = state.bytes.saturating_sub(order.size);
+            }
+            !is_placed
+        });
         self.room.notify_waiters();
     }
 
@@ -206,14 +254,22 @@ impl Outbox {
         self.work.notify_one();
     }
 
-    /// Redis is gone, and nobody knows what of these orders arrived: held events are said again, and the members of this process
-    /// get them now; the others are lost.
+    /// Redis is gone, and nobody knows what of these orders arrived: held events are said again, and so are those that it
+    /// confirmed lately; the members of this process get now what they have not heard. The others are lost.
     pub(super) fn disconnected(&self, taken: Vec<Order>, layer: &ChannelLayer) {
         let mut turns = Vec::new();
         {
             let mut state = self.state();
             state.is_connected = false;
-            let all = taken.into_iter().chain(std::mem::take(&mut state.orders));
+            state.orders_at_once /= 4;
+            state.said_bytes = 0;
+            let said = std::mem::take(&mut state.said);
+            let said = said
+                .into_iter()
+                .filter(|(at, _)| at.elapsed() <= SAID_AGE_MAX)
+                .map(|(_, order)| order);
+            let waiting = std::mem::take(&mut state.orders);
+            let all = said.chain(taken).chain(waiting);
             let mut held = VecDeque::new();
             let mut bytes = 0;
             for mut order in all {
@@ -260,6 +316,20 @@ impl Outbox {
 }
 
 impl Placing {
+    /// Gives the event to the members of this process, who will not hear it from Redis.
+    fn deliver_unplaced(&self, layer: &ChannelLayer) {
+        if self.is_early {
+            return;
+        }
+        let Some(found) = layer.find(self.group.as_str()) else {
+            return;
+        };
+        if found.with_past(|past| past.is_shared()) {
+            let turn = found.append_unplaced(&news(&self.event, self.head.except));
+            layer.serve(&found, turn);
+        }
+    }
+
     /// Gives the event to the members of this process, which will not wait for Redis.
     fn append_early(&mut self, layer: &ChannelLayer) -> Option<(Arc<Group>, Turn)> {
         if std::mem::replace(&mut self.is_early, true) {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
-use redis::{FromRedisValue, Value};
 
 use super::core::RANDOM_PREFIX;
 use super::wire::{self, Head, Message};
@@ -20,22 +19,6 @@ use crate::telemetry;
 
 /// The longest message that is taken.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-
-/// What a group's shared history said when it was read.
-struct History {
-    epoch: u64,
-    offset: u64,
-    now: u64,
-    entries: Vec<Kept>,
-}
-
-/// One event of a shared history.
-struct Kept {
-    offset: u64,
-    at: u64,
-    head: Head,
-    event: Event,
-}
 
 impl Remote {
     /// Takes one message of a subscription.
@@ -165,7 +148,7 @@ impl Remote {
 
     /// Appends an event at its place in a shared history; tells whether it was news.
     #[expect(clippy::too_many_arguments, reason = "they are one event")]
-    async fn append(
+    pub(super) async fn append(
         &self,
         layer: &ChannelLayer,
         found: &Arc<Group>,
@@ -219,130 +202,8 @@ impl Remote {
         }
     }
 
-    /// Takes what was read of a group's shared history: the members get what they have not seen.
-    pub(super) async fn hear_history(
-        &self,
-        layer: &ChannelLayer,
-        group: &GroupName,
-        answer: Option<Vec<Value>>,
-    ) {
-        let Some(found) = layer.find(group.as_str()) else {
-            return;
-        };
-        let history = answer
-            .and_then(|answer| answer.into_iter().next())
-            .and_then(history);
-        let Some(history) = history else {
-            return; // Redis is away: all histories are read when it is back
-        };
-        let before = history
-            .entries
-            .first()
-            .map_or(history.offset, |first| first.offset.saturating_sub(1));
-        found.with_past(Past::catch_up);
-        let lost = found.with_past(|past| past.read_from(history.epoch, before));
-        if lost > 0 {
-            for _ in 0..lost.min(1_000_000) {
-                telemetry::event_dropped("redis_away");
-            }
-            self.0.outbox.count_lost(lost);
-        }
-        let (_, expiry) = found.with_past(|past| past.bounds());
-        for kept in history.entries {
-            let age = Duration::from_millis(history.now.saturating_sub(kept.at));
-            if age > expiry {
-                let epoch = history.epoch;
-                found.with_past(|past| past.read_from(epoch, kept.offset));
-                continue;
-            }
-            let except = kept.head.except.filter(|_| kept.head.node == self.0.node);
-            let position = Position {
-                epoch: history.epoch,
-                offset: kept.offset,
-            };
-            let news = news(&kept.event, except);
-            self.append(
-                layer,
-                &found,
-                group.as_str(),
-                &news,
-                &kept.head,
-                position,
-                age,
-            )
-            .await;
-        }
-        if found.with_past(|past| past.is_behind()) {
-            self.read_history(group);
-        }
-        self.0.changed.notify_waiters();
-    }
-
-    /// Returns the command that reads a group's shared history from where it is known.
-    pub(super) fn history_command(
-        &self,
-        layer: &ChannelLayer,
-        group: &GroupName,
-    ) -> Option<redis::Cmd> {
-        let found = layer.find(group.as_str())?;
-        let (position, (max, expiry), is_loaded) = found.with_past(|past| {
-            past.is_shared()
-                .then(|| (past.position(), past.bounds(), past.is_loaded()))
-        })?;
-        let [meta, stream] = self.history_keys(group);
-        let mut call = super::scripts::READ.call(&[&meta, &stream]);
-        let known = if is_loaded {
-            position.epoch.to_be_bytes()
-        } else {
-            [0; 8]
-        };
-        let new_epoch = fastrand::u64(1..) >> 12;
-        call.arg(max)
-            .arg(u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX))
-            .arg(&known[..])
-            .arg(position.offset)
-            .arg(&new_epoch.to_be_bytes()[..]);
-        Some(call)
-    }
-
     /// All of it has to come again: the connection is a new one.
     pub(super) fn forget_echoes(&self) {
         lock(&self.0.echoes).clear();
     }
-}
-
-fn history(answer: Value) -> Option<History> {
-    let Value::Array(parts) = answer else {
-        return None;
-    };
-    let [epoch, offset, now, entries] = <[Value; 4]>::try_from(parts).ok()?;
-    let epoch: Vec<u8> = Vec::from_redis_value(epoch).ok()?;
-    let Value::Array(entries) = entries else {
-        return None;
-    };
-    Some(History {
-        epoch: u64::from_be_bytes(epoch.try_into().ok()?),
-        offset: u64::from_redis_value(offset).ok()?,
-        now: u64::from_redis_value(now).ok()?,
-        entries: entries.into_iter().filter_map(kept).collect(),
-    })
-}
-
-fn kept(entry: Value) -> Option<Kept> {
-    let (id, fields): (String, Vec<(String, Vec<u8>)>) =
-        FromRedisValue::from_redis_value(entry).ok()?;
-    let field = |name: &str| {
-        let found = fields.iter().find(|(field, _)| field == name);
-        found.map(|(_, value)| &**value)
-    };
-    let Some((head, event)) = wire::read_kept(field("h")?, field("t")?) else {
-        telemetry::event_dropped("malformed");
-        return None;
-    };
-    Some(Kept {
-        offset: id.split('-').next()?.parse().ok()?,
-        at: std::str::from_utf8(field("at")?).ok()?.parse().ok()?,
-        head,
-        event,
-    })
 }

@@ -6,6 +6,7 @@ use redis::{RedisResult, Value};
 
 use super::connection::{Ended, Live, closed};
 use super::core::count_full;
+use super::history::new_epoch;
 use super::outbox::{Act, Order};
 use super::scripts::PLACE;
 use super::wire;
@@ -67,9 +68,11 @@ impl Live {
             if matches!(order.act, Act::Core { .. }) {
                 count_full(&own);
             }
-            if let Some(reply) = order.reply {
+            let mut order = order;
+            if let Some(reply) = order.reply.take() {
                 let _ = reply.send(own);
             }
+            self.remote.0.outbox.confirmed(order);
         }
         Ok(())
     }
@@ -102,8 +105,7 @@ impl Live {
                         call.arg("").arg("");
                     }
                 }
-                let epoch = fastrand::u64(1..) >> 12;
-                call.arg(&epoch.to_be_bytes()[..]);
+                call.arg(&new_epoch()[..]);
                 pipeline.add_command(call);
             }
             Act::Core { group, event } => {

@@ -81,7 +81,8 @@ return {redis.call('PUBLISH', ARGV[1], ARGV[2] .. epoch .. struct.pack('>I8', of
 /// Reads a group's history from a position on, and says that one is kept.
 ///
 /// Keys: as of `PLACE`. Arguments: how many events are kept and for how many milliseconds; the position; an epoch for a
-/// history that begins. Returns the epoch, the offset of the newest event, the time in milliseconds, the events.
+/// history that begins; how many events at most. Returns the epoch, the offset of the newest event, the time in milliseconds,
+/// the events.
 pub(super) static READ: Step = Step::new(
     r"
 redis.call('HSET', KEYS[1], 'max', ARGV[1], 'expiry', ARGV[2])
@@ -98,7 +99,33 @@ if epoch == ARGV[3] then
 end
 local now = redis.call('TIME')
 local at = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
-return {epoch, offset, at, redis.call('XRANGE', KEYS[2], string.format('%.0f-0', from), '+')}
+return {epoch, offset, at, redis.call('XRANGE', KEYS[2], string.format('%.0f-0', from), '+', 'COUNT', ARGV[6])}
+",
+);
+
+/// Begins another life of a history that is not the one it was: a Redis that died may come back with what it knew earlier.
+///
+/// Keys: as of `PLACE`. Arguments: the epoch and the offset that the caller knows; the process and number of the event there, or
+/// an empty text; an epoch for another life; the caller. Returns whether it began one, and the number of the caller's newest
+/// event.
+pub(super) static CHECK: Step = Step::new(
+    r"
+local last = tonumber(redis.call('HGET', KEYS[1], 'n' .. ARGV[5]) or '0')
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
+  return {0, last}
+end
+local offset = tonumber(redis.call('HGET', KEYS[1], 'offset') or '0')
+local is_other = offset < tonumber(ARGV[2])
+if not is_other and ARGV[3] ~= '' then
+  local id = string.format('%.0f-1', ARGV[2])
+  local found = redis.call('XRANGE', KEYS[2], id, id)[1]
+  is_other = found and string.sub(found[2][2], 4, 19) ~= ARGV[3]
+end
+if not is_other then
+  return {0, last}
+end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[4])
+return {1, last}
 ",
 );
 
@@ -162,6 +189,6 @@ return 1
 );
 
 /// All of them, to be loaded when a connection begins.
-pub(super) fn all() -> [&'static Step; 5] {
-    [&PLACE, &READ, &BEAT, &CLEAR, &ENQUEUE]
+pub(super) fn all() -> [&'static Step; 6] {
+    [&PLACE, &READ, &CHECK, &BEAT, &CLEAR, &ENQUEUE]
 }

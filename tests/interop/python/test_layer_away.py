@@ -282,7 +282,44 @@ class Away(AwayCase):
         again = self.join(self.b, "long", since=since)
         recovered = again.joined()["recovered"]
         self.assertIs(recovered, way == "frozen")
-        self.assertEqual(again.messages(2), ["two", "three"])
+        # Of another life all is sent: what was said lately is said again to a Redis that lost it.
+        wanted = ["two", "three"] if recovered else ["one", "two", "three"]
+        self.assertEqual(again.messages(len(wanted)), wanted)
+
+    def test_a_redis_that_comes_back_with_an_older_state_is_told_what_it_forgot(self):
+        anna, ben = self.join(self.a, "long"), self.join(self.b, "long")
+
+        def say(word):
+            said = [f"{word}{number}" for number in range(20)]
+            for message in said:
+                anna.say({"message": message})
+            self.assertEqual((anna.messages(20), ben.messages(20)), (said, said))
+            return said
+
+        first = say("first")
+        with self.redis.client() as client:
+            client.save()
+        second = say("second")
+        with Member(self.b, f"/ws/long/{self.room}/") as carl:
+            carl.joined()
+            anna.say({"message": "carl's last"})
+            since = carl.next("chat.message", message="carl's last")["offset"]
+        for member in (anna, ben):
+            self.assertEqual(member.messages(1), ["carl's last"])
+        with self.away("killed"):
+            pass
+        (self.redis.directory / "dump.rdb").unlink()
+        self.assertTrue([line for server in self.servers() for line in lines(server, "an older state")])
+        third = say("third")
+        # Who saw the other life goes on in this one, and who is new sees all of it, once.
+        again = self.join(self.b, "long", since=since)
+        self.assertIs(again.joined()["recovered"], True)
+        self.assertEqual(again.messages(20), third)
+        with self.gateway() as third_server:
+            connected(third_server)
+            new = self.join(third_server, "long")
+            new.joined()
+            self.assertEqual(new.messages(61), [*first, *second, "carl's last", *third])
 
     def test_the_queue_for_redis_is_bounded_and_members_here_are_served_all_the_same(self):
         with self.gateway(queue="64 KiB") as third:
