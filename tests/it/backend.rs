@@ -281,6 +281,94 @@ async fn what_comes_meanwhile_is_one_batch_and_what_is_not_acknowledged_comes_ag
 }
 
 #[tokio::test]
+async fn endpoint_that_takes_nothing_is_away_after_a_while_and_hears_of_the_end() {
+    let endpoint = Endpoint::start(|request| {
+        let first = request["events"][0]["seq"].as_u64().unwrap_or(1);
+        ok(&json!({"ack": first.saturating_sub(u64::from(is(request, "websocket.receive")))}))
+    })
+    .await;
+    let app = endpoint.app("hold_time = '400ms'");
+    let mut socket = WebsocketCommunicator::new("/ws/a/")
+        .connect(&app)
+        .await
+        .unwrap();
+    socket.send("a").await;
+    assert_eq!(socket.receive_close().await.0, 1013);
+    let (_, told) = endpoint.hear("websocket.disconnect").await;
+    assert_eq!(told["events"][0]["cause"], "backend_away");
+}
+
+#[tokio::test]
+async fn state_is_cleared_by_null_and_kept_by_silence() {
+    let endpoint = Endpoint::start(|request| match request["events"][0]["text"].as_str() {
+        None => ok(&json!({"state": {"n": 1}})),
+        Some("clear") => ok(&json!({"state": null})),
+        Some(_) => ok(&Value::Null),
+    })
+    .await;
+    let app = endpoint.app("");
+    let mut socket = WebsocketCommunicator::new("/ws/a/")
+        .connect(&app)
+        .await
+        .unwrap();
+    for (text, before) in [
+        ("keep", json!({"n": 1})),
+        ("clear", json!({"n": 1})),
+        ("after", Value::Null),
+    ] {
+        socket.send(text).await;
+        let (_, request) = endpoint.hear("websocket.receive").await;
+        assert_eq!(request["connection"]["state"], before, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn answer_to_the_end_may_speak_to_groups() {
+    let endpoint = Endpoint::start(|request| {
+        let gone = json!({"type": "group.send", "group": "room", "event": {"type": "left"}});
+        let pointless = json!({"type": "websocket.send", "text": "nobody hears it"});
+        if is(request, "websocket.disconnect") {
+            return ok(&json!({"events": [pointless, gone]}));
+        }
+        ok(&json!({"events": [{"type": "group.add", "group": "room"}]}))
+    })
+    .await;
+    let app = endpoint.app("");
+    let join = async || {
+        WebsocketCommunicator::new("/ws/a/")
+            .connect(&app)
+            .await
+            .unwrap()
+    };
+    let (mut stays, leaves) = (join().await, join().await);
+    drop(leaves);
+    assert_eq!(stays.receive().await.as_text(), Some(r#"{"type":"left"}"#));
+}
+
+#[tokio::test]
+async fn client_that_leaves_while_the_endpoint_decides_is_told_as_gone() {
+    let endpoint = Endpoint::start(|request| {
+        if is(request, "websocket.connect") {
+            return "hang".to_owned();
+        }
+        ok(&Value::Null)
+    })
+    .await;
+    let app = endpoint.app("");
+    let asked = WebsocketCommunicator::new("/ws/a/").connect(&app);
+    let impatient = tokio::time::timeout(Duration::from_millis(300), asked);
+    assert!(impatient.await.is_err());
+    let (head, connect) = endpoint.hear("websocket.connect").await;
+    let (_, told) = endpoint.hear("websocket.disconnect").await;
+    assert_eq!(told["connection"]["id"], connect["connection"]["id"]);
+    assert_eq!(told["events"][0]["cause"], "client_gone");
+    assert_eq!(
+        field(&head, "idempotency-key").map(|key| key.ends_with("-1")),
+        Some(true)
+    );
+}
+
+#[tokio::test]
 async fn handshake_is_denied_as_the_endpoint_says() {
     for (answer, wanted, body) in [
         (status(402, "pay first"), 402, Some("pay first")),
@@ -294,6 +382,11 @@ async fn handshake_is_denied_as_the_endpoint_says() {
         (
             ok(&json!({"events": [{"type": "websocket.close", "code": 4003}]})),
             403,
+            None,
+        ),
+        (
+            ok(&json!({"events": [{"type": "websocket.accept", "subprotocol": "never.offered"}]})),
+            502,
             None,
         ),
         (status(302, ""), 502, None),
@@ -495,6 +588,14 @@ fn options_that_cannot_be_are_problems() {
         (
             "{ channel = 'c', batch_events = 0 }",
             "batch_events: expected more than zero",
+        ),
+        (
+            "{ channel = 'c', disconnect_rate = 2_000_000 }",
+            "disconnect_rate: expected at most 1000000",
+        ),
+        (
+            "{ channel = 'c', concurrency = 9_000_000_000 }",
+            "concurrency: expected at most 65536",
         ),
         ("{ channel = 'c', headers = ['a b'] }", "names of fields"),
     ] {

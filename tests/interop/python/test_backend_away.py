@@ -425,8 +425,9 @@ class Denied(AwayCase):
         "breaker_failures": 1000,
     }  # fmt: skip
 
-    def check(self, answers, status, outcome, tries=1):
-        """Each answer denies with that status, is counted so, and was asked for that often, with one key."""
+    def check(self, answers, status, outcome, tries=1, *, is_told=False):
+        """Each answer denies with that status, is counted so, and was asked for that often, with one key. A backend of which nobody
+        knows what it decided is told that the connection is gone."""
         for name, answer in answers.items():
             with self.subTest(name):
                 self.anew()
@@ -439,7 +440,12 @@ class Denied(AwayCase):
                 self.assertEqual(sum(self.asked(one) for one in outcomes) - before, len(requests))
                 if tries:
                     self.assertEqual(len(requests), tries)
-                self.assertEqual(self.backend.requests("websocket.disconnect", self.room), [])
+                if is_told:
+                    until(lambda: self.backend.requests("websocket.disconnect", self.room), "the end")
+                told = self.backend.requests("websocket.disconnect", self.room)
+                self.assertEqual([one.key for one in told], [requests[0].key[:-1] + "2"] if is_told else [])
+                for one in told:
+                    self.assertEqual((one.body["events"][0]["code"], one.body["events"][0]["cause"]), (1006, "backend_away"))
 
     def test_nonsense_is_502(self):
         self.check(NONSENSE, 502, "invalid")
@@ -500,7 +506,7 @@ class Denied(AwayCase):
                 self.assertLessEqual(len(found.body), 4096)
 
     def test_a_backend_that_goes_away_is_tried_again_and_502(self):
-        self.check(BROKEN_OFF, 502, "connection", tries=3)
+        self.check(BROKEN_OFF, 502, "connection", tries=3, is_told=True)
 
     def test_a_backend_that_says_nothing_is_504(self):
         for name, answer in {
@@ -510,7 +516,7 @@ class Denied(AwayCase):
             "a chunk": lambda _: pause_after(chunked(b"1\r\n{\r\n")),
             "a byte now and then": lambda _: drip(b"HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n" + b" " * 990),
         }.items():
-            self.check({name: answer}, 504, "timeout")
+            self.check({name: answer}, 504, "timeout", is_told=True)
 
     def test_a_backend_that_nobody_listens_at_is_502(self):
         self.backend.stop()

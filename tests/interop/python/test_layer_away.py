@@ -427,6 +427,7 @@ class Traffic(AwayCase):
     """Redis goes while much is said on both processes, and comes back while much is said."""
 
     SECONDS = 4.0
+    layer = {"timeout": "4s"}  # not so soon lost where the machine is slow
 
     def check(self, way, kind):
         """Returns what each member heard, by speaker: two on each process, the first of each speaks."""

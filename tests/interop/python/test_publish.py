@@ -672,6 +672,27 @@ class Once(ApiCase):
                 answer = call(self.a, "POST", path, body, idempotency_key=key)
                 self.assertEqual(code(answer), (409, "idempotency_conflict"))
 
+    def test_a_reload_forgets_no_key(self):
+        def say(key):
+            answer = call(self.a, "POST", f"groups/{self.group}", {"type": "once"}, idempotency_key=key)
+            self.assertEqual(answer[0], 200)
+            return answer[1]["idempotency-replayed"]
+
+        def kept(key):  # the key may be over by then where the machine is slow
+            began, first = time.monotonic(), say(key)
+            before = self.a.reloads()
+            self.a.signal(signal.SIGHUP)
+            until(lambda: self.a.reloads() > before, "a reload")
+            again = say(key)
+            return time.monotonic() - began < 2 and (first, again)
+
+        found = next(filter(None, (kept(f"{self.room}-{number}") for number in range(10))))
+        self.assertEqual(found, (None, "true"))
+
+    def test_the_id_of_a_user_may_have_slashes(self):
+        answer = post(self.a, "users/https%3A%2F%2Fid.example%2F7/disconnect", {})
+        self.assertEqual(answer["closed"], 0)
+
     def test_a_key_is_forgotten_after_its_time(self):
         member = self.join(self.b)
 

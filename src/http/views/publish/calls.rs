@@ -99,8 +99,9 @@ impl Call {
                 };
                 (&[Method::GET, Method::POST, Method::DELETE], call)
             }
-            ["users", id, "disconnect"] if !id.is_empty() => {
-                let call = (method == Method::POST).then(|| Self::UserDisconnect(id.to_owned()));
+            // An id may have slashes in it.
+            ["users", ref id @ .., "disconnect"] if id.iter().any(|part| !part.is_empty()) => {
+                let call = (method == Method::POST).then(|| Self::UserDisconnect(id.join("/")));
                 (&[Method::POST], call)
             }
             ["batch"] => {

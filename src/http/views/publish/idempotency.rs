@@ -23,39 +23,33 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 type Digested = [u8; 32];
 
-/// The answers to calls with a key, of this process.
-#[derive(Debug)]
+/// The answers to calls with a key, of this process: they outlive a reload.
+#[derive(Debug, Default)]
 pub(super) struct Idempotency {
-    expiry: Duration,
     kept: Mutex<Kept>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
     answers: HashMap<Digested, Arc<Answer>>,
-    order: VecDeque<(Instant, Digested)>,
+    order: VecDeque<Digested>,
 }
 
 #[derive(Debug)]
 struct Answer {
+    until: Instant,
     request: Digested,
     value: SetOnce<Result<Value, ApiError>>,
 }
 
 impl Idempotency {
-    pub(super) fn new(expiry: Duration) -> Self {
-        Self {
-            expiry,
-            kept: Mutex::default(),
-        }
-    }
-
     /// Carries a call out, unless it was before. A second one that comes meanwhile waits for the first. It is carried out to
     /// its end even when the caller goes away: one who tries again wants to know what became of it.
     pub(super) async fn once(
         self: &Arc<Self>,
         (token, key): (&str, &[u8]),
         (target, body): (&str, &[u8]),
+        expiry: Duration,
         tasks: &Tasks,
         work: impl Future<Output = Result<Value, ApiError>> + Send + 'static,
     ) -> Result<Response, ApiError> {
@@ -67,7 +61,7 @@ impl Idempotency {
         }
         let name = digest(&[token.as_bytes(), key]);
         let request = digest(&[target.as_bytes(), body]);
-        let (answer, is_first) = self.answer(name, request);
+        let (answer, is_first) = self.answer(name, request, expiry);
         if answer.request != request {
             let message =
                 "expected the request that came first with this Idempotency-Key, found another";
@@ -99,23 +93,32 @@ impl Idempotency {
     }
 
     /// Returns the answer of that name, and whether it is a new one, still to be found.
-    fn answer(&self, name: Digested, request: Digested) -> (Arc<Answer>, bool) {
+    fn answer(&self, name: Digested, request: Digested, expiry: Duration) -> (Arc<Answer>, bool) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let is_over = |at: &Instant| now.duration_since(*at) > self.expiry;
-        while kept.order.len() >= KEYS_MAX || kept.order.front().is_some_and(|(at, _)| is_over(at))
-        {
-            if let Some((_, oldest)) = kept.order.pop_front() {
-                kept.answers.remove(&oldest);
-            }
-        }
         if let Some(found) = kept.answers.get(&name) {
-            return (found.clone(), false);
+            if now < found.until {
+                return (found.clone(), false);
+            }
+            kept.remove(&name);
         }
-        let value = SetOnce::new();
-        let answer = Arc::new(Answer { request, value });
+        while let Some(oldest) = kept.order.front()
+            && (kept.order.len() >= KEYS_MAX
+                || kept
+                    .answers
+                    .get(oldest)
+                    .is_none_or(|kept| kept.until <= now))
+            && let Some(oldest) = kept.order.pop_front()
+        {
+            kept.answers.remove(&oldest);
+        }
+        let answer = Arc::new(Answer {
+            until: now + expiry,
+            request,
+            value: SetOnce::new(),
+        });
         kept.answers.insert(name, answer.clone());
-        kept.order.push_back((now, name));
+        kept.order.push_back(name);
         (answer, true)
     }
 
@@ -126,9 +129,15 @@ impl Idempotency {
             .get(name)
             .is_some_and(|found| Arc::ptr_eq(found, answer))
         {
-            kept.answers.remove(name);
-            kept.order.retain(|(_, kept)| kept != name);
+            kept.remove(name);
         }
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, name: &Digested) {
+        self.answers.remove(name);
+        self.order.retain(|kept| kept != name);
     }
 }
 

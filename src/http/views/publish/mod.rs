@@ -7,7 +7,6 @@ mod openapi;
 mod run;
 mod tokens;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
@@ -31,7 +30,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub struct Publish {
     tokens: Tokens,
     limits: Limits,
-    idempotency: Arc<Idempotency>,
+    idempotency_expiry: Duration,
 }
 
 /// What `publish` takes.
@@ -73,7 +72,7 @@ impl View for Publish {
                 event_bytes: options.max_event.as_usize(),
                 batch_events: options.max_batch,
             },
-            idempotency: Arc::new(Idempotency::new(options.idempotency_expiry.0)),
+            idempotency_expiry: options.idempotency_expiry.0,
         }
     }
 
@@ -97,8 +96,10 @@ impl View for Publish {
 impl Publish {
     async fn answer(&self, mut request: Request) -> Result<Response, ApiError> {
         let scope = request.scope.clone();
-        let path = scope.url_route.params.iter().last();
-        let path = path.map_or("", |(_, rest)| rest).trim_end_matches('/');
+        let params = &scope.url_route.params;
+        let named = params.get("call");
+        let path = named.or_else(|| params.iter().last().map(|(_, rest)| rest));
+        let path = path.unwrap_or_default().trim_end_matches('/');
         if path == "openapi.json" && matches!(scope.method, Method::GET | Method::HEAD) {
             return Ok(openapi::document(&scope, path));
         }
@@ -122,11 +123,18 @@ impl Publish {
             return Ok(json_response(StatusCode::OK, &value));
         };
         let tasks = services.tasks.clone();
+        let idempotency = services.shared::<Idempotency>();
         let (limits, caller, content) = (self.limits, token.clone(), body.clone());
         let work = async move { limits.run(&caller, &call, &content, &services).await };
         let request = (scope.target.as_str(), &body[..]);
-        self.idempotency
-            .once((&token.name, key), request, &tasks, work)
+        idempotency
+            .once(
+                (&token.name, key),
+                request,
+                self.idempotency_expiry,
+                &tasks,
+                work,
+            )
             .await
     }
 }

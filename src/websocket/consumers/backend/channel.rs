@@ -26,7 +26,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Makes the channel for replies, listens to it, and says that somebody is there.
+    /// Makes the channel for replies, and listens to it.
     pub(super) async fn start(
         channel: ChannelName,
         headers: Vec<HeaderName>,
@@ -45,9 +45,13 @@ impl Worker {
         });
         let tasks = &worker.services.tasks;
         tasks.spawn("replies of workers", worker.clone().listen(mailbox));
-        let scope = protocol::scope(worker.link.scope(), &worker.headers);
-        worker.say("websocket.connect", [("scope", scope)]).await;
         worker
+    }
+
+    /// Says that somebody is there.
+    pub(super) async fn connected(&self) {
+        let scope = protocol::scope(self.link.scope(), &self.headers);
+        self.say("websocket.connect", [("scope", scope)]).await;
     }
 
     pub(super) async fn receive(&self, message: &Message) {

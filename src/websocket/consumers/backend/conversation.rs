@@ -67,6 +67,8 @@ struct Talk {
     bytes: usize,
     /// A request is under way, and takes care of what follows.
     is_busy: bool,
+    /// Since when the backend answers without taking anything.
+    stalled: Option<Instant>,
     /// Nothing more is to be said but the end.
     has_failed: bool,
     end: Option<(u16, String, &'static str)>,
@@ -148,6 +150,7 @@ impl Conversation {
             waiting: VecDeque::new(),
             bytes: 0,
             is_busy: false,
+            stalled: None,
             has_failed: false,
             end: None,
         };
@@ -308,7 +311,7 @@ impl Conversation {
     async fn take(&self, answer: Answer, last: u64) -> Result<(), Failed> {
         let Answer { ack, state, events } = answer;
         let ack = ack.unwrap_or(last);
-        let is_progress = {
+        let stalled = {
             let mut talk = self.talk();
             let before = talk.waiting.len();
             let first = talk.waiting.front().map_or(0, |waiting| waiting.seq);
@@ -329,7 +332,12 @@ impl Conversation {
             if state.is_some() {
                 talk.state = state;
             }
-            talk.waiting.len() < before
+            if talk.waiting.len() < before {
+                talk.stalled = None;
+            } else {
+                talk.stalled.get_or_insert_with(Instant::now);
+            }
+            talk.stalled
         };
         self.room.notify_waiters();
         for effect in events {
@@ -337,9 +345,17 @@ impl Conversation {
                 break;
             }
         }
-        if !is_progress {
-            back_off(2, BACKOFF_MAX).await; // it wants all of it again
+        let Some(since) = stalled else {
+            return Ok(());
+        };
+        // It wants all of it again.
+        let hold_time = self.shared.bounds.hold_time;
+        if since.elapsed() >= hold_time || self.shared.services.tasks.is_stopping() {
+            return Err(backend_away(format!(
+                "it has acknowledged nothing for {hold_time:?}"
+            )));
         }
+        back_off(2, BACKOFF_MAX).await;
         Ok(())
     }
 

@@ -15,7 +15,12 @@ use crate::websocket::{Accept, Denial};
 type Welcome = (Accept, Option<Box<RawValue>>, Vec<Effect>);
 
 /// Reads the decision out of the answer to `websocket.connect`.
-pub(super) fn decide(answer: Answer) -> Result<Result<Welcome, Denial>, String> {
+///
+/// The outer error says why it cannot be used.
+pub(super) fn decide(
+    answer: Answer,
+    offered: &[String],
+) -> Result<Result<Welcome, Denial>, String> {
     let mut accept = Accept::default();
     let mut is_accepted = false; // in so many words
     let mut effects = Vec::new();
@@ -26,6 +31,13 @@ pub(super) fn decide(answer: Answer) -> Result<Result<Welcome, Denial>, String> 
                 headers,
             } => {
                 is_accepted = true;
+                if let Some(chosen) = &subprotocol
+                    && !offered.contains(chosen)
+                {
+                    return Err(format!(
+                        "expected one of the subprotocols {offered:?}, found {chosen:?}"
+                    ));
+                }
                 accept.subprotocol = subprotocol;
                 accept.headers = fields(headers)?;
             }
@@ -53,6 +65,12 @@ pub(super) fn decide(answer: Answer) -> Result<Result<Welcome, Denial>, String> 
                     }
                 }
                 return Ok(Err(denial));
+            }
+            Effect::Response { .. } => {
+                return Err(
+                    "expected either websocket.accept or websocket.http.response, found both"
+                        .into(),
+                );
             }
             other => {
                 if let Effect::GroupAdd { group, .. } = &other {

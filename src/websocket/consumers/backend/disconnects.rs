@@ -1,6 +1,7 @@
 //! Disconnects: what a backend has to be told at least once, however long it is away.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,9 @@ use futures_util::stream::FuturesUnordered;
 use metrics::{counter, gauge};
 use tokio::sync::Notify;
 
+use super::effect::Effect;
 use super::endpoint::{Endpoint, PostError};
+use crate::channels::ChannelLayer;
 use crate::tasks::Tasks;
 
 /// How many are told at once.
@@ -22,14 +25,17 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// How long the last ones are tried when the server stops.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
-/// Nothing of an answer is looked at.
-const ANSWER_MAX: (usize, usize) = (usize::MAX, usize::MAX);
+/// How many effects an answer may hold; its state is not looked at.
+const ANSWER_MAX: (usize, usize) = (1000, usize::MAX);
 
 /// What one endpoint has to be told at least once.
 pub(super) struct Disconnects {
     endpoint: Arc<Endpoint>,
+    layer: ChannelLayer,
     queue: Mutex<VecDeque<Job>>,
     work: Notify,
+    /// Nobody tells anything any more.
+    is_closed: AtomicBool,
 }
 
 /// One thing to be told.
@@ -44,11 +50,13 @@ struct Job {
 
 impl Disconnects {
     /// A queue and the task that empties it.
-    pub(super) fn start(endpoint: Arc<Endpoint>, tasks: &Tasks) -> Arc<Self> {
+    pub(super) fn start(endpoint: Arc<Endpoint>, layer: ChannelLayer, tasks: &Tasks) -> Arc<Self> {
         let disconnects = Arc::new(Self {
             endpoint,
+            layer,
             queue: Mutex::default(),
             work: Notify::new(),
+            is_closed: AtomicBool::new(false),
         });
         tasks.spawn_last(
             "backend disconnects",
@@ -61,7 +69,8 @@ impl Disconnects {
     pub(super) fn tell(&self, key: String, body: Vec<u8>) {
         let now = Instant::now();
         let mut queue = self.queue();
-        if queue.len() >= self.endpoint.settings.disconnect_queue {
+        let is_full = queue.len() >= self.endpoint.settings.disconnect_queue;
+        if is_full || self.is_closed.load(Ordering::Relaxed) {
             drop(queue);
             lost(1);
             return;
@@ -99,9 +108,9 @@ impl Disconnects {
                     if ends_at.is_none() {
                         pace.tick().await;
                     }
-                    let endpoint = self.endpoint.clone();
+                    let disconnects = self.clone();
                     telling.push(async move {
-                        let told = endpoint.post(&job.key, &job.body, ANSWER_MAX).await.map(drop);
+                        let told = disconnects.post(&job).await;
                         (job, told)
                     });
                 }
@@ -115,12 +124,32 @@ impl Disconnects {
                 () = tokio::time::sleep(Duration::from_millis(20)), if ends_at.is_some() => {}
             }
         }
-        let left = self.queue().len() + telling.len();
+        let left = {
+            let queue = self.queue();
+            self.is_closed.store(true, Ordering::Relaxed);
+            queue.len() + telling.len()
+        };
         if left > 0 {
             let endpoint = &self.endpoint.settings.url.label;
             tracing::warn!(left, %endpoint, "the backend was not told of all disconnects");
             lost(left);
         }
+    }
+
+    /// Tells one thing. Of what the answer wants a connection that is gone can only speak to groups.
+    async fn post(&self, job: &Job) -> Result<(), PostError> {
+        let answer = self
+            .endpoint
+            .post_aside(&job.key, &job.body, ANSWER_MAX)
+            .await?;
+        for effect in answer.events {
+            if let Effect::GroupSend { group, event, .. } = effect
+                && let Err(error) = self.layer.group_send(&group, event, None).await
+            {
+                tracing::debug!(%error, "a backend's event was dropped"); // and counted there
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the next one whose time has come.

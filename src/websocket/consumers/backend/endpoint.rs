@@ -61,6 +61,13 @@ struct Breaker {
     is_probing: bool,
 }
 
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Asker {
+    Client,
+    Nobody,
+}
+
 /// Why there is no answer that can be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PostError {
@@ -70,6 +77,9 @@ pub(super) enum PostError {
     Busy(Duration),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// It never came to a request.
+    #[error("{0}")]
+    Connect(String),
     #[error("{0}")]
     Connection(String),
     #[error("expected the status 2xx, found {}", .0.status)]
@@ -92,10 +102,19 @@ impl PostError {
     /// Tells whether the same request may go well later.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::CircuitOpen(_) | Self::Busy(_) | Self::Timeout(_) | Self::Connection(_) => true,
+            Self::CircuitOpen(_)
+            | Self::Busy(_)
+            | Self::Timeout(_)
+            | Self::Connect(_)
+            | Self::Connection(_) => true,
             Self::Refused(refusal) => matches!(refusal.status.as_u16(), 429 | 502 | 503 | 504),
             Self::TooLarge(_) | Self::Invalid(_) => false,
         }
+    }
+
+    /// Tells whether the backend may have done what it was asked, and nobody heard of it.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Timeout(_) | Self::Connection(_))
     }
 
     /// Tells an answer that is none from a connection that failed.
@@ -134,7 +153,7 @@ impl PostError {
         match self {
             Self::CircuitOpen(_) | Self::Busy(_) => "circuit_open",
             Self::Timeout(_) => "timeout",
-            Self::Connection(_) => "connection",
+            Self::Connect(_) | Self::Connection(_) => "connection",
             Self::Refused(refusal) if refusal.status.is_client_error() => "denied",
             Self::Refused(_) => "status",
             Self::TooLarge(_) => "too_large",
@@ -178,7 +197,28 @@ impl Endpoint {
         body: &Bytes,
         bounds: (usize, usize),
     ) -> Result<Answer, PostError> {
-        let answered = self.try_post(key, body).await;
+        self.post_as(key, body, bounds, Asker::Client).await
+    }
+
+    /// The same for what nobody waits for: it says nothing of whether the backend is worth asking, unless it is the one that
+    /// finds out.
+    pub(super) async fn post_aside(
+        &self,
+        key: &str,
+        body: &Bytes,
+        bounds: (usize, usize),
+    ) -> Result<Answer, PostError> {
+        self.post_as(key, body, bounds, Asker::Nobody).await
+    }
+
+    async fn post_as(
+        &self,
+        key: &str,
+        body: &Bytes,
+        bounds: (usize, usize),
+        asker: Asker,
+    ) -> Result<Answer, PostError> {
+        let answered = self.try_post(key, body, asker).await;
         let answered = answered.and_then(|answer| match answer.excess(bounds) {
             None => Ok(answer),
             Some(sentence) => Err(PostError::TooLarge(sentence)),
@@ -199,7 +239,7 @@ impl Endpoint {
         until.checked_duration_since(Instant::now())
     }
 
-    async fn try_post(&self, key: &str, body: &Bytes) -> Result<Answer, PostError> {
+    async fn try_post(&self, key: &str, body: &Bytes, asker: Asker) -> Result<Answer, PostError> {
         let probe = self.pass_breaker()?;
         let timeout = self.settings.timeout;
         let turn = tokio::time::timeout(timeout, self.turns.acquire()).await;
@@ -208,7 +248,9 @@ impl Endpoint {
         };
         let exchange = tokio::time::timeout(timeout, self.exchange(key, body));
         let answered = exchange.await.unwrap_or(Err(PostError::Timeout(timeout)));
-        self.tell_breaker(answered.as_ref().err().is_some_and(PostError::is_failure));
+        if asker == Asker::Client || probe.is_some() {
+            self.tell_breaker(answered.as_ref().err().is_some_and(PostError::is_failure));
+        }
         drop(probe);
         answered
     }
@@ -227,7 +269,10 @@ impl Endpoint {
             .body(Full::new(body.clone()))
             .map_err(invalid)?;
         let response = self.client.request(request).await;
-        let response = response.map_err(|error| PostError::of(&error))?;
+        let response = response.map_err(|error| match PostError::of(&error) {
+            PostError::Connection(sentence) if error.is_connect() => PostError::Connect(sentence),
+            other => other,
+        })?;
         let (head, body) = response.into_parts();
         if !head.status.is_success() {
             let body = Limited::new(body, REFUSAL_BYTES_MAX).collect().await;

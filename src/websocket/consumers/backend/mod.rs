@@ -33,6 +33,7 @@ pub(super) use options::Options;
 use crate::channels::{ChannelName, Received};
 use crate::scope::Scope;
 use crate::services::Services;
+use crate::websocket::close::Cause;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
 
 /// `consumer = "backend"`: each connection's events are POSTed to an HTTP endpoint, or sent to a channel that workers read.
@@ -40,7 +41,7 @@ use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Mess
 /// `docs/BACKEND.md` has the format. The endpoint needs no event loop: it is asked once for a batch of events and answers what shall happen.
 pub struct Backend {
     route: Arc<OnceLock<Route>>,
-    /// The connection is accepted: the backend has to hear of its end.
+    /// The backend accepted the connection, or nobody knows: it has to hear of its end.
     accepted: Option<Accepted>,
     talk: Option<Talk>,
 }
@@ -48,6 +49,8 @@ pub struct Backend {
 /// What a backend said when it accepted, until the socket is open.
 struct Accepted {
     number: u64,
+    /// Why it ends, should it never open.
+    cause: Cause,
     state: Option<Box<RawValue>>,
     effects: Vec<Effect>,
     scope: Box<RawValue>,
@@ -89,7 +92,8 @@ impl Endpoints {
         let url = settings.url.clone();
         let found = known.endpoints.entry(settings.clone()).or_insert_with(|| {
             let endpoint = Arc::new(Endpoint::new(settings));
-            let disconnects = Disconnects::start(endpoint.clone(), &services.tasks);
+            let layer = services.layer.clone();
+            let disconnects = Disconnects::start(endpoint.clone(), layer, &services.tasks);
             (endpoint, disconnects)
         });
         let found = found.clone();
@@ -155,7 +159,9 @@ impl Consumer for Backend {
                 let link = cx.link().clone();
                 let (channel, headers) = (channel.clone(), headers.clone());
                 let worker = Worker::start(channel, headers, services.clone(), link);
-                self.talk = Some(Talk::Channel(Box::pin(worker).await));
+                let worker = Box::pin(worker).await;
+                self.talk = Some(Talk::Channel(worker.clone())); // from here on it hears of the end
+                Box::pin(worker.connected()).await;
             }
             None => {}
         }
@@ -207,14 +213,14 @@ impl Consumer for Backend {
 }
 
 impl Drop for Backend {
-    /// Accepted, and never opened: the client left in between.
+    /// Accepted, and never opened: the client left in between. Or the backend was asked, and what it decided is not known.
     fn drop(&mut self) {
         if let (Some(accepted), Some(Route::Endpoint(shared))) =
             (self.accepted.take(), self.route.get())
         {
             let id = shared.connection_id(accepted.number);
             let state = accepted.state.as_deref();
-            let end = (1006, "", "client_gone");
+            let end = (1006, "", accepted.cause.as_str());
             shared.tell_disconnect(&id, state, &accepted.scope, 2, end);
         }
     }
@@ -229,31 +235,46 @@ impl Backend {
         let body = protocol::body(&shared.connection(&id, None), &described, &[&*event]);
         let (key, body) = (format!("{id}-1"), body.into());
         let mut attempt = 0;
+        let mut may_be_known = false;
         let answer = loop {
-            match shared
+            // Whoever drops this meanwhile drops it with a request under way.
+            self.accepted = Some(Accepted {
+                number: scope.connection,
+                cause: Cause::ClientGone,
+                state: None,
+                effects: Vec::new(),
+                scope: described.clone(),
+            });
+            let error = match shared
                 .endpoint
                 .post(&key, &body, shared.bounds.of_answer())
                 .await
             {
                 Ok(answer) => break answer,
-                Err(PostError::Connection(_)) if attempt < shared.bounds.retries => {
-                    back_off(attempt, Duration::from_millis(500)).await;
-                    attempt += 1;
-                }
-                Err(error) => return Err(denial(error)),
+                Err(error) => error,
+            };
+            may_be_known |= error.is_ambiguous();
+            let is_connection = matches!(error, PostError::Connection(_) | PostError::Connect(_));
+            if is_connection && attempt < shared.bounds.retries {
+                back_off(attempt, Duration::from_millis(500)).await;
+                attempt += 1;
+                continue;
             }
+            self.accepted = self.accepted.take().filter(|_| may_be_known);
+            if let Some(accepted) = &mut self.accepted {
+                accepted.cause = Cause::BackendAway;
+            }
+            return Err(denial(error));
         };
-        decide(answer)
-            .map_err(|sentence| bad_gateway(&sentence))?
-            .map(|(accept, state, effects)| {
-                self.accepted = Some(Accepted {
-                    number: scope.connection,
-                    state,
-                    effects,
-                    scope: described,
-                });
-                accept
-            })
+        let accepted = self.accepted.take();
+        let decided = decide(answer, &scope.subprotocols);
+        let (accept, state, effects) = decided.map_err(|sentence| bad_gateway(&sentence))??;
+        self.accepted = accepted.map(|accepted| Accepted {
+            state,
+            effects,
+            ..accepted
+        });
+        Ok(accept)
     }
 }
 

@@ -10,6 +10,10 @@ use super::connector::Url;
 use crate::channels::ChannelName;
 use crate::config::{Secret, Size, WrittenDuration};
 
+/// More than any machine has descriptors for, or does in a second.
+const CONCURRENCY_MAX: usize = 65_536;
+const DISCONNECT_RATE_MAX: usize = 1_000_000;
+
 /// What `backend` takes.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,6 +179,18 @@ impl Options {
         ] {
             if is_zero {
                 problems.push(format!("{key}: expected more than zero, found zero"));
+            }
+        }
+        for (key, found, max) in [
+            ("concurrency", options.concurrency, CONCURRENCY_MAX),
+            (
+                "disconnect_rate",
+                options.disconnect_rate as usize,
+                DISCONNECT_RATE_MAX,
+            ),
+        ] {
+            if found > max {
+                problems.push(format!("{key}: expected at most {max}, found {found}"));
             }
         }
         problems

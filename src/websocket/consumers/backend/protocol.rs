@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, Version};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -145,10 +145,15 @@ pub(super) struct Answer {
     #[serde(default)]
     pub(super) ack: Option<u64>,
     /// What it wants to be told with the next request.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     pub(super) state: Option<Box<RawValue>>,
     #[serde(default)]
     pub(super) events: Vec<Effect>,
+}
+
+/// A state that is given: null, too, is one.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Answer {
@@ -205,6 +210,15 @@ mod tests {
         .unwrap();
         assert_eq!((answer.ack, answer.events.len()), (Some(2), 1));
         assert_eq!(answer.state.unwrap().get(), r#"{"n": 1}"#);
+        assert_eq!(
+            Answer::read(br#"{"state": null}"#)
+                .unwrap()
+                .state
+                .unwrap()
+                .get(),
+            "null"
+        );
+        assert!(Answer::read(b"{}").unwrap().state.is_none());
         for bad in [
             "{",
             "[]",
