@@ -98,6 +98,12 @@ impl Clock {
         self.0.now.load(Ordering::Relaxed)
     }
 
+    /// Returns since how long there is this clock, to the moment and not to the tick.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
     /// Has somebody woken at an instant.
     pub fn wake_at(&self, at: Millis, waiting: Weak<dyn Tick>) -> Call {
         let at = ticks(at.max(self.now() + tick_millis()) + tick_millis() - 1); // never before the instant
@@ -148,7 +154,7 @@ impl Clock {
 
     /// Wakes all whose instant came since `done`; returns the new time.
     fn turn(&self, done: Millis) -> Millis {
-        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(Millis::MAX);
+        let now = u64::try_from(self.age().as_millis()).unwrap_or(Millis::MAX);
         self.turn_to(now, done)
     }
 

@@ -1,5 +1,7 @@
 //! Host: what a `Host` header says, and which hosts are allowed.
 
+use std::fmt::Write;
+
 /// Why a `Host` header is refused. The answer is 400.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadHost {
@@ -31,8 +33,8 @@ pub enum BadHost {
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostHeader {
-    name: Box<str>,
-    port: Option<u16>,
+    /// The name and, behind a colon, the port: one text, since a live WebSocket keeps it.
+    text: Box<str>,
 }
 
 impl HostHeader {
@@ -66,20 +68,28 @@ impl HostHeader {
         if name.ends_with('.') {
             name.pop();
         }
-        Ok(Self {
-            name: name.into(),
-            port,
-        })
+        if let Some(port) = port {
+            let _ = write!(name, ":{port}"); // a String takes all
+        }
+        Ok(Self { text: name.into() })
     }
 
     /// The name or address in lower case, without the trailing dot; an IPv6 address in its brackets.
     pub fn name(&self) -> &str {
-        &self.name
+        self.parts().0
     }
 
     /// The port, if one was sent.
     pub fn port(&self) -> Option<u16> {
-        self.port
+        self.parts().1.parse().ok()
+    }
+
+    /// The name, and the digits of the port, "" without one.
+    fn parts(&self) -> (&str, &str) {
+        match self.text.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port),
+            _ => (&self.text, ""),
+        }
     }
 }
 
@@ -113,7 +123,7 @@ impl AllowedHosts {
     pub fn allows(&self, host: &HostHeader) -> bool {
         self.patterns
             .iter()
-            .any(|pattern| pattern == "*" || is_same_domain(&host.name, pattern))
+            .any(|pattern| pattern == "*" || is_same_domain(host.name(), pattern))
     }
 }
 

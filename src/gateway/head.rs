@@ -122,7 +122,7 @@ impl Head {
             target: self.target,
             root_path: table.root_path.clone(),
             headers: self.headers.into(),
-            client: said.client.or(arrival.peer),
+            client: said.client.or(arrival.peer).map(Into::into),
             server: arrival.server.clone(),
             subprotocols: Box::default(),
             url_route: UrlRoute::default(),

@@ -18,22 +18,30 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Params {
-    entries: Vec<(Arc<str>, String)>,
+    /// Not a place more than there are parameters: a live WebSocket keeps them.
+    entries: Box<[(Arc<str>, Box<str>)]>,
 }
 
 impl Params {
     /// Sets a value; a value of the same name is replaced in its place.
-    pub fn insert(&mut self, name: impl Into<Arc<str>>, value: impl Into<String>) {
+    pub fn insert(&mut self, name: impl Into<Arc<str>>, value: impl Into<Box<str>>) {
         let name = name.into();
         match self.entries.iter_mut().find(|(known, _)| *known == name) {
             Some((_, old)) => *old = value.into(),
-            None => self.entries.push((name, value.into())),
+            None => self.append(name, value.into()),
         }
     }
 
     /// Appends a value whose name is known to be new.
     pub(super) fn push(&mut self, name: &Arc<str>, value: &str) {
-        self.entries.push((Arc::clone(name), value.to_owned()));
+        self.append(Arc::clone(name), value.into());
+    }
+
+    fn append(&mut self, name: Arc<str>, value: Box<str>) {
+        let mut entries = std::mem::take(&mut self.entries).into_vec();
+        entries.reserve_exact(1);
+        entries.push((name, value));
+        self.entries = entries.into_boxed_slice();
     }
 
     /// Returns the value of a parameter.
@@ -41,7 +49,7 @@ impl Params {
         self.entries
             .iter()
             .find(|(known, _)| **known == *name)
-            .map(|(_, value)| value.as_str())
+            .map(|(_, value)| &**value)
     }
 
     /// Returns the value of a parameter as a number; `None` when it is not one, or longer than an `i128`.
@@ -51,9 +59,7 @@ impl Params {
 
     /// Visits names and values in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.entries
-            .iter()
-            .map(|(name, value)| (&**name, value.as_str()))
+        self.entries.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// How many parameters there are.
@@ -67,7 +73,7 @@ impl Params {
     }
 }
 
-impl<N: Into<Arc<str>>, V: Into<String>> FromIterator<(N, V)> for Params {
+impl<N: Into<Arc<str>>, V: Into<Box<str>>> FromIterator<(N, V)> for Params {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
         let mut params = Self::default();
         for (name, value) in entries {

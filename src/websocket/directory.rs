@@ -189,7 +189,7 @@ impl Directory {
             "user": user.map(|user| json!({"id": user.id, "name": user.name})),
             "client": scope.client.map(|client| client.to_string()),
             "groups": link.group_names(GROUPS_SHOWN_MAX),
-            "opened_at": Timestamp::ago(link.started().elapsed()),
+            "opened_at": Timestamp::ago(link.age()),
         })
     }
 }

@@ -107,7 +107,6 @@ pub(crate) fn drive<C: Consumer>(mut consumer: C, start: Start) -> Running {
 impl Life {
     fn begin(start: Start) -> Self {
         let link = Link::new(
-            start.scope.connection,
             start.transport,
             start.route,
             start.services,
@@ -275,7 +274,7 @@ fn log_end(socket: &Socket, ending: &Ending) {
         code = ending.code.get(),
         cause = ending.cause.as_str(),
         reason = &*ending.reason,
-        seconds = link.started().elapsed().as_secs_f64(),
+        seconds = link.age().as_secs_f64(),
         messages = received.messages,
         bytes_in = received.bytes,
         bytes_out = sent.bytes,

@@ -20,7 +20,9 @@ pub(super) struct Out {
     pub(super) order: Option<Box<Ending>>,
     /// Since when a write makes no progress; `NEVER` when none is waiting.
     pub(super) blocked_since: Millis,
-    pub(super) counted: Counted,
+    pub(super) sent_bytes: u64,
+    /// Messages that a slow client lost.
+    pub(super) dropped: u32,
     /// With context takeover, from the first compressed message on.
     pub(super) deflater: Option<Box<Deflater>>,
 }
@@ -52,7 +54,8 @@ impl Default for Out {
             task: None,
             order: None,
             blocked_since: NEVER,
-            counted: Counted::default(),
+            sent_bytes: 0,
+            dropped: 0,
             deflater: None,
         }
     }
@@ -62,7 +65,7 @@ impl Default for Out {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Counted {
     pub(super) bytes: u64,
-    pub(super) dropped: u64,
+    pub(super) dropped: u32,
 }
 
 impl Out {
@@ -76,7 +79,7 @@ impl Out {
         }
         match transport.try_write(bytes, self.task.as_ref()) {
             Ok(written) => {
-                self.counted.bytes += written as u64;
+                self.sent_bytes += written as u64;
                 (written < bytes.len()).then_some(written)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
@@ -91,7 +94,7 @@ impl Out {
     pub(super) fn written(&mut self, mut count: usize) {
         self.blocked_since = NEVER;
         self.bytes -= count;
-        self.counted.bytes += count as u64;
+        self.sent_bytes += count as u64;
         while let Some(first) = self.queue.front_mut() {
             if count < first.bytes.len() {
                 if count > 0 {

@@ -17,6 +17,7 @@ use crate::http::form::{Form, is_json, wants_json};
 use crate::http::origin::AllowedOrigins;
 use crate::http::page::render;
 use crate::http::{Body, Failure, Request, Response, View, respond};
+use crate::scope::ClientAddress;
 
 /// The one sentence for a wrong name, a wrong password, and a user who may not log in.
 const WRONG: &str = "The name or the password is wrong.";
@@ -128,7 +129,7 @@ impl View for Login {
         let (scope, services) = (&request.scope, &request.services);
         let trusted = AllowedOrigins::default();
         Csrf(services).check(scope, &trusted, sent.token.as_deref())?;
-        let address = scope.client.map(|client| client.ip());
+        let address = scope.client.map(ClientAddress::ip);
         if let Err(wait) = self.attempts.count(&sent.username, address) {
             counter!("oneport_logins_total", "outcome" => "limited").increment(1);
             tracing::debug!(id = %scope.request_id, "login limited");
