@@ -223,7 +223,7 @@ impl Group {
     /// Adds a member; one that is there already stays as it was.
     ///
     /// What the history holds for it reaches the subscriber before anything newer does, and before this returns. Returns
-    /// whether nothing is missing after the position it starts from.
+    /// whether nothing is missing after the position it starts from, and `None` when it was there already.
     pub(super) fn join(
         &self,
         member: u64,
@@ -231,10 +231,10 @@ impl Group {
         user: Option<Arc<User>>,
         options: &GroupOptions,
         start: Start,
-    ) -> bool {
+    ) -> Option<bool> {
         let mut members = lock(&self.members);
         if members.place_of.contains_key(&member) {
-            return true;
+            return None;
         }
         let mut outgoing = lock(&self.outgoing);
         if options.history > 0 {
@@ -273,7 +273,7 @@ impl Group {
         }
         members.place_of.insert(member, at);
         self.count.fetch_add(1, Ordering::Relaxed);
-        resumed.is_complete
+        Some(resumed.is_complete)
     }
 
     /// Removes a member. Once this returns it is sent nothing more. Tells how it was present, if it was there.

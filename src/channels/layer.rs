@@ -177,16 +177,18 @@ impl ChannelLayer {
         start: Start,
     ) -> bool {
         let name = user.as_ref().map(|user| user.name.clone());
-        let is_complete = {
+        let joined = {
             // Under the shard's lock, so that the group is not let go between being found and being joined.
             let mut shard = self.shard(group);
             let found = self.find_or_make(&mut shard, group);
             found.join(member, subscriber, user, &options, start)
         };
-        if let Some(remote) = self.remote() {
+        if joined.is_some()
+            && let Some(remote) = self.remote()
+        {
             remote.present(group, member, name.as_deref(), options.presence);
         }
-        is_complete
+        joined.unwrap_or(true)
     }
 
     /// Removes a member from a group. Once this returns it is sent nothing more of it.

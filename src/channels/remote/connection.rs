@@ -70,7 +70,10 @@ impl Remote {
                     self.lost(&layer, taken);
                     error
                 }
-                Err(error) => error,
+                Err(error) => {
+                    self.0.outbox.still_away();
+                    error
+                }
             };
             self.tell_lost(&mut outage, &error);
             let jittered = backoff.mul_f64(0.5 + fastrand::f64());
@@ -117,6 +120,7 @@ impl Remote {
             resubscribed = self.0.core.say_again();
             live.join_all().await?;
         }
+        self.0.outbox.coming();
         live.register().await?;
         live.check_histories().await?;
         for (group, found) in layer.all_groups() {

@@ -6,8 +6,11 @@ use redis::{RedisResult, Value};
 
 use super::connection::{Ended, Live};
 use super::scripts::{BEAT, CLEAR};
-use crate::channels::{GroupName, Presence, PresenceEvent};
+use crate::channels::{GroupName, PresenceEvent};
 use crate::config::LayerFormat;
+
+/// How many groups one pipeline is about.
+const GROUPS_AT_ONCE: usize = 500;
 
 /// How long the end may take: what waits is said, and that we are gone.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
@@ -27,25 +30,20 @@ impl Live {
 
     /// Says anew who is here: what was said before may be lost, or wrong.
     pub(super) async fn register(&self) -> RedisResult<()> {
-        self.query(vec![
-            self.clear_command(self.remote.0.node),
-            self.beat_command(),
-        ])
-        .await?;
-        for (group, found) in self.layer.all_groups() {
-            let mut commands = Vec::new();
-            for member in found.members() {
-                if member.presence != Presence::Untracked {
-                    let name = member.user.as_ref().map(|user| user.name.as_str());
-                    commands.extend(self.remote.present_commands(
-                        &group,
-                        member.member,
-                        name,
-                        member.presence,
-                    ));
-                }
+        self.clear(self.remote.0.node).await?;
+        self.query(vec![self.beat_command()]).await?;
+        for groups in self.layer.all_groups().chunks(GROUPS_AT_ONCE) {
+            let said: Vec<_> = groups
+                .iter()
+                .map(|(group, found)| (group, found, found.members()))
+                .collect();
+            let commands = said
+                .iter()
+                .flat_map(|(group, _, members)| self.remote.present_commands(group, members));
+            self.query(commands.collect()).await?;
+            for (group, found, members) in said {
+                self.remote.take_back(group, &members, &found.members());
             }
-            self.query(commands).await?;
         }
         Ok(())
     }
@@ -58,12 +56,32 @@ impl Live {
         call
     }
 
-    fn clear_command(&self, node: u64) -> redis::Cmd {
-        let present = self.remote.present_groups_key(node);
-        let mut call = CLEAR.call(&[&present, &self.remote.lease_key()]);
-        call.arg(self.remote.presence_key(""))
-            .arg(format!("{node:016x}"));
-        call
+    /// Removes all that a process said of its members; returns group and entry of each.
+    async fn clear(&self, node: u64) -> RedisResult<Vec<(String, String)>> {
+        let list = self.remote.present_groups_key(node);
+        let mut ask = redis::cmd("SMEMBERS");
+        ask.arg(&list);
+        let answer = self.query(vec![ask]).await?.into_iter().next();
+        let groups: Vec<String> = answer.map_or(Ok(Vec::new()), redis::from_redis_value)?;
+        let mut gone = Vec::new();
+        for groups in groups.chunks(GROUPS_AT_ONCE) {
+            let calls = groups.iter().map(|group| {
+                let mut call = CLEAR.call(&[&self.remote.presence_key(group)]);
+                call.arg(format!("{node:016x}."));
+                call
+            });
+            let answers = self.query(calls.collect()).await?;
+            for (group, answer) in groups.iter().zip(answers) {
+                let entries: Vec<String> = redis::from_redis_value(answer)?;
+                gone.extend(entries.into_iter().map(|entry| (group.clone(), entry)));
+            }
+        }
+        let mut delete = redis::cmd("DEL");
+        delete.arg(&list);
+        let mut end = redis::cmd("ZREM");
+        end.arg(self.remote.lease_key()).arg(format!("{node:016x}"));
+        self.query(vec![delete, end]).await?;
+        Ok(gone)
     }
 
     /// Renews this process's lease, and clears up after those whose lease ran out.
@@ -77,7 +95,7 @@ impl Live {
             let (known, dead): (i64, Vec<String>) = answer.map_or((1, Vec::new()), |answer| {
                 redis::from_redis_value(answer).unwrap_or((1, Vec::new()))
             });
-            if known == 0
+            if (known == 0 || self.remote.take_stale())
                 && let Err(error) = self.register().await
             {
                 return (error, Vec::new());
@@ -95,11 +113,7 @@ impl Live {
 
     /// Removes what a process that died said of its members, and tells their groups that they are gone.
     async fn bury(&self, node: u64) -> RedisResult<()> {
-        let answer = self.query(vec![self.clear_command(node)]).await?;
-        let gone: Vec<(String, String)> = match answer.into_iter().next() {
-            Some(answer) => redis::from_redis_value(answer)?,
-            None => Vec::new(),
-        };
+        let gone = self.clear(node).await?;
         tracing::warn!(
             node = format!("{node:016x}"),
             members = gone.len(),
@@ -128,11 +142,10 @@ impl Live {
             while !inner.outbox.is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            let mut commands = vec![self.clear_command(inner.node)];
             if inner.format == LayerFormat::Core {
-                commands.extend(inner.core.farewell());
+                self.query(inner.core.farewell()).await?;
             }
-            self.query(commands).await
+            self.clear(inner.node).await
         };
         if !matches!(
             tokio::time::timeout(FAREWELL_MAX, farewell).await,

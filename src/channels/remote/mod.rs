@@ -37,6 +37,7 @@ use self::dictionary::Dictionaries;
 use self::fernet::Fernet;
 use self::nodes::Waiting;
 use self::outbox::{Act, COMMAND_BYTES, Order, Outbox};
+use self::present::Here;
 use self::subscriptions::Subscriptions;
 use super::GroupName;
 use super::group::Group;
@@ -74,6 +75,7 @@ struct Inner {
     /// In `channels_redis.pubsub`: hashes of our own events that Redis will send back.
     echoes: Mutex<HashMap<String, VecDeque<u64>>>,
     waiting: Mutex<HashMap<u64, Waiting>>,
+    present: Here,
     last_question: AtomicU64,
     answerer: OnceLock<Arc<dyn Answerer>>,
 }
@@ -129,6 +131,7 @@ impl Remote {
             behind_work: Notify::new(),
             echoes: Mutex::default(),
             waiting: Mutex::default(),
+            present: Here::default(),
             last_question: AtomicU64::new(0),
             answerer: OnceLock::new(),
         })))
@@ -208,15 +211,6 @@ impl Remote {
     }
 
     // --- Commands -------------------------------------------------------------------------------------------------------
-
-    /// Says commands to Redis, in their turn, without waiting. While Redis is away they are dropped.
-    fn command(&self, commands: Vec<redis::Cmd>) {
-        self.0.outbox.push_plain(Order {
-            size: COMMAND_BYTES,
-            act: Act::Commands(commands),
-            reply: None,
-        });
-    }
 
     /// Says commands to Redis, in their turn; returns the answers, `None` when it is away or one was refused.
     async fn ask_redis(&self, commands: Vec<redis::Cmd>) -> Option<Vec<Value>> {

@@ -75,10 +75,20 @@ struct State {
     /// What Redis confirmed lately, and when.
     said: VecDeque<(Instant, Order)>,
     said_bytes: usize,
-    is_connected: bool,
+    way: Way,
     orders_at_once: usize,
     seq: u64,
     lost: u64,
+}
+
+/// Is Redis there?
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Way {
+    #[default]
+    Away,
+    /// It is being told what there is: what changes meanwhile is said after that.
+    Coming,
+    There,
 }
 
 /// Why an order was not taken.
@@ -99,7 +109,7 @@ impl Outbox {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.state().is_connected
+        self.state().way == Way::There
     }
 
     /// Takes an order. Events that are held wait while Redis is away, others are lost then.
@@ -107,7 +117,7 @@ impl Outbox {
         let mut state = self.state();
         let is_event = !matches!(order.act, Act::Commands(_));
         let is_held = matches!(order.act, Act::Place(_));
-        if !state.is_connected && !is_held {
+        if state.way != Way::There && !is_held {
             state.lost += u64::from(is_event);
             drop(state);
             if is_event {
@@ -123,7 +133,7 @@ impl Outbox {
         if let Act::Place(placing) = &mut order.act {
             state.seq += 1;
             placing.head.seq = state.seq;
-            if !state.is_connected {
+            if state.way != Way::There {
                 turn = placing.append_early(layer);
             }
         }
@@ -176,7 +186,24 @@ impl Outbox {
     pub(super) fn push_plain(&self, order: Order) -> bool {
         let mut state = self.state();
         let is_full = state.bytes + order.size > 2 * self.bytes_max;
-        if !state.is_connected || is_full {
+        if state.way != Way::There || is_full {
+            return false;
+        }
+        state.bytes += order.size;
+        state.orders.push_back(order);
+        drop(state);
+        self.work.notify_one();
+        true
+    }
+
+    /// Takes commands that change what Redis was told when the connection began. Returns whether they are said, or need not be:
+    /// while Redis is away it is told all later.
+    pub(super) fn push_change(&self, order: Order) -> bool {
+        let mut state = self.state();
+        if state.way == Way::Away {
+            return true;
+        }
+        if state.bytes + order.size > 2 * self.bytes_max {
             return false;
         }
         state.bytes += order.size;
@@ -248,10 +275,29 @@ impl Outbox {
         self.room.notify_waiters();
     }
 
+    /// Redis is about to be told what there is.
+    pub(super) fn coming(&self) {
+        self.state().way = Way::Coming;
+    }
+
     /// Redis is there.
     pub(super) fn connected(&self) {
-        self.state().is_connected = true;
+        self.state().way = Way::There;
         self.work.notify_one();
+    }
+
+    /// Redis was coming, and did not come: what changed meanwhile it is told another time.
+    pub(super) fn still_away(&self) {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.way = Way::Away;
+        state.orders.retain(|order| {
+            let is_change = matches!(order.act, Act::Commands(_));
+            if is_change {
+                state.bytes = state.bytes.saturating_sub(order.size);
+            }
+            !is_change
+        });
     }
 
     /// Redis is gone, and nobody knows what of these orders arrived: held events are said again, and so are those that it
@@ -260,7 +306,7 @@ impl Outbox {
         let mut turns = Vec::new();
         {
             let mut state = self.state();
-            state.is_connected = false;
+            state.way = Way::Away;
             state.orders_at_once /= 4;
             state.said_bytes = 0;
             let said = std::mem::take(&mut state.said);

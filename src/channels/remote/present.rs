@@ -1,7 +1,26 @@
 //! Present: what the other processes know of the members here.
+//!
+//! In Redis a group has a hash of its members, and each process a set of the groups that it has members in: what is left of a
+//! process that died is found by it.
 
-use super::Remote;
-use crate::channels::{GroupName, Presence, Present};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redis::Cmd;
+
+use super::outbox::{Act, COMMAND_BYTES, Order};
+use super::{Remote, lock};
+use crate::channels::{GroupMember, GroupName, Presence, Present};
+
+/// The members of this process that others know of.
+#[derive(Default)]
+pub(super) struct Here {
+    /// How many each group has. Its lock is held while Redis is told, so that a group's first and last are told in their order.
+    members: Mutex<HashMap<GroupName, usize>>,
+    /// Something could not be told: all is to be told again.
+    is_stale: AtomicBool,
+}
 
 impl Remote {
     /// A member came.
@@ -12,9 +31,17 @@ impl Remote {
         user: Option<&str>,
         presence: Presence,
     ) {
-        if presence != Presence::Untracked && self.is_connected() {
-            self.command(self.present_commands(group, member, user, presence));
+        if presence == Presence::Untracked {
+            return;
         }
+        let mut here = lock(&self.0.present.members);
+        let members = here.entry(group.clone()).or_default();
+        *members += 1;
+        let mut commands = vec![self.add(group, member, user, presence)];
+        if *members == 1 {
+            commands.push(self.list(group, "SADD"));
+        }
+        self.change(commands);
     }
 
     /// A member went.
@@ -22,31 +49,57 @@ impl Remote {
         if presence == Presence::Untracked {
             return;
         }
-        let mut remove = redis::cmd("HDEL");
-        remove
-            .arg(self.presence_key(group.as_str()))
-            .arg(self.presence_field(member));
-        self.command(vec![remove]);
+        let mut here = lock(&self.0.present.members);
+        let mut commands = vec![self.remove(group, member)];
+        match here.get_mut(group) {
+            Some(members) if *members > 1 => *members -= 1,
+            _ => {
+                here.remove(group);
+                commands.push(self.list(group, "SREM"));
+            }
+        }
+        self.change(commands);
     }
 
-    pub(super) fn present_commands(
-        &self,
-        group: &GroupName,
-        member: u64,
-        user: Option<&str>,
-        presence: Presence,
-    ) -> Vec<redis::Cmd> {
-        let is_announced = presence == Presence::Announced;
-        let entry = serde_json::json!({"user": user, "announced": is_announced}).to_string();
-        let mut add = redis::cmd("HSET");
-        add.arg(self.presence_key(group.as_str()))
-            .arg(self.presence_field(member))
-            .arg(entry);
-        let mut remember = redis::cmd("SADD");
-        remember
-            .arg(self.present_groups_key(self.0.node))
-            .arg(group.as_str());
-        vec![add, remember]
+    /// Tells whether something could not be told since this was asked last.
+    pub(super) fn take_stale(&self) -> bool {
+        self.0.present.is_stale.swap(false, Ordering::Relaxed)
+    }
+
+    /// Returns the commands that say who of a group's members is here.
+    pub(super) fn present_commands(&self, group: &GroupName, members: &[GroupMember]) -> Vec<Cmd> {
+        let tracked = members
+            .iter()
+            .filter(|member| member.presence != Presence::Untracked);
+        let mut commands: Vec<Cmd> = tracked
+            .map(|member| {
+                let name = member.user.as_ref().map(|user| user.name.as_str());
+                self.add(group, member.member, name, member.presence)
+            })
+            .collect();
+        if !commands.is_empty() {
+            commands.push(self.list(group, "SADD"));
+        }
+        commands
+    }
+
+    /// Members were said to be here; those who went meanwhile may have been taken back before that, and are taken back again.
+    pub(super) fn take_back(&self, group: &GroupName, said: &[GroupMember], now: &[GroupMember]) {
+        let here = lock(&self.0.present.members);
+        let is_here = |gone: &GroupMember| now.iter().any(|member| member.member == gone.member);
+        let gone = said
+            .iter()
+            .filter(|member| member.presence != Presence::Untracked && !is_here(member));
+        let mut commands: Vec<Cmd> = gone
+            .map(|member| self.remove(group, member.member))
+            .collect();
+        if commands.is_empty() {
+            return;
+        }
+        if !here.contains_key(group) {
+            commands.push(self.list(group, "SREM"));
+        }
+        self.change(commands);
     }
 
     pub(in crate::channels) async fn group_present(&self, group: &GroupName) -> Option<Present> {
@@ -70,11 +123,49 @@ impl Remote {
         redis::from_redis_value(answer.into_iter().next()?).ok()
     }
 
+    /// Says a change to Redis, in its turn, without waiting.
+    fn change(&self, commands: Vec<Cmd>) {
+        let is_told = self.0.outbox.push_change(Order {
+            size: commands.len() * COMMAND_BYTES,
+            act: Act::Commands(commands),
+            reply: None,
+        });
+        if !is_told {
+            self.0.present.is_stale.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn add(&self, group: &GroupName, member: u64, user: Option<&str>, presence: Presence) -> Cmd {
+        let is_announced = presence == Presence::Announced;
+        let entry = serde_json::json!({"user": user, "announced": is_announced}).to_string();
+        let mut add = redis::cmd("HSET");
+        add.arg(self.presence_key(group.as_str()))
+            .arg(self.presence_field(member))
+            .arg(entry);
+        add
+    }
+
+    fn remove(&self, group: &GroupName, member: u64) -> Cmd {
+        let mut remove = redis::cmd("HDEL");
+        remove
+            .arg(self.presence_key(group.as_str()))
+            .arg(self.presence_field(member));
+        remove
+    }
+
+    /// Enters a group into the list of those that this process has members in, or takes it out.
+    fn list(&self, group: &GroupName, command: &str) -> Cmd {
+        let mut list = redis::cmd(command);
+        list.arg(self.present_groups_key(self.0.node))
+            .arg(group.as_str());
+        list
+    }
+
     pub(super) fn presence_key(&self, group: &str) -> String {
         format!("{}:presence:{group}", self.0.own_prefix)
     }
 
-    pub(super) fn presence_field(&self, member: u64) -> String {
+    fn presence_field(&self, member: u64) -> String {
         format!("{:016x}.{member}", self.0.node)
     }
 

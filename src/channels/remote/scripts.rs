@@ -148,27 +148,19 @@ return {known and 1 or 0, dead}
 ",
 );
 
-/// Removes all that a process said of its members.
+/// Removes all that a process said of its members in one group.
 ///
-/// Keys: the groups in which it said something; the leases. Arguments: what the names of the groups' entries begin with; the
-/// process. Returns group and entry, one after the other, of each member.
+/// Keys: the group's members. Arguments: what the names of its entries begin with. Returns the entries.
 pub(super) static CLEAR: Step = Step::new(
     r"
 local gone = {}
-local own = ARGV[2] .. '.'
-for _, group in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  local key = ARGV[1] .. group
-  local entries = redis.call('HGETALL', key)
-  for i = 1, #entries, 2 do
-    if string.sub(entries[i], 1, #own) == own then
-      redis.call('HDEL', key, entries[i])
-      gone[#gone + 1] = group
-      gone[#gone + 1] = entries[i + 1]
-    end
+local entries = redis.call('HGETALL', KEYS[1])
+for i = 1, #entries, 2 do
+  if string.sub(entries[i], 1, #ARGV[1]) == ARGV[1] then
+    redis.call('HDEL', KEYS[1], entries[i])
+    gone[#gone + 1] = entries[i + 1]
   end
 end
-redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[2], ARGV[2])
 return gone
 ",
 );

@@ -353,6 +353,41 @@ class Away(AwayCase):
                 self.assertLess(time.monotonic() - begun, 5.0)
             self.assertEqual(anna.closed()[0], 1001)
 
+    def test_who_comes_and_goes_while_redis_comes_back_is_counted_right(self):
+        """What Redis is told when a connection begins takes a while: what changes meanwhile counts too."""
+        sitting = [self.join(self.a, "presence", room=f"{self.room}-{number}") for number in range(150)]
+        going, paused = threading.Event(), threading.Event()
+        self.addCleanup(going.set)
+
+        def come_and_go(number):
+            while not going.is_set():
+                if paused.is_set():
+                    time.sleep(0.01)
+                    continue
+                with Member(self.a, f"/ws/presence/{self.room}-{number % 150}/"):
+                    pass
+                number += 7
+
+        def present():
+            with self.redis.client() as client:
+                return sum(client.hlen(key) for key in client.keys(f"oneport:presence:presence_{self.room}-*"))
+
+        walkers = [threading.Thread(target=come_and_go, args=(number,)) for number in range(6)]
+        for walker in walkers:
+            walker.start()
+        for _ in range(10):
+            before = self.a.metric("oneport_layer_reconnects_total")
+            with self.redis.client() as client:
+                client.client_kill_filter(_type="pubsub", skipme=True)
+            until(lambda before=before: self.a.metric("oneport_layer_reconnects_total") > before, "a server that has Redis again")
+            time.sleep(0.1)
+            paused.set()
+            until(lambda: present() == len(sitting), lambda: f"{len(sitting)} members, found {present()}", LEASE)
+            paused.clear()
+        going.set()
+        for walker in walkers:
+            walker.join(DEADLINE)
+
     def test_redis_that_goes_and_comes_all_the_time_does_no_harm(self):
         anna, ben = self.join(self.a, "long"), self.join(self.b, "long")
         wanted = []

@@ -168,6 +168,21 @@ class Presence(LayerCase):
     def presence(self, *told):
         return [Told(*each) for each in told]
 
+    def test_nothing_of_a_group_is_left_in_redis_when_its_members_have_gone(self):
+        with self.redis.client() as client:
+
+            def names():
+                keys = [key for key in client.keys("oneport:present:*") if client.type(key) == b"set"]
+                lists = [entry for key in keys for entry in client.smembers(key)]
+                return [name for name in (*client.keys(), *lists) if self.room.encode() in name.split(b"_")]
+
+            with Member(self.a, f"/ws/presence/{self.room}/") as anna, Member(self.a, f"/ws/presence/{self.room}/") as ben:
+                until(lambda: len(names()) == 2, lambda: f"the group's members, and the group in the list of the process, found {names()}")
+                ben.socket.close()
+                anna.next("chat.leave", members=1)
+                self.assertEqual(len(names()), 2, names())
+            until(lambda: not names(), lambda: f"nothing of the group, found {names()}")
+
     def test_a_client_that_vanishes_is_told_to_the_other_process(self):
         anna, ben = self.join(self.a, "presence", "anna"), self.join(self.b, "presence", "ben")
         anna.next("chat.join", user="ben", members=2)
