@@ -83,7 +83,12 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
 
 /// Counts an event that reached nobody, or one member less.
 pub fn event_dropped(reason: &'static str) {
-    counter!("oneport_events_dropped_total", "reason" => reason).increment(1);
+    events_dropped(reason, 1);
+}
+
+/// Counts events that reached nobody, or one member less each.
+pub fn events_dropped(reason: &'static str, events: u64) {
+    counter!("oneport_events_dropped_total", "reason" => reason).increment(events);
 }
 
 fn describe() {

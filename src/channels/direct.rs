@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::mailbox::Received;
 use super::{ChannelLayer, ChannelName, Delivery, Event, LayerError, Mailbox, Position};
+use crate::telemetry;
 
 /// The channels that are read in this process.
 #[derive(Default)]
@@ -20,9 +21,7 @@ impl ChannelLayer {
                 Some(remote) => remote.new_channel_name(),
                 None => format!("specific.{:016x}!{:016x}", self.node(), fastrand::u64(..)),
             };
-            let Ok(name) = ChannelName::new(&text) else {
-                continue;
-            };
+            let name = ChannelName::made(&text);
             let mut channels = lock(self.channels());
             if channels.contains_key(&name) {
                 continue;
@@ -53,14 +52,14 @@ impl ChannelLayer {
 
     /// Takes an event that came for a channel of this process.
     pub(super) fn receive(&self, channel: &str, event: Event) -> Result<(), LayerError> {
-        let reader = ChannelName::new(channel).ok().and_then(|name| {
-            let reader = lock(self.channels()).get(&name).and_then(Weak::upgrade);
-            reader.map(|reader| (name, reader))
-        });
-        match reader {
-            Some((name, reader)) => push(&reader, &name, event),
-            None => Ok(()), // it ended meanwhile
-        }
+        let reader = lock(self.channels())
+            .get_key_value(channel)
+            .and_then(|(name, reader)| Some((name.clone(), reader.upgrade()?)));
+        let Some((name, reader)) = reader else {
+            telemetry::event_dropped("no_reader"); // it ended meanwhile, or there never was one
+            return Ok(());
+        };
+        push(&reader, &name, event)
     }
 
     pub(super) fn forget_channels(&self) {

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::batch::{Batch, Entry, Tally};
 use super::holds::Holds;
 use super::past::{Past, Place, Start};
-use super::{Event, GroupName, GroupOptions, Position, Presence};
+use super::{Event, GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
 use crate::auth::User;
 
 /// How many members are served before others may use the lock, and the worker.
@@ -22,65 +22,6 @@ const MEMBERS_AT_ONCE: usize = 32;
 
 /// How many bytes may wait for the one who delivers before senders have to wait.
 const OUTGOING_BYTES_MAX: usize = 1 << 20;
-
-/// Takes what a group's members are sent.
-///
-/// `deliver` never blocks and never waits for a slow reader: what does not fit is dropped by the subscriber's own policy,
-/// and counted there.
-pub trait Subscriber: Send + Sync {
-    /// Takes the part of a batch that the membership shall have.
-    fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery;
-
-    /// Learns where in the group's history it starts, before the first event: only those who asked to
-    /// ([`GroupOptions::recover`]). `recovered`: whether nothing is missing after what the member had seen.
-    fn joined(&self, _from: Position, _recovered: Option<bool>) {}
-}
-
-/// Gives one event to one subscriber, whatever groups it is in.
-pub fn deliver_alone(subscriber: &dyn Subscriber, event: Event) -> Delivery {
-    let Ok(group) = GroupName::new("connection") else {
-        return Delivery::Dropped;
-    };
-    let entry = Entry {
-        number: 1,
-        position: Position::default(),
-        event,
-        except: None,
-        tally: None,
-    };
-    let membership = Membership {
-        member: 0,
-        shows_positions: false,
-        since: 0,
-    };
-    subscriber.deliver(&Batch::new(group, vec![entry]), &membership)
-}
-
-/// What became of a batch at one member.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Delivery {
-    /// All of it is written or waits in the member's queue.
-    Queued,
-    /// Some or all of it was dropped.
-    Dropped,
-}
-
-/// One member's place in one group.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Membership {
-    /// Names the member: the number of its connection or mailbox, unique in the process.
-    pub member: u64,
-    /// Does it want to know each event's position?
-    pub shows_positions: bool,
-    /// The number of the newest entry when the member joined; it has only what came later.
-    pub(super) since: u64,
-}
-
-impl Membership {
-    pub(super) fn shall_have(&self, entry: &Entry) -> bool {
-        entry.number > self.since && entry.except != Some(self.member)
-    }
-}
 
 struct Member {
     membership: Membership,
@@ -139,6 +80,8 @@ pub(super) enum Shared {
     Known,
     /// There are others before it that have not come.
     Behind,
+    /// The same, but the members have it: the history was not read yet.
+    Early(Turn),
 }
 
 /// What is appended.
@@ -164,6 +107,8 @@ pub(super) struct Group {
     outgoing: Mutex<Outgoing>,
     count: AtomicUsize,
     room: Notify,
+    /// It is heard, or its shared history was read.
+    changed: Notify,
     /// Held by who counts the members and tells them.
     presence: tokio::sync::Mutex<()>,
 }
@@ -185,6 +130,7 @@ impl Group {
             outgoing: Mutex::new(outgoing),
             count: AtomicUsize::new(0),
             room: Notify::new(),
+            changed: Notify::new(),
             presence: tokio::sync::Mutex::default(),
         }
     }
@@ -239,6 +185,7 @@ impl Group {
         let mut outgoing = lock(&self.outgoing);
         if options.history > 0 {
             outgoing.past.keep(options);
+            outgoing.past.wanted();
         }
         outgoing.past.forget_old(Instant::now());
         let membership = Membership {
@@ -258,7 +205,7 @@ impl Group {
                 since: 0,
                 ..membership.clone()
             };
-            subscriber.deliver(&Batch::new(self.name.clone(), resumed.entries), &past);
+            subscriber.deliver_past(&Batch::new(self.name.clone(), resumed.entries), &past);
         }
         let place = Some(Member {
             membership,
@@ -381,7 +328,16 @@ impl Group {
         match outgoing.past.place(position) {
             Place::Next => {}
             Place::Known => return Shared::Known,
-            Place::Behind => return Shared::Behind,
+            Place::Behind if outgoing.past.is_loaded() => return Shared::Behind,
+            Place::Behind => {
+                // What is read of a history for the first time is the past: who is there hears now what comes now.
+                if !outgoing.past.see(node, seq) {
+                    return Shared::Behind;
+                }
+                let mut entry = outgoing.entry(news);
+                entry.position = position;
+                return Shared::Early(outgoing.push(entry)); // who is about to join reads it
+            }
         }
         let mut entry = outgoing.entry(news);
         let is_news = outgoing
@@ -391,6 +347,39 @@ impl Group {
             return Shared::Known;
         }
         Shared::Appended(outgoing.enqueue(entry))
+    }
+
+    /// Takes over a part of the shared history that is read for the first time: who is there has heard it, or came later.
+    pub(super) fn append_past(
+        &self,
+        news: &News<'_>,
+        node: u64,
+        seq: u64,
+        position: Position,
+        age: Duration,
+    ) {
+        let mut outgoing = lock(&self.outgoing);
+        if outgoing.past.follows(position) {
+            let mut entry = outgoing.entry(news);
+            outgoing
+                .past
+                .remember_shared(node, seq, position, age, &mut entry);
+        }
+    }
+
+    /// Completes when there is something new for those who wait until the group can be joined.
+    pub(super) fn changed(&self) -> impl Future<Output = ()> + '_ {
+        self.changed.notified()
+    }
+
+    /// It is heard, or its shared history was read.
+    pub(super) fn tell_changed(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Returns its name.
+    pub(super) fn name(&self) -> &GroupName {
+        &self.name
     }
 
     /// Completes when the one who delivers has taken what waited.
@@ -482,6 +471,10 @@ impl Outgoing {
 
     fn enqueue(&mut self, entry: Entry) -> Turn {
         self.holds.retain(&entry);
+        self.push(entry)
+    }
+
+    fn push(&mut self, entry: Entry) -> Turn {
         self.bytes += entry.event.size();
         self.entries.push(entry);
         if self.delivering {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::batch::Entry;
 use super::{Batch, Delivery, Event, GroupName, Membership, Position, Subscriber};
 use crate::telemetry;
 
@@ -63,14 +64,18 @@ impl Mailbox {
             telemetry::event_dropped("mailbox_full");
             return Delivery::Dropped;
         }
-        queue.bytes += size;
+        self.put(queue, received);
+        Delivery::Queued
+    }
+
+    fn put(&self, mut queue: MutexGuard<'_, Queue>, received: Received) {
+        queue.bytes += received.event.size();
         queue.events.push_back((Instant::now(), received));
         let reader = queue.reader.take();
         drop(queue);
         if let Some(reader) = reader {
             reader.wake();
         }
-        Delivery::Queued
     }
 
     /// Takes the next event, or arranges for a wake-up.
@@ -113,16 +118,26 @@ impl Subscriber for Mailbox {
     fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
         let mut delivery = Delivery::Queued;
         for entry in batch.entries(membership) {
-            if self.push(Received {
-                position: entry.position,
-                group: Some(batch.group().clone()),
-                event: entry.event.clone(),
-            }) == Delivery::Dropped
-            {
+            if self.push(received(batch, entry)) == Delivery::Dropped {
                 delivery = Delivery::Dropped;
             }
         }
         delivery
+    }
+
+    /// A history that was asked for is taken whole: it is bounded by what the group keeps, and nobody could have read it yet.
+    fn deliver_past(&self, batch: &Batch, membership: &Membership) {
+        for entry in batch.entries(membership) {
+            self.put(self.queue(), received(batch, entry));
+        }
+    }
+}
+
+fn received(batch: &Batch, entry: &Entry) -> Received {
+    Received {
+        position: entry.position,
+        group: Some(batch.group().clone()),
+        event: entry.event.clone(),
     }
 }
 

@@ -18,10 +18,11 @@ mod position;
 mod presence;
 mod remote;
 mod send;
+mod subscriber;
 
 pub use batch::{Batch, Entry, FORMS, Form};
 pub use event::Event;
-pub use group::{Delivery, GroupMember, Membership, Subscriber, deliver_alone};
+pub use group::GroupMember;
 pub use layer::{ChannelLayer, Held};
 pub use mailbox::{Mailbox, Received};
 pub use name::{ChannelName, GroupName};
@@ -30,3 +31,4 @@ pub use past::Start;
 pub use position::{Position, PositionError};
 pub use presence::{Presence, PresenceEvent, Present};
 pub use remote::{Answerer, Answers, Remote};
+pub use subscriber::{Delivery, Membership, Subscriber, deliver_alone};

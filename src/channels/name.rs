@@ -67,6 +67,11 @@ impl ChannelName {
         Ok(Self(Arc::from(text)))
     }
 
+    /// A name that a layer made itself: a prefix in `channels_redis.pubsub` may be any text.
+    pub(super) fn made(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+
     /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -92,6 +97,13 @@ fn check(text: &str, mark: Option<usize>) -> Result<(), NameError> {
         return Err(NameError::Long { found: text.len() });
     }
     Ok(())
+}
+
+/// So that a table of channels can be asked without making a name.
+impl std::borrow::Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 /// So that a table of groups can be asked without making a name.

@@ -59,6 +59,8 @@ struct SharedPast {
     is_begun: bool,
     /// It was read to its end.
     is_loaded: bool,
+    /// Members joined before it was read, and wait for it.
+    is_awaited: bool,
     /// Events came that there is a gap before.
     is_behind: bool,
     /// The newest event of each process.
@@ -126,6 +128,11 @@ impl Past {
         (self.max, self.expiry)
     }
 
+    /// Tells whether a shared history was read to its end and nothing is known to be missing, or there is none to read.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_loaded() && !self.is_behind()
+    }
+
     /// Tells whether a shared history was read, or there is none to read.
     pub(super) fn is_loaded(&self) -> bool {
         !self.is_shared() || self.shared.as_ref().is_some_and(|shared| shared.is_loaded)
@@ -138,6 +145,19 @@ impl Past {
         }
     }
 
+    /// A member joins that wants it.
+    pub(super) fn wanted(&mut self) {
+        let is_loaded = self.is_loaded();
+        if let Some(shared) = &mut self.shared {
+            shared.is_awaited |= !is_loaded;
+        }
+    }
+
+    /// Tells whether what is read of it is news to members: not when they came after it, or did not ask for it.
+    pub(super) fn is_news(&self) -> bool {
+        self.is_loaded() || self.shared.as_ref().is_some_and(|shared| shared.is_awaited)
+    }
+
     /// It is read: what comes from now on may be behind again.
     pub(super) fn catch_up(&mut self) {
         if let Some(shared) = &mut self.shared {
@@ -145,10 +165,11 @@ impl Past {
         }
     }
 
-    /// It may have missed something.
+    /// It may have missed something. A history of this process alone cannot tell what: another life of it begins.
     pub(super) fn fall_behind(&mut self) {
-        if let Some(shared) = &mut self.shared {
-            shared.is_behind = true;
+        match &mut self.shared {
+            Some(shared) => shared.is_behind = true,
+            None => self.position.epoch = super::position::new_epoch(),
         }
     }
 
@@ -204,7 +225,9 @@ impl Past {
                 is_complete: true,
             };
         };
-        let known = since.and_then(|since| self.index_after(since));
+        let known = since
+            .filter(|since| self.shared.is_some() || since.epoch == self.position.epoch)
+            .and_then(|since| self.index_after(since));
         let kept = self.history.iter().skip(known.unwrap_or(0));
         let mut entries: Vec<Entry> = kept.map(|(_, entry)| entry.clone()).collect();
         let from = match (known, since, entries.first()) {
@@ -224,7 +247,7 @@ impl Past {
         Resumed {
             from,
             entries,
-            is_complete: since.is_none() || (known.is_some() && self.is_loaded()),
+            is_complete: since.is_none() || (known.is_some() && self.is_complete()),
         }
     }
 
@@ -268,6 +291,22 @@ impl Past {
     pub(super) fn has_seen(&self, node: u64, seq: u64) -> bool {
         let shared = self.shared.as_ref();
         shared.is_some_and(|shared| shared.newest(node) >= seq)
+    }
+
+    /// Takes note of an event that the members have from elsewhere than the history; tells whether it is news to them.
+    pub(super) fn see(&mut self, node: u64, seq: u64) -> bool {
+        let is_news = !self.has_seen(node, seq);
+        if let Some(shared) = &mut self.shared
+            && is_news
+        {
+            shared.see(node, seq);
+        }
+        is_news
+    }
+
+    /// Tells whether a position comes after all that is known.
+    pub(super) fn follows(&self, position: Position) -> bool {
+        position.epoch != self.position.epoch || position.offset > self.position.offset
     }
 
     /// Says where a position stands.

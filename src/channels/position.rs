@@ -30,6 +30,11 @@ pub struct PositionError {
     found: String,
 }
 
+/// Returns an epoch for a history that begins; 52 bits, as a browser and Lua can hold them.
+pub(super) fn new_epoch() -> u64 {
+    fastrand::u64(1..) >> 12
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{}", self.epoch, self.offset)

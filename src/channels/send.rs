@@ -66,6 +66,28 @@ impl ChannelLayer {
         }
     }
 
+    /// Tells a group that members of a process that died are gone: they are counted no more.
+    pub(super) async fn group_tell_left(&self, group: &GroupName, users: &[Option<String>]) {
+        let found = self.find(group.as_str());
+        let _turn = match &found {
+            Some(found) => tokio::time::timeout(TURN_DEADLINE, found.presence_turn())
+                .await
+                .ok(),
+            None => None,
+        };
+        let members = self.group_present_len(group).await;
+        for user in users {
+            let presence = PresenceEvent {
+                user: user.as_deref(),
+                members,
+                at: Timestamp::now(),
+            };
+            if let Ok(event) = presence.event(PresenceEvent::LEAVE) {
+                let _ = self.group_send_transient(group, event).await; // what was dropped is counted
+            }
+        }
+    }
+
     /// Sends an event to every member and waits until each was served: returns how many have it, in all processes.
     pub async fn group_send_counted(
         &self,

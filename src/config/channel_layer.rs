@@ -1,13 +1,13 @@
 //! `[channel_layer]`: what carries events between consumers, and between processes.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::checked::{PositiveCount, PositiveDuration, PositiveSize, via};
 use super::place::Place;
+use super::redis_url::{RedisHome, RedisUrl};
 use super::secret::{self, Secret};
 use super::suggest::did_you_mean;
 use super::units::Size;
@@ -87,6 +87,11 @@ impl ChannelLayerConfig {
             let sentence = "expected a backend such as \"redis://127.0.0.1:6379\" for a format that is shared with Django, found \"memory\"";
             found.push(("format", sentence.to_owned()));
         }
+        let is_cluster = matches!(&self.backend, Backend::Redis(url) if matches!(url.home, RedisHome::Cluster { .. }));
+        if is_cluster && self.format == LayerFormat::Core {
+            let sentence = "expected \"oneport\" or \"channels_redis.pubsub\" with a Redis Cluster, which Django's core layer cannot use, found \"channels_redis.core\"";
+            found.push(("format", sentence.to_owned()));
+        }
         if is_ours && !self.symmetric_encryption_keys.is_empty() {
             let sentence = "expected no keys with format \"oneport\", which does not encrypt (use rediss://), found some";
             found.push(("symmetric_encryption_keys", sentence.to_owned()));
@@ -153,49 +158,6 @@ pub enum Backend {
     Redis(RedisUrl),
 }
 
-/// Where a Redis is and who we are there. It shows itself without its password.
-#[derive(Clone, Eq, PartialEq)]
-pub struct RedisUrl {
-    /// How to get there.
-    pub home: RedisHome,
-    /// The user's name, when there is one.
-    pub username: Option<String>,
-    /// The password, when there is one.
-    pub password: Option<Secret>,
-    /// The number of the database.
-    pub database: i64,
-}
-
-/// How to get to a Redis.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum RedisHome {
-    /// `redis://HOST:PORT`, and `rediss://HOST:PORT` over TLS.
-    Tcp {
-        /// A name or an address.
-        host: String,
-        /// The port.
-        port: u16,
-        /// Is it TLS?
-        tls: bool,
-    },
-    /// `redis+unix:///PATH`.
-    Unix(PathBuf),
-    /// `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`: the master that Sentinels name.
-    Sentinel {
-        /// The Sentinels.
-        hosts: Vec<(String, u16)>,
-        /// The name of the service.
-        service: String,
-    },
-}
-
-const KNOWN: &str = "\"memory\", \"redis://HOST:PORT/DATABASE\", \"rediss://...\", \"redis+unix:///PATH\" or \
-                     \"redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE\"";
-
-/// Schemes and the port where none is written.
-const REDIS_PORT: u16 = 6379;
-const SENTINEL_PORT: u16 = 26379;
-
 impl std::str::FromStr for Backend {
     type Err = String;
 
@@ -203,110 +165,13 @@ impl std::str::FromStr for Backend {
         if text == "memory" {
             return Ok(Self::Memory);
         }
-        let Some((scheme, rest)) = text.split_once("://") else {
-            let meant = did_you_mean(text, ["memory"]).map(|meant| format!("; {meant}"));
-            let meant = meant.unwrap_or_default();
-            return Err(format!("expected {KNOWN}, found {text:?}{meant}"));
-        };
-        let rest = rest.split('#').next().unwrap_or_default();
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-        let (username, password) = user.split_once(':').unwrap_or((user, ""));
-        let mut url = RedisUrl {
-            home: RedisHome::Unix(PathBuf::new()),
-            username: some(decoded(username)?),
-            password: some(decoded(password)?).map(Secret),
-            database: 0,
-        };
-        let mut parts = rest.splitn(3, '/');
-        let authority = parts.next().unwrap_or_default();
-        match scheme {
-            "redis" | "rediss" => {
-                let (host, port) = host_and_port(authority, REDIS_PORT)?;
-                let tls = scheme == "rediss";
-                url.home = RedisHome::Tcp { host, port, tls };
-                url.database = database(parts.next().unwrap_or_default())?;
-            }
-            "redis+unix" | "unix" if authority.is_empty() && rest.len() > 1 => {
-                url.home = RedisHome::Unix(decoded(rest)?.into());
-            }
-            "redis+sentinel" => {
-                let hosts = authority
-                    .split(',')
-                    .map(|host| host_and_port(host, SENTINEL_PORT));
-                let hosts = hosts.collect::<Result<_, _>>()?;
-                let Some(service) = parts.next().filter(|service| !service.is_empty()) else {
-                    return Err(format!(
-                        "expected the name of a service after the Sentinels, found none in {text:?}"
-                    ));
-                };
-                url.home = RedisHome::Sentinel {
-                    hosts,
-                    service: decoded(service)?,
-                };
-                url.database = database(parts.next().unwrap_or_default())?;
-            }
-            _ => return Err(format!("expected {KNOWN}, found {text:?}")),
-        }
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match key {
-                "db" => url.database = database(value)?,
-                "user" => url.username = some(decoded(value)?),
-                "pass" | "password" => url.password = some(decoded(value)?).map(Secret),
-                other => {
-                    return Err(format!(
-                        "expected \"db\", \"user\" or \"pass\" in the URL's query, found {other:?}"
-                    ));
-                }
-            }
-        }
+        let meant = did_you_mean(text, ["memory"]).filter(|_| !text.contains("://"));
+        let url: RedisUrl = text.parse().map_err(|sentence: String| match meant {
+            Some(meant) => format!("{sentence}; {meant}"),
+            None => sentence,
+        })?;
         Ok(Self::Redis(url))
     }
-}
-
-fn some(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
-fn decoded(text: &str) -> Result<String, String> {
-    percent_encoding::percent_decode_str(text)
-        .decode_utf8()
-        .map(Into::into)
-        .map_err(|_| "expected UTF-8 behind the percent signs of the URL, found other bytes".into())
-}
-
-fn database(text: &str) -> Result<i64, String> {
-    match text.trim_end_matches('/') {
-        "" => Ok(0),
-        text => match text.parse() {
-            Ok(number @ 0..) => Ok(number),
-            _ => Err(format!("expected the number of a database, found {text:?}")),
-        },
-    }
-}
-
-fn host_and_port(text: &str, port: u16) -> Result<(String, u16), String> {
-    let (host, written) = match text.rsplit_once(':') {
-        Some((host, written)) if !written.contains(']') => (host, Some(written)),
-        _ => (text, None),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
-        return Err("expected a host after \"//\", found none".to_owned());
-    }
-    let port = match written {
-        None => port,
-        Some(written) => match written.parse() {
-            Ok(0) | Err(_) => {
-                return Err(format!(
-                    "expected a port from 1 to 65535, found {written:?}"
-                ));
-            }
-            Ok(port) => port,
-        },
-    };
-    Ok((host.to_owned(), port))
 }
 
 impl TryFrom<String> for Backend {
@@ -321,102 +186,11 @@ impl TryFrom<String> for Backend {
     }
 }
 
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.home {
-            RedisHome::Tcp { host, port, tls } => {
-                let scheme = if *tls { "rediss" } else { "redis" };
-                let bracketed = host.contains(':');
-                let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
-                write!(f, "{scheme}://{open}{host}{close}:{port}/{}", self.database)
-            }
-            RedisHome::Unix(path) => {
-                write!(f, "redis+unix://{}?db={}", path.display(), self.database)
-            }
-            RedisHome::Sentinel { hosts, service } => {
-                f.write_str("redis+sentinel://")?;
-                for (at, (host, port)) in hosts.iter().enumerate() {
-                    let comma = if at > 0 { "," } else { "" };
-                    write!(f, "{comma}{host}:{port}")?;
-                }
-                write!(f, "/{service}/{}", self.database)
-            }
-        }
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RedisUrl({self})")
-    }
-}
-
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str("memory"),
             Self::Redis(url) => url.fmt(f),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn redis(text: &str) -> RedisUrl {
-        match text.parse() {
-            Ok(Backend::Redis(url)) => url,
-            other => panic!("{text}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn each_form_says_where_redis_is() {
-        let tcp = |host: &str, port, tls| RedisHome::Tcp {
-            host: host.to_owned(),
-            port,
-            tls,
-        };
-        assert_eq!(redis("redis://h").home, tcp("h", 6379, false));
-        assert_eq!(redis("rediss://[::1]:7000/3").home, tcp("::1", 7000, true));
-        assert_eq!(redis("rediss://[::1]:7000/3").database, 3);
-        assert_eq!(redis("redis://h?db=2").database, 2);
-        let url = redis("redis://u%40:p%2Fw@h:1/0");
-        assert_eq!(url.username.as_deref(), Some("u@"));
-        assert_eq!(url.password, Some(Secret("p/w".to_owned())));
-        let url = redis("redis+unix:///run/r.sock?db=4&pass=x");
-        assert_eq!(url.home, RedisHome::Unix("/run/r.sock".into()));
-        assert_eq!((url.database, url.password.is_some()), (4, true));
-        let url = redis("redis+sentinel://:pw@a,b:1/mymaster/5");
-        let hosts = vec![("a".to_owned(), 26379), ("b".to_owned(), 1)];
-        let service = "mymaster".to_owned();
-        assert_eq!(url.home, RedisHome::Sentinel { hosts, service });
-        assert_eq!(url.database, 5);
-        assert_eq!(url.to_string(), "redis+sentinel://a:26379,b:1/mymaster/5");
-    }
-
-    #[test]
-    fn others_are_refused_without_their_password() {
-        for text in [
-            "",
-            "memroy",
-            "redis:",
-            "redis://",
-            "redis://h:0",
-            "redis://h:x",
-            "redis://h/x",
-            "redis://h/-1",
-            "redis://h?x=1",
-            "redis+unix://",
-            "redis+sentinel://h",
-            "amqp://h",
-        ] {
-            assert!(text.parse::<Backend>().is_err(), "{text}");
-        }
-        let error = Backend::try_from("amqp://u:hunter22@h".to_owned()).unwrap_err();
-        assert!(!error.contains("hunter22"), "{error}");
-        let url = Backend::try_from("redis://u:hunter22@h".to_owned()).unwrap();
-        assert!(!format!("{url:?}{url}").contains("hunter22"));
     }
 }

@@ -41,6 +41,7 @@ mod path;
 mod place;
 mod problem;
 mod reader;
+mod redis_url;
 mod route;
 mod secret;
 mod sections;
@@ -60,9 +61,7 @@ mod tests;
 
 pub use auth::{AuthConfig, BearerConfig, DjangoUsersConfig, ForwardConfig, IdType};
 pub use bind::{Bind, BindError, Listen};
-pub use channel_layer::{
-    Backend, ChannelLayerConfig, LayerFormat, RedisHome, RedisUrl, Serializer,
-};
+pub use channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
 pub use config_path::ConfigPath;
 pub use document::{Document, Position};
 pub use environment::{Env, process_environment};
@@ -70,6 +69,7 @@ pub use http::{HttpDefaults, HttpRoute};
 pub use options::Options;
 pub use place::Place;
 pub use problem::{Long, Problem, Problems, Severity};
+pub use redis_url::{RedisHome, RedisUrl};
 pub use secret::Secret;
 pub use sections::{LogConfig, LogFormat, TemplatesConfig};
 pub use server::{LimitsConfig, ServerConfig, TimeoutsConfig, Workers};

@@ -9,9 +9,10 @@ use futures_util::{FutureExt, StreamExt};
 use metrics::{counter, gauge};
 use redis::aio::{MultiplexedConnection, PubSub, PubSubSink, PubSubStream};
 use redis::{RedisError, RedisResult, Value};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, unconstrained};
 use tokio_util::sync::CancellationToken;
 
+use super::commands::Commands;
 use super::core;
 use super::outbox::Order;
 use super::scripts;
@@ -32,10 +33,19 @@ const INBOX_SECONDS: u64 = 5;
 pub(super) struct Live {
     pub(super) remote: Remote,
     pub(super) layer: ChannelLayer,
-    pub(super) commands: MultiplexedConnection,
+    pub(super) commands: Commands,
     /// Something has ended, so all shall end.
     pub(super) ending: CancellationToken,
-    /// How many messages were heard.
+    /// How many messages were heard, twice; odd while one is handled.
+    heard: Arc<AtomicU64>,
+}
+
+/// How many messages are handled before others may use the worker.
+const HEARD_AT_ONCE: u64 = 64;
+
+/// One connection that is heard, and how many messages it brought.
+struct Sink {
+    sink: PubSubSink,
     heard: Arc<AtomicU64>,
 }
 
@@ -52,9 +62,8 @@ impl Remote {
         loop {
             let ended = tasks.ended();
             tokio::pin!(ended);
-            let connected = tokio::time::timeout(self.0.timeout, self.connect(&layer));
             let connected = tokio::select! {
-                connected = connected => connected.unwrap_or_else(|_| Err(stream::timed_out())),
+                connected = self.connect(&layer) => connected,
                 () = &mut ended => return,
             };
             let error = match connected {
@@ -85,22 +94,28 @@ impl Remote {
         }
     }
 
-    /// Connects, says who is here, and starts what lives as long as the connection.
+    /// Connects, says who is here, and starts what lives as long as the connection. Each answer has its time; how many there
+    /// are depends on how much is here.
     async fn connect(&self, layer: &ChannelLayer) -> RedisResult<(Live, JoinSet<Ended>, usize)> {
         let (url, timeout) = (&self.0.url, self.0.timeout);
-        let (mut commands, driver) = stream::commands(url, timeout).await?;
+        let known = lock(&self.0.masters).clone();
+        let place = self.in_time(stream::find(url, &known, timeout)).await?;
+        if place.map.is_some() {
+            *lock(&self.0.masters) = place.addresses();
+        }
+        let commands = Commands::connect(url, &place, timeout);
+        let (commands, drivers) = self.in_time(commands).await?;
         let mut set = JoinSet::new();
         let ending = CancellationToken::new();
-        set.spawn(unless(ending.clone(), ends(driver)));
-        let mut load = redis::pipe();
-        for script in scripts::all() {
-            load.cmd("SCRIPT").arg("LOAD").arg(script.code);
+        for driver in drivers {
+            set.spawn(unless(ending.clone(), ends(driver)));
         }
-        load.exec_async(&mut commands).await?;
-        let ahead = Arc::new(Ahead::default());
-        let stream = Metered::new(stream::open(url, timeout).await?, ahead.clone());
-        let pubsub = PubSub::new(&stream::introduction(url)?, stream).await?;
-        let (mut sink, stream) = pubsub.split();
+        let load = scripts::all().map(|script| {
+            let mut load = redis::cmd("SCRIPT");
+            load.arg("LOAD").arg(script.code);
+            load
+        });
+        self.in_time(commands.run_everywhere(&load)).await?;
         let live = Live {
             remote: self.clone(),
             layer: layer.clone(),
@@ -108,13 +123,35 @@ impl Remote {
             ending: ending.clone(),
             heard: Arc::default(),
         };
-        set.spawn(unless(ending.clone(), live.clone().hear(stream, ahead)));
         let mut resubscribed = self.0.subscriptions.forget();
-        let own = [self.nodes_channel(), self.node_channel(self.0.node)];
-        sink.subscribe(&own[..]).await?;
-        live.subscribe_all(&mut sink).await?;
+        let mut sinks = Vec::new();
+        for home in &place.homes {
+            let (ahead, hearing) = (
+                Arc::new(Ahead::default()),
+                Live {
+                    heard: Arc::default(),
+                    ..live.clone()
+                },
+            );
+            let stream = self.in_time(stream::open(url, home, timeout)).await?;
+            let stream = Metered::new(stream, ahead.clone());
+            let introduction = stream::introduction(url)?;
+            let pubsub = self.in_time(PubSub::new(&introduction, stream)).await?;
+            let (sink, stream) = pubsub.split();
+            sinks.push(Sink {
+                sink,
+                heard: hearing.heard.clone(),
+            });
+            set.spawn(unless(ending.clone(), hearing.hear(stream, ahead)));
+        }
+        for own in [self.nodes_channel(), self.node_channel(self.0.node)] {
+            let sink = &mut sinks[live.commands.server_of(own.as_bytes())];
+            self.in_time(sink.sink.subscribe(&own)).await?;
+        }
+        live.subscribe_all(&mut sinks).await?;
         if self.0.format == LayerFormat::Core {
-            let (inbox, driver) = stream::commands(url, timeout).await?;
+            let inbox = stream::commands(url, &url.home, timeout);
+            let (inbox, driver) = self.in_time(inbox).await?;
             set.spawn(unless(ending.clone(), ends(driver)));
             set.spawn(unless(ending.clone(), live.clone().empty_inbox(inbox)));
             resubscribed = self.0.core.say_again();
@@ -134,14 +171,22 @@ impl Remote {
         self.0.outbox.connected();
         gauge!("oneport_layer_connected").set(1.0);
         set.spawn(live.clone().say());
-        set.spawn(unless(ending.clone(), live.clone().keep_subscribed(sink)));
+        set.spawn(unless(ending.clone(), live.clone().keep_subscribed(sinks)));
         set.spawn(unless(ending.clone(), live.clone().read_histories()));
         set.spawn(unless(ending.clone(), live.clone().beat()));
+        set.spawn(unless(ending.clone(), live.clone().tidy()));
         if self.0.format == LayerFormat::Core {
             set.spawn(unless(ending.clone(), live.clone().keep_joined()));
         }
         self.0.changed.notify_waiters();
         Ok((live, set, resubscribed))
+    }
+
+    /// Waits for Redis no longer than the layer's timeout.
+    async fn in_time<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+        tokio::time::timeout(self.0.timeout, answer)
+            .await
+            .unwrap_or_else(|_| Err(stream::timed_out()))
     }
 
     /// Redis is gone: members here are served all the same.
@@ -227,16 +272,15 @@ impl Live {
         &self,
         answer: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
-        tokio::time::timeout(self.remote.0.timeout, answer)
-            .await
-            .unwrap_or_else(|_| Err(stream::timed_out()))
+        self.remote.in_time(answer).await
     }
 
     // --- Hearing --------------------------------------------------------------------------------------------------------
 
     async fn hear(self, mut stream: PubSubStream, ahead: Arc<Ahead>) -> Ended {
         loop {
-            let next = match stream.next().now_or_never() {
+            // Beside the runtime's budget: nothing there has to mean that there is nothing.
+            let next = match unconstrained(stream.next()).now_or_never() {
                 Some(next) => next,
                 None => {
                     ahead.await_more();
@@ -247,9 +291,13 @@ impl Live {
                 return (closed(), Vec::new());
             };
             let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
-            self.remote.hear(&self.layer, channel, payload).await;
             self.heard.fetch_add(1, Ordering::Relaxed);
+            self.remote.hear(&self.layer, channel, payload).await;
+            let heard = self.heard.fetch_add(1, Ordering::Relaxed) / 2;
             ahead.handled(channel.len() + payload.len());
+            if heard.is_multiple_of(HEARD_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -272,26 +320,28 @@ impl Live {
     /// Waits for an answer that comes behind all that is heard before it: as long as there is something, Redis is not away.
     async fn behind_others<T>(
         &self,
+        heard: &AtomicU64,
         answer: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
         tokio::pin!(answer);
         loop {
-            let heard = self.heard.load(Ordering::Relaxed);
+            let before = heard.load(Ordering::Relaxed);
             match tokio::time::timeout(self.remote.0.timeout, &mut answer).await {
                 Ok(answer) => return answer,
-                Err(_) if self.heard.load(Ordering::Relaxed) != heard => {}
+                // What is handled has a deadline of its own.
+                Err(_) if before % 2 == 1 || heard.load(Ordering::Relaxed) != before => {}
                 Err(_) => return Err(stream::timed_out()),
             }
         }
     }
 
-    async fn keep_subscribed(self, mut sink: PubSubSink) -> Ended {
+    async fn keep_subscribed(self, mut sinks: Vec<Sink>) -> Ended {
         let pause = self.remote.0.lease / 3;
         loop {
             let changed = self.remote.0.subscriptions.changed();
             let said = match tokio::time::timeout(pause, changed).await {
-                Ok(()) => self.subscribe_all(&mut sink).await,
-                Err(_) => self.behind_others(sink.ping::<Value>()).await.map(drop), // is it alive?
+                Ok(()) => self.subscribe_all(&mut sinks).await,
+                Err(_) => self.ping_all(&mut sinks).await,
             };
             if let Err(error) = said {
                 return (error, Vec::new());
@@ -299,23 +349,50 @@ impl Live {
         }
     }
 
-    async fn subscribe_all(&self, sink: &mut PubSubSink) -> RedisResult<()> {
+    /// Sees whether the connections are alive.
+    async fn ping_all(&self, sinks: &mut [Sink]) -> RedisResult<()> {
+        for Sink { sink, heard } in sinks {
+            self.behind_others(heard, sink.ping::<Value>()).await?;
+        }
+        Ok(())
+    }
+
+    async fn subscribe_all(&self, sinks: &mut [Sink]) -> RedisResult<()> {
         let inner = &self.remote.0;
         loop {
             let changes = inner.subscriptions.changes();
             if changes.subscribe.is_empty() && changes.unsubscribe.is_empty() {
                 return Ok(());
             }
-            if !changes.subscribe.is_empty() {
-                self.behind_others(sink.subscribe(&changes.subscribe))
-                    .await?;
-            }
-            if !changes.unsubscribe.is_empty() {
-                self.behind_others(sink.unsubscribe(&changes.unsubscribe))
-                    .await?;
+            for (server, Sink { sink, heard }) in sinks.iter_mut().enumerate() {
+                let own = |channels: &[String]| -> Vec<String> {
+                    let is_own =
+                        |channel: &&String| self.commands.server_of(channel.as_bytes()) == server;
+                    channels.iter().filter(is_own).cloned().collect()
+                };
+                let (subscribe, unsubscribe) = (own(&changes.subscribe), own(&changes.unsubscribe));
+                if !subscribe.is_empty() {
+                    self.behind_others(heard, sink.subscribe(&subscribe))
+                        .await?;
+                }
+                if !unsubscribe.is_empty() {
+                    self.behind_others(heard, sink.unsubscribe(&unsubscribe))
+                        .await?;
+                }
             }
             inner.subscriptions.confirmed(&changes);
-            inner.changed.notify_waiters();
+            for channel in &changes.subscribe {
+                match self.remote.group_of(channel) {
+                    Some(group) => self.tell_changed(group),
+                    None => inner.changed.notify_waiters(),
+                }
+            }
+        }
+    }
+
+    fn tell_changed(&self, group: &str) {
+        if let Some(found) = self.layer.find(group) {
+            found.tell_changed();
         }
     }
 
@@ -344,10 +421,14 @@ impl Live {
             if changes.join.is_empty() && changes.leave.is_empty() {
                 return Ok(());
             }
-            self.query(inner.core.commands(&changes, inner.group_expiry.as_secs()))
+            let joined = self.remote.joined_key(inner.node);
+            let expiry = inner.group_expiry.as_secs();
+            self.query(inner.core.commands(&changes, expiry, &joined))
                 .await?;
             inner.core.confirmed(&changes);
-            inner.changed.notify_waiters();
+            for (group, _) in &changes.join {
+                self.tell_changed(group.as_str());
+            }
         }
     }
 }

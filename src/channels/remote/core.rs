@@ -186,8 +186,13 @@ impl Core {
         }
     }
 
-    /// Returns the commands that say it.
-    pub(super) fn commands(&self, changes: &Changes, group_expiry: u64) -> Vec<redis::Cmd> {
+    /// Returns the commands that say it. `joined` is the key of what this process is in, for those who clear up after it.
+    pub(super) fn commands(
+        &self,
+        changes: &Changes,
+        group_expiry: u64,
+        joined: &str,
+    ) -> Vec<redis::Cmd> {
         let mut commands = Vec::new();
         for (group, channel) in &changes.join {
             let key = self.group_key(group);
@@ -195,18 +200,41 @@ impl Core {
             add.arg(&key).arg(time_text(unix_time())).arg(channel);
             let mut expire = redis::cmd("EXPIRE");
             expire.arg(&key).arg(group_expiry);
-            commands.extend([add, expire]);
+            let mut list = redis::cmd("HSET");
+            list.arg(joined).arg(group.as_str()).arg(channel);
+            commands.extend([list, add, expire]);
         }
         for (group, channel) in &changes.leave {
             let mut remove = redis::cmd("ZREM");
             remove.arg(self.group_key(group)).arg(channel);
-            commands.push(remove);
+            let mut unlist = redis::cmd("HDEL");
+            unlist.arg(joined).arg(group.as_str());
+            commands.extend([remove, unlist]);
         }
         commands
     }
 
+    /// Returns the commands that take a process out of groups, by what it wrote down of itself, with its inbox.
+    pub(super) fn leave_for(&self, joined: &str, groups: &[(String, String)]) -> Vec<redis::Cmd> {
+        let mut commands = Vec::new();
+        for (group, channel) in groups {
+            let mut remove = redis::cmd("ZREM");
+            remove
+                .arg(format!("{}:group:{group}", self.prefix))
+                .arg(channel);
+            commands.push(remove);
+        }
+        let mut delete = redis::cmd("DEL");
+        if let Some((_, channel)) = groups.first() {
+            delete.arg(self.key_of(channel));
+        }
+        delete.arg(joined);
+        commands.push(delete);
+        commands
+    }
+
     /// Returns the commands that take this process out of everything.
-    pub(super) fn farewell(&self) -> Vec<redis::Cmd> {
+    pub(super) fn farewell(&self, joined: &str) -> Vec<redis::Cmd> {
         let state = lock(&self.state);
         let mut commands: Vec<_> = state
             .groups
@@ -220,7 +248,7 @@ impl Core {
             })
             .collect();
         let mut delete = redis::cmd("DEL");
-        delete.arg(self.inbox());
+        delete.arg(self.inbox()).arg(joined);
         commands.push(delete);
         commands
     }
@@ -236,6 +264,19 @@ impl Core {
             .arg(remote.0.capacity)
             .arg(member);
         call
+    }
+
+    /// Returns the commands that ask who is in a group; who joined too long ago is removed.
+    pub(super) fn ask_members(&self, group: &GroupName, group_expiry: u64) -> [redis::Cmd; 2] {
+        let key = self.group_key(group);
+        let mut purge = redis::cmd("ZREMRANGEBYSCORE");
+        purge
+            .arg(&key)
+            .arg(0)
+            .arg(unix_seconds().saturating_sub(group_expiry));
+        let mut ask = redis::cmd("ZRANGE");
+        ask.arg(&key).arg(0).arg(-1);
+        [purge, ask]
     }
 
     /// Returns the commands that bring events to the channels of their groups.
@@ -275,6 +316,12 @@ fn time_text(time: f64) -> String {
     format!("{time:.6}")
 }
 
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
 fn unix_time() -> f64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -283,11 +330,10 @@ fn unix_time() -> f64 {
 
 /// Counts the messages of one pipeline that found no room.
 pub(super) fn count_full(answers: &[Value]) {
-    for answer in answers {
-        if matches!(answer, Value::Int(0)) {
-            telemetry::event_dropped("channel_full");
-        }
-    }
+    let full = answers
+        .iter()
+        .filter(|answer| matches!(answer, Value::Int(0)));
+    telemetry::events_dropped("channel_full", full.count() as u64);
 }
 
 /// Takes messages out of our inbox; waits for the first, at most so many seconds.

@@ -1,17 +1,22 @@
 //! History: the copies here of the histories in Redis, read and kept true.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{FromRedisValue, RedisResult, Value};
 use tokio::time::Instant;
 
+use super::commands::is_passing;
 use super::connection::{Ended, Live};
 use super::scripts::{CHECK, READ};
 use super::wire::{self, Head};
 use super::{Remote, lock};
+use crate::channels::group::{Group, News, Shared, Turn};
+use crate::channels::options::ROOM_DEADLINE;
 use crate::channels::past::Past;
+use crate::channels::position::new_epoch;
 use crate::channels::send::news;
 use crate::channels::{ChannelLayer, Event, GroupName, Position};
 use crate::telemetry;
@@ -30,6 +35,71 @@ const READ_AGAIN: Duration = Duration::from_secs(2);
 
 /// How many histories are checked in one pipeline.
 const CHECKED_AT_ONCE: usize = 500;
+
+/// Groups whose shared history is to be read.
+#[derive(Default)]
+pub(super) struct Behind {
+    queue: VecDeque<GroupName>,
+    state: HashMap<GroupName, Reading>,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Reading {
+    Queued,
+    Asked,
+    /// Something came after the question, and may not be in the answer.
+    Again,
+}
+
+impl Behind {
+    /// A history is to be read from now on; tells whether that is news.
+    pub(super) fn add(&mut self, group: &GroupName) -> bool {
+        match self.state.get_mut(group) {
+            Some(state @ (Reading::Asked | Reading::Again)) => {
+                *state = Reading::Again;
+                false
+            }
+            Some(Reading::Queued) => false,
+            None => {
+                self.queue(group.clone());
+                true
+            }
+        }
+    }
+
+    /// Tells whether a history waits, or is read just now.
+    pub(super) fn has(&self, group: &GroupName) -> bool {
+        self.state.contains_key(group)
+    }
+
+    /// The connection is another one.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn queue(&mut self, group: GroupName) {
+        self.state.insert(group.clone(), Reading::Queued);
+        self.queue.push_back(group);
+    }
+
+    fn take(&mut self, count: usize) -> Vec<GroupName> {
+        let count = self.queue.len().min(count);
+        let groups: Vec<_> = self.queue.drain(..count).collect();
+        for group in &groups {
+            self.state.insert(group.clone(), Reading::Asked);
+        }
+        groups
+    }
+
+    /// It was answered, or will not be; tells whether it is to be read again.
+    fn done(&mut self, group: &GroupName) -> bool {
+        let is_again = self.state.remove(group) == Some(Reading::Again);
+        if is_again {
+            self.queue(group.clone());
+        }
+        is_again
+    }
+}
 
 /// What a group's shared history said when it was read.
 struct History {
@@ -56,11 +126,7 @@ impl Live {
         let mut again: Vec<GroupName> = Vec::new();
         let mut again_at = Instant::now();
         loop {
-            let groups: Vec<GroupName> = {
-                let mut behind = lock(&inner.behind);
-                let count = behind.len().min(READ_AT_ONCE);
-                behind.drain(..count).collect()
-            };
+            let groups = lock(&inner.behind).take(READ_AT_ONCE);
             if groups.is_empty() {
                 tokio::select! {
                     () = inner.behind_work.notified() => {}
@@ -72,10 +138,21 @@ impl Live {
             }
             let (remote, layer) = (&self.remote, &self.layer);
             let asked = groups.into_iter().filter_map(|group| {
-                let command = remote.history_command(layer, &group)?;
+                let question = layer.find(group.as_str()).and_then(|found| {
+                    let command = remote.history_command(&group, &found)?;
+                    Some((found, command))
+                });
+                let Some((found, command)) = question else {
+                    lock(&inner.behind).done(&group);
+                    return None;
+                };
                 Some(async move {
                     let answer = remote.ask_redis_within(READ_MAX, vec![command]).await;
-                    let is_read = remote.hear_history(layer, &group, answer).await;
+                    let is_read = remote.hear_history(layer, &found, answer).await;
+                    if lock(&inner.behind).done(&group) {
+                        inner.behind_work.notify_one();
+                    }
+                    found.tell_changed();
                     (!is_read).then_some(group)
                 })
             });
@@ -101,7 +178,7 @@ impl Live {
             call.arg(&position.epoch.to_be_bytes()[..])
                 .arg(position.offset)
                 .arg(newest.unwrap_or_default())
-                .arg(&new_epoch()[..])
+                .arg(&epoch_bytes()[..])
                 .arg(self.remote.0.node);
             calls.push(call);
             groups.push(group);
@@ -110,18 +187,14 @@ impl Live {
         let mut groups = groups.into_iter();
         let mut placed = HashMap::new();
         for calls in calls.chunks(CHECKED_AT_ONCE) {
-            let mut pipeline = redis::pipe();
-            pipeline.ignore_errors(); // what is no history is told when it is read
-            for call in calls {
-                pipeline.add_command(call.clone());
-            }
-            let mut connection = self.commands.clone();
-            let answers: Vec<RedisResult<Value>> =
-                self.within(pipeline.query_async(&mut connection)).await?;
+            let answers = self.within(self.commands.run(calls.to_vec())).await?;
             for (answer, group) in answers.into_iter().zip(groups.by_ref()) {
+                // What is no history is told when it is read.
                 let answer = answer.and_then(|answer| Ok(<(u64, u64)>::from_redis_value(answer)?));
-                let Ok((began, last)) = answer else {
-                    continue;
+                let (began, last) = match answer {
+                    Ok(answer) => answer,
+                    Err(error) if is_passing(&error) => return Err(error),
+                    Err(_) => continue,
                 };
                 others += began;
                 placed.insert(group, last);
@@ -139,21 +212,23 @@ impl Live {
 }
 
 /// An epoch for a history that begins.
-pub(super) fn new_epoch() -> [u8; 8] {
-    (fastrand::u64(1..) >> 12).to_be_bytes()
+pub(super) fn epoch_bytes() -> [u8; 8] {
+    new_epoch().to_be_bytes()
 }
 
 impl Remote {
-    /// Takes what was read of a group's shared history: the members get what they have not seen. Tells whether it was read.
+    /// Takes what was read of a group's shared history: the members get what they have not seen. What is read for the first time
+    /// is from before they came, but for those who had to join before it could be read. Tells whether it was read.
     async fn hear_history(
         &self,
         layer: &ChannelLayer,
-        group: &GroupName,
+        found: &Arc<Group>,
         answer: Option<Vec<Value>>,
     ) -> bool {
-        let Some(found) = layer.find(group.as_str()) else {
-            return true;
-        };
+        let is_now = layer.find(found.name().as_str());
+        if !is_now.is_some_and(|now| Arc::ptr_eq(&now, found)) {
+            return true; // its last member left meanwhile
+        }
         let history = answer
             .and_then(|answer| answer.into_iter().next())
             .and_then(history);
@@ -167,9 +242,7 @@ impl Remote {
         found.with_past(Past::catch_up);
         let lost = found.with_past(|past| past.read_from(history.epoch, before));
         if lost > 0 {
-            for _ in 0..lost.min(1_000_000) {
-                telemetry::event_dropped("redis_away");
-            }
+            telemetry::events_dropped("redis_away", lost);
             self.0.outbox.count_lost(lost);
         }
         let (_, expiry) = found.with_past(|past| past.bounds());
@@ -186,30 +259,50 @@ impl Remote {
                 offset: kept.offset,
             };
             let news = news(&kept.event, except);
-            self.append(
-                layer,
-                &found,
-                group.as_str(),
-                &news,
-                &kept.head,
-                position,
-                age,
-            )
-            .await;
+            let Head { node, seq, .. } = kept.head;
+            if found.with_past(|past| past.is_news()) {
+                self.append_read(layer, found, &news, (node, seq), position, age)
+                    .await;
+            } else {
+                found.append_past(&news, node, seq, position, age);
+            }
         }
         if history.is_end {
             found.with_past(Past::loaded);
         }
         if !history.is_end || found.with_past(|past| past.is_behind()) {
-            self.read_history(group);
+            self.read_history(found.name());
         }
-        self.0.changed.notify_waiters();
         true
     }
 
+    /// Appends an event that members have not heard in time.
+    async fn append_read(
+        &self,
+        layer: &ChannelLayer,
+        found: &Arc<Group>,
+        news: &News<'_>,
+        (node, seq): (u64, u64),
+        position: Position,
+        age: Duration,
+    ) {
+        let deadline = Instant::now() + ROOM_DEADLINE;
+        loop {
+            match found.append_shared(news, node, seq, position, age) {
+                Shared::Appended(Turn::Full) => {
+                    let room = tokio::time::timeout_at(deadline, found.room());
+                    if room.await.is_err() {
+                        return found.with_past(Past::fall_behind); // it is read again
+                    }
+                }
+                Shared::Appended(turn) => return layer.serve(found, turn),
+                Shared::Known | Shared::Behind | Shared::Early(_) => return,
+            }
+        }
+    }
+
     /// Returns the command that reads a group's shared history from where it is known.
-    fn history_command(&self, layer: &ChannelLayer, group: &GroupName) -> Option<redis::Cmd> {
-        let found = layer.find(group.as_str())?;
+    fn history_command(&self, group: &GroupName, found: &Group) -> Option<redis::Cmd> {
         let (position, (max, expiry)) =
             found.with_past(|past| past.is_shared().then(|| (past.position(), past.bounds())))?;
         let [meta, stream] = self.history_keys(group);
@@ -218,7 +311,7 @@ impl Remote {
             .arg(u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX))
             .arg(&position.epoch.to_be_bytes()[..])
             .arg(position.offset)
-            .arg(&new_epoch()[..])
+            .arg(&epoch_bytes()[..])
             .arg(EVENTS_AT_ONCE);
         Some(call)
     }

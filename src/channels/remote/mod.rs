@@ -1,10 +1,12 @@
 //! Remote: the groups of other processes, through Redis.
 //!
-//! A process has one connection for commands, all of them pipelined, and one for subscriptions; a group is subscribed while it
+//! A process has one connection for commands, all of them pipelined, and one for subscriptions (to each master of a cluster); a group is subscribed while it
 //! has members here. Members here are served by this process itself; what comes from others is framed once for all of them.
 //! `outbox` holds what is to be said, `connection` says it and hears the others, `subscriptions` knows who is to be heard.
 
 mod channel;
+mod cluster;
+mod commands;
 mod connection;
 mod core;
 mod dictionary;
@@ -35,6 +37,7 @@ pub use nodes::{Answerer, Answers};
 use self::core::Core;
 use self::dictionary::Dictionaries;
 use self::fernet::Fernet;
+use self::history::Behind;
 use self::nodes::Waiting;
 use self::outbox::{Act, COMMAND_BYTES, Order, Outbox};
 use self::present::Here;
@@ -70,7 +73,7 @@ struct Inner {
     /// Something that others wait for has happened: a subscription, a history, a loss.
     changed: Notify,
     /// Groups whose shared history is to be read.
-    behind: Mutex<VecDeque<GroupName>>,
+    behind: Mutex<Behind>,
     behind_work: Notify,
     /// In `channels_redis.pubsub`: hashes of our own events that Redis will send back.
     echoes: Mutex<HashMap<String, VecDeque<u64>>>,
@@ -78,6 +81,11 @@ struct Inner {
     present: Here,
     last_question: AtomicU64,
     answerer: OnceLock<Arc<dyn Answerer>>,
+    /// Processes that died and are to be cleared up after.
+    dead: Mutex<Vec<u64>>,
+    tidying: Notify,
+    /// The masters of the cluster, as they were last.
+    masters: Mutex<Vec<(String, u16)>>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -132,6 +140,9 @@ impl Remote {
             echoes: Mutex::default(),
             waiting: Mutex::default(),
             present: Here::default(),
+            dead: Mutex::default(),
+            tidying: Notify::new(),
+            masters: Mutex::default(),
             last_question: AtomicU64::new(0),
             answerer: OnceLock::new(),
         })))
@@ -180,7 +191,7 @@ impl Remote {
     pub(in crate::channels) async fn ready(&self, group: &GroupName, found: &Group) {
         let deadline = tokio::time::Instant::now() + self.0.timeout.min(READY_MAX);
         loop {
-            let changed = self.0.changed.notified();
+            let (changed, all_changed) = (found.changed(), self.0.changed.notified());
             if !self.is_connected() {
                 return;
             }
@@ -189,23 +200,25 @@ impl Remote {
                 _ => self.0.subscriptions.is_there(&self.channel_of(group)),
             };
             if is_heard {
-                if found.with_past(|past| past.is_loaded()) {
+                if found.with_past(|past| past.is_complete()) {
                     return;
                 }
-                self.read_history(group);
+                if !lock(&self.0.behind).has(group) {
+                    self.read_history(group);
+                }
             }
-            if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return;
+            tokio::select! {
+                () = changed => {}
+                () = all_changed => {}
+                () = tokio::time::sleep_until(deadline) => return,
             }
         }
     }
 
     /// Sees that a group's shared history is read.
     pub(in crate::channels) fn read_history(&self, group: &GroupName) {
-        let mut behind = lock(&self.0.behind);
-        if !behind.contains(group) {
-            behind.push_back(group.clone());
-            drop(behind);
+        let is_news = lock(&self.0.behind).add(group);
+        if is_news {
             self.0.behind_work.notify_one();
         }
     }
@@ -234,13 +247,13 @@ impl Remote {
         tokio::time::timeout(time, replied).await.ok()?.ok()
     }
 
-    // --- Names in Redis -------------------------------------------------------------------------------------------------
+    // --- Names in Redis: what stands in braces is in one place of a cluster ---------------------------------------------
 
     /// Returns the channel that a group's events go through; not used in `channels_redis.core`.
     fn channel_of(&self, group: &GroupName) -> String {
         match self.0.format {
             LayerFormat::Pubsub => format!("{}__group__{group}", self.0.prefix),
-            _ => format!("{}:group:{group}", self.0.own_prefix),
+            _ => format!("{}:group:{{{group}}}", self.0.own_prefix),
         }
     }
 
@@ -252,16 +265,22 @@ impl Remote {
                 .strip_prefix("__group__"),
             _ => channel
                 .strip_prefix(&self.0.own_prefix)?
-                .strip_prefix(":group:"),
+                .strip_prefix(":group:{")?
+                .strip_suffix('}'),
         }
     }
 
     fn history_keys(&self, group: &GroupName) -> [String; 2] {
         let prefix = &self.0.own_prefix;
         [
-            format!("{prefix}:history:{group}"),
-            format!("{prefix}:stream:{group}"),
+            format!("{prefix}:history:{{{group}}}"),
+            format!("{prefix}:stream:{{{group}}}"),
         ]
+    }
+
+    /// Returns the key of the groups that a process has joined in `channels_redis.core`.
+    fn joined_key(&self, node: u64) -> String {
+        format!("{}:joined:{node:016x}", self.0.own_prefix)
     }
 
     /// Returns the channel that all Oneports hear.

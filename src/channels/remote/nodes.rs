@@ -44,8 +44,7 @@ pub(super) enum Waiting {
 
 /// Counts that come in.
 pub(super) struct Counts {
-    remote: Remote,
-    id: u64,
+    _number: Number,
     come: mpsc::Receiver<(usize, usize)>,
 }
 
@@ -67,7 +66,13 @@ impl Counts {
     }
 }
 
-impl Drop for Counts {
+/// Takes a number back when nobody waits for it any more.
+struct Number {
+    remote: Remote,
+    id: u64,
+}
+
+impl Drop for Number {
     fn drop(&mut self) {
         lock(&self.remote.0.waiting).remove(&self.id);
     }
@@ -90,14 +95,13 @@ impl Remote {
     }
 
     async fn ask_at(&self, channel: String, ourselves: usize, question: &Value) -> Answers {
-        let id = self.0.next_question();
         let (sender, mut come) = mpsc::channel(ANSWERS_MAX);
-        lock(&self.0.waiting).insert(id, Waiting::Answers(sender));
-        let payload = wire::question(self.0.node, id, question.to_string().as_bytes());
+        let number = self.wait_for(Waiting::Answers(sender));
+        let payload = wire::question(self.0.node, number.id, question.to_string().as_bytes());
         let (reply, replied) = oneshot::channel();
         let is_taken = self.0.outbox.push_plain(Order {
             size: payload.len() + COMMAND_BYTES,
-            act: Act::Publish { channel, payload },
+            act: Act::Tell { channel, payload },
             reply: Some(reply),
         });
         let mut answers = Answers {
@@ -114,16 +118,21 @@ impl Remote {
             }
             answers.unanswered = others - answers.answers.len();
         }
-        lock(&self.0.waiting).remove(&id);
         answers
     }
 
     pub(super) fn wait_for_counts(&self) -> (u64, Counts) {
-        let id = self.0.next_question();
         let (sender, come) = mpsc::channel(ANSWERS_MAX);
-        lock(&self.0.waiting).insert(id, Waiting::Counts(sender));
+        let number = self.wait_for(Waiting::Counts(sender));
+        let counts = |_number| Counts { _number, come };
+        (number.id, counts(number))
+    }
+
+    fn wait_for(&self, waiting: Waiting) -> Number {
+        let id = self.0.next_question();
+        lock(&self.0.waiting).insert(id, waiting);
         let remote = self.clone();
-        (id, Counts { remote, id, come })
+        Number { remote, id }
     }
 
     /// Says what became of an event that another process counts.
@@ -180,7 +189,7 @@ impl Remote {
     fn say(&self, node: u64, payload: Vec<u8>) {
         self.0.outbox.push_plain(Order {
             size: payload.len() + COMMAND_BYTES,
-            act: Act::Publish {
+            act: Act::Tell {
                 channel: self.node_channel(node),
                 payload,
             },

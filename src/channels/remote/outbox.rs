@@ -8,7 +8,7 @@ use redis::{Cmd, Value};
 use tokio::sync::{Notify, oneshot};
 
 use super::wire::Head;
-use crate::channels::group::{Group, Turn};
+use crate::channels::group::{Group, Keep, Turn};
 use crate::channels::send::news;
 use crate::channels::{ChannelLayer, Event, GroupName};
 use crate::telemetry;
@@ -39,9 +39,11 @@ pub(super) struct Order {
 
 #[derive(Debug)]
 pub(super) enum Act {
-    /// A message for whoever subscribed.
+    /// An event for whoever subscribed.
     Publish { channel: String, payload: Vec<u8> },
-    /// An event for a group that may keep a history; it is held while Redis is away.
+    /// A message between Oneports that is no event.
+    Tell { channel: String, payload: Vec<u8> },
+    /// An event for a group that may keep a history.
     Place(Box<Placing>),
     /// An event for a group of `channels_redis.core`.
     Core { group: GroupName, event: Event },
@@ -54,10 +56,13 @@ pub(super) struct Placing {
     pub(super) group: GroupName,
     pub(super) head: Head,
     pub(super) event: Event,
+    pub(super) keep: Keep,
     /// How much the group keeps, where that is known here.
     pub(super) bounds: Option<(usize, Duration)>,
     /// The members of this process have it.
     pub(super) is_early: bool,
+    /// It may have been said before.
+    pub(super) is_again: bool,
 }
 
 /// What waits to be said to Redis.
@@ -115,14 +120,11 @@ impl Outbox {
     /// Takes an order. Events that are held wait while Redis is away, others are lost then.
     pub(super) fn push(&self, mut order: Order, layer: &ChannelLayer) -> Result<(), Refused> {
         let mut state = self.state();
-        let is_event = !matches!(order.act, Act::Commands(_));
-        let is_held = matches!(order.act, Act::Place(_));
+        let is_event = order.act.is_event();
+        let is_held = order.act.is_held();
         if state.way != Way::There && !is_held {
-            state.lost += u64::from(is_event);
             drop(state);
-            if is_event {
-                telemetry::event_dropped("redis_away");
-            }
+            self.give_up(order, layer, "redis_away");
             return Err(Refused::Away);
         }
         let is_full = !state.orders.is_empty() && state.bytes + order.size > self.bytes_max;
@@ -131,8 +133,10 @@ impl Outbox {
         }
         let mut turn = None;
         if let Act::Place(placing) = &mut order.act {
-            state.seq += 1;
-            placing.head.seq = state.seq;
+            if placing.keep == Keep::History {
+                state.seq += 1;
+                placing.head.seq = state.seq;
+            }
             if state.way != Way::There {
                 turn = placing.append_early(layer);
             }
@@ -150,15 +154,19 @@ impl Outbox {
     /// Gives up an event that Redis will not have: the members of this process get it all the same, before those that are
     /// still on their way.
     pub(super) fn give_up(&self, order: Order, layer: &ChannelLayer, reason: &'static str) {
-        self.state().lost += 1;
-        telemetry::event_dropped(reason);
-        if let Act::Place(placing) = order.act {
-            placing.deliver_unplaced(layer);
+        if order.act.is_event() {
+            self.state().lost += 1;
+            telemetry::event_dropped(reason);
+        }
+        if let Act::Place(placing) = order.act
+            && let Some((found, turn)) = placing.append_unplaced(layer)
+        {
+            layer.serve(&found, turn);
         }
     }
 
-    /// Redis has an event; it is remembered for a while.
-    pub(super) fn confirmed(&self, order: Order) {
+    /// Redis has an event, and a place for it; it is remembered for a while.
+    pub(super) fn placed(&self, order: Order) {
         let Act::Place(mut placing) = order.act else {
             return;
         };
@@ -300,8 +308,8 @@ impl Outbox {
         });
     }
 
-    /// Redis is gone, and nobody knows what of these orders arrived: held events are said again, and so are those that it
-    /// confirmed lately; the members of this process get now what they have not heard. The others are lost.
+    /// Redis is gone, and nobody knows what of the taken orders arrived: held events are said again, and so are those that it gave
+    /// a place lately; the members of this process get now what they have not heard. The others are lost.
     pub(super) fn disconnected(&self, taken: Vec<Order>, layer: &ChannelLayer) {
         let mut turns = Vec::new();
         {
@@ -314,22 +322,29 @@ impl Outbox {
                 .into_iter()
                 .filter(|(at, _)| at.elapsed() <= SAID_AGE_MAX)
                 .map(|(_, order)| order);
+            let again = said.chain(taken).map(|order| (order, true));
             let waiting = std::mem::take(&mut state.orders);
-            let all = said.chain(taken).chain(waiting);
+            let all = again.chain(waiting.into_iter().map(|order| (order, false)));
             let mut held = VecDeque::new();
             let mut bytes = 0;
-            for mut order in all {
+            for (mut order, is_again) in all {
+                let (is_event, is_held) = (order.act.is_event(), order.act.is_held());
                 match &mut order.act {
-                    Act::Place(placing) => {
+                    Act::Place(placing) if is_held => {
+                        placing.is_again |= is_again;
                         turns.extend(placing.append_early(layer));
                         bytes += order.size;
                         held.push_back(order);
+                        continue;
                     }
-                    Act::Publish { .. } | Act::Core { .. } => {
-                        state.lost += 1;
-                        telemetry::event_dropped("redis_away");
+                    Act::Place(placing) if !is_again => {
+                        turns.extend(placing.append_unplaced(layer));
                     }
-                    Act::Commands(_) => {}
+                    _ => {}
+                }
+                if is_event {
+                    state.lost += 1;
+                    telemetry::event_dropped("redis_away");
                 }
             }
             state.orders = held;
@@ -361,19 +376,29 @@ impl Outbox {
     }
 }
 
+impl Act {
+    fn is_event(&self) -> bool {
+        !matches!(self, Self::Tell { .. } | Self::Commands(_))
+    }
+
+    /// Tells whether it waits while Redis is away: an event of a history, or of a group that is not here and may keep one.
+    fn is_held(&self) -> bool {
+        matches!(self, Self::Place(placing) if placing.keep == Keep::History && !placing.head.is_served)
+    }
+}
+
 impl Placing {
     /// Gives the event to the members of this process, who will not hear it from Redis.
-    fn deliver_unplaced(&self, layer: &ChannelLayer) {
-        if self.is_early {
-            return;
+    fn append_unplaced(&self, layer: &ChannelLayer) -> Option<(Arc<Group>, Turn)> {
+        if self.is_early || self.head.is_served {
+            return None;
         }
-        let Some(found) = layer.find(self.group.as_str()) else {
-            return;
-        };
-        if found.with_past(|past| past.is_shared()) {
-            let turn = found.append_unplaced(&news(&self.event, self.head.except));
-            layer.serve(&found, turn);
+        let found = layer.find(self.group.as_str())?;
+        if !found.with_past(|past| past.is_shared()) {
+            return None;
         }
+        let turn = found.append_unplaced(&news(&self.event, self.head.except));
+        Some((found, turn))
     }
 
     /// Gives the event to the members of this process, which will not wait for Redis.

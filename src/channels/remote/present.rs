@@ -3,7 +3,7 @@
 //! In Redis a group has a hash of its members, and each process a set of the groups that it has members in: what is left of a
 //! process that died is found by it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -61,6 +61,24 @@ impl Remote {
         self.change(commands);
     }
 
+    /// Processes died; what is left of them is for somebody to clear up who has the time.
+    pub(super) fn bury_later(&self, nodes: &[String]) {
+        let mut dead = lock(&self.0.dead);
+        let nodes = nodes
+            .iter()
+            .filter_map(|node| u64::from_str_radix(node, 16).ok());
+        for node in nodes.filter(|node| *node != self.0.node) {
+            if !dead.contains(&node) {
+                dead.push(node);
+            }
+        }
+    }
+
+    /// All is to be told again.
+    pub(super) fn present_is_stale(&self) {
+        self.0.present.is_stale.store(true, Ordering::Relaxed);
+    }
+
     /// Tells whether something could not be told since this was asked last.
     pub(super) fn take_stale(&self) -> bool {
         self.0.present.is_stale.swap(false, Ordering::Relaxed)
@@ -85,17 +103,17 @@ impl Remote {
 
     /// Members were said to be here; those who went meanwhile may have been taken back before that, and are taken back again.
     pub(super) fn take_back(&self, group: &GroupName, said: &[GroupMember], now: &[GroupMember]) {
-        let here = lock(&self.0.present.members);
-        let is_here = |gone: &GroupMember| now.iter().any(|member| member.member == gone.member);
-        let gone = said
-            .iter()
-            .filter(|member| member.presence != Presence::Untracked && !is_here(member));
+        let now: HashSet<u64> = now.iter().map(|member| member.member).collect();
+        let gone = said.iter().filter(|member| {
+            member.presence != Presence::Untracked && !now.contains(&member.member)
+        });
         let mut commands: Vec<Cmd> = gone
             .map(|member| self.remove(group, member.member))
             .collect();
         if commands.is_empty() {
             return;
         }
+        let here = lock(&self.0.present.members);
         if !here.contains_key(group) {
             commands.push(self.list(group, "SREM"));
         }
@@ -131,7 +149,7 @@ impl Remote {
             reply: None,
         });
         if !is_told {
-            self.0.present.is_stale.store(true, Ordering::Relaxed);
+            self.present_is_stale();
         }
     }
 

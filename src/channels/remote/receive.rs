@@ -18,22 +18,25 @@ use crate::config::LayerFormat;
 use crate::telemetry;
 
 /// The longest message that is taken.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
+pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 impl Remote {
     /// Takes one message of a subscription.
     pub(super) async fn hear(&self, layer: &ChannelLayer, channel: &str, payload: &[u8]) {
+        let group = self.group_of(channel);
+        if self.0.format == LayerFormat::Pubsub
+            && group.is_some()
+            && self.is_echo(channel, hash(payload))
+        {
+            return;
+        }
         if payload.len() > MESSAGE_BYTES_MAX {
             return telemetry::event_dropped("oversized");
         }
-        if let Some(group) = self.group_of(channel) {
+        if let Some(group) = group {
             match self.0.format {
                 LayerFormat::Oneport => self.hear_event(layer, group, payload).await,
-                LayerFormat::Pubsub => {
-                    if !self.is_echo(channel, hash(payload)) {
-                        self.hear_dictionary(layer, group, payload).await;
-                    }
-                }
+                LayerFormat::Pubsub => self.hear_dictionary(layer, group, payload).await,
                 LayerFormat::Core => {}
             }
         } else if channel.starts_with(&self.0.own_prefix) {
@@ -76,13 +79,13 @@ impl Remote {
     }
 
     async fn hear_dictionary(&self, layer: &ChannelLayer, group: &str, payload: &[u8]) {
-        let Ok(group) = GroupName::new(group) else {
-            return telemetry::event_dropped("bad_name");
+        let Some(found) = layer.find(group) else {
+            return; // its last member left meanwhile
         };
         match self.0.dictionaries.read(payload) {
             Ok((event, _)) => {
                 counter!("oneport_layer_received_total").increment(1);
-                self.bring(layer, &group, &event).await;
+                self.bring(layer, found.name(), &event).await;
             }
             Err(unreadable) => telemetry::event_dropped(unreadable.reason()),
         }
@@ -105,9 +108,6 @@ impl Remote {
             return telemetry::event_dropped("malformed");
         };
         let is_ours = head.node == self.0.node;
-        if position.offset == 0 && is_ours && head.is_served {
-            return; // our members have it
-        }
         counter!("oneport_layer_received_total").increment(u64::from(!is_ours));
         let except = head.except.filter(|_| is_ours);
         let tally = head.count.map(|_| Arc::<Tally>::default());
@@ -117,17 +117,28 @@ impl Remote {
             tally: tally.clone(),
         };
         let found = layer.find(group);
+        let is_placed = position.offset > 0;
+        let is_shared = |found: &Group| found.with_past(|past| past.is_shared());
         let is_taken = match &found {
             None => false,
-            Some(found) if position.offset > 0 && found.with_past(|past| past.is_shared()) => {
-                self.append(layer, found, group, &news, &head, position, Duration::ZERO)
-                    .await
+            Some(found) if is_ours && head.is_served => {
+                // Our members have it.
+                if is_placed {
+                    found.with_past(|past| past.see(head.node, head.seq));
+                    if is_shared(found) {
+                        self.append(layer, found, &news, &head, position).await;
+                    }
+                }
+                return;
             }
-            Some(_) => {
-                let Ok(group) = GroupName::new(group) else {
-                    return telemetry::event_dropped("bad_name");
-                };
-                let taken = layer.deliver_here(&group, news, Keep::History).await;
+            Some(found) if is_placed && is_shared(found) => {
+                self.append(layer, found, &news, &head, position).await
+            }
+            Some(found) if is_placed && !found.with_past(|past| past.see(head.node, head.seq)) => {
+                false
+            }
+            Some(found) => {
+                let taken = layer.deliver_here(found.name(), news, Keep::History).await;
                 matches!(taken, Ok(Some(_)))
             }
         };
@@ -147,23 +158,23 @@ impl Remote {
     }
 
     /// Appends an event at its place in a shared history; tells whether it was news.
-    #[expect(clippy::too_many_arguments, reason = "they are one event")]
-    pub(super) async fn append(
+    async fn append(
         &self,
         layer: &ChannelLayer,
         found: &Arc<Group>,
-        group: &str,
         news: &News<'_>,
         head: &Head,
         position: Position,
-        age: Duration,
     ) -> bool {
+        let age = Duration::ZERO;
+        let deadline = tokio::time::Instant::now() + ROOM_DEADLINE;
         loop {
             match found.append_shared(news, head.node, head.seq, position, age) {
                 Shared::Appended(Turn::Full) => {
-                    let room = tokio::time::timeout(ROOM_DEADLINE, found.room());
+                    let room = tokio::time::timeout_at(deadline, found.room());
                     if room.await.is_err() {
-                        found.with_past(Past::fall_behind); // it is read again later
+                        found.with_past(Past::fall_behind);
+                        self.read_history(found.name());
                         return false;
                     }
                 }
@@ -172,10 +183,13 @@ impl Remote {
                     return true;
                 }
                 Shared::Known => return false,
+                Shared::Early(turn) => {
+                    layer.serve(found, turn);
+                    self.read_history(found.name());
+                    return true;
+                }
                 Shared::Behind => {
-                    if let Ok(group) = GroupName::new(group) {
-                        self.read_history(&group);
-                    }
+                    self.read_history(found.name());
                     return false;
                 }
             }

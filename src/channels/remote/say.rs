@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 
-use redis::{RedisResult, Value};
+use redis::{Cmd, RedisResult, Value};
 
+use super::commands::is_passing;
 use super::connection::{Ended, Live, closed};
 use super::core::count_full;
-use super::history::new_epoch;
+use super::history::epoch_bytes;
 use super::outbox::{Act, Order};
 use super::scripts::PLACE;
 use super::wire;
 use crate::channels::GroupName;
+use crate::channels::group::Keep;
 
 impl Live {
     pub(super) async fn say(self) -> Ended {
@@ -32,61 +34,60 @@ impl Live {
         }
     }
 
-    /// Says a batch of orders in one pipeline. When it fails, all of them are left.
+    /// Says a batch of orders in one pipeline. When it fails, those that Redis did not do are left.
     async fn say_all(&self, orders: &mut Vec<Order>) -> RedisResult<()> {
         let members = self.members_of(orders).await?;
-        let mut pipeline = redis::pipe();
-        pipeline.ignore_errors();
+        let mut commands = Vec::new();
         let mut counts = Vec::with_capacity(orders.len());
         for order in &*orders {
-            let before = pipeline.len();
-            self.add(&order.act, &members, &mut pipeline);
-            counts.push(pipeline.len() - before);
+            let before = commands.len();
+            self.add(&order.act, &members, &mut commands);
+            counts.push(commands.len() - before);
         }
-        let answers: Vec<RedisResult<Value>> = if pipeline.is_empty() {
-            Vec::new()
-        } else {
-            let mut commands = self.commands.clone();
-            self.within(pipeline.query_async(&mut commands)).await?
-        };
-        for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-            if error.code() == Some("NOSCRIPT") {
-                return Err(error.clone()); // the next connection loads them again
-            }
-            tracing::warn!(%error, "Redis refused what the channel layer said");
-        }
+        let answers = self.within(self.commands.run(commands)).await?;
         let mut answers = answers.into_iter();
+        let mut failed = None;
         for (order, count) in std::mem::take(orders).into_iter().zip(counts) {
             let own: RedisResult<Vec<Value>> = answers.by_ref().take(count).collect();
-            let Ok(own) = own else {
-                if !matches!(order.act, Act::Commands(_)) {
+            match own {
+                Ok(own) => self.said(order, own),
+                Err(error) if is_passing(&error) => {
+                    failed.get_or_insert(error);
+                    orders.push(order);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "Redis refused what the channel layer said");
                     let outbox = &self.remote.0.outbox;
                     outbox.give_up(order, &self.layer, "redis_refused");
                 }
-                continue;
-            };
-            if matches!(order.act, Act::Core { .. }) {
-                count_full(&own);
             }
-            let mut order = order;
-            if let Some(reply) = order.reply.take() {
-                let _ = reply.send(own);
-            }
-            self.remote.0.outbox.confirmed(order);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
-    fn add(
-        &self,
-        act: &Act,
-        members: &HashMap<GroupName, Vec<String>>,
-        pipeline: &mut redis::Pipeline,
-    ) {
+    /// Redis did what an order says.
+    fn said(&self, mut order: Order, answer: Vec<Value>) {
+        if matches!(order.act, Act::Core { .. }) {
+            count_full(&answer);
+        }
+        let is_placed = is_placed(&answer);
+        if let Some(reply) = order.reply.take() {
+            let _ = reply.send(answer);
+        }
+        if is_placed {
+            self.remote.0.outbox.placed(order);
+        }
+    }
+
+    fn add(&self, act: &Act, members: &HashMap<GroupName, Vec<String>>, out: &mut Vec<Cmd>) {
         let inner = &self.remote.0;
         match act {
-            Act::Publish { channel, payload } => {
-                pipeline.cmd("PUBLISH").arg(channel).arg(payload);
+            Act::Publish { channel, payload } | Act::Tell { channel, payload } => {
+                out.push(publish(channel, payload));
+            }
+            Act::Place(placing) if placing.keep == Keep::Nothing => {
+                let payload = wire::event(&placing.head, &placing.event);
+                out.push(publish(&self.remote.channel_of(&placing.group), &payload));
             }
             Act::Place(placing) => {
                 let [meta, stream] = self.remote.history_keys(&placing.group);
@@ -105,24 +106,19 @@ impl Live {
                         call.arg("").arg("");
                     }
                 }
-                call.arg(&new_epoch()[..]);
-                pipeline.add_command(call);
+                call.arg(&epoch_bytes()[..]).arg(u8::from(placing.is_again));
+                out.push(call);
             }
             Act::Core { group, event } => {
                 let members = members.get(group).map(Vec::as_slice).unwrap_or_default();
-                let calls =
-                    inner
-                        .core
-                        .deliveries(&self.remote, &inner.dictionaries, event, members);
-                for call in calls {
-                    pipeline.add_command(call);
-                }
+                out.extend(inner.core.deliveries(
+                    &self.remote,
+                    &inner.dictionaries,
+                    event,
+                    members,
+                ));
             }
-            Act::Commands(commands) => {
-                for command in commands {
-                    pipeline.add_command(command.clone());
-                }
-            }
+            Act::Commands(commands) => out.extend(commands.iter().cloned()),
         }
     }
 
@@ -140,16 +136,25 @@ impl Live {
         if groups.is_empty() {
             return Ok(HashMap::new());
         }
-        let mut pipeline = redis::pipe();
-        for group in &groups {
-            pipeline
-                .cmd("ZRANGE")
-                .arg(self.remote.0.core.group_key(group))
-                .arg(0)
-                .arg(-1);
-        }
-        let mut commands = self.commands.clone();
-        let members: Vec<Vec<String>> = self.within(pipeline.query_async(&mut commands)).await?;
+        let inner = &self.remote.0;
+        let expiry = inner.group_expiry.as_secs();
+        let asked = groups
+            .iter()
+            .flat_map(|group| inner.core.ask_members(group, expiry));
+        let answers = self.query(asked.collect()).await?;
+        let members = answers.into_iter().skip(1).step_by(2);
+        let members = members.map(|members| redis::from_redis_value(members).unwrap_or_default());
         Ok(groups.into_iter().cloned().zip(members).collect())
     }
+}
+
+fn publish(channel: &str, payload: &[u8]) -> Cmd {
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(channel).arg(payload);
+    publish
+}
+
+/// Tells whether an answer of `PLACE` is that there is a place.
+fn is_placed(answer: &[Value]) -> bool {
+    matches!(answer, [Value::Array(both)] if !matches!(both.get(1), None | Some(Value::Int(0))))
 }

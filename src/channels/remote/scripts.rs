@@ -31,7 +31,8 @@ impl Step {
 ///
 /// Keys: what is known of the history, the history. Arguments: the channel; the message before and behind its position; the
 /// sender and its number for the event; how many events are kept and for how many milliseconds, or two empty texts from
-/// one who does not know; an epoch for a history that begins. Returns how many processes it reached, and its offset.
+/// one who does not know; an epoch for a history that begins; whether it may have been said before: then it is said only into a
+/// history. Returns how many processes it reached, and its offset: 0 without a history, -1 when it was there already.
 pub(super) static PLACE: Step = Step::new(
     r"
 local max, expiry = ARGV[6], ARGV[7]
@@ -39,15 +40,30 @@ if max == '' then
   local kept = redis.call('HMGET', KEYS[1], 'max', 'expiry')
   max, expiry = kept[1], kept[2]
   if not max then
+    if ARGV[9] == '1' then
+      return {0, 0}
+    end
     return {redis.call('PUBLISH', ARGV[1], ARGV[2] .. string.rep('\0', 16) .. ARGV[3]), 0}
   end
 else
   redis.call('HSET', KEYS[1], 'max', max, 'expiry', expiry)
 end
+local now = redis.call('TIME')
+local at = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
 local node = 'n' .. ARGV[4]
 local last = redis.call('HGET', KEYS[1], node)
-if last and tonumber(last) >= tonumber(ARGV[5]) then
-  return {0, 0}
+if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[5]) then
+  return {0, -1}
+end
+if not last and redis.call('HLEN', KEYS[1]) > 64 then
+  -- Processes that have said nothing for long are gone, or know better than to say again what they said then.
+  local fields = redis.call('HGETALL', KEYS[1])
+  for i = 1, #fields, 2 do
+    local said = string.match(fields[i + 1], '^%d+:(%d+)$')
+    if string.sub(fields[i], 1, 1) == 'n' and said and at - said > 3600000 then
+      redis.call('HDEL', KEYS[1], fields[i])
+    end
+  end
 end
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
@@ -55,9 +71,7 @@ if not epoch then
   redis.call('HSET', KEYS[1], 'epoch', epoch)
 end
 local offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
-redis.call('HSET', KEYS[1], node, ARGV[5])
-local now = redis.call('TIME')
-local at = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
+redis.call('HSET', KEYS[1], node, ARGV[5] .. ':' .. at)
 local function add()
   return redis.pcall('XADD', KEYS[2], 'MAXLEN', max, string.format('%.0f-1', offset), 'h', ARGV[2], 't', ARGV[3], 'at', at)
 end
@@ -110,7 +124,7 @@ return {epoch, offset, at, redis.call('XRANGE', KEYS[2], string.format('%.0f-0',
 /// event.
 pub(super) static CHECK: Step = Step::new(
     r"
-local last = tonumber(redis.call('HGET', KEYS[1], 'n' .. ARGV[5]) or '0')
+local last = tonumber(string.match(redis.call('HGET', KEYS[1], 'n' .. ARGV[5]) or '0', '^%d+'))
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
   return {0, last}
 end

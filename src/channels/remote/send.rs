@@ -7,13 +7,15 @@ use tokio::sync::oneshot;
 
 use super::nodes::ANSWER_MAX;
 use super::outbox::{Act, COMMAND_BYTES, Order, Placing, Refused};
+use super::receive::MESSAGE_BYTES_MAX;
 use super::wire::Head;
-use super::{Remote, hash, lock, reached, wire};
-use crate::channels::group::Keep;
+use super::{Remote, hash, lock, reached};
+use crate::channels::group::{Group, Keep};
 use crate::channels::options::ROOM_DEADLINE;
 use crate::channels::send::news;
 use crate::channels::{ChannelLayer, Event, GroupName, LayerError, Sent};
 use crate::config::LayerFormat;
+use crate::telemetry;
 
 /// How many events of ours are remembered until they come back, in one channel.
 const ECHOES_MAX: usize = 10_000;
@@ -31,23 +33,23 @@ impl Remote {
         let (order, matched) = match self.0.format {
             LayerFormat::Oneport => {
                 let found = layer.find(group.as_str());
-                let bounds = found.as_ref().and_then(|found| {
-                    found.with_past(|past| past.is_shared().then(|| past.bounds()))
-                });
                 let matched = found.as_ref().map_or(0, |found| found.len());
-                let is_shared = bounds.is_some() && keep == Keep::History;
-                if !is_shared {
+                let bounds = shared_bounds(found.as_deref());
+                if is_too_long(&event) {
+                    layer
+                        .deliver_here(group, news(&event, except), Keep::Nothing)
+                        .await?;
+                    return Ok(here_only(matched));
+                }
+                // What goes into a shared history, or between its events, members here have from Redis, in the order of all.
+                let is_served = bounds.is_none() && found.is_some();
+                if is_served {
                     layer
                         .deliver_here(group, news(&event, except), keep)
                         .await?;
                 }
-                let is_unknown = found.is_none() && keep == Keep::History;
-                let order = if is_shared || is_unknown {
-                    place(group, self.head(except, false), event, bounds)
-                } else {
-                    self.publish(group, &self.head(None, true), &event)
-                };
-                (order, matched)
+                let head = self.head(except.filter(|_| !is_served), is_served);
+                (place(group, head, event, keep, bounds), matched)
             }
             LayerFormat::Pubsub | LayerFormat::Core => {
                 let here = layer.deliver_here(group, news(&event, except), keep);
@@ -85,9 +87,13 @@ impl Remote {
             };
         }
         let found = layer.find(group.as_str());
-        let bounds = found
-            .as_ref()
-            .and_then(|found| found.with_past(|past| past.is_shared().then(|| past.bounds())));
+        let bounds = shared_bounds(found.as_deref());
+        if is_too_long(&event) {
+            here_only(0);
+            let mut here = layer.deliver_counted(group, &event, Keep::Nothing).await?;
+            here.unanswered = 1;
+            return Ok(here);
+        }
         if bounds.is_some() && !self.is_connected() {
             let matched = found.map_or(0, |found| found.len());
             self.send(layer, group, event, None, Keep::History).await?;
@@ -103,16 +109,9 @@ impl Remote {
             sent = layer.deliver_counted(group, &event, Keep::History).await?;
         }
         let (id, mut counts) = self.wait_for_counts();
-        let is_unknown = found.is_none();
-        let mut order = if bounds.is_some() || is_unknown {
-            let mut head = self.head(None, false);
-            head.count = Some(id);
-            place(group, head, event, bounds)
-        } else {
-            let mut head = self.head(None, true);
-            head.count = Some(id);
-            self.publish(group, &head, &event)
-        };
+        let mut head = self.head(None, bounds.is_none() && found.is_some());
+        head.count = Some(id);
+        let mut order = place(group, head, event, Keep::History, bounds);
         let (reply, replied) = oneshot::channel();
         order.reply = Some(reply);
         match self.push(order, layer).await {
@@ -160,19 +159,6 @@ impl Remote {
             is_served,
             except,
             count: None,
-        }
-    }
-
-    /// A message of our own format that has no place in a history.
-    fn publish(&self, group: &GroupName, head: &Head, event: &Event) -> Order {
-        let payload = wire::event(head, event);
-        Order {
-            size: payload.len() + COMMAND_BYTES,
-            act: Act::Publish {
-                channel: self.channel_of(group),
-                payload,
-            },
-            reply: None,
         }
     }
 
@@ -262,16 +248,43 @@ impl Remote {
     }
 }
 
-/// An event that asks Redis for its place in a group's history.
-fn place(group: &GroupName, head: Head, event: Event, bounds: Option<(usize, Duration)>) -> Order {
+/// Returns how much a group keeps in Redis, where that is known here.
+fn shared_bounds(found: Option<&Group>) -> Option<(usize, Duration)> {
+    found?.with_past(|past| past.is_shared().then(|| past.bounds()))
+}
+
+/// Tells whether an event is longer than what other processes take.
+fn is_too_long(event: &Event) -> bool {
+    event.size() > MESSAGE_BYTES_MAX - 2 * COMMAND_BYTES
+}
+
+/// An event reaches nobody but the members here.
+fn here_only(matched: usize) -> Sent {
+    telemetry::event_dropped("oversized");
+    Sent {
+        matched,
+        ..Sent::default()
+    }
+}
+
+/// An event that Redis is to give its place in a group's history, if it is kept and there is one.
+fn place(
+    group: &GroupName,
+    head: Head,
+    event: Event,
+    keep: Keep,
+    bounds: Option<(usize, Duration)>,
+) -> Order {
     Order {
         size: event.size() + 2 * COMMAND_BYTES,
         act: Act::Place(Box::new(Placing {
             group: group.clone(),
             head,
             event,
+            keep,
             bounds,
             is_early: false,
+            is_again: false,
         })),
         reply: None,
     }

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::cluster::{self, Map};
+use super::commands::Driver;
 use crate::config::{RedisHome, RedisUrl};
 
 /// A stream of any kind.
@@ -39,15 +41,86 @@ pub(super) fn introduction(url: &RedisUrl) -> RedisResult<RedisConnectionInfo> {
     Ok(info.set_protocol(ProtocolVersion::RESP2))
 }
 
+/// Where the servers are now.
+pub(super) struct Place {
+    pub(super) homes: Vec<RedisHome>,
+    /// Which of them has what, when they are a cluster.
+    pub(super) map: Option<Map>,
+}
+
+impl Place {
+    pub(super) fn addresses(&self) -> Vec<(String, u16)> {
+        let address = |home: &RedisHome| match home {
+            RedisHome::Tcp { host, port, .. } => Some((host.clone(), *port)),
+            _ => None,
+        };
+        self.homes.iter().filter_map(address).collect()
+    }
+}
+
+/// Finds the servers. `known` are masters that the cluster had earlier: those in the URL may be gone.
+pub(super) async fn find(
+    url: &RedisUrl,
+    known: &[(String, u16)],
+    timeout: Duration,
+) -> RedisResult<Place> {
+    let RedisHome::Cluster { hosts, tls } = &url.home else {
+        return Ok(Place {
+            homes: vec![url.home.clone()],
+            map: None,
+        });
+    };
+    let asked = hosts.iter().chain(known);
+    let share = share_of(timeout, hosts.len() + known.len());
+    let mut last = None;
+    for (host, port) in asked {
+        let home = tcp(host, *port, *tls);
+        let answer = tokio::time::timeout(share, ask(url, &home, &cluster::question())).await;
+        let answer = answer.unwrap_or_else(|_| Err(timed_out()));
+        match answer.and_then(|answer| cluster::read(answer, host)) {
+            Ok((masters, map)) => {
+                let homes = masters.iter().map(|(host, port)| tcp(host, *port, *tls));
+                return Ok(Place {
+                    homes: homes.collect(),
+                    map: Some(map),
+                });
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(timed_out))
+}
+
+fn tcp(host: &str, port: u16, tls: bool) -> RedisHome {
+    let host = host.to_owned();
+    RedisHome::Tcp { host, port, tls }
+}
+
+/// Several are asked within one timeout, and the first may keep still.
+fn share_of(timeout: Duration, asked: usize) -> Duration {
+    let share = timeout / u32::try_from(2 * asked).unwrap_or(u32::MAX);
+    share.max(SHARE_MIN)
+}
+
+/// How long each that is asked may take at least.
+const SHARE_MIN: Duration = Duration::from_millis(100);
+
+/// Asks one question over a connection of its own.
+async fn ask(url: &RedisUrl, home: &RedisHome, question: &redis::Cmd) -> RedisResult<redis::Value> {
+    let (mut connection, driver) = commands(url, home, Duration::MAX).await?;
+    tokio::select! {
+        answer = question.query_async(&mut connection) => answer,
+        () = driver => Err(timed_out()),
+    }
+}
+
 /// Opens a connection for commands; what is returned beside it has to run.
 pub(super) async fn commands(
     url: &RedisUrl,
+    home: &RedisHome,
     timeout: Duration,
-) -> RedisResult<(
-    MultiplexedConnection,
-    Pin<Box<dyn Future<Output = ()> + Send>>,
-)> {
-    let stream = open(url, timeout).await?;
+) -> RedisResult<(MultiplexedConnection, Driver)> {
+    let stream = open(url, home, timeout).await?;
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     let introduction = introduction(url)?;
     let (connection, driver) =
@@ -55,20 +128,28 @@ pub(super) async fn commands(
     Ok((connection, Box::pin(driver)))
 }
 
-/// Opens a stream to where the Redis is now.
-pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Box<dyn Duplex>> {
-    match &url.home {
+/// Opens a stream to a server, or to where the master is now.
+pub(super) async fn open(
+    url: &RedisUrl,
+    home: &RedisHome,
+    timeout: Duration,
+) -> RedisResult<Box<dyn Duplex>> {
+    match home {
+        RedisHome::Cluster { .. } => Err(timed_out()), // it is found first
         RedisHome::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         RedisHome::Tcp { host, port, tls } => open_tcp(host, *port, *tls).await,
-        RedisHome::Sentinel { hosts, service } => {
+        RedisHome::Sentinel {
+            hosts,
+            service,
+            tls,
+        } => {
             let mut last = None;
-            // Several connections are opened within one timeout, and the first Sentinels may keep still.
-            let share = timeout / u32::try_from(4 * hosts.len()).unwrap_or(u32::MAX);
-            let share = share.max(SENTINEL_MIN);
+            let share = share_of(timeout, 2 * hosts.len()); // the connection to the master has its time too
             for (host, port) in hosts {
-                let asked = tokio::time::timeout(share, master(host, *port, url, service)).await;
+                let asked =
+                    tokio::time::timeout(share, master((host, *port, *tls), url, service)).await;
                 match asked.unwrap_or_else(|_| Err(timed_out())) {
-                    Ok((host, port)) => return open_tcp(&host, port, false).await,
+                    Ok((host, port)) => return open_tcp(&host, port, *tls).await,
                     Err(error) => last = Some(error),
                 }
             }
@@ -77,17 +158,13 @@ pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Box<d
     }
 }
 
-/// How long a Sentinel may take at least.
-const SENTINEL_MIN: Duration = Duration::from_millis(100);
-
 /// Asks a Sentinel who the master is. (Redis Sentinel, "Sentinel commands")
 async fn master(
-    host: &str,
-    port: u16,
+    (host, port, tls): (&str, u16, bool),
     url: &RedisUrl,
     service: &str,
 ) -> RedisResult<(String, u16)> {
-    let stream = open_tcp(host, port, false).await?;
+    let stream = open_tcp(host, port, tls).await?;
     let bare = RedisUrl {
         home: RedisHome::Unix(Default::default()),
         username: None,
@@ -112,7 +189,7 @@ async fn master(
                 password: None,
                 ..bare
             };
-            let stream = open_tcp(host, port, false).await?;
+            let stream = open_tcp(host, port, tls).await?;
             asked(introduction(&bare)?, stream).await?
         }
         answer => answer?,
@@ -168,7 +245,7 @@ pub(super) fn timed_out() -> RedisError {
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     bytes: AtomicUsize,
-    /// Somebody waits for more: whatever comes, it is not ahead of them.
+    /// All is handled, and more is waited for: whatever comes, it is not ahead.
     is_awaited: AtomicBool,
     reader: AtomicWaker,
 }

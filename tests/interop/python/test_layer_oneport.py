@@ -85,7 +85,7 @@ class Groups(LayerCase):
         with self.redis.client() as client:
 
             def heard_by():
-                return sum(number for name, number in client.pubsub_numsub(*client.pubsub_channels(f"*{self.room}")))
+                return sum(number for name, number in client.pubsub_numsub(*client.pubsub_channels(f"*{self.room}}}")))
 
             with Member(self.b, f"/ws/chat/{self.room}/"), Member(self.b, f"/ws/chat/{self.room}/"):
                 self.assertEqual(heard_by(), 1, "expected one subscription of the process for both members")
@@ -478,7 +478,7 @@ class Malformed(LayerCase):
 
     def test_garbage_between_processes_is_dropped_and_counted(self):
         self.join(self.a, "chat")
-        group = [channel for channel in self.channels() if channel.endswith(f"chat_{self.room}")]
+        group = [channel for channel in self.channels() if channel.endswith(f"{{chat_{self.room}}}")]
         self.assertEqual(len(group), 1, self.channels())
         others = sorted(channel for channel in self.channels() if channel.startswith("oneport:node"))
         self.assertEqual(len(others), 3, self.channels())
@@ -489,7 +489,7 @@ class Malformed(LayerCase):
 
     def test_an_event_over_a_mebibyte_is_dropped_and_counted(self):
         self.join(self.a, "chat")
-        group = [channel for channel in self.channels() if channel.endswith(f"chat_{self.room}")]
+        group = [channel for channel in self.channels() if channel.endswith(f"{{chat_{self.room}}}")]
         for size in ((1 << 20) + 1, 2 << 20, 8 << 20):
             with self.subTest(size=size):
                 self.check(group, bytes(size), "oversized")
@@ -500,7 +500,7 @@ class Malformed(LayerCase):
         anna.say({"message": "one"})
         anna.hears("one")
         with self.redis.client() as client:
-            keys = [key for key in client.keys(f"*kept_{self.room}") if client.type(key) == b"stream"]
+            keys = [key for key in client.keys(f"*{{kept_{self.room}}}") if client.type(key) == b"stream"]
             self.assertEqual(len(keys), 1, client.keys())
             client.xadd(keys[0], {"nonsense": b"\xff"})
             client.xadd(keys[0], {"h": b"\xff", "t": b"\xff", "at": b"\xff"})
@@ -511,7 +511,7 @@ class Malformed(LayerCase):
         anna.next("chat.message", message="two")
 
     def test_keys_of_another_kind_stop_nobody_in_other_groups(self):
-        keys = [f"oneport:{name}:both_{self.room}" for name in ("history", "stream", "presence")]
+        keys = [f"oneport:history:{{both_{self.room}}}", f"oneport:stream:{{both_{self.room}}}", f"oneport:presence:both_{self.room}"]
         with self.redis.client() as client:
             for key in keys:
                 client.set(key, "not what it should be")
