@@ -14,6 +14,7 @@ from functools import wraps
 
 from kit.deadline import DEADLINE, until
 from kit.layer_case import (
+    API,
     BACK,
     LEASE,
     LOST,
@@ -21,6 +22,7 @@ from kit.layer_case import (
     TIMEOUT,
     LayerCase,
     Member,
+    api,
     connected,
     disconnected,
     dropped,
@@ -56,6 +58,8 @@ def each_way(*ways):
 
 
 class AwayCase(LayerCase):
+    more = API
+
     def anew(self):
         """Ends what an earlier claim of the same test has opened, and takes another room."""
         self.doCleanups()
@@ -446,6 +450,44 @@ class Refused(AwayCase):
             anna.say({"message": "room again"})
             carl.next("chat.message", message="room again")
 
+    def test_a_master_that_is_demoted_under_its_connections_loses_nothing_of_a_history(self):
+        anna, ben = self.join(self.a, "long"), self.join(self.b, "long")
+        with self.redis.client() as client:
+            for number in range(60):
+                if number == 20:
+                    client.replicaof("127.0.0.1", 1)
+                if number == 40:
+                    client.replicaof("NO", "ONE")
+                anna.say({"message": str(number)})
+                time.sleep(0.01)
+        numbers = [str(number) for number in range(60)]
+        self.assertEqual((anna.messages(60), ben.messages(60)), (numbers, numbers))
+
+    def test_an_event_without_a_history_is_not_said_again_after_a_loss(self):
+        ben = self.join(self.b, "chat")
+        carl = self.join(self.b, "all")
+        with self.gateway() as third:
+            connected(third)
+            for number in range(20):
+                event = {"type": "chat.message", "message": f"to a group that is not there {number}"}
+                api(third, "POST", f"groups/chat_{self.room}", event)
+            anna = self.join(third, "others")
+            anna.send("from a member")
+            self.assertEqual(carl.receive(), "from a member")
+            self.assertEqual(len(ben.messages(20)), 20)
+            before = third.metric("oneport_layer_reconnects_total")
+            for _ in range(3):
+                with self.redis.client() as client:
+                    client.client_kill_filter(_type="normal", skipme=True)
+                until(lambda: third.metric("oneport_layer_reconnects_total") > before, "a server that has Redis again")
+                before = third.metric("oneport_layer_reconnects_total")
+                for server in (*self.servers(), third):
+                    connected(server)
+            anna.send("end")
+            self.assertEqual(carl.receive(), "end")
+            api(third, "POST", f"groups/chat_{self.room}", {"type": "chat.message", "message": "end"})
+            self.assertEqual(ben.event()["message"], "end", "expected nothing twice")
+
     def test_connections_that_an_administrator_kills_are_made_anew(self):
         anna, ben = self.join(self.a, "long"), self.join(self.b, "long")
         numbers = [str(number) for number in range(200)]
@@ -658,6 +700,22 @@ class Death(LayerCase):
             third.wait(-signal.SIGKILL)
             anna.__exit__()
         self.assertEqual(self.join(self.a, "long").messages(50), [str(number) for number in range(50)])
+
+    def test_who_clears_up_after_many_is_not_taken_for_dead(self):
+        anna = self.join(self.a, "presence", "anna")
+        with self.gateway() as third:
+            connected(third)
+            members = [self.join(third, "presence") for _ in range(150)]
+            until(lambda: len(self.who(anna)) == 151, lambda: f"151 members, found {len(self.who(anna))}")
+            third.signal(signal.SIGKILL)
+            third.wait(-signal.SIGKILL)
+        for member in members:
+            member.__exit__()
+        until(lambda: self.who(anna) == ["anna"], lambda: f"anna alone, found {len(self.who(anna))}", LEASE + MOMENT)
+        buried = sum(len(lines(server, "another process died")) for server in self.servers())
+        time.sleep(LEASE)
+        self.assertEqual(sum(len(lines(server, "another process died")) for server in self.servers()), buried)
+        self.assertEqual(self.who(anna), ["anna"])
 
     def test_whoever_is_the_last_to_live_or_the_first_to_come_clears_up(self):
         """Nobody was there to see the process die; the next one that starts does not list its members."""

@@ -1,24 +1,13 @@
 """The channel layer at a Redis Cluster: groups at all of its masters, a master that dies, slots that move."""
 
-import http.client
-import json
 import time
 import unittest
 
 from kit.deadline import until
-from kit.layer_case import LOST, LayerCase, Member, connected, layer_server, lines
+from kit.layer_case import API, LOST, LayerCase, Member, api, connected, layer_server, lines
 from kit.redis_cluster import RedisCluster
 from kit.redis_node import Node
 from test_layer_oneport import Flood
-
-_TOKEN = "token-of-at-least-32-characters-0"
-API = f"""
-[[http.route]]
-path = "/api/{{*call}}"
-view = "publish"
-options = {{ tokens = [{{ name = "test", token = "{_TOKEN}", groups = ["*"], connections = true }}] }}
-"""
-
 
 class ClusterCase(LayerCase):
     @classmethod
@@ -34,16 +23,6 @@ class ClusterCase(LayerCase):
 
     def rooms(self, number=12):
         return [f"{self.room}-{at}" for at in range(number)]
-
-    def api(self, server, method, call, body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        headers = {"authorization": f"Bearer {_TOKEN}", "content-type": "application/json"}
-        connection.request(method, f"/api/{call}", None if body is None else json.dumps(body), headers)
-        response = connection.getresponse()
-        self.assertEqual(response.status, 200, response.msg)
-        found = json.loads(response.read())
-        connection.close()
-        return found
 
 
 class Groups(ClusterCase, Flood):
@@ -69,10 +48,10 @@ class Groups(ClusterCase, Flood):
             for server in (self.a, self.b, self.b):
                 self.join(server, "chat", room=room)
             event = {"type": "chat.message", "message": "counted"}
-            counts = self.api(self.a, "POST", f"groups/chat_{room}", event)
+            counts = api(self.a, "POST", f"groups/chat_{room}", event)
             self.assertEqual(counts, {"matched": 3, "queued": 3, "dropped": 0, "unanswered": 0})
-            self.assertEqual(self.api(self.b, "GET", f"groups/chat_{room}")["members"], 3)
-        self.assertEqual(self.api(self.a, "GET", "info")["nodes"], 2)
+            self.assertEqual(api(self.b, "GET", f"groups/chat_{room}")["members"], 3)
+        self.assertEqual(api(self.a, "GET", "info")["nodes"], 2)
 
     def test_nothing_is_lost_or_swapped(self):
         self.flood("all", 20_000, 40, 60.0)
@@ -111,7 +90,7 @@ class Moves(ClusterCase):
             until(lambda server=server: server.metric("oneport_layer_reconnects_total") >= 1, "a server that looked for the slots anew")
             connected(server)
         event = {"type": "chat.message", "message": "counted"}
-        counts = self.api(self.a, "POST", f"groups/long_{self.room}", event)
+        counts = api(self.a, "POST", f"groups/long_{self.room}", event)
         self.assertEqual(counts, {"matched": 2, "queued": 2, "dropped": 0, "unanswered": 0})
         for member in (anna, ben):
             member.next("chat.message", message="counted")

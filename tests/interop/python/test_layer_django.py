@@ -5,6 +5,7 @@ Django's side is the real one: its layer objects in an event loop, and a project
 
 import json
 import os
+import signal
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -271,6 +272,26 @@ class Both:
         self.django.group_send(group, {"type": "chat.message", "message": "three"})
         for member in (anna, again, elsewhere):
             member.hears("three")
+
+    def test_who_comes_back_after_an_outage_is_told_that_something_may_be_missing(self):
+        anna = self.join(self.a, "kept")
+        anna.joined()
+        anna.say({"message": "before"})
+        since = anna.event()["offset"]
+        again = self.join(self.a, "kept", since=since)
+        self.assertIs(again.joined()["recovered"], True)
+        before = self.a.metric("oneport_layer_reconnects_total")
+        with self.redis.client() as client:
+            client.client_kill_filter(_type="pubsub", skipme=True)
+            client.client_kill_filter(_type="normal", skipme=True)
+        until(lambda: self.a.metric("oneport_layer_reconnects_total") > before, "a server that has Redis again")
+        connected(self.a)
+        after = self.join(self.a, "kept", since=since)
+        self.assertIs(after.joined()["recovered"], False)
+        self.assertEqual(after.event()["message"], "before")
+        anna.say({"message": "after"})
+        since = after.event()["offset"]
+        self.assertIs(self.join(self.a, "kept", since=since).joined()["recovered"], True)
 
     def test_a_group_without_members_is_left(self):
         group = f"chat_{self.room}"
@@ -544,6 +565,59 @@ class CoreClaims:
         (channel,) = self.inboxes(f"chat_{self.room}")
         self.django.send(channel, {"type": "chat.message", "message": "by name"})
         anna.hears("by name")
+
+    def test_a_server_that_is_killed_leaves_djangos_groups_within_its_lease(self):
+        group = f"chat_{self.room}"
+        anna = self.join(self.a, "chat")
+        self.there(group, 1)
+        with self.gateway() as third:
+            connected(third)
+            member = self.join(third, "chat")
+            self.there(group, 2)
+            third.signal(signal.SIGKILL)
+            third.wait(-signal.SIGKILL)
+            member.__exit__()
+        channel = self.channel(group, 2)
+        for _ in range(5):  # into an inbox that nobody reads
+            self.django.group_send(group, {"type": "chat.message", "message": "on"})
+        self.assertEqual(anna.messages(5), ["on"] * 5)
+        self.assertEqual(len(channel.receive_all(5)), 5)
+        self.there(group, 2)
+        with self.redis.client() as client:
+            inboxes = {f"{self.prefix}{name.partition('!')[0]}!".encode() for name in self.inboxes(group)}
+            left = [key for key in client.keys(f"{self.prefix}specific.*") if key not in inboxes and client.type(key) == b"zset"]
+            self.assertEqual(left, [])
+
+    def test_who_is_in_a_group_for_longer_than_its_expiry_is_no_member(self):
+        group = f"chat_{self.room}"
+        anna = self.join(self.a, "chat")
+        self.there(group, 1)
+        with self.redis.client() as client:
+            client.zadd(f"{self.prefix}:group:{group}", {f"specific.{'0' * 32}!{'1' * 32}": time.time() - 86_500})
+            anna.say({"message": "hi"})
+            anna.hears("hi")
+            self.there(group, 1)
+            self.assertFalse(client.exists(f"{self.prefix}specific.{'0' * 32}!"))
+
+    def test_a_redis_that_is_flushed_hears_again_who_is_in_which_group(self):
+        group = f"chat_{self.room}"
+        anna, ben = self.join(self.a, "chat"), self.join(self.b, "chat")
+        self.there(group, 2)
+        with self.redis.client() as client:
+            client.flushall()
+        self.there(group, 2)
+        self.django.group_send(group, {"type": "chat.message", "message": "heard"})
+        for member in (anna, ben):
+            member.hears("heard")
+
+    def test_a_wait_for_messages_that_ends_without_any_ends_nothing(self):
+        anna = self.join(self.a, "chat")
+        self.there(f"chat_{self.room}", 1)
+        lost = self.a.metric("oneport_layer_reconnects_total")
+        time.sleep(11.0)  # twice as long as one wait for the inbox
+        self.django.group_send(f"chat_{self.room}", {"type": "chat.message", "message": "after a while"})
+        anna.hears("after a while")
+        self.assertEqual(self.a.metric("oneport_layer_reconnects_total"), lost)
 
     def test_many_sockets_are_few_in_redis(self):
         members = [self.join(self.a, "chat") for _ in range(20)]

@@ -415,6 +415,63 @@ class History(LayerCase):
                     since = event["offset"]
         self.assertEqual(heard, numbers)
 
+    def test_members_without_a_history_write_into_it_and_hear_nothing_twice(self):
+        anna, plain = self.join(self.a, "kept"), self.join(self.b, "plain")
+        anna.joined()
+        anna.say({"message": "one"})
+        self.assertEqual(json.loads(plain.receive())["message"], "one")
+        plain.send(json.dumps({"n": "two"}))
+        self.assertEqual(json.loads(plain.receive()), {"n": "two"})
+        self.assertEqual(json.loads(anna.receive())["message"], "one")
+        self.assertEqual(json.loads(anna.receive()), {"n": "two"})
+        anna.say({"message": "three"})
+        offset = anna.event()["offset"]
+        self.assertEqual(json.loads(plain.receive())["message"], "three")
+        self.assertEqual(offset.partition(".")[2], "3")
+        # One who wants the history joins the process that had none.
+        ben = self.join(self.b, "kept")
+        ben.joined()
+        self.assertEqual([json.loads(ben.receive()).get("message") for _ in range(3)], ["one", None, "three"])
+        back = self.join(self.a, "kept", since=f"{offset.partition('.')[0]}.1")
+        self.assertIs(back.joined()["recovered"], True)
+        self.assertEqual([json.loads(back.receive()).get("n") for _ in range(2)], ["two", None])
+        ben.say({"message": "four"})
+        self.assertEqual(json.loads(plain.receive())["message"], "four", "expected nothing of the past, and nothing twice")
+        late = self.join(self.b, "plain")
+        ben.say({"message": "five"})
+        for member in (plain, late):
+            self.assertEqual(json.loads(member.receive())["message"], "five")
+
+    def test_who_leaves_is_told_of_after_its_last_message(self):
+        anna = self.join(self.a, "both")
+        anna.joined()
+        for number in range(40):
+            with Member(self.b, f"/ws/both/{self.room}/") as ben:
+                anna.next("chat.join", members=2)
+                ben.say({"message": f"last {number}"})
+            anna.next("chat.message", message=f"last {number}")
+            anna.next("chat.leave", members=1)
+
+    def test_an_event_over_a_mebibyte_reaches_the_members_of_its_process_and_is_not_kept(self):
+        anna, ben = self.join(self.a, "frames"), self.join(self.b, "frames")
+        before = dropped(self.a, "oversized")
+        anna.send("x" * (2 << 20))
+        anna.send("next")
+        self.assertEqual(len(anna.receive()), 2 << 20)
+        self.assertEqual((anna.receive(), ben.receive()), ("next", "next"))
+        self.assertEqual(dropped(self.a, "oversized") - before, 1)
+        self.assertEqual(self.join(self.b, "frames").receive(), "next")
+
+    def test_an_event_stream_gets_more_of_the_past_than_may_wait_for_it(self):
+        anna = self.join(self.a, "long")
+        anna.joined()
+        for number in range(500):
+            anna.say({"message": str(number)})
+        first = anna.event()
+        self.assertEqual(len(anna.messages(499)), 499)
+        stream = self.stream(self.b, "many", last_event_id=first["offset"])
+        self.assertEqual([stream.message() for _ in range(499)], [str(number) for number in range(1, 500)])
+
     def test_an_event_stream_goes_on_at_the_other_process(self):
         anna = self.join(self.a, "kept")
         anna.joined()

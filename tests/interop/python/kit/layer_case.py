@@ -41,6 +41,12 @@ view = "events"
 options = {{ group = "kept_{{room}}", history = 5, heartbeat = "300ms" }}
 
 [[http.route]]
+path = "/many/{{room:slug}}/"
+name = "many"
+view = "events"
+options = {{ group = "long_{{room}}", history = 20_000 }}
+
+[[http.route]]
 path = "/shown/{{room:slug}}/"
 name = "shown"
 view = "events"
@@ -120,6 +126,13 @@ path = "/ws/feed/{{room:slug}}/"
 name = "feed"
 consumer = "feed"
 options = {{ groups = ["room_{{room}}", "chat_{{room}}"] }}
+
+# Members of the groups of `kept` who ask for no history.
+[[websocket.route]]
+path = "/ws/plain/{{room:slug}}/"
+name = "plain"
+consumer = "broadcast"
+options = {{ group = "kept_{{room}}" }}
 
 [[websocket.route]]
 path = "/ws/news/{{room:slug}}/"
@@ -275,12 +288,37 @@ class Stream:
         return json.loads(self.event()["data"])["message"]
 
 
+TOKEN = "token-of-at-least-32-characters-0"
+# A server API, as `more` of a server.
+API = f"""
+[[http.route]]
+path = "/api/{{*call}}"
+view = "publish"
+options = {{ tokens = [{{ name = "test", token = "{TOKEN}", groups = ["*"], connections = true }}] }}
+"""
+
+
+def api(server, method, call, body=None):
+    """Calls the server API; returns what it answered with 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    connection.request(method, f"/api/{call}", None if body is None else json.dumps(body), headers)
+    response = connection.getresponse()
+    found = response.read()
+    connection.close()
+    if response.status != 200:
+        raise AssertionError(f"expected 200 for {call}, found {response.status} {found[:200]!r}")
+    return json.loads(found)
+
+
 class LayerCase(unittest.TestCase):
     """A Redis and two servers that share it, `self.a` and `self.b`; each test has a room of its own."""
 
     # Of `[channel_layer]`, and whether Redis keeps what it holds.
     layer = {}
     kept = False
+    # What else stands in the servers' files.
+    more = ""
 
     @classmethod
     def setUpClass(cls):
@@ -292,7 +330,7 @@ class LayerCase(unittest.TestCase):
     @classmethod
     def gateway(cls, **keys):
         """Returns a further server; `keys` are those of `[channel_layer]`."""
-        return layer_server(cls.redis.url(), **{**cls.layer, **keys})
+        return layer_server(cls.redis.url(), more=cls.more, **{**cls.layer, **keys})
 
     @classmethod
     def servers(cls):
