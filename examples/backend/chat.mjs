@@ -78,13 +78,23 @@ function say(response, status, value) {
   response.end(body);
 }
 
-const server = createServer(async (request, response) => {
+async function handle(request) {
   const body = await read(request);
-  if (isSigned(request.headers["oneport-signature"] ?? "", body)) {
-    say(response, 200, answer(JSON.parse(body)));
-  } else {
-    say(response, 403, "expected a request that is signed with BACKEND_SECRET");
+  if (!isSigned(request.headers["oneport-signature"] ?? "", body)) {
+    return [403, "expected a request that is signed with BACKEND_SECRET"];
   }
+  return [200, answer(JSON.parse(body))];
+}
+
+// A promise that is rejected ends the process, and so would a request that is cut off; 500 ends one connection.
+function failed(error) {
+  console.error(error);
+  return [500, "the program failed: its log says why"];
+}
+
+const server = createServer(async (request, response) => {
+  const [status, value] = await handle(request).catch(failed);
+  say(response, status, value);
 });
 server.keepAliveTimeout = 75_000; // longer than Oneport keeps a connection that has nothing to do
 server.listen(port, "127.0.0.1", () => console.log(`listens at 127.0.0.1:${port}`));

@@ -60,11 +60,24 @@ function answer(array $request): array
     return ['state' => $state, 'events' => $effects];
 }
 
-$body = file_get_contents('php://input');
-header('content-type: application/json');
-if (getenv('BACKEND_SECRET') && is_signed($_SERVER['HTTP_ONEPORT_SIGNATURE'] ?? '', $body)) {
-    echo json_encode(answer(json_decode($body, true, 512, JSON_THROW_ON_ERROR)), JSON_THROW_ON_ERROR);
-} else {
-    http_response_code(403);
-    echo json_encode('expected a request that is signed with BACKEND_SECRET');
+function handle(string $body): array
+{
+    if (!getenv('BACKEND_SECRET') || !is_signed($_SERVER['HTTP_ONEPORT_SIGNATURE'] ?? '', $body)) {
+        return [403, 'expected a request that is signed with BACKEND_SECRET'];
+    }
+    return [200, answer(json_decode($body, true, 512, JSON_THROW_ON_ERROR))];
 }
+
+// With display_errors PHP writes what went wrong into the page, and says 200: here it is a failure, and 500 ends one connection.
+ini_set('display_errors', '0');
+set_error_handler(fn (int $level, string $message) => throw new ErrorException($message, 0, $level));
+try {
+    [$status, $value] = handle(file_get_contents('php://input'));
+    $said = json_encode($value, JSON_THROW_ON_ERROR);
+} catch (Throwable $error) {
+    error_log((string) $error);
+    [$status, $said] = [500, json_encode('the program failed: its log says why')];
+}
+http_response_code($status);
+header('content-type: application/json');
+echo $said;

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -33,7 +34,7 @@ def receive(room, state, text):
         message = json.loads(text)["message"]
         if not isinstance(message, str) or not message:
             raise TypeError(message)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):  # the last for what is nested too deeply
         error = {"type": "chat.error", "code": "invalid_message", "message": 'expected {"message": "..."}'}
         return [{"type": "websocket.send", "text": json.dumps(error)}]
     state["said"] += 1
@@ -69,11 +70,20 @@ class Endpoint(BaseHTTPRequestHandler):
     wbufsize = -1  # head and body of an answer leave together
 
     def do_POST(self):
+        try:
+            status, value = self.reply()
+        except Exception:
+            # Without an answer Oneport would take the program for one that is away, and ask again; 500 ends one connection.
+            traceback.print_exc()
+            status, value = 500, "the program failed: its log says why"
+            self.close_connection = True  # what is left of the request would be read as the next
+        self.say(status, value)
+
+    def reply(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        if is_signed(self.headers.get("Oneport-Signature", ""), body):
-            self.say(200, answer(json.loads(body)))
-        else:
-            self.say(403, "expected a request that is signed with BACKEND_SECRET")
+        if not is_signed(self.headers.get("Oneport-Signature", ""), body):
+            return 403, "expected a request that is signed with BACKEND_SECRET"
+        return 200, answer(json.loads(body))
 
     def say(self, status, value):
         body = json.dumps(value).encode()

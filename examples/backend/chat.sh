@@ -10,6 +10,13 @@ say() { # STATUS BODY
     "$1" "$(printf %s "$2" | wc -c)" "$2"
 }
 
+# Without an answer Oneport would take the program for one that is away, and ask again; 500 ends one connection.
+failed() {
+  say '500 Internal Server Error' '"the program failed: its log says why"'
+  exit 0 # socat may lose what a program says that ends with another code
+}
+trap failed ERR
+
 # Anybody who sees this machine's processes sees the secret for a moment.
 signature_of() { # TIME BODY
   printf '%s.%s' "$1" "$2" | openssl dgst -sha256 -r -hmac "$BACKEND_SECRET" | cut -d ' ' -f 1
@@ -47,7 +54,7 @@ jq -r '
     elif .type == "oneport.node_started" then "\(.name) began as \(.node)"
     else empty end' <<<"$body" >&2
 
-say '200 OK' "$(jq -c '
+answer=$(jq -c '
   .scope.url_route.kwargs.room as $room
   | def connect:
       if $room == "closed"
@@ -65,4 +72,5 @@ say '200 OK' "$(jq -c '
             | {type: "chat.message", $message, user: null, at: (now | todate), number: .state.said} as $said
             | .events += [{type: "group.send", group: "chat_\($room)", event: $said}]
           else .events += [{type: "websocket.send", text: (error | tojson)}] end
-      else . end)' <<<"$body")"
+      else . end)' <<<"$body")
+say '200 OK' "$answer"
