@@ -88,14 +88,16 @@ impl ChannelLayer {
         }
     }
 
-    /// Sends an event to every member and waits until each was served: returns how many have it, in all processes.
+    /// Sends an event to every member and waits until each was served, but for other processes not longer than `wait`: returns
+    /// how many have it, in all processes.
     pub async fn group_send_counted(
         &self,
         group: &GroupName,
         event: Event,
+        wait: Duration,
     ) -> Result<Sent, LayerError> {
         if let Some(remote) = self.remote() {
-            return remote.send_counted(self, group, event).await;
+            return remote.send_counted(self, group, event, wait).await;
         }
         self.deliver_counted(group, &event, Keep::History).await
     }

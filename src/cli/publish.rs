@@ -15,6 +15,7 @@ use super::output::{complain, complain_of, say};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::channels::{Event, GroupName};
 use crate::config::{Bind, Config, HttpRoute, Problems, Secret, process_environment};
+use crate::http::views::publish::matches;
 
 /// How long the server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,6 +26,8 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Where to call, and as whom.
 struct Caller {
     url: String,
+    /// What stands in `Host`, where that is not the URL's own.
+    host: Option<String>,
     token: String,
 }
 
@@ -37,6 +40,8 @@ struct Options {
 #[derive(Deserialize)]
 struct Token {
     token: Secret,
+    #[serde(default)]
+    groups: Vec<String>,
 }
 
 pub(super) fn run(arguments: &PublishArguments) -> u8 {
@@ -55,7 +60,7 @@ pub(super) fn run(arguments: &PublishArguments) -> u8 {
     if let Err(error) = Event::from_json(&json) {
         return usage(error.to_string());
     }
-    let caller = match caller(arguments) {
+    let caller = match caller(arguments, &group) {
         Ok(caller) => caller,
         Err(Unknown::Problems(problems)) => {
             complain_of(&problems);
@@ -112,12 +117,13 @@ enum Unknown {
 }
 
 /// Finds out where to call: what is said goes before the environment, and that before the configuration.
-fn caller(arguments: &PublishArguments) -> Result<Caller, Unknown> {
+fn caller(arguments: &PublishArguments, group: &GroupName) -> Result<Caller, Unknown> {
     let url = arguments.url.clone();
     let token = arguments.token.clone();
     if let (Some(url), Some(token)) = (&url, &token) {
         return Ok(Caller {
             url: url.clone(),
+            host: None,
             token: token.clone(),
         });
     }
@@ -143,28 +149,34 @@ fn caller(arguments: &PublishArguments) -> Result<Caller, Unknown> {
     };
     let token = match token {
         Some(token) => token,
-        None => first_token(route).ok_or_else(|| {
-            sentence("expected a token in the route's options, or --token, found none")
+        None => own_token(route, group).ok_or_else(|| {
+            sentence(
+                "expected a token for that group in the route's options, or --token, found none",
+            )
         })?,
     };
-    let url = match url {
-        Some(url) => url,
+    let (url, host) = match url {
+        Some(url) => (url, None),
         None => own_url(&config, route).ok_or_else(|| {
             sentence(
                 "expected a TCP address in server.bind and a path that ends in {*call}, or --url, found none",
             )
         })?,
     };
-    Ok(Caller { url, token })
+    Ok(Caller { url, host, token })
 }
 
-fn first_token(route: &HttpRoute) -> Option<String> {
+/// The first token that is good for a group.
+fn own_token(route: &HttpRoute, group: &GroupName) -> Option<String> {
     let options: Result<Options, _> = route.options.read();
-    let first = options.ok()?.tokens.into_iter().next()?;
-    Some(first.token.0)
+    let is_good = |pattern: &String| matches(pattern, group.as_str());
+    let mut tokens = options.ok()?.tokens.into_iter();
+    let found = tokens.find(|token| token.groups.iter().any(is_good))?;
+    Some(found.token.0)
 }
 
-fn own_url(config: &Config, route: &HttpRoute) -> Option<String> {
+/// The URL of the server on this machine, and a host that it answers to.
+fn own_url(config: &Config, route: &HttpRoute) -> Option<(String, Option<String>)> {
     let path = route.path.as_deref()?;
     let base = path.split("{*").next().filter(|base| *base != path)?;
     let address = config
@@ -183,7 +195,19 @@ fn own_url(config: &Config, route: &HttpRoute) -> Option<String> {
     };
     let root_path = &config.server.root_path;
     let prefix = &route.prefix;
-    Some(format!("http://{host}:{port}{root_path}{prefix}{base}"))
+    let is_one = |host: &&String| !host.starts_with(['.', '*']);
+    let allowed = config.server.allowed_hosts.iter();
+    let known = route.host.clone().or_else(|| {
+        let is_allowed = allowed
+            .clone()
+            .any(|allowed| allowed == host || allowed == "*");
+        let other = allowed.clone().find(is_one).cloned();
+        other.filter(|_| !is_allowed)
+    });
+    Some((
+        format!("http://{host}:{port}{root_path}{prefix}{base}"),
+        known,
+    ))
 }
 
 fn request(
@@ -205,7 +229,11 @@ fn request(
     let mut token = HeaderValue::try_from(format!("Bearer {}", caller.token))
         .map_err(|_| "expected a token of visible characters, found others".to_owned())?;
     token.set_sensitive(true);
-    Request::post(uri)
+    let mut request = Request::post(uri);
+    if let Some(host) = &caller.host {
+        request = request.header(header::HOST, host);
+    }
+    request
         .header(header::AUTHORIZATION, token)
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::from(json))

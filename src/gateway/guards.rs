@@ -144,6 +144,21 @@ impl Compiler<'_> {
         writes_sessions: bool,
     ) {
         let view = &written.view;
+        if view == "publish" && guards.has("auth") && self.config.auth.bearer.is_some() {
+            let place = (guards.place_of)("middleware");
+            let place = if place.is_written() {
+                place
+            } else {
+                written.place.key("view")
+            };
+            self.problems.push(
+                Problem::warning(
+                    place,
+                    "the middleware \"auth\" takes the tokens of this view for bearer tokens of users, and refuses them",
+                )
+                .with_hint("give the route a list without \"auth\""),
+            );
+        }
         for needed in middleware.iter().filter(|needed| !guards.has(needed)) {
             let place = (guards.place_of)("middleware");
             let place = if place.is_written() {

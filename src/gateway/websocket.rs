@@ -167,10 +167,10 @@ fn switch(
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     }
     let headers = response.headers_mut();
-    for (name, value) in accept.headers {
+    for (name, value) in &accept.headers {
         // Fields of the handshake itself are not the consumer's to say.
-        if let Some(name) = name.filter(|name| !is_reserved(name)) {
-            headers.append(name, value);
+        if !is_reserved(name) {
+            headers.append(name, value.clone());
         }
     }
     if let Some(key) = key {

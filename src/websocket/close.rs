@@ -110,17 +110,9 @@ struct Inner {
 impl Close {
     /// A code and the reason the client reads; one over 123 bytes is cut at a character.
     pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
-        let mut reason = reason.into();
-        if reason.len() > REASON_BYTES_MAX {
-            let end = (0..=REASON_BYTES_MAX)
-                .rev()
-                .find(|at| reason.is_char_boundary(*at))
-                .unwrap_or(0);
-            reason = Cow::Owned(reason[..end].to_owned());
-        }
         Self(Box::new(Inner {
             code,
-            reason,
+            reason: cut(reason.into()),
             cause: None,
         }))
     }
@@ -275,12 +267,12 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// An ending with a code, a cause and a reason for the client.
+    /// An ending with a code, a cause and a reason for the client; one over 123 bytes is cut at a character.
     pub fn new(code: CloseCode, cause: Cause, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
             cause,
-            reason: reason.into(),
+            reason: cut(reason.into()),
         }
     }
 
@@ -289,6 +281,15 @@ impl Ending {
     pub fn gone() -> Self {
         Self::new(CloseCode::ABNORMAL, Cause::ClientGone, "")
     }
+}
+
+/// Cuts a reason to what a close frame can hold.
+fn cut(reason: Cow<'static, str>) -> Cow<'static, str> {
+    if reason.len() <= REASON_BYTES_MAX {
+        return reason;
+    }
+    let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+    Cow::Owned(reason[..end].to_owned())
 }
 
 #[cfg(test)]

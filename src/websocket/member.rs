@@ -4,7 +4,7 @@ use super::deflate;
 use super::extension::WINDOW_BITS_MIN;
 use super::frame::{Opcode, encode};
 use super::link::Link;
-use super::outgoing::Piece;
+use super::outgoing::{Piece, State};
 use super::settings::SlowClient;
 use crate::channels::event::Shown;
 use crate::channels::{Batch, Delivery, Entry, Event, Form, Membership, Position, Subscriber};
@@ -13,6 +13,9 @@ use crate::channels::{Batch, Delivery, Entry, Event, Form, Membership, Position,
 impl Subscriber for Link {
     fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
         let mut out = self.out();
+        if out.state != State::Open {
+            return Delivery::Dropped; // it is past saying
+        }
         out.forget_context();
         let form = self.form(membership);
         let render = |entry: &Entry, frames: &mut Vec<u8>| {
@@ -23,6 +26,7 @@ impl Subscriber for Link {
             && let Some(bytes) = batch.whole(membership, form, render)
         {
             match out.write_now(self.transport(), bytes) {
+                None if out.state != State::Open => return Delivery::Dropped,
                 None => return Delivery::Queued,
                 Some(count) => written = count,
             }

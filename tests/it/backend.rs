@@ -354,7 +354,7 @@ async fn client_that_leaves_while_the_endpoint_decides_is_told_as_gone() {
         ok(&Value::Null)
     })
     .await;
-    let app = endpoint.app("");
+    let app = endpoint.app("timeout = '500ms'");
     let asked = WebsocketCommunicator::new("/ws/a/").connect(&app);
     let impatient = tokio::time::timeout(Duration::from_millis(300), asked);
     assert!(impatient.await.is_err());

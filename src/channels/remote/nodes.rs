@@ -50,9 +50,9 @@ pub(super) struct Counts {
 
 impl Counts {
     /// Adds up what so many processes say; returns how many kept still.
-    pub(super) async fn collect(&mut self, expected: usize) -> (Sent, usize) {
+    pub(super) async fn collect(&mut self, expected: usize, wait: Duration) -> (Sent, usize) {
         let mut sent = Sent::default();
-        let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+        let deadline = tokio::time::Instant::now() + wait;
         for come in 0..expected {
             match tokio::time::timeout_at(deadline, self.come.recv()).await {
                 Ok(Some((queued, dropped))) => {
@@ -86,15 +86,23 @@ impl Remote {
 
     /// Asks all other processes of ours; waits for each at most a second.
     pub async fn ask(&self, question: &Value) -> Answers {
-        self.ask_at(self.nodes_channel(), 1, question).await // we hear ourselves
+        self.ask_at(self.nodes_channel(), 1, question, ANSWER_MAX)
+            .await // we hear ourselves
     }
 
-    /// Asks one of the other processes; nobody answers when there is none of that number.
-    pub async fn ask_node(&self, node: u64, question: &Value) -> Answers {
-        self.ask_at(self.node_channel(node), 0, question).await
+    /// Asks one of the other processes, and waits so long; nobody answers when there is none of that number.
+    pub async fn ask_node(&self, node: u64, question: &Value, wait: Duration) -> Answers {
+        self.ask_at(self.node_channel(node), 0, question, wait)
+            .await
     }
 
-    async fn ask_at(&self, channel: String, ourselves: usize, question: &Value) -> Answers {
+    async fn ask_at(
+        &self,
+        channel: String,
+        ourselves: usize,
+        question: &Value,
+        wait: Duration,
+    ) -> Answers {
         let (sender, mut come) = mpsc::channel(ANSWERS_MAX);
         let number = self.wait_for(Waiting::Answers(sender));
         let payload = wire::question(self.0.node, number.id, question.to_string().as_bytes());
@@ -108,9 +116,9 @@ impl Remote {
             answers: Vec::new(),
             unanswered: 1,
         };
-        if is_taken && let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_MAX, replied).await {
+        if is_taken && let Ok(Ok(answer)) = tokio::time::timeout(wait, replied).await {
             let others = reached(&answer).saturating_sub(ourselves);
-            let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+            let deadline = tokio::time::Instant::now() + wait;
             while answers.answers.len() < others
                 && let Ok(Some(answer)) = tokio::time::timeout_at(deadline, come.recv()).await
             {

@@ -73,6 +73,7 @@ impl Remote {
         layer: &ChannelLayer,
         group: &GroupName,
         event: Event,
+        wait: Duration,
     ) -> Result<Sent, LayerError> {
         self.room_for(event.size() + 2 * COMMAND_BYTES).await?;
         if self.0.format != LayerFormat::Oneport {
@@ -124,13 +125,13 @@ impl Remote {
         }
         // Our own subscription hears it too, and keeps still when its members have it already.
         let is_heard_here = self.0.subscriptions.is_there(&self.channel_of(group));
-        let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_MAX, replied).await else {
+        let Ok(Ok(answer)) = tokio::time::timeout(wait, replied).await else {
             sent.unanswered = 1;
             return Ok(sent);
         };
         let reached = reached(&answer);
         let expected = reached.saturating_sub(usize::from(bounds.is_none() && is_heard_here));
-        let (matched, unanswered) = counts.collect(expected).await;
+        let (matched, unanswered) = counts.collect(expected, wait).await;
         sent.queued += matched.queued;
         sent.dropped += matched.dropped;
         sent.matched = sent.queued + sent.dropped;

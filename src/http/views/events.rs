@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 
+use crate::auth::User;
 use crate::channels::event::Shown;
 use crate::channels::{GroupName, GroupOptions, Mailbox, Received, Start, Subscriber};
 use crate::config::WrittenDuration;
@@ -118,7 +119,7 @@ impl View for Events {
             (group, member),
             keep,
             last_id.as_deref(),
-            request.services.clone(),
+            (scope.user.clone(), request.services.clone()),
         );
         let mut response = Response::new(Body::stream(stream));
         let headers = response.headers_mut();
@@ -153,7 +154,7 @@ impl EventStream {
         (group, member): (GroupName, u64),
         keep: GroupOptions,
         last_id: Option<&str>,
-        services: Services,
+        (user, services): (Option<Arc<User>>, Services),
     ) -> Self {
         let layer = &services.layer;
         let mailbox = layer.mailbox();
@@ -164,7 +165,6 @@ impl EventStream {
             // What cannot be a position is none that is known.
             Some(id) => Start::After(id.parse().unwrap_or_default()),
         };
-        let user = None;
         let is_complete = layer.group_resume(&group, member, &subscriber, user, keep, start);
         if !is_complete {
             first.push_str(GAP);
@@ -186,10 +186,12 @@ impl EventStream {
     fn write(received: &Received, out: &mut String) {
         let _ = writeln!(out, "id: {}", received.position);
         match received.event.shown() {
-            // A line of its own for each line of the text; `\r` ends a line too.
-            Shown::Text(text) => text.split(['\n', '\r']).for_each(|line| {
-                let _ = writeln!(out, "data: {line}");
-            }),
+            // A line of its own for each line of the text; `\r` ends a line too, and both together are one end.
+            Shown::Text(text) => {
+                for line in text.replace("\r\n", "\n").split(['\n', '\r']) {
+                    let _ = writeln!(out, "data: {line}");
+                }
+            }
             Shown::Bytes(bytes) => {
                 let _ = writeln!(out, "data: {}", BASE64.encode(bytes));
             }

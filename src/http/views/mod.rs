@@ -5,7 +5,7 @@ mod health;
 mod login;
 mod logout;
 mod metrics;
-mod publish;
+pub(crate) mod publish;
 mod redirect;
 mod respond;
 mod static_files;

@@ -425,9 +425,9 @@ class Denied(AwayCase):
         "breaker_failures": 1000,
     }  # fmt: skip
 
-    def check(self, answers, status, outcome, tries=1, *, is_told=False):
-        """Each answer denies with that status, is counted so, and was asked for that often, with one key. A backend of which nobody
-        knows what it decided is told that the connection is gone."""
+    def check(self, answers, status, outcome, tries=1):
+        """Each answer denies with that status, is counted so, and was asked for that often, with one key. Nobody knows what the
+        backend decided: it is told that the connection is gone."""
         for name, answer in answers.items():
             with self.subTest(name):
                 self.anew()
@@ -437,15 +437,17 @@ class Denied(AwayCase):
                 self.assertEqual(self.denied().status_code, status)
                 requests = self.backend.requests("websocket.connect", self.room)
                 self.assertEqual(len({one.key for one in requests}), 1)
-                self.assertEqual(sum(self.asked(one) for one in outcomes) - before, len(requests))
                 if tries:
                     self.assertEqual(len(requests), tries)
-                if is_told:
-                    until(lambda: self.backend.requests("websocket.disconnect", self.room), "the end")
+                until(lambda: self.backend.requests("websocket.disconnect", self.room), "the end")
+                self.nothing_waits()
+                counted = len(requests) + ("ok" in outcomes)  # so the end is
+                self.assertEqual(sum(self.asked(one) for one in outcomes) - before, counted)
                 told = self.backend.requests("websocket.disconnect", self.room)
-                self.assertEqual([one.key for one in told], [requests[0].key[:-1] + "2"] if is_told else [])
+                self.assertEqual([one.key for one in told], [requests[0].key[:-1] + "2"])
                 for one in told:
-                    self.assertEqual((one.body["events"][0]["code"], one.body["events"][0]["cause"]), (1006, "backend_away"))
+                    self.assertEqual(one.body["events"][0]["code"], 1006)
+                    self.assertIn(one.body["events"][0]["cause"], ("backend_away", "backend_error"))
 
     def test_nonsense_is_502(self):
         self.check(NONSENSE, 502, "invalid")
@@ -471,6 +473,27 @@ class Denied(AwayCase):
             answers = {str(status): reply(status, location=other.url) for status in (300, 301, 302, 303, 304, 307, 308)}
             self.check(answers, 502, "status")
             self.assertEqual(other.heard, [])
+
+    def test_who_said_no_hears_of_no_end(self):
+        for name, answer in {
+            "403": reply(403),
+            "429": reply(429),
+            "a close": ok({"type": "websocket.close"}),
+            "a response": ok({"type": "websocket.http.response", "status": 410}),
+        }.items():
+            with self.subTest(name):
+                self.anew()
+                self.backend.answer = on("websocket.connect", answer)
+                self.denied()
+                self.nothing_waits()
+                self.assertEqual(self.backend.requests("websocket.disconnect", self.room), [])
+
+    def test_two_fields_of_one_name_reach_the_client(self):
+        headers = [["set-cookie", "a=1"], ["set-cookie", "b=2"], ["x-one", "1"]]
+        self.backend.answer = on("websocket.connect", ok({"type": "websocket.accept", "headers": headers}))
+        peer = self.open()
+        self.assertEqual(peer.socket.response.headers.get_all("set-cookie"), ["a=1", "b=2"])
+        self.assertEqual(peer.socket.response.headers["x-one"], "1")
 
     def test_a_failure_of_the_backend_is_502(self):
         self.check({str(status): reply(status, b"oops") for status in (500, 501, 505, 599)}, 502, "status")
@@ -506,7 +529,7 @@ class Denied(AwayCase):
                 self.assertLessEqual(len(found.body), 4096)
 
     def test_a_backend_that_goes_away_is_tried_again_and_502(self):
-        self.check(BROKEN_OFF, 502, "connection", tries=3, is_told=True)
+        self.check(BROKEN_OFF, 502, "connection", tries=3)
 
     def test_a_backend_that_says_nothing_is_504(self):
         for name, answer in {
@@ -516,7 +539,7 @@ class Denied(AwayCase):
             "a chunk": lambda _: pause_after(chunked(b"1\r\n{\r\n")),
             "a byte now and then": lambda _: drip(b"HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n" + b" " * 990),
         }.items():
-            self.check({name: answer}, 504, "timeout", is_told=True)
+            self.check({name: answer}, 504, "timeout")
 
     def test_a_backend_that_nobody_listens_at_is_502(self):
         self.backend.stop()
@@ -905,7 +928,7 @@ class Left(AwayCase):
                 self.assertEqual(len(self.backend.requests("websocket.disconnect", self.room)), 3)
 
     def test_a_refusal_of_the_end_is_an_answer_too(self):
-        for status in (400, 403, 404, 410):
+        for status in (400, 404, 410):
             with self.subTest(status):
                 self.anew()
                 self.backend.answer = on("websocket.disconnect", reply(status), self.room)
@@ -914,6 +937,45 @@ class Left(AwayCase):
                 self.backend.hear("websocket.disconnect", self.room)
                 self.nothing_waits()
                 self.assertEqual(len(self.backend.requests("websocket.disconnect", self.room)), 1)
+
+    def test_who_is_not_believed_tries_again(self):
+        for status in (401, 403):
+            with self.subTest(status):
+                self.anew()
+                tries = itertools.count()
+                self.backend.answer = on("websocket.disconnect", lambda _, status=status, tries=tries: reply(status) if next(tries) < 2 else ok(), self.room)
+                with self.open() as peer:
+                    peer.socket.close(1000)
+                self.backend.hear("websocket.disconnect", self.room, 3)
+                self.nothing_waits()
+
+    def test_who_leaves_while_the_backend_decides_is_told_of_after_it_has(self):
+        said = []
+
+        def answer(request):
+            if request.event["type"] == "websocket.connect":
+                time.sleep(0.5)
+            said.append(request.event["type"])
+            return ok()
+
+        self.backend.answer = answer
+        handshake = (
+            f"GET /ws/{self.room}/ HTTP/1.1\r\nHost: {self.server.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: {self.server.origin}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", self.server.port), DEADLINE) as client:
+            client.sendall(handshake.encode())
+            self.backend.hear("websocket.connect", self.room)
+        found = self.backend.hear("websocket.disconnect", self.room)
+        self.assertEqual((found.event["cause"], found.event["seq"]), ("client_gone", 2))
+        self.assertEqual(said, ["websocket.connect", "websocket.disconnect"])
+
+    def test_a_reason_that_is_too_long_is_cut_at_a_character(self):
+        self.backend.answer = on("websocket.receive", ok({"type": "websocket.close", "code": 4500, "reason": "xé" * 100}), self.room)
+        peer = self.open()
+        peer.send("hi")
+        self.assertEqual(peer.closed(), (4500, "xé" * 41))
+        self.assertEqual(self.backend.hear("websocket.disconnect", self.room).event["reason"], "xé" * 41)
 
     def test_what_was_said_before_the_end_is_told_before_it(self):
         peer = self.open()

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -76,7 +77,12 @@ impl ApiError {
 }
 
 pub(super) fn json_response(status: StatusCode, body: &Value) -> Response {
-    let mut response = respond(status.as_u16(), "application/json", format!("{body}\n"));
+    json_bytes(status, body.to_string().into())
+}
+
+/// The same for JSON that is written already.
+pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Response {
+    let mut response = respond(status.as_u16(), "application/json", body);
     let no_store = HeaderValue::from_static("no-store");
     response
         .headers_mut()

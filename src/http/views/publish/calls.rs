@@ -153,8 +153,8 @@ fn close_frame(scope: &Scope) -> Result<CloseFrame, ApiError> {
 
 pub(super) fn checked_close(code: Option<u16>, reason: String) -> Result<CloseFrame, ApiError> {
     let code = code.unwrap_or(CLOSE_CODE);
-    // Those that an endpoint may send on purpose (RFC 6455 §7.4).
-    if !matches!(code, 1000 | 1001 | 1008 | 1011 | 1012 | 1013 | 3000..=4999) {
+    // Those that may stand in a close frame, as in CloseCode, which is the engine's (RFC 6455 §7.4).
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(bad_code(&code.to_string()));
     }
     if reason.len() > REASON_BYTES_MAX {

@@ -1,20 +1,28 @@
 //! Idempotency: a call with a key is carried out once, and answered the same again.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode};
+use metrics::counter;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::SetOnce;
 
-use super::answer::{ApiError, json_response};
+use super::answer::{ApiError, json_bytes};
+use super::tokens::Token;
 use crate::http::Response;
 use crate::tasks::Tasks;
 
 /// How many answers are kept; of more the oldest is forgotten.
 const KEYS_MAX: usize = 10_000;
+
+/// How many bytes all of them have.
+const ANSWERS_BYTES_MAX: usize = 32 << 20;
 
 /// The longest key.
 const KEY_BYTES_MAX: usize = 255;
@@ -33,13 +41,15 @@ pub(super) struct Idempotency {
 struct Kept {
     answers: HashMap<Digested, Arc<Answer>>,
     order: VecDeque<Digested>,
+    /// Of all answers.
+    bytes: usize,
 }
 
 #[derive(Debug)]
 struct Answer {
     until: Instant,
     request: Digested,
-    value: SetOnce<Result<Value, ApiError>>,
+    value: SetOnce<Result<Bytes, ApiError>>,
 }
 
 impl Idempotency {
@@ -47,7 +57,7 @@ impl Idempotency {
     /// its end even when the caller goes away: one who tries again wants to know what became of it.
     pub(super) async fn once(
         self: &Arc<Self>,
-        (token, key): (&str, &[u8]),
+        (token, key): (&Token, &[u8]),
         (target, body): (&str, &[u8]),
         expiry: Duration,
         tasks: &Tasks,
@@ -59,7 +69,8 @@ impl Idempotency {
                 "expected an Idempotency-Key of 1 to 255 visible characters, found another";
             return Err(ApiError::bad_request("invalid_request", message));
         }
-        let name = digest(&[token.as_bytes(), key]);
+        // Two routes may call different tokens by one name.
+        let name = digest(&[token.name.as_bytes(), token.token.0.as_bytes(), key]);
         let request = digest(&[target.as_bytes(), body]);
         let (answer, is_first) = self.answer(name, request, expiry);
         if answer.request != request {
@@ -71,18 +82,23 @@ impl Idempotency {
         if is_first {
             let (kept, answer) = (self.clone(), answer.clone());
             tasks.spawn("call with an idempotency key", async move {
-                let outcome = work.await;
-                if outcome
-                    .as_ref()
-                    .is_err_and(|error| error.status.is_server_error())
-                {
-                    kept.forget(&name, &answer); // it may work the next time
+                let work = AssertUnwindSafe(work).catch_unwind().await;
+                let outcome = work.unwrap_or_else(|_| {
+                    counter!("oneport_panics_total").increment(1);
+                    let status = StatusCode::INTERNAL_SERVER_ERROR;
+                    Err(ApiError::new(status, "internal_error", "the server failed"))
+                });
+                let outcome = outcome.map(|value| Bytes::from(value.to_string()));
+                match &outcome {
+                    Err(error) if error.status.is_server_error() => kept.forget(&name, &answer), // it may work the next time
+                    Ok(bytes) => kept.count(&name, bytes.len()),
+                    Err(_) => {}
                 }
                 let _ = answer.value.set(outcome);
             });
         }
         let mut response = match answer.value.wait().await {
-            Ok(value) => json_response(StatusCode::OK, value),
+            Ok(bytes) => json_bytes(StatusCode::OK, bytes.clone()),
             Err(error) => error.clone().into_response(),
         };
         if !is_first {
@@ -110,7 +126,7 @@ impl Idempotency {
                     .is_none_or(|kept| kept.until <= now))
             && let Some(oldest) = kept.order.pop_front()
         {
-            kept.answers.remove(&oldest);
+            kept.drop_answer(&oldest);
         }
         let answer = Arc::new(Answer {
             until: now + expiry,
@@ -120,6 +136,18 @@ impl Idempotency {
         kept.answers.insert(name, answer.clone());
         kept.order.push_back(name);
         (answer, true)
+    }
+
+    /// An answer is there; the oldest go until all have room.
+    fn count(&self, name: &Digested, bytes: usize) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.bytes += bytes;
+        while kept.bytes > ANSWERS_BYTES_MAX
+            && kept.order.front().is_some_and(|oldest| oldest != name)
+            && let Some(oldest) = kept.order.pop_front()
+        {
+            kept.drop_answer(&oldest);
+        }
     }
 
     fn forget(&self, name: &Digested, answer: &Arc<Answer>) {
@@ -135,8 +163,16 @@ impl Idempotency {
 }
 
 impl Kept {
+    fn drop_answer(&mut self, name: &Digested) {
+        let gone = self.answers.remove(name);
+        let value = gone.as_ref().and_then(|gone| gone.value.get());
+        if let Some(Ok(bytes)) = value {
+            self.bytes = self.bytes.saturating_sub(bytes.len());
+        }
+    }
+
     fn remove(&mut self, name: &Digested) {
-        self.answers.remove(name);
+        self.drop_answer(name);
         self.order.retain(|kept| kept != name);
     }
 }

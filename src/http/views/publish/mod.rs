@@ -15,6 +15,7 @@ use answer::{ApiError, json_response};
 use calls::Call;
 use idempotency::Idempotency;
 use run::Limits;
+pub(crate) use tokens::matches;
 use tokens::{Token, Tokens};
 
 use crate::config::{Size, WrittenDuration};
@@ -128,13 +129,7 @@ impl Publish {
         let work = async move { limits.run(&caller, &call, &content, &services).await };
         let request = (scope.target.as_str(), &body[..]);
         idempotency
-            .once(
-                (&token.name, key),
-                request,
-                self.idempotency_expiry,
-                &tasks,
-                work,
-            )
+            .once((token, key), request, self.idempotency_expiry, &tasks, work)
             .await
     }
 }

@@ -1,6 +1,7 @@
 //! Run: carries the calls of the server API out.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -10,6 +11,10 @@ use super::calls::{Call, ConnectionId, Filter, checked_close, group_name, no_con
 use super::tokens::Token;
 use crate::channels::{Event, GroupName, Sent};
 use crate::services::Services;
+
+/// How long one call waits for other processes, and all events of a batch together.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+const BATCH_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,7 +62,7 @@ impl Limits {
             Call::GroupSend(group) => {
                 token.check_group(group.as_str())?;
                 let event = self.event(body)?;
-                self.group_send(services, group, event).await
+                group_send(services, group, event, WAIT_MAX).await
             }
             Call::Group(group) => {
                 token.check_group(group.as_str())?;
@@ -66,19 +71,19 @@ impl Limits {
             Call::ConnectionSend(id) => {
                 token.check_connections()?;
                 let event = self.event(body)?;
-                connection_send(services, *id, &event).await
+                connection_send(services, *id, &event, WAIT_MAX).await
             }
             Call::Connection(id) => {
                 token.check_connections()?;
                 let shown = json!({"ask": "show", "number": id.number});
-                found(ask_node(services, *id, &shown).await?)
+                found(ask_node(services, *id, &shown, WAIT_MAX).await?)
             }
             Call::ConnectionEnd(id, frame) => {
                 token.check_connections()?;
                 let end = json!({
                     "ask": "end", "number": id.number, "code": frame.code, "reason": frame.reason,
                 });
-                found(ask_node(services, *id, &end).await?)
+                found(ask_node(services, *id, &end, WAIT_MAX).await?)
             }
             Call::Connections(filter) => {
                 token.check_connections()?;
@@ -125,26 +130,6 @@ impl Limits {
             .map_err(|error| ApiError::bad_request("invalid_event", error.to_string()))
     }
 
-    async fn group_send(
-        &self,
-        services: &Services,
-        group: &GroupName,
-        event: Event,
-    ) -> Result<Value, ApiError> {
-        let sent = services.layer.group_send_counted(group, event).await;
-        match sent {
-            Ok(Sent {
-                matched,
-                queued,
-                dropped,
-                unanswered,
-            }) => Ok(json!({
-                "matched": matched, "queued": queued, "dropped": dropped, "unanswered": unanswered,
-            })),
-            Err(error) => Err(ApiError::unavailable(error.to_string())),
-        }
-    }
-
     async fn batch(
         &self,
         token: &Token,
@@ -158,8 +143,13 @@ impl Limits {
             return Err(ApiError::too_large(message));
         }
         let mut results = Vec::with_capacity(batch.events.len());
+        // However many processes keep still, all events are sent, and the answer comes in time.
+        let deadline = Instant::now() + BATCH_MAX;
         for one in batch.events {
-            let result = self.batch_event(token, one, services).await;
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let result = self
+                .batch_event(token, one, services, wait.min(WAIT_MAX))
+                .await;
             results.push(result.unwrap_or_else(|error| error.body()));
         }
         Ok(json!({"results": results}))
@@ -170,6 +160,7 @@ impl Limits {
         token: &Token,
         one: BatchEvent,
         services: &Services,
+        wait: Duration,
     ) -> Result<Value, ApiError> {
         let len = Value::Object(one.event.clone()).to_string().len();
         match (one.group, one.connection) {
@@ -177,13 +168,13 @@ impl Limits {
                 let group = group_name(&group)?;
                 token.check_group(group.as_str())?;
                 let event = self.event_of(one.event, len)?;
-                self.group_send(services, &group, event).await
+                group_send(services, &group, event, wait).await
             }
             (None, Some(connection)) => {
                 token.check_connections()?;
                 let id = ConnectionId::read(&connection).ok_or_else(no_connection)?;
                 let event = self.event_of(one.event, len)?;
-                connection_send(services, id, &event).await
+                connection_send(services, id, &event, wait).await
             }
             _ => Err(ApiError::bad_request(
                 "invalid_request",
@@ -202,13 +193,34 @@ fn of_json(error: &serde_json::Error) -> ApiError {
     ApiError::bad_request(code, format!("expected the call's JSON: {error}"))
 }
 
+async fn group_send(
+    services: &Services,
+    group: &GroupName,
+    event: Event,
+    wait: Duration,
+) -> Result<Value, ApiError> {
+    let sent = services.layer.group_send_counted(group, event, wait).await;
+    match sent {
+        Ok(Sent {
+            matched,
+            queued,
+            dropped,
+            unanswered,
+        }) => Ok(json!({
+            "matched": matched, "queued": queued, "dropped": dropped, "unanswered": unanswered,
+        })),
+        Err(error) => Err(ApiError::unavailable(error.to_string())),
+    }
+}
+
 async fn connection_send(
     services: &Services,
     id: ConnectionId,
     event: &Event,
+    wait: Duration,
 ) -> Result<Value, ApiError> {
     let send = json!({"ask": "send", "number": id.number, "event": event.fields()});
-    found(ask_node(services, id, &send).await?)
+    found(ask_node(services, id, &send, wait).await?)
 }
 
 /// An answer about one connection; null when there is none.
@@ -224,6 +236,7 @@ async fn ask_node(
     services: &Services,
     id: ConnectionId,
     question: &Value,
+    wait: Duration,
 ) -> Result<Value, ApiError> {
     if id.node == services.layer.node() {
         return Ok(services.answer(question.clone()).await);
@@ -231,10 +244,10 @@ async fn ask_node(
     let Some(remote) = services.layer.remote() else {
         return Err(no_connection());
     };
-    let answers = remote.ask_node(id.node, question).await;
+    let answers = remote.ask_node(id.node, question, wait).await;
     if answers.unanswered > 0 {
         return Err(ApiError::unavailable(
-            "expected the connection's process to answer within a second, found silence",
+            "expected the connection's process to answer in time, found silence",
         ));
     }
     answers.answers.into_iter().next().ok_or_else(no_connection)

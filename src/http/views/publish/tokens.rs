@@ -20,7 +20,7 @@ pub(super) struct Token {
     /// Whose it is: for the log.
     pub(super) name: String,
     /// The token itself.
-    token: Secret,
+    pub(super) token: Secret,
     /// The groups it is good for; `*` stands for any characters.
     groups: Vec<String>,
     /// May it look at connections, send to them and end them?
@@ -149,7 +149,7 @@ pub(super) fn problems(tokens: &[Token]) -> Vec<String> {
 }
 
 /// Tells whether a name fits a pattern with `*`.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else {

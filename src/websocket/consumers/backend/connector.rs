@@ -62,6 +62,12 @@ impl Url {
         if uri.scheme_str() != Some("http") || authority.host().is_empty() || has_bad_port {
             return Err(expected());
         }
+        if authority.as_str().contains('@') {
+            return Err(
+                "expected no name and password in the URL (the signature says who asks), found some"
+                    .to_owned(),
+            );
+        }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let port = authority.port_u16().unwrap_or(80);
         Ok(Self {

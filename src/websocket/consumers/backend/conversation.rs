@@ -18,6 +18,12 @@ use crate::services::Services;
 use crate::websocket::close::{Cause, CloseCode, Ending};
 use crate::websocket::link::Link;
 
+/// How long to wait before the next try when the server stops.
+const PAUSE_LAST: Duration = Duration::from_millis(100);
+
+/// How long what waits is still tried when all sockets have ended.
+const FAREWELL_MAX: Duration = Duration::from_secs(3);
+
 /// The longest pause before a request is tried again.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -67,6 +73,8 @@ struct Talk {
     bytes: usize,
     /// A request is under way, and takes care of what follows.
     is_busy: bool,
+    /// How often a request of the same first event said something else than the one before.
+    again: u32,
     /// Since when the backend answers without taking anything.
     stalled: Option<Instant>,
     /// Nothing more is to be said but the end.
@@ -115,11 +123,23 @@ impl Shared {
         state: Option<&RawValue>,
         scope: &RawValue,
         seq: u64,
+        end: (u16, &str, &str),
+    ) {
+        self.tell_disconnect_later(id, state, scope, seq, end, Duration::ZERO);
+    }
+
+    pub(super) fn tell_disconnect_later(
+        &self,
+        id: &str,
+        state: Option<&RawValue>,
+        scope: &RawValue,
+        seq: u64,
         (code, reason, cause): (u16, &str, &str),
+        after: Duration,
     ) {
         let event = protocol::raw(&protocol::disconnect_event(seq, code, reason, cause));
         let body = protocol::body(&self.connection(id, state), scope, &[&*event]);
-        self.disconnects.tell(format!("{id}-{seq}"), body);
+        self.disconnects.tell(format!("{id}-{seq}"), body, after);
     }
 
     pub(super) fn connection<'a>(
@@ -150,6 +170,7 @@ impl Conversation {
             waiting: VecDeque::new(),
             bytes: 0,
             is_busy: false,
+            again: 0,
             stalled: None,
             has_failed: false,
             end: None,
@@ -171,18 +192,19 @@ impl Conversation {
         let deadline = tokio::time::Instant::now() + bounds.hold_time;
         let mut event = Some(event);
         loop {
-            let room = self.room.notified();
+            let (room, room_for_all) = (self.room.notified(), self.shared.endpoint.room());
             {
                 let mut talk = self.talk();
                 if talk.has_failed || talk.end.is_some() {
                     return;
                 }
-                if talk.bytes < bounds.hold {
+                if talk.bytes < bounds.hold && self.shared.endpoint.has_room() {
                     let Some(event) = event.take() else { return };
                     talk.seq += 1;
                     let seq = talk.seq;
                     let event = protocol::raw(&event(seq));
                     talk.bytes += event.get().len();
+                    self.shared.endpoint.hold(event.get().len());
                     talk.waiting.push_back(Waiting { seq, event });
                     if !std::mem::replace(&mut talk.is_busy, true) {
                         drop(talk);
@@ -193,10 +215,17 @@ impl Conversation {
                 }
             }
             let is_away = self.shared.endpoint.open_for().is_some();
-            if is_away || tokio::time::timeout_at(deadline, room).await.is_err() {
+            let is_late = async {
+                tokio::select! {
+                    () = room => false,
+                    () = room_for_all => false,
+                    () = tokio::time::sleep_until(deadline) => true,
+                }
+            };
+            if is_away || is_late.await {
                 let hold = bounds.hold;
                 return self.fail(&backend_away(format!(
-                    "more than {hold} bytes waited for the backend"
+                    "more than {hold} bytes waited for the backend, or more than hold_total of all connections"
                 )));
             }
         }
@@ -271,13 +300,18 @@ impl Conversation {
         let scope = protocol::raw(&self.scope());
         let connection = self.shared.connection(&self.id, talk.state.as_deref());
         let body = protocol::body(&connection, &scope, &events);
-        Some((format!("{}-{first}", self.id), body.into(), last))
+        let key = match talk.again {
+            0 => format!("{}-{first}", self.id),
+            again => format!("{}-{first}.{again}", self.id),
+        };
+        Some((key, body.into(), last))
     }
 
     /// POSTs a batch until it is answered, or the backend was away for too long.
     async fn post(&self, key: &str, body: &Bytes) -> Result<Answer, Failed> {
         let bounds = &self.shared.bounds;
         let began = Instant::now();
+        let mut stopping = None;
         let mut attempt = 0;
         loop {
             let error = match self
@@ -292,16 +326,31 @@ impl Conversation {
             if !error.is_passing() {
                 return Err(backend_error(error.to_string()));
             }
-            if began.elapsed() >= bounds.hold_time || self.shared.services.tasks.is_stopping() {
+            let mut is_late = false;
+            if self.shared.services.tasks.is_stopping() {
+                let since = *stopping.get_or_insert_with(Instant::now);
+                is_late = since.elapsed() >= FAREWELL_MAX;
+            }
+            if is_late || began.elapsed() >= bounds.hold_time {
                 return Err(backend_away(error.to_string()));
             }
-            match &error {
-                PostError::CircuitOpen(left) => {
-                    let held = bounds.hold_time.saturating_sub(began.elapsed());
-                    tokio::time::sleep(held.min(*left)).await;
+            let pause = async {
+                match &error {
+                    PostError::CircuitOpen(left) => {
+                        let held = bounds.hold_time.saturating_sub(began.elapsed());
+                        tokio::time::sleep(held.min(*left)).await;
+                    }
+                    _ if attempt < bounds.retries => back_off(attempt, BACKOFF_MAX).await,
+                    _ => back_off(attempt.max(4), BACKOFF_MAX).await,
                 }
-                _ if attempt < bounds.retries => back_off(attempt, BACKOFF_MAX).await,
-                _ => back_off(attempt.max(4), BACKOFF_MAX).await,
+            };
+            let until_stop = async {
+                self.shared.services.tasks.stopping().await;
+                tokio::time::sleep(PAUSE_LAST).await;
+            };
+            tokio::select! {
+                () = pause => {}
+                () = until_stop => {} // there is no time for more
             }
             attempt += 1;
         }
@@ -311,6 +360,7 @@ impl Conversation {
     async fn take(&self, answer: Answer, last: u64) -> Result<(), Failed> {
         let Answer { ack, state, events } = answer;
         let ack = ack.unwrap_or(last);
+        let mut done_bytes = 0;
         let stalled = {
             let mut talk = self.talk();
             let before = talk.waiting.len();
@@ -328,17 +378,20 @@ impl Conversation {
                 && let Some(done) = talk.waiting.pop_front()
             {
                 talk.bytes -= done.event.get().len();
+                done_bytes += done.event.get().len();
             }
             if state.is_some() {
                 talk.state = state;
             }
             if talk.waiting.len() < before {
-                talk.stalled = None;
+                (talk.stalled, talk.again) = (None, 0);
             } else {
                 talk.stalled.get_or_insert_with(Instant::now);
+                talk.again += 1;
             }
             talk.stalled
         };
+        self.shared.endpoint.let_go(done_bytes);
         self.room.notify_waiters();
         for effect in events {
             if self.effects.apply(effect).await.map_err(backend_error)? {
@@ -350,7 +403,7 @@ impl Conversation {
         };
         // It wants all of it again.
         let hold_time = self.shared.bounds.hold_time;
-        if since.elapsed() >= hold_time || self.shared.services.tasks.is_stopping() {
+        if since.elapsed() >= hold_time {
             return Err(backend_away(format!(
                 "it has acknowledged nothing for {hold_time:?}"
             )));
@@ -366,7 +419,7 @@ impl Conversation {
             let mut talk = self.talk();
             talk.has_failed = true;
             talk.waiting.clear();
-            talk.bytes = 0;
+            self.shared.endpoint.let_go(std::mem::take(&mut talk.bytes));
         }
         self.room.notify_waiters();
         let reason = match failed.cause {

@@ -22,6 +22,9 @@ const AT_ONCE: usize = 16;
 /// The longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
+/// How long the log says nothing more of a queue without room.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
 /// How long the last ones are tried when the server stops.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
@@ -32,10 +35,31 @@ const ANSWER_MAX: (usize, usize) = (1000, usize::MAX);
 pub(super) struct Disconnects {
     endpoint: Arc<Endpoint>,
     layer: ChannelLayer,
-    queue: Mutex<VecDeque<Job>>,
+    queue: Mutex<Queue>,
     work: Notify,
     /// Nobody tells anything any more.
     is_closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// When the log was told last that there is no room.
+    said_full: Option<Instant>,
+}
+
+impl std::ops::Deref for Queue {
+    type Target = VecDeque<Job>;
+
+    fn deref(&self) -> &VecDeque<Job> {
+        &self.jobs
+    }
+}
+
+impl std::ops::DerefMut for Queue {
+    fn deref_mut(&mut self) -> &mut VecDeque<Job> {
+        &mut self.jobs
+    }
 }
 
 /// One thing to be told.
@@ -65,13 +89,24 @@ impl Disconnects {
         disconnects
     }
 
-    /// Takes something to be told; over the bound it is lost, and counted.
-    pub(super) fn tell(&self, key: String, body: Vec<u8>) {
+    /// Takes something to be told after a while; over the bound it is lost, and counted.
+    pub(super) fn tell(&self, key: String, body: Vec<u8>, after: Duration) {
         let now = Instant::now();
         let mut queue = self.queue();
         let is_full = queue.len() >= self.endpoint.settings.disconnect_queue;
         if is_full || self.is_closed.load(Ordering::Relaxed) {
+            let is_said = queue
+                .said_full
+                .is_some_and(|said| now.duration_since(said) < SAY_AGAIN);
+            if !is_said {
+                queue.said_full = Some(now);
+            }
+            let waiting = queue.len();
             drop(queue);
+            if !is_said {
+                let endpoint = &self.endpoint.settings.url.label;
+                tracing::error!(%endpoint, waiting, "disconnects are lost: more wait than disconnect_queue allows");
+            }
             lost(1);
             return;
         }
@@ -79,7 +114,7 @@ impl Disconnects {
             key,
             body: body.into(),
             since: now,
-            not_before: now,
+            not_before: now + after,
             attempt: 0,
         });
         drop(queue);
@@ -105,7 +140,8 @@ impl Disconnects {
                     self.told(job, &told, ends_at.is_some());
                 }
                 job = self.due(), if has_place => {
-                    if ends_at.is_none() {
+                    // Who stops has no time for the pace.
+                    if !tasks.is_draining() {
                         pace.tick().await;
                     }
                     let disconnects = self.clone();
@@ -117,7 +153,7 @@ impl Disconnects {
                 // By then each connection has said that it is gone.
                 () = tasks.ended(), if ends_at.is_none() => {
                     ends_at = Some(Instant::now() + FAREWELL_MAX);
-                    for job in &mut *self.queue() {
+                    for job in self.queue().iter_mut() {
                         job.not_before = Instant::now();
                     }
                 }
@@ -165,7 +201,7 @@ impl Disconnects {
                 {
                     return job;
                 }
-                for job in &*queue {
+                for job in queue.iter() {
                     pause = pause.min(job.not_before.saturating_duration_since(now));
                 }
             }
@@ -176,9 +212,10 @@ impl Disconnects {
     fn told(&self, mut job: Job, told: &Result<(), PostError>, is_last: bool) {
         let is_done = match told {
             Ok(()) => true,
-            // It does not want to know.
+            // It does not want to know, unless it does not believe us: a secret or a clock is wrong, or will be right.
             Err(PostError::Refused(refusal)) => {
-                refusal.status.is_client_error() && refusal.status.as_u16() != 429
+                refusal.status.is_client_error()
+                    && !matches!(refusal.status.as_u16(), 401 | 403 | 429)
             }
             Err(PostError::Invalid(_) | PostError::TooLarge(_)) => true, // it was told, and answered nonsense
             Err(_) => false,
@@ -188,6 +225,9 @@ impl Disconnects {
             return;
         }
         if job.since.elapsed() > self.endpoint.settings.disconnect_expiry {
+            let endpoint = &self.endpoint.settings.url.label;
+            let last = told.as_ref().err().map(ToString::to_string);
+            tracing::error!(%endpoint, key = job.key, last, "the backend was not told of a disconnect in time");
             return lost_waiting(1);
         }
         job.attempt += 1;
@@ -206,7 +246,7 @@ impl Disconnects {
         self.queue().push_back(job);
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Job>> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +12,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use metrics::{counter, gauge};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::bounded::TooMuch;
 use super::connector::{Connector, Url};
@@ -33,7 +34,8 @@ const AROUND_BYTES_MAX: usize = 128 * 1024;
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct EndpointSettings {
     pub(super) url: Url,
-    pub(super) secret: String,
+    /// The newest first; a request is signed with each.
+    pub(super) secrets: Vec<String>,
     pub(super) timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) concurrency: usize,
@@ -43,6 +45,7 @@ pub(super) struct EndpointSettings {
     pub(super) disconnect_queue: usize,
     pub(super) disconnect_expiry: Duration,
     pub(super) disconnect_rate: u32,
+    pub(super) hold_total: usize,
 }
 
 /// One backend.
@@ -51,6 +54,9 @@ pub(super) struct Endpoint {
     client: Client<Connector, Full<Bytes>>,
     turns: Semaphore,
     breaker: Mutex<Breaker>,
+    /// The bytes that wait for it, of all connections.
+    held: AtomicUsize,
+    room: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -112,9 +118,14 @@ impl PostError {
         }
     }
 
-    /// Tells whether the backend may have done what it was asked, and nobody heard of it.
+    /// Tells whether the backend may have done what it was asked, though it did not say so: not when it was never asked, or
+    /// said no.
     pub(super) fn is_ambiguous(&self) -> bool {
-        matches!(self, Self::Timeout(_) | Self::Connection(_))
+        match self {
+            Self::CircuitOpen(_) | Self::Busy(_) | Self::Connect(_) => false,
+            Self::Refused(refusal) => !refusal.status.is_client_error(),
+            Self::Timeout(_) | Self::Connection(_) | Self::TooLarge(_) | Self::Invalid(_) => true,
+        }
     }
 
     /// Tells an answer that is none from a connection that failed.
@@ -187,6 +198,8 @@ impl Endpoint {
             client,
             settings,
             breaker: Mutex::default(),
+            held: AtomicUsize::new(0),
+            room: Notify::new(),
         }
     }
 
@@ -233,6 +246,29 @@ impl Endpoint {
         answered
     }
 
+    /// Tells whether more may wait for it, of whatever connection.
+    pub(super) fn has_room(&self) -> bool {
+        self.held.load(Ordering::Relaxed) < self.settings.hold_total
+    }
+
+    /// So much more waits for it.
+    pub(super) fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So much less.
+    pub(super) fn let_go(&self, bytes: usize) {
+        if bytes > 0 {
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Completes when there may be room again.
+    pub(super) fn room(&self) -> impl Future<Output = ()> + '_ {
+        self.room.notified()
+    }
+
     /// Returns how long it is not worth asking; none when it is.
     pub(super) fn open_for(&self) -> Option<Duration> {
         let until = self.breaker().open_until?;
@@ -263,7 +299,7 @@ impl Endpoint {
         let invalid = |error: http::Error| PostError::Invalid(error.to_string());
         let request = Request::post(settings.url.uri.as_str())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(SIGNATURE, signature(&settings.secret, now, body))
+            .header(SIGNATURE, signature(&settings.secrets, now, body))
             .header(IDEMPOTENCY_KEY, key)
             .header(header::USER_AGENT, HeaderValue::from_static("oneport"))
             .body(Full::new(body.clone()))

@@ -1,6 +1,7 @@
 //! Backend: a consumer in any language: what happens on a WebSocket is POSTed to an HTTP endpoint, which answers what shall
 //! happen.
 
+mod asking;
 mod bounded;
 mod channel;
 mod connector;
@@ -18,22 +19,21 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::HeaderName;
-use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 
+use asking::{Accepted, Asking};
 use channel::Worker;
 use connector::Url;
 use conversation::{Bounds, Conversation, Shared};
-use decide::{bad_gateway, decide, denial};
+use decide::bad_gateway;
 use disconnects::Disconnects;
-use effect::Effect;
-use endpoint::{Endpoint, EndpointSettings, PostError, back_off};
+use endpoint::{Endpoint, EndpointSettings};
 
 pub(super) use options::Options;
 
 use crate::channels::{ChannelName, Received};
 use crate::scope::Scope;
 use crate::services::Services;
-use crate::websocket::close::Cause;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
 
 /// `consumer = "backend"`: each connection's events are POSTed to an HTTP endpoint, or sent to a channel that workers read.
@@ -44,16 +44,6 @@ pub struct Backend {
     /// The backend accepted the connection, or nobody knows: it has to hear of its end.
     accepted: Option<Accepted>,
     talk: Option<Talk>,
-}
-
-/// What a backend said when it accepted, until the socket is open.
-struct Accepted {
-    number: u64,
-    /// Why it ends, should it never open.
-    cause: Cause,
-    state: Option<Box<RawValue>>,
-    effects: Vec<Effect>,
-    scope: Box<RawValue>,
 }
 
 enum Talk {
@@ -99,7 +89,7 @@ impl Endpoints {
         let found = found.clone();
         if known.greeted.insert(url) {
             let body = protocol::node_started(node, &services.name);
-            found.1.tell(format!("{node}-0"), body);
+            found.1.tell(format!("{node}-0"), body, Duration::ZERO);
         }
         found
     }
@@ -213,67 +203,29 @@ impl Consumer for Backend {
 }
 
 impl Drop for Backend {
-    /// Accepted, and never opened: the client left in between. Or the backend was asked, and what it decided is not known.
+    /// Accepted, and never opened: the client left in between.
     fn drop(&mut self) {
         if let (Some(accepted), Some(Route::Endpoint(shared))) =
             (self.accepted.take(), self.route.get())
         {
-            let id = shared.connection_id(accepted.number);
-            let state = accepted.state.as_deref();
-            let end = (1006, "", accepted.cause.as_str());
-            shared.tell_disconnect(&id, state, &accepted.scope, 2, end);
+            accepted.tell_gone(shared);
         }
     }
 }
 
 impl Backend {
     /// Asks the endpoint whether the connection is welcome.
+    ///
+    /// In a task of its own: when the client leaves meanwhile, the backend is told of the end after what it was asked first.
     async fn ask(&mut self, shared: &Arc<Shared>, scope: &Scope) -> Result<Accept, Denial> {
-        let id = shared.connection_id(scope.connection);
-        let described = protocol::raw(&protocol::scope(scope, &shared.bounds.headers));
-        let event = protocol::raw(&protocol::connect_event(1));
-        let body = protocol::body(&shared.connection(&id, None), &described, &[&*event]);
-        let (key, body) = (format!("{id}-1"), body.into());
-        let mut attempt = 0;
-        let mut may_be_known = false;
-        let answer = loop {
-            // Whoever drops this meanwhile drops it with a request under way.
-            self.accepted = Some(Accepted {
-                number: scope.connection,
-                cause: Cause::ClientGone,
-                state: None,
-                effects: Vec::new(),
-                scope: described.clone(),
-            });
-            let error = match shared
-                .endpoint
-                .post(&key, &body, shared.bounds.of_answer())
-                .await
-            {
-                Ok(answer) => break answer,
-                Err(error) => error,
-            };
-            may_be_known |= error.is_ambiguous();
-            let is_connection = matches!(error, PostError::Connection(_) | PostError::Connect(_));
-            if is_connection && attempt < shared.bounds.retries {
-                back_off(attempt, Duration::from_millis(500)).await;
-                attempt += 1;
-                continue;
-            }
-            self.accepted = self.accepted.take().filter(|_| may_be_known);
-            if let Some(accepted) = &mut self.accepted {
-                accepted.cause = Cause::BackendAway;
-            }
-            return Err(denial(error));
-        };
-        let accepted = self.accepted.take();
-        let decided = decide(answer, &scope.subprotocols);
-        let (accept, state, effects) = decided.map_err(|sentence| bad_gateway(&sentence))??;
-        self.accepted = accepted.map(|accepted| Accepted {
-            state,
-            effects,
-            ..accepted
-        });
+        let (reply, replied) = oneshot::channel();
+        let asking = Asking::new(shared.clone(), scope).run(reply);
+        let tasks = &shared.services.tasks;
+        tasks.spawn("backend handshake", asking);
+        let (accept, accepted) = replied
+            .await
+            .unwrap_or_else(|_| Err(bad_gateway("the question was given up")))?;
+        self.accepted = Some(accepted);
         Ok(accept)
     }
 }
@@ -295,7 +247,7 @@ fn route(options: &Options, services: &Services) -> Route {
     let url = Url::read(url).expect("a URL that was checked");
     let settings = EndpointSettings {
         url,
-        secret: options.secret.0.clone(),
+        secrets: options.secret.iter().map(|one| one.0.clone()).collect(),
         timeout: options.timeout.0,
         connect_timeout: options.connect_timeout.0,
         concurrency: options.concurrency,
@@ -305,6 +257,7 @@ fn route(options: &Options, services: &Services) -> Route {
         disconnect_queue: options.disconnect_queue,
         disconnect_expiry: options.disconnect_expiry.0,
         disconnect_rate: options.disconnect_rate,
+        hold_total: options.hold_total.as_usize(),
     };
     let bounds = Bounds {
         headers: options.listed_headers(),

@@ -21,9 +21,9 @@ pub struct Options {
     /// The endpoint: `http://HOST:PORT/PATH` or `http+unix://SOCKET:/PATH`.
     #[serde(default)]
     pub(super) url: Option<String>,
-    /// What each request is signed with.
-    #[serde(default)]
-    pub(super) secret: Secret,
+    /// What each request is signed with; several while one takes the place of another.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub(super) secret: Vec<Secret>,
     /// Instead of the endpoint: the channel whose workers get the events.
     #[serde(default)]
     pub(super) channel: Option<String>,
@@ -63,6 +63,9 @@ pub struct Options {
     /// How long they wait.
     #[serde(default = "hold_time")]
     pub(super) hold_time: WrittenDuration,
+    /// The most bytes that wait for the backend, of all connections.
+    #[serde(default = "hold_total")]
+    pub(super) hold_total: Size,
     /// After how many failures in a row nothing is sent any more.
     #[serde(default = "breaker_failures")]
     pub(super) breaker_failures: u32,
@@ -117,6 +120,9 @@ fn max_state() -> Size {
 fn hold_time() -> WrittenDuration {
     WrittenDuration(Duration::from_secs(30))
 }
+fn hold_total() -> Size {
+    Size::kib(64 * 1024)
+}
 fn breaker_failures() -> u32 {
     5
 }
@@ -124,13 +130,45 @@ fn breaker_open() -> WrittenDuration {
     WrittenDuration(Duration::from_secs(2))
 }
 fn disconnect_queue() -> usize {
-    10_000
+    100_000
 }
 fn disconnect_expiry() -> WrittenDuration {
     WrittenDuration(Duration::from_secs(600))
 }
 fn disconnect_rate() -> u32 {
-    100
+    500
+}
+
+/// A text, or a list of texts.
+fn one_or_several<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Secret>, D::Error> {
+    struct OneOrSeveral;
+
+    impl<'de> serde::de::Visitor<'de> for OneOrSeveral {
+        type Value = Vec<Secret>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a text or an array of texts")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Vec<Secret>, E> {
+            Ok(vec![Secret(text.to_owned())])
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut list: A,
+        ) -> Result<Vec<Secret>, A::Error> {
+            let mut secrets = Vec::new();
+            while let Some(secret) = list.next_element()? {
+                secrets.push(secret);
+            }
+            Ok(secrets)
+        }
+    }
+
+    deserializer.deserialize_any(OneOrSeveral)
 }
 
 impl Options {
@@ -143,7 +181,7 @@ impl Options {
                 if let Err(sentence) = Url::read(url) {
                     problems.push(format!("url: {sentence}"));
                 }
-                if options.secret.0.is_empty() {
+                if options.secret.is_empty() || options.secret.iter().any(|one| one.0.is_empty()) {
                     problems.push(
                         "secret: expected a text to sign the requests with, found none".to_owned(),
                     );
@@ -174,6 +212,7 @@ impl Options {
             ("batch_events", options.batch_events == 0),
             ("batch_bytes", options.batch_bytes.bytes() == 0),
             ("hold", options.hold.bytes() == 0),
+            ("hold_total", options.hold_total.bytes() == 0),
             ("breaker_failures", options.breaker_failures == 0),
             ("disconnect_rate", options.disconnect_rate == 0),
         ] {

@@ -55,14 +55,19 @@ pub(super) fn node_started(node: &str, name: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Returns the signature of a body: `t=UNIX,v1=HEX` over `UNIX.BODY`.
-pub(super) fn signature(secret: &str, unix_seconds: u64, body: &[u8]) -> String {
-    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.as_bytes()).expect("any length");
-    mac.update(format!("{unix_seconds}.").as_bytes());
-    mac.update(body);
-    let hex = HEXLOWER.encode(&mac.finalize().into_bytes());
-    format!("t={unix_seconds},v1={hex}")
+/// Returns the signature of a body: `t=UNIX,v1=HEX` over `UNIX.BODY`, with a `v1` for each secret.
+pub(super) fn signature(secrets: &[String], unix_seconds: u64, body: &[u8]) -> String {
+    let mut signature = format!("t={unix_seconds}");
+    for secret in secrets {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+        let mut mac =
+            <Hmac<Sha256> as KeyInit>::new_from_slice(secret.as_bytes()).expect("any length");
+        mac.update(format!("{unix_seconds}.").as_bytes());
+        mac.update(body);
+        signature.push_str(",v1=");
+        signature.push_str(&HEXLOWER.encode(&mac.finalize().into_bytes()));
+    }
+    signature
 }
 
 /// What a backend is told of a scope, in ASGI's words; of the header fields only those that are listed.
@@ -195,8 +200,17 @@ mod tests {
     fn signature_is_an_hmac_over_time_and_body() {
         // printf '1700000000.{}' | openssl dgst -sha256 -hmac secret
         assert_eq!(
-            signature("secret", 1_700_000_000, b"{}"),
+            signature(&["secret".to_owned()], 1_700_000_000, b"{}"),
             "t=1700000000,v1=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163"
+        );
+        let both = signature(
+            &["new".to_owned(), "secret".to_owned()],
+            1_700_000_000,
+            b"{}",
+        );
+        assert!(both.starts_with("t=1700000000,v1="));
+        assert!(
+            both.ends_with(",v1=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163")
         );
     }
 
