@@ -87,7 +87,8 @@ impl ChannelLayerConfig {
             let sentence = "expected a backend such as \"redis://127.0.0.1:6379\" for a format that is shared with Django, found \"memory\"";
             found.push(("format", sentence.to_owned()));
         }
-        let is_cluster = matches!(&self.backend, Backend::Redis(url) if matches!(url.home, RedisHome::Cluster { .. }));
+        let is_cluster =
+            matches!(&self.backend, Backend::Redis(urls) if urls.iter().any(is_cluster));
         if is_cluster && self.format == LayerFormat::Core {
             let sentence = "expected \"oneport\" or \"channels_redis.pubsub\" with a Redis Cluster, which Django's core layer cannot use, found \"channels_redis.core\"";
             found.push(("format", sentence.to_owned()));
@@ -148,14 +149,13 @@ pub enum Serializer {
 /// assert!(matches!("redis://127.0.0.1:6379/1".parse(), Ok(Backend::Redis(_))));
 /// assert!("rabbitmq://localhost".parse::<Backend>().is_err());
 /// ```
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Backend {
     /// This process alone.
     #[default]
     Memory,
-    /// All processes at one Redis.
-    Redis(RedisUrl),
+    /// All processes at one Redis, or at several servers among which the groups are shared out, as `hosts` of `channels_redis`.
+    Redis(Vec<RedisUrl>),
 }
 
 impl std::str::FromStr for Backend {
@@ -170,7 +170,7 @@ impl std::str::FromStr for Backend {
             Some(meant) => format!("{sentence}; {meant}"),
             None => sentence,
         })?;
-        Ok(Self::Redis(url))
+        Ok(Self::Redis(vec![url]))
     }
 }
 
@@ -186,11 +186,64 @@ impl TryFrom<String> for Backend {
     }
 }
 
+impl<'de> Deserialize<'de> for Backend {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+
+        impl<'de> serde::de::Visitor<'de> for Written {
+            type Value = Backend;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or an array of texts")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Backend, E> {
+                Backend::try_from(text.to_owned()).map_err(E::custom)
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> Result<Backend, A::Error> {
+                let mut all = Vec::new();
+                while let Some(text) = list.next_element::<String>()? {
+                    match Backend::try_from(text).map_err(serde::de::Error::custom)? {
+                        Backend::Redis(urls) => all.extend(urls),
+                        Backend::Memory => {
+                            let sentence =
+                                "expected URLs of Redis servers, found \"memory\" among them";
+                            return Err(serde::de::Error::custom(sentence));
+                        }
+                    }
+                }
+                if all.is_empty() {
+                    let sentence = "expected at least one URL, found none";
+                    return Err(serde::de::Error::custom(sentence));
+                }
+                if all.len() > 1 && all.iter().any(is_cluster) {
+                    let sentence = "expected servers that know nothing of each other, found a Redis Cluster among them";
+                    return Err(serde::de::Error::custom(sentence));
+                }
+                Ok(Backend::Redis(all))
+            }
+        }
+
+        deserializer.deserialize_any(Written)
+    }
+}
+
+fn is_cluster(url: &RedisUrl) -> bool {
+    matches!(url.home, RedisHome::Cluster { .. })
+}
+
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str("memory"),
-            Self::Redis(url) => url.fmt(f),
+            Self::Redis(urls) => {
+                let urls = urls.iter().map(ToString::to_string);
+                f.write_str(&urls.collect::<Vec<_>>().join(", "))
+            }
         }
     }
 }

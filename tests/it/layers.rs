@@ -38,7 +38,7 @@ const SIBLINGS: [(&str, &str, &str); 5] = [
 ];
 
 /// Where the name of a crate may stand.
-const OUTSIDE: [(&str, &[&str]); 23] = [
+const OUTSIDE: [(&str, &[&str]); 24] = [
     (
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],
@@ -50,6 +50,7 @@ const OUTSIDE: [(&str, &[&str]); 23] = [
     ("tokio_rustls", &["channels/remote/stream.rs"]),
     ("rmp_serde", &["channels/remote/dictionary.rs"]),
     ("rmpv", &["channels/remote/dictionary.rs"]),
+    ("crc", &["channels/remote/"]),
     ("aes", &["channels/remote/fernet.rs"]),
     ("cbc", &["channels/remote/fernet.rs"]),
     ("argon2", &["auth/password.rs"]),

@@ -18,7 +18,7 @@ impl Remote {
         match self.0.format {
             LayerFormat::Oneport => format!("specific.{:016x}!{local}", self.0.node),
             LayerFormat::Pubsub => format!("{}specific.{local}", self.0.prefix),
-            LayerFormat::Core => self.0.core.channel(&local),
+            LayerFormat::Core => self.0.core.channel(&self.0.core.new_local()),
         }
     }
 

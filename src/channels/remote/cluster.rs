@@ -14,9 +14,9 @@ const NOBODY: u16 = u16::MAX;
 
 /// Which master has which slot, by its number among the masters.
 #[derive(Clone, Eq, PartialEq)]
-pub(super) struct Map(Arc<[u16]>);
+pub(super) struct Slots(Arc<[u16]>);
 
-impl Map {
+impl Slots {
     /// Returns the number of the master that has a key, or hears a channel.
     pub(super) fn server_of(&self, key: &[u8]) -> Option<usize> {
         let server = self.0[slot_of(key)];
@@ -64,7 +64,7 @@ pub(super) fn question() -> Cmd {
 }
 
 /// Reads the answer of a server at a host: the masters, and which slots they have.
-pub(super) fn read(answer: Value, asked: &str) -> RedisResult<(Vec<(String, u16)>, Map)> {
+pub(super) fn read(answer: Value, asked: &str) -> RedisResult<(Vec<(String, u16)>, Slots)> {
     let mut slots = vec![NOBODY; SLOTS];
     let mut masters: Vec<(String, u16)> = Vec::new();
     let ranges: Vec<Vec<Value>> = FromRedisValue::from_redis_value(answer)?;
@@ -84,7 +84,7 @@ pub(super) fn read(answer: Value, asked: &str) -> RedisResult<(Vec<(String, u16)
     if masters.is_empty() {
         return Err(error("the cluster has no master that has slots".to_owned()));
     }
-    Ok((masters, Map(slots.into())))
+    Ok((masters, Slots(slots.into())))
 }
 
 /// Reads one range: its first and its last slot, then the master, then its replicas.

@@ -1,4 +1,4 @@
-//! Commands: the connections that commands go through: one, or one to each master of a cluster.
+//! Commands: the connections that commands go through: one to each server.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -8,10 +8,9 @@ use futures_util::future::{join_all, try_join_all};
 use redis::aio::MultiplexedConnection;
 use redis::{Arg, Cmd, RedisError, RedisResult, ServerErrorKind, Value};
 
-use super::cluster::{self, Map};
-use super::lock;
-use super::stream::{self, Place};
-use crate::config::RedisUrl;
+use super::place::{Map, Place};
+use super::stream;
+use super::{cluster, lock};
 
 /// How long to wait before commands are said again whose keys are on their way from one master to another.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -25,11 +24,7 @@ pub(super) struct Commands(Arc<Inner>);
 
 struct Inner {
     servers: Vec<MultiplexedConnection>,
-    cluster: Option<Cluster>,
-}
-
-struct Cluster {
-    /// Where the servers are.
+    /// Where those of a cluster are.
     addresses: Vec<(String, u16)>,
     /// Which of them has what, as it was when the connections began, and as it is.
     first: Map,
@@ -58,27 +53,26 @@ pub(super) fn is_passing(error: &RedisError) -> bool {
 impl Commands {
     /// Opens the connections; what is returned beside them has to run.
     pub(super) async fn connect(
-        url: &RedisUrl,
         place: &Place,
         timeout: Duration,
     ) -> RedisResult<(Self, Vec<Driver>)> {
         let opened = place
-            .homes
+            .servers
             .iter()
-            .map(|home| stream::commands(url, home, timeout));
+            .map(|url| stream::commands(url, timeout));
         let (servers, drivers) = try_join_all(opened).await?.into_iter().unzip();
-        let cluster = place.map.clone().map(|map| Cluster {
+        let inner = Inner {
+            servers,
             addresses: place.addresses(),
-            first: map.clone(),
-            now: Mutex::new(map),
-        });
-        Ok((Self(Arc::new(Inner { servers, cluster })), drivers))
+            first: place.map.clone(),
+            now: Mutex::new(place.map.clone()),
+        };
+        Ok((Self(Arc::new(inner)), drivers))
     }
 
     /// Returns which of the servers, in the order of the place, has a key or a channel.
     pub(super) fn server_of(&self, key: &[u8]) -> usize {
-        let map = |cluster: &Cluster| lock(&cluster.now).server_of(key);
-        self.0.cluster.as_ref().and_then(map).unwrap_or(0)
+        lock(&self.0.now).server_of(key)
     }
 
     /// Says commands, those of each server in one pipeline. Returns what was answered to each, in their order.
@@ -86,9 +80,9 @@ impl Commands {
     /// Commands about one key reach Redis in their order. Keys of a cluster that are on their way are waited for, without an end:
     /// the caller has the deadline.
     pub(super) async fn run(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
-        let Some(cluster) = &self.0.cluster else {
-            return say(&self.0.servers[0], commands).await;
-        };
+        if let [server] = &self.0.servers[..] {
+            return say(server, commands).await;
+        }
         let mut answers: Vec<Option<RedisResult<Value>>> = commands.iter().map(|_| None).collect();
         let mut left: Vec<usize> = (0..commands.len()).collect();
         loop {
@@ -122,7 +116,7 @@ impl Commands {
                 return Ok(answers.into_iter().flatten().collect());
             }
             tokio::time::sleep(PAUSE).await;
-            self.look_again(cluster).await?;
+            self.look_again().await?;
         }
     }
 
@@ -139,19 +133,25 @@ impl Commands {
     /// Sees whether the servers of a cluster still have what they had. Returns whether any of it is elsewhere than when the
     /// connections began; the error is that of a cluster with another master.
     pub(super) async fn has_moved(&self) -> RedisResult<bool> {
-        let Some(cluster) = &self.0.cluster else {
-            return Ok(false);
-        };
-        self.look_again(cluster).await?;
-        Ok(*lock(&cluster.now) != cluster.first)
+        self.look_again().await?;
+        Ok(match (&*lock(&self.0.now), &self.0.first) {
+            (Map::Cluster(now), Map::Cluster(first)) => now != first,
+            _ => false,
+        })
     }
 
-    async fn look_again(&self, cluster: &Cluster) -> RedisResult<()> {
-        let (server, (host, _)) = (&self.0.servers[0], &cluster.addresses[0]);
+    async fn look_again(&self) -> RedisResult<()> {
+        let inner = &self.0;
+        let (Map::Cluster(_), [server, ..], [(host, _), ..]) =
+            (&inner.first, &inner.servers[..], &inner.addresses[..])
+        else {
+            return Ok(());
+        };
         let mut answers = say(server, vec![cluster::question()]).await?.into_iter();
         let answer = answers.next().unwrap_or_else(|| Err(stream::timed_out()))?;
-        let (addresses, map) = cluster::read(answer, host)?;
-        *lock(&cluster.now) = map.reordered(&addresses, &cluster.addresses)?;
+        let (addresses, slots) = cluster::read(answer, host)?;
+        let slots = slots.reordered(&addresses, &inner.addresses)?;
+        *lock(&inner.now) = Map::Cluster(slots);
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::commands::Commands;
 use super::core;
 use super::outbox::Order;
+use super::place::{Map, Place};
 use super::scripts;
 use super::stream::{self, Ahead, Metered};
 use super::{Remote, lock};
@@ -97,13 +98,15 @@ impl Remote {
     /// Connects, says who is here, and starts what lives as long as the connection. Each answer has its time; how many there
     /// are depends on how much is here.
     async fn connect(&self, layer: &ChannelLayer) -> RedisResult<(Live, JoinSet<Ended>, usize)> {
-        let (url, timeout) = (&self.0.url, self.0.timeout);
-        let known = lock(&self.0.masters).clone();
-        let place = self.in_time(stream::find(url, &known, timeout)).await?;
-        if place.map.is_some() {
+        let (urls, timeout) = (&self.0.urls, self.0.timeout);
+        let masters = lock(&self.0.masters).clone();
+        let core = (self.0.format == LayerFormat::Core).then_some(&*self.0.prefix);
+        let place = Place::find(urls, core, &masters, timeout);
+        let place = self.in_time(place).await?;
+        if matches!(place.map, Map::Cluster(_)) {
             *lock(&self.0.masters) = place.addresses();
         }
-        let commands = Commands::connect(url, &place, timeout);
+        let commands = Commands::connect(&place, timeout);
         let (commands, drivers) = self.in_time(commands).await?;
         let mut set = JoinSet::new();
         let ending = CancellationToken::new();
@@ -125,7 +128,7 @@ impl Remote {
         };
         let mut resubscribed = self.0.subscriptions.forget();
         let mut sinks = Vec::new();
-        for home in &place.homes {
+        for url in &place.servers {
             let (ahead, hearing) = (
                 Arc::new(Ahead::default()),
                 Live {
@@ -133,7 +136,7 @@ impl Remote {
                     ..live.clone()
                 },
             );
-            let stream = self.in_time(stream::open(url, home, timeout)).await?;
+            let stream = self.in_time(stream::open(url, timeout)).await?;
             let stream = Metered::new(stream, ahead.clone());
             let introduction = stream::introduction(url)?;
             let pubsub = self.in_time(PubSub::new(&introduction, stream)).await?;
@@ -150,7 +153,8 @@ impl Remote {
         }
         live.subscribe_all(&mut sinks).await?;
         if self.0.format == LayerFormat::Core {
-            let inbox = stream::commands(url, &url.home, timeout);
+            let server = live.commands.server_of(self.0.core.inbox().as_bytes());
+            let inbox = stream::commands(&place.servers[server], timeout);
             let (inbox, driver) = self.in_time(inbox).await?;
             set.spawn(unless(ending.clone(), ends(driver)));
             set.spawn(unless(ending.clone(), live.clone().empty_inbox(inbox)));
@@ -199,11 +203,19 @@ impl Remote {
         self.0.changed.notify_waiters();
     }
 
+    fn shown_urls(&self) -> String {
+        let urls = self.0.urls.iter().map(ToString::to_string);
+        urls.collect::<Vec<_>>().join(", ")
+    }
+
     fn tell_lost(&self, outage: &mut Option<Instant>, error: &RedisError) {
         if outage.is_none() {
             *outage = Some(Instant::now());
-            let redis = &self.0.url;
-            tracing::error!(%redis, "the channel layer lost Redis: {error}; members of this process are served all the same");
+            let redis = self.shown_urls();
+            tracing::error!(
+                redis,
+                "the channel layer lost Redis: {error}; members of this process are served all the same"
+            );
         } else {
             tracing::debug!(%error, "Redis is still away");
         }
@@ -211,7 +223,7 @@ impl Remote {
 
     fn tell_back(&self, outage: Option<Instant>, resubscribed: usize) {
         let Some(since) = outage else {
-            tracing::info!(redis = %self.0.url, format = %self.0.format, "the channel layer has Redis");
+            tracing::info!(redis = self.shown_urls(), format = %self.0.format, "the channel layer has Redis");
             return;
         };
         let seconds = since.elapsed().as_secs_f64();

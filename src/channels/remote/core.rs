@@ -12,6 +12,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 
 use super::dictionary::{Channels, Dictionaries};
+use super::ring::Ring;
 use super::scripts::ENQUEUE;
 use super::{Remote, lock};
 use crate::channels::{Event, GroupName};
@@ -27,6 +28,8 @@ pub(super) struct Core {
     prefix: String,
     /// Names this process among all that share the Redis.
     client: String,
+    /// Among several servers.
+    ring: Ring,
     state: Mutex<State>,
     work: Notify,
     /// The time of the newest message, so that no two of ours have the same.
@@ -58,13 +61,28 @@ fn random_hex() -> String {
 }
 
 impl Core {
-    pub(super) fn new(prefix: &str) -> Self {
+    pub(super) fn new(prefix: &str, servers: usize) -> Self {
         Self {
+            ring: Ring::new(servers, Some(prefix)),
             prefix: prefix.to_owned(),
             client: random_hex(),
             state: Mutex::default(),
             work: Notify::new(),
             last: Mutex::new(0.0),
+        }
+    }
+
+    /// Returns the local part of a new channel's name.
+    ///
+    /// Among several servers Django's `send` puts a message where the whole name belongs, and its groups where the part before the
+    /// mark does: a name is taken for which that is the same.
+    pub(super) fn new_local(&self) -> String {
+        let shared = self.ring.hash(&self.channel(""));
+        loop {
+            let local = random_hex();
+            if self.ring.hash(&self.channel(&local)) == shared {
+                return local;
+            }
         }
     }
 
@@ -91,7 +109,7 @@ impl Core {
     pub(super) fn want(&self, group: &GroupName, is_wanted: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.groups.contains_key(group) {
-            let local = random_hex();
+            let local = self.new_local();
             state.of_local.insert(local.clone(), group.clone());
             let joined = Joined {
                 local,

@@ -15,8 +15,10 @@ mod history;
 mod life;
 mod nodes;
 mod outbox;
+mod place;
 mod present;
 mod receive;
+mod ring;
 mod say;
 mod scripts;
 mod send;
@@ -54,7 +56,7 @@ const READY_MAX: Duration = Duration::from_secs(2);
 pub struct Remote(Arc<Inner>);
 
 struct Inner {
-    url: RedisUrl,
+    urls: Vec<RedisUrl>,
     format: LayerFormat,
     /// What the names of the format begin with.
     prefix: String,
@@ -91,7 +93,7 @@ struct Inner {
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Remote")
-            .field("url", &self.0.url)
+            .field("urls", &self.0.urls)
             .field("format", &self.0.format)
             .finish_non_exhaustive()
     }
@@ -101,12 +103,12 @@ impl Remote {
     /// What a configuration asks for, for the process of that number; `None` when it has no Redis. Nothing is opened yet.
     #[must_use]
     pub fn new(config: &ChannelLayerConfig, node: u64) -> Option<Self> {
-        let Backend::Redis(url) = &config.backend else {
+        let Backend::Redis(urls) = &config.backend else {
             return None;
         };
         let prefix = config.prefix().to_owned();
         // Redis' publications know no databases.
-        let apart = match url.database {
+        let apart = match urls.first().map_or(0, |url| url.database) {
             0 => String::new(),
             database => format!("@{database}"),
         };
@@ -120,9 +122,9 @@ impl Remote {
         let max_age =
             (config.format == LayerFormat::Core).then(|| config.expiry + Duration::from_secs(10));
         Some(Self(Arc::new(Inner {
-            url: url.clone(),
+            urls: urls.clone(),
             format: config.format,
-            core: Core::new(&prefix),
+            core: Core::new(&prefix, urls.len()),
             prefix,
             own_prefix,
             node,

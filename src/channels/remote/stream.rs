@@ -19,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::cluster::{self, Map};
 use super::commands::Driver;
 use crate::config::{RedisHome, RedisUrl};
 
@@ -41,86 +40,21 @@ pub(super) fn introduction(url: &RedisUrl) -> RedisResult<RedisConnectionInfo> {
     Ok(info.set_protocol(ProtocolVersion::RESP2))
 }
 
-/// Where the servers are now.
-pub(super) struct Place {
-    pub(super) homes: Vec<RedisHome>,
-    /// Which of them has what, when they are a cluster.
-    pub(super) map: Option<Map>,
-}
-
-impl Place {
-    pub(super) fn addresses(&self) -> Vec<(String, u16)> {
-        let address = |home: &RedisHome| match home {
-            RedisHome::Tcp { host, port, .. } => Some((host.clone(), *port)),
-            _ => None,
-        };
-        self.homes.iter().filter_map(address).collect()
-    }
-}
-
-/// Finds the servers. `known` are masters that the cluster had earlier: those in the URL may be gone.
-pub(super) async fn find(
-    url: &RedisUrl,
-    known: &[(String, u16)],
-    timeout: Duration,
-) -> RedisResult<Place> {
-    let RedisHome::Cluster { hosts, tls } = &url.home else {
-        return Ok(Place {
-            homes: vec![url.home.clone()],
-            map: None,
-        });
-    };
-    let asked = hosts.iter().chain(known);
-    let share = share_of(timeout, hosts.len() + known.len());
-    let mut last = None;
-    for (host, port) in asked {
-        let home = tcp(host, *port, *tls);
-        let answer = tokio::time::timeout(share, ask(url, &home, &cluster::question())).await;
-        let answer = answer.unwrap_or_else(|_| Err(timed_out()));
-        match answer.and_then(|answer| cluster::read(answer, host)) {
-            Ok((masters, map)) => {
-                let homes = masters.iter().map(|(host, port)| tcp(host, *port, *tls));
-                return Ok(Place {
-                    homes: homes.collect(),
-                    map: Some(map),
-                });
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(timed_out))
-}
-
-fn tcp(host: &str, port: u16, tls: bool) -> RedisHome {
-    let host = host.to_owned();
-    RedisHome::Tcp { host, port, tls }
-}
-
-/// Several are asked within one timeout, and the first may keep still.
-fn share_of(timeout: Duration, asked: usize) -> Duration {
-    let share = timeout / u32::try_from(2 * asked).unwrap_or(u32::MAX);
-    share.max(SHARE_MIN)
-}
-
-/// How long each that is asked may take at least.
+/// How long each of several that are asked may take at least.
 const SHARE_MIN: Duration = Duration::from_millis(100);
 
-/// Asks one question over a connection of its own.
-async fn ask(url: &RedisUrl, home: &RedisHome, question: &redis::Cmd) -> RedisResult<redis::Value> {
-    let (mut connection, driver) = commands(url, home, Duration::MAX).await?;
-    tokio::select! {
-        answer = question.query_async(&mut connection) => answer,
-        () = driver => Err(timed_out()),
-    }
+/// Several are asked within one timeout, and the first may keep still.
+pub(super) fn share_of(timeout: Duration, asked: usize) -> Duration {
+    let share = timeout / u32::try_from(2 * asked).unwrap_or(u32::MAX);
+    share.max(SHARE_MIN)
 }
 
 /// Opens a connection for commands; what is returned beside it has to run.
 pub(super) async fn commands(
     url: &RedisUrl,
-    home: &RedisHome,
     timeout: Duration,
 ) -> RedisResult<(MultiplexedConnection, Driver)> {
-    let stream = open(url, home, timeout).await?;
+    let stream = open(url, timeout).await?;
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     let introduction = introduction(url)?;
     let (connection, driver) =
@@ -129,12 +63,8 @@ pub(super) async fn commands(
 }
 
 /// Opens a stream to a server, or to where the master is now.
-pub(super) async fn open(
-    url: &RedisUrl,
-    home: &RedisHome,
-    timeout: Duration,
-) -> RedisResult<Box<dyn Duplex>> {
-    match home {
+pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Box<dyn Duplex>> {
+    match &url.home {
         RedisHome::Cluster { .. } => Err(timed_out()), // it is found first
         RedisHome::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         RedisHome::Tcp { host, port, tls } => open_tcp(host, *port, *tls).await,

@@ -28,8 +28,8 @@ LAYERS = {"channels_redis.core": RedisChannelLayer, "channels_redis.pubsub": Red
 class Django:
     """A process of Django, as far as its channel layer is concerned. `options` are those of CHANNEL_LAYERS' CONFIG."""
 
-    def __init__(self, layer_format, url, **options):
-        self._layer = LAYERS[layer_format], {"hosts": [url], **options}
+    def __init__(self, layer_format, url, *, more_hosts=(), **options):
+        self._layer = LAYERS[layer_format], {"hosts": [url, *more_hosts], **options}
         self._start()
 
     def __enter__(self):
@@ -87,6 +87,15 @@ class Django:
     def channel(self, *groups):
         """Returns a new channel that is in these groups, and reads nothing yet."""
         return self.run(self._channel(groups))
+
+    def named(self, name):
+        """Returns a channel of that name, as workers read it, and sees that it is read from now on."""
+        if isinstance(self.layer, RedisPubSubChannelLayer):
+            self.run(self._subscribe(name))
+        return Channel(self, name)
+
+    async def _subscribe(self, name):
+        await self.layer._subscribe_to_channel(name)
 
     async def _channel(self, groups):
         name = await self.layer.new_channel()

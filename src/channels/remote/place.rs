@@ -1,0 +1,113 @@
+//! Place: the servers that the groups are at, and which of them has what.
+
+use std::time::Duration;
+
+use redis::{RedisError, RedisResult};
+
+use super::cluster::{self, Slots};
+use super::ring::Ring;
+use super::stream::{self, share_of, timed_out};
+use crate::config::{RedisHome, RedisUrl};
+
+/// Where the servers are now.
+pub(super) struct Place {
+    pub(super) servers: Vec<RedisUrl>,
+    pub(super) map: Map,
+}
+
+/// Which server has what.
+#[derive(Clone)]
+pub(super) enum Map {
+    One,
+    Ring(Ring),
+    Cluster(Slots),
+}
+
+impl Map {
+    /// Returns the number of the server that has a key, or hears a channel.
+    pub(super) fn server_of(&self, key: &[u8]) -> usize {
+        match self {
+            Self::One => 0,
+            Self::Ring(ring) => ring.server_of(key),
+            Self::Cluster(slots) => slots.server_of(key).unwrap_or(0), // who says that it is elsewhere
+        }
+    }
+}
+
+impl Place {
+    /// Finds the servers. `core`: what names begin with in `channels_redis.core`; not in other formats. `masters` are those that the cluster had earlier: the ones in the URL may be gone.
+    pub(super) async fn find(
+        urls: &[RedisUrl],
+        core: Option<&str>,
+        masters: &[(String, u16)],
+        timeout: Duration,
+    ) -> RedisResult<Self> {
+        match urls {
+            [url] => match &url.home {
+                RedisHome::Cluster { hosts, tls } => {
+                    let asked: Vec<_> = hosts.iter().chain(masters).collect();
+                    find_cluster(url, &asked, *tls, timeout).await
+                }
+                _ => Ok(Self {
+                    servers: vec![url.clone()],
+                    map: Map::One,
+                }),
+            },
+            urls => Ok(Self {
+                servers: urls.to_vec(),
+                map: Map::Ring(Ring::new(urls.len(), core)),
+            }),
+        }
+    }
+
+    /// Returns the addresses of the servers of a cluster.
+    pub(super) fn addresses(&self) -> Vec<(String, u16)> {
+        let address = |url: &RedisUrl| match &url.home {
+            RedisHome::Tcp { host, port, .. } => Some((host.clone(), *port)),
+            _ => None,
+        };
+        self.servers.iter().filter_map(address).collect()
+    }
+}
+
+async fn find_cluster(
+    url: &RedisUrl,
+    asked: &[&(String, u16)],
+    tls: bool,
+    timeout: Duration,
+) -> RedisResult<Place> {
+    let at = |host: &str, port: u16| {
+        let host = host.to_owned();
+        RedisUrl {
+            home: RedisHome::Tcp { host, port, tls },
+            ..url.clone()
+        }
+    };
+    let share = share_of(timeout, asked.len());
+    let mut last = None;
+    for (host, port) in asked {
+        let answer = tokio::time::timeout(share, ask(&at(host, *port))).await;
+        let answer = answer.unwrap_or_else(|_| Err(timed_out()));
+        match answer.and_then(|answer| cluster::read(answer, host)) {
+            Ok((masters, slots)) => {
+                let servers = masters.iter().map(|(host, port)| at(host, *port));
+                return Ok(Place {
+                    servers: servers.collect(),
+                    map: Map::Cluster(slots),
+                });
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err::<Place, RedisError>(last.unwrap_or_else(timed_out))
+}
+
+/// Asks a server of a cluster who has what, over a connection of its own.
+async fn ask(url: &RedisUrl) -> RedisResult<redis::Value> {
+    let (mut connection, driver) = stream::commands(url, Duration::MAX).await?;
+    let question = cluster::question();
+    tokio::select! {
+        answer = question.query_async(&mut connection) => answer,
+        () = driver => Err(timed_out()),
+    }
+}
