@@ -237,6 +237,67 @@ mod tests {
     }
 
     #[test]
+    fn all_that_channels_redis_was_seen_to_write_is_read_and_written_again_byte_for_byte() {
+        let vectors: Value =
+            serde_json::from_str(include_str!("../../../tests/vectors/channels_redis.json"))
+                .unwrap();
+        let (msgpack, json) = (plain(Serializer::Msgpack), plain(Serializer::Json));
+        let key = Fernet::new(vectors["encryption"]["key"].as_str().unwrap());
+        let encrypted = Dictionaries::new(Serializer::Msgpack, vec![key], None);
+        let mut messages = 0;
+        for layer in ["core", "pubsub"] {
+            let steps = vectors[layer].as_array().unwrap().iter();
+            let commands = steps.flat_map(|step| step["commands"].as_array().unwrap());
+            for command in commands {
+                let arguments = command["args"].as_array().unwrap();
+                let name = arguments[0]["text"].as_str().unwrap_or_default();
+                let keys = arguments[1..].iter().filter_map(|key| key["text"].as_str());
+                let bare = keys.clone().any(|key| key == "zeroc") || layer == "pubsub";
+                if !["ZADD", "EVAL", "PUBLISH"].contains(&name) {
+                    continue;
+                }
+                let written = arguments[1..].iter().filter_map(|argument| {
+                    let bytes = argument["hex"].as_str().map(hex);
+                    let text = argument["text"]
+                        .as_str()
+                        .map(|text| text.as_bytes().to_vec());
+                    bytes.or(text.filter(|text| text.starts_with(b"{\"")))
+                });
+                for written in written {
+                    let content = if bare { &written[..] } else { &written[12..] };
+                    messages += 1;
+                    if keys.clone().any(|key| key.starts_with("encc")) {
+                        assert_eq!(encrypted.read(content).unwrap().0.event_type(), "a.b");
+                        continue;
+                    }
+                    if content.starts_with(b"{") {
+                        assert_eq!(json.read(content).unwrap().0.fields()["u"], "é");
+                        continue;
+                    }
+                    let (event, channels) = msgpack.read(content).unwrap();
+                    let names: Vec<&str> = channels.iter().map(String::as_str).collect();
+                    let again = [
+                        msgpack.write(&event, None),
+                        msgpack.write(&event, Some(&Channels::Several(&names))),
+                        msgpack.write(
+                            &event,
+                            names.first().map(|name| Channels::One(name)).as_ref(),
+                        ),
+                    ];
+                    assert!(again.iter().any(|again| again == content), "{event:?}");
+                }
+            }
+        }
+        assert_eq!(messages, 22);
+        for vector in vectors["serializer"].as_array().unwrap() {
+            // What is no event is read as far as its type.
+            let content = hex(vector["msgpack_hex"].as_str().unwrap());
+            let has_type = vector["python"].as_str().unwrap().contains("'type'");
+            assert_eq!(msgpack.read(&content).is_ok(), has_type, "{vector}");
+        }
+    }
+
+    #[test]
     fn bytes_are_bytes_in_msgpack_and_base64_in_json() {
         let event = Event::bytes(vec![0, 255]);
         let written = plain(Serializer::Msgpack).write(&event, None);
