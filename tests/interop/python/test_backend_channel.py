@@ -11,6 +11,7 @@ import time
 import unittest
 from pathlib import Path
 
+import msgpack
 from websockets.exceptions import ConnectionClosed
 
 from kit.deadline import Late, until
@@ -506,6 +507,13 @@ class Full(WorkerCase):
             connected(server)
             until(lambda server=server: server.metric("oneport_websockets") == 0, "no sockets")
         time.sleep(0.2)  # what their ends say to the channel
+
+        def nothing_waits():
+            with self.redis.client() as client:
+                client.delete("asgichat")
+            return all(server.metric("oneport_backend_disconnects_waiting") == 0 for server in (self.a, self.b))
+
+        until(nothing_waits, "no disconnect that waits")
         with self.redis.client() as client:
             client.flushall()
 
@@ -530,6 +538,23 @@ class Full(WorkerCase):
             lambda: self.a.metric("oneport_websockets_closed_total", route="chat", cause="backend_away") == before + 1,
             "one more that ended with backend_away",
         )
+
+    def test_workers_are_told_of_the_end_when_there_is_room_again(self):
+        peers = [self.open() for _ in range(5)]
+        self.holds(5)
+        lost = self.a.metric("oneport_backend_disconnects_lost_total")
+        for peer in peers[:2]:
+            peer.socket.close(4001, "bye")
+        until(lambda: self.a.metric("oneport_backend_disconnects_waiting") == 2, "two disconnects that wait")
+        with self.redis.client() as client:
+            connects = [msgpack.unpackb(member[12:]) for member, _ in client.zpopmin("asgichat", 5)]
+            self.holds(2)
+            ends = [msgpack.unpackb(member[12:]) for member, _ in client.zpopmin("asgichat", 5)]
+        self.assertEqual({event["type"] for event in connects}, {"websocket.connect"})
+        self.assertEqual([(event["type"], event["code"], event["reason"]) for event in ends], [("websocket.disconnect", 4001, "bye")] * 2)
+        self.assertLessEqual({event["connection"]["id"] for event in ends}, {event["connection"]["id"] for event in connects})
+        self.assertEqual(self.a.metric("oneport_backend_disconnects_waiting"), 0)
+        self.assertEqual(self.a.metric("oneport_backend_disconnects_lost_total"), lost)
 
     def test_who_comes_while_it_is_full_is_accepted_and_closed_with_1013(self):
         for _ in range(5):

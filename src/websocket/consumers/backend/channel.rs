@@ -1,15 +1,20 @@
 //! Channel: the same conversation with workers that read a named channel of the layer (Channels' `runworker`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use http::HeaderName;
+use metrics::gauge;
 use serde_json::{Map, Value, json};
 
+use super::disconnects::{BACKOFF_MAX, lost};
 use super::effect::Effect;
 use super::effects::Effects;
+use super::endpoint::back_off;
 use super::protocol;
-use crate::channels::{ChannelName, Event, Mailbox};
+use crate::channels::{ChannelName, Event, LayerError, Mailbox};
 use crate::services::Services;
 use crate::websocket::Message;
 use crate::websocket::close::{Cause, CloseCode, Ending};
@@ -23,6 +28,25 @@ pub(super) struct Worker {
     services: Services,
     link: Arc<Link>,
     effects: Effects,
+    untold: Arc<Untold>,
+}
+
+/// Disconnects that found no room in a route's channel, and are told again.
+#[derive(Debug)]
+pub(super) struct Untold {
+    pub(super) max: usize,
+    pub(super) expiry: Duration,
+    waiting: AtomicUsize,
+}
+
+impl Untold {
+    pub(super) fn new(max: usize, expiry: Duration) -> Self {
+        Self {
+            max,
+            expiry,
+            waiting: AtomicUsize::new(0),
+        }
+    }
 }
 
 impl Worker {
@@ -32,6 +56,7 @@ impl Worker {
         headers: Vec<HeaderName>,
         services: Services,
         link: Arc<Link>,
+        untold: Arc<Untold>,
     ) -> Arc<Self> {
         let (reply_channel, mailbox) = services.layer.new_channel().await;
         let effects = Effects::new(services.clone(), link.clone());
@@ -42,6 +67,7 @@ impl Worker {
             services,
             link,
             effects,
+            untold,
         });
         let tasks = &worker.services.tasks;
         tasks.spawn("replies of workers", worker.clone().listen(mailbox));
@@ -74,18 +100,61 @@ impl Worker {
         .await;
     }
 
-    pub(super) async fn end(&self, code: u16, reason: &str, cause: &str) {
+    /// The socket has ended: workers are told at least once, as far as the channel takes it within `disconnect_expiry`.
+    pub(super) async fn end(self: &Arc<Self>, code: u16, reason: &str, cause: &str) {
         self.effects.end();
         let end = [
             ("code", Value::from(code)),
             ("reason", Value::from(reason)),
             ("cause", Value::from(cause)),
         ];
-        self.say("websocket.disconnect", end).await;
+        let Some(event) = self.event("websocket.disconnect", end) else {
+            return;
+        };
+        let layer = &self.services.layer;
+        match layer.send(&self.channel, event.clone()).await {
+            Ok(()) => {}
+            Err(LayerError::NoReader { .. }) => lost(1), // nobody can read a channel of that name
+            Err(_) if self.untold.waiting.fetch_add(1, Ordering::Relaxed) >= self.untold.max => {
+                self.untold.waiting.fetch_sub(1, Ordering::Relaxed);
+                lost(1);
+            }
+            Err(_) => {
+                let again = self.clone().tell_again(event);
+                let tasks = &self.services.tasks;
+                tasks.spawn("disconnect for workers", again);
+            }
+        }
     }
 
-    /// Sends an event to the channel; when nobody has room for it the connection ends.
-    async fn say<const N: usize>(&self, event_type: &str, more: [(&str, Value); N]) {
+    async fn tell_again(self: Arc<Self>, event: Event) {
+        let (layer, tasks) = (&self.services.layer, &self.services.tasks);
+        gauge!("oneport_backend_disconnects_waiting").increment(1.0);
+        let began = Instant::now();
+        let mut attempt = 2;
+        let mut is_told = false;
+        while !is_told && began.elapsed() < self.untold.expiry {
+            let is_last = tasks.is_stopping();
+            tokio::select! {
+                () = back_off(attempt, BACKOFF_MAX) => {}
+                () = tasks.stopping(), if !is_last => {}
+            }
+            attempt += 1;
+            is_told = layer.send(&self.channel, event.clone()).await.is_ok();
+            if is_last {
+                break;
+            }
+        }
+        gauge!("oneport_backend_disconnects_waiting").decrement(1.0);
+        self.untold.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !is_told {
+            tracing::error!(channel = %self.channel, "the workers were not told of a disconnect in time");
+            lost(1);
+        }
+    }
+
+    /// Makes what workers are told.
+    fn event<const N: usize>(&self, event_type: &str, more: [(&str, Value); N]) -> Option<Event> {
         let mut fields = Map::new();
         let reply_channel = self.reply_channel.as_str();
         let node = format!("{:016x}", self.services.layer.node());
@@ -96,10 +165,15 @@ impl Worker {
         for (name, value) in more {
             fields.insert(name.to_owned(), value);
         }
-        let sent = match Event::from_fields(fields) {
-            Ok(event) => self.services.layer.send(&self.channel, event).await,
-            Err(_) => return,
+        Event::from_fields(fields).ok()
+    }
+
+    /// Sends an event to the channel; when nobody has room for it the connection ends.
+    async fn say<const N: usize>(&self, event_type: &str, more: [(&str, Value); N]) {
+        let Some(event) = self.event(event_type, more) else {
+            return;
         };
+        let sent = self.services.layer.send(&self.channel, event).await;
         if let Err(error) = sent {
             tracing::error!(channel = %self.channel, %error, "the workers were not told of {event_type}");
             let away = "the application is away";

@@ -20,7 +20,7 @@ use crate::tasks::Tasks;
 const AT_ONCE: usize = 16;
 
 /// The longest pause between two tries.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// How long the log says nothing more of a queue without room.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
@@ -251,7 +251,7 @@ impl Disconnects {
     }
 }
 
-fn lost(count: usize) {
+pub(super) fn lost(count: usize) {
     counter!("oneport_backend_disconnects_lost_total").increment(count as u64);
 }
 

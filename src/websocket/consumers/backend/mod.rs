@@ -22,7 +22,7 @@ use http::HeaderName;
 use tokio::sync::oneshot;
 
 use asking::{Accepted, Asking};
-use channel::Worker;
+use channel::{Untold, Worker};
 use connector::Url;
 use conversation::{Bounds, Conversation, Shared};
 use decide::bad_gateway;
@@ -58,6 +58,7 @@ enum Route {
         channel: ChannelName,
         headers: Vec<HeaderName>,
         services: Services,
+        untold: Arc<Untold>,
     },
 }
 
@@ -145,10 +146,12 @@ impl Consumer for Backend {
                 channel,
                 headers,
                 services,
+                untold,
             }) => {
                 let link = cx.link().clone();
                 let (channel, headers) = (channel.clone(), headers.clone());
-                let worker = Worker::start(channel, headers, services.clone(), link);
+                let worker =
+                    Worker::start(channel, headers, services.clone(), link, untold.clone());
                 let worker = Box::pin(worker).await;
                 self.talk = Some(Talk::Channel(worker.clone())); // from here on it hears of the end
                 Box::pin(worker.connected()).await;
@@ -240,6 +243,10 @@ fn route(options: &Options, services: &Services) -> Route {
             channel,
             headers: options.listed_headers(),
             services: services.clone(),
+            untold: Arc::new(Untold::new(
+                options.disconnect_queue,
+                options.disconnect_expiry.0,
+            )),
         };
     }
     let url = options.url.as_deref().unwrap_or_default();
