@@ -9,10 +9,11 @@ if (!secret) throw new Error("expected a secret in BACKEND_SECRET");
 
 // Tells whether the request comes from Oneport, and from this minute or the few around it.
 function isSigned(signature, body) {
-  const { t: at = "", v1: given = "" } = Object.fromEntries(signature.split(",").map((field) => field.split("=", 2)));
+  const [at, ...given] = signature.replace(/^t=/, "").split(",v1=");
   const wanted = createHmac("sha256", secret).update(`${at}.`).update(body).digest();
-  const found = Buffer.from(given, "hex");
-  return found.length === wanted.length && timingSafeEqual(found, wanted) && Math.abs(Date.now() / 1000 - Number(at)) < 300;
+  // One for each secret that Oneport has: several, while one takes the place of another.
+  const found = given.map((hex) => Buffer.from(hex, "hex")).filter((one) => one.length === wanted.length);
+  return found.some((one) => timingSafeEqual(one, wanted)) && Math.abs(Date.now() / 1000 - Number(at)) < 300;
 }
 
 function connect(room) {

@@ -7,10 +7,12 @@ declare(strict_types=1);
 // Tells whether the request comes from Oneport, and from this minute or the few around it.
 function is_signed(string $signature, string $body): bool
 {
-    parse_str(strtr($signature, ',', '&'), $fields);
-    $at = (string) ($fields['t'] ?? '');
+    $given = explode(',v1=', $signature);
+    $at = substr(array_shift($given), strlen('t='));
     $wanted = hash_hmac('sha256', "$at.$body", (string) getenv('BACKEND_SECRET'));
-    return hash_equals($wanted, (string) ($fields['v1'] ?? '')) && abs(time() - (int) $at) < 300;
+    // One for each secret that Oneport has: several, while one takes the place of another.
+    $ours = array_filter($given, fn (string $one): bool => hash_equals($wanted, $one));
+    return $ours !== [] && abs(time() - (int) $at) < 300;
 }
 
 function connect(string $room): array

@@ -15,11 +15,11 @@ PORT = int(os.environ.get("BACKEND_PORT", "9000"))
 
 def is_signed(signature, body):
     """Tells whether the request comes from Oneport, and from this minute or the few around it."""
-    fields = dict(field.split("=", 1) for field in signature.split(",") if "=" in field)
-    at, given = fields.get("t", ""), fields.get("v1", "")
+    at, *given = signature.removeprefix("t=").split(",v1=")
     wanted = hmac.new(SECRET, at.encode() + b"." + body, "sha256").hexdigest()
-    is_ours = hmac.compare_digest(wanted.encode(), given.encode())
-    return is_ours and at.isdecimal() and abs(time.time() - int(at)) < 300
+    # One for each secret that Oneport has: several, while one takes the place of another.
+    is_ours = [hmac.compare_digest(wanted.encode(), one.encode()) for one in given]
+    return any(is_ours) and at.isdecimal() and abs(time.time() - int(at)) < 300
 
 
 def connect(room):

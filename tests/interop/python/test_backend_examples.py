@@ -149,6 +149,9 @@ class Chat:
         ):
             with self.subTest(wrong=wrong):
                 self.assertEqual(self.ask(body, wrong)[0], 403)
+        other = signed_by("another", now, body)
+        for several in (f"t={now},v1={other},v1={signed}", f"t={now},v1={signed},v1={other}"):  # while a secret is changed
+            self.assertEqual(self.ask(body, several)[0], 200)
         self.assertEqual(self.ask(body.replace(b"evil", b"vile"), f"t={now},v1={signed}")[0], 403)
 
 
