@@ -20,8 +20,20 @@ pub struct Entry {
     pub event: Event,
     /// The member that shall not have it: the sender, when it asked so.
     pub except: Option<u64>,
+    pub(super) audience: Audience,
     /// Counts what became of it, when somebody wants to know.
     pub(super) tally: Option<Arc<Tally>>,
+}
+
+/// Which members an event is for, while a shared history is read for the first time.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Audience {
+    #[default]
+    All,
+    /// Those who joined before it could be read, and wait for it.
+    Waiting,
+    /// Those who did not ask for it: they have what comes when it comes.
+    Others,
 }
 
 /// Counts what became of one event at the members of this process.

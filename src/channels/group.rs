@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::batch::{Batch, Entry, Tally};
+use super::batch::{Audience, Batch, Entry, Tally};
 use super::holds::Holds;
 use super::past::{Past, Place, Start};
 use super::{Event, GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
@@ -185,12 +185,13 @@ impl Group {
         let mut outgoing = lock(&self.outgoing);
         if options.history > 0 {
             outgoing.past.keep(options);
-            outgoing.past.wanted();
         }
+        let is_waiting = options.history > 0 && start != Start::Now && outgoing.past.wanted();
         outgoing.past.forget_old(Instant::now());
         let membership = Membership {
             member,
             shows_positions: options.recover,
+            is_waiting,
             since: outgoing.number,
         };
         let mut resumed = outgoing.past.resume(start, options.history > 0);
@@ -203,6 +204,7 @@ impl Group {
         if !resumed.entries.is_empty() {
             let past = Membership {
                 since: 0,
+                is_waiting: false,
                 ..membership.clone()
             };
             subscriber.deliver_past(&Batch::new(self.name.clone(), resumed.entries), &past);
@@ -330,12 +332,13 @@ impl Group {
             Place::Known => return Shared::Known,
             Place::Behind if outgoing.past.is_loaded() => return Shared::Behind,
             Place::Behind => {
-                // What is read of a history for the first time is the past: who is there hears now what comes now.
+                // Who did not ask for the history hears now what comes now; the others have it when it is read.
                 if !outgoing.past.see(node, seq) {
                     return Shared::Behind;
                 }
                 let mut entry = outgoing.entry(news);
                 entry.position = position;
+                entry.audience = Audience::Others;
                 return Shared::Early(outgoing.push(entry)); // who is about to join reads it
             }
         }
@@ -349,7 +352,8 @@ impl Group {
         Shared::Appended(outgoing.enqueue(entry))
     }
 
-    /// Takes over a part of the shared history that is read for the first time: who is there has heard it, or came later.
+    /// Takes over an event of the shared history that is read for the first time: those who wait for it get it. Whoever else is
+    /// there has heard it, or came later.
     pub(super) fn append_past(
         &self,
         news: &News<'_>,
@@ -357,14 +361,24 @@ impl Group {
         seq: u64,
         position: Position,
         age: Duration,
-    ) {
+    ) -> Shared {
         let mut outgoing = lock(&self.outgoing);
-        if outgoing.past.follows(position) {
-            let mut entry = outgoing.entry(news);
-            outgoing
-                .past
-                .remember_shared(node, seq, position, age, &mut entry);
+        let is_awaited = outgoing.past.is_awaited();
+        if is_awaited && outgoing.is_full(news.event) {
+            return Shared::Appended(Turn::Full);
         }
+        if !outgoing.past.follows(position) {
+            return Shared::Known;
+        }
+        let mut entry = outgoing.entry(news);
+        entry.audience = Audience::Waiting;
+        let is_missing = outgoing
+            .past
+            .remember_read(node, seq, position, age, &mut entry);
+        if !is_awaited || !is_missing {
+            return Shared::Known;
+        }
+        Shared::Appended(outgoing.push(entry))
     }
 
     /// Completes when there is something new for those who wait until the group can be joined.
@@ -465,6 +479,7 @@ impl Outgoing {
             position: self.past.position(),
             event: news.event.clone(),
             except: news.except,
+            audience: Audience::All,
             tally: news.tally.clone(),
         }
     }

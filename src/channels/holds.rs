@@ -91,6 +91,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::channels::batch::Audience;
     use crate::channels::{Event, Position};
 
     fn entry(number: u64) -> Entry {
@@ -99,6 +100,7 @@ mod tests {
             position: Position::default(),
             event: Event::new("a.b", &json!({"n": number})).unwrap(),
             except: None,
+            audience: Audience::All,
             tally: None,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::batch::Entry;
+use super::batch::{Audience, Entry};
 use super::{GroupOptions, Position};
 
 /// Processes whose newest event is remembered, in one group. Of more, the one longest silent is forgotten.
@@ -142,23 +142,25 @@ impl Past {
     pub(super) fn loaded(&mut self) {
         if let Some(shared) = &mut self.shared {
             shared.is_loaded = true;
+            shared.is_awaited = false;
         }
     }
 
-    /// A member joins that wants it.
-    pub(super) fn wanted(&mut self) {
+    /// A member joins that wants it; tells whether it has to wait.
+    pub(super) fn wanted(&mut self) -> bool {
         let is_loaded = self.is_loaded();
         if let Some(shared) = &mut self.shared {
             shared.is_awaited |= !is_loaded;
         }
+        !is_loaded
     }
 
-    /// Tells whether what is read of it is news to members: not when they came after it, or did not ask for it.
-    pub(super) fn is_news(&self) -> bool {
-        self.is_loaded() || self.shared.as_ref().is_some_and(|shared| shared.is_awaited)
+    /// Tells whether members wait for it.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.is_awaited)
     }
 
-    /// It is read: what comes from now on may be behind again.
+    /// It is asked for: what comes from now on may not be in the answer.
     pub(super) fn catch_up(&mut self) {
         if let Some(shared) = &mut self.shared {
             shared.is_behind = false;
@@ -326,6 +328,23 @@ impl Past {
         Place::Behind
     }
 
+    /// Keeps an event of a history that is read for the first time. Tells whether those who wait for it have it not yet: they have
+    /// what this process said while Redis was away.
+    pub(super) fn remember_read(
+        &mut self,
+        node: u64,
+        seq: u64,
+        position: Position,
+        age: Duration,
+        entry: &mut Entry,
+    ) -> bool {
+        let is_same = |early: &Early| early.node == node && early.seq == seq;
+        let shared = self.shared.as_ref();
+        let is_early = shared.is_some_and(|shared| shared.early.iter().any(is_same));
+        self.remember_shared(node, seq, position, age, entry);
+        !is_early
+    }
+
     /// Keeps an event at its position. Tells whether it is news to the members.
     pub(super) fn remember_shared(
         &mut self,
@@ -369,6 +388,7 @@ impl Past {
             self.history.pop_front();
         }
         entry.tally = None;
+        entry.audience = Audience::All;
         self.history.push_back((at, entry));
     }
 
@@ -403,6 +423,7 @@ mod tests {
             position: Position::default(),
             event: Event::text(text),
             except: None,
+            audience: Audience::All,
             tally: None,
         }
     }

@@ -1,6 +1,6 @@
 //! Subscriber: who takes what a group's members are sent.
 
-use super::batch::{Batch, Entry};
+use super::batch::{Audience, Batch, Entry};
 use super::{Event, GroupName, Position};
 
 /// Takes what a group's members are sent.
@@ -31,11 +31,13 @@ pub fn deliver_alone(subscriber: &dyn Subscriber, event: Event) -> Delivery {
         position: Position::default(),
         event,
         except: None,
+        audience: Audience::All,
         tally: None,
     };
     let membership = Membership {
         member: 0,
         shows_positions: false,
+        is_waiting: false,
         since: 0,
     };
     subscriber.deliver(&Batch::new(group, vec![entry]), &membership)
@@ -57,12 +59,19 @@ pub struct Membership {
     pub member: u64,
     /// Does it want to know each event's position?
     pub shows_positions: bool,
+    /// It joined before the group's shared history could be read, and has it as it is read.
+    pub(super) is_waiting: bool,
     /// The number of the newest entry when the member joined; it has only what came later.
     pub(super) since: u64,
 }
 
 impl Membership {
     pub(super) fn shall_have(&self, entry: &Entry) -> bool {
-        entry.number > self.since && entry.except != Some(self.member)
+        let is_for_it = match entry.audience {
+            Audience::All => true,
+            Audience::Waiting => self.is_waiting,
+            Audience::Others => !self.is_waiting,
+        };
+        is_for_it && entry.number > self.since && entry.except != Some(self.member)
     }
 }

@@ -195,15 +195,16 @@ fn own_url(config: &Config, route: &HttpRoute) -> Option<(String, Option<String>
     };
     let root_path = &config.server.root_path;
     let prefix = &route.prefix;
-    let is_one = |host: &&String| !host.starts_with(['.', '*']);
-    let allowed = config.server.allowed_hosts.iter();
-    let known = route.host.clone().or_else(|| {
-        let is_allowed = allowed
-            .clone()
-            .any(|allowed| allowed == host || allowed == "*");
-        let other = allowed.clone().find(is_one).cloned();
-        other.filter(|_| !is_allowed)
-    });
+    // A whole domain is answered to by its own name too.
+    let named =
+        |host: &String| Some(host.trim_start_matches('.').to_owned()).filter(|host| host != "*");
+    let allowed = &config.server.allowed_hosts;
+    let is_allowed = allowed
+        .iter()
+        .any(|allowed| allowed == host || allowed == "*");
+    let of_route = route.host.as_ref().and_then(named);
+    let other = || allowed.iter().find_map(named).filter(|_| !is_allowed);
+    let known = of_route.or_else(other);
     Some((
         format!("http://{host}:{port}{root_path}{prefix}{base}"),
         known,

@@ -2,18 +2,30 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
 use redis::aio::MultiplexedConnection;
-use redis::{Arg, Cmd, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
+use super::cluster::Slots;
 use super::place::{Map, Place};
 use super::stream;
 use super::{cluster, lock};
 
 /// How long to wait before commands are said again whose keys are on their way from one master to another.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long they are waited for.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Where a command goes.
+enum Target {
+    /// To who has its key.
+    Owner,
+    /// To who is about to have it.
+    Asked(usize),
+}
 
 /// What a connection needs to live.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -42,9 +54,6 @@ pub(super) fn is_passing(error: &RedisError) -> bool {
         "NOREPLICAS",
         "BUSY",
         "MASTERDOWN",
-        "MOVED",
-        "ASK",
-        "TRYAGAIN",
         "CLUSTERDOWN",
     ];
     error.is_io_error() || error.code().is_some_and(|code| passing.contains(&code))
@@ -77,47 +86,88 @@ impl Commands {
 
     /// Says commands, those of each server in one pipeline. Returns what was answered to each, in their order.
     ///
-    /// Commands about one key reach Redis in their order. Keys of a cluster that are on their way are waited for, without an end:
-    /// the caller has the deadline.
+    /// Commands about one key reach Redis in their order. Keys of a cluster that are on their way are followed, and waited for
+    /// a while; then the answer is that they are.
     pub(super) async fn run(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
         if let [server] = &self.0.servers[..] {
             return say(server, commands).await;
         }
+        let until = Instant::now() + WAIT_MAX;
         let mut answers: Vec<Option<RedisResult<Value>>> = commands.iter().map(|_| None).collect();
-        let mut left: Vec<usize> = (0..commands.len()).collect();
+        let mut left: Vec<(usize, Target)> =
+            (0..commands.len()).map(|at| (at, Target::Owner)).collect();
         loop {
-            let mut by_server: Vec<Vec<usize>> = vec![Vec::new(); self.0.servers.len()];
-            for at in left.drain(..) {
-                let server = key_of(&commands[at]).map_or(0, |key| self.server_of(key));
-                by_server[server].push(at);
-            }
-            let said = by_server
-                .iter()
-                .enumerate()
-                .filter(|(_, own)| !own.is_empty());
-            let said = said.map(|(server, own)| {
-                let own = own.iter().map(|at| commands[*at].clone()).collect();
-                say(&self.0.servers[server], own)
-            });
-            let mut said = join_all(said).await.into_iter();
-            for own in by_server.iter().filter(|own| !own.is_empty()) {
-                for (at, answer) in own.iter().zip(said.next().into_iter().flatten().flatten()) {
-                    answers[*at] = Some(answer);
-                }
-            }
+            self.say_some(&commands, &left, &mut answers).await?;
+            left.clear();
+            let mut is_waited_for = false;
             for (at, answer) in answers.iter().enumerate() {
-                match answer {
-                    None => return Err(stream::timed_out()), // its server did not answer
-                    Some(Err(error)) if is_elsewhere(error) => left.push(at),
-                    Some(_) => {}
+                let Some(Err(error)) = answer else { continue };
+                if is_elsewhere(error) {
+                    let asked = self.asked(error);
+                    is_waited_for |= asked.is_none();
+                    left.push((at, asked.map_or(Target::Owner, Target::Asked)));
                 }
             }
-            if left.is_empty() {
+            if left.is_empty() || Instant::now() >= until {
                 return Ok(answers.into_iter().flatten().collect());
             }
-            tokio::time::sleep(PAUSE).await;
-            self.look_again().await?;
+            if is_waited_for {
+                tokio::time::sleep(PAUSE).await;
+                self.look_again().await?;
+            }
         }
+    }
+
+    /// Says some of the commands, and puts what was answered to each in its place.
+    async fn say_some(
+        &self,
+        commands: &[Cmd],
+        some: &[(usize, Target)],
+        answers: &mut [Option<RedisResult<Value>>],
+    ) -> RedisResult<()> {
+        let mut by_server: Vec<Vec<(usize, bool)>> = vec![Vec::new(); self.0.servers.len()];
+        for (at, target) in some {
+            let (server, is_asked) = match target {
+                Target::Owner => (
+                    key_of(&commands[*at]).map_or(0, |key| self.server_of(key)),
+                    false,
+                ),
+                Target::Asked(server) => (*server, true),
+            };
+            by_server[server].push((*at, is_asked));
+        }
+        let busy = || {
+            by_server
+                .iter()
+                .enumerate()
+                .filter(|(_, own)| !own.is_empty())
+        };
+        let said = busy().map(|(server, own)| {
+            let own = own.iter().flat_map(|(at, is_asked)| {
+                let asking = is_asked.then(|| redis::cmd("ASKING"));
+                asking.into_iter().chain([commands[*at].clone()])
+            });
+            say(&self.0.servers[server], own.collect())
+        });
+        for ((_, own), said) in busy().zip(join_all(said).await) {
+            let mut said = said?.into_iter();
+            for (at, is_asked) in own {
+                if *is_asked {
+                    said.next(); // the answer to ASKING
+                }
+                answers[*at] = said.next();
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the server that a cluster says is to be asked for a key that is on its way.
+    fn asked(&self, error: &RedisError) -> Option<usize> {
+        let is_ask = matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask));
+        let (address, _) = error.redirect_node().filter(|_| is_ask)?;
+        let (host, port) = address.rsplit_once(':')?;
+        let is_it = |(known, at): &(String, u16)| known == host && port.parse() == Ok(*at);
+        self.0.addresses.iter().position(is_it)
     }
 
     /// Says a command to each server; an error is that of any.
@@ -130,14 +180,25 @@ impl Commands {
         Ok(())
     }
 
-    /// Sees whether the servers of a cluster still have what they had. Returns whether any of it is elsewhere than when the
-    /// connections began; the error is that of a cluster with another master.
-    pub(super) async fn has_moved(&self) -> RedisResult<bool> {
+    /// Looks who has what in a cluster now. Returns that when it is not as it was when the connections began; the error is that of
+    /// a cluster with another master.
+    pub(super) async fn moved(&self) -> RedisResult<Option<Slots>> {
         self.look_again().await?;
         Ok(match (&*lock(&self.0.now), &self.0.first) {
-            (Map::Cluster(now), Map::Cluster(first)) => now != first,
-            _ => false,
+            (Map::Cluster(now), Map::Cluster(first)) if now != first => Some(now.clone()),
+            _ => None,
         })
+    }
+
+    /// Tells whether what a cluster has is somewhere else than when the connections began: then what subscribes and what publishes
+    /// may be at different servers, and nobody can count.
+    pub(super) fn is_in_flux(&self) -> bool {
+        matches!((&*lock(&self.0.now), &self.0.first), (Map::Cluster(now), Map::Cluster(first)) if now != first)
+    }
+
+    /// Returns which of the servers a channel is heard at: the same as long as the connections live.
+    pub(super) fn heard_at(&self, channel: &[u8]) -> usize {
+        self.0.first.server_of(channel)
     }
 
     async fn look_again(&self) -> RedisResult<()> {
@@ -156,11 +217,11 @@ impl Commands {
     }
 }
 
-/// Tells whether a cluster's answer is that a key is elsewhere, or on its way.
-fn is_elsewhere(error: &RedisError) -> bool {
+/// Tells whether an answer is that a key is elsewhere, or on its way, or that what belongs before is not there.
+pub(super) fn is_elsewhere(error: &RedisError) -> bool {
     matches!(
         error.kind(),
-        redis::ErrorKind::Server(
+        ErrorKind::Server(
             ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain
         )
     )

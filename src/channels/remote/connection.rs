@@ -37,16 +37,15 @@ pub(super) struct Live {
     pub(super) commands: Commands,
     /// Something has ended, so all shall end.
     pub(super) ending: CancellationToken,
-    /// How many messages were heard, twice; odd while one is handled.
-    heard: Arc<AtomicU64>,
 }
 
 /// How many messages are handled before others may use the worker.
 const HEARD_AT_ONCE: u64 = 64;
 
-/// One connection that is heard, and how many messages it brought.
+/// One connection that is heard.
 struct Sink {
     sink: PubSubSink,
+    /// How many messages it brought, twice; odd while one is handled.
     heard: Arc<AtomicU64>,
 }
 
@@ -124,18 +123,11 @@ impl Remote {
             layer: layer.clone(),
             commands,
             ending: ending.clone(),
-            heard: Arc::default(),
         };
         let mut resubscribed = self.0.subscriptions.forget();
         let mut sinks = Vec::new();
         for url in &place.servers {
-            let (ahead, hearing) = (
-                Arc::new(Ahead::default()),
-                Live {
-                    heard: Arc::default(),
-                    ..live.clone()
-                },
-            );
+            let (ahead, heard) = (Arc::<Ahead>::default(), Arc::<AtomicU64>::default());
             let stream = self.in_time(stream::open(url, timeout)).await?;
             let stream = Metered::new(stream, ahead.clone());
             let introduction = stream::introduction(url)?;
@@ -143,12 +135,13 @@ impl Remote {
             let (sink, stream) = pubsub.split();
             sinks.push(Sink {
                 sink,
-                heard: hearing.heard.clone(),
+                heard: heard.clone(),
             });
-            set.spawn(unless(ending.clone(), hearing.hear(stream, ahead)));
+            let hear = live.clone().hear(stream, ahead, heard);
+            set.spawn(unless(ending.clone(), hear));
         }
         for own in [self.nodes_channel(), self.node_channel(self.0.node)] {
-            let sink = &mut sinks[live.commands.server_of(own.as_bytes())];
+            let sink = &mut sinks[live.commands.heard_at(own.as_bytes())];
             self.in_time(sink.sink.subscribe(&own)).await?;
         }
         live.subscribe_all(&mut sinks).await?;
@@ -172,6 +165,7 @@ impl Remote {
                 self.read_history(&group);
             }
         }
+        self.0.in_flux.store(false, Ordering::Relaxed);
         self.0.outbox.connected();
         gauge!("oneport_layer_connected").set(1.0);
         set.spawn(live.clone().say());
@@ -289,7 +283,12 @@ impl Live {
 
     // --- Hearing --------------------------------------------------------------------------------------------------------
 
-    async fn hear(self, mut stream: PubSubStream, ahead: Arc<Ahead>) -> Ended {
+    async fn hear(
+        self,
+        mut stream: PubSubStream,
+        ahead: Arc<Ahead>,
+        heard: Arc<AtomicU64>,
+    ) -> Ended {
         loop {
             // Beside the runtime's budget: nothing there has to mean that there is nothing.
             let next = match unconstrained(stream.next()).now_or_never() {
@@ -303,11 +302,11 @@ impl Live {
                 return (closed(), Vec::new());
             };
             let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
-            self.heard.fetch_add(1, Ordering::Relaxed);
+            heard.fetch_add(1, Ordering::Relaxed);
             self.remote.hear(&self.layer, channel, payload).await;
-            let heard = self.heard.fetch_add(1, Ordering::Relaxed) / 2;
+            let count = heard.fetch_add(1, Ordering::Relaxed) / 2;
             ahead.handled(channel.len() + payload.len());
-            if heard.is_multiple_of(HEARD_AT_ONCE) {
+            if count.is_multiple_of(HEARD_AT_ONCE) {
                 tokio::task::yield_now().await;
             }
         }
@@ -379,7 +378,7 @@ impl Live {
             for (server, Sink { sink, heard }) in sinks.iter_mut().enumerate() {
                 let own = |channels: &[String]| -> Vec<String> {
                     let is_own =
-                        |channel: &&String| self.commands.server_of(channel.as_bytes()) == server;
+                        |channel: &&String| self.commands.heard_at(channel.as_bytes()) == server;
                     channels.iter().filter(is_own).cloned().collect()
                 };
                 let (subscribe, unsubscribe) = (own(&changes.subscribe), own(&changes.unsubscribe));

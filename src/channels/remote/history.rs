@@ -149,6 +149,9 @@ impl Live {
                 Some(async move {
                     let answer = remote.ask_redis_within(READ_MAX, vec![command]).await;
                     let is_read = remote.hear_history(layer, &found, answer).await;
+                    if !is_read {
+                        found.with_past(Past::fall_behind);
+                    }
                     if lock(&inner.behind).done(&group) {
                         inner.behind_work.notify_one();
                     }
@@ -218,16 +221,20 @@ pub(super) fn epoch_bytes() -> [u8; 8] {
 
 impl Remote {
     /// Takes what was read of a group's shared history: the members get what they have not seen. What is read for the first time
-    /// is from before they came, but for those who had to join before it could be read. Tells whether it was read.
+    /// only those get who had to join before it could be read. Tells whether it was read.
     async fn hear_history(
         &self,
         layer: &ChannelLayer,
         found: &Arc<Group>,
         answer: Option<Vec<Value>>,
     ) -> bool {
-        let is_now = layer.find(found.name().as_str());
-        if !is_now.is_some_and(|now| Arc::ptr_eq(&now, found)) {
-            return true; // its last member left meanwhile
+        match layer.find(found.name().as_str()) {
+            None => return true, // its last member left meanwhile
+            Some(now) if !Arc::ptr_eq(&now, found) => {
+                self.read_history(found.name()); // and another came
+                return true;
+            }
+            Some(_) => {}
         }
         let history = answer
             .and_then(|answer| answer.into_iter().next())
@@ -239,7 +246,6 @@ impl Remote {
             .entries
             .first()
             .map_or(history.offset, |first| first.offset.saturating_sub(1));
-        found.with_past(Past::catch_up);
         let lost = found.with_past(|past| past.read_from(history.epoch, before));
         if lost > 0 {
             telemetry::events_dropped("redis_away", lost);
@@ -259,12 +265,14 @@ impl Remote {
                 offset: kept.offset,
             };
             let news = news(&kept.event, except);
-            let Head { node, seq, .. } = kept.head;
-            if found.with_past(|past| past.is_news()) {
-                self.append_read(layer, found, &news, (node, seq), position, age)
+            if found.with_past(|past| past.is_loaded()) {
+                self.append(layer, found, &news, &kept.head, position, age)
                     .await;
-            } else {
-                found.append_past(&news, node, seq, position, age);
+            } else if !self
+                .append_past(layer, found, &news, &kept.head, position, age)
+                .await
+            {
+                return false;
             }
         }
         if history.is_end {
@@ -276,35 +284,40 @@ impl Remote {
         true
     }
 
-    /// Appends an event that members have not heard in time.
-    async fn append_read(
+    /// Takes over an event of a history that is read for the first time; tells whether there was room in time.
+    async fn append_past(
         &self,
         layer: &ChannelLayer,
         found: &Arc<Group>,
         news: &News<'_>,
-        (node, seq): (u64, u64),
+        head: &Head,
         position: Position,
         age: Duration,
-    ) {
+    ) -> bool {
         let deadline = Instant::now() + ROOM_DEADLINE;
         loop {
-            match found.append_shared(news, node, seq, position, age) {
+            match found.append_past(news, head.node, head.seq, position, age) {
                 Shared::Appended(Turn::Full) => {
                     let room = tokio::time::timeout_at(deadline, found.room());
                     if room.await.is_err() {
-                        return found.with_past(Past::fall_behind); // it is read again
+                        return false;
                     }
                 }
-                Shared::Appended(turn) => return layer.serve(found, turn),
-                Shared::Known | Shared::Behind | Shared::Early(_) => return,
+                Shared::Appended(turn) | Shared::Early(turn) => {
+                    layer.serve(found, turn);
+                    return true;
+                }
+                Shared::Known | Shared::Behind => return true,
             }
         }
     }
 
     /// Returns the command that reads a group's shared history from where it is known.
     fn history_command(&self, group: &GroupName, found: &Group) -> Option<redis::Cmd> {
-        let (position, (max, expiry)) =
-            found.with_past(|past| past.is_shared().then(|| (past.position(), past.bounds())))?;
+        let (position, (max, expiry)) = found.with_past(|past| {
+            past.catch_up();
+            past.is_shared().then(|| (past.position(), past.bounds()))
+        })?;
         let [meta, stream] = self.history_keys(group);
         let mut call = READ.call(&[&meta, &stream]);
         call.arg(max)

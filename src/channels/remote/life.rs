@@ -1,7 +1,7 @@
 //! Life: says that this process is alive and who is here, and clears up after those that died.
 
-use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{RedisError, RedisResult, Value};
@@ -45,7 +45,11 @@ impl Live {
 
     /// Says anew who is here: what was said before may be lost, or wrong.
     pub(super) async fn register(&self) -> RedisResult<()> {
-        self.clear(self.remote.0.node).await?;
+        let node = self.remote.0.node;
+        for groups in self.listed(node).await?.chunks(GROUPS_AT_ONCE) {
+            self.clear(node, groups).await?;
+        }
+        self.end(node).await?;
         self.query(vec![self.beat_command()]).await?;
         for groups in self.layer.all_groups().chunks(GROUPS_AT_ONCE) {
             let said: Vec<_> = groups
@@ -73,39 +77,40 @@ impl Live {
         call
     }
 
-    /// Removes all that a process said of its members; returns group and entry of each.
-    async fn clear(&self, node: u64) -> RedisResult<Vec<(String, String)>> {
-        let list = self.remote.present_groups_key(node);
+    /// Returns the groups that a process has members in.
+    async fn listed(&self, node: u64) -> RedisResult<Vec<String>> {
         let mut ask = redis::cmd("SMEMBERS");
-        ask.arg(&list);
+        ask.arg(self.remote.present_groups_key(node));
         let answer = self.query(vec![ask]).await?.into_iter().next();
         let groups = answer.map(redis::from_redis_value::<Vec<String>>);
-        let groups = groups.and_then(Result::ok).unwrap_or_default();
-        let mut gone = Vec::new();
-        for groups in groups.chunks(GROUPS_AT_ONCE) {
-            let calls = groups.iter().map(|group| {
-                let mut call = CLEAR.call(&[&self.remote.presence_key(group)]);
-                call.arg(format!("{node:016x}."));
-                call
-            });
-            let answers = self.query(calls.collect()).await?;
-            for (group, answer) in groups.iter().zip(answers) {
-                let entries: Vec<String> = redis::from_redis_value(answer).unwrap_or_default();
-                gone.extend(entries.into_iter().map(|entry| (group.clone(), entry)));
-            }
-        }
+        Ok(groups.and_then(Result::ok).unwrap_or_default())
+    }
+
+    /// Removes what a process said of its members in some groups; returns the entries of each.
+    async fn clear(&self, node: u64, groups: &[String]) -> RedisResult<Vec<Vec<String>>> {
+        let calls = groups.iter().map(|group| {
+            let mut call = CLEAR.call(&[&self.remote.presence_key(group)]);
+            call.arg(format!("{node:016x}."));
+            call
+        });
+        let answers = self.query(calls.collect()).await?.into_iter();
+        let entries = |answer| redis::from_redis_value(answer).unwrap_or_default();
+        Ok(answers.map(entries).collect())
+    }
+
+    /// Removes the last that is known of a process.
+    async fn end(&self, node: u64) -> RedisResult<()> {
         let mut delete = redis::cmd("DEL");
-        delete.arg(&list);
+        delete.arg(self.remote.present_groups_key(node));
         let mut end = redis::cmd("ZREM");
         end.arg(self.remote.lease_key()).arg(format!("{node:016x}"));
-        self.query(vec![delete, end]).await?;
-        Ok(gone)
+        self.query(vec![delete, end]).await.map(drop)
     }
 
     /// Renews this process's lease, and does nothing else that takes time: whoever is busy must not be taken for dead.
     pub(super) async fn beat(self) -> Ended {
         let inner = &self.remote.0;
-        let mut has_moved = false;
+        let mut moved_to = None;
         loop {
             tokio::time::sleep(inner.lease / 3).await;
             let answer = match self.query(vec![self.beat_command()]).await {
@@ -122,12 +127,16 @@ impl Live {
             }
             self.remote.bury_later(&dead);
             inner.tidying.notify_one();
-            match self.within(self.commands.has_moved()).await {
-                Ok(false) => has_moved = false,
-                Ok(true) if has_moved => return (moved(), Vec::new()), // it has come to rest
-                Ok(true) => has_moved = true,
+            let now = match self.within(self.commands.moved()).await {
+                Ok(now) => now,
                 Err(error) => return (error, Vec::new()),
+            };
+            let is_in_flux = self.commands.is_in_flux();
+            inner.in_flux.store(is_in_flux, Ordering::Relaxed);
+            if now.is_some() && now == moved_to {
+                return (moved(), Vec::new()); // it has come to rest
             }
+            moved_to = now;
         }
     }
 
@@ -155,26 +164,38 @@ impl Live {
     /// Removes what a process that died said of its members, and tells their groups that they are gone.
     async fn bury(&self, node: u64) -> RedisResult<()> {
         self.leave_for(node).await?;
-        let gone = self.clear(node).await?;
+        let mut members = 0;
+        // Whoever takes over, should we not come to the end, tells the groups that we did not tell.
+        for groups in self.listed(node).await?.chunks(GROUPS_AT_ONCE) {
+            let gone = self.clear(node, groups).await?;
+            for (group, entries) in groups.iter().zip(gone) {
+                members += entries.len();
+                self.tell_left(group, &entries).await;
+            }
+        }
+        self.end(node).await?;
         tracing::warn!(
             node = format!("{node:016x}"),
-            members = gone.len(),
+            members,
             "another process died: its members are gone"
         );
-        let mut of_group: HashMap<String, Vec<Option<String>>> = HashMap::new();
-        for (group, entry) in gone {
-            let entry: serde_json::Value = serde_json::from_str(&entry).unwrap_or_default();
-            if entry["announced"].as_bool() == Some(true) {
-                let user = entry["user"].as_str().map(str::to_owned);
-                of_group.entry(group).or_default().push(user);
-            }
-        }
-        for (group, users) in of_group {
-            if let Ok(group) = GroupName::new(&group) {
-                Box::pin(self.layer.group_tell_left(&group, &users)).await;
-            }
-        }
         Ok(())
+    }
+
+    /// Tells a group that members of a process that died are gone, as far as it heard that they came.
+    async fn tell_left(&self, group: &str, entries: &[String]) {
+        let mut users = Vec::new();
+        for entry in entries {
+            let entry: serde_json::Value = serde_json::from_str(entry).unwrap_or_default();
+            if entry["announced"].as_bool() == Some(true) {
+                users.push(entry["user"].as_str().map(str::to_owned));
+            }
+        }
+        if let Ok(group) = GroupName::new(group)
+            && !users.is_empty()
+        {
+            Box::pin(self.layer.group_tell_left(&group, &users)).await;
+        }
     }
 
     /// Takes a process that died out of the groups of `channels_redis.core`, so that nobody writes into its inbox.
@@ -204,7 +225,10 @@ impl Live {
                 let joined = self.remote.joined_key(inner.node);
                 self.query(inner.core.farewell(&joined)).await?;
             }
-            self.clear(inner.node).await
+            for groups in self.listed(inner.node).await?.chunks(GROUPS_AT_ONCE) {
+                self.clear(inner.node, groups).await?;
+            }
+            self.end(inner.node).await
         };
         if !matches!(
             tokio::time::timeout(FAREWELL_MAX, farewell).await,

@@ -27,7 +27,7 @@ mod subscriptions;
 mod wire;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +86,8 @@ struct Inner {
     /// Processes that died and are to be cleared up after.
     dead: Mutex<Vec<u64>>,
     tidying: Notify,
+    /// The cluster's slots move: what is counted may be too low.
+    in_flux: AtomicBool,
     /// The masters of the cluster, as they were last.
     masters: Mutex<Vec<(String, u16)>>,
 }
@@ -144,6 +146,7 @@ impl Remote {
             present: Here::default(),
             dead: Mutex::default(),
             tidying: Notify::new(),
+            in_flux: AtomicBool::new(false),
             masters: Mutex::default(),
             last_question: AtomicU64::new(0),
             answerer: OnceLock::new(),

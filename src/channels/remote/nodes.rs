@@ -13,7 +13,7 @@ use super::{Remote, lock, reached, wire};
 use crate::channels::Sent;
 
 /// How long a process may take to answer.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(1);
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// How many questions are answered at once; more are not answered.
 static ANSWERING: Semaphore = Semaphore::const_new(64);
@@ -117,7 +117,10 @@ impl Remote {
             unanswered: 1,
         };
         if is_taken && let Ok(Ok(answer)) = tokio::time::timeout(wait, replied).await {
+            // While slots move a message may reach others than Redis counts.
+            let is_in_flux = self.0.in_flux.load(std::sync::atomic::Ordering::Relaxed);
             let others = reached(&answer).saturating_sub(ourselves);
+            let others = others.max(usize::from(is_in_flux));
             let deadline = tokio::time::Instant::now() + wait;
             while answers.answers.len() < others
                 && let Ok(Some(answer)) = tokio::time::timeout_at(deadline, come.recv()).await

@@ -61,7 +61,9 @@ pub(super) struct Placing {
     pub(super) bounds: Option<(usize, Duration)>,
     /// The members of this process have it.
     pub(super) is_early: bool,
-    /// It may have been said before.
+    /// It may have been said in an earlier try: then it is said again only into a history.
+    pub(super) was_said: bool,
+    /// The same, the try that is under way included.
     pub(super) is_again: bool,
 }
 
@@ -255,6 +257,16 @@ impl Outbox {
         }
     }
 
+    /// Some of what was taken has to be said once more, before what waits.
+    pub(super) fn put_back(&self, orders: Vec<Order>) {
+        let mut state = self.state();
+        for order in orders.into_iter().rev() {
+            state.orders.push_front(order);
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
     /// What was taken is done: it counts no more.
     pub(super) fn done(&self, bytes: usize) {
         let mut state = self.state();
@@ -322,22 +334,26 @@ impl Outbox {
                 .into_iter()
                 .filter(|(at, _)| at.elapsed() <= SAID_AGE_MAX)
                 .map(|(_, order)| order);
-            let again = said.chain(taken).map(|order| (order, true));
-            let waiting = std::mem::take(&mut state.orders);
-            let all = again.chain(waiting.into_iter().map(|order| (order, false)));
+            let said = said.map(|mut order| {
+                if let Act::Place(placing) = &mut order.act {
+                    placing.is_again = true;
+                }
+                (order, true)
+            });
+            let others = taken.into_iter().chain(std::mem::take(&mut state.orders));
+            let all = said.chain(others.map(|order| (order, false)));
             let mut held = VecDeque::new();
             let mut bytes = 0;
-            for (mut order, is_again) in all {
+            for (mut order, was_placed) in all {
                 let (is_event, is_held) = (order.act.is_event(), order.act.is_held());
                 match &mut order.act {
-                    Act::Place(placing) if is_held => {
-                        placing.is_again |= is_again;
+                    Act::Place(placing) if is_held || was_placed => {
                         turns.extend(placing.append_early(layer));
                         bytes += order.size;
                         held.push_back(order);
                         continue;
                     }
-                    Act::Place(placing) if !is_again => {
+                    Act::Place(placing) if !placing.is_again => {
                         turns.extend(placing.append_unplaced(layer));
                     }
                     _ => {}
@@ -377,6 +393,21 @@ impl Outbox {
 }
 
 impl Act {
+    /// It is about to be said.
+    pub(super) fn may_be_said(&mut self) {
+        if let Self::Place(placing) = self {
+            placing.was_said = placing.is_again;
+            placing.is_again = true;
+        }
+    }
+
+    /// Redis answered that it did not do it.
+    pub(super) fn was_not_said(&mut self) {
+        if let Self::Place(placing) = self {
+            placing.is_again = placing.was_said;
+        }
+    }
+
     fn is_event(&self) -> bool {
         !matches!(self, Self::Tell { .. } | Self::Commands(_))
     }
@@ -403,7 +434,7 @@ impl Placing {
 
     /// Gives the event to the members of this process, which will not wait for Redis.
     fn append_early(&mut self, layer: &ChannelLayer) -> Option<(Arc<Group>, Turn)> {
-        if std::mem::replace(&mut self.is_early, true) {
+        if std::mem::replace(&mut self.is_early, true) || self.head.is_served {
             return None;
         }
         let found = layer.find(self.group.as_str())?;

@@ -126,13 +126,15 @@ impl Remote {
                 if is_placed {
                     found.with_past(|past| past.see(head.node, head.seq));
                     if is_shared(found) {
-                        self.append(layer, found, &news, &head, position).await;
+                        self.append(layer, found, &news, &head, position, Duration::ZERO)
+                            .await;
                     }
                 }
                 return;
             }
             Some(found) if is_placed && is_shared(found) => {
-                self.append(layer, found, &news, &head, position).await
+                self.append(layer, found, &news, &head, position, Duration::ZERO)
+                    .await
             }
             Some(found) if is_placed && !found.with_past(|past| past.see(head.node, head.seq)) => {
                 false
@@ -158,15 +160,15 @@ impl Remote {
     }
 
     /// Appends an event at its place in a shared history; tells whether it was news.
-    async fn append(
+    pub(super) async fn append(
         &self,
         layer: &ChannelLayer,
         found: &Arc<Group>,
         news: &News<'_>,
         head: &Head,
         position: Position,
+        age: Duration,
     ) -> bool {
-        let age = Duration::ZERO;
         let deadline = tokio::time::Instant::now() + ROOM_DEADLINE;
         loop {
             match found.append_shared(news, head.node, head.seq, position, age) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use redis::{Cmd, RedisResult, Value};
 
-use super::commands::is_passing;
+use super::commands::{is_elsewhere, is_passing};
 use super::connection::{Ended, Live, closed};
 use super::core::count_full;
 use super::history::epoch_bytes;
@@ -22,7 +22,10 @@ impl Live {
                 orders = outbox.next() => orders,
                 () = self.ending.cancelled() => return (closed(), Vec::new()),
             };
-            let bytes = orders.iter().map(|order| order.size).sum();
+            let bytes: usize = orders.iter().map(|order| order.size).sum();
+            for order in &mut orders {
+                order.act.may_be_said();
+            }
             let said = tokio::select! {
                 said = self.say_all(&mut orders) => said,
                 () = self.ending.cancelled() => Err(closed()),
@@ -30,18 +33,27 @@ impl Live {
             if let Err(error) = said {
                 return (error, orders);
             }
-            outbox.done(bytes);
+            let left: usize = orders.iter().map(|order| order.size).sum();
+            outbox.put_back(orders);
+            outbox.done(bytes - left);
         }
     }
 
-    /// Says a batch of orders in one pipeline. When it fails, those that Redis did not do are left.
+    /// Says a batch of orders in one pipeline. Those that Redis did not do are left: when it fails, or their keys are on their way.
     async fn say_all(&self, orders: &mut Vec<Order>) -> RedisResult<()> {
         let members = self.members_of(orders).await?;
         let mut commands = Vec::new();
         let mut counts = Vec::with_capacity(orders.len());
+        let mut before_it: HashMap<&GroupName, u64> = HashMap::new();
         for order in &*orders {
             let before = commands.len();
-            self.add(&order.act, &members, &mut commands);
+            let seq_before = match &order.act {
+                Act::Place(placing) if placing.keep == Keep::History => {
+                    before_it.insert(&placing.group, placing.head.seq)
+                }
+                _ => None,
+            };
+            self.add(&order.act, seq_before, &members, &mut commands);
             counts.push(commands.len() - before);
         }
         let answers = self.within(self.commands.run(commands)).await?;
@@ -51,8 +63,12 @@ impl Live {
             let own: RedisResult<Vec<Value>> = answers.by_ref().take(count).collect();
             match own {
                 Ok(own) => self.said(order, own),
-                Err(error) if is_passing(&error) => {
-                    failed.get_or_insert(error);
+                Err(error) if is_passing(&error) || is_elsewhere(&error) => {
+                    if is_passing(&error) {
+                        failed.get_or_insert(error);
+                    }
+                    let mut order = order;
+                    order.act.was_not_said();
                     orders.push(order);
                 }
                 Err(error) => {
@@ -79,7 +95,14 @@ impl Live {
         }
     }
 
-    fn add(&self, act: &Act, members: &HashMap<GroupName, Vec<String>>, out: &mut Vec<Cmd>) {
+    /// `seq_before`: the number of the event before it in the same pipeline and group.
+    fn add(
+        &self,
+        act: &Act,
+        seq_before: Option<u64>,
+        members: &HashMap<GroupName, Vec<String>>,
+        out: &mut Vec<Cmd>,
+    ) {
         let inner = &self.remote.0;
         match act {
             Act::Publish { channel, payload } | Act::Tell { channel, payload } => {
@@ -106,7 +129,9 @@ impl Live {
                         call.arg("").arg("");
                     }
                 }
-                call.arg(&epoch_bytes()[..]).arg(u8::from(placing.is_again));
+                call.arg(&epoch_bytes()[..])
+                    .arg(u8::from(placing.was_said))
+                    .arg(seq_before.unwrap_or(0));
                 out.push(call);
             }
             Act::Core { group, event } => {

@@ -32,7 +32,8 @@ impl Step {
 /// Keys: what is known of the history, the history. Arguments: the channel; the message before and behind its position; the
 /// sender and its number for the event; how many events are kept and for how many milliseconds, or two empty texts from
 /// one who does not know; an epoch for a history that begins; whether it may have been said before: then it is said only into a
-/// history. Returns how many processes it reached, and its offset: 0 without a history, -1 when it was there already.
+/// history; the number of the sender's event before it in the same pipeline, or 0: it is refused where that was. Returns how many
+/// processes it reached, and its offset: 0 without a history, -1 when it was there already.
 pub(super) static PLACE: Step = Step::new(
     r"
 local max, expiry = ARGV[6], ARGV[7]
@@ -54,6 +55,9 @@ local node = 'n' .. ARGV[4]
 local last = redis.call('HGET', KEYS[1], node)
 if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[5]) then
   return {0, -1}
+end
+if ARGV[10] ~= '0' and (not last or tonumber(string.match(last, '^%d+')) < tonumber(ARGV[10])) then
+  return redis.error_reply('TRYAGAIN the event before it is not there')
 end
 if not last and redis.call('HLEN', KEYS[1]) > 64 then
   -- Processes that have said nothing for long are gone, or know better than to say again what they said then.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::sync::oneshot;
 
-use super::nodes::ANSWER_MAX;
 use super::outbox::{Act, COMMAND_BYTES, Order, Placing, Refused};
 use super::receive::MESSAGE_BYTES_MAX;
 use super::wire::Head;
@@ -75,7 +74,8 @@ impl Remote {
         event: Event,
         wait: Duration,
     ) -> Result<Sent, LayerError> {
-        self.room_for(event.size() + 2 * COMMAND_BYTES).await?;
+        self.room_for(event.size() + 2 * COMMAND_BYTES, wait)
+            .await?;
         if self.0.format != LayerFormat::Oneport {
             let mut here = layer.deliver_counted(group, &event, Keep::History).await?;
             return match self.push(self.shared_order(group, event), layer).await {
@@ -140,8 +140,8 @@ impl Remote {
     }
 
     /// Waits until an event of that size would be taken, if it is one that waits for Redis at all.
-    async fn room_for(&self, size: usize) -> Result<(), LayerError> {
-        let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+    async fn room_for(&self, size: usize, wait: Duration) -> Result<(), LayerError> {
+        let deadline = tokio::time::Instant::now() + wait;
         loop {
             let room = self.0.outbox.room();
             if self.0.outbox.has_room(size) {
@@ -285,6 +285,7 @@ fn place(
             keep,
             bounds,
             is_early: false,
+            was_said: false,
             is_again: false,
         })),
         reply: None,

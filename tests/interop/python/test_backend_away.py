@@ -1,5 +1,6 @@
 """A backend that fails in every way it can: what clients see, what is counted and told later, and that memory stays bounded."""
 
+import functools
 import hmac
 import itertools
 import json
@@ -33,7 +34,11 @@ class Request:
 
     path: str
     fields: dict
-    body: dict
+    raw: bytes
+
+    @functools.cached_property
+    def body(self):
+        return json.loads(self.raw)
 
     @property
     def kind(self):
@@ -59,9 +64,10 @@ class Request:
 class Backend:
     """An HTTP server of the tests' own. `answer` is given each request and returns bytes, pieces of them, or `None` to hang."""
 
-    def __init__(self, path=None):
-        """`path`: of a unix socket."""
+    def __init__(self, path=None, secrets=(SECRET,)):
+        """`path`: of a unix socket; `secrets`: what each request is signed with."""
         self.path = path
+        self.secrets = secrets
         self.port = 0 if path else free_port()
         self.answer = lambda request: ok()
         self.heard = []
@@ -145,7 +151,7 @@ class Backend:
         try:
             peer.settimeout(3 * DEADLINE)
             reader = peer.makefile("rb")
-            while (request := read_request(reader)) is not None:
+            while (request := read_request(reader, self.secrets)) is not None:
                 with self.changed:
                     self.heard.append(request)
                 answer = self.answer(request)
@@ -179,7 +185,7 @@ def is_whole(answer):
     return bool(end) and ((length is not None and int(length[1]) == len(body)) or answer.endswith(b"0\r\n\r\n"))
 
 
-def read_request(reader):
+def read_request(reader, secrets):
     first = reader.readline()
     if not first:
         return None
@@ -189,11 +195,22 @@ def read_request(reader):
         name, _, value = line.partition(": ")
         fields[name.lower()] = value
     body = reader.read(int(fields["content-length"]))
-    at, _, signature = fields["oneport-signature"].partition(",v1=")
-    wanted = hmac.new(SECRET.encode(), at.removeprefix("t=").encode() + b"." + body, "sha256").hexdigest()
-    assert (method, fields["content-type"], signature) == ("POST", "application/json", wanted)
-    assert abs(time.time() - int(at.removeprefix("t="))) < 30
-    return Request(path, fields, json.loads(body))
+    request = Request(path, fields, body)
+    at, signatures = signed(request)
+    wanted = [signature(secret, at, body) for secret in secrets]
+    assert (method, fields["content-type"], signatures) == ("POST", "application/json", wanted)
+    assert abs(time.time() - int(at)) < 30
+    return request
+
+
+def signed(request):
+    """Returns when a request was signed, and the signatures."""
+    at, *signatures = request.fields["oneport-signature"].split(",v1=")
+    return at.removeprefix("t="), signatures
+
+
+def signature(secret, at, body):
+    return hmac.new(secret.encode(), at.encode() + b"." + body, "sha256").hexdigest()
 
 
 def reply(status, body=b"", **fields):
@@ -227,16 +244,18 @@ class AwayCase(unittest.TestCase):
     options = {}
     server_options = {}
     more = ""
+    secrets = (SECRET,)
 
     @classmethod
     def setUpClass(cls):
-        cls.backend = cls.enterClassContext(Backend())
+        cls.backend = cls.enterClassContext(Backend(secrets=cls.secrets))
         cls.server = cls.enterClassContext(Server(cls.config(cls.backend)))
         cls.backend.hear("oneport.node_started")
 
     @classmethod
     def config(cls, backend, **options):
-        options = {"url": backend.url, "secret": SECRET, **cls.options, **options}
+        secret = cls.secrets[0] if len(cls.secrets) == 1 else cls.secrets
+        options = {"url": backend.url, "secret": secret, **cls.options, **options}
         inline = ", ".join(f"{name} = {json.dumps(value)}" for name, value in options.items())
         return f"""
 [log]
@@ -721,6 +740,27 @@ class Later(AwayCase):
         self.assertEqual(self.backend.hear("websocket.disconnect", self.room).event["cause"], "consumer_close")
 
 
+class Secrets(AwayCase):
+    """One secret takes the place of another."""
+
+    secrets = ("the new secret of the tests", "the old secret ☕")
+
+    def test_every_request_is_signed_with_each_secret(self):
+        with self.open() as peer:
+            peer.send("hi")
+            self.backend.hear("websocket.receive", self.room)
+        self.backend.hear("websocket.disconnect", self.room)
+        self.assertEqual(
+            [request.kind for request in self.backend.heard],
+            ["oneport.node_started", "websocket.connect", "websocket.receive", "websocket.disconnect"],
+        )
+        for request in self.backend.heard:
+            with self.subTest(request.kind):
+                at, signatures = signed(request)
+                self.assertRegex(request.fields["oneport-signature"], r"^t=\d+,v1=[0-9a-f]{64},v1=[0-9a-f]{64}$")
+                self.assertCountEqual(signatures, [signature(secret, at, request.raw) for secret in self.secrets])
+
+
 class TriedAgain(AwayCase):
     options = {"timeout": "700ms", "breaker_failures": 1000}
 
@@ -835,6 +875,49 @@ class Bounded(AwayCase):
         self.assertEqual(self.server.metric("oneport_backend_disconnects_lost_total"), 0)
         until(lambda: self.server.metric("oneport_backend_disconnects_waiting") == 0, "nothing that waits")
         self.stays_small()
+
+
+class HeldTogether(AwayCase):
+    """What waits for a backend is bounded over all connections."""
+
+    options = {"hold": "1 MiB", "hold_total": "64 KiB", "hold_time": "60s", "retries": 0, "breaker_failures": 1000}
+    PEERS, MESSAGES, LENGTH = 5, 100, 8_000
+    # What is read of one connection beside: 32 messages ahead, the one that waits for room, and one that came with the last.
+    AHEAD = 34
+
+    def received(self):
+        return self.server.metric("oneport_messages_received_total", route="app")
+
+    def stands_still(self):
+        before = self.received()
+        time.sleep(0.5)
+        return self.received() == before
+
+    def test_connections_that_have_too_much_waiting_together_are_not_read_until_the_backend_is_back(self):
+        peers = {f"{self.room}-{number}": self.open(f"{self.room}-{number}") for number in range(self.PEERS)}
+        before = self.received()
+        is_back = threading.Event()
+        self.addCleanup(is_back.set)
+        taken = {room: [] for room in peers}
+
+        def answer(request):
+            if not is_back.is_set():
+                return reply(503)
+            taken[request.room] += [(event["seq"], event["text"].strip(".")) for event in request.body["events"]]
+            return ok()
+
+        self.backend.answer = on("websocket.receive", answer)
+        for number in range(self.MESSAGES):
+            for peer in peers.values():
+                peer.send(str(number).ljust(self.LENGTH, "."))
+        waiting = -(-(64 << 10) // self.LENGTH)
+        until(lambda: self.received() - before >= waiting, "messages that wait")
+        until(self.stands_still, "connections that are not read any more")
+        self.assertLessEqual(self.received() - before, waiting + self.PEERS * self.AHEAD)
+        is_back.set()
+        until(lambda: all(len(one) >= self.MESSAGES for one in taken.values()), lambda: f"all of them, found {taken}"[:2000])
+        for room, found in taken.items():
+            self.assertEqual(found, [(number + 2, str(number)) for number in range(self.MESSAGES)], room)
 
 
 class Unix(AwayCase):
@@ -1273,8 +1356,12 @@ class Circuit(AwayCase):
             self.backend.stop()
             self.addCleanup(self.backend.start)
             label = self.backend.label
-            peer.send("hi")
-            until(lambda: server.metric("oneport_backend_circuit_open", endpoint=label) == 1, "a circuit that is open")
+
+            def is_open():
+                peer.send("hi")  # the first may still be answered
+                return server.metric("oneport_backend_circuit_open", endpoint=label) == 1
+
+            until(is_open, "a circuit that is open")
             try:
                 for _ in range(40):
                     peer.send("x" * 10_000)

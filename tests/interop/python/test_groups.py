@@ -17,6 +17,11 @@ name = "events"
 view = "events"
 options = { group = "chat_{room}", history = 5, heartbeat = "300ms", retry = "1s" }
 
+[[http.route]]
+path = "/shown/{room:slug}/"
+view = "events"
+options = { group = "room_{room}" }
+
 [[websocket.route]]
 path = "/ws/chat/{room:slug}/"
 consumer = "chat"
@@ -122,6 +127,7 @@ class Stream:
             headers["last-event-id"] = last_event_id
         self._connection.request("GET", path, headers=headers)
         self.response = self._connection.getresponse()
+        self._is_after_cr = False
 
     def __enter__(self):
         return self
@@ -129,16 +135,24 @@ class Stream:
     def __exit__(self, *_):
         self._connection.close()
 
+    def line(self):
+        """Returns the next line, or `None` at the end; LF, CR, or both together end one (WHATWG HTML, section 9.2.5)."""
+        line = bytearray()
+        while byte := self.response.read(1):
+            is_rest, self._is_after_cr = self._is_after_cr and byte == b"\n", byte == b"\r"
+            if is_rest:
+                continue
+            if byte in b"\r\n":
+                return line.decode("utf-8")
+            line += byte
+        return None
+
     def block(self):
         """Returns the next block's lines, or `None` at the end."""
         lines = []
-        while True:
-            line = self.response.readline().decode("utf-8")
-            if not line:
-                return None
-            if line == "\n":
-                return lines
-            lines.append(line.rstrip("\n"))
+        while line := self.line():
+            lines.append(line)
+        return None if line is None else lines
 
     def event(self):
         """Returns the next event as a dictionary of its fields; comments and `retry` are passed over."""
@@ -189,6 +203,27 @@ class ServerSentEvents(unittest.TestCase):
         self.assertEqual([json.loads(event["data"])["message"] for event in (first, second)], ["one", "zwei ☕"])
         self.assertRegex(first["id"], r"^[0-9a-f]+\.\d+$")
         self.assertNotIn("event", first)
+
+    def test_lines_of_a_text_arrive_once_each_whatever_ended_them(self):
+        stream = self.enterContext(Stream(self.server, "/shown/lines/"))
+        self.assertEqual(stream.block(), ["retry: 3000"])
+        peer = self.enterContext(Peer(self.server, "/ws/all/lines/"))
+        for said, lines in (
+            ("one\r\ntwo\rthree\nfour", ["one", "two", "three", "four"]),
+            ("\r\none\r\n", ["", "one", ""]),
+            ("\rone\r", ["", "one", ""]),
+            ("one\r\r\n\ntwo", ["one", "", "", "two"]),
+            ("one\n\rtwo", ["one", "", "two"]),
+            ("\r\n\r\n", ["", "", ""]),
+            (" one\r\n two: \r\n:three", [" one", " two: ", ":three"]),
+            ("data: one\r\nid: 7\revent: two", ["data: one", "id: 7", "event: two"]),
+            ("", [""]),
+        ):
+            with self.subTest(said=said):
+                peer.send(said)
+                event = stream.event()
+                self.assertEqual(event["data"], "\n".join(lines))
+                self.assertEqual(event.keys(), {"id", "data"})
 
     def test_comments_keep_a_quiet_stream_alive(self):
         stream = self.stream("quiet")

@@ -18,11 +18,21 @@ from channels_redis.serializers import BaseMessageSerializer
 from kit.deadline import DEADLINE, until
 from kit.layer_case import MOMENT, LayerCase, Member, connected, dropped
 from kit.layer_crowd import Crowd, contents, payload, shown
-from kit.layer_django import Daphne, Django, OverCapacity
+from kit.layer_django import Daphne, Django, OverCapacity, Worker
 from kit.peer import Peer
 
 # Of Django's and ours, where more than the default is on its way at once.
 PLENTY = 10_000
+
+
+def worked(path, channel):
+    """Returns a route whose sockets are served by those who read a channel."""
+    return f"""
+[[websocket.route]]
+path = "{path}"
+consumer = "backend"
+options = {{ channel = "{channel}" }}
+"""
 
 
 class DjangoCase(LayerCase):
@@ -33,6 +43,7 @@ class DjangoCase(LayerCase):
     serializer = "msgpack"
     # Further keys of `[channel_layer]`, and of CONFIG.
     ours, theirs = {}, {}
+    more = worked("/ws/work/{room:slug}/", "work")
 
     @classmethod
     def setUpClass(cls):
@@ -293,6 +304,43 @@ class Both:
         since = after.event()["offset"]
         self.assertIs(self.join(self.a, "kept", since=since).joined()["recovered"], True)
 
+    def worker(self, answer):
+        """Returns a worker for the sockets of `/ws/work/`."""
+        django = self.enterContext(self.another_django())
+        worker = self.enterContext(Worker(django, "work", answer))
+        if not self.is_core:  # what is published before it listens is lost
+            with self.redis.client() as client:
+                until(lambda: client.pubsub_numsub("work")[0][1] == 1, "a worker that listens")
+        return worker
+
+    def test_a_worker_of_django_is_told_of_each_socket_by_the_name_of_its_channel(self):
+        worker = self.worker(lambda message: [])
+        for number, server in enumerate(self.servers()):
+            room = f"{self.room}-{number}"
+            with self.join(server, "work", room=room) as socket:
+                socket.send("grüße ☕")
+            heard = worker.hears(f"/ws/work/{room}/", 3)
+            types = [message["type"].removeprefix("websocket.") for message in heard]
+            self.assertEqual(types, ["connect", "receive", "disconnect"])
+            self.assertEqual(heard[1]["text"], "grüße ☕")
+            self.assertEqual((heard[2]["code"], heard[2]["cause"]), (1000, "client_close"))
+            for name in ("connection", "reply_channel"):
+                self.assertEqual([message[name] for message in heard], [heard[0][name]] * 3)
+
+    def test_what_a_worker_of_django_sends_to_the_reply_channel_reaches_that_socket_alone(self):
+        self.worker(lambda message: [{"type": "websocket.send", "text": f"{message['text']}!"}] if "text" in message else [])
+        sockets = {str(number): self.join(server, "work") for number, server in enumerate([*self.servers()] * 3)}
+        for turn in range(5):
+            for name, socket in sockets.items():
+                socket.send(f"{name} {turn}")
+        for name, socket in sockets.items():
+            self.assertEqual([socket.receive() for _ in range(5)], [f"{name} {turn}!" for turn in range(5)])
+
+    def test_a_worker_of_django_closes_a_socket(self):
+        self.worker(lambda message: [{"type": "websocket.close", "code": 4001, "reason": "bye"}] if "scope" in message else [])
+        for server in self.servers():
+            self.assertEqual(self.join(server, "work").closed(), (4001, "bye"))
+
     def test_a_group_without_members_is_left(self):
         group = f"chat_{self.room}"
         with Member(self.a, f"/ws/chat/{self.room}/"), Member(self.b, f"/ws/chat/{self.room}/"):
@@ -512,11 +560,32 @@ class Both:
                     self.assertEqual(channel.receive()["message"], "answer")
 
 
+class Specific:
+    """A channel that a Django made for itself, where its name may stand in a configuration."""
+
+    def test_it_is_told_of_sockets_and_answers_them(self):
+        channel = self.django.channel()
+        with self.gateway(more=worked("/ws/own/{room:slug}/", channel.name)) as third:
+            connected(third)
+            socket = self.join(third, "own")
+            connect = channel.receive()
+            self.assertEqual((connect["type"], connect["scope"]["path"]), ("websocket.connect", f"/ws/own/{self.room}/"))
+            self.django.send(connect["reply_channel"], {"type": "websocket.send", "text": "from django"})
+            self.assertEqual(socket.receive(), "from django")
+
+
 # --- The pubsub format --------------------------------------------------------------------------------------------------------
 
 
-class Pubsub(Both, DjangoCase):
+class Pubsub(Specific, Both, DjangoCase):
     layer_format = "channels_redis.pubsub"
+
+
+class PubsubPrefix(Both, DjangoCase):
+    """A prefix is any text; what is behind it is found all the same."""
+
+    layer_format = "channels_redis.pubsub"
+    prefix = "my app:"
 
 
 class PubsubJson(Both, DjangoCase):
@@ -558,6 +627,31 @@ class CoreClaims:
             # As `send` writes it.
             self.put(client, channel, os.urandom(12) + self.pack({**event, "message": "sent", "__asgi_channel__": channel}, None))
         anna.hears("once", "sent")
+
+    def test_a_message_for_a_channel_that_nobody_reads_is_counted(self):
+        anna = self.join(self.a, "chat")
+        self.there(f"chat_{self.room}", 1)
+        (channel,) = self.inboxes(f"chat_{self.room}")
+        before = dropped(self.a, "no_reader"), self.a.metric("oneport_events_dropped_total")
+        for _ in range(3):
+            self.django.send(f"{channel.partition('!')[0]}!{'0' * 32}", {"type": "chat.message", "message": "no"})
+        self.django.send(channel, {"type": "chat.message", "message": "on"})
+        anna.hears("on")
+        self.assertEqual(dropped(self.a, "no_reader") - before[0], 3)
+        self.assertEqual(self.a.metric("oneport_events_dropped_total") - before[1], 3)
+
+    def test_a_reply_to_a_socket_that_is_gone_is_counted(self):
+        worker = self.worker(lambda message: [])
+        before = dropped(self.a, "no_reader")
+        with self.join(self.a, "work"):
+            pass
+        reply_channel = worker.hears(f"/ws/work/{self.room}/", 2)[0]["reply_channel"]
+
+        def is_counted():
+            self.django.send(reply_channel, {"type": "websocket.send", "text": "too late"})
+            return dropped(self.a, "no_reader") > before
+
+        until(is_counted, "a reply that nobody reads")
 
     def test_what_django_sends_to_the_channel_of_a_group_reaches_its_members(self):
         anna = self.join(self.a, "chat")
@@ -640,7 +734,7 @@ class CoreClaims:
             self.assertEqual({key for key in set(client.keys()) - before if inbox.encode() in key}, set())
 
 
-class Core(CoreClaims, Both, DjangoCase):
+class Core(CoreClaims, Specific, Both, DjangoCase):
     layer_format = "channels_redis.core"
     ours = {"capacity": PLENTY}
 

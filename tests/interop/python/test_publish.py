@@ -32,8 +32,10 @@ ADMIN = "the-token-of-the-admin"
 SHOP = "the-token-of-the-shop"
 SECRET = "0123456789abcdef" * 4
 
-# How long a process may be silent before the others answer without it, and what a busy machine may add, in seconds.
+# How long a process may be silent before the others answer without it, for one call and for all events of a batch together,
+# and what a busy machine may add, in seconds.
 SILENCE = 1.0
+BATCH_SILENCE = 5.0
 MOMENT = 4.0
 
 CONFIG = """
@@ -53,7 +55,7 @@ key = "{secret}"
 path = "/api/{{*call}}"
 name = "api"
 view = "publish"
-options = {{ idempotency_expiry = "{idempotency_expiry}", max_batch = 5, tokens = [
+options = {{ idempotency_expiry = "{idempotency_expiry}", max_batch = {max_batch}, tokens = [
   {{ name = "admin", token = "{admin}", groups = ["*"], connections = true }},
   {{ name = "shop", token = "{shop}", groups = ["room_*", "new?", "*.end"] }},
 ] }}
@@ -98,12 +100,11 @@ consumer = "echo"
 _ROOMS = count(1)
 
 
-def api_server(backend, name="", *, idempotency_expiry="5m", **layer):
+def api_server(backend, name="", *, idempotency_expiry="5m", max_batch=5, **layer):
     layer = {"timeout": "1s", "lease": "60s", **layer}
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {"backend": backend, **layer}.items())
-    return Server(
-        CONFIG.format(layer=lines, name=name, idempotency_expiry=idempotency_expiry, secret=SECRET, admin=ADMIN, shop=SHOP)
-    )
+    more = {"idempotency_expiry": idempotency_expiry, "max_batch": max_batch}
+    return Server(CONFIG.format(layer=lines, name=name, secret=SECRET, admin=ADMIN, shop=SHOP, **more))
 
 
 def call(server, method, path, body=None, *, token=ADMIN, deadline=DEADLINE, **headers):
@@ -160,7 +161,9 @@ class ApiCase(unittest.TestCase):
     """A Redis and two servers that share it, `self.a` and `self.b`; each test has a room of its own."""
 
     layer = {}
+    # Options of the view.
     idempotency_expiry = "5m"
+    max_batch = 5
 
     @classmethod
     def setUpClass(cls):
@@ -173,7 +176,8 @@ class ApiCase(unittest.TestCase):
 
     @classmethod
     def another(cls, name=""):
-        return api_server(cls.redis.url(), name, idempotency_expiry=cls.idempotency_expiry, **cls.layer)
+        more = {"idempotency_expiry": cls.idempotency_expiry, "max_batch": cls.max_batch}
+        return api_server(cls.redis.url(), name, **more, **cls.layer)
 
     @classmethod
     def servers(cls):
@@ -736,16 +740,17 @@ class Silent(ApiCase):
     """A process that does not answer, or died."""
 
     layer = {"lease": "60s"}
+    max_batch = 100
 
     def stopped(self):
         self.b.freeze()
         self.addCleanup(self.b.thaw)
 
-    def timed(self, *arguments, **options):
+    def timed(self, *arguments, silence=SILENCE, **options):
         began = time.monotonic()
         answer = call(self.a, *arguments, **options)
         seconds = time.monotonic() - began
-        self.assertLess(seconds, SILENCE + MOMENT)
+        self.assertLess(seconds, silence + MOMENT)
         return answer
 
     def test_the_answer_says_how_many_processes_were_silent(self):
@@ -781,6 +786,22 @@ class Silent(ApiCase):
         events = [{"group": self.group, "event": {"type": "a"}}, {"connection": identity, "event": {"type": "b"}}]
         results = ok(self.timed("POST", "batch", {"events": events}))["results"]
         self.assertEqual((results[0]["unanswered"], results[1]["error"]["code"]), (1, "unavailable"))
+
+    def test_a_long_batch_is_answered_in_time_and_in_order_while_a_process_is_silent(self):
+        one, both, there = self.join(self.a), self.join(self.a, kind="news"), self.join(self.b, kind="news")
+        self.is_there(self.group, 3)
+        self.is_there("news", 2)
+        self.stopped()
+        groups = ["news" if number % 3 == 0 else self.group for number in range(30)]
+        events = [{"group": group, "event": {"type": "n", "number": number}} for number, group in enumerate(groups)]
+        answer = ok(self.timed("POST", "batch", {"events": events}, silence=BATCH_SILENCE))
+        found = [(result["queued"], result["dropped"]) for result in answer["results"]]
+        self.assertEqual(found, [(1 if group == "news" else 2, 0) for group in groups])
+        self.assertEqual({result["unanswered"] for result in answer["results"]}, {1})
+        self.assertEqual([both.event()["number"] for _ in range(30)], list(range(30)))
+        self.assertEqual([one.event()["number"] for _ in range(20)], [number for number in range(30) if number % 3])
+        self.b.thaw()
+        self.assertEqual([there.event()["number"] for _ in range(30)], list(range(30)))
 
     def test_many_calls_at_once_are_answered_in_time_while_a_process_is_silent(self):
         member = self.join(self.a)
@@ -1098,7 +1119,8 @@ class Command(unittest.TestCase):
         )
 
     @staticmethod
-    def config(bind, *, tokens=None, path="/api/{*call}", more=""):
+    def config(bind, *, tokens=None, path="/api/{*call}", more="", route=""):
+        """`more`: of `[server]` and sections behind it; `route`: further keys of the API's route."""
         tokens = tokens or '{ name = "first", token = "${PUBLISH_TOKEN}", groups = ["*"] }'
         return f"""
 [server]
@@ -1108,6 +1130,7 @@ bind = ["{bind}"]
 [[http.route]]
 path = "{path}"
 view = "publish"
+{route}
 options = {{ tokens = [{tokens}, {{ name = "shop", token = "{SHOP}", groups = ["news"] }}] }}
 
 [websocket]
@@ -1303,6 +1326,49 @@ options = {{ groups = ["{{group}}"] }}
                 path.write_text(content, encoding="utf-8")
                 self.says(self.run_it(self.group, '{"type": "a"}', config=path), 64, part)
 
+    def another(self, **options):
+        """Returns a further server with a configuration of its own, where the tests may ask for what they watch by any host."""
+        more = options.pop("more", "") + "\n[http]\nmiddleware = []\n"
+        config = self.config(f"127.0.0.1:{free_port()}", more=more, **options)
+        return self.enterContext(Server(config, bind=None, environment={"PUBLISH_TOKEN": ADMIN}))
+
+    def test_it_says_a_host_that_the_server_answers_to(self):
+        guarded = 'middleware = ["hosts"]\n'
+        for allowed, host in (
+            (["example.com"], None),
+            ([".example.net", "example.com"], None),
+            (["*"], "api.example.com"),
+            (["example.com", "api.example.com"], "api.example.com"),
+        ):
+            with self.subTest(allowed=allowed, host=host):
+                route = guarded + (f'host = "{host}"' if host else "")
+                server = self.another(more=f"allowed_hosts = {json.dumps(allowed)}", route=route)
+                peer = self.enterContext(Peer(server, f"/ws/{self.group}/"))
+
+                def is_there(server=server, known=host or allowed[-1]):
+                    return asked(server, f"groups/{self.group}", host=known)["members"] == 1
+
+                until(is_there, "a member")
+                self.taken(self.run_it(self.group, '{"type": "a"}', config=server.config))
+                self.assertEqual(peer.event(), {"type": "a"})
+
+    def test_it_says_a_host_where_a_whole_domain_or_any_host_is_answered_to(self):
+        guarded = 'middleware = ["hosts"]\n'
+        for allowed, route in (([".example.com"], ""), (["example.com"], 'host = "*"')):
+            with self.subTest(allowed=allowed, route=route):
+                server = self.another(more=f"allowed_hosts = {json.dumps(allowed)}", route=guarded + route)
+                self.taken(self.run_it(self.group, '{"type": "a"}', config=server.config), 0)
+
+    def test_it_takes_the_first_token_that_is_good_for_the_group(self):
+        tokens = """
+{ name = "first", token = "the-first-of-the-tokens", groups = ["other_*"] },
+{ name = "second", token = "${PUBLISH_TOKEN}", groups = ["none", "g*"] }"""
+        server = self.another(tokens=tokens)
+        self.taken(self.run_it(self.group, '{"type": "a"}', config=server.config), 0)
+        self.taken(self.run_it("other_1", '{"type": "a"}', config=server.config), 0)
+        self.taken(self.run_it("news", '{"type": "a"}', config=server.config), 0)
+        self.says(self.run_it("elsewhere", '{"type": "a"}', config=server.config), 64, "expected a token for that group")
+
     def test_it_finds_the_api_behind_a_prefix_and_a_root_path(self):
         port = free_port()
         api = self.config("unused").partition("[[http.route]]")[2].partition("[websocket]")[0]
@@ -1335,6 +1401,109 @@ options = {{ groups = ["{{group}}"] }}
         finally:
             process.terminate()
             process.wait(DEADLINE)
+
+
+class Check(unittest.TestCase):
+    """What `oneport check` says of a server API that cannot be called."""
+
+    ROUTE = f"""
+[[http.route]]
+path = "/api/{{*call}}"
+view = "publish"
+options = {{ tokens = [{{ name = "admin", token = "{ADMIN}", groups = ["*"] }}] }}
+"""
+    BEARER = f'[auth.bearer]\nkey = "{SECRET}"\n'
+    WARNING = 'the middleware "auth" takes the tokens of this view for bearer tokens of users'
+
+    def check(self, config):
+        """Returns what it says of a configuration that is sound."""
+        with tempfile.TemporaryDirectory(prefix="oneport-test-") as directory:
+            path = Path(directory) / "oneport.toml"
+            path.write_text(config, encoding="utf-8")
+            done = subprocess.run([binary(), "check", "--config", path], capture_output=True, text=True, timeout=DEADLINE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout + done.stderr
+
+    def test_it_warns_of_an_api_behind_bearer_tokens_of_users(self):
+        guarded = 'middleware = ["hosts", "auth"]\n'
+        for config, place in (
+            (self.BEARER + self.ROUTE + guarded, "http.route[0].middleware"),
+            (f"{self.BEARER}[http]\n{guarded}{self.ROUTE}", "http.middleware"),
+        ):
+            with self.subTest(place=place):
+                self.assertIn(f"{place}: warning: {self.WARNING}", self.check(config))
+
+    def test_it_says_nothing_of_an_api_that_can_be_called(self):
+        for name, config in {
+            "no auth": self.BEARER + self.ROUTE,
+            "a list without it": f'{self.BEARER}[http]\nmiddleware = ["auth"]\n{self.ROUTE}middleware = ["hosts"]\n',
+            "no bearer tokens": '[session]\nstore = "memory"\n' + self.ROUTE + 'middleware = ["hosts", "session", "auth"]\n',
+            "another view": self.BEARER + '[[http.route]]\npath = "/"\nview = "respond"\nmiddleware = ["auth"]\n',
+        }.items():
+            with self.subTest(name):
+                self.assertNotIn(self.WARNING, self.check(config))
+
+    def test_what_it_warns_of_is_refused(self):
+        with Server(self.BEARER + self.ROUTE + 'middleware = ["auth"]\n') as server:
+            status, _, _ = server.request("/api/info", headers={"authorization": f"Bearer {ADMIN}"})
+            self.assertEqual(status, 401)
+
+
+class Hosts(unittest.TestCase):
+    """Two hosts of one server with an API each, whose tokens have one name."""
+
+    A, B = "the-token-of-the-first-host", "the-token-of-the-second-host"
+
+    @classmethod
+    def setUpClass(cls):
+        config = '[server]\nallowed_hosts = ["a.example.com", "b.example.com", "127.0.0.1"]\n'
+        for letter, token in (("a", cls.A), ("b", cls.B)):
+            config += f"""
+[[http.route]]
+path = "/api/{{*call}}"
+host = "{letter}.example.com"
+view = "publish"
+options = {{ tokens = [{{ name = "shop", token = "{token}", groups = ["{letter}_*", "both_*"] }}] }}
+"""
+        config += """
+[[websocket.route]]
+path = "/ws/{group}/"
+consumer = "feed"
+options = { groups = ["{group}"] }
+"""
+        cls.server = cls.enterClassContext(Server(config))
+
+    def setUp(self):
+        self.room = f"r{next(_ROOMS)}"
+
+    def member(self, kind):
+        group = f"{kind}_{self.room}"
+        host, token = ("a.example.com", self.A) if kind != "b" else ("b.example.com", self.B)
+        peer = self.enterContext(Peer(self.server, f"/ws/{group}/"))
+        until(lambda: asked(self.server, f"groups/{group}", token=token, host=host)["members"] == 1, f"a member of {group}")
+        return peer
+
+    def say(self, letter, group, number):
+        """Says an event at one of the hosts, always with the same key; returns whether it was carried out now."""
+        token = {"a": self.A, "b": self.B}[letter]
+        answer = call(
+            self.server, "POST", f"groups/{group}_{self.room}", {"type": "n", "number": number},
+            token=token, host=f"{letter}.example.com", idempotency_key=self.room,
+        )  # fmt: skip
+        self.assertEqual(ok(answer), counts(1))
+        return answer[1]["idempotency-replayed"] is None
+
+    def test_a_key_is_of_one_token_though_others_have_its_name(self):
+        member = self.member("both")
+        self.assertEqual([self.say(letter, "both", 1) for letter in "abab"], [True, True, False, False])
+        post(self.server, f"groups/both_{self.room}", {"type": "n", "number": 2}, token=self.A, host="a.example.com")
+        self.assertEqual([member.event()["number"] for _ in range(3)], [1, 1, 2])
+
+    def test_a_key_of_one_token_is_no_conflict_for_another_of_its_name(self):
+        members = {letter: self.member(letter) for letter in "ab"}
+        for letter, member in members.items():
+            self.assertTrue(self.say(letter, letter, 1))
+            self.assertEqual(member.event(), {"type": "n", "number": 1})
 
 
 if __name__ == "__main__":

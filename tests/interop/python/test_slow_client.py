@@ -1,5 +1,6 @@
 """Slow clients: what waits for them is bounded, and the route's policy says what becomes of them."""
 
+import json
 import time
 import unittest
 
@@ -9,7 +10,14 @@ from kit.server import Server
 
 MIB = 1 << 20
 
+TOKEN = "token-of-the-tests-0123456789abcdef"
+
 CONFIG = """
+[[http.route]]
+path = "/api/{*call}"
+view = "publish"
+options = { tokens = [{ name = "test", token = "%s", groups = ["*"] }] }
+
 [websocket]
 send_queue = "1 MiB"
 write_timeout = "120s"
@@ -43,6 +51,13 @@ options = { group = "room_{room}" }
 slow_client = "drop_oldest"
 
 [[websocket.route]]
+path = "/ws/conflate/{room:slug}/"
+name = "conflate"
+consumer = "broadcast"
+options = { group = "room_{room}" }
+slow_client = "conflate"
+
+[[websocket.route]]
 path = "/ws/late/{room:slug}/"
 name = "late"
 consumer = "broadcast"
@@ -61,7 +76,10 @@ close_timeout = "500ms"
 path = "/ws/echo/"
 name = "echo"
 consumer = "echo"
-"""
+""" % TOKEN
+
+# Of one event; a few less than a message, and within what the server API takes.
+EVENT_BYTES = 60_000
 
 MESSAGE_BYTES = 64 * 1024
 FLOOD_BYTES = 300 * MIB
@@ -99,7 +117,47 @@ class SlowClient(unittest.TestCase):
         return max(grown, self.server.resident_bytes() - before)
 
     def dropped(self, route):
-        return self.server.metric("oneport_messages_dropped_total", route=route)
+        """Returns what the policy of a route, which is its name too, has dropped."""
+        return self.server.metric("oneport_messages_dropped_total", route=route, reason=route)
+
+    def publish(self, room, **fields):
+        """Sends an event of a fixed length to a room, through the server API; returns how many did not get it."""
+        event = {"type": "news", **fields}
+        event["filler"] = "x" * (EVENT_BYTES - len(json.dumps(event)))
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        status, _, body = self.server.request(f"/api/groups/room_{room}", "POST", headers, json.dumps(event))
+        self.assertEqual(status, 200, body)
+        return json.loads(body)["dropped"]
+
+    def stuck(self, room):
+        """A member with `conflate` to whom nothing more can be written: what comes from now on waits in its queue."""
+        slow = self.slow(f"/ws/conflate/{room}/")
+        before = self.dropped("conflate")
+
+        def is_stuck():
+            for _ in range(10):
+                self.publish(room, conflate_key="stuck")
+            return self.dropped("conflate") >= before + 20  # twenty of them had to wait, and only the last still does
+
+        until(is_stuck, "a member to whom nothing can be written")
+        return slow
+
+    def heard(self, slow, room):
+        """Lets a member read all that waits; returns key and number of each event but those that made it stuck."""
+        found = []
+        slow.socket.settimeout(0.5)
+        end = time.monotonic() + DEADLINE
+        while not found or found[-1] != (None, "end"):
+            if time.monotonic() > end:
+                raise Late(f"expected the end, found {found}")
+            try:
+                event = json.loads(slow.frame().payload)
+            except TimeoutError:
+                self.publish(room, number="end")
+                continue
+            if event.get("conflate_key") != "stuck":
+                found.append((event.get("conflate_key"), event["number"]))
+        return found[:-1]
 
     def numbers(self, raw, last):
         """Reads messages up to one; returns their numbers."""
@@ -150,6 +208,40 @@ class SlowClient(unittest.TestCase):
         self.assertLess(len(found), 512)
         self.assertEqual(found[-8:], list(range(504, 512)))
         self.assertEqual(found[0], 0)
+
+    def test_conflate_keeps_the_newest_of_each_key_in_the_place_of_the_first(self):
+        slow = self.stuck("keys")
+        for number in range(1, 4):
+            for key in ("a", "b", "c")[: 4 - number]:
+                self.assertEqual(self.publish("keys", conflate_key=key, number=number), 0)
+        self.assertEqual(self.heard(slow, "keys"), [("a", 3), ("b", 2), ("c", 1)])
+
+    def test_conflate_counts_each_event_whose_place_another_took(self):
+        self.stuck("counted")
+        before = self.dropped("conflate")
+        for number in range(10):
+            for key in ("a", "b"):
+                self.publish("counted", conflate_key=key, number=number)
+        self.assertEqual(self.dropped("conflate") - before, 18)
+        self.assertEqual(self.server.metric("oneport_messages_dropped_total"), self.dropped("conflate"))
+
+    def test_conflate_drops_the_newest_without_a_key_and_goes_on_taking_the_place_of_others(self):
+        slow = self.stuck("full")
+        self.publish("full", conflate_key="a", number=1)
+        dropped = [self.publish("full", number=number) for number in range(30)]
+        kept = dropped.index(1)
+        self.assertGreater(kept, 5)
+        self.assertEqual(dropped[kept:], [1] * (30 - kept))
+        self.assertEqual(self.publish("full", conflate_key="b", number=1), 1)  # no room, and no place to take
+        self.assertEqual(self.publish("full", conflate_key="a", number=2), 0)
+        self.assertEqual(self.heard(slow, "full"), [("a", 2), *((None, number) for number in range(kept))])
+
+    def test_conflate_lets_everything_through_to_a_client_that_reads(self):
+        quick = self.slow("/ws/conflate/quick/")
+        for number in range(50):
+            self.publish("quick", conflate_key="a", number=number)
+            self.assertEqual(json.loads(quick.frame().payload)["number"], number)
+        self.assertEqual(self.dropped("conflate"), 0)
 
     def test_a_client_that_takes_nothing_for_the_write_timeout_is_cut(self):
         slow = self.slow("/ws/late/room/")

@@ -89,12 +89,7 @@ impl Idempotency {
                     Err(ApiError::new(status, "internal_error", "the server failed"))
                 });
                 let outcome = outcome.map(|value| Bytes::from(value.to_string()));
-                match &outcome {
-                    Err(error) if error.status.is_server_error() => kept.forget(&name, &answer), // it may work the next time
-                    Ok(bytes) => kept.count(&name, bytes.len()),
-                    Err(_) => {}
-                }
-                let _ = answer.value.set(outcome);
+                kept.answered(&name, &answer, outcome);
             });
         }
         let mut response = match answer.value.wait().await {
@@ -138,31 +133,37 @@ impl Idempotency {
         (answer, true)
     }
 
-    /// An answer is there; the oldest go until all have room.
-    fn count(&self, name: &Digested, bytes: usize) {
+    /// The answer is there: whoever waits has it, and it is kept as long as there is room. One that may be another the next time is
+    /// not kept.
+    fn answered(&self, name: &Digested, answer: &Arc<Answer>, outcome: Result<Bytes, ApiError>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += bytes;
-        while kept.bytes > ANSWERS_BYTES_MAX
-            && kept.order.front().is_some_and(|oldest| oldest != name)
-            && let Some(oldest) = kept.order.pop_front()
-        {
-            kept.drop_answer(&oldest);
-        }
-    }
-
-    fn forget(&self, name: &Digested, answer: &Arc<Answer>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept
+        let is_kept = kept
             .answers
             .get(name)
-            .is_some_and(|found| Arc::ptr_eq(found, answer))
-        {
-            kept.remove(name);
+            .is_some_and(|found| Arc::ptr_eq(found, answer));
+        if is_kept {
+            match &outcome {
+                Err(error) if error.status.is_server_error() => kept.remove(name),
+                Err(_) => {}
+                Ok(bytes) => kept.count(name, bytes.len()),
+            }
         }
+        let _ = answer.value.set(outcome);
     }
 }
 
 impl Kept {
+    /// The oldest go until all have room.
+    fn count(&mut self, name: &Digested, bytes: usize) {
+        self.bytes += bytes;
+        while self.bytes > ANSWERS_BYTES_MAX
+            && self.order.front().is_some_and(|oldest| oldest != name)
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.drop_answer(&oldest);
+        }
+    }
+
     fn drop_answer(&mut self, name: &Digested) {
         let gone = self.answers.remove(name);
         let value = gone.as_ref().and_then(|gone| gone.value.get());

@@ -146,7 +146,14 @@ impl Limits {
         // However many processes keep still, all events are sent, and the answer comes in time.
         let deadline = Instant::now() + BATCH_MAX;
         for one in batch.events {
-            let wait = deadline.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            if now > deadline + BATCH_MAX {
+                let message =
+                    "expected the events before it to take less time, found no room for them";
+                results.push(ApiError::unavailable(message).body());
+                continue;
+            }
+            let wait = deadline.saturating_duration_since(now);
             let result = self
                 .batch_event(token, one, services, wait.min(WAIT_MAX))
                 .await;

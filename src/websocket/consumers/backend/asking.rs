@@ -19,20 +19,34 @@ use crate::websocket::{Accept, Denial};
 /// The longest pause before the question is asked again.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// What a backend said when it accepted, until the socket is open.
+/// A connection that a backend accepted: when it is dropped before the socket has opened, the client has left, and the backend is
+/// told so.
 pub(super) struct Accepted {
-    number: u64,
-    pub(super) state: Option<Box<RawValue>>,
-    pub(super) effects: Vec<Effect>,
+    shared: Arc<Shared>,
+    id: String,
     scope: Box<RawValue>,
+    /// Until the socket is open.
+    said: Option<Said>,
 }
 
+/// The state, and what shall happen once the socket is open.
+type Said = (Option<Box<RawValue>>, Vec<Effect>);
+
 impl Accepted {
-    /// The client has left, and the socket will not open.
-    pub(super) fn tell_gone(self, shared: &Shared) {
-        let id = shared.connection_id(self.number);
-        let end = (1006, "", Cause::ClientGone.as_str());
-        shared.tell_disconnect(&id, self.state.as_deref(), &self.scope, 2, end);
+    /// The socket is open.
+    pub(super) fn open(mut self) -> Said {
+        self.said.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        if let Some((state, _)) = &self.said {
+            let end = (1006, "", Cause::ClientGone.as_str());
+            let after = Duration::ZERO;
+            self.shared
+                .tell_disconnect(&self.id, state.as_deref(), &self.scope, 2, end, after);
+        }
     }
 }
 
@@ -42,7 +56,6 @@ pub(super) type Answered = Result<(Accept, Accepted), Denial>;
 /// The question whether a connection is welcome.
 pub(super) struct Asking {
     shared: Arc<Shared>,
-    number: u64,
     id: String,
     scope: Box<RawValue>,
     offered: Box<[String]>,
@@ -57,7 +70,6 @@ impl Asking {
         let body = protocol::body(&shared.connection(&id, None), &described, &[&*event]);
         Self {
             shared,
-            number: scope.connection,
             id,
             scope: described,
             offered: scope.subprotocols.clone(),
@@ -65,14 +77,11 @@ impl Asking {
         }
     }
 
-    /// Asks, and says what was answered; when nobody hears it any more the backend hears that the client has left.
+    /// Asks, and says what was answered; nobody may hear it any more.
     pub(super) async fn run(self, reply: oneshot::Sender<Answered>) {
         let mut reply = reply;
         let answered = self.ask(&mut reply).await;
-        let shared = self.shared;
-        if let Err(Ok((_, accepted))) = reply.send(answered) {
-            accepted.tell_gone(&shared);
-        }
+        let _ = reply.send(answered);
     }
 
     async fn ask(&self, reply: &mut oneshot::Sender<Answered>) -> Answered {
@@ -119,10 +128,10 @@ impl Asking {
             }
         };
         let accepted = Accepted {
-            number: self.number,
-            state,
-            effects,
+            shared: self.shared.clone(),
+            id: self.id.clone(),
             scope: self.scope.clone(),
+            said: Some((state, effects)),
         };
         Ok((accept, accepted))
     }
@@ -131,6 +140,6 @@ impl Asking {
     fn tell_end(&self, cause: Cause, after: Duration) {
         let end = (1006, "", cause.as_str());
         self.shared
-            .tell_disconnect_later(&self.id, None, &self.scope, 2, end, after);
+            .tell_disconnect(&self.id, None, &self.scope, 2, end, after);
     }
 }

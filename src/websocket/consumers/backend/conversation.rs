@@ -116,19 +116,8 @@ impl Shared {
         format!("{}.{number}", self.node)
     }
 
-    /// Tells the backend of a connection that it accepted and that is gone.
+    /// Tells the backend, after a while, of a connection that it accepted and that is gone.
     pub(super) fn tell_disconnect(
-        &self,
-        id: &str,
-        state: Option<&RawValue>,
-        scope: &RawValue,
-        seq: u64,
-        end: (u16, &str, &str),
-    ) {
-        self.tell_disconnect_later(id, state, scope, seq, end, Duration::ZERO);
-    }
-
-    pub(super) fn tell_disconnect_later(
         &self,
         id: &str,
         state: Option<&RawValue>,
@@ -253,7 +242,7 @@ impl Conversation {
         let end = (*code, reason.as_str(), *cause);
         let state = talk.state.as_deref();
         self.shared
-            .tell_disconnect(&self.id, state, &scope, talk.seq, end);
+            .tell_disconnect(&self.id, state, &scope, talk.seq, end, Duration::ZERO);
     }
 
     fn scope(&self) -> Value {

@@ -105,7 +105,7 @@ impl Disconnects {
             drop(queue);
             if !is_said {
                 let endpoint = &self.endpoint.settings.url.label;
-                tracing::error!(%endpoint, waiting, "disconnects are lost: more wait than disconnect_queue allows");
+                tracing::error!(%endpoint, waiting, is_full, "disconnects are lost: there is no room in disconnect_queue, or the server has stopped");
             }
             lost(1);
             return;

@@ -133,9 +133,10 @@ impl Consumer for Backend {
                     return Ok(());
                 };
                 let link = cx.link().clone();
-                let conversation = Conversation::new(shared.clone(), link, accepted.state, 1);
+                let (state, effects) = accepted.open();
+                let conversation = Conversation::new(shared.clone(), link, state, 1);
                 self.talk = Some(Talk::Endpoint(conversation.clone()));
-                for effect in accepted.effects {
+                for effect in effects {
                     let applied = Box::pin(conversation.effects.apply(effect)).await;
                     if applied.map_err(Close::from)? {
                         break;
@@ -201,17 +202,6 @@ impl Consumer for Backend {
                 Box::pin(worker.end(code.get(), reason, cause)).await;
             }
             None => {}
-        }
-    }
-}
-
-impl Drop for Backend {
-    /// Accepted, and never opened: the client left in between.
-    fn drop(&mut self) {
-        if let (Some(accepted), Some(Route::Endpoint(shared))) =
-            (self.accepted.take(), self.route.get())
-        {
-            accepted.tell_gone(shared);
         }
     }
 }

@@ -329,8 +329,8 @@ class LayerCase(unittest.TestCase):
 
     @classmethod
     def gateway(cls, **keys):
-        """Returns a further server; `keys` are those of `[channel_layer]`."""
-        return layer_server(cls.redis.url(), more=cls.more, **{**cls.layer, **keys})
+        """Returns a further server; `keys` are those of `[channel_layer]`, and `more`."""
+        return layer_server(cls.redis.url(), **{"more": cls.more, **cls.layer, **keys})
 
     @classmethod
     def servers(cls):

@@ -50,6 +50,10 @@ class Django:
         kind, options = self._layer
         self.layer = kind(**options)
 
+    @property
+    def loop(self):
+        return self._loop
+
     def stop(self):
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(DEADLINE)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -126,6 +130,47 @@ class Channel:
             return [await self.django.layer.receive(self.name) for _ in range(number)]
 
         return self.django.run(all_of_them(), deadline)
+
+
+class Worker:
+    """Reads a channel by its name in a Django, as Channels' `runworker` does; use it with `with`.
+
+    `answer` is given each message and returns the events for its reply channel. What was heard is in `heard`.
+    """
+
+    def __init__(self, django, channel, answer):
+        self.django = django
+        self.channel = channel
+        self.answer = answer
+        self.heard = []
+        self._serving = None
+
+    def __enter__(self):
+        self._serving = asyncio.run_coroutine_threadsafe(self._serve(), self.django.loop)
+        return self
+
+    def __exit__(self, *_):
+        self._serving.cancel()
+
+    def hears(self, path, number):
+        """Waits for so many messages of the socket with that path; returns them."""
+        return until(lambda: (found := self._of(path))[number - 1 :] and found, lambda: self._expected(path, number))
+
+    def _of(self, path):
+        heard = list(self.heard)
+        ids = [message["connection"]["id"] for message in heard if message.get("scope", {}).get("path") == path]
+        return [message for message in heard if message["connection"]["id"] in ids]
+
+    async def _serve(self):
+        while True:
+            message = await self.django.layer.receive(self.channel)
+            self.heard.append(message)
+            for event in self.answer(message):
+                await self.django.layer.send(message["reply_channel"], event)
+
+    def _expected(self, path, number):
+        ended = self._serving.exception() if self._serving.done() else None
+        return f"{number} messages of {path}, found {str(self.heard)[-1000:]} {ended or ''}"
 
 
 class OverCapacity(logging.Handler):
