@@ -16,8 +16,8 @@ use super::{cluster, lock};
 /// How long to wait before commands are said again whose keys are on their way from one master to another.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long they are waited for.
-const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long they are waited for: all others wait too.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Where a command goes.
 enum Target {
@@ -109,7 +109,9 @@ impl Commands {
                 }
             }
             if left.is_empty() || Instant::now() >= until {
-                return Ok(answers.into_iter().flatten().collect());
+                let none = || Err(stream::timed_out());
+                let answers = answers.into_iter();
+                return Ok(answers.map(|answer| answer.unwrap_or_else(none)).collect());
             }
             if is_waited_for {
                 tokio::time::sleep(PAUSE).await;

@@ -4,9 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisError, Value};
 use tokio::sync::{Notify, oneshot};
 
+use super::commands::is_elsewhere;
 use super::wire::Head;
 use crate::channels::group::{Group, Keep, Turn};
 use crate::channels::send::news;
@@ -406,6 +407,11 @@ impl Act {
         if let Self::Place(placing) = self {
             placing.is_again = placing.was_said;
         }
+    }
+
+    /// Tells whether it is to be said again when its keys have come to where they are going: a question is not, who asked asks again.
+    pub(super) fn waits_for(&self, error: &RedisError) -> bool {
+        is_elsewhere(error) && matches!(self, Self::Place(_))
     }
 
     fn is_event(&self) -> bool {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use redis::{Cmd, RedisResult, Value};
 
-use super::commands::{is_elsewhere, is_passing};
+use super::commands::is_passing;
 use super::connection::{Ended, Live, closed};
 use super::core::count_full;
 use super::history::epoch_bytes;
@@ -63,7 +63,7 @@ impl Live {
             let own: RedisResult<Vec<Value>> = answers.by_ref().take(count).collect();
             match own {
                 Ok(own) => self.said(order, own),
-                Err(error) if is_passing(&error) || is_elsewhere(&error) => {
+                Err(error) if is_passing(&error) || order.act.waits_for(&error) => {
                     if is_passing(&error) {
                         failed.get_or_insert(error);
                     }

@@ -96,6 +96,22 @@ class Moves(ClusterCase):
             member.next("chat.message", message="counted")
 
 
+    def test_a_slot_that_stays_on_its_way_ends_no_connection_and_holds_up_nobody_else(self):
+        before = [server.metric("oneport_layer_reconnects_total") for server in self.servers()]
+        *_, end = self.cluster.begin_to_move(f"{{both_{self.room}}}")
+        anna, ben = self.join(self.a, "both", "anna"), self.join(self.b, "both", "ben")
+        anna.say({"message": "on its way"})
+        for room in self.rooms(4):
+            carl, dora = self.join(self.a, "long", room=room), self.join(self.b, "long", room=room)
+            for number in range(3):
+                carl.say({"message": str(number)})
+            self.assertEqual(dora.messages(3, 10.0), ["0", "1", "2"])
+        self.assertEqual([server.metric("oneport_layer_reconnects_total") for server in self.servers()], before)
+        end()
+        for member in (anna, ben):
+            self.assertEqual(member.messages(1), ["on its way"])
+
+
 class Failover(ClusterCase):
     def test_a_master_that_dies_is_replaced_and_nothing_of_a_history_is_lost(self):
         first = self.cluster.nodes[0]

@@ -77,16 +77,25 @@ class RedisCluster:
         ranges = self.ask(self.nodes[1], "CLUSTER", "SLOTS")
         return any(first <= slot <= last and master[1] == node.port for first, last, master, *_ in ranges)
 
-    def move(self, key):
-        """Moves the slot of a key, with all that is in it, to another master, as an administrator's tool does."""
+    def begin_to_move(self, key):
+        """Says that the slot of a key is on its way to another master; returns what ends that."""
         source, slot = self.owner(key)
         target = next(node for node in self.nodes[1:3] if node is not source)
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.identity(source))
         self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.identity(target))
+
+        def end():
+            for node in (target, source, *self.nodes):
+                if node is not self.nodes[3]:
+                    self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self.identity(target))
+
+        return source, target, slot, end
+
+    def move(self, key):
+        """Moves the slot of a key, with all that is in it, to another master, as an administrator's tool does."""
+        source, target, slot, end = self.begin_to_move(key)
         milliseconds = int(DEADLINE * 1000)
         while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
             yield
             self.ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, milliseconds, "AUTH", _PASSWORD, "KEYS", keys[0])
-        for node in (target, source, *self.nodes):
-            if node is not self.nodes[3]:
-                self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self.identity(target))
+        end()
