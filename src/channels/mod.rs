@@ -4,6 +4,7 @@
 //! [`ChannelLayer`] adds members to groups and sends events to them. Delivery is at most once and in order for each sender.
 //! A layer is one process's, or with Redis that of all processes there ([`Remote`]).
 
+mod append;
 mod batch;
 mod direct;
 pub mod event;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::append::{Keep, News, Turn};
 use super::batch::Tally;
-use super::group::{Group, Keep, News, Turn};
+use super::group::Group;
 use super::options::ROOM_DEADLINE;
 use super::{ChannelLayer, Event, GroupName, LayerError, PresenceEvent, Sent};
 use crate::telemetry;

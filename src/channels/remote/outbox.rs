@@ -9,7 +9,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::commands::is_elsewhere;
 use super::wire::Head;
-use crate::channels::group::{Group, Keep, Turn};
+use crate::channels::append::{Keep, Turn};
+use crate::channels::group::Group;
 use crate::channels::send::news;
 use crate::channels::{ChannelLayer, Event, GroupName};
 use crate::telemetry;

@@ -12,7 +12,7 @@ use super::outbox::{Act, Order};
 use super::scripts::PLACE;
 use super::wire;
 use crate::channels::GroupName;
-use crate::channels::group::Keep;
+use crate::channels::append::Keep;
 
 impl Live {
     pub(super) async fn say(self) -> Ended {
