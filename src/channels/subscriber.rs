@@ -17,7 +17,7 @@ pub trait Subscriber: Send + Sync {
     }
 
     /// Learns where in the group's history it starts, before the first event: only those who asked to
-    /// ([`GroupOptions::recover`]). `recovered`: whether nothing is missing after what the member had seen.
+    /// ([`GroupOptions::recover`](super::GroupOptions::recover)). `recovered`: whether nothing is missing after what the member had seen.
     fn joined(&self, _from: Position, _recovered: Option<bool>) {}
 }
 
