@@ -5,6 +5,7 @@ import json
 import re
 import time
 import unittest
+from contextlib import contextmanager
 from itertools import count
 
 import jwt
@@ -169,6 +170,20 @@ def disconnected(server):
     """Waits until a server knows that Redis is away."""
     until(lambda: not is_connected(server), lambda: f"a server that knows that Redis is away\n{server.log()}")
     return server
+
+
+def reconnects(server):
+    return server.metric("oneport_layer_reconnects_total")
+
+
+@contextmanager
+def reconnected(*servers):
+    """Inside something ends the connections of all these servers; waits until each has Redis again."""
+    before = {server: reconnects(server) for server in servers}
+    yield
+    for server in servers:
+        until(lambda server=server: reconnects(server) > before[server], "a server that has Redis again")
+        connected(server)
 
 
 def dropped(server, reason):
