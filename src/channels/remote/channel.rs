@@ -4,6 +4,7 @@ use metrics::counter;
 use redis::Value;
 
 use super::Remote;
+use super::core::random_hex;
 use super::dictionary::Channels;
 use super::outbox::{Act, COMMAND_BYTES, Order};
 use super::{READY_MAX, wire};
@@ -14,10 +15,9 @@ use crate::telemetry;
 impl Remote {
     /// Returns a name for a channel of this process.
     pub(in crate::channels) fn new_channel_name(&self) -> String {
-        let local = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         match self.0.format {
-            LayerFormat::Oneport => format!("specific.{:016x}!{local}", self.0.node),
-            LayerFormat::Pubsub => format!("{}specific.{local}", self.0.prefix),
+            LayerFormat::Oneport => format!("specific.{:016x}!{}", self.0.node, random_hex()),
+            LayerFormat::Pubsub => format!("{}specific.{}", self.0.prefix, random_hex()),
             LayerFormat::Core => self.0.core.channel(&self.0.core.new_local()),
         }
     }

@@ -56,7 +56,8 @@ pub(super) struct Changes {
     pub(super) leave: Vec<(GroupName, String)>,
 }
 
-fn random_hex() -> String {
+/// The part of a channel's name that no other has.
+pub(super) fn random_hex() -> String {
     format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
 
@@ -102,7 +103,7 @@ impl Core {
         format!("{}{shared}", self.prefix)
     }
 
-    pub(super) fn group_key(&self, group: &GroupName) -> String {
+    pub(super) fn group_key(&self, group: &str) -> String {
         format!("{}:group:{group}", self.prefix)
     }
 
@@ -213,7 +214,7 @@ impl Core {
     ) -> Vec<redis::Cmd> {
         let mut commands = Vec::new();
         for (group, channel) in &changes.join {
-            let key = self.group_key(group);
+            let key = self.group_key(group.as_str());
             let mut add = redis::cmd("ZADD");
             add.arg(&key).arg(time_text(unix_time())).arg(channel);
             let mut expire = redis::cmd("EXPIRE");
@@ -224,7 +225,7 @@ impl Core {
         }
         for (group, channel) in &changes.leave {
             let mut remove = redis::cmd("ZREM");
-            remove.arg(self.group_key(group)).arg(channel);
+            remove.arg(self.group_key(group.as_str())).arg(channel);
             let mut unlist = redis::cmd("HDEL");
             unlist.arg(joined).arg(group.as_str());
             commands.extend([remove, unlist]);
@@ -237,9 +238,7 @@ impl Core {
         let mut commands = Vec::new();
         for (group, channel) in groups {
             let mut remove = redis::cmd("ZREM");
-            remove
-                .arg(format!("{}:group:{group}", self.prefix))
-                .arg(channel);
+            remove.arg(self.group_key(group)).arg(channel);
             commands.push(remove);
         }
         let mut delete = redis::cmd("DEL");
@@ -260,7 +259,7 @@ impl Core {
             .map(|(group, joined)| {
                 let mut remove = redis::cmd("ZREM");
                 remove
-                    .arg(self.group_key(group))
+                    .arg(self.group_key(group.as_str()))
                     .arg(self.channel(&joined.local));
                 remove
             })
@@ -286,7 +285,7 @@ impl Core {
 
     /// Returns the commands that ask who is in a group; who joined too long ago is removed.
     pub(super) fn ask_members(&self, group: &GroupName, group_expiry: u64) -> [redis::Cmd; 2] {
-        let key = self.group_key(group);
+        let key = self.group_key(group.as_str());
         let mut purge = redis::cmd("ZREMRANGEBYSCORE");
         purge
             .arg(&key)

@@ -196,25 +196,19 @@ impl Outbox {
 
     /// Takes an order that is no group's event, if Redis is there; tells whether it is.
     pub(super) fn push_plain(&self, order: Order) -> bool {
-        let mut state = self.state();
-        let is_full = state.bytes + order.size > 2 * self.bytes_max;
-        if state.way != Way::There || is_full {
-            return false;
-        }
-        state.bytes += order.size;
-        state.orders.push_back(order);
-        drop(state);
-        self.work.notify_one();
-        true
+        let state = self.state();
+        state.way == Way::There && self.take_plain(state, order)
     }
 
     /// Takes commands that change what Redis was told when the connection began. Returns whether they are said, or need not be:
     /// while Redis is away it is told all later.
     pub(super) fn push_change(&self, order: Order) -> bool {
-        let mut state = self.state();
-        if state.way == Way::Away {
-            return true;
-        }
+        let state = self.state();
+        state.way == Way::Away || self.take_plain(state, order)
+    }
+
+    /// Takes an order that is no group's event, as far as there is room; for these there is twice as much.
+    fn take_plain(&self, mut state: MutexGuard<'_, State>, order: Order) -> bool {
         if state.bytes + order.size > 2 * self.bytes_max {
             return false;
         }

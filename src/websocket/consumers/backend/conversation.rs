@@ -392,7 +392,7 @@ impl Conversation {
         };
         // It wants all of it again.
         let hold_time = self.shared.bounds.hold_time;
-        if since.elapsed() >= hold_time {
+        if since.elapsed() >= hold_time || self.shared.services.tasks.is_stopping() {
             return Err(backend_away(format!(
                 "it has acknowledged nothing for {hold_time:?}"
             )));

@@ -35,31 +35,12 @@ const ANSWER_MAX: (usize, usize) = (1000, usize::MAX);
 pub(super) struct Disconnects {
     endpoint: Arc<Endpoint>,
     layer: ChannelLayer,
-    queue: Mutex<Queue>,
+    queue: Mutex<VecDeque<Job>>,
+    /// When the log was told last that there is no room.
+    said_full: Mutex<Option<Instant>>,
     work: Notify,
     /// Nobody tells anything any more.
     is_closed: AtomicBool,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    /// When the log was told last that there is no room.
-    said_full: Option<Instant>,
-}
-
-impl std::ops::Deref for Queue {
-    type Target = VecDeque<Job>;
-
-    fn deref(&self) -> &VecDeque<Job> {
-        &self.jobs
-    }
-}
-
-impl std::ops::DerefMut for Queue {
-    fn deref_mut(&mut self) -> &mut VecDeque<Job> {
-        &mut self.jobs
-    }
 }
 
 /// One thing to be told.
@@ -79,6 +60,7 @@ impl Disconnects {
             endpoint,
             layer,
             queue: Mutex::default(),
+            said_full: Mutex::default(),
             work: Notify::new(),
             is_closed: AtomicBool::new(false),
         });
@@ -95,18 +77,9 @@ impl Disconnects {
         let mut queue = self.queue();
         let is_full = queue.len() >= self.endpoint.settings.disconnect_queue;
         if is_full || self.is_closed.load(Ordering::Relaxed) {
-            let is_said = queue
-                .said_full
-                .is_some_and(|said| now.duration_since(said) < SAY_AGAIN);
-            if !is_said {
-                queue.said_full = Some(now);
-            }
             let waiting = queue.len();
             drop(queue);
-            if !is_said {
-                let endpoint = &self.endpoint.settings.url.label;
-                tracing::error!(%endpoint, waiting, is_full, "disconnects are lost: there is no room in disconnect_queue, or the server has stopped");
-            }
+            self.say_full(now, waiting, is_full);
             lost(1);
             return;
         }
@@ -120,6 +93,19 @@ impl Disconnects {
         drop(queue);
         gauge!("oneport_backend_disconnects_waiting").increment(1.0);
         self.work.notify_one();
+    }
+
+    /// Says in the log that there is no room, not too often.
+    fn say_full(&self, now: Instant, waiting: usize, is_full: bool) {
+        let mut said = self
+            .said_full
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| now.duration_since(said) >= SAY_AGAIN) {
+            *said = Some(now);
+            let endpoint = &self.endpoint.settings.url.label;
+            tracing::error!(%endpoint, waiting, is_full, "disconnects are lost: there is no room in disconnect_queue, or the server has stopped");
+        }
     }
 
     async fn run(self: Arc<Self>, tasks: Tasks) {
@@ -246,7 +232,7 @@ impl Disconnects {
         self.queue().push_back(job);
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Job>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
