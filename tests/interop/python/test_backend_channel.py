@@ -507,15 +507,20 @@ class Full(WorkerCase):
             connected(server)
             until(lambda server=server: server.metric("oneport_websockets") == 0, "no sockets")
         time.sleep(0.2)  # what their ends say to the channel
-
-        def nothing_waits():
-            with self.redis.client() as client:
-                client.delete("asgichat")
-            return all(server.metric("oneport_backend_disconnects_waiting") == 0 for server in (self.a, self.b))
-
-        until(nothing_waits, "no disconnect that waits")
+        self.empty()
         with self.redis.client() as client:
             client.flushall()
+
+    def empty(self):
+        """Empties the channel until no disconnect waits for room in it."""
+
+        def nothing_waits():
+            waiting = [server.metric("oneport_backend_disconnects_waiting") for server in (self.a, self.b)]
+            with self.redis.client() as client:
+                client.delete("asgichat")
+            return waiting == [0, 0]
+
+        until(nothing_waits, "no disconnect that waits")
 
     def holds(self, number):
         """Waits until the channel has that many events."""
@@ -602,8 +607,9 @@ class Full(WorkerCase):
                     self.redis.thaw()
                 for server in (self.a, self.b):
                     connected(server)
-                with self.redis.client() as client:
-                    client.delete("asgichat")
+                # What the ends had to say is told when Redis is back, and is not for the next way.
+                until(lambda: self.a.metric("oneport_websockets") == 0, "no sockets")
+                self.empty()
         self.workers.start()
         until(lambda: self.works(), "a connection that is served")
 
