@@ -1,17 +1,19 @@
 //! Compile: what is written becomes what runs, or all Problems.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
 
 use super::guards::{Guards, Sources};
-use super::registry::Registry;
+use super::registry::{Mount, Registry};
 use super::socket_route::{fingerprint, socket_settings};
 use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
 use crate::config::{Config, HttpRoute, Place, Problem, Problems, WebsocketRoute};
 use crate::middleware::Step;
 use crate::routing::{
-    Conflict, HostPattern, PatternError, ProtocolTypeRouter, Route, RoutePattern, UrlRouter,
+    Conflict, HostPattern, ParamNames, PatternError, ProtocolTypeRouter, Route, RoutePattern,
+    UrlRouter,
 };
 use crate::scope::ScopeType;
 use crate::telemetry;
@@ -196,9 +198,12 @@ impl Compiler<'_> {
             ));
             return None;
         };
-        let made = make(&written.options)
-            .map_err(|problems| self.problems.append(problems))
-            .ok()?;
+        let made = make(
+            &written.options,
+            &mount(pattern.as_ref(), &written.defaults),
+        )
+        .map_err(|problems| self.problems.append(problems))
+        .ok()?;
         self.templates.extend(
             made.templates
                 .into_iter()
@@ -222,6 +227,8 @@ impl Compiler<'_> {
             view_name: written.view.clone(),
             middleware: written.settings.middleware.clone(),
             view: made.view,
+            on_disconnect: made.on_disconnect,
+            maps_onto: made.maps_onto,
             steps,
             body_size: written
                 .settings
@@ -273,9 +280,12 @@ impl Compiler<'_> {
             ));
             return None;
         };
-        let consumer = make(&written.options)
-            .map_err(|problems| self.problems.append(problems))
-            .ok()?;
+        let consumer = make(
+            &written.options,
+            &mount(pattern.as_ref(), &written.defaults),
+        )
+        .map_err(|problems| self.problems.append(problems))
+        .ok()?;
         let (pattern, host, steps) = (pattern?, host?, steps?);
         let label: Arc<str> = written
             .name
@@ -366,6 +376,17 @@ impl Compiler<'_> {
                 self.problems.push(Problem::error(place, error.to_string()));
             }
         }
+    }
+}
+
+/// What a route tells its view or consumer of itself.
+fn mount<'r>(pattern: Option<&'r RoutePattern>, defaults: &BTreeMap<String, String>) -> Mount<'r> {
+    let defaults = defaults.keys().map(String::as_str);
+    Mount {
+        pattern,
+        params: pattern.map_or_else(ParamNames::unknown, |pattern| {
+            ParamNames::new(pattern, defaults)
+        }),
     }
 }
 

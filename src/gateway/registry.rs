@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Options, Problem, Problems};
-use crate::http::View;
 use crate::http::view::AnyView;
 use crate::http::views;
+use crate::http::{Mapped, OnDisconnect, View};
+use crate::routing::{ParamNames, RoutePattern};
 use crate::websocket::{AnyConsumer, Consumer, Factory, consumers};
 
 /// Names of views and consumers, and what makes them out of a route's options.
@@ -23,8 +24,15 @@ pub struct Registry {
     consumers: BTreeMap<String, MakeConsumer>,
 }
 
-pub(super) type MakeView = fn(&Options) -> Result<MadeView, Problems>;
-pub(super) type MakeConsumer = fn(&Options) -> Result<Arc<dyn AnyConsumer>, Problems>;
+pub(super) type MakeView = fn(&Options, &Mount<'_>) -> Result<MadeView, Problems>;
+pub(super) type MakeConsumer = fn(&Options, &Mount<'_>) -> Result<Arc<dyn AnyConsumer>, Problems>;
+
+/// What a view or consumer is told of its route.
+pub(super) struct Mount<'r> {
+    /// None when the route's pattern is broken, so that the table is not built anyway.
+    pub(super) pattern: Option<&'r RoutePattern>,
+    pub(super) params: ParamNames,
+}
 
 /// A view and what the file's compilation has to know of it.
 pub(super) struct MadeView {
@@ -33,6 +41,8 @@ pub(super) struct MadeView {
     pub(super) templates: Vec<String>,
     pub(super) middleware: &'static [&'static str],
     pub(super) writes_sessions: bool,
+    pub(super) on_disconnect: OnDisconnect,
+    pub(super) maps_onto: Option<Mapped>,
 }
 
 impl Registry {
@@ -97,22 +107,32 @@ impl Registry {
     }
 }
 
-fn make_view<V: View>(options: &Options) -> Result<MadeView, Problems> {
+fn make_view<V: View>(options: &Options, mount: &Mount<'_>) -> Result<MadeView, Problems> {
     let read: V::Options = options.read()?;
-    refuse(options, V::problems(&read))?;
+    refuse(options, V::problems(&read, &mount.params))?;
     let templates = V::templates(&read);
+    let maps_onto = V::maps_onto(&read);
+    let mut view = V::new(read);
+    if let Some(pattern) = mount.pattern {
+        view.mount(pattern);
+    }
     Ok(MadeView {
-        view: Arc::new(V::new(read)),
+        view: Arc::new(view),
         methods: V::methods(),
         templates,
         middleware: V::middleware(),
         writes_sessions: V::writes_sessions(),
+        on_disconnect: V::on_disconnect(),
+        maps_onto,
     })
 }
 
-fn make_consumer<C: Consumer>(options: &Options) -> Result<Arc<dyn AnyConsumer>, Problems> {
+fn make_consumer<C: Consumer>(
+    options: &Options,
+    mount: &Mount<'_>,
+) -> Result<Arc<dyn AnyConsumer>, Problems> {
     let read: C::Options = options.read()?;
-    refuse(options, C::problems(&read))?;
+    refuse(options, C::problems(&read, &mount.params))?;
     Ok(Arc::new(Factory::<C> {
         options: Arc::new(read),
     }))

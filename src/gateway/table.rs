@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use metrics::{Counter, counter};
 
 use crate::http::view::AnyView;
+use crate::http::{Mapped, OnDisconnect};
 use crate::middleware::Step;
 use crate::routing::{ProtocolTypeRouter, UrlRouter};
 use crate::templates::Templates;
@@ -34,6 +35,8 @@ pub struct HttpEntry {
     /// The names of its middleware.
     pub middleware: Vec<String>,
     pub(crate) view: Arc<dyn AnyView>,
+    pub(crate) on_disconnect: OnDisconnect,
+    pub(crate) maps_onto: Option<Mapped>,
     pub(crate) steps: Arc<[Step]>,
     pub(crate) body_size: u64,
     pub(crate) request_timeout: Duration,

@@ -15,7 +15,7 @@ pub mod views;
 pub use body::Body;
 pub use failure::Failure;
 pub use request::Request;
-pub use view::View;
+pub use view::{Mapped, OnDisconnect, View};
 
 /// What a view answers: a status, header fields and a body.
 pub type Response = http::Response<Body>;

@@ -1,11 +1,13 @@
 //! View: the code that answers a request.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use serde::de::DeserializeOwned;
 
 use super::{Failure, Request, Response};
+use crate::routing::{ParamNames, RoutePattern};
 
 /// Answers the requests of a route. One value serves all requests of its route.
 ///
@@ -35,9 +37,26 @@ pub trait View: Send + Sync + Sized + 'static {
     /// Makes the view when the file is compiled, at start and at every reload.
     fn new(options: Self::Options) -> Self;
 
-    /// Says what is wrong with the options beyond their types; `check` and the start print each sentence as a Problem.
-    fn problems(_options: &Self::Options) -> Vec<String> {
+    /// Returns what is wrong with the options beyond their types; `check` and `serve` print each sentence as a Problem.
+    /// `params` has the names of the route's parameters.
+    fn problems(_options: &Self::Options, _params: &ParamNames) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Tells the view its route's pattern. Called once, after `new` and before the first request.
+    fn mount(&mut self, _pattern: &RoutePattern) {}
+
+    /// Tells what becomes of `call` when the client disconnects before it has its answer.
+    #[must_use]
+    fn on_disconnect() -> OnDisconnect {
+        OnDisconnect::Finish
+    }
+
+    /// Returns what the view maps the rest of the path onto, if it does. The catch-all of such a view may be empty, and
+    /// `check` compares its middleware with that of the routes inside it.
+    #[must_use]
+    fn maps_onto(_options: &Self::Options) -> Option<Mapped> {
+        None
     }
 
     /// Returns the templates the options name; one that is not there, or broken, is a Problem.
@@ -65,6 +84,25 @@ pub trait View: Send + Sync + Sized + 'static {
 
     /// Answers one request. The route's `request_timeout` ends it with 504; a panic in it is 500.
     fn call(&self, request: Request) -> impl Future<Output = Result<Response, Failure>> + Send;
+}
+
+/// What becomes of a view's work when its client disconnects before it has its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnDisconnect {
+    /// It runs to its end, within the route's `request_timeout`: the default, because the client may have been promised a
+    /// side effect.
+    Finish,
+    /// It is dropped. For views that change nothing.
+    Cancel,
+}
+
+/// What a view maps the rest of a path onto.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Mapped {
+    /// The files of a directory.
+    Directory(PathBuf),
+    /// Another server, by its URL.
+    Server(String),
 }
 
 /// A future of a view whose type is known no more.

@@ -13,6 +13,7 @@ use super::driver::{Start, drive};
 use super::message::Message;
 use super::running::Running;
 use crate::channels::{Event, Received};
+use crate::routing::ParamNames;
 use crate::scope::Scope;
 use crate::services::Services;
 
@@ -48,8 +49,9 @@ pub trait Consumer: Send + Sized + 'static {
     /// Makes the consumer of one connection.
     fn new(options: &Self::Options) -> Self;
 
-    /// Says what is wrong with the options beyond their types; `check` and the start print each sentence as a Problem.
-    fn problems(_options: &Self::Options) -> Vec<String> {
+    /// Returns what is wrong with the options beyond their types; `check` and `serve` print each sentence as a Problem.
+    /// `params` has the names of the route's parameters.
+    fn problems(_options: &Self::Options, _params: &ParamNames) -> Vec<String> {
         Vec::new()
     }
 

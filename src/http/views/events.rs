@@ -19,6 +19,7 @@ use crate::config::WrittenDuration;
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
 use crate::http::{Body, Failure, Request, Response, View};
+use crate::routing::ParamNames;
 use crate::services::Services;
 
 /// Says that events are missing here.
@@ -77,7 +78,7 @@ impl View for Events {
         Self { options }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         if options.heartbeat.0.is_zero() {
             vec!["heartbeat: expected a duration above zero, found \"0s\"".to_owned()]
         } else {

@@ -17,6 +17,7 @@ use crate::http::form::{Form, is_json, wants_json};
 use crate::http::origin::AllowedOrigins;
 use crate::http::page::render;
 use crate::http::{Body, Failure, Request, Response, View, respond};
+use crate::routing::ParamNames;
 use crate::scope::ClientAddress;
 
 /// The one sentence for a wrong name, a wrong password, and a user who may not log in.
@@ -93,7 +94,7 @@ impl View for Login {
         Self { options, attempts }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         if own_path(&options.redirect) {
             Vec::new()
         } else {

@@ -8,6 +8,7 @@ use crate::http::csrf::{self, Csrf};
 use crate::http::form::{Form, is_form, wants_json};
 use crate::http::origin::AllowedOrigins;
 use crate::http::{Body, Failure, Request, Response, View};
+use crate::routing::ParamNames;
 use crate::scope::Scope;
 
 /// `view = "logout"`: ends the session; its live sockets are closed with 4401.
@@ -36,7 +37,7 @@ impl View for Logout {
         Self { options }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         if own_path(&options.redirect) {
             Vec::new()
         } else {

@@ -4,6 +4,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::http::{Body, Failure, Request, Response, View};
+use crate::routing::ParamNames;
 
 /// What a path must not hold as it is. Only a catch-all has slashes, and they stay.
 const SEGMENT: &AsciiSet = &CONTROLS
@@ -52,7 +53,7 @@ impl View for Redirect {
         Self { options, status }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         let mut problems = Vec::new();
         if !matches!(options.status, 301 | 302 | 303 | 307 | 308) {
             problems.push(format!(

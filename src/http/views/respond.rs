@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::http::{Body, Failure, Request, Response, View};
+use crate::routing::ParamNames;
 
 /// `view = "respond"`: a fixed status, fixed header fields and a fixed body.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ impl View for Respond {
         }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         let mut problems = Vec::new();
         if !(200..=599).contains(&options.status) {
             problems.push(format!(

@@ -6,6 +6,7 @@ use tower_http::services::ServeDir;
 
 use crate::config::ConfigPath;
 use crate::http::{Body, Failure, Request, Response, View};
+use crate::routing::ParamNames;
 
 /// What a path must not hold as it is; the slash stays.
 const PATH: &AsciiSet = &CONTROLS
@@ -78,7 +79,7 @@ impl View for Static {
         Self { files, options }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         let mut problems = Vec::new();
         if !options.dir.0.is_dir() {
             problems.push(format!(

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::channels::{Event, GroupName, GroupOptions, Presence, PresenceEvent};
 use crate::config::WrittenDuration;
 use crate::group_pattern::GroupPattern;
+use crate::routing::ParamNames;
 use crate::scope::Scope;
 use crate::timestamp::Timestamp;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
@@ -92,7 +93,7 @@ impl Consumer for Chat {
         }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         super::recovery_problems(options.recover, options.history)
     }
 

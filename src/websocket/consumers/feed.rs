@@ -3,6 +3,7 @@
 use crate::channels::{GroupName, GroupOptions};
 use crate::config::WrittenDuration;
 use crate::group_pattern::GroupPattern;
+use crate::routing::ParamNames;
 use crate::scope::Scope;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
 
@@ -47,7 +48,7 @@ impl Consumer for Feed {
         }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         let mut problems = super::recovery_problems(options.recover, options.history);
         if options.groups.is_empty() {
             problems.push("groups: expected at least one group, found none".to_owned());

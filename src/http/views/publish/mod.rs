@@ -20,6 +20,7 @@ use tokens::{Token, Tokens};
 
 use crate::config::{Size, WrittenDuration};
 use crate::http::{Failure, Request, Response, View};
+use crate::routing::ParamNames;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -77,7 +78,7 @@ impl View for Publish {
         }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         tokens::problems(&options.tokens)
     }
 

@@ -32,6 +32,7 @@ use endpoint::{Endpoint, EndpointSettings};
 pub(super) use options::Options;
 
 use crate::channels::{ChannelName, Received};
+use crate::routing::ParamNames;
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
@@ -107,7 +108,7 @@ impl Consumer for Backend {
         }
     }
 
-    fn problems(options: &Options) -> Vec<String> {
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
         options.problems()
     }
 
