@@ -49,6 +49,8 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
     compiler.check_templates(&templates);
     let uses_sessions = uses_sessions(&router);
     compiler.check_stores(uses_sessions);
+    compiler.check_directories(&router.http, uses_sessions);
+    compiler.check_overlaps(&router.http);
     let table = Table {
         router,
         uses_sessions,
@@ -217,7 +219,10 @@ impl Compiler<'_> {
                 .filter_map(|method| Method::from_bytes(method.as_bytes()).ok())
                 .collect(),
         };
-        let (pattern, host, steps) = (pattern?, host?, steps?);
+        let (mut pattern, host, steps) = (pattern?, host?, steps?);
+        if made.maps_onto.is_some() {
+            pattern = pattern.with_empty_rest();
+        }
         let label: Arc<str> = written
             .name
             .as_deref()

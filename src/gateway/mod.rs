@@ -2,6 +2,7 @@
 
 mod compile;
 mod dispatch;
+mod exposure;
 mod guards;
 mod head;
 mod http;

@@ -1,12 +1,14 @@
 //! HTTP: requests, responses, views and the failures they end in.
 
 pub mod body;
+pub mod conditional;
 pub mod csrf;
 pub mod failure;
 pub mod form;
 pub mod forwarded;
 pub mod origin;
 pub mod page;
+pub mod range;
 pub mod request;
 pub mod upgrade;
 pub mod view;

@@ -20,6 +20,9 @@ use crate::http::{Body, Failure, Response};
 use crate::scope::Scope;
 use crate::services::Services;
 
+/// Those that let some visitors pass and others not.
+pub(crate) const RESTRICTING: [&str; 2] = ["login_required", "staff_required"];
+
 /// One step of a route's list.
 ///
 /// The steps run in the order of the list before the view or the consumer; the first that refuses ends the journey. After the

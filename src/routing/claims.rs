@@ -332,3 +332,43 @@ fn more_parameters_than_the_tree_has_names_for_are_no_problem() {
     };
     assert_eq!(found.params.len(), 40);
 }
+
+#[test]
+fn a_catch_all_that_may_be_empty_takes_the_folder_itself_behind_routes_of_that_path() {
+    let files = |pattern: &str, value| {
+        let pattern = RoutePattern::path(pattern).unwrap().with_empty_rest();
+        Route::new(pattern, value)
+    };
+    let router = UrlRouter::build(vec![
+        files("/{*path}", "all"),
+        files("/static/{*path}", "static"),
+        files("/{user}/files/{*path}", "user"),
+        with_methods(&[Method::POST], route("/static/", "upload")),
+        files("/own/{*path}", "own-files"),
+        route("/own/", "own"),
+    ])
+    .unwrap();
+    check(
+        &router,
+        &[
+            ("/", "all path="),
+            ("/a", "all path=a"),
+            ("/static/", "static path="),
+            ("/static", "all path=static"),
+            ("/static/a/", "static path=a/"),
+            ("/anna/files/", "user user=anna path="),
+            ("/own/", "own"),
+            ("/own/x", "own-files path=x"),
+        ],
+    );
+}
+
+#[test]
+fn the_folder_of_an_empty_catch_all_is_redirected_to_its_slash() {
+    let pattern = RoutePattern::path("/static/{*path}").unwrap();
+    let router = UrlRouter::build(vec![Route::new(pattern.with_empty_rest(), "static")]).unwrap();
+    check(
+        &router,
+        &[("/static", "308 /static/"), ("/static/", "static path=")],
+    );
+}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::routing::canonical::CanonicalPath;
+use crate::routing::converter::Converter;
 use crate::routing::params::Params;
 use crate::routing::pattern_parser::{PatternError, parse_path};
 use crate::routing::regex_pattern::RegexPattern;
@@ -34,6 +35,7 @@ use crate::routing::segment::{Mismatch, Segment, match_whole};
 pub struct RoutePattern {
     written: String,
     kind: Kind,
+    takes_empty_rest: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +50,7 @@ impl RoutePattern {
         Ok(Self {
             written: text.to_owned(),
             kind: Kind::Path(parse_path(text)?),
+            takes_empty_rest: false,
         })
     }
 
@@ -69,6 +72,7 @@ impl RoutePattern {
         Ok(Self {
             written: source.to_owned(),
             kind: Kind::Regex(RegexPattern::compile(source)?),
+            takes_empty_rest: false,
         })
     }
 
@@ -113,6 +117,7 @@ impl RoutePattern {
                 Self {
                     written: format!("{front}{}", inner.written),
                     kind: Kind::Path(segments),
+                    takes_empty_rest: inner.takes_empty_rest,
                 }
             }
             Kind::Regex(regex) => {
@@ -124,9 +129,42 @@ impl RoutePattern {
                 Self {
                     written,
                     kind: Kind::Regex(regex.clone().behind(segments)),
+                    takes_empty_rest: false,
                 }
             }
         })
+    }
+
+    /// Lets the catch-all at the end match nothing, so that `/files/{*path}` matches `/files/` too. A route whose own path is
+    /// `/files/` is still tried first.
+    ///
+    /// ```
+    /// use oneport::routing::RoutePattern;
+    ///
+    /// let pattern = RoutePattern::path("/files/{*path}")?;
+    /// assert!(pattern.params_of("/files/").is_none());
+    /// let pattern = pattern.with_empty_rest();
+    /// assert_eq!(pattern.params_of("/files/").unwrap().get("path"), Some(""));
+    /// # Ok::<(), oneport::routing::PatternError>(())
+    /// ```
+    #[must_use]
+    pub fn with_empty_rest(mut self) -> Self {
+        self.takes_empty_rest = true;
+        self
+    }
+
+    /// Returns the segments of the path that ends where the catch-all begins, if the catch-all may be empty.
+    pub(super) fn without_rest(&self) -> Option<Vec<Segment>> {
+        match &self.kind {
+            Kind::Path(segments) if self.takes_empty_rest => match segments.split_last() {
+                Some((Segment::Rest(_), before)) => {
+                    let end = Segment::Text(Box::default());
+                    Some(before.iter().cloned().chain([end]).collect())
+                }
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Returns the params of a raw, percent-encoded path if this pattern alone matches it.
@@ -168,7 +206,14 @@ impl RoutePattern {
             Kind::Regex(regex) => regex.capture(path),
             Kind::Path(segments) => {
                 let mut params = Params::default();
-                match_whole(segments, path.relative(), &mut params)?;
+                match match_whole(segments, path.relative(), &mut params) {
+                    Err(Mismatch::Converter { param, found: "" })
+                        if self.takes_empty_rest && param.converter == Converter::Path =>
+                    {
+                        params.push(&param.name, "");
+                    }
+                    outcome => outcome?,
+                }
                 Ok(params)
             }
         }

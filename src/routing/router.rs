@@ -43,7 +43,7 @@ pub struct UrlRouter<T> {
 #[derive(Debug)]
 struct Group {
     routes: Vec<usize>,
-    /// Whether the shape has no parameter, so that the tree's answer says all about the path.
+    /// Whether no route of it has a parameter, so that the tree's answer says all about the path.
     literal: bool,
 }
 
@@ -82,6 +82,20 @@ impl<T> UrlRouter<T> {
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
+        let mut has_rest = vec![false; groups.len()];
+        for (index, route) in routes.iter().enumerate() {
+            // Behind the routes whose own path this is: text comes before a catch-all.
+            let Some(segments) = route.pattern.without_rest() else {
+                continue;
+            };
+            let number = *numbers.entry(Shape::of(&segments)).or_insert(groups.len());
+            match groups.get_mut(number) {
+                Some(group) => group.push(index),
+                None => groups.push(vec![index]),
+            }
+            has_rest.resize(groups.len(), false);
+            has_rest[number] = true;
+        }
         let mut shapes: Vec<(Shape, usize)> = numbers.into_iter().collect();
         shapes.sort_unstable_by_key(|(_, number)| *number);
         let shapes: Vec<Shape> = shapes.into_iter().map(|(shape, _)| shape).collect();
@@ -90,10 +104,10 @@ impl<T> UrlRouter<T> {
             routes,
             groups: shapes
                 .iter()
-                .zip(groups)
-                .map(|(shape, routes)| Group {
+                .zip(groups.into_iter().zip(has_rest))
+                .map(|(shape, (routes, has_rest))| Group {
                     routes,
-                    literal: shape.params() == 0,
+                    literal: shape.params() == 0 && !has_rest,
                 })
                 .collect(),
             regexes: Group {

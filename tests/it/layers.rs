@@ -38,7 +38,7 @@ const SIBLINGS: [(&str, &str, &str); 5] = [
 ];
 
 /// Where the name of a crate may stand.
-const OUTSIDE: [(&str, &[&str]); 24] = [
+const OUTSIDE: [(&str, &[&str]); 25] = [
     (
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],
@@ -61,7 +61,8 @@ const OUTSIDE: [(&str, &[&str]); 24] = [
     ("governor", &["auth/attempts.rs"]),
     ("minijinja", &["templates.rs"]),
     ("toml", &["config/"]),
-    ("tower_http", &["http/views/static_files.rs"]),
+    ("mime_guess", &["http/views/static_files/"]),
+    ("libc", &["http/views/static_files/file.rs"]),
     ("clap", &["cli/"]),
     ("listenfd", &["server/listener.rs"]),
     (

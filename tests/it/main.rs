@@ -13,6 +13,7 @@ mod compression;
 mod config;
 mod django;
 mod docs;
+mod files;
 mod groups;
 mod http2;
 mod layers;

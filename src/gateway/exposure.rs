@@ -1,0 +1,136 @@
+//! Exposure: what a view that maps paths onto something must not reach.
+
+use std::path::{Path, PathBuf};
+
+use super::compile::Compiler;
+use super::table::HttpEntry;
+use crate::config::{ConfigPath, Place, Problem, StoreUrl};
+use crate::http::Mapped;
+use crate::middleware::RESTRICTING;
+use crate::routing::{Route, UrlRouter};
+
+impl Compiler<'_> {
+    /// Refuses to serve a directory that holds the configuration, a database or a key.
+    pub(super) fn check_directories(&mut self, http: &UrlRouter<HttpEntry>, uses_sessions: bool) {
+        let secrets = self.secret_files(uses_sessions);
+        for (route, written) in http.routes().iter().zip(&self.config.http_routes) {
+            let Some(Mapped::Directory(directory)) = &route.value.maps_onto else {
+                continue;
+            };
+            let directory = real(directory);
+            for (what, file) in &secrets {
+                if file.starts_with(&directory) {
+                    let message = format!(
+                        "expected a directory without secrets, found {:?}: it holds {what} ({})",
+                        directory.display().to_string(),
+                        file.display()
+                    );
+                    let problem = Problem::error(written.options.place().key("dir"), message);
+                    self.problems
+                        .push(problem.with_hint("serve a directory of its own"));
+                }
+            }
+        }
+    }
+
+    /// Warns of a route that maps paths onto what a route with stronger middleware guards.
+    pub(super) fn check_overlaps(&mut self, http: &UrlRouter<HttpEntry>) {
+        let places: Vec<Place> = self
+            .config
+            .http_routes
+            .iter()
+            .map(|written| written.place.clone())
+            .collect();
+        for (at, weak) in http.routes().iter().enumerate() {
+            for (other, strong) in http.routes().iter().enumerate() {
+                if at == other || !reaches(weak, strong) {
+                    continue;
+                }
+                let lacking = strong.value.middleware.iter().find(|name| {
+                    RESTRICTING.contains(&name.as_str()) && !weak.value.middleware.contains(name)
+                });
+                if let Some(lacking) = lacking {
+                    let message = format!(
+                        "maps paths onto what {} ({}) guards with {lacking:?}, without {lacking:?} itself",
+                        places[other].path(),
+                        strong.pattern
+                    );
+                    let hint = format!("move it out of {}", shown(&weak.value.maps_onto));
+                    let problem = Problem::warning(places[at].clone(), message);
+                    self.problems.push(problem.with_hint(hint));
+                }
+            }
+        }
+    }
+
+    /// Returns the files that nobody may read over HTTP, with what they are.
+    fn secret_files(&self, uses_sessions: bool) -> Vec<(&'static str, PathBuf)> {
+        let config = self.config;
+        let mut secrets = Vec::new();
+        for document in &config.documents {
+            let name = Path::new(document.name()).file_name().unwrap_or_default();
+            let file = document.base().join(name);
+            if file.is_file() {
+                secrets.push(("the configuration", real(&file)));
+            }
+        }
+        let stores = [
+            (
+                "session.store",
+                &config.session.store,
+                config.session.place.key("store"),
+            ),
+            (
+                "auth.users",
+                &config.auth.users,
+                config.auth.place.key("users"),
+            ),
+        ];
+        for (what, store, place) in stores {
+            if let (StoreUrl::Sqlite(file) | StoreUrl::DjangoSqlite(file), true) =
+                (store, uses_sessions || place.is_written())
+            {
+                secrets.push((what, real(file)));
+            }
+        }
+        if let Some(bearer) = &config.auth.bearer
+            && let Some(ConfigPath(file)) = &bearer.key_file
+        {
+            secrets.push(("auth.bearer.key_file", real(file)));
+        }
+        secrets
+    }
+}
+
+/// Tells whether one route maps paths onto something that the other maps onto too.
+fn reaches(weak: &Route<HttpEntry>, strong: &Route<HttpEntry>) -> bool {
+    match (&weak.value.maps_onto, &strong.value.maps_onto) {
+        (Some(Mapped::Directory(outer)), Some(Mapped::Directory(inner))) => {
+            real(inner).starts_with(real(outer))
+        }
+        (Some(Mapped::Server(one)), Some(Mapped::Server(other))) => one == other,
+        _ => false,
+    }
+}
+
+fn shown(mapped: &Option<Mapped>) -> String {
+    match mapped {
+        Some(Mapped::Directory(directory)) => directory.display().to_string(),
+        Some(Mapped::Server(server)) => server.clone(),
+        None => String::new(),
+    }
+}
+
+/// Follows links as far as the path exists: a database may be made only later.
+fn real(path: &Path) -> PathBuf {
+    if let Ok(real) = path.canonicalize() {
+        return real;
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => real(parent).join(name),
+        (_, Some(name)) => std::env::current_dir()
+            .map(|here| here.join(name))
+            .unwrap_or_else(|_| path.to_owned()),
+        _ => path.to_owned(),
+    }
+}

@@ -1,0 +1,129 @@
+//! Content: the bytes of a file, or of some of its parts, as a body.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::task::JoinHandle;
+
+use super::file::read_part;
+use crate::http::body::BodyError;
+
+/// How much is read in one step. One step is under way for a body, so a slow client holds this much.
+const CHUNK_BYTES: u64 = 128 * 1024;
+
+/// One part of a body: bytes that are there, or a range of the file.
+#[derive(Clone, Debug)]
+enum Piece {
+    Bytes(Bytes),
+    File(Range<u64>),
+}
+
+/// A body out of pieces. A file that became shorter meanwhile ends it with an error, so that the connection is cut.
+#[derive(Debug)]
+pub(super) struct Content {
+    file: Arc<File>,
+    pieces: std::vec::IntoIter<Piece>,
+    current: Range<u64>,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    left: u64,
+}
+
+impl Content {
+    /// One range of a file.
+    pub(super) fn part(file: File, part: Range<u64>) -> Self {
+        Self::new(file, vec![Piece::File(part)])
+    }
+
+    /// Several ranges as `multipart/byteranges` (RFC 9110 §14.6). Returns the body and its `Content-Type`.
+    pub(super) fn parts(
+        file: File,
+        parts: Vec<Range<u64>>,
+        len: u64,
+        media_type: &str,
+    ) -> (Self, String) {
+        let boundary = format!("{:032x}", fastrand::u128(..));
+        let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
+        for part in parts {
+            let (first, last) = (part.start, part.end - 1); // no part is empty
+            let head = format!(
+                "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {first}-{last}/{len}\r\n\r\n"
+            );
+            pieces.push(Piece::Bytes(head.into()));
+            pieces.push(Piece::File(part));
+        }
+        pieces.push(Piece::Bytes(format!("\r\n--{boundary}--\r\n").into()));
+        let content_type = format!("multipart/byteranges; boundary={boundary}");
+        (Self::new(file, pieces), content_type)
+    }
+
+    fn new(file: File, pieces: Vec<Piece>) -> Self {
+        let len = |piece: &Piece| match piece {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::File(range) => range.end - range.start,
+        };
+        Self {
+            file: Arc::new(file),
+            left: pieces.iter().map(len).sum(),
+            pieces: pieces.into_iter(),
+            current: 0..0,
+            reading: None,
+        }
+    }
+
+    fn deliver(&mut self, bytes: Bytes) -> Frame<Bytes> {
+        self.left = self.left.saturating_sub(bytes.len() as u64);
+        Frame::data(bytes)
+    }
+}
+
+impl http_body::Body for Content {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        loop {
+            if let Some(reading) = &mut this.reading {
+                let read = ready!(Pin::new(reading).poll(cx));
+                this.reading = None;
+                return Poll::Ready(Some(match read {
+                    Ok(Ok(bytes)) => Ok(this.deliver(bytes)),
+                    Ok(Err(error)) => Err(error.into()),
+                    Err(error) => Err(error.into()),
+                }));
+            }
+            if !this.current.is_empty() {
+                let from = this.current.start;
+                let count = (this.current.end - from).min(CHUNK_BYTES);
+                this.current.start += count;
+                let file = this.file.clone();
+                this.reading = Some(tokio::task::spawn_blocking(move || {
+                    read_part(&file, from, count)
+                }));
+                continue;
+            }
+            match this.pieces.next() {
+                Some(Piece::File(range)) => this.current = range,
+                Some(Piece::Bytes(bytes)) => return Poll::Ready(Some(Ok(this.deliver(bytes)))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0 && self.reading.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,381 @@
+//! Static: files of a directory.
+
+mod content;
+mod encoding;
+mod file;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use http::{HeaderValue, Method, StatusCode, header};
+
+use content::Content;
+use encoding::Encoding;
+use file::{Found, OpenFile, missing, refusal};
+
+use crate::config::ConfigPath;
+use crate::http::conditional::{Precondition, Validators};
+use crate::http::range::{Wanted, wanted};
+use crate::http::view::{Mapped, OnDisconnect};
+use crate::http::{Body, Failure, Request, Response, View};
+use crate::routing::{ParamNames, RoutePattern};
+use crate::scope::Scope;
+
+/// `view = "static"`: files of a directory, with ranges, conditional requests and files compressed beforehand (`.br`, `.gz`,
+/// `.zst`).
+///
+/// The file is the route's catch-all parameter. A path that ends in a slash, or a route without the parameter, serves the
+/// index; a directory without its slash gets 308 to it, where the route takes that path too. Names that start with a dot are
+/// not served, except `.well-known`.
+///
+/// The view serves a path only as the router has read it: an encoded slash, an empty segment or a backslash names no file,
+/// because a route with stronger middleware could not see the same path in it.
+#[derive(Debug)]
+pub struct Static {
+    options: Options,
+    pattern: Option<RoutePattern>,
+}
+
+/// What `static` takes.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The directory, relative to the file the route stands in.
+    dir: ConfigPath,
+    /// The parameter of the route that names the file.
+    #[serde(default = "path")]
+    param: String,
+    /// The file served for a directory; "" for none.
+    #[serde(default = "index_html")]
+    index: String,
+    /// The file served, with 200, in place of one that is missing: for pages that route in the browser.
+    #[serde(default)]
+    fallback: Option<String>,
+    /// `Cache-Control` of files that are found; the fallback is always `no-cache`.
+    #[serde(default = "no_cache")]
+    cache_control: String,
+    /// The charset of text files; "" names none.
+    #[serde(default = "utf_8")]
+    charset: String,
+}
+
+fn path() -> String {
+    "path".to_owned()
+}
+
+fn index_html() -> String {
+    "index.html".to_owned()
+}
+
+fn no_cache() -> String {
+    "no-cache".to_owned()
+}
+
+fn utf_8() -> String {
+    "utf-8".to_owned()
+}
+
+impl View for Static {
+    type Options = Options;
+
+    fn new(options: Options) -> Self {
+        Self {
+            options,
+            pattern: None,
+        }
+    }
+
+    fn mount(&mut self, pattern: &RoutePattern) {
+        self.pattern = Some(pattern.clone());
+    }
+
+    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !options.dir.0.is_dir() {
+            problems.push(format!(
+                "dir: expected a directory, found none at {}",
+                options.dir.0.display()
+            ));
+        }
+        if HeaderValue::from_str(&options.cache_control).is_err() {
+            problems.push(format!(
+                "cache_control: expected a header field's value, found {:?}",
+                options.cache_control
+            ));
+        }
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if !options.charset.bytes().all(is_token) {
+            problems.push(format!(
+                "charset: expected a charset such as \"utf-8\", found {:?}",
+                options.charset
+            ));
+        }
+        for (key, name) in [
+            ("index", Some(&options.index)),
+            ("fallback", options.fallback.as_ref()),
+        ] {
+            if let Some(name) = name
+                && !name.is_empty()
+                && !is_servable(name)
+            {
+                problems.push(format!("{key}: expected the name of a file below {:?} that is neither hidden nor outside of it, found {name:?}", options.dir.0.display().to_string()));
+            }
+        }
+        problems
+    }
+
+    fn on_disconnect() -> OnDisconnect {
+        OnDisconnect::Cancel
+    }
+
+    fn maps_onto(options: &Options) -> Option<Mapped> {
+        Some(Mapped::Directory(options.dir.0.clone()))
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, Failure> {
+        let scope = &request.scope;
+        let name = scope.param(&self.options.param);
+        let is_as_routed =
+            !name.starts_with('/') && !name.contains("//") && !has_encoded_slash(scope.raw_path());
+        let outcome = if is_as_routed && is_servable(name) {
+            self.find(name, scope).await
+        } else {
+            Err(missing())
+        };
+        let cache_control = &self.options.cache_control;
+        match outcome {
+            Ok(Some(file)) => self.respond(name, file, cache_control, scope),
+            Ok(None) => redirect_to_directory(scope),
+            Err(failure) if failure.status() == StatusCode::NOT_FOUND => {
+                match &self.options.fallback {
+                    Some(fallback) if !fallback.is_empty() => {
+                        let file = open(self.located(fallback), scope).await;
+                        match file.map_err(refusal)? {
+                            Found::File(file) => self.respond(fallback, file, "no-cache", scope),
+                            Found::Directory => Err(failure),
+                        }
+                    }
+                    _ => Err(failure),
+                }
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+impl Static {
+    /// Finds the file of a name; none for a directory that has to be asked for with its slash.
+    async fn find(&self, name: &str, scope: &Scope) -> Result<Option<OpenFile>, Failure> {
+        let is_directory = name.is_empty() || name.ends_with('/');
+        if is_directory && self.options.index.is_empty() {
+            return Err(missing());
+        }
+        let path = match is_directory {
+            true => self.located(&format!("{name}{}", self.options.index)),
+            false => self.located(name),
+        };
+        match open(path, scope).await.map_err(refusal)? {
+            Found::File(file) => Ok(Some(file)),
+            Found::Directory if !is_directory && self.takes_slash(name, scope) => Ok(None),
+            Found::Directory => Err(missing()),
+        }
+    }
+
+    fn located(&self, name: &str) -> PathBuf {
+        self.options.dir.0.join(name)
+    }
+
+    /// Tells whether the path with a slash behind it would name the same directory here: a redirect to any other path
+    /// could come back for ever.
+    fn takes_slash(&self, name: &str, scope: &Scope) -> bool {
+        if self.options.index.is_empty() {
+            return false;
+        }
+        let root_path = scope.root_path.as_deref().unwrap_or_default();
+        let below = scope.raw_path().strip_prefix(root_path).unwrap_or_default();
+        self.pattern
+            .as_ref()
+            .and_then(|pattern| pattern.params_of(&format!("{below}/")))
+            .is_some_and(|params| {
+                params.get(&self.options.param).is_some_and(|with_slash| {
+                    with_slash
+                        .strip_suffix('/')
+                        .is_some_and(|before| before == name)
+                })
+            })
+    }
+
+    fn respond(
+        &self,
+        name: &str,
+        open: OpenFile,
+        cache_control: &str,
+        scope: &Scope,
+    ) -> Result<Response, Failure> {
+        let now = SystemTime::now();
+        let validators = validators(&open, now);
+        let mut response = Response::new(Body::empty());
+        let fields = response.headers_mut();
+        fields.insert(header::ETAG, HeaderValue::from_str(&validators.etag)?);
+        if let Some(modified) = validators.modified {
+            let modified = httpdate::fmt_http_date(modified);
+            fields.insert(header::LAST_MODIFIED, HeaderValue::from_str(&modified)?);
+        }
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_str(cache_control)?);
+        fields.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        match validators.evaluate(scope) {
+            Precondition::Holds => {}
+            Precondition::NotModified => {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                return Ok(response);
+            }
+            Precondition::Failed => {
+                let sentence = "the file is another than the one that the request names";
+                return Err(Failure::new(StatusCode::PRECONDITION_FAILED, sentence));
+            }
+        }
+        fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        fields.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        if let Some(encoding) = open.encoding {
+            let name = HeaderValue::from_static(encoding.name());
+            fields.insert(header::CONTENT_ENCODING, name);
+        }
+        let is_ranged = scope.method == Method::GET && validators.allows_range(&scope.headers, now);
+        let wanted = match is_ranged {
+            true => wanted(&scope.headers, open.metadata.len()),
+            false => Wanted::Whole,
+        };
+        fill(&mut response, open, wanted, &self.media_type(name), scope)?;
+        Ok(response)
+    }
+
+    fn media_type(&self, name: &str) -> String {
+        let guessed = match mime_guess::from_path(name).first_raw() {
+            Some("application/javascript") => "text/javascript", // RFC 9239 §6
+            Some(guessed) => guessed,
+            None => "application/octet-stream",
+        };
+        let is_text = guessed.starts_with("text/") || guessed == "application/xml";
+        match self.options.charset.as_str() {
+            charset if is_text && !charset.is_empty() => format!("{guessed}; charset={charset}"),
+            _ => guessed.to_owned(),
+        }
+    }
+}
+
+/// Puts the bytes that are asked for into a response.
+fn fill(
+    response: &mut Response,
+    open: OpenFile,
+    wanted: Wanted,
+    media_type: &str,
+    scope: &Scope,
+) -> Result<(), Failure> {
+    let len = open.metadata.len();
+    let mut content_type = HeaderValue::from_str(media_type)?;
+    let whole = match wanted {
+        Wanted::Unsatisfiable => {
+            let sentence = format!("expected a range within {len} bytes, found none");
+            let field = HeaderValue::from_str(&format!("bytes */{len}"))?;
+            return Err(Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, sentence)
+                .with_header(header::CONTENT_RANGE, field));
+        }
+        Wanted::Whole => 0..len,
+        Wanted::Part(part) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let field = format!("bytes {}-{}/{len}", part.start, part.end - 1);
+            let field = HeaderValue::from_str(&field)?;
+            response.headers_mut().insert(header::CONTENT_RANGE, field);
+            part
+        }
+        Wanted::Parts(parts) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let (content, multipart) = Content::parts(open.file, parts, len, media_type);
+            content_type = HeaderValue::from_str(&multipart)?;
+            *response.body_mut() = Body::stream(content);
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, content_type);
+            return Ok(());
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    if scope.method == Method::HEAD {
+        headers.insert(header::CONTENT_LENGTH, len.into());
+        return Ok(());
+    }
+    *response.body_mut() = match open.content {
+        Some(bytes) => {
+            let end = usize::try_from(whole.end).unwrap_or(bytes.len());
+            let start = usize::try_from(whole.start).unwrap_or(end);
+            Body::full(bytes.slice(start..end))
+        }
+        None => Body::stream(Content::part(open.file, whole)),
+    };
+    Ok(())
+}
+
+/// Opens a file off the threads that serve connections.
+async fn open(path: PathBuf, scope: &Scope) -> io::Result<Found> {
+    let encodings: Vec<Encoding> = encoding::accepted(&scope.headers);
+    let reads = scope.method != Method::HEAD;
+    tokio::task::spawn_blocking(move || file::open(&path, &encodings, reads))
+        .await
+        .map_err(io::Error::other)?
+}
+
+/// The entity tag is made of the time of the last change, to the nanosecond, and the length: another content gets another one
+/// unless somebody sets the time back.
+fn validators(open: &OpenFile, now: SystemTime) -> Validators {
+    let modified = open.metadata.modified().ok();
+    let age = modified.map(|at| match at.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => format!("{:x}", since.as_nanos()),
+        Err(before) => format!("-{:x}", before.duration().as_nanos()),
+    });
+    let encoding = open
+        .encoding
+        .map_or(String::new(), |encoding| format!("-{}", encoding.name()));
+    let etag = format!(
+        "\"{}-{:x}{encoding}\"",
+        age.unwrap_or_default(),
+        open.metadata.len()
+    );
+    Validators::new(etag, modified, now)
+}
+
+/// Tells whether a name may be served at all.
+fn is_servable(name: &str) -> bool {
+    let is_refused =
+        |segment: &str| segment.starts_with('.') && segment != ".well-known" || segment == "..";
+    !name.split('/').any(is_refused) && !name.contains('\\') && !name.starts_with('/')
+}
+
+/// Tells whether a slash is percent-encoded: it ended no segment when the route was looked for.
+fn has_encoded_slash(raw_path: &str) -> bool {
+    raw_path
+        .as_bytes()
+        .windows(3)
+        .any(|escape| escape.eq_ignore_ascii_case(b"%2f"))
+}
+
+/// A directory's pages name their neighbours relative to its slash.
+fn redirect_to_directory(scope: &Scope) -> Result<Response, Failure> {
+    // Two slashes at the start would name another host.
+    let path = scope.raw_path().trim_start_matches('/');
+    let location = match scope.target.query() {
+        Some(query) => format!("/{path}/?{query}"),
+        None => format!("/{path}/"),
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(
+        header::LOCATION,
+        HeaderValue::from_bytes(location.as_bytes())?,
+    );
+    Ok(response)
+}
