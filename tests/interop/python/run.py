@@ -1,5 +1,7 @@
 """Runs every test module in a process of its own, some at a time: most of a module's time is waiting.
 
+A failed test runs again by itself once all modules have ended; if it passes then, it is listed as flaky and counts as passed.
+
 python run.py [MODULE...]
 """
 
@@ -15,6 +17,9 @@ HERE = Path(__file__).parent
 AT_ONCE = 3
 SECONDS_MAX = 900
 
+# How many failed tests to run again. When more than that fail, chance is not the cause.
+AGAIN_MAX = 20
+
 # What makes the processors busy for long has them to itself.
 ALONE = ("test_login",)
 
@@ -27,33 +32,74 @@ def modules():
     return sorted(found, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
 
 
-def run(module):
-    """Returns the module, how its tests ended, what they said, and how long it took."""
+def run(what):
+    """Runs a module or one test of it; returns its name, how it ended, what it said, and how long it took."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "unittest", "--verbose", module]
+    command = [sys.executable, "-m", "unittest", "--verbose", what]
     try:
         done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, errors="replace", timeout=SECONDS_MAX)
         code, said = done.returncode, done.stdout + done.stderr
     except subprocess.TimeoutExpired as late:
-        code, said = 1, f"{(late.output or b'').decode(errors='replace')}\n{module} was ended after {SECONDS_MAX} s"
-    return module, code, said, time.monotonic() - began
+        code, said = 1, f"{(late.output or b'').decode(errors='replace')}\n{what} was ended after {SECONDS_MAX} s"
+    return what, code, said, time.monotonic() - began
+
+
+def failed_tests(said):
+    """Returns the names of the failed tests as unittest takes them, each once even if several of its subtests failed."""
+    found = {}
+    for test, place in re.findall(r"^(?:FAIL|ERROR|UNEXPECTED SUCCESS): (\w+) \(([\w.]+)\)", said, re.MULTILINE):
+        if test in ("setUpClass", "tearDownClass", "setUpModule", "tearDownModule"):
+            found[place] = True
+        elif place.startswith("unittest.loader."):
+            found[test] = True  # a module that does not import
+        else:
+            found[place if place.endswith(f".{test}") else f"{place}.{test}"] = True  # Python 3.10 prints only the class
+    return list(found)
+
+
+def ran_tests(said):
+    return sum(map(int, re.findall(r"^Ran (\d+) test", said, re.MULTILINE)))
+
+
+def show(what, said, seconds):
+    print(f"--- {what}, {seconds:.0f} s\n{said}", flush=True)
+
+
+def run_again(tests):
+    """Runs each test by itself; returns a line for each, and how many failed twice."""
+    lines, failed = [], 0
+    for test in tests:
+        _, code, said, seconds = run(test)
+        show(f"again: {test}", said, seconds)
+        if code == 0 and ran_tests(said):
+            lines.append(f"FLAKY python {test}: failed, then passed")
+        else:
+            lines.append(f"FAILED python {test}: failed twice")
+            failed += 1
+    return lines, failed
 
 
 def main(asked):
     ran = failed = 0
+    again = []
     asked = asked or modules()
     groups = [(1, [module for module in asked if module in ALONE]), (AT_ONCE, [module for module in asked if module not in ALONE])]
     for at_once, group in groups:
         with ThreadPoolExecutor(at_once) as pool:
             for done in as_completed([pool.submit(run, module) for module in group]):
                 module, code, said, seconds = done.result()
-                print(f"--- {module}, {seconds:.0f} s\n{said}", flush=True)
-                ran += sum(map(int, re.findall(r"^Ran (\d+) test", said, re.MULTILINE)))
-                counted = "".join(re.findall(r"^FAILED \(.*\)$", said, re.MULTILINE))
-                bad = sum(map(int, re.findall(r"(?:failures|errors)=(\d+)", counted)))
-                failed += bad or (1 if code else 0)
-    print(f"=== Ran {ran} tests, {failed} failed", flush=True)
-    return 1 if failed or not ran else 0
+                show(module, said, seconds)
+                ran += ran_tests(said)
+                tests = failed_tests(said) if code else []
+                again += tests
+                failed += 1 if code and not tests else 0  # crashed, or timed out
+    if len(again) > AGAIN_MAX:
+        print(f"{len(again)} tests failed, more than {AGAIN_MAX}: not run again")
+        lines, failed_again = [], len(again)
+    else:
+        lines, failed_again = run_again(again)
+    print(*lines, f"=== Ran {ran} tests, {failed + failed_again} failed", sep="\n", flush=True)
+    return 1 if failed or failed_again or not ran else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,5 @@
+/** Runs all tests with Node's clients, one file after another; exits with 1 when one fails. `node run.mjs [FILE...]` runs only those. */
+
+import { runAll } from "../../node_runner.mjs";
+
+await runAll("node", import.meta.dirname, 120_000);

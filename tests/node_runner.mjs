@@ -1,0 +1,70 @@
+/**
+ * Node runner: runs the test files of a directory one after another.
+ *
+ * A failed test runs again by itself once all files have ended; if it passes then, it is listed as flaky and counts as passed.
+ */
+
+import { once } from "node:events";
+import { readdirSync } from "node:fs";
+import path from "node:path";
+import { run } from "node:test";
+import { spec } from "node:test/reporters";
+
+// How many failed tests to run again. When more than that fail, chance is not the cause.
+const AGAIN_MAX = 20;
+
+/** Runs files, or one test of them; returns the tests that ran and those that failed, each as `{ name, file }`. */
+async function runFiles(files, timeout, name) {
+  const testNamePatterns = name === undefined ? undefined : [new RegExp(`^${name.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")}$`)];
+  const stream = run({ files, timeout, concurrency: false, testNamePatterns });
+  const [ran, failed] = [[], []];
+  for (const event of ["test:pass", "test:fail"]) {
+    stream.on(event, ({ name, file, nesting, skip }) => {
+      // Node reports tests that do not match the pattern as passed and skipped.
+      if (nesting > 0 || skip !== undefined) return;
+      ran.push({ name, file });
+      if (event === "test:fail") failed.push({ name, file });
+    });
+  }
+  const report = stream.compose(new spec());
+  report.pipe(process.stdout, { end: false });
+  await once(report, "end");
+  return { ran, failed };
+}
+
+/** Runs one test by itself and returns whether it passes. Node reports a file that fails outside its tests as a test named after it. */
+async function passesAgain({ name, file }, timeout) {
+  const isFile = name === file;
+  const { ran, failed } = await runFiles([file], timeout, isFile ? undefined : name);
+  return failed.length === 0 && ran.length > 0;
+}
+
+/** Runs all `*.test.mjs` of a directory, or only the files that the command line names, and sets the exit code. */
+export async function runAll(group, directory, timeout) {
+  const asked = process.argv.slice(2).map((file) => path.resolve(file));
+  const all = readdirSync(directory)
+    .filter((name) => name.endsWith(".test.mjs"))
+    .sort()
+    .map((name) => path.join(directory, name));
+  const { ran, failed } = await runFiles(asked.length > 0 ? asked : all, timeout);
+  const lines = [];
+  let failedTwice = 0;
+  const again = failed.length > AGAIN_MAX ? [] : failed;
+  if (again.length < failed.length) {
+    console.log(`${failed.length} tests failed, more than ${AGAIN_MAX}: not run again`);
+    failedTwice = failed.length;
+  }
+  for (const test of again) {
+    const title = `${path.basename(test.file)} ${test.name === test.file ? "" : test.name}`.trim();
+    console.log(`--- again: ${title}`);
+    if (await passesAgain(test, timeout)) {
+      lines.push(`FLAKY ${group} ${title}: failed, then passed`);
+    } else {
+      lines.push(`FAILED ${group} ${title}: failed twice`);
+      failedTwice += 1;
+    }
+  }
+  console.log([...lines, `=== Ran ${ran.length} tests, ${failedTwice} failed`].join("\n"));
+  // A run without tests proves nothing.
+  if (failedTwice > 0 || ran.length === 0) process.exitCode = 1;
+}
