@@ -102,6 +102,10 @@ fn describe() {
         "Connections that are open and still speak HTTP."
     );
     describe_counter!(
+        "oneport_requests_abandoned_total",
+        "Requests whose client disconnected while their view ran, by outcome."
+    );
+    describe_counter!(
         "oneport_requests_total",
         "HTTP requests answered, by route and status."
     );

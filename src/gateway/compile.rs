@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::Method;
 
@@ -245,6 +246,7 @@ impl Compiler<'_> {
                 .request_timeout
                 .unwrap_or(self.config.server.timeouts.request),
             answered: StatusCounters::new("oneport_requests_total", &label),
+            has_warned: AtomicBool::new(false),
             label,
         };
         let mut route = Route::new(pattern, value);

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use super::finishing::Abandoned;
 use super::head::Head;
+use super::http::Journey;
 use super::table::Table;
 use super::{http, pages, websocket};
 use crate::auth::User;
-use crate::http::{Body, Response};
+use crate::http::{Body, Client, Response};
 use crate::scope::{Scheme, Scope, ScopeType, ServerAddress};
 use crate::services::Services;
 use crate::telemetry::ACCESS;
@@ -30,6 +32,7 @@ struct Inner {
     table: ArcSwap<Table>,
     services: Services,
     sockets: Sockets,
+    abandoned: Abandoned,
 }
 
 /// How a request came in: the facts of its connection.
@@ -43,6 +46,8 @@ pub struct Arrival {
     pub security: Scheme,
     /// Who the connection belongs to, where something below HTTP knows it; the test kit does.
     pub user: Option<Arc<User>>,
+    /// The client's end of the connection.
+    pub client: Client,
 }
 
 /// What becomes of a request.
@@ -125,6 +130,7 @@ impl Gateway {
             table: ArcSwap::from_pointee(table),
             services,
             sockets,
+            abandoned: Abandoned::default(),
         }))
     }
 
@@ -188,7 +194,7 @@ impl Gateway {
         // A guard, not a clone: all workers would write to one counter.
         let table = self.0.table.load();
         let (parts, body) = request.into_parts();
-        let head = Head::new(parts);
+        let mut head = Head::new(parts);
         let checked = head.check();
         let scope = Arc::new(head.into_scope(arrival, &table));
         let Inner {
@@ -197,7 +203,13 @@ impl Gateway {
         match checked {
             Ok(None) => {
                 let is_head = scope.method == ::http::Method::HEAD;
-                let response = http::travel(services, &table, scope, body, started).await;
+                let journey = Journey {
+                    scope,
+                    body,
+                    client: arrival.client.clone(),
+                    started,
+                };
+                let response = http::travel(services, &table, journey, &self.0.abandoned).await;
                 Answer::Response(if is_head {
                     without_body(response)
                 } else {

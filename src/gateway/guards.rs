@@ -11,7 +11,7 @@ use crate::config::{
     self, BearerConfig, Config, ForwardConfig, HttpRoute, Place, Problem, Problems, SameSite,
     Secure, StoreUrl,
 };
-use crate::http::{csrf, origin};
+use crate::http::{csrf, framing, origin};
 use crate::middleware::{Auth, Csrf, Headers, Hosts, Origin, Required, Session, Step};
 use crate::scope::ScopeType;
 
@@ -121,6 +121,13 @@ impl Compiler<'_> {
                     continue;
                 }
             });
+        }
+        for (name, _) in guards.headers {
+            if let Some(sentence) = framing::refusal(name) {
+                let place = (guards.place_of)("headers").key(name);
+                self.problems.push(Problem::error(place, sentence));
+                is_sound = false;
+            }
         }
         if !guards.headers.is_empty() && !guards.has("headers") {
             let place = (guards.place_of)("headers");

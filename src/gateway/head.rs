@@ -24,7 +24,16 @@ pub(super) struct Head {
     authority: Option<Authority>,
     target: PathAndQuery,
     headers: HeaderMap,
+    /// What is wrong with the `Host` that was sent, whether it counts or not.
+    bad_host: Option<Failure>,
+    has_fragment: bool,
+    /// The target is a host alone (RFC 9112 §3.2.3).
+    is_authority_form: bool,
 }
+
+/// Marks a request whose target had a fragment, which the parser has removed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fragment;
 
 impl Head {
     pub(super) fn new(parts: Parts) -> Self {
@@ -37,13 +46,14 @@ impl Head {
             ..
         } = parts;
         let connect_protocol: Option<ConnectProtocol> = extensions.remove();
+        let has_fragment = extensions.remove::<Fragment>().is_some();
         let uri = uri.into_parts();
-        if version >= Version::HTTP_2
-            && !headers.contains_key(header::HOST)
-            && let Some(authority) = &uri.authority
+        let bad_host = check_host(version, &headers).err();
+        if let Some(authority) = &uri.authority
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
-            headers.insert(header::HOST, host); // ASGI: `:authority` is the host field
+            // The target names the host, whatever the field says (RFC 9112 §3.2.2, RFC 9113 §8.3.1): nobody sees another one.
+            headers.insert(header::HOST, host);
         }
         let scope_type = match &connect_protocol {
             Some(protocol) if protocol.is_websocket() => ScopeType::Websocket,
@@ -54,27 +64,41 @@ impl Head {
             method,
             version,
             connect_protocol,
+            is_authority_form: version < Version::HTTP_2
+                && uri.scheme.is_none()
+                && uri.authority.is_some(),
             authority: uri.authority,
             target: uri
                 .path_and_query
                 .unwrap_or_else(|| PathAndQuery::from_static("/")),
             headers,
+            bad_host,
+            has_fragment,
         }
     }
 
     /// Refuses what no table may see; a sound request for a WebSocket gives its handshake.
-    pub(super) fn check(&self) -> Result<Option<Handshake>, Failure> {
-        if self.version == Version::HTTP_11 {
-            // RFC 9112 §3.2: exactly one.
-            let mut hosts = self.headers.get_all(header::HOST).iter();
-            match (hosts.next(), hosts.next()) {
-                (Some(_), None) => {}
-                (None, _) => return Err(Failure::bad_request("expected a Host, found none")),
-                (Some(_), Some(_)) => {
-                    return Err(Failure::bad_request("expected one Host, found several"));
-                }
-            }
+    pub(super) fn check(&mut self) -> Result<Option<Handshake>, Failure> {
+        if self.is_authority_form && self.method != Method::CONNECT {
+            return Err(Failure::bad_request(
+                "expected a path or an absolute URL as the target, found an authority",
+            ));
         }
+        if self.has_fragment {
+            return Err(Failure::bad_request(
+                "expected a target without a fragment, found \"#\"",
+            ));
+        }
+        if let Some(bad) = self.bad_host.take() {
+            return Err(bad);
+        }
+        if let Some(authority) = &self.authority
+            && HostHeader::parse(authority.as_str()).is_err()
+        {
+            return Err(no_host(authority.as_str()));
+        }
+        self.check_transfer_encoding()?;
+        self.check_content_length()?;
         if let Some(ConnectProtocol(protocol)) = &self.connect_protocol
             && self.scope_type == ScopeType::Http
         {
@@ -93,6 +117,51 @@ impl Head {
                 handshake::check(&self.method, self.version, &self.headers).map(Some)
             }
         }
+    }
+
+    /// A length that no body can have is refused also where the view does not read one.
+    fn check_content_length(&self) -> Result<(), Failure> {
+        let length = self.headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        match length {
+            Some(length) if i64::try_from(length).is_err() => Err(Failure::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "expected the length of a body, found more than 63 bits",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The body is decoded as `chunked` once. Of anything more the server and a proxy in front could make different bodies
+    /// (RFC 9112 §6.1, §11.2).
+    fn check_transfer_encoding(&self) -> Result<(), Failure> {
+        let fields = self.headers.get_all(header::TRANSFER_ENCODING).iter();
+        let codings: Vec<&[u8]> = fields
+            .flat_map(|field| field.as_bytes().split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|coding| !coding.is_empty())
+            .collect();
+        let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        match codings.as_slice() {
+            [] => Ok(()),
+            [only] if is_chunked(only) => Ok(()),
+            [before @ .., last] if is_chunked(last) && !before.iter().any(is_chunked) => {
+                Err(Failure::new(
+                    StatusCode::NOT_IMPLEMENTED,
+                    format!(
+                        "expected the transfer coding chunked alone, found {:?} before it",
+                        String::from_utf8_lossy(before[0])
+                    ),
+                ))
+            }
+            _ => Err(Failure::bad_request(
+                "expected the transfer coding chunked once and last",
+            )),
+        }
+        // Where the body ends is not certain.
+        .map_err(|refusal| {
+            refusal.with_header(header::CONNECTION, HeaderValue::from_static("close"))
+        })
     }
 
     /// Makes the scope; what only a trusted proxy may say counts only from one.
@@ -144,4 +213,25 @@ impl Head {
         };
         HostHeader::parse(forwarded.or_else(authority).or_else(field)?).ok()
     }
+}
+
+/// Tells what is wrong with the `Host` that was sent. RFC 9112 §3.2: one, which names a host; in HTTP/1.0 and HTTP/2 there may be
+/// none.
+fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Failure> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::HTTP_11 => {
+            Err(Failure::bad_request("expected a Host, found none"))
+        }
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => Err(Failure::bad_request("expected one Host, found several")),
+        (Some(host), None) => match host.to_str().map(HostHeader::parse) {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(no_host(&String::from_utf8_lossy(host.as_bytes()))),
+        },
+    }
+}
+
+fn no_host(found: &str) -> Failure {
+    Failure::bad_request(format!("expected the name of a host, found {found:?}"))
 }

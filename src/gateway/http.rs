@@ -10,39 +10,79 @@ use std::time::Instant;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::dispatch::log_answer;
-use super::pages;
+use super::finishing::{Abandoned, Finishing};
 use super::table::{HttpEntry, Table};
+use super::{framing, pages};
 use crate::host::HostHeader;
-use crate::http::{Body, Failure, Request, Response};
+use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response};
 use crate::middleware::Passage;
 use crate::routing::{Match, Resolution, Target};
 use crate::scope::{Scope, ScopeType};
 use crate::services::Services;
 
+/// A request on its way, and when it came.
+pub(super) struct Journey {
+    pub(super) scope: Arc<Scope>,
+    pub(super) body: Body,
+    pub(super) client: Client,
+    pub(super) started: Instant,
+}
+
 /// Takes a request through the HTTP table.
 pub(super) async fn travel(
     services: &Services,
     table: &Arc<Table>,
-    mut scope: Arc<Scope>,
-    mut body: Body,
-    started: Instant,
+    mut journey: Journey,
+    abandoned: &Abandoned,
 ) -> Response {
-    let Match { route, params, .. } = match target(table, &scope)
+    let scope = &mut journey.scope;
+    let Match {
+        route,
+        params,
+        index,
+    } = match target(table, scope)
         .map_or(Resolution::NotFound, |target| table.http().resolve(&target))
     {
         Resolution::Found(found) => found,
         missed => {
-            let response = miss(services, table, &scope, missed);
+            let response = miss(services, table, scope, missed);
             table.missed.count(response.status());
-            log_answer(&scope, "", &response, started);
+            log_answer(scope, "", &response, journey.started);
             return response;
         }
     };
     let entry = &route.value;
-    let known = Arc::make_mut(&mut scope);
+    let known = Arc::make_mut(scope);
     known.url_route.name.clone_from(&entry.name);
     known.url_route.params = params;
+    match entry.on_disconnect {
+        OnDisconnect::Cancel => pass(services, table, entry, journey).await,
+        OnDisconnect::Finish => {
+            let (services, table) = (services.clone(), table.clone());
+            let tasks = services.tasks.clone();
+            let work = async move {
+                let entry = &table.http().routes()[index].value;
+                pass(&services, &table, entry, journey).await
+            };
+            Finishing::new(work, tasks, abandoned.clone()).await
+        }
+    }
+}
 
+/// Middleware, view, middleware.
+async fn pass(
+    services: &Services,
+    table: &Arc<Table>,
+    entry: &HttpEntry,
+    journey: Journey,
+) -> Response {
+    let Journey {
+        mut scope,
+        mut body,
+        client,
+        started,
+    } = journey;
+    let known = Arc::make_mut(&mut scope);
     let mut refusal = None;
     let mut passage = Passage {
         scope: known,
@@ -59,21 +99,19 @@ pub(super) async fn travel(
     let outcome = match refusal {
         Some(failure) => Err(failure),
         None => {
-            let services = services.clone();
-            call(
-                entry,
-                Request {
-                    scope: scope.clone(),
-                    body,
-                    body_size: entry.body_size,
-                    services,
-                },
-            )
-            .await
+            let request = Request {
+                scope: scope.clone(),
+                body,
+                body_size: entry.body_size,
+                services: services.clone(),
+                client,
+            };
+            call(entry, request).await
         }
     };
     let answer = |failure: Failure| pages::answer(services, table, &scope, &failure);
     let mut response = outcome.unwrap_or_else(answer);
+    framing::own(&scope, entry, &mut response);
     for step in entry.steps.iter().rev() {
         if let Err(failure) = step.after(&scope, services, &mut response).await {
             response = answer(failure);
@@ -127,6 +165,10 @@ fn miss<T>(
     missed: Resolution<'_, T>,
 ) -> Response {
     let failure = match missed {
+        _ if scope.target == "*" && scope.method == Method::OPTIONS => {
+            return server_options(table);
+        }
+        _ if scope.target == "*" => Failure::bad_request("expected OPTIONS for the target \"*\""),
         Resolution::MethodNotAllowed { allow } => {
             let allow = allow
                 .iter()
@@ -157,7 +199,10 @@ fn miss<T>(
         }) {
             Some(Resolution::Found(_)) => Failure::new(
                 StatusCode::UPGRADE_REQUIRED,
-                "expected a WebSocket handshake, found an ordinary request",
+                match asks_for_websocket(scope) {
+                    true => "expected the token \"upgrade\" in Connection, found none",
+                    false => "expected a WebSocket handshake, found an ordinary request",
+                },
             )
             .with_header(header::UPGRADE, HeaderValue::from_static("websocket"))
             .with_header(header::CONNECTION, HeaderValue::from_static("upgrade")),
@@ -165,6 +210,36 @@ fn miss<T>(
         },
     };
     pages::answer(services, table, scope, &failure)
+}
+
+/// Tells whether a request that is no handshake has `Upgrade: websocket`: its `Connection` does not say so, and a proxy in front
+/// may have taken that out.
+fn asks_for_websocket(scope: &Scope) -> bool {
+    scope
+        .headers
+        .all(&header::UPGRADE)
+        .flat_map(|field| field.split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Answers `OPTIONS *`: the methods that some route takes (RFC 9110 §9.3.7).
+fn server_options(table: &Table) -> Response {
+    let mut methods = vec![Method::OPTIONS];
+    for route in table.http().routes() {
+        methods.extend(route.methods.iter().cloned());
+    }
+    if methods.contains(&Method::GET) {
+        methods.push(Method::HEAD);
+    }
+    methods.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    methods.dedup();
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Ok(allow) = HeaderValue::from_str(&names.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
 }
 
 fn slash_redirect(scope: &Scope, raw_path: &str) -> Response {

@@ -3,6 +3,8 @@
 mod compile;
 mod dispatch;
 mod exposure;
+mod finishing;
+mod framing;
 mod guards;
 mod head;
 mod http;
@@ -15,5 +17,6 @@ mod websocket;
 
 pub use compile::compile;
 pub use dispatch::{Answer, Arrival, Gateway, Upgrade};
+pub(crate) use head::Fragment;
 pub use registry::Registry;
 pub use table::{HttpEntry, Table, WebsocketEntry};

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -41,6 +42,8 @@ pub struct HttpEntry {
     pub(crate) body_size: u64,
     pub(crate) request_timeout: Duration,
     pub(crate) answered: StatusCounters,
+    /// Whether the log has said that the view sets fields that are the server's.
+    pub(crate) has_warned: AtomicBool,
 }
 
 /// What a WebSocket route runs.

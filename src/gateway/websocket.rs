@@ -11,15 +11,15 @@ use super::dispatch::{Answer, Upgrade, log_answer};
 use super::http::target;
 use super::pages;
 use super::table::{Table, WebsocketEntry};
+use crate::http::framing::is_framing;
 use crate::http::{Body, Failure, Response};
 use crate::middleware::{BEARER, Passage, Step, TICKET};
 use crate::routing::{Match, Resolution};
 use crate::scope::Scope;
 use crate::services::Services;
-use crate::websocket::accept::is_reserved;
 use crate::websocket::extension::{self, Deflate};
 use crate::websocket::handshake::Handshake;
-use crate::websocket::{Accept, Accepted, Compression, Denial, Prepared, Sockets};
+use crate::websocket::{Accept, Accepted, Compression, Prepared, Sockets};
 
 /// Takes a handshake through the WebSocket table.
 pub(super) async fn travel(
@@ -109,7 +109,7 @@ async fn connect(
 ) -> Result<(Accept, Box<dyn Accepted>), Failure> {
     let deciding = AssertUnwindSafe(entry.consumer.connect(scope)).catch_unwind();
     match tokio::time::timeout(entry.route.settings.connect_timeout, deciding).await {
-        Ok(Ok(decided)) => decided.map_err(Denial::into_failure),
+        Ok(Ok(decided)) => decided.map_err(|denial| denial.into_failure().without_framing()),
         Ok(Err(_)) => {
             metrics::counter!("oneport_panics_total").increment(1);
             Err(Failure::from("the consumer panicked in connect"))
@@ -169,7 +169,7 @@ fn switch(
     let headers = response.headers_mut();
     for (name, value) in &accept.headers {
         // Fields of the handshake itself are not the consumer's to say.
-        if !is_reserved(name) {
+        if !is_framing(name) {
             headers.append(name, value.clone());
         }
     }

@@ -10,6 +10,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
+use super::Client;
+
 /// Any error of a body's source.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -27,6 +29,8 @@ pub struct Body(Source);
 enum Source {
     Full(Full<Bytes>),
     Incoming(Incoming),
+    /// Over HTTP/1.1: the connection learns what was not read.
+    Watched(Watched),
     /// In a lock only so that a request can be shared between threads by reference; it is never waited for.
     Stream(Mutex<UnsyncBoxBody<Bytes, BodyError>>),
 }
@@ -55,6 +59,66 @@ impl Body {
     }
 }
 
+/// A body whose connection has to know whether it was read to its end.
+#[derive(Debug)]
+struct Watched {
+    /// None once it is read to its end, or has failed.
+    incoming: Option<Incoming>,
+    client: Client,
+}
+
+/// A client that closed its sending side before its request was whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the client closed the connection before the end of the body")]
+struct Broken;
+
+impl Watched {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
+            // The connection hides the end of the stream while a request is under way, so hyper waits for more.
+            return self.client.poll_gone(cx).map(|()| {
+                self.incoming = None;
+                self.client.break_off();
+                Some(Err(Broken.into()))
+            });
+        };
+        if !matches!(frame, Some(Ok(_))) || incoming.is_end_stream() {
+            self.incoming = None;
+        }
+        if let Some(Err(_)) = frame {
+            self.client.break_off();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(incoming) = self.incoming.take() {
+            self.client.leave_unread(incoming);
+        }
+    }
+}
+
+impl Body {
+    /// The body of a request over HTTP/1.1. What is not read of it stays with the client.
+    pub(crate) fn watched(incoming: Incoming, client: &Client) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        Self(Source::Watched(Watched {
+            incoming: Some(incoming),
+            client: client.clone(),
+        }))
+    }
+}
+
 impl Default for Body {
     fn default() -> Self {
         Self::empty()
@@ -80,6 +144,7 @@ impl HttpBody for Body {
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
             Source::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Source::Watched(body) => body.poll_frame(cx),
             Source::Stream(body) => {
                 Pin::new(body.get_mut().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
             }
@@ -90,6 +155,7 @@ impl HttpBody for Body {
         match &self.0 {
             Source::Full(body) => body.is_end_stream(),
             Source::Incoming(body) => body.is_end_stream(),
+            Source::Watched(body) => body.incoming.is_none(),
             Source::Stream(body) => body
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -101,6 +167,10 @@ impl HttpBody for Body {
         match &self.0 {
             Source::Full(body) => body.size_hint(),
             Source::Incoming(body) => body.size_hint(),
+            Source::Watched(body) => match &body.incoming {
+                Some(incoming) => incoming.size_hint(),
+                None => SizeHint::with_exact(0),
+            },
             Source::Stream(body) => body
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -6,6 +6,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::framing::is_framing;
 use crate::database::StoreError;
 
 /// Why a request gets no ordinary answer: a status and a sentence for the client, a cause for the log.
@@ -73,6 +74,16 @@ impl Failure {
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.append(name, value);
+        self
+    }
+
+    /// Removes the fields that are the server's to send.
+    #[must_use]
+    pub(crate) fn without_framing(mut self) -> Self {
+        let names: Vec<HeaderName> = self.0.headers.keys().cloned().collect();
+        for name in names.into_iter().filter(is_framing) {
+            self.0.headers.remove(name);
+        }
         self
     }
 

@@ -1,11 +1,13 @@
 //! HTTP: requests, responses, views and the failures they end in.
 
 pub mod body;
+mod client;
 pub mod conditional;
 pub mod csrf;
 pub mod failure;
 pub mod form;
 pub mod forwarded;
+pub mod framing;
 pub mod origin;
 pub mod page;
 pub mod range;
@@ -15,6 +17,7 @@ pub mod view;
 pub mod views;
 
 pub use body::Body;
+pub use client::Client;
 pub use failure::Failure;
 pub use request::Request;
 pub use view::{Mapped, OnDisconnect, View};

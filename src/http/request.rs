@@ -7,21 +7,33 @@ use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::{Body, Failure};
+use super::{Body, Client, Failure};
 use crate::scope::Scope;
 use crate::services::Services;
 
 /// Reads a whole body of at most so many bytes.
 pub(crate) async fn read(body: &mut Body, limit: u64) -> Result<Bytes, Failure> {
+    // Before the first byte: a client that waits for `100 Continue` gets the refusal in its place.
+    refuse_longer(body, limit)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     match Limited::new(std::mem::take(body), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Failure::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("expected a body of at most {limit} bytes, found more"),
-        )),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit as u64)),
         Err(error) => Err(Failure::bad_request("the body broke off").because(error)),
     }
+}
+
+/// Refuses a body whose announced length is over a limit.
+fn refuse_longer(body: &Body, limit: u64) -> Result<(), Failure> {
+    if http_body::Body::size_hint(body).lower() > limit {
+        return Err(too_large(limit));
+    }
+    Ok(())
+}
+
+fn too_large(limit: u64) -> Failure {
+    let sentence = format!("expected a body of at most {limit} bytes, found more");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, sentence)
 }
 
 /// One HTTP request on its way to a view.
@@ -35,6 +47,8 @@ pub struct Request {
     pub body_size: u64,
     /// What all views share: layer, templates, tasks, clock.
     pub services: Services,
+    /// The client's end of the connection: an answer without an end of its own ends with it.
+    pub client: Client,
 }
 
 impl Request {

@@ -105,10 +105,10 @@ pub enum Mapped {
     Server(String),
 }
 
-/// A future of a view whose type is known no more.
+/// The future of a type-erased view.
 pub(crate) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
 
-/// A view whose type is known no more.
+/// A type-erased view.
 pub(crate) trait AnyView: Send + Sync {
     fn call(&self, request: Request) -> Answer<'_>;
 }

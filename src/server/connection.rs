@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::SystemTime;
 
 use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
@@ -20,9 +21,11 @@ use metrics::{Gauge, gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::pulse::{Answered, Observed, Pulse};
+use super::date::date;
+use super::early::{announce_close, conclude};
+use super::pulse::{Answered, InFlight, Observed, Pulse};
 use crate::config::ServerConfig;
-use crate::gateway::{Answer, Arrival, Gateway, Upgrade};
+use crate::gateway::{Answer, Arrival, Fragment, Gateway, Upgrade};
 use crate::http::Body;
 use crate::http::upgrade::ConnectProtocol;
 use crate::tasks::Tasks;
@@ -163,6 +166,10 @@ impl Protocol {
     {
         let services = self.gateway.services();
         let pulse = Pulse::new(services.clock.clone(), &self.server.timeouts);
+        let arrival = Arrival {
+            client: pulse.client().clone(),
+            ..arrival
+        };
         let io = TokioIo::new(Observed::new(stream, pulse.clone()));
         let shared = Arc::new((
             self.gateway.clone(),
@@ -170,7 +177,11 @@ impl Protocol {
             waiting.clone(),
             pulse.clone(),
         ));
-        let service = service_fn(move |request| respond(shared.clone(), request));
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            // Before the future is polled: hyper reads on in between, and may find the end of the client's stream.
+            let in_flight = shared.3.request(request.version());
+            respond(shared.clone(), request, in_flight)
+        });
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let draining = services.tasks.draining_token();
         let mut draining = pin!(draining.cancelled());
@@ -242,19 +253,37 @@ impl Wake for Aside {
 async fn respond(
     shared: Arc<(Gateway, Arrival, Arc<Waiting>, Arc<Pulse>)>,
     mut request: http::Request<Incoming>,
+    in_flight: InFlight,
 ) -> Result<http::Response<Answered>, Infallible> {
     let (gateway, arrival, waiting, pulse) = &*shared;
-    let in_flight = pulse.request(request.version());
     let connect_protocol = request.extensions_mut().remove::<hyper::ext::Protocol>();
     let is_http2 = connect_protocol.is_some();
     if let Some(protocol) = connect_protocol {
         let protocol = ConnectProtocol(protocol.as_str().into());
         request.extensions_mut().insert(protocol);
     }
+    let is_http1 = request.version() < http::Version::HTTP_2;
+    if is_http1 && pulse.take_fragment() {
+        request.extensions_mut().insert(Fragment);
+    }
+    let waits_for_continue = request.headers().contains_key(http::header::EXPECT);
     let on_upgrade = (is_http2 || request.headers().contains_key(http::header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
-    let response = match gateway.serve(request.map(Body::from), arrival).await {
-        Answer::Response(response) => response,
+    let request = match is_http1 {
+        true => request.map(|body| Body::watched(body, &arrival.client)),
+        false => request.map(Body::from),
+    };
+    let response = match gateway.serve(request, arrival).await {
+        Answer::Response(mut response) => {
+            if let Some(unread) = arrival.client.take_unread() {
+                conclude(&mut response, unread, waits_for_continue).await;
+            } else if arrival.client.has_broken() {
+                announce_close(&mut response);
+            }
+            let date = date(SystemTime::now());
+            response.headers_mut().insert(http::header::DATE, date);
+            response
+        }
         Answer::Upgrade(response, upgrade) => {
             match on_upgrade {
                 Some(on_upgrade) if is_http2 => {

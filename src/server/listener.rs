@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::{Bind, Listen};
@@ -15,6 +17,9 @@ use crate::scope::ServerAddress;
 
 /// How many connections the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
+
+/// How often a refused connection is read, a KiB at a time.
+const REFUSED_READS_MAX: usize = 64;
 
 /// A place where connections come in.
 #[derive(Debug)]
@@ -109,11 +114,23 @@ impl Incoming {
         }
     }
 
-    /// Says a short answer to a connection that is not let in, as far as it fits at once.
-    pub(super) fn say(&self, answer: &[u8]) {
+    /// Sends a short answer to a connection that is refused, closes our side, and reads what the client sends until it closes
+    /// its own: closing with unread bytes would reset the connection, and the answer could be lost. Gives up after `deadline`.
+    pub(super) async fn refuse(self, answer: &'static [u8], deadline: Duration) {
+        async fn tell(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
+            let mut scratch = [0; 1024];
+            if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {
+                return;
+            }
+            for _ in 0..REFUSED_READS_MAX {
+                if !matches!(stream.read(&mut scratch).await, Ok(1..)) {
+                    return;
+                }
+            }
+        }
         let _ = match self {
-            Self::Tcp(stream, _) => stream.try_write(answer),
-            Self::Unix(stream) => stream.try_write(answer),
+            Self::Tcp(stream, _) => tokio::time::timeout(deadline, tell(stream, answer)).await,
+            Self::Unix(stream) => tokio::time::timeout(deadline, tell(stream, answer)).await,
         };
     }
 }

@@ -2,7 +2,9 @@
 
 mod admission;
 mod connection;
+mod date;
 mod drain;
+mod early;
 mod listener;
 mod pulse;
 mod reload;

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -13,7 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::{Call, Clock, Millis, NEVER, Tick};
 use crate::config::TimeoutsConfig;
-use crate::http::Body;
+use crate::http::{Body, Client};
+
+/// How long, in milliseconds, and for how many bytes a client is read after our side is closed.
+pub(super) const LINGERING: Millis = 5_000;
+const LINGERING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What is known of a connection's progress.
 pub(super) struct Pulse {
@@ -31,7 +35,14 @@ pub(super) struct Pulse {
     blocked_since: AtomicU64,
     /// Since when the server stops.
     draining_since: AtomicU64,
+    /// Since when our side is closed and the client's is waited for.
+    lingering_since: AtomicU64,
+    /// Whether the target of the head that is read has a fragment.
+    has_fragment: AtomicBool,
     task: AtomicWaker,
+    client: Client,
+    /// The read that was left pending at the client's end of stream.
+    hidden: AtomicWaker,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +72,11 @@ impl Pulse {
             head_since: AtomicU64::new(NEVER),
             blocked_since: AtomicU64::new(NEVER),
             draining_since: AtomicU64::new(NEVER),
+            lingering_since: AtomicU64::new(NEVER),
+            has_fragment: AtomicBool::new(false),
             task: AtomicWaker::new(),
+            client: Client::default(),
+            hidden: AtomicWaker::new(),
         })
     }
 
@@ -74,6 +89,18 @@ impl Pulse {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(NEVER, Ordering::Relaxed);
         InFlight(self.clone())
+    }
+
+    /// Returns the client's end of the connection.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Tells, once, whether the target of the request that was just read had a fragment.
+    pub(super) fn take_fragment(&self) -> bool {
+        // Without a read-modify-write for the many that have none.
+        self.has_fragment.load(Ordering::Relaxed)
+            && self.has_fragment.swap(false, Ordering::Relaxed)
     }
 
     /// Completes when nothing has happened for too long.
@@ -111,7 +138,32 @@ impl Pulse {
 
     /// Tells whether no request is under way on a connection that carries one at a time.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0 && !self.is_http2.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::Relaxed) == 0
+            && !self.is_http2.load(Ordering::Relaxed)
+            && self.lingering_since.load(Ordering::Relaxed) == NEVER
+    }
+
+    /// The end of the client's stream is kept from hyper while a request is under way: hyper would drop the request, but the
+    /// client may only have closed its sending side. A body that is cut off is noticed by who reads it.
+    fn hides_end(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0 && !self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// Our side is closed. Tells whether the client's is waited for: one that is idle at the end has nothing to lose.
+    fn linger(&self) -> bool {
+        let is_draining = self.draining_since.load(Ordering::Relaxed) != NEVER;
+        let has_begun = self.head_since.load(Ordering::Relaxed) != NEVER;
+        if is_draining && !has_begun {
+            return false;
+        }
+        let since = &self.lingering_since;
+        let _ = since.compare_exchange(
+            NEVER,
+            self.clock.now(),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        true
     }
 
     /// The server stops: what is idle has no more time than a handshake.
@@ -122,6 +174,10 @@ impl Pulse {
 
     fn deadline(&self) -> Millis {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        let lingering = load(&self.lingering_since);
+        if lingering != NEVER {
+            return lingering.saturating_add(LINGERING);
+        }
         let blocked = load(&self.blocked_since);
         if blocked != NEVER {
             return blocked.saturating_add(self.timeouts.write);
@@ -146,12 +202,14 @@ impl Pulse {
         }
     }
 
-    fn has_read(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0
-            && self.head_since.load(Ordering::Relaxed) == NEVER
-        {
+    /// Tells whether these were the first bytes of a head.
+    fn has_read(&self) -> bool {
+        let is_first = self.in_flight.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == NEVER;
+        if is_first {
             self.head_since.store(self.clock.now(), Ordering::Relaxed);
         }
+        is_first
     }
 
     fn has_written(&self) {
@@ -206,6 +264,9 @@ impl Drop for InFlight {
             .idle_since
             .store(self.0.clock.now(), Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.0.client.has_ended() {
+            self.0.hidden.wake(); // hyper may see the end of the stream now
+        }
     }
 }
 
@@ -213,15 +274,63 @@ fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(NEVER)
 }
 
+/// Makes the largest lengths of a body smaller by one or two. hyper keeps these two numbers for itself and would answer 431 to
+/// them; a byte less is refused as too long by everybody.
+fn lower_largest_length(head: &mut [u8]) {
+    const DIGITS: &[u8] = b"1844674407370955161";
+    let Some(at) = memchr::memmem::find(head, DIGITS) else {
+        return;
+    };
+    let last = at + DIGITS.len();
+    let (before, behind) = (head[..at].trim_ascii_end(), &head[last..]);
+    let name = b"content-length:";
+    let is_length = before.len() > name.len()
+        && before[before.len() - name.len()..].eq_ignore_ascii_case(name)
+        && before[before.len() - name.len() - 1] == b'\n'
+        && memchr::memmem::find(before, b"\r\n\r\n").is_none();
+    if is_length && matches!(behind, [b'4' | b'5', b'\r', ..]) {
+        head[last] = b'3';
+    }
+}
+
 /// A stream whose progress is noted.
 pub(super) struct Observed<S> {
     pub(super) stream: S,
     pulse: Arc<Pulse>,
+    is_in_request_line: bool,
+    is_shut_down: bool,
+    drained: usize,
 }
 
 impl<S> Observed<S> {
     pub(super) fn new(stream: S, pulse: Arc<Pulse>) -> Self {
-        Self { stream, pulse }
+        Self {
+            stream,
+            pulse,
+            is_in_request_line: false,
+            is_shut_down: false,
+            drained: 0,
+        }
+    }
+
+    /// Looks for a fragment in the request line, which the parser of targets drops. Only where a head begins with a read: of one
+    /// that comes in the same read as the request before it, the fragment stays unseen.
+    fn look_at(&mut self, read: &mut [u8]) {
+        let is_first = self.pulse.has_read();
+        if self.pulse.is_http2.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.pulse.in_flight.load(Ordering::Relaxed) == 0 {
+            lower_largest_length(read);
+        }
+        if !(is_first || self.is_in_request_line) {
+            return;
+        }
+        let end = read.iter().position(|byte| matches!(byte, b'\n' | b'#'));
+        self.is_in_request_line = end.is_none();
+        if end.is_some_and(|end| read[end] == b'#') {
+            self.pulse.has_fragment.store(true, Ordering::Relaxed);
+        }
     }
 
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -239,15 +348,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if self.pulse.client.has_ended() && self.pulse.hides_end() {
+            self.pulse.hidden.register(cx.waker());
+            return Poll::Pending;
+        }
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_ready() {
-            self.pulse.has_read();
+        match read {
+            Poll::Ready(Ok(())) if buffer.filled().len() > before => {
+                self.look_at(&mut buffer.filled_mut()[before..]);
+            }
+            Poll::Ready(Ok(())) if buffer.remaining() > 0 => {
+                self.pulse.client.end();
+                if self.pulse.hides_end() {
+                    self.pulse.hidden.register(cx.waker());
+                    return Poll::Pending;
+                }
+            }
+            Poll::Ready(Err(_)) => self.pulse.client.end(),
+            _ => {}
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -261,8 +386,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Closes our side, then reads what the client still sends, until it closes its own (RFC 9112 §9.6). Closing a socket with
+    /// unread bytes resets it, and a reset can destroy an answer that the client has not read yet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        if !this.is_shut_down {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.is_shut_down = true;
+        }
+        if this.pulse.client.has_ended() || !this.pulse.linger() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut scratch = [0; 8192];
+        while this.drained < LINGERING_BYTES_MAX {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => this.drained += buffer.filled().len(),
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -311,5 +454,45 @@ impl http_body::Body for Answered {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_two_largest_lengths_of_a_head_are_lowered() {
+        let check = |head: &str, expected: Option<&str>| {
+            let mut bytes = head.as_bytes().to_vec();
+            lower_largest_length(&mut bytes);
+            let found = String::from_utf8(bytes).unwrap();
+            assert_eq!(found, expected.unwrap_or(head));
+        };
+        check(
+            "POST / HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n",
+            Some("POST / HTTP/1.1\r\nContent-Length: 18446744073709551613\r\n\r\n"),
+        );
+        check(
+            "POST / HTTP/1.1\r\ncontent-length:18446744073709551614\r\n\r\n",
+            Some("POST / HTTP/1.1\r\ncontent-length:18446744073709551613\r\n\r\n"),
+        );
+        check(
+            "POST / HTTP/1.1\r\nContent-Length: 18446744073709551613\r\n\r\n",
+            None,
+        );
+        check(
+            "POST / HTTP/1.1\r\nContent-Length: 184467440737095516150\r\n\r\n",
+            None,
+        );
+        check(
+            "POST / HTTP/1.1\r\nX-Content-Length: 18446744073709551615\r\n\r\n",
+            None,
+        );
+        check(
+            "POST / HTTP/1.1\r\n\r\nContent-Length: 18446744073709551615\r\n\r\n",
+            None,
+        );
+        check("1844674407370955161", None);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use metrics::counter;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
 use super::admission::Admission;
@@ -17,6 +18,7 @@ use super::reload::{Loaded, Reload, Seen, WATCH_EVERY};
 use super::signals::{Signal, Signals};
 use crate::config::{Bind, Config, Place, ServerConfig, StoreUrl};
 use crate::gateway::{Arrival, Gateway, Table};
+use crate::http::Client;
 use crate::scope::{Scheme, ServerAddress};
 use crate::services::Services;
 use crate::tasks::Tasks;
@@ -25,7 +27,11 @@ use crate::websocket::Transport;
 /// How long accepting pauses when the process is out of descriptors.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 
-/// What a connection over the limit is told.
+/// How many connections over the limit are answered at once, and how long each may take to read its answer.
+const REFUSED_MAX: usize = 256;
+const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The answer to a connection over the limit.
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
 
 /// A server that listens.
@@ -145,6 +151,7 @@ impl Server {
     fn accept(self) -> Accepting {
         let limits = &self.config.server.limits;
         let admission = Admission::new(limits.connections, limits.connections_per_ip);
+        let refused = Arc::new(Semaphore::new(REFUSED_MAX));
         let mut accepting = tokio::task::JoinSet::new();
         for listener in self.listeners {
             let door = Door {
@@ -154,6 +161,7 @@ impl Server {
                     listener.takes_websocket_over_http2(),
                 ),
                 admission: admission.clone(),
+                refused: refused.clone(),
                 tasks: self.gateway.services().tasks.clone(),
             };
             accepting.spawn(door.keep(listener));
@@ -196,6 +204,8 @@ struct Accepting(#[expect(dead_code, reason = "held for its drop")] tokio::task:
 struct Door {
     protocol: Arc<Protocol>,
     admission: Admission,
+    /// Connections over the limit that are told so.
+    refused: Arc<Semaphore>,
     tasks: Tasks,
 }
 
@@ -228,7 +238,14 @@ impl Door {
                     peer = peer.map(tracing::field::display),
                     "connection refused"
                 );
-                return incoming.say(OVERLOADED);
+                // The refused have a bound of their own; beyond it they are closed without an answer.
+                if let Ok(permit) = self.refused.clone().try_acquire_owned() {
+                    self.tasks.spawn("refused connection", async move {
+                        let _permit = permit;
+                        incoming.refuse(OVERLOADED, REFUSED_DEADLINE).await;
+                    });
+                }
+                return;
             }
         };
         let arrival = Arrival {
@@ -236,6 +253,7 @@ impl Door {
             server,
             security: Scheme::Plain,
             user: None,
+            client: Client::default(),
         };
         let protocol = self.protocol.clone();
         match incoming {

@@ -109,5 +109,6 @@ pub(super) fn arrival(user: Option<Arc<User>>) -> Arrival {
         server: None,
         security: Scheme::Plain,
         user,
+        client: Default::default(),
     }
 }

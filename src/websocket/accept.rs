@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::channels::{GroupName, GroupOptions};
 use crate::http::Failure;
@@ -95,19 +95,4 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Denial {
     fn from(cause: E) -> Self {
         Self(Failure::from(cause))
     }
-}
-
-/// Tells whether a header field is the handshake's, or the connection's (RFC 9110 §7.6.1), and so not the consumer's to say.
-pub(crate) fn is_reserved(name: &HeaderName) -> bool {
-    name.as_str().starts_with("sec-websocket-")
-        || [
-            header::UPGRADE,
-            header::CONNECTION,
-            header::CONTENT_LENGTH,
-            header::TRANSFER_ENCODING,
-            header::TRAILER,
-            header::TE,
-        ]
-        .contains(name)
-        || name == "keep-alive"
 }

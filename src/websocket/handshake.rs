@@ -84,7 +84,14 @@ fn check_version(headers: &HeaderMap) -> Result<(), Failure> {
             HeaderValue::from_static("13"),
         ))
     };
-    match headers.get(header::SEC_WEBSOCKET_VERSION) {
+    let mut versions = headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+    let first = versions.next();
+    if versions.next().is_some() {
+        return supported(Failure::bad_request(
+            "expected one Sec-WebSocket-Version, found several",
+        ));
+    }
+    match first {
         Some(version) if version.as_bytes().trim_ascii() == b"13" => Ok(()),
         Some(version) => supported(Failure::new(
             StatusCode::UPGRADE_REQUIRED,

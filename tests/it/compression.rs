@@ -113,6 +113,7 @@ pub(crate) async fn upgrade(
         server: None,
         security: Scheme::Plain,
         user: None,
+        client: Default::default(),
     };
     match app.gateway().serve(request, &arrival).await {
         Answer::Upgrade(response, upgrade) => (response, upgrade),

@@ -261,6 +261,7 @@ async fn read_events(
         server: None,
         security: oneport::scope::Scheme::Plain,
         user: None,
+        client: Default::default(),
     };
     let Answer::Response(response) = app
         .gateway()

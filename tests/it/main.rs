@@ -21,6 +21,7 @@ mod life;
 mod panics;
 mod publish;
 mod reload;
+mod requests;
 mod scale;
 mod sequences;
 mod sessions;

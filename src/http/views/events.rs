@@ -18,7 +18,7 @@ use crate::channels::{GroupName, GroupOptions, Mailbox, Received, Start, Subscri
 use crate::config::WrittenDuration;
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
-use crate::http::{Body, Failure, Request, Response, View};
+use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::ParamNames;
 use crate::services::Services;
 
@@ -84,6 +84,10 @@ impl View for Events {
         } else {
             Vec::new()
         }
+    }
+
+    fn on_disconnect() -> OnDisconnect {
+        OnDisconnect::Cancel
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

@@ -1,6 +1,6 @@
 //! Health: is the server up, and does it want new work?
 
-use crate::http::{Failure, Request, Response, View, respond};
+use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 
 /// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server stops. No options.
 #[derive(Debug)]
@@ -11,6 +11,10 @@ impl View for Health {
 
     fn new((): ()) -> Self {
         Self
+    }
+
+    fn on_disconnect() -> OnDisconnect {
+        OnDisconnect::Cancel
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

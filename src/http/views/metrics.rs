@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::http::{Failure, Request, Response, View, respond};
+use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 
 /// `view = "metrics"`: what the server counts, in Prometheus' text format. No options.
 #[derive(Debug)]
@@ -13,6 +13,10 @@ impl View for Metrics {
 
     fn new((): ()) -> Self {
         Self
+    }
+
+    fn on_disconnect() -> OnDisconnect {
+        OnDisconnect::Cancel
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::http::{Body, Failure, Request, Response, View};
+use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::ParamNames;
 
 /// What a path must not hold as it is. Only a catch-all has slashes, and they stay.
@@ -72,6 +72,10 @@ impl View for Redirect {
 
     fn methods() -> &'static [Method] {
         &[]
+    }
+
+    fn on_disconnect() -> OnDisconnect {
+        OnDisconnect::Cancel
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

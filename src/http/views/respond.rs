@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use crate::http::{Body, Failure, Request, Response, View};
+use crate::http::framing;
+use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::ParamNames;
 
 /// `view = "respond"`: a fixed status, fixed header fields and a fixed body.
@@ -85,7 +86,16 @@ impl View for Respond {
                 options.content_type
             ));
         }
+        if matches!(options.status, 204 | 205 | 304) && !options.body.is_empty() {
+            problems.push(format!(
+                "body: expected none with status {}, which has no body, found {:?}",
+                options.status, options.body
+            ));
+        }
         for (name, value) in &options.headers {
+            if let Some(sentence) = framing::refusal(name) {
+                problems.push(format!("headers: {sentence}"));
+            }
             if HeaderName::from_bytes(name.as_bytes()).is_err()
                 || HeaderValue::from_str(value).is_err()
             {
@@ -99,6 +109,10 @@ impl View for Respond {
 
     fn methods() -> &'static [Method] {
         &[]
+    }
+
+    fn on_disconnect() -> OnDisconnect {
+        OnDisconnect::Cancel
     }
 
     async fn call(&self, _request: Request) -> Result<Response, Failure> {

@@ -4,7 +4,7 @@ use http::{HeaderValue, header};
 use serde_json::{Map, Value as Json};
 
 use crate::http::page::render;
-use crate::http::{Failure, Request, Response, View, respond};
+use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 
 /// `view = "template"`: renders a page.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ impl View for Template {
 
     fn templates(options: &Options) -> Vec<String> {
         vec![options.template.clone()]
+    }
+
+    fn on_disconnect() -> OnDisconnect {
+        OnDisconnect::Cancel
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

@@ -101,6 +101,7 @@ impl Sequence {
             server: None,
             security: Scheme::Plain,
             user: None,
+            client: Default::default(),
         };
         let request = request.body(Body::empty()).unwrap();
         let Answer::Upgrade(response, upgrade) = app.gateway().serve(request, &arrival).await

@@ -1,9 +1,10 @@
 //! File: a regular file below the view's directory, opened, and what the file system says instead.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -25,7 +26,9 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct OpenFile {
     pub(super) file: File,
-    pub(super) metadata: Metadata,
+    pub(super) len: u64,
+    /// When it was last changed, as far as the file system knows.
+    pub(super) modified: Option<SystemTime>,
     /// How it was compressed beforehand, if it was.
     pub(super) encoding: Option<Encoding>,
     /// Its bytes, when they are few.
@@ -70,7 +73,8 @@ fn open_regular(path: &Path, read: bool) -> io::Result<OpenFile> {
         .transpose()?;
     Ok(OpenFile {
         file,
-        metadata,
+        len: metadata.len(),
+        modified: metadata.modified().ok(),
         encoding: None,
         content,
     })

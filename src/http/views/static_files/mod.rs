@@ -246,7 +246,7 @@ impl Static {
         }
         let is_ranged = scope.method == Method::GET && validators.allows_range(&scope.headers, now);
         let wanted = match is_ranged {
-            true => wanted(&scope.headers, open.metadata.len()),
+            true => wanted(&scope.headers, open.len),
             false => Wanted::Whole,
         };
         fill(&mut response, open, wanted, &self.media_type(name), scope)?;
@@ -275,7 +275,7 @@ fn fill(
     media_type: &str,
     scope: &Scope,
 ) -> Result<(), Failure> {
-    let len = open.metadata.len();
+    let len = open.len;
     let mut content_type = HeaderValue::from_str(media_type)?;
     let whole = match wanted {
         Wanted::Unsatisfiable => {
@@ -332,20 +332,17 @@ async fn open(path: PathBuf, scope: &Scope) -> io::Result<Found> {
 /// The entity tag is made of the time of the last change, to the nanosecond, and the length: another content gets another one
 /// unless somebody sets the time back.
 fn validators(open: &OpenFile, now: SystemTime) -> Validators {
-    let modified = open.metadata.modified().ok();
-    let age = modified.map(|at| match at.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => format!("{:x}", since.as_nanos()),
-        Err(before) => format!("-{:x}", before.duration().as_nanos()),
-    });
+    let age = open
+        .modified
+        .map(|at| match at.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => format!("{:x}", since.as_nanos()),
+            Err(before) => format!("-{:x}", before.duration().as_nanos()),
+        });
     let encoding = open
         .encoding
         .map_or(String::new(), |encoding| format!("-{}", encoding.name()));
-    let etag = format!(
-        "\"{}-{:x}{encoding}\"",
-        age.unwrap_or_default(),
-        open.metadata.len()
-    );
-    Validators::new(etag, modified, now)
+    let etag = format!("\"{}-{:x}{encoding}\"", age.unwrap_or_default(), open.len);
+    Validators::new(etag, open.modified, now)
 }
 
 /// Tells whether a name may be served at all.

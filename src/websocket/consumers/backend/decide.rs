@@ -8,7 +8,7 @@ use super::endpoint::PostError;
 use super::protocol::Answer;
 use crate::channels::GroupOptions;
 use crate::http::Failure;
-use crate::websocket::accept::is_reserved;
+use crate::http::framing::is_framing;
 use crate::websocket::{Accept, Denial};
 
 /// Yes: with the state, and what shall happen once the socket is open.
@@ -60,7 +60,7 @@ pub(super) fn decide(
                 };
                 let mut denial = Denial::with_body(status, body);
                 for (name, value) in &fields(headers)? {
-                    if !is_reserved(name) {
+                    if !is_framing(name) {
                         denial = denial.with_header(name.clone(), value.clone());
                     }
                 }

@@ -1,0 +1,86 @@
+//! Finishing: a request's work that runs to its end, also without its client.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use metrics::counter;
+
+use crate::http::Response;
+use crate::tasks::Tasks;
+
+/// How many requests whose client has disconnected may run at once. One more is dropped, as all were without this.
+const ABANDONED_MAX: usize = 1_024;
+
+type Work = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// The requests that run without their client (cheap to clone).
+#[derive(Clone, Default)]
+pub(super) struct Abandoned(Arc<AtomicUsize>);
+
+/// A request's work. Dropped before its end, it goes on in a task of its own; the view's deadline bounds it.
+pub(super) struct Finishing {
+    work: Option<Work>,
+    tasks: Tasks,
+    abandoned: Abandoned,
+}
+
+impl Finishing {
+    pub(super) fn new(
+        work: impl Future<Output = Response> + Send + 'static,
+        tasks: Tasks,
+        abandoned: Abandoned,
+    ) -> Self {
+        Self {
+            work: Some(Box::pin(work)),
+            tasks,
+            abandoned,
+        }
+    }
+}
+
+impl Future for Finishing {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let Some(work) = &mut self.work else {
+            return Poll::Pending; // polled after its end
+        };
+        let polled = work.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.work = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        if std::thread::panicking() {
+            return; // the work itself panicked: there is nothing to finish
+        }
+        let count = self.abandoned.0.clone();
+        if count.fetch_add(1, Ordering::Relaxed) >= ABANDONED_MAX {
+            count.fetch_sub(1, Ordering::Relaxed);
+            counter!("oneport_requests_abandoned_total", "outcome" => "dropped").increment(1);
+            return;
+        }
+        counter!("oneport_requests_abandoned_total", "outcome" => "finished").increment(1);
+        self.tasks.spawn("abandoned request", async move {
+            let _counted = Counted(count);
+            let _ = work.await;
+        });
+    }
+}
+
+/// Takes one off the count when the task is over, however it ends.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,66 @@
+//! Framing: what a view says of its message's framing is not sent.
+
+use std::sync::atomic::Ordering;
+
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::table::HttpEntry;
+use crate::http::framing::is_framing;
+use crate::http::{Body, Response};
+use crate::scope::Scope;
+
+/// Removes the fields that are the server's, with one warning for each route. A `Content-Length` that is right says nothing
+/// new; the answer to HEAD keeps its own, because its body is not there to be measured.
+pub(super) fn own(scope: &Scope, entry: &HttpEntry, response: &mut Response) {
+    if response.status().is_informational() {
+        tracing::error!(route = %entry.label, status = response.status().as_u16(), "the view answered with an interim status: 500 is sent");
+        *response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        return;
+    }
+    if !response.headers().keys().any(is_framing) {
+        return;
+    }
+    let length = http_body::Body::size_hint(response.body()).exact();
+    let is_head = scope.method == Method::HEAD && length == Some(0);
+    let written = content_length(response.headers());
+    let is_right = is_head || (written.is_some() && written == length);
+    let kept = response
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .filter(|_| is_head && written.is_some())
+        .cloned();
+    let removed = remove(response.headers_mut());
+    if let Some(kept) = kept {
+        response.headers_mut().insert(header::CONTENT_LENGTH, kept);
+    }
+    let is_harmless = is_right && removed.iter().all(|name| *name == header::CONTENT_LENGTH);
+    if !is_harmless && !entry.has_warned.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            route = %entry.label,
+            fields = ?removed,
+            "the view sets fields of the message's framing, which are the server's: they are not sent"
+        );
+    }
+}
+
+/// Removes the fields that are the server's, and returns their names.
+pub(super) fn remove(headers: &mut HeaderMap) -> Vec<http::HeaderName> {
+    let removed: Vec<http::HeaderName> = headers
+        .keys()
+        .filter(|name| is_framing(name))
+        .cloned()
+        .collect();
+    for name in &removed {
+        headers.remove(name);
+    }
+    removed
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let mut fields = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else {
+        return None;
+    };
+    field.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,37 @@
+//! Framing: the fields that delimit a message and manage its connection, which are the server's alone to send.
+
+use http::{HeaderName, header};
+
+/// Tells whether a response field belongs to the server: it delimits the message (RFC 9112 §6), manages the connection
+/// (RFC 9110 §7.6.1) or is part of the WebSocket handshake (RFC 6455 §11.3).
+///
+/// ```
+/// use http::header;
+/// use oneport::http::framing::is_framing;
+/// assert!(is_framing(&header::TRANSFER_ENCODING));
+/// assert!(is_framing(&header::SEC_WEBSOCKET_EXTENSIONS));
+/// assert!(!is_framing(&header::CONTENT_TYPE));
+/// ```
+#[must_use]
+pub fn is_framing(name: &HeaderName) -> bool {
+    [
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TRAILER,
+        header::TE,
+    ]
+    .contains(name)
+        || name == "keep-alive"
+        || name == "proxy-connection"
+        || name.as_str().starts_with("sec-websocket-")
+}
+
+/// Returns the sentence for a configuration that sets such a field.
+pub(crate) fn refusal(name: &str) -> Option<String> {
+    let parsed = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    is_framing(&parsed).then(|| {
+        format!("expected a field of the response, found {name:?}, which the server sets itself")
+    })
+}

@@ -1,0 +1,94 @@
+//! Early: an answer that is there before the request's body was read.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use http::{HeaderValue, StatusCode, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::http::{Body, Response};
+
+/// The most bytes of an unread body that are taken from the client so that the connection can go on.
+const DRAINED_BYTES_MAX: u64 = 64 * 1024;
+
+/// How often the connection is asked for more of the body before its client counts as slow.
+const TURNS: u32 = 3;
+
+/// What is left of an unread body.
+enum Rest {
+    /// Nothing: the connection can carry another request.
+    Nothing,
+    /// More than is waited for.
+    More,
+    /// The framing is broken.
+    Broken,
+}
+
+/// Ends a request whose body was not read whole: takes the rest if it is there and short, otherwise announces that the
+/// connection is closed. A body whose framing is broken makes the answer 400.
+pub(super) async fn conclude(
+    response: &mut Response,
+    mut unread: Incoming,
+    waits_for_continue: bool,
+) {
+    // Asking for the body would invite the client to send it.
+    let rest = match waits_for_continue {
+        true => Rest::More,
+        false => drain(&mut unread).await,
+    };
+    if let Rest::Broken = rest {
+        *response = Response::new(Body::full(
+            "400 expected a body in chunks or of the announced length\n",
+        ));
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+    }
+    if !matches!(rest, Rest::Nothing) {
+        announce_close(response);
+    }
+}
+
+/// Says that the connection carries no further request (RFC 9112 §9.6).
+pub(super) fn announce_close(response: &mut Response) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+}
+
+async fn drain(unread: &mut Incoming) -> Rest {
+    let mut left = DRAINED_BYTES_MAX;
+    let mut turns = 0;
+    poll_fn(|cx| {
+        loop {
+            if unread.size_hint().lower() > left {
+                return Poll::Ready(Rest::More);
+            }
+            match Pin::new(&mut *unread).poll_frame(cx) {
+                Poll::Ready(None) => return Poll::Ready(Rest::Nothing),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Rest::Broken),
+                Poll::Ready(Some(Ok(frame))) => {
+                    let count = frame.data_ref().map_or(0, bytes::Bytes::len) as u64;
+                    match left.checked_sub(count) {
+                        Some(rest) => left = rest,
+                        None => return Poll::Ready(Rest::More),
+                    }
+                    turns = 0;
+                }
+                Poll::Pending => {
+                    // hyper reads on between two polls, as far as bytes are there.
+                    turns += 1;
+                    if turns > TURNS {
+                        return Poll::Ready(Rest::More);
+                    }
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
+    })
+    .await
+}
