@@ -14,7 +14,7 @@ use super::finishing::{Abandoned, Finishing};
 use super::table::{HttpEntry, Table};
 use super::{framing, pages};
 use crate::host::HostHeader;
-use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response};
+use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response, location};
 use crate::middleware::Passage;
 use crate::routing::{Match, Resolution, Target};
 use crate::scope::{Scope, ScopeType};
@@ -252,7 +252,7 @@ fn slash_redirect(scope: &Scope, raw_path: &str) -> Response {
     let location = format!("/{}", location.trim_start_matches('/'));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    if let Ok(location) = HeaderValue::from_str(&location) {
+    if let Ok(location) = location::location(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response

@@ -8,6 +8,7 @@ pub mod failure;
 pub mod form;
 pub mod forwarded;
 pub mod framing;
+pub(crate) mod location;
 pub mod origin;
 pub mod page;
 pub mod range;

@@ -5,6 +5,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::http::Failure;
 use crate::http::form::wants_json;
+use crate::http::location::{is_own_path, location, with_query};
 use crate::scope::{Scope, ScopeType};
 
 /// What a query's value may hold as it is (RFC 3986 §3.4, without what separates values).
@@ -46,7 +47,7 @@ impl Required {
                     .with_header(header::WWW_AUTHENTICATE, challenge))
             }
             None => {
-                let location = HeaderValue::from_str(&self.location(scope))?;
+                let location = location(&self.login_page(scope))?;
                 Err(Failure::new(StatusCode::FOUND, "log in first")
                     .with_header(header::LOCATION, location))
             }
@@ -54,17 +55,13 @@ impl Required {
     }
 
     /// Where to log in, and where to come back to.
-    fn location(&self, scope: &Scope) -> String {
-        let root_path = match self.login_url.starts_with('/') {
+    fn login_page(&self, scope: &Scope) -> String {
+        let root_path = match is_own_path(&self.login_url) {
             true => scope.root_path.as_deref().unwrap_or_default(),
             false => "",
         };
-        let separator = if self.login_url.contains('?') {
-            '&'
-        } else {
-            '?'
-        };
         let next = utf8_percent_encode(scope.target.as_str(), VALUE);
-        format!("{root_path}{}{separator}next={next}", self.login_url)
+        let page = format!("{root_path}{}", self.login_url);
+        with_query(&page, &format!("next={next}"))
     }
 }

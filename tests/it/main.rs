@@ -14,6 +14,7 @@ mod config;
 mod django;
 mod docs;
 mod files;
+mod edge;
 mod groups;
 mod http2;
 mod layers;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
 use metrics::counter;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -14,6 +13,7 @@ use crate::auth::attempts::Attempts;
 use crate::config::WrittenDuration;
 use crate::http::csrf::{self, Csrf};
 use crate::http::form::{Form, is_json, wants_json};
+use crate::http::location::location;
 use crate::http::origin::AllowedOrigins;
 use crate::http::page::render;
 use crate::http::{Body, Failure, Request, Response, View, respond};
@@ -229,18 +229,12 @@ impl Sent {
     }
 }
 
-/// What a header field may not hold as it is.
-const LOCATION: &AsciiSet = &CONTROLS.add(b' ');
-
 /// Sends the client to another page, to be fetched with GET (RFC 9110 §15.4.4).
 pub(super) fn see_other(to: &str) -> Result<Response, Failure> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
-    headers.insert(
-        header::LOCATION,
-        HeaderValue::from_str(&utf8_percent_encode(to, LOCATION).to_string())?,
-    );
+    headers.insert(header::LOCATION, location(to)?);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }

@@ -27,6 +27,7 @@ pub use template::Template;
 pub use ticket::Ticket;
 
 use crate::http::Failure;
+use crate::http::location::is_own_path;
 use crate::scope::Scope;
 
 /// Refuses what changes something and is not asked for with POST, whatever `methods` the route has.
@@ -39,9 +40,12 @@ fn post_only(scope: &Scope) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, sentence).with_header(header::ALLOW, allow))
 }
 
-/// Returns a path of the file as the client has to ask for it.
-fn under_root(scope: &Scope, path: &str) -> String {
-    format!("{}{path}", scope.root_path.as_deref().unwrap_or_default())
+/// Returns a path of the file as the client has to ask for it, below the root path. A URL stays as it is.
+fn under_root(scope: &Scope, to: &str) -> String {
+    match scope.root_path.as_deref() {
+        Some(root_path) if is_own_path(to) => format!("{root_path}{to}"),
+        _ => to.to_owned(),
+    }
 }
 
 /// Tells whether a text is a path of this server, and nothing that a browser could take for another's: `//host`, `/\host`, or

@@ -1,10 +1,13 @@
 //! Redirect: sends the client elsewhere.
 
-use http::{HeaderValue, Method, StatusCode, header};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use http::{Method, StatusCode, header};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::ParamNames;
+use super::under_root;
+use crate::http::location::{is_own_path, location, with_query};
+use crate::routing::{ParamNames, Params};
 
 /// What a path must not hold as it is. Only a catch-all has slashes, and they stay.
 const SEGMENT: &AsciiSet = &CONTROLS
@@ -20,6 +23,14 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'}')
     .add(b'\\');
 
+/// What a value in a query or a fragment may hold as it is: `&`, `=` and `+` would cut it or change it.
+const VALUE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
 /// `view = "redirect"`: sends the client to another place.
 #[derive(Debug)]
 pub struct Redirect {
@@ -31,12 +42,13 @@ pub struct Redirect {
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Where to: a path or a URL; `{name}` is a parameter of the route, percent-encoded.
+    /// Where to: a path, with one slash in front below `server.root_path`, or a URL; `{name}` is a parameter of the route,
+    /// percent-encoded.
     to: String,
     /// 301, 302, 303, 307 or 308.
     #[serde(default = "permanent")]
     status: u16,
-    /// Is the query passed on?
+    /// Is the query passed on? It goes behind the query of `to`, before its fragment.
     #[serde(default)]
     keep_query: bool,
 }
@@ -61,9 +73,16 @@ impl View for Redirect {
                 options.status
             ));
         }
-        if HeaderValue::from_str(&options.to).is_err() || options.to.is_empty() {
+        if options.to.is_empty() || options.to.chars().any(char::is_control) {
             problems.push(format!(
                 "to: expected a path or a URL, found {:?}",
+                options.to
+            ));
+        }
+        if options.to.starts_with('{') {
+            // The client would choose the scheme and the host.
+            problems.push(format!(
+                "to: expected a path or a URL before the first parameter, found {:?}",
                 options.to
             ));
         }
@@ -79,29 +98,39 @@ impl View for Redirect {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let mut to = self.options.to.clone();
-        for (name, value) in request.scope.url_route.params.iter() {
-            to = to.replace(
-                &format!("{{{name}}}"),
-                &utf8_percent_encode(value, SEGMENT).to_string(),
-            );
-        }
-        if self.options.keep_query && !request.scope.query_string().is_empty() {
-            to.push(if to.contains('?') { '&' } else { '?' });
-            to.push_str(request.scope.query_string());
-        }
+        let scope = &request.scope;
+        let written = &self.options.to;
+        let mut to = fill(written, &scope.url_route.params);
         // A parameter must not lead to another host: "//" at the start would.
-        if self.options.to.starts_with('/')
-            && to.starts_with("//")
-            && !self.options.to.starts_with("//")
-        {
+        if is_own_path(written) && !is_own_path(&to) {
             to = format!("/{}", to.trim_start_matches('/'));
         }
+        if self.options.keep_query {
+            to = with_query(&to, scope.query_string());
+        }
+        let to = if is_own_path(written) {
+            under_root(scope, &to)
+        } else {
+            to
+        };
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
         response
             .headers_mut()
-            .insert(header::LOCATION, HeaderValue::from_str(&to)?);
+            .insert(header::LOCATION, location(&to)?);
         Ok(response)
     }
+}
+
+/// Puts the parameters in their places, each encoded for the part of the URL that it is in.
+fn fill(written: &str, params: &Params) -> String {
+    let path_end = written.find(['?', '#']).unwrap_or(written.len());
+    let (path, rest) = written.split_at(path_end);
+    let (mut path, mut rest) = (path.to_owned(), rest.to_owned());
+    for (name, value) in params.iter() {
+        let place = format!("{{{name}}}");
+        path = path.replace(&place, &utf8_percent_encode(value, SEGMENT).to_string());
+        rest = rest.replace(&place, &utf8_percent_encode(value, VALUE).to_string());
+    }
+    path + &rest
 }

@@ -1,0 +1,3 @@
+//! Edge: what a client or a proxy can send before a view sees it, and what every answer carries.
+
+mod redirects;
