@@ -72,7 +72,7 @@ pub use problem::{Long, Problem, Problems, Severity};
 pub use redis_url::{RedisHome, RedisUrl};
 pub use secret::Secret;
 pub use sections::{LogConfig, LogFormat, TemplatesConfig};
-pub use server::{LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
+pub use server::{ForwardedFamily, LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
 pub use session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
 pub use settings::MissingOrigin;
 pub use store_url::StoreUrl;

@@ -26,10 +26,12 @@ pub struct ServerConfig {
     /// Default: `["localhost", "127.0.0.1", "[::1]"]`.
     #[serde(deserialize_with = "via::<ListOf<HostPattern>, _, _>")]
     pub allowed_hosts: Vec<String>,
-    /// The networks (CIDR, or a single address) whose `Forwarded` and `X-Forwarded-*` are believed.
+    /// The networks (CIDR, or a single address) whose forwarded fields and `X-Request-Id` are believed.
     /// Default: none.
     #[serde(deserialize_with = "via::<Networks, _, _>")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Which fields of a trusted proxy are believed; the others are removed. Default: `"x-forwarded-for"`.
+    pub forwarded: ForwardedFamily,
     /// The worker threads. Default: `"auto"`, one for each core.
     pub workers: Workers,
     /// The path that a proxy in front has taken off each URL, such as `/app`. Default: `""`.
@@ -49,6 +51,31 @@ pub struct ServerConfig {
     /// Where the section stands.
     #[serde(skip)]
     pub place: Place,
+}
+
+/// The fields by which a proxy says who its client is.
+///
+/// One family is believed: a proxy sets the fields of its own and passes the client's on in the other.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+pub enum ForwardedFamily {
+    /// `X-Forwarded-For`, and beside it `-Proto`, `-Host` and `-Port`.
+    #[default]
+    #[serde(rename = "x-forwarded-for")]
+    X,
+    /// `Forwarded` (RFC 7239).
+    #[serde(rename = "forwarded")]
+    Standard,
+}
+
+impl ForwardedFamily {
+    /// Returns the word of the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::X => "x-forwarded-for",
+            Self::Standard => "forwarded",
+        }
+    }
 }
 
 /// How many worker threads run.
@@ -104,6 +131,7 @@ impl Default for ServerConfig {
                 .map(str::to_owned)
                 .to_vec(),
             trusted_proxies: Vec::new(),
+            forwarded: ForwardedFamily::default(),
             workers: Workers::Auto,
             root_path: String::new(),
             name: String::new(),

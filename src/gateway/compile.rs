@@ -60,6 +60,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
             .filter(|prefix| !prefix.is_empty())
             .map(Arc::from),
         trusted_proxies: config.server.trusted_proxies.clone(),
+        forwarded: config.server.forwarded,
         missed: StatusCounters::new("oneport_requests_total", ""),
     };
     compiler.problems.into_result(table)

@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use super::dispatch::Arrival;
 use super::table::Table;
 use crate::host::HostHeader;
+use crate::http::Failure;
+use crate::http::forwarded::{self, Forwarded};
 use crate::http::upgrade::{ConnectProtocol, protocol_type};
-use crate::http::{Failure, forwarded};
 use crate::scope::{RequestId, Scope, ScopeType, UrlRoute};
 use crate::websocket::handshake::{self, Handshake};
 
@@ -166,26 +167,12 @@ impl Head {
 
     /// Makes the scope; what only a trusted proxy may say counts only from one.
     pub(super) fn into_scope(mut self, arrival: &Arrival, table: &Table) -> Scope {
-        let is_trusted = table.is_trusted(arrival.peer.map(|peer| peer.ip()));
         forwarded::strip_ambiguous(&mut self.headers);
-        let mut said = forwarded::Forwarded::default();
-        let mut request_id = RequestId::new();
-        if is_trusted {
-            said = forwarded::read(&self.headers, &table.trusted_proxies);
-            let given = self
-                .headers
-                .get("x-request-id")
-                .and_then(|id| id.to_str().ok());
-            if let Some(id) = given.filter(|id| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())) {
-                request_id = RequestId::Given(id.into());
-            }
-        } else {
-            forwarded::strip(&mut self.headers);
-        }
+        let (said, request_id) = self.forwarded(arrival, table);
         Scope {
             scope_type: self.scope_type,
             http_version: self.version,
-            host: self.host(said.host.as_deref()),
+            host: self.host(said.host),
             method: self.method,
             security: said.scheme.unwrap_or(arrival.security),
             target: self.target,
@@ -203,15 +190,45 @@ impl Head {
         }
     }
 
+    /// Reads what a trusted proxy says, and removes what nobody else may say.
+    fn forwarded(&mut self, arrival: &Arrival, table: &Table) -> (Forwarded, RequestId) {
+        let peer = arrival.peer.map(|peer| peer.ip());
+        if !table.is_trusted(peer) {
+            if let Some(name) = forwarded::strip(&mut self.headers, None) {
+                forwarded::warn_of_ignored(&name, peer, None);
+            }
+            return (Forwarded::default(), RequestId::new());
+        }
+        let family = table.forwarded;
+        let ignored = forwarded::strip(&mut self.headers, Some(family));
+        let (trusted, arrived) = (&table.trusted_proxies, arrival.security);
+        let said = forwarded::read(&self.headers, family, trusted, arrived);
+        // Beside fields that are believed the others are the client's, and no news to the operator.
+        if let Some(name) = ignored.filter(|_| said == Forwarded::default()) {
+            forwarded::warn_of_ignored(&name, peer, Some(family));
+        }
+        let given = self
+            .headers
+            .get("x-request-id")
+            .and_then(|id| id.to_str().ok());
+        let request_id = match given {
+            Some(id) if (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) => {
+                RequestId::Given(id.into())
+            }
+            _ => RequestId::new(),
+        };
+        (said, request_id)
+    }
+
     /// A trusted proxy's word first, then an absolute target's authority (RFC 9112 §3.2.2), then the field.
-    fn host(&self, forwarded: Option<&str>) -> Option<HostHeader> {
+    fn host(&self, forwarded: Option<HostHeader>) -> Option<HostHeader> {
         let authority = || self.authority.as_ref().map(Authority::as_str);
         let field = || {
             self.headers
                 .get(header::HOST)
                 .and_then(|host| host.to_str().ok())
         };
-        HostHeader::parse(forwarded.or_else(authority).or_else(field)?).ok()
+        forwarded.or_else(|| HostHeader::parse(authority().or_else(field)?).ok())
     }
 }
 

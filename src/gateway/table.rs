@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use metrics::{Counter, counter};
 
+use crate::http::forwarded::ForwardedFamily;
 use crate::http::view::AnyView;
 use crate::http::{Mapped, OnDisconnect};
 use crate::middleware::Step;
@@ -22,6 +23,7 @@ pub struct Table {
     pub(crate) templates: Templates,
     pub(crate) root_path: Option<Arc<str>>,
     pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) forwarded: ForwardedFamily,
     pub(crate) missed: StatusCounters,
 }
 

@@ -1,11 +1,19 @@
 //! Forwarded: what trusted proxies say of the client, and what nobody else may say.
 
+mod element;
+mod ignored;
+
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
+use self::element::Element;
+use crate::host::HostHeader;
 use crate::scope::Scheme;
+
+pub use crate::config::ForwardedFamily;
+pub(crate) use ignored::warn_of_ignored;
 
 /// What a chain of trusted proxies said.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -14,25 +22,34 @@ pub struct Forwarded {
     pub client: Option<SocketAddr>,
     /// Plain or TLS on the client's side.
     pub scheme: Option<Scheme>,
-    /// The host the client asked for.
-    pub host: Option<String>,
+    /// The host the client asked for, with its port where that is not the scheme's own.
+    pub host: Option<HostHeader>,
 }
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Reads `Forwarded` (RFC 7239) or, without it, `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`.
+/// Reads the fields of one family: `Forwarded` (RFC 7239), or `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`. `arrived` is the
+/// scheme of the connection, for a forwarded host whose scheme is not forwarded.
 ///
-/// Called only when the peer itself is trusted. The list is walked from the right, past every trusted address; the first
-/// that is not trusted is the client, whatever stands to its left (a client can write that).
+/// Called only when the peer itself is trusted. Several fields of one name are one list (RFC 9110 §5.3), and empty elements do
+/// not count (§5.6.1). The list of addresses is walked from the right, past every trusted one: each proxy appends the address of
+/// its own peer, so an element is worth as much as the address to its right. The first address that is not trusted is the
+/// client; an element that is no address ends the walk at the last good one. Scheme, host and port are then those that the same
+/// proxy appended: the elements as far from the right as the client's, or the left-most of a list that is shorter.
 #[must_use]
-pub fn read(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
-    if headers.contains_key(header::FORWARDED) {
-        rfc7239(headers, trusted)
-    } else {
-        x_forwarded(headers, trusted)
+pub fn read(
+    headers: &HeaderMap,
+    family: ForwardedFamily,
+    trusted: &[IpNet],
+    arrived: Scheme,
+) -> Forwarded {
+    match family {
+        ForwardedFamily::Standard => rfc7239(headers, trusted),
+        ForwardedFamily::X => x_forwarded(headers, trusted, arrived),
     }
 }
 
@@ -43,13 +60,13 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-/// Removes the fields that only a trusted proxy may send.
-pub fn strip(headers: &mut HeaderMap) {
-    remove(headers, |name| match name.as_str().as_bytes().first() {
-        Some(b'x') => name.as_str().starts_with("x-forwarded-") || name == "x-real-ip",
-        Some(b'f') => *name == header::FORWARDED,
-        _ => false,
-    });
+/// Removes the fields that only a trusted proxy may send, and returns the name of the first one. `believed` is the family
+/// that stays, for a peer that is trusted: a proxy passes the fields on that it does not know, so the others are the client's.
+pub fn strip(headers: &mut HeaderMap, believed: Option<ForwardedFamily>) -> Option<HeaderName> {
+    remove(headers, |name| match family(name) {
+        Some(family) => believed != Some(family),
+        None => *name == REAL_IP,
+    })
 }
 
 /// Removes what nobody may send: names with `_`, which some applications cannot tell from `-`, and `Daphne-Root-Path`, which
@@ -60,31 +77,44 @@ pub fn strip_ambiguous(headers: &mut HeaderMap) {
     });
 }
 
-fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
-        headers.remove(name);
+/// Returns the family that a field is of.
+fn family(name: &HeaderName) -> Option<ForwardedFamily> {
+    if *name == header::FORWARDED {
+        Some(ForwardedFamily::Standard)
+    } else {
+        let is_x = name.as_str().starts_with("x-forwarded-");
+        is_x.then_some(ForwardedFamily::X)
     }
 }
 
-fn rfc7239(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
-    let mut found = Forwarded::default();
-    for element in list(headers, &header::FORWARDED).rev() {
-        let parameter = |wanted: &str| {
-            element.split(';').find_map(|pair| {
-                let (name, value) = pair.split_once('=')?;
-                name.trim()
-                    .eq_ignore_ascii_case(wanted)
-                    .then(|| value.trim().trim_matches('"').to_owned())
-            })
+fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) -> Option<HeaderName> {
+    let mut first = None;
+    while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
+        headers.remove(&name);
+        first.get_or_insert(name);
+    }
+    first
+}
+
+/// What the walk along the addresses came to.
+struct Walk {
+    client: Option<SocketAddr>,
+    /// How many elements are to the right of the client's.
+    distance: usize,
+}
+
+/// Walks addresses from the right; `None` is an element that is no address.
+fn walk(addresses: impl Iterator<Item = Option<SocketAddr>>, trusted: &[IpNet]) -> Walk {
+    let mut found = Walk {
+        client: None,
+        distance: 0,
+    };
+    for (distance, address) in addresses.enumerate() {
+        let Some(address) = address else { break };
+        found = Walk {
+            client: Some(address),
+            distance,
         };
-        found.scheme = parameter("proto")
-            .and_then(|word| scheme(&word))
-            .or(found.scheme);
-        found.host = parameter("host").or(found.host);
-        let Some(address) = parameter("for").and_then(|node| address(&node)) else {
-            break;
-        };
-        found.client = Some(address);
         if !is_trusted(address.ip(), trusted) {
             break;
         }
@@ -92,175 +122,62 @@ fn rfc7239(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
     found
 }
 
-fn x_forwarded(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
-    let mut client = None;
-    for element in list(headers, &FORWARDED_FOR).rev() {
-        let Some(found) = address(element) else { break };
-        client = Some(found);
-        if !is_trusted(found.ip(), trusted) {
-            break;
-        }
+fn rfc7239(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
+    let mut elements: Vec<&[u8]> = Vec::new();
+    for field in headers.get_all(header::FORWARDED) {
+        element::split_quoted(field.as_bytes(), &mut elements);
     }
-    if let (Some(address), Some(port)) = (
-        client.as_mut(),
-        list(headers, &FORWARDED_PORT)
-            .next_back()
-            .and_then(|port| port.parse().ok()),
-    ) && address.port() == 0
-    {
-        address.set_port(port);
-    }
+    let elements: Vec<Element> = elements.into_iter().rev().map(Element::parse).collect();
+    let Walk { client, distance } = walk(elements.iter().map(|element| element.client), trusted);
+    // What the client's element does not say, a proxy nearer to us may have said.
+    let said = elements.get(..=distance).unwrap_or(&elements);
     Forwarded {
         client,
-        scheme: list(headers, &FORWARDED_PROTO).next_back().and_then(scheme),
-        host: list(headers, &FORWARDED_HOST)
-            .next_back()
-            .map(str::to_owned),
+        scheme: said.iter().rev().find_map(|element| element.scheme),
+        host: said.iter().rev().find_map(|element| element.host.clone()),
     }
 }
 
-fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> std::vec::IntoIter<&'a str> {
-    let all: Vec<&str> = headers
+fn x_forwarded(headers: &HeaderMap, trusted: &[IpNet], arrived: Scheme) -> Forwarded {
+    let addresses = list(headers, &FORWARDED_FOR);
+    let Walk { client, distance } = walk(
+        addresses.iter().rev().map(|found| element::address(found)),
+        trusted,
+    );
+    let said = |name: &HeaderName| {
+        let elements = list(headers, name);
+        let at = elements.len().saturating_sub(distance + 1);
+        elements.get(at).copied()
+    };
+    let scheme = said(&FORWARDED_PROTO).and_then(element::scheme);
+    let port = || said(&FORWARDED_PORT).and_then(element::port);
+    let host = said(&FORWARDED_HOST).and_then(element::host).map(|host| {
+        let usual = match scheme.unwrap_or(arrived) {
+            Scheme::Plain => 80,
+            Scheme::Secure => 443,
+        };
+        match port().filter(|port| host.port().is_none() && *port != usual) {
+            Some(port) => element::with_port(host, port),
+            None => host,
+        }
+    });
+    Forwarded {
+        client,
+        scheme,
+        host,
+    }
+}
+
+/// Returns the elements of a list in one or several fields, without the empty ones.
+fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<&'h [u8]> {
+    headers
         .get_all(name)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|text| text.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
         .filter(|part| !part.is_empty())
-        .collect();
-    all.into_iter()
-}
-
-fn scheme(word: &str) -> Option<Scheme> {
-    match word.to_ascii_lowercase().as_str() {
-        "http" | "ws" => Some(Scheme::Plain),
-        "https" | "wss" => Some(Scheme::Secure),
-        _ => None,
-    }
-}
-
-fn address(text: &str) -> Option<SocketAddr> {
-    let text = text.trim_matches('"');
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Some(address);
-    }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0))
+        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(
-        fields: &[(&'static str, &'static str)],
-        client: Option<&str>,
-        scheme: Option<Scheme>,
-        host: Option<&str>,
-    ) {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, value.parse().unwrap());
-        }
-        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        let expected = Forwarded {
-            client: client.map(|text| text.parse().unwrap()),
-            scheme,
-            host: host.map(str::to_owned),
-        };
-        assert_eq!(read(&headers, &trusted), expected, "{fields:?}");
-    }
-
-    #[test]
-    fn right_most_untrusted_address_is_the_client() {
-        check(
-            &[("x-forwarded-for", "evil, 203.0.113.9, 10.1.1.1")],
-            Some("203.0.113.9:0"),
-            None,
-            None,
-        );
-        check(
-            &[("x-forwarded-for", "198.51.100.1, 203.0.113.9")],
-            Some("203.0.113.9:0"),
-            None,
-            None,
-        );
-        check(
-            &[
-                ("x-forwarded-for", "203.0.113.9"),
-                ("x-forwarded-port", "44"),
-            ],
-            Some("203.0.113.9:44"),
-            None,
-            None,
-        );
-        check(&[("x-forwarded-for", "not an address")], None, None, None);
-        check(
-            &[("x-forwarded-for", "10.2.2.2, 10.1.1.1")],
-            Some("10.2.2.2:0"),
-            None,
-            None,
-        );
-    }
-
-    #[test]
-    fn scheme_takes_known_words_only() {
-        check(
-            &[
-                ("x-forwarded-proto", "HTTPS"),
-                ("x-forwarded-host", "a.example"),
-            ],
-            None,
-            Some(Scheme::Secure),
-            Some("a.example"),
-        );
-        check(&[("x-forwarded-proto", "javascript")], None, None, None);
-    }
-
-    #[test]
-    fn standard_field_comes_before_the_x_fields() {
-        check(
-            &[
-                (
-                    "forwarded",
-                    "for=203.0.113.9;proto=https;host=a.example, for=10.0.0.2",
-                ),
-                ("x-forwarded-for", "1.2.3.4"),
-            ],
-            Some("203.0.113.9:0"),
-            Some(Scheme::Secure),
-            Some("a.example"),
-        );
-        check(
-            &[("forwarded", "for=\"[2001:db8::1]:4711\"")],
-            Some("[2001:db8::1]:4711"),
-            None,
-            None,
-        );
-    }
-
-    #[test]
-    fn fields_of_proxies_are_stripped() {
-        let mut headers = HeaderMap::new();
-        for name in [
-            "x-forwarded-for",
-            "x-forwarded-proto",
-            "x-real-ip",
-            "forwarded",
-            "daphne-root-path",
-            "x_under",
-        ] {
-            headers.insert(HeaderName::from_static(name), "1".parse().unwrap());
-        }
-        headers.insert("accept", "*/*".parse().unwrap());
-        strip(&mut headers);
-        strip_ambiguous(&mut headers);
-        assert_eq!(
-            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
-            ["accept"]
-        );
-    }
-}
+mod tests;
