@@ -266,21 +266,30 @@ impl Scope {
     /// Returns a cookie's value. Of several with one name the last wins, as in Django.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<String> {
-        self.cookies()
-            .filter(|(key, _)| key == name)
+        self.raw_cookies()
+            .filter(|(key, _)| *key == name.as_bytes())
             .last()
-            .map(|(_, value)| value)
+            .map(|(_, value)| unquoted(value))
     }
 
     /// Walks the cookies of all `Cookie` fields, in their order, unquoted.
     pub fn cookies(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.raw_cookies().map(|(name, value)| {
+            let name = String::from_utf8_lossy(name).into_owned();
+            (name, unquoted(value))
+        })
+    }
+
+    /// Walks the cookies as slices of their fields: a look-up compares a client's names and allocates for none of them.
+    fn raw_cookies(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.headers
             .all(&header::COOKIE)
             .flat_map(|field| field.split(|byte| *byte == b';'))
             .filter_map(|pair| {
-                cookie::Cookie::parse(String::from_utf8_lossy(pair).into_owned()).ok()
+                let at = pair.iter().position(|byte| *byte == b'=')?;
+                let name = pair[..at].trim_ascii();
+                (!name.is_empty()).then(|| (name, pair[at + 1..].trim_ascii()))
             })
-            .map(|pair| (pair.name().to_owned(), pair.value_trimmed().to_owned()))
     }
 
     /// Lets go of the buffer that the request was read into.
@@ -296,6 +305,14 @@ impl Scope {
             self.target = own;
         }
     }
+}
+
+/// Takes the quotes off a cookie's value (RFC 6265 §4.1.1).
+fn unquoted(value: &[u8]) -> String {
+    let inside = value
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""));
+    String::from_utf8_lossy(inside.unwrap_or(value)).into_owned()
 }
 
 fn form_decode(text: &str) -> String {
@@ -504,6 +521,24 @@ mod tests {
         assert_eq!(scope.cookie("sessionid").as_deref(), Some("b"));
         assert_eq!(scope.cookie("x").as_deref(), Some("q"));
         assert_eq!(scope.cookie("y"), None);
+    }
+
+    /// One step for each cookie, and no allocation: what is walked are slices of the field, once each.
+    #[test]
+    fn cookie_lookup_walks_each_cookie_once() {
+        let many: String = (0..2_000).map(|number| format!("c{number}=v; ")).collect();
+        let scope = scope_with(&[("cookie", &format!("{many}sessionid=\"a=b\""))]);
+        assert_eq!(scope.raw_cookies().count(), 2_001);
+        let bytes: usize = scope
+            .raw_cookies()
+            .map(|(name, value)| name.len() + 1 + value.len() + 2)
+            .sum();
+        assert_eq!(bytes, many.len() + "sessionid=\"a=b\"; ".len());
+        assert_eq!(scope.cookie("sessionid").as_deref(), Some("a=b"));
+        for malformed in ["sessionid", "=a", ";;", " = ", "x=\"", "\u{fc}=1"] {
+            let scope = scope_with(&[("cookie", malformed)]);
+            assert_eq!(scope.cookie("sessionid"), None, "{malformed}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, json};
 
 use super::table::Table;
+use crate::http::form::accepts;
 use crate::http::page::render;
 use crate::http::{Failure, Response, respond};
 use crate::scope::Scope;
@@ -26,7 +27,6 @@ pub(super) fn answer(
         tracing::debug!(id = %scope.request_id, path = scope.raw_path(), %failure, "the request was refused");
     }
     let sentence = failure.sentence();
-    let accept = scope.headers.text(&header::ACCEPT).unwrap_or_default();
     let mut response = if failure.is_verbatim() {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         let mut response = respond(status.as_u16(), "text/plain", sentence.to_owned());
@@ -36,12 +36,12 @@ pub(super) fn answer(
             fields.insert(header::CONTENT_TYPE, plain);
         }
         response
-    } else if accept.contains("text/html") {
+    } else if accepts(scope, "text/html") {
         let (page, fields) = page(services, table, scope, failure);
         let mut response = respond(status.as_u16(), "text/html; charset=utf-8", page);
         response.headers_mut().extend(fields);
         response
-    } else if accept.contains("application/json") {
+    } else if accepts(scope, "application/json") {
         let body = serde_json::json!({"error": {"status": status.as_u16(), "message": sentence, "request_id": scope.request_id.to_string()}});
         respond(status.as_u16(), "application/json", format!("{body}\n"))
     } else {

@@ -59,8 +59,34 @@ pub fn is_json(scope: &Scope) -> bool {
 /// Tells whether a client wants JSON rather than a page.
 #[must_use]
 pub fn wants_json(scope: &Scope) -> bool {
-    let accept = scope.headers.text(&header::ACCEPT).unwrap_or_default();
-    accept.contains("application/json") && !accept.contains("text/html")
+    accepts(scope, "application/json") && !accepts(scope, "text/html")
+}
+
+/// Tells whether a client names a media type in `Accept`, over all its lines and in any case, and does not refuse it with
+/// `q=0` (RFC 9110 §12.5.1). A range such as `*/*` names none.
+#[must_use]
+pub fn accepts(scope: &Scope, media_type: &str) -> bool {
+    scope
+        .headers
+        .all(&header::ACCEPT)
+        .flat_map(|field| field.split(|byte| *byte == b','))
+        .any(|element| {
+            let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let is_named = parts
+                .next()
+                .is_some_and(|named| named.eq_ignore_ascii_case(media_type.as_bytes()));
+            is_named && !parts.any(is_zero_weight)
+        })
+}
+
+/// `q=0`, `q=0.0` and so on.
+fn is_zero_weight(parameter: &[u8]) -> bool {
+    match parameter {
+        [b'q' | b'Q', b'=', weight @ ..] => {
+            weight.first() == Some(&b'0') && !weight.iter().any(|byte| (b'1'..=b'9').contains(byte))
+        }
+        _ => false,
+    }
 }
 
 fn is_of_type(scope: &Scope, wanted: &str) -> bool {
@@ -69,4 +95,47 @@ fn is_of_type(scope: &Scope, wanted: &str) -> bool {
         .text(&header::CONTENT_TYPE)
         .and_then(|found| found.split(';').next())
         .is_some_and(|found| found.trim().eq_ignore_ascii_case(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use http::uri::PathAndQuery;
+
+    use super::*;
+    use crate::scope::ScopeType;
+
+    #[test]
+    fn accept_names_a_type_in_any_case_on_any_line_unless_its_weight_is_zero() {
+        let check = |lines: &[&str], expected: bool| {
+            let target = PathAndQuery::from_static("/");
+            let mut scope = Scope::new(ScopeType::Http, Method::GET, target);
+            for line in lines {
+                let value = http::HeaderValue::from_bytes(line.as_bytes()).unwrap();
+                scope.headers.map_mut().append(header::ACCEPT, value);
+            }
+            assert_eq!(accepts(&scope, "text/html"), expected, "{lines:?}");
+        };
+        for lines in [
+            &["text/html"][..],
+            &["*/*, Text/HTML ; level=1;q=0.1"],
+            &["image/png", "text/html"],
+            &["caf\u{e9}/x, text/html"],
+        ] {
+            check(lines, true);
+        }
+        let many = ",".repeat(10_000);
+        for lines in [
+            &["*/*"][..],
+            &["text/*"],
+            &["text/htmlx, xtext/html"],
+            &["text/html;q=0"],
+            &["text/html; Q=0.000"],
+            &["application/json;note=text/html"],
+            &[&many],
+            &[],
+        ] {
+            check(lines, false);
+        }
+    }
 }

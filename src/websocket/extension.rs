@@ -53,6 +53,9 @@ pub const WINDOW_BITS_MAX: u8 = 15;
 /// The smallest window that our compressor can keep to.
 pub const WINDOW_BITS_MIN: u8 = 9;
 
+/// The offers that are looked at; those behind them are passed over.
+pub const OFFERS_MAX: usize = 32;
+
 const NAME: &str = "permessage-deflate";
 const SERVER_NO_CONTEXT_TAKEOVER: &str = "server_no_context_takeover";
 const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
@@ -62,7 +65,8 @@ const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 /// Chooses the first offer that can be met, from the values of `Sec-WebSocket-Extensions` in their order.
 ///
 /// An offer that is malformed, of another extension, with a parameter that is unknown, comes twice or is out of its bounds, or
-/// that asks for a window of 256 bytes (which the compressor cannot keep to) is passed over. `None`: nothing is compressed.
+/// that asks for a window of 256 bytes (which the compressor cannot keep to) is passed over, and so is every offer after the
+/// first [`OFFERS_MAX`]. `None`: nothing is compressed.
 ///
 /// ```
 /// use oneport::websocket::extension::{DeflateSettings, negotiate};
@@ -77,6 +81,8 @@ pub fn negotiate<'a>(
     fields
         .filter_map(|field| std::str::from_utf8(field).ok())
         .flat_map(|field| split(field, ','))
+        .filter(|offer| !offer.is_empty())
+        .take(OFFERS_MAX)
         .find_map(|offer| accept(offer, settings))
 }
 
@@ -286,6 +292,25 @@ mod tests {
             "x; y=\", permessage-deflate",
         ] {
             assert_eq!(agreed(offer, &TAKEOVER), None, "{offer}");
+        }
+    }
+
+    #[test]
+    fn offers_behind_the_32nd_are_passed_over() {
+        let offers = |others: usize| format!("{}permessage-deflate", "foo; a=b, ,".repeat(others));
+        assert!(agreed(&offers(OFFERS_MAX - 1), &TAKEOVER).is_some());
+        assert_eq!(agreed(&offers(OFFERS_MAX), &TAKEOVER), None);
+        let lines = std::iter::repeat_n(&b"foo"[..], OFFERS_MAX).chain([NAME.as_bytes()]);
+        assert_eq!(negotiate(lines, &TAKEOVER), None);
+    }
+
+    /// Every character is looked at once for its offer and once for its parameters, however the offers are cut.
+    #[test]
+    fn offers_are_cut_in_one_pass() {
+        for field in ["a;".repeat(2_000), ",".repeat(4_000), "\"a,".repeat(1_000)] {
+            let parts: Vec<&str> = split(&field, ',').collect();
+            let bytes: usize = parts.iter().map(|part| part.len()).sum();
+            assert_eq!(bytes + parts.len() - 1, field.len());
         }
     }
 

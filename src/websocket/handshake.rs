@@ -1,9 +1,14 @@
 //! Handshake: the server's check of an upgrade request as a pure function (RFC 6455 §4.2).
 
+use std::collections::HashSet;
+
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use crate::http::Failure;
+
+/// The subprotocols a client may offer. More are refused before any is kept: the check runs ahead of routing and middleware.
+pub const SUBPROTOCOLS_MAX: usize = 64;
 
 /// A request that may become a WebSocket.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,8 +23,8 @@ pub struct Handshake {
 ///
 /// What is refused, in this order: another method than GET, or over HTTP/2 CONNECT (405), HTTP/1.0 (400), a body (400), a missing
 /// `Sec-WebSocket-Version` (400) or one other than 13 (426), both with `Sec-WebSocket-Version: 13`, a key that is not 16
-/// bytes of base64 (400), two `Origin` fields (400), subprotocols that are no tokens or come twice (400). Offers of
-/// extensions are not looked at.
+/// bytes of base64 (400), two `Origin` fields (400), subprotocols that are no tokens, come twice or are more than
+/// [`SUBPROTOCOLS_MAX`] (400). Offers of extensions are not looked at.
 ///
 /// ```
 /// use http::{HeaderMap, Method, Version};
@@ -133,30 +138,36 @@ fn check_key(key: &HeaderValue) -> Result<(), Failure> {
     }
 }
 
+/// Reads the offer in one pass over its octets, and stops at the first word that is refused.
 fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, Failure> {
+    let words = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|word| !word.is_empty());
     let mut found: Vec<String> = Vec::new();
-    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
-        for word in value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .map(<[u8]>::trim_ascii)
-            .filter(|word| !word.is_empty())
-        {
-            let quoted = || format!("{:?}", String::from_utf8_lossy(word));
-            if !word.iter().copied().all(is_token_octet) {
-                return Err(Failure::bad_request(format!(
-                    "expected tokens in Sec-WebSocket-Protocol, found {}",
-                    quoted()
-                )));
-            }
-            let word = String::from_utf8_lossy(word).into_owned();
-            if found.contains(&word) {
-                return Err(Failure::bad_request(format!(
-                    "expected each subprotocol once, found {word:?} again"
-                )));
-            }
-            found.push(word);
+    let mut known: HashSet<&[u8]> = HashSet::new();
+    for word in words {
+        let quoted = || format!("{:?}", String::from_utf8_lossy(word));
+        if !word.iter().copied().all(is_token_octet) {
+            return Err(Failure::bad_request(format!(
+                "expected tokens in Sec-WebSocket-Protocol, found {}",
+                quoted()
+            )));
         }
+        if !known.insert(word) {
+            return Err(Failure::bad_request(format!(
+                "expected each subprotocol once, found {} again",
+                quoted()
+            )));
+        }
+        if found.len() == SUBPROTOCOLS_MAX {
+            return Err(Failure::bad_request(format!(
+                "expected at most {SUBPROTOCOLS_MAX} subprotocols, found more"
+            )));
+        }
+        found.push(String::from_utf8_lossy(word).into_owned());
     }
     Ok(found)
 }
@@ -265,6 +276,32 @@ mod tests {
             400,
             "expected a handshake without a body, found one",
         );
+    }
+
+    /// The offer is read before anything is routed: what it costs must not grow with its square.
+    #[test]
+    fn subprotocols_are_at_most_64_over_all_lines() {
+        let offer = |from: usize, to: usize| {
+            let words: Vec<String> = (from..to).map(|number| format!("p{number}")).collect();
+            words.join(",")
+        };
+        let most = request(&[("sec-websocket-protocol", &offer(0, SUBPROTOCOLS_MAX))]);
+        let handshake = check(&Method::GET, Version::HTTP_11, &most).unwrap();
+        assert_eq!(handshake.subprotocols.len(), SUBPROTOCOLS_MAX);
+        let sentence = "expected at most 64 subprotocols, found more";
+        for count in [SUBPROTOCOLS_MAX + 1, 3_000] {
+            let offer = offer(0, count);
+            refuses(&[("sec-websocket-protocol", &offer)], 400, sentence);
+        }
+        let (first, second) = (offer(0, 40), format!("+{}", offer(40, 80)));
+        let lines: [(&str, &str); 2] = [
+            ("sec-websocket-protocol", &first),
+            ("sec-websocket-protocol", &second),
+        ];
+        refuses(&lines, 400, sentence);
+        // Words behind the last one that counts are not even looked at.
+        let offer = format!("{},a b", offer(0, SUBPROTOCOLS_MAX + 1));
+        refuses(&[("sec-websocket-protocol", &offer)], 400, sentence);
     }
 
     #[test]

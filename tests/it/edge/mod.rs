@@ -1,4 +1,5 @@
 //! Edge: what a client or a proxy can send before a view sees it, and what every answer carries.
 
 mod forwarded;
+mod lists;
 mod redirects;
