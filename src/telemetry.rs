@@ -101,6 +101,7 @@ fn describe() {
         "oneport_connections",
         "Connections that are open and still speak HTTP."
     );
+    describe_gauge!("oneport_event_streams", "Open streams of the view events.");
     describe_counter!(
         "oneport_requests_abandoned_total",
         "Requests whose client disconnected while their view ran, by outcome."

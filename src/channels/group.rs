@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::batch::{Batch, Entry};
 use super::holds::Holds;
-use super::past::{Past, Start};
+use super::past::{Joined, Past, Start};
 use super::{GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
 use crate::auth::User;
 
@@ -74,13 +74,13 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(name: GroupName, epoch: u64, is_shared: bool) -> Self {
+    pub(super) fn new(name: GroupName, first: Position, is_shared: bool) -> Self {
         let outgoing = Outgoing {
             number: 0,
             entries: Vec::new(),
             bytes: 0,
             delivering: false,
-            past: Past::new(epoch, is_shared),
+            past: Past::new(first, is_shared),
             holds: Holds::default(),
             touched: Instant::now(),
         };
@@ -110,15 +110,15 @@ impl Group {
     /// A member is about to join: it shall have everything from now on.
     pub(super) fn hold(&self, member: u64) {
         let mut outgoing = lock(&self.outgoing);
-        let since = outgoing.number;
-        outgoing.holds.add(member, since);
+        let (since, position) = (outgoing.number, outgoing.past.position());
+        outgoing.holds.add(member, since, position);
     }
 
     /// It is later by now: a member that is about to join for the first time shall have what comes from here on.
     pub(super) fn hold_from_here(&self, member: u64) {
         let mut outgoing = lock(&self.outgoing);
-        let since = outgoing.number;
-        outgoing.holds.postpone(member, since);
+        let (since, position) = (outgoing.number, outgoing.past.position());
+        outgoing.holds.postpone(member, since, position);
     }
 
     /// It joined, or will not.
@@ -129,7 +129,7 @@ impl Group {
     /// Adds a member; one that is there already stays as it was.
     ///
     /// What the history holds for it reaches the subscriber before anything newer does, and before this returns. Returns
-    /// whether nothing is missing after the position it starts from, and `None` when it was there already.
+    /// `None` when it was there already.
     pub(super) fn join(
         &self,
         member: u64,
@@ -137,7 +137,7 @@ impl Group {
         user: Option<Arc<User>>,
         options: &GroupOptions,
         start: Start,
-    ) -> Option<bool> {
+    ) -> Option<Joined> {
         let mut members = lock(&self.members);
         if members.place_of.contains_key(&member) {
             return None;
@@ -155,6 +155,11 @@ impl Group {
             since: outgoing.number,
         };
         let mut resumed = outgoing.past.resume(start, options.history > 0);
+        if start == Start::Now
+            && let Some(held_from) = outgoing.holds.position(member)
+        {
+            resumed.from = held_from; // what was sent since then is among the entries
+        }
         outgoing.holds.complete(member, &mut resumed.entries);
         drop(outgoing);
         if options.recover {
@@ -182,7 +187,10 @@ impl Group {
         }
         members.place_of.insert(member, at);
         self.count.fetch_add(1, Ordering::Relaxed);
-        Some(resumed.is_complete)
+        Some(Joined {
+            from: resumed.from,
+            is_complete: resumed.is_complete,
+        })
     }
 
     /// Removes a member. Once this returns it is sent nothing more. Tells how it was present, if it was there.

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::Position;
 use super::batch::Entry;
 
 /// How many events are retained; the oldest goes first. A hold lasts as long as a handshake.
@@ -20,6 +21,8 @@ pub(super) struct Holds {
 struct Hold {
     /// The number of the last entry that the member shall not have.
     since: u64,
+    /// Where the group's history was then.
+    position: Position,
     /// How often it is about to join.
     count: usize,
 }
@@ -30,17 +33,22 @@ impl Holds {
     }
 
     /// A member shall have what follows an entry; who is held already keeps what it has.
-    pub(super) fn add(&mut self, member: u64, since: u64) {
-        let first = Hold { since, count: 0 };
+    pub(super) fn add(&mut self, member: u64, since: u64, position: Position) {
+        let first = Hold {
+            since,
+            position,
+            count: 0,
+        };
         self.by_member.entry(member).or_insert(first).count += 1;
     }
 
     /// A member that is held once shall have only what follows a later entry.
-    pub(super) fn postpone(&mut self, member: u64, since: u64) {
+    pub(super) fn postpone(&mut self, member: u64, since: u64, position: Position) {
         if let Some(hold) = self.by_member.get_mut(&member)
             && hold.count == 1
         {
             hold.since = since;
+            hold.position = position;
         }
     }
 
@@ -55,6 +63,11 @@ impl Holds {
         if self.by_member.is_empty() {
             *self = Self::default();
         }
+    }
+
+    /// Returns where the group's history was when a member was held: it shall have what follows.
+    pub(super) fn position(&self, member: u64) -> Option<Position> {
+        self.by_member.get(&member).map(|hold| hold.position)
     }
 
     /// Takes note of what is sent, if anybody is about to join.
@@ -91,8 +104,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::channels::Event;
     use crate::channels::batch::Audience;
-    use crate::channels::{Event, Position};
 
     fn entry(number: u64) -> Entry {
         Entry {
@@ -105,6 +118,10 @@ mod tests {
         }
     }
 
+    fn at(offset: u64) -> Position {
+        Position { epoch: 1, offset }
+    }
+
     fn completed(holds: &Holds, member: u64, known: &[u64]) -> Vec<u64> {
         let mut entries: Vec<Entry> = known.iter().copied().map(entry).collect();
         holds.complete(member, &mut entries);
@@ -115,9 +132,9 @@ mod tests {
     fn each_member_has_what_came_since_its_hold() {
         let mut holds = Holds::default();
         holds.retain(&entry(1));
-        holds.add(7, 1);
+        holds.add(7, 1, at(1));
         holds.retain(&entry(2));
-        holds.add(8, 2);
+        holds.add(8, 2, at(2));
         holds.retain(&entry(3));
         assert_eq!(completed(&holds, 7, &[]), [2, 3]);
         assert_eq!(completed(&holds, 8, &[]), [3]);
@@ -129,21 +146,23 @@ mod tests {
     #[test]
     fn only_a_first_hold_is_postponed() {
         let mut holds = Holds::default();
-        holds.add(7, 0);
+        holds.add(7, 0, at(0));
         holds.retain(&entry(1));
-        holds.postpone(7, 1);
+        holds.postpone(7, 1, at(1));
+        assert_eq!(holds.position(7), Some(at(1)));
         holds.retain(&entry(2));
         assert_eq!(completed(&holds, 7, &[]), [2]);
-        holds.add(7, 2);
-        holds.postpone(7, 2);
+        holds.add(7, 2, at(2));
+        holds.postpone(7, 2, at(2));
         assert_eq!(completed(&holds, 7, &[]), [2]);
+        assert_eq!((holds.position(7), holds.position(8)), (Some(at(1)), None));
     }
 
     #[test]
     fn nothing_is_retained_for_nobody_and_not_more_than_the_bound() {
         let mut holds = Holds::default();
-        holds.add(7, 0);
-        holds.add(7, 0);
+        holds.add(7, 0, at(0));
+        holds.add(7, 0, at(0));
         for number in 1..=RETAINED_MAX as u64 + 2 {
             holds.retain(&entry(number));
         }

@@ -10,7 +10,7 @@ use super::direct::Channels;
 use super::group::Group;
 use super::remote::Remote;
 use super::{
-    GroupMember, GroupName, GroupOptions, LayerSettings, Mailbox, Position, Present, Start,
+    GroupMember, GroupName, GroupOptions, Joined, LayerSettings, Mailbox, Position, Present, Start,
     Subscriber,
 };
 use crate::auth::User;
@@ -45,6 +45,8 @@ pub struct ChannelLayer(Arc<Inner>);
 struct Inner {
     settings: LayerSettings,
     last_member: AtomicU64,
+    /// Where the history of a new group begins.
+    first_offset: AtomicU64,
     /// Names this process's life: no other has it, and none had it before.
     node: u64,
     hasher: RandomState,
@@ -91,6 +93,7 @@ impl ChannelLayer {
         Self(Arc::new(Inner {
             settings,
             last_member: AtomicU64::new(0),
+            first_offset: AtomicU64::new(0),
             node: fastrand::u64(1..) >> 12, // 52 bits: a browser can hold it as a number, as can Lua
             hasher: RandomState::new(),
             groups: Default::default(),
@@ -166,7 +169,7 @@ impl ChannelLayer {
 
     /// Adds a member that says from where on it wants the group's events.
     ///
-    /// Returns whether nothing after that place was missing from the history.
+    /// Returns where it starts; `None` when it is in the group already.
     pub fn group_resume(
         &self,
         group: &GroupName,
@@ -175,7 +178,7 @@ impl ChannelLayer {
         user: Option<Arc<User>>,
         options: GroupOptions,
         start: Start,
-    ) -> bool {
+    ) -> Option<Joined> {
         let name = user.as_ref().map(|user| user.name.clone());
         let joined = {
             // Under the shard's lock, so that the group is not let go between being found and being joined.
@@ -188,7 +191,7 @@ impl ChannelLayer {
         {
             remote.present(group, member, name.as_deref(), options.presence);
         }
-        joined.unwrap_or(true)
+        joined
     }
 
     /// Removes a member from a group. Once this returns it is sent nothing more of it.
@@ -246,12 +249,17 @@ impl ChannelLayer {
     /// Returns the place of a group's newest event in its history.
     #[must_use]
     pub fn group_position(&self, group: &GroupName) -> Position {
-        let first = Position {
-            epoch: self.0.node,
-            offset: 0,
-        };
         self.find(group.as_str())
-            .map_or(first, |found| found.position())
+            .map_or_else(|| self.first_position(), |found| found.position())
+    }
+
+    /// Returns where a new group's history begins: behind every position that a group which was let go had. One of them would
+    /// else be found again in the next life of its group, and a client that comes back with it told that nothing is missing.
+    fn first_position(&self) -> Position {
+        Position {
+            epoch: self.0.node,
+            offset: self.0.first_offset.load(Ordering::Relaxed),
+        }
     }
 
     /// Returns the number that names this process's life.
@@ -311,7 +319,7 @@ impl ChannelLayer {
         }
         let remote = self.remote();
         let is_shared = remote.is_some_and(Remote::shares_history);
-        let made = Arc::new(Group::new(group.clone(), self.0.node, is_shared));
+        let made = Arc::new(Group::new(group.clone(), self.first_position(), is_shared));
         shard.insert(group.clone(), made.clone());
         if let Some(remote) = remote {
             remote.want(group);
@@ -331,7 +339,12 @@ impl ChannelLayer {
     }
 
     fn remove(&self, shard: &mut HashMap<GroupName, Arc<Group>>, group: &GroupName) {
-        shard.remove(group);
+        let last = shard.remove(group).map(|removed| removed.position());
+        if let Some(last) = last.filter(|last| last.epoch == self.0.node) {
+            self.0
+                .first_offset
+                .fetch_max(last.offset + 1, Ordering::Relaxed);
+        }
         if let Some(remote) = self.remote() {
             remote.unwant(group);
         }

@@ -28,7 +28,7 @@ pub use layer::{ChannelLayer, Held};
 pub use mailbox::{Mailbox, Received};
 pub use name::{ChannelName, GroupName};
 pub use options::{GroupOptions, LayerError, LayerSettings, Sent};
-pub use past::Start;
+pub use past::{Joined, Start};
 pub use position::{Position, PositionError};
 pub use presence::{Presence, PresenceEvent, Present};
 pub use remote::{Answerer, Answers, Remote};

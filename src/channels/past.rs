@@ -20,6 +20,15 @@ pub enum Start {
     After(Position),
 }
 
+/// Where in a group's history a member starts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Joined {
+    /// The position before the first event that it gets. A client that comes back with it misses nothing since.
+    pub from: Position,
+    /// Whether nothing is missing after the position that it asked for.
+    pub is_complete: bool,
+}
+
 /// What a member that joins gets of the past.
 pub(super) struct Resumed {
     /// The position before the first of them.
@@ -99,9 +108,10 @@ impl SharedPast {
 }
 
 impl Past {
-    pub(super) fn new(epoch: u64, is_shared: bool) -> Self {
+    /// An empty history that goes on behind a position. A shared one learns its own from Redis.
+    pub(super) fn new(position: Position, is_shared: bool) -> Self {
         Self {
-            position: Position { epoch, offset: 0 },
+            position,
             history: VecDeque::new(),
             max: 0,
             expiry: Duration::ZERO,
@@ -408,7 +418,13 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn past(is_shared: bool, history: usize) -> Past {
-        let mut past = Past::new(1, is_shared);
+        let mut past = Past::new(
+            Position {
+                epoch: 1,
+                offset: 0,
+            },
+            is_shared,
+        );
         past.keep(&GroupOptions {
             history,
             history_expiry: HOUR,

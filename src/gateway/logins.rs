@@ -1,4 +1,4 @@
-//! Logins: closes the live sockets of those whose login has ended.
+//! Logins: closes the live sockets and event streams of those whose login has ended.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -7,16 +7,17 @@ use std::time::{Duration, SystemTime};
 use super::Gateway;
 use crate::auth::Login;
 use crate::database::StoreError;
+use crate::http::streams::Streams;
 use crate::websocket::{Cause, CloseCode, Ending, Link};
 
 /// The logins that one look asks the stores for at once.
 const LOOKED_AT_ONCE: usize = 1000;
 
 impl Gateway {
-    /// Starts to look at the logins of live sockets from time to time; zero for never. Who logs out here is told at once in any case.
+    /// Starts to look at the logins of live sockets and event streams from time to time; zero for never. Who logs out here is told at once in any case.
     ///
     /// A socket rests on the session, or the token, that it was opened with. When the session is gone, or its user, or the
-    /// password is another, or the token has expired, it is closed with 4401. While a store does not answer nobody is closed.
+    /// password is another, or the token has expired, it is closed with 4401; an event stream ends. While a store does not answer nobody is closed.
     pub fn watch_logins(&self, every: Duration) {
         let gateway = self.clone();
         let tasks = self.services().tasks.clone();
@@ -48,7 +49,8 @@ impl Gateway {
 
     /// Looks at all logins once.
     async fn close_ended_logins(&self) -> Result<(), StoreError> {
-        let logins: HashSet<Arc<Login>> = self.sockets().logins();
+        let mut logins: HashSet<Arc<Login>> = self.sockets().logins();
+        logins.extend(self.services().shared::<Streams>().logins());
         let now = SystemTime::now();
         let mut ended: HashSet<&Login> = HashSet::new();
         let mut sessions: BTreeSet<(&str, &str, bool)> = BTreeSet::new();
@@ -98,6 +100,7 @@ impl Gateway {
     }
 
     async fn close_logins(&self, is_over: impl Fn(&Login) -> bool) {
+        self.services().shared::<Streams>().end(&is_over);
         let ending = Ending::new(
             CloseCode::SESSION_ENDED,
             Cause::SessionEnded,

@@ -13,6 +13,7 @@ pub mod origin;
 pub mod page;
 pub mod range;
 pub mod request;
+pub(crate) mod streams;
 pub mod upgrade;
 pub mod view;
 pub mod views;

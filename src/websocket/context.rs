@@ -154,7 +154,7 @@ impl Context<'_> {
             None => None,
         };
         let since = options.recover.then(|| self.scope().query("since"));
-        let start = match since.flatten() {
+        let start = match since.flatten().filter(|since| !since.is_empty()) {
             // What cannot be a position is none that is known.
             Some(since) => Start::After(since.parse().unwrap_or_default()),
             None => Start::History,

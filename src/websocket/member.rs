@@ -84,7 +84,7 @@ impl Link {
         let positioned;
         let (opcode, payload) = match entry.event.shown() {
             Shown::Text(text) if shows_position && entry.event.is_json() => {
-                positioned = with_position(text, entry.position);
+                positioned = with_position(&entry.event, text, entry.position);
                 (Opcode::Text, positioned.as_bytes())
             }
             Shown::Text(text) => (Opcode::Text, text.as_bytes()),
@@ -112,10 +112,51 @@ impl Link {
 /// Which forms show each event's position: those from here on.
 const POSITIONED: u8 = 8;
 
-/// An event's JSON with a further field.
-fn with_position(json: &str, position: Position) -> String {
+/// An event's JSON with its position in `offset`. A field of that name that the event has itself gives way: two keys of one name
+/// are read differently by different clients (RFC 8259 §4).
+fn with_position(event: &Event, json: &str, position: Position) -> String {
+    // The JSON is our own serialization, in which the name is written in one way only.
+    if json.contains("\"offset\"") {
+        let mut fields = event.fields();
+        fields.insert("offset".to_owned(), position.to_string().into());
+        return serde_json::Value::Object(fields).to_string();
+    }
     match json.strip_suffix('}') {
         Some(open) if open.len() > 1 => format!("{open},\"offset\":\"{position}\"}}"),
         _ => json.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_with_an_offset_of_its_own_gets_no_second_one() {
+        let position: Position = "1f.42".parse().unwrap();
+        for (json, expected) in [
+            (
+                r#"{"type":"a.b","n":1}"#,
+                r#"{"type":"a.b","n":1,"offset":"1f.42"}"#,
+            ),
+            (
+                r#"{"type":"a.b","offset":7,"n":1}"#,
+                r#"{"type":"a.b","offset":"1f.42","n":1}"#,
+            ),
+            (
+                r#"{"type":"a.b","off\u0073et":7}"#,
+                r#"{"type":"a.b","offset":"1f.42"}"#,
+            ),
+            (
+                r#"{"type":"a.b","n":"offset","m":{"offset":1}}"#,
+                r#"{"type":"a.b","n":"offset","m":{"offset":1},"offset":"1f.42"}"#,
+            ),
+        ] {
+            let event = Event::from_json(json).unwrap();
+            let Shown::Text(text) = event.shown() else {
+                panic!("expected text");
+            };
+            assert_eq!(with_position(&event, text, position), expected);
+        }
     }
 }

@@ -19,11 +19,15 @@ use crate::config::WrittenDuration;
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
 use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
+use crate::http::streams::{OpenStream, Streams};
 use crate::routing::ParamNames;
 use crate::services::Services;
 
 /// Says that events are missing here.
 const GAP: &str = "event: oneport.gap\ndata: {}\n\n";
+
+/// Says that the login has ended, and why the stream does.
+const SESSION_ENDED: &[u8] = b"event: oneport.session_ended\ndata: {}\n\n";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -32,8 +36,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Each event is a `message` whose data is the event's JSON (or the text of a raw frame, or the base64 of a binary one) and
 /// whose id is `EPOCH.OFFSET`. A client that comes back with `Last-Event-ID` (or `?last_event_id=`) gets what it missed out of
 /// the group's history; where that does not reach back, an event named `oneport.gap` comes first. It comes too where the
-/// client was so slow that events for it were dropped. Comments keep the
-/// connection alive.
+/// client was so slow that events for it were dropped. The first bytes hold the position of the group at the join as an id without
+/// data, so that a client which loses its connection before the first event misses nothing either. Comments keep the
+/// connection alive. When the login that the stream rests on ends, an event named `oneport.session_ended` is the last.
 #[derive(Debug)]
 pub struct Events {
     options: Options,
@@ -104,8 +109,10 @@ impl View for Events {
         let last_id = scope
             .headers
             .get(&LAST_EVENT_ID)
-            .map(|id| String::from_utf8_lossy(id).into_owned())
-            .or_else(|| scope.query("last_event_id"));
+            .map(|id| String::from_utf8_lossy(id).trim().to_owned())
+            .filter(|id| !id.is_empty())
+            .or_else(|| scope.query("last_event_id"))
+            .filter(|id| !id.is_empty());
         if request.services.tasks.is_draining() {
             return Err(Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -118,13 +125,16 @@ impl View for Events {
             ..GroupOptions::default()
         };
         let member = request.services.layer.next_member();
+        // Before anything is waited for: the login may end meanwhile.
+        let streams = request.services.shared::<Streams>();
+        let open = streams.open(member, scope.login.as_ref());
         let _held = request.services.layer.prepare(&group, &keep, member).await;
-        let stream = EventStream::open(
+        let stream = EventStream::new(
             &self.options,
             (group, member),
             keep,
             last_id.as_deref(),
-            (scope.user.clone(), request.services.clone()),
+            (scope.user.clone(), request.services.clone(), open),
         );
         let mut response = Response::new(Body::stream(stream));
         let headers = response.headers_mut();
@@ -150,28 +160,36 @@ struct EventStream {
     heartbeat: Duration,
     next_heartbeat: Pin<Box<Sleep>>,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
+    session_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_over: bool,
     first: Option<String>,
+    _open: OpenStream,
 }
 
 impl EventStream {
-    fn open(
+    fn new(
         options: &Options,
         (group, member): (GroupName, u64),
         keep: GroupOptions,
         last_id: Option<&str>,
-        (user, services): (Option<Arc<User>>, Services),
+        (user, services, open): (Option<Arc<User>>, Services, OpenStream),
     ) -> Self {
         let layer = &services.layer;
         let mailbox = layer.mailbox();
         let subscriber: Arc<dyn Subscriber> = mailbox.clone();
-        let mut first = format!("retry: {}\n\n", options.retry.0.as_millis());
         let start = match last_id {
             None => Start::Now,
             // What cannot be a position is none that is known.
             Some(id) => Start::After(id.parse().unwrap_or_default()),
         };
-        let is_complete = layer.group_resume(&group, member, &subscriber, user, keep, start);
-        if !is_complete {
+        let joined = layer.group_resume(&group, member, &subscriber, user, keep, start);
+        let mut first = format!("retry: {}\n", options.retry.0.as_millis());
+        if let Some(joined) = &joined {
+            // An id without data is kept by the client and shown to nobody.
+            let _ = writeln!(first, "id: {}", joined.from);
+        }
+        first.push('\n');
+        if joined.is_some_and(|joined| !joined.is_complete) {
             first.push_str(GAP);
         }
         let draining = services.tasks.draining_token();
@@ -183,6 +201,9 @@ impl EventStream {
             heartbeat,
             next_heartbeat: Box::pin(tokio::time::sleep(heartbeat)),
             draining: Box::pin(draining.cancelled_owned()),
+            session_ended: Box::pin(open.ended().cancelled_owned()),
+            is_over: false,
+            _open: open,
             first: Some(first),
             services,
         }
@@ -214,6 +235,15 @@ impl http_body::Body for EventStream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        // Ahead of the events that wait: they are no longer for this client.
+        if this.session_ended.as_mut().poll(cx).is_ready() {
+            this.is_over = true;
+            let last = Bytes::from_static(SESSION_ENDED);
+            return Poll::Ready(Some(Ok(Frame::data(last))));
+        }
         let mut out = this.first.take().unwrap_or_default();
         while let Poll::Ready(received) = this.mailbox.poll_receive(cx) {
             Self::write(&received, &mut out);

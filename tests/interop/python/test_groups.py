@@ -1,14 +1,13 @@
 """Groups: `broadcast` and `feed`, and a group as Server-Sent Events."""
 
-import http.client
 import json
-import time
 import unittest
 
-from kit.deadline import DEADLINE, Late, until
+from kit.deadline import DEADLINE, until
 from kit.frames import Bytes
 from kit.peer import Peer, refusal
 from kit.server import Server
+from kit.stream import Stream
 
 CONFIG = """
 [[http.route]]
@@ -117,63 +116,6 @@ class Groups(unittest.TestCase):
         self.assertEqual(refusal(self.server, f"/ws/all/{'a' * 200}/").status_code, 404)
 
 
-class Stream:
-    """A reader of Server-Sent Events."""
-
-    def __init__(self, server, path, last_event_id=None):
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
-        headers = {"accept": "text/event-stream"}
-        if last_event_id is not None:
-            headers["last-event-id"] = last_event_id
-        self._connection.request("GET", path, headers=headers)
-        self.response = self._connection.getresponse()
-        self._is_after_cr = False
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._connection.close()
-
-    def line(self):
-        """Returns the next line, or `None` at the end; LF, CR, or both together end one (WHATWG HTML, section 9.2.5)."""
-        line = bytearray()
-        while byte := self.response.read(1):
-            is_rest, self._is_after_cr = self._is_after_cr and byte == b"\n", byte == b"\r"
-            if is_rest:
-                continue
-            if byte in b"\r\n":
-                return line.decode("utf-8")
-            line += byte
-        return None
-
-    def block(self):
-        """Returns the next block's lines, or `None` at the end."""
-        lines = []
-        while line := self.line():
-            lines.append(line)
-        return None if line is None else lines
-
-    def event(self):
-        """Returns the next event as a dictionary of its fields; comments and `retry` are passed over."""
-        end = time.monotonic() + DEADLINE
-        while time.monotonic() < end:
-            block = self.block()
-            if block is None:
-                raise EOFError("expected an event, found the end")
-            fields = {}
-            for line in block:
-                name, _, value = line.partition(":")
-                value = value.removeprefix(" ")
-                fields[name] = f"{fields[name]}\n{value}" if name in fields else value
-            if "data" in fields:
-                return fields
-        raise Late(f"expected an event within {DEADLINE} s, found comments")
-
-    def message(self):
-        return json.loads(self.event()["data"])["message"]
-
-
 class ServerSentEvents(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -197,7 +139,7 @@ class ServerSentEvents(unittest.TestCase):
         fields = stream.response.headers
         self.assertEqual((stream.response.status, fields["content-type"]), (200, "text/event-stream"))
         self.assertEqual((fields["cache-control"], fields["content-length"]), ("no-store", None))
-        self.assertEqual(stream.block(), ["retry: 1000"])
+        self.assertEqual(stream.first()[1], 1000)
         say("one", "zwei ☕")
         first, second = stream.event(), stream.event()
         self.assertEqual([json.loads(event["data"])["message"] for event in (first, second)], ["one", "zwei ☕"])
@@ -206,7 +148,7 @@ class ServerSentEvents(unittest.TestCase):
 
     def test_lines_of_a_text_arrive_once_each_whatever_ended_them(self):
         stream = self.enterContext(Stream(self.server, "/shown/lines/"))
-        self.assertEqual(stream.block(), ["retry: 3000"])
+        self.assertEqual(stream.first()[1], 3000)
         peer = self.enterContext(Peer(self.server, "/ws/all/lines/"))
         for said, lines in (
             ("one\r\ntwo\rthree\nfour", ["one", "two", "three", "four"]),
@@ -227,7 +169,7 @@ class ServerSentEvents(unittest.TestCase):
 
     def test_comments_keep_a_quiet_stream_alive(self):
         stream = self.stream("quiet")
-        self.assertEqual(stream.block(), ["retry: 1000"])
+        self.assertEqual(stream.first()[1], 1000)
         for _ in range(3):
             (comment,) = stream.block()
             self.assertTrue(comment.startswith(":"), comment)
@@ -270,11 +212,50 @@ class ServerSentEvents(unittest.TestCase):
     def test_an_id_that_is_not_this_servers_is_a_gap(self):
         say = self.speaker("foreign")
         say("kept")
-        for last in ("dead.1", "nonsense", "", "1.x", "é.1"):
+        for last in ("dead.1", "nonsense", "1.x", "é.1"):
             with self.subTest(last=last):
                 with Stream(self.server, "/events/foreign/", last.encode()) as again:
                     self.assertEqual(again.event()["event"], "oneport.gap")
                     self.assertEqual(again.message(), "kept")
+
+    def test_nothing_is_lost_between_connecting_and_the_first_event(self):
+        with self.stream("unheard") as stream:
+            position, _ = stream.first()
+        self.speaker("unheard")("one", "two")
+        again = self.stream("unheard", position)
+        self.assertEqual([again.message(), again.message()], ["one", "two"])
+
+    def test_position_of_the_first_bytes_goes_on_where_the_client_was(self):
+        say = self.speaker("goes-on")
+        with self.stream("goes-on") as stream:
+            first, _ = stream.first()
+            say("one")
+            last = stream.event()["id"]
+        with self.stream("goes-on", last) as stream:
+            self.assertEqual(stream.first()[0], last)
+        with self.stream("goes-on", first) as stream:
+            self.assertEqual(stream.first()[0], first)
+            self.assertEqual(stream.message(), "one")
+
+    def test_an_empty_last_event_id_is_none(self):
+        say = self.speaker("empty")
+        say("kept")
+        for last, query in (("", ""), (" ", ""), (None, "?last_event_id="), ("", "?last_event_id=")):
+            with self.subTest(last=last, query=query), self.stream("empty", last, query) as stream:
+                stream.first()
+                say("new")
+                self.assertEqual(stream.message(), "new")
+        position = self.stream("empty").first()[0]
+        say("newer")
+        # A client that gives the position in the URL may send the empty field besides.
+        self.assertEqual(self.stream("empty", "", f"?last_event_id={position}").message(), "newer")
+
+    def test_a_position_of_a_group_that_was_let_go_is_a_gap(self):
+        with Stream(self.server, "/shown/gone/") as stream:
+            position, _ = stream.first()
+        until(lambda: self.server.metric("oneport_event_streams") == 0, "no stream that is open")
+        with Stream(self.server, "/shown/gone/", position) as again:
+            self.assertEqual(again.event()["event"], "oneport.gap")
 
     def test_a_stream_that_is_read_too_slowly_is_told_of_the_gap(self):
         slow = self.enterContext(Bytes(("127.0.0.1", self.server.port), receive_buffer=4096))
@@ -297,7 +278,7 @@ class ServerSentEvents(unittest.TestCase):
         before = self.server.metric("oneport_tasks")
         streams = [Stream(self.server, "/events/many/") for _ in range(20)]
         for stream in streams:
-            self.assertEqual(stream.block(), ["retry: 1000"])
+            self.assertEqual(stream.first()[1], 1000)
         for stream in streams:
             stream.__exit__()
         until(

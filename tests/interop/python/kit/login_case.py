@@ -78,6 +78,17 @@ view = "respond"
 middleware = ["hosts", "session", "auth", "staff_required"]
 options = {{ body = "for staff" }}
 
+[[http.route]]
+path = "/events/{{room:slug}}/"
+view = "events"
+options = {{ group = "chat_{{room}}", history = 5, heartbeat = "300ms" }}
+
+[[http.route]]
+path = "/events/of/members/"
+view = "events"
+middleware = ["hosts", "session", "auth", "login_required"]
+options = {{ group = "user_{{user.id}}" }}
+
 [websocket]
 middleware = ["hosts", "origin", "session", "auth"]
 

@@ -1,0 +1,88 @@
+//! Streams: the open event streams of this process, and the logins that they rest on.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::gauge;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Login;
+
+/// The open event streams, by the number of their membership. Shared by type (`Services::shared`). There are no more of them than
+/// requests under way; each is removed when its body is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    /// Those of users; an anonymous stream has no login that could end.
+    of_logins: Mutex<HashMap<u64, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    login: Arc<Login>,
+    ended: CancellationToken,
+}
+
+/// One open stream; dropped with its body.
+#[derive(Debug)]
+pub(crate) struct OpenStream {
+    streams: Arc<Streams>,
+    member: u64,
+    ended: CancellationToken,
+}
+
+impl Streams {
+    /// Adds a stream. From now on it is told when its login ends.
+    pub(crate) fn open(self: Arc<Self>, member: u64, login: Option<&Arc<Login>>) -> OpenStream {
+        let ended = CancellationToken::new();
+        if let Some(login) = login {
+            let entry = Entry {
+                login: login.clone(),
+                ended: ended.clone(),
+            };
+            self.lock().insert(member, entry);
+        }
+        gauge!("oneport_event_streams").increment(1.0);
+        OpenStream {
+            streams: self,
+            member,
+            ended,
+        }
+    }
+
+    /// Returns what the users of all streams rest on.
+    pub(crate) fn logins(&self) -> HashSet<Arc<Login>> {
+        let of_logins = self.lock();
+        of_logins
+            .values()
+            .map(|entry| entry.login.clone())
+            .collect()
+    }
+
+    /// Ends the streams whose login is over.
+    pub(crate) fn end(&self, is_over: impl Fn(&Login) -> bool) {
+        for entry in self.lock().values().filter(|entry| is_over(&entry.login)) {
+            entry.ended.cancel();
+        }
+    }
+
+    /// A panic elsewhere leaves the map whole.
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+        self.of_logins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenStream {
+    /// Returns what is cancelled when the login ends.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.streams.lock().remove(&self.member);
+        gauge!("oneport_event_streams").decrement(1.0);
+    }
+}
