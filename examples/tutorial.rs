@@ -1,4 +1,4 @@
-//! The chat of the Channels tutorial: one consumer of twenty lines, one page of forty (`templates/tutorial/room.html`).
+//! The chat of the Channels tutorial: one consumer of twenty lines, one page (`templates/tutorial/room.html`) and its script.
 //!
 //! `cargo run --example tutorial -- serve --config examples/tutorial.toml`, then <http://127.0.0.1:8000/chat/lobby/>.
 

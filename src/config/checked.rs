@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
+use super::headers::HeaderFields;
 use super::units::{Size, WrittenDuration};
 
 /// Reads a value as `Raw` and keeps it as `T`: for `#[serde(deserialize_with)]`.
@@ -201,7 +202,7 @@ pub(super) type HeaderNames = ListOf<WrittenName>;
 
 /// Response headers, as a table from name to value, in the order of the file.
 #[derive(Debug)]
-pub(super) struct HeaderTable(Vec<(String, String)>);
+pub(super) struct HeaderTable(HeaderFields);
 
 checked! {
     /// The name of a header.
@@ -230,9 +231,14 @@ impl<'de> Deserialize<'de> for HeaderTable {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<HeaderTable, A::Error> {
-                let mut headers = Vec::new();
-                while let Some((WrittenName(name), WrittenValue(value))) = table.next_entry()? {
-                    headers.push((name, value));
+                let mut headers = HeaderFields::default();
+                while let Some(WrittenName(name)) = table.next_key()? {
+                    if name == "preset" {
+                        headers.preset = Some(table.next_value()?);
+                    } else {
+                        let WrittenValue(value) = table.next_value()?;
+                        headers.written.push((name, value));
+                    }
                 }
                 Ok(HeaderTable(headers))
             }
@@ -241,7 +247,7 @@ impl<'de> Deserialize<'de> for HeaderTable {
     }
 }
 
-impl From<HeaderTable> for Vec<(String, String)> {
+impl From<HeaderTable> for HeaderFields {
     fn from(table: HeaderTable) -> Self {
         table.0
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 
 use super::checked::{HeaderTable, HostPattern, ListOf, MethodName, PositiveDuration};
+use super::headers::HeaderFields;
 use super::located::Located;
 use super::options::Options;
 use super::place::Place;
@@ -26,7 +27,7 @@ settings! {
         /// Whether a bearer token or a ticket in the query string counts. Default: `false`.
         token_in_query: bool as bool = false,
         /// Headers that are added to each response, from a table. Default: none.
-        headers: Vec<(String, String)> as HeaderTable = Vec::new(),
+        headers: HeaderFields as HeaderTable = HeaderFields::default(),
         /// Whether a path that would match with or without its trailing slash answers 308. Default: `true`.
         append_slash: bool as bool = true,
         /// The greatest body of a request; 0 allows none. Default: `server.limits.body_size`.

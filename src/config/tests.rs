@@ -66,7 +66,7 @@ fn a_route_lays_its_own_keys_over_its_section() {
         ("x-b".to_owned(), "1".to_owned()),
         ("x-a".to_owned(), "2".to_owned()),
     ];
-    assert_eq!(b.settings.headers, headers);
+    assert_eq!(b.settings.headers.written, headers);
 }
 
 #[test]

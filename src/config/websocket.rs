@@ -10,6 +10,7 @@ use super::checked::{
     CompressionLevel, HeaderTable, HostPattern, ListOf, PositiveCount, PositiveDuration,
     PositiveSize, Subprotocol, WindowBits,
 };
+use super::headers::HeaderFields;
 use super::located::Located;
 use super::options::Options;
 use super::place::Place;
@@ -30,7 +31,7 @@ settings! {
         /// Whether a bearer token or a ticket in the query string counts. Default: `false`.
         token_in_query: bool as bool = false,
         /// Headers that are added to the answer to the handshake, from a table. Default: none.
-        headers: Vec<(String, String)> as HeaderTable = Vec::new(),
+        headers: HeaderFields as HeaderTable = HeaderFields::default(),
         /// The greatest message from the client, after inflating. Default: 64 KiB.
         max_message: Size as PositiveSize = Size::kib(64),
         /// The fragments one message may come in. Default: 1024.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use http::Method;
 
-use super::guards::{Guards, Sources};
+use super::guards::{Guards, Sources, missed_headers};
 use super::registry::{Mount, Registry};
 use super::socket_route::{fingerprint, socket_settings};
 use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
@@ -62,6 +62,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
         trusted_proxies: config.server.trusted_proxies.clone(),
         forwarded: config.server.forwarded,
         missed: StatusCounters::new("oneport_requests_total", ""),
+        missed_headers: missed_headers(&config.http),
     };
     compiler.problems.into_result(table)
 }

@@ -220,8 +220,8 @@ impl Gateway {
                 websocket::travel(services, sockets, &table, scope, handshake, started).await
             }
             Err(failure) => {
-                let response = pages::answer(services, &table, &scope, &failure);
-                table.missed.count(response.status());
+                let mut response = pages::answer(services, &table, &scope, &failure);
+                table.finish_missed(&mut response);
                 log_answer(&scope, "", &response, started);
                 Answer::Response(response)
             }

@@ -8,8 +8,8 @@ use super::compile::Compiler;
 use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError};
 use crate::auth::forward::{Forward, ForwardSettings};
 use crate::config::{
-    self, BearerConfig, Config, ForwardConfig, HttpRoute, Place, Problem, Problems, SameSite,
-    Secure, StoreUrl,
+    self, BearerConfig, Config, ForwardConfig, HeaderFields, HttpDefaults, HttpRoute, Place,
+    Problem, Problems, SameSite, Secure, StoreUrl,
 };
 use crate::http::{csrf, framing, origin};
 use crate::middleware::{Auth, Csrf, Headers, Hosts, Origin, Required, Session, Step};
@@ -21,7 +21,7 @@ pub(super) struct Guards<'r> {
     pub(super) middleware: &'r [String],
     pub(super) allowed_origins: &'r [String],
     pub(super) missing_origin: config::MissingOrigin,
-    pub(super) headers: &'r [(String, String)],
+    pub(super) headers: &'r HeaderFields,
     pub(super) token_in_query: bool,
     pub(super) place_of: &'r dyn Fn(&str) -> Place,
 }
@@ -109,7 +109,7 @@ impl Compiler<'_> {
                     }
                     Step::Csrf(Csrf::new(guards.allowed_origins))
                 }
-                "headers" => Step::Headers(Headers::new(header_fields(guards.headers))),
+                "headers" => Step::Headers(headers(guards.headers)),
                 unknown => {
                     self.problems.push(Problem::unknown(
                         place(),
@@ -122,14 +122,14 @@ impl Compiler<'_> {
                 }
             });
         }
-        for (name, _) in guards.headers {
+        for (name, _) in &guards.headers.fields {
             if let Some(sentence) = framing::refusal(name) {
                 let place = (guards.place_of)("headers").key(name);
                 self.problems.push(Problem::error(place, sentence));
                 is_sound = false;
             }
         }
-        if !guards.headers.is_empty() && !guards.has("headers") {
+        if !guards.headers.is_none() && !guards.has("headers") {
             let place = (guards.place_of)("headers");
             self.problems.push(
                 Problem::warning(
@@ -389,6 +389,16 @@ fn forward(written: &ForwardConfig) -> Result<Forward, String> {
         timeout: written.timeout,
     };
     Forward::new(settings).map_err(|error| error.to_string())
+}
+
+fn headers(written: &HeaderFields) -> Headers {
+    Headers::new(header_fields(written), written.preset)
+}
+
+/// The fields of answers that no route gives: those of `[http]`, when its middleware sends them.
+pub(super) fn missed_headers(section: &HttpDefaults) -> Option<Headers> {
+    let is_sent = section.middleware.iter().any(|name| name == "headers");
+    is_sent.then(|| headers(&section.headers))
 }
 
 fn header_fields(written: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)> {

@@ -45,8 +45,8 @@ pub(super) async fn travel(
     {
         Resolution::Found(found) => found,
         missed => {
-            let response = miss(services, table, scope, missed);
-            table.missed.count(response.status());
+            let mut response = miss(services, table, scope, missed);
+            table.finish_missed(&mut response);
             log_answer(scope, "", &response, journey.started);
             return response;
         }

@@ -10,8 +10,8 @@ use metrics::{Counter, counter};
 
 use crate::http::forwarded::ForwardedFamily;
 use crate::http::view::AnyView;
-use crate::http::{Mapped, OnDisconnect};
-use crate::middleware::Step;
+use crate::http::{Mapped, OnDisconnect, Response};
+use crate::middleware::{Headers, Step};
 use crate::routing::{ProtocolTypeRouter, UrlRouter};
 use crate::templates::Templates;
 use crate::websocket::{AnyConsumer, Route};
@@ -25,6 +25,7 @@ pub struct Table {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) forwarded: ForwardedFamily,
     pub(crate) missed: StatusCounters,
+    pub(crate) missed_headers: Option<Headers>,
 }
 
 /// What an HTTP route runs.
@@ -99,6 +100,14 @@ impl Table {
     #[must_use]
     pub fn uses_sessions(&self) -> bool {
         self.uses_sessions
+    }
+
+    /// Finishes an answer that no route gives: adds the headers of `[http]`, and counts it.
+    pub(crate) fn finish_missed(&self, response: &mut Response) {
+        if let Some(headers) = &self.missed_headers {
+            headers.after(response.headers_mut());
+        }
+        self.missed.count(response.status());
     }
 
     pub(crate) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {

@@ -209,7 +209,7 @@ async fn refuse(
             }
             entry.answered.count(response.status());
         }
-        None => table.missed.count(response.status()),
+        None => table.finish_missed(&mut response),
     }
     log_answer(
         scope,

@@ -1,21 +1,51 @@
 //! Headers: fixed header fields on every answer.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// `headers`: the route's `headers` on every answer, in the place of fields of the same name.
-#[derive(Debug)]
-pub struct Headers(Vec<(HeaderName, HeaderValue)>);
+use crate::config::HeaderPreset;
+
+/// The preset `page`: the page's own scripts, styles, images and connections only, nothing inline, in no frame. `'self'` takes in
+/// the WebSockets of this host. `data:` images are those that a page draws itself.
+const PAGE: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
+
+/// `headers`: the route's `headers` on every answer, in the place of fields of the same name. Those of a preset leave fields
+/// alone that the view has set.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    fields: Vec<(HeaderName, HeaderValue)>,
+    preset: Vec<(HeaderName, HeaderValue)>,
+}
 
 impl Headers {
-    /// Takes the fields of a route.
+    /// Takes the fields of a route, and its preset. A field that is written wins over the preset's.
     #[must_use]
-    pub fn new(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
-        Self(fields)
+    pub fn new(fields: Vec<(HeaderName, HeaderValue)>, preset: Option<HeaderPreset>) -> Self {
+        let preset = match preset {
+            Some(HeaderPreset::Page) => PAGE.as_slice(),
+            None => &[],
+        };
+        let preset = preset
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
+            .filter(|(name, _)| !fields.iter().any(|(written, _)| written == name))
+            .collect();
+        Self { fields, preset }
     }
 
-    pub(super) fn after(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.0 {
+    pub(crate) fn after(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.fields {
             headers.insert(name, value.clone());
+        }
+        for (name, value) in &self.preset {
+            headers.entry(name).or_insert_with(|| value.clone());
         }
     }
 }
