@@ -122,7 +122,7 @@ impl Compiler<'_> {
                 }
             });
         }
-        for (name, _) in &guards.headers.fields {
+        for (name, _) in &guards.headers.written {
             if let Some(sentence) = framing::refusal(name) {
                 let place = (guards.place_of)("headers").key(name);
                 self.problems.push(Problem::error(place, sentence));

@@ -18,8 +18,8 @@ use crate::channels::{GroupName, GroupOptions, Mailbox, Received, Start, Subscri
 use crate::config::WrittenDuration;
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
-use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
 use crate::http::streams::{OpenStream, Streams};
+use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::ParamNames;
 use crate::services::Services;
 
@@ -132,9 +132,9 @@ impl View for Events {
         let stream = EventStream::new(
             &self.options,
             (group, member),
-            keep,
-            last_id.as_deref(),
-            (scope.user.clone(), request.services.clone(), open),
+            (keep, last_id.as_deref()),
+            (scope.user.clone(), request.services.clone()),
+            (request.client.clone(), open),
         );
         let mut response = Response::new(Body::stream(stream));
         let headers = response.headers_mut();
@@ -163,6 +163,8 @@ struct EventStream {
     session_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_over: bool,
     first: Option<String>,
+    /// The stream has no end of its own, so it ends with what the client sends.
+    client: Client,
     _open: OpenStream,
 }
 
@@ -170,9 +172,9 @@ impl EventStream {
     fn new(
         options: &Options,
         (group, member): (GroupName, u64),
-        keep: GroupOptions,
-        last_id: Option<&str>,
-        (user, services, open): (Option<Arc<User>>, Services, OpenStream),
+        (keep, last_id): (GroupOptions, Option<&str>),
+        (user, services): (Option<Arc<User>>, Services),
+        (client, open): (Client, OpenStream),
     ) -> Self {
         let layer = &services.layer;
         let mailbox = layer.mailbox();
@@ -203,6 +205,7 @@ impl EventStream {
             draining: Box::pin(draining.cancelled_owned()),
             session_ended: Box::pin(open.ended().cancelled_owned()),
             is_over: false,
+            client,
             _open: open,
             first: Some(first),
             services,
@@ -257,7 +260,8 @@ impl http_body::Body for EventStream {
                 .reset(Instant::now() + this.heartbeat);
             return Poll::Ready(Some(Ok(Frame::data(out.into()))));
         }
-        if this.draining.as_mut().poll(cx).is_ready() {
+        let is_left = this.client.poll_gone(cx).is_ready();
+        if is_left || this.draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
         if this.next_heartbeat.as_mut().poll(cx).is_ready() {

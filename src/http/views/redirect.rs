@@ -3,10 +3,9 @@
 use http::{Method, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
-use crate::routing::ParamNames;
 use super::under_root;
 use crate::http::location::{is_own_path, location, with_query};
+use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::{ParamNames, Params};
 
 /// What a path must not hold as it is. Only a catch-all has slashes, and they stay.
