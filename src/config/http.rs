@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 
 use super::checked::{HeaderTable, HostPattern, ListOf, MethodName, PositiveDuration};
+use super::cors::CorsConfig;
 use super::headers::HeaderFields;
 use super::located::Located;
 use super::options::Options;
@@ -28,6 +29,8 @@ settings! {
         token_in_query: bool as bool = false,
         /// Headers that are added to each response, from a table. Default: none.
         headers: HeaderFields as HeaderTable = HeaderFields::default(),
+        /// What the `cors` middleware lets pages of `allowed_origins` do, as a table. Default: see [`CorsConfig`].
+        cors: CorsConfig as CorsConfig = CorsConfig::default(),
         /// Whether a path that would match with or without its trailing slash answers 308. Default: `true`.
         append_slash: bool as bool = true,
         /// The greatest body of a request; 0 allows none. Default: `server.limits.body_size`.

@@ -29,6 +29,7 @@ mod channel_layer;
 mod checked;
 mod collect;
 mod config_path;
+mod cors;
 mod document;
 mod environment;
 mod fault;
@@ -64,6 +65,7 @@ pub use auth::{AuthConfig, BearerConfig, DjangoUsersConfig, ForwardConfig, IdTyp
 pub use bind::{Bind, BindError, Listen};
 pub use channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
 pub use config_path::ConfigPath;
+pub use cors::CorsConfig;
 pub use document::{Document, Position};
 pub use environment::{Env, process_environment};
 pub use headers::{HeaderFields, HeaderPreset};

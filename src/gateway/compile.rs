@@ -191,6 +191,7 @@ impl Compiler<'_> {
             missing_origin: written.settings.missing_origin,
             headers: &written.settings.headers,
             token_in_query: written.settings.token_in_query,
+            cors: Some(&written.settings.cors),
             place_of: &|key| written.settings.place_of(key),
         };
         let steps = self.steps(&guards);
@@ -277,6 +278,7 @@ impl Compiler<'_> {
             missing_origin: written.settings.missing_origin,
             headers: &written.settings.headers,
             token_in_query: written.settings.token_in_query,
+            cors: None,
             place_of: &|key| written.settings.place_of(key),
         });
         let Some(make) = self.registry.find_consumer(&written.consumer) else {

@@ -8,8 +8,8 @@ use super::compile::Compiler;
 use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError};
 use crate::auth::forward::{Forward, ForwardSettings};
 use crate::config::{
-    self, BearerConfig, Config, ForwardConfig, HeaderFields, HttpDefaults, HttpRoute, Place,
-    Problem, Problems, SameSite, Secure, StoreUrl,
+    self, BearerConfig, Config, CorsConfig, ForwardConfig, HeaderFields, HttpDefaults, HttpRoute,
+    Place, Problem, Problems, SameSite, Secure, StoreUrl,
 };
 use crate::http::{csrf, framing, origin};
 use crate::middleware::{Auth, Csrf, Headers, Hosts, Origin, Required, Session, Step};
@@ -23,6 +23,8 @@ pub(super) struct Guards<'r> {
     pub(super) missing_origin: config::MissingOrigin,
     pub(super) headers: &'r HeaderFields,
     pub(super) token_in_query: bool,
+    /// None for a WebSocket.
+    pub(super) cors: Option<&'r CorsConfig>,
     pub(super) place_of: &'r dyn Fn(&str) -> Place,
 }
 
@@ -110,6 +112,13 @@ impl Compiler<'_> {
                     Step::Csrf(Csrf::new(guards.allowed_origins))
                 }
                 "headers" => Step::Headers(headers(guards.headers)),
+                "cors" => match self.cors(guards, at) {
+                    Some(step) => step,
+                    None => {
+                        is_sound = false;
+                        continue;
+                    }
+                },
                 unknown => {
                     self.problems.push(Problem::unknown(
                         place(),
@@ -139,6 +148,7 @@ impl Compiler<'_> {
                 .with_hint("add \"headers\" to middleware"),
             );
         }
+        self.check_cors(guards);
         is_sound.then(|| steps.into())
     }
 

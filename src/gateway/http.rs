@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use super::dispatch::log_answer;
 use super::finishing::{Abandoned, Finishing};
 use super::table::{HttpEntry, Table};
-use super::{framing, pages};
+use super::{framing, pages, preflight};
 use crate::host::HostHeader;
 use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response, location};
 use crate::middleware::Passage;
@@ -36,6 +36,9 @@ pub(super) async fn travel(
     abandoned: &Abandoned,
 ) -> Response {
     let scope = &mut journey.scope;
+    if let Some(response) = preflight::answer(services, table, scope, journey.started) {
+        return response;
+    }
     let Match {
         route,
         params,
@@ -112,9 +115,13 @@ async fn pass(
     let answer = |failure: Failure| pages::answer(services, table, &scope, &failure);
     let mut response = outcome.unwrap_or_else(answer);
     framing::own(&scope, entry, &mut response);
-    for step in entry.steps.iter().rev() {
+    for (at, step) in entry.steps.iter().rev().enumerate() {
         if let Err(failure) = step.after(&scope, services, &mut response).await {
             response = answer(failure);
+            // The steps before this one added to the answer that is gone.
+            for step in entry.steps.iter().rev().take(at) {
+                step.decorate(&scope, response.headers_mut());
+            }
         }
     }
     entry.answered.count(response.status());

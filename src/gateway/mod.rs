@@ -1,6 +1,7 @@
 //! Gateway: names to code, a file to a table, and the journey of a request and of a handshake through it.
 
 mod compile;
+mod cors;
 mod dispatch;
 mod exposure;
 mod finishing;
@@ -10,6 +11,7 @@ mod head;
 mod http;
 mod logins;
 mod pages;
+mod preflight;
 mod registry;
 mod socket_route;
 mod table;

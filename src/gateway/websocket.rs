@@ -206,6 +206,9 @@ async fn refuse(
         Some(entry) => {
             if let Err(failure) = after(services, entry, scope, &mut response).await {
                 response = pages::answer(services, table, scope, &failure);
+                for step in entry.steps.iter().rev() {
+                    step.decorate(scope, response.headers_mut());
+                }
             }
             entry.answered.count(response.status());
         }

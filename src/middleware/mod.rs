@@ -1,6 +1,7 @@
 //! Middleware: a list of steps before a request or a handshake, and after its answer; the same list for both tables.
 
 mod auth;
+mod cors;
 mod csrf;
 mod headers;
 mod hosts;
@@ -9,12 +10,15 @@ mod required;
 mod session;
 
 pub use auth::{Auth, BEARER, TICKET};
+pub use cors::Cors;
 pub use csrf::Csrf;
 pub use headers::Headers;
 pub use hosts::Hosts;
 pub use origin::Origin;
 pub use required::Required;
 pub use session::Session;
+
+use http::HeaderMap;
 
 use crate::http::{Body, Failure, Response};
 use crate::scope::Scope;
@@ -41,6 +45,8 @@ pub enum Step {
     Required(Required),
     /// Only our own pages may change something.
     Csrf(Csrf),
+    /// Pages of other origins may read the answers.
+    Cors(Cors),
     /// Fixed header fields on every answer.
     Headers(Headers),
 }
@@ -60,7 +66,7 @@ pub struct Passage<'a> {
 
 impl Step {
     /// The names of all steps in the file.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 9] = [
         "hosts",
         "origin",
         "session",
@@ -68,6 +74,7 @@ impl Step {
         "login_required",
         "staff_required",
         "csrf",
+        "cors",
         "headers",
     ];
 
@@ -90,7 +97,9 @@ impl Step {
         } = passage;
         // Those that wait have their own memory: a request without them needs none of it.
         match self {
-            Self::Hosts(_) | Self::Origin(_) | Self::Headers(_) => self.judge(scope),
+            Self::Hosts(_) | Self::Origin(_) | Self::Cors(_) | Self::Headers(_) => {
+                self.judge(scope)
+            }
             Self::Session(step) => Box::pin(step.before(scope, services)).await,
             Self::Auth(step) => Box::pin(step.before(scope, services)).await,
             Self::Required(step) => step.before(scope),
@@ -106,13 +115,25 @@ impl Step {
         response: &mut Response,
     ) -> Result<(), Failure> {
         match self {
-            Self::Headers(step) => step.after(response.headers_mut()),
-            Self::Session(step) => {
-                return Box::pin(step.after(scope, services, response)).await;
+            Self::Session(step) => Box::pin(step.after(scope, services, response)).await,
+            _ => {
+                self.decorate(scope, response.headers_mut());
+                Ok(())
             }
-            Self::Auth(step) => step.after(scope, response.headers_mut()),
-            Self::Hosts(_) | Self::Origin(_) | Self::Required(_) | Self::Csrf(_) => {}
         }
-        Ok(())
+    }
+
+    /// Adds the fields to an answer that need nothing but the scope: also to a failure that takes the place of another answer.
+    pub(crate) fn decorate(&self, scope: &Scope, headers: &mut HeaderMap) {
+        match self {
+            Self::Headers(step) => step.after(headers),
+            Self::Cors(step) => step.after(scope, headers),
+            Self::Auth(step) => step.after(scope, headers),
+            Self::Hosts(_)
+            | Self::Origin(_)
+            | Self::Session(_)
+            | Self::Required(_)
+            | Self::Csrf(_) => {}
+        }
     }
 }
