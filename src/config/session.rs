@@ -38,7 +38,7 @@ pub struct SessionConfig {
     /// How long a row that was read may be used again; 0 reads each time. Default: 1 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub cache: Duration,
-    /// How often the logins of live sockets are looked at; 0 for never. Default: 3 s.
+    /// How often the logins of live sockets and event streams are looked at; 0 for never. Default: 3 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub check_interval: Duration,
     /// The time one query has. Default: 2 s.

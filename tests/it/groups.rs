@@ -337,6 +337,55 @@ async fn event_stream_resumes_where_it_was_or_says_that_it_cannot() {
     );
 }
 
+#[tokio::test]
+async fn event_stream_begins_with_its_position_so_that_nothing_before_the_first_event_is_lost() {
+    let app = app();
+    let layer = &app.gateway().services().layer;
+    let group = GroupName::new("chat_lobby").unwrap();
+    let first = read_events(&app, None, |text| text.contains("\n\n")).await;
+    let position = first.strip_prefix("retry: 3000\nid: ").unwrap().trim_end();
+    assert_eq!(position, layer.group_position(&group).to_string());
+    let news = Event::text("while it was away");
+    layer.group_send(&group, news, None).await.unwrap();
+    let again = read_events(&app, Some(position), |text| text.contains("data: ")).await;
+    assert!(again.contains("data: while it was away"), "{again}");
+    assert!(!again.contains("oneport.gap"), "{again}");
+    // An empty id is none: there is nothing that could be missing.
+    for empty in ["", " "] {
+        let text = read_events(&app, Some(empty), |text| text.contains("\n\n")).await;
+        assert!(
+            !text.contains("oneport.gap") && !text.contains("data: "),
+            "{text}"
+        );
+    }
+}
+
+/// A group without a history is let go with its last member; its positions must not be found again in its next life.
+#[tokio::test]
+async fn position_of_a_group_that_was_let_go_is_never_used_again() {
+    let app = app();
+    let layer = &app.gateway().services().layer;
+    let group = GroupName::new("brief").unwrap();
+    let mut seen = Vec::new();
+    for member in 1..4 {
+        let mailbox = layer.mailbox();
+        let subscriber: std::sync::Arc<dyn oneport::channels::Subscriber> = mailbox.clone();
+        let keep = oneport::channels::GroupOptions::default();
+        layer.group_add(&group, member, &subscriber, None, keep);
+        seen.push(layer.group_position(&group));
+        layer
+            .group_send(&group, Event::text("x"), None)
+            .await
+            .unwrap();
+        seen.push(layer.group_position(&group));
+        layer.group_discard(&group, member);
+    }
+    let mut rising = seen.clone();
+    rising.sort_unstable();
+    rising.dedup();
+    assert_eq!(rising, seen);
+}
+
 /// Cases 50 and 51: memory stays within the route's bounds, and the policy is carried out.
 #[tokio::test]
 async fn slow_client_is_closed_or_loses_events_as_its_route_says() {

@@ -72,6 +72,10 @@ path = "/query/"
 middleware = ["auth", "staff_required"]
 token_in_query = true
 view = "respond"
+[[http.route]]
+path = "/events/"
+view = "events"
+options = {{ group = "news" }}
 [websocket]
 middleware = ["origin", "auth", "login_required"]
 [[websocket.route]]
@@ -204,6 +208,24 @@ async fn a_socket_ends_with_its_token() {
     socket.send("who").await;
     assert_eq!(socket.receive_json::<Value>().await["user"], "anna");
     assert_eq!(socket.receive_close().await.0, 4401);
+}
+
+/// The sibling of the socket above: the whole answer is read, so it has an end.
+#[tokio::test]
+async fn event_stream_ends_when_its_token_expires() {
+    let app = bearer_app();
+    let began = Instant::now();
+    let response = HttpCommunicator::get("/events/")
+        .header("authorization", &format!("Bearer {}", good(2)))
+        .send(&app)
+        .await;
+    let text = String::from_utf8_lossy(response.body()).into_owned();
+    assert!(text.starts_with("retry: 3000\nid: "), "{text}");
+    assert!(
+        text.ends_with("event: oneport.session_ended\ndata: {}\n\n"),
+        "{text}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(8));
 }
 
 /// An app that answers what it is asked by the cookie: a status, or `hang`. Returns its URL and how often it was asked.
