@@ -21,7 +21,7 @@ pub(super) struct Holds {
 struct Hold {
     /// The number of the last entry that the member shall not have.
     since: u64,
-    /// Where the group's history was then.
+    /// The group's position after that entry.
     position: Position,
     /// How often it is about to join.
     count: usize,
@@ -65,7 +65,7 @@ impl Holds {
         }
     }
 
-    /// Returns where the group's history was when a member was held: it shall have what follows.
+    /// Returns the group's position when the hold of a member began; the member gets what follows.
     pub(super) fn position(&self, member: u64) -> Option<Position> {
         self.by_member.get(&member).map(|hold| hold.position)
     }

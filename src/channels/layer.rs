@@ -253,8 +253,8 @@ impl ChannelLayer {
             .map_or_else(|| self.first_position(), |found| found.position())
     }
 
-    /// Returns where a new group's history begins: behind every position that a group which was let go had. One of them would
-    /// else be found again in the next life of its group, and a client that comes back with it told that nothing is missing.
+    /// Returns where the history of a new group begins: behind every position of the groups that were removed. If offsets began
+    /// again, a client could return with a position of the group's last life, find it in the new one, and miss events silently.
     fn first_position(&self) -> Position {
         Position {
             epoch: self.0.node,

@@ -190,7 +190,7 @@ impl Head {
         }
     }
 
-    /// Reads what a trusted proxy says, and removes what nobody else may say.
+    /// Reads the forwarded fields of a trusted proxy, and removes all others.
     fn forwarded(&mut self, arrival: &Arrival, table: &Table) -> (Forwarded, RequestId) {
         let peer = arrival.peer.map(|peer| peer.ip());
         if !table.is_trusted(peer) {

@@ -17,8 +17,8 @@ use crate::services::Services;
 /// Answers a preflight for a route with `cors`. `None`: it is no preflight, or the request that it asks for has no such route; then it is
 /// an OPTIONS request like any other.
 ///
-/// The route is that of the method asked for. Of its steps `hosts` and `headers` run: a preflight carries no cookie and no
-/// token, so there is nobody to know, and the view is never called.
+/// The route is looked up by the method that the preflight asks for. Of its steps only `hosts` and `headers` run: a preflight carries
+/// no cookie and no token, so `session` and `auth` would refuse it. The view is never called.
 pub(super) fn answer(
     services: &Services,
     table: &Table,

@@ -1,4 +1,4 @@
-//! Forwarded: what trusted proxies say of the client, and what nobody else may say.
+//! Forwarded: the client's address, scheme and host as trusted proxies report them.
 
 mod element;
 mod ignored;
@@ -61,7 +61,7 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 }
 
 /// Removes the fields that only a trusted proxy may send, and returns the name of the first one. `believed` is the family
-/// that stays, for a peer that is trusted: a proxy passes the fields on that it does not know, so the others are the client's.
+/// that stays, for a trusted peer: a proxy forwards fields that it does not know, so those of the other family are the client's.
 pub fn strip(headers: &mut HeaderMap, believed: Option<ForwardedFamily>) -> Option<HeaderName> {
     remove(headers, |name| match family(name) {
         Some(family) => believed != Some(family),
@@ -96,7 +96,7 @@ fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) -> Op
     first
 }
 
-/// What the walk along the addresses came to.
+/// The result of walking a list of addresses.
 struct Walk {
     client: Option<SocketAddr>,
     /// How many elements are to the right of the client's.

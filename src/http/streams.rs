@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Login;
 
-/// The open event streams, by the number of their membership. Shared by type (`Services::shared`). There are no more of them than
-/// requests under way; each is removed when its body is dropped.
+/// The open event streams, by member number; one value per server (`Services::shared`). An entry lives as long as its response
+/// body, so the map is bounded by the requests in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    /// Those of users; an anonymous stream has no login that could end.
+    /// Streams with a login; an anonymous one has nothing that could end.
     of_logins: Mutex<HashMap<u64, Entry>>,
 }
 
@@ -22,7 +22,7 @@ struct Entry {
     ended: CancellationToken,
 }
 
-/// One open stream; dropped with its body.
+/// One open stream; dropped with the response body.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     streams: Arc<Streams>,
@@ -31,7 +31,7 @@ pub(crate) struct OpenStream {
 }
 
 impl Streams {
-    /// Adds a stream. From now on it is told when its login ends.
+    /// Registers a stream. Its token is cancelled when its login ends.
     pub(crate) fn open(self: Arc<Self>, member: u64, login: Option<&Arc<Login>>) -> OpenStream {
         let ended = CancellationToken::new();
         if let Some(login) = login {
@@ -49,7 +49,7 @@ impl Streams {
         }
     }
 
-    /// Returns what the users of all streams rest on.
+    /// Returns the logins of all streams.
     pub(crate) fn logins(&self) -> HashSet<Arc<Login>> {
         let of_logins = self.lock();
         of_logins
@@ -74,7 +74,7 @@ impl Streams {
 }
 
 impl OpenStream {
-    /// Returns what is cancelled when the login ends.
+    /// Returns the token that is cancelled when the login ends.
     pub(crate) fn ended(&self) -> CancellationToken {
         self.ended.clone()
     }

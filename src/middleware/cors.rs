@@ -8,7 +8,7 @@ use crate::http::{Body, Response};
 use crate::scope::Scope;
 
 /// `cors`: a page of an origin in `allowed_origins` may read what the route answers, refusals among them, and gets an answer to its
-/// preflight. It refuses nothing itself: without the fields a browser keeps the answer from the page, and `origin` is there for more.
+/// preflight. It never refuses a request: without the fields the browser hides the answer from the page. Use `origin` to refuse.
 #[derive(Debug)]
 pub struct Cors {
     allowed: AllowedOrigins,

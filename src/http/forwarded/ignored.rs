@@ -1,4 +1,4 @@
-//! Ignored: tells the operator, once in a while, that a proxy is not believed.
+//! Ignored: warns, at most once a minute, that a forwarded field is ignored.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -9,10 +9,10 @@ use http::HeaderName;
 
 use super::{ForwardedFamily, family};
 
-/// How seldom the log says it: with a proxy that is not trusted it is so for every request, and any client can cause it.
+/// The shortest time between two warnings: an untrusted proxy causes one per request, and so can any client.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// The process's own, since every request may be the one.
+/// One per process: requests on all workers share the interval.
 static SELDOM: Seldom = Seldom(AtomicU64::new(0));
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -66,16 +66,16 @@ fn shown(name: &HeaderName) -> String {
     words.join("-")
 }
 
-/// When something was last said: milliseconds since the start, plus one; 0 for never.
+/// When the last warning was written: milliseconds since the start, plus one; 0 for never.
 struct Seldom(AtomicU64);
 
 impl Seldom {
-    /// Tells whether it may be said again, and takes note that it is.
+    /// Tells whether a warning is due, and records it.
     fn is_due(&self, now: Duration) -> bool {
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1) + 1;
         let last = self.0.load(Ordering::Relaxed);
         let is_due = last == 0 || now.saturating_sub(last) >= INTERVAL.as_millis() as u64;
-        // Of several workers at once one says it.
+        // Of several workers that get here at once, one wins.
         is_due
             && self
                 .0

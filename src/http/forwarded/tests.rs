@@ -68,7 +68,7 @@ fn right_most_address_that_is_not_trusted_is_the_client() {
     }
 }
 
-/// Whatever a client sends stands to the left of what the proxy appends.
+/// A client's own elements are to the left of those that the proxy appends.
 #[test]
 fn nothing_that_a_client_sends_hides_its_address() {
     for sent in [

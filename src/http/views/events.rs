@@ -125,7 +125,7 @@ impl View for Events {
             ..GroupOptions::default()
         };
         let member = request.services.layer.next_member();
-        // Before anything is waited for: the login may end meanwhile.
+        // Registered before the first await: the login may end while the group is prepared.
         let streams = request.services.shared::<Streams>();
         let open = streams.open(member, scope.login.as_ref());
         let _held = request.services.layer.prepare(&group, &keep, member).await;
@@ -187,7 +187,7 @@ impl EventStream {
         let joined = layer.group_resume(&group, member, &subscriber, user, keep, start);
         let mut first = format!("retry: {}\n", options.retry.0.as_millis());
         if let Some(joined) = &joined {
-            // An id without data is kept by the client and shown to nobody.
+            // An id without data sets the client's last event id and dispatches no event.
             let _ = writeln!(first, "id: {}", joined.from);
         }
         first.push('\n');
@@ -241,7 +241,7 @@ impl http_body::Body for EventStream {
         if this.is_over {
             return Poll::Ready(None);
         }
-        // Ahead of the events that wait: they are no longer for this client.
+        // Before the queued events: a client whose login has ended must not read them.
         if this.session_ended.as_mut().poll(cx).is_ready() {
             this.is_over = true;
             let last = Bytes::from_static(SESSION_ENDED);
