@@ -344,11 +344,15 @@ class History(LayerCase):
         anna.joined()
         self.say(anna, "one")
         epoch = self.offset_of_newest(self.a).partition(".")[0]
-        for since in ("dead.1", f"{epoch}.999", "nonsense", "1.x", "", f"{epoch}.", f"{epoch}.-1", "%C3%A9.1"):
+        for since in ("dead.1", f"{epoch}.999", "nonsense", "1.x", f"{epoch}.", f"{epoch}.-1", "%C3%A9.1"):
             with self.subTest(since=since):
                 again = self.join(self.b, "kept", since=since)
                 self.assertIs(again.joined()["recovered"], False)
                 again.hears("one")
+        # An empty one is none: nothing is said of a recovery.
+        again = self.join(self.b, "kept", since="")
+        self.assertIsNone(again.joined()["recovered"])
+        again.hears("one")
         # Another room's offset means nothing here.
         other = self.join(self.b, "kept", room=f"{self.room}-other", since=self.offset_of_newest(self.a))
         self.assertIs(other.joined()["recovered"], False)
