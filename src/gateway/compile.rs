@@ -1,21 +1,18 @@
 //! Compile: what is written becomes what runs, or all Problems.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use http::Method;
 
 use super::guards::{Guards, Sources, missed_headers};
-use super::registry::{Mount, Registry};
+use super::paths::{Common, mount};
+use super::registry::Registry;
 use super::socket_route::{fingerprint, socket_settings};
 use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
 use crate::config::{Config, HttpRoute, Place, Problem, Problems, WebsocketRoute};
 use crate::middleware::Step;
-use crate::routing::{
-    Conflict, HostPattern, ParamNames, PatternError, ProtocolTypeRouter, Route, RoutePattern,
-    UrlRouter,
-};
+use crate::routing::{Conflict, ProtocolTypeRouter, Route, UrlRouter};
 use crate::scope::ScopeType;
 use crate::telemetry;
 use crate::templates::{HasRoute, Templates, UrlFor};
@@ -74,15 +71,6 @@ pub(super) struct Compiler<'c> {
     /// The templates that routes name, with their places.
     templates: Vec<(String, Place)>,
     pub(super) problems: Problems,
-}
-
-/// The keys that both kinds of routes have, by reference.
-struct Common<'r> {
-    path: Option<&'r str>,
-    regex: Option<&'r str>,
-    host: Option<&'r str>,
-    prefix: &'r str,
-    place: &'r Place,
 }
 
 impl Compiler<'_> {
@@ -325,79 +313,12 @@ impl Compiler<'_> {
         Some(route)
     }
 
-    fn pattern(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
-        let (key, parsed) = match (common.path, common.regex) {
-            // The prefix alone.
-            (Some(""), _) => return self.prefix_alone(common),
-            (Some(path), _) => ("path", RoutePattern::path(path)),
-            (None, Some(regex)) => ("regex", RoutePattern::regex(regex)),
-            (None, None) => return None, // refused when the file was read
-        };
-        let place = common.place.key(key);
-        let refuse =
-            |problems: &mut Problems, place: Place, error: String| problems.error(place, error);
-        let pattern = parsed
-            .map_err(|error| refuse(&mut self.problems, place.clone(), error.to_string()))
-            .ok()?;
-        if common.prefix.is_empty() {
-            return Some(pattern);
-        }
-        let joined = RoutePattern::path(common.prefix).and_then(|prefix| prefix.join(&pattern));
-        joined
-            .map_err(|error| {
-                refuse(
-                    &mut self.problems,
-                    place,
-                    format!("prefix {:?}: {error}", common.prefix),
-                );
-            })
-            .ok()
-    }
-
-    fn prefix_alone(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
-        let refuse = |error: PatternError| {
-            let message = format!("prefix {:?}: {error}", common.prefix);
-            self.problems
-                .push(Problem::error(common.place.key("path"), message));
-        };
-        RoutePattern::path(common.prefix).map_err(refuse).ok()
-    }
-
-    #[expect(
-        clippy::option_option,
-        reason = "None: a Problem was found; Some(None): no host is asked for"
-    )]
-    fn host(&mut self, common: &Common<'_>) -> Option<Option<HostPattern>> {
-        let Some(written) = common.host else {
-            return Some(None);
-        };
-        match written.parse() {
-            Ok(host) => Some(Some(host)),
-            Err(error) => {
-                self.problems
-                    .push(Problem::error(common.place.key("host"), format!("{error}")));
-                None
-            }
-        }
-    }
-
     fn check_templates(&mut self, templates: &Templates) {
         for (name, place) in std::mem::take(&mut self.templates) {
             if let Err(error) = templates.check(&name) {
                 self.problems.push(Problem::error(place, error.to_string()));
             }
         }
-    }
-}
-
-/// What a route tells its view or consumer of itself.
-fn mount<'r>(pattern: Option<&'r RoutePattern>, defaults: &BTreeMap<String, String>) -> Mount<'r> {
-    let defaults = defaults.keys().map(String::as_str);
-    Mount {
-        pattern,
-        params: pattern.map_or_else(ParamNames::unknown, |pattern| {
-            ParamNames::new(pattern, defaults)
-        }),
     }
 }
 

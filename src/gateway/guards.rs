@@ -9,9 +9,9 @@ use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError
 use crate::auth::forward::{Forward, ForwardSettings};
 use crate::config::{
     self, BearerConfig, Config, CorsConfig, ForwardConfig, HeaderFields, HttpDefaults, HttpRoute,
-    Place, Problem, Problems, SameSite, Secure, StoreUrl,
+    Place, Problem, Problems,
 };
-use crate::http::{csrf, framing, origin};
+use crate::http::{framing, origin};
 use crate::middleware::{Auth, Csrf, Headers, Hosts, Origin, Required, Session, Step};
 use crate::scope::ScopeType;
 
@@ -209,112 +209,6 @@ impl Compiler<'_> {
                 )
                 .with_hint("add \"origin\" before \"session\""),
             );
-        }
-    }
-
-    /// Holds the cookie against what browsers take (RFC 6265bis §4.1.3, §5.7).
-    fn check_cookie(&mut self) {
-        let session = &self.config.session;
-        let name = session.cookie.as_str();
-        let mut refuse = |key: &str, message: String| {
-            let place = session.place.key(key);
-            let place = if place.is_written() {
-                place
-            } else {
-                session.place.key("cookie")
-            };
-            self.problems.push(Problem::error(place, message));
-        };
-        let is_host = name.starts_with("__Host-");
-        if (is_host || name.starts_with("__Secure-")) && session.secure != Secure::Always {
-            refuse(
-                "secure",
-                format!("expected \"always\" for the cookie {name:?}, found another"),
-            );
-        }
-        if is_host && !session.domain.is_empty() {
-            refuse(
-                "domain",
-                format!("expected no domain for the cookie {name:?}, found one"),
-            );
-        }
-        if is_host && session.path != "/" {
-            refuse(
-                "path",
-                format!(
-                    "expected \"/\" for the cookie {name:?}, found {:?}",
-                    session.path
-                ),
-            );
-        }
-        if session.same_site == SameSite::None && session.secure == Secure::Never {
-            let message = "expected \"auto\" or \"always\" with same_site = \"none\", found \"never\": browsers take no such cookie";
-            refuse("secure", message.to_owned());
-        }
-        if name == csrf::COOKIE {
-            refuse(
-                "cookie",
-                format!(
-                    "expected another name than that of the token against forgery, found {name:?}"
-                ),
-            );
-        }
-    }
-
-    /// Holds `[server]`, `[session]` and `[auth]` against each other, once for all routes.
-    pub(super) fn check_stores(&mut self, uses_sessions: bool) {
-        let Config {
-            server,
-            session,
-            auth,
-            ..
-        } = self.config;
-        if !uses_sessions {
-            return;
-        }
-        self.check_cookie();
-        let needs_key = !matches!(session.store, StoreUrl::Memory | StoreUrl::Sqlite(_));
-        if needs_key && server.secret_key.0.is_empty() {
-            let message = if session.store.is_django() {
-                "expected the Django project's SECRET_KEY, found none"
-            } else {
-                "expected a key that all processes with this store have, found none"
-            };
-            let key = server.place.key("secret_key");
-            let place = if key.is_written() {
-                key
-            } else {
-                session.place.key("store")
-            };
-            self.problems.push(
-                Problem::error(place, message)
-                    .with_hint("secret_key = \"${ONEPORT_SECRET_KEY}\" in [server]"),
-            );
-        }
-        if session.store.is_django() && !auth.users.is_django() {
-            let key = auth.place.key("users");
-            let place = if key.is_written() {
-                key
-            } else {
-                session.place.key("store")
-            };
-            let message = format!(
-                "expected the Django project's users for its sessions, found {:?}",
-                auth.users.to_string()
-            );
-            self.problems.push(Problem::error(place, message).with_hint(
-                "users = \"django+postgres://...\" or \"django+sqlite:PATH\" in [auth]",
-            ));
-        }
-        if matches!(
-            auth.users,
-            StoreUrl::Memory | StoreUrl::DjangoRedis(_) | StoreUrl::DjangoSignedCookies
-        ) {
-            let users = auth.users.to_string();
-            let message = format!("expected a table of users, found {users:?}");
-            let hint = "\"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\" or \"django+postgres://...\"";
-            self.problems
-                .push(Problem::error(auth.place.key("users"), message).with_hint(hint));
         }
     }
 

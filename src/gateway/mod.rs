@@ -11,9 +11,11 @@ mod head;
 mod http;
 mod logins;
 mod pages;
+mod paths;
 mod preflight;
 mod registry;
 mod socket_route;
+mod stores;
 mod table;
 mod websocket;
 

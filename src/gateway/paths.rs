@@ -1,0 +1,89 @@
+//! Paths: a route's pattern and host, as they are written and as they are meant.
+
+use std::collections::BTreeMap;
+
+use super::compile::Compiler;
+use super::registry::Mount;
+use crate::config::{Place, Problem, Problems};
+use crate::routing::{HostPattern, ParamNames, PatternError, RoutePattern};
+
+/// The keys that both kinds of routes have, by reference.
+pub(super) struct Common<'r> {
+    pub(super) path: Option<&'r str>,
+    pub(super) regex: Option<&'r str>,
+    pub(super) host: Option<&'r str>,
+    pub(super) prefix: &'r str,
+    pub(super) place: &'r Place,
+}
+
+impl Compiler<'_> {
+    pub(super) fn pattern(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
+        let (key, parsed) = match (common.path, common.regex) {
+            // The prefix alone.
+            (Some(""), _) => return self.prefix_alone(common),
+            (Some(path), _) => ("path", RoutePattern::path(path)),
+            (None, Some(regex)) => ("regex", RoutePattern::regex(regex)),
+            (None, None) => return None, // refused when the file was read
+        };
+        let place = common.place.key(key);
+        let refuse =
+            |problems: &mut Problems, place: Place, error: String| problems.error(place, error);
+        let pattern = parsed
+            .map_err(|error| refuse(&mut self.problems, place.clone(), error.to_string()))
+            .ok()?;
+        if common.prefix.is_empty() {
+            return Some(pattern);
+        }
+        let joined = RoutePattern::path(common.prefix).and_then(|prefix| prefix.join(&pattern));
+        joined
+            .map_err(|error| {
+                refuse(
+                    &mut self.problems,
+                    place,
+                    format!("prefix {:?}: {error}", common.prefix),
+                );
+            })
+            .ok()
+    }
+
+    fn prefix_alone(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
+        let refuse = |error: PatternError| {
+            let message = format!("prefix {:?}: {error}", common.prefix);
+            self.problems
+                .push(Problem::error(common.place.key("path"), message));
+        };
+        RoutePattern::path(common.prefix).map_err(refuse).ok()
+    }
+
+    #[expect(
+        clippy::option_option,
+        reason = "None: a Problem was found; Some(None): no host is asked for"
+    )]
+    pub(super) fn host(&mut self, common: &Common<'_>) -> Option<Option<HostPattern>> {
+        let Some(written) = common.host else {
+            return Some(None);
+        };
+        match written.parse() {
+            Ok(host) => Some(Some(host)),
+            Err(error) => {
+                self.problems
+                    .push(Problem::error(common.place.key("host"), format!("{error}")));
+                None
+            }
+        }
+    }
+}
+
+/// What a route tells its view or consumer of itself.
+pub(super) fn mount<'r>(
+    pattern: Option<&'r RoutePattern>,
+    defaults: &BTreeMap<String, String>,
+) -> Mount<'r> {
+    let defaults = defaults.keys().map(String::as_str);
+    Mount {
+        pattern,
+        params: pattern.map_or_else(ParamNames::unknown, |pattern| {
+            ParamNames::new(pattern, defaults)
+        }),
+    }
+}
