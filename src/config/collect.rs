@@ -8,16 +8,11 @@ use super::place::Place;
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
 use super::suggest::did_you_mean;
+use super::unknown::unknown_key;
 use super::value::{Node, Value};
 
 /// Reading again costs the whole value each time, so a file full of nonsense is given up at some point.
 const READS_MAX: usize = 1_000;
-
-/// Keys that belong into the other table, with what to say about them.
-const OTHER_TABLE: [(&str, &str, &str); 2] = [
-    ("view", "consumer", "a WebSocket route has a \"consumer\""),
-    ("consumer", "view", "an HTTP route has a \"view\""),
-];
 
 /// What to do so that the next read gets further.
 enum Remedy {
@@ -91,14 +86,13 @@ fn judge(
         return (Remedy::StrikeOut(path), Some(Problem::error(here, message)));
     };
     let problem = match fault.kind {
-        Kind::Missing(key) => return missing(here, node, path, key, message),
+        Kind::Missing(key) => return missing(here, node, path, key),
         Kind::UnknownKey { key, known } => {
-            let here = here.key(&key).of_key();
-            let hint = unknown_key_hint(&key, known);
+            let problem = unknown_key(&here, &key, known);
             if node.entry(&key).is_some() {
                 path.push(Segment::Key(key));
             }
-            Problem::error(here, message).with_hint_if(hint)
+            problem
         }
         Kind::UnknownWord { word, known } => {
             Problem::error(here, message).with_hint_if(did_you_mean(&word, known.iter().copied()))
@@ -121,7 +115,6 @@ fn missing(
     node: &Node,
     path: Vec<Segment>,
     key: &'static str,
-    message: String,
 ) -> (Remedy, Option<Problem>) {
     // Inside a table that is made up itself, nothing is missing.
     let made_up =
@@ -130,19 +123,9 @@ fn missing(
         Some(Value::Removed) => (Remedy::Assume(path, key), None),
         Some(_) => (Remedy::StrikeOut(path), None),
         None => {
-            let problem = (!made_up).then(|| Problem::error(here, message));
+            let problem = (!made_up).then(|| Problem::missing(here, key));
             (Remedy::Assume(path, key), problem)
         }
-    }
-}
-
-fn unknown_key_hint(key: &str, known: &[&str]) -> Option<String> {
-    let other = OTHER_TABLE
-        .iter()
-        .find(|(wrong, right, _)| *wrong == key && known.contains(right));
-    match other {
-        Some((_, _, sentence)) => Some((*sentence).to_owned()),
-        None => did_you_mean(key, known.iter().copied()),
     }
 }
 

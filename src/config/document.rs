@@ -12,7 +12,11 @@ use super::path::{Segment, Trail};
 use super::place::Place;
 use super::problem::{Problem, Problems};
 use super::secret;
+use super::syntax;
 use super::value::{Builder, Node};
+
+/// What the TOML parser says of a key that is written twice.
+const DUPLICATE_KEY: &str = "duplicate key";
 
 /// One file that was read. Problems keep it, so that they can show the line they speak of.
 pub struct Document {
@@ -58,6 +62,7 @@ impl Document {
             }
         }
         Parsed {
+            doubled: doubled_sections(&document, &errors),
             document,
             problems,
             broken,
@@ -143,6 +148,7 @@ impl Document {
 
     /// A message about this document without the secrets it holds.
     pub(super) fn hide_secrets(&self, message: String) -> String {
+        let message = secret::hide_url_secrets(&message);
         self.secrets.iter().fold(message, |message, (secret, _)| {
             secret::hide(&message, secret)
         })
@@ -163,6 +169,8 @@ pub(super) struct Parsed {
     pub(super) problems: Problems,
     /// The syntax is so wrong that reading on would only find consequences.
     pub(super) broken: bool,
+    /// The sections that are written twice: what the second one holds is lost.
+    pub(super) doubled: Vec<Place>,
 }
 
 /// Turns the parser's errors into problems, one for each line, because the second one on a line follows from the
@@ -174,15 +182,20 @@ fn syntax_problems(
 ) -> bool {
     let mut broken = false;
     let mut lines_seen = Vec::new();
+    let other_format = syntax::other_format(&document.text);
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        let duplicate = error.message() == "duplicate key";
+        let duplicate = error.message() == DUPLICATE_KEY;
         broken |= !duplicate;
         let line = document.position(span.start).line;
         if lines_seen.contains(&line) {
             continue;
         }
         lines_seen.push(line);
+        // The other lines of another format are no news.
+        if other_format.is_some() && lines_seen.len() > 1 {
+            break;
+        }
         let written = document.text.get(span.clone()).unwrap_or_default();
         let place = Place::root(document).at(span.clone());
         let (message, hint) = if duplicate {
@@ -191,11 +204,30 @@ fn syntax_problems(
                 None,
             )
         } else {
-            syntax_message(document, &span, error.message())
+            let (message, hint) = syntax_message(document, &span, error.message());
+            (message, other_format.clone().or(hint))
         };
         problems.push(Problem::error(place, message).with_hint_if(hint));
     }
     broken
+}
+
+/// The sections whose header is written a second time: what stands below the second one is lost.
+fn doubled_sections(document: &Arc<Document>, errors: &[toml::de::Error]) -> Vec<Place> {
+    let duplicates = errors
+        .iter()
+        .filter(|error| error.message() == DUPLICATE_KEY)
+        .filter_map(toml::de::Error::span);
+    let path = |span: Range<usize>| {
+        let before = document.text.get(..span.end)?;
+        let line = before.rsplit('\n').next()?.trim_start();
+        line.strip_prefix('[')
+            .map(|path| path.trim_start_matches('[').trim().to_owned())
+    };
+    duplicates
+        .filter_map(path)
+        .map(|path| Place::of_path(document, path))
+        .collect()
 }
 
 /// Says what is wrong with the syntax at this place, and guesses what to do.
@@ -209,6 +241,9 @@ fn syntax_message(
     let position = document.position(span.start);
     let odd_quotes = |line: &str| line.matches('"').count() % 2 == 1;
     let (line, _) = document.line_of(&(span.start..span.start));
+    if let Some(hint) = syntax::slip(&line, said) {
+        return (message, Some(hint));
+    }
     let Some((key, value)) = line.split_once('=') else {
         return (message, None);
     };

@@ -57,12 +57,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::UnknownKey { key, known: [] } => {
-                write!(f, "unknown key {key:?}; none is known here")
-            }
-            Kind::UnknownKey { key, known } => {
-                write!(f, "unknown key {key:?}; known: {}", known.join(", "))
-            }
+            Kind::UnknownKey { key, .. } => write!(f, "unknown key {key:?}"),
             Kind::UnknownWord { word, known } => {
                 write!(f, "expected {}, found {:?}", one_of(known), shorten(word))
             }

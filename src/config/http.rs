@@ -15,6 +15,7 @@ use super::problem::Problems;
 use super::route::{RouteHead, options_of};
 use super::settings::{MissingOrigin, settings};
 use super::units::Size;
+use super::wrong::Wrong;
 
 settings! {
     /// The keys of `[http]`, which each `[[http.route]]` may set for itself.

@@ -1,6 +1,7 @@
 //! Includes: which files a pattern in `include` stands for.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
@@ -94,10 +95,19 @@ pub(super) fn expand(includer: &Source, written: &str) -> Result<Vec<Source>, St
     Ok(sources)
 }
 
-/// The text of a file; the message says why there is none.
-pub(super) fn read(source: &Source) -> Result<String, String> {
-    let bytes = fs::read(&source.path)
-        .map_err(|error| format!("cannot read the file: {}", reason(&error)))?;
+/// Why a file gives no text.
+pub(super) struct Unreadable {
+    pub(super) message: String,
+    /// What the operating system said; none for bytes that are no text.
+    pub(super) kind: Option<ErrorKind>,
+}
+
+/// The text of a file.
+pub(super) fn read(source: &Source) -> Result<String, Unreadable> {
+    let bytes = fs::read(&source.path).map_err(|error| Unreadable {
+        message: format!("cannot read the file: {}", reason(&error)),
+        kind: Some(error.kind()),
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid]
@@ -105,7 +115,10 @@ pub(super) fn read(source: &Source) -> Result<String, String> {
             .filter(|byte| **byte == b'\n')
             .count()
             + 1;
-        format!("expected UTF-8 text, found other bytes in line {line}")
+        Unreadable {
+            message: format!("expected UTF-8 text, found other bytes in line {line}"),
+            kind: None,
+        }
     })
 }
 

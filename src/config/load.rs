@@ -1,5 +1,6 @@
 //! Loading: the main file, what it includes, and all problems of both.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,9 +13,10 @@ use super::channel_layer::ChannelLayerConfig;
 use super::checked::Prefix;
 use super::collect;
 use super::document::Document;
+use super::draft::Draft;
 use super::environment::Env;
 use super::http::{HttpSection, RawHttpRoute};
-use super::include::{self, Source};
+use super::include::{self, Source, Unreadable};
 use super::located::Located;
 use super::path::Segment;
 use super::place::Place;
@@ -24,8 +26,10 @@ use super::sections::{LogConfig, TemplatesConfig};
 use super::server::ServerConfig;
 use super::session::SessionConfig;
 use super::suggest::did_you_mean;
+use super::user::user;
 use super::value::{Node, Value};
 use super::websocket::{RawWebsocketRoute, WebsocketSection};
+use super::wrong::Wrong;
 
 /// What the main file may hold.
 #[derive(Debug, Default, Deserialize)]
@@ -65,6 +69,9 @@ impl<Route> Default for RoutesOf<Route> {
     }
 }
 
+/// What takes the place of a prefix that could not be read: an empty path after it is no second problem.
+const UNREAD_PREFIX: &str = "/...";
+
 const ROUTE_FILE_KEYS: [&str; 4] = ["prefix", "include", "http", "websocket"];
 
 /// A load under way.
@@ -72,6 +79,8 @@ pub(super) struct Loader<'a> {
     env: Env<'a>,
     config: Config,
     problems: Problems,
+    /// What is wrong without a Problem of its own at that place.
+    unread: Vec<Place>,
 }
 
 impl<'a> Loader<'a> {
@@ -80,15 +89,12 @@ impl<'a> Loader<'a> {
             env,
             config: Config::default(),
             problems: Problems::default(),
+            unread: Vec::new(),
         }
     }
 
-    /// Reads the main file and everything it includes.
-    pub(super) fn load(
-        mut self,
-        source: &Source,
-        text: &str,
-    ) -> Result<(Config, Problems), Problems> {
+    /// Reads the main file and everything it includes, as far as that is possible.
+    pub(super) fn load(mut self, source: &Source, text: &str) -> Result<Draft, Problems> {
         let Some(document) = self.document(source, text) else {
             return Err(self.problems.sorted());
         };
@@ -129,15 +135,28 @@ impl<'a> Loader<'a> {
         };
         self.templates(main.templates, root.key("templates"));
         self.server(main.server, root.key("server"));
-        self.include(&document, &main.include, "", std::slice::from_ref(source));
-        self.add_routes(&document, "", http_routes, websocket_routes);
-        self.problems.into_result(self.config)
+        let chain = std::slice::from_ref(source);
+        self.include(&document, &main.include, Some(""), chain);
+        self.add_routes(&document, Some(""), http_routes, websocket_routes);
+        let mut wrong = Wrong::of(&self.problems);
+        for place in self.unread {
+            wrong.add(place);
+        }
+        Ok(Draft {
+            config: self.config,
+            problems: self.problems.sorted(),
+            wrong,
+        })
     }
 
     fn document(&mut self, source: &Source, text: &str) -> Option<Arc<Document>> {
         let parsed = Document::parse(&source.name, &source.base(), text, self.env);
         self.problems.append(parsed.problems);
         self.config.documents.push(Arc::clone(&parsed.document));
+        self.unread.extend(parsed.doubled);
+        if parsed.broken {
+            self.unread.push(Place::root(&parsed.document));
+        }
         (!parsed.broken).then_some(parsed.document)
     }
 
@@ -196,12 +215,13 @@ impl<'a> Loader<'a> {
         };
     }
 
-    /// Reads what a file includes. `chain` is the way from the main file to this one.
+    /// Reads what a file includes. `chain` is the way from the main file to this one, `prefix` what it puts before each
+    /// path: None when that could not be read.
     fn include(
         &mut self,
         document: &Arc<Document>,
         written: &[Located<String>],
-        prefix: &str,
+        prefix: Option<&str>,
         chain: &[Source],
     ) {
         let Some(includer) = chain.last() else { return };
@@ -225,7 +245,13 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn include_one(&mut self, place: &Place, source: Source, prefix: &str, chain: &[Source]) {
+    fn include_one(
+        &mut self,
+        place: &Place,
+        source: Source,
+        prefix: Option<&str>,
+        chain: &[Source],
+    ) {
         if chain.contains(&source) {
             let way: Vec<&str> = chain
                 .iter()
@@ -240,7 +266,7 @@ impl<'a> Loader<'a> {
         }
         let text = match include::read(&source) {
             Ok(text) => text,
-            Err(message) => {
+            Err(Unreadable { message, .. }) => {
                 return self
                     .problems
                     .error(place.clone(), format!("{}: {message}", source.name));
@@ -257,17 +283,15 @@ impl<'a> Loader<'a> {
         let Some(file) = collect::read::<RouteFile>(&root, node, &mut self.problems) else {
             return;
         };
-        // A prefix that could not be read is still there: an empty path after it is no second problem.
-        let unread = if root.key("prefix").is_written() {
-            "/..."
-        } else {
-            ""
+        let own_prefix = match file.prefix {
+            Some(own) => Some(String::from(own)),
+            None => (!root.key("prefix").is_written()).then(String::new),
         };
-        let own_prefix = file.prefix.map_or_else(|| unread.to_owned(), String::from);
-        let prefix = format!("{prefix}{own_prefix}");
+        let prefix = prefix.and_then(|outer| own_prefix.map(|own| format!("{outer}{own}")));
+        let prefix = prefix.as_deref();
         let chain: Vec<Source> = chain.iter().cloned().chain([source]).collect();
-        self.include(&document, &file.include, &prefix, &chain);
-        self.add_routes(&document, &prefix, file.http.route, file.websocket.route);
+        self.include(&document, &file.include, prefix, &chain);
+        self.add_routes(&document, prefix, file.http.route, file.websocket.route);
     }
 
     /// Reports the keys that an included file may not hold.
@@ -309,28 +333,48 @@ impl<'a> Loader<'a> {
     fn add_routes(
         &mut self,
         document: &Arc<Document>,
-        prefix: &str,
+        prefix: Option<&str>,
         http: Vec<Located<RawHttpRoute>>,
         websocket: Vec<Located<RawWebsocketRoute>>,
     ) {
         for Located { path, value } in http {
             let place = Place::of_path(document, path);
+            let prefix = self.known_prefix(prefix, &place);
             let route = value.finish(place, prefix, &self.config.http, &mut self.problems);
             self.config.http_routes.push(route);
         }
         for Located { path, value } in websocket {
             let place = Place::of_path(document, path);
+            let prefix = self.known_prefix(prefix, &place);
             let route = value.finish(place, prefix, &self.config.websocket, &mut self.problems);
             self.config.websocket_routes.push(route);
         }
     }
+
+    /// Behind a prefix that could not be read nothing can be said about a route's path.
+    fn known_prefix<'p>(&mut self, prefix: Option<&'p str>, place: &Place) -> &'p str {
+        if prefix.is_none() {
+            self.unread.extend([place.key("path"), place.key("regex")]);
+        }
+        prefix.unwrap_or(UNREAD_PREFIX)
+    }
 }
 
 /// The problem of a main file that cannot be read.
-pub(super) fn unreadable(path: &Path, message: String) -> Problems {
+pub(super) fn unreadable(path: &Path, why: Unreadable) -> Problems {
     let document = Document::blank(&path.display().to_string(), &PathBuf::from("."));
-    let problem = Problem::error(Place::whole_file(&document), message);
+    let hint = match why.kind {
+        Some(ErrorKind::NotFound) => Some("`oneport init DIR` makes a new project".to_owned()),
+        Some(ErrorKind::PermissionDenied) => Some(format!("is it readable for {}?", user())),
+        Some(ErrorKind::IsADirectory) => {
+            let file = path.join("oneport.toml");
+            file.exists()
+                .then(|| format!("write --config {}", file.display()))
+        }
+        _ => None,
+    };
+    let problem = Problem::error(Place::whole_file(&document), why.message).with_hint_if(hint);
     let mut problems = Problems::default();
-    problems.push(problem.with_hint("`oneport init DIR` makes a new project"));
+    problems.push(problem);
     problems
 }

@@ -31,6 +31,7 @@ mod collect;
 mod config_path;
 mod cors;
 mod document;
+mod draft;
 mod environment;
 mod fault;
 mod headers;
@@ -52,9 +53,13 @@ mod session;
 mod settings;
 mod store_url;
 mod suggest;
+mod syntax;
 mod units;
+mod unknown;
+mod user;
 mod value;
 mod websocket;
+mod wrong;
 
 #[cfg(test)]
 mod broken_tests;
@@ -67,6 +72,7 @@ pub use channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
 pub use config_path::ConfigPath;
 pub use cors::CorsConfig;
 pub use document::{Document, Position};
+pub use draft::Draft;
 pub use environment::{Env, process_environment};
 pub use headers::{HeaderFields, HeaderPreset};
 pub use http::{HttpDefaults, HttpRoute};
@@ -74,7 +80,7 @@ pub use options::Options;
 pub use place::Place;
 pub use problem::{Long, Problem, Problems, Severity};
 pub use redis_url::{RedisHome, RedisUrl};
-pub use secret::Secret;
+pub use secret::{Secret, hide_url_secrets};
 pub use sections::{LogConfig, LogFormat, TemplatesConfig};
 pub use server::{ForwardedFamily, LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
 pub use session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
@@ -83,6 +89,7 @@ pub use store_url::StoreUrl;
 pub use suggest::{did_you_mean, nearest};
 pub use units::{Size, UnitError, WrittenDuration};
 pub use websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
+pub use wrong::Wrong;
 
 use include::Source;
 use load::Loader;
@@ -121,6 +128,12 @@ impl Config {
     /// Reads a file and everything it includes. Returns the configuration with its warnings, or all problems, warnings
     /// among them.
     pub fn load(path: &Path, env: Env<'_>) -> Result<(Self, Problems), Problems> {
+        Self::draft(path, env)?.finish()
+    }
+
+    /// Reads a file and everything it includes as far as that is possible. Returns only Problems when the main file
+    /// cannot be read, or is not TOML.
+    pub fn draft(path: &Path, env: Env<'_>) -> Result<Draft, Problems> {
         let source = Source::new(path.display().to_string(), path.to_owned());
         let text = include::read(&source).map_err(|message| load::unreadable(path, message))?;
         Loader::new(env).load(&source, &text)
@@ -134,6 +147,11 @@ impl Config {
         base: &Path,
         env: Env<'_>,
     ) -> Result<(Self, Problems), Problems> {
+        Self::draft_of(name, text, base, env)?.finish()
+    }
+
+    /// The same as [`draft`](Self::draft) for a text.
+    pub fn draft_of(name: &str, text: &str, base: &Path, env: Env<'_>) -> Result<Draft, Problems> {
         let file_name = Path::new(name).file_name().unwrap_or(name.as_ref());
         let source = Source::new(name.to_owned(), base.join(file_name));
         Loader::new(env).load(&source, text)

@@ -56,7 +56,7 @@ impl Options {
     /// let problems = Options::from_toml("history = -1\nhistroy = 2")?.read::<Chat>().unwrap_err();
     /// assert_eq!(problems.to_string(), "\
     /// options:1:11: history: expected a whole number, 0 or more, found integer -1
-    /// options:2:1: histroy: unknown key \"histroy\"; known: history (did you mean \"history\"?)");
+    /// options:2:1: histroy: unknown key \"histroy\" (did you mean \"history\"?)");
     /// # Ok::<(), oneport::config::Problems>(())
     /// ```
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problems> {

@@ -105,6 +105,19 @@ impl Place {
         self
     }
 
+    /// Whether it is a piece of the text whose value is not known.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.spot, Spot::Text(_))
+    }
+
+    /// The text number `index` of the array at this place, whatever else stands among the texts.
+    #[must_use]
+    pub fn text(&self, index: usize) -> Self {
+        let items = self.items().unwrap_or_default().iter().enumerate();
+        let mut texts = items.filter(|(_, item)| matches!(item.value, Value::String(_)));
+        self.index(texts.nth(index).map_or(index, |(at, _)| at))
+    }
+
     /// The document.
     pub fn document(&self) -> &Arc<Document> {
         &self.document

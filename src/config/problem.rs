@@ -7,6 +7,8 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use super::document::Position;
 use super::place::Place;
 use super::suggest::did_you_mean;
+use super::unknown;
+use super::wrong::Wrong;
 
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -19,8 +21,8 @@ pub enum Severity {
 
 /// One thing that is wrong, with its place.
 ///
-/// Displayed in one line: `config/oneport.toml:41:12: websocket.route[1].consumer: unknown consumer "caht"; known:
-/// chat, echo (did you mean "chat"?)`. [`Problem::long`] also shows the line of the file. Values that look secret
+/// Displayed in one line: `config/oneport.toml:41:12: websocket.route[1].consumer: unknown consumer "caht" (did you mean
+/// "chat"?)`. [`Problem::long`] also shows the line of the file. Values that look secret
 /// are hidden when a problem is made.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
@@ -28,6 +30,12 @@ pub struct Problem {
     place: Place,
     message: String,
     hint: Option<String>,
+    /// The key that is missing at the place, if the problem is that.
+    missing: Option<&'static str>,
+    /// The key that an unknown one was probably meant to be.
+    meant: Option<Place>,
+    /// All words that are known where this one is not; the message shows some of them at most.
+    known: Vec<String>,
 }
 
 /// All problems of a configuration: what a failed read returns, and a list to add to.
@@ -58,13 +66,14 @@ impl Problem {
         Self::new(Severity::Warning, place, message.into())
     }
 
-    /// A name that nobody knows: lists the known ones and suggests the nearest.
+    /// A name that is not known: suggests the nearest, or lists the known ones when none is near.
     ///
     /// ```
     /// # use oneport::config::{Place, Problem};
     /// let problem = Problem::unknown(Place::default(), "consumer", "caht", ["chat", "echo"]);
-    /// assert_eq!(problem.message(), r#"unknown consumer "caht"; known: chat, echo"#);
-    /// assert_eq!(problem.hint(), Some(r#"did you mean "chat"?"#));
+    /// assert_eq!(problem.to_string(), r#"defaults: unknown consumer "caht" (did you mean "chat"?)"#);
+    /// let problem = Problem::unknown(Place::default(), "consumer", "x", ["chat", "echo"]);
+    /// assert_eq!(problem.to_string(), r#"defaults: unknown consumer "x"; known: chat, echo"#);
     /// ```
     pub fn unknown<'k>(
         place: Place,
@@ -72,14 +81,14 @@ impl Problem {
         found: &str,
         known: impl IntoIterator<Item = &'k str> + Clone,
     ) -> Self {
-        let list: Vec<&str> = known.clone().into_iter().collect();
-        let list = if list.is_empty() {
-            "none".to_owned()
-        } else {
-            list.join(", ")
-        };
-        let message = format!("unknown {what} {found:?}; known: {list}");
-        Self::error(place, message).with_hint_if(did_you_mean(found, known))
+        let message = format!("unknown {what} {found:?}");
+        let hint = did_you_mean(found, known.clone());
+        let known: Vec<&str> = known.into_iter().collect();
+        match hint {
+            Some(hint) => Self::error(place, message).with_hint(hint),
+            None => Self::error(place, format!("{message}; {}", unknown::list(&known))),
+        }
+        .with_known(&known)
     }
 
     fn new(severity: Severity, place: Place, message: String) -> Self {
@@ -89,7 +98,45 @@ impl Problem {
             place,
             message,
             hint: None,
+            missing: None,
+            meant: None,
+            known: Vec::new(),
         }
+    }
+
+    /// A key that must be there, in the table at this place.
+    pub(super) fn missing(place: Place, key: &'static str) -> Self {
+        Self {
+            missing: Some(key),
+            ..Self::error(place, format!("missing key {key:?}"))
+        }
+    }
+
+    /// The same for an unknown key that was probably meant to be this one.
+    #[must_use]
+    pub(super) fn with_meant(mut self, meant: Option<Place>) -> Self {
+        self.meant = meant;
+        self
+    }
+
+    /// The same with the words that are known in this place.
+    #[must_use]
+    pub(super) fn with_known(mut self, known: &[&str]) -> Self {
+        self.known = known.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// What the problem is about: the place itself, or where the missing key would be.
+    pub(super) fn subject(&self) -> Place {
+        match self.missing {
+            Some(key) => self.place.key(key),
+            None => self.place.clone(),
+        }
+    }
+
+    /// Everything that is wrong because of it: the subject, and the key that was meant.
+    pub(super) fn wrong_places(&self) -> impl Iterator<Item = Place> {
+        std::iter::once(self.subject()).chain(self.meant.clone())
     }
 
     /// The same with a hint: what to write, or what to do.
@@ -125,6 +172,12 @@ impl Problem {
         self.hint.as_deref()
     }
 
+    /// The words that are known where an unknown one was found; empty for other problems. The message shows some of
+    /// them, or only the nearest.
+    pub fn known(&self) -> &[String] {
+        &self.known
+    }
+
     /// The form for a terminal: the message, the line of the file, and a caret under the value.
     pub fn long(&self) -> Long<'_> {
         Long(self)
@@ -157,6 +210,13 @@ impl Problems {
         self.0.extend(other.0);
     }
 
+    /// The problems that are not at, around or inside what is wrong already: those may be consequences of it.
+    #[must_use]
+    pub fn without(mut self, wrong: &Wrong) -> Self {
+        self.0.retain(|problem| !wrong.touches(&problem.subject()));
+        self
+    }
+
     /// Whether there is nothing to say.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -179,9 +239,12 @@ impl Problems {
         self.0.iter()
     }
 
-    /// Sorts by file and position, and says each thing only once.
+    /// Sorts by file and position, and says each thing only once: a key that is misspelt is not missing too.
     #[must_use]
     pub fn sorted(mut self) -> Self {
+        let meant: Vec<Place> = self.0.iter().filter_map(|one| one.meant.clone()).collect();
+        self.0
+            .retain(|problem| problem.missing.is_none() || !meant.contains(&problem.subject()));
         self.0.sort_by(|a, b| a.order().cmp(&b.order()));
         let mut kept: Vec<Problem> = Vec::with_capacity(self.0.len());
         for problem in self.0 {
@@ -263,6 +326,7 @@ impl fmt::Display for Long<'_> {
             place,
             message,
             hint,
+            ..
         } = self.0;
         write!(f, "{}: ", severity.as_str())?;
         if !place.path().is_empty() {
@@ -300,7 +364,7 @@ impl fmt::Display for Long<'_> {
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let position = self.place.position();
-        let mut fields = serializer.serialize_struct("Problem", 7)?;
+        let mut fields = serializer.serialize_struct("Problem", 8)?;
         fields.serialize_field("file", self.place.document().name())?;
         fields.serialize_field("line", &position.map(|position| position.line))?;
         fields.serialize_field("column", &position.map(|position| position.column))?;
@@ -308,6 +372,7 @@ impl Serialize for Problem {
         fields.serialize_field("severity", self.severity.as_str())?;
         fields.serialize_field("message", &self.message)?;
         fields.serialize_field("hint", &self.hint)?;
+        fields.serialize_field("known", &self.known)?;
         fields.end()
     }
 }

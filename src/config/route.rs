@@ -28,8 +28,7 @@ impl RouteHead<'_> {
                 .with_hint("a route has one of them"),
             ),
             (false, false) => problems.push(
-                Problem::error(place.clone(), "missing key \"path\"")
-                    .with_hint("or \"regex\" for a pattern"),
+                Problem::missing(place.clone(), "path").with_hint("or \"regex\" for a pattern"),
             ),
             _ => {}
         }
@@ -75,7 +74,7 @@ impl RouteHead<'_> {
                 format!("expected the name of a {key}, found \"\""),
             ),
             None if !place.key(key).is_written() => {
-                problems.error(place.clone(), format!("missing key {key:?}"));
+                problems.push(Problem::missing(place.clone(), key));
             }
             _ => {}
         }

@@ -37,6 +37,94 @@ pub(super) fn url_password(text: &str) -> Option<&str> {
     (!password.is_empty()).then_some(password)
 }
 
+/// Hides passwords and tokens in the URLs of a text: `user:PASSWORD@`, a whole `TOKEN@` of an HTTP URL, and query values
+/// such as `?token=`.
+///
+/// ```
+/// use oneport::config::hide_url_secrets;
+/// assert_eq!(hide_url_secrets("at redis://:hunter2@db/0?pass=x"), "at redis://:(hidden)@db/0?pass=(hidden)");
+/// ```
+pub fn hide_url_secrets(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let is_end =
+            |found: char| found.is_whitespace() || matches!(found, '"' | '\'' | '`' | '<' | '>');
+        let end = after.find(is_end).unwrap_or(after.len());
+        // A list of URLs in one text: the next one is looked at by itself.
+        let end = after[..end].find("://").map_or(end, |next| {
+            after[..next]
+                .rfind([',', ' '])
+                .map_or(end, |comma| comma + 1)
+        });
+        let (url, left) = after.split_at(end);
+        let is_web = before.ends_with("http://") || before.ends_with("https://");
+        push_url(&mut shown, url, is_web);
+        rest = left;
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// Appends what follows `://` in a URL, without its secrets.
+fn push_url(shown: &mut String, url: &str, is_web: bool) {
+    let (place, query) = match url.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
+        None => (url, None),
+    };
+    // A password may hold a slash that nobody encoded, so the last "@" counts, and for the web that before the path.
+    let authority_end = if is_web {
+        place.find('/').unwrap_or(place.len())
+    } else {
+        place.len()
+    };
+    match place[..authority_end].rfind('@') {
+        Some(at) => {
+            match place[..at].split_once(':') {
+                Some((user, password)) if !password.is_empty() => {
+                    shown.push_str(user);
+                    shown.push(':');
+                    shown.push_str(HIDDEN);
+                }
+                Some(_) => shown.push_str(&place[..at]),
+                None if is_web && at > 0 => shown.push_str(HIDDEN),
+                None => shown.push_str(&place[..at]),
+            }
+            shown.push_str(&place[at..]);
+        }
+        None => shown.push_str(place),
+    }
+    let Some(query) = query else { return };
+    for (index, pair) in query.split('&').enumerate() {
+        shown.push(if index == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((name, value)) if is_secret_query(name) && !value.is_empty() => {
+                shown.push_str(name);
+                shown.push('=');
+                shown.push_str(HIDDEN);
+            }
+            _ => shown.push_str(pair),
+        }
+    }
+}
+
+fn is_secret_query(name: &str) -> bool {
+    let short = [
+        "pass",
+        "pwd",
+        "auth",
+        "sig",
+        "signature",
+        "jwt",
+        "code",
+        "ticket",
+        "apikey",
+    ];
+    is_secret_name(name) || short.contains(&name.to_lowercase().as_str())
+}
+
 /// The message without the secret.
 pub(super) fn hide(message: &str, secret: &str) -> String {
     if secret.is_empty() {
@@ -96,6 +184,37 @@ mod tests {
         assert_eq!(url_password("postgres://user:p@ss@host/db"), Some("p@ss"));
         assert_eq!(url_password("http://host/a:b@c"), None);
         assert_eq!(url_password("plain"), None);
+    }
+
+    #[test]
+    fn texts_show_no_secret_of_a_url() {
+        let check = |text: &str, expected: &str| assert_eq!(hide_url_secrets(text), expected);
+        check("no URL at all: a@b?token=x", "no URL at all: a@b?token=x");
+        check("redis://:ab@h:1/0", "redis://:(hidden)@h:1/0");
+        check("\"redis://u:p@ss/w@h\" x", "\"redis://u:(hidden)@h\" x");
+        check("postgres://user@h/db", "postgres://user@h/db");
+        check(
+            "postgres://h/db?user=u&password=p",
+            "postgres://h/db?user=u&password=(hidden)",
+        );
+        check("http://token@h/a", "http://(hidden)@h/a");
+        check("https://u:p@h/a@b", "https://u:(hidden)@h/a@b");
+        check(
+            "http://h/a?access_token=x&b=1 more",
+            "http://h/a?access_token=(hidden)&b=1 more",
+        );
+        check(
+            "ws://h/?ticket=abc&Token=d",
+            "ws://h/?ticket=(hidden)&Token=(hidden)",
+        );
+        check("http://h/?api_key=x#f", "http://h/?api_key=(hidden)");
+        check("http://h/?token=", "http://h/?token=");
+        check(
+            "redis://:a@h,redis://:b@i",
+            "redis://:(hidden)@h,redis://:(hidden)@i",
+        );
+        check("django+redis://:s@h/0", "django+redis://:(hidden)@h/0");
+        check("http://h/a:b@c", "http://h/a:b@c");
     }
 
     #[test]

@@ -61,6 +61,15 @@ macro_rules! settings {
             }
         }
 
+        impl $Settings {
+            /// Tells whether a key's value is made up, because it is wrong where it is written.
+            pub fn is_made_up(&self, key: &str, wrong: &Wrong) -> bool {
+                let own = self.place.key(key);
+                let section = self.inherited.as_ref().map(|section| section.key(key));
+                wrong.touches(&own) || (!own.is_written() && section.is_some_and(|key| wrong.touches(&key)))
+            }
+        }
+
         impl $Section {
             /// The section's settings, and its routes.
             pub(super) fn into_parts(self, place: Place) -> ($Settings, Vec<Located<$Route>>) {

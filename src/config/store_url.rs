@@ -115,10 +115,7 @@ impl TryFrom<String> for StoreUrl {
 /// As it is written, without its password.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |url: &str| match secret::url_password(url) {
-            Some(password) => secret::hide(url, password),
-            None => url.to_owned(),
-        };
+        let shown = secret::hide_url_secrets;
         match self {
             Self::Memory => f.write_str("memory"),
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),

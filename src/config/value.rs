@@ -229,7 +229,8 @@ impl Builder<'_> {
                         .any(|name| secret::is_secret_name(name))
                 {
                     self.secrets.push((expanded.text.clone(), span.clone()));
-                } else if let Some(password) = secret::url_password(&expanded.text) {
+                } else if secret::hide_url_secrets(&expanded.text) != expanded.text {
+                    let password = secret::url_password(&expanded.text).unwrap_or_default();
                     self.secrets.push((password.to_owned(), span.clone()));
                 }
                 Value::String(expanded.text)

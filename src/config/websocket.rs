@@ -18,6 +18,7 @@ use super::problem::Problems;
 use super::route::{RouteHead, options_of};
 use super::settings::{MissingOrigin, settings};
 use super::units::{Size, WrittenDuration};
+use super::wrong::Wrong;
 
 settings! {
     /// The keys of `[websocket]`, which each `[[websocket.route]]` may set for itself.

@@ -6,12 +6,11 @@ use std::sync::atomic::AtomicBool;
 use http::Method;
 
 use super::guards::{Guards, Sources, missed_headers};
-use super::paths::{Common, mount};
+use super::paths::Common;
 use super::registry::Registry;
 use super::socket_route::{fingerprint, socket_settings};
 use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
-use crate::config::{Config, HttpRoute, Place, Problem, Problems, WebsocketRoute};
-use crate::middleware::Step;
+use crate::config::{Config, Draft, HttpRoute, Place, Problem, Problems, WebsocketRoute, Wrong};
 use crate::routing::{Conflict, ProtocolTypeRouter, Route, UrlRouter};
 use crate::scope::ScopeType;
 use crate::telemetry;
@@ -28,28 +27,70 @@ use crate::websocket;
 /// assert!(problems.to_string().contains("(did you mean \"respond\"?)"));
 /// ```
 pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems), Problems> {
+    let (table, problems) = compile_known(config, registry, &Wrong::default());
+    match table {
+        Some(table) => problems.into_result(table),
+        None => Err(problems.sorted()),
+    }
+}
+
+/// Compiles a draft, whatever is wrong with it so far, so that the Problems of both stages are reported at once. Returns
+/// the table with all warnings, or all Problems.
+///
+/// ```
+/// use oneport::{config::Config, gateway::{Registry, compile_draft}};
+/// let text = "[server]\nworkers = 0\n\n[[http.route]]\npath = '/'\nview = 'respnd'\n";
+/// let draft = Config::draft_of("oneport.toml", text, ".".as_ref(), &|_| None)?;
+/// assert_eq!(compile_draft(&draft, &Registry::builtin()).unwrap_err().len(), 2);
+/// # Ok::<(), oneport::config::Problems>(())
+/// ```
+pub fn compile_draft(draft: &Draft, registry: &Registry) -> Result<(Table, Problems), Problems> {
+    let mut problems = draft.problems.clone();
+    let (table, more) = compile_known(&draft.config, registry, &draft.wrong);
+    problems.append(more);
+    match table {
+        Some(table) => problems.into_result(table),
+        None => Err(problems.sorted()),
+    }
+}
+
+/// Compiles what is known. Nothing is said about what is wrong already; whoever says where owns the Problem.
+fn compile_known(config: &Config, registry: &Registry, wrong: &Wrong) -> (Option<Table>, Problems) {
     let mut problems = Problems::default();
     let mut compiler = Compiler {
         config,
         registry,
-        sources: Sources::new(config, &mut problems),
+        wrong,
+        sources: Sources::new(config, wrong, &mut problems),
         templates: Vec::new(),
         problems,
     };
     compiler.check_log();
     let http = compiler.http_routes();
     let websocket = compiler.websocket_routes();
-    let router = match (http, websocket) {
-        (Some(http), Some(websocket)) => Arc::new(ProtocolTypeRouter { http, websocket }),
-        _ => return Err(compiler.problems.sorted()),
-    };
-    let templates = Templates::new(&config.templates.dir, url_for(&router), has_route(&router));
-    compiler.check_templates(&templates);
-    let uses_sessions = uses_sessions(&router);
+    let uses_sessions = uses_sessions(config);
     compiler.check_stores(uses_sessions);
-    compiler.check_directories(&router.http, uses_sessions);
-    compiler.check_overlaps(&router.http);
-    let table = Table {
+    let router = http
+        .zip(websocket)
+        .map(|(http, websocket)| Arc::new(ProtocolTypeRouter { http, websocket }));
+    if let Some(router) = &router {
+        compiler.check_directories(&router.http, uses_sessions);
+        compiler.check_overlaps(&router.http);
+    }
+    let templates = match &router {
+        Some(router) => Templates::new(&config.templates.dir, url_for(router), has_route(router)),
+        // Good enough to look at templates: nothing is rendered.
+        None => {
+            let (url_for, has_route): (UrlFor, HasRoute) = (
+                Arc::new(|_, _| Err("no route".to_owned())),
+                Arc::new(|_| false),
+            );
+            Templates::new(&config.templates.dir, url_for, has_route)
+        }
+    };
+    compiler.check_templates(&templates);
+    let problems = compiler.problems.without(wrong);
+    let table = router.map(|router| Table {
         router,
         uses_sessions,
         templates,
@@ -60,13 +101,15 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
         forwarded: config.server.forwarded,
         missed: StatusCounters::new("oneport_requests_total", ""),
         missed_headers: missed_headers(&config.http),
-    };
-    compiler.problems.into_result(table)
+    });
+    (table, problems)
 }
 
 pub(super) struct Compiler<'c> {
     pub(super) config: &'c Config,
     registry: &'c Registry,
+    /// What is wrong already.
+    pub(super) wrong: &'c Wrong,
     pub(super) sources: Sources,
     /// The templates that routes name, with their places.
     templates: Vec<(String, Place)>,
@@ -137,6 +180,12 @@ impl Compiler<'_> {
                     else {
                         continue;
                     };
+                    // Beside the other keys of the route, so that an error in one of them does not hide this one.
+                    let key = match &conflict {
+                        Conflict::DuplicateName { .. } => "name",
+                        Conflict::NeverMatches { .. } if place.key("regex").is_written() => "regex",
+                        Conflict::NeverMatches { .. } => "path",
+                    };
                     let message = match &conflict {
                         Conflict::NeverMatches { .. } => format!(
                             "can never match: {} comes first and takes the same path, host and methods",
@@ -155,7 +204,7 @@ impl Compiler<'_> {
                         )
                     });
                     self.problems
-                        .push(Problem::error((*place).clone(), message).with_hint_if(hint));
+                        .push(Problem::error(place.key(key), message).with_hint_if(hint));
                 }
                 None
             }
@@ -170,6 +219,7 @@ impl Compiler<'_> {
             prefix: &written.prefix,
             place: &written.place,
         };
+        let wrong = self.wrong;
         let pattern = self.pattern(&common);
         let host = self.host(&common);
         let guards = Guards {
@@ -181,6 +231,7 @@ impl Compiler<'_> {
             token_in_query: written.settings.token_in_query,
             cors: Some(&written.settings.cors),
             place_of: &|key| written.settings.place_of(key),
+            is_made_up: &|key| written.settings.is_made_up(key, wrong),
         };
         let steps = self.steps(&guards);
         let Some(make) = self.registry.find_view(&written.view) else {
@@ -192,18 +243,23 @@ impl Compiler<'_> {
             ));
             return None;
         };
-        let made = make(
-            &written.options,
-            &mount(pattern.as_ref(), &written.defaults),
-        )
-        .map_err(|problems| self.problems.append(problems))
-        .ok()?;
+        let (options, place) = (&written.options, &written.place);
+        let mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
+        let made = make(options, &mount)
+            .map_err(|problems| self.problems.append(problems))
+            .ok()?;
         self.templates.extend(
             made.templates
                 .into_iter()
                 .map(|name| (name, written.options.place().key("template"))),
         );
         self.check_needs(&guards, written, made.middleware, made.writes_sessions);
+        if self.is_wrong(
+            &written.place,
+            &["path", "regex", "host", "methods", "defaults"],
+        ) {
+            return None;
+        }
         let methods: Vec<Method> = match written.methods.as_slice() {
             [] => made.methods.to_vec(),
             methods => methods
@@ -257,6 +313,7 @@ impl Compiler<'_> {
             prefix: &written.prefix,
             place: &written.place,
         };
+        let wrong = self.wrong;
         let pattern = self.pattern(&common);
         let host = self.host(&common);
         let steps = self.steps(&Guards {
@@ -268,6 +325,7 @@ impl Compiler<'_> {
             token_in_query: written.settings.token_in_query,
             cors: None,
             place_of: &|key| written.settings.place_of(key),
+            is_made_up: &|key| written.settings.is_made_up(key, wrong),
         });
         let Some(make) = self.registry.find_consumer(&written.consumer) else {
             let place = written.place.key("consumer");
@@ -279,12 +337,14 @@ impl Compiler<'_> {
             ));
             return None;
         };
-        let consumer = make(
-            &written.options,
-            &mount(pattern.as_ref(), &written.defaults),
-        )
-        .map_err(|problems| self.problems.append(problems))
-        .ok()?;
+        let (options, place) = (&written.options, &written.place);
+        let mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
+        let consumer = make(options, &mount)
+            .map_err(|problems| self.problems.append(problems))
+            .ok()?;
+        if self.is_wrong(&written.place, &["path", "regex", "host", "defaults"]) {
+            return None;
+        }
         let (pattern, host, steps) = (pattern?, host?, steps?);
         let label: Arc<str> = written
             .name
@@ -313,7 +373,15 @@ impl Compiler<'_> {
         Some(route)
     }
 
+    /// Tells whether one of these keys of a table is wrong already.
+    pub(super) fn is_wrong(&self, place: &Place, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.wrong.touches(&place.key(key)))
+    }
+
     fn check_templates(&mut self, templates: &Templates) {
+        if self.is_wrong(&self.config.templates.place, &["dir"]) {
+            return;
+        }
         for (name, place) in std::mem::take(&mut self.templates) {
             if let Err(error) = templates.check(&name) {
                 self.problems.push(Problem::error(place, error.to_string()));
@@ -323,12 +391,15 @@ impl Compiler<'_> {
 }
 
 /// Tells whether a route asks the stores of sessions or users.
-fn uses_sessions(router: &ProtocolTypeRouter<HttpEntry, WebsocketEntry>) -> bool {
-    let http = router.http.routes().iter().map(|route| &route.value.steps);
-    let websocket = router.websocket.routes().iter();
-    http.chain(websocket.map(|route| &route.value.steps))
-        .flat_map(|steps| steps.iter())
-        .any(|step| matches!(step, Step::Session(_) | Step::Auth(_) | Step::Csrf(_)))
+fn uses_sessions(config: &Config) -> bool {
+    let http = config
+        .http_routes
+        .iter()
+        .map(|route| &route.settings.middleware);
+    let websocket = config.websocket_routes.iter();
+    http.chain(websocket.map(|route| &route.settings.middleware))
+        .flatten()
+        .any(|name| matches!(name.as_str(), "session" | "auth" | "csrf"))
 }
 
 /// `has_route` of templates.

@@ -9,7 +9,7 @@ use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError
 use crate::auth::forward::{Forward, ForwardSettings};
 use crate::config::{
     self, BearerConfig, Config, CorsConfig, ForwardConfig, HeaderFields, HttpDefaults, HttpRoute,
-    Place, Problem, Problems,
+    Place, Problem, Problems, Wrong,
 };
 use crate::http::{framing, origin};
 use crate::middleware::{Auth, Csrf, Headers, Hosts, Origin, Required, Session, Step};
@@ -25,6 +25,8 @@ pub(super) struct Guards<'r> {
     pub(super) token_in_query: bool,
     /// None for a WebSocket.
     pub(super) cors: Option<&'r CorsConfig>,
+    /// Whether a key's value is made up, because it is wrong where it is written.
+    pub(super) is_made_up: &'r dyn Fn(&str) -> bool,
     pub(super) place_of: &'r dyn Fn(&str) -> Place,
 }
 
@@ -48,15 +50,18 @@ impl Guards<'_> {
 
 impl Sources {
     /// Reads keys and URLs.
-    pub(super) fn new(config: &Config, problems: &mut Problems) -> Self {
+    pub(super) fn new(config: &Config, wrong: &Wrong, problems: &mut Problems) -> Self {
         let auth = &config.auth;
-        let bearer = auth.bearer.as_ref().and_then(|written| {
+        let is_known = |key: &str| !wrong.touches(&auth.place.key(key));
+        let written = auth.bearer.as_ref().filter(|_| is_known("bearer"));
+        let bearer = written.and_then(|written| {
             let place = auth.place.key("bearer");
             bearer(written, &place)
                 .map_err(|problem| problems.push(problem))
                 .ok()
         });
-        let forward = auth.forward.as_ref().and_then(|written| {
+        let written = auth.forward.as_ref().filter(|_| is_known("forward"));
+        let forward = written.and_then(|written| {
             let place = auth.place.key("forward").key("url");
             forward(written)
                 .map_err(|sentence| problems.push(Problem::error(place, sentence)))
@@ -73,8 +78,11 @@ impl Compiler<'_> {
     pub(super) fn steps(&mut self, guards: &Guards<'_>) -> Option<Arc<[Step]>> {
         let mut steps = Vec::with_capacity(guards.middleware.len());
         let mut is_sound = true;
+        let list = (guards.place_of)("middleware");
+        // Names that could not be read are missing from the list, so its order says nothing.
+        let is_known = !(guards.is_made_up)("middleware");
         for (at, name) in guards.middleware.iter().enumerate() {
-            let place = || (guards.place_of)("middleware").index(at);
+            let place = || list.text(at);
             steps.push(match name.as_str() {
                 "hosts" => Step::Hosts(Hosts::new(&self.config.server.allowed_hosts)),
                 "origin" => Step::Origin(self.origin(guards)),
@@ -86,7 +94,7 @@ impl Compiler<'_> {
                     let Sources { bearer, forward } = &self.sources;
                     let auth = &self.config.auth;
                     let has_others = auth.bearer.is_some() || auth.forward.is_some();
-                    if !has_others && !guards.has_before(at, "session") {
+                    if is_known && !has_others && !guards.has_before(at, "session") {
                         let message = "expected \"session\" before \"auth\", found none";
                         self.problems.push(Problem::error(place(), message));
                         is_sound = false;
@@ -95,7 +103,7 @@ impl Compiler<'_> {
                     Step::Auth(Auth::new(bearer, forward, guards.token_in_query))
                 }
                 "login_required" | "staff_required" => {
-                    if !guards.has_before(at, "auth") {
+                    if is_known && !guards.has_before(at, "auth") {
                         let message = format!("expected \"auth\" before {name:?}, found none");
                         self.problems.push(Problem::error(place(), message));
                         is_sound = false;
@@ -104,7 +112,7 @@ impl Compiler<'_> {
                     Step::Required(Required::new(login_url, name == "staff_required"))
                 }
                 "csrf" => {
-                    if guards.has("session") && !guards.has_before(at, "session") {
+                    if is_known && guards.has("session") && !guards.has_before(at, "session") {
                         let message = "expected \"session\" before \"csrf\", found it behind";
                         self.problems.push(Problem::error(place(), message));
                         is_sound = false;
@@ -138,7 +146,7 @@ impl Compiler<'_> {
                 is_sound = false;
             }
         }
-        if !guards.headers.is_none() && !guards.has("headers") {
+        if is_known && !guards.headers.is_none() && !guards.has("headers") {
             let place = (guards.place_of)("headers");
             self.problems.push(
                 Problem::warning(
@@ -161,6 +169,9 @@ impl Compiler<'_> {
         writes_sessions: bool,
     ) {
         let view = &written.view;
+        if (guards.is_made_up)("middleware") {
+            return;
+        }
         if view == "publish" && guards.has("auth") && self.config.auth.bearer.is_some() {
             let place = (guards.place_of)("middleware");
             let place = if place.is_written() {
@@ -201,7 +212,8 @@ impl Compiler<'_> {
     }
 
     fn check_session(&mut self, guards: &Guards<'_>, place: &Place) {
-        if guards.table == ScopeType::Websocket && !guards.has("origin") {
+        let is_known = !(guards.is_made_up)("middleware");
+        if is_known && guards.table == ScopeType::Websocket && !guards.has("origin") {
             self.problems.push(
                 Problem::warning(
                     place.clone(),
@@ -221,7 +233,7 @@ impl Compiler<'_> {
         for (at, pattern) in guards.allowed_origins.iter().enumerate() {
             if let Some(sentence) = origin::lint(pattern) {
                 self.problems.push(Problem::warning(
-                    (guards.place_of)("allowed_origins").index(at),
+                    (guards.place_of)("allowed_origins").text(at),
                     sentence,
                 ));
             }

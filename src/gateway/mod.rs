@@ -19,7 +19,7 @@ mod stores;
 mod table;
 mod websocket;
 
-pub use compile::compile;
+pub use compile::{compile, compile_draft};
 pub use dispatch::{Answer, Arrival, Gateway, Upgrade};
 pub(crate) use head::Fragment;
 pub use registry::Registry;

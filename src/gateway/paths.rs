@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::compile::Compiler;
 use super::registry::Mount;
-use crate::config::{Place, Problem, Problems};
+use crate::config::{Options, Place, Problem, Problems};
 use crate::routing::{HostPattern, ParamNames, PatternError, RoutePattern};
 
 /// The keys that both kinds of routes have, by reference.
@@ -18,6 +18,9 @@ pub(super) struct Common<'r> {
 
 impl Compiler<'_> {
     pub(super) fn pattern(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
+        if self.is_wrong(common.place, &["path", "regex"]) {
+            return None;
+        }
         let (key, parsed) = match (common.path, common.regex) {
             // The prefix alone.
             (Some(""), _) => return self.prefix_alone(common),
@@ -72,18 +75,23 @@ impl Compiler<'_> {
             }
         }
     }
-}
 
-/// What a route tells its view or consumer of itself.
-pub(super) fn mount<'r>(
-    pattern: Option<&'r RoutePattern>,
-    defaults: &BTreeMap<String, String>,
-) -> Mount<'r> {
-    let defaults = defaults.keys().map(String::as_str);
-    Mount {
-        pattern,
-        params: pattern.map_or_else(ParamNames::unknown, |pattern| {
-            ParamNames::new(pattern, defaults)
-        }),
+    /// What a route tells its view or consumer of itself.
+    pub(super) fn mount<'r>(
+        &self,
+        pattern: Option<&'r RoutePattern>,
+        defaults: &BTreeMap<String, String>,
+        options: &Options,
+        place: &Place,
+    ) -> Mount<'r> {
+        let names = defaults.keys().map(String::as_str);
+        let pattern_of_params = pattern.filter(|_| !self.is_wrong(place, &["defaults"]));
+        Mount {
+            pattern,
+            params: pattern_of_params.map_or_else(ParamNames::unknown, |pattern| {
+                ParamNames::new(pattern, names)
+            }),
+            has_wrong_options: self.wrong.touches(options.place()),
+        }
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Mount<'r> {
     /// None when the route's pattern is broken, so that the table is not built anyway.
     pub(super) pattern: Option<&'r RoutePattern>,
     pub(super) params: ParamNames,
+    /// Whether a value of the options is wrong already, so that what is read in its place is made up.
+    pub(super) has_wrong_options: bool,
 }
 
 /// A view and what the file's compilation has to know of it.
@@ -109,7 +111,7 @@ impl Registry {
 
 fn make_view<V: View>(options: &Options, mount: &Mount<'_>) -> Result<MadeView, Problems> {
     let read: V::Options = options.read()?;
-    refuse(options, V::problems(&read, &mount.params))?;
+    refuse(options, mount, V::problems(&read, &mount.params))?;
     let templates = V::templates(&read);
     let maps_onto = V::maps_onto(&read);
     let mut view = V::new(read);
@@ -132,14 +134,17 @@ fn make_consumer<C: Consumer>(
     mount: &Mount<'_>,
 ) -> Result<Arc<dyn AnyConsumer>, Problems> {
     let read: C::Options = options.read()?;
-    refuse(options, C::problems(&read, &mount.params))?;
+    refuse(options, mount, C::problems(&read, &mount.params))?;
     Ok(Arc::new(Factory::<C> {
         options: Arc::new(read),
     }))
 }
 
-/// Sentences such as `dir: expected a directory` become Problems at that key.
-fn refuse(options: &Options, sentences: Vec<String>) -> Result<(), Problems> {
+/// Sentences such as `dir: expected a directory` become Problems at that key. Nothing is said about options that are made up.
+fn refuse(options: &Options, mount: &Mount<'_>, sentences: Vec<String>) -> Result<(), Problems> {
+    if mount.has_wrong_options {
+        return Err(Problems::default());
+    }
     if sentences.is_empty() {
         return Ok(());
     }

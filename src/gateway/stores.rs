@@ -8,6 +8,10 @@ impl Compiler<'_> {
     /// Holds the cookie against what browsers take (RFC 6265bis §4.1.3, §5.7).
     fn check_cookie(&mut self) {
         let session = &self.config.session;
+        let keys = ["cookie", "secure", "domain", "path", "same_site"];
+        if self.is_wrong(&session.place, &keys) {
+            return;
+        }
         let name = session.cookie.as_str();
         let mut refuse = |key: &str, message: String| {
             let place = session.place.key(key);
@@ -66,8 +70,11 @@ impl Compiler<'_> {
             return;
         }
         self.check_cookie();
+        let has_store = !self.is_wrong(&session.place, &["store"]);
+        let has_users = !self.is_wrong(&auth.place, &["users"]);
+        let has_key = !self.is_wrong(&server.place, &["secret_key"]);
         let needs_key = !matches!(session.store, StoreUrl::Memory | StoreUrl::Sqlite(_));
-        if needs_key && server.secret_key.0.is_empty() {
+        if has_store && has_key && needs_key && server.secret_key.0.is_empty() {
             let message = if session.store.is_django() {
                 "expected the Django project's SECRET_KEY, found none"
             } else {
@@ -84,7 +91,7 @@ impl Compiler<'_> {
                     .with_hint("secret_key = \"${ONEPORT_SECRET_KEY}\" in [server]"),
             );
         }
-        if session.store.is_django() && !auth.users.is_django() {
+        if has_store && has_users && session.store.is_django() && !auth.users.is_django() {
             let key = auth.place.key("users");
             let place = if key.is_written() {
                 key

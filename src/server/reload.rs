@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::{Bind, Config, Document, Listen, Problems, process_environment};
-use crate::gateway::{Registry, Table, compile};
+use crate::gateway::{Registry, Table, compile_draft};
 use crate::telemetry;
 
 /// How often `--watch` looks.
@@ -36,27 +36,19 @@ pub struct Loaded {
 }
 
 impl Reload {
-    /// Reads and compiles the file.
+    /// Reads and compiles the file. All Problems of both are returned at once.
     pub fn load(&self) -> Result<Loaded, Problems> {
         telemetry::start_metrics();
-        let (mut config, mut warnings) = Config::load(&self.file, &process_environment)?;
+        let mut draft = Config::draft(&self.file, &process_environment)?;
         if !self.bind.is_empty() {
-            config.server.bind = self.bind.iter().cloned().map(Listen::from).collect();
+            draft.config.server.bind = self.bind.iter().cloned().map(Listen::from).collect();
         }
-        match compile(&config, &self.registry) {
-            Ok((table, more)) => {
-                warnings.append(more);
-                Ok(Loaded {
-                    config,
-                    table,
-                    warnings: warnings.sorted(),
-                })
-            }
-            Err(more) => {
-                warnings.append(more);
-                Err(warnings.sorted())
-            }
-        }
+        let (table, warnings) = compile_draft(&draft, &self.registry)?;
+        Ok(Loaded {
+            config: draft.config,
+            table,
+            warnings,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oneport::config::{Config, Problems};
-use oneport::gateway::{Registry, Table, compile};
+use oneport::gateway::{Registry, Table, compile_draft};
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::websocket::{Close, Consumer, Context, Message};
 
@@ -55,10 +55,7 @@ fn toml_files(directory: &str) -> Vec<PathBuf> {
 }
 
 fn load(file: &Path, registry: &Registry) -> Result<(Table, Problems), Problems> {
-    let (config, mut warnings) = Config::load(file, &|_| None)?;
-    let (table, more) = compile(&config, registry)?;
-    warnings.append(more);
-    Ok((table, warnings))
+    compile_draft(&Config::draft(file, &|_| None)?, registry)
 }
 
 #[test]
@@ -83,20 +80,10 @@ fn every_refused_file_has_its_problems() {
     for file in files {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read_to_string(&file).unwrap();
-        let outcome = Config::parse(&name, &text, file.parent().unwrap(), &|_| None).and_then(
-            |(config, mut problems)| match compile(&config, &Registry::builtin()) {
-                Ok((_, more)) => {
-                    problems.append(more);
-                    Ok(problems)
-                }
-                Err(more) => {
-                    problems.append(more);
-                    Err(problems.sorted())
-                }
-            },
-        );
+        let outcome = Config::draft_of(&name, &text, file.parent().unwrap(), &|_| None)
+            .and_then(|draft| compile_draft(&draft, &Registry::builtin()));
         let found = outcome
-            .unwrap_or_else(|problems| problems)
+            .map_or_else(|problems| problems, |(_, warnings)| warnings)
             .to_string()
             .replace(&root().display().to_string(), "ROOT");
         let beside = file.with_extension("txt");

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oneport::config::Config;
-use oneport::gateway::{Registry, compile};
+use oneport::config::{Config, Problem, Problems};
+use oneport::gateway::{Registry, compile, compile_draft};
 use oneport::middleware::Step;
 use oneport::routing::RoutePattern;
 use regex::Regex;
@@ -54,36 +54,23 @@ type Words = BTreeSet<String>;
 // --- What the code knows ------------------------------------------------------------------------------------------------
 
 /// Everything that is wrong with a file, read and compiled.
-fn problems(text: &str) -> Vec<String> {
-    let sentences = |problems: &oneport::config::Problems| {
-        problems
-            .iter()
-            .map(|problem| problem.message().to_owned())
-            .collect()
-    };
-    match Config::parse("oneport.toml", text, Path::new("."), &|_| None) {
-        Err(problems) => sentences(&problems),
-        Ok((config, _)) => match compile(&config, &Registry::builtin()) {
-            Err(problems) => sentences(&problems),
-            Ok((_, warnings)) => sentences(&warnings),
-        },
-    }
+fn problems(text: &str) -> Problems {
+    let outcome = Config::draft_of("oneport.toml", text, Path::new("."), &|_| None)
+        .and_then(|draft| compile_draft(&draft, &Registry::builtin()));
+    outcome.map_or_else(|problems| problems, |(_, warnings)| warnings)
 }
 
 /// The keys that are known where the file has an unknown one.
 fn known_keys(text: &str) -> Words {
     let start = format!("unknown key \"{UNKNOWN}\"; ");
     let found = problems(text);
-    let Some(known) = found
+    let Some(problem) = found
         .iter()
-        .find_map(|sentence| sentence.strip_prefix(start.as_str()))
+        .find(|problem| problem.message().starts_with(&start))
     else {
         panic!("expected a Problem about the key {UNKNOWN:?} in\n{text}\nfound {found:?}");
     };
-    match known.strip_prefix("known: ") {
-        Some(list) => list.split(", ").map(str::to_owned).collect(),
-        None => Words::new(),
-    }
+    problem.known().iter().cloned().collect()
 }
 
 fn keys_of_section(section: &str) -> Words {
@@ -112,6 +99,7 @@ fn words_of(section: &str, key: &str) -> Words {
     let quoted = Regex::new("\"([a-z_]+)\"").unwrap();
     problems(&format!("[{section}]\n{key} = \"{NO_WORD}\"\n"))
         .iter()
+        .map(Problem::message)
         .filter(|sentence| sentence.ends_with(&format!("found {NO_WORD:?}")))
         .flat_map(|sentence| quoted.captures_iter(sentence))
         .map(|captures| captures[1].to_owned())
