@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use thiserror::Error;
 
 use crate::channels::GroupName;
+use crate::routing::ParamNames;
 use crate::scope::Scope;
 
 /// A group's name with places: `chat_{room}`, `user_{user.id}`.
@@ -85,6 +86,20 @@ pub enum GroupError {
 }
 
 impl GroupPattern {
+    /// Returns a sentence, behind the name of the option, for each parameter that a route lacks.
+    #[must_use]
+    pub fn problems(&self, option: &str, params: &ParamNames) -> Vec<String> {
+        let lacks = |part: &Part| match part {
+            Part::Param(name) => params.missing(name),
+            Part::Literal(_) | Part::UserId | Part::UserName => None,
+        };
+        self.0
+            .iter()
+            .filter_map(lacks)
+            .map(|sentence| format!("{option}: {sentence}"))
+            .collect()
+    }
+
     /// Returns the group for a scope.
     pub fn group(&self, scope: &Scope) -> Result<GroupName, GroupError> {
         let user = || {

@@ -80,6 +80,33 @@ impl Templates {
             .map_err(|cause| self.error(name, cause))
     }
 
+    /// Returns the parameters of the route that a template uses, `scope.params.NAME`, and those that it extends or includes.
+    #[must_use]
+    pub fn params(&self, name: &str) -> Vec<String> {
+        let mut names = vec![name.to_owned()];
+        let mut params = Vec::new();
+        let mut next = 0;
+        while let Some(name) = names.get(next).cloned() {
+            next += 1;
+            let Ok(template) = self.0.environment.get_template(&name) else {
+                continue;
+            };
+            let variables = template.undeclared_variables(true);
+            let used = variables
+                .iter()
+                .filter_map(|path| path.strip_prefix("scope.params."));
+            params.extend(used.filter_map(|used| used.split('.').next().map(str::to_owned)));
+            for other in named_in(template.source()) {
+                if !names.contains(&other) {
+                    names.push(other);
+                }
+            }
+        }
+        params.sort();
+        params.dedup();
+        params
+    }
+
     /// Tells whether there is a template of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -122,4 +149,22 @@ impl Templates {
             }
         }
     }
+}
+
+/// The templates that one names in quotes: `{% extends "base.html" %}`, `{% include "a.html" %}`.
+fn named_in(source: &str) -> Vec<String> {
+    let tags = source.split("{%").skip(1);
+    let name = |tag: &str| {
+        let tag = tag.trim_start_matches('-').trim_start();
+        let rest = tag
+            .strip_prefix("extends")
+            .or_else(|| tag.strip_prefix("include"))?
+            .trim_start();
+        let quote = rest
+            .chars()
+            .next()
+            .filter(|found| matches!(found, '"' | '\''))?;
+        rest.split(quote).nth(1).map(str::to_owned)
+    };
+    tags.filter_map(name).collect()
 }

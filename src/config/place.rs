@@ -82,6 +82,12 @@ impl Place {
         place
     }
 
+    /// The value at the end of a way such as `tokens[0].groups`, which begins with a key of this table.
+    #[must_use]
+    pub fn below(&self, way: &str) -> Self {
+        self.join(&path::segments(way))
+    }
+
     /// The key of this value instead of the value.
     #[must_use]
     pub fn of_key(mut self) -> Self {

@@ -11,7 +11,7 @@ use super::registry::Registry;
 use super::socket_route::{fingerprint, socket_settings};
 use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
 use crate::config::{Config, Draft, HttpRoute, Place, Problem, Problems, WebsocketRoute, Wrong};
-use crate::routing::{Conflict, ProtocolTypeRouter, Route, UrlRouter};
+use crate::routing::{Conflict, ParamNames, ProtocolTypeRouter, Route, UrlRouter};
 use crate::scope::ScopeType;
 use crate::telemetry;
 use crate::templates::{HasRoute, Templates, UrlFor};
@@ -111,8 +111,8 @@ pub(super) struct Compiler<'c> {
     /// What is wrong already.
     pub(super) wrong: &'c Wrong,
     pub(super) sources: Sources,
-    /// The templates that routes name, with their places.
-    templates: Vec<(String, Place)>,
+    /// The templates that routes name, with their places and the routes' parameters.
+    templates: Vec<(String, Place, ParamNames)>,
     pub(super) problems: Problems,
 }
 
@@ -251,7 +251,7 @@ impl Compiler<'_> {
         self.templates.extend(
             made.templates
                 .into_iter()
-                .map(|name| (name, written.options.place().key("template"))),
+                .map(|name| (name, options.place().key("template"), mount.params.clone())),
         );
         self.check_needs(&guards, written, made.middleware, made.writes_sessions);
         if self.is_wrong(
@@ -382,9 +382,15 @@ impl Compiler<'_> {
         if self.is_wrong(&self.config.templates.place, &["dir"]) {
             return;
         }
-        for (name, place) in std::mem::take(&mut self.templates) {
+        for (name, place, params) in std::mem::take(&mut self.templates) {
             if let Err(error) = templates.check(&name) {
                 self.problems.push(Problem::error(place, error.to_string()));
+                continue;
+            }
+            let used = templates.params(&name);
+            for sentence in used.iter().filter_map(|param| params.missing(param)) {
+                let message = format!("template {name:?} uses scope.params: {sentence}");
+                self.problems.push(Problem::warning(place.clone(), message));
             }
         }
     }

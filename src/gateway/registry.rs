@@ -140,7 +140,8 @@ fn make_consumer<C: Consumer>(
     }))
 }
 
-/// Sentences such as `dir: expected a directory` become Problems at that key. Nothing is said about options that are made up.
+/// Sentences such as `dir: expected a directory` or `tokens[0].name: expected a name (write one)` become Problems at that
+/// option, with what stands in brackets at the end as the hint. Nothing is said about options that are made up.
 fn refuse(options: &Options, mount: &Mount<'_>, sentences: Vec<String>) -> Result<(), Problems> {
     if mount.has_wrong_options {
         return Err(Problems::default());
@@ -150,12 +151,19 @@ fn refuse(options: &Options, mount: &Mount<'_>, sentences: Vec<String>) -> Resul
     }
     let mut problems = Problems::default();
     for sentence in sentences {
-        match sentence.split_once(": ") {
-            Some((key, rest)) if options.place().key(key).is_written() => {
-                problems.push(Problem::error(options.place().key(key), rest));
+        let (place, sentence) = match sentence.split_once(": ") {
+            Some((way, rest)) if options.place().below(way).is_written() => {
+                (options.place().below(way), rest)
             }
-            _ => problems.push(Problem::error(options.place().clone(), sentence)),
-        }
+            _ => (options.place().clone(), sentence.as_str()),
+        };
+        let parts = sentence.strip_suffix(')');
+        problems.push(match parts.and_then(|parts| parts.split_once(" (")) {
+            Some((message, hint)) if !hint.contains('(') => {
+                Problem::error(place, message).with_hint(hint)
+            }
+            _ => Problem::error(place, sentence),
+        });
     }
     Err(problems)
 }

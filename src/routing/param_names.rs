@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::nearest;
 use crate::routing::pattern::RoutePattern;
 
 /// The names of the parameters that a route gives to its view or consumer: those of its pattern and its `defaults`.
@@ -34,6 +35,47 @@ impl ParamNames {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.0.as_ref().is_none_or(|names| names.contains(name))
+    }
+
+    /// Returns a sentence if the route lacks a parameter: which it is, and which one may be meant.
+    ///
+    /// ```
+    /// use oneport::routing::{ParamNames, RoutePattern};
+    ///
+    /// let pattern = RoutePattern::path("/chat/{room:slug}/")?;
+    /// let names = ParamNames::new(&pattern, []);
+    /// assert_eq!(names.missing("roon").unwrap(), "the route has no parameter {roon} (did you mean {room}?)");
+    /// assert_eq!(names.missing("x").unwrap(), "the route has no parameter {x} (it has {room})");
+    /// assert_eq!(names.missing("room"), None);
+    /// # Ok::<(), oneport::routing::PatternError>(())
+    /// ```
+    #[must_use]
+    pub fn missing(&self, name: &str) -> Option<String> {
+        if self.has(name) {
+            return None;
+        }
+        // `{*rest}` and `{room:slug}` are how a path writes its parameters, not how they are used.
+        let plain = name.trim_start_matches('*');
+        let plain = plain.split(':').next().unwrap_or(plain);
+        let own: Vec<String> = self.iter().map(|own| format!("{{{own}}}")).collect();
+        let hint = match nearest(plain, self.iter()) {
+            _ if self.has(plain) => format!("write {{{plain}}}"),
+            Some(near) => format!("did you mean {{{near}}}?"),
+            None if own.is_empty() => "it has none".to_owned(),
+            None => format!("it has {}", own.join(", ")),
+        };
+        Some(format!("the route has no parameter {{{name}}} ({hint})"))
+    }
+
+    /// Returns such a sentence, behind the name of an option, for each `{name}` of its text.
+    #[must_use]
+    pub fn missing_in(&self, option: &str, text: &str) -> Vec<String> {
+        let places = text.split('{').skip(1);
+        let names = places.filter_map(|place| Some(place.split_once('}')?.0));
+        names
+            .filter_map(|name| self.missing(name))
+            .map(|sentence| format!("{option}: {sentence}"))
+            .collect()
     }
 
     /// Walks the names, sorted.

@@ -83,12 +83,12 @@ impl View for Events {
         Self { options }
     }
 
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
+    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
+        let mut problems = options.group.problems("group", params);
         if options.heartbeat.0.is_zero() {
-            vec!["heartbeat: expected a duration above zero, found \"0s\"".to_owned()]
-        } else {
-            Vec::new()
+            problems.push("heartbeat: expected a duration above zero, found \"0s\"".to_owned());
         }
+        problems
     }
 
     fn on_disconnect() -> OnDisconnect {

@@ -64,8 +64,8 @@ impl View for Redirect {
         Self { options, status }
     }
 
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
-        let mut problems = Vec::new();
+    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
+        let mut problems = params.missing_in("to", &options.to);
         if !matches!(options.status, 301 | 302 | 303 | 307 | 308) {
             problems.push(format!(
                 "status: expected 301, 302, 303, 307 or 308, found {}",

@@ -3,6 +3,7 @@
 use crate::channels::{Event, GroupName, GroupOptions};
 use crate::config::WrittenDuration;
 use crate::group_pattern::GroupPattern;
+use crate::routing::ParamNames;
 use crate::scope::Scope;
 use crate::websocket::{Accept, Close, Consumer, Context, Denial, Message};
 
@@ -50,6 +51,10 @@ impl Consumer for Broadcast {
             },
             group: None,
         }
+    }
+
+    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
+        options.group.problems("group", params)
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {

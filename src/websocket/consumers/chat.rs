@@ -93,8 +93,10 @@ impl Consumer for Chat {
         }
     }
 
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
-        super::recovery_problems(options.recover, options.history)
+    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
+        let mut problems = options.group.problems("group", params);
+        problems.extend(super::recovery_problems(options.recover, options.history));
+        problems
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {

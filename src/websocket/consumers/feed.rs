@@ -48,8 +48,11 @@ impl Consumer for Feed {
         }
     }
 
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
+    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
         let mut problems = super::recovery_problems(options.recover, options.history);
+        for (at, group) in options.groups.iter().enumerate() {
+            problems.extend(group.problems(&format!("groups[{at}]"), params));
+        }
         if options.groups.is_empty() {
             problems.push("groups: expected at least one group, found none".to_owned());
         }
