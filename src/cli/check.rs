@@ -19,10 +19,16 @@ pub(super) fn run(arguments: &CheckArguments, registry: Registry) -> u8 {
                 loaded.table.http().routes().len(),
                 loaded.table.websocket().routes().len(),
             );
+            // Only a file that nothing is said about is sound.
+            let verdict = match loaded.warnings.len() {
+                0 => "sound".to_owned(),
+                1 => "1 warning".to_owned(),
+                count => format!("{count} warnings"),
+            };
             (
                 loaded.warnings,
                 Some(format!(
-                    "{}: {http} HTTP and {websocket} WebSocket routes, sound",
+                    "{}: {http} HTTP and {websocket} WebSocket routes, {verdict}",
                     reload.file.display()
                 )),
             )

@@ -26,6 +26,30 @@ class CommandLine(unittest.TestCase):
     def test_check_says_nothing_bad_of_the_shipped_file(self):
         done = run("check", "--config", SHIPPED)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, r"oneport.toml: \d+ HTTP and \d+ WebSocket routes, sound\n$")
+
+    def test_check_calls_a_file_with_warnings_not_sound_and_still_ends_with_0(self):
+        for hosts, verdict in (('"a.test"', "sound"), ('"*"', "1 warning"), ('"*", "*"', "1 warning")):
+            with self.subTest(hosts=hosts):
+                done = run("check", "--config", self.file(f"[server]\nallowed_hosts = [{hosts}]\n"))
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertTrue(done.stdout.endswith(f"oneport.toml: 0 HTTP and 0 WebSocket routes, {verdict}\n"), done.stdout)
+        path = self.file('[http]\nheaders = { a = "b" }\n[websocket]\nmiddleware = ["session"]\n[[websocket.route]]\npath = "/a/"\nconsumer = "echo"\n')
+        done = run("check", "--config", path)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("1 WebSocket routes, 1 warning\n", done.stdout)
+
+    def test_check_prints_the_problems_of_both_stages_in_one_run(self):
+        path = self.file(
+            '[server.timeouts]\nrequest = 30\n[sessions]\n[[http.route]]\npath = "/{a:integer}/"\nview = "health"\n'
+            '[[websocket.route]]\npath = "/a/"\nconsumer = "caht"\n'
+        )
+        for command in ("check", "routes", "serve"):
+            with self.subTest(command=command):
+                done = run(command, "--config", path)
+                self.assertEqual(done.returncode, 78)
+                lines = [line.removeprefix(f"{path}:").split(": ")[1] for line in done.stderr.splitlines()]
+                self.assertEqual(lines, ["server.timeouts.request", "sessions", "http.route[0].path", "websocket.route[0].consumer"])
 
     def test_check_prints_every_problem_with_its_place_and_ends_with_78(self):
         path = self.file('[[websocket.route]]\npath = "/a/"\nconsumer = "caht"\n\n[[http.route]]\npath = "/b/"\nview = "x"\n')
