@@ -188,7 +188,7 @@ impl Compiler<'_> {
                     };
                     let message = match &conflict {
                         Conflict::NeverMatches { .. } => format!(
-                            "can never match: {} comes first and takes the same path, host and methods",
+                            "can never match: {} comes first and leaves it no request",
                             earlier.path()
                         ),
                         Conflict::DuplicateName { name, .. } => format!(

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 
+use crate::routing::language::Language;
 use crate::routing::pattern::{Kind, RoutePattern};
+use crate::routing::regex_pattern::RegexPattern;
 use crate::routing::route::Route;
 use crate::routing::segment::Segment;
+use crate::routing::shape::Shape;
 
 /// Two routes that cannot stand in one table. Routes are known by their place in it, from 0.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Conflict {
     /// The later route gets no request that the earlier one leaves it.
     #[error(
-        "route {route} ({written}) can never match: route {earlier} ({earlier_written}) comes first and takes the same path, host and methods"
+        "route {route} ({written}) can never match: route {earlier} ({earlier_written}) comes first and leaves it no request"
     )]
     NeverMatches {
         /// The later route.
@@ -57,30 +60,62 @@ pub(super) fn conflicts<'a, T>(
     groups: impl Iterator<Item = &'a Vec<usize>>,
 ) -> Vec<Conflict> {
     let mut conflicts = duplicate_names(routes);
+    let mut languages = Languages::default();
+    let catch_alls: Vec<usize> = (0..routes.len())
+        .filter(|&index| is_root_catch_all(&routes[index].pattern))
+        .collect();
     for group in groups {
         for (place, &route) in group.iter().enumerate() {
-            let later = &routes[route];
-            let covers = |earlier: &&usize| {
-                let earlier = &routes[**earlier];
-                earlier.covers_host_and_methods_of(later)
-                    && takes_all_paths_of(&earlier.pattern, &later.pattern)
+            // Regular expressions come after all paths, wherever they stand.
+            let first = match routes[route].pattern.kind() {
+                Kind::Regex(_) => catch_alls.as_slice(),
+                Kind::Path(_) => &[],
             };
-            if let Some(&earlier) = group[..place].iter().find(covers) {
-                let (written, earlier_written) = (
-                    later.pattern.to_string(),
-                    routes[earlier].pattern.to_string(),
-                );
+            let earlier = first.iter().chain(&group[..place]).copied();
+            if let Some(earlier) = hidden_by(routes, earlier, route, &mut languages) {
                 conflicts.push(Conflict::NeverMatches {
                     route,
-                    written,
+                    written: routes[route].pattern.to_string(),
                     earlier,
-                    earlier_written,
+                    earlier_written: routes[earlier].pattern.to_string(),
                 });
             }
         }
     }
     conflicts.sort_by_key(Conflict::route);
     conflicts
+}
+
+/// Returns an earlier route if it, alone or with others before, leaves nothing to this one.
+fn hidden_by<T>(
+    routes: &[Route<T>],
+    earlier: impl Iterator<Item = usize>,
+    route: usize,
+    languages: &mut Languages,
+) -> Option<usize> {
+    let later = &routes[route];
+    // What is left of the methods; none means all.
+    let mut left = later.methods.clone();
+    for index in earlier {
+        let candidate = &routes[index];
+        let takes_some = candidate.methods.is_empty()
+            || left.iter().any(|method| candidate.lists_method(method));
+        if !takes_some
+            || !candidate.covers_host_of(later)
+            || !takes_all_paths_of(
+                (index, &candidate.pattern),
+                (route, &later.pattern),
+                languages,
+            )
+        {
+            continue;
+        }
+        left.retain(|method| !candidate.lists_method(method));
+        if candidate.methods.is_empty() || left.is_empty() {
+            return Some(index);
+        }
+    }
+    None
 }
 
 fn duplicate_names<T>(routes: &[Route<T>]) -> Vec<Conflict> {
@@ -100,8 +135,57 @@ fn duplicate_names<T>(routes: &[Route<T>]) -> Vec<Conflict> {
     conflicts
 }
 
-/// Whether the earlier of two patterns of one shape takes every path of the later one.
-fn takes_all_paths_of(earlier: &RoutePattern, later: &RoutePattern) -> bool {
+/// The languages of the regular expressions, each made when it is first asked for.
+#[derive(Default)]
+struct Languages(HashMap<usize, Option<Language>>);
+
+impl Languages {
+    fn includes(&mut self, mine: (usize, &RegexPattern), theirs: (usize, &RegexPattern)) -> bool {
+        let [my_language, their_language] = [mine, theirs].map(|(route, regex)| {
+            // Taken out for the walk, which changes both.
+            self.0.remove(&route).unwrap_or_else(|| regex.language())
+        });
+        let mut languages = (my_language, their_language);
+        let includes = match &mut languages {
+            (Some(mine), Some(theirs)) => mine.includes(theirs),
+            _ => false,
+        };
+        self.0.insert(mine.0, languages.0);
+        self.0.insert(theirs.0, languages.1);
+        includes
+    }
+
+    fn takes_nothing(&mut self, (route, regex): (usize, &RegexPattern)) -> bool {
+        let language = self.0.entry(route).or_insert_with(|| regex.language());
+        language.as_mut().is_none_or(Language::takes_nothing)
+    }
+}
+
+/// Whether the earlier of two patterns takes every path of the later one. Both are of one shape, both are regular
+/// expressions, or the earlier one is `/{*rest}`.
+fn takes_all_paths_of(
+    (earlier, earlier_pattern): (usize, &RoutePattern),
+    (later, later_pattern): (usize, &RoutePattern),
+    languages: &mut Languages,
+) -> bool {
+    match (earlier_pattern.kind(), later_pattern.kind()) {
+        (Kind::Path(mine), Kind::Path(theirs)) => covers_segments(mine, theirs),
+        (Kind::Regex(mine), Kind::Regex(theirs)) => {
+            Shape::of(mine.prefix()) == Shape::of(theirs.prefix())
+                && covers_segments(mine.prefix(), theirs.prefix())
+                && (mine.source() == theirs.source()
+                    || languages.includes((earlier, mine), (later, theirs)))
+        }
+        // It takes every path but "/".
+        (Kind::Path(_), Kind::Regex(theirs)) => {
+            !theirs.prefix().is_empty() || !languages.takes_nothing((later, theirs))
+        }
+        (Kind::Regex(_), Kind::Path(_)) => false,
+    }
+}
+
+/// Whether the parameters of one shape take every value that those of the other do.
+fn covers_segments(mine: &[Segment], theirs: &[Segment]) -> bool {
     let converters = |segments: &[Segment]| -> Vec<_> {
         segments
             .iter()
@@ -109,16 +193,12 @@ fn takes_all_paths_of(earlier: &RoutePattern, later: &RoutePattern) -> bool {
             .map(|param| param.converter)
             .collect()
     };
-    match (earlier.kind(), later.kind()) {
-        (Kind::Path(mine), Kind::Path(theirs)) => {
-            let mut pairs = converters(mine).into_iter().zip(converters(theirs));
-            pairs.all(|(mine, theirs)| mine.covers(theirs))
-        }
-        (Kind::Regex(mine), Kind::Regex(theirs)) => {
-            mine.source() == theirs.source() && mine.prefix() == theirs.prefix()
-        }
-        _ => false,
-    }
+    let mut pairs = converters(mine).into_iter().zip(converters(theirs));
+    pairs.all(|(mine, theirs)| mine.covers(theirs))
+}
+
+fn is_root_catch_all(pattern: &RoutePattern) -> bool {
+    matches!(pattern.kind(), Kind::Path(segments) if matches!(segments.as_slice(), [Segment::Rest(_)]))
 }
 
 #[cfg(test)]
@@ -155,8 +235,148 @@ mod tests {
         assert_eq!(pairs, [(0, 1), (0, 1), (2, 3), (5, 6), (7, 8)]);
         assert_eq!(
             conflicts[1].to_string(),
-            "route 1 (/u/{name:int}/) can never match: route 0 (/u/{id}/) comes first and takes the same path, host and methods",
+            "route 1 (/u/{name:int}/) can never match: route 0 (/u/{id}/) comes first and leaves it no request",
         );
         assert!(matches!(&conflicts[0], Conflict::DuplicateName { name, .. } if name == "a"));
+    }
+
+    /// Whether the last of these routes is refused because of the others, and on account of which.
+    fn hidden(routes: Vec<Route<&'static str>>) -> Option<usize> {
+        let last = routes.len() - 1;
+        let conflicts = UrlRouter::build(routes).err()?;
+        assert!(
+            conflicts.iter().all(|one| one.route() == last),
+            "{conflicts:?}"
+        );
+        conflicts.first().map(Conflict::earlier)
+    }
+
+    #[test]
+    fn a_route_that_others_hide_is_refused_whatever_hides_it() {
+        let get = &[Method::GET][..];
+        let post = &[Method::POST][..];
+        let both = &[Method::GET, Method::POST][..];
+        let check = |routes: Vec<Route<&'static str>>, expected: Option<usize>| {
+            let shown: Vec<String> = routes.iter().map(|one| one.pattern.to_string()).collect();
+            assert_eq!(hidden(routes), expected, "{shown:?}");
+        };
+        let host = |host: &str, route| with_host(host, route);
+        let of = |methods: &[Method], route| with_methods(methods, route);
+        // A wider host, no methods, a wider converter, and all of them together.
+        check(vec![host("*", route("/a/", "")), route("/a/", "")], Some(0));
+        check(
+            vec![
+                route("/{x}/", ""),
+                host("a.test", of(get, route("/{x:int}/", ""))),
+            ],
+            Some(0),
+        );
+        check(
+            vec![
+                host(".a.test", route("/{x:slug}/", "")),
+                host("b.a.test", route("/{y:uuid}/", "")),
+            ],
+            Some(0),
+        );
+        check(
+            vec![host("a.test", route("/a/", "")), route("/a/", "")],
+            None,
+        );
+        check(vec![of(get, route("/a/", "")), route("/a/", "")], None);
+        // Methods that several take together.
+        check(
+            vec![
+                of(get, route("/a/", "")),
+                of(post, route("/a/", "")),
+                of(both, route("/a/", "")),
+            ],
+            Some(1),
+        );
+        check(
+            vec![
+                of(get, route("/a/", "")),
+                of(post, route("/a/", "")),
+                route("/a/", ""),
+            ],
+            None,
+        );
+        check(
+            vec![
+                of(get, route("/a/{x:int}", "")),
+                of(post, route("/a/{x}", "")),
+                of(both, route("/a/{x:int}", "")),
+            ],
+            Some(1),
+        );
+        check(
+            vec![
+                of(get, route("/a/{x:int}", "")),
+                of(post, route("/a/{x}", "")),
+                of(both, route("/a/{x}", "")),
+            ],
+            None,
+        );
+        // Regular expressions.
+        check(vec![regex("", ""), regex("^a/$", "")], Some(0));
+        check(vec![regex(".*", ""), regex("a", "")], Some(0));
+        check(
+            vec![regex("^ws/.*$", ""), regex("^ws/(?P<room>[a-z]+)/$", "")],
+            Some(0),
+        );
+        check(
+            vec![
+                regex("^ws/", ""),
+                host("a.test", regex("^ws/(?P<room>[^/]+)/$", "")),
+            ],
+            Some(0),
+        );
+        check(
+            vec![regex("^(?P<a>\\w+)/$", ""), regex("^(?P<b>[a-z]+)/$", "")],
+            Some(0),
+        );
+        check(
+            vec![regex("^ws/(?P<room>[a-z]+)/$", ""), regex("^ws/.*$", "")],
+            None,
+        );
+        check(vec![of(get, regex("", "")), regex("^a/$", "")], None);
+        check(vec![host("a.test", regex("", "")), regex("^a/$", "")], None);
+        check(
+            vec![
+                of(get, regex("^a", "")),
+                of(post, regex("", "")),
+                of(both, regex("^a/$", "")),
+            ],
+            Some(1),
+        );
+        // Behind prefixes.
+        let behind = |prefix: &str, source: &str| {
+            let joined = RoutePattern::path(prefix)
+                .unwrap()
+                .join(&RoutePattern::regex(source).unwrap());
+            Route::new(joined.unwrap(), "")
+        };
+        check(
+            vec![behind("/a/{x}", ""), behind("/a/{y:int}", "^b$")],
+            Some(0),
+        );
+        check(
+            vec![behind("/a/{x:int}", ""), behind("/a/{y}", "^b$")],
+            None,
+        );
+        check(vec![behind("/a", ""), behind("/b", "")], None);
+        // Paths come before regular expressions.
+        check(vec![route("/{*rest}", ""), regex("^a/$", "")], Some(0));
+        check(vec![route("/{*rest}", ""), behind("/a", "")], Some(0));
+        check(vec![route("/{*rest}", ""), regex("^$", "")], None);
+        check(vec![route("/a/{*rest}", ""), regex("^a/b$", "")], None);
+        check(
+            vec![of(get, route("/{*rest}", "")), regex("^a/$", "")],
+            None,
+        );
+        // Literal text comes before parameters, wherever it stands.
+        check(
+            vec![route("/{*rest}", ""), route("/{x}/", ""), route("/a/", "")],
+            None,
+        );
     }
 }

@@ -245,7 +245,7 @@ mod tests {
             with_methods(&[Method::POST, Method::PUT], route("/u/{z}/", "post")),
             route("/u/{name}/", "name"),
             route("/{*rest}", "rest"),
-            regex("^x", "regex"),
+            regex("^x|^$", "regex"),
         ])
         .unwrap();
         let verdicts: Vec<String> = router

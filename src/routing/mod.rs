@@ -20,6 +20,7 @@ mod conflict;
 mod converter;
 mod explain;
 mod host;
+mod language;
 mod param_names;
 mod params;
 mod pattern;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use regex::Regex;
 
 use crate::routing::canonical::{CanonicalPath, decode};
+use crate::routing::language::{Language, Texts};
 use crate::routing::params::Params;
 use crate::routing::pattern_parser::PatternError;
 use crate::routing::segment::{Mismatch, Segment, match_front};
@@ -29,6 +30,9 @@ impl RegexPattern {
         } else {
             alone
         };
+        if let Some(error) = never_matches(source, regex.as_str()) {
+            return Err(error);
+        }
         let mut groups: Vec<(usize, Arc<str>)> = regex
             .capture_names()
             .enumerate()
@@ -56,6 +60,11 @@ impl RegexPattern {
     /// The regular expression as written.
     pub(super) fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The texts that it matches.
+    pub(super) fn language(&self) -> Option<Language> {
+        Language::new(self.regex.as_str())
     }
 
     /// The segments of the prefix.
@@ -86,6 +95,27 @@ impl RegexPattern {
             }
         }
         Ok(params)
+    }
+}
+
+/// Says why an expression matches no path, if that is so. `framed` is it as it is held against paths.
+fn never_matches(source: &str, framed: &str) -> Option<PatternError> {
+    let mut language = Language::new(framed)?;
+    let refuse = |expected: &str, why: &str| {
+        Some(PatternError::new(expected, format!("{source:?}, {why}"), 0))
+    };
+    if language.is_empty(Texts::All) {
+        refuse(
+            "a regular expression that a path can match",
+            "which none can",
+        )
+    } else if language.is_empty(Texts::WithoutLeadingSlash) {
+        refuse(
+            "a regular expression without the leading slash",
+            "which is held against the path behind its first slash",
+        )
+    } else {
+        None
     }
 }
 

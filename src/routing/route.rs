@@ -56,17 +56,13 @@ impl<T> Route<T> {
         method.is_none_or(|method| self.methods.is_empty() || self.lists_method(method))
     }
 
-    /// Whether every host and method that `later` takes is taken here too.
-    pub(super) fn covers_host_and_methods_of(&self, later: &Self) -> bool {
-        let host = match (&self.host, &later.host) {
+    /// Whether every host that `later` takes is taken here too.
+    pub(super) fn covers_host_of(&self, later: &Self) -> bool {
+        match (&self.host, &later.host) {
             (None, _) => true,
             (Some(mine), None) => mine.is_any(),
             (Some(mine), Some(theirs)) => mine.covers(theirs),
-        };
-        let takes_all = self.methods.is_empty();
-        let takes_theirs = !later.methods.is_empty()
-            && later.methods.iter().all(|method| self.lists_method(method));
-        host && (takes_all || takes_theirs)
+        }
     }
 
     /// Puts the defaults over what the path said.
@@ -77,7 +73,8 @@ impl<T> Route<T> {
         params
     }
 
-    fn lists_method(&self, method: &Method) -> bool {
+    /// Whether the method is one of those listed.
+    pub(super) fn lists_method(&self, method: &Method) -> bool {
         self.methods.contains(method)
             || (method == Method::HEAD && self.methods.contains(&Method::GET))
     }

@@ -44,6 +44,7 @@ const OUTSIDE: [(&str, &[&str]); 25] = [
         &["text.rs", "websocket/", "testing/websocket.rs"],
     ),
     ("matchit", &["routing/"]),
+    ("regex_automata", &["routing/language.rs"]),
     ("sqlx", &["database/"]),
     ("redis", &["session/django.rs", "channels/remote/"]),
     ("rustls", &["channels/remote/stream.rs"]),
