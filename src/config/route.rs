@@ -47,12 +47,14 @@ impl RouteHead<'_> {
             }
             Some(path) if !path.is_empty() && !path.starts_with('/') => {
                 let message = format!("expected a path that starts with \"/\", found {path:?}");
-                problems.push(
-                    Problem::error(place.key("path"), message)
-                        .with_hint(format!("write \"/{path}\"")),
-                );
+                let is_regex = path.starts_with('^') || path.ends_with('$') || path.contains("(?");
+                let hint = match is_regex {
+                    true => format!("write regex = '{}'", path.replacen("^/", "^", 1)),
+                    false => format!("write \"/{path}\""),
+                };
+                problems.push(Problem::error(place.key("path"), message).with_hint(hint));
             }
-            Some(path) if path.contains(['?', '#']) && !path.contains('{') => {
+            Some(path) if path.contains(['?', '#']) && !path.contains(['{', '<', ':', '(']) => {
                 let message = format!("expected a path without query and fragment, found {path:?}");
                 problems.error(place.key("path"), message);
             }

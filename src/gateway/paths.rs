@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::compile::Compiler;
 use super::registry::Mount;
-use crate::config::{Options, Place, Problem, Problems};
+use crate::config::{Options, Place, Problem};
 use crate::routing::{HostPattern, ParamNames, PatternError, RoutePattern};
 
 /// The keys that both kinds of routes have, by reference.
@@ -29,10 +29,11 @@ impl Compiler<'_> {
             (None, None) => return None, // refused when the file was read
         };
         let place = common.place.key(key);
-        let refuse =
-            |problems: &mut Problems, place: Place, error: String| problems.error(place, error);
         let pattern = parsed
-            .map_err(|error| refuse(&mut self.problems, place.clone(), error.to_string()))
+            .map_err(|error| {
+                let problem = Problem::error(place.clone(), error.sentence());
+                self.problems.push(problem.with_hint_if(error.hint));
+            })
             .ok()?;
         if common.prefix.is_empty() {
             return Some(pattern);
@@ -40,11 +41,8 @@ impl Compiler<'_> {
         let joined = RoutePattern::path(common.prefix).and_then(|prefix| prefix.join(&pattern));
         joined
             .map_err(|error| {
-                refuse(
-                    &mut self.problems,
-                    place,
-                    format!("prefix {:?}: {error}", common.prefix),
-                );
+                self.problems
+                    .error(place, format!("prefix {:?}: {error}", common.prefix));
             })
             .ok()
     }

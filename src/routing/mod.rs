@@ -19,6 +19,7 @@ mod canonical;
 mod conflict;
 mod converter;
 mod explain;
+mod foreign;
 mod host;
 mod language;
 mod param_names;

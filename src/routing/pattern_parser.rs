@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::routing::converter::Converter;
+use crate::routing::foreign;
 use crate::routing::segment::{Param, Segment};
 
 /// What is wrong with a pattern.
@@ -15,6 +16,8 @@ pub struct PatternError {
     pub found: String,
     /// Where, as a byte offset in the text of the pattern.
     pub position: usize,
+    /// What to write, if that is known.
+    pub hint: Option<String>,
 }
 
 impl PatternError {
@@ -27,17 +30,34 @@ impl PatternError {
             expected: expected.into(),
             found: found.into(),
             position,
+            hint: None,
         }
+    }
+
+    /// The same with what to write.
+    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// What is wrong, without the hint.
+    pub fn sentence(&self) -> String {
+        format!(
+            "expected {}, found {}, at byte {} of the pattern",
+            self.expected, self.found, self.position
+        )
     }
 }
 
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "expected {}, found {}, at byte {} of the pattern",
-            self.expected, self.found, self.position
-        )
+        f.write_str(&self.sentence())?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -52,6 +72,7 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, PatternError> {
             .map_or("nothing".to_owned(), |found| format!("{found:?}"));
         return Err(PatternError::new("\"/\" at the start", found, 0));
     };
+    foreign::refuse(text)?;
     let mut segments: Vec<Segment> = Vec::new();
     let mut position = 1;
     let count = relative.split('/').count();
@@ -181,10 +202,7 @@ fn parse_param(inside: &str, position: usize) -> Result<Param, PatternError> {
     } else if let Some((name, converter)) = inside.split_once(':') {
         let Some(converter) = Converter::named(converter) else {
             let known = Converter::NAMED.map(Converter::name).join(", ");
-            let expected = match converter {
-                "path" => format!("\"{{*{name}}}\" at the end of the path"),
-                _ => format!("a converter ({known})"),
-            };
+            let expected = format!("a converter ({known})");
             let position = position + name.len() + 1;
             return Err(PatternError::new(
                 expected,
@@ -277,10 +295,6 @@ mod tests {
         check(
             "/{a}-{b}/",
             "expected one parameter in a segment (a `regex` route can have more), found \"{b}\", at byte 5 of the pattern",
-        );
-        check(
-            "/{x:path}",
-            "expected \"{*x}\" at the end of the path, found \"path\", at byte 4 of the pattern",
         );
         check(
             "/{*x}/",

@@ -110,10 +110,18 @@ fn never_matches(source: &str, framed: &str) -> Option<PatternError> {
             "which none can",
         )
     } else if language.is_empty(Texts::WithoutLeadingSlash) {
-        refuse(
+        let bare = ["^/", "^\\/", "\\A/", "/"]
+            .iter()
+            .find_map(|start| source.strip_prefix(start))
+            .map(|rest| format!("write '^{rest}'"));
+        let error = refuse(
             "a regular expression without the leading slash",
             "which is held against the path behind its first slash",
-        )
+        )?;
+        Some(PatternError {
+            hint: bare,
+            ..error
+        })
     } else {
         None
     }
