@@ -38,13 +38,13 @@ pub(super) struct Sources {
 }
 
 impl Guards<'_> {
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.middleware.iter().any(|known| known == name)
     }
 
-    /// Whether a step comes after another one of the list.
-    fn has_before(&self, at: usize, name: &str) -> bool {
-        self.middleware[..at].iter().any(|known| known == name)
+    /// Where a step stands in the list.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        self.middleware.iter().position(|known| known == name)
     }
 }
 
@@ -94,7 +94,7 @@ impl Compiler<'_> {
                     let Sources { bearer, forward } = &self.sources;
                     let auth = &self.config.auth;
                     let has_others = auth.bearer.is_some() || auth.forward.is_some();
-                    if is_known && !has_others && !guards.has_before(at, "session") {
+                    if is_known && !has_others && !guards.has("session") {
                         let message = "expected \"session\" before \"auth\", found none";
                         self.problems.push(Problem::error(place(), message));
                         is_sound = false;
@@ -103,7 +103,7 @@ impl Compiler<'_> {
                     Step::Auth(Auth::new(bearer, forward, guards.token_in_query))
                 }
                 "login_required" | "staff_required" => {
-                    if is_known && !guards.has_before(at, "auth") {
+                    if is_known && !guards.has("auth") {
                         let message = format!("expected \"auth\" before {name:?}, found none");
                         self.problems.push(Problem::error(place(), message));
                         is_sound = false;
@@ -112,10 +112,8 @@ impl Compiler<'_> {
                     Step::Required(Required::new(login_url, name == "staff_required"))
                 }
                 "csrf" => {
-                    if is_known && guards.has("session") && !guards.has_before(at, "session") {
-                        let message = "expected \"session\" before \"csrf\", found it behind";
-                        self.problems.push(Problem::error(place(), message));
-                        is_sound = false;
+                    if !guards.has("origin") && !guards.allowed_origins.is_empty() {
+                        self.check_any_origin(guards);
                     }
                     Step::Csrf(Csrf::new(guards.allowed_origins))
                 }
@@ -145,6 +143,9 @@ impl Compiler<'_> {
                 self.problems.push(Problem::error(place, sentence));
                 is_sound = false;
             }
+        }
+        if is_known {
+            is_sound &= self.check_order(guards, &list);
         }
         if is_known && !guards.headers.is_none() && !guards.has("headers") {
             let place = (guards.place_of)("headers");
@@ -230,6 +231,7 @@ impl Compiler<'_> {
         } else {
             guards.allowed_origins
         };
+        self.check_any_origin(guards);
         for (at, pattern) in guards.allowed_origins.iter().enumerate() {
             if let Some(sentence) = origin::lint(pattern) {
                 self.problems.push(Problem::warning(

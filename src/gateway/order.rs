@@ -1,0 +1,92 @@
+//! Order: which middleware has to stand before which, and whom a list lets in.
+
+use super::compile::Compiler;
+use super::guards::Guards;
+use crate::config::{Place, Problem};
+
+/// The first builds on nothing of the second, the second on the first.
+const ORDER: [(&str, &str); 6] = [
+    ("session", "auth"),
+    ("session", "csrf"),
+    ("session", "login_required"),
+    ("session", "staff_required"),
+    ("auth", "login_required"),
+    ("auth", "staff_required"),
+];
+
+/// The first refuses strangers, so that nothing is read from the store for them.
+const EARLY: [(&str, &str); 4] = [
+    ("hosts", "session"),
+    ("hosts", "auth"),
+    ("origin", "session"),
+    ("origin", "auth"),
+];
+
+impl Compiler<'_> {
+    /// Reports steps that stand before one that they build on. Returns whether there are none.
+    pub(super) fn check_order(&mut self, guards: &Guards<'_>, list: &Place) -> bool {
+        let mut is_sound = true;
+        let stands_after = |first: &str, second: &str| {
+            let (first, second) = (guards.position(first)?, guards.position(second)?);
+            (first > second).then_some(second)
+        };
+        for (first, second) in ORDER {
+            let Some(at) = stands_after(first, second) else {
+                continue;
+            };
+            // With "auth" between them, one of the other two pairs is named.
+            let has_auth = second != "auth" && first == "session" && guards.has("auth");
+            if has_auth && second != "csrf" {
+                continue;
+            }
+            let message = format!("{first:?} stands after {second:?}; swap them");
+            self.problems.push(Problem::error(list.text(at), message));
+            is_sound = false;
+        }
+        for (first, second) in EARLY {
+            if second == "auth" && guards.has("session") {
+                continue;
+            }
+            if let Some(at) = stands_after(first, second) {
+                let message = format!(
+                    "{first:?} stands after {second:?}, so the store is read for those whom it refuses"
+                );
+                let hint = format!("put {first:?} before {second:?}");
+                self.problems
+                    .push(Problem::warning(list.text(at), message).with_hint(hint));
+            }
+        }
+        for (at, name) in guards.middleware.iter().enumerate() {
+            if guards.position(name) != Some(at) {
+                let message = format!("{name:?} stands in the list twice");
+                self.problems.push(Problem::warning(list.text(at), message));
+            }
+        }
+        is_sound
+    }
+
+    /// Warns about a route that knows its visitors and takes every page's requests.
+    pub(super) fn check_any_origin(&mut self, guards: &Guards<'_>) {
+        let asks_the_app = guards.has("auth") && self.config.auth.forward.is_some();
+        if !guards.has("session") && !asks_the_app {
+            return;
+        }
+        let own = guards.allowed_origins;
+        let hosts = &self.config.server.allowed_hosts;
+        let (patterns, place) = match own {
+            [] => (
+                hosts.as_slice(),
+                self.config.server.place.key("allowed_hosts"),
+            ),
+            own => (own, (guards.place_of)("allowed_origins")),
+        };
+        let Some(at) = patterns.iter().position(|pattern| pattern == "*") else {
+            return;
+        };
+        let message = "any page can act here with its visitor's session: \"*\" allows every origin";
+        self.problems.push(
+            Problem::warning(place.text(at), message)
+                .with_hint("list the origins of your own pages in allowed_origins"),
+        );
+    }
+}
