@@ -39,6 +39,23 @@ pub struct BindError {
     why: &'static str,
 }
 
+/// The longest path of a Unix socket, one byte less than `sun_path` for the NUL at its end.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNIX_PATH_BYTES_MAX: usize = 107;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const UNIX_PATH_BYTES_MAX: usize = 103;
+
+/// Says that the path of a Unix socket is longer than the system takes.
+#[must_use]
+pub fn unix_path_problem(path: &Path) -> Option<String> {
+    let found = path.as_os_str().len();
+    (found > UNIX_PATH_BYTES_MAX).then(|| {
+        format!(
+            "expected a socket path of at most {UNIX_PATH_BYTES_MAX} bytes, which is the system's limit, found {found}"
+        )
+    })
+}
+
 impl Bind {
     /// Returns the port, when it is a TCP address that names one.
     #[must_use]

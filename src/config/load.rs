@@ -17,6 +17,7 @@ use super::draft::Draft;
 use super::environment::Env;
 use super::http::{HttpSection, RawHttpRoute};
 use super::include::{self, Source, Unreadable};
+use super::lint;
 use super::located::Located;
 use super::path::Segment;
 use super::place::Place;
@@ -27,7 +28,6 @@ use super::server::ServerConfig;
 use super::session::SessionConfig;
 use super::suggest::did_you_mean;
 use super::user::user;
-use super::value::{Node, Value};
 use super::websocket::{RawWebsocketRoute, WebsocketSection};
 use super::wrong::Wrong;
 
@@ -170,30 +170,7 @@ impl<'a> Loader<'a> {
     }
 
     fn server(&mut self, server: ServerConfig, place: Place) {
-        if place.key("bind").items().is_some_and(<[Node]>::is_empty) {
-            let problem = Problem::error(
-                place.key("bind"),
-                "expected at least one address, found none",
-            );
-            self.problems
-                .push(problem.with_hint("write [\"127.0.0.1:8000\"]"));
-        }
-        let hosts = place.key("allowed_hosts");
-        let items = hosts.items().unwrap_or_default();
-        if hosts.is_written() && items.is_empty() {
-            self.problems.warning(
-                hosts.clone(),
-                "no host is allowed, so every request is refused",
-            );
-        }
-        let star = |node: &Node| matches!(&node.value, Value::String(text) if text == "*");
-        if let Some(index) = items.iter().position(star) {
-            let message =
-                "\"*\" takes every Host header; a forged one can end up in links and caches";
-            let problem = Problem::warning(hosts.index(index), message);
-            self.problems
-                .push(problem.with_hint("list the hosts this server is for"));
-        }
+        lint::server(&place, &mut self.problems);
         let bind = server
             .bind
             .into_iter()

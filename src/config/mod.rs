@@ -37,6 +37,7 @@ mod fault;
 mod headers;
 mod http;
 mod include;
+mod lint;
 mod load;
 mod located;
 mod options;
@@ -67,7 +68,7 @@ mod broken_tests;
 mod tests;
 
 pub use auth::{AuthConfig, BearerConfig, DjangoUsersConfig, ForwardConfig, IdType};
-pub use bind::{Bind, BindError, Listen};
+pub use bind::{Bind, BindError, Listen, unix_path_problem};
 pub use channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
 pub use config_path::ConfigPath;
 pub use cors::CorsConfig;

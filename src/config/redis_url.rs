@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::bind::unix_path_problem;
 use super::secret::Secret;
 
 /// Where a Redis is and who we are there. It shows itself without its password.
@@ -84,7 +85,11 @@ impl std::str::FromStr for RedisUrl {
                 url.database = database(parts.next().unwrap_or_default())?;
             }
             "redis+unix" | "unix" if authority.is_empty() && rest.len() > 1 => {
-                url.home = RedisHome::Unix(decoded(rest)?.into());
+                let path = PathBuf::from(decoded(rest)?);
+                if let Some(problem) = unix_path_problem(&path) {
+                    return Err(problem);
+                }
+                url.home = RedisHome::Unix(path);
             }
             "redis+cluster" | "rediss+cluster" => {
                 let hosts = hosts_and_ports(authority, REDIS_PORT)?;
