@@ -142,7 +142,13 @@ fn answer<T>(
         {
             Some("426: only the WebSocket table has this path".to_owned())
         }
-        Resolution::NotFound => Some("404: no route".to_owned()),
+        Resolution::NotFound => {
+            let other = table.websocket().other_slash(target);
+            Some(match other {
+                Some(other) => format!("404: no route; there is a WebSocket at {other}"),
+                None => "404: no route".to_owned(),
+            })
+        }
     };
     if let Some(outcome) = &outcome {
         say(outcome);

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use super::dispatch::log_answer;
 use super::finishing::{Abandoned, Finishing};
 use super::table::{HttpEntry, Table};
-use super::{framing, pages, preflight};
+use super::{framing, missing, pages, preflight};
 use crate::host::HostHeader;
 use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response, location};
 use crate::middleware::Passage;
@@ -213,7 +213,7 @@ fn miss<T>(
             )
             .with_header(header::UPGRADE, HeaderValue::from_static("websocket"))
             .with_header(header::CONNECTION, HeaderValue::from_static("upgrade")),
-            _ => Failure::not_found("there is no such page"),
+            _ => Failure::not_found(missing::sentence(table, scope, "page")),
         },
     };
     pages::answer(services, table, scope, &failure)

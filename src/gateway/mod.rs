@@ -10,6 +10,7 @@ mod guards;
 mod head;
 mod http;
 mod logins;
+mod missing;
 mod order;
 mod pages;
 mod paths;

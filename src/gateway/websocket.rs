@@ -9,8 +9,8 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::dispatch::{Answer, Upgrade, log_answer};
 use super::http::target;
-use super::pages;
 use super::table::{Table, WebsocketEntry};
+use super::{missing, pages};
 use crate::http::framing::is_framing;
 use crate::http::{Body, Failure, Response};
 use crate::middleware::{BEARER, Passage, Step, TICKET};
@@ -38,7 +38,7 @@ pub(super) async fn travel(
         missed => {
             let failure = match missed {
                 Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
-                _ => Failure::not_found("there is no such WebSocket"),
+                _ => Failure::not_found(missing::sentence(table, &scope, "WebSocket")),
             };
             return refuse(services, table, None, &scope, &failure, started).await;
         }

@@ -34,6 +34,7 @@ mod route;
 mod router;
 mod segment;
 mod shape;
+mod slash;
 mod tree;
 mod trie;
 

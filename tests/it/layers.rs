@@ -38,7 +38,7 @@ const SIBLINGS: [(&str, &str, &str); 5] = [
 ];
 
 /// Where the name of a crate may stand.
-const OUTSIDE: [(&str, &[&str]); 25] = [
+const OUTSIDE: [(&str, &[&str]); 26] = [
     (
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],

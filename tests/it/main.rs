@@ -19,6 +19,7 @@ mod groups;
 mod http2;
 mod layers;
 mod life;
+mod messages;
 mod panics;
 mod publish;
 mod reload;
