@@ -72,7 +72,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn serve(store: &str, cache: &str) {
     runtime().block_on(async {
         let text = format!(
-            "[server]\nallowed_hosts = ['127.0.0.1']\nsecret_key = 'a key for the benchmark'\n[log]\naccess = false\n[session]\nstore = '{store}'\ncache = '{cache}'\n[auth]\nusers = '{store}'\n{ROUTES}"
+            "[server]\nallowed_hosts = ['127.0.0.1']\nsecret_key = 'a key for the benchmark, long enough to sign'\n[log]\naccess = false\n[session]\nstore = '{store}'\ncache = '{cache}'\n[auth]\nusers = '{store}'\n{ROUTES}"
         );
         let (mut config, _) =
             Config::parse("bench.toml", &text, Path::new("."), &|_| None).expect("a sound file");

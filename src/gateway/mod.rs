@@ -17,6 +17,7 @@ mod paths;
 mod preflight;
 mod registry;
 mod socket_route;
+mod store_files;
 mod stores;
 mod table;
 mod websocket;

@@ -4,6 +4,9 @@ use super::compile::Compiler;
 use crate::config::{Config, Problem, SameSite, Secure, StoreUrl};
 use crate::http::csrf;
 
+/// HMAC-SHA256 has no use for less (RFC 7518 §3.2).
+const KEY_BYTES_MIN: usize = 32;
+
 impl Compiler<'_> {
     /// Holds the cookie against what browsers take (RFC 6265bis §4.1.3, §5.7).
     fn check_cookie(&mut self) {
@@ -58,6 +61,35 @@ impl Compiler<'_> {
         }
     }
 
+    /// Looks at how long the keys are. A Django project's is the project's to choose, and old ones are about to go.
+    fn check_key_length(&mut self) {
+        let server = &self.config.server;
+        let is_django = self.config.session.store.is_django();
+        let what = "since it signs cookies, CSRF tokens, tickets and logins";
+        let message = |key: &str| {
+            let found = key.len();
+            (found < KEY_BYTES_MIN)
+                .then(|| format!("expected at least {KEY_BYTES_MIN} bytes, {what}, found {found}"))
+        };
+        let hint = "`openssl rand -base64 48` makes one";
+        let key = server.secret_key.0.as_str();
+        if !key.is_empty()
+            && let Some(message) = message(key)
+        {
+            let place = server.place.key("secret_key");
+            self.problems.push(match is_django {
+                true => Problem::warning(place, message),
+                false => Problem::error(place, message).with_hint(hint),
+            });
+        }
+        let fallbacks = server.place.key("secret_key_fallbacks");
+        for (at, key) in server.secret_key_fallbacks.iter().enumerate() {
+            if let Some(message) = message(&key.0) {
+                self.problems.warning(fallbacks.text(at), message);
+            }
+        }
+    }
+
     /// Holds `[server]`, `[session]` and `[auth]` against each other, once for all routes.
     pub(super) fn check_stores(&mut self, uses_sessions: bool) {
         let Config {
@@ -70,6 +102,7 @@ impl Compiler<'_> {
             return;
         }
         self.check_cookie();
+        self.check_files();
         let has_store = !self.is_wrong(&session.place, &["store"]);
         let has_users = !self.is_wrong(&auth.place, &["users"]);
         let has_key = !self.is_wrong(&server.place, &["secret_key"]);
@@ -90,6 +123,9 @@ impl Compiler<'_> {
                 Problem::error(place, message)
                     .with_hint("secret_key = \"${ONEPORT_SECRET_KEY}\" in [server]"),
             );
+        }
+        if has_store {
+            self.check_key_length();
         }
         if has_store && has_users && session.store.is_django() && !auth.users.is_django() {
             let key = auth.place.key("users");

@@ -34,7 +34,7 @@ async fn requests_are_checked_against_forgery_as_django_does() {
         let config = format!(
             "[server]\nallowed_hosts = [\"example.com\"]\ntrusted_proxies = [\"127.0.0.1\"]\nsecret_key = \"x\"\n\
              [session]\nstore = \"django+signed_cookies:\"\ndomain = {domain:?}\n\
-             [auth]\nusers = \"django+sqlite:none.db\"\n\
+             [auth]\nusers = \"django+postgres://127.0.0.1:1/none\"\n\
              [[http.route]]\npath = \"/\"\nmiddleware = [\"hosts\", \"csrf\"]\nallowed_origins = {trusted:?}\nview = \"respond\"\n"
         );
         let app = Application::parse(&config).unwrap_or_else(|problems| panic!("{problems}"));

@@ -315,7 +315,7 @@ async fn what_needs_a_store_that_is_away_is_503_and_nothing_else_is() {
     let app = Application::parse(
         r#"
 [server]
-secret_key = "x"
+secret_key = "a key of the tests, long enough to sign"
 [session]
 store = "postgres://nobody@127.0.0.1:1/none"
 timeout = "200ms"

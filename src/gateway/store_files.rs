@@ -1,0 +1,118 @@
+//! Store files: whether a SQLite file is a Django project's, and whether that is what is written.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
+
+use super::compile::Compiler;
+use crate::config::{Place, Problem, StoreUrl};
+
+/// What every SQLite database begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// The table that `migrate` makes first.
+const MIGRATIONS: &[u8] = b"django_migrations";
+
+/// Its definition stands near the start; a longer file is not read to its end.
+const SCANNED_BYTES_MAX: u64 = 16 << 20;
+const CHUNK_BYTES: usize = 64 << 10;
+
+impl Compiler<'_> {
+    /// Looks at the files behind `session.store` and `auth.users`.
+    pub(super) fn check_files(&mut self) {
+        let (session, auth) = (&self.config.session, &self.config.auth);
+        for (place, url) in [
+            (session.place.key("store"), &session.store),
+            (auth.place.key("users"), &auth.users),
+        ] {
+            if self.wrong.touches(&place) {
+                continue;
+            }
+            if let Some(problem) = problem_of(place, url) {
+                self.problems.push(problem);
+            }
+        }
+    }
+}
+
+fn problem_of(place: Place, url: &StoreUrl) -> Option<Problem> {
+    match url {
+        StoreUrl::DjangoSqlite(path) => {
+            let found = match fs::metadata(path) {
+                Ok(found) if found.is_dir() => "a directory",
+                Ok(_) => return None,
+                Err(error) if error.kind() == ErrorKind::NotFound => "no file",
+                // What may not be looked at is said at the start.
+                Err(_) => return None,
+            };
+            let path = path.display();
+            let message =
+                format!("expected the Django project's database, found {found} at {path}");
+            let hint = "a relative path starts from the directory of this file";
+            Some(Problem::error(place, message).with_hint(hint))
+        }
+        StoreUrl::Sqlite(path) if is_of_django(path).unwrap_or(false) => {
+            let message = format!(
+                "expected a database of our own, found that of a Django project at {}",
+                path.display()
+            );
+            let hint = format!(
+                "write \"django+sqlite:{}\" to read its sessions and users, or name another file",
+                path.display()
+            );
+            Some(Problem::error(place, message).with_hint(hint))
+        }
+        _ => None,
+    }
+}
+
+/// Tells whether a SQLite file holds the tables of a Django project. It is not opened as a database: nothing is locked.
+fn is_of_django(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?.take(SCANNED_BYTES_MAX);
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES + MIGRATIONS.len());
+    let mut is_first = true;
+    loop {
+        let read = (&mut file)
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut chunk)?;
+        if read == 0 || (is_first && !chunk.starts_with(MAGIC)) {
+            return Ok(false);
+        }
+        is_first = false;
+        if chunk
+            .windows(MIGRATIONS.len())
+            .any(|window| window == MIGRATIONS)
+        {
+            return Ok(true);
+        }
+        // The name may lie across two chunks.
+        let kept = chunk.len().saturating_sub(MIGRATIONS.len());
+        chunk.drain(..kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_django_database_is_known_by_its_migrations_wherever_they_are() {
+        let directory = std::env::temp_dir().join(format!("oneport-django-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let check = |name: &str, content: &[u8], expected: bool| {
+            let path = directory.join(name);
+            fs::write(&path, content).unwrap();
+            assert_eq!(is_of_django(&path).unwrap(), expected, "{name}");
+        };
+        let table = b"CREATE TABLE \"django_migrations\" (\"id\" integer)";
+        check("near", &[MAGIC, table].concat(), true);
+        let gap = vec![b'.'; CHUNK_BYTES - MAGIC.len() - 20];
+        check("across", &[MAGIC, &gap, table].concat(), true);
+        check("far", &[MAGIC, &vec![0; 300_000], table].concat(), true);
+        check("other", &[MAGIC, &vec![0; 300_000]].concat(), false);
+        check("empty", b"", false);
+        check("text", b"about django_migrations", false);
+        assert!(is_of_django(&directory.join("none")).is_err());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
