@@ -14,7 +14,10 @@ use super::arguments::PublishArguments;
 use super::output::{complain, complain_of, say};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::channels::{Event, GroupName};
-use crate::config::{Bind, Config, HttpRoute, Problems, Secret, process_environment};
+use crate::config::{
+    Bind, Config, HttpRoute, Problems, Secret, hide_url_secrets, process_environment,
+};
+use crate::database::{io_cause, why_not_connected};
 use crate::http::views::publish::matches;
 
 /// How long the server may take to answer.
@@ -29,6 +32,13 @@ struct Caller {
     /// What stands in `Host`, where that is not the URL's own.
     host: Option<String>,
     token: String,
+}
+
+impl Caller {
+    /// The URL without its secrets.
+    fn shown(&self) -> String {
+        hide_url_secrets(&self.url)
+    }
 }
 
 /// What of a route's options is of use here.
@@ -86,16 +96,45 @@ pub(super) fn run(arguments: &PublishArguments) -> u8 {
         }
         Ok((status, body)) => {
             complain(&format!(
-                "oneport publish: expected the server to take the event, found {status}: {}",
-                body.trim_end()
+                "oneport publish: expected the server to take the event, found {status}: {}{}",
+                body.trim_end(),
+                advice(status, &body, &caller, &group)
             ));
             FAILURE
         }
         Err(sentence) => {
-            complain(&format!("oneport publish: {}: {sentence}", caller.url));
+            complain(&format!("oneport publish: {sentence}"));
             FAILURE
         }
     }
+}
+
+/// What to look at after an answer of the server's that is no success.
+fn advice(status: StatusCode, body: &str, caller: &Caller, group: &GroupName) -> String {
+    let url = caller.shown();
+    let advice = match status {
+        StatusCode::UNAUTHORIZED => "is the token one of the route's options.tokens?".to_owned(),
+        StatusCode::FORBIDDEN => format!(
+            "do the token's groups hold {group:?}?",
+            group = group.as_str()
+        ),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+            format!(
+                "is {url} the path of a route with view = \"publish\", without what its catch-all holds?"
+            )
+        }
+        StatusCode::BAD_REQUEST if body.contains("expected a host") => {
+            "is the host of the URL one of server.allowed_hosts?".to_owned()
+        }
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            "the server, or what is behind it, is not ready; try again".to_owned()
+        }
+        status if status.is_redirection() => {
+            "redirects are not followed; give the URL that they lead to".to_owned()
+        }
+        _ => return String::new(),
+    };
+    format!(" ({advice})")
 }
 
 fn read_json(argument: &str) -> Result<String, String> {
@@ -219,8 +258,13 @@ fn request(
     let url = format!("{}/groups/{group}", caller.url.trim_end_matches('/'));
     let bad_url = || {
         format!(
-            "expected a URL such as http://127.0.0.1:8000/api/, found {:?}",
-            caller.url
+            "expected a URL such as http://127.0.0.1:8000/api/, found {:?}{}",
+            caller.shown(),
+            if caller.url.starts_with("https:") {
+                "; TLS is not spoken here, give the address behind the proxy"
+            } else {
+                ""
+            }
         )
     };
     let uri: Uri = url.parse().map_err(|_| bad_url())?;
@@ -242,23 +286,39 @@ fn request(
 }
 
 async fn call(request: Request<Full<Bytes>>) -> Result<(StatusCode, String), String> {
+    let authority = request.uri().authority();
+    let authority = authority.map(|found| (found.host().to_owned(), found.port_u16()));
+    let (host, port) = authority.unwrap_or_default();
+    let place = format!("http://{host}:{}", port.unwrap_or(80));
     let answered = async {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let response = client.request(request).await.map_err(|error| {
-            let cause: &dyn std::error::Error = &error;
-            match cause.source() {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
+            let cause: &(dyn std::error::Error + 'static) = &error;
+            match (io_cause(cause), cause.source()) {
+                (Some(io), _) if error.is_connect() => {
+                    why_not_connected(io, &host, &place, "the server")
+                }
+                _ if !error.is_connect() => {
+                    format!("{place} does not speak HTTP; is it another server, or a port for TLS?")
+                }
+                (_, Some(source)) => format!("{place}: {error}: {source}"),
+                (_, None) => format!("{place}: {error}"),
             }
         })?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let body = body.collect().await.map_err(|error| error.to_string())?;
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| format!("{place}: {error}"))?;
         let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
         Ok((status, body))
     };
     match tokio::time::timeout(TIMEOUT, answered).await {
         Ok(answered) => answered,
-        Err(_) => Err(format!("no answer within {} seconds", TIMEOUT.as_secs())),
+        Err(_) => Err(format!(
+            "no answer from {place} within {} seconds; is it the right server?",
+            TIMEOUT.as_secs()
+        )),
     }
 }

@@ -9,7 +9,7 @@ use super::output::{complain, complain_of, say};
 use super::{CONFIG, FAILURE, OK};
 use crate::auth::{Users, name_problem, password};
 use crate::config::{Config, Problem, Problems, StoreUrl, process_environment};
-use crate::database::{Database, DatabaseSettings, StoreError};
+use crate::database::{Database, DatabaseSettings, StoreError, diagnose};
 
 /// A shorter password is refused.
 const PASSWORD_CHARACTERS_MIN: usize = 8;
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &UserArguments) -> u8 {
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(change(arguments, &config)),
+        Ok(runtime) => runtime.block_on(change_or_say_why(arguments, &config)),
         Err(error) => Err(format!("cannot start the runtime: {error}")),
     };
     match outcome {
@@ -52,7 +52,37 @@ pub(super) fn run(arguments: &UserArguments) -> u8 {
     }
 }
 
-async fn change(arguments: &UserArguments, config: &Config) -> Result<(), String> {
+/// Why nothing was changed.
+enum Trouble {
+    Store(StoreError),
+    Sentence(String),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(sentence: String) -> Self {
+        Self::Sentence(sentence)
+    }
+}
+
+/// Changes the table, or says what to do so that it can be.
+async fn change_or_say_why(arguments: &UserArguments, config: &Config) -> Result<(), String> {
+    match change(arguments, config).await {
+        Ok(()) => Ok(()),
+        Err(Trouble::Sentence(sentence)) => Err(sentence),
+        Err(Trouble::Store(error @ StoreError::Unavailable { .. })) => {
+            Err(diagnose("auth.users", &config.auth.users, &error).await)
+        }
+        Err(Trouble::Store(error)) => Err(error.to_string()),
+    }
+}
+
+async fn change(arguments: &UserArguments, config: &Config) -> Result<(), Trouble> {
     let url = &config.auth.users;
     let settings = DatabaseSettings {
         timeout: config.session.timeout,
@@ -60,14 +90,10 @@ async fn change(arguments: &UserArguments, config: &Config) -> Result<(), String
     };
     let users = match Database::new(url, settings, "users") {
         Some(Ok(database)) => Users::new(&config.auth, &config.session, database),
-        Some(Err(error)) => return Err(format!("{url}: {error}")),
-        None => return Err(format!("expected a table of users, found {url}")),
+        Some(Err(error)) => return Err(format!("auth.users: {url}: {error}").into()),
+        None => return Err(format!("expected a table of users, found {url}").into()),
     };
-    let of_store = |error: StoreError| match error {
-        StoreError::Unavailable { cause, .. } => format!("{url}: {cause}"),
-        other => other.to_string(),
-    };
-    let nobody = |name: &str| format!("expected the name of a user, found {name:?}");
+    let nobody = |name: &str| Trouble::Sentence(format!("no such user: {name:?}"));
     match &arguments.command {
         UserCommand::Add {
             name,
@@ -75,33 +101,33 @@ async fn change(arguments: &UserArguments, config: &Config) -> Result<(), String
             password,
         } => {
             if let Some(problem) = name_problem(name) {
-                return Err(problem);
+                return Err(problem.into());
             }
-            if users.find_by_name(name).await.map_err(of_store)?.is_some() {
-                return Err(StoreError::Taken(name.clone()).to_string());
+            if users.find_by_name(name).await?.is_some() {
+                return Err(StoreError::Taken(name.clone()).into());
             }
             let encoded = new_password(password)?;
-            users.add(name, &encoded, *staff).await.map_err(of_store)?;
+            users.add(name, &encoded, *staff).await?;
             say(&format!("added {name}"));
         }
         UserCommand::Passwd { name, password } => {
-            if users.find_by_name(name).await.map_err(of_store)?.is_none() {
+            if users.find_by_name(name).await?.is_none() {
                 return Err(nobody(name));
             }
             let encoded = new_password(password)?;
-            if !users.set_password(name, &encoded).await.map_err(of_store)? {
+            if !users.set_password(name, &encoded).await? {
                 return Err(nobody(name));
             }
             say(&format!("changed the password of {name}"));
         }
         UserCommand::Remove { name } => {
-            if !users.remove(name).await.map_err(of_store)? {
+            if !users.remove(name).await? {
                 return Err(nobody(name));
             }
             say(&format!("removed {name}"));
         }
         UserCommand::List { format } => {
-            let all = users.list().await.map_err(of_store)?;
+            let all = users.list().await?;
             if *format == RoutesFormat::Json {
                 let all: Vec<_> = all.iter().map(|account| json!({"id": account.user.id, "name": account.user.name, "is_active": account.is_active, "is_staff": account.user.is_staff})).collect();
                 say(&serde_json::Value::from(all).to_string());

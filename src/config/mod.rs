@@ -89,6 +89,7 @@ pub use settings::MissingOrigin;
 pub use store_url::StoreUrl;
 pub use suggest::{did_you_mean, nearest};
 pub use units::{Size, UnitError, WrittenDuration};
+pub(crate) use user::user as process_user;
 pub use websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
 pub use wrong::Wrong;
 

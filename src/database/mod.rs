@@ -1,5 +1,6 @@
 //! Database: tables in SQLite or PostgreSQL, with a bounded pool, a deadline for each query, and one word about an outage.
 
+mod diagnosis;
 mod outage;
 
 use std::error::Error;
@@ -18,6 +19,7 @@ use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
+pub(crate) use diagnosis::{diagnose, io_cause, why_not_connected};
 pub(crate) use outage::{Outage, Seldom};
 
 use crate::config::StoreUrl;
@@ -233,10 +235,13 @@ impl Database {
             match outcome {
                 // SQLite has no lock for it: another process may have made the same table a moment before.
                 Err(_) if tries < MIGRATION_TRIES => tokio::time::sleep(MIGRATION_PAUSE).await,
-                done => return done.map_err(|error| sqlx::Error::Migrate(Box::new(error))),
+                Ok(()) => break,
+                Err(error) => return Err(sqlx::Error::Migrate(Box::new(error))),
             }
             tries += 1;
         }
+        self.warn_of_django().await;
+        Ok(())
     }
 
     async fn try_fetch(&self, sql: &str, binds: &[Bind<'_>]) -> Result<Vec<Row>, sqlx::Error> {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use http::Method;
 
 use super::guards::{Guards, Sources, missed_headers};
+use super::pages_of_routes::templates_of;
 use super::paths::Common;
 use super::registry::Registry;
 use super::socket_route::{fingerprint, socket_settings};
@@ -14,7 +15,6 @@ use crate::config::{Config, Draft, HttpRoute, Place, Problem, Problems, Websocke
 use crate::routing::{Conflict, ParamNames, ProtocolTypeRouter, Route, UrlRouter};
 use crate::scope::ScopeType;
 use crate::telemetry;
-use crate::templates::{HasRoute, Templates, UrlFor};
 use crate::websocket;
 
 /// Looks up every name, reads every option, builds both tables. Returns the table with warnings, or all Problems.
@@ -77,17 +77,7 @@ fn compile_known(config: &Config, registry: &Registry, wrong: &Wrong) -> (Option
         compiler.check_directories(&router.http, uses_sessions);
         compiler.check_overlaps(&router.http);
     }
-    let templates = match &router {
-        Some(router) => Templates::new(&config.templates.dir, url_for(router), has_route(router)),
-        // Good enough to look at templates: nothing is rendered.
-        None => {
-            let (url_for, has_route): (UrlFor, HasRoute) = (
-                Arc::new(|_, _| Err("no route".to_owned())),
-                Arc::new(|_| false),
-            );
-            Templates::new(&config.templates.dir, url_for, has_route)
-        }
-    };
+    let templates = templates_of(&config.templates.dir, router.as_ref());
     compiler.check_templates(&templates);
     let problems = compiler.problems.without(wrong);
     let table = router.map(|router| Table {
@@ -112,7 +102,7 @@ pub(super) struct Compiler<'c> {
     pub(super) wrong: &'c Wrong,
     pub(super) sources: Sources,
     /// The templates that routes name, with their places and the routes' parameters.
-    templates: Vec<(String, Place, ParamNames)>,
+    pub(super) templates: Vec<(String, Place, ParamNames)>,
     pub(super) problems: Problems,
 }
 
@@ -377,23 +367,6 @@ impl Compiler<'_> {
     pub(super) fn is_wrong(&self, place: &Place, keys: &[&str]) -> bool {
         keys.iter().any(|key| self.wrong.touches(&place.key(key)))
     }
-
-    fn check_templates(&mut self, templates: &Templates) {
-        if self.is_wrong(&self.config.templates.place, &["dir"]) {
-            return;
-        }
-        for (name, place, params) in std::mem::take(&mut self.templates) {
-            if let Err(error) = templates.check(&name) {
-                self.problems.push(Problem::error(place, error.to_string()));
-                continue;
-            }
-            let used = templates.params(&name);
-            for sentence in used.iter().filter_map(|param| params.missing(param)) {
-                let message = format!("template {name:?} uses scope.params: {sentence}");
-                self.problems.push(Problem::warning(place.clone(), message));
-            }
-        }
-    }
 }
 
 /// Tells whether a route asks the stores of sessions or users.
@@ -406,34 +379,4 @@ fn uses_sessions(config: &Config) -> bool {
     http.chain(websocket.map(|route| &route.settings.middleware))
         .flatten()
         .any(|name| matches!(name.as_str(), "session" | "auth" | "csrf"))
-}
-
-/// `has_route` of templates.
-fn has_route(router: &Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>) -> HasRoute {
-    let router = router.clone();
-    Arc::new(move |name| {
-        router.http.named(name).is_some() || router.websocket.named(name).is_some()
-    })
-}
-
-/// `url_for` of templates: a route of the HTTP table, or else of the WebSocket table.
-fn url_for(router: &Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>) -> UrlFor {
-    let router = router.clone();
-    Arc::new(move |name, params| {
-        let params: Vec<(&str, &str)> = params
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        if router.http.named(name).is_some() {
-            router
-                .http
-                .url_for(name, &params)
-                .map_err(|error| error.to_string())
-        } else {
-            router
-                .websocket
-                .url_for(name, &params)
-                .map_err(|error| error.to_string())
-        }
-    })
 }

@@ -13,6 +13,7 @@ mod logins;
 mod missing;
 mod order;
 mod pages;
+mod pages_of_routes;
 mod paths;
 mod preflight;
 mod registry;

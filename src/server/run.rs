@@ -17,6 +17,7 @@ use super::listener::{Incoming, Listener};
 use super::reload::{Loaded, Reload, Seen, WATCH_EVERY};
 use super::signals::{Signal, Signals};
 use crate::config::{Bind, Config, Place, ServerConfig, StoreUrl};
+use crate::database::diagnose;
 use crate::gateway::{Arrival, Gateway, Table};
 use crate::http::Client;
 use crate::scope::{Scheme, ServerAddress};
@@ -54,7 +55,7 @@ pub enum StartError {
         cause: io::Error,
     },
     /// Sessions or users cannot be kept.
-    #[error("cannot open a store: {0}")]
+    #[error("{0}")]
     Store(String),
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
@@ -180,16 +181,17 @@ async fn open_stores(config: &Config, services: &Services) -> Result<(), StartEr
         }
     };
     let (sessions, users) = tokio::join!(services.sessions.ready(), users);
-    for (url, opened) in [
-        (&config.session.store, sessions),
-        (&config.auth.users, users),
+    for (key, url, opened) in [
+        ("session.store", &config.session.store, sessions),
+        ("auth.users", &config.auth.users, users),
     ] {
         match opened {
             Err(error) if matches!(url, StoreUrl::Sqlite(_) | StoreUrl::DjangoSqlite(_)) => {
-                return Err(StartError::Store(format!("{url}: {error}")));
+                return Err(StartError::Store(diagnose(key, url, &error).await));
             }
-            Err(_) => {
-                tracing::warn!(store = %url, "it does not answer yet: what needs it gets 503");
+            Err(error) => {
+                let cause = diagnose(key, url, &error).await;
+                tracing::warn!(store = %url, "it does not answer yet: {cause}; what needs it gets 503");
             }
             Ok(()) => {}
         }

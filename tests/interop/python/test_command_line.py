@@ -1,19 +1,26 @@
 """Command line: what each command says, and with which exit code it ends."""
 
+import getpass
 import json
+import os
+import socket
 import subprocess
 import tempfile
+import textwrap
 import unittest
 from pathlib import Path
 
 from kit.deadline import DEADLINE
-from kit.server import ROOT, binary
+from kit.server import ROOT, Server, binary
 
 SHIPPED = ROOT / "config/oneport.toml"
 
 
-def run(*arguments, cwd=None):
-    return subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=DEADLINE, cwd=cwd)
+def run(*arguments, cwd=None, user=None):
+    """`user`: as whom, where the tests may change that; else as themselves."""
+    if os.geteuid() != 0 and user not in (None, getpass.getuser()):
+        raise unittest.SkipTest(f"only root can run a command as {user}")
+    return subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=DEADLINE, cwd=cwd, user=user)
 
 
 class CommandLine(unittest.TestCase):
@@ -107,6 +114,94 @@ class CommandLine(unittest.TestCase):
             before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
             run("init", project)
             self.assertEqual({path: path.read_bytes() for path in before}, before)
+
+    def test_check_says_nothing_of_a_new_project_when_the_file_is_there_and_cannot_be_read(self):
+        path = self.file("")
+        done = run("check", "--config", path.with_name("none.toml"))
+        self.assertEqual(done.returncode, 78)
+        self.assertIn("no such file or directory (`oneport init DIR` makes a new project)", done.stderr)
+        done = run("check", "--config", path.parent)
+        self.assertEqual(done.returncode, 78)
+        self.assertIn(f"is a directory (write --config {path})", done.stderr)
+        path.chmod(0)
+        path.parent.chmod(0o755)
+        done = run("check", "--config", path, user="nobody")
+        self.assertEqual(done.returncode, 78)
+        self.assertIn("permission denied (is it readable for user nobody?)", done.stderr)
+        self.assertNotIn("init", done.stderr)
+
+    def test_serve_says_where_and_as_whom_it_cannot_write(self):
+        text = '[session]\nstore = "sqlite:site.db"\n[[http.route]]\npath = "/"\nmiddleware = ["session"]\nview = "health"\n'
+        path = self.file(text)
+        path.parent.chmod(0o755)
+        done = run("serve", "--config", path, "--bind", "127.0.0.1:0", user="nobody")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn(f"oneport: session.store: cannot write in {path.parent}/ as user nobody\n", done.stderr)
+        self.assertEqual(sorted(found.name for found in path.parent.iterdir()), ["oneport.toml"])
+        path.write_text(text.replace("site.db", "none/site.db"), encoding="utf-8")
+        done = run("serve", "--config", path, "--bind", "127.0.0.1:0")
+        self.assertIn(f"session.store: there is no directory {path.parent}/none/\n", done.stderr)
+
+    def test_publish_says_what_to_look_at_when_nobody_takes_the_event(self):
+        def publish(url, token="t" * 40):
+            return run("publish", "--url", url, "--token", token, "group", '{"type": "a"}')
+
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        for url, expected in (
+            (f"http://127.0.0.1:{port}/api/", f"connection refused; is the server running at http://127.0.0.1:{port}?"),
+            ("http://no.such.host.invalid/api/", 'unknown host "no.such.host.invalid"'),
+        ):
+            with self.subTest(url=url):
+                done = publish(url)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(expected, done.stderr)
+        done = publish("https://u:s3cret@127.0.0.1/api/?token=s3cret")
+        self.assertEqual(done.returncode, 64)
+        self.assertIn("TLS is not spoken here", done.stderr)
+        self.assertNotIn("s3cret", done.stderr)
+        config = """
+            [[http.route]]
+            path = "/api/{*call}"
+            view = "publish"
+            options = { tokens = [{ name = "app", token = "%s", groups = ["chat_*"] }] }
+        """ % ("t" * 40)
+        with Server(config) as server:
+            base = f"http://localhost:{server.port}"
+            for url, token, expected in (
+                (f"{base}/api/", "x" * 40, "found 401 Unauthorized"),
+                (f"{base}/api/", "x" * 40, "is the token one of the route's options.tokens?"),
+                (f"{base}/api/", "t" * 40, 'do the token\'s groups hold "group"?'),
+                (f"{base}/other/", "t" * 40, f"is {base}/other/ the path of a route with view = \"publish\""),
+            ):
+                with self.subTest(url=url, expected=expected):
+                    done = publish(url, token)
+                    self.assertEqual(done.returncode, 1)
+                    self.assertIn(expected, done.stderr)
+                    self.assertNotIn(token, done.stderr)
+
+        with Server("[server]\nallowed_hosts = ['127.0.0.1']\n" + textwrap.dedent(config)) as server:
+            done = publish(f"http://localhost:{server.port}/api/")
+            self.assertIn("is the host of the URL one of server.allowed_hosts?", done.stderr)
+
+    def test_user_says_what_to_look_at_when_its_table_is_away(self):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        for users, expected in (
+            (f"postgres://owner:s3cret@127.0.0.1:{port}/site", f"auth.users: connection refused; is PostgreSQL running at 127.0.0.1:{port}?"),
+            ("postgres://owner:s3cret@no.such.host.invalid/site", 'auth.users: unknown host "no.such.host.invalid"'),
+            ("sqlite:none/site.db", "auth.users: there is no directory "),
+        ):
+            with self.subTest(users=users):
+                done = run("user", "list", "--config", self.file(f'[auth]\nusers = "{users}"\n'))
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(expected, done.stderr)
+                self.assertNotIn("s3cret", done.stderr)
+
+    def test_resolve_says_that_the_websocket_is_one_slash_away(self):
+        done = run("resolve", "--config", SHIPPED, "ws://localhost/ws/chat/lobby")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("404: no route; there is a WebSocket at /ws/chat/lobby/\n", done.stdout)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,217 @@
+//! Diagnosis: why a database cannot be used, in words that say what to do.
+
+use std::error::Error;
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Database, Pool, Row, StoreError};
+use crate::config::{StoreUrl, hide_url_secrets, process_user};
+
+/// How long a look at a server may take.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Says why a store does not open: `session.store: cannot write in config/ as user nobody`. `key` is where it is written.
+pub(crate) async fn diagnose(key: &str, url: &StoreUrl, error: &StoreError) -> String {
+    let cause = match error {
+        StoreError::Unavailable { cause, .. } => hide_url_secrets(&cause.to_string()),
+        other => other.to_string(),
+    };
+    let found = match url {
+        StoreUrl::Sqlite(path) => of_file(path, true),
+        StoreUrl::DjangoSqlite(path) => of_file(path, false),
+        StoreUrl::Postgres(url) | StoreUrl::DjangoPostgres(url) => of_server(url, &cause).await,
+        StoreUrl::Memory | StoreUrl::DjangoRedis(_) | StoreUrl::DjangoSignedCookies => None,
+    };
+    match found {
+        Some(found) => format!("{key}: {found}"),
+        None => format!("{key}: {url}: {cause}"),
+    }
+}
+
+impl Database {
+    /// A Django project's database may be meant to be read as one; the check cannot look into PostgreSQL.
+    pub(super) async fn warn_of_django(&self) {
+        let Pool::Postgres(_) = self.0.pool else {
+            return;
+        };
+        let sql = "SELECT to_regclass('django_migrations')::text";
+        let found = self.try_fetch(sql, &[]).await;
+        let is_there = |rows: &Vec<Row>| rows.iter().flatten().any(Option::is_some);
+        if found.as_ref().is_ok_and(is_there) {
+            tracing::warn!(
+                store = self.0.outage.store(),
+                "this is a Django project's database, and Oneport keeps tables of its own in it; \"django+postgres://\" reads the project's sessions and users"
+            );
+        }
+    }
+}
+
+/// Looks at what SQLite needs: the file itself, and its directory for the journal beside it.
+fn of_file(path: &Path, is_written: bool) -> Option<String> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    if !directory.is_dir() {
+        return Some(format!("there is no directory {}/", directory.display()));
+    }
+    if path.is_dir() {
+        return Some(format!("{} is a directory", path.display()));
+    }
+    let user = process_user();
+    if path.exists() {
+        let opened = OpenOptions::new().read(true).write(is_written).open(path);
+        if let Err(error) = opened {
+            let verb = if is_written { "write" } else { "read" };
+            return Some(format!(
+                "cannot {verb} {} as {user}{}",
+                path.display(),
+                unless_denied(&error)
+            ));
+        }
+    }
+    if !is_written {
+        return None;
+    }
+    // A file of our own beside it, which is gone again at once.
+    let trial = directory.join(format!(".oneport-{}", std::process::id()));
+    match OpenOptions::new().write(true).create_new(true).open(&trial) {
+        Ok(_) => {
+            let _ = std::fs::remove_file(&trial);
+            None
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => None,
+        Err(error) => {
+            let directory = directory.display();
+            Some(format!(
+                "cannot write in {directory}/ as {user}{}",
+                unless_denied(&error)
+            ))
+        }
+    }
+}
+
+/// The system's reason, unless it is the usual one.
+fn unless_denied(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::PermissionDenied => String::new(),
+        _ => format!(": {error}"),
+    }
+}
+
+/// Looks whether anything listens at a PostgreSQL server's address: the pool only says that time is up.
+async fn of_server(url: &str, cause: &str) -> Option<String> {
+    let options = PgConnectOptions::from_str(url).ok()?;
+    if options.get_socket().is_some() {
+        return None;
+    }
+    let (host, port) = (options.get_host().to_owned(), options.get_port());
+    let place = format!("{host}:{port}");
+    if cause.contains("password authentication failed") {
+        return Some(format!(
+            "{place} refuses the user or the password of the URL"
+        ));
+    }
+    match timeout(LOOK, TcpStream::connect((host.as_str(), port))).await {
+        Ok(Ok(_)) => Some(format!("PostgreSQL at {place}: {cause}")),
+        Ok(Err(error)) => Some(why_not_connected(&error, &host, &place, "PostgreSQL")),
+        Err(_) => Some(format!(
+            "no answer from {place}; is it the right address, and does a firewall let you through?"
+        )),
+    }
+}
+
+/// Says why nobody answers at an address, and what to look at.
+pub(crate) fn why_not_connected(
+    error: &io::Error,
+    host: &str,
+    place: &str,
+    server: &str,
+) -> String {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::ConnectionRefused => {
+            format!("connection refused; is {server} running at {place}?")
+        }
+        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            format!(
+                "no answer from {place}; is it the right address, and does a firewall let you through?"
+            )
+        }
+        _ if text.contains("lookup") || text.contains("resolve") => {
+            format!("unknown host {host:?}; is its name right?")
+        }
+        _ => format!("{place}: {text}"),
+    }
+}
+
+/// The error of the system among the causes of an error.
+pub(crate) fn io_cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<io::Error>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn said(url: &str) -> String {
+        let error = StoreError::Unavailable {
+            store: "sessions",
+            cause: "no answer within 2s".into(),
+        };
+        diagnose("session.store", &url.parse().unwrap(), &error).await
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_opened_says_what_to_look_at() {
+        let directory =
+            std::env::temp_dir().join(format!("oneport-diagnosis-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let shown = directory.display();
+        let check = |found: String, expected: String| assert_eq!(found, expected);
+        check(
+            said(&format!("sqlite:{shown}/none/a.db")).await,
+            format!("session.store: there is no directory {shown}/none/"),
+        );
+        check(
+            said(&format!("sqlite:{shown}")).await,
+            format!("session.store: {shown} is a directory"),
+        );
+        check(
+            said("sqlite:/proc/self/a.db")
+                .await
+                .split(" as user")
+                .next()
+                .unwrap()
+                .to_owned(),
+            "session.store: cannot write in /proc/self/".to_owned(),
+        );
+        std::fs::remove_dir_all(&directory).unwrap();
+        check(
+            said("postgres://u:s3cret@127.0.0.1:1/db").await,
+            "session.store: connection refused; is PostgreSQL running at 127.0.0.1:1?".to_owned(),
+        );
+        check(
+            said("django+postgres://u:s3cret@no.such.host.invalid/db").await,
+            "session.store: unknown host \"no.such.host.invalid\"; is its name right?".to_owned(),
+        );
+        check(
+            said("django+redis://:s3cret@h/0").await,
+            "session.store: django+redis://:(hidden)@h/0: no answer within 2s".to_owned(),
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! Pages of routes: the templates that routes name, and the routes that templates name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::compile::Compiler;
+use super::table::{HttpEntry, WebsocketEntry};
+use crate::config::Problem;
+use crate::routing::ProtocolTypeRouter;
+use crate::templates::{HasRoute, Templates, UrlFor};
+
+type Router = ProtocolTypeRouter<HttpEntry, WebsocketEntry>;
+
+impl Compiler<'_> {
+    /// Reads each template, and holds it against the parameters of its route.
+    pub(super) fn check_templates(&mut self, templates: &Templates) {
+        if self.is_wrong(&self.config.templates.place, &["dir"]) {
+            return;
+        }
+        for (name, place, params) in std::mem::take(&mut self.templates) {
+            if let Err(error) = templates.check(&name) {
+                self.problems.push(Problem::error(place, error.to_string()));
+                continue;
+            }
+            let used = templates.params(&name);
+            for sentence in used.iter().filter_map(|param| params.missing(param)) {
+                let message = format!("template {name:?} uses scope.params: {sentence}");
+                self.problems.push(Problem::warning(place.clone(), message));
+            }
+        }
+    }
+}
+
+/// The templates of a directory. Without a router they are good enough to be looked at: nothing is rendered.
+pub(super) fn templates_of(directory: &Path, router: Option<&Arc<Router>>) -> Templates {
+    match router {
+        Some(router) => Templates::new(directory, url_for(router), has_route(router)),
+        None => Templates::new(
+            directory,
+            Arc::new(|_, _| Err("no route".to_owned())),
+            Arc::new(|_| false),
+        ),
+    }
+}
+
+/// `has_route` of templates.
+fn has_route(router: &Arc<Router>) -> HasRoute {
+    let router = router.clone();
+    Arc::new(move |name| {
+        router.http.named(name).is_some() || router.websocket.named(name).is_some()
+    })
+}
+
+/// `url_for` of templates: a route of the HTTP table, or else of the WebSocket table.
+fn url_for(router: &Arc<Router>) -> UrlFor {
+    let router = router.clone();
+    Arc::new(move |name, params| {
+        let params: Vec<(&str, &str)> = params
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        if router.http.named(name).is_some() {
+            router
+                .http
+                .url_for(name, &params)
+                .map_err(|error| error.to_string())
+        } else {
+            router
+                .websocket
+                .url_for(name, &params)
+                .map_err(|error| error.to_string())
+        }
+    })
+}
