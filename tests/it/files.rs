@@ -555,6 +555,36 @@ async fn text_has_a_charset_and_other_types_have_none() {
     );
 }
 
+/// The index of a directory is served under the directory's name, which has no extension: a browser would download the page.
+#[tokio::test]
+async fn an_index_has_the_media_type_of_its_own_name() {
+    let folder = Folder::new()
+        .with("index.html", "front")
+        .with("sub/index.html", "sub")
+        .with("a.html/index.json", "{}");
+    for (route, options, path, expected) in [
+        (STATIC, "", "/static/", "text/html; charset=utf-8"),
+        (STATIC, "", "/static/sub/", "text/html; charset=utf-8"),
+        ("path = '/page/'", "", "/page/", "text/html; charset=utf-8"),
+        (
+            STATIC,
+            "index = 'index.json'",
+            "/static/a.html/",
+            "application/json",
+        ),
+        (
+            STATIC,
+            "fallback = 'index.html'",
+            "/static/missing.png",
+            "text/html; charset=utf-8",
+        ),
+    ] {
+        let app = folder.app(route, options);
+        let response = get(&app, path).await;
+        assert_eq!(field(&response, "content-type"), Some(expected), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_file_compressed_beforehand_is_served_to_those_who_take_it() {
     let folder = Folder::new()

@@ -4,6 +4,7 @@ mod content;
 mod encoding;
 mod file;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -145,7 +146,7 @@ impl View for Static {
         };
         let cache_control = &self.options.cache_control;
         match outcome {
-            Ok(Some(file)) => self.respond(name, file, cache_control, scope),
+            Ok(Some(file)) => self.respond(&self.file_name(name), file, cache_control, scope),
             Ok(None) => redirect_to_directory(scope),
             Err(failure) if failure.status() == StatusCode::NOT_FOUND => {
                 match &self.options.fallback {
@@ -171,14 +172,21 @@ impl Static {
         if is_directory && self.options.index.is_empty() {
             return Err(missing());
         }
-        let path = match is_directory {
-            true => self.located(&format!("{name}{}", self.options.index)),
-            false => self.located(name),
-        };
-        match open(path, scope).await.map_err(refusal)? {
+        match open(self.located(&self.file_name(name)), scope)
+            .await
+            .map_err(refusal)?
+        {
             Found::File(file) => Ok(Some(file)),
             Found::Directory if !is_directory && self.takes_slash(name, scope) => Ok(None),
             Found::Directory => Err(missing()),
+        }
+    }
+
+    /// Returns the name of the file itself: a directory's is that of its index.
+    fn file_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        match name.is_empty() || name.ends_with('/') {
+            true => format!("{name}{}", self.options.index).into(),
+            false => name.into(),
         }
     }
 
