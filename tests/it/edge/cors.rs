@@ -356,7 +356,7 @@ fn settings_that_contradict_the_middleware_are_problems() {
         ),
         (
             "[http]\ncors = { credential = true }\n",
-            "http.cors.credential: unknown key \"credential\"; known: credentials, headers, expose_headers, max_age",
+            "http.cors.credential: unknown key \"credential\" (did you mean \"credentials\"?)",
         ),
     ] {
         let problems = Application::parse(text).unwrap_err().to_string();
