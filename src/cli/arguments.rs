@@ -173,7 +173,12 @@ pub(super) struct PublishArguments {
     #[command(flatten)]
     pub(super) file: FileArgument,
     /// The server API, such as http://127.0.0.1:8000/api/; without it what the configuration says.
-    #[arg(long, value_name = "URL", env = "ONEPORT_PUBLISH_URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONEPORT_PUBLISH_URL",
+        hide_env_values = true
+    )]
     pub(super) url: Option<String>,
     /// A token of the server API; without it the first of the configuration.
     #[arg(

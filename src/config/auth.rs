@@ -1,5 +1,6 @@
 //! The `[auth]` section: who users are, and how else than by a session they say so.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::checked::{
 };
 use super::config_path::ConfigPath;
 use super::place::Place;
-use super::secret::Secret;
+use super::secret::{Secret, hide_url_secrets};
 use super::store_url::StoreUrl;
 use super::units::WrittenDuration;
 
@@ -112,7 +113,7 @@ pub struct BearerConfig {
 }
 
 /// `[auth.forward]`: a URL of the app that says who a request is from.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ForwardConfig {
     /// The URL, http alone.
@@ -136,6 +137,15 @@ pub struct ForwardConfig {
     /// The time an answer has. Default: 2 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub timeout: Duration,
+}
+
+/// Without the secrets of the URL.
+impl fmt::Debug for ForwardConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForwardConfig")
+            .field("url", &hide_url_secrets(&self.url))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for AuthConfig {

@@ -147,8 +147,8 @@ impl Document {
     }
 
     /// A message about this document without the secrets it holds.
-    pub(super) fn hide_secrets(&self, message: String) -> String {
-        let message = secret::hide_url_secrets(&message);
+    pub(super) fn hide_secrets(&self, message: &str) -> String {
+        let message = secret::hide_url_secrets(message);
         self.secrets.iter().fold(message, |message, (secret, _)| {
             secret::hide(&message, secret)
         })

@@ -40,6 +40,7 @@ mod include;
 mod lint;
 mod load;
 mod located;
+mod long;
 mod options;
 mod path;
 mod place;
@@ -65,6 +66,8 @@ mod wrong;
 #[cfg(test)]
 mod broken_tests;
 #[cfg(test)]
+mod message_tests;
+#[cfg(test)]
 mod tests;
 
 pub use auth::{AuthConfig, BearerConfig, DjangoUsersConfig, ForwardConfig, IdType};
@@ -77,9 +80,10 @@ pub use draft::Draft;
 pub use environment::{Env, process_environment};
 pub use headers::{HeaderFields, HeaderPreset};
 pub use http::{HttpDefaults, HttpRoute};
+pub use long::Long;
 pub use options::Options;
 pub use place::Place;
-pub use problem::{Long, Problem, Problems, Severity};
+pub use problem::{Problem, Problems, Severity};
 pub use redis_url::{RedisHome, RedisUrl};
 pub use secret::{Secret, hide_url_secrets};
 pub use sections::{LogConfig, LogFormat, TemplatesConfig};

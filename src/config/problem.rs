@@ -5,6 +5,7 @@ use std::fmt;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::document::Position;
+use super::long::Long;
 use super::place::Place;
 use super::suggest::did_you_mean;
 use super::unknown;
@@ -30,7 +31,13 @@ pub struct Problem {
     place: Place,
     message: String,
     hint: Option<String>,
-    /// The key that is missing at the place, if the problem is that.
+    about: Option<Box<About>>,
+}
+
+/// What a problem of a key is about.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct About {
+    /// The key that is missing at the place.
     missing: Option<&'static str>,
     /// The key that an unknown one was probably meant to be.
     meant: Option<Place>,
@@ -58,12 +65,12 @@ impl Problem {
     /// Something that must be mended. The message says what was expected and what was found, in lower case and
     /// without a full stop.
     pub fn error(place: Place, message: impl Into<String>) -> Self {
-        Self::new(Severity::Error, place, message.into())
+        Self::new(Severity::Error, place, &message.into())
     }
 
     /// Something that works but is probably not meant.
     pub fn warning(place: Place, message: impl Into<String>) -> Self {
-        Self::new(Severity::Warning, place, message.into())
+        Self::new(Severity::Warning, place, &message.into())
     }
 
     /// A name that is not known: suggests the nearest, or lists the known ones when none is near.
@@ -91,44 +98,42 @@ impl Problem {
         .with_known(&known)
     }
 
-    fn new(severity: Severity, place: Place, message: String) -> Self {
+    fn new(severity: Severity, place: Place, message: &str) -> Self {
         let message = place.document().hide_secrets(message);
         Self {
             severity,
             place,
             message,
             hint: None,
-            missing: None,
-            meant: None,
-            known: Vec::new(),
+            about: None,
         }
     }
 
     /// A key that must be there, in the table at this place.
     pub(super) fn missing(place: Place, key: &'static str) -> Self {
-        Self {
-            missing: Some(key),
-            ..Self::error(place, format!("missing key {key:?}"))
-        }
+        let mut problem = Self::error(place, format!("missing key {key:?}"));
+        problem.about.get_or_insert_default().missing = Some(key);
+        problem
     }
 
     /// The same for an unknown key that was probably meant to be this one.
     #[must_use]
     pub(super) fn with_meant(mut self, meant: Option<Place>) -> Self {
-        self.meant = meant;
+        self.about.get_or_insert_default().meant = meant;
         self
     }
 
     /// The same with the words that are known in this place.
     #[must_use]
     pub(super) fn with_known(mut self, known: &[&str]) -> Self {
-        self.known = known.iter().map(|&word| word.to_owned()).collect();
+        let known = known.iter().map(|&word| word.to_owned());
+        self.about.get_or_insert_default().known = known.collect();
         self
     }
 
     /// What the problem is about: the place itself, or where the missing key would be.
     pub(super) fn subject(&self) -> Place {
-        match self.missing {
+        match self.missing_key() {
             Some(key) => self.place.key(key),
             None => self.place.clone(),
         }
@@ -136,7 +141,15 @@ impl Problem {
 
     /// Everything that is wrong because of it: the subject, and the key that was meant.
     pub(super) fn wrong_places(&self) -> impl Iterator<Item = Place> {
-        std::iter::once(self.subject()).chain(self.meant.clone())
+        std::iter::once(self.subject()).chain(self.meant().cloned())
+    }
+
+    fn missing_key(&self) -> Option<&'static str> {
+        self.about.as_ref()?.missing
+    }
+
+    fn meant(&self) -> Option<&Place> {
+        self.about.as_ref()?.meant.as_ref()
     }
 
     /// The same with a hint: what to write, or what to do.
@@ -148,7 +161,7 @@ impl Problem {
     /// The same with a hint, if there is one.
     #[must_use]
     pub fn with_hint_if(mut self, hint: Option<String>) -> Self {
-        self.hint = hint.map(|hint| self.place.document().hide_secrets(hint));
+        self.hint = hint.map(|hint| self.place.document().hide_secrets(&hint));
         self
     }
 
@@ -175,12 +188,12 @@ impl Problem {
     /// The words that are known where an unknown one was found; empty for other problems. The message shows some of
     /// them, or only the nearest.
     pub fn known(&self) -> &[String] {
-        &self.known
+        self.about.as_ref().map_or(&[], |about| &about.known)
     }
 
     /// The form for a terminal: the message, the line of the file, and a caret under the value.
     pub fn long(&self) -> Long<'_> {
-        Long(self)
+        Long::new(self)
     }
 
     /// By file, then by position; what is said first about a place stays first.
@@ -242,9 +255,14 @@ impl Problems {
     /// Sorts by file and position, and says each thing only once: a key that is misspelt is not missing too.
     #[must_use]
     pub fn sorted(mut self) -> Self {
-        let meant: Vec<Place> = self.0.iter().filter_map(|one| one.meant.clone()).collect();
-        self.0
-            .retain(|problem| problem.missing.is_none() || !meant.contains(&problem.subject()));
+        let meant: Vec<Place> = self
+            .0
+            .iter()
+            .filter_map(|one| one.meant().cloned())
+            .collect();
+        self.0.retain(|problem| {
+            problem.missing_key().is_none() || !meant.contains(&problem.subject())
+        });
         self.0.sort_by(|a, b| a.order().cmp(&b.order()));
         let mut kept: Vec<Problem> = Vec::with_capacity(self.0.len());
         for problem in self.0 {
@@ -315,52 +333,6 @@ impl fmt::Display for Problems {
     }
 }
 
-/// A problem as a terminal shows it; made by [`Problem::long`].
-#[derive(Clone, Copy, Debug)]
-pub struct Long<'a>(&'a Problem);
-
-impl fmt::Display for Long<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem {
-            severity,
-            place,
-            message,
-            hint,
-            ..
-        } = self.0;
-        write!(f, "{}: ", severity.as_str())?;
-        if !place.path().is_empty() {
-            write!(f, "{}: ", place.path())?;
-        }
-        write!(f, "{message}")?;
-        let name = place.document().name();
-        let mut gutter = String::new();
-        match place.position() {
-            None => write!(f, "\n--> {name}")?,
-            Some(Position { line, column }) => {
-                gutter = " ".repeat(line.to_string().len() + 1);
-                let (text, width) = place.document().line_of(&place.span());
-                let pad: String = text
-                    .chars()
-                    .take(column - 1)
-                    .map(|c| if c == '\t' { '\t' } else { ' ' })
-                    .collect();
-                let carets = "^".repeat(
-                    width
-                        .min(text.chars().count().saturating_sub(column - 1))
-                        .max(1),
-                );
-                write!(f, "\n{}--> {name}:{line}:{column}", &gutter[1..])?;
-                write!(f, "\n{gutter}|\n{line} | {text}\n{gutter}| {pad}{carets}")?;
-            }
-        }
-        match hint {
-            Some(hint) => write!(f, "\n{gutter}= {hint}"),
-            None => Ok(()),
-        }
-    }
-}
-
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let position = self.place.position();
@@ -372,7 +344,7 @@ impl Serialize for Problem {
         fields.serialize_field("severity", self.severity.as_str())?;
         fields.serialize_field("message", &self.message)?;
         fields.serialize_field("hint", &self.hint)?;
-        fields.serialize_field("known", &self.known)?;
+        fields.serialize_field("known", self.known())?;
         fields.end()
     }
 }

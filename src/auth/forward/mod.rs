@@ -26,6 +26,7 @@ use answers::{Answer, Answers, Key, Running, Subrequest, lock};
 pub use errors::{ForwardError, ForwardSettingsError};
 
 use crate::auth::User;
+use crate::config::hide_url_secrets;
 
 /// The most subrequests at once; more wait, and their waiting counts into the timeout.
 const SUBREQUESTS_MAX: usize = 64;
@@ -63,7 +64,7 @@ const CONNECTION_HEADERS: [HeaderName; 10] = [
 ];
 
 /// Whom to ask, with which headers, and where the user stands in the answer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ForwardSettings {
     /// An `http://` URL of the app.
     pub url: String,
@@ -210,6 +211,15 @@ impl Forward {
             answers.running.insert(key, (number, weak));
         }
         Ok(Found::Subrequest(subrequest))
+    }
+}
+
+/// Without the secrets of the URL.
+impl fmt::Debug for ForwardSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForwardSettings")
+            .field("url", &hide_url_secrets(&self.url))
+            .finish_non_exhaustive()
     }
 }
 

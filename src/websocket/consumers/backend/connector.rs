@@ -1,5 +1,6 @@
 //! Connector: the way to a backend, by TCP or by a unix socket.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::bounded::Bounded;
+use crate::config::unix_path_problem;
 
 /// Where a backend is.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -25,13 +27,20 @@ pub(super) enum Home {
 }
 
 /// A backend's URL, read.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Eq, Hash, PartialEq)]
 pub(super) struct Url {
     pub(super) home: Home,
     /// What is asked for there.
     pub(super) uri: String,
     /// Without its query: for metrics and the log.
     pub(super) label: String,
+}
+
+/// Without its query, which may hold a token.
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Url({})", self.label)
+    }
 }
 
 impl Url {
@@ -47,6 +56,9 @@ impl Url {
             let (socket, path) = rest.split_once(":/").ok_or_else(expected)?;
             if socket.is_empty() {
                 return Err(expected());
+            }
+            if let Some(problem) = unix_path_problem(socket.as_ref()) {
+                return Err(problem);
             }
             let uri = format!("http://localhost/{path}");
             uri.parse::<Uri>().map_err(|_| expected())?;
@@ -181,6 +193,9 @@ mod tests {
         let host = "::1".to_owned();
         assert_eq!(url.home, Home::Tcp { host, port: 9000 });
         assert_eq!(url.label, "http://[::1]:9000/ws");
+        assert_eq!(format!("{url:?}"), "Url(http://[::1]:9000/ws)");
+        let long = format!("http+unix:///{}:/ws", "x".repeat(200));
+        assert!(Url::read(&long).unwrap_err().contains("at most"));
         let url = Url::read("http+unix:///run/a.sock:/ws?x=1").unwrap();
         assert_eq!(url.home, Home::Unix("/run/a.sock".into()));
         assert_eq!(url.uri, "http://localhost/ws?x=1");
