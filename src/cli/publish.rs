@@ -86,7 +86,7 @@ pub(super) fn run(arguments: &PublishArguments) -> u8 {
         .enable_all()
         .build();
     let answered = match runtime {
-        Ok(runtime) => runtime.block_on(call(request)),
+        Ok(runtime) => runtime.block_on(call(request, &caller.shown())),
         Err(error) => Err(format!("cannot start the runtime: {error}")),
     };
     match answered {
@@ -285,18 +285,15 @@ fn request(
         .map_err(|error| error.to_string())
 }
 
-async fn call(request: Request<Full<Bytes>>) -> Result<(StatusCode, String), String> {
-    let authority = request.uri().authority();
-    let authority = authority.map(|found| (found.host().to_owned(), found.port_u16()));
-    let (host, port) = authority.unwrap_or_default();
-    let place = format!("http://{host}:{}", port.unwrap_or(80));
+async fn call(request: Request<Full<Bytes>>, place: &str) -> Result<(StatusCode, String), String> {
+    let host = request.uri().host().unwrap_or_default().to_owned();
     let answered = async {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let response = client.request(request).await.map_err(|error| {
             let cause: &(dyn std::error::Error + 'static) = &error;
             match (io_cause(cause), cause.source()) {
                 (Some(io), _) if error.is_connect() => {
-                    why_not_connected(io, &host, &place, "the server")
+                    why_not_connected(io, &host, place, "the server")
                 }
                 _ if !error.is_connect() => {
                     format!("{place} does not speak HTTP; is it another server, or a port for TLS?")

@@ -60,7 +60,11 @@ fn of_file(path: &Path, is_written: bool) -> Option<String> {
         _ => Path::new("."),
     };
     if !directory.is_dir() {
-        return Some(format!("there is no directory {}/", directory.display()));
+        return Some(format!(
+            "cannot open {}: there is no directory {}/",
+            path.display(),
+            directory.display()
+        ));
     }
     if path.is_dir() {
         return Some(format!("{} is a directory", path.display()));
@@ -185,7 +189,9 @@ mod tests {
         let check = |found: String, expected: String| assert_eq!(found, expected);
         check(
             said(&format!("sqlite:{shown}/none/a.db")).await,
-            format!("session.store: there is no directory {shown}/none/"),
+            format!(
+                "session.store: cannot open {shown}/none/a.db: there is no directory {shown}/none/"
+            ),
         );
         check(
             said(&format!("sqlite:{shown}")).await,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::{Config, Problems};
-use crate::gateway::{Gateway, Registry, compile};
+use crate::gateway::{Gateway, Registry, Table, compile, compile_draft};
 use crate::services::Services;
 use crate::telemetry;
 
@@ -21,21 +21,27 @@ impl Application {
 
     /// Compiles a configuration with the names of a registry.
     pub fn with(registry: &Registry, text: &str) -> Result<Self, Problems> {
-        let (config, _) = Config::parse("test.toml", text, Path::new("."), &|_| None)?;
-        Self::compile(&config, registry)
+        let draft = Config::draft_of("test.toml", text, Path::new("."), &|_| None)?;
+        telemetry::start_metrics();
+        let (table, _) = compile_draft(&draft, registry)?;
+        Ok(Self::start(&draft.config, table))
     }
 
     /// Compiles what was read already.
     pub fn compile(config: &Config, registry: &Registry) -> Result<Self, Problems> {
         telemetry::start_metrics();
         let (table, _) = compile(config, registry)?;
+        Ok(Self::start(config, table))
+    }
+
+    fn start(config: &Config, table: Table) -> Self {
         let services = match Services::new(config, table.templates().clone()) {
             Ok(services) => services,
             Err(sentence) => panic!("the application did not start: {sentence}"),
         };
         let gateway = Gateway::new(table, services);
         gateway.watch_logins(config.session.check_interval);
-        Ok(Self { gateway })
+        Self { gateway }
     }
 
     /// Returns the gateway, for its services and its open sockets.

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::config::{Bind, Config, Listen, Problems};
-use crate::gateway::{Gateway, Registry, compile};
+use crate::gateway::{Gateway, Registry, compile_draft};
 use crate::server::{Drained, Server};
 use crate::telemetry;
 
@@ -39,13 +39,14 @@ impl LiveServer {
     /// Starts a configuration with the names of a registry. Of the file's first `bind` the address does not count.
     pub async fn with(registry: &Registry, text: &str) -> Result<Self, Problems> {
         telemetry::start_metrics();
-        let (mut config, _) = Config::parse("test.toml", text, Path::new("."), &|_| None)?;
+        let draft = Config::draft_of("test.toml", text, Path::new("."), &|_| None)?;
+        let (table, _) = compile_draft(&draft, registry)?;
+        let mut config = draft.config;
         let first = config.server.bind.first().cloned();
         config.server.bind = vec![Listen {
             address: Bind::Tcp("127.0.0.1:0".to_owned()),
             websocket_over_http2: first.is_none_or(|first| first.websocket_over_http2),
         }];
-        let (table, _) = compile(&config, registry)?;
         let server = match Server::start(config, table).await {
             Ok(server) => server,
             Err(error) => panic!("the server did not start: {error}"),

@@ -140,7 +140,7 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(sorted(found.name for found in path.parent.iterdir()), ["oneport.toml"])
         path.write_text(text.replace("site.db", "none/site.db"), encoding="utf-8")
         done = run("serve", "--config", path, "--bind", "127.0.0.1:0")
-        self.assertIn(f"session.store: there is no directory {path.parent}/none/\n", done.stderr)
+        self.assertIn(f"session.store: cannot open {path.parent}/none/site.db: there is no directory {path.parent}/none/\n", done.stderr)
 
     def test_publish_says_what_to_look_at_when_nobody_takes_the_event(self):
         def publish(url, token="t" * 40):
@@ -149,7 +149,7 @@ class CommandLine(unittest.TestCase):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         for url, expected in (
-            (f"http://127.0.0.1:{port}/api/", f"connection refused; is the server running at http://127.0.0.1:{port}?"),
+            (f"http://127.0.0.1:{port}/api/", f"connection refused; is the server running at http://127.0.0.1:{port}/api/?"),
             ("http://no.such.host.invalid/api/", 'unknown host "no.such.host.invalid"'),
         ):
             with self.subTest(url=url):
@@ -190,7 +190,7 @@ class CommandLine(unittest.TestCase):
         for users, expected in (
             (f"postgres://owner:s3cret@127.0.0.1:{port}/site", f"auth.users: connection refused; is PostgreSQL running at 127.0.0.1:{port}?"),
             ("postgres://owner:s3cret@no.such.host.invalid/site", 'auth.users: unknown host "no.such.host.invalid"'),
-            ("sqlite:none/site.db", "auth.users: there is no directory "),
+            ("sqlite:none/site.db", "none/site.db: there is no directory "),
         ):
             with self.subTest(users=users):
                 done = run("user", "list", "--config", self.file(f'[auth]\nusers = "{users}"\n'))
