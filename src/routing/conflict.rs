@@ -137,27 +137,53 @@ fn duplicate_names<T>(routes: &[Route<T>]) -> Vec<Conflict> {
 
 /// The languages of the regular expressions, each made when it is first asked for.
 #[derive(Default)]
-struct Languages(HashMap<usize, Option<Language>>);
+struct Languages(HashMap<usize, Known>);
+
+/// What is known of one expression.
+struct Known {
+    language: Option<Language>,
+    /// A text that it matches.
+    witness: Option<String>,
+}
+
+impl Known {
+    fn of(regex: &RegexPattern) -> Self {
+        let mut language = regex.language();
+        let witness = language.as_mut().and_then(Language::witness);
+        Self { language, witness }
+    }
+}
 
 impl Languages {
     fn includes(&mut self, mine: (usize, &RegexPattern), theirs: (usize, &RegexPattern)) -> bool {
-        let [my_language, their_language] = [mine, theirs].map(|(route, regex)| {
+        let their_known = self
+            .0
+            .entry(theirs.0)
+            .or_insert_with(|| Known::of(theirs.1));
+        // Most pairs have nothing to do with each other, and one text tells.
+        if their_known
+            .witness
+            .as_ref()
+            .is_some_and(|witness| !mine.1.matches(witness))
+        {
+            return false;
+        }
+        let [mut my_known, mut their_known] = [mine, theirs].map(|(route, regex)| {
             // Taken out for the walk, which changes both.
-            self.0.remove(&route).unwrap_or_else(|| regex.language())
+            self.0.remove(&route).unwrap_or_else(|| Known::of(regex))
         });
-        let mut languages = (my_language, their_language);
-        let includes = match &mut languages {
+        let includes = match (&mut my_known.language, &mut their_known.language) {
             (Some(mine), Some(theirs)) => mine.includes(theirs),
             _ => false,
         };
-        self.0.insert(mine.0, languages.0);
-        self.0.insert(theirs.0, languages.1);
+        self.0.insert(mine.0, my_known);
+        self.0.insert(theirs.0, their_known);
         includes
     }
 
     fn takes_nothing(&mut self, (route, regex): (usize, &RegexPattern)) -> bool {
-        let language = self.0.entry(route).or_insert_with(|| regex.language());
-        language.as_mut().is_none_or(Language::takes_nothing)
+        let known = self.0.entry(route).or_insert_with(|| Known::of(regex));
+        known.language.as_mut().is_none_or(Language::takes_nothing)
     }
 }
 

@@ -56,7 +56,7 @@ impl Language {
 
     /// Tells whether none of these texts has a match; `false` where that is not known.
     pub(super) fn is_empty(&mut self, texts: Texts) -> bool {
-        self.finds_no_match(texts).unwrap_or(false)
+        matches!(self.shortest_match(texts), Ok(None))
     }
 
     /// Tells whether the empty text has a match; `true` where that is not known.
@@ -70,15 +70,21 @@ impl Language {
         self.finds_no_exception(other).unwrap_or(false)
     }
 
-    fn finds_no_match(&mut self, texts: Texts) -> Result<bool, Undecided> {
+    /// Returns a shortest text that has a match, if that is known: what another expression must match to include this one.
+    pub(super) fn witness(&mut self) -> Option<String> {
+        let found = self.shortest_match(Texts::All).ok()??;
+        String::from_utf8(found).ok()
+    }
+
+    fn shortest_match(&mut self, texts: Texts) -> Result<Option<Vec<u8>>, Undecided> {
         // The start may come again in the midst of a text, where a slash is welcome.
         let mut is_start = true;
         let mut seen = HashSet::new();
-        let mut queue = VecDeque::from([self.start()?]);
-        let bytes: Vec<u8> = path_bytes().collect();
-        while let Some(at) = queue.pop_front() {
+        let mut queue = VecDeque::from([(self.start()?, Vec::new())]);
+        let bytes = self.bytes(None);
+        while let Some((at, text)) = queue.pop_front() {
             if self.ends_matched(at)? {
-                return Ok(false);
+                return Ok(Some(text));
             }
             let is_first = std::mem::take(&mut is_start);
             for &byte in &bytes {
@@ -86,7 +92,11 @@ impl Language {
                     continue;
                 }
                 match self.step(at, byte)? {
-                    Some(next) if seen.insert(next) => queue.push_back(next),
+                    Some(next) if seen.insert(next) => {
+                        let mut text = text.clone();
+                        text.push(byte);
+                        queue.push_back((next, text));
+                    }
                     _ => {}
                 }
             }
@@ -94,7 +104,7 @@ impl Language {
                 return Err(Undecided);
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// Walks both automata side by side, as long as this one has no match yet.
@@ -102,7 +112,7 @@ impl Language {
         let start = (Some(self.start()?), other.start()?);
         let mut seen = HashSet::from([start]);
         let mut queue = VecDeque::from([start]);
-        let bytes: Vec<u8> = path_bytes().collect();
+        let bytes = self.bytes(Some(other));
         while let Some((mine, theirs)) = queue.pop_front() {
             let has_mine = match mine {
                 Some(at) => self.ends_matched(at)?,
@@ -129,6 +139,19 @@ impl Language {
             }
         }
         Ok(true)
+    }
+
+    /// The bytes of a path, one for each class that neither automaton tells apart. A slash is always among them.
+    fn bytes(&self, other: Option<&Self>) -> Vec<u8> {
+        let class_of = |byte: u8| {
+            let mine = self.dfa.byte_classes().get(byte);
+            let theirs = other.map(|other| other.dfa.byte_classes().get(byte));
+            (byte == b'/', mine, theirs)
+        };
+        let mut seen = HashSet::new();
+        path_bytes()
+            .filter(|&byte| seen.insert(class_of(byte)))
+            .collect()
     }
 
     fn start(&mut self) -> Result<At, Undecided> {
@@ -191,6 +214,16 @@ mod tests {
         check("\\bws\\b", false);
         check("a\\Bb", false);
         check("é^", true);
+    }
+
+    #[test]
+    fn a_witness_has_a_match() {
+        for source in ["", "a", "^ws/(?P<room>[-\\w]+)/$", "x|é", "^é+$", "\\d{3}"] {
+            let witness = Language::new(source).unwrap().witness().unwrap();
+            let regex = regex::Regex::new(source).unwrap();
+            assert!(regex.is_match(&witness), "{source}: {witness:?}");
+        }
+        assert_eq!(Language::new("a^").unwrap().witness(), None);
     }
 
     #[test]

@@ -62,6 +62,11 @@ impl RegexPattern {
         &self.source
     }
 
+    /// Tells whether it matches the decoded text behind its prefix.
+    pub(super) fn matches(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+
     /// The texts that it matches.
     pub(super) fn language(&self) -> Option<Language> {
         Language::new(self.regex.as_str())
