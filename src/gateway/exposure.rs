@@ -93,10 +93,16 @@ impl Compiler<'_> {
                 secrets.push((what, real(file)));
             }
         }
-        if let Some(bearer) = &config.auth.bearer
-            && let Some(ConfigPath(file)) = &bearer.key_file
-        {
-            secrets.push(("auth.bearer.key_file", real(file)));
+        if let Some(bearer) = &config.auth.bearer {
+            let files = [
+                ("auth.bearer.key_file", &bearer.key_file),
+                ("auth.bearer.jwks_file", &bearer.jwks_file),
+            ];
+            for (what, file) in files {
+                if let Some(ConfigPath(file)) = file {
+                    secrets.push((what, real(file)));
+                }
+            }
         }
         secrets
     }

@@ -662,6 +662,13 @@ fn a_folder_that_holds_the_configuration_the_database_or_a_key_is_refused() {
         &format!("{key}{}", route("public")),
         "it holds auth.bearer.key_file",
     );
+    let keys = r#"{"keys":[{"kty":"oct","k":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8","kid":"a","alg":"HS256"}]}"#;
+    fs::write(folder.path("public/keys.json"), keys).unwrap();
+    let key = "[auth.bearer]\nalgorithms = ['HS256']\njwks_file = 'public/keys.json'\n";
+    check(
+        &format!("{key}{}", route("public")),
+        "it holds auth.bearer.jwks_file",
+    );
     symlink(folder.path(""), folder.path("public/up")).unwrap();
     check(&route("public/up"), "it holds the configuration");
 }
