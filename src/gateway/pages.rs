@@ -20,8 +20,12 @@ pub(super) fn answer(
     failure: &Failure,
 ) -> Response {
     let status = failure.status();
-    // What does not answer says so itself, and not with each request.
-    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+    // What does not answer says so itself, and not with each request; what is not implemented is the client's to know.
+    let is_ours = !matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::NOT_IMPLEMENTED
+    );
+    if status.is_server_error() && is_ours {
         tracing::error!(id = %scope.request_id, path = scope.raw_path(), %failure, "the request failed");
     } else {
         tracing::debug!(id = %scope.request_id, path = scope.raw_path(), %failure, "the request was refused");
