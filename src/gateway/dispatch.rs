@@ -203,10 +203,15 @@ impl Gateway {
         match checked {
             Ok(None) => {
                 let is_head = scope.method == ::http::Method::HEAD;
+                let scope_version = scope.http_version;
                 let journey = Journey {
                     scope,
                     body,
-                    client: arrival.client.clone(),
+                    client: match scope_version {
+                        // A stream has its own end, and its connection serves others.
+                        ::http::Version::HTTP_2 => Client::default(),
+                        _ => arrival.client.clone(),
+                    },
                     started,
                 };
                 let response = http::travel(services, &table, journey, &self.0.abandoned).await;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -86,19 +86,21 @@ async fn pass(
         started,
     } = journey;
     let known = Arc::make_mut(&mut scope);
-    let mut refusal = None;
+    let deadline = started + entry.request_timeout;
     let mut passage = Passage {
         scope: known,
         body: &mut body,
         body_size: entry.body_size,
         services,
     };
-    for step in entry.steps.iter() {
-        if let Err(failure) = step.before(&mut passage).await {
-            refusal = Some(failure);
-            break;
+    // A step may read the body, whose client may be slow.
+    let steps = async {
+        for step in entry.steps.iter() {
+            step.before(&mut passage).await?;
         }
-    }
+        Ok(())
+    };
+    let refusal = within(deadline, steps).await.err();
     let outcome = match refusal {
         Some(failure) => Err(failure),
         None => {
@@ -109,7 +111,7 @@ async fn pass(
                 services: services.clone(),
                 client,
             };
-            call(entry, request).await
+            within(deadline, call(entry, request)).await
         }
     };
     let answer = |failure: Failure| pages::answer(services, table, &scope, &failure);
@@ -138,23 +140,33 @@ pub(super) fn target<'a>(table: &Table, scope: &'a Scope) -> Option<Target<'a>> 
     })
 }
 
-/// Runs the view within the route's deadline; a panic is a failure.
+/// Runs the view; a panic is a failure.
 async fn call(entry: &HttpEntry, request: Request) -> Result<Response, Failure> {
     let mut view = entry.view.call(request);
-    let mut deadline: Option<Pin<Box<tokio::time::Sleep>>> = None;
     std::future::poll_fn(|cx| {
-        match catch_unwind(AssertUnwindSafe(|| view.as_mut().poll(cx))) {
-            Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
-            Ok(Poll::Pending) => {}
-            Err(_) => {
-                metrics::counter!("oneport_panics_total").increment(1);
-                return Poll::Ready(Err(Failure::from("the view panicked")));
-            }
+        catch_unwind(AssertUnwindSafe(|| view.as_mut().poll(cx))).unwrap_or_else(|_| {
+            metrics::counter!("oneport_panics_total").increment(1);
+            Poll::Ready(Err(Failure::from("the view panicked")))
+        })
+    })
+    .await
+}
+
+/// Ends what takes longer than the route's deadline with 504.
+async fn within<T>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut work = pin!(work);
+    let mut timer: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
+            return Poll::Ready(outcome);
         }
-        // A timer only for views that wait.
-        let deadline =
-            deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(entry.request_timeout)));
-        deadline.as_mut().poll(cx).map(|()| {
+        // A timer only for what waits.
+        let timer =
+            timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        timer.as_mut().poll(cx).map(|()| {
             Err(Failure::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "the answer took too long",

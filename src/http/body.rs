@@ -80,13 +80,19 @@ impl Watched {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
-        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
-            // The connection hides the end of the stream while a request is under way, so hyper waits for more.
-            return self.client.poll_gone(cx).map(|()| {
+        let mut polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if polled.is_pending() && self.client.poll_gone(cx).is_ready() {
+            // The connection hides the end of the stream while a request is under way, so hyper waits for more. Its last piece
+            // may have come before the end, and between these two looks.
+            polled = Pin::new(&mut *incoming).poll_frame(cx);
+            if polled.is_pending() {
                 self.incoming = None;
                 self.client.break_off();
-                Some(Err(Broken.into()))
-            });
+                return Poll::Ready(Some(Err(Broken.into())));
+            }
+        }
+        let Poll::Ready(frame) = polled else {
+            return Poll::Pending;
         };
         if !matches!(frame, Some(Ok(_))) || incoming.is_end_stream() {
             self.incoming = None;

@@ -23,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::date::date;
 use super::early::{announce_close, conclude};
-use super::pulse::{Answered, InFlight, Observed, Pulse};
+use super::observed::Observed;
+use super::pulse::{Answered, InFlight, Pulse};
+use super::stalled::cuttable;
 use crate::config::ServerConfig;
 use crate::gateway::{Answer, Arrival, Fragment, Gateway, Upgrade};
 use crate::http::Body;
@@ -66,7 +68,7 @@ where
         // hyper has no other word for what it starts. Should the name change, a stuck stream is reset with its connection only, and a test fails.
         let is_writer = std::any::type_name::<F>().contains("UpgradedSendStreamTask");
         match cut.filter(|_| is_writer) {
-            None => self.0.spawn("http/2 stream", future),
+            None => self.0.spawn("http/2 stream", cuttable(future)),
             Some(cut) => self.0.spawn("http/2 websocket's writer", async move {
                 tokio::select! {
                     () = future => {}
@@ -74,6 +76,22 @@ where
                 }
             }),
         }
+    }
+}
+
+/// A connection that speaks HTTP, for the gauge.
+struct Open<'g>(&'g Gauge);
+
+impl<'g> Open<'g> {
+    fn new(gauge: &'g Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 
@@ -93,6 +111,7 @@ impl Protocol {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(None) // the pulse keeps that deadline and the others
+            .keep_alive(!server.timeouts.keep_alive.is_zero())
             .max_buf_size(header_size.max(BUFFER_BYTES_MIN));
         builder
             .http2()
@@ -137,10 +156,10 @@ impl Protocol {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.open.increment(1.0);
         let waiting: Arc<Waiting> = Arc::default();
+        let open = Open::new(&self.open);
         self.speak_http(stream, arrival, &waiting).await;
-        self.open.decrement(1.0);
+        drop(open);
         let taken = waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -177,9 +196,16 @@ impl Protocol {
             waiting.clone(),
             pulse.clone(),
         ));
-        let service = service_fn(move |request: http::Request<Incoming>| {
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
             // Before the future is polled: hyper reads on in between, and may find the end of the client's stream.
-            let in_flight = shared.3.request(request.version());
+            let pulse = &shared.3;
+            let has_body = !http_body::Body::is_end_stream(request.body());
+            let in_flight = pulse.request(request.version(), has_body);
+            if pulse.take_fragment() {
+                request.extensions_mut().insert(Fragment);
+            }
+            // A body that outlived its own request is not this one's.
+            drop(pulse.client().take_unread());
             respond(shared.clone(), request, in_flight)
         });
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(io, service));
@@ -255,7 +281,7 @@ async fn respond(
     mut request: http::Request<Incoming>,
     in_flight: InFlight,
 ) -> Result<http::Response<Answered>, Infallible> {
-    let (gateway, arrival, waiting, pulse) = &*shared;
+    let (gateway, arrival, waiting, _) = &*shared;
     let connect_protocol = request.extensions_mut().remove::<hyper::ext::Protocol>();
     let is_http2 = connect_protocol.is_some();
     if let Some(protocol) = connect_protocol {
@@ -263,9 +289,6 @@ async fn respond(
         request.extensions_mut().insert(protocol);
     }
     let is_http1 = request.version() < http::Version::HTTP_2;
-    if is_http1 && pulse.take_fragment() {
-        request.extensions_mut().insert(Fragment);
-    }
     let waits_for_continue = request.headers().contains_key(http::header::EXPECT);
     let on_upgrade = (is_http2 || request.headers().contains_key(http::header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
@@ -276,7 +299,7 @@ async fn respond(
     let response = match gateway.serve(request, arrival).await {
         Answer::Response(mut response) => {
             if let Some(unread) = arrival.client.take_unread() {
-                conclude(&mut response, unread, waits_for_continue).await;
+                conclude(&mut response, unread, waits_for_continue, &arrival.client).await;
             } else if arrival.client.has_broken() {
                 announce_close(&mut response);
             }

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::http::{Body, Response};
+use crate::http::{Body, Client, Response};
 
 /// The most bytes of an unread body that are taken from the client so that the connection can go on.
 const DRAINED_BYTES_MAX: u64 = 64 * 1024;
@@ -32,11 +32,12 @@ pub(super) async fn conclude(
     response: &mut Response,
     mut unread: Incoming,
     waits_for_continue: bool,
+    client: &Client,
 ) {
     // Asking for the body would invite the client to send it.
     let rest = match waits_for_continue {
         true => Rest::More,
-        false => drain(&mut unread).await,
+        false => drain(&mut unread, client).await,
     };
     if let Rest::Broken = rest {
         *response = Response::new(Body::full(
@@ -59,7 +60,7 @@ pub(super) fn announce_close(response: &mut Response) {
     response.headers_mut().insert(header::CONNECTION, close);
 }
 
-async fn drain(unread: &mut Incoming) -> Rest {
+async fn drain(unread: &mut Incoming, client: &Client) -> Rest {
     let mut left = DRAINED_BYTES_MAX;
     let mut turns = 0;
     poll_fn(|cx| {
@@ -82,7 +83,10 @@ async fn drain(unread: &mut Incoming) -> Rest {
                     // hyper reads on between two polls, as far as bytes are there.
                     turns += 1;
                     if turns > TURNS {
-                        return Poll::Ready(Rest::More);
+                        return Poll::Ready(match client.has_ended() {
+                            true => Rest::Broken, // the rest never comes
+                            false => Rest::More,
+                        });
                     }
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -5,11 +5,14 @@ mod connection;
 mod date;
 mod drain;
 mod early;
+mod head_watch;
 mod listener;
+mod observed;
 mod pulse;
 mod reload;
 mod run;
 mod signals;
+mod stalled;
 
 pub use drain::Drained;
 pub use listener::Listener;

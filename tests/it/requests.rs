@@ -445,3 +445,72 @@ async fn an_absolute_target_names_the_host_and_no_view_sees_another() {
         assert!(answer.contains(expected), "{request}\n{answer}");
     }
 }
+
+/// A head that began in the read before is no request line, whatever its fields hold.
+#[tokio::test]
+async fn a_hash_in_a_field_of_a_pipelined_request_is_no_fragment() {
+    let text = "[[http.route]]\npath = '/'\nview = 'respond'\noptions = { body = 'x' }\n";
+    let server = LiveServer::start(text).await.unwrap();
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let one =
+        "GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\nX-Color: ";
+    stream.write_all(one.as_bytes()).await.unwrap();
+    let first = read_until(&mut stream, |read| read.ends_with(b"\r\n\r\nx")).await;
+    assert!(first.starts_with(b"HTTP/1.1 200"));
+    let rest = b"#fff\r\nConnection: close\r\n\r\n";
+    stream.write_all(rest).await.unwrap();
+    let second = read_until(&mut stream, |_| false).await;
+    assert!(second.starts_with(b"HTTP/1.1 200"));
+}
+
+/// The steps have the deadline of the route, too: `csrf` reads the body.
+#[tokio::test]
+async fn a_slow_body_that_a_step_reads_is_504() {
+    let text = "[[http.route]]\npath = '/'\nview = 'respond'\nmiddleware = ['csrf']\nrequest_timeout = '200ms'\n";
+    let server = LiveServer::start(text).await.unwrap();
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+                Cookie: csrftoken=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nContent-Length: 900\r\n\r\nabc";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_until(&mut stream, |_| false).await;
+    assert!(
+        answer.starts_with(b"HTTP/1.1 504"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+}
+
+/// The end of a client's stream stays hidden until the answer is written, not only taken.
+#[tokio::test]
+async fn a_half_closed_client_that_reads_slowly_gets_the_whole_answer() {
+    let length = 3 << 20;
+    let body = "x".repeat(length);
+    let text =
+        format!("[[http.route]]\npath = '/'\nview = 'respond'\noptions = {{ body = '{body}' }}\n");
+    let server = LiveServer::start(&text).await.unwrap();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        let mut stream = socket.connect(server.address()).await.unwrap();
+        let get = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(get).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let answer = read_until(&mut stream, |_| false).await;
+        assert!(answer.len() > length, "{} of {length}", answer.len());
+    }
+}
+
+/// Without keep-alive an answer says so, and the connection ends.
+#[tokio::test]
+async fn keep_alive_of_zero_closes_after_each_answer() {
+    let text =
+        "[server.timeouts]\nkeep_alive = '0s'\n[[http.route]]\npath = '/'\nview = 'health'\n";
+    let server = LiveServer::start(text).await.unwrap();
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let get = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(get).await.unwrap();
+    let answer = read_until(&mut stream, |_| false).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}

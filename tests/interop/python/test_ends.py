@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from kit.deadline import DEADLINE, until
 from kit.frames import Bytes
+from kit.http2 import Client
 from kit.peer import Peer
 from kit.redis_server import Redis
 from kit.server import Server
@@ -162,6 +163,60 @@ class Refused(unittest.TestCase):
         descriptors = lambda: len(os.listdir(f"/proc/{one.pid}/fd"))
         before = descriptors()
         until(lambda: descriptors() < before, "the refused connection to be closed")
+
+
+class Slow(unittest.TestCase):
+    """A client that takes its time: it gets what it was promised, and holds nothing for ever."""
+
+    LARGE = bytes(range(256)) * (1 << 13)  # 2 MiB: more than the kernel's buffers take
+
+    def start(self, timeouts):
+        config = f"[server.timeouts]\n{timeouts}\n" + CONFIG.format(layer=MEMORY, per_ip=1000, token=TOKEN)
+        return self.enterContext(Server(config, files={"files/large.bin": self.LARGE}))
+
+    def test_streams_of_http2_without_window_are_reset_and_their_files_closed(self):
+        one = self.start('request = "1s"')
+        open_files = lambda: sum(
+            os.path.islink(link) and "large.bin" in os.readlink(link)
+            for link in (f"/proc/{one.pid}/fd/{name}" for name in os.listdir(f"/proc/{one.pid}/fd"))
+        )
+        client = self.enterContext(Client(one, stream_window=0))
+        for _ in range(100):
+            client.ask("/files/large.bin")
+        until(lambda: open_files() > 50, "files that are open")
+        until(lambda: open_files() == 0, "no file that is open")
+
+    def test_one_that_never_closes_after_its_refusal_is_given_up_long_before_other_deadlines(self):
+        one = self.start('handshake = "60s"\nkeep_alive = "60s"')
+        stays = self.enterContext(Bytes(("127.0.0.1", one.port)))
+        stays.send(b"nonsense\r\n\r\n")
+        self.assertEqual(stays.head()[0], 400)
+        connections = lambda: one.metric("oneport_connections")
+        until(lambda: connections() == 1, "the refused connection to be gone, and only the one that asks to be there")
+
+    def test_answers_that_are_sent_when_the_server_stops_arrive_whole(self):
+        one = self.start('drain = "20s"')
+        clients = [self.enterContext(Bytes(("127.0.0.1", one.port), receive_buffer=4096)) for _ in range(20)]
+        for client in clients:
+            client.send(b"GET /files/large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertEqual(client.head()[0], 200)
+        one.signal(signal.SIGTERM)
+        for client in clients:
+            self.assertEqual(client.exactly(len(self.LARGE)), self.LARGE)
+            client.socket.close()
+        one.wait()
+
+    def test_an_upload_that_is_answered_after_the_server_stops_is_not_reset(self):
+        one = self.start('drain = "20s"')
+        upload = socket.create_connection(("127.0.0.1", one.port), DEADLINE)
+        self.addCleanup(upload.close)
+        one.freeze()
+        upload.sendall(b"POST /files/large.bin HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 100_000)
+        one.thaw()
+        upload.sendall(b"x" * 1_000_000)
+        one.signal(signal.SIGTERM)
+        upload.sendall(b"x" * 2_000_000)
+        self.assertIn(b" 405 ", upload.recv(64))
 
 
 class NoFiles(unittest.TestCase):

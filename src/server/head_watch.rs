@@ -1,0 +1,245 @@
+//! Head watch: follows the bytes of request heads, to see what the parser behind it does not tell.
+
+/// A line that is split over reads is remembered so far; the one line that matters is shorter.
+const LINE_BYTES_MAX: usize = 128;
+
+/// The lengths that hyper keeps for itself, without their last digit.
+const LARGEST: &[u8] = b"1844674407370955161";
+
+/// Follows heads as far as it is certain where they begin: at the start of a connection, and behind a request without a body
+/// that ended with the bytes that were read. Elsewhere (behind a body, or within pipelined requests) it looks at nothing.
+#[derive(Debug)]
+pub(super) struct HeadWatch {
+    place: Place,
+    /// The line so far, when a read ended within it.
+    line: Vec<u8>,
+    /// The last bytes that were read.
+    tail: [u8; 4],
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    Start,
+    RequestLine,
+    Fields,
+    Elsewhere,
+}
+
+impl HeadWatch {
+    pub(super) fn new() -> Self {
+        Self {
+            place: Place::Start,
+            line: Vec::new(),
+            tail: [0; 4],
+        }
+    }
+
+    /// A request was parsed. Behind one without a body another head begins, if nothing was read behind its own.
+    pub(super) fn parsed(&mut self, has_body: bool) {
+        self.line.clear();
+        self.place = match !has_body && self.tail == *b"\r\n\r\n" {
+            true => Place::Start,
+            false => Place::Elsewhere,
+        };
+    }
+
+    /// Looks at what was read, before the parser does. Returns whether the request line has a fragment, which the parser of
+    /// targets drops.
+    ///
+    /// A `Content-Length` of the two largest 64-bit numbers is made smaller by one or two. hyper keeps them for itself and
+    /// would answer 431 to them; a byte less is as much too long, and is refused as such.
+    pub(super) fn look_at(&mut self, read: &mut [u8]) -> bool {
+        let mut has_fragment = false;
+        let mut at = 0;
+        if self.place == Place::Start {
+            // Empty lines before a request are passed over (RFC 9112 §2.2).
+            at = read
+                .iter()
+                .position(|byte| !matches!(byte, b'\r' | b'\n'))
+                .unwrap_or(read.len());
+            if at < read.len() {
+                self.place = Place::RequestLine;
+            }
+        }
+        if self.place == Place::RequestLine {
+            let end = memchr::memchr(b'\n', &read[at..]).map(|end| at + end);
+            let line = &read[at..end.unwrap_or(read.len())];
+            has_fragment = memchr::memchr(b'#', line).is_some();
+            if self.line.is_empty() {
+                self.remember(line);
+            }
+            if let Some(end) = end {
+                // These have no body that anybody sends, so their fields say nothing of interest here.
+                let is_short = self.line.starts_with(b"GET ") || self.line.starts_with(b"HEAD ");
+                self.place = match is_short {
+                    true => Place::Elsewhere,
+                    false => Place::Fields,
+                };
+                self.line.clear();
+                at = end + 1;
+            }
+        }
+        if self.place == Place::Fields {
+            self.look_at_fields(&mut read[at..]);
+        }
+        self.note_tail(read);
+        has_fragment
+    }
+
+    fn look_at_fields(&mut self, mut rest: &mut [u8]) {
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let (line, behind) = rest.split_at_mut(end + 1);
+            let line = &mut line[..end];
+            let is_blank =
+                self.line.trim_ascii_end().is_empty() && line.trim_ascii_end().is_empty();
+            if is_blank {
+                self.place = Place::Elsewhere;
+                self.line.clear();
+                return;
+            }
+            lower_largest_length(&self.line, line);
+            self.line.clear();
+            rest = behind;
+        }
+        self.remember(rest);
+    }
+
+    fn remember(&mut self, part: &[u8]) {
+        let room = LINE_BYTES_MAX - self.line.len().min(LINE_BYTES_MAX);
+        self.line.extend_from_slice(&part[..part.len().min(room)]);
+    }
+
+    fn note_tail(&mut self, read: &[u8]) {
+        let kept = read.len().min(4);
+        self.tail.copy_within(kept.., 0);
+        self.tail[4 - kept..].copy_from_slice(&read[read.len() - kept..]);
+    }
+}
+
+/// `before` is what an earlier read brought of the line.
+fn lower_largest_length(before: &[u8], line: &mut [u8]) {
+    let Some(last) = line.iter().rposition(u8::is_ascii_digit) else {
+        return;
+    };
+    if !matches!(line[last], b'4' | b'5') {
+        return;
+    }
+    let whole: Vec<u8> = before.iter().chain(&line[..last]).copied().collect();
+    let Some(colon) = memchr::memchr(b':', &whole) else {
+        return;
+    };
+    let (name, value) = (&whole[..colon], whole[colon + 1..].trim_ascii_start());
+    let digits = value
+        .iter()
+        .position(|digit| *digit != b'0')
+        .map_or(&[][..], |first| &value[first..]);
+    let is_behind_digits = line[last + 1..].trim_ascii().is_empty();
+    if name.eq_ignore_ascii_case(b"content-length") && digits == LARGEST && is_behind_digits {
+        line[last] = b'3';
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds a text in reads that end at these places; returns what the parser gets, and in which read a fragment was seen.
+    fn watch(watch: &mut HeadWatch, text: &str, cuts: &[usize]) -> (String, Option<usize>) {
+        let mut bytes = text.as_bytes().to_vec();
+        let mut seen = None;
+        let ends = cuts.iter().copied().chain([bytes.len()]);
+        let mut start = 0;
+        for (read, end) in ends.enumerate() {
+            if watch.look_at(&mut bytes[start..end]) {
+                seen.get_or_insert(read);
+            }
+            start = end;
+        }
+        (String::from_utf8(bytes).unwrap(), seen)
+    }
+
+    fn check(text: &str, expected: Option<&str>) {
+        // Wherever the head is cut.
+        for cut in 0..=text.len() {
+            let (found, _) = watch(&mut HeadWatch::new(), text, &[cut]);
+            let is_cut_in_digits = expected.is_some() && found == text;
+            if is_cut_in_digits {
+                // The last digit had gone to the parser already, or the start of the line was too far away.
+                assert!(cut > text.find("18446").unwrap(), "{cut}");
+                continue;
+            }
+            assert_eq!(found, expected.unwrap_or(text), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn only_the_two_largest_lengths_of_a_head_are_lowered() {
+        check(
+            "POST / HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n",
+            Some("POST / HTTP/1.1\r\nContent-Length: 18446744073709551613\r\n\r\n"),
+        );
+        check(
+            "POST / HTTP/1.1\r\nX: 18446744073709551615\r\ncontent-length:0018446744073709551614 \r\n\r\n",
+            Some(
+                "POST / HTTP/1.1\r\nX: 18446744073709551615\r\ncontent-length:0018446744073709551613 \r\n\r\n",
+            ),
+        );
+        for text in [
+            "POST / HTTP/1.1\r\nContent-Length: 18446744073709551613\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 184467440737095516155\r\n\r\n",
+            "POST / HTTP/1.1\r\nX-Content-Length: 18446744073709551615\r\n\r\n",
+            "POST / HTTP/1.1\r\n\r\nContent-Length: 18446744073709551615\r\n\r\n",
+            "POST / HTTP/1.1\n\nContent-Length: 18446744073709551615\r\n\r\n",
+            "POST / HTTP/1.1\r\nA: b\r\n\r\na\ncontent-length: 18446744073709551615\r\n",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn a_fragment_is_seen_in_the_request_line_alone_and_wherever_it_is_cut() {
+        for text in [
+            "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\r\n\r\nGET /a# HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST /#a HTTP/1.1\r\n\r\n",
+        ] {
+            for cut in 0..=text.len() {
+                let (_, seen) = watch(&mut HeadWatch::new(), text, &[cut]);
+                assert!(seen.is_some(), "{text:?} cut at {cut}");
+            }
+        }
+        let text = "GET /a HTTP/1.1\r\nX-Color: #fff\r\n\r\n#\n";
+        for cut in 0..=text.len() {
+            let (_, seen) = watch(&mut HeadWatch::new(), text, &[cut]);
+            assert_eq!(seen, None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_request_is_looked_at_only_where_a_head_certainly_begins() {
+        let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let line = "GET /#a HTTP/1.1\r\n";
+        let mut one = HeadWatch::new();
+        watch(&mut one, request, &[]);
+        one.parsed(false);
+        assert_eq!(watch(&mut one, line, &[]).1, Some(0));
+        // Half of the next head came with the request: its fields are no request line.
+        let mut one = HeadWatch::new();
+        watch(
+            &mut one,
+            &format!("{request}GET / HTTP/1.1\r\nX-Color: "),
+            &[],
+        );
+        one.parsed(false);
+        assert_eq!(watch(&mut one, "#fff\r\n\r\n", &[]).1, None);
+        // Behind a head there is a body.
+        let mut one = HeadWatch::new();
+        watch(
+            &mut one,
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
+            &[],
+        );
+        one.parsed(true);
+        assert_eq!(watch(&mut one, "a#b\r\n", &[]).1, None);
+    }
+}

@@ -1,0 +1,141 @@
+//! Observed: a connection's stream, with its progress noted, the client's end of it hidden, and its own end taken slowly.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::head_watch::HeadWatch;
+use super::pulse::Pulse;
+
+/// For how many bytes a client is read after our side is closed.
+const LINGERING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A stream whose progress is noted.
+pub(super) struct Observed<S> {
+    pub(super) stream: S,
+    pulse: Arc<Pulse>,
+    heads: HeadWatch,
+    is_shut_down: bool,
+    drained: usize,
+}
+
+impl<S> Observed<S> {
+    pub(super) fn new(stream: S, pulse: Arc<Pulse>) -> Self {
+        Self {
+            stream,
+            pulse,
+            heads: HeadWatch::new(),
+            is_shut_down: false,
+            drained: 0,
+        }
+    }
+
+    fn look_at(&mut self, read: &mut [u8]) {
+        self.pulse.has_read();
+        if self.pulse.is_http2() {
+            return;
+        }
+        if let Some(has_body) = self.pulse.take_parsed() {
+            self.heads.parsed(has_body);
+        }
+        if self.heads.look_at(read) {
+            self.pulse.note_fragment();
+        }
+    }
+
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => self.pulse.is_blocked(),
+            Poll::Ready(_) => self.pulse.has_written(),
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if self.pulse.client().has_ended() && self.pulse.hides_end() {
+            self.pulse.hide(cx);
+            return Poll::Pending;
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        match read {
+            Poll::Ready(Ok(())) if buffer.filled().len() > before => {
+                self.look_at(&mut buffer.filled_mut()[before..]);
+            }
+            Poll::Ready(Ok(())) if buffer.remaining() > 0 => {
+                self.pulse.client().end();
+                if self.pulse.hides_end() {
+                    self.pulse.hide(cx);
+                    return Poll::Pending;
+                }
+            }
+            Poll::Ready(Err(_)) => self.pulse.client().end(),
+            _ => {}
+        }
+        read
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // hyper flushes the stream once its own buffer is empty.
+        if let Poll::Ready(Ok(())) = flushed {
+            self.pulse.is_flushed();
+        }
+        flushed
+    }
+
+    /// Closes our side, then reads what the client still sends, until it closes its own (RFC 9112 §9.6). Closing a socket with
+    /// unread bytes resets it, and a reset can destroy an answer that the client has not read yet.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.is_shut_down {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.is_shut_down = true;
+        }
+        if this.pulse.client().has_ended() || !this.pulse.linger() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut scratch = [0; 8192];
+        while this.drained < LINGERING_BYTES_MAX {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => this.drained += buffer.filled().len(),
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(written)
+    }
+}

@@ -1,0 +1,107 @@
+//! Stalled: an HTTP/2 answer whose client gives no window.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Call, Clock, Millis, NEVER, Tick};
+
+thread_local! {
+    /// What cuts the stream that is polled.
+    static CUT: RefCell<Option<CancellationToken>> = const { RefCell::new(None) };
+}
+
+/// The task of an HTTP/2 stream. What it polls finds out how to cut it; a stream that is cut is reset.
+///
+/// A socket that takes no bytes is noticed by its connection. A stream without window blocks nothing, so it would hold its body,
+/// and the file behind it, for ever.
+pub(super) async fn cuttable(stream: impl Future<Output = ()>) {
+    struct Within<F>(F, CancellationToken);
+    impl<F: Future<Output = ()>> Future for Within<Pin<&mut F>> {
+        type Output = ();
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            let before = CUT.replace(Some(self.1.clone()));
+            let polled = self.0.as_mut().poll(cx);
+            CUT.replace(before);
+            polled
+        }
+    }
+    let cut = CancellationToken::new();
+    let stream = std::pin::pin!(stream);
+    tokio::select! {
+        () = Within(stream, cut.clone()) => {}
+        () = cut.cancelled() => tracing::debug!("an HTTP/2 stream was without window for too long"),
+    }
+}
+
+/// Watches one answer. Dropped with it.
+pub(super) struct Stalled {
+    clock: Clock,
+    write: Millis,
+    cut: CancellationToken,
+    /// Since when a piece of the body waits for window; never while the body has none.
+    waiting_since: AtomicU64,
+    call: Mutex<Option<Call>>,
+    me: Weak<Self>,
+}
+
+impl Stalled {
+    /// Watches the answer of the stream that is polled; none outside of one. It is cut when `write` passes without window.
+    pub(super) fn watch(clock: &Clock, write: Millis) -> Option<Arc<Self>> {
+        let cut = CUT.with_borrow(Clone::clone)?;
+        let watch = Arc::new_cyclic(|me| Self {
+            clock: clock.clone(),
+            write,
+            cut,
+            waiting_since: AtomicU64::new(clock.now()),
+            call: Mutex::default(),
+            me: me.clone(),
+        });
+        watch.wake_at(clock.now().saturating_add(write));
+        Some(watch)
+    }
+
+    /// hyper asks for the next piece only when it has window; `is_ready` tells whether there is one.
+    pub(super) fn polled(&self, is_ready: bool) {
+        let since = if is_ready { self.clock.now() } else { NEVER };
+        self.waiting_since.store(since, Ordering::Relaxed);
+    }
+
+    fn wake_at(&self, at: Millis) {
+        let waiting: Weak<dyn Tick> = self.me.clone();
+        *self.call() = Some(self.clock.wake_at(at, waiting));
+    }
+
+    fn call(&self) -> MutexGuard<'_, Option<Call>> {
+        self.call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tick for Stalled {
+    fn tick(&self) {
+        let now = self.clock.now();
+        let since = self.waiting_since.load(Ordering::Relaxed);
+        let deadline = match since {
+            NEVER => now.saturating_add(self.write),
+            since => since.saturating_add(self.write),
+        };
+        if now >= deadline {
+            self.cut.cancel();
+        } else {
+            self.wake_at(deadline);
+        }
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        if let Some(call) = self.call().take() {
+            self.clock.call_off(call);
+        }
+    }
+}
