@@ -33,6 +33,8 @@ struct Inner {
     /// Who waits for the end: the request's body while it is read, then its answer. A connection has one request at a time.
     waiting: AtomicWaker,
     unread: Mutex<Option<Incoming>>,
+    /// Whether there is one: most requests leave nothing, and need no lock.
+    is_unread: AtomicBool,
     has_broken: AtomicBool,
 }
 
@@ -76,10 +78,15 @@ impl Client {
     /// Keeps a body that was dropped before its end.
     pub(super) fn leave_unread(&self, body: Incoming) {
         *self.0.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        self.0.is_unread.store(true, Ordering::Release);
     }
 
     /// Returns the body of the last request, if it was dropped before its end.
     pub(crate) fn take_unread(&self) -> Option<Incoming> {
+        if !self.0.is_unread.load(Ordering::Acquire) {
+            return None;
+        }
+        self.0.is_unread.store(false, Ordering::Relaxed);
         self.0
             .unread
             .lock()

@@ -21,7 +21,7 @@ use metrics::{Gauge, gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::date::date;
+use super::date;
 use super::early::{announce_close, conclude};
 use super::observed::Observed;
 use super::pulse::{Answered, InFlight, Pulse};
@@ -303,8 +303,9 @@ async fn respond(
             } else if arrival.client.has_broken() {
                 announce_close(&mut response);
             }
-            let date = date(SystemTime::now());
-            response.headers_mut().insert(http::header::DATE, date);
+            if let Some(date) = date::correction(SystemTime::now()) {
+                response.headers_mut().insert(http::header::DATE, date);
+            }
             response
         }
         Answer::Upgrade(response, upgrade) => {

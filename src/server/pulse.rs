@@ -112,7 +112,9 @@ impl Pulse {
 
     /// Tells, once, of the last request that was parsed whether it has a body.
     pub(super) fn take_parsed(&self) -> Option<bool> {
-        match self.parsed.swap(NOTHING_PARSED, Ordering::Relaxed) {
+        let parsed = self.parsed.load(Ordering::Relaxed); // one task reads and parses
+        self.parsed.store(NOTHING_PARSED, Ordering::Relaxed);
+        match parsed {
             PARSED => Some(false),
             PARSED_WITH_BODY => Some(true),
             _ => None,
