@@ -15,7 +15,7 @@ use super::output::{complain, complain_of, say};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::channels::{Event, GroupName};
 use crate::config::{
-    Bind, Config, HttpRoute, Problems, Secret, hide_url_secrets, process_environment,
+    Bind, Config, HttpRoute, Problems, Secret, hide_url, process_environment, unencoded,
 };
 use crate::database::{io_cause, why_not_connected};
 use crate::http::views::publish::matches;
@@ -37,7 +37,7 @@ struct Caller {
 impl Caller {
     /// The URL without its secrets.
     fn shown(&self) -> String {
-        hide_url_secrets(&self.url)
+        hide_url(&self.url)
     }
 }
 
@@ -267,6 +267,9 @@ fn request(
             }
         )
     };
+    if let Some(sentence) = unencoded(&caller.url) {
+        return Err(sentence);
+    }
     let uri: Uri = url.parse().map_err(|_| bad_url())?;
     if uri.scheme_str() != Some("http") || uri.authority().is_none() {
         return Err(bad_url());

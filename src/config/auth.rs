@@ -12,9 +12,10 @@ use super::checked::{
 };
 use super::config_path::ConfigPath;
 use super::place::Place;
-use super::secret::{Secret, hide_url_secrets};
+use super::secret::Secret;
 use super::store_url::StoreUrl;
 use super::units::WrittenDuration;
+use super::url_secrets::hide_url;
 
 /// `[auth]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -143,7 +144,7 @@ pub struct ForwardConfig {
 impl fmt::Debug for ForwardConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForwardConfig")
-            .field("url", &hide_url_secrets(&self.url))
+            .field("url", &hide_url(&self.url))
             .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::checked::{PositiveCount, PositiveDuration, PositiveSize, via};
 use super::place::Place;
 use super::redis_url::{RedisHome, RedisUrl};
-use super::secret::{self, Secret};
+use super::secret::Secret;
 use super::suggest::did_you_mean;
 use super::units::Size;
 
@@ -179,10 +179,6 @@ impl TryFrom<String> for Backend {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
-            .map_err(|message: String| match secret::url_password(&text) {
-                Some(password) => secret::hide(&message, password),
-                None => message,
-            })
     }
 }
 

@@ -13,7 +13,7 @@ use super::place::Place;
 use super::problem::{Problem, Problems};
 use super::secret;
 use super::syntax;
-use super::value::{Builder, Node};
+use super::value::{Builder, Hidden, Node};
 
 /// What the TOML parser says of a key that is written twice.
 const DUPLICATE_KEY: &str = "duplicate key";
@@ -24,7 +24,8 @@ pub struct Document {
     base: PathBuf,
     text: String,
     root: Node,
-    secrets: Vec<(String, Range<usize>)>,
+    /// The longest first: a shorter one may be a part of it.
+    secrets: Vec<Hidden>,
 }
 
 /// A line and a column, both counted from 1; the column counts characters.
@@ -46,12 +47,14 @@ impl Document {
             secrets: Vec::new(),
         };
         let root = builder.table(table.into_inner(), 0..0, Trail::Root);
+        let mut secrets = builder.secrets;
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.text.len()));
         let document = Arc::new(Self {
             name: name.to_owned(),
             base: base.to_owned(),
             text: text.to_owned(),
             root,
-            secrets: builder.secrets,
+            secrets,
         });
         let mut problems = Problems::default();
         let broken = syntax_problems(&document, &errors, &mut problems);
@@ -134,7 +137,7 @@ impl Document {
             .trim_end()
             .to_owned();
         let width = covered.chars().count().max(1);
-        let secrets = self.secrets.iter().map(|(_, secret)| secret);
+        let secrets = self.secrets.iter().map(|secret| &secret.span);
         let secrets: Vec<_> = secrets
             .filter(|secret| secret.start < end && start < secret.end)
             .collect();
@@ -148,10 +151,12 @@ impl Document {
 
     /// A message about this document without the secrets it holds.
     pub(super) fn hide_secrets(&self, message: &str) -> String {
-        let message = secret::hide_url_secrets(message);
-        self.secrets.iter().fold(message, |message, (secret, _)| {
-            secret::hide(&message, secret)
-        })
+        let secrets = self.secrets.iter();
+        // Known values first: in a sentence, an odd character may end a URL too early.
+        let message = secrets.fold(message.to_owned(), |message, hidden| {
+            secret::replace(&message, &hidden.text, &hidden.shown)
+        });
+        secret::hide_url_secrets(&message)
     }
 }
 

@@ -12,8 +12,8 @@ pub fn process_environment(name: &str) -> Option<String> {
 #[derive(Debug)]
 pub(super) struct Expanded {
     pub(super) text: String,
-    /// The variables that were used, so that the values of secret ones are kept out of messages.
-    pub(super) names: Vec<String>,
+    /// The variables that were used and what they became, so that the values of secret ones are kept out of messages.
+    pub(super) variables: Vec<(String, String)>,
 }
 
 /// Why a string's variables cannot be filled in.
@@ -44,7 +44,7 @@ impl ExpandError {
 pub(super) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, ExpandError> {
     let mut expanded = Expanded {
         text: String::with_capacity(text.len()),
-        names: Vec::new(),
+        variables: Vec::new(),
     };
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -57,7 +57,7 @@ pub(super) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, ExpandError> 
             let (inside, after) = after.split_once('}').ok_or(ExpandError::Open)?;
             expanded
                 .text
-                .push_str(&variable(inside, env, &mut expanded.names)?);
+                .push_str(&variable(inside, env, &mut expanded.variables)?);
             rest = after;
         } else {
             expanded.text.push('$');
@@ -69,7 +69,11 @@ pub(super) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, ExpandError> 
 }
 
 /// Looks up what stands between `${` and `}`.
-fn variable(inside: &str, env: Env<'_>, names: &mut Vec<String>) -> Result<String, ExpandError> {
+fn variable(
+    inside: &str,
+    env: Env<'_>,
+    variables: &mut Vec<(String, String)>,
+) -> Result<String, ExpandError> {
     let (name, fallback) = match inside.split_once(":-") {
         Some((name, fallback)) => (name, Some(fallback)),
         None => (inside, None),
@@ -81,13 +85,14 @@ fn variable(inside: &str, env: Env<'_>, names: &mut Vec<String>) -> Result<Strin
     {
         return Err(ExpandError::Name(name.to_owned()));
     }
-    names.push(name.to_owned());
-    match (env(name), fallback) {
-        (Some(value), None) => Ok(value),
-        (Some(value), Some(_)) if !value.is_empty() => Ok(value),
-        (_, Some(fallback)) => Ok(fallback.to_owned()),
-        (None, None) => Err(ExpandError::Missing(name.to_owned())),
-    }
+    let value = match (env(name), fallback) {
+        (Some(value), None) => value,
+        (Some(value), Some(_)) if !value.is_empty() => value,
+        (_, Some(fallback)) => fallback.to_owned(),
+        (None, None) => return Err(ExpandError::Missing(name.to_owned())),
+    };
+    variables.push((name.to_owned(), value.clone()));
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::bind::unix_path_problem;
 use super::secret::Secret;
+use super::url_secrets::{hide_url, unencoded};
 
 /// Where a Redis is and who we are there. It shows itself without its password.
 #[derive(Clone, Eq, PartialEq)]
@@ -63,8 +64,13 @@ impl std::str::FromStr for RedisUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("expected {KNOWN}, found {text:?}");
+        let unknown = || format!("expected {KNOWN}, found {:?}", hide_url(text));
         let (scheme, rest) = text.split_once("://").ok_or_else(unknown)?;
+        if scheme.contains("redis")
+            && let Some(sentence) = unencoded(text)
+        {
+            return Err(sentence);
+        }
         let rest = rest.split('#').next().unwrap_or_default();
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
@@ -101,7 +107,8 @@ impl std::str::FromStr for RedisUrl {
                 let hosts = hosts_and_ports(authority, SENTINEL_PORT)?;
                 let Some(service) = parts.next().filter(|service| !service.is_empty()) else {
                     return Err(format!(
-                        "expected the name of a service after the Sentinels, found none in {text:?}"
+                        "expected the name of a service after the Sentinels, found none in {:?}",
+                        hide_url(text)
                     ));
                 };
                 url.home = RedisHome::Sentinel {
@@ -314,6 +321,17 @@ mod tests {
         assert!("memroy".parse::<Backend>().is_err());
         let error = Backend::try_from("amqp://u:hunter22@h".to_owned()).unwrap_err();
         assert!(!error.contains("hunter22"), "{error}");
+        for text in [
+            "redis://u:hunter?22@h",
+            "redis://u:hunter#22@h:x",
+            "rediss+cluster://u:hunter/22@h",
+            "redis+sentinel://:1?22@h",
+            "redis://:hunter?a=22@h",
+        ] {
+            let error = Backend::try_from(text.to_owned()).unwrap_err();
+            assert!(error.contains("percent-encoded"), "{error}");
+            assert!(!error.contains("22@"), "{error}");
+        }
         let url = Backend::try_from("redis://u:hunter22@h".to_owned()).unwrap();
         assert!(!format!("{url:?}{url}").contains("hunter22"));
     }

@@ -1,5 +1,7 @@
 //! Secrets: which values no message may show.
 
+use super::url_secrets::hide_url;
+
 /// A text that is never shown.
 #[derive(Clone, Default, Eq, PartialEq, serde::Deserialize)]
 #[serde(transparent)]
@@ -12,33 +14,31 @@ impl std::fmt::Debug for Secret {
 }
 
 /// What stands in a message where a secret was.
-const HIDDEN: &str = "(hidden)";
+pub(super) const HIDDEN: &str = "(hidden)";
 
 /// A shorter secret is hidden only where it stands in quotes: it could be part of any word.
 const BARE_LENGTH_MIN: usize = 4;
 
 const SECRET_WORDS: [&str; 6] = ["secret", "token", "password", "passwd", "credential", "key"];
 
+/// What a name ends with that speaks of a secret and holds none.
+const NAMES_OF_OTHERS: [&str; 4] = ["_file", "_path", "_dir", "_in_query"];
+
 /// Whether a key or a variable of that name holds something secret.
 pub(super) fn is_secret_name(name: &str) -> bool {
-    name.to_lowercase().split(['_', '-', '.']).any(|word| {
+    let name = name.to_lowercase();
+    if NAMES_OF_OTHERS.iter().any(|end| name.ends_with(end)) {
+        return false;
+    }
+    name.split(['_', '-', '.']).any(|word| {
         SECRET_WORDS
             .iter()
             .any(|secret| word == *secret || word.strip_suffix('s') == Some(*secret))
     })
 }
 
-/// The password in a URL such as `redis://:password@host`.
-pub(super) fn url_password(text: &str) -> Option<&str> {
-    let (_, after) = text.split_once("://")?;
-    let authority = after.split(['/', '?', '#']).next()?;
-    let (user, _) = authority.rsplit_once('@')?;
-    let (_, password) = user.split_once(':')?;
-    (!password.is_empty()).then_some(password)
-}
-
-/// Hides passwords and tokens in the URLs of a text: `user:PASSWORD@`, a whole `TOKEN@` of an HTTP URL, and query values
-/// such as `?token=`.
+/// Hides the secrets of the URLs in a sentence: passwords, a whole `TOKEN@` of an HTTP URL, query values such as `?token=`,
+/// and fragments.
 ///
 /// ```
 /// use oneport::config::hide_url_secrets;
@@ -48,94 +48,67 @@ pub fn hide_url_secrets(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
+        let is_scheme = |found: char| found.is_ascii_alphanumeric() || "+-.".contains(found);
+        let start = rest[..at].trim_end_matches(is_scheme).len();
+        let (before, url) = rest.split_at(start);
         shown.push_str(before);
-        let is_end =
-            |found: char| found.is_whitespace() || matches!(found, '"' | '\'' | '`' | '<' | '>');
-        let end = after.find(is_end).unwrap_or(after.len());
-        // A list of URLs in one text: the next one is looked at by itself.
-        let end = after[..end].find("://").map_or(end, |next| {
-            after[..next]
-                .rfind([',', ' '])
-                .map_or(end, |comma| comma + 1)
-        });
-        let (url, left) = after.split_at(end);
-        let is_web = before.ends_with("http://") || before.ends_with("https://");
-        push_url(&mut shown, url, is_web);
+        let (url, left) = url.split_at(url_end(before, url));
+        shown.push_str(&hide_url(url));
         rest = left;
     }
     shown.push_str(rest);
     shown
 }
 
-/// Appends what follows `://` in a URL, without its secrets.
-fn push_url(shown: &mut String, url: &str, is_web: bool) {
-    let (place, query) = match url.split_once('?') {
-        Some((place, query)) => (place, Some(query)),
-        None => (url, None),
-    };
-    // A password may hold a slash that nobody encoded, so the last "@" counts, and for the web that before the path.
-    let authority_end = if is_web {
-        place.find('/').unwrap_or(place.len())
-    } else {
-        place.len()
-    };
-    match place[..authority_end].rfind('@') {
-        Some(at) => {
-            match place[..at].split_once(':') {
-                Some((user, password)) if !password.is_empty() => {
-                    shown.push_str(user);
-                    shown.push(':');
-                    shown.push_str(HIDDEN);
-                }
-                Some(_) => shown.push_str(&place[..at]),
-                None if is_web && at > 0 => shown.push_str(HIDDEN),
-                None => shown.push_str(&place[..at]),
-            }
-            shown.push_str(&place[at..]);
-        }
-        None => shown.push_str(place),
+/// Returns where a URL ends in the text that it begins: at the quote that it stands in, or else before a space or a quote,
+/// but not before its last `@`.
+fn url_end(before: &str, text: &str) -> usize {
+    let quote = before.chars().next_back();
+    if let Some(quote) = quote.filter(|quote| matches!(quote, '"' | '`'))
+        && let Some(end) = closing(text, quote)
+    {
+        return end;
     }
-    let Some(query) = query else { return };
-    for (index, pair) in query.split('&').enumerate() {
-        shown.push(if index == 0 { '?' } else { '&' });
-        match pair.split_once('=') {
-            Some((name, value)) if is_secret_query(name) && !value.is_empty() => {
-                shown.push_str(name);
-                shown.push('=');
-                shown.push_str(HIDDEN);
-            }
-            _ => shown.push_str(pair),
-        }
-    }
+    let word = text.find(char::is_whitespace).unwrap_or(text.len());
+    let is_end = |found: char| matches!(found, '"' | '\'' | '`' | '<' | '>');
+    let scheme = text.find("://").map_or(0, |at| at + 3);
+    // A list of URLs in one text: the next one is looked at by itself.
+    let word = text[scheme..word].find("://").map_or(word, |next| {
+        text[..scheme + next]
+            .rfind(',')
+            .map_or(word, |comma| comma + 1)
+    });
+    let user = text[..word].rfind('@').unwrap_or(0);
+    let end = text[user..word].find(is_end).map_or(word, |at| user + at);
+    text[..end].trim_end_matches([',', ';', ':', '.']).len()
 }
 
-fn is_secret_query(name: &str) -> bool {
-    let short = [
-        "pass",
-        "pwd",
-        "auth",
-        "sig",
-        "signature",
-        "jwt",
-        "code",
-        "ticket",
-        "apikey",
-    ];
-    is_secret_name(name) || short.contains(&name.to_lowercase().as_str())
+/// Returns where a quoted text ends; a quote behind a backslash belongs to it.
+fn closing(text: &str, quote: char) -> Option<usize> {
+    let mut is_escaped = false;
+    text.char_indices().find_map(|(at, found)| {
+        let is_end = found == quote && !is_escaped;
+        is_escaped = found == '\\' && !is_escaped;
+        is_end.then_some(at)
+    })
 }
 
-/// The message without the secret.
-pub(super) fn hide(message: &str, secret: &str) -> String {
+/// The message with something else where the secret is.
+pub(super) fn replace(message: &str, secret: &str, shown: &str) -> String {
     if secret.is_empty() {
         return message.to_owned();
     }
-    let message = message.replace(&format!("{secret:?}"), HIDDEN);
-    if secret.len() < BARE_LENGTH_MIN {
-        message
-    } else {
-        message.replace(secret, HIDDEN)
+    let quoted = format!("{secret:?}");
+    if shown == HIDDEN {
+        let message = message.replace(&quoted, HIDDEN);
+        if secret.len() < BARE_LENGTH_MIN {
+            return message;
+        }
+        return message.replace(secret, HIDDEN);
     }
+    message
+        .replace(quoted.trim_matches('"'), shown)
+        .replace(secret, shown)
 }
 
 /// A line without what follows a key whose name says that it is secret: for a file that could not be parsed, where
@@ -170,20 +143,17 @@ mod tests {
         ] {
             assert!(is_secret_name(name), "{name}");
         }
-        for name in ["keyboard", "keep_alive", "monkey", "path", "tokenizer"] {
+        for name in [
+            "keyboard",
+            "keep_alive",
+            "monkey",
+            "path",
+            "tokenizer",
+            "key_file",
+            "token_in_query",
+        ] {
             assert!(!is_secret_name(name), "{name}");
         }
-    }
-
-    #[test]
-    fn urls_show_no_password() {
-        assert_eq!(
-            url_password("redis://:hunter2@host:6379/0"),
-            Some("hunter2")
-        );
-        assert_eq!(url_password("postgres://user:p@ss@host/db"), Some("p@ss"));
-        assert_eq!(url_password("http://host/a:b@c"), None);
-        assert_eq!(url_password("plain"), None);
     }
 
     #[test]
@@ -195,30 +165,47 @@ mod tests {
         check("postgres://user@h/db", "postgres://user@h/db");
         check(
             "postgres://h/db?user=u&password=p",
-            "postgres://h/db?user=u&password=(hidden)",
+            "postgres://h/db?user=(hidden)&password=(hidden)",
         );
         check("http://token@h/a", "http://(hidden)@h/a");
-        check("https://u:p@h/a@b", "https://u:(hidden)@h/a@b");
+        check("https://u:p@h/a@b", "https://u:(hidden)@b");
         check(
             "http://h/a?access_token=x&b=1 more",
-            "http://h/a?access_token=(hidden)&b=1 more",
+            "http://h/a?access_token=(hidden)&b=(hidden) more",
         );
         check(
             "ws://h/?ticket=abc&Token=d",
             "ws://h/?ticket=(hidden)&Token=(hidden)",
         );
-        check("http://h/?api_key=x#f", "http://h/?api_key=(hidden)");
+        check(
+            "http://h/?api_key=x#f",
+            "http://h/?api_key=(hidden)#(hidden)",
+        );
         check("http://h/?token=", "http://h/?token=");
         check(
             "redis://:a@h,redis://:b@i",
             "redis://:(hidden)@h,redis://:(hidden)@i",
         );
         check("django+redis://:s@h/0", "django+redis://:(hidden)@h/0");
-        check("http://h/a:b@c", "http://h/a:b@c");
+        check("http://h/a:b@c", "http://(hidden)@c");
+        check(
+            "found `mysql://u:a'b c@h/db`, x",
+            "found `mysql://u:(hidden)@h/db`, x",
+        );
+        check(
+            "at mysql://u:a'b<c@h/db: x",
+            "at mysql://u:(hidden)@h/db: x",
+        );
+        check("at http://h/?a=b: x", "at http://h/?a=(hidden): x");
+        check(
+            "mail a@b about <http://h/a>, b@c",
+            "mail a@b about <http://h/a>, b@c",
+        );
     }
 
     #[test]
     fn messages_and_lines_show_no_secret() {
+        let hide = |message: &str, secret: &str| replace(message, secret, HIDDEN);
         assert_eq!(
             hide("found \"hunter2\", hunter2", "hunter2"),
             "found (hidden), (hidden)"

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::secret;
+use super::url_secrets::{bad_port, hide_url, unencoded};
 
 /// Where sessions or users are kept, as the file writes it.
 ///
@@ -75,10 +75,19 @@ impl std::str::FromStr for StoreUrl {
             Some(rest) => (rest, true),
             None => (text, false),
         };
-        let refuse = || Err(format!("expected {KNOWN}, found {text:?}"));
+        let refuse = || Err(format!("expected {KNOWN}, found {:?}", hide_url(text)));
         let path = rest
             .strip_prefix("sqlite:")
             .map(|path| path.strip_prefix("//").unwrap_or(path));
+        let is_postgres = rest.starts_with("postgres://") || rest.starts_with("postgresql://");
+        if (is_postgres || rest.starts_with("redis://"))
+            && let Some(sentence) = unencoded(rest)
+        {
+            return Err(sentence);
+        }
+        if let Some(port) = bad_port(rest).filter(|_| is_postgres) {
+            return Err(format!("expected a port from 1 to 65535, found {port:?}"));
+        }
         Ok(match (rest, path, is_django) {
             ("memory", _, false) => Self::Memory,
             ("signed_cookies:" | "signed_cookies", _, true) => Self::DjangoSignedCookies,
@@ -89,15 +98,8 @@ impl std::str::FromStr for StoreUrl {
             }
             (_, Some(path), false) => Self::Sqlite(path.into()),
             (_, Some(path), true) => Self::DjangoSqlite(path.into()),
-            (url, None, _)
-                if url.starts_with("postgres://") || url.starts_with("postgresql://") =>
-            {
-                if is_django {
-                    Self::DjangoPostgres(url.to_owned())
-                } else {
-                    Self::Postgres(url.to_owned())
-                }
-            }
+            (url, None, true) if is_postgres => Self::DjangoPostgres(url.to_owned()),
+            (url, None, false) if is_postgres => Self::Postgres(url.to_owned()),
             (url, None, true) if url.starts_with("redis://") => Self::DjangoRedis(url.to_owned()),
             _ => return refuse(),
         })
@@ -115,7 +117,7 @@ impl TryFrom<String> for StoreUrl {
 /// As it is written, without its password.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = secret::hide_url_secrets;
+        let shown = hide_url;
         match self {
             Self::Memory => f.write_str("memory"),
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
@@ -159,6 +161,8 @@ mod tests {
             "redis://h",
             "django+memory",
             "django+mysql://h",
+            "postgres://h:abc/db",
+            "postgres://u:a?b@h/db",
         ] {
             assert!(text.parse::<StoreUrl>().is_err(), "{text}");
         }
@@ -168,6 +172,16 @@ mod tests {
     fn passwords_are_not_shown() {
         let url: StoreUrl = "django+postgres://u:hunter22@h/db".parse().unwrap();
         assert!(!format!("{url:?}{url}").contains("hunter22"));
+        for odd in ["?", "#", "/", "'", "`", "<", " ", "\""] {
+            for scheme in ["postgres", "django+postgres", "django+redis", "mysql"] {
+                let text = format!("{scheme}://u:ge{odd}heim@127.0.0.1:abc/db");
+                let said = match text.parse::<StoreUrl>() {
+                    Ok(url) => url.to_string(),
+                    Err(sentence) => sentence,
+                };
+                assert!(!said.contains("heim"), "{text}: {said}");
+            }
+        }
     }
 
     #[test]

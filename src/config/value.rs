@@ -6,9 +6,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::assumed;
-use super::environment::{Env, expand};
+use super::environment::{Env, Expanded, expand};
 use super::path::{Segment, Trail};
 use super::secret;
+use super::url_secrets::{hide_url, url_secrets};
 
 /// A value and the bytes of the text it was written in.
 #[derive(Clone, Debug)]
@@ -52,12 +53,28 @@ pub(super) struct Flaw {
     pub(super) hint: Option<String>,
 }
 
+/// A text that no message may show, what is shown instead, and where it is written.
+pub(super) struct Hidden {
+    pub(super) text: String,
+    pub(super) shown: String,
+    pub(super) span: Range<usize>,
+}
+
+impl Hidden {
+    fn all(text: &str, span: &Range<usize>) -> Self {
+        Self {
+            text: text.to_owned(),
+            shown: secret::HIDDEN.to_owned(),
+            span: span.clone(),
+        }
+    }
+}
+
 /// Builds a tree from what the TOML parser gives.
 pub(super) struct Builder<'a> {
     pub(super) env: Env<'a>,
     pub(super) flaws: Vec<Flaw>,
-    /// Texts that no message may show, with the place they were written at.
-    pub(super) secrets: Vec<(String, Range<usize>)>,
+    pub(super) secrets: Vec<Hidden>,
 }
 
 impl Node {
@@ -66,6 +83,17 @@ impl Node {
         Self {
             value: Value::Table(Vec::new()),
             span,
+        }
+    }
+
+    /// What kind of value this is, if it is a single one and no text.
+    pub(super) fn scalar(&self) -> Option<&'static str> {
+        match self.value {
+            Value::Integer(_) => Some("an integer"),
+            Value::Float(_) => Some("a number"),
+            Value::Boolean(_) => Some("a boolean"),
+            Value::Datetime(_) => Some("a date"),
+            _ => None,
         }
     }
 
@@ -191,6 +219,7 @@ impl Builder<'_> {
 
     fn value(&mut self, value: Spanned<DeValue<'_>>, trail: Trail<'_>) -> Node {
         let span = value.span();
+        self.hide_scalar(value.get_ref(), &span, trail);
         let value = match value.into_inner() {
             DeValue::String(text) => self.string(&text, &span, trail),
             DeValue::Integer(integer) => {
@@ -221,18 +250,8 @@ impl Builder<'_> {
     fn string(&mut self, text: &str, span: &Range<usize>, trail: Trail<'_>) -> Value {
         match expand(text, self.env) {
             Ok(expanded) => {
-                let by_name = trail.any_key(&secret::is_secret_name);
-                if by_name
-                    || expanded
-                        .names
-                        .iter()
-                        .any(|name| secret::is_secret_name(name))
-                {
-                    self.secrets.push((expanded.text.clone(), span.clone()));
-                } else if secret::hide_url_secrets(&expanded.text) != expanded.text {
-                    let password = secret::url_password(&expanded.text).unwrap_or_default();
-                    self.secrets.push((password.to_owned(), span.clone()));
-                }
+                let is_secret = trail.any_key(&secret::is_secret_name);
+                self.hide(&expanded, span, is_secret);
                 Value::String(expanded.text)
             }
             Err(error) => {
@@ -240,6 +259,45 @@ impl Builder<'_> {
                 self.flaw(trail, error.to_string(), Some(hint))
             }
         }
+    }
+
+    /// A number where a secret belongs is probably the secret without its quotes.
+    fn hide_scalar(&mut self, value: &DeValue<'_>, span: &Range<usize>, trail: Trail<'_>) {
+        let text = match value {
+            DeValue::Integer(integer) => integer.as_str(),
+            DeValue::Float(float) => float.as_str(),
+            // Only the line is hidden: the words of the others are no secrets elsewhere.
+            DeValue::Boolean(_) | DeValue::Datetime(_) => "",
+            DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_) => return,
+        };
+        if trail.any_key(&secret::is_secret_name) {
+            self.secrets.push(Hidden::all(text, span));
+        }
+    }
+
+    /// Notes what of a text no message may show.
+    fn hide(&mut self, expanded: &Expanded, span: &Range<usize>, is_secret: bool) {
+        let text = &expanded.text;
+        let variables = expanded.variables.iter();
+        let variables = variables.filter(|(name, _)| secret::is_secret_name(name));
+        let values: Vec<&str> = variables.map(|(_, value)| value.as_str()).collect();
+        let shown = hide_url(text);
+        let is_url = text.contains("://") && shown != *text;
+        if is_secret || (!values.is_empty() && !is_url) {
+            self.secrets.push(Hidden::all(text, span));
+        } else if is_url {
+            self.secrets.push(Hidden {
+                text: text.clone(),
+                shown,
+                span: span.clone(),
+            });
+            let secrets = url_secrets(text).into_iter();
+            self.secrets
+                .extend(secrets.map(|secret| Hidden::all(secret, span)));
+        }
+        let values = values.into_iter();
+        self.secrets
+            .extend(values.map(|value| Hidden::all(value, span)));
     }
 
     fn flaw(&mut self, trail: Trail<'_>, message: String, hint: Option<String>) -> Value {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::hide_url_secrets;
+use crate::config::hide_url;
 
 /// Why nobody can be asked with these settings.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum ForwardSettingsError {
     /// The URL is none, has another scheme, no host, or a port that is no number up to 65535.
     #[error(
         "expected an http:// URL with a host, such as \"http://127.0.0.1:9000/auth\", found {:?}",
-        hide_url_secrets(.found)
+        hide_url(.found)
     )]
     Url {
         /// What was written.

@@ -26,7 +26,7 @@ use answers::{Answer, Answers, Key, Running, Subrequest, lock};
 pub use errors::{ForwardError, ForwardSettingsError};
 
 use crate::auth::User;
-use crate::config::hide_url_secrets;
+use crate::config::hide_url;
 
 /// The most subrequests at once; more wait, and their waiting counts into the timeout.
 const SUBREQUESTS_MAX: usize = 64;
@@ -218,7 +218,7 @@ impl Forward {
 impl fmt::Debug for ForwardSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForwardSettings")
-            .field("url", &hide_url_secrets(&self.url))
+            .field("url", &hide_url(&self.url))
             .finish_non_exhaustive()
     }
 }

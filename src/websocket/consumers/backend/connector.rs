@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::bounded::Bounded;
-use crate::config::unix_path_problem;
+use crate::config::{hide_url, unix_path_problem};
 
 /// Where a backend is.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -48,7 +48,8 @@ impl Url {
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let expected = || {
             format!(
-                "expected \"http://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\", found {text:?}"
+                "expected \"http://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\", found {:?}",
+                hide_url(text)
             )
         };
         let label = text.split(['?', '#']).next().unwrap_or(text).to_owned();
