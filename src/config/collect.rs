@@ -7,6 +7,7 @@ use super::path::{Segment, Trail};
 use super::place::Place;
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
+use super::secret;
 use super::suggest::did_you_mean;
 use super::unknown::unknown_key;
 use super::value::{Node, Value};
@@ -97,6 +98,15 @@ fn judge(
         Kind::UnknownWord { word, known } => {
             Problem::error(here, message).with_hint_if(did_you_mean(&word, known.iter().copied()))
         }
+        Kind::Type { expected, .. } if node.scalar().is_some() && is_secret(&here) => {
+            let found = node.scalar().unwrap_or_default();
+            if expected.contains("string") || expected.contains("text") {
+                Problem::error(here, format!("expected a string, found {found}"))
+                    .with_hint("put it in quotes")
+            } else {
+                Problem::error(here, format!("expected {expected}, found {found}"))
+            }
+        }
         Kind::Type { expected, .. } => {
             let hint = type_hint(&here, node, &expected);
             Problem::error(here, message).with_hint_if(hint)
@@ -127,6 +137,14 @@ fn missing(
             (Remedy::Assume(path, key), problem)
         }
     }
+}
+
+/// Whether the keys that lead to a value say that it is secret.
+fn is_secret(place: &Place) -> bool {
+    place.segments().iter().any(|segment| match segment {
+        Segment::Key(key) => secret::is_secret_name(key),
+        Segment::Index(_) => false,
+    })
 }
 
 /// What to write instead of a value of the wrong type, for the usual slips.

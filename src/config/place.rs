@@ -149,6 +149,11 @@ impl Place {
         (self.spot != Spot::WholeFile).then(|| self.document.position(self.span().start))
     }
 
+    /// The way to this place, step by step.
+    pub(super) fn segments(&self) -> Vec<Segment> {
+        path::segments(&self.path)
+    }
+
     /// The value at this place.
     pub(super) fn node(&self) -> Option<&Node> {
         self.document.root().find(&path::segments(&self.path))
