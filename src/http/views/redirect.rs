@@ -84,6 +84,11 @@ impl View for Redirect {
                 "to: expected a path or a URL before the first parameter, found {:?}",
                 options.to
             ));
+        } else if let Some(base) = open_host(&options.to) {
+            let name = parameter_of(&options.to);
+            problems.push(format!(
+                "to: a parameter may not be part of the host (write \"{base}/{{{name}}}\")"
+            ));
         }
         problems
     }
@@ -121,6 +126,39 @@ impl View for Redirect {
     }
 }
 
+/// Returns a URL to write the parameter behind, if a client could choose the host with it: it stands in the scheme, in the
+/// authority, or directly behind it.
+fn open_host(written: &str) -> Option<String> {
+    if is_own_path(written) {
+        return None; // held to this server when it is filled in
+    }
+    let (before, _) = written.split_once('{')?;
+    let is_end = |found: char| matches!(found, '/' | '\\' | '?' | '#');
+    let scheme = before.split_once(':');
+    let scheme = scheme.filter(|(scheme, _)| !scheme.contains(is_end));
+    let (scheme, rest) = scheme.unwrap_or(("", before));
+    // Browsers skip any number of slashes before the host, and take backslashes for slashes.
+    let host = rest.trim_start_matches(['/', '\\']);
+    let is_closed = host.contains(is_end);
+    let has_host = host.len() < rest.len() || !scheme.is_empty();
+    if is_closed {
+        return None;
+    }
+    let host = if has_host && !host.is_empty() && !host.ends_with(['.', ':', '@']) {
+        host
+    } else {
+        "example.com"
+    };
+    let scheme = if scheme.is_empty() { "https" } else { scheme };
+    Some(format!("{scheme}://{host}"))
+}
+
+/// Returns the name of the first parameter.
+fn parameter_of(written: &str) -> &str {
+    let after = written.split_once('{').map_or("", |(_, after)| after);
+    after.split('}').next().unwrap_or_default()
+}
+
 /// Puts the parameters in their places, each encoded for the part of the URL that it is in.
 fn fill(written: &str, params: &Params) -> String {
     let path_end = written.find(['?', '#']).unwrap_or(written.len());
@@ -132,4 +170,37 @@ fn fill(written: &str, params: &Params) -> String {
         rest = rest.replace(&place, &utf8_percent_encode(value, VALUE).to_string());
     }
     path + &rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_never_part_of_the_host() {
+        let check = |to: &str, expected: Option<&str>| {
+            assert_eq!(open_host(to).as_deref(), expected, "{to}");
+        };
+        check("https://example.com{path}", Some("https://example.com"));
+        check("http://h:80{path}", Some("http://h:80"));
+        check("https://{p}/", Some("https://example.com"));
+        check("https://{p}.example.com/", Some("https://example.com"));
+        check("https://www.{p}/", Some("https://example.com"));
+        check("https://h:{p}/", Some("https://example.com"));
+        check("//{p}", Some("https://example.com"));
+        check("//h{p}", Some("https://h"));
+        check("/\\{p}", Some("https://example.com"));
+        check("https:/{p}", Some("https://example.com"));
+        check("https:///{p}", Some("https://example.com"));
+        check("https:{p}", Some("https://example.com"));
+        check("http{p}", Some("https://example.com"));
+        check("https://example.com/{path}", None);
+        check("https://example.com?next={path}", None);
+        check("https://example.com#{path}", None);
+        check("//example.com/{path}", None);
+        check("/{path}", None);
+        check("/a/{path}", None);
+        check("other/{path}", None);
+        check("https://example.com/", None);
+    }
 }
