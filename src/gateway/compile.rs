@@ -68,6 +68,7 @@ fn compile_known(config: &Config, registry: &Registry, wrong: &Wrong) -> (Option
     compiler.check_log();
     let http = compiler.http_routes();
     let websocket = compiler.websocket_routes();
+    compiler.check_idle();
     let uses_sessions = uses_sessions(config);
     compiler.check_stores(uses_sessions);
     let router = http

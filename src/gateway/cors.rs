@@ -2,7 +2,7 @@
 
 use super::compile::Compiler;
 use super::guards::Guards;
-use crate::config::{CorsConfig, Problem};
+use crate::config::Problem;
 use crate::http::origin;
 use crate::middleware::{Cors, Step};
 
@@ -42,19 +42,5 @@ impl Compiler<'_> {
             }
         }
         Some(Step::Cors(Cors::new(guards.allowed_origins, settings)))
-    }
-
-    /// Warns of settings without the middleware that they are for.
-    pub(super) fn check_cors(&mut self, guards: &Guards<'_>) {
-        let is_set = guards
-            .cors
-            .is_some_and(|settings| *settings != CorsConfig::default());
-        if is_set && !guards.middleware.iter().any(|name| name == "cors") {
-            let message = "these settings do nothing: the middleware \"cors\" is not in the list";
-            self.problems.push(
-                Problem::warning((guards.place_of)("cors"), message)
-                    .with_hint("add \"cors\" to middleware"),
-            );
-        }
     }
 }

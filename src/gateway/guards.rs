@@ -147,17 +147,6 @@ impl Compiler<'_> {
         if is_known {
             is_sound &= self.check_order(guards, &list);
         }
-        if is_known && !guards.headers.is_none() && !guards.has("headers") {
-            let place = (guards.place_of)("headers");
-            self.problems.push(
-                Problem::warning(
-                    place,
-                    "these fields are never sent: the middleware \"headers\" is not in the list",
-                )
-                .with_hint("add \"headers\" to middleware"),
-            );
-        }
-        self.check_cors(guards);
         is_sound.then(|| steps.into())
     }
 

@@ -9,6 +9,7 @@ mod framing;
 mod guards;
 mod head;
 mod http;
+mod idle;
 mod logins;
 mod missing;
 mod order;

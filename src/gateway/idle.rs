@@ -1,0 +1,133 @@
+//! Idle: settings that no middleware of their routes reads.
+
+use super::compile::Compiler;
+use crate::config::{CorsConfig, HeaderFields, MissingOrigin, Place, Problem};
+
+/// A setting, and the middleware that read it; the first is the one to add.
+const READERS: [(&str, &[&str]); 5] = [
+    ("headers", &["headers"]),
+    ("cors", &["cors"]),
+    ("allowed_origins", &["origin", "cors", "csrf"]),
+    ("missing_origin", &["origin"]),
+    ("token_in_query", &["auth"]),
+];
+
+/// A section or a route: its list of middleware, and which of the settings say something.
+struct Listed<'c> {
+    place: &'c Place,
+    middleware: &'c [String],
+    /// Whether the list could be read.
+    is_known: bool,
+    set: Vec<&'static str>,
+}
+
+impl Listed<'_> {
+    fn reads(&self, readers: &[&str]) -> bool {
+        !self.is_known
+            || self
+                .middleware
+                .iter()
+                .any(|name| readers.contains(&name.as_str()))
+    }
+}
+
+impl Compiler<'_> {
+    /// Warns of settings without the middleware that they are for: of a route's own at the route, of a section's only when no
+    /// route that takes them over has the middleware.
+    pub(super) fn check_idle(&mut self) {
+        let (config, wrong) = (self.config, self.wrong);
+        let defaults = &config.http;
+        let http = std::iter::once(defaults)
+            .chain(config.http_routes.iter().map(|route| &route.settings))
+            .map(|settings| Listed {
+                place: &settings.place,
+                middleware: &settings.middleware,
+                is_known: !settings.is_made_up("middleware", wrong),
+                set: set_keys(
+                    &settings.headers,
+                    Some(&settings.cors),
+                    &settings.allowed_origins,
+                    settings.missing_origin,
+                    settings.token_in_query,
+                ),
+            });
+        let http: Vec<_> = http.collect();
+        let defaults = &config.websocket;
+        let websocket = std::iter::once(defaults)
+            .chain(config.websocket_routes.iter().map(|route| &route.settings))
+            .map(|settings| Listed {
+                place: &settings.place,
+                middleware: &settings.middleware,
+                is_known: !settings.is_made_up("middleware", wrong),
+                set: set_keys(
+                    &settings.headers,
+                    None,
+                    &settings.allowed_origins,
+                    settings.missing_origin,
+                    settings.token_in_query,
+                ),
+            });
+        let websocket: Vec<_> = websocket.collect();
+        for (key, readers) in READERS {
+            self.check_key(&http, key, readers);
+            self.check_key(&websocket, key, readers);
+        }
+    }
+
+    /// Looks at one setting of a table, whose section comes first.
+    fn check_key(&mut self, listed: &[Listed<'_>], key: &'static str, readers: &[&str]) {
+        let Some((section, routes)) = listed.split_first() else {
+            return;
+        };
+        let is_own = |route: &Listed<'_>| route.place.key(key).is_written();
+        for route in routes.iter().filter(|route| is_own(route)) {
+            if route.set.contains(&key) && !route.reads(readers) {
+                self.problems.push(idle(route.place.key(key), key, readers));
+            }
+        }
+        let mut heirs = routes.iter().filter(|route| !is_own(route)).peekable();
+        // The fields of `[http]` are sent with answers of no route too.
+        let is_read_aside = key == "headers" && section.reads(readers);
+        if section.set.contains(&key)
+            && heirs.peek().is_some()
+            && !is_read_aside
+            && !heirs.any(|route| route.reads(readers))
+        {
+            self.problems
+                .push(idle(section.place.key(key), key, readers));
+        }
+    }
+}
+
+fn set_keys(
+    headers: &HeaderFields,
+    cors: Option<&CorsConfig>,
+    allowed_origins: &[String],
+    missing_origin: MissingOrigin,
+    token_in_query: bool,
+) -> Vec<&'static str> {
+    let all = [
+        ("headers", !headers.is_none()),
+        ("cors", cors.is_some_and(|it| *it != CorsConfig::default())),
+        ("allowed_origins", !allowed_origins.is_empty()),
+        ("missing_origin", missing_origin != MissingOrigin::default()),
+        ("token_in_query", token_in_query),
+    ];
+    let set = all.into_iter().filter(|(_, is_set)| *is_set);
+    set.map(|(key, _)| key).collect()
+}
+
+fn idle(place: Place, key: &str, readers: &[&str]) -> Problem {
+    let reader = readers.first().copied().unwrap_or_default();
+    let effect = match key {
+        "headers" => "these fields are never sent".to_owned(),
+        "cors" => "these settings do nothing".to_owned(),
+        key => format!("{key} has no effect"),
+    };
+    let hint = match key {
+        "headers" | "cors" => format!("add {reader:?} to middleware"),
+        _ => format!("add {reader:?}"),
+    };
+    let message = format!("{effect}: the middleware {reader:?} is not in the list");
+    Problem::warning(place, message).with_hint(hint)
+}
