@@ -28,6 +28,7 @@ fn bind(place: &Place, problems: &mut Problems) {
         let problem = Problem::error(place.clone(), message);
         problems.push(problem.with_hint("write [\"127.0.0.1:8000\"]"));
     }
+    let mut seen = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let place = place.index(index);
         let (text, place) = match (&item.value, item.entry("address")) {
@@ -38,7 +39,17 @@ fn bind(place: &Place, problems: &mut Problems) {
             },
             _ => continue,
         };
-        let Ok(Bind::Unix(path)) = text.parse() else {
+        let Ok(address) = text.parse::<Bind>() else {
+            continue;
+        };
+        // Port 0 is another one each time.
+        if seen.contains(&address) && address.port() != Some(0) {
+            let message = format!("{text:?} is listed twice");
+            problems.error(place, message);
+            continue;
+        }
+        seen.push(address.clone());
+        let Bind::Unix(path) = address else {
             continue;
         };
         if let Some(message) = unix_path_problem(&place.base().join(path)) {
