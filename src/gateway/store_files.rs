@@ -1,4 +1,4 @@
-//! Store files: whether a SQLite file is a Django project's, and whether that is what is written.
+//! Store files: whether a SQLite file is a database, whether it is a Django project's, and whether that is what is written.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -37,6 +37,17 @@ impl Compiler<'_> {
 
 fn problem_of(place: Place, url: &StoreUrl) -> Option<Problem> {
     match url {
+        StoreUrl::Sqlite(path) | StoreUrl::DjangoSqlite(path) if is_other_file(path) => {
+            let path = path.display();
+            let message = format!("expected a SQLite database, found another file at {path}");
+            Some(Problem::error(place, message))
+        }
+        StoreUrl::Sqlite(path) if missing_directory(path).is_some() => {
+            let directory = missing_directory(path)?.display();
+            let message =
+                format!("expected a directory for the database, found none at {directory}");
+            Some(Problem::error(place, message).with_hint("make the directory first"))
+        }
         StoreUrl::DjangoSqlite(path) => {
             let found = match fs::metadata(path) {
                 Ok(found) if found.is_dir() => "a directory",
@@ -64,6 +75,23 @@ fn problem_of(place: Place, url: &StoreUrl) -> Option<Problem> {
         }
         _ => None,
     }
+}
+
+/// Tells whether a file holds something that is no SQLite database. An empty one becomes a database.
+fn is_other_file(path: &Path) -> bool {
+    let mut start = Vec::with_capacity(MAGIC.len());
+    let read = File::open(path).and_then(|file| {
+        let mut file = file.take(MAGIC.len() as u64);
+        file.read_to_end(&mut start)
+    });
+    read.is_ok() && !start.is_empty() && start != MAGIC
+}
+
+/// Returns the directory of a file, if it does not exist.
+fn missing_directory(path: &Path) -> Option<&Path> {
+    let directory = path.parent().filter(|it| !it.as_os_str().is_empty())?;
+    let error = fs::metadata(directory).err()?;
+    (error.kind() == ErrorKind::NotFound).then_some(directory)
 }
 
 /// Tells whether a SQLite file holds the tables of a Django project. It is not opened as a database: nothing is locked.

@@ -11,9 +11,9 @@ const FILE: &str = r#"
 [server]
 allowed_hosts = ["localhost"]
 [session]
-store = "sqlite:/nonexistent/oneport.db"
+store = "sqlite:/proc/self/oneport.db"
 [auth]
-users = "sqlite:/nonexistent/oneport.db"
+users = "sqlite:/proc/self/oneport.db"
 [http]
 middleware = ["hosts", "cors"]
 allowed_origins = ["https://page.example"]
