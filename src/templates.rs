@@ -38,6 +38,16 @@ pub enum TemplateError {
         /// Where it was looked for.
         dir: PathBuf,
     },
+    /// It names another one that does not exist.
+    #[error("template {name:?} uses {part:?}, and there is no such template in {}", dir.display())]
+    Part {
+        /// The template.
+        name: String,
+        /// The one that it extends, includes or imports.
+        part: String,
+        /// The directory.
+        dir: PathBuf,
+    },
     /// It cannot be read as a template, or fails when it is rendered.
     #[error("template {name:?}: {cause}")]
     Broken {
@@ -71,40 +81,90 @@ impl Templates {
         }))
     }
 
-    /// Reads a template without rendering it.
+    /// Reads a template and those that it extends, includes or imports, without rendering them.
     pub fn check(&self, name: &str) -> Result<(), TemplateError> {
-        self.0
-            .environment
-            .get_template(name)
-            .map(drop)
-            .map_err(|cause| self.error(name, cause))
+        let mut names = vec![name.to_owned()];
+        let mut next = 0;
+        while let Some(current) = names.get(next).cloned() {
+            next += 1;
+            let template = self.0.environment.get_template(&current);
+            let template = template.map_err(|cause| self.error(&current, cause))?;
+            for part in parts_of(template.source()) {
+                if !part.may_be_missing && !self.is_there(&part.name) {
+                    return Err(TemplateError::Part {
+                        name: current,
+                        part: part.name,
+                        dir: self.0.dir.clone(),
+                    });
+                }
+                if !names.contains(&part.name) && self.is_there(&part.name) {
+                    names.push(part.name);
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Returns the parameters of the route that a template uses, `scope.params.NAME`, and those that it extends or includes.
+    /// Tells whether a template exists, sound or not.
+    fn is_there(&self, name: &str) -> bool {
+        match self.0.environment.get_template(name) {
+            Ok(_) => true,
+            Err(error) => error.kind() != ErrorKind::TemplateNotFound,
+        }
+    }
+
+    /// Returns the parameters of the route that a template needs, `scope.params.NAME`, and those that it extends or includes. One
+    /// that it asks for first, with `is defined` or `|default`, is not needed.
     #[must_use]
     pub fn params(&self, name: &str) -> Vec<String> {
-        let mut names = vec![name.to_owned()];
         let mut params = Vec::new();
-        let mut next = 0;
-        while let Some(name) = names.get(next).cloned() {
-            next += 1;
-            let Ok(template) = self.0.environment.get_template(&name) else {
+        for source in self.sources(name) {
+            let Ok(template) = self.0.environment.template_from_str(&source) else {
                 continue;
             };
             let variables = template.undeclared_variables(true);
             let used = variables
                 .iter()
                 .filter_map(|path| path.strip_prefix("scope.params."));
-            params.extend(used.filter_map(|used| used.split('.').next().map(str::to_owned)));
-            for other in named_in(template.source()) {
-                if !names.contains(&other) {
-                    names.push(other);
-                }
-            }
+            let used = used.filter_map(|used| used.split('.').next());
+            let needed = used.filter(|param| !is_guarded(&source, param));
+            params.extend(needed.map(str::to_owned));
         }
         params.sort();
         params.dedup();
         params
+    }
+
+    /// Returns the parameter in the first `scope.params.get("NAME")` of a template, as Python has it and templates do not.
+    #[must_use]
+    pub fn param_of_get(&self, name: &str) -> Option<String> {
+        self.sources(name).iter().find_map(|source| {
+            let (_, after) = source.split_once("scope.params.get(")?;
+            let after = after.trim_start();
+            let quote = after.chars().next()?;
+            let (param, _) = after.get(1..)?.split_once(quote)?;
+            matches!(quote, '"' | '\'').then(|| param.to_owned())
+        })
+    }
+
+    /// Returns the sources of a template and of those that it extends, includes or imports.
+    fn sources(&self, name: &str) -> Vec<String> {
+        let mut names = vec![name.to_owned()];
+        let mut sources = Vec::new();
+        let mut next = 0;
+        while let Some(name) = names.get(next).cloned() {
+            next += 1;
+            let Ok(template) = self.0.environment.get_template(&name) else {
+                continue;
+            };
+            for part in parts_of(template.source()) {
+                if !names.contains(&part.name) {
+                    names.push(part.name);
+                }
+            }
+            sources.push(template.source().to_owned());
+        }
+        sources
     }
 
     /// Tells whether there is a template of this name.
@@ -151,20 +211,60 @@ impl Templates {
     }
 }
 
-/// The templates that one names in quotes: `{% extends "base.html" %}`, `{% include "a.html" %}`.
-fn named_in(source: &str) -> Vec<String> {
-    let tags = source.split("{%").skip(1);
+/// Another template that one names.
+struct TemplatePart {
+    name: String,
+    /// Is it `{% include "..." ignore missing %}`?
+    may_be_missing: bool,
+}
+
+/// Returns the templates that a source extends, includes or imports by name.
+fn parts_of(source: &str) -> Vec<TemplatePart> {
+    let source = without_comments(source);
     let name = |tag: &str| {
-        let tag = tag.trim_start_matches('-').trim_start();
-        let rest = tag
-            .strip_prefix("extends")
-            .or_else(|| tag.strip_prefix("include"))?
-            .trim_start();
+        let (tag, _) = tag.split_once("%}")?;
+        let tag = tag.trim_start_matches(['-', '+']).trim_start();
+        let words = ["extends", "include", "import", "from"];
+        let rest = words.iter().find_map(|word| tag.strip_prefix(word))?;
+        let rest = rest.trim_start();
         let quote = rest
             .chars()
             .next()
             .filter(|found| matches!(found, '"' | '\''))?;
-        rest.split(quote).nth(1).map(str::to_owned)
+        let (name, after) = rest.get(1..)?.split_once(quote)?;
+        let after = after.trim_start();
+        // A choice such as `"a.html" if x else "b.html"` is made when it is rendered.
+        let is_plain = ["", "-", "+"].contains(&after.trim_end());
+        let is_import = after.starts_with("as ") || after.starts_with("import ");
+        Some(TemplatePart {
+            name: name.to_owned(),
+            may_be_missing: !is_plain && !is_import,
+        })
     };
-    tags.filter_map(name).collect()
+    source.split("{%").skip(1).filter_map(name).collect()
+}
+
+fn without_comments(source: &str) -> String {
+    let mut pieces = source.split("{#");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |text, piece| {
+        text + piece.split_once("#}").map_or("", |(_, after)| after)
+    })
+}
+
+/// Tells whether a template asks for a parameter before it uses it.
+fn is_guarded(source: &str, param: &str) -> bool {
+    let used = format!("scope.params.{param}");
+    let mut uses = source.match_indices(&used).map(|(at, _)| at);
+    uses.any(|at| {
+        let after = source.get(at + used.len()..).unwrap_or_default();
+        let is_whole = !after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let after = after.trim_start();
+        let is_tested = after.starts_with("is defined") || after.starts_with("is not defined");
+        let filter = after.strip_prefix('|').map(str::trim_start);
+        let is_filtered = filter.is_some_and(|filter| filter.starts_with("default"));
+        let before = source.get(..at).unwrap_or_default().trim_end();
+        let is_condition = before.ends_with("if") || before.ends_with("if not");
+        is_whole && (is_tested || is_filtered || is_condition)
+    })
 }

@@ -22,7 +22,17 @@ impl Compiler<'_> {
                 self.problems.push(Problem::error(place, error.to_string()));
                 continue;
             }
-            let used = templates.params(&name);
+            let mut used = templates.params(&name);
+            if let Some(param) = templates.param_of_get(&name)
+                && !params.has("get")
+            {
+                used.retain(|used| used != "get");
+                let message = format!("template {name:?} calls scope.params.get");
+                self.problems.push(
+                    Problem::warning(place.clone(), message)
+                        .with_hint(format!("write scope.params.{param}")),
+                );
+            }
             for sentence in used.iter().filter_map(|param| params.missing(param)) {
                 let message = format!("template {name:?} uses scope.params: {sentence}");
                 self.problems.push(Problem::warning(place.clone(), message));
