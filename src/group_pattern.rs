@@ -34,6 +34,9 @@ enum Part {
 /// A text that is no pattern.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum PatternError {
+    /// Nothing at all.
+    #[error("expected the name of a group, such as \"chat_{{room}}\", found an empty text")]
+    Empty,
     /// A `{` without its `}`, or the reverse.
     #[error("expected each \"{{\" to have its \"}}\" in group pattern {pattern:?}")]
     Unbalanced {
@@ -86,12 +89,18 @@ pub enum GroupError {
 }
 
 impl GroupPattern {
-    /// Returns a sentence, behind the name of the option, for each parameter that a route lacks.
+    /// Returns a sentence, behind the name of the option, for each parameter that a route lacks, and for the user.
     #[must_use]
     pub fn problems(&self, option: &str, params: &ParamNames) -> Vec<String> {
-        let lacks = |part: &Part| match part {
+        let lacks = |part: &Part| {
+            match part {
             Part::Param(name) => params.missing(name),
+            Part::UserId | Part::UserName if !params.gives_user() => Some(
+                "a group of the user needs the middleware \"auth\", which is not in the list (add \"auth\")"
+                    .to_owned(),
+            ),
             Part::Literal(_) | Part::UserId | Part::UserName => None,
+        }
         };
         self.0
             .iter()
@@ -134,6 +143,9 @@ impl std::str::FromStr for GroupPattern {
         let unbalanced = || PatternError::Unbalanced {
             pattern: pattern.to_owned(),
         };
+        if pattern.is_empty() {
+            return Err(PatternError::Empty);
+        }
         let mut parts = Vec::new();
         let mut rest = pattern;
         while !rest.is_empty() {

@@ -235,7 +235,8 @@ impl Compiler<'_> {
             return None;
         };
         let (options, place) = (&written.options, &written.place);
-        let mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
+        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
+        mount.params = mount.params.with_user(guards.gives_user());
         let made = make(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
@@ -245,6 +246,7 @@ impl Compiler<'_> {
                 .map(|name| (name, options.place().key("template"), mount.params.clone())),
         );
         self.check_needs(&guards, written, made.middleware, made.writes_sessions);
+        self.check_view(written, &guards);
         if self.is_wrong(
             &written.place,
             &["path", "regex", "host", "methods", "defaults"],
@@ -307,7 +309,7 @@ impl Compiler<'_> {
         let wrong = self.wrong;
         let pattern = self.pattern(&common);
         let host = self.host(&common);
-        let steps = self.steps(&Guards {
+        let guards = Guards {
             table: ScopeType::Websocket,
             middleware: &written.settings.middleware,
             allowed_origins: &written.settings.allowed_origins,
@@ -317,7 +319,8 @@ impl Compiler<'_> {
             cors: None,
             place_of: &|key| written.settings.place_of(key),
             is_made_up: &|key| written.settings.is_made_up(key, wrong),
-        });
+        };
+        let steps = self.steps(&guards);
         let Some(make) = self.registry.find_consumer(&written.consumer) else {
             let place = written.place.key("consumer");
             self.problems.push(Problem::unknown(
@@ -329,10 +332,12 @@ impl Compiler<'_> {
             return None;
         };
         let (options, place) = (&written.options, &written.place);
-        let mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
+        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
+        mount.params = mount.params.with_user(guards.gives_user());
         let consumer = make(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
+        self.check_consumer(written);
         if self.is_wrong(&written.place, &["path", "regex", "host", "defaults"]) {
             return None;
         }

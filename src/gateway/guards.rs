@@ -42,6 +42,11 @@ impl Guards<'_> {
         self.middleware.iter().any(|known| known == name)
     }
 
+    /// Tells whether a request can have a user, as far as its list is known.
+    pub(super) fn gives_user(&self) -> bool {
+        self.has("auth") || (self.is_made_up)("middleware")
+    }
+
     /// Where a step stands in the list.
     pub(super) fn position(&self, name: &str) -> Option<usize> {
         self.middleware.iter().position(|known| known == name)

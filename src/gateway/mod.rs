@@ -5,6 +5,7 @@ mod cors;
 mod dispatch;
 mod exposure;
 mod finishing;
+mod fit;
 mod framing;
 mod guards;
 mod head;

@@ -35,6 +35,14 @@ impl Compiler<'_> {
                 self.problems.push(problem.with_hint_if(error.hint));
             })
             .ok()?;
+        if let (None, Some(regex)) = (common.path, common.regex)
+            && let Some(rest) = regex.strip_prefix('/')
+        {
+            let message = "a regex sees the path without its leading slash";
+            let hint = format!("write '^{rest}'");
+            self.problems
+                .push(Problem::warning(place.clone(), message).with_hint(hint));
+        }
         if common.prefix.is_empty() {
             return Some(pattern);
         }

@@ -16,25 +16,47 @@ use crate::routing::pattern::RoutePattern;
 /// # Ok::<(), oneport::routing::PatternError>(())
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ParamNames(Option<BTreeSet<String>>);
+pub struct ParamNames {
+    /// None when the pattern is broken.
+    names: Option<BTreeSet<String>>,
+    gives_user: bool,
+}
 
 impl ParamNames {
     /// Takes the names of a pattern and of a route's defaults.
     pub fn new<'n>(pattern: &'n RoutePattern, defaults: impl IntoIterator<Item = &'n str>) -> Self {
         let names = pattern.param_names().chain(defaults).map(str::to_owned);
-        Self(Some(names.collect()))
+        Self {
+            names: Some(names.collect()),
+            gives_user: true,
+        }
     }
 
     /// The names of a route whose pattern is broken: it may have any, so nothing more is wrong with those that use them.
     #[must_use]
     pub fn unknown() -> Self {
-        Self(None)
+        Self {
+            names: None,
+            gives_user: true,
+        }
+    }
+
+    /// The same for a route that has a user to give, or has none because nothing in it reads one. Default: it has.
+    #[must_use]
+    pub fn with_user(self, gives_user: bool) -> Self {
+        Self { gives_user, ..self }
+    }
+
+    /// Tells whether the route can give a user.
+    #[must_use]
+    pub fn gives_user(&self) -> bool {
+        self.gives_user
     }
 
     /// Tells whether the route has a parameter of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|names| names.contains(name))
+        self.names.as_ref().is_none_or(|names| names.contains(name))
     }
 
     /// Returns a sentence if the route lacks a parameter: which it is, and which one may be meant.
@@ -80,6 +102,6 @@ impl ParamNames {
 
     /// Walks the names, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().flatten().map(String::as_str)
+        self.names.iter().flatten().map(String::as_str)
     }
 }

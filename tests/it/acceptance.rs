@@ -3,6 +3,10 @@
 use oneport::testing::{Application, HttpCommunicator, WebsocketCommunicator};
 
 const FILE: &str = "
+    [session]
+    store = 'memory'
+    [auth]
+    users = 'sqlite::memory:'
     [[http.route]]
     path = '/both/'
     view = 'respond'
@@ -25,6 +29,7 @@ const FILE: &str = "
     [[websocket.route]]
     path = '/mine/'
     consumer = 'feed'
+    middleware = ['origin', 'session', 'auth']
     options = { groups = ['user_{user.id}'] }
 ";
 

@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 const FILE: &str = "
+    [session]
+    store = 'memory'
+    [auth]
+    users = 'sqlite::memory:'
     [[http.route]]
     path = '/events/{room:slug}/'
     view = 'events'
@@ -31,6 +35,7 @@ const FILE: &str = "
     [[websocket.route]]
     path = '/feed/'
     consumer = 'feed'
+    middleware = ['origin', 'session', 'auth']
     options = { groups = ['news', 'user_{user.id}'] }
 ";
 

@@ -1,0 +1,132 @@
+//! Fit: whether a view or a consumer fits the route that it is on, beyond its own options.
+
+use serde::Deserialize;
+
+use super::compile::Compiler;
+use super::guards::Guards;
+use crate::config::{self, ConfigPath, HttpRoute, Problem, WebsocketRoute};
+
+/// HMAC-SHA256 has no use for less (RFC 7518 §3.2).
+const SECRET_BYTES_MIN: usize = 32;
+
+/// What of the options of `backend` is looked at.
+#[derive(Deserialize)]
+struct BackendOptions {
+    #[serde(default)]
+    channel: Option<String>,
+    #[serde(default)]
+    secret: Option<serde_json::Value>,
+}
+
+/// What of the options of `static` is looked at.
+#[derive(Deserialize)]
+struct StaticOptions {
+    dir: ConfigPath,
+    #[serde(default)]
+    fallback: Option<String>,
+}
+
+impl Compiler<'_> {
+    /// Holds a view against its route.
+    pub(super) fn check_view(&mut self, written: &HttpRoute, guards: &Guards<'_>) {
+        match written.view.as_str() {
+            "publish" => {
+                self.check_call(written);
+                if guards.has("csrf") && !(guards.is_made_up)("middleware") {
+                    self.refuse_csrf(written, guards);
+                }
+            }
+            "static" => self.check_fallback(written),
+            _ => {}
+        }
+    }
+
+    /// The call stands in a catch-all; a regular expression may catch it in other ways.
+    fn check_call(&mut self, written: &HttpRoute) {
+        let Some(path) = &written.path else { return };
+        if path.contains("{*") || self.is_wrong(&written.place, &["path"]) {
+            return;
+        }
+        let base = path.split('{').next().unwrap_or_default();
+        let base = base.trim_end_matches('/');
+        let message = "the view \"publish\" needs a catch-all";
+        self.problems.push(
+            Problem::error(written.place.key("path"), message)
+                .with_hint(format!("write \"{base}/{{*call}}\"")),
+        );
+    }
+
+    fn refuse_csrf(&mut self, written: &HttpRoute, guards: &Guards<'_>) {
+        let place = (guards.place_of)("middleware");
+        let place = if place.is_written() {
+            place
+        } else {
+            written.place.key("view")
+        };
+        let message = "the middleware \"csrf\" refuses every call of the view \"publish\": programs send no CSRF token";
+        self.problems.push(
+            Problem::error(place, message).with_hint("give the route a list without \"csrf\""),
+        );
+    }
+
+    fn check_fallback(&mut self, written: &HttpRoute) {
+        let Ok(options) = written.options.read::<StaticOptions>() else {
+            return;
+        };
+        let Some(fallback) = options.fallback.filter(|name| !name.is_empty()) else {
+            return;
+        };
+        if options.dir.0.is_dir() && !options.dir.0.join(&fallback).is_file() {
+            let message = format!(
+                "there is no file {fallback:?} in {}, so a missing file is a 404",
+                options.dir.0.display()
+            );
+            let place = written.options.place().key("fallback");
+            self.problems.warning(place, message);
+        }
+    }
+
+    /// Holds a consumer against its route.
+    pub(super) fn check_consumer(&mut self, written: &WebsocketRoute) {
+        if written.consumer != "backend" {
+            return;
+        }
+        let Ok(options) = written.options.read::<BackendOptions>() else {
+            return;
+        };
+        let layer = &self.config.channel_layer;
+        if options.channel.is_some()
+            && layer.backend == config::Backend::Memory
+            && !self.is_wrong(&layer.place, &["backend"])
+        {
+            let message = "no worker can read this channel: the channel layer is \"memory\", within this process";
+            let place = written.options.place().key("channel");
+            self.problems.push(
+                Problem::error(place, message)
+                    .with_hint("write backend = \"redis://127.0.0.1:6379\" in [channel_layer]"),
+            );
+        }
+        let place = written.options.place().key("secret");
+        let is_short = |secret: &serde_json::Value| {
+            let secret = secret.as_str();
+            secret.is_some_and(|secret| (1..SECRET_BYTES_MIN).contains(&secret.len()))
+        };
+        let mut warn = |place| {
+            let message = format!(
+                "a secret of fewer than {SECRET_BYTES_MIN} bytes can be guessed from a signature"
+            );
+            let hint = "`openssl rand -base64 48` makes one";
+            self.problems
+                .push(Problem::warning(place, message).with_hint(hint));
+        };
+        match &options.secret {
+            Some(serde_json::Value::Array(secrets)) => {
+                for (at, _) in secrets.iter().enumerate().filter(|(_, it)| is_short(it)) {
+                    warn(place.index(at));
+                }
+            }
+            Some(secret) if is_short(secret) => warn(place),
+            _ => {}
+        }
+    }
+}
