@@ -123,7 +123,7 @@ pub(super) fn read(source: &Source) -> Result<String, Unreadable> {
 }
 
 /// The operating system's words without its error number.
-fn reason(error: &std::io::Error) -> String {
+pub(crate) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error")
         .next()

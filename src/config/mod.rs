@@ -81,6 +81,7 @@ pub use draft::Draft;
 pub use environment::{Env, process_environment};
 pub use headers::{HeaderFields, HeaderPreset};
 pub use http::{HttpDefaults, HttpRoute};
+pub(crate) use include::reason;
 pub use long::Long;
 pub use options::Options;
 pub use place::Place;

@@ -45,13 +45,11 @@ impl RouteHead<'_> {
                 );
                 problems.push(problem.with_hint("an empty path needs a prefix in front of it"));
             }
+            // With parameters the parser of patterns says how all of it is written.
+            Some(path) if path.contains(['<', '{']) && !path.contains("(?") => {}
             Some(path) if !path.is_empty() && !path.starts_with('/') => {
                 let message = format!("expected a path that starts with \"/\", found {path:?}");
-                let is_regex = path.starts_with('^') || path.ends_with('$') || path.contains("(?");
-                let hint = match is_regex {
-                    true => format!("write regex = '{}'", path.replacen("^/", "^", 1)),
-                    false => format!("write \"/{path}\""),
-                };
+                let hint = path_hint(path);
                 problems.push(Problem::error(place.key("path"), message).with_hint(hint));
             }
             Some(path) if path.contains(['?', '#']) && !path.contains(['{', '<', ':', '(']) => {
@@ -84,6 +82,20 @@ impl RouteHead<'_> {
             problems.error(place.key("name"), "expected a name, found \"\"");
         }
     }
+}
+
+/// What to write instead of a path without its slash.
+fn path_hint(path: &str) -> String {
+    if let Some((_, rest)) = path.split_once("://") {
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let host = host.split(':').next().unwrap_or_default();
+        return format!("write path = \"/{path}\" and host = {host:?}");
+    }
+    let is_regex = path.starts_with('^') || path.ends_with('$') || path.contains("(?");
+    if is_regex {
+        return format!("write regex = '{}'", path.replacen("^/", "^", 1));
+    }
+    format!("write \"/{path}\"")
 }
 
 /// The options of the route at this place.

@@ -9,7 +9,7 @@ use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError
 use crate::auth::forward::{Forward, ForwardSettings};
 use crate::config::{
     self, BearerConfig, Config, CorsConfig, ForwardConfig, HeaderFields, HttpDefaults, HttpRoute,
-    Place, Problem, Problems, Wrong,
+    Place, Problem, Problems, Wrong, reason,
 };
 use crate::http::{framing, origin};
 use crate::middleware::{Auth, Csrf, Headers, Hosts, Origin, Required, Session, Step};
@@ -241,7 +241,7 @@ impl Compiler<'_> {
 fn bearer(written: &BearerConfig, place: &Place) -> Result<Bearer, Problem> {
     let read = |name: &str, file: &config::ConfigPath| {
         std::fs::read_to_string(file).map_err(|error| {
-            let message = format!("cannot read {}: {error}", file.0.display());
+            let message = format!("cannot read {}: {}", file.0.display(), reason(&error));
             Problem::error(place.key(name), message)
         })
     };

@@ -11,15 +11,24 @@ const REGEX: [&str; 10] = [
 /// or a regular expression. What looks like one of them and is meant literally is written as a `regex`.
 pub(super) fn refuse(text: &str) -> Result<(), PatternError> {
     let relative = text.strip_prefix('/').unwrap_or(text);
+    if let Some(param) = regex_param(text) {
+        let error = PatternError::new(
+            "parameters in braces",
+            format!("{:?}", param.written),
+            param.position,
+        );
+        return Err(error.with_hint(param.hint(text)));
+    }
     let is_regex = relative.starts_with('^')
         || text.starts_with('^')
         || (text.ends_with('$') && text.len() > 1)
         || REGEX.iter().any(|piece| text.contains(piece));
     if is_regex && !relative.contains('<') || text.contains("(?") {
         let source = relative.trim_start_matches('^').trim_start_matches('/');
+        let source = source.trim_end_matches('$');
         return Err(
             PatternError::new("a path", "a regular expression", 0).with_hint(format!(
-                "write regex = '^{source}'; it sees the path without its leading slash"
+                "write regex = '^{source}$'; it sees the path without its leading slash"
             )),
         );
     }
@@ -36,6 +45,139 @@ pub(super) fn refuse(text: &str) -> Result<(), PatternError> {
     Ok(())
 }
 
+/// Says how a path is written that lacks its slash, whatever else is foreign in it.
+pub(super) fn with_slash(text: &str) -> String {
+    let path = format!("/{text}");
+    let Err(error) = refuse(&path) else {
+        return format!("write {path:?}");
+    };
+    if let Some((before, rest)) = path.split_once("?}")
+        && let Some((before, name)) = before.rsplit_once('{')
+    {
+        let without = format!("{before}{}", rest.trim_start_matches('/'));
+        return format!("write two routes, \"{before}{{{name}}}{rest}\" and {without:?}");
+    }
+    let mut ours_all = String::new();
+    let mut rest = path.as_str();
+    while let Some((before, after)) = rest.split_once('<')
+        && let Some((inside, after)) = after.split_once('>')
+    {
+        ours_all.push_str(before);
+        ours_all.push_str(&of_angle_brackets(inside));
+        rest = after;
+    }
+    ours_all.push_str(rest);
+    match refuse(&ours_all) {
+        Ok(()) => format!("write {ours_all:?}"),
+        Err(_) => error.hint.unwrap_or_default(),
+    }
+}
+
+/// A parameter with a regular expression: `{id:[0-9]+}` or `:id(\d+)`.
+struct RegexParam<'p> {
+    written: &'p str,
+    position: usize,
+    name: &'p str,
+    regex: &'p str,
+}
+
+impl RegexParam<'_> {
+    /// How the parameter is written here: as one of the converters, or in a regular expression of the whole path.
+    fn hint(&self, path: &str) -> String {
+        let name = self.name;
+        let whole = format!("regex = '{}'", regex_of(path));
+        match self.regex {
+            ".*" | ".+" => format!("write {{*{name}}}"),
+            "[^/]+" | "[^/]*" => format!("write {{{name}}}"),
+            "[0-9]+" | "\\d+" => format!("write {{{name}:int}}, or {whole}"),
+            "[-a-zA-Z0-9_]+" | "[\\w-]+" | "[a-z0-9-]+" | "[a-zA-Z0-9_-]+" => {
+                format!("write {{{name}:slug}}, or {whole}")
+            }
+            _ => format!("write {whole}"),
+        }
+    }
+}
+
+/// Returns the first parameter with a regular expression in a path.
+fn regex_param(path: &str) -> Option<RegexParam<'_>> {
+    path.match_indices(['{', ':']).find_map(|(position, open)| {
+        let rest = path.get(position + 1..)?;
+        let name = name_of(rest);
+        let after = rest.get(name.len()..)?;
+        let (written, regex) = if open == "{" {
+            let end = closing(path.get(position..)?, '{', '}')?;
+            let written = path.get(position..=position + end)?;
+            let regex = after.strip_prefix(':')?;
+            let regex = regex.get(..regex.len().checked_sub(rest.len() + 1 - end)?)?;
+            (written, regex)
+        } else {
+            let before = path.get(..position)?;
+            let is_start = before.is_empty() || before.ends_with('/');
+            let end = closing(after, '(', ')').filter(|_| is_start)?;
+            let length = 1 + name.len() + end;
+            let written = path.get(position..=position + length)?;
+            (written, after.get(1..end)?)
+        };
+        let is_regex = open == ":" || converter_of(regex).is_empty();
+        (is_regex && !name.is_empty() && !regex.is_empty()).then_some(RegexParam {
+            written,
+            position,
+            name,
+            regex,
+        })
+    })
+}
+
+/// Returns where the bracket closes that a text begins with.
+fn closing(text: &str, open: char, close: char) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, found) in text.char_indices() {
+        if found == open {
+            depth += 1;
+        } else if found == close {
+            depth = depth.checked_sub(1)?;
+        }
+        if depth == 0 {
+            return (found == close).then_some(at);
+        }
+    }
+    None
+}
+
+/// Returns the regular expression that a path with parameters of all kinds stands for.
+fn regex_of(path: &str) -> String {
+    let mut regex = String::new();
+    let mut rest = path.trim_start_matches('/');
+    loop {
+        let group = regex_param(rest).map(|param| {
+            let group = format!("(?P<{}>{})", param.name, param.regex);
+            (param.position, param.written.len(), group)
+        });
+        let plain = rest.find('{').and_then(|position| {
+            let end = closing(rest.get(position..)?, '{', '}')?;
+            let inside = rest.get(position + 1..position + end)?;
+            let name = name_of(inside.trim_start_matches('*'));
+            let content = match inside.starts_with('*') {
+                true => ".+",
+                false => "[^/]+",
+            };
+            Some((position, end + 1, format!("(?P<{name}>{content})")))
+        });
+        let first = match (group, plain) {
+            (Some(group), Some(plain)) if plain.0 < group.0 => Some(plain),
+            (Some(group), _) => Some(group),
+            (None, plain) => plain,
+        };
+        let Some((position, length, group)) = first else {
+            regex.push_str(rest);
+            return format!("^{}$", regex.trim_end_matches('$'));
+        };
+        regex.push_str(rest.get(..position).unwrap_or_default());
+        regex.push_str(&group);
+        rest = rest.get(position + length..).unwrap_or_default();
+    }
+}
+
 /// What to write instead of a segment of another router's.
 fn hint_of(segment: &str, is_last: bool) -> Option<String> {
     let literal = format!(
@@ -45,14 +187,9 @@ fn hint_of(segment: &str, is_last: bool) -> Option<String> {
     if let Some((before, rest)) = segment.split_once('<')
         && let Some((inside, after)) = rest.split_once('>')
     {
-        // Django and Flask: <slug:room>, <room>; Flask's converters may have arguments.
-        let (converter, name) = match inside.rsplit_once(':') {
-            Some((converter, name)) => (converter.split('(').next().unwrap_or(converter), name),
-            None => ("", inside),
-        };
         return Some(format!(
             "write {before}{}{after}, or regex = '...' for a literal \"<\"",
-            ours(name, converter)
+            of_angle_brackets(inside)
         ));
     }
     if let Some(rest) = segment.strip_prefix(':') {
@@ -62,7 +199,6 @@ fn hint_of(segment: &str, is_last: bool) -> Option<String> {
         return (!name.is_empty()).then(|| match after.chars().next() {
             Some('?') => optional(name),
             Some('*' | '+') => format!("write {}, {literal}", ours(name, "path")),
-            Some('(') => "write regex = '...' with a named group".to_owned(),
             _ => format!("write {}, {literal}", ours(name, "")),
         });
     }
@@ -118,6 +254,15 @@ fn in_braces(segment: &str) -> Option<String> {
             }
         }
     }
+}
+
+/// Django and Flask: `<slug:room>`, `<room>`; Flask's converters may have arguments.
+fn of_angle_brackets(inside: &str) -> String {
+    let (converter, name) = match inside.rsplit_once(':') {
+        Some((converter, name)) => (converter.split('(').next().unwrap_or(converter), name),
+        None => ("", inside),
+    };
+    ours(name, converter)
 }
 
 /// A parameter as it is written here.
@@ -176,7 +321,14 @@ mod tests {
         check("/:room/", "write {room}");
         check("/:room?", "write two routes, one with {room}");
         check("/:rest*", "write {*rest}");
-        check("/:id(\\d+)/", "write regex = ");
+        check(
+            "/users/:id(\\d+)/",
+            "write {id:int}, or regex = '^users/(?P<id>\\d+)/$'",
+        );
+        check(
+            "/:kind(a|b)/{n:[0-9]{4}}/{x}",
+            "write regex = '^(?P<kind>a|b)/(?P<n>[0-9]{4})/(?P<x>[^/]+)$'",
+        );
         check("/files/*rest", "write {*rest}");
         // Globs.
         check("/static/*", "write {*path}");
@@ -189,8 +341,18 @@ mod tests {
         check("/{rest...}", "write {*rest}");
         check("/{room?}/", "write two routes");
         check("/{**rest}", "write {*rest}");
-        check("/{id:[0-9]+}/", "write regex = ");
-        check("/{id:\\d+}/", "write regex = ");
+        check(
+            "/{id:[0-9]+}/",
+            "write {id:int}, or regex = '^(?P<id>[0-9]+)/$'",
+        );
+        check("/{id:\\d+}/", "write {id:int}, or regex = ");
+        check("/{room:.*}", "write {*room}");
+        check("/{room:[^/]+}/", "write {room}");
+        // Without the slash, all at once.
+        check("<slug:room>/", "write \"/{room:slug}/\"");
+        check("a/<int:id>/<path:rest>", "write \"/a/{id:int}/{*rest}\"");
+        check("{room?}", "write two routes, \"/{room}\" and \"/\"");
+        check("{room}/", "write \"/{room}/\"");
         // Next.js, SvelteKit.
         check("/[room]/", "write {room}");
         check("/[...rest]", "write {*rest}");
@@ -201,9 +363,9 @@ mod tests {
             "/ws/(?P<room>\\w+)/$",
             "write regex = '^ws/(?P<room>\\w+)/$'",
         );
-        check("/ws/\\d+/", "write regex = ");
-        check("/ws/.*", "write regex = ");
-        check("/ws/$", "write regex = ");
+        check("/ws/\\d+/", "write regex = '^ws/\\d+/$'");
+        check("/ws/.*", "write regex = '^ws/.*$'");
+        check("/ws/$", "write regex = '^ws/$'");
     }
 
     #[test]

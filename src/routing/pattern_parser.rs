@@ -70,7 +70,11 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, PatternError> {
             .chars()
             .next()
             .map_or("nothing".to_owned(), |found| format!("{found:?}"));
-        return Err(PatternError::new("\"/\" at the start", found, 0));
+        let error = PatternError::new("\"/\" at the start", found, 0);
+        return Err(match text {
+            "" => error,
+            text => error.with_hint(foreign::with_slash(text)),
+        });
     };
     foreign::refuse(text)?;
     let mut segments: Vec<Segment> = Vec::new();
@@ -270,7 +274,7 @@ mod tests {
         };
         check(
             "foo/",
-            "expected \"/\" at the start, found 'f', at byte 0 of the pattern",
+            "expected \"/\" at the start, found 'f', at byte 0 of the pattern (write \"/foo/\")",
         );
         check(
             "",
