@@ -13,7 +13,7 @@ use super::checked::{
 use super::config_path::ConfigPath;
 use super::place::Place;
 use super::secret::Secret;
-use super::store_url::StoreUrl;
+use super::store_url::{StoreUrl, UsersUrl};
 use super::units::WrittenDuration;
 use super::url_secrets::hide_url;
 
@@ -22,6 +22,7 @@ use super::url_secrets::hide_url;
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// Where users are kept. Default: `"sqlite:oneport.db"`, beside the file.
+    #[serde(deserialize_with = "via::<UsersUrl, _, _>")]
     pub users: StoreUrl,
     /// Where those are sent who have to log in first: a path or a URL. Default: `"/login/"`.
     #[serde(deserialize_with = "via::<LoginUrl, _, _>")]

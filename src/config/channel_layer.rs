@@ -202,15 +202,8 @@ impl<'de> Deserialize<'de> for Backend {
                 mut list: A,
             ) -> Result<Backend, A::Error> {
                 let mut all = Vec::new();
-                while let Some(text) = list.next_element::<String>()? {
-                    match Backend::try_from(text).map_err(serde::de::Error::custom)? {
-                        Backend::Redis(urls) => all.extend(urls),
-                        Backend::Memory => {
-                            let sentence =
-                                "expected URLs of Redis servers, found \"memory\" among them";
-                            return Err(serde::de::Error::custom(sentence));
-                        }
-                    }
+                while let Some(Servers(urls)) = list.next_element()? {
+                    all.extend(urls);
                 }
                 if all.is_empty() {
                     let sentence = "expected at least one URL, found none";
@@ -225,6 +218,24 @@ impl<'de> Deserialize<'de> for Backend {
         }
 
         deserializer.deserialize_any(Written)
+    }
+}
+
+/// One item of a list: read by itself, so that all that are wrong are told.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Servers(Vec<RedisUrl>);
+
+impl TryFrom<String> for Servers {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.parse()? {
+            Backend::Redis(urls) => Ok(Self(urls)),
+            Backend::Memory => {
+                Err("expected URLs of Redis servers, found \"memory\" among them".to_owned())
+            }
+        }
     }
 }
 

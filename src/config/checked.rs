@@ -44,9 +44,8 @@ macro_rules! checked {
 
 checked! {
     /// A count that cannot be zero.
-    PositiveCount(usize) from usize as "usize", |count| match count {
-        0 => Err("expected a whole number, 1 or more, found 0".to_owned()),
-        count => Ok(count),
+    PositiveCount(usize) from std::num::NonZeroUsize as "std::num::NonZeroUsize", |count| {
+        Ok::<usize, String>(count.get())
     }
 }
 

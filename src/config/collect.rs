@@ -150,6 +150,7 @@ fn is_secret(place: &Place) -> bool {
 /// What to write instead of a value of the wrong type, for the usual slips.
 fn type_hint(place: &Place, node: &Node, expected: &str) -> Option<String> {
     match (&node.value, expected) {
+        (Value::String(_), "an array") if is_secret(place) => Some("write [\"…\"]".to_owned()),
         (Value::String(text), "an array") => Some(format!("write [{text:?}]")),
         (Value::String(_), "a table") => Some("a table is written { key = value }".to_owned()),
         (Value::String(text), "true or false") if matches!(text.as_str(), "true" | "false") => {

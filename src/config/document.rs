@@ -149,6 +149,20 @@ impl Document {
         (line, width)
     }
 
+    /// The span, or the start of the value when the key of its line is secret: where the value ends tells its length.
+    fn before_secret(&self, span: &Range<usize>) -> Range<usize> {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let Some((key, value)) = before[start..].split_once('=') else {
+            return span.clone();
+        };
+        if !secret::is_secret_name(key.trim().trim_matches(['"', '\''])) {
+            return span.clone();
+        }
+        let value_start = span.start - value.trim_start().len();
+        value_start..value_start
+    }
+
     /// A message about this document without the secrets it holds.
     pub(super) fn hide_secrets(&self, message: &str) -> String {
         let secrets = self.secrets.iter();
@@ -202,7 +216,7 @@ fn syntax_problems(
             break;
         }
         let written = document.text.get(span.clone()).unwrap_or_default();
-        let place = Place::root(document).at(span.clone());
+        let place = Place::root(document).at(document.before_secret(&span));
         let (message, hint) = if duplicate {
             (
                 format!("duplicate key {written}; it is already set above"),
@@ -252,6 +266,16 @@ fn syntax_message(
     let Some((key, value)) = line.split_once('=') else {
         return (message, None);
     };
+    let key_name = key.trim().trim_matches(['"', '\'']);
+    if secret::is_secret_name(key_name) {
+        let written = document.text.lines().nth(position.line - 1);
+        let has_quote = written.is_some_and(|line| line.contains(['"', '\'']));
+        let hint = match has_quote {
+            true => "a quote is missing",
+            false => "text stands in quotes",
+        };
+        return (message, Some(hint.to_owned()));
+    }
     let value = value.split('#').next().unwrap_or_default().trim();
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '$' | '*' | ':');
     if value.is_empty() {

@@ -111,7 +111,19 @@ fn is_everybody(network: &IpNet) -> bool {
     own_bits(network).0 == 0
 }
 
+/// Addresses that only a network of one's own has (RFC 4193 §3.1, RFC 4291 §2.5.6).
+fn is_private(network: &IpNet) -> bool {
+    let private = ["fc00::/7", "fe80::/10"].map(str::parse::<IpNet>);
+    private
+        .iter()
+        .flatten()
+        .any(|private| private.contains(network))
+}
+
 fn is_wide(network: &IpNet) -> bool {
+    if is_private(network) {
+        return false;
+    }
     let (bits, least) = own_bits(network);
     bits < least
 }
@@ -138,6 +150,10 @@ mod tests {
         check("10.0.0.0/8", false, false);
         check("172.16.0.0/12", false, false);
         check("fd00::/16", false, false);
+        check("fc00::/7", false, false);
+        check("fd00::/8", false, false);
+        check("fe80::/10", false, false);
+        check("f000::/4", false, true);
         check("::1/128", false, false);
     }
 }

@@ -114,8 +114,11 @@ impl<'a> Loader<'a> {
             ..main.log
         };
         let place = root.key("channel_layer");
-        for (key, sentence) in main.channel_layer.contradictions() {
-            self.problems.error(place.key(key), sentence);
+        // A backend that could not be read is made up, and contradicts nothing.
+        if !Wrong::of(&self.problems).touches(&place.key("backend")) {
+            for (key, sentence) in main.channel_layer.contradictions() {
+                self.problems.error(place.key(key), sentence);
+            }
         }
         self.config.channel_layer = ChannelLayerConfig {
             place,
@@ -290,7 +293,7 @@ impl<'a> Loader<'a> {
             );
             let main = chain
                 .first()
-                .map(|main| format!("sections belong into {}", main.name));
+                .map(|main| format!("sections belong in {}", main.name));
             let hint = did_you_mean(key, known.iter().copied()).or(main);
             self.problems
                 .push(Problem::error(root.join(&path).of_key(), message).with_hint_if(hint));

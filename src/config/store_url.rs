@@ -37,6 +37,32 @@ pub enum StoreUrl {
 const KNOWN: &str = "\"memory\", \"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\", \"django+postgres://...\", \
                      \"django+redis://...\" or \"django+signed_cookies:\"";
 
+/// Those among them that hold users.
+const KNOWN_OF_USERS: &str =
+    "\"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\" or \"django+postgres://...\"";
+
+/// A [`StoreUrl`] where users are kept: another text is refused with the forms that hold users. A form that holds none is
+/// refused when the sections are held against each other.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct UsersUrl(StoreUrl);
+
+impl TryFrom<String> for UsersUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let url = text.parse::<StoreUrl>();
+        url.map(Self)
+            .map_err(|sentence| sentence.replace(KNOWN, KNOWN_OF_USERS))
+    }
+}
+
+impl From<UsersUrl> for StoreUrl {
+    fn from(url: UsersUrl) -> Self {
+        url.0
+    }
+}
+
 impl StoreUrl {
     /// Resolves the path of a file from the directory of the configuration.
     pub(super) fn relative_to(self, base: &Path) -> Self {

@@ -175,10 +175,11 @@ const TLS: [&str; 10] = [
     "acme",
 ];
 
-/// Keys that belong into the other table, with what to say about them.
-const OTHER_TABLE: [(&str, &str, &str); 2] = [
+/// Keys that belong in the other table, with what to say about them.
+const OTHER_TABLE: [(&str, &str, &str); 3] = [
     ("view", "consumer", "a WebSocket route has a \"consumer\""),
     ("consumer", "view", "an HTTP route has a \"view\""),
+    ("methods", "consumer", "a WebSocket route has no methods"),
 ];
 
 /// Keys of a route's options.
@@ -236,7 +237,9 @@ pub(super) fn unknown_key(table: &Place, key: &str, known: &[&'static str]) -> P
     let meant = nearest.or_else(|| synonym(key, known));
     let message = format!("unknown key {key:?}");
     let problem = match (elsewhere, meant) {
-        (Some(hint), _) => Problem::error(place, message).with_hint(hint),
+        (Some(hint), _) => Problem::error(place, message)
+            .with_hint(hint)
+            .with_meant(meant_elsewhere(table, key, known)),
         (None, None) => Problem::error(place, format!("{message}; {}", list(known))),
         (None, Some("bind")) if nearest.is_none() => {
             Problem::error(place, message).with_hint(bind_hint(table, key))
@@ -272,8 +275,22 @@ fn synonym(key: &str, known: &[&'static str]) -> Option<&'static str> {
         .find(|candidate| known.contains(candidate))
 }
 
+/// Where the value belongs that stands under a key of another table: nothing is missing there.
+fn meant_elsewhere(table: &Place, key: &str, known: &[&'static str]) -> Option<Place> {
+    match key {
+        "view" | "consumer" => OTHER_TABLE
+            .iter()
+            .find(|(wrong, right, _)| *wrong == key && known.contains(right))
+            .map(|(_, right, _)| table.key(right)),
+        _ if known.contains(&"options") && OPTIONS.contains(&key) => {
+            Some(table.key("options").key(key))
+        }
+        _ => None,
+    }
+}
+
 /// What to do with a key that is known in another table, or not yet at all.
-fn elsewhere(table: &Place, key: &str, known: &[&str]) -> Option<String> {
+fn elsewhere(table: &Place, key: &str, known: &[&'static str]) -> Option<String> {
     let other = OTHER_TABLE
         .iter()
         .find(|(wrong, right, _)| *wrong == key && known.contains(right));
@@ -282,15 +299,32 @@ fn elsewhere(table: &Place, key: &str, known: &[&str]) -> Option<String> {
     }
     let is_route = known.contains(&"options");
     if is_route && OPTIONS.contains(&key) {
-        return Some(format!("it belongs into options = {{ {key} = ... }}"));
+        return Some(format!("it belongs in options = {{ {key} = ... }}"));
     }
     let path = table.path();
-    if TLS.contains(&key) && matches!(path, "" | "server" | "http" | "websocket") {
+    let is_tls = TLS.contains(&key) || key.starts_with("tls_") || key.starts_with("ssl_");
+    if is_tls && matches!(path, "" | "server" | "http" | "websocket") {
         let sentence = "TLS is not built in yet: terminate it at a proxy in front, and name that in trusted_proxies";
         return Some(sentence.to_owned());
     }
+    if path.is_empty() || path == "server" {
+        let hint = match key {
+            "logging" | "logger" | "logs" => Some("did you mean [log]?"),
+            "log_level" | "loglevel" => Some("write level = \"...\" in [log]"),
+            "redis" | "redis_url" => {
+                Some("write backend = \"redis://127.0.0.1:6379\" in [channel_layer]")
+            }
+            _ => None,
+        };
+        if let Some(hint) = hint {
+            return Some(hint.to_owned());
+        }
+    }
+    let section = SECTIONS.iter().find(|(_, keys)| keys.contains(&key));
+    let section = section.map(|(section, _)| format!("it belongs in {section}"));
     if !path.is_empty() {
-        return None;
+        let is_settings = is_route || matches!(path, "http" | "websocket");
+        return section.filter(|_| is_settings && synonym(key, known).is_none());
     }
     match key {
         "route" | "routes" => {
@@ -300,10 +334,7 @@ fn elsewhere(table: &Place, key: &str, known: &[&str]) -> Option<String> {
         _ if synonym(key, &["bind"]).is_some() => {
             Some(format!("in [server], {}", bind_hint(table, key)))
         }
-        _ => SECTIONS
-            .iter()
-            .find(|(_, keys)| keys.contains(&key))
-            .map(|(section, _)| format!("it belongs into {section}")),
+        _ => section,
     }
 }
 
