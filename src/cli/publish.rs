@@ -26,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer that is printed.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// How much is shown of an event that is not JSON.
+const SHOWN_CHARS_MAX: usize = 60;
+
 /// Where to call, and as whom.
 struct Caller {
     url: String,
@@ -67,6 +70,10 @@ pub(super) fn run(arguments: &PublishArguments) -> u8 {
         Ok(json) => json,
         Err(error) => return usage(error),
     };
+    if serde_json::from_str::<serde::de::IgnoredAny>(&json).is_err() {
+        let shown: String = json.chars().take(SHOWN_CHARS_MAX).collect();
+        return usage(format!("not JSON: {shown:?}"));
+    }
     if let Err(error) = Event::from_json(&json) {
         return usage(error.to_string());
     }

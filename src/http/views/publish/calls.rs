@@ -51,6 +51,12 @@ pub(super) struct Filter {
     pub(super) limit: usize,
 }
 
+impl std::fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}.{}", self.node, self.number)
+    }
+}
+
 impl ConnectionId {
     pub(super) fn read(text: &str) -> Option<Self> {
         let (node, number) = text.split_once('.')?;
@@ -90,7 +96,7 @@ impl Call {
                 (&[Method::GET], call)
             }
             ["connections", id] => {
-                let id = ConnectionId::read(id).ok_or_else(no_connection)?;
+                let id = ConnectionId::read(id).ok_or_else(|| no_connection(id))?;
                 let call = match method {
                     Method::POST => Some(Self::ConnectionSend(id)),
                     Method::GET => Some(Self::Connection(id)),
@@ -139,8 +145,8 @@ pub(super) fn group_name(text: &str) -> Result<GroupName, ApiError> {
         .map_err(|error| ApiError::bad_request("invalid_group", format!("group: {error}")))
 }
 
-pub(super) fn no_connection() -> ApiError {
-    ApiError::not_found("expected the id of an open connection, found another")
+pub(super) fn no_connection(id: &str) -> ApiError {
+    ApiError::not_found(format!("no such connection: {id:?}"))
 }
 
 fn close_frame(scope: &Scope) -> Result<CloseFrame, ApiError> {

@@ -76,14 +76,14 @@ impl Limits {
             Call::Connection(id) => {
                 token.check_connections()?;
                 let shown = json!({"ask": "show", "number": id.number});
-                found(ask_node(services, *id, &shown, WAIT_MAX).await?)
+                found(*id, ask_node(services, *id, &shown, WAIT_MAX).await?)
             }
             Call::ConnectionEnd(id, frame) => {
                 token.check_connections()?;
                 let end = json!({
                     "ask": "end", "number": id.number, "code": frame.code, "reason": frame.reason,
                 });
-                found(ask_node(services, *id, &end, WAIT_MAX).await?)
+                found(*id, ask_node(services, *id, &end, WAIT_MAX).await?)
             }
             Call::Connections(filter) => {
                 token.check_connections()?;
@@ -179,7 +179,8 @@ impl Limits {
             }
             (None, Some(connection)) => {
                 token.check_connections()?;
-                let id = ConnectionId::read(&connection).ok_or_else(no_connection)?;
+                let id =
+                    ConnectionId::read(&connection).ok_or_else(|| no_connection(&connection))?;
                 let event = self.event_of(one.event, len)?;
                 connection_send(services, id, &event, wait).await
             }
@@ -227,13 +228,13 @@ async fn connection_send(
     wait: Duration,
 ) -> Result<Value, ApiError> {
     let send = json!({"ask": "send", "number": id.number, "event": event.fields()});
-    found(ask_node(services, id, &send, wait).await?)
+    found(id, ask_node(services, id, &send, wait).await?)
 }
 
 /// An answer about one connection; null when there is none.
-fn found(answer: Value) -> Result<Value, ApiError> {
+fn found(id: ConnectionId, answer: Value) -> Result<Value, ApiError> {
     if answer.is_null() {
-        return Err(no_connection());
+        return Err(no_connection(&id.to_string()));
     }
     Ok(answer)
 }
@@ -249,7 +250,7 @@ async fn ask_node(
         return Ok(services.answer(question.clone()).await);
     }
     let Some(remote) = services.layer.remote() else {
-        return Err(no_connection());
+        return Err(no_connection(&id.to_string()));
     };
     let answers = remote.ask_node(id.node, question, wait).await;
     if answers.unanswered > 0 {
@@ -257,7 +258,8 @@ async fn ask_node(
             "expected the connection's process to answer in time, found silence",
         ));
     }
-    answers.answers.into_iter().next().ok_or_else(no_connection)
+    let answer = answers.answers.into_iter().next();
+    answer.ok_or_else(|| no_connection(&id.to_string()))
 }
 
 /// Asks this process and all others; returns the answers, and how many did not answer.

@@ -95,7 +95,7 @@ impl Tokens {
         }
         match found {
             Some(token) => Ok(token),
-            None => refuse("expected a known token, found another"),
+            None => refuse("unknown token"),
         }
     }
 }
