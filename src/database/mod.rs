@@ -70,7 +70,7 @@ pub enum StoreError {
     #[error("expected a moment to write, found a session that others change all the time")]
     Contended,
     /// The name is in use.
-    #[error("expected a name that nobody has, found {0:?} in use")]
+    #[error("user {0:?} already exists")]
     Taken(String),
 }
 

@@ -67,7 +67,8 @@ impl Outage {
         tracing::error!(
             store = self.store,
             unsaid,
-            "it does not answer: {cause}; what needs it gets 503"
+            "{} store unavailable: {cause}; requests that need it get 503",
+            self.store
         );
     }
 

@@ -173,7 +173,6 @@ impl Server {
 
 /// Opens what sessions and users are kept in. A database of another process may come later: what needs it is 503 until then.
 async fn open_stores(config: &Config, services: &Services) -> Result<(), StartError> {
-    let _ = services.secrets.key();
     let users = async {
         match services.auth.users() {
             Some(users) => users.ready().await,
@@ -191,11 +190,14 @@ async fn open_stores(config: &Config, services: &Services) -> Result<(), StartEr
             }
             Err(error) => {
                 let cause = diagnose(key, url, &error).await;
-                tracing::warn!(store = %url, "it does not answer yet: {cause}; what needs it gets 503");
+                let cause = cause.trim_start_matches(key).trim_start_matches(": ");
+                tracing::warn!(store = %url, "{key} unavailable: {cause}; requests that need it get 503");
             }
             Ok(()) => {}
         }
     }
+    // Only now: a start that fails on its stores writes no key file.
+    let _ = services.secrets.key();
     Ok(())
 }
 
@@ -302,7 +304,7 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
                 .for_each(|warning| tracing::warn!("{warning}"));
             if meaning(&new.server) != meaning(&config.server) {
                 tracing::warn!(
-                    "[server] changed: bind, workers, limits and timeouts hold from the next start on"
+                    "[server] changed: bind, workers, limits and timeouts take effect at the next start"
                 );
             }
             let stores = |config: &Config| {
@@ -314,7 +316,7 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
             };
             if stores(&new) != stores(config) {
                 tracing::warn!(
-                    "[session], [auth] or a secret key changed: stores, cookies and keys hold from the next start on"
+                    "[session], [auth] or a secret key changed: stores, cookies and keys take effect at the next start"
                 );
             }
             let window = spread(gateway.sockets().len(), config.server.timeouts.drain);
@@ -332,9 +334,12 @@ async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
             problems
                 .iter()
                 .for_each(|problem| tracing::error!("{problem}"));
-            tracing::error!("not reloaded: the configuration in use goes on");
+            tracing::error!("reload failed; still serving the previous configuration");
         }
-        Err(error) => tracing::error!(%error, "not reloaded"),
+        Err(error) => tracing::error!(
+            %error,
+            "reload failed; still serving the previous configuration"
+        ),
     }
 }
 

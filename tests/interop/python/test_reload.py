@@ -127,7 +127,7 @@ class Reload(unittest.TestCase):
         for problem in (
             r'oneport.toml:3:8: http.route\[0\].view: unknown view "respnd"',
             r'oneport.toml:7:12: websocket.route\[0\].consumer: unknown consumer "ecko" \(did you mean "echo"\?',
-            "not reloaded",
+            "reload failed",
         ):
             self.assertRegex(log, problem)
         self.is_open(peer)
@@ -138,7 +138,7 @@ class Reload(unittest.TestCase):
 
     def test_a_file_that_is_gone_or_no_toml_keeps_the_old_table(self):
         server = self.start()
-        self.assertIn("not reloaded", server.reload("[[[ no toml"))
+        self.assertIn("reload failed", server.reload("[[[ no toml"))
         server.config.unlink()
         before = server.reloads()
         server.signal(1)
@@ -173,7 +173,7 @@ class Reload(unittest.TestCase):
         self.is_open(stays)
         self.assertEqual(server.request("/page/")[2], b"new")
         server.write(BROKEN)
-        server.wait_for_log("not reloaded")
+        server.wait_for_log("reload failed")
         self.assertEqual(server.request("/page/")[2], b"new")
 
     def test_watch_reloads_when_a_template_is_saved(self):

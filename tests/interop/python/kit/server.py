@@ -134,7 +134,7 @@ class Server:
         return until(lambda: self.reloads() > before and self.log(), lambda: f"a reload\n{self.log()}")
 
     def reloads(self):
-        return len(re.findall(r"\breloaded\b|not reloaded", self.log()))
+        return len(re.findall(r"\breloaded\b|reload failed", self.log()))
 
     @property
     def pid(self):
