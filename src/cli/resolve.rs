@@ -74,7 +74,7 @@ fn question(arguments: &ResolveArguments) -> Result<Question, String> {
                 .map_err(|_| format!("expected a method, found {method:?}"))?,
             url,
         ),
-        _ => return Err("expected [METHOD] URL".to_owned()),
+        _ => return Err("expected [METHOD] <URL>".to_owned()),
     };
     let uri: Uri = url
         .parse()

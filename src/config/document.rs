@@ -219,7 +219,10 @@ fn syntax_problems(
         let place = Place::root(document).at(document.before_secret(&span));
         let (message, hint) = if duplicate {
             (
-                format!("duplicate key {written}; it is already set above"),
+                format!(
+                    "duplicate key {:?}; it is already set above",
+                    written.trim_matches(['"', '\''])
+                ),
                 None,
             )
         } else {

@@ -58,7 +58,7 @@ impl Compiler<'_> {
         }
         for (at, name) in guards.middleware.iter().enumerate() {
             if guards.position(name) != Some(at) {
-                let message = format!("{name:?} stands in the list twice");
+                let message = format!("{name:?} is listed twice");
                 self.problems.push(Problem::warning(list.text(at), message));
             }
         }

@@ -140,6 +140,13 @@ fn make_consumer<C: Consumer>(
     }))
 }
 
+/// Tells whether this is a way to an option, such as `tokens[0].name`.
+fn is_way(text: &str) -> bool {
+    let is_part =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.[]".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_part)
+}
+
 /// Sentences such as `dir: expected a directory` or `tokens[0].name: expected a name (write one)` become Problems at that
 /// option, with what stands in brackets at the end as the hint. Nothing is said about options that are made up.
 fn refuse(options: &Options, mount: &Mount<'_>, sentences: Vec<String>) -> Result<(), Problems> {
@@ -152,9 +159,8 @@ fn refuse(options: &Options, mount: &Mount<'_>, sentences: Vec<String>) -> Resul
     let mut problems = Problems::default();
     for sentence in sentences {
         let (place, sentence) = match sentence.split_once(": ") {
-            Some((way, rest)) if options.place().below(way).is_written() => {
-                (options.place().below(way), rest)
-            }
+            // An option that is not written is named all the same.
+            Some((way, rest)) if is_way(way) => (options.place().below(way), rest),
             _ => (options.place().clone(), sentence.as_str()),
         };
         let parts = sentence.strip_suffix(')');
