@@ -140,7 +140,9 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(sorted(found.name for found in path.parent.iterdir()), ["oneport.toml"])
         path.write_text(text.replace("site.db", "none/site.db"), encoding="utf-8")
         done = run("serve", "--config", path, "--bind", "127.0.0.1:0")
-        self.assertIn(f"session.store: cannot open {path.parent}/none/site.db: there is no directory {path.parent}/none/\n", done.stderr)
+        self.assertEqual(done.returncode, 78, done.stderr)
+        self.assertIn(f"session.store: expected a directory for the database, found none at {path.parent}/none (make", done.stderr)
+        self.assertEqual(sorted(found.name for found in path.parent.iterdir()), ["oneport.toml"])
 
     def test_publish_says_what_to_look_at_when_nobody_takes_the_event(self):
         def publish(url, token="t" * 40):
