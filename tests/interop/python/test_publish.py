@@ -1201,10 +1201,10 @@ options = {{ groups = ["{{group}}"] }}
                 self.taken(self.run_it(self.group, "-", standard_input=said))
                 self.assertEqual(member.event(), {"type": "a"})
         for said, part in (
-            ("", "expected"),
-            ("junk", "expected"),
+            ("", 'not JSON: ""'),
+            ("junk", 'not JSON: "junk"'),
             (b"\xff\xfe", "standard input"),
-            ('{"type": "a"}{', "expected"),
+            ('{"type": "a"}{', "not JSON: "),
         ):
             with self.subTest(said=said):
                 self.says(self.run_it(self.group, "-", standard_input=said), 64, part)
