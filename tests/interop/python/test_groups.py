@@ -50,6 +50,7 @@ options = { groups = ["room_{room}", "chat_{room}"] }
 [[websocket.route]]
 path = "/ws/mine/"
 consumer = "feed"
+middleware = ["hosts", "origin", "session", "auth"]
 options = { groups = ["user_{user.id}"] }
 """
 
