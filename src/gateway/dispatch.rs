@@ -195,7 +195,7 @@ impl Gateway {
         let table = self.0.table.load();
         let (parts, body) = request.into_parts();
         let mut head = Head::new(parts);
-        let checked = head.check();
+        let checked = head.check(!http_body::Body::is_end_stream(&body));
         let scope = Arc::new(head.into_scope(arrival, &table));
         let Inner {
             services, sockets, ..

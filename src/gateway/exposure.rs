@@ -35,14 +35,15 @@ impl Compiler<'_> {
 
     /// Warns of a route that maps paths onto what a route with stronger middleware guards.
     pub(super) fn check_overlaps(&mut self, http: &UrlRouter<HttpEntry>) {
-        let places: Vec<Place> = self
-            .config
-            .http_routes
+        let mapping: Vec<(&Route<HttpEntry>, &Place)> = http
+            .routes()
             .iter()
-            .map(|written| written.place.clone())
+            .zip(&self.config.http_routes)
+            .filter(|(route, _)| route.value.maps_onto.is_some())
+            .map(|(route, written)| (route, &written.place))
             .collect();
-        for (at, weak) in http.routes().iter().enumerate() {
-            for (other, strong) in http.routes().iter().enumerate() {
+        for (at, (weak, weak_place)) in mapping.iter().enumerate() {
+            for (other, (strong, strong_place)) in mapping.iter().enumerate() {
                 if at == other || !reaches(weak, strong) {
                     continue;
                 }
@@ -52,11 +53,11 @@ impl Compiler<'_> {
                 if let Some(lacking) = lacking {
                     let message = format!(
                         "maps paths onto what {} ({}) guards with {lacking:?}, without {lacking:?} itself",
-                        places[other].path(),
+                        strong_place.path(),
                         strong.pattern
                     );
                     let hint = format!("move it out of {}", shown(&weak.value.maps_onto));
-                    let problem = Problem::warning(places[at].clone(), message);
+                    let problem = Problem::warning((*weak_place).clone(), message);
                     self.problems.push(problem.with_hint(hint));
                 }
             }

@@ -25,8 +25,8 @@ pub(super) struct Head {
     authority: Option<Authority>,
     target: PathAndQuery,
     headers: HeaderMap,
-    /// What is wrong with the `Host` that was sent, whether it counts or not.
-    bad_host: Option<Failure>,
+    /// The `Host` that was sent, or what is wrong with it, whether it counts or not.
+    sent_host: Result<Option<HostHeader>, Failure>,
     has_fragment: bool,
     /// The target is a host alone (RFC 9112 §3.2.3).
     is_authority_form: bool,
@@ -49,7 +49,7 @@ impl Head {
         let connect_protocol: Option<ConnectProtocol> = extensions.remove();
         let has_fragment = extensions.remove::<Fragment>().is_some();
         let uri = uri.into_parts();
-        let bad_host = check_host(version, &headers).err();
+        let sent_host = check_host(version, &headers);
         if let Some(authority) = &uri.authority
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
@@ -73,13 +73,13 @@ impl Head {
                 .path_and_query
                 .unwrap_or_else(|| PathAndQuery::from_static("/")),
             headers,
-            bad_host,
+            sent_host,
             has_fragment,
         }
     }
 
     /// Refuses what no table may see; a sound request for a WebSocket gives its handshake.
-    pub(super) fn check(&mut self) -> Result<Option<Handshake>, Failure> {
+    pub(super) fn check(&mut self, has_body: bool) -> Result<Option<Handshake>, Failure> {
         if self.is_authority_form && self.method != Method::CONNECT {
             return Err(Failure::bad_request(
                 "expected a path or an absolute URL as the target, found an authority",
@@ -90,16 +90,18 @@ impl Head {
                 "expected a target without a fragment, found \"#\"",
             ));
         }
-        if let Some(bad) = self.bad_host.take() {
-            return Err(bad);
+        if self.sent_host.is_err() {
+            return std::mem::replace(&mut self.sent_host, Ok(None)).map(|_| None);
         }
         if let Some(authority) = &self.authority
             && HostHeader::parse(authority.as_str()).is_err()
         {
             return Err(no_host(authority.as_str()));
         }
-        self.check_transfer_encoding()?;
-        self.check_content_length()?;
+        if has_body {
+            self.check_transfer_encoding()?;
+            self.check_content_length()?;
+        }
         if let Some(ConnectProtocol(protocol)) = &self.connect_protocol
             && self.scope_type == ScopeType::Http
         {
@@ -221,29 +223,30 @@ impl Head {
     }
 
     /// A trusted proxy's word first, then an absolute target's authority (RFC 9112 §3.2.2), then the field.
-    fn host(&self, forwarded: Option<HostHeader>) -> Option<HostHeader> {
-        let authority = || self.authority.as_ref().map(Authority::as_str);
-        let field = || {
-            self.headers
-                .get(header::HOST)
-                .and_then(|host| host.to_str().ok())
+    fn host(&mut self, forwarded: Option<HostHeader>) -> Option<HostHeader> {
+        let authority = self.authority.as_ref().map(Authority::as_str);
+        let named = || match authority {
+            Some(authority) => HostHeader::parse(authority).ok(),
+            None => std::mem::replace(&mut self.sent_host, Ok(None))
+                .ok()
+                .flatten(),
         };
-        forwarded.or_else(|| HostHeader::parse(authority().or_else(field)?).ok())
+        forwarded.or_else(named)
     }
 }
 
-/// Tells what is wrong with the `Host` that was sent. RFC 9112 §3.2: one, which names a host; in HTTP/1.0 and HTTP/2 there may be
+/// Reads the `Host` that was sent. RFC 9112 §3.2: one, which names a host; in HTTP/1.0 and HTTP/2 there may be
 /// none.
-fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Failure> {
+fn check_host(version: Version, headers: &HeaderMap) -> Result<Option<HostHeader>, Failure> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) if version == Version::HTTP_11 => {
             Err(Failure::bad_request("expected a Host, found none"))
         }
-        (None, _) => Ok(()),
+        (None, _) => Ok(None),
         (Some(_), Some(_)) => Err(Failure::bad_request("expected one Host, found several")),
         (Some(host), None) => match host.to_str().map(HostHeader::parse) {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(host)) => Ok(Some(host)),
             _ => Err(no_host(&String::from_utf8_lossy(host.as_bytes()))),
         },
     }

@@ -1,6 +1,6 @@
 //! Framing: the fields that delimit a message and manage its connection, which are the server's alone to send.
 
-use http::{HeaderName, header};
+use http::HeaderName;
 
 /// Tells whether a response field belongs to the server: it delimits the message (RFC 9112 §6), manages the connection
 /// (RFC 9110 §7.6.1) or is part of the WebSocket handshake (RFC 6455 §11.3).
@@ -14,18 +14,11 @@ use http::{HeaderName, header};
 /// ```
 #[must_use]
 pub fn is_framing(name: &HeaderName) -> bool {
-    [
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::UPGRADE,
-        header::TRAILER,
-        header::TE,
-    ]
-    .contains(name)
-        || name == "keep-alive"
-        || name == "proxy-connection"
-        || name.as_str().starts_with("sec-websocket-")
+    match name.as_str() {
+        "content-length" | "transfer-encoding" | "connection" | "upgrade" | "trailer" | "te"
+        | "keep-alive" | "proxy-connection" => true,
+        name => name.starts_with("sec-websocket-"),
+    }
 }
 
 /// Returns the sentence for a configuration that sets such a field.
