@@ -64,6 +64,9 @@ macro_rules! settings {
         impl $Settings {
             /// Tells whether a key's value is made up, because it is wrong where it is written.
             pub fn is_made_up(&self, key: &str, wrong: &Wrong) -> bool {
+                if wrong.is_empty() {
+                    return false; // the usual case, without looking for the place
+                }
                 let own = self.place.key(key);
                 let section = self.inherited.as_ref().map(|section| section.key(key));
                 wrong.touches(&own) || (!own.is_written() && section.is_some_and(|key| wrong.touches(&key)))

@@ -23,6 +23,12 @@ impl Wrong {
         self.0.push(place);
     }
 
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Tells whether there is an error at this place, in something around it, or in something inside it.
     #[must_use]
     pub fn touches(&self, place: &Place) -> bool {

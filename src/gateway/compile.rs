@@ -371,7 +371,7 @@ impl Compiler<'_> {
 
     /// Tells whether one of these keys of a table is wrong already.
     pub(super) fn is_wrong(&self, place: &Place, keys: &[&str]) -> bool {
-        keys.iter().any(|key| self.wrong.touches(&place.key(key)))
+        !self.wrong.is_empty() && keys.iter().any(|key| self.wrong.touches(&place.key(key)))
     }
 }
 
