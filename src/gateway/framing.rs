@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::table::HttpEntry;
-use crate::http::framing::is_framing;
+use crate::http::framing::{is_framing, remove_framing};
 use crate::http::{Body, Response};
 use crate::scope::Scope;
 
@@ -30,7 +30,7 @@ pub(super) fn own(scope: &Scope, entry: &HttpEntry, response: &mut Response) {
         .get(header::CONTENT_LENGTH)
         .filter(|_| is_head && written.is_some())
         .cloned();
-    let removed = remove(response.headers_mut());
+    let removed = remove_framing(response.headers_mut());
     if let Some(kept) = kept {
         response.headers_mut().insert(header::CONTENT_LENGTH, kept);
     }
@@ -42,19 +42,6 @@ pub(super) fn own(scope: &Scope, entry: &HttpEntry, response: &mut Response) {
             "the view sets fields of the message's framing, which are the server's: they are not sent"
         );
     }
-}
-
-/// Removes the fields that are the server's, and returns their names.
-pub(super) fn remove(headers: &mut HeaderMap) -> Vec<http::HeaderName> {
-    let removed: Vec<http::HeaderName> = headers
-        .keys()
-        .filter(|name| is_framing(name))
-        .cloned()
-        .collect();
-    for name in &removed {
-        headers.remove(name);
-    }
-    removed
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -6,7 +6,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::framing::is_framing;
+use super::framing::remove_framing;
 use crate::database::StoreError;
 
 /// Why a request gets no ordinary answer: a status and a sentence for the client, a cause for the log.
@@ -80,10 +80,7 @@ impl Failure {
     /// Removes the fields that are the server's to send.
     #[must_use]
     pub(crate) fn without_framing(mut self) -> Self {
-        let names: Vec<HeaderName> = self.0.headers.keys().cloned().collect();
-        for name in names.into_iter().filter(is_framing) {
-            self.0.headers.remove(name);
-        }
+        remove_framing(&mut self.0.headers);
         self
     }
 

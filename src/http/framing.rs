@@ -1,6 +1,6 @@
 //! Framing: the fields that delimit a message and manage its connection, which are the server's alone to send.
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 /// Tells whether a response field belongs to the server: it delimits the message (RFC 9112 §6), manages the connection
 /// (RFC 9110 §7.6.1) or is part of the WebSocket handshake (RFC 6455 §11.3).
@@ -19,6 +19,19 @@ pub fn is_framing(name: &HeaderName) -> bool {
         | "keep-alive" | "proxy-connection" => true,
         name => name.starts_with("sec-websocket-"),
     }
+}
+
+/// Removes the fields that are the server's, and returns their names.
+pub(crate) fn remove_framing(headers: &mut HeaderMap) -> Vec<HeaderName> {
+    let removed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_framing(name))
+        .cloned()
+        .collect();
+    for name in &removed {
+        headers.remove(name);
+    }
+    removed
 }
 
 /// Returns the sentence for a configuration that sets such a field.
