@@ -103,6 +103,10 @@ fn describe() {
     );
     describe_gauge!("oneport_event_streams", "Open streams of the view events.");
     describe_counter!(
+        "oneport_streams_stalled_total",
+        "HTTP/2 streams reset because their client gave no window."
+    );
+    describe_counter!(
         "oneport_requests_abandoned_total",
         "Requests whose client disconnected while their view ran, by outcome."
     );

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
+use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Call, Clock, Millis, NEVER, Tick};
@@ -91,6 +92,7 @@ impl Tick for Stalled {
             since => since.saturating_add(self.write),
         };
         if now >= deadline {
+            counter!("oneport_streams_stalled_total").increment(1);
             self.cut.cancel();
         } else {
             self.wake_at(deadline);

@@ -185,6 +185,7 @@ class Slow(unittest.TestCase):
             client.ask("/files/large.bin")
         until(lambda: open_files() > 50, "files that are open")
         until(lambda: open_files() == 0, "no file that is open")
+        self.assertEqual(one.metric("oneport_streams_stalled_total"), 100)
 
     def test_one_that_never_closes_after_its_refusal_is_given_up_long_before_other_deadlines(self):
         one = self.start('handshake = "60s"\nkeep_alive = "60s"')
