@@ -54,7 +54,7 @@ pub fn compile_draft(draft: &Draft, registry: &Registry) -> Result<(Table, Probl
     }
 }
 
-/// Compiles what is known. Nothing is said about what is wrong already; whoever says where owns the Problem.
+/// Compiles what could be read. Problems at places that already have an error are dropped.
 fn compile_known(config: &Config, registry: &Registry, wrong: &Wrong) -> (Option<Table>, Problems) {
     let mut problems = Problems::default();
     let mut compiler = Compiler {

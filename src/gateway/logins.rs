@@ -14,10 +14,10 @@ use crate::websocket::{Cause, CloseCode, Ending, Link};
 const LOOKED_AT_ONCE: usize = 1000;
 
 impl Gateway {
-    /// Starts to look at the logins of live sockets and event streams from time to time; zero for never. Who logs out here is told at once in any case.
+    /// Checks the logins of live sockets and event streams every `every`; zero for never. A logout in this process takes effect at once.
     ///
     /// A socket rests on the session, or the token, that it was opened with. When the session is gone, or its user, or the
-    /// password is another, or the token has expired, it is closed with 4401; an event stream ends. While a store does not answer nobody is closed.
+    /// password is another, or the token has expired, it is closed with 4401; an event stream ends. While a store does not answer, no socket is closed.
     pub fn watch_logins(&self, every: Duration) {
         let gateway = self.clone();
         let tasks = self.services().tasks.clone();

@@ -12,7 +12,7 @@ use crate::templates::{HasRoute, Templates, UrlFor};
 type Router = ProtocolTypeRouter<HttpEntry, WebsocketEntry>;
 
 impl Compiler<'_> {
-    /// Reads each template, and holds it against the parameters of its route.
+    /// Reads each template and checks it against the parameters of its route.
     pub(super) fn check_templates(&mut self, templates: &Templates) {
         if self.is_wrong(&self.config.templates.place, &["dir"]) {
             return;

@@ -27,7 +27,7 @@ pub struct Registry {
 pub(super) type MakeView = fn(&Options, &Mount<'_>) -> Result<MadeView, Problems>;
 pub(super) type MakeConsumer = fn(&Options, &Mount<'_>) -> Result<Arc<dyn AnyConsumer>, Problems>;
 
-/// What a view or consumer is told of its route.
+/// What a view or consumer learns about its route.
 pub(super) struct Mount<'r> {
     /// None when the route's pattern is broken, so that the table is not built anyway.
     pub(super) pattern: Option<&'r RoutePattern>,
