@@ -68,9 +68,9 @@ const OUTSIDE: [(&str, &[&str]); 26] = [
     ("listenfd", &["server/listener.rs"]),
     (
         "metrics_exporter_prometheus",
-        &["telemetry.rs", "services.rs"],
+        &["telemetry/", "services.rs"],
     ),
-    ("tracing_subscriber", &["telemetry.rs"]),
+    ("tracing_subscriber", &["telemetry/"]),
 ];
 
 fn sources() -> Vec<(String, String)> {
