@@ -34,7 +34,7 @@ const FILE: &str = r#"
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    telemetry::start_log(telemetry::Format::Text, "info", true);
+    let _log = telemetry::start_log(telemetry::Format::Text, "info", true);
     telemetry::start_metrics();
     let (config, _) = Config::parse("embedded.toml", FILE, Path::new("."), &|_| None)?;
     let (table, _) = compile(&config, &Registry::builtin())?;

@@ -1,12 +1,17 @@
 //! `oneport serve`.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
+
 use super::arguments::ServeArguments;
-use super::output::{complain, complain_of, say};
+use super::output::{complain, complain_of};
 use super::{CONFIG, FAILURE, OK, routes};
 use crate::config::{LogFormat, Workers};
 use crate::gateway::Registry;
+use crate::server::descriptors::raise_limit;
 use crate::server::{Loaded, Reload, Server};
-use crate::telemetry;
+use crate::telemetry::{self, Flush, LogQueue};
 
 pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let reload = Reload {
@@ -22,14 +27,25 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
             return CONFIG;
         }
     };
-    complain_of(&loaded.warnings);
     let log = &loaded.config.log;
     let format = if log.format == LogFormat::Json {
         telemetry::Format::Json
     } else {
         telemetry::Format::Text
     };
-    telemetry::start_log(format, &log.level, log.access);
+    let says = Says::new(format);
+    if format == telemetry::Format::Text {
+        complain_of(&loaded.warnings);
+    }
+    let _log = telemetry::start_log(format, &log.level, log.access);
+    std::panic::set_hook(Box::new(log_panic));
+    if format == telemetry::Format::Json {
+        loaded
+            .warnings
+            .iter()
+            .for_each(|warning| tracing::warn!("{warning}"));
+    }
+    raise_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Workers::Count(count) = loaded.config.server.workers {
         runtime.worker_threads(count.get());
@@ -37,32 +53,28 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("oneport: cannot start the runtime: {error}"));
+            says.failure(&format!("cannot start the runtime: {error}"));
             return FAILURE;
         }
     };
-    let code = runtime.block_on(serve(loaded, reload));
+    let code = runtime.block_on(serve(loaded, reload, &says));
     // What still runs after the drain was given its time.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(loaded: Loaded, reload: Reload) -> u8 {
+async fn serve(loaded: Loaded, reload: Reload, says: &Says) -> u8 {
     let Loaded { config, table, .. } = loaded;
     let tables = routes::tables(&table);
     let server = match Server::start(config, table).await {
         Ok(server) => server,
         Err(error) => {
-            complain(&format!("oneport: {error}"));
+            says.failure(&error.to_string());
             return FAILURE;
         }
     };
     let places: Vec<String> = server.listeners().iter().map(ToString::to_string).collect();
-    say(&format!(
-        "oneport {} listens at {}\n{tables}",
-        env!("CARGO_PKG_VERSION"),
-        places.join(", ")
-    ));
+    says.banner(&places.join(", "), &tables);
     match server.run(reload).await {
         Ok(drained) => {
             tracing::info!(
@@ -73,8 +85,67 @@ async fn serve(loaded: Loaded, reload: Reload) -> u8 {
             OK
         }
         Err(error) => {
-            complain(&format!("oneport: {error}"));
+            says.failure(&error.to_string());
             FAILURE
         }
     }
+}
+
+/// What the command itself says while it serves. With `log.format = "json"` it is part of the log, so that every line of the
+/// process is JSON.
+struct Says {
+    format: telemetry::Format,
+    /// Standard output, which may be a pipe that is not read.
+    output: Option<LogQueue>,
+    _flush: Flush,
+}
+
+impl Says {
+    fn new(format: telemetry::Format) -> Self {
+        let started = std::io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(|stdout| LogQueue::start(File::from(stdout), |_| {}));
+        let (output, flush) = started.map_or_else(
+            |_| (None, Flush::default()),
+            |(queue, flush)| (Some(queue), flush),
+        );
+        Self {
+            format,
+            output,
+            _flush: flush,
+        }
+    }
+
+    fn banner(&self, places: &str, tables: &str) {
+        let version = env!("CARGO_PKG_VERSION");
+        match (self.format, &self.output) {
+            (telemetry::Format::Json, _) => {
+                tracing::info!(version, listeners = places, "listening");
+            }
+            (telemetry::Format::Text, Some(output)) => {
+                output
+                    .push(format!("oneport {version} listens at {places}\n{tables}\n").as_bytes());
+            }
+            (telemetry::Format::Text, None) => {}
+        }
+    }
+
+    fn failure(&self, sentence: &str) {
+        match self.format {
+            telemetry::Format::Json => tracing::error!("{sentence}"),
+            telemetry::Format::Text => complain(&format!("oneport: {sentence}")),
+        }
+    }
+}
+
+/// A panic is a line of the log: the default hook would write to standard error itself, and wait for its reader.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    tracing::error!(
+        thread = thread.name(),
+        place = info.location().map(tracing::field::display),
+        "panicked: {}",
+        info.payload_as_str().unwrap_or("(no message)")
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::table::HttpEntry;
 use crate::http::framing::{is_framing, remove_framing};
@@ -38,7 +38,7 @@ pub(super) fn own(scope: &Scope, entry: &HttpEntry, response: &mut Response) {
     if !is_harmless && !entry.has_warned.swap(true, Ordering::Relaxed) {
         tracing::warn!(
             route = %entry.label,
-            fields = ?removed,
+            fields = removed.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", "),
             "the view sets fields of the message's framing, which are the server's: they are not sent"
         );
     }

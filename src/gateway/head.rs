@@ -214,7 +214,10 @@ impl Head {
             .get("x-request-id")
             .and_then(|id| id.to_str().ok());
         let request_id = match given {
-            Some(id) if (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) => {
+            Some(id)
+                if (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
+                    && id.bytes().all(handshake::is_token_octet) =>
+            {
                 RequestId::Given(id.into())
             }
             _ => RequestId::new(),

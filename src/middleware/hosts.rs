@@ -8,7 +8,6 @@ use crate::scope::Scope;
 #[derive(Debug)]
 pub struct Hosts {
     allowed: AllowedHosts,
-    written: Vec<String>,
 }
 
 impl Hosts {
@@ -17,7 +16,6 @@ impl Hosts {
     pub fn new(written: &[String]) -> Self {
         Self {
             allowed: AllowedHosts::new(written),
-            written: written.to_vec(),
         }
     }
 
@@ -26,7 +24,7 @@ impl Hosts {
             Some(host) if self.allowed.allows(host) => Ok(()),
             found => {
                 let host = found.as_ref().map(HostHeader::name).unwrap_or_default();
-                tracing::info!(id = %scope.request_id, host, allowed = ?self.written, "host refused");
+                tracing::info!(id = %scope.request_id, host, "host refused");
                 Err(Failure::bad_request(
                     "expected a host this server is meant for",
                 ))

@@ -13,7 +13,6 @@ use crate::scope::{Scope, ScopeType};
 #[derive(Debug)]
 pub struct Origin {
     allowed: AllowedOrigins,
-    written: Vec<String>,
     missing: MissingOrigin,
 }
 
@@ -23,7 +22,6 @@ impl Origin {
     pub fn new(written: &[String], missing: MissingOrigin) -> Self {
         Self {
             allowed: AllowedOrigins::new(written),
-            written: written.to_vec(),
             missing,
         }
     }
@@ -43,7 +41,7 @@ impl Origin {
         };
         self.allowed.check(origin, missing).map_err(|refused| {
             let origin = origin.map(String::from_utf8_lossy).unwrap_or_default();
-            tracing::info!(id = %scope.request_id, %origin, allowed = ?self.written, path = scope.raw_path(), "origin refused");
+            tracing::info!(id = %scope.request_id, %origin, path = scope.raw_path(), "origin refused");
             Failure::forbidden("expected a page of an allowed origin").because(refused)
         })
     }

@@ -1,12 +1,23 @@
 //! Telemetry: the log, and the names of all metrics.
 
+mod log_format;
+mod log_queue;
+mod recurring;
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use metrics::{counter, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::time::SystemTime;
+
+use log_format::{JsonLines, TextLines};
+pub use log_queue::log_lines_dropped;
+pub(crate) use log_queue::{Flush, LogQueue};
+pub(crate) use recurring::Recurring;
 
 /// The most bytes of events that wait in one mailbox.
 pub const MAILBOX_BYTES_MAX: usize = 1 << 20;
@@ -23,10 +34,24 @@ pub enum Format {
     Json,
 }
 
+/// The log, while it is written. Dropping it waits for the last lines, for a second at most.
+#[must_use = "dropping it ends the wait for the last lines"]
+#[derive(Default)]
+pub struct Log(#[expect(dead_code, reason = "held for its drop")] Flush);
+
 /// Starts the log on standard error. `level` is a level or a filter in `tracing`'s words (`info,oneport::websocket=debug`).
 ///
-/// A second call, in tests or embedders with a log of their own, changes nothing.
-pub fn start_log(format: Format, level: &str, access: bool) {
+/// A thread of its own writes the lines. When whoever reads them stalls, or a disk is full, lines are dropped and counted
+/// ([`log_lines_dropped`]); a request never waits for the log. A second call, in tests or embedders with a log of their own,
+/// changes nothing.
+///
+/// ```
+/// use oneport::telemetry::{Format, start_log};
+///
+/// let _log = start_log(Format::Text, "info", true);
+/// tracing::info!("the log has begun");
+/// ```
+pub fn start_log(format: Format, level: &str, access: bool) -> Log {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let mut directives = vec![if access { "access=info" } else { "access=off" }];
     if !level.contains("sqlx") {
@@ -36,21 +61,33 @@ pub fn start_log(format: Format, level: &str, access: bool) {
         .into_iter()
         .filter_map(|directive| directive.parse().ok())
         .fold(filter, EnvFilter::add_directive);
+    // A descriptor of its own: a write that blocks must not hold the lock of `std::io::stderr`.
+    let Ok((queue, flush)) = std::io::stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|stderr| LogQueue::start(File::from(stderr), say_dropped))
+    else {
+        return Log::default();
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_timer(SystemTime)
-        .with_writer(std::io::stderr);
-    let _ = match format {
+        .with_writer(move || queue.clone());
+    let started = match format {
         Format::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .event_format(TextLines {
+                is_colored: std::io::stderr().is_terminal(),
+            })
             .try_init(),
-        Format::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init(),
+        Format::Json => builder.event_format(JsonLines).try_init(),
     };
+    started.map_or_else(|_| Log::default(), |()| Log(flush))
+}
+
+fn say_dropped(lines: u64) {
+    tracing::warn!(
+        lines,
+        "log lines were dropped: the log could not be written, or not fast enough"
+    );
 }
 
 /// Says what is wrong with a level or a filter.
@@ -187,6 +224,10 @@ fn describe() {
     describe_counter!(
         "oneport_backend_disconnects_lost_total",
         "Disconnects that no backend heard of."
+    );
+    describe_counter!(
+        "oneport_log_lines_dropped_total",
+        "Log lines that could not be written, or not fast enough."
     );
     describe_gauge!("oneport_tasks", "Tasks of the server that are alive.");
 }

@@ -273,7 +273,7 @@ fn log_end(socket: &Socket, ending: &Ending) {
         user = scope.user.as_ref().map(|user| user.name.as_str()),
         code = ending.code.get(),
         cause = ending.cause.as_str(),
-        reason = &*ending.reason,
+        reason = Some(&*ending.reason).filter(|reason| !reason.is_empty()),
         seconds = link.age().as_secs_f64(),
         messages = received.messages,
         bytes_in = received.bytes,

@@ -173,7 +173,7 @@ fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, Failure> {
 }
 
 /// RFC 9110 §5.6.2.
-fn is_token_octet(octet: u8) -> bool {
+pub(crate) fn is_token_octet(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 

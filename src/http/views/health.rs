@@ -1,8 +1,10 @@
 //! Health: is the server up, and does it want new work?
 
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
+use crate::telemetry;
 
-/// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server stops. No options.
+/// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server stops; with `log_lines_dropped` when the log
+/// has lost lines. No options.
 #[derive(Debug)]
 pub struct Health;
 
@@ -23,10 +25,14 @@ impl View for Health {
         } else {
             (200, "ok")
         };
+        let dropped = match telemetry::log_lines_dropped() {
+            0 => String::new(),
+            lines => format!(",\"log_lines_dropped\":{lines}"),
+        };
         let mut response = respond(
             status,
             "application/json",
-            format!("{{\"status\":\"{word}\"}}\n"),
+            format!("{{\"status\":\"{word}\"{dropped}}}\n"),
         );
         response.headers_mut().insert(
             http::header::CACHE_CONTROL,

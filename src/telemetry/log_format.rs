@@ -1,0 +1,453 @@
+//! The form of log lines: text for people, or one JSON object a line.
+//!
+//! Values come from strangers: paths, names, what a peer answered. No value can end its line, leave its quotes, or reach a
+//! terminal as a control character, and none is longer than 2,048 characters.
+
+use std::fmt::{self, Debug, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The most characters of one value.
+const VALUE_MAX: usize = 2048;
+
+/// The field that holds an event's sentence.
+const MESSAGE: &str = "message";
+
+/// `TIME LEVEL TARGET: MESSAGE NAME=VALUE ...`.
+pub(super) struct TextLines {
+    pub(super) is_colored: bool,
+}
+
+/// `{"timestamp": ..., "level": ..., "message": ..., NAME: VALUE, ..., "target": ...}`.
+pub(super) struct JsonLines;
+
+impl<S, N> FormatEvent<S, N> for TextLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let time = now();
+        let level = metadata.level();
+        if self.is_colored {
+            write!(
+                writer,
+                "\x1b[2m{time}\x1b[0m \x1b[{}m{level:>5}\x1b[0m \x1b[2m{}:\x1b[0m",
+                color(level),
+                metadata.target()
+            )?;
+        } else {
+            write!(writer, "{time} {level:>5} {}:", metadata.target())?;
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        if !message.0.is_empty() {
+            writer.write_char(' ')?;
+            write_plain(&mut writer, &message.0)?;
+        }
+        let mut fields = TextFields {
+            writer: writer.by_ref(),
+            result: Ok(()),
+        };
+        event.record(&mut fields);
+        fields.result?;
+        writer.write_char('\n')
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        write!(
+            writer,
+            "{{\"timestamp\":\"{}\",\"level\":\"{}\"",
+            now(),
+            metadata.level()
+        )?;
+        let mut fields = JsonFields {
+            writer: writer.by_ref(),
+            result: Ok(()),
+        };
+        event.record(&mut fields);
+        fields.result?;
+        writer.write_str(",\"target\":")?;
+        write_json(&mut writer, metadata.target())?;
+        writer.write_str("}\n")
+    }
+}
+
+/// The time of a line; a clock from before 1970 counts as 1970.
+fn now() -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_micros(SystemTime::now().max(UNIX_EPOCH))
+}
+
+const fn color(level: &Level) -> u8 {
+    match *level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    }
+}
+
+/// Finds the sentence of an event.
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == MESSAGE {
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == MESSAGE {
+            self.0.push_str(value);
+        }
+    }
+}
+
+struct TextFields<'a> {
+    writer: Writer<'a>,
+    result: fmt::Result,
+}
+
+impl TextFields<'_> {
+    fn field(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+        if field.name() == MESSAGE || self.result.is_err() {
+            return;
+        }
+        self.result =
+            write!(self.writer, " {}=", field.name()).and_then(|()| write(&mut self.writer));
+    }
+}
+
+impl Visit for TextFields<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.field(field, |writer| write_decimal(writer, value));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.field(field, |writer| write_quoted(writer, value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.field(field, |writer| {
+            let value = format!("{value:?}");
+            if is_plain(&value) {
+                writer.write_str(&value)
+            } else {
+                write_quoted(writer, &value)
+            }
+        });
+    }
+}
+
+struct JsonFields<'a> {
+    writer: Writer<'a>,
+    result: fmt::Result,
+}
+
+impl JsonFields<'_> {
+    fn field(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+        if self.result.is_ok() {
+            self.result = write!(self.writer, ",\"{}\":", field.name())
+                .and_then(|()| write(&mut self.writer));
+        }
+    }
+}
+
+impl Visit for JsonFields<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.field(field, |writer| {
+            if value.is_finite() {
+                write_decimal(writer, value)
+            } else {
+                writer.write_str("null")
+            }
+        });
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.field(field, |writer| write!(writer, "{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.field(field, |writer| write!(writer, "{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.field(field, |writer| write!(writer, "{value}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.field(field, |writer| write_json(writer, value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.field(field, |writer| write_json(writer, &format!("{value:?}")));
+    }
+}
+
+/// Seconds and the like: to the millionth, and never with an exponent.
+fn write_decimal(writer: &mut impl Write, value: f64) -> fmt::Result {
+    let text = format!("{value:.6}");
+    let short = text.trim_end_matches('0').trim_end_matches('.');
+    writer.write_str(if short.is_empty() { "0" } else { short })
+}
+
+/// A value that needs no quotes: an address, a number, a word.
+fn is_plain(value: &str) -> bool {
+    (1..=VALUE_MAX).contains(&value.len())
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
+}
+
+/// What would act on a terminal, end a line, or change the order in which the line is shown.
+fn is_unsafe(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Writes at most [`VALUE_MAX`] characters, each by `write`.
+fn write_cut<W: Write>(
+    writer: &mut W,
+    value: &str,
+    mut write: impl FnMut(&mut W, char) -> fmt::Result,
+) -> fmt::Result {
+    for (at, char) in value.chars().enumerate() {
+        if at == VALUE_MAX {
+            return writer.write_char('…');
+        }
+        write(writer, char)?;
+    }
+    Ok(())
+}
+
+fn write_plain(writer: &mut impl Write, value: &str) -> fmt::Result {
+    write_cut(writer, value, |writer, char| {
+        if is_unsafe(char) {
+            write!(writer, "{}", char.escape_default())
+        } else {
+            writer.write_char(char)
+        }
+    })
+}
+
+fn write_quoted(writer: &mut impl Write, value: &str) -> fmt::Result {
+    writer.write_char('"')?;
+    write_cut(writer, value, |writer, char| {
+        if is_unsafe(char) || matches!(char, '"' | '\\') {
+            write!(writer, "{}", char.escape_default())
+        } else {
+            writer.write_char(char)
+        }
+    })?;
+    writer.write_char('"')
+}
+
+fn write_json(writer: &mut impl Write, value: &str) -> fmt::Result {
+    writer.write_char('"')?;
+    write_cut(writer, value, |writer, char| match char {
+        '"' => writer.write_str("\\\""),
+        '\\' => writer.write_str("\\\\"),
+        '\n' => writer.write_str("\\n"),
+        '\r' => writer.write_str("\\r"),
+        '\t' => writer.write_str("\\t"),
+        // All of them are in the basic plane.
+        _ if is_unsafe(char) => write!(writer, "\\u{:04x}", u32::from(char)),
+        _ => writer.write_char(char),
+    })?;
+    writer.write_char('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    impl Lines {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    fn text(log: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(lines.clone())
+            .event_format(TextLines { is_colored: false })
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let text = lines.text();
+        let (_, line) = text.split_once(' ').unwrap(); // the time
+        line.to_owned()
+    }
+
+    fn json(log: impl FnOnce()) -> Value {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(lines.clone())
+            .event_format(JsonLines)
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let text = lines.text();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.trim_end().contains(char::is_control), "{text:?}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// What strangers would write to forge a line or to reach a terminal.
+    const FORGERIES: [&str; 8] = [
+        "x\" allowed=[",
+        "a\nINFO access: http user=\"admin\"",
+        "\r\x1b[2Jgone",
+        "\u{9b}31m red",
+        "\u{202e}txt.exe",
+        "back\\slash\\\"",
+        "\u{85}next\u{2028}line",
+        "tab\there",
+    ];
+
+    /// Returns what follows a text in quotes.
+    fn behind_quoted(line: &str) -> &str {
+        let mut is_escaped = false;
+        for (at, char) in line.char_indices().skip(1) {
+            match char {
+                '"' if !is_escaped => return &line[at + 1..],
+                '\\' => is_escaped = !is_escaped,
+                _ => is_escaped = false,
+            }
+        }
+        panic!("no quotes in {line}");
+    }
+
+    #[test]
+    fn values_cannot_forge_a_line_of_text() {
+        for value in FORGERIES {
+            let line = text(
+                || tracing::warn!(value, shown = %format_args!("<{value}>"), after = 1, "said"),
+            );
+            assert!(!line.trim_end().contains(is_unsafe), "{line:?}");
+            let rest = line
+                .strip_prefix(" WARN oneport::telemetry::log_format::tests: said value=")
+                .unwrap();
+            let rest = behind_quoted(rest).strip_prefix(" shown=").unwrap();
+            assert_eq!(behind_quoted(rest), " after=1\n", "{line}");
+            let line = text(|| tracing::warn!("said {value}"));
+            assert!(!line.trim_end().contains(is_unsafe), "{line:?}");
+            assert_eq!(line.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn values_arrive_whole_in_json() {
+        for value in FORGERIES {
+            let object = json(|| tracing::info!(value, shown = %value, "said {value}"));
+            assert_eq!(object["value"], value);
+            assert_eq!(object["shown"], value);
+            assert_eq!(object["message"], format!("said {value}"));
+            assert_eq!(object["level"], "INFO");
+        }
+    }
+
+    #[test]
+    fn lines_of_text_are_readable() {
+        let line = text(|| {
+            tracing::info!(
+                client = %"127.0.0.1:5000",
+                path = "/a b/",
+                seconds = 0.000_042,
+                limit = 30.0,
+                user = Option::<&str>::None,
+                count = 3,
+                is_full = true,
+                "http"
+            );
+        });
+        assert_eq!(
+            line,
+            " INFO oneport::telemetry::log_format::tests: http client=127.0.0.1:5000 path=\"/a b/\" seconds=0.000042 limit=30 count=3 is_full=true\n"
+        );
+    }
+
+    #[test]
+    fn decimals_have_no_exponent() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (1e-9, "0"),
+            (0.000_001, "0.000001"),
+            (1.5, "1.5"),
+            (30.0, "30"),
+            (1e15, "1000000000000000"),
+        ] {
+            let mut written = String::new();
+            write_decimal(&mut written, value).unwrap();
+            assert_eq!(written, expected);
+        }
+        let object = json(|| tracing::info!(seconds = 0.000_000_5, odd = f64::NAN, "x"));
+        assert!(object["seconds"].as_f64().is_some());
+        assert_eq!(object["odd"], Value::Null);
+    }
+
+    #[test]
+    fn long_values_are_cut() {
+        let long = "é".repeat(20_000);
+        let line = text(|| tracing::info!(long, shown = %long, "{long}"));
+        assert_eq!(line.matches('…').count(), 3);
+        assert!(line.len() < 3 * 2 * VALUE_MAX + 200, "{}", line.len());
+        let object = json(|| tracing::info!(long, "x"));
+        assert_eq!(
+            object["long"].as_str().unwrap().chars().count(),
+            VALUE_MAX + 1
+        );
+    }
+}

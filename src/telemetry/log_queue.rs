@@ -1,0 +1,392 @@
+//! The queue of log lines: a thread of its own writes them, so that no worker ever waits for whoever reads the log.
+//!
+//! ```text
+//! workers --push--> waiting (at most 4 MiB) --taken whole by the thread--> write(2)
+//!             \-- full: the line is dropped and counted
+//! ```
+//!
+//! A reader that stalls fills the queue, and a disk that is full fails the write; both cost lines, never a request. What was
+//! dropped is said once it can be written again, at most every 10 s.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::counter;
+
+/// The most bytes of lines that wait to be written.
+const WAITING_MAX: usize = 4 << 20;
+
+/// The most bytes of one write, so that a pipe's reader sees lines as they come.
+const WRITE_MAX: usize = 64 << 10;
+
+/// How often the log says how many lines were dropped.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the end of the process waits for the last lines.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long the thread waits for a descriptor that does not block and has no room.
+const WOULD_BLOCK: Duration = Duration::from_millis(20);
+
+/// Lines of all queues that were dropped since the process began.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Returns how many log lines were dropped since the process began, because the log could not be written, or not fast enough.
+#[must_use]
+pub fn log_lines_dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// The side that takes lines; never waits for the writing side. Clones share one queue.
+#[derive(Clone)]
+pub(crate) struct LogQueue(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Told of new lines, of lines that were written, and of the end.
+    changed: Condvar,
+    waiting_max: usize,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// What the thread has taken and not written yet.
+    is_writing: bool,
+    is_closing: bool,
+}
+
+/// Waits for the lines that are still in the queue, for a second at most, when it is dropped.
+#[derive(Default)]
+pub(crate) struct Flush(Option<LogQueue>);
+
+impl LogQueue {
+    /// Starts the thread that writes to `output`.
+    ///
+    /// `notice` is called on that thread with the number of lines that were dropped since it was last called.
+    pub(crate) fn start(
+        output: impl Write + Send + 'static,
+        notice: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<(Self, Flush)> {
+        let queue = Self::with_room(WAITING_MAX);
+        let writing = queue.clone();
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || Writer::new(writing, output, notice).run())?;
+        Ok((queue.clone(), Flush(Some(queue))))
+    }
+
+    fn with_room(waiting_max: usize) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            waiting_max,
+        }))
+    }
+
+    /// Takes whole lines, or drops and counts them when there is no room.
+    pub(crate) fn push(&self, lines: &[u8]) {
+        let mut state = self.state();
+        if state.waiting.len() + lines.len() > self.0.waiting_max {
+            drop(state);
+            count_dropped(lines_in(lines));
+            return;
+        }
+        let was_empty = state.waiting.is_empty();
+        state.waiting.extend_from_slice(lines);
+        drop(state);
+        if was_empty {
+            self.0.changed.notify_all();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all lines are written, or the deadline is over; returns whether they are.
+    fn flush(&self, deadline: Duration) -> bool {
+        let state = self.state();
+        let (state, _) = self
+            .0
+            .changed
+            .wait_timeout_while(state, deadline, |state| {
+                state.is_writing || !state.waiting.is_empty()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        !state.is_writing && state.waiting.is_empty()
+    }
+}
+
+impl Write for LogQueue {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.push(lines);
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.take() {
+            queue.flush(FLUSH_DEADLINE);
+            queue.state().is_closing = true;
+            queue.0.changed.notify_all();
+        }
+    }
+}
+
+/// The thread's side.
+struct Writer<W, N> {
+    queue: LogQueue,
+    output: W,
+    notice: N,
+    /// Dropped lines of the whole process at the last notice.
+    noticed: u64,
+    noticed_at: Option<Instant>,
+    /// The output ends inside a line, because a write failed there.
+    is_torn: bool,
+}
+
+impl<W: Write, N: Fn(u64)> Writer<W, N> {
+    fn new(queue: LogQueue, output: W, notice: N) -> Self {
+        Self {
+            queue,
+            output,
+            notice,
+            noticed: log_lines_dropped(),
+            noticed_at: None,
+            is_torn: false,
+        }
+    }
+
+    fn run(mut self) {
+        let mut lines = Vec::new();
+        let mut can_write = true;
+        while self.take(&mut lines, can_write) {
+            if !lines.is_empty() {
+                can_write = self.write(&lines);
+                lines.clear();
+                lines.shrink_to(WRITE_MAX);
+            }
+            self.queue.state().is_writing = false;
+            self.queue.0.changed.notify_all();
+            if can_write {
+                self.say_what_was_dropped();
+            }
+        }
+    }
+
+    /// Waits for lines and takes all there are; false at the end. Comes back with none when a notice is due.
+    fn take(&self, lines: &mut Vec<u8>, can_write: bool) -> bool {
+        let mut state = self.queue.state();
+        loop {
+            if !state.waiting.is_empty() {
+                std::mem::swap(&mut state.waiting, lines);
+                state.is_writing = true;
+                return true;
+            }
+            if state.is_closing {
+                return false;
+            }
+            let until_notice = if can_write && log_lines_dropped() > self.noticed {
+                self.until_notice()
+            } else {
+                Duration::MAX
+            };
+            if until_notice.is_zero() {
+                return true;
+            }
+            state = if until_notice == Duration::MAX {
+                self.queue.0.changed.wait(state)
+            } else {
+                self.queue
+                    .0
+                    .changed
+                    .wait_timeout(state, until_notice)
+                    .map(|(state, _)| state)
+                    .map_err(|error| PoisonError::new(error.into_inner().0))
+            }
+            .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Writes lines; those that the output does not take are dropped and counted. Returns whether it took them all.
+    fn write(&mut self, lines: &[u8]) -> bool {
+        if self.is_torn && self.write_all(b"\n").is_err() {
+            count_dropped(lines_in(lines));
+            return false;
+        }
+        self.is_torn = false;
+        let Err(written) = self.write_all(lines) else {
+            return true;
+        };
+        self.is_torn = written > 0 && lines[written - 1] != b'\n';
+        count_dropped(lines_in(&lines[written..]));
+        false
+    }
+
+    /// Returns how much was written before the output failed.
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), usize> {
+        let mut written = 0;
+        while written < bytes.len() {
+            let end = bytes.len().min(written + WRITE_MAX);
+            match self.output.write(&bytes[written..end]) {
+                Ok(0) => return Err(written),
+                Ok(count) => written += count,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    // The descriptor is shared with whoever made it non-blocking.
+                    io::ErrorKind::WouldBlock => std::thread::sleep(WOULD_BLOCK),
+                    _ => return Err(written),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn until_notice(&self) -> Duration {
+        self.noticed_at.map_or(Duration::ZERO, |at| {
+            NOTICE_INTERVAL.saturating_sub(at.elapsed())
+        })
+    }
+
+    fn say_what_was_dropped(&mut self) {
+        let dropped = log_lines_dropped();
+        if dropped > self.noticed && self.until_notice().is_zero() {
+            (self.notice)(dropped - self.noticed);
+            self.noticed = dropped;
+            self.noticed_at = Some(Instant::now());
+        }
+    }
+}
+
+fn lines_in(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+fn count_dropped(lines: u64) {
+    DROPPED.fetch_add(lines, Ordering::Relaxed);
+    counter!("oneport_log_lines_dropped_total").increment(lines);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Writes what a test lets it: each write waits for a permit, `Err` fails it.
+    struct Gate {
+        permits: Receiver<io::Result<usize>>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let most = self
+                .permits
+                .recv_timeout(PATIENCE)
+                .map_err(io::Error::other)??;
+            let count = bytes.len().min(most);
+            let _ = self.written.send(bytes[..count].to_vec());
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Bench {
+        queue: LogQueue,
+        permits: Sender<io::Result<usize>>,
+        written: Receiver<Vec<u8>>,
+        notices: Receiver<u64>,
+    }
+
+    fn bench(waiting_max: usize) -> Bench {
+        let (permits, permitted) = channel();
+        let (write, written) = channel();
+        let (notice, notices) = channel();
+        let queue = LogQueue::with_room(waiting_max);
+        let gate = Gate {
+            permits: permitted,
+            written: write,
+        };
+        let writer = Writer::new(queue.clone(), gate, move |lines| {
+            let _ = notice.send(lines);
+        });
+        std::thread::spawn(move || writer.run());
+        Bench {
+            queue,
+            permits,
+            written,
+            notices,
+        }
+    }
+
+    impl Bench {
+        fn permit(&self, write: io::Result<usize>) {
+            self.permits.send(write).unwrap();
+        }
+
+        fn read(&self) -> String {
+            String::from_utf8(self.written.recv_timeout(PATIENCE).unwrap()).unwrap()
+        }
+    }
+
+    // One test: the count of dropped lines is the process's.
+    #[test]
+    fn lines_are_written_whole_or_dropped_counted_and_said() {
+        // What is written in pieces arrives whole.
+        let pieces = bench(1 << 10);
+        pieces.queue.push(b"one line\n");
+        pieces.permit(Ok(4));
+        pieces.permit(Ok(100));
+        assert_eq!(pieces.read() + &pieces.read(), "one line\n");
+        assert!(pieces.queue.flush(PATIENCE));
+
+        // A reader that stalls costs lines once the queue is full; it is said when it reads again.
+        let stalled = bench(100);
+        let before = log_lines_dropped();
+        stalled.queue.push(b"taken\n");
+        // The thread has taken the first line once the queue is empty again.
+        let taken = Instant::now();
+        while !stalled.queue.state().waiting.is_empty() {
+            assert!(taken.elapsed() < PATIENCE);
+            std::thread::yield_now();
+        }
+        for _ in 0..20 {
+            stalled.queue.push(b"123456789\n");
+        }
+        assert_eq!(log_lines_dropped() - before, 10);
+        assert!(!stalled.queue.flush(Duration::ZERO));
+        stalled.permit(Ok(1_000));
+        stalled.permit(Ok(1_000));
+        assert_eq!(stalled.read(), "taken\n");
+        assert_eq!(stalled.read(), "123456789\n".repeat(10));
+        assert_eq!(stalled.notices.recv_timeout(PATIENCE), Ok(10));
+
+        // A write that fails costs the lines that it did not reach, and the next one begins a line of its own.
+        let full = bench(1 << 10);
+        full.queue.push(b"first\nsecond\nthird\n");
+        full.permit(Ok(8));
+        full.permit(Err(io::ErrorKind::StorageFull.into()));
+        assert_eq!(full.read(), "first\nse");
+        assert!(full.queue.flush(PATIENCE));
+        assert!(full.notices.try_recv().is_err(), "nothing can be said");
+        full.queue.push(b"fourth\n");
+        full.permit(Ok(100));
+        full.permit(Ok(100));
+        assert_eq!(full.read() + &full.read(), "\nfourth\n");
+        assert_eq!(full.notices.recv_timeout(PATIENCE), Ok(2));
+    }
+}

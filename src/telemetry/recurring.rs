@@ -1,0 +1,63 @@
+//! Recurring: a line that may be due many times a second, and is logged once per interval.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often one line is logged at most.
+pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Counts how often something happened, and tells when to log it.
+///
+/// What strangers can cause at will, such as a connection over a limit, is a line of this kind: otherwise they decide how long
+/// the log gets.
+#[derive(Debug)]
+pub(crate) struct Recurring {
+    times: AtomicU64,
+    logged_at: Mutex<Option<Instant>>,
+}
+
+impl Recurring {
+    pub(crate) const fn new() -> Self {
+        Self {
+            times: AtomicU64::new(0),
+            logged_at: Mutex::new(None),
+        }
+    }
+
+    /// Counts one time. Returns how often it happened since it was last logged, this time included, when a line is due.
+    pub(crate) fn is_due(&self) -> Option<u64> {
+        self.is_due_at(Instant::now())
+    }
+
+    fn is_due_at(&self, now: Instant) -> Option<u64> {
+        self.times.fetch_add(1, Ordering::Relaxed);
+        let mut logged_at = self
+            .logged_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if logged_at.is_some_and(|at| now.saturating_duration_since(at) < LOG_INTERVAL) {
+            return None;
+        }
+        *logged_at = Some(now);
+        Some(self.times.swap(0, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_due_once_per_interval() {
+        let recurring = Recurring::new();
+        let start = Instant::now();
+        assert_eq!(recurring.is_due_at(start), Some(1));
+        for milliseconds in 1..10 {
+            let at = start + Duration::from_millis(milliseconds);
+            assert_eq!(recurring.is_due_at(at), None);
+        }
+        assert_eq!(recurring.is_due_at(start + LOG_INTERVAL), Some(10));
+        assert_eq!(recurring.is_due_at(start), None);
+    }
+}
