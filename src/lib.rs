@@ -30,6 +30,7 @@
 pub mod auth;
 pub mod channels;
 pub mod cli;
+mod client_limit;
 pub mod clock;
 pub mod config;
 pub mod database;

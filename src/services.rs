@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::auth::{Auth, Users};
 use crate::channels::{Answerer, ChannelLayer, LayerSettings, Remote};
+use crate::client_limit::ClientLimit;
 use crate::clock::Clock;
 use crate::config::{Config, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
@@ -36,6 +37,8 @@ pub struct Shared {
     pub templates: ArcSwap<Templates>,
     /// The keys that things are signed with.
     pub secrets: Arc<Secrets>,
+    /// How much the clients of one address may have open.
+    pub(crate) clients: ClientLimit,
     /// Where sessions are kept.
     pub sessions: SessionStore,
     /// Who is who.
@@ -100,6 +103,7 @@ impl Services {
             tasks,
             clock,
             templates: ArcSwap::from_pointee(templates),
+            clients: ClientLimit::new(config.server.limits.connections_per_ip),
             sessions: SessionStore::new(session, database, secrets.clone()),
             auth: Auth::new(auth, users, secrets.clone()),
             secrets,

@@ -160,6 +160,10 @@ pub struct Listen {
     pub address: Bind,
     /// WebSockets over HTTP/2 (RFC 8441) are taken here. Default: `true`.
     pub websocket_over_http2: bool,
+    /// The permissions of a unix socket's file; none: as the process's umask has it.
+    pub mode: Option<u32>,
+    /// The group of a unix socket's file, by name or number; none: the process's.
+    pub group: Option<String>,
 }
 
 impl From<Bind> for Listen {
@@ -167,6 +171,8 @@ impl From<Bind> for Listen {
         Self {
             address,
             websocket_over_http2: true,
+            mode: None,
+            group: None,
         }
     }
 }
@@ -179,6 +185,10 @@ impl<'de> Deserialize<'de> for Listen {
             address: Bind,
             #[serde(default = "yes")]
             websocket_over_http2: bool,
+            #[serde(default)]
+            mode: Option<Mode>,
+            #[serde(default)]
+            group: Option<String>,
         }
         struct Written;
         impl<'de> Visitor<'de> for Written {
@@ -196,14 +206,44 @@ impl<'de> Deserialize<'de> for Listen {
                 let Table {
                     address,
                     websocket_over_http2,
+                    mode,
+                    group,
                 } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                if (mode.is_some() || group.is_some()) && !matches!(address, Bind::Unix(_)) {
+                    return Err(de::Error::custom(format_args!(
+                        "expected mode and group for a unix socket only, found them for {address}"
+                    )));
+                }
                 Ok(Listen {
                     address,
                     websocket_over_http2,
+                    mode: mode.map(|Mode(bits)| bits),
+                    group,
                 })
             }
         }
         deserializer.deserialize_any(Written)
+    }
+}
+
+/// Permissions of a file as `chmod` takes them: `"0660"`.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Mode(u32);
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_octal =
+            (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        u32::from_str_radix(&text, 8)
+            .ok()
+            .filter(|mode| is_octal && *mode <= 0o777)
+            .map(Self)
+            .ok_or_else(|| {
+                format!("expected permissions in octal, such as \"0660\", found {text:?}")
+            })
     }
 }
 

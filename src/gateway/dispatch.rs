@@ -2,10 +2,11 @@
 
 use std::any::Any;
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::http::{HeaderValue, StatusCode, header};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
@@ -15,7 +16,8 @@ use super::http::Journey;
 use super::table::Table;
 use super::{http, pages, websocket};
 use crate::auth::User;
-use crate::http::{Body, Client, Response};
+use crate::client_limit::Counted;
+use crate::http::{Body, Client, Failure, Response};
 use crate::scope::{Scheme, Scope, ScopeType, ServerAddress};
 use crate::services::Services;
 use crate::telemetry::ACCESS;
@@ -67,6 +69,8 @@ pub struct Upgrade {
     pub(super) sockets: Sockets,
     pub(super) deflate: Option<Deflate>,
     pub(super) prepared: Prepared,
+    /// The client behind a trusted proxy, counted until the socket ends.
+    pub(super) counted: Option<Counted>,
 }
 
 impl Upgrade {
@@ -92,6 +96,10 @@ impl Upgrade {
         read_already: Bytes,
         held: Box<dyn Any + Send>,
     ) -> Running {
+        let held = match self.counted {
+            Some(counted) => Box::new((held, counted)),
+            None => held,
+        };
         let mut scope = self.scope;
         Arc::make_mut(&mut scope).pack();
         self.consumer.run(Start {
@@ -152,6 +160,11 @@ impl Gateway {
         self.0.table.load_full()
     }
 
+    /// Tells whether a peer is a trusted proxy.
+    pub(crate) fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.0.table.load().is_trusted(Some(peer))
+    }
+
     /// Replaces the table. Sockets whose own route is not in the new one as it was are ended with 1012, spread over a time;
     /// the others, and requests under way, never notice. The table is replaced at once; the future ends the sockets and returns how
     /// many those were.
@@ -200,6 +213,13 @@ impl Gateway {
         let Inner {
             services, sockets, ..
         } = &*self.0;
+        let mut counted = None;
+        if let Some(ip) = behind_proxy(&scope, arrival) {
+            counted = services.clients.count(ip);
+            if counted.is_none() {
+                return self.refuse(&table, &scope, &too_many(), started);
+            }
+        }
         match checked {
             Ok(None) => {
                 let is_head = scope.method == ::http::Method::HEAD;
@@ -215,23 +235,58 @@ impl Gateway {
                     started,
                 };
                 let response = http::travel(services, &table, journey, &self.0.abandoned).await;
-                Answer::Response(if is_head {
+                let mut response = if is_head {
                     without_body(response)
                 } else {
                     response
-                })
-            }
-            Ok(Some(handshake)) => {
-                websocket::travel(services, sockets, &table, scope, handshake, started).await
-            }
-            Err(failure) => {
-                let mut response = pages::answer(services, &table, &scope, &failure);
-                table.finish_missed(&mut response);
-                log_answer(&scope, "", &response, started);
+                };
+                if let Some(counted) = counted {
+                    response.extensions_mut().insert(Arc::new(counted));
+                }
                 Answer::Response(response)
             }
+            Ok(Some(handshake)) => {
+                let answer =
+                    websocket::travel(services, sockets, &table, scope, handshake, started).await;
+                match answer {
+                    Answer::Upgrade(response, mut upgrade) => {
+                        upgrade.counted = counted;
+                        Answer::Upgrade(response, upgrade)
+                    }
+                    refused => refused,
+                }
+            }
+            Err(failure) => self.refuse(&table, &scope, &failure, started),
         }
     }
+
+    /// Answers a request that no table sees.
+    fn refuse(
+        &self,
+        table: &Arc<Table>,
+        scope: &Scope,
+        failure: &Failure,
+        started: Instant,
+    ) -> Answer {
+        let mut response = pages::answer(&self.0.services, table, scope, failure);
+        table.finish_missed(&mut response);
+        log_answer(scope, "", &response, started);
+        Answer::Response(response)
+    }
+}
+
+/// Returns the address of a client that a trusted proxy speaks for: its connection is the proxy's, and not counted.
+fn behind_proxy(scope: &Scope, arrival: &Arrival) -> Option<IpAddr> {
+    let client = scope.client?.ip();
+    (arrival.peer.map(|peer| peer.ip()) != Some(client)).then_some(client)
+}
+
+fn too_many() -> Failure {
+    Failure::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too many requests of this address are under way; try again",
+    )
+    .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
 }
 
 /// Says to the consumers of all routes that they are about to be served.

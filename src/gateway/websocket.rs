@@ -98,6 +98,7 @@ pub(super) async fn travel(
             sockets,
             deflate,
             prepared,
+            counted: None,
         }),
     )
 }

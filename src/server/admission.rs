@@ -1,10 +1,15 @@
 //! Admission: how many connections there may be, in all and from one address.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrics::counter;
+
+use super::descriptors;
+use crate::client_limit::{ClientLimit, Counted};
+use crate::config::LimitsConfig;
+use crate::telemetry::Recurring;
 
 /// Counts connections against `server.limits`.
 #[derive(Clone)]
@@ -12,73 +17,87 @@ pub(super) struct Admission(Arc<Inner>);
 
 struct Inner {
     connections_max: usize,
-    connections_per_ip_max: usize,
-    open: Mutex<Open>,
-}
-
-#[derive(Default)]
-struct Open {
-    all: usize,
-    by_ip: HashMap<IpAddr, usize>,
+    /// The key that the bound comes from, or the system's limit.
+    bound_by: &'static str,
+    open: AtomicUsize,
+    clients: ClientLimit,
+    refused: Recurring,
 }
 
 /// One connection that was let in; dropping it makes room for another.
 pub(super) struct Admitted {
     admission: Admission,
-    ip: Option<IpAddr>,
+    _counted: Option<Counted>,
 }
 
 impl Admission {
-    pub(super) fn new(connections_max: usize, connections_per_ip_max: usize) -> Self {
+    /// A connection needs a descriptor, of which some are kept for everything else; so the limit may be less than what is configured.
+    pub(super) fn new(limits: &LimitsConfig, clients: ClientLimit) -> Self {
+        let files = descriptors::limit();
+        let possible = descriptors::connections_max(files);
+        let wanted = limits.connections;
+        if possible < wanted {
+            tracing::warn!(
+                files,
+                connections = possible,
+                "server.limits.connections is {wanted}, but the process may open {files} files only: further connections get 503. Raise the limit of open files (ulimit -n, LimitNOFILE=)"
+            );
+        } else {
+            tracing::info!(files, connections = wanted, "limit of open files");
+        }
+        let bound_by = if possible < wanted {
+            "the limit of open files"
+        } else {
+            "server.limits.connections"
+        };
+        Self::bounded(wanted.min(possible), bound_by, clients)
+    }
+
+    fn bounded(connections_max: usize, bound_by: &'static str, clients: ClientLimit) -> Self {
         Self(Arc::new(Inner {
             connections_max,
-            connections_per_ip_max,
-            open: Mutex::default(),
+            bound_by,
+            open: AtomicUsize::new(0),
+            clients,
+            refused: Recurring::new(),
         }))
     }
 
-    /// Lets a connection in, or says which limit is reached.
-    pub(super) fn admit(&self, ip: Option<IpAddr>) -> Result<Admitted, &'static str> {
-        let mut open = self.open();
-        if open.all >= self.0.connections_max {
-            return refuse("connections");
+    /// Lets a connection in; none when a limit is reached. `ip` is none for a peer that is not counted: one on a unix socket, and
+    /// a trusted proxy, whose clients are counted by their own addresses.
+    pub(super) fn admit(&self, ip: Option<IpAddr>) -> Option<Admitted> {
+        let before = self.0.open.fetch_add(1, Ordering::Relaxed);
+        // Made first: dropped, it takes the count back.
+        let mut admitted = Admitted {
+            admission: self.clone(),
+            _counted: None,
+        };
+        if before >= self.0.connections_max {
+            self.log_refused();
+            return None;
         }
         if let Some(ip) = ip {
-            let of_ip = open.by_ip.entry(ip).or_default();
-            if *of_ip >= self.0.connections_per_ip_max {
-                return refuse("connections_per_ip");
-            }
-            *of_ip += 1;
+            admitted._counted = Some(self.0.clients.count(ip)?);
         }
-        open.all += 1;
-        Ok(Admitted {
-            admission: self.clone(),
-            ip,
-        })
+        Some(admitted)
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn log_refused(&self) {
+        counter!("oneport_connections_refused_total", "reason" => "connections").increment(1);
+        if let Some(times) = self.0.refused.is_due() {
+            let bound_by = self.0.bound_by;
+            tracing::warn!(
+                limit = self.0.connections_max,
+                times,
+                "{bound_by} is reached: connections get 503"
+            );
+        }
     }
-}
-
-fn refuse(limit: &'static str) -> Result<Admitted, &'static str> {
-    counter!("oneport_connections_refused_total", "reason" => limit).increment(1);
-    Err(limit)
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut open = self.admission.open();
-        open.all -= 1;
-        if let Some(ip) = self.ip
-            && let Some(of_ip) = open.by_ip.get_mut(&ip)
-        {
-            *of_ip -= 1;
-            if *of_ip == 0 {
-                open.by_ip.remove(&ip);
-            }
-        }
+        self.admission.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -88,18 +107,16 @@ mod tests {
 
     #[test]
     fn limits_hold_until_a_connection_is_dropped() {
-        let admission = Admission::new(3, 2);
+        let admission = Admission::bounded(3, "connections", ClientLimit::new(2));
         let (here, there) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
         let first = admission.admit(Some(here)).unwrap();
         let _second = admission.admit(Some(here)).unwrap();
-        assert_eq!(
-            admission.admit(Some(here)).err(),
-            Some("connections_per_ip")
-        );
+        assert!(admission.admit(Some(here)).is_none());
         let _third = admission.admit(Some(there)).unwrap();
-        assert_eq!(admission.admit(Some(there)).err(), Some("connections"));
+        assert!(admission.admit(Some(there)).is_none());
+        assert!(admission.admit(None).is_none());
         drop(first);
-        assert!(admission.admit(Some(here)).is_ok());
-        assert_eq!(admission.open().by_ip.len(), 2);
+        assert!(admission.admit(Some(here)).is_some());
+        assert_eq!(admission.0.open.load(Ordering::Relaxed), 2);
     }
 }

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
@@ -40,6 +40,11 @@ const BUFFER_BYTES_MIN: usize = 8192;
 /// busy fills only its own share.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// A client that has vanished is noticed by a ping that it does not answer (RFC 9113 §6.7): streams and sockets of an HTTP/2 connection
+/// may be silent for long.
+const PING_INTERVAL: Duration = Duration::from_secs(25);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How all connections of a listener are served.
 pub(super) struct Protocol {
@@ -119,7 +124,9 @@ impl Protocol {
             .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
             .max_concurrent_streams(250)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES);
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
         if websocket_over_http2 {
             builder.http2().enable_connect_protocol();
         }
@@ -317,7 +324,7 @@ async fn respond(
                     let held = (in_flight, cut.drop_guard());
                     let opening = open_on_stream(upgrade, on_upgrade, Box::new(held));
                     gateway.services().tasks.spawn("http/2 websocket", opening);
-                    return Ok(response.map(|body| Answered::new(body, None)));
+                    return Ok(Answered::new(response, None));
                 }
                 Some(on_upgrade) => {
                     *waiting.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -328,7 +335,7 @@ async fn respond(
             response
         }
     };
-    Ok(response.map(|body| Answered::new(body, Some(in_flight))))
+    Ok(Answered::new(response, Some(in_flight)))
 }
 
 /// Starts a WebSocket on its stream once the answer to its handshake is sent.

@@ -3,20 +3,19 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::unix_socket::{self, SocketFile};
 use crate::config::{Bind, Listen};
 use crate::scope::ServerAddress;
 
 /// How many connections the kernel holds until they are accepted.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// How often a refused connection is read, a KiB at a time.
 const REFUSED_READS_MAX: usize = 64;
@@ -34,9 +33,11 @@ pub struct Listener {
 enum Kind {
     Tcp(TcpListener),
     Unix {
+        /// The file that was made here. It goes before the listener does: until then its inode is not used again.
+        #[expect(dead_code, reason = "removed when it is dropped")]
+        file: Option<SocketFile>,
         listener: UnixListener,
         path: Arc<str>,
-        is_ours: bool,
     },
 }
 
@@ -54,7 +55,15 @@ impl Listener {
                 .await?
                 .map(|address| tcp(address).map(Kind::Tcp))
                 .collect::<io::Result<_>>()?,
-            Bind::Unix(path) => vec![unix(path)?],
+            Bind::Unix(path) => {
+                let (listener, file) =
+                    unix_socket::open(path, listen.mode, listen.group.as_deref())?;
+                vec![Kind::Unix {
+                    listener,
+                    path: path.to_string_lossy().into(),
+                    file: Some(file),
+                }]
+            }
             Bind::Fd(number) => vec![inherited(*number)?],
         };
         let listener = |kind| Self {
@@ -147,19 +156,6 @@ impl fmt::Display for Listener {
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Kind::Unix {
-            path,
-            is_ours: true,
-            ..
-        } = &self.kind
-        {
-            let _ = std::fs::remove_file(Path::new(&**path));
-        }
-    }
-}
-
 /// Returns the address that all connections of a listener share: not so where it listens on all addresses.
 fn common_address(kind: &Kind) -> Option<Arc<ServerAddress>> {
     match kind {
@@ -183,36 +179,20 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    keep_alive(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// A socket file that nobody listens at any more is replaced; any other file is not.
-fn unix(path: &PathBuf) -> io::Result<Kind> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    if path
-        .symlink_metadata()
-        .is_ok_and(|found| found.file_type().is_socket())
-    {
-        match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    "another process listens there",
-                ));
-            }
-            Err(_) => std::fs::remove_file(path)?,
-        }
-    }
-    let listener = UnixListener::bind(path)?;
-    Ok(Kind::Unix {
-        listener,
-        path: path.to_string_lossy().into(),
-        is_ours: true,
-    })
+/// Clients that vanished without a word are noticed by the kernel, within two minutes and a half. Accepted connections inherit
+/// this from the listener.
+fn keep_alive(socket: &Socket) -> io::Result<()> {
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(6);
+    socket.set_tcp_keepalive(&probes)
 }
 
 /// A listener that the parent process opened (systemd's `LISTEN_FDS`): number 3 is the first.
@@ -226,6 +206,7 @@ fn inherited(number: i32) -> io::Result<Kind> {
     })?;
     if let Ok(Some(listener)) = inherited.take_tcp_listener(at) {
         listener.set_nonblocking(true)?;
+        keep_alive(&SockRef::from(&listener))?;
         return Ok(Kind::Tcp(TcpListener::from_std(listener)?));
     }
     match inherited.take_unix_listener(at)? {
@@ -239,7 +220,7 @@ fn inherited(number: i32) -> io::Result<Kind> {
             Ok(Kind::Unix {
                 listener: UnixListener::from_std(listener)?,
                 path,
-                is_ours: false,
+                file: None,
             })
         }
         None => Err(io::Error::new(

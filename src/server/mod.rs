@@ -3,6 +3,7 @@
 mod admission;
 mod connection;
 mod date;
+pub(crate) mod descriptors;
 mod drain;
 mod early;
 mod head_watch;
@@ -13,6 +14,8 @@ mod reload;
 mod run;
 mod signals;
 mod stalled;
+mod unix_socket;
+mod watch;
 
 pub use drain::Drained;
 pub use listener::Listener;

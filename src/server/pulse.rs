@@ -10,9 +10,10 @@ use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
 
 use super::stalled::Stalled;
+use crate::client_limit::Counted;
 use crate::clock::{Call, Clock, Millis, NEVER, Tick};
 use crate::config::TimeoutsConfig;
-use crate::http::{Body, Client};
+use crate::http::{Body, Client, Response};
 
 /// How long, in milliseconds, a client is read after our side is closed.
 const LINGERING: Millis = 5_000;
@@ -337,19 +338,24 @@ pub(super) struct Answered {
     body: Body,
     stalled: Option<Arc<Stalled>>,
     _in_flight: Option<InFlight>,
+    /// The client behind a trusted proxy.
+    _counted: Option<Arc<Counted>>,
 }
 
 impl Answered {
-    pub(super) fn new(body: Body, in_flight: Option<InFlight>) -> Self {
+    pub(super) fn new(response: Response, in_flight: Option<InFlight>) -> http::Response<Self> {
+        let (mut parts, body) = response.into_parts();
         let pulse = in_flight.as_ref().map(|in_flight| &in_flight.0);
         let has_more = !http_body::Body::is_end_stream(&body);
-        Self {
+        let answered = Self {
             stalled: pulse
                 .filter(|_| has_more)
                 .and_then(|pulse| pulse.watch_stalls()),
             body,
             _in_flight: in_flight,
-        }
+            _counted: parts.extensions.remove(),
+        };
+        http::Response::from_parts(parts, answered)
     }
 }
 

@@ -1,15 +1,19 @@
 //! Reload: a new table out of the file, or the old one and every Problem.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::config::{Bind, Config, Document, Listen, Problems, process_environment};
-use crate::gateway::{Registry, Table, compile_draft};
+use metrics::counter;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::drain::spread;
+use super::watch::{Seen, WATCH_EVERY};
+use crate::config::{
+    Bind, Config, Listen, Place, Problems, Secret, ServerConfig, process_environment,
+};
+use crate::gateway::{Gateway, Registry, Table, compile_draft};
 use crate::telemetry;
-
-/// How often `--watch` looks.
-pub(super) const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 /// Where the configuration comes from, and how it is made anew.
 #[derive(Clone, Debug)]
@@ -52,56 +56,185 @@ impl Reload {
     }
 }
 
-/// What a look at the watched files found: it differs when somebody saved one of them.
-#[derive(Debug, Default, Eq, PartialEq)]
-pub(super) struct Seen(Vec<(PathBuf, SystemTime, u64)>);
+/// After how long the log says that a reload takes long.
+const SLOW: Duration = Duration::from_secs(10);
 
-impl Seen {
-    /// Looks at the files of a configuration: those that were read, others of their kind beside them, and all templates.
-    pub(super) fn look(documents: &[Arc<Document>], main: &Path, templates: &Path) -> Self {
-        let mut seen = Vec::new();
-        let mut directories: Vec<PathBuf> = vec![
-            main.parent()
-                .map_or_else(|| PathBuf::from("."), Path::to_owned),
-        ];
-        directories.extend(documents.iter().map(|document| document.base().to_owned()));
-        directories.sort();
-        directories.dedup();
-        for directory in directories {
-            look_into(&directory, 0, &mut seen, &|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == "toml")
-            });
+/// A reload that is under way, on a thread of its own: files may be on a mount that does not answer.
+type Reading = JoinHandle<Result<Loaded, Problems>>;
+
+/// Reads the configuration anew when it is asked to, or sees a file change; one reload at a time.
+///
+/// Nothing here waits for the file system, so that a file that cannot be read to its end never delays the signal to stop.
+pub(super) struct Reloading {
+    gateway: Gateway,
+    config: Config,
+    reload: Reload,
+    reading: Option<Reading>,
+    /// When the log says that the reload takes long; none once it has.
+    slow_at: Option<Instant>,
+    /// Asked for while another one is under way.
+    is_asked: bool,
+    seen: Option<Seen>,
+    looking: Option<JoinHandle<Seen>>,
+    looks: Interval,
+}
+
+impl Reloading {
+    pub(super) fn new(gateway: Gateway, config: Config, reload: Reload) -> Self {
+        let mut looks = tokio::time::interval(WATCH_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            gateway,
+            config,
+            reload,
+            reading: None,
+            slow_at: None,
+            is_asked: false,
+            seen: None,
+            looking: None,
+            looks,
         }
-        look_into(templates, 8, &mut seen, &|_| true);
-        seen.sort();
-        Self(seen)
+    }
+
+    /// Asks for a reload. While one is under way it is remembered, and several are one.
+    pub(super) fn ask(&mut self) {
+        if self.reading.is_some() {
+            tracing::warn!("a reload is under way; the next one follows it");
+        }
+        self.is_asked = true;
+    }
+
+    /// Does the next thing there is to do. Cancel-safe; never completes while there is nothing to do.
+    pub(super) async fn work(&mut self) {
+        if self.is_asked && self.reading.is_none() {
+            self.is_asked = false;
+            let reload = self.reload.clone();
+            self.reading = Some(tokio::task::spawn_blocking(move || reload.load()));
+            self.slow_at = Some(Instant::now() + SLOW);
+        }
+        tokio::select! {
+            read = joined(&mut self.reading) => {
+                self.reading = None;
+                self.slow_at = None;
+                self.apply(read);
+            }
+            () = until(self.slow_at) => {
+                self.slow_at = None;
+                tracing::warn!(
+                    seconds = SLOW.as_secs(),
+                    "the configuration is still being read; the previous one goes on"
+                );
+            }
+            seen = joined(&mut self.looking) => {
+                self.looking = None;
+                if let Ok(seen) = seen {
+                    self.is_asked |= self.seen.as_ref().is_some_and(|before| *before != seen);
+                    self.seen = Some(seen);
+                }
+            }
+            _ = self.looks.tick(), if self.reload.watch && self.looking.is_none() => {
+                let documents = self.config.documents.clone();
+                let (main, templates) = (self.reload.file.clone(), self.config.templates.dir.clone());
+                self.looking = Some(tokio::task::spawn_blocking(move || {
+                    Seen::look(&documents, &main, &templates)
+                }));
+            }
+        }
+    }
+
+    /// Replaces the table, or keeps it and logs every Problem.
+    fn apply(&mut self, read: Result<Result<Loaded, Problems>, JoinError>) {
+        let Loaded {
+            config,
+            table,
+            warnings,
+        } = match read {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(problems)) => {
+                problems
+                    .iter()
+                    .for_each(|problem| tracing::error!("{problem}"));
+                return refused();
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration could not be read");
+                return refused();
+            }
+        };
+        warnings
+            .iter()
+            .for_each(|warning| tracing::warn!("{warning}"));
+        if meaning(&config.server) != meaning(&self.config.server) {
+            tracing::warn!(
+                "[server] changed: bind, workers, limits and timeouts take effect at the next start"
+            );
+        }
+        if stores(&config) != stores(&self.config) {
+            tracing::warn!(
+                "[session], [auth] or a secret key changed: stores, cookies and keys take effect at the next start"
+            );
+        }
+        let drain = self.config.server.timeouts.drain;
+        let window = spread(self.gateway.sockets().len(), drain);
+        self.config = config;
+        counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
+        // Sockets end one after the other; a signal to stop does not wait for that.
+        let ending = self.gateway.replace(table, window);
+        self.gateway.services().tasks.spawn("reload", async move {
+            let ended = ending.await;
+            tracing::info!(sockets_ended = ended, "reloaded");
+        });
     }
 }
 
-fn look_into(
-    directory: &Path,
-    depth: usize,
-    seen: &mut Vec<(PathBuf, SystemTime, u64)>,
-    wanted: &dyn Fn(&Path) -> bool,
-) {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let (path, Ok(found)) = (entry.path(), entry.metadata()) else {
-            continue;
-        };
-        if found.is_dir() {
-            if depth > 0 {
-                look_into(&path, depth - 1, seen, wanted);
-            }
-        } else if wanted(&path) {
-            seen.push((
-                path,
-                found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                found.len(),
-            ));
-        }
+/// Waits for a task on a thread of its own; for ever when there is none. Cancel-safe.
+async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
+}
+
+/// Waits for an instant; for ever when there is none.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn refused() {
+    counter!("oneport_reloads_total", "outcome" => "refused").increment(1);
+    tracing::error!("reload failed; still serving the previous configuration");
+}
+
+/// What `[session]`, `[auth]` and the keys say, wherever they stand.
+fn stores(config: &Config) -> (String, Secret, Vec<Secret>) {
+    (
+        without_places(&format!("{:?}{:?}", config.session, config.auth)),
+        config.server.secret_key.clone(),
+        config.server.secret_key_fallbacks.clone(),
+    )
+}
+
+/// A text without the places in it.
+fn without_places(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("Place(") {
+        plain.push_str(before);
+        rest = after.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    plain + rest
+}
+
+/// What a `[server]` says, wherever it stands.
+fn meaning(server: &ServerConfig) -> String {
+    format!(
+        "{:?}",
+        ServerConfig {
+            place: Place::default(),
+            ..server.clone()
+        }
+    )
 }

@@ -2,31 +2,34 @@
 
 use std::any::Any;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use metrics::counter;
 use thiserror::Error;
 use tokio::sync::Semaphore;
-use tokio::task::JoinError;
 
 use super::admission::Admission;
 use super::connection::Protocol;
-use super::drain::{Drained, drain, spread};
+use super::descriptors;
+use super::drain::{Drained, drain};
 use super::listener::{Incoming, Listener};
-use super::reload::{Loaded, Reload, Seen, WATCH_EVERY};
+use super::reload::{Reload, Reloading};
 use super::signals::{Signal, Signals};
-use crate::config::{Bind, Config, Place, ServerConfig, StoreUrl};
+use crate::config::{Bind, Config, StoreUrl};
 use crate::database::diagnose;
 use crate::gateway::{Arrival, Gateway, Table};
 use crate::http::Client;
 use crate::scope::{Scheme, ServerAddress};
 use crate::services::Services;
 use crate::tasks::Tasks;
+use crate::telemetry::Recurring;
 use crate::websocket::Transport;
 
-/// How long accepting pauses when the process is out of descriptors.
-const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
+/// How long accepting pauses when the process is out of descriptors, or panicked.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many connections over the limit are answered at once, and how long each may take to read its answer.
 const REFUSED_MAX: usize = 256;
@@ -117,23 +120,17 @@ impl Server {
         let mut signals = Signals::listen().map_err(StartError::Signals)?;
         let deadline = self.config.server.timeouts.drain;
         let gateway = self.gateway.clone();
-        let mut config = std::mem::take(&mut self.config);
+        let config = std::mem::take(&mut self.config);
         self.config.server = config.server.clone();
         let accepting = self.accept();
-        let mut seen = Seen::look(&config.documents, &reload.file, &config.templates.dir);
+        let mut reloading = Reloading::new(gateway.clone(), config, reload);
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Stop => break,
-                    Signal::Reload => read_again(&gateway, &mut config, &reload).await,
+                    Signal::Reload => reloading.ask(),
                 },
-                () = tokio::time::sleep(WATCH_EVERY), if reload.watch => {
-                    let now = Seen::look(&config.documents, &reload.file, &config.templates.dir);
-                    if now != seen {
-                        seen = now;
-                        read_again(&gateway, &mut config, &reload).await;
-                    }
-                }
+                () = reloading.work() => {}
             }
         }
         drop(accepting);
@@ -150,9 +147,10 @@ impl Server {
 
     /// Accepts on all listeners until the returned value is dropped.
     fn accept(self) -> Accepting {
-        let limits = &self.config.server.limits;
-        let admission = Admission::new(limits.connections, limits.connections_per_ip);
-        let refused = Arc::new(Semaphore::new(REFUSED_MAX));
+        let clients = self.gateway.services().clients.clone();
+        let admission = Admission::new(&self.config.server.limits, clients);
+        let share = descriptors::share(descriptors::limit());
+        let refused = Arc::new(Semaphore::new(REFUSED_MAX.min(share / 2)));
         let mut accepting = tokio::task::JoinSet::new();
         for listener in self.listeners {
             let door = Door {
@@ -164,6 +162,7 @@ impl Server {
                 admission: admission.clone(),
                 refused: refused.clone(),
                 tasks: self.gateway.services().tasks.clone(),
+                gateway: self.gateway.clone(),
             };
             accepting.spawn(door.keep(listener));
         }
@@ -206,6 +205,7 @@ struct Accepting(#[expect(dead_code, reason = "held for its drop")] tokio::task:
 
 /// What every listener needs.
 struct Door {
+    gateway: Gateway,
     protocol: Arc<Protocol>,
     admission: Admission,
     /// Connections over the limit that are told so.
@@ -214,8 +214,20 @@ struct Door {
 }
 
 impl Door {
+    /// Accepts until the task is dropped. A panic ends one connection at most.
     async fn keep(self, listener: Listener) {
+        loop {
+            let accepting = AssertUnwindSafe(self.accept(&listener));
+            if accepting.catch_unwind().await.is_err() {
+                counter!("oneport_panics_total").increment(1);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    async fn accept(&self, listener: &Listener) {
         let accepted = counter!("oneport_connections_total");
+        let failures = Recurring::new();
         loop {
             match listener.accept().await {
                 Ok(incoming) => {
@@ -225,8 +237,10 @@ impl Door {
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept; trying again");
-                    tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
+                    if let Some(times) = failures.is_due() {
+                        tracing::error!(%error, times, listener = %listener, "connections cannot be accepted; trying again");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -234,11 +248,13 @@ impl Door {
 
     fn let_in(&self, incoming: Incoming, server: Option<Arc<ServerAddress>>) {
         let peer = incoming.peer();
-        let held: Box<dyn Any + Send> = match self.admission.admit(peer.map(|peer| peer.ip())) {
-            Ok(admitted) => Box::new(admitted),
-            Err(limit) => {
+        let ip = peer.map(|peer| peer.ip());
+        // The clients of a trusted proxy are counted by their own addresses, request by request.
+        let counted = ip.filter(|ip| !self.gateway.is_trusted(*ip));
+        let held: Box<dyn Any + Send> = match self.admission.admit(counted) {
+            Some(admitted) => Box::new(admitted),
+            None => {
                 tracing::debug!(
-                    limit,
                     peer = peer.map(tracing::field::display),
                     "connection refused"
                 );
@@ -285,82 +301,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 async fn second_stop(signals: &mut Signals) {
     while signals.next().await != Signal::Stop {}
-}
-
-/// Reads the file again: replaces the table, or keeps it and prints every Problem.
-async fn read_again(gateway: &Gateway, config: &mut Config, reload: &Reload) {
-    let again = reload.clone();
-    // Reading files may take its time; the runtime's workers are for sockets.
-    let loaded: Result<Result<Loaded, _>, JoinError> =
-        tokio::task::spawn_blocking(move || again.load()).await;
-    match loaded {
-        Ok(Ok(Loaded {
-            config: new,
-            table,
-            warnings,
-        })) => {
-            warnings
-                .iter()
-                .for_each(|warning| tracing::warn!("{warning}"));
-            if meaning(&new.server) != meaning(&config.server) {
-                tracing::warn!(
-                    "[server] changed: bind, workers, limits and timeouts take effect at the next start"
-                );
-            }
-            let stores = |config: &Config| {
-                (
-                    without_places(&format!("{:?}{:?}", config.session, config.auth)),
-                    config.server.secret_key.clone(),
-                    config.server.secret_key_fallbacks.clone(),
-                )
-            };
-            if stores(&new) != stores(config) {
-                tracing::warn!(
-                    "[session], [auth] or a secret key changed: stores, cookies and keys take effect at the next start"
-                );
-            }
-            let window = spread(gateway.sockets().len(), config.server.timeouts.drain);
-            *config = new;
-            counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
-            // Sockets end one after the other; a signal to stop does not wait for that.
-            let ending = gateway.replace(table, window);
-            gateway.services().tasks.spawn("reload", async move {
-                let ended = ending.await;
-                tracing::info!(sockets_ended = ended, "reloaded");
-            });
-        }
-        Ok(Err(problems)) => {
-            counter!("oneport_reloads_total", "outcome" => "refused").increment(1);
-            problems
-                .iter()
-                .for_each(|problem| tracing::error!("{problem}"));
-            tracing::error!("reload failed; still serving the previous configuration");
-        }
-        Err(error) => tracing::error!(
-            %error,
-            "reload failed; still serving the previous configuration"
-        ),
-    }
-}
-
-/// A text without the places in it.
-fn without_places(text: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("Place(") {
-        plain.push_str(before);
-        rest = after.split_once(')').map_or("", |(_, rest)| rest);
-    }
-    plain + rest
-}
-
-/// What a `[server]` says, wherever it stands.
-fn meaning(server: &ServerConfig) -> String {
-    format!(
-        "{:?}",
-        ServerConfig {
-            place: Place::default(),
-            ..server.clone()
-        }
-    )
 }

@@ -46,6 +46,8 @@ impl LiveServer {
         config.server.bind = vec![Listen {
             address: Bind::Tcp("127.0.0.1:0".to_owned()),
             websocket_over_http2: first.is_none_or(|first| first.websocket_over_http2),
+            mode: None,
+            group: None,
         }];
         let server = match Server::start(config, table).await {
             Ok(server) => server,

@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 11] = [
         "channels",
         "templates",
     ],
-    &["database", "recent", "secrets"],
+    &["client_limit", "database", "recent", "secrets"],
     &["clock", "tasks", "text", "timestamp", "config", "telemetry"],
 ];
 

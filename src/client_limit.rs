@@ -1,0 +1,105 @@
+//! Client limit: how many connections and requests of one address are served at a time.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::counter;
+
+use crate::telemetry::Recurring;
+
+/// Counts by the client's address, against `server.limits.connections_per_ip` (cheap to clone).
+///
+/// A client that connects itself is counted by its connections. Those behind a trusted proxy share the proxy's connections, so
+/// each is counted by its requests and WebSockets under way.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientLimit(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    most: usize,
+    by_ip: Mutex<HashMap<IpAddr, usize>>,
+    refused: Recurring,
+}
+
+/// One that is served; dropping it makes room for another.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    limit: ClientLimit,
+    ip: IpAddr,
+}
+
+impl ClientLimit {
+    /// A limit that lets so many of one address in.
+    #[must_use]
+    pub(crate) fn new(most: usize) -> Self {
+        Self(Arc::new(Inner {
+            most,
+            by_ip: Mutex::default(),
+            refused: Recurring::new(),
+        }))
+    }
+
+    /// Counts one more of an address; none when there are too many.
+    pub(crate) fn count(&self, ip: IpAddr) -> Option<Counted> {
+        let mut by_ip = self.by_ip();
+        let count = by_ip.entry(ip).or_default();
+        if *count >= self.0.most {
+            drop(by_ip);
+            self.log_refused(ip);
+            return None;
+        }
+        *count += 1;
+        Some(Counted {
+            limit: self.clone(),
+            ip,
+        })
+    }
+
+    fn log_refused(&self, ip: IpAddr) {
+        counter!("oneport_connections_refused_total", "reason" => "connections_per_ip")
+            .increment(1);
+        if let Some(times) = self.0.refused.is_due() {
+            tracing::warn!(
+                limit = self.0.most,
+                client = %ip,
+                times,
+                "server.limits.connections_per_ip is reached: clients get 503"
+            );
+        }
+    }
+
+    fn by_ip(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.by_ip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut by_ip = self.limit.by_ip();
+        if let Some(count) = by_ip.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                by_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_counted_until_what_it_opened_is_dropped() {
+        let limit = ClientLimit::new(2);
+        let (one, other) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        let first = limit.count(one).unwrap();
+        let _second = limit.count(one).unwrap();
+        assert!(limit.count(one).is_none());
+        assert!(limit.count(other).is_some());
+        drop(first);
+        assert!(limit.count(one).is_some());
+        assert_eq!(limit.by_ip().len(), 1, "addresses without any are not kept");
+    }
+}

@@ -1,0 +1,102 @@
+//! Unix sockets: a listener with its file, the file's permissions, and who may remove it.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Group;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::UnixListener;
+
+use super::listener::BACKLOG;
+
+/// A socket's file. It is removed when this is dropped, unless another process has put a socket of its own in its place.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode; the inode is not used again before the socket is closed.
+    identity: (u64, u64),
+}
+
+/// Listens at a path. A socket file that no process listens at is replaced; any other file is not.
+///
+/// `mode` and `group` are set before the first connection can come in.
+pub(super) fn open(
+    path: &Path,
+    mode: Option<u32>,
+    group: Option<&str>,
+) -> io::Result<(UnixListener, SocketFile)> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let group = group.map(group_id).transpose()?;
+    let address = SockAddr::unix(path)?;
+    if path
+        .symlink_metadata()
+        .is_ok_and(|found| found.file_type().is_socket())
+    {
+        if is_listened_at(&address)? {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another process listens there",
+            ));
+        }
+        std::fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address)?;
+    let metadata = path.symlink_metadata()?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        identity: (metadata.dev(), metadata.ino()),
+    };
+    if let Some(group) = group {
+        chown(path, None, Some(group))?;
+    }
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
+    }
+    // Until now connecting was refused.
+    socket.listen(BACKLOG)?;
+    Ok((UnixListener::from_std(socket.into())?, file))
+}
+
+/// Tells whether a process listens at a socket. Never waits: one whose queue is full listens, too.
+fn is_listened_at(address: &SockAddr) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(address) {
+        Ok(()) => Ok(true),
+        Err(error) => Ok(!matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+        )),
+    }
+}
+
+/// Returns the number of a group, which may be given by name.
+fn group_id(group: &str) -> io::Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    match Group::from_name(group)? {
+        Some(found) => Ok(found.gid.as_raw()),
+        None => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no group {group:?}"),
+        )),
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = self
+            .path
+            .symlink_metadata()
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if is_ours {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
