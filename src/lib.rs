@@ -34,6 +34,7 @@ mod client_limit;
 pub mod clock;
 pub mod config;
 pub mod database;
+mod descriptors;
 pub mod gateway;
 pub mod group_pattern;
 pub mod host;

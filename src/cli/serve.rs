@@ -8,10 +8,13 @@ use super::arguments::ServeArguments;
 use super::output::{complain, complain_of};
 use super::{CONFIG, FAILURE, OK, routes};
 use crate::config::{LogFormat, Workers};
+use crate::descriptors;
 use crate::gateway::Registry;
-use crate::server::descriptors::raise_limit;
 use crate::server::{Loaded, Reload, Server};
 use crate::telemetry::{self, Flush, LogQueue};
+
+/// Threads that read files; tokio's own default.
+const BLOCKING_THREADS_MAX: usize = 512;
 
 pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let reload = Reload {
@@ -45,11 +48,14 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
             .iter()
             .for_each(|warning| tracing::warn!("{warning}"));
     }
-    raise_limit();
+    descriptors::raise_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Workers::Count(count) = loaded.config.server.workers {
         runtime.worker_threads(count.get());
     }
+    // Each of them may have a file open.
+    runtime
+        .max_blocking_threads(descriptors::share(descriptors::limit()).min(BLOCKING_THREADS_MAX));
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

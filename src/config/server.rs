@@ -103,6 +103,8 @@ pub struct LimitsConfig {
     pub header_size: Size,
     /// The body of a request, unless its route says otherwise; 0 allows no body. Default: 1 MiB.
     pub body_size: Size,
+    /// How much a client sends of a body, or takes of an answer, in a second of waiting for it; 0 is no bound. Default: 240 B.
+    pub min_rate: Size,
 }
 
 /// `[server.timeouts]`.
@@ -151,6 +153,7 @@ impl Default for LimitsConfig {
             connections_per_ip: 1_000,
             header_size: Size::kib(16),
             body_size: Size::mib(1),
+            min_rate: Size(240),
         }
     }
 }

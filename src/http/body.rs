@@ -11,6 +11,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use super::Client;
+use super::pace::Pace;
+use crate::clock::Clock;
 
 /// Any error of a body's source.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -28,7 +30,7 @@ pub struct Body(Source);
 #[derive(Debug)]
 enum Source {
     Full(Full<Bytes>),
-    Incoming(Incoming),
+    Incoming(Incoming, Option<Box<Pace>>),
     /// Over HTTP/1.1: the connection learns what was not read.
     Watched(Watched),
     /// In a lock only so that a request can be shared between threads by reference; it is never waited for.
@@ -65,12 +67,38 @@ struct Watched {
     /// None once it is read to its end, or has failed.
     incoming: Option<Incoming>,
     client: Client,
+    pace: Option<Box<Pace>>,
 }
 
 /// A client that closed its sending side before its request was whole.
 #[derive(Debug, thiserror::Error)]
 #[error("the client closed the connection before the end of the body")]
 struct Broken;
+
+/// A client that sends its body slower than `server.limits.min_rate`.
+#[derive(Debug, thiserror::Error)]
+#[error("the body came slower than server.limits.min_rate")]
+pub(crate) struct TooSlow;
+
+/// Fails a body that is waited for and comes too slowly.
+fn paced(
+    pace: &mut Option<Box<Pace>>,
+    polled: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
+    cx: &Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let Some(pace) = pace else {
+        return polled.map_err(Into::into);
+    };
+    match &polled {
+        Poll::Ready(Some(Ok(frame))) => pace.received(frame.data_ref().map_or(0, Bytes::len)),
+        Poll::Pending if pace.is_too_slow(cx) => {
+            metrics::counter!("oneport_slow_clients_total", "direction" => "request").increment(1);
+            return Poll::Ready(Some(Err(TooSlow.into())));
+        }
+        _ => {}
+    }
+    polled.map_err(Into::into)
+}
 
 impl Watched {
     fn poll_frame(
@@ -91,7 +119,7 @@ impl Watched {
                 return Poll::Ready(Some(Err(Broken.into())));
             }
         }
-        let Poll::Ready(frame) = polled else {
+        let Poll::Ready(frame) = paced(&mut self.pace, polled, cx) else {
             return Poll::Pending;
         };
         if !matches!(frame, Some(Ok(_))) || incoming.is_end_stream() {
@@ -100,7 +128,7 @@ impl Watched {
         if let Some(Err(_)) = frame {
             self.client.break_off();
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        Poll::Ready(frame)
     }
 }
 
@@ -113,15 +141,26 @@ impl Drop for Watched {
 }
 
 impl Body {
-    /// The body of a request over HTTP/1.1. What is not read of it stays with the client.
-    pub(crate) fn watched(incoming: Incoming, client: &Client) -> Self {
+    /// The body of a request over HTTP/1.1, sent at a rate in bytes a second at least. What is not read of it stays with the
+    /// client.
+    pub(crate) fn watched(incoming: Incoming, client: &Client, clock: &Clock, rate: u64) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         Self(Source::Watched(Watched {
             incoming: Some(incoming),
             client: client.clone(),
+            pace: Some(Box::new(Pace::new(clock.clone(), rate))),
         }))
+    }
+
+    /// The body of a request over HTTP/2, sent at a rate in bytes a second at least.
+    pub(crate) fn paced(incoming: Incoming, clock: &Clock, rate: u64) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        let pace = Some(Box::new(Pace::new(clock.clone(), rate)));
+        Self(Source::Incoming(incoming, pace))
     }
 }
 
@@ -133,7 +172,7 @@ impl Default for Body {
 
 impl From<Incoming> for Body {
     fn from(body: Incoming) -> Self {
-        Self(Source::Incoming(body))
+        Self(Source::Incoming(body, None))
     }
 }
 
@@ -149,7 +188,10 @@ impl HttpBody for Body {
             Source::Full(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
-            Source::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Source::Incoming(body, pace) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                paced(pace, polled, cx)
+            }
             Source::Watched(body) => body.poll_frame(cx),
             Source::Stream(body) => {
                 Pin::new(body.get_mut().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
@@ -160,7 +202,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Full(body) => body.is_end_stream(),
-            Source::Incoming(body) => body.is_end_stream(),
+            Source::Incoming(body, _) => body.is_end_stream(),
             Source::Watched(body) => body.incoming.is_none(),
             Source::Stream(body) => body
                 .lock()
@@ -172,7 +214,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Full(body) => body.size_hint(),
-            Source::Incoming(body) => body.size_hint(),
+            Source::Incoming(body, _) => body.size_hint(),
             Source::Watched(body) => match &body.incoming {
                 Some(incoming) => incoming.size_hint(),
                 None => SizeHint::with_exact(0),

@@ -10,6 +10,7 @@ pub mod forwarded;
 pub mod framing;
 pub(crate) mod location;
 pub mod origin;
+pub(crate) mod pace;
 pub mod page;
 pub mod range;
 pub mod request;

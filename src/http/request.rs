@@ -7,6 +7,7 @@ use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+use super::body::TooSlow;
 use super::{Body, Client, Failure};
 use crate::scope::Scope;
 use crate::services::Services;
@@ -19,6 +20,11 @@ pub(crate) async fn read(body: &mut Body, limit: u64) -> Result<Bytes, Failure> 
     match Limited::new(std::mem::take(body), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit as u64)),
+        Err(error) if error.is::<TooSlow>() => Err(Failure::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body came too slowly",
+        )
+        .because(error)),
         Err(error) => Err(Failure::bad_request("the body broke off").because(error)),
     }
 }
@@ -52,7 +58,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads the whole body. More than the route's `body_size` is 413, a body that breaks off is 400.
+    /// Reads the whole body. More than the route's `body_size` is 413, a body that breaks off is 400, one that comes slower than
+    /// `server.limits.min_rate` is 408.
     pub async fn bytes(&mut self) -> Result<Bytes, Failure> {
         read(&mut self.body, self.body_size).await
     }

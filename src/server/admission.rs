@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrics::counter;
 
-use super::descriptors;
 use crate::client_limit::{ClientLimit, Counted};
 use crate::config::LimitsConfig;
+use crate::descriptors;
 use crate::telemetry::Recurring;
 
 /// Counts connections against `server.limits`.

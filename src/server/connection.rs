@@ -191,7 +191,7 @@ impl Protocol {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let services = self.gateway.services();
-        let pulse = Pulse::new(services.clock.clone(), &self.server.timeouts);
+        let pulse = Pulse::new(services.clock.clone(), &self.server);
         let arrival = Arrival {
             client: pulse.client().clone(),
             ..arrival
@@ -288,7 +288,8 @@ async fn respond(
     mut request: http::Request<Incoming>,
     in_flight: InFlight,
 ) -> Result<http::Response<Answered>, Infallible> {
-    let (gateway, arrival, waiting, _) = &*shared;
+    let (gateway, arrival, waiting, pulse) = &*shared;
+    let clock = &gateway.services().clock;
     let connect_protocol = request.extensions_mut().remove::<hyper::ext::Protocol>();
     let is_http2 = connect_protocol.is_some();
     if let Some(protocol) = connect_protocol {
@@ -300,8 +301,8 @@ async fn respond(
     let on_upgrade = (is_http2 || request.headers().contains_key(http::header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
     let request = match is_http1 {
-        true => request.map(|body| Body::watched(body, &arrival.client)),
-        false => request.map(Body::from),
+        true => request.map(|body| Body::watched(body, &arrival.client, clock, pulse.min_rate())),
+        false => request.map(|body| Body::paced(body, clock, pulse.min_rate())),
     };
     let response = match gateway.serve(request, arrival).await {
         Answer::Response(mut response) => {

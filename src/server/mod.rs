@@ -3,7 +3,6 @@
 mod admission;
 mod connection;
 mod date;
-pub(crate) mod descriptors;
 mod drain;
 mod early;
 mod head_watch;

@@ -49,7 +49,7 @@ impl<S> Observed<S> {
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Pending => self.pulse.is_blocked(),
-            Poll::Ready(_) => self.pulse.has_written(),
+            Poll::Ready(written) => self.pulse.has_written(*written.as_ref().unwrap_or(&0)),
         }
         written
     }

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
+use metrics::counter;
 
 use super::stalled::Stalled;
 use crate::client_limit::Counted;
 use crate::clock::{Call, Clock, Millis, NEVER, Tick};
-use crate::config::TimeoutsConfig;
+use crate::config::ServerConfig;
+use crate::http::pace::allowance;
 use crate::http::{Body, Client, Response};
 
 /// How long, in milliseconds, a client is read after our side is closed.
@@ -39,6 +41,9 @@ pub(super) struct Pulse {
     head_since: AtomicU64,
     /// Since when a write makes no progress.
     blocked_since: AtomicU64,
+    /// How long writes of the answer made no progress before that, and how many bytes were written of it.
+    blocked: AtomicU64,
+    written: AtomicU64,
     /// Since when the server stops.
     draining_since: AtomicU64,
     /// Since when our side is closed and the client's is waited for.
@@ -58,6 +63,8 @@ struct Timeouts {
     handshake: Millis,
     keep_alive: Millis,
     write: Millis,
+    /// Bytes a second, below which a client is too slow.
+    min_rate: u64,
     /// The shortest of them that is not zero: without keep-alive, hyper closes the connection itself.
     shortest: Millis,
 }
@@ -66,8 +73,9 @@ struct Timeouts {
 pub(super) struct InFlight(Arc<Pulse>);
 
 impl Pulse {
-    pub(super) fn new(clock: Clock, timeouts: &TimeoutsConfig) -> Arc<Self> {
+    pub(super) fn new(clock: Clock, server: &ServerConfig) -> Arc<Self> {
         let now = clock.now();
+        let timeouts = &server.timeouts;
         let [handshake, keep_alive, write] =
             [timeouts.handshake, timeouts.keep_alive, timeouts.request].map(millis);
         let lasting = [handshake, keep_alive, write]
@@ -79,6 +87,7 @@ impl Pulse {
                 handshake,
                 keep_alive,
                 write,
+                min_rate: server.limits.min_rate.0,
                 shortest: lasting.min().unwrap_or(handshake),
             },
             in_flight: AtomicU32::new(0),
@@ -88,6 +97,8 @@ impl Pulse {
             idle_since: AtomicU64::new(now),
             head_since: AtomicU64::new(NEVER),
             blocked_since: AtomicU64::new(NEVER),
+            blocked: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             draining_since: AtomicU64::new(NEVER),
             lingering_since: AtomicU64::new(NEVER),
             has_fragment: AtomicBool::new(false),
@@ -106,6 +117,8 @@ impl Pulse {
         self.has_served.store(true, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(NEVER, Ordering::Relaxed);
+        self.blocked.store(0, Ordering::Relaxed);
+        self.written.store(0, Ordering::Relaxed);
         let parsed = if has_body { PARSED_WITH_BODY } else { PARSED };
         self.parsed.store(parsed, Ordering::Relaxed);
         InFlight(self.clone())
@@ -160,6 +173,9 @@ impl Pulse {
             let now = self.clock.now();
             let deadline = self.deadline();
             if now >= deadline {
+                if self.blocked_since.load(Ordering::Relaxed) != NEVER {
+                    counter!("oneport_slow_clients_total", "direction" => "response").increment(1);
+                }
                 return Poll::Ready(());
             }
             if now >= called_at || deadline < called_at {
@@ -173,6 +189,11 @@ impl Pulse {
             Poll::Pending
         })
         .await;
+    }
+
+    /// How many bytes a second a client has to send and to take.
+    pub(super) fn min_rate(&self) -> u64 {
+        self.timeouts.min_rate
     }
 
     /// Tells whether no request is under way on a connection that carries one at a time.
@@ -242,7 +263,9 @@ impl Pulse {
         }
         let blocked = load(&self.blocked_since);
         if blocked != NEVER {
-            return blocked.saturating_add(self.timeouts.write);
+            let earned = allowance(load(&self.written), self.timeouts.min_rate);
+            let left = earned.saturating_sub(load(&self.blocked));
+            return blocked.saturating_add(left.min(self.timeouts.write));
         }
         if self.in_flight.load(Ordering::Relaxed) > 0 {
             return NEVER;
@@ -272,8 +295,15 @@ impl Pulse {
         }
     }
 
-    pub(super) fn has_written(&self) {
-        if self.blocked_since.load(Ordering::Relaxed) != NEVER {
+    pub(super) fn has_written(&self, bytes: usize) {
+        // One task writes.
+        let written = self.written.load(Ordering::Relaxed);
+        self.written
+            .store(written.saturating_add(bytes as u64), Ordering::Relaxed);
+        let since = self.blocked_since.load(Ordering::Relaxed);
+        if since != NEVER {
+            let blocked = self.clock.now().saturating_sub(since);
+            self.blocked.fetch_add(blocked, Ordering::Relaxed);
             self.blocked_since.store(NEVER, Ordering::Relaxed);
         }
     }

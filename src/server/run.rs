@@ -13,13 +13,13 @@ use tokio::sync::Semaphore;
 
 use super::admission::Admission;
 use super::connection::Protocol;
-use super::descriptors;
 use super::drain::{Drained, drain};
 use super::listener::{Incoming, Listener};
 use super::reload::{Reload, Reloading};
 use super::signals::{Signal, Signals};
 use crate::config::{Bind, Config, StoreUrl};
 use crate::database::diagnose;
+use crate::descriptors;
 use crate::gateway::{Arrival, Gateway, Table};
 use crate::http::Client;
 use crate::scope::{Scheme, ServerAddress};

@@ -144,6 +144,10 @@ fn describe() {
         "HTTP/2 streams reset because their client gave no window."
     );
     describe_counter!(
+        "oneport_slow_clients_total",
+        "Bodies and answers that were ended because the client was too slow, by direction."
+    );
+    describe_counter!(
         "oneport_requests_abandoned_total",
         "Requests whose client disconnected while their view ran, by outcome."
     );

@@ -24,7 +24,13 @@ const LAYERS: [&[&str]; 11] = [
         "channels",
         "templates",
     ],
-    &["client_limit", "database", "recent", "secrets"],
+    &[
+        "client_limit",
+        "database",
+        "recent",
+        "secrets",
+        "descriptors",
+    ],
     &["clock", "tasks", "text", "timestamp", "config", "telemetry"],
 ];
 

@@ -1,21 +1,22 @@
 //! Content: the bytes of a file, or of some of its parts, as a body.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
-use super::file::read_part;
+use super::file::Handle;
 use crate::http::body::BodyError;
 
 /// How much is read in one step. One step is under way for a body, so a slow client holds this much.
-const CHUNK_BYTES: u64 = 128 * 1024;
+const STEP_BYTES: u64 = 128 * 1024;
+
+/// The same of a file that is opened for each step: a client may have many streams that take nothing more.
+const LATE_STEP_BYTES: u64 = 32 * 1024;
 
 /// One part of a body: bytes that are there, or a range of the file.
 #[derive(Clone, Debug)]
@@ -27,22 +28,23 @@ enum Piece {
 /// A body out of pieces. A file that became shorter meanwhile ends it with an error, so that the connection is cut.
 #[derive(Debug)]
 pub(super) struct Content {
-    file: Arc<File>,
+    file: Handle,
     pieces: std::vec::IntoIter<Piece>,
     current: Range<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
+    step: u64,
     left: u64,
 }
 
 impl Content {
     /// One range of a file.
-    pub(super) fn part(file: File, part: Range<u64>) -> Self {
+    pub(super) fn part(file: Handle, part: Range<u64>) -> Self {
         Self::new(file, vec![Piece::File(part)])
     }
 
     /// Several ranges as `multipart/byteranges` (RFC 9110 §14.6). Returns the body and its `Content-Type`.
     pub(super) fn parts(
-        file: File,
+        file: Handle,
         parts: Vec<Range<u64>>,
         len: u64,
         media_type: &str,
@@ -62,13 +64,17 @@ impl Content {
         (Self::new(file, pieces), content_type)
     }
 
-    fn new(file: File, pieces: Vec<Piece>) -> Self {
+    fn new(file: Handle, pieces: Vec<Piece>) -> Self {
         let len = |piece: &Piece| match piece {
             Piece::Bytes(bytes) => bytes.len() as u64,
             Piece::File(range) => range.end - range.start,
         };
         Self {
-            file: Arc::new(file),
+            step: match file {
+                Handle::Open(..) => STEP_BYTES,
+                Handle::Path(..) => LATE_STEP_BYTES,
+            },
+            file,
             left: pieces.iter().map(len).sum(),
             pieces: pieces.into_iter(),
             current: 0..0,
@@ -103,12 +109,10 @@ impl http_body::Body for Content {
             }
             if !this.current.is_empty() {
                 let from = this.current.start;
-                let count = (this.current.end - from).min(CHUNK_BYTES);
+                let count = (this.current.end - from).min(this.step);
                 this.current.start += count;
                 let file = this.file.clone();
-                this.reading = Some(tokio::task::spawn_blocking(move || {
-                    read_part(&file, from, count)
-                }));
+                this.reading = Some(tokio::task::spawn_blocking(move || file.read(from, count)));
                 continue;
             }
             match this.pieces.next() {

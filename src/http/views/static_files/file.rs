@@ -1,15 +1,18 @@
 //! File: a regular file below the view's directory, opened, and what the file system says instead.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
+use tokio::sync::SemaphorePermit;
 
 use super::encoding::Encoding;
+use crate::descriptors;
 use crate::http::Failure;
 
 /// Files up to this size are read in the same step that opens them.
@@ -18,14 +21,14 @@ const READ_AT_ONCE: u64 = 64 * 1024;
 /// What a path names.
 #[derive(Debug)]
 pub(super) enum Found {
-    File(OpenFile),
+    File(FoundFile),
     Directory,
 }
 
-/// A regular file, open for reading.
+/// A regular file that was found.
 #[derive(Debug)]
-pub(super) struct OpenFile {
-    pub(super) file: File,
+pub(super) struct FoundFile {
+    pub(super) handle: Handle,
     pub(super) len: u64,
     /// When it was last changed, as far as the file system knows.
     pub(super) modified: Option<SystemTime>,
@@ -35,11 +38,70 @@ pub(super) struct OpenFile {
     pub(super) content: Option<Bytes>,
 }
 
+/// A file whose bytes can be read, in steps.
+#[derive(Clone, Debug)]
+pub(super) enum Handle {
+    /// Open, with a share of the descriptors.
+    Open(
+        Arc<File>,
+        #[expect(dead_code, reason = "held for its drop")] Arc<SemaphorePermit<'static>>,
+    ),
+    /// Opened for each step, and read only if it is still the same.
+    Path(Arc<Path>, Identity),
+}
+
+/// What tells a file from another one, and from what it was before a change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+/// How a file is read that is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reading {
+    /// What is short is read at once; a longer file stays open while it is sent.
+    Eager,
+    /// Nothing is read or kept open before the first bytes can leave: over HTTP/2 each stream of a client may wait for ever.
+    Late,
+    /// Nothing: the request is for the head.
+    Nothing,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+impl Handle {
+    /// Reads so many bytes from a place; fewer, and another file at the path, are an error, because the length was promised.
+    pub(super) fn read(&self, from: u64, count: u64) -> io::Result<Bytes> {
+        match self {
+            Self::Open(file, _) => read_part(file, from, count),
+            Self::Path(path, identity) => {
+                let (file, metadata) = open_regular(path)?;
+                if Identity::of(&metadata) != *identity {
+                    return Err(io::Error::other("the file was changed while it was sent"));
+                }
+                read_part(&file, from, count)
+            }
+        }
+    }
+}
+
 /// Opens what a path names, compressed in the best of the given ways in which it is there.
 ///
 /// Only regular files are opened. The type is checked before opening, because opening a device can have effects, and again
 /// after it; `O_NONBLOCK` keeps a FIFO that took the file's place in between from blocking the thread.
-pub(super) fn open(path: &Path, encodings: &[Encoding], read: bool) -> io::Result<Found> {
+pub(super) fn open(path: &Path, encodings: &[Encoding], reading: Reading) -> io::Result<Found> {
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {
         return Ok(Found::Directory);
@@ -48,15 +110,37 @@ pub(super) fn open(path: &Path, encodings: &[Encoding], read: bool) -> io::Resul
         let mut compressed = path.as_os_str().to_owned();
         compressed.push(encoding.suffix());
         // One that cannot be served is no reason to refuse the file itself.
-        if let Ok(mut file) = open_regular(Path::new(&compressed), read) {
+        if let Ok(mut file) = find(Path::new(&compressed), reading) {
             file.encoding = Some(*encoding);
             return Ok(Found::File(file));
         }
     }
-    open_regular(path, read).map(Found::File)
+    find(path, reading).map(Found::File)
 }
 
-fn open_regular(path: &Path, read: bool) -> io::Result<OpenFile> {
+fn find(path: &Path, reading: Reading) -> io::Result<FoundFile> {
+    let (file, metadata) = open_regular(path)?;
+    let content = (reading == Reading::Eager && metadata.len() <= READ_AT_ONCE)
+        .then(|| read_part(&file, 0, metadata.len()))
+        .transpose()?;
+    let permit = match reading {
+        Reading::Eager if content.is_none() => descriptors::sent_files().try_acquire().ok(),
+        _ => None,
+    };
+    let handle = match permit {
+        Some(permit) => Handle::Open(Arc::new(file), Arc::new(permit)),
+        None => Handle::Path(path.into(), Identity::of(&metadata)),
+    };
+    Ok(FoundFile {
+        handle,
+        len: metadata.len(),
+        modified: metadata.modified().ok(),
+        encoding: None,
+        content,
+    })
+}
+
+fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(ErrorKind::NotFound.into());
     }
@@ -68,20 +152,10 @@ fn open_regular(path: &Path, read: bool) -> io::Result<OpenFile> {
     if !metadata.is_file() {
         return Err(ErrorKind::NotFound.into());
     }
-    let content = (read && metadata.len() <= READ_AT_ONCE)
-        .then(|| read_part(&file, 0, metadata.len()))
-        .transpose()?;
-    Ok(OpenFile {
-        file,
-        len: metadata.len(),
-        modified: metadata.modified().ok(),
-        encoding: None,
-        content,
-    })
+    Ok((file, metadata))
 }
 
-/// Reads so many bytes from a place; fewer are an error, because the length was promised already.
-pub(super) fn read_part(file: &File, from: u64, count: u64) -> io::Result<Bytes> {
+fn read_part(file: &File, from: u64, count: u64) -> io::Result<Bytes> {
     let mut buffer = vec![0; usize::try_from(count).map_err(io::Error::other)?];
     file.read_exact_at(&mut buffer, from)?;
     Ok(buffer.into())

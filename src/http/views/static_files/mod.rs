@@ -9,11 +9,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use content::Content;
 use encoding::Encoding;
-use file::{Found, OpenFile, missing, refusal};
+use file::{Found, FoundFile, Reading, missing, refusal};
 
 use crate::config::ConfigPath;
 use crate::http::conditional::{Precondition, Validators};
@@ -167,7 +167,7 @@ impl View for Static {
 
 impl Static {
     /// Finds the file of a name; none for a directory that has to be asked for with its slash.
-    async fn find(&self, name: &str, scope: &Scope) -> Result<Option<OpenFile>, Failure> {
+    async fn find(&self, name: &str, scope: &Scope) -> Result<Option<FoundFile>, Failure> {
         let is_directory = name.is_empty() || name.ends_with('/');
         if is_directory && self.options.index.is_empty() {
             return Err(missing());
@@ -217,7 +217,7 @@ impl Static {
     fn respond(
         &self,
         name: &str,
-        open: OpenFile,
+        open: FoundFile,
         cache_control: &str,
         scope: &Scope,
     ) -> Result<Response, Failure> {
@@ -278,7 +278,7 @@ impl Static {
 /// Puts the bytes that are asked for into a response.
 fn fill(
     response: &mut Response,
-    open: OpenFile,
+    open: FoundFile,
     wanted: Wanted,
     media_type: &str,
     scope: &Scope,
@@ -302,7 +302,7 @@ fn fill(
         }
         Wanted::Parts(parts) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let (content, multipart) = Content::parts(open.file, parts, len, media_type);
+            let (content, multipart) = Content::parts(open.handle, parts, len, media_type);
             content_type = HeaderValue::from_str(&multipart)?;
             *response.body_mut() = Body::stream(content);
             response
@@ -323,7 +323,7 @@ fn fill(
             let start = usize::try_from(whole.start).unwrap_or(end);
             Body::full(bytes.slice(start..end))
         }
-        None => Body::stream(Content::part(open.file, whole)),
+        None => Body::stream(Content::part(open.handle, whole)),
     };
     Ok(())
 }
@@ -331,15 +331,19 @@ fn fill(
 /// Opens a file off the threads that serve connections.
 async fn open(path: PathBuf, scope: &Scope) -> io::Result<Found> {
     let encodings: Vec<Encoding> = encoding::accepted(&scope.headers);
-    let reads = scope.method != Method::HEAD;
-    tokio::task::spawn_blocking(move || file::open(&path, &encodings, reads))
+    let reading = match scope.http_version {
+        _ if scope.method == Method::HEAD => Reading::Nothing,
+        Version::HTTP_2 => Reading::Late,
+        _ => Reading::Eager,
+    };
+    tokio::task::spawn_blocking(move || file::open(&path, &encodings, reading))
         .await
         .map_err(io::Error::other)?
 }
 
 /// The entity tag is made of the time of the last change, to the nanosecond, and the length: another content gets another one
 /// unless somebody sets the time back.
-fn validators(open: &OpenFile, now: SystemTime) -> Validators {
+fn validators(open: &FoundFile, now: SystemTime) -> Validators {
     let age = open
         .modified
         .map(|at| match at.duration_since(SystemTime::UNIX_EPOCH) {

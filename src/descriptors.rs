@@ -1,6 +1,9 @@
 //! Descriptors: how many files the process may open, and what of that connections may use.
 
+use std::sync::LazyLock;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::Semaphore;
 
 /// The smallest and the largest of the two shares that are kept for anything but connections.
 const SHARE_MIN: usize = 32;
@@ -17,7 +20,7 @@ pub(crate) fn raise_limit() {
 }
 
 /// Returns how many files the process may have open.
-pub(super) fn limit() -> usize {
+pub(crate) fn limit() -> usize {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| {
         usize::try_from(soft).unwrap_or(usize::MAX)
     })
@@ -25,12 +28,18 @@ pub(super) fn limit() -> usize {
 
 /// Returns how many connections there can be with so many files: an eighth is kept for files that are sent, and another one for
 /// stores, Redis, backends and the reload.
-pub(super) fn connections_max(files: usize) -> usize {
+pub(crate) fn connections_max(files: usize) -> usize {
     files.saturating_sub(2 * share(files)).max(1)
 }
 
+/// Returns how many of the files that `static` sends stay open while they are sent; a further one is opened for each step of it.
+pub(crate) fn sent_files() -> &'static Semaphore {
+    static FILES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(share(limit())));
+    &FILES
+}
+
 /// Returns one of the two shares.
-pub(super) fn share(files: usize) -> usize {
+pub(crate) fn share(files: usize) -> usize {
     (files / 8).clamp(SHARE_MIN, SHARE_MAX)
 }
 
