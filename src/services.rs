@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::auth::{Auth, Users};
 use crate::channels::{Answerer, ChannelLayer, LayerSettings, Remote};
@@ -18,7 +17,7 @@ use crate::database::{Database, DatabaseSettings};
 use crate::secrets::Secrets;
 use crate::session::SessionStore;
 use crate::tasks::Tasks;
-use crate::telemetry;
+use crate::telemetry::{self, Metrics};
 use crate::templates::Templates;
 
 /// What all views and consumers of a server share (cheap to clone).
@@ -52,7 +51,7 @@ pub struct Shared {
     /// Who knows the open connections.
     pub(crate) answerer: OnceLock<Arc<dyn Answerer>>,
     /// What prints the metrics, when this process collects any.
-    pub metrics: Option<PrometheusHandle>,
+    pub metrics: Option<Metrics>,
 }
 
 impl std::fmt::Debug for Shared {

@@ -182,6 +182,9 @@ impl Gateway {
             .templates
             .store(Arc::new(table.templates().clone()));
         self.0.table.store(Arc::new(table));
+        if let Some(metrics) = &self.0.services.metrics {
+            metrics.forget_gone();
+        }
         let sockets = self.0.sockets.clone();
         async move {
             let ending = Ending::new(

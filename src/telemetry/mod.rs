@@ -3,6 +3,7 @@
 mod log_format;
 mod log_queue;
 mod recurring;
+mod route_series;
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -10,7 +11,7 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use metrics::{counter, describe_counter, describe_gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -18,6 +19,8 @@ use log_format::{JsonLines, TextLines};
 pub use log_queue::log_lines_dropped;
 pub(crate) use log_queue::{Flush, LogQueue};
 pub(crate) use recurring::Recurring;
+pub use route_series::Metrics;
+use route_series::{ByRoute, RouteSeries};
 
 /// The most bytes of events that wait in one mailbox.
 pub const MAILBOX_BYTES_MAX: usize = 1 << 20;
@@ -108,14 +111,20 @@ pub fn check_level(level: &str) -> Result<(), String> {
 ///
 /// Called before a table is compiled, because routes look their metrics up then. `None` when an embedder collects them in a way
 /// of its own.
-pub fn start_metrics() -> Option<PrometheusHandle> {
-    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+pub fn start_metrics() -> Option<Metrics> {
+    static METRICS: OnceLock<Option<Metrics>> = OnceLock::new();
     let start = || {
-        let handle = PrometheusBuilder::new().install_recorder().ok()?;
+        let process = PrometheusBuilder::new().build_recorder();
+        let metrics = Metrics {
+            process: process.handle(),
+            routes: RouteSeries::default(),
+        };
+        let routes = metrics.routes.clone();
+        metrics::set_global_recorder(ByRoute { process, routes }).ok()?;
         describe();
-        Some(handle)
+        Some(metrics)
     };
-    HANDLE.get_or_init(start).clone()
+    METRICS.get_or_init(start).clone()
 }
 
 /// Counts an event that reached nobody, or one member less.

@@ -72,10 +72,7 @@ const OUTSIDE: [(&str, &[&str]); 26] = [
     ("libc", &["http/views/static_files/file.rs"]),
     ("clap", &["cli/"]),
     ("listenfd", &["server/listener.rs"]),
-    (
-        "metrics_exporter_prometheus",
-        &["telemetry/", "services.rs"],
-    ),
+    ("metrics_exporter_prometheus", &["telemetry/"]),
     ("tracing_subscriber", &["telemetry/"]),
 ];
 

@@ -27,7 +27,6 @@ impl View for Metrics {
             ));
         };
         ::metrics::gauge!("oneport_tasks").set(request.services.tasks.alive() as f64);
-        metrics.run_upkeep();
         Ok(respond(
             200,
             "text/plain; version=0.0.4; charset=utf-8",
