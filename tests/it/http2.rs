@@ -330,3 +330,73 @@ async fn connection_with_a_socket_is_not_idle() {
     socket.say(&frame(0x81, b"hi")).await;
     socket.expect(b"\x81\x02hi").await;
 }
+
+/// Issue 14, line 2: a stream that its client gives no window keeps no file open.
+#[tokio::test]
+async fn streams_without_window_hold_no_files() {
+    let directory = std::env::temp_dir().join(format!("oneport-files-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("large.bin");
+    std::fs::write(&file, vec![7; 300_000]).unwrap();
+    let text = format!(
+        "{FILE}\n[[http.route]]\npath = '/files/{{*path}}'\nview = 'static'\noptions = {{ dir = '{}' }}\n",
+        directory.display()
+    );
+    let server = LiveServer::start(&text).await.unwrap();
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    let (client, connection) = h2::client::Builder::new()
+        .initial_window_size(0)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .unwrap();
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        let request = Request::get("http://localhost/files/large.bin");
+        let (response, _) = client
+            .send_request(request.body(()).unwrap(), true)
+            .unwrap();
+        let response = within(response).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-length"], "300000");
+        streams.push(response.into_body());
+        client = within(client.ready()).await.unwrap();
+    }
+    let open = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .flatten()
+        .filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == file))
+        .count();
+    assert_eq!(open, 0);
+    drop(streams);
+    // With window a file arrives whole; one that is changed before its bytes leave ends its stream.
+    let mut client = connect(&server).await;
+    for is_changed in [false, true] {
+        let request = Request::get("http://localhost/files/large.bin");
+        let (response, _) = client
+            .send_request(request.body(()).unwrap(), true)
+            .unwrap();
+        let mut body = within(response).await.unwrap().into_body();
+        if is_changed {
+            std::fs::write(&file, vec![8; 400_000]).unwrap();
+        }
+        let mut count = 0;
+        let ended = loop {
+            match within(body.data()).await {
+                None => break Ok(count),
+                Some(Err(error)) => break Err(error),
+                Some(Ok(piece)) => {
+                    count += piece.len();
+                    body.flow_control().release_capacity(piece.len()).unwrap();
+                }
+            }
+        };
+        match is_changed {
+            false => assert_eq!(ended.unwrap(), 300_000),
+            true => assert!(ended.is_err(), "the length was promised for another file"),
+        }
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}

@@ -181,6 +181,61 @@ async fn a_body_that_the_client_cuts_off_is_400() {
     }
 }
 
+/// Issue 14, line 2: a body that trickles is ended before the request's own deadline, also when each byte comes in time.
+#[tokio::test]
+async fn a_body_that_comes_too_slowly_is_408() {
+    let more = "request_timeout = '60s'\n[server.limits]\nmin_rate = '1 MiB'\n";
+    let server = start("work", Registry::builtin().view::<Halved>("work"), more).await;
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let head = "POST /work/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let began = tokio::time::Instant::now();
+    while answer.is_empty() && began.elapsed() < Duration::from_secs(30) {
+        stream.write_all(b"x").await.unwrap();
+        let _ =
+            tokio::time::timeout(Duration::from_millis(100), stream.read_buf(&mut answer)).await;
+    }
+    answer.extend(read_until(&mut stream, |_| false).await);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}
+
+/// A view may take its time: only waiting for the client counts.
+#[tokio::test]
+async fn a_body_that_waits_for_its_view_is_not_slow() {
+    let more = "request_timeout = '60s'\n[server.limits]\nmin_rate = '1 GiB'\n";
+    let registry = Registry::builtin().view::<LateReader>("late");
+    let server = start("late", registry, more).await;
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(POST).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_secs(20), stream.readable()).await;
+    let answer = read_until(&mut stream, |read| read.ends_with(b"late")).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+}
+
+/// Reads its body after longer than a slow client is waited for.
+struct LateReader;
+
+impl View for LateReader {
+    type Options = ();
+
+    fn new((): ()) -> Self {
+        Self
+    }
+
+    fn methods() -> &'static [http::Method] {
+        &[]
+    }
+
+    async fn call(&self, mut request: Request) -> Result<Response, Failure> {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        request.bytes().await?;
+        Ok(respond(200, "text/plain", "late"))
+    }
+}
+
 /// A view that says what only the server may say.
 struct Forging;
 
