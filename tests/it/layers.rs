@@ -178,7 +178,7 @@ fn files_have_one_subject_and_under_five_hundred_lines_of_code() {
     };
     let long: Vec<String> = sources()
         .iter()
-        .filter(|(_, text)| lines(text) > 500)
+        .filter(|(file, text)| !file.ends_with("/tests.rs") && lines(text) > 500)
         .map(|(file, text)| format!("src/{file}: {}", lines(text)))
         .collect();
     assert!(long.is_empty(), "{long:#?}");

@@ -1,0 +1,679 @@
+//! Tests of asking the app: answers, the questions, what is shared and what is remembered.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::{join_all, poll_immediate};
+use http::header::{AUTHORIZATION, COOKIE};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use super::answers::ANSWERS_MAX;
+use super::*;
+
+/// What the app does with a subrequest.
+#[derive(Clone)]
+enum Script {
+    Answer(String),
+    /// Answers once the gate is open, and keeps it open.
+    Gate(Arc<Gate>, String),
+    /// Answers the first half, and no more.
+    Hang(String),
+    /// Answers this and closes.
+    Close(String),
+}
+
+#[derive(Default)]
+struct Gate {
+    open: Notify,
+    waiting: AtomicUsize,
+    waiting_most: AtomicUsize,
+}
+
+/// An app on a port of its own; its tasks end with it.
+struct App {
+    port: u16,
+    /// The heads of the subrequests in their order.
+    heads: mpsc::UnboundedReceiver<String>,
+    _tasks: JoinSet<()>,
+}
+
+impl App {
+    async fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (sender, heads) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.spawn(serve(stream, script.clone(), sender.clone()));
+            }
+        });
+        Self {
+            port,
+            heads,
+            _tasks: tasks,
+        }
+    }
+
+    fn forward(&self) -> Forward {
+        Forward::new(settings(self.port)).unwrap()
+    }
+
+    fn asked(&mut self) -> usize {
+        let mut count = 0;
+        while self.heads.try_recv().is_ok() {
+            count += 1;
+        }
+        count
+    }
+}
+
+async fn serve(mut stream: TcpStream, script: Script, heads: mpsc::UnboundedSender<String>) {
+    let mut head = Vec::new();
+    loop {
+        let mut byte = [0];
+        if stream.read(&mut byte).await.unwrap_or(0) == 0 {
+            return;
+        }
+        head.push(byte[0]);
+        if !head.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        let text = String::from_utf8(std::mem::take(&mut head)).unwrap();
+        if heads.send(text).is_err() {
+            return;
+        }
+        let answer = match &script {
+            Script::Answer(answer) | Script::Hang(answer) | Script::Close(answer) => answer,
+            Script::Gate(gate, answer) => {
+                let waiting = gate.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+                gate.waiting_most.fetch_max(waiting, Ordering::SeqCst);
+                gate.open.notified().await;
+                gate.open.notify_one();
+                gate.waiting.fetch_sub(1, Ordering::SeqCst);
+                answer
+            }
+        };
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+        match script {
+            Script::Answer(_) | Script::Gate(..) => {}
+            Script::Hang(_) => std::future::pending().await,
+            Script::Close(_) => return,
+        }
+    }
+}
+
+fn settings(port: u16) -> ForwardSettings {
+    ForwardSettings {
+        url: format!("http://127.0.0.1:{port}/auth?from=here"),
+        request_headers: vec![COOKIE, AUTHORIZATION],
+        id_header: HeaderName::from_static("x-user-id"),
+        name_header: HeaderName::from_static("x-user-name"),
+        staff_header: HeaderName::from_static("x-user-staff"),
+        cache: Duration::from_secs(60),
+        timeout: Duration::from_secs(20),
+    }
+}
+
+/// An answer with a status, further lines of the head, and a body.
+fn answer(status: &str, lines: &[&str], body: &str) -> String {
+    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{lines}\r\n{body}")
+}
+
+fn json(body: &str) -> String {
+    let content_type = "Content-Type: Application/JSON; charset=utf-8";
+    answer("200 OK", &[content_type], body)
+}
+
+fn cookie(value: &str) -> HeaderMap {
+    HeaderMap::from_iter([(COOKIE, value.parse().unwrap())])
+}
+
+fn subject(headers: &HeaderMap) -> Subject<'_> {
+    Subject {
+        method: "GET",
+        uri: "/chat/?room=1",
+        host: "example.com",
+        client: None,
+        headers,
+    }
+}
+
+async fn ask(forward: &Forward, value: &str) -> Answer {
+    let headers = cookie(value);
+    forward.ask(&subject(&headers)).await
+}
+
+/// Who a request is from when the app answers this.
+async fn user_after(answer: String) -> Result<Option<User>, String> {
+    let app = App::start(Script::Answer(answer)).await;
+    let user = ask(&app.forward(), "a=1").await;
+    user.map(|user| user.map(|user| User::clone(&user)))
+        .map_err(|error| error.to_string())
+}
+
+fn user(id: &str, name: &str, is_staff: bool) -> Result<Option<User>, String> {
+    Ok(Some(User {
+        id: id.into(),
+        name: name.into(),
+        is_staff,
+    }))
+}
+
+#[tokio::test]
+async fn takes_the_user_from_the_headers() {
+    let long = "a".repeat(256);
+    let long_id = format!("X-User-Id: {long}");
+    let long_name = format!("X-User-Name: {long}a");
+    let table: [(&[&str], _); 8] = [
+        (
+            &["X-User-Id: 7", "X-User-Name: Ann", "X-User-Staff: 1"],
+            user("7", "Ann", true),
+        ),
+        (
+            &["X-User-Id: 7", "X-User-Staff: true"],
+            user("7", "7", true),
+        ),
+        (
+            &["X-User-Id: 7", "X-User-Staff: yes"],
+            user("7", "7", false),
+        ),
+        (
+            &["X-User-Id: 7", "X-User-Staff: 1", "X-User-Staff: 0"],
+            user("7", "7", false),
+        ),
+        (
+            &["X-User-Id: ä", "X-User-Name: Ä B"],
+            user("ä", "Ä B", false),
+        ),
+        (&["X-User-Id: 7", "X-User-Name:"], user("7", "7", false)),
+        (&["X-User-Id: 7", &long_name], user("7", "7", false)),
+        (&[&long_id], user(&long, &long, false)),
+    ];
+    for (lines, expected) in table {
+        assert_eq!(user_after(answer("200 OK", lines, "")).await, expected);
+    }
+    let with_204 = "HTTP/1.1 204 No Content\r\nx-user-id: 7\r\n\r\n";
+    assert_eq!(user_after(with_204.into()).await, user("7", "7", false));
+}
+
+#[tokio::test]
+async fn refuses_an_id_header_that_is_none() {
+    let long = format!("X-User-Id: {}", "a".repeat(257));
+    let table: [(&[&str], &str); 3] = [
+        (&["X-User-Id: 7", "X-User-Id: 8"], "several"),
+        (&[&long], "a longer text"),
+        (&["X-User-Id: a\tb"], "control characters"),
+    ];
+    for (lines, found) in table {
+        let error = user_after(answer("200 OK", lines, "")).await.unwrap_err();
+        let start = "expected one id of at most 256 bytes in the header x-user-id";
+        assert_eq!(error, format!("{start} of the auth URL, found {found}"));
+    }
+}
+
+#[tokio::test]
+async fn takes_the_user_from_a_json_body() {
+    for (body, expected) in [
+        (
+            r#"{"id":"7","name":"Ann","is_staff":true}"#,
+            user("7", "Ann", true),
+        ),
+        (r#"{"id":-7,"is_staff":1}"#, user("-7", "-7", false)),
+        (
+            r#"{"id":"7","name":null,"is_staff":"true"}"#,
+            user("7", "7", false),
+        ),
+        (r#"{"id":"7","name":"a\nb"}"#, user("7", "7", false)),
+        (r#"{"id":null,"name":"Ann"}"#, Ok(None)),
+        (r#"{"id":""}"#, Ok(None)),
+        ("{}", Ok(None)),
+    ] {
+        assert_eq!(user_after(json(body)).await, expected, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_header_goes_before_the_body() {
+    let lines = ["x-user-id: 7", "content-type: application/json"];
+    let found = user_after(answer("200 OK", &lines, r#"{"id":8}"#)).await;
+    assert_eq!(found, user("7", "7", false));
+}
+
+#[tokio::test]
+async fn refuses_json_that_says_nothing() {
+    let long = format!(r#"{{"id":"{}"}}"#, "a".repeat(257));
+    for body in [
+        "",
+        "{",
+        "null",
+        "[]",
+        r#"{"id":1.5}"#,
+        r#"{"id":true}"#,
+        r#"{"id":"a\u0000"}"#,
+        &long,
+    ] {
+        let error = user_after(json(body)).await.unwrap_err();
+        assert!(
+            error.contains("in the JSON body of the auth URL"),
+            "{error}"
+        );
+    }
+    let huge = format!(r#"{{"id":7,"more":"{}"}}"#, "a".repeat(BODY_BYTES_MAX));
+    assert_eq!(
+        user_after(json(&huge)).await.unwrap_err(),
+        "expected at most 64 KiB in the JSON body of the auth URL, found more"
+    );
+}
+
+#[tokio::test]
+async fn other_answers_name_nobody() {
+    for answer in [
+        answer("200 OK", &[], ""),
+        answer("200 OK", &["x-user-id: "], "welcome"),
+        answer("201 Created", &["content-type: text/html"], r#"{"id":7}"#),
+        "HTTP/1.1 204 No Content\r\ncontent-type: application/json\r\n\r\n".into(),
+        answer("401 Unauthorized", &["x-user-id: 7"], ""),
+        answer(
+            "403 Forbidden",
+            &["content-type: application/json"],
+            r#"{"id":7}"#,
+        ),
+    ] {
+        assert_eq!(user_after(answer).await, Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn another_status_is_an_error() {
+    for status in [
+        "302 Found",
+        "304 Not Modified",
+        "400 Bad",
+        "404 Not Found",
+        "500 Oh",
+        "503 Away",
+    ] {
+        let lines = ["location: /auth", "x-user-id: 7"];
+        let error = user_after(answer(status, &lines, "")).await.unwrap_err();
+        let found = &status[..3];
+        assert_eq!(
+            error,
+            format!("expected the status 2xx, 401 or 403 from the auth URL, found {found}")
+        );
+    }
+}
+
+#[tokio::test]
+async fn redirects_and_errors_are_asked_for_once_each_time() {
+    let script = Script::Answer(answer("302 Found", &["location: /auth"], ""));
+    let mut app = App::start(script).await;
+    let forward = app.forward();
+    for _ in 0..3 {
+        let error = ask(&forward, "a=1").await.unwrap_err();
+        assert!(matches!(error, ForwardError::Status { found: 302 }));
+        assert_eq!(app.asked(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_subrequest_describes_the_request() {
+    let mut app = App::start(Script::Answer(answer("200 OK", &[], ""))).await;
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("cookie", "a=1"),
+        ("cookie", "b=2"),
+        ("authorization", "Basic Og=="),
+        ("accept", "text/html"),
+        ("x-forwarded-for", "203.0.113.9"),
+    ] {
+        headers.append(name, value.parse().unwrap());
+    }
+    let mut question = subject(&headers);
+    question.method = "POST";
+    question.client = Some([192, 0, 2, 1].into());
+    let mut settings = settings(app.port);
+    settings.request_headers.push(FORWARDED_FOR);
+    let forward = Forward::new(settings).unwrap();
+    assert!(forward.ask(&question).await.unwrap().is_none());
+    let head = app.heads.try_recv().unwrap();
+    let mut lines: Vec<_> = head.trim_end().split("\r\n").collect();
+    lines[1..].sort_unstable();
+    let host = format!("host: 127.0.0.1:{}", app.port);
+    assert_eq!(
+        lines,
+        [
+            "GET /auth?from=here HTTP/1.1",
+            "authorization: Basic Og==",
+            "cookie: a=1",
+            "cookie: b=2",
+            &host,
+            "x-forwarded-for: 192.0.2.1",
+            "x-forwarded-host: example.com",
+            "x-original-method: POST",
+            "x-original-uri: /chat/?room=1",
+        ]
+    );
+    headers.insert(COOKIE, HeaderValue::from_static("other"));
+    question = subject(&headers);
+    assert!(forward.ask(&question).await.unwrap().is_none());
+    let head = app.heads.try_recv().unwrap();
+    assert!(!head.contains("x-forwarded-for"), "{head}");
+}
+
+#[tokio::test]
+async fn a_request_without_a_listed_header_is_anonymous_unasked() {
+    let mut app = App::start(Script::Answer(answer("200 OK", &["x-user-id: 7"], ""))).await;
+    let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("*/*"))]);
+    let found = app.forward().ask(&subject(&headers)).await.unwrap();
+    assert_eq!((found, app.asked()), (None, 0));
+}
+
+#[tokio::test]
+async fn refuses_a_request_that_fits_in_no_header() {
+    let app = App::start(Script::Answer(answer("200 OK", &[], ""))).await;
+    let headers = cookie("a=1");
+    let mut question = subject(&headers);
+    question.uri = "/\r\nx-user: 1";
+    let error = app.forward().ask(&question).await.unwrap_err();
+    assert!(matches!(error, ForwardError::Subject { header } if header == ORIGINAL_URI));
+}
+
+#[tokio::test]
+async fn an_answer_is_used_again_for_the_same_headers() {
+    for answer in [
+        answer("200 OK", &["x-user-id: 7"], ""),
+        answer("401 No", &[], ""),
+    ] {
+        let mut app = App::start(Script::Answer(answer)).await;
+        let forward = app.forward();
+        let first = ask(&forward, "a=1").await.unwrap();
+        assert_eq!(ask(&forward, "a=1").await.unwrap(), first);
+        assert_eq!(app.asked(), 1);
+        assert_eq!(ask(&forward, "a=2").await.unwrap(), first);
+        assert_eq!(app.asked(), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_a_cache_each_request_is_asked_for() {
+    let mut app = App::start(Script::Answer(answer("200 OK", &[], ""))).await;
+    let mut settings = settings(app.port);
+    settings.cache = Duration::ZERO;
+    let forward = Forward::new(settings).unwrap();
+    for _ in 0..3 {
+        assert_eq!(ask(&forward, "a=1").await.unwrap(), None);
+    }
+    assert_eq!(app.asked(), 3);
+    assert!(lock(&forward.answers).known.is_empty());
+}
+
+#[tokio::test]
+async fn an_old_answer_is_asked_for_again() {
+    let mut app = App::start(Script::Answer(answer("200 OK", &[], ""))).await;
+    let mut settings = settings(app.port);
+    settings.cache = Duration::from_millis(1);
+    let forward = Forward::new(settings).unwrap();
+    let mut asked = 0;
+    while asked < 3 {
+        assert_eq!(ask(&forward, "a=1").await.unwrap(), None);
+        asked += app.asked();
+    }
+}
+
+#[test]
+fn an_answer_gets_too_old() {
+    let mut answers = Answers::new(Duration::from_secs(5));
+    let start = Instant::now();
+    answers.remember([1; 32], None, start);
+    let after = |millis| start + Duration::from_millis(millis);
+    assert_eq!(answers.recall(&[1; 32], after(4_999)), Some(None));
+    assert_eq!(answers.recall(&[1; 32], after(5_000)), None);
+    answers.remember([2; 32], None, after(5_000));
+    assert_eq!((answers.known.len(), answers.by_age.len()), (1, 1));
+}
+
+#[test]
+fn the_oldest_answers_go_first() {
+    let mut answers = Answers::new(Duration::from_secs(5));
+    let now = Instant::now();
+    let key = |number: usize| Key::from(Sha256::digest(number.to_be_bytes()));
+    for number in 0..=ANSWERS_MAX {
+        answers.remember(key(number), None, now);
+    }
+    assert_eq!(
+        (answers.known.len(), answers.by_age.len()),
+        (ANSWERS_MAX, ANSWERS_MAX)
+    );
+    assert_eq!(answers.recall(&key(0), now), None);
+    assert_eq!(answers.recall(&key(1), now), Some(None));
+}
+
+#[test]
+fn the_key_tells_headers_apart() {
+    let hash = |headers: &[(HeaderName, &'static str)]| {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, HeaderValue::from_static(value));
+        }
+        hash_headers(&[COOKIE, AUTHORIZATION], &map)
+    };
+    let table = [
+        hash(&[]),
+        hash(&[(COOKIE, "ab")]),
+        hash(&[(COOKIE, "a"), (COOKIE, "b")]),
+        hash(&[(COOKIE, "a"), (AUTHORIZATION, "b")]),
+        hash(&[(AUTHORIZATION, "ab")]),
+        hash(&[(COOKIE, "")]),
+    ];
+    for (at, key) in table.iter().enumerate() {
+        assert!(!table[..at].contains(key), "{at}");
+    }
+    assert_eq!(hash(&[(header::ACCEPT, "a")]), None);
+}
+
+#[tokio::test]
+async fn requests_that_wait_at_the_same_time_share_one_subrequest() {
+    let gate = Arc::new(Gate::default());
+    let answer = answer("200 OK", &["x-user-id: 7"], "");
+    let mut app = App::start(Script::Gate(Arc::clone(&gate), answer)).await;
+    for cache in [Duration::ZERO, Duration::from_secs(60)] {
+        let mut settings = settings(app.port);
+        settings.cache = cache;
+        let forward = Forward::new(settings).unwrap();
+        let asks = join_all((0..20).map(|_| ask(&forward, "a=1")));
+        let open = async {
+            app.heads.recv().await.unwrap();
+            gate.open.notify_one();
+        };
+        let (users, ()) = tokio::join!(asks, open);
+        assert_eq!(users.len(), 20);
+        assert!(users.iter().all(|user| user.as_ref().unwrap().is_some()));
+        assert_eq!(app.asked(), 0);
+        assert!(lock(&forward.answers).running.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_first_that_waits_may_leave() {
+    let gate = Arc::new(Gate::default());
+    let answer = answer("200 OK", &["x-user-id: 7"], "");
+    let mut app = App::start(Script::Gate(Arc::clone(&gate), answer)).await;
+    let forward = app.forward();
+    let mut first = Box::pin(ask(&forward, "a=1"));
+    let mut second = Box::pin(ask(&forward, "a=1"));
+    assert!(poll_immediate(&mut first).await.is_none());
+    assert!(poll_immediate(&mut second).await.is_none());
+    tokio::select! {
+        _ = &mut first => panic!("the gate is closed"),
+        head = app.heads.recv() => assert!(head.is_some()),
+    }
+    drop(first);
+    gate.open.notify_one();
+    assert_eq!(second.await.unwrap().unwrap().id, "7");
+    assert_eq!(app.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_subrequest_ends_when_nobody_waits() {
+    let gate = Arc::new(Gate::default());
+    let answer = answer("200 OK", &["x-user-id: 7"], "");
+    let mut app = App::start(Script::Gate(Arc::clone(&gate), answer)).await;
+    let forward = app.forward();
+    tokio::select! {
+        _ = ask(&forward, "a=1") => panic!("the gate is closed"),
+        head = app.heads.recv() => assert!(head.is_some()),
+    }
+    assert!(lock(&forward.answers).running.is_empty());
+    assert_eq!(forward.upstream.turns.available_permits(), SUBREQUESTS_MAX);
+    gate.open.notify_one();
+    assert!(ask(&forward, "a=1").await.unwrap().is_some());
+    assert_eq!(app.asked(), 1);
+}
+
+#[tokio::test]
+async fn only_so_many_subrequests_run_at_once() {
+    let gate = Arc::new(Gate::default());
+    let answer = answer("200 OK", &["x-user-id: 7"], "");
+    let mut app = App::start(Script::Gate(Arc::clone(&gate), answer)).await;
+    let forward = app.forward();
+    let asks = (0..100).map(|number| {
+        let forward = &forward;
+        async move { ask(forward, &format!("a={number}")).await }
+    });
+    let open = async {
+        for _ in 0..SUBREQUESTS_MAX {
+            app.heads.recv().await.unwrap();
+        }
+        assert_eq!(forward.upstream.turns.available_permits(), 0);
+        gate.open.notify_one();
+    };
+    let (users, ()) = tokio::join!(join_all(asks), open);
+    assert!(users.iter().all(|user| user.as_ref().unwrap().is_some()));
+    assert_eq!(app.asked(), 100 - SUBREQUESTS_MAX);
+    assert_eq!(gate.waiting_most.load(Ordering::SeqCst), SUBREQUESTS_MAX);
+}
+
+#[tokio::test]
+async fn an_app_that_hangs_is_a_timeout() {
+    let whole = json("{}");
+    for half in ["", "HTTP/1.1 200 OK\r\nx-us", &whole[..whole.len() - 1]] {
+        let mut app = App::start(Script::Hang(half.into())).await;
+        let mut settings = settings(app.port);
+        settings.timeout = Duration::from_millis(50);
+        let forward = Forward::new(settings).unwrap();
+        for _ in 0..2 {
+            let error = ask(&forward, "a=1").await.unwrap_err();
+            let sentence = "expected an answer from the auth URL within 50ms, found none";
+            assert_eq!(error.to_string(), sentence);
+        }
+        assert_eq!(app.asked(), 2);
+    }
+}
+
+#[tokio::test]
+async fn the_wait_for_a_turn_counts_into_the_timeout() {
+    let app = App::start(Script::Answer(answer("200 OK", &[], ""))).await;
+    let mut settings = settings(app.port);
+    settings.timeout = Duration::from_millis(50);
+    let forward = Forward::new(settings).unwrap();
+    let turns = SUBREQUESTS_MAX.try_into().unwrap();
+    let _all = forward.upstream.turns.acquire_many(turns).await.unwrap();
+    let error = ask(&forward, "a=1").await.unwrap_err();
+    assert!(matches!(error, ForwardError::Timeout { .. }));
+}
+
+#[tokio::test]
+async fn an_app_that_closes_is_an_error() {
+    let whole = json("{}");
+    let cut = &whole[..whole.len() - 1];
+    for half in ["", "HTTP/1.1 200 OK\r\nx-us", cut, "no HTTP\r\n\r\n"] {
+        let app = App::start(Script::Close(half.into())).await;
+        let error = ask(&app.forward(), "secret").await.unwrap_err();
+        assert!(
+            matches!(error, ForwardError::Connection { .. }),
+            "{error:?}"
+        );
+        assert!(!format!("{error:?}").contains("secret"));
+        assert!(error.source().is_some());
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_is_away_is_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let forward = Forward::new(settings(port)).unwrap();
+    let error = ask(&forward, "a=1").await.unwrap_err();
+    assert!(
+        matches!(error, ForwardError::Connection { .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn only_http_urls_with_a_host_are_taken() {
+    let check = |url: &str| {
+        let mut settings = settings(9000);
+        settings.url = url.into();
+        Forward::new(settings).map(|forward| forward.upstream.uri.to_string())
+    };
+    for url in [
+        "http://127.0.0.1:9000/auth",
+        "http://app/",
+        "http://[::1]:80/a?b=@",
+        "HTTP://app/",
+    ] {
+        assert_eq!(check(url), Ok(url.replace("HTTP", "http")));
+    }
+    for url in [
+        "",
+        "/auth",
+        "app:9000",
+        "https://app/",
+        "http://",
+        "http:///auth",
+        "http://:80/",
+        "http://app:99999/",
+        "http://app:/",
+        "http://a b/",
+        "unix:/run/auth",
+    ] {
+        let found = url.into();
+        assert_eq!(check(url), Err(ForwardSettingsError::Url { found }));
+    }
+    for url in [
+        "http://user:pass@app/",
+        "https://user@app",
+        "http://a b@app",
+    ] {
+        assert_eq!(check(url), Err(ForwardSettingsError::Credentials));
+    }
+}
+
+#[test]
+fn the_listed_headers_say_who_the_client_is() {
+    let check = |names: Vec<HeaderName>| {
+        let mut settings = settings(9000);
+        settings.request_headers = names;
+        Forward::new(settings).map(|forward| forward.upstream.settings.request_headers.len())
+    };
+    assert_eq!(check(vec![COOKIE, AUTHORIZATION, COOKIE]), Ok(2));
+    assert_eq!(check(vec![]), Err(ForwardSettingsError::NoRequestHeader));
+    for found in CONNECTION_HEADERS {
+        let names = vec![COOKIE, found.clone()];
+        assert_eq!(
+            check(names),
+            Err(ForwardSettingsError::RequestHeader { found })
+        );
+    }
+}
