@@ -10,7 +10,7 @@ use crate::auth::{Identified, Login};
 use crate::database::Outage;
 use crate::host::HostHeader;
 use crate::http::Failure;
-use crate::scope::{ClientAddress, Scope, ScopeType};
+use crate::scope::{ClientAddress, Scheme, Scope, ScopeType};
 use crate::services::Services;
 
 /// The subprotocol behind which a browser sends a token or a ticket; the server answers it when no other was agreed on.
@@ -119,6 +119,10 @@ impl Auth {
             method: scope.method.as_str(),
             uri: scope.target.as_str(),
             host: scope.host.as_ref().map_or("", HostHeader::name),
+            scheme: match scope.security {
+                Scheme::Plain => "http",
+                Scheme::Secure => "https",
+            },
             client: scope.client.map(ClientAddress::ip),
             headers: &headers,
         };

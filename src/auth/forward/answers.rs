@@ -7,74 +7,168 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Shared, WeakShared};
+use http::HeaderMap;
 
 use super::ForwardError;
+use super::reuse::{Key, Reach, Reuse};
 use crate::auth::User;
 
-/// The most answers that are kept; the oldest go first.
-pub(super) const ANSWERS_MAX: usize = 10_000;
+/// The bytes of all answers that are kept; the oldest are evicted first.
+pub(super) const ANSWERS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-pub(super) type Answer = Result<Option<Arc<User>>, ForwardError>;
+/// What an answer takes beside the texts of its user: its places in the map and in the queue, and the user itself.
+pub(super) const ANSWER_BYTES: usize = 384;
+
+/// The lists of fields that are looked for at the same time. An answer with one more counts for its own question alone.
+pub(super) const REACHES_MAX: usize = 8;
+
+/// What the app said.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub(super) user: Option<Arc<User>>,
+    /// Whether it counts for other requests too.
+    pub(super) is_shared: bool,
+}
+
+pub(super) type Answer = Result<Said, ForwardError>;
 pub(super) type Subrequest = Shared<Pin<Box<dyn Future<Output = Answer> + Send>>>;
 pub(super) type WeakSubrequest = WeakShared<Pin<Box<dyn Future<Output = Answer> + Send>>>;
 
-/// The SHA-256 of the listed headers: nothing of a cookie or a token is kept.
-pub(super) type Key = [u8; 32];
-
 /// What was answered a moment ago, and what is being asked.
+#[derive(Default)]
 pub(super) struct Answers {
-    pub(super) ttl: Duration,
-    pub(super) known: HashMap<Key, (Option<Arc<User>>, Instant)>,
-    /// The oldest in front.
-    pub(super) by_age: VecDeque<(Key, Instant)>,
+    pub(super) known: HashMap<Key, Known>,
+    /// The oldest in front. An answer that was replaced keeps its place until then.
+    by_age: VecDeque<Place>,
+    /// The sum over `by_age`.
+    pub(super) bytes: usize,
+    /// The lists of fields that answers in `by_age` depend on, each with how many do.
+    reaches: Vec<(Reach, usize)>,
     /// Each with its number. They run only as long as somebody waits for them.
     pub(super) running: HashMap<Key, (u64, WeakSubrequest)>,
-    pub(super) started: u64,
+    /// The last number of an answer or a subrequest.
+    numbered: u64,
+}
+
+/// An answer.
+pub(super) struct Known {
+    user: Option<Arc<User>>,
+    until: Instant,
+    number: u64,
+}
+
+/// An answer's place in the order of their age.
+struct Place {
+    key: Key,
+    number: u64,
+    bytes: usize,
+    reach: Reach,
 }
 
 impl Answers {
-    pub(super) fn new(ttl: Duration) -> Self {
-        Self {
-            ttl,
-            known: HashMap::new(),
-            by_age: VecDeque::new(),
-            running: HashMap::new(),
-            started: 0,
-        }
-    }
-
-    pub(super) fn remember(&mut self, key: Key, user: Option<Arc<User>>, now: Instant) {
-        if self.ttl.is_zero() {
+    /// Keeps an answer for as long, and for as many questions, as it allows.
+    pub(super) fn remember(
+        &mut self,
+        question: &HeaderMap,
+        user: Option<Arc<User>>,
+        reuse: &Reuse,
+        now: Instant,
+    ) {
+        let Reuse::For(lifetime, reach) = reuse else {
+            return;
+        };
+        if lifetime.is_zero() {
             return;
         }
-        while let Some((oldest, at)) = self.by_age.front().copied() {
-            if self.is_fresh(at, now) && self.by_age.len() < ANSWERS_MAX {
-                break;
-            }
-            self.by_age.pop_front();
-            if self
-                .known
-                .get(&oldest)
-                .is_some_and(|(_, since)| *since == at)
-            {
-                self.known.remove(&oldest);
-            }
-        }
-        self.known.insert(key, (user, now));
-        self.by_age.push_back((key, now));
+        let bytes = ANSWER_BYTES
+            + user
+                .as_ref()
+                .map_or(0, |user| user.id.len() + user.name.len());
+        self.make_room(bytes, now);
+        let reach = self.reserve(reach);
+        let (key, number) = (reach.key(question), self.next_number());
+        // A time that no clock can show is as good as for ever.
+        let until = now
+            .checked_add(*lifetime)
+            .unwrap_or(now + Duration::from_secs(86_400));
+        let known = Known {
+            user,
+            until,
+            number,
+        };
+        self.known.insert(key, known);
+        self.bytes += bytes;
+        self.by_age.push_back(Place {
+            key,
+            number,
+            bytes,
+            reach,
+        });
     }
 
-    pub(super) fn recall(&self, key: &Key, now: Instant) -> Option<Option<Arc<User>>> {
-        let (user, at) = self.known.get(key)?;
-        self.is_fresh(*at, now).then(|| user.clone())
+    /// Returns the newest answer that counts for a question.
+    pub(super) fn recall(&self, question: &HeaderMap, now: Instant) -> Option<Option<Arc<User>>> {
+        let lists = self.reaches.iter().map(|(reach, _)| reach);
+        let reaches = std::iter::once(&Reach::Same).chain(lists);
+        let known = reaches.filter_map(|reach| self.known.get(&reach.key(question)));
+        let newest = known
+            .filter(|known| now < known.until)
+            .max_by_key(|known| known.number)?;
+        Some(newest.user.clone())
     }
 
     pub(super) fn running(&self, key: &Key) -> Option<Subrequest> {
         self.running.get(key)?.1.upgrade()
     }
 
-    pub(super) fn is_fresh(&self, at: Instant, now: Instant) -> bool {
-        now.saturating_duration_since(at) < self.ttl
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
+    }
+
+    /// Drops the oldest answers that are stale, and as many more as a new one needs.
+    fn make_room(&mut self, bytes: usize, now: Instant) {
+        while let Some(oldest) = self.by_age.front() {
+            let known = self.known.get(&oldest.key);
+            let known = known.filter(|known| known.number == oldest.number);
+            let is_fresh = known.is_some_and(|known| now < known.until);
+            if is_fresh && self.bytes + bytes <= ANSWERS_BYTES_MAX {
+                break;
+            }
+            if known.is_some() {
+                self.known.remove(&oldest.key);
+            }
+            self.bytes -= oldest.bytes;
+            if let Some(oldest) = self.by_age.pop_front() {
+                self.release(&oldest.reach);
+            }
+        }
+    }
+
+    /// Counts an answer of a list of fields, and returns the list; the same question alone, if there are too many lists.
+    fn reserve(&mut self, reach: &Reach) -> Reach {
+        if *reach == Reach::Same {
+            return Reach::Same;
+        }
+        if let Some((known, count)) = self.reaches.iter_mut().find(|(known, _)| known == reach) {
+            *count += 1;
+            return known.clone();
+        }
+        if self.reaches.len() == REACHES_MAX {
+            return Reach::Same;
+        }
+        self.reaches.push((reach.clone(), 1));
+        reach.clone()
+    }
+
+    /// Forgets a list of fields with its last answer.
+    fn release(&mut self, reach: &Reach) {
+        if let Some(at) = self.reaches.iter().position(|(known, _)| known == reach) {
+            self.reaches[at].1 -= 1;
+            if self.reaches[at].1 == 0 {
+                self.reaches.swap_remove(at);
+            }
+        }
     }
 }
 

@@ -2,52 +2,25 @@
 
 mod answers;
 mod errors;
+mod reuse;
+mod upstream;
 
-use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use http::header::{self, HeaderMap, HeaderName};
 
-use answers::{Answer, Answers, Key, Running, Subrequest, lock};
+use answers::{Answers, Running, Said, Subrequest, lock};
+use reuse::{Reach, Reuse};
+use upstream::{Upstream, parse_url};
 
 pub use errors::{ForwardError, ForwardSettingsError};
 
 use crate::auth::User;
 use crate::config::hide_url;
-
-/// The most subrequests at once; more wait, and their waiting counts into the timeout.
-const SUBREQUESTS_MAX: usize = 64;
-
-/// The longest JSON body of an answer that is read.
-const BODY_BYTES_MAX: usize = 64 * 1024;
-
-/// The longest head of an answer that is read.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// The most bytes of a user's id or name.
-const TEXT_BYTES_MAX: usize = 256;
-
-/// How long a connection to the app is kept for the next subrequest.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// What the subrequest says about the request, whatever the client has sent under these names.
-const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
-const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Headers about one connection or one body: on the subrequest they would be wrong. (RFC 9110 §7.6.1)
 const CONNECTION_HEADERS: [HeaderName; 10] = [
@@ -68,8 +41,7 @@ const CONNECTION_HEADERS: [HeaderName; 10] = [
 pub struct ForwardSettings {
     /// An `http://` URL of the app.
     pub url: String,
-    /// The headers that say who the client is, such as `cookie` and `authorization`. They are sent along, and an answer is
-    /// used again for requests with the same ones.
+    /// The headers that say who the client is, such as `cookie` and `authorization`. They are sent along.
     pub request_headers: Vec<HeaderName>,
     /// The header of the answer with the user's id.
     pub id_header: HeaderName,
@@ -77,7 +49,8 @@ pub struct ForwardSettings {
     pub name_header: HeaderName,
     /// The header of the answer that is `1` or `true` for staff.
     pub staff_header: HeaderName,
-    /// How long an answer may be used again. Zero: never, but requests that wait at the same time share one.
+    /// How long an answer may be used again, if it does not ask for less. Zero: never, but the same requests that wait at the
+    /// same time share one.
     pub cache: Duration,
     /// How long a subrequest may take, from its start or its place in the queue to the end of the answer.
     pub timeout: Duration,
@@ -92,6 +65,8 @@ pub struct Subject<'a> {
     pub uri: &'a str,
     /// The host it is for. Empty: not known.
     pub host: &'a str,
+    /// `http` or `https`, also for a WebSocket.
+    pub scheme: &'a str,
     /// The address of the client, if it is known.
     pub client: Option<IpAddr>,
     /// Its headers.
@@ -101,8 +76,8 @@ pub struct Subject<'a> {
 /// Asks an app who a request is from, and remembers what it said for a moment.
 ///
 /// The question is a GET with the listed headers of the request and `x-original-method`, `x-original-uri`,
-/// `x-forwarded-host` and `x-forwarded-for`. An answer counts for all requests with the same listed headers, so it may say
-/// who the client is, and not what the client may see at this URI.
+/// `x-forwarded-host`, `x-forwarded-proto` and `x-forwarded-for`. An answer counts for the same question alone, field for field. With
+/// `Cache-Control: max-age=N` and `Vary` it counts for all questions in which the fields that `Vary` lists are the same.
 ///
 /// ```no_run
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -123,6 +98,7 @@ pub struct Subject<'a> {
 ///     method: "GET",
 ///     uri: "/chat/?room=1",
 ///     host: "example.com",
+///     scheme: "https",
 ///     client: None,
 ///     headers: &headers,
 /// };
@@ -157,7 +133,7 @@ impl Forward {
         }
         settings.request_headers = names;
         Ok(Self {
-            answers: Arc::new(Mutex::new(Answers::new(settings.cache))),
+            answers: Arc::new(Mutex::new(Answers::default())),
             upstream: Arc::new(Upstream::new(uri, settings)),
         })
     }
@@ -170,47 +146,54 @@ impl Forward {
     ///
     /// Cancel-safe: whoever else waits for the same answer gets it.
     pub async fn ask(&self, subject: &Subject<'_>) -> Result<Option<Arc<User>>, ForwardError> {
-        let names = &self.upstream.settings.request_headers;
-        match hash_headers(names, subject.headers) {
-            None => Ok(None),
-            Some(key) => match self.find_or_start(key, subject)? {
-                Found::Answer(user) => Ok(user),
-                Found::Subrequest(subrequest) => subrequest.await,
-            },
+        let Some(question) = self.upstream.question(subject)? else {
+            return Ok(None);
+        };
+        let (subrequest, is_joined) = match self.find_or_start(&question) {
+            Found::Answer(user) => return Ok(user),
+            Found::Started(subrequest) => (subrequest, false),
+            Found::Running(subrequest) => (subrequest, true),
+        };
+        let said = subrequest.await?;
+        if is_joined && !said.is_shared {
+            return Ok(self.upstream.ask(&question).await?.0);
         }
+        Ok(said.user)
     }
 
-    /// Looks for an answer and for a subrequest under one lock, so that no two are started for the same key.
-    fn find_or_start(&self, key: Key, subject: &Subject<'_>) -> Result<Found, ForwardError> {
+    /// Looks for an answer and for a subrequest under one lock, so that no two are started for the same question.
+    ///
+    /// How far an answer reaches is known only when it is there: requests that wait share one if they are the same in every
+    /// field.
+    fn find_or_start(&self, question: &HeaderMap) -> Found {
         let mut answers = lock(&self.answers);
-        if let Some(user) = answers.recall(&key, Instant::now()) {
-            return Ok(Found::Answer(user));
+        if let Some(user) = answers.recall(question, Instant::now()) {
+            return Found::Answer(user);
         }
+        let key = Reach::Same.key(question);
         if let Some(subrequest) = answers.running(&key) {
-            return Ok(Found::Subrequest(subrequest));
+            return Found::Running(subrequest);
         }
-        let request = self.upstream.request(subject)?;
-        answers.started += 1;
+        let number = answers.next_number();
         let running = Running {
             answers: Arc::clone(&self.answers),
             key,
-            number: answers.started,
+            number,
         };
-        let upstream = Arc::clone(&self.upstream);
+        let (upstream, question) = (Arc::clone(&self.upstream), question.clone());
         let subrequest = async move {
-            let answer = upstream.ask(request).await;
-            if let Ok(user) = &answer {
-                lock(&running.answers).remember(running.key, user.clone(), Instant::now());
-            }
+            let (user, reuse) = upstream.ask(&question).await?;
+            let now = Instant::now();
+            lock(&running.answers).remember(&question, user.clone(), &reuse, now);
             drop(running);
-            answer
+            let is_shared = reuse != Reuse::Never;
+            Ok(Said { user, is_shared })
         };
         let subrequest = subrequest.boxed().shared();
         if let Some(weak) = subrequest.downgrade() {
-            let number = answers.started;
             answers.running.insert(key, (number, weak));
         }
-        Ok(Found::Subrequest(subrequest))
+        Found::Started(subrequest)
     }
 }
 
@@ -233,220 +216,8 @@ impl fmt::Debug for Forward {
 
 enum Found {
     Answer(Option<Arc<User>>),
-    Subrequest(Subrequest),
-}
-
-/// The app that is asked.
-struct Upstream {
-    uri: Uri,
-    settings: ForwardSettings,
-    client: Client<HttpConnector, Empty<Bytes>>,
-    turns: Semaphore,
-}
-
-impl Upstream {
-    fn new(uri: Uri, settings: ForwardSettings) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(SUBREQUESTS_MAX)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(connector);
-        Self {
-            uri,
-            settings,
-            client,
-            turns: Semaphore::new(SUBREQUESTS_MAX),
-        }
-    }
-
-    fn request(&self, subject: &Subject<'_>) -> Result<Request<Empty<Bytes>>, ForwardError> {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = self.uri.clone();
-        let headers = request.headers_mut();
-        for name in &self.settings.request_headers {
-            for value in subject.headers.get_all(name) {
-                headers.append(name, value.clone());
-            }
-        }
-        let client = subject.client.map(|address| address.to_string());
-        let host = Some(subject.host).filter(|host| !host.is_empty());
-        for (name, value) in [
-            (ORIGINAL_METHOD, Some(subject.method)),
-            (ORIGINAL_URI, Some(subject.uri)),
-            (FORWARDED_HOST, host),
-            (FORWARDED_FOR, client.as_deref()),
-        ] {
-            headers.remove(&name); // what the client says of itself does not count
-            let Some(value) = value else { continue };
-            let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) else {
-                return Err(ForwardError::Subject { header: name });
-            };
-            headers.insert(name, value);
-        }
-        Ok(request)
-    }
-
-    async fn ask(&self, request: Request<Empty<Bytes>>) -> Answer {
-        let timeout = self.settings.timeout;
-        let exchange = async {
-            let _turn = self.turns.acquire().await;
-            self.exchange(request).await
-        };
-        tokio::time::timeout(timeout, exchange)
-            .await
-            .unwrap_or(Err(ForwardError::Timeout { timeout }))
-    }
-
-    async fn exchange(&self, request: Request<Empty<Bytes>>) -> Answer {
-        let response = self.client.request(request).await;
-        let (head, body) = response.map_err(failed_connection)?.into_parts();
-        match head.status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(None),
-            status if status.is_success() => {}
-            status => {
-                let found = status.as_u16();
-                return Err(ForwardError::Status { found });
-            }
-        }
-        if let Some(user) = self.user_in(&head.headers)? {
-            return Ok(Some(Arc::new(user)));
-        }
-        if head.status == StatusCode::NO_CONTENT || !is_json(&head.headers) {
-            return Ok(None);
-        }
-        let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-            Ok(_) => ForwardError::Body {
-                expected: "at most 64 KiB",
-                found: "more",
-            },
-            Err(error) => failed_connection(error),
-        })?;
-        Ok(user_in_json(&body.to_bytes())?.map(Arc::new))
-    }
-
-    fn user_in(&self, headers: &HeaderMap) -> Result<Option<User>, ForwardError> {
-        let settings = &self.settings;
-        let id = single_text(headers, &settings.id_header).map_err(|found| {
-            let header = settings.id_header.clone();
-            ForwardError::IdHeader { header, found }
-        })?;
-        let Some(id) = id else {
-            return Ok(None);
-        };
-        let name = single_text(headers, &settings.name_header);
-        let staff = single_text(headers, &settings.staff_header);
-        Ok(Some(User {
-            id: id.to_owned(),
-            name: name.ok().flatten().unwrap_or(id).to_owned(),
-            is_staff: matches!(staff, Ok(Some("1" | "true"))),
-        }))
-    }
-}
-
-fn failed_connection(error: impl Into<Box<dyn Error + Send + Sync>>) -> ForwardError {
-    ForwardError::Connection {
-        source: Arc::from(error.into()),
-    }
-}
-
-fn parse_url(text: &str) -> Result<Uri, ForwardSettingsError> {
-    if text.contains('@')
-        && text
-            .split(['/', '?'])
-            .nth(2)
-            .is_some_and(|a| a.contains('@'))
-    {
-        return Err(ForwardSettingsError::Credentials);
-    }
-    let refuse = || ForwardSettingsError::Url {
-        found: text.to_owned(),
-    };
-    let uri: Uri = text.parse().map_err(|_| refuse())?;
-    let authority = uri.authority().ok_or_else(refuse)?;
-    // A port that cannot be read would be taken for none, which is 80.
-    let has_bad_port = authority.as_str() != authority.host() && authority.port_u16().is_none();
-    if uri.scheme_str() != Some("http") || authority.host().is_empty() || has_bad_port {
-        return Err(refuse());
-    }
-    Ok(uri)
-}
-
-/// Returns a hash over these headers, each part with its length, or none if none of them is there.
-fn hash_headers(names: &[HeaderName], headers: &HeaderMap) -> Option<Key> {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        hash.update(bytes.len().to_be_bytes());
-        hash.update(bytes);
-    };
-    let mut count: usize = 0;
-    for name in names {
-        for value in headers.get_all(name) {
-            part(name.as_str().as_bytes());
-            part(value.as_bytes());
-            count += 1;
-        }
-    }
-    (count > 0).then(|| hash.finalize().into())
-}
-
-/// Returns the text of a header that is there once. An empty one is as none.
-fn single_text<'h>(
-    headers: &'h HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<&'h str>, &'static str> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err("several");
-    }
-    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| "other bytes than UTF-8")?;
-    check_text(text.trim())
-}
-
-/// Returns a text that can be an id or a name. An empty one is as none.
-fn check_text(text: &str) -> Result<Option<&str>, &'static str> {
-    if text.len() > TEXT_BYTES_MAX {
-        return Err("a longer text");
-    }
-    if text.contains(char::is_control) {
-        return Err("control characters");
-    }
-    Ok(Some(text).filter(|text| !text.is_empty()))
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE);
-    let text = value.and_then(|value| value.to_str().ok());
-    let media_type = text.and_then(|text| text.split(';').next());
-    media_type.is_some_and(|found| found.trim().eq_ignore_ascii_case("application/json"))
-}
-
-fn user_in_json(body: &[u8]) -> Result<Option<User>, ForwardError> {
-    let refuse = |expected, found| ForwardError::Body { expected, found };
-    let json: Map<String, Value> =
-        serde_json::from_slice(body).map_err(|_| refuse("an object", "other text"))?;
-    let expected = "an id of at most 256 bytes or an integer";
-    let id = match json.get("id") {
-        None | Some(Value::Null) => None,
-        Some(Value::Number(number)) if !number.is_f64() => Some(number.to_string()),
-        Some(Value::String(text)) => check_text(text)
-            .map_err(|found| refuse(expected, found))?
-            .map(str::to_owned),
-        Some(_) => return Err(refuse(expected, "another value")),
-    };
-    let name = json.get("name").and_then(Value::as_str);
-    let name = name.and_then(|name| check_text(name).ok().flatten());
-    Ok(id.map(|id| User {
-        name: name.unwrap_or(&id).to_owned(),
-        is_staff: json.get("is_staff") == Some(&Value::Bool(true)),
-        id,
-    }))
+    Started(Subrequest),
+    Running(Subrequest),
 }
 
 #[cfg(test)]

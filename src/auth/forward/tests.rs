@@ -1,15 +1,17 @@
 //! Tests of asking the app: answers, the questions, what is shared and what is remembered.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::{join_all, poll_immediate};
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use super::answers::ANSWERS_MAX;
+use super::answers::{ANSWER_BYTES, ANSWERS_BYTES_MAX, REACHES_MAX};
+use super::upstream::{BODY_BYTES_MAX, FORWARDED_FOR, ORIGINAL_URI, SUBREQUESTS_MAX};
 use super::*;
 
 /// What the app does with a subrequest.
@@ -142,12 +144,13 @@ fn subject(headers: &HeaderMap) -> Subject<'_> {
         method: "GET",
         uri: "/chat/?room=1",
         host: "example.com",
+        scheme: "http",
         client: None,
         headers,
     }
 }
 
-async fn ask(forward: &Forward, value: &str) -> Answer {
+async fn ask(forward: &Forward, value: &str) -> Result<Option<Arc<User>>, ForwardError> {
     let headers = cookie(value);
     forward.ask(&subject(&headers)).await
 }
@@ -358,6 +361,7 @@ async fn the_subrequest_describes_the_request() {
             &host,
             "x-forwarded-for: 192.0.2.1",
             "x-forwarded-host: example.com",
+            "x-forwarded-proto: http",
             "x-original-method: POST",
             "x-original-uri: /chat/?room=1",
         ]
@@ -429,55 +433,379 @@ async fn an_old_answer_is_asked_for_again() {
     }
 }
 
+/// A question with these fields.
+fn question(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    let mut question = HeaderMap::new();
+    for (name, value) in fields {
+        question.append(*name, HeaderValue::from_static(value));
+    }
+    question
+}
+
+fn same_for(seconds: u64) -> Reuse {
+    Reuse::For(Duration::from_secs(seconds), Reach::Same)
+}
+
+fn fields_for(seconds: u64, names: &[&'static str]) -> Reuse {
+    let names: Vec<_> = names
+        .iter()
+        .map(|name| HeaderName::from_static(name))
+        .collect();
+    Reuse::For(Duration::from_secs(seconds), Reach::Fields(names.into()))
+}
+
 #[test]
 fn an_answer_gets_too_old() {
-    let mut answers = Answers::new(Duration::from_secs(5));
+    let mut answers = Answers::default();
     let start = Instant::now();
-    answers.remember([1; 32], None, start);
+    let (one, other) = (question(&[("cookie", "1")]), question(&[("cookie", "2")]));
+    answers.remember(&one, None, &same_for(5), start);
     let after = |millis| start + Duration::from_millis(millis);
-    assert_eq!(answers.recall(&[1; 32], after(4_999)), Some(None));
-    assert_eq!(answers.recall(&[1; 32], after(5_000)), None);
-    answers.remember([2; 32], None, after(5_000));
-    assert_eq!((answers.known.len(), answers.by_age.len()), (1, 1));
+    assert_eq!(answers.recall(&one, after(4_999)), Some(None));
+    assert_eq!(answers.recall(&one, after(5_000)), None);
+    answers.remember(&other, None, &same_for(5), after(5_000));
+    assert_eq!((answers.known.len(), answers.bytes), (1, ANSWER_BYTES));
 }
 
 #[test]
 fn the_oldest_answers_go_first() {
-    let mut answers = Answers::new(Duration::from_secs(5));
+    let mut answers = Answers::default();
     let now = Instant::now();
-    let key = |number: usize| Key::from(Sha256::digest(number.to_be_bytes()));
-    for number in 0..=ANSWERS_MAX {
-        answers.remember(key(number), None, now);
+    let question = |number: usize| {
+        let value = HeaderValue::from_str(&number.to_string()).unwrap();
+        HeaderMap::from_iter([(COOKIE, value)])
+    };
+    let most = ANSWERS_BYTES_MAX / ANSWER_BYTES;
+    for number in 0..=most {
+        answers.remember(&question(number), None, &same_for(5), now);
     }
-    assert_eq!(
-        (answers.known.len(), answers.by_age.len()),
-        (ANSWERS_MAX, ANSWERS_MAX)
-    );
-    assert_eq!(answers.recall(&key(0), now), None);
-    assert_eq!(answers.recall(&key(1), now), Some(None));
+    assert_eq!(answers.known.len(), most);
+    assert!(answers.bytes <= ANSWERS_BYTES_MAX, "{}", answers.bytes);
+    assert_eq!(answers.recall(&question(0), now), None);
+    assert_eq!(answers.recall(&question(1), now), Some(None));
 }
 
 #[test]
-fn the_key_tells_headers_apart() {
-    let hash = |headers: &[(HeaderName, &'static str)]| {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(name, HeaderValue::from_static(value));
-        }
-        hash_headers(&[COOKIE, AUTHORIZATION], &map)
-    };
-    let table = [
-        hash(&[]),
-        hash(&[(COOKIE, "ab")]),
-        hash(&[(COOKIE, "a"), (COOKIE, "b")]),
-        hash(&[(COOKIE, "a"), (AUTHORIZATION, "b")]),
-        hash(&[(AUTHORIZATION, "ab")]),
-        hash(&[(COOKIE, "")]),
-    ];
-    for (at, key) in table.iter().enumerate() {
-        assert!(!table[..at].contains(key), "{at}");
+fn the_names_of_users_count_as_bytes() {
+    let mut answers = Answers::default();
+    let now = Instant::now();
+    let user = Arc::new(User {
+        id: "a".repeat(256),
+        name: "b".repeat(256),
+        is_staff: false,
+    });
+    for number in 0..20_000 {
+        let value = HeaderValue::from_str(&number.to_string()).unwrap();
+        let question = HeaderMap::from_iter([(COOKIE, value)]);
+        answers.remember(&question, Some(user.clone()), &same_for(5), now);
     }
-    assert_eq!(hash(&[(header::ACCEPT, "a")]), None);
+    assert_eq!(
+        answers.known.len(),
+        ANSWERS_BYTES_MAX / (ANSWER_BYTES + 512)
+    );
+}
+
+#[test]
+fn the_key_tells_questions_apart() {
+    let table = [
+        question(&[]),
+        question(&[("cookie", "")]),
+        question(&[("cookie", "ab")]),
+        question(&[("cookie", "a"), ("cookie", "b")]),
+        question(&[("cookie", "b"), ("cookie", "a")]),
+        question(&[("cookie", "a"), ("cookie", "a"), ("cookie", "b")]),
+        question(&[("cookie", "a"), ("authorization", "b")]),
+        question(&[("authorization", "ab")]),
+        question(&[("authorization", "a"), ("x-original-uri", "/")]),
+        question(&[("authorization", "a"), ("x-original-uri", "/a")]),
+    ];
+    let keys: Vec<_> = table.iter().map(|one| Reach::Same.key(one)).collect();
+    for (at, key) in keys.iter().enumerate() {
+        assert!(!keys[..at].contains(key), "{:?}", table[at]);
+    }
+    let one = question(&[("cookie", "a"), ("authorization", "b")]);
+    let other = question(&[("authorization", "b"), ("cookie", "a")]);
+    assert_eq!(Reach::Same.key(&one), Reach::Same.key(&other));
+}
+
+#[test]
+fn an_answer_says_how_far_it_reaches() {
+    let cookie: &[_] = &[("cookie", "a"), ("x-original-uri", "/")];
+    let token: &[_] = &[("authorization", "a"), ("x-original-uri", "/")];
+    let both: &[_] = &[("cookie", "a"), ("authorization", "a")];
+    let table = [
+        ("nothing is said", cookie, "", "", same_for(5)),
+        ("only what it depends on", cookie, "Cookie", "", same_for(5)),
+        ("only for how long", cookie, "", "max-age=3", same_for(3)),
+        (
+            "longer than the file",
+            cookie,
+            "",
+            "max-age=60",
+            same_for(5),
+        ),
+        (
+            "both",
+            cookie,
+            "Cookie",
+            "max-age=3",
+            fields_for(3, &["cookie"]),
+        ),
+        (
+            "in any order and case",
+            cookie,
+            " x-ORIGINAL-uri ,, cookie,Cookie",
+            "private, Max-Age = \"4\"",
+            fields_for(4, &["cookie", "x-original-uri"]),
+        ),
+        (
+            "with fields that no question has",
+            cookie,
+            "Accept-Encoding, Cookie, Origin",
+            "max-age=3",
+            fields_for(3, &["cookie"]),
+        ),
+        (
+            "no word of who",
+            cookie,
+            "Accept-Encoding",
+            "max-age=3",
+            same_for(3),
+        ),
+        (
+            "only what for",
+            cookie,
+            "X-Original-URI",
+            "max-age=3",
+            same_for(3),
+        ),
+        (
+            "a credential it has not",
+            token,
+            "Cookie",
+            "max-age=3",
+            same_for(3),
+        ),
+        (
+            "one of two credentials",
+            both,
+            "Cookie",
+            "max-age=3",
+            same_for(3),
+        ),
+        (
+            "two credentials",
+            both,
+            "Cookie, Authorization",
+            "max-age=3",
+            fields_for(3, &["authorization", "cookie"]),
+        ),
+        ("anything", cookie, "*", "max-age=3", Reuse::Never),
+        ("anything, too", cookie, "Cookie, *", "", Reuse::Never),
+        ("no list", cookie, "Coo kie", "max-age=3", Reuse::Never),
+        ("no list at all", cookie, "é", "max-age=3", Reuse::Never),
+        (
+            "no-store",
+            cookie,
+            "Cookie",
+            "max-age=3, no-store",
+            Reuse::Never,
+        ),
+        ("no-cache", cookie, "", "No-Cache", Reuse::Never),
+        ("zero", cookie, "", "max-age=0", same_for(0)),
+        ("no number", cookie, "", "max-age=x", same_for(0)),
+        ("a negative number", cookie, "", "max-age=-1", same_for(0)),
+        ("several", cookie, "", "max-age=4, max-age=2", same_for(2)),
+        (
+            "shared caches",
+            cookie,
+            "",
+            "max-age=4, s-maxage=1",
+            same_for(1),
+        ),
+        (
+            "other directives",
+            cookie,
+            "",
+            "private, immutable",
+            same_for(5),
+        ),
+    ];
+    for (about, fields, vary, cache_control, expected) in table {
+        let mut answer = HeaderMap::new();
+        for (name, value) in [(header::VARY, vary), (header::CACHE_CONTROL, cache_control)] {
+            if !value.is_empty() {
+                answer.insert(name, HeaderValue::from_str(value).unwrap());
+            }
+        }
+        let passed = [COOKIE, AUTHORIZATION];
+        let five = Duration::from_secs(5);
+        let found = Reuse::of(&answer, &question(fields), &passed, five);
+        assert_eq!(found, expected, "{about}");
+    }
+}
+
+#[test]
+fn several_fields_are_one_list_and_an_age_counts() {
+    let mut answer = HeaderMap::new();
+    for (name, value) in [
+        ("vary", "cookie"),
+        ("vary", "x-original-uri"),
+        ("cache-control", "private"),
+        ("cache-control", "max-age=10"),
+        ("age", "7"),
+    ] {
+        answer.append(name, HeaderValue::from_static(value));
+    }
+    let asked = question(&[("cookie", "a")]);
+    let found = Reuse::of(&answer, &asked, &[COOKIE], Duration::from_secs(60));
+    assert_eq!(found, fields_for(3, &["cookie", "x-original-uri"]));
+    answer.insert(header::AGE, HeaderValue::from_static("11"));
+    let found = Reuse::of(&answer, &asked, &[COOKIE], Duration::from_secs(60));
+    assert_eq!(found, fields_for(0, &["cookie", "x-original-uri"]));
+}
+
+#[test]
+fn answers_with_different_lists_stand_side_by_side() {
+    let user = |id: &str| {
+        Some(Arc::new(User {
+            id: id.into(),
+            name: id.into(),
+            is_staff: false,
+        }))
+    };
+    let at = |cookie, uri| question(&[("cookie", cookie), ("x-original-uri", uri)]);
+    let now = Instant::now();
+    let mut answers = Answers::default();
+    let by_cookie = fields_for(5, &["cookie"]);
+    let by_both = fields_for(5, &["cookie", "x-original-uri"]);
+    answers.remember(&at("a", "/"), user("1"), &by_cookie, now);
+    answers.remember(&at("b", "/"), user("2"), &by_both, now);
+    answers.remember(&at("c", "/"), user("3"), &same_for(5), now);
+    for (cookie, uri, expected) in [
+        ("a", "/", Some("1")),
+        ("a", "/other", Some("1")),
+        ("b", "/", Some("2")),
+        ("b", "/other", None),
+        ("c", "/", Some("3")),
+        ("c", "/other", None),
+        ("d", "/", None),
+    ] {
+        let found = answers.recall(&at(cookie, uri), now).flatten();
+        assert_eq!(
+            found.as_ref().map(|user| user.id.as_str()),
+            expected,
+            "{cookie} {uri}"
+        );
+    }
+    // Of two that fit the newer counts (RFC 9111 §4.1).
+    answers.remember(&at("a", "/"), user("4"), &by_both, now);
+    let found = |uri| answers.recall(&at("a", uri), now).flatten().unwrap();
+    assert_eq!((&*found("/").id, &*found("/other").id), ("4", "1"));
+}
+
+#[test]
+fn a_list_too_many_widens_nothing() {
+    let names: Vec<String> = (0..=REACHES_MAX)
+        .map(|number| format!("x-{number}"))
+        .collect();
+    let now = Instant::now();
+    let mut answers = Answers::default();
+    let asked = |uri| question(&[("cookie", "a"), ("x-original-uri", uri)]);
+    for name in &names {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        let reach = Reach::Fields([COOKIE, name].into());
+        let reuse = Reuse::For(Duration::from_secs(5), reach);
+        answers.remember(&asked("/"), None, &reuse, now);
+    }
+    let last_key = Reach::Same.key(&asked("/"));
+    assert_eq!(answers.known.len(), names.len());
+    assert!(answers.known.contains_key(&last_key));
+    let last = now + Duration::from_secs(5);
+    assert_eq!(answers.recall(&asked("/"), last), None);
+    // When all are stale their lists are gone, and there is room for another.
+    answers.remember(&asked("/"), None, &fields_for(5, &["cookie"]), last);
+    assert_eq!(answers.recall(&asked("/other"), last), Some(None));
+    assert_eq!(answers.known.len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_counts_for_the_same_question_alone() {
+    let mut app = App::start(Script::Answer(answer("200 OK", &["x-user-id: 7"], ""))).await;
+    let mut settings = settings(app.port);
+    settings.request_headers.push(header::USER_AGENT);
+    let forward = Forward::new(settings).unwrap();
+    let mut headers = cookie("a=1");
+    let base = subject(&headers);
+    forward.ask(&base).await.unwrap();
+    forward.ask(&base).await.unwrap();
+    assert_eq!(app.asked(), 1);
+    let client = Some([192, 0, 2, 1].into());
+    let others = [
+        Subject {
+            method: "POST",
+            ..base
+        },
+        Subject {
+            uri: "/chat/?room=2",
+            ..base
+        },
+        Subject {
+            uri: "/chat/",
+            ..base
+        },
+        Subject {
+            host: "example.org",
+            ..base
+        },
+        Subject {
+            scheme: "https",
+            ..base
+        },
+        Subject { client, ..base },
+    ];
+    for other in &others {
+        for _ in 0..2 {
+            forward.ask(other).await.unwrap();
+        }
+        assert_eq!(app.asked(), 1, "{other:?}");
+    }
+    for (name, value) in [
+        ("cookie", "a=1"), // once more
+        ("cookie", "b=2"),
+        ("authorization", "x"),
+        ("user-agent", "x"),
+    ] {
+        headers.append(name, HeaderValue::from_static(value));
+        for _ in 0..2 {
+            forward.ask(&subject(&headers)).await.unwrap();
+        }
+        assert_eq!(app.asked(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn who_joins_a_request_whose_answer_is_not_shared_asks_again() {
+    for (line, asked) in [
+        ("cache-control: no-store", 3),
+        ("cache-control: no-cache", 3),
+        ("vary: *", 3),
+        ("cache-control: max-age=0", 1),
+    ] {
+        let gate = Arc::new(Gate::default());
+        let answer = answer("200 OK", &["x-user-id: 7", line], "");
+        let mut app = App::start(Script::Gate(Arc::clone(&gate), answer)).await;
+        let forward = app.forward();
+        let asks = join_all((0..3).map(|_| ask(&forward, "a=1")));
+        let open = async {
+            app.heads.recv().await.unwrap();
+            gate.open.notify_one();
+        };
+        let (users, ()) = tokio::join!(asks, open);
+        assert!(users.iter().all(|user| user.as_ref().unwrap().is_some()));
+        assert_eq!(app.asked() + 1, asked, "{line}");
+        assert!(lock(&forward.answers).known.is_empty());
+    }
 }
 
 #[tokio::test]

@@ -375,6 +375,7 @@ class Questions(Forward):
         self.assertEqual(asked.headers["X-Original-URI"], "/who/deep/?a=%20b&c=//d")
         self.assertEqual(asked.headers["X-Forwarded-Host"].split(":")[0], "127.0.0.1")
         self.assertEqual(asked.headers["X-Forwarded-For"], "127.0.0.1")
+        self.assertEqual(asked.headers["X-Forwarded-Proto"], "http")
         self.assertEqual(asked.headers["Host"], f"127.0.0.1:{self.app.port}")
         for name in ("X-Other", "X-User-Id", "Content-Type", "Referer", "Transfer-Encoding", "Origin"):
             self.assertNotIn(name, asked.headers)
@@ -397,6 +398,7 @@ class Questions(Forward):
             "X-Original-URI": "/public/",
             "X-Forwarded-For": "192.0.2.1",
             "X-Forwarded-Host": "evil.test",
+            "X-Forwarded-Proto": "https",
             "Forwarded": "for=192.0.2.1;host=evil.test",
         }
         self.page(server, {**COOKIE, **spoofed})
@@ -404,6 +406,7 @@ class Questions(Forward):
         self.assertEqual(asked.headers.get_all("X-Original-Method"), ["GET"])
         self.assertEqual(asked.headers.get_all("X-Original-URI"), ["/who/"])
         self.assertEqual(asked.headers.get_all("X-Forwarded-For"), ["127.0.0.1"])
+        self.assertEqual(asked.headers.get_all("X-Forwarded-Proto"), ["http"])
         self.assertNotIn("evil", str(asked.headers))
 
     def test_nor_when_those_fields_are_passed_on(self):
@@ -414,8 +417,10 @@ class Questions(Forward):
 
     def test_behind_a_trusted_proxy_it_is_the_proxys_client(self):
         server = self.start(proxies=["127.0.0.1"])
-        self.page(server, {**COOKIE, "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "localhost"})
+        forwarded = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "localhost", "X-Forwarded-Proto": "https"}
+        self.page(server, {**COOKIE, **forwarded})
         self.assertEqual(self.asked().headers.get_all("X-Forwarded-For"), ["192.0.2.1"])
+        self.assertEqual(self.asked().headers.get_all("X-Forwarded-Proto"), ["https"])
         self.assertEqual(self.asked().headers.get_all("X-Forwarded-Host"), ["localhost"])
 
     def test_a_client_cannot_name_itself(self):
@@ -455,17 +460,166 @@ class Questions(Forward):
 
 
 class Remembered(Forward):
-    def test_an_answer_is_used_again_for_the_same_fields(self):
+    def test_an_answer_is_used_again_for_the_same_question(self):
         server = self.start(cache="1h")
         self.app.answer = lambda asked: user(asked.headers["Cookie"][-1], "anna")
         for _ in range(5):
             self.assertEqual(self.page(server, {"Cookie": "s=7"}), "anna 7 False")
             self.assertEqual(self.meets(server, {"Cookie": "s=7"}), "anna")
             self.assertEqual(self.page(server, {"Cookie": "s=7"}, "/who/else/", "DELETE"), "anna 7 False")
-        self.assertEqual(len(self.app.asked), 1)
+        self.assertEqual(len(self.app.asked), 3)
         self.assertEqual(self.page(server, {"Cookie": "s=8"}), "anna 8 False")
         self.assertEqual(self.page(server, {"Cookie": "s=7", "Authorization": "x"}), "anna 7 False")
+        self.assertEqual(len(self.app.asked), 5)
+
+    def test_an_answer_for_a_public_page_opens_no_other(self):
+        # Whatever frameworks say by themselves: none of it is said of other URIs.
+        for fields in (
+            [],
+            [("Vary", "Cookie")],
+            [("Vary", "Accept-Encoding")],
+            [("Vary", "Cookie"), ("Cache-Control", "private")],
+            [("Cache-Control", "max-age=60")],
+            [("Vary", "Accept-Encoding, Origin"), ("Cache-Control", "max-age=60")],
+        ):
+            with self.subTest(fields=fields):
+                server = self.start(cache="1h")
+
+                def answer(asked, fields=fields):
+                    if "admin" in asked.headers["X-Original-URI"]:
+                        return reply(403, fields)
+                    return reply(200, [*fields, ("X-User-Id", "7")])
+
+                self.app.answer = answer
+                with Peer(server, "/ws/members/?public", additional_headers=COOKIE) as peer:
+                    peer.send("in")
+                    self.assertEqual(peer.receive(), "in")
+                self.assertEqual(refusal(server, "/ws/members/?admin", additional_headers=COOKIE).status_code, 403)
+                self.assertEqual(self.page(server, path="/who/"), "7 7 False")
+                self.assertEqual(self.page(server, path="/who/admin/"), "nobody")
+
+    def test_all_that_the_app_is_told_counts(self):
+        server = self.start(cache="1h", proxies=["127.0.0.1"])
+        base = {**COOKIE, "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "localhost", "X-Forwarded-Proto": "http"}
+        questions = [
+            ("GET", "/who/a/", base),
+            ("POST", "/who/a/", base),
+            ("GET", "/who/b/", base),
+            ("GET", "/who/a/?b", base),
+            ("GET", "/who/a/?c", base),
+            ("GET", "/who/%61/", base),
+            ("GET", "/who/a/", {**base, "X-Forwarded-Host": "127.0.0.1"}),
+            ("GET", "/who/a/", {**base, "X-Forwarded-For": "192.0.2.2"}),
+            ("GET", "/who/a/", {**base, "X-Forwarded-Proto": "https"}),
+            ("GET", "/who/a/", {**base, "Authorization": ""}),
+            ("GET", "/who/a/", {**base, "Authorization": "Token 1"}),
+        ]
+        for count, (method, path, headers) in enumerate(questions, 1):
+            with self.subTest(question=count):
+                for _ in range(2):
+                    self.page(server, headers, path, method)
+                self.assertEqual(len(self.app.asked), count)
+
+    def test_how_often_a_field_is_there_and_in_which_order_counts(self):
+        server = self.start(cache="1h")
+        cases = (
+            [("cookie", "a=1")],
+            [("cookie", "a=1"), ("cookie", "a=1")],
+            [("cookie", "a=1"), ("cookie", "b=2")],
+            [("cookie", "b=2"), ("cookie", "a=1")],
+            [("authorization", "x"), ("authorization", "x")],
+        )
+        for count, fields in enumerate(cases, 1):
+            with self.subTest(fields=fields):
+                for _ in range(2):
+                    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+                    connection.putrequest("GET", "/who/")
+                    for name, value in fields:
+                        connection.putheader(name, value)
+                    connection.endheaders()
+                    self.assertEqual(connection.getresponse().status, 200)
+                    connection.close()
+                self.assertEqual(len(self.app.asked), count)
+
+    def test_an_answer_by_cookie_alone_counts_for_every_uri(self):
+        server = self.start(cache="1h")
+        by_cookie = [("Vary", "Cookie"), ("Cache-Control", "max-age=3600")]
+
+        def answer(asked):
+            return reply(200, [*by_cookie, ("X-User-Id", asked.headers["Cookie"][-1]), ("X-User-Name", "anna")])
+
+        self.app.answer = answer
+        for path, method in (("/who/", "GET"), ("/who/else/", "DELETE"), ("/who/?query", "GET")):
+            self.assertEqual(self.page(server, {"Cookie": "s=7"}, path, method), "anna 7 False")
+        self.assertEqual(self.meets(server, {"Cookie": "s=7"}), "anna")
+        self.assertEqual(len(self.app.asked), 1)
+        self.assertEqual(self.page(server, {"Cookie": "s=8"}), "anna 8 False")
+        self.assertEqual(len(self.app.asked), 2)
+        # A token that the answer says nothing of.
+        self.page(server, {"Cookie": "s=9", "Authorization": "Token 1"})
+        self.page(server, {"Cookie": "s=9", "Authorization": "Token 2"})
+        self.assertEqual(len(self.app.asked), 4)
+
+    def test_refusals_reach_as_far_as_they_say_too(self):
+        for status in (401, 403):
+            with self.subTest(status=status):
+                server = self.start(cache="1h")
+                asked = len(self.app.asked)
+                self.app.answer = lambda _, status=status: reply(
+                    status, vary="cookie, x-original-uri", cache_control="max-age=60"
+                )
+                for path in ("/who/", "/who/", "/who/else/", "/who/else/"):
+                    self.assertEqual(self.page(server, path=path), "nobody")
+                self.page(server, path="/who/else/", method="POST")
+                self.assertEqual(len(self.app.asked) - asked, 2)
+
+    def test_answers_with_different_lists_are_each_held_to_their_own(self):
+        server = self.start(cache="1h")
+
+        def answer(asked):
+            uri, cookie = asked.headers["X-Original-URI"], asked.headers["Cookie"]
+            vary = "cookie" if cookie == "s=7" else "cookie, x-original-uri"
+            return reply(200, x_user_id=f"{cookie[-1]}{len(uri)}", x_user_name="anna", vary=vary, cache_control="max-age=60")
+
+        self.app.answer = answer
+        for cookie, path, said in (
+            ("s=7", "/who/", "anna 75 False"),
+            ("s=8", "/who/", "anna 85 False"),
+            ("s=7", "/who/more/", "anna 75 False"),
+            ("s=8", "/who/more/", "anna 810 False"),
+            ("s=8", "/who/", "anna 85 False"),
+            ("s=8", "/who/more/", "anna 810 False"),
+        ):
+            with self.subTest(cookie=cookie, path=path):
+                self.assertEqual(self.page(server, {"Cookie": cookie}, path), said)
         self.assertEqual(len(self.app.asked), 3)
+
+    def test_some_answers_are_never_used_again(self):
+        for fields in (
+            [("Vary", "*")],
+            [("Vary", "cookie"), ("Vary", "*")],
+            [("Cache-Control", "no-store")],
+            [("Cache-Control", "private, no-cache")],
+            [("Cache-Control", "max-age=0, must-revalidate")],
+            [("Cache-Control", "max-age=60, no-store"), ("Vary", "cookie")],
+            [("Cache-Control", "max-age=60"), ("Age", "60")],
+        ):
+            with self.subTest(fields=fields):
+                server = self.start(cache="1h")
+                asked = len(self.app.asked)
+                self.app.answer = lambda _, fields=fields: reply(200, [*fields, ("X-User-Id", "7")])
+                for _ in range(3):
+                    self.assertEqual(self.page(server), "7 7 False")
+                self.assertEqual(len(self.app.asked) - asked, 3)
+
+    def test_an_answer_may_be_fresh_for_less_than_the_file_says(self):
+        server = self.start(cache="1h")
+        self.app.answer = lambda _: reply(200, x_user_id="7", cache_control="max-age=1")
+        self.assertEqual(self.page(server), "7 7 False")
+        self.app.answer = lambda _: reply(401)
+        began = time.monotonic()
+        until(lambda: self.page(server) == "nobody", "the answer to be stale")
+        self.assertLess(time.monotonic() - began, 1 + MOMENT)
 
     def test_fields_that_look_alike_when_joined_are_told_apart(self):
         server = self.start(cache="1h", forward='request_headers = ["cookie", "authorization", "x-key"]')
