@@ -92,11 +92,10 @@ impl Auth {
             if self.bearer.is_some() {
                 headers.append(header::VARY, HeaderValue::from_static("authorization"));
             }
-            if self.forward.is_some() {
-                headers.append(
-                    header::VARY,
-                    HeaderValue::from_static("cookie, authorization"),
-                );
+            if let Some(forward) = &self.forward {
+                for name in forward.request_headers() {
+                    headers.append(header::VARY, HeaderValue::from(name.clone()));
+                }
             }
         }
     }

@@ -161,6 +161,12 @@ impl Forward {
         Ok(said.user)
     }
 
+    /// Returns the headers that say who a client is.
+    #[must_use]
+    pub fn request_headers(&self) -> &[HeaderName] {
+        &self.upstream.settings.request_headers
+    }
+
     /// Looks for an answer and for a subrequest under one lock, so that no two are started for the same question.
     ///
     /// How far an answer reaches is known only when it is there: requests that wait share one if they are the same in every

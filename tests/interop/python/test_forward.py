@@ -717,10 +717,10 @@ class Live(Forward):
         self.assertEqual(visitor.name(), "berta")
         self.assertEqual(len(self.app.asked), asked)
 
-    def test_an_answer_says_that_it_depends_on_cookie_and_authorization(self):
-        vary = ",".join(Visitor(self.start()).request("/who/").headers.get_all("Vary", [])).lower()
-        self.assertIn("cookie", vary)
-        self.assertIn("authorization", vary)
+    def test_an_answer_says_that_it_depends_on_the_fields_that_are_passed_on(self):
+        for forward, names in (("", ["cookie", "authorization"]), ('request_headers = ["X-Api-Key"]', ["x-api-key"])):
+            vary = ",".join(Visitor(self.start(forward=forward)).request("/who/").headers.get_all("Vary", [])).lower()
+            self.assertEqual([name.strip() for name in vary.split(",")], names)
 
 
 class Configuration(unittest.TestCase):
