@@ -108,6 +108,7 @@ async fn pass(
                 scope: scope.clone(),
                 body,
                 body_size: entry.body_size,
+                deadline,
                 services: services.clone(),
                 client,
             };

@@ -1,6 +1,7 @@
 //! Request: a scope and a body with a bound.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -51,6 +52,8 @@ pub struct Request {
     pub body: Body,
     /// The most bytes of body that the route takes.
     pub body_size: u64,
+    /// When the route's `request_timeout` ends it with 504.
+    pub deadline: Instant,
     /// What all views share: layer, templates, tasks, clock.
     pub services: Services,
     /// The client's end of the connection: an answer without an end of its own ends with it.

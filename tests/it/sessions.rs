@@ -1,10 +1,13 @@
 //! Sessions: what is remembered, who is logged in, and every guard around it. Each test fails when its guard is taken away.
 
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Response};
+use oneport::auth::attempts::{Attempts, Limits};
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, View, respond};
 use oneport::testing::{Application, Connected, Heard, HttpCommunicator, WebsocketCommunicator};
@@ -828,6 +831,27 @@ async fn too_many_attempts_have_to_wait() {
         browser.log_in("berta", "berta-password", "").await.status(),
         303
     );
+}
+
+#[tokio::test]
+async fn invented_names_from_many_addresses_lock_out_nobody() {
+    let site = Site::new().await;
+    let attempts = site.app.gateway().services().shared::<Attempts>();
+    let limits = Limits {
+        per_name: NonZeroU32::new(10).unwrap(),
+        per_address: NonZeroU32::new(30).unwrap(),
+        window: Duration::from_secs(3_600),
+    };
+    for number in 0..200_000 {
+        let address = Ipv4Addr::from_bits(number).into();
+        let name = format!("invented{number}");
+        let _ = attempts.count(limits, &name, Some(address)).unwrap();
+    }
+    let mut browser = site.browser();
+    for name in ["anna", "berta"] {
+        let response = browser.log_in(name, &format!("{name}-password"), "").await;
+        assert_eq!(response.status(), 303);
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{own_path, under_root};
-use crate::auth::attempts::Attempts;
+use crate::auth::attempts::{Attempts, Limits};
 use crate::config::WrittenDuration;
 use crate::http::csrf::{self, Csrf};
 use crate::http::form::{Form, is_json, wants_json};
@@ -27,7 +27,7 @@ const WRONG: &str = "The name or the password is wrong.";
 #[derive(Debug)]
 pub struct Login {
     options: Options,
-    attempts: Attempts,
+    limits: Limits,
 }
 
 /// What `login` takes.
@@ -40,7 +40,7 @@ pub struct Options {
     /// Where to go afterwards, when the form does not say.
     #[serde(default = "root")]
     redirect: String,
-    /// How often one name may be tried in a window.
+    /// How often one name may be tried from one address in a window.
     #[serde(default = "ten")]
     attempts_per_name: NonZeroU32,
     /// How often one address may try in a window.
@@ -86,12 +86,12 @@ impl View for Login {
     type Options = Options;
 
     fn new(options: Options) -> Self {
-        let attempts = Attempts::new(
-            options.attempts_per_name,
-            options.attempts_per_address,
-            options.attempts_window.0,
-        );
-        Self { options, attempts }
+        let limits = Limits {
+            per_name: options.attempts_per_name,
+            per_address: options.attempts_per_address,
+            window: options.attempts_window.0,
+        };
+        Self { options, limits }
     }
 
     fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
@@ -131,20 +131,16 @@ impl View for Login {
         let trusted = AllowedOrigins::default();
         Csrf(services).check(scope, &trusted, sent.token.as_deref())?;
         let address = scope.client.map(ClientAddress::ip);
-        if let Err(wait) = self.attempts.count(&sent.username, address) {
-            counter!("oneport_logins_total", "outcome" => "limited").increment(1);
-            tracing::debug!(id = %scope.request_id, "login limited");
-            let seconds = wait.as_secs() + 1;
-            let error = format!("Too many attempts. Try again in {seconds} seconds.");
-            let retry = HeaderValue::from(seconds);
-            let refused = self.refuse(&request, StatusCode::TOO_MANY_REQUESTS, &sent, &error);
-            let mut response = refused
-                .map_err(|failure| failure.with_header(header::RETRY_AFTER, retry.clone()))?;
-            response.headers_mut().insert(header::RETRY_AFTER, retry);
-            return Ok(response);
-        }
+        let attempts = services.shared::<Attempts>();
+        let attempt = match attempts.count(self.limits, &sent.username, address) {
+            Ok(attempt) => attempt,
+            Err(refused) => return self.too_many(&request, &sent, refused.wait),
+        };
+        attempts.delay(&attempt, request.deadline).await;
         let auth = &services.auth;
-        let Some(account) = auth.check_password(&sent.username, &sent.password).await? else {
+        let checked = auth.check_password(&sent.username, &sent.password).await;
+        let checked = checked.inspect_err(|_| attempts.give_back(&attempt));
+        let Some(account) = checked? else {
             counter!("oneport_logins_total", "outcome" => "wrong").increment(1);
             // Not the name: people type their password there.
             tracing::info!(id = %scope.request_id, client = scope.client.map(tracing::field::display), "login refused");
@@ -154,6 +150,9 @@ impl View for Login {
             return Err(Failure::from("the route has no session middleware"));
         };
         auth.log_in(session, &account);
+        // Here and not with the answer, so that a login that is not kept gives its attempt back.
+        let saved = session.save().await;
+        saved.inspect_err(|_| attempts.give_back(&attempt))?;
         counter!("oneport_logins_total", "outcome" => "ok").increment(1);
         tracing::info!(id = %scope.request_id, user = account.user.name, "logged in");
         let next = if own_path(&sent.next) {
@@ -170,6 +169,24 @@ impl View for Login {
 }
 
 impl Login {
+    fn too_many(
+        &self,
+        request: &Request,
+        sent: &Sent,
+        wait: Duration,
+    ) -> Result<Response, Failure> {
+        counter!("oneport_logins_total", "outcome" => "limited").increment(1);
+        tracing::debug!(id = %request.scope.request_id, "login limited");
+        let seconds = wait.as_secs() + 1;
+        let error = format!("Too many attempts. Try again in {seconds} seconds.");
+        let retry = HeaderValue::from(seconds);
+        let refused = self.refuse(request, StatusCode::TOO_MANY_REQUESTS, sent, &error);
+        let mut response =
+            refused.map_err(|failure| failure.with_header(header::RETRY_AFTER, retry.clone()))?;
+        response.headers_mut().insert(header::RETRY_AFTER, retry);
+        Ok(response)
+    }
+
     fn refuse(
         &self,
         request: &Request,

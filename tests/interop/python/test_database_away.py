@@ -7,11 +7,13 @@ or those of Django.
 import json
 import re
 import subprocess
+import tempfile
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 
 from kit.deadline import DEADLINE, Late, until
 from kit.django_project import PASSWORD, Browser, DjangoProject
@@ -296,9 +298,9 @@ class OwnDatabase(Away, unittest.TestCase):
         cls.browser = cls.new_browser()
 
     @classmethod
-    def gateway(cls, database=None):
+    def gateway(cls, database=None, login=LOGIN, store=None):
         url = json.dumps(POSTGRES.url(database or cls.database))
-        return Server(CONFIG.format(key=KEY, store=url, users=url, login=LOGIN), files=PAGES)
+        return Server(CONFIG.format(key=KEY, store=json.dumps(store) if store else url, users=url, login=login), files=PAGES)
 
     @staticmethod
     def add_user(server, name):
@@ -329,6 +331,39 @@ class OwnDatabase(Away, unittest.TestCase):
         self.works_again()
         browser.submit("/login/", wanted=303, username=self.known, password=PASSWORD)
         self.assertEqual(browser.ask("/page/")[1], self.known)
+
+    def test_a_login_that_was_503_uses_up_no_attempt(self):
+        login = LOGIN.replace("1000, attempts_per_address = 1000", '2, attempts_per_address = 3, attempts_window = "1h"')
+        # Users and sessions are away; users alone.
+        for store in (None, "memory"):
+            with self.subTest(store=store), self.gateway(login=login, store=store) as server:
+                browser = Browser(server)
+                browser.token("/login/")
+                with self.away("stopped"):
+                    for _ in range(5):
+                        browser.submit("/login/", wanted=503, username=self.known, password=PASSWORD)
+                until(lambda server=server: self.is_known(server) or store, "the database to be read", BACK)
+                for wanted in (401, 303, 429):
+                    password = "wrong" if wanted == 401 else PASSWORD
+                    Browser(server).submit("/login/", wanted=wanted, username=self.known, password=password)
+
+    def test_a_login_that_cannot_be_kept_uses_up_no_attempt(self):
+        users = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="oneport-test-"))) / "users.db"
+        login = LOGIN.replace("1000, attempts_per_address = 1000", '2, attempts_per_address = 3, attempts_window = "1h"')
+        sessions, users = json.dumps(POSTGRES.url(self.database)), json.dumps(f"sqlite:{users}")
+        with Server(CONFIG.format(key=KEY, store=sessions, users=users, login=login), files=PAGES) as server:
+            self.add_user(server, self.known)
+            browser = Browser(server)
+            browser.token("/login/")
+            with self.away("stopped"):
+                for _ in range(5):
+                    browser.submit("/login/", wanted=503, username=self.known, password=PASSWORD)
+            until(lambda: self.is_503_no_more(server), "the database to be read", BACK)
+            for wanted in (303, 303, 429):
+                Browser(server).submit("/login/", wanted=wanted, username=self.known, password=PASSWORD)
+
+    def is_503_no_more(self, server):
+        return server.request("/page/", headers=self.browser.headers)[0] == 200
 
     def test_a_logout_is_503_and_takes_nothing_away(self):
         browser = self.new_browser()

@@ -15,6 +15,7 @@ from kit.frames import Bytes
 from kit.http2 import Client, StreamSocket
 from kit.login_case import KEY, Login, SharedLogin
 from kit.peer import refusal
+from kit.server import WATCHED
 from kit.visitor import PASSWORD, Visitor, add_user, user
 
 
@@ -471,6 +472,65 @@ class Limits(Login):
         # Of an IPv6 address the first half counts.
         self.assertEqual([status(f"2001:db8::{number}", "six") for number in range(1, 5)], [401] * 3 + [429])
         self.assertEqual(status("2001:db8:0:1::1", "six"), 401)
+
+    def test_a_stranger_who_knows_a_name_does_not_lock_it_out(self):
+        login = 'attempts_per_name = 3, attempts_per_address = 30, attempts_window = "1h"'
+        server = self.start(login=login, proxies=["127.0.0.1"])
+
+        def hammer(number):
+            visitor = Visitor(server, headers={"X-Forwarded-For": f"192.0.2.{number}"})
+            statuses = [visitor.try_to_log_in("anna", "wrong").status for _ in range(5)]
+            self.assertEqual(visitor.try_to_log_in("anna").status, 429)  # from there not even with the right password
+            return statuses
+
+        with ThreadPoolExecutor(50) as pool:
+            found = list(pool.map(hammer, range(50)))
+        # So many at once do not all have their turn at the hash in time.
+        self.assertLessEqual({status for statuses in found for status in statuses}, {401, 429, 503})
+        began = time.monotonic()
+        anna = Visitor(server, headers={"X-Forwarded-For": "198.51.100.7"})
+        self.assertEqual(anna.try_to_log_in("anna").status, 303)
+        # It is delayed, by two seconds at most; and only that name is.
+        self.assertGreater(time.monotonic() - began, 1)
+        began = time.monotonic()
+        add_user(server, "berta")
+        self.assertEqual(anna.try_to_log_in("berta").status, 303)
+        server.wait_for_log("login attempts delayed")
+
+    def test_a_name_that_is_delayed_is_answered_before_its_deadline(self):
+        login = 'attempts_per_name = 1, attempts_window = "1h" }}\nrequest_timeout = "1s"\ndefaults = {{'
+        server = self.start(login=login.replace("{{", "{").replace("}}", "}"), proxies=["127.0.0.1"])
+        for number in range(3):
+            visitor = Visitor(server, headers={"X-Forwarded-For": f"192.0.2.{number}"})
+            self.assertEqual(visitor.try_to_log_in("anna").status, 303)
+
+    def test_each_limit_is_in_the_log_once_in_a_while_with_a_count(self):
+        login = 'attempts_per_name = 1, attempts_per_address = 4, attempts_window = "1h"'
+        server = self.start(login=login)
+        began = time.monotonic()
+        names = ["typed-as-name", "other-name"]
+        for name in (*names, *names, *names, *names):
+            Visitor(server).try_to_log_in(name, "wrong")
+        server.wait_for_log("attempts_per_address is used up")
+        self.assertLess(time.monotonic() - began, 10, "the machine is too slow for this test")
+        said = [line for line in server.log().splitlines() if "login attempts refused" in line]
+        self.assertEqual(len(said), 2, said)
+        self.assertIn("attempts_per_name is used up", said[0])
+        self.assertTrue(all("WARN" in line and "count=1" in line for line in said), said)
+        for name in names:
+            self.assertNotIn(name, server.log())
+
+    def test_a_reload_does_not_begin_anew(self):
+        login = 'attempts_per_name = 2, attempts_window = "1h"'
+        server = self.start(login=login)
+        config = server.config.read_text(encoding="utf-8").replace(WATCHED, "")
+        self.assertEqual([Visitor(server).try_to_log_in("anna", "wrong").status for _ in range(3)], [401, 401, 429])
+        server.reload(config.replace("front page", "another page"))
+        self.assertEqual(server.request("/")[2], b"another page")
+        self.assertEqual(Visitor(server).try_to_log_in("anna", "wrong").status, 429)
+        # Other limits do.
+        server.reload(config.replace("attempts_per_name = 2", "attempts_per_name = 3"))
+        self.assertEqual(Visitor(server).try_to_log_in("anna").status, 303)
 
     def test_what_a_client_says_of_its_address_does_not_count(self):
         server = self.start(login='attempts_per_address = 2, attempts_window = "1h"')

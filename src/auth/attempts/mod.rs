@@ -1,0 +1,406 @@
+//! Attempts: how often somebody may try to log in.
+//!
+//! Three counters look at each attempt. One counts an address, one counts a name from one address; both refuse. The third counts a
+//! name over all addresses and only delays: a counter that refused would let anybody lock out a name that they know.
+
+mod counters;
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use counters::{Counters, Quota};
+
+/// The longest delay of an attempt at a name that is tried from several addresses.
+const DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// The attempts that may be delayed at the same time. One more is not delayed: it must not be refused, and has its own address'
+/// limits.
+const DELAYED_MAX: usize = 1_024;
+
+/// How often the log is told of a limit.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// How often one name from one address, and one address, may try in a window. What is used up fills again evenly over it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Limits {
+    /// For a name from one address; and over all addresses, before an attempt is delayed.
+    pub per_name: NonZeroU32,
+    /// For an address, whatever the names.
+    pub per_address: NonZeroU32,
+    /// The window.
+    pub window: Duration,
+}
+
+/// The attempts of a process, for all routes. They outlive a reload.
+///
+/// Routes with the same limits share their counters; other limits begin anew. The memory is bounded: 2 MiB for each of the three
+/// kinds of counters. When there are too many, those that were used least are dropped, so a newcomer is always counted, and never
+/// refused for the others' sake.
+#[derive(Debug)]
+pub struct Attempts {
+    counters: Mutex<[Counters; 3]>,
+    hasher: RandomState,
+    began: Instant,
+    delayed: Semaphore,
+    said: Mutex<[Said; 4]>,
+}
+
+/// An attempt that may be made.
+#[derive(Debug)]
+#[must_use]
+pub struct Attempt {
+    counted: [Option<(u64, Quota)>; 3],
+    /// How long it has to wait first.
+    pub delay: Duration,
+}
+
+/// An attempt too many.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// How long to wait for the next.
+    pub wait: Duration,
+}
+
+/// What the log was told of one limit.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    last: Option<Instant>,
+    /// Hits since then.
+    count: u64,
+}
+
+/// The three kinds of counters, by their place.
+const ADDRESS: usize = 0;
+const NAME_FROM_ADDRESS: usize = 1;
+const NAME: usize = 2;
+
+/// What the log is told of a limit: of each kind of counters, and of all.
+const FULL: usize = 3;
+const SENTENCES: [&str; 4] = [
+    "login attempts refused: attempts_per_address is used up",
+    "login attempts refused: attempts_per_name is used up for a name from one address",
+    "login attempts delayed: a name is tried from several addresses",
+    "counters of login attempts dropped: too many names and addresses at once",
+];
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self {
+            counters: Mutex::default(),
+            hasher: RandomState::new(),
+            began: Instant::now(),
+            delayed: Semaphore::new(DELAYED_MAX),
+            said: Mutex::default(),
+        }
+    }
+}
+
+impl Attempts {
+    /// Counts an attempt.
+    ///
+    /// `address` is none only on a unix socket without a trusted proxy; all its clients are then one.
+    pub fn count(
+        &self,
+        limits: Limits,
+        name: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Attempt, Refused> {
+        self.count_at(Instant::now(), limits, name, address)
+    }
+
+    fn count_at(
+        &self,
+        now: Instant,
+        limits: Limits,
+        name: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Attempt, Refused> {
+        let nanos = self.nanos(now);
+        let address = address.map(network);
+        let per_name = Quota::new(limits.per_name, limits.window);
+        let per_address = Quota::new(limits.per_address, limits.window);
+        let of_address = address.map(|address| self.key(ADDRESS, limits, address));
+        let refusing = [
+            (ADDRESS, of_address, per_address),
+            (
+                NAME_FROM_ADDRESS,
+                Some(self.key(NAME_FROM_ADDRESS, limits, (name, address))),
+                per_name,
+            ),
+        ];
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attempt = Attempt {
+            counted: [None; 3],
+            delay: Duration::ZERO,
+        };
+        for (kind, key, quota) in refusing {
+            let Some(key) = key else { continue };
+            let counted = counters[kind].count(key, quota, nanos);
+            if counted.evicted {
+                self.say(FULL, now);
+            }
+            if let Some(wait) = counted.wait {
+                self.say(kind, now);
+                return Err(Refused { wait });
+            }
+            attempt.counted[kind] = Some((key, quota));
+        }
+        let key = self.key(NAME, limits, name);
+        let counted = counters[NAME].count_over(key, per_name, nanos);
+        if counted.evicted {
+            self.say(FULL, now);
+        }
+        attempt.counted[NAME] = Some((key, per_name));
+        attempt.delay = counted.wait.unwrap_or_default().min(DELAY_MAX);
+        Ok(attempt)
+    }
+
+    /// Waits as long as an attempt has to; not past half of the time until a deadline.
+    pub async fn delay(&self, attempt: &Attempt, deadline: Instant) {
+        let now = Instant::now();
+        let delay = attempt.delay_before(deadline, now);
+        if delay.is_zero() {
+            return;
+        }
+        self.say(NAME, now);
+        if let Ok(_place) = self.delayed.try_acquire() {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Takes back an attempt that was not decided, because a store is away or too many passwords wait.
+    pub fn give_back(&self, attempt: &Attempt) {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        for (counters, counted) in counters.iter_mut().zip(attempt.counted) {
+            if let Some((key, quota)) = counted {
+                counters.give_back(key, quota);
+            }
+        }
+    }
+
+    /// Says in the log that a limit was hit, once in a while with the count; no name, because people type passwords there.
+    fn say(&self, limit: usize, now: Instant) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = &mut said[limit];
+        said.count += 1;
+        if said
+            .last
+            .is_some_and(|last| now.saturating_duration_since(last) < LOG_EVERY)
+        {
+            return;
+        }
+        let count = std::mem::take(&mut said.count);
+        said.last = Some(now);
+        tracing::warn!(count, "{}", SENTENCES[limit]);
+    }
+
+    fn key(&self, kind: usize, limits: Limits, what: impl Hash) -> u64 {
+        self.hasher.hash_one((kind, limits, what))
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.began).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+}
+
+impl Attempt {
+    fn delay_before(&self, deadline: Instant, now: Instant) -> Duration {
+        self.delay.min(deadline.saturating_duration_since(now) / 2)
+    }
+}
+
+/// What belongs to one customer: an IPv4 address, or the half of an IPv6 address.
+fn network(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits() >> 64 << 64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::counters::COUNTERS_MAX;
+    use super::*;
+
+    fn limits(per_name: u32, per_address: u32) -> Limits {
+        Limits {
+            per_name: NonZeroU32::new(per_name).unwrap(),
+            per_address: NonZeroU32::new(per_address).unwrap(),
+            window: Duration::from_secs(600),
+        }
+    }
+
+    fn address(number: u32) -> Option<IpAddr> {
+        Some(Ipv4Addr::from_bits(number).into())
+    }
+
+    #[test]
+    fn a_name_is_counted_from_each_address_and_an_address_over_all_names() {
+        let attempts = Attempts::default();
+        let limits = limits(3, 4);
+        let (here, there) = (address(1), address(2));
+        let count = |name: &str, address| attempts.count(limits, name, address).map(|_| ());
+        for _ in 0..3 {
+            count("anna", here).unwrap();
+        }
+        count("anna", there).unwrap();
+        let wait = count("anna", here).unwrap_err().wait;
+        assert!(wait > Duration::from_secs(1), "{wait:?}");
+        // The refused one counts for the address.
+        count("berta", here).unwrap_err();
+        count("berta", there).unwrap();
+    }
+
+    #[test]
+    fn a_name_over_all_addresses_is_delayed_and_never_refused() {
+        let attempts = Attempts::default();
+        for number in 0..3 {
+            let attempt = attempts.count(limits(3, 30), "anna", address(number));
+            assert_eq!(attempt.unwrap().delay, Duration::ZERO);
+        }
+        for number in 3..10_000 {
+            let attempt = attempts.count(limits(3, 30), "anna", address(number));
+            assert_eq!(attempt.unwrap().delay, DELAY_MAX);
+        }
+        let other = attempts.count(limits(3, 30), "berta", address(0));
+        assert_eq!(other.unwrap().delay, Duration::ZERO);
+    }
+
+    #[test]
+    fn the_delay_is_over_a_window_after_the_last_attempt() {
+        let attempts = Attempts::default();
+        let limits = limits(3, 30);
+        let begun = Instant::now();
+        for number in 0..1_000 {
+            let _ = attempts.count_at(begun, limits, "anna", address(number));
+        }
+        let later = begun + limits.window + Duration::from_secs(1);
+        let attempt = attempts.count_at(later, limits, "anna", address(0));
+        assert_eq!(attempt.unwrap().delay, Duration::ZERO);
+    }
+
+    #[test]
+    fn invented_names_lock_out_nobody() {
+        let attempts = Attempts::default();
+        let limits = limits(10, 30);
+        let count = |name: &str, address| attempts.count(limits, name, address).map(|_| ());
+        // A name that is used up stays so: busy counters are dropped last.
+        for _ in 0..10 {
+            count("anna", address(u32::MAX)).unwrap();
+        }
+        let begun = Instant::now();
+        for number in 0..200_000 {
+            count(&format!("invented{number}"), address(number)).unwrap();
+        }
+        println!("200,000 attempts counted in {:?}", begun.elapsed());
+        count("berta", address(u32::MAX - 1)).unwrap();
+        count("berta", address(u32::MAX)).unwrap();
+        count("anna", address(u32::MAX)).unwrap_err();
+        count("anna", address(u32::MAX - 1)).unwrap();
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let attempts = Attempts::default();
+        for number in 0..COUNTERS_MAX as u32 * 2 {
+            let _ = attempts.count(limits(10, 30), &number.to_string(), address(number));
+        }
+        let counters = attempts.counters.lock().unwrap();
+        let bytes: usize = counters.iter().map(Counters::bytes).sum();
+        assert_eq!(bytes, 6 << 20);
+    }
+
+    #[test]
+    fn attempts_that_were_given_back_do_not_count() {
+        let attempts = Attempts::default();
+        let limits = limits(2, 3);
+        for _ in 0..100 {
+            let attempt = attempts.count(limits, "anna", address(1)).unwrap();
+            assert_eq!(attempt.delay, Duration::ZERO);
+            attempts.give_back(&attempt);
+        }
+        let outcomes: Vec<_> = (0..3)
+            .map(|_| attempts.count(limits, "anna", address(1)).is_ok())
+            .collect();
+        assert_eq!(outcomes, [true, true, false]);
+    }
+
+    #[test]
+    fn attempts_come_back_evenly_over_the_window() {
+        let attempts = Attempts::default();
+        let limits = limits(3, 30);
+        let begun = Instant::now();
+        let count = |seconds| {
+            let now = begun + Duration::from_secs(seconds);
+            attempts
+                .count_at(now, limits, "anna", address(1))
+                .map(|_| ())
+        };
+        for _ in 0..3 {
+            count(0).unwrap();
+        }
+        let wait = count(50).unwrap_err().wait;
+        assert_eq!(wait, Duration::from_secs(150));
+        count(199).unwrap_err();
+        count(200).unwrap();
+        count(201).unwrap_err();
+        count(401).unwrap();
+    }
+
+    #[test]
+    fn other_limits_have_counters_of_their_own() {
+        let attempts = Attempts::default();
+        for per_name in 1..4 {
+            for _ in 0..per_name {
+                let _ = attempts
+                    .count(limits(per_name, 30), "anna", address(1))
+                    .unwrap();
+            }
+            attempts
+                .count(limits(per_name, 30), "anna", address(1))
+                .unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_delay_leaves_half_of_the_time_for_the_answer() {
+        let attempt = Attempt {
+            counted: [None; 3],
+            delay: DELAY_MAX,
+        };
+        let now = Instant::now();
+        let before = |millis| attempt.delay_before(now + Duration::from_millis(millis), now);
+        assert_eq!(before(30_000), DELAY_MAX);
+        assert_eq!(before(1_000), Duration::from_millis(500));
+        assert_eq!(before(0), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn one_more_than_may_wait_is_not_delayed() {
+        let attempts = Attempts::default();
+        let places = u32::try_from(DELAYED_MAX).unwrap();
+        let _all = attempts.delayed.acquire_many(places).await.unwrap();
+        let attempt = Attempt {
+            counted: [None; 3],
+            delay: Duration::from_secs(3_600),
+        };
+        let deadline = Instant::now() + Duration::from_secs(36_000);
+        attempts.delay(&attempt, deadline).await;
+    }
+
+    #[test]
+    fn the_half_of_an_ipv6_address_is_one_customer() {
+        let network = |text: &str| network(text.parse().unwrap());
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+    }
+}
