@@ -44,7 +44,7 @@ const SIBLINGS: [(&str, &str, &str); 5] = [
 ];
 
 /// Where the name of a crate may stand.
-const OUTSIDE: [(&str, &[&str]); 26] = [
+const OUTSIDE: [(&str, &[&str]); 25] = [
     (
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],
@@ -65,7 +65,6 @@ const OUTSIDE: [(&str, &[&str]); 26] = [
     ("scrypt", &["auth/password.rs"]),
     ("bcrypt", &["auth/password.rs"]),
     ("jsonwebtoken", &["auth/bearer/"]),
-    ("governor", &["auth/attempts.rs"]),
     ("minijinja", &["templates.rs"]),
     ("toml", &["config/"]),
     ("mime_guess", &["http/views/static_files/"]),
