@@ -2,19 +2,16 @@
 
 mod diagnosis;
 mod outage;
+mod postgres;
+mod sqlite;
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, ConnectOptions, Row as _, SqlSafeStr};
+use sqlx::migrate::{Migration, MigrationType};
+use sqlx::{PgPool, SqlSafeStr, SqlitePool};
 use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
@@ -30,18 +27,6 @@ const TRIES: usize = 10;
 /// How often migrations are tried when several processes start at once, and how long after each other.
 const MIGRATION_TRIES: usize = 4;
 const MIGRATION_PAUSE: Duration = Duration::from_millis(50);
-
-/// Our migrations, by dialect; their numbers are the order.
-const SQLITE_MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "sessions and users",
-    include_str!("sqlite/0001_sessions_and_users.sql"),
-)];
-const POSTGRES_MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "sessions and users",
-    include_str!("postgres/0001_sessions_and_users.sql"),
-)];
 
 /// The table that says which of them ran; not sqlx's own name, for the database may be an application's too.
 const MIGRATIONS_TABLE: &str = "oneport_migration";
@@ -134,10 +119,11 @@ impl Database {
         store: &'static str,
     ) -> Option<Result<Self, sqlx::Error>> {
         let pool = match url {
-            StoreUrl::Sqlite(path) => Ok(Pool::Sqlite(sqlite(path, settings, false))),
-            StoreUrl::DjangoSqlite(path) => Ok(Pool::Sqlite(sqlite(path, settings, true))),
-            StoreUrl::Postgres(url) => postgres(url, settings, false).map(Pool::Postgres),
-            StoreUrl::DjangoPostgres(url) => postgres(url, settings, true).map(Pool::Postgres),
+            StoreUrl::Sqlite(path) => Ok(Pool::Sqlite(sqlite::pool(path, settings, false))),
+            StoreUrl::DjangoSqlite(path) => Ok(Pool::Sqlite(sqlite::pool(path, settings, true))),
+            StoreUrl::Postgres(url) | StoreUrl::DjangoPostgres(url) => {
+                postgres::pool(url, settings).map(Pool::Postgres)
+            }
             StoreUrl::Memory | StoreUrl::DjangoRedis(_) | StoreUrl::DjangoSignedCookies => {
                 return None;
             }
@@ -148,7 +134,7 @@ impl Database {
                 settings,
                 is_own: !url.is_django(),
                 file: match url {
-                    StoreUrl::Sqlite(path) if !is_memory(path) => Some(path.clone()),
+                    StoreUrl::Sqlite(path) if !sqlite::is_memory(path) => Some(path.clone()),
                     _ => None,
                 },
                 is_ready: OnceCell::new(),
@@ -179,8 +165,11 @@ impl Database {
         self.within_time(|| self.try_fetch(sql, binds)).await
     }
 
-    /// Changes rows; returns how many.
+    /// Changes rows; returns how many. [`StoreError::ReadOnly`] with a Django project's database.
     pub async fn execute(&self, sql: &str, binds: &[Bind<'_>]) -> Result<u64, StoreError> {
+        if !self.0.is_own {
+            return Err(StoreError::ReadOnly);
+        }
         self.within_time(|| self.try_execute(sql, binds)).await
     }
 
@@ -209,6 +198,8 @@ impl Database {
             Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
                 format!("no answer within {:?}", inner.settings.timeout).into()
             }
+            // The server's own words, without the line of its source.
+            Ok(Err(sqlx::Error::Database(error))) => error.message().into(),
             Ok(Err(error)) => Box::new(error),
         };
         inner.outage.report(&*cause);
@@ -224,19 +215,19 @@ impl Database {
             return Ok(());
         }
         if let Some(path) = &self.0.file {
-            own_file(path);
+            sqlite::own_file(path);
         }
         let mut tries = 1;
         loop {
             let outcome = match &self.0.pool {
-                Pool::Sqlite(pool) => migrator(&SQLITE_MIGRATIONS).run(pool).await,
-                Pool::Postgres(pool) => migrator(&POSTGRES_MIGRATIONS).run(pool).await,
+                Pool::Sqlite(pool) => sqlite::migrate(pool).await,
+                Pool::Postgres(pool) => postgres::migrate(pool).await,
             };
             match outcome {
                 // SQLite has no lock for it: another process may have made the same table a moment before.
                 Err(_) if tries < MIGRATION_TRIES => tokio::time::sleep(MIGRATION_PAUSE).await,
                 Ok(()) => break,
-                Err(error) => return Err(sqlx::Error::Migrate(Box::new(error))),
+                Err(error) => return Err(error),
             }
             tries += 1;
         }
@@ -245,47 +236,17 @@ impl Database {
     }
 
     async fn try_fetch(&self, sql: &str, binds: &[Bind<'_>]) -> Result<Vec<Row>, sqlx::Error> {
-        // The text is ours; what comes from outside is bound.
-        let sql = AssertSqlSafe(sql).into_sql_str();
-        macro_rules! fetch {
-            ($pool:expr) => {{
-                let mut query = sqlx::query(sql);
-                for bind in binds {
-                    query = match *bind {
-                        Bind::Text(text) => query.bind(text),
-                        Bind::Integer(number) => query.bind(number),
-                    };
-                }
-                let rows = query.fetch_all($pool).await?;
-                rows.iter()
-                    .map(|row| (0..row.len()).map(|at| row.try_get(at)).collect())
-                    .collect()
-            }};
-        }
         match &self.0.pool {
-            Pool::Sqlite(pool) => fetch!(pool),
-            Pool::Postgres(pool) => fetch!(pool),
+            Pool::Sqlite(pool) => sqlite::fetch(pool, sql, binds).await,
+            Pool::Postgres(pool) => postgres::fetch(pool, sql, binds, self.0.is_own).await,
         }
     }
 
     async fn try_execute(&self, sql: &str, binds: &[Bind<'_>]) -> Result<u64, sqlx::Error> {
-        let sql = AssertSqlSafe(sql).into_sql_str();
-        macro_rules! execute {
-            ($pool:expr) => {{
-                let mut query = sqlx::query(sql);
-                for bind in binds {
-                    query = match *bind {
-                        Bind::Text(text) => query.bind(text),
-                        Bind::Integer(number) => query.bind(number),
-                    };
-                }
-                query.execute($pool).await?.rows_affected()
-            }};
+        match &self.0.pool {
+            Pool::Sqlite(pool) => sqlite::execute(pool, sql, binds).await,
+            Pool::Postgres(pool) => postgres::execute(pool, sql, binds).await,
         }
-        Ok(match &self.0.pool {
-            Pool::Sqlite(pool) => execute!(pool),
-            Pool::Postgres(pool) => execute!(pool),
-        })
     }
 }
 
@@ -299,8 +260,9 @@ pub fn quoted(identifier: &str) -> String {
         .join(".")
 }
 
-fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
-    let migrations = migrations.iter().map(|(version, description, sql)| {
+/// Returns the migrations of a dialect as sqlx has them, with their checksums.
+fn migrations(of_dialect: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {
+    let migrations = of_dialect.iter().map(|(version, description, sql)| {
         Migration::new(
             *version,
             (*description).into(),
@@ -309,73 +271,7 @@ fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
             false,
         )
     });
-    let mut migrator = Migrator::with_migrations(migrations.collect());
-    migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
-    migrator
-}
-
-fn sqlite(path: &Path, settings: DatabaseSettings, is_read_only: bool) -> SqlitePool {
-    let is_memory = is_memory(path);
-    let mut options = SqliteConnectOptions::new()
-        .disable_statement_logging()
-        .busy_timeout(settings.timeout)
-        .read_only(is_read_only);
-    options = if is_memory {
-        options.in_memory(true)
-    } else {
-        options.filename(path)
-    };
-    if !is_read_only && !is_memory {
-        options = options
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal);
-    }
-    let pool = SqlitePoolOptions::new()
-        .acquire_timeout(settings.timeout)
-        .test_before_acquire(false);
-    let pool = if is_memory {
-        // It lives as long as its one connection.
-        pool.max_connections(1)
-            .min_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-    } else {
-        pool.max_connections(settings.connections)
-    };
-    pool.connect_lazy_with(options)
-}
-
-/// Tells whether it is SQLite's name for what is in memory alone.
-fn is_memory(path: &Path) -> bool {
-    path.as_os_str() == ":memory:"
-}
-
-/// Makes the file for its owner alone, as it holds the hashes of passwords. What fails here fails again, and is told, when it is opened.
-fn own_file(path: &Path) {
-    let mut open = std::fs::OpenOptions::new();
-    open.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
-    let _ = open.open(path);
-}
-
-fn postgres(
-    url: &str,
-    settings: DatabaseSettings,
-    is_read_only: bool,
-) -> Result<PgPool, sqlx::Error> {
-    let mut options = PgConnectOptions::from_str(url)?
-        .application_name("oneport")
-        .disable_statement_logging();
-    if is_read_only {
-        options = options.options([("default_transaction_read_only", "on")]);
-    }
-    Ok(PgPoolOptions::new()
-        .acquire_timeout(settings.timeout)
-        .max_connections(settings.connections)
-        .test_before_acquire(false)
-        .connect_lazy_with(options))
+    migrations.collect()
 }
 
 /// Errors that say something of one connection, not of the query.

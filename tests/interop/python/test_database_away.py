@@ -82,6 +82,11 @@ options = { attempts_per_name = 1000, attempts_per_address = 1000, redirect = "/
 path = "/logout/"
 view = "logout"
 middleware = ["hosts", "session", "auth", "csrf"]
+
+[[http.route]]
+path = "/ticket/"
+view = "ticket"
+middleware = ["hosts", "session", "auth", "csrf"]
 """
 
 PAGES = {
@@ -364,6 +369,25 @@ class OwnDatabase(Away, unittest.TestCase):
 
     def is_503_no_more(self, server):
         return server.request("/page/", headers=self.browser.headers)[0] == 200
+
+    @each_way
+    def test_a_ticket_is_503_in_time(self, way):
+        browser = self.new_browser()
+        token = browser.token("/login/")
+
+        def issue():
+            fields = {**browser.headers, "X-CSRFToken": token, "Origin": self.server.origin}
+            status, _, body = self.server.request("/ticket/", method="POST", headers=fields)
+            return status, body.decode()
+
+        status, text = issue()
+        self.assertEqual(status, 200, text)
+        ticket = json.loads(text)["ticket"]
+        with self.away(way):
+            self.assertEqual(issue()[0], 503)
+            began = time.monotonic()
+            self.assertEqual(refusal(self.server, "/ws/chat/", subprotocols=["ticket", ticket]).status_code, 503)
+            self.assertLess(time.monotonic() - began, TIMEOUT + MOMENT)
 
     def test_a_logout_is_503_and_takes_nothing_away(self):
         browser = self.new_browser()

@@ -20,7 +20,7 @@ from .still import freeze, thaw
 _VERSIONS = Path("/usr/lib/postgresql")
 
 # Every character that a URL has to escape is one that a password may have.
-_PASSWORD = "p@ss/w:rd %?#"
+PASSWORD = "p@ss/w:rd %?#"
 
 _SETTINGS = {
     "unix_socket_directories": "",
@@ -63,7 +63,7 @@ class Postgres:
     """A running cluster; with `started=False` one that is made and not started yet."""
 
     def __init__(self, *, started=True):
-        self._owner = _owner()
+        self._owner = unprivileged()
         self.directory = Path(tempfile.mkdtemp(prefix="oneport-postgres-"))
         self._process = None
         self._frozen = []
@@ -136,10 +136,14 @@ class Postgres:
         self.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
         return name
 
+    def create_role(self, role):
+        """Makes a role that may log in."""
+        self.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+
     def create_reader(self, database, *tables):
         """Makes a role that may read these tables and nothing else, and returns its name."""
         role = f"reader_{database}"
-        self.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{_PASSWORD}'")
+        self.create_role(role)
         self.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
         for table in tables:
             self.execute(f'GRANT SELECT ON "{table}" TO {role}', database=database)
@@ -147,24 +151,28 @@ class Postgres:
 
     def url(self, database, *, role="owner", scheme="postgres"):
         """Returns the URL that Oneport is given."""
-        return f"{scheme}://{role}:{quote(_PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
+        return f"{scheme}://{role}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def parameters(self, database):
         """Returns the keys of Django's DATABASES."""
-        return {"HOST": "127.0.0.1", "PORT": self.port, "USER": "owner", "PASSWORD": _PASSWORD, "NAME": database}
+        return {"HOST": "127.0.0.1", "PORT": self.port, "USER": "owner", "PASSWORD": PASSWORD, "NAME": database}
 
-    def execute(self, query, values=None, *, database="postgres"):
-        """Runs one statement; returns its rows, or none when it gives none."""
-        with psycopg.connect(
+    def connect(self, database="postgres"):
+        """Connects as the owner of all."""
+        return psycopg.connect(
             host="127.0.0.1",
             port=self.port,
             user="owner",
-            password=_PASSWORD,
+            password=PASSWORD,
             dbname=database,
             connect_timeout=int(DEADLINE),
             options="-c statement_timeout=20000",
             autocommit=True,
-        ) as connection:
+        )
+
+    def execute(self, query, values=None, *, database="postgres"):
+        """Runs one statement; returns its rows, or none when it gives none."""
+        with self.connect(database) as connection:
             cursor = connection.execute(query, values)
             return cursor.fetchall() if cursor.description else None
 
@@ -196,7 +204,7 @@ class Postgres:
 
     def _init(self):
         secret = self.directory / "password"
-        secret.write_text(_PASSWORD, encoding="utf-8")
+        secret.write_text(PASSWORD, encoding="utf-8")
         if self._owner:
             for path in (self.directory, secret):
                 shutil.chown(path, self._owner["user"], self._owner["group"])
@@ -237,7 +245,7 @@ class Postgres:
         self._process = None
 
 
-def _owner():
+def unprivileged():
     """PostgreSQL refuses to run as root: then it runs as Debian's `postgres`, or as `nobody`."""
     if os.geteuid() != 0:
         return {}

@@ -1,0 +1,294 @@
+//! PostgreSQL: how it is connected to and asked, also through a pooler that lends its connections for one transaction.
+//!
+//! PgBouncer in transaction mode (and every pooler like it) gives each transaction any of its server connections. What belongs to a
+//! session is therefore another client's a moment later:
+//!
+//! - A prepared statement is named on one server connection. Executed on another one it is missing, or it is *another client's
+//!   statement of the same name*, whose rows would be taken for the answer. So no statement is prepared: each query is one message of
+//!   the simple protocol, which is one transaction, one round trip, and never split over two connections.
+//! - `SET` would stay on the server connection, for other clients. So what a query needs is set for its own transaction.
+//! - Start-up parameters are limited to those that a pooler keeps for each client: `options` and `extra_float_digits` are not sent.
+//! - An advisory lock of the session would be released by the wrong connection. So the lock of migrations is the transaction's.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use sqlx::migrate::{MigrateError, Migration};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Postgres, Row as _, ValueRef as _, raw_sql};
+
+use super::{Bind, DatabaseSettings, MIGRATIONS_TABLE, Row, migrations};
+
+/// Our migrations; their numbers are the order.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "sessions and users",
+    include_str!("postgres/0001_sessions_and_users.sql"),
+)];
+
+/// The advisory lock of processes that migrate at once.
+const MIGRATION_LOCK: i64 = 0x006f_6e65_706f_7274; // "oneport"
+
+/// What comes before a query of a Django project's database. It holds for the query's own transaction.
+const READ_ONLY: &str = "SET TRANSACTION READ ONLY; ";
+
+/// Prepares a pool; nothing is opened yet.
+pub(super) fn pool(url: &str, settings: DatabaseSettings) -> Result<PgPool, sqlx::Error> {
+    let options = PgConnectOptions::from_str(url)?
+        .application_name("oneport")
+        .extra_float_digits(None)
+        .disable_statement_logging();
+    Ok(PgPoolOptions::new()
+        .acquire_timeout(settings.timeout)
+        .max_connections(settings.connections)
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
+}
+
+/// Asks for rows. `is_own` is false where nothing may be written.
+pub(super) async fn fetch(
+    pool: &PgPool,
+    sql: &str,
+    binds: &[Bind<'_>],
+    is_own: bool,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let before = if is_own { "" } else { READ_ONLY };
+    rows(pool, before.to_owned() + &inline(sql, binds)?).await
+}
+
+/// Changes rows; returns how many.
+pub(super) async fn execute(
+    pool: &PgPool,
+    sql: &str,
+    binds: &[Bind<'_>],
+) -> Result<u64, sqlx::Error> {
+    run(pool, inline(sql, binds)?).await
+}
+
+async fn rows<'e>(
+    executor: impl Executor<'e, Database = Postgres>,
+    sql: String,
+) -> Result<Vec<Row>, sqlx::Error> {
+    // `inline` has put every value in as a literal.
+    let rows = raw_sql(AssertSqlSafe(sql)).fetch_all(executor).await?;
+    rows.iter().map(row).collect()
+}
+
+async fn run<'e>(
+    executor: impl Executor<'e, Database = Postgres>,
+    sql: String,
+) -> Result<u64, sqlx::Error> {
+    let done = raw_sql(AssertSqlSafe(sql)).execute(executor).await?;
+    Ok(done.rows_affected())
+}
+
+/// In the simple protocol a value of every type comes as text.
+fn row(row: &PgRow) -> Result<Row, sqlx::Error> {
+    let column = |at| {
+        let value = row.try_get_raw(at)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        let text = value.as_str().map_err(sqlx::Error::Decode)?;
+        Ok(Some(text.to_owned()))
+    };
+    (0..row.len()).map(column).collect()
+}
+
+/// Puts values in the places `$1` and so on. Names in double quotes and texts in single quotes stay as they are.
+fn inline(sql: &str, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
+    let missing = |place: &str| {
+        let cause = format!("expected a value for ${place}, found {}", binds.len());
+        sqlx::Error::Encode(cause.into())
+    };
+    let mut inlined = String::with_capacity(sql.len() + 96 * binds.len());
+    let mut rest = sql;
+    while let Some(at) = rest.find(['$', '"', '\'']) {
+        let (before, found) = rest.split_at(at);
+        inlined.push_str(before);
+        let Some(place) = found.strip_prefix('$') else {
+            // A doubled quote inside ends it and begins it again, which comes to the same.
+            let end = found[1..]
+                .find(&found[..1])
+                .map_or(found.len(), |end| end + 2);
+            inlined.push_str(&found[..end]);
+            rest = &found[end..];
+            continue;
+        };
+        let end = place
+            .find(|next: char| !next.is_ascii_digit())
+            .unwrap_or(place.len());
+        let (place, after) = place.split_at(end);
+        let bind = place
+            .parse::<usize>()
+            .ok()
+            .and_then(|place| binds.get(place.checked_sub(1)?))
+            .ok_or_else(|| missing(place))?;
+        push_literal(&mut inlined, *bind)?;
+        rest = after;
+    }
+    inlined.push_str(rest);
+    Ok(inlined)
+}
+
+/// Appends a value as a literal that means the same whatever the server's settings are.
+///
+/// In an escape string the characters that could end or change it, and those that the connection's encoding decides on, are written
+/// by their numbers. It is a constant, so the planner uses the index as it does for a parameter.
+fn push_literal(sql: &mut String, bind: Bind<'_>) -> Result<(), sqlx::Error> {
+    let text = match bind {
+        Bind::Text(text) => text,
+        Bind::Integer(number) => {
+            let written = write!(sql, "({number})::bigint");
+            return written.map_err(|error| sqlx::Error::Encode(error.into()));
+        }
+    };
+    if text.contains('\0') {
+        let cause = "expected a text that PostgreSQL can hold, found one with a NUL";
+        return Err(sqlx::Error::Encode(cause.into()));
+    }
+    sql.push_str("E'");
+    for character in text.chars() {
+        match character {
+            ' '..='~' if !matches!(character, '\'' | '\\') => sql.push(character),
+            other => write!(sql, "\\U{:08x}", u32::from(other))
+                .map_err(|error| sqlx::Error::Encode(error.into()))?,
+        }
+    }
+    sql.push_str("'::text");
+    Ok(())
+}
+
+/// Brings our tables up to date. The table of migrations has sqlx's columns.
+pub(super) async fn migrate(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let connection = &mut *transaction;
+    // Another process that migrates is waited for as long as a query may take.
+    let sql = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})::text");
+    rows(&mut *connection, sql).await?;
+    // A role that may not make tables can start when they are there.
+    let sql = format!("SELECT to_regclass('{MIGRATIONS_TABLE}')::text");
+    let found = rows(&mut *connection, sql).await?;
+    if found.iter().flatten().all(Option::is_none) {
+        let sql = format!(
+            "CREATE TABLE {MIGRATIONS_TABLE} (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+             installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, \
+             checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)"
+        );
+        run(&mut *connection, sql).await?;
+    }
+    let sql = format!(
+        "SELECT version::text, encode(checksum, 'hex') FROM {MIGRATIONS_TABLE} ORDER BY version"
+    );
+    let applied = rows(&mut *connection, sql).await?;
+    for sql in missing_migrations(&migrations(&MIGRATIONS), &applied)? {
+        run(&mut *connection, sql).await?;
+    }
+    transaction.commit().await
+}
+
+/// Returns the statements of the migrations that are not applied yet. Refuses a database that a newer version has changed.
+fn missing_migrations(known: &[Migration], applied: &[Row]) -> Result<Vec<String>, sqlx::Error> {
+    let refuse = |error| Err(sqlx::Error::Migrate(Box::new(error)));
+    let mut missing = Vec::new();
+    let mut applied_versions = Vec::new();
+    for row in applied {
+        let [Some(version), Some(checksum)] = row.as_slice() else {
+            continue;
+        };
+        let version = version.parse().unwrap_or(i64::MAX);
+        applied_versions.push(version);
+        match known.iter().find(|known| known.version == version) {
+            None => return refuse(MigrateError::VersionMissing(version)),
+            Some(known) if data_encoding::HEXLOWER.encode(&known.checksum) != *checksum => {
+                return refuse(MigrateError::VersionMismatch(version));
+            }
+            Some(_) => {}
+        }
+    }
+    for migration in known {
+        let version = migration.version;
+        if applied_versions.contains(&version) {
+            continue;
+        }
+        missing.push(migration.sql.as_str().to_owned());
+        let checksum = data_encoding::HEXLOWER.encode(&migration.checksum);
+        let description = &migration.description;
+        missing.push(format!(
+            "INSERT INTO {MIGRATIONS_TABLE} (version, description, success, checksum, execution_time) \
+             VALUES ({version}, '{description}', TRUE, decode('{checksum}', 'hex'), -1)"
+        ));
+    }
+    Ok(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_literals_that_no_character_can_leave() {
+        let check = |sql: &str, binds: &[Bind<'_>], expected: &str| {
+            assert_eq!(inline(sql, binds).unwrap(), expected, "{sql}");
+        };
+        check("SELECT 1", &[], "SELECT 1");
+        check(
+            "a = $1 AND b > $2",
+            &[Bind::Text("abc-1"), Bind::Integer(7)],
+            "a = E'abc-1'::text AND b > (7)::bigint",
+        );
+        check("a = $1", &[Bind::Integer(-7)], "a = (-7)::bigint");
+        check("a = $1", &[Bind::Text("")], "a = E''::text");
+        for (text, expected) in [
+            ("{\"a\": [1, $1]}", "{\"a\": [1, $1]}"),
+            ("a'b", "a\\U00000027b"),
+            ("\\", "\\U0000005c"),
+            ("\\'; --", "\\U0000005c\\U00000027; --"),
+            ("é\n", "\\U000000e9\\U0000000a"),
+            ("\u{1f600}", "\\U0001f600"),
+        ] {
+            check(
+                "a = $1",
+                &[Bind::Text(text)],
+                &format!("a = E'{expected}'::text"),
+            );
+        }
+        let ten = [Bind::Integer(1); 10];
+        check("($10, $1)", &ten, "((1)::bigint, (1)::bigint)");
+        check(
+            "\"a$1\" = '$1' AND \"b\"\"$1\" = $1",
+            &ten,
+            "\"a$1\" = '$1' AND \"b\"\"$1\" = (1)::bigint",
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error_and_no_query() {
+        for (sql, binds) in [
+            ("a = $2", &[Bind::Integer(1)][..]),
+            ("a = $0", &[Bind::Integer(1)]),
+            ("a = $", &[Bind::Integer(1)]),
+            ("a = $1", &[]),
+            ("a = $1", &[Bind::Text("a\0b")]),
+        ] {
+            assert!(inline(sql, binds).is_err(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn migrations_are_applied_once_and_a_newer_database_is_refused() {
+        let known = migrations(&MIGRATIONS);
+        let row = |version: i64, checksum: &str| {
+            vec![Some(version.to_string()), Some(checksum.to_owned())]
+        };
+        let right = data_encoding::HEXLOWER.encode(&known[0].checksum);
+        assert_eq!(missing_migrations(&known, &[]).unwrap().len(), 2);
+        assert!(
+            missing_migrations(&known, &[row(1, &right)])
+                .unwrap()
+                .is_empty()
+        );
+        assert!(missing_migrations(&known, &[row(1, "00")]).is_err());
+        assert!(missing_migrations(&known, &[row(1, &right), row(2, "00")]).is_err());
+    }
+}
