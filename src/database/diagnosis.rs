@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,6 +17,9 @@ use crate::config::{StoreUrl, hide_url_secrets, process_user};
 /// How long a look at a server may take.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// What SQLite needs at least beside its file: a page of the log, and the index of the log.
+const TRIAL_BYTES: usize = 64 << 10;
+
 /// Says why a store does not open: `session.store: cannot write in config/ as user nobody`. `key` is where it is written.
 pub(crate) async fn diagnose(key: &str, url: &StoreUrl, error: &StoreError) -> String {
     let cause = match error {
@@ -29,8 +32,11 @@ pub(crate) async fn diagnose(key: &str, url: &StoreUrl, error: &StoreError) -> S
         StoreUrl::Postgres(url) | StoreUrl::DjangoPostgres(url) => of_server(url, &cause).await,
         StoreUrl::Memory | StoreUrl::DjangoRedis(_) | StoreUrl::DjangoSignedCookies => None,
     };
+    let is_locked = cause.starts_with("no answer")
+        && matches!(url, StoreUrl::Sqlite(_) | StoreUrl::DjangoSqlite(_));
     match found {
         Some(found) => format!("{key}: {found}"),
+        None if is_locked => format!("{key}: {url}: {cause}; is it locked by another process?"),
         None => format!("{key}: {url}: {cause}"),
     }
 }
@@ -86,11 +92,14 @@ fn of_file(path: &Path, is_written: bool) -> Option<String> {
     }
     // A file of our own beside it, which is gone again at once.
     let trial = directory.join(format!(".oneport-{}", std::process::id()));
-    match OpenOptions::new().write(true).create_new(true).open(&trial) {
-        Ok(_) => {
-            let _ = std::fs::remove_file(&trial);
-            None
-        }
+    let opened = OpenOptions::new().write(true).create_new(true).open(&trial);
+    let written = opened.and_then(|mut file| {
+        let written = file.write_all(&[0; TRIAL_BYTES]);
+        let _ = std::fs::remove_file(&trial);
+        written
+    });
+    match written {
+        Ok(()) => None,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => None,
         Err(error) => {
             let directory = directory.display();

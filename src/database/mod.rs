@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{Migration, MigrationType};
+use sqlx::migrate::{MigrateError, Migration, MigrationType};
 use sqlx::{PgPool, SqlSafeStr, SqlitePool};
 use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use diagnosis::{diagnose, io_cause, why_not_connected};
-pub(crate) use outage::{Outage, Seldom};
+pub(crate) use outage::{Access, Outage, Seldom};
 
 use crate::config::StoreUrl;
 
@@ -30,6 +30,9 @@ const MIGRATION_PAUSE: Duration = Duration::from_millis(50);
 
 /// The table that says which of them ran; not sqlx's own name, for the database may be an application's too.
 const MIGRATIONS_TABLE: &str = "oneport_migration";
+
+/// What went wrong, for the log.
+type Cause = Box<dyn Error + Send + Sync>;
 
 /// Why a store gave nothing.
 #[derive(Debug, Error)]
@@ -110,6 +113,16 @@ enum Pool {
     Postgres(PgPool),
 }
 
+impl Pool {
+    /// A query that needs no table. SQLite reads nothing of the file before it is asked for something in it.
+    fn probe(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "SELECT name FROM sqlite_master LIMIT 1",
+            Self::Postgres(_) => "SELECT 'open'",
+        }
+    }
+}
+
 impl Database {
     /// Prepares a database of ours or of a Django project; nothing is opened yet. Needs a tokio runtime. `store` is what messages
     /// call it. None for URLs without SQL.
@@ -155,14 +168,20 @@ impl Database {
         self.0.is_ready.initialized()
     }
 
-    /// Opens it and brings our own tables up to date, once; it is tried again with each query until it succeeds.
+    /// Opens it and brings our own tables up to date, once; it is tried again with each query until it succeeds. The caller logs
+    /// what fails.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        self.within_time(|| async { Ok(()) }).await
+        let opened = self.asked(|| async { Ok(()) }).await;
+        opened.map_err(|(_, cause)| {
+            self.0.outage.report_elsewhere();
+            self.unavailable(cause)
+        })
     }
 
     /// Asks for rows. `$1` and so on are the places of the values, in both dialects.
     pub async fn fetch(&self, sql: &str, binds: &[Bind<'_>]) -> Result<Vec<Row>, StoreError> {
-        self.within_time(|| self.try_fetch(sql, binds)).await
+        let query = || self.try_fetch(sql, binds);
+        self.within_time(Access::Read, query).await
     }
 
     /// Changes rows; returns how many. [`StoreError::ReadOnly`] with a Django project's database.
@@ -170,11 +189,36 @@ impl Database {
         if !self.0.is_own {
             return Err(StoreError::ReadOnly);
         }
-        self.within_time(|| self.try_execute(sql, binds)).await
+        let query = || self.try_execute(sql, binds);
+        self.within_time(Access::Write, query).await
     }
 
-    /// Makes a query within the time it has; a connection that turns out to be broken is no failure yet.
-    async fn within_time<T, F>(&self, query: impl Fn() -> F) -> Result<T, StoreError>
+    /// Makes a query within the time it has, and keeps the outage.
+    async fn within_time<T, F>(
+        &self,
+        access: Access,
+        query: impl Fn() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let outage = &self.0.outage;
+        match self.asked(query).await {
+            Ok(answer) => {
+                outage.is_over(access);
+                Ok(answer)
+            }
+            Err((was_asked, cause)) => {
+                let access = if was_asked { access } else { Access::Read };
+                outage.report(access, &*cause);
+                Err(self.unavailable(cause))
+            }
+        }
+    }
+
+    /// Makes a query within the time it has; a connection that turns out to be broken is no failure yet. An error tells too whether
+    /// the database was reached.
+    async fn asked<T, F>(&self, query: impl Fn() -> F) -> Result<T, (bool, Cause)>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {
@@ -190,29 +234,30 @@ impl Database {
             }
         };
         let deadline = Instant::now() + inner.settings.timeout;
-        let cause: Box<dyn Error + Send + Sync> = match timeout_at(deadline, asked).await {
-            Ok(Ok(answer)) => {
-                inner.outage.is_over();
-                return Ok(answer);
-            }
+        match timeout_at(deadline, asked).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
-                format!("no answer within {:?}", inner.settings.timeout).into()
+                let cause = format!("no answer within {:?}", inner.settings.timeout);
+                Err((true, cause.into()))
             }
-            // The server's own words, without the line of its source.
-            Ok(Err(sqlx::Error::Database(error))) => error.message().into(),
-            Ok(Err(error)) => Box::new(error),
-        };
-        inner.outage.report(&*cause);
-        Err(StoreError::Unavailable {
-            store: inner.outage.store(),
-            cause,
-        })
+            Ok(Err(error)) => {
+                let was_asked = matches!(error, sqlx::Error::Database(_));
+                Err((was_asked, plain(error)))
+            }
+        }
     }
 
-    /// Makes our own file and tables, or brings them up to date.
+    fn unavailable(&self, cause: Cause) -> StoreError {
+        StoreError::Unavailable {
+            store: self.0.outage.store(),
+            cause,
+        }
+    }
+
+    /// Makes our own file and tables, or brings them up to date. A Django project's database is only opened.
     async fn prepare(&self) -> Result<(), sqlx::Error> {
         if !self.0.is_own {
-            return Ok(());
+            return self.try_fetch(self.0.pool.probe(), &[]).await.map(drop);
         }
         if let Some(path) = &self.0.file {
             sqlite::own_file(path);
@@ -272,6 +317,18 @@ fn migrations(of_dialect: &[(i64, &'static str, &'static str)]) -> Vec<Migration
         )
     });
     migrations.collect()
+}
+
+/// Returns the database's own words where it has any: without sqlx's, error numbers, or lines of the server's source.
+fn plain(error: sqlx::Error) -> Cause {
+    match error {
+        sqlx::Error::Database(error) => error.message().into(),
+        sqlx::Error::Migrate(error) => match *error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => plain(error),
+            other => Box::new(other),
+        },
+        other => Box::new(other),
+    }
 }
 
 /// Errors that say something of one connection, not of the query.

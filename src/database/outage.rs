@@ -1,7 +1,7 @@
-//! Outage: says once in a while that a store does not answer, and once that it does again.
+//! Outage: logs once per interval that a store does not answer or cannot be written, and once that it does again.
 
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::counter;
@@ -25,17 +25,34 @@ impl Seldom {
     }
 }
 
+/// What was asked of a store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Access {
+    /// To say what it has. Also what fails before it could be written, such as a connection.
+    Read,
+    /// To change it.
+    Write,
+}
+
 /// Whether a store answers, and what the log was told of it.
+///
+/// Reading and writing fail apart: a full disk is read without an error. So a successful write ends both outages, a successful read
+/// ends only that of reading. An outage that begins soon after the last line of another one waits for its turn: a store that fails
+/// every other time says so once in an interval too.
 #[derive(Debug)]
 pub(crate) struct Outage {
     store: &'static str,
-    told: Mutex<Told>,
+    reading: Mutex<Told>,
+    writing: Mutex<Told>,
 }
 
 #[derive(Debug, Default)]
 struct Told {
     since: Option<Instant>,
+    /// When the log was told of a failure.
     last: Option<Instant>,
+    /// Was it told of this outage?
+    is_told: bool,
     /// Failures that the log was not told of.
     unsaid: u64,
 }
@@ -44,7 +61,8 @@ impl Outage {
     pub(crate) fn new(store: &'static str) -> Self {
         Self {
             store,
-            told: Mutex::default(),
+            reading: Mutex::default(),
+            writing: Mutex::default(),
         }
     }
 
@@ -53,36 +71,111 @@ impl Outage {
     }
 
     /// Counts a failure; the first, and then one in an interval, goes to the log.
-    pub(crate) fn report(&self, cause: &(dyn Error + Send + Sync)) {
-        counter!("oneport_store_errors_total", "store" => self.store).increment(1);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        told.since.get_or_insert(now);
-        if told.last.is_some_and(|last| now - last < EVERY) {
-            told.unsaid += 1;
+    pub(crate) fn report(&self, access: Access, cause: &(dyn Error + Send + Sync)) {
+        let store = self.store;
+        counter!("oneport_store_errors_total", "store" => store).increment(1);
+        let Some(unsaid) = self.told(access).fails(Instant::now()) else {
             return;
+        };
+        match access {
+            Access::Read => tracing::error!(
+                store,
+                unsaid,
+                "{store} store unavailable: {cause}; requests that need it get 503"
+            ),
+            Access::Write => tracing::error!(
+                store,
+                unsaid,
+                "{store} store cannot be written: {cause}; requests that change it get 503"
+            ),
         }
-        told.last = Some(now);
-        let unsaid = std::mem::take(&mut told.unsaid);
-        tracing::error!(
-            store = self.store,
-            unsaid,
-            "{} store unavailable: {cause}; requests that need it get 503",
-            self.store
-        );
+    }
+
+    /// Counts a failure that another line tells of.
+    pub(crate) fn report_elsewhere(&self) {
+        counter!("oneport_store_errors_total", "store" => self.store).increment(1);
+        self.told(Access::Read).fails(Instant::now());
     }
 
     /// Ends the outage, if there is one.
-    pub(crate) fn is_over(&self) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(since) = told.since.take() {
-            tracing::info!(
-                store = self.store,
-                seconds = since.elapsed().as_secs_f64(),
-                unsaid = told.unsaid,
-                "it answers again"
-            );
-            *told = Told::default();
+    pub(crate) fn is_over(&self, access: Access) {
+        if let Some((seconds, unsaid)) = self.told(Access::Read).works() {
+            let store = self.store;
+            tracing::info!(store, seconds, unsaid, "it answers again");
         }
+        if access == Access::Write
+            && let Some((seconds, unsaid)) = self.told(Access::Write).works()
+        {
+            let store = self.store;
+            tracing::info!(store, seconds, unsaid, "it can be written again");
+        }
+    }
+
+    fn told(&self, access: Access) -> MutexGuard<'_, Told> {
+        let told = match access {
+            Access::Read => &self.reading,
+            Access::Write => &self.writing,
+        };
+        told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Told {
+    /// A failure; returns how many were not told of if it is time to tell of this one.
+    fn fails(&mut self, now: Instant) -> Option<u64> {
+        self.since.get_or_insert(now);
+        if self.last.is_some_and(|last| now - last < EVERY) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(now);
+        self.is_told = true;
+        Some(std::mem::take(&mut self.unsaid))
+    }
+
+    /// A success; returns how many seconds an outage took that the log was told of, and how many failures it was not told of.
+    fn works(&mut self) -> Option<(f64, u64)> {
+        let since = self.since.take()?;
+        if !std::mem::take(&mut self.is_told) {
+            return None;
+        }
+        let unsaid = std::mem::take(&mut self.unsaid);
+        Some((since.elapsed().as_secs_f64(), unsaid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_of_once_in_an_interval_whatever_works_in_between() {
+        let start = Instant::now();
+        let mut told = Told::default();
+        assert_eq!(told.fails(start), Some(0));
+        assert_eq!(told.fails(start), None);
+        assert_eq!(told.works().map(|(_, unsaid)| unsaid), Some(1));
+        for _ in 0..10 {
+            assert_eq!(told.fails(start + EVERY / 2), None);
+            assert_eq!(told.works(), None);
+        }
+        assert_eq!(told.fails(start + EVERY), Some(10));
+        assert!(told.works().is_some());
+        assert_eq!(told.works(), None);
+    }
+
+    #[test]
+    fn only_a_write_ends_an_outage_of_writing() {
+        let outage = Outage::new("session");
+        let is_out = |access| outage.told(access).since.is_some();
+        let cause = std::io::Error::other("full");
+        for access in [Access::Read, Access::Write] {
+            outage.report(access, &cause);
+        }
+        outage.is_over(Access::Read);
+        assert!(!is_out(Access::Read) && is_out(Access::Write));
+        outage.report(Access::Read, &cause);
+        outage.is_over(Access::Write);
+        assert!(!is_out(Access::Read) && !is_out(Access::Write));
     }
 }

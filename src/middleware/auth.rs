@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use crate::auth::bearer::Bearer;
 use crate::auth::forward::{Forward, Subject};
 use crate::auth::{Identified, Login};
-use crate::database::Outage;
+use crate::database::{Access, Outage};
 use crate::host::HostHeader;
 use crate::http::Failure;
 use crate::scope::{ClientAddress, Scheme, Scope, ScopeType};
@@ -127,11 +127,11 @@ impl Auth {
         };
         match forward.ask(&subject).await {
             Ok(user) => {
-                self.outage.is_over();
+                self.outage.is_over(Access::Read);
                 Ok(user.map(|user| Identified { user, login: None }))
             }
             Err(error) => {
-                self.outage.report(&error);
+                self.outage.report(Access::Read, &error);
                 let sentence = "who you are could not be found out; try again";
                 let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, sentence);
                 let retry = HeaderValue::from_static("1");

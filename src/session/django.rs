@@ -1,8 +1,8 @@
 //! Django: the sessions of a Django project, read as Django wrote them, never written.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use redis::AsyncCommands;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -14,7 +14,7 @@ use super::signing::{SignatureError, unsign_object};
 use super::sql::read_chunks;
 use super::store::{Stored, unix_seconds};
 use crate::config::{SessionConfig, StoreUrl};
-use crate::database::{Database, Outage, Seldom, StoreError, quoted};
+use crate::database::{Access, Database, Outage, Seldom, StoreError, quoted};
 use crate::secrets::Secrets;
 
 /// The salt of the stores db, cached_db and file.
@@ -29,6 +29,10 @@ const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 8..=40;
 
 /// A signed cookie that is longer is none: browsers keep 4096 bytes.
 const SIGNED_COOKIE_BYTES_MAX: usize = 8 * 1024;
+
+/// How long to wait before connecting to Redis again: the first time, and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The pickled bytes of one session, at most.
 const PICKLE_BYTES_MAX: usize = 1024 * 1024;
@@ -62,7 +66,15 @@ struct Cache {
     key_prefix: String,
     timeout: Duration,
     connection: OnceCell<ConnectionManager>,
+    failed: Mutex<Option<Failed>>,
     outage: Outage,
+}
+
+/// Why the last try to connect failed, and when the next one may be.
+struct Failed {
+    cause: String,
+    pause: Duration,
+    next: Instant,
 }
 
 impl std::fmt::Debug for Home {
@@ -108,6 +120,7 @@ impl Django {
                 ),
                 timeout: config.timeout,
                 connection: OnceCell::new(),
+                failed: Mutex::default(),
                 outage: Outage::new("session"),
             })),
             _ => Home::Cookie,
@@ -123,6 +136,14 @@ impl Django {
             max_age: config.max_age,
             secrets,
             unreadable: Seldom::default(),
+        }
+    }
+
+    /// Opens the database. Redis is connected to when it is first asked for something.
+    pub(super) async fn ready(&self) -> Result<(), StoreError> {
+        match &self.home {
+            Home::Table { database, .. } => database.ready().await,
+            Home::Redis(_) | Home::Cookie => Ok(()),
         }
     }
 
@@ -165,7 +186,12 @@ impl Django {
                 let values = cache.read_many(keys).await?;
                 values
                     .into_iter()
-                    .map(|value| self.decoded(pickle::read(&value?)))
+                    .map(|value| match value? {
+                        large if large.len() > PICKLE_BYTES_MAX => {
+                            self.decoded(Err("expected at most 1 MiB, found more"))
+                        }
+                        value => self.decoded(pickle::read(&value)),
+                    })
                     .collect()
             }
         })
@@ -198,6 +224,9 @@ impl Django {
     }
 }
 
+/// What went wrong, for the log.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// What Redis has for some keys.
 type Values = Vec<Option<Vec<u8>>>;
 
@@ -213,40 +242,62 @@ impl Cache {
                 .get_or_try_init(|| self.connect())
                 .await?
                 .clone();
-            match connection.mget::<_, Values>(&keys).await {
+            let answer = match connection.mget::<_, Values>(&keys).await {
                 // It broke since it was used: the next one is another.
                 Err(error) if error.is_io_error() || error.is_connection_dropped() => {
                     connection.mget(&keys).await
                 }
                 done => done,
-            }
-        };
-        let cause: Box<dyn std::error::Error + Send + Sync> =
-            match tokio::time::timeout(self.timeout, asked).await {
-                Ok(Ok(values)) => {
-                    self.outage.is_over();
-                    return Ok(values
-                        .into_iter()
-                        .map(|value| value.filter(|bytes| bytes.len() <= PICKLE_BYTES_MAX))
-                        .collect());
-                }
-                Ok(Err(error)) => Box::new(error),
-                Err(_) => format!("no answer within {:?}", self.timeout).into(),
             };
-        self.outage.report(&*cause);
+            answer.map_err(|error| match error.code() {
+                Some("NOPERM") => format!("MGET on {}*: {error}", self.key_prefix).into(),
+                _ => Cause::from(error),
+            })
+        };
+        let cause = match tokio::time::timeout(self.timeout, asked).await {
+            Ok(Ok(values)) => {
+                self.outage.is_over(Access::Read);
+                return Ok(values);
+            }
+            Ok(Err(cause)) => cause,
+            Err(_) => format!("no answer within {:?}", self.timeout).into(),
+        };
+        self.outage.report(Access::Read, &*cause);
         Err(StoreError::Unavailable {
             store: self.outage.store(),
             cause,
         })
     }
 
-    async fn connect(&self) -> Result<ConnectionManager, redis::RedisError> {
+    /// Connects for the first time, unless that failed a moment ago: the pauses double, so that a Redis which refuses is not asked
+    /// with each request.
+    async fn connect(&self) -> Result<ConnectionManager, Cause> {
+        if let Some(failed) = &*self.failed()
+            && Instant::now() < failed.next
+        {
+            return Err(failed.cause.clone().into());
+        }
         let settings = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout))
             .set_number_of_retries(1);
-        redis::Client::open(self.url.as_str())?
-            .get_connection_manager_with_config(settings)
-            .await
+        let connected = match redis::Client::open(self.url.as_str()) {
+            Ok(client) => client.get_connection_manager_with_config(settings).await,
+            Err(error) => Err(error),
+        };
+        let mut failed = self.failed();
+        connected.inspect(|_| *failed = None).map_err(|error| {
+            let pause = failed.as_ref().map_or(PAUSE_MIN, |failed| failed.pause);
+            *failed = Some(Failed {
+                cause: error.to_string(),
+                pause: (pause * 2).min(PAUSE_MAX),
+                next: Instant::now() + pause.mul_f64(0.5 + fastrand::f64()),
+            });
+            error.into()
+        })
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<Failed>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -128,7 +128,8 @@ impl SessionStore {
     pub async fn ready(&self) -> Result<(), StoreError> {
         match &self.0.backend {
             Backend::Sql(Sql { database }) => database.ready().await,
-            Backend::Memory(_) | Backend::Django(_) => Ok(()),
+            Backend::Django(django) => django.ready().await,
+            Backend::Memory(_) => Ok(()),
         }
     }
 

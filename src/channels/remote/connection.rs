@@ -16,6 +16,7 @@ use super::commands::Commands;
 use super::core;
 use super::outbox::Order;
 use super::place::{Map, Place};
+use super::refusals::{self, Asked};
 use super::scripts;
 use super::stream::{self, Ahead, Metered};
 use super::{Remote, lock};
@@ -52,11 +53,38 @@ struct Sink {
 /// What ended a connection.
 pub(super) type Ended = (RedisError, Vec<Order>);
 
+/// The time without Redis, and what the log was told of it.
+#[derive(Default)]
+struct Outage {
+    since: Option<Instant>,
+    is_told: bool,
+    /// When the log was told of a loss.
+    last_told: Option<Instant>,
+}
+
+impl Outage {
+    /// A connection was lost, or could not be made; tells whether the log is to be told. One that Redis refused is told of once per
+    /// interval: it is made, and refused, again and again.
+    fn begins(&mut self, now: Instant, is_away: bool) -> bool {
+        let is_new = self.since.replace(self.since.unwrap_or(now)).is_none();
+        let is_due = || {
+            self.last_told
+                .is_none_or(|last| now - last >= refusals::EVERY)
+        };
+        let tells = !self.is_told && ((is_new && is_away) || is_due());
+        if tells {
+            self.is_told = true;
+            self.last_told = Some(now);
+        }
+        tells
+    }
+}
+
 impl Remote {
     /// Lives with Redis until the server has ended.
     pub(in crate::channels) async fn run(self, layer: ChannelLayer) {
         let tasks = layer.tasks().clone();
-        let mut outage: Option<Instant> = None;
+        let mut outage = Outage::default();
         let mut backoff = BACKOFF_MIN;
         gauge!("oneport_layer_connected").set(0.0);
         loop {
@@ -68,8 +96,7 @@ impl Remote {
             };
             let error = match connected {
                 Ok((live, set, resubscribed)) => {
-                    self.tell_back(outage.take(), resubscribed);
-                    backoff = BACKOFF_MIN;
+                    self.tell_back(&mut outage, resubscribed);
                     let until_ended = until_ended(set, live.ending.clone());
                     tokio::pin!(until_ended); // lives through the farewell, which needs those who say what waits
                     let (error, taken) = tokio::select! {
@@ -77,6 +104,10 @@ impl Remote {
                         () = &mut ended => return live.farewell().await,
                     };
                     self.lost(&layer, taken);
+                    // A Redis that ends the connection by its answers will do so again.
+                    if error.is_io_error() {
+                        backoff = BACKOFF_MIN;
+                    }
                     error
                 }
                 Err(error) => {
@@ -142,7 +173,9 @@ impl Remote {
         }
         for own in [self.nodes_channel(), self.node_channel(self.0.node)] {
             let sink = &mut sinks[live.commands.heard_at(own.as_bytes())];
-            self.in_time(sink.sink.subscribe(&own)).await?;
+            let subscribed = self.in_time(sink.sink.subscribe(&own)).await;
+            let asked = Asked::new("SUBSCRIBE", &own);
+            subscribed.map_err(|error| self.named(error, &asked))?;
         }
         live.subscribe_all(&mut sinks).await?;
         if self.0.format == LayerFormat::Core {
@@ -202,21 +235,25 @@ impl Remote {
         urls.collect::<Vec<_>>().join(", ")
     }
 
-    fn tell_lost(&self, outage: &mut Option<Instant>, error: &RedisError) {
-        if outage.is_none() {
-            *outage = Some(Instant::now());
+    fn tell_lost(&self, outage: &mut Outage, error: &RedisError) {
+        if outage.begins(Instant::now(), error.is_io_error()) {
             let redis = self.shown_urls();
+            let cause = match error.detail() {
+                Some(detail) if error.code() == Some("NOPERM") => detail.to_owned(),
+                _ => error.to_string(),
+            };
             tracing::error!(
                 redis,
-                "the channel layer lost Redis: {error}; members of this process are served all the same"
+                "the channel layer lost Redis: {cause}; members of this process are served all the same"
             );
         } else {
             tracing::debug!(%error, "Redis is still away");
         }
     }
 
-    fn tell_back(&self, outage: Option<Instant>, resubscribed: usize) {
-        let Some(since) = outage else {
+    fn tell_back(&self, outage: &mut Outage, resubscribed: usize) {
+        let is_told = std::mem::take(&mut outage.is_told);
+        let Some(since) = outage.since.take() else {
             tracing::info!(redis = self.shown_urls(), format = %self.0.format, "the channel layer has Redis");
             return;
         };
@@ -229,12 +266,14 @@ impl Remote {
             reason = "a few seconds"
         )]
         counter!("oneport_layer_outage_seconds_total").increment(seconds.ceil() as u64);
-        tracing::warn!(
-            seconds,
-            lost,
-            resubscribed,
-            "the channel layer has Redis again"
-        );
+        if is_told {
+            tracing::warn!(
+                seconds,
+                lost,
+                resubscribed,
+                "the channel layer has Redis again"
+            );
+        }
     }
 }
 
@@ -319,7 +358,10 @@ impl Live {
             let take = core::take(&mut connection, &inbox, INBOX_SECONDS);
             let messages = match tokio::time::timeout(longest, take).await {
                 Ok(Ok(messages)) => messages,
-                Ok(Err(error)) => return (error, Vec::new()),
+                Ok(Err(error)) => {
+                    let asked = Asked::new("BZPOPMIN", &inbox);
+                    return (self.remote.named(error, &asked), Vec::new());
+                }
                 Err(_) => return (stream::timed_out(), Vec::new()),
             };
             for message in messages {
@@ -383,8 +425,9 @@ impl Live {
                 };
                 let (subscribe, unsubscribe) = (own(&changes.subscribe), own(&changes.unsubscribe));
                 if !subscribe.is_empty() {
-                    self.behind_others(heard, sink.subscribe(&subscribe))
-                        .await?;
+                    let subscribed = self.behind_others(heard, sink.subscribe(&subscribe)).await;
+                    let asked = Asked::new("SUBSCRIBE", &subscribe[0]);
+                    subscribed.map_err(|error| self.remote.named(error, &asked))?;
                 }
                 if !unsubscribe.is_empty() {
                     self.behind_others(heard, sink.unsubscribe(&unsubscribe))

@@ -50,6 +50,8 @@ enum Reading {
     Asked,
     /// Something came after the question, and may not be in the answer.
     Again,
+    /// It could not be read: it is asked for again after a pause, whoever waits for it.
+    Later,
 }
 
 impl Behind {
@@ -60,7 +62,7 @@ impl Behind {
                 *state = Reading::Again;
                 false
             }
-            Some(Reading::Queued) => false,
+            Some(Reading::Queued | Reading::Later) => false,
             None => {
                 self.queue(group.clone());
                 true
@@ -68,7 +70,7 @@ impl Behind {
         }
     }
 
-    /// Tells whether a history waits, or is read just now.
+    /// Tells whether a history waits, is read just now, or could not be read a moment ago.
     pub(super) fn has(&self, group: &GroupName) -> bool {
         self.state.contains_key(group)
     }
@@ -90,6 +92,18 @@ impl Behind {
             self.state.insert(group.clone(), Reading::Asked);
         }
         groups
+    }
+
+    /// It could not be read.
+    fn failed(&mut self, group: &GroupName) {
+        self.state.insert(group.clone(), Reading::Later);
+    }
+
+    /// The pause is over: it is to be read again.
+    fn retry(&mut self, group: GroupName) {
+        if self.state.get(&group) == Some(&Reading::Later) {
+            self.queue(group);
+        }
     }
 
     /// It was answered, or will not be; tells whether it is to be read again.
@@ -132,7 +146,8 @@ impl Live {
                 tokio::select! {
                     () = inner.behind_work.notified() => {}
                     () = tokio::time::sleep_until(again_at), if !again.is_empty() => {
-                        again.drain(..).for_each(|group| self.remote.read_history(&group));
+                        let mut behind = lock(&inner.behind);
+                        again.drain(..).for_each(|group| behind.retry(group));
                     }
                 }
                 continue;
@@ -152,8 +167,8 @@ impl Live {
                     let is_read = remote.hear_history(layer, &found, answer).await;
                     if !is_read {
                         found.with_past(Past::fall_behind);
-                    }
-                    if lock(&inner.behind).done(&group) {
+                        lock(&inner.behind).failed(&group);
+                    } else if lock(&inner.behind).done(&group) {
                         inner.behind_work.notify_one();
                     }
                     found.tell_changed();

@@ -9,6 +9,7 @@ use redis::{RedisError, RedisResult, Value};
 use super::commands::is_passing;
 use super::connection::{Ended, Live};
 use super::lock;
+use super::refusals::Asked;
 use super::scripts::{BEAT, CLEAR};
 use crate::channels::GroupName;
 use crate::config::LayerFormat;
@@ -28,12 +29,14 @@ impl Live {
         let mut answers = Vec::with_capacity(commands.len());
         let mut commands = commands.into_iter().peekable();
         while commands.peek().is_some() {
-            let some = commands.by_ref().take(COMMANDS_AT_ONCE).collect();
-            for answer in self.within(self.commands.run(some)).await? {
+            let some: Vec<_> = commands.by_ref().take(COMMANDS_AT_ONCE).collect();
+            let asked: Vec<_> = some.iter().map(Asked::of).collect();
+            let answered = self.within(self.commands.run(some)).await?;
+            for (answer, asked) in answered.into_iter().zip(asked) {
                 answers.push(match answer {
                     Err(error) if is_passing(&error) => return Err(error),
                     Err(error) => {
-                        tracing::warn!(%error, "Redis refused what the channel layer asked");
+                        self.remote.tell_refused(&error, || asked);
                         Value::Nil
                     }
                     Ok(answer) => answer,

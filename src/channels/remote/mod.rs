@@ -18,6 +18,7 @@ mod outbox;
 mod place;
 mod present;
 mod receive;
+mod refusals;
 mod ring;
 mod say;
 mod scripts;
@@ -43,6 +44,7 @@ use self::history::Behind;
 use self::nodes::Waiting;
 use self::outbox::{Act, COMMAND_BYTES, Order, Outbox};
 use self::present::Here;
+use self::refusals::Refusals;
 use self::subscriptions::Subscriptions;
 use super::GroupName;
 use super::group::Group;
@@ -88,6 +90,7 @@ struct Inner {
     tidying: Notify,
     /// The cluster's slots move: what is counted may be too low.
     in_flux: AtomicBool,
+    refusals: Refusals,
     /// The masters of the cluster, as they were last.
     masters: Mutex<Vec<(String, u16)>>,
 }
@@ -147,6 +150,7 @@ impl Remote {
             dead: Mutex::default(),
             tidying: Notify::new(),
             in_flux: AtomicBool::new(false),
+            refusals: Refusals::default(),
             masters: Mutex::default(),
             last_question: AtomicU64::new(0),
             answerer: OnceLock::new(),

@@ -72,7 +72,8 @@ impl Live {
                     orders.push(order);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "Redis refused what the channel layer said");
+                    let remote = &self.remote;
+                    remote.tell_refused(&error, || remote.asked_by(&order.act));
                     let outbox = &self.remote.0.outbox;
                     outbox.give_up(order, &self.layer, "redis_refused");
                 }

@@ -1,0 +1,175 @@
+//! Refusals: what Redis does not let our user do, logged once per interval with the command and the names it was about.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use redis::{Arg, Cmd, RedisError};
+
+use super::outbox::Act;
+use super::{Remote, lock};
+use crate::channels::append::Keep;
+
+/// How often the log is told of refusals.
+pub(super) const EVERY: Duration = Duration::from_secs(10);
+
+/// What the log was told of refusals.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Refusals {
+    /// Counts a refusal; returns how many were not logged if it is time to log this one.
+    fn count(&self, now: Instant) -> Option<u64> {
+        let mut told = lock(&self.0);
+        if told.last.is_some_and(|last| now - last < EVERY) {
+            told.unsaid += 1;
+            return None;
+        }
+        told.last = Some(now);
+        Some(std::mem::take(&mut told.unsaid))
+    }
+}
+
+/// A command and the key or channel it is about.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Asked {
+    command: &'static str,
+    name: String,
+}
+
+/// The commands that are said; another one is shown as such.
+const COMMANDS: [&str; 18] = [
+    "DEL",
+    "EVALSHA",
+    "EXPIRE",
+    "HDEL",
+    "HGETALL",
+    "HLEN",
+    "HSET",
+    "HVALS",
+    "PUBLISH",
+    "SADD",
+    "SMEMBERS",
+    "SREM",
+    "ZADD",
+    "ZPOPMIN",
+    "ZRANGE",
+    "ZREM",
+    "ZREMRANGEBYSCORE",
+    "BZPOPMIN",
+];
+
+impl Asked {
+    pub(super) fn new(command: &'static str, name: &str) -> Self {
+        let name = name.to_owned();
+        Self { command, name }
+    }
+
+    pub(super) fn of(command: &Cmd) -> Self {
+        let text = |at: usize| match command.args_iter().nth(at) {
+            Some(Arg::Simple(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => String::new(),
+        };
+        let found = text(0);
+        let known = COMMANDS.into_iter().find(|known| *known == found);
+        let name = match known {
+            // Its first key stands behind the script and how many keys there are.
+            Some("EVALSHA") => text(3),
+            _ => text(1),
+        };
+        Self {
+            command: known.unwrap_or("a command"),
+            name,
+        }
+    }
+}
+
+impl Remote {
+    /// Logs that Redis refused a command, once per interval.
+    pub(super) fn tell_refused(&self, error: &RedisError, asked: impl FnOnce() -> Asked) {
+        let Some(unsaid) = self.0.refusals.count(Instant::now()) else {
+            return;
+        };
+        let asked = self.shown(&asked());
+        tracing::warn!(
+            unsaid,
+            "Redis refuses {asked} for the channel layer: {error}; members of this process are served all the same"
+        );
+    }
+
+    /// Puts the command and the pattern of the names in front of the words of a Redis that gives no right to it.
+    pub(super) fn named(&self, error: RedisError, asked: &Asked) -> RedisError {
+        if error.code() != Some("NOPERM") {
+            return error;
+        }
+        let detail = format!("{}: {error}", self.shown(asked));
+        RedisError::from((error.kind(), "no right to", detail))
+    }
+
+    /// Returns the command with the pattern of the names, as an ACL has it.
+    fn shown(&self, asked: &Asked) -> String {
+        let (prefix, own) = (&self.0.prefix, &self.0.own_prefix);
+        let Asked { command, name } = asked;
+        if name.starts_with(own.as_str()) {
+            format!("{command} on {own}:*")
+        } else if name.starts_with(prefix.as_str()) {
+            format!("{command} on {prefix}*")
+        } else {
+            (*command).to_owned()
+        }
+    }
+
+    /// Returns the first command of what was to be said.
+    pub(super) fn asked_by(&self, act: &Act) -> Asked {
+        match act {
+            Act::Publish { channel, .. } | Act::Tell { channel, .. } => {
+                Asked::new("PUBLISH", channel)
+            }
+            Act::Place(placing) if placing.keep == Keep::Nothing => {
+                Asked::new("PUBLISH", &self.channel_of(&placing.group))
+            }
+            Act::Place(placing) => Asked::new("EVALSHA", &self.history_keys(&placing.group)[0]),
+            Act::Core { group, .. } => {
+                Asked::new("EVALSHA", &self.0.core.group_key(group.as_str()))
+            }
+            Act::Commands(commands) => commands
+                .first()
+                .map_or_else(|| Asked::new("a command", ""), Asked::of),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_known_by_its_name_and_first_key() {
+        let check = |words: &[&str], command: &'static str, name: &str| {
+            let mut cmd = redis::cmd(words[0]);
+            cmd.arg(&words[1..]);
+            assert_eq!(Asked::of(&cmd), Asked::new(command, name), "{words:?}");
+        };
+        check(&["HSET", "oneport:a", "b", "c"], "HSET", "oneport:a");
+        check(
+            &["EVALSHA", "0123", "2", "oneport:a", "oneport:b"],
+            "EVALSHA",
+            "oneport:a",
+        );
+        check(&["EVALSHA", "0123"], "EVALSHA", "");
+        check(&["FLUSHALL"], "a command", "");
+    }
+
+    #[test]
+    fn refusals_are_told_of_once_in_an_interval() {
+        let (refusals, now) = (Refusals::default(), Instant::now());
+        assert_eq!(refusals.count(now), Some(0));
+        assert_eq!(refusals.count(now + EVERY / 2), None);
+        assert_eq!(refusals.count(now + EVERY), Some(1));
+    }
+}
