@@ -296,6 +296,9 @@ fn too_many() -> Failure {
 fn start_consumers(table: &Table, services: &Services) {
     for route in table.websocket().routes() {
         route.value.consumer.started(services);
+        if let Some(backlog) = route.value.consumer.backlog() {
+            route.value.route.set_backlog(backlog);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::accept::{Accept, Denial};
+use super::backlog::Backlog;
 use super::close::{Close, CloseCode};
 use super::context::Context;
 use super::driver::{Start, drive};
@@ -57,6 +58,12 @@ pub trait Consumer: Send + Sized + 'static {
 
     /// A route with these options is about to be served: at the start, and after each reload.
     fn started(_options: &Self::Options, _services: &Services) {}
+
+    /// Returns what messages count against that were read while their consumer was busy, beside the bounds of each socket; called
+    /// after `started`. By default nothing.
+    fn backlog(_options: &Self::Options) -> Option<Arc<Backlog>> {
+        None
+    }
 
     /// Decides on the handshake. Nothing can be sent yet, hence no `Context`. Past the route's `connect_timeout` the client
     /// gets 504.
@@ -110,6 +117,7 @@ pub(crate) type Connecting<'a> =
 /// A consumer whose type is known no more: makes one for each handshake.
 pub(crate) trait AnyConsumer: Send + Sync {
     fn started(&self, services: &Services);
+    fn backlog(&self) -> Option<Arc<Backlog>>;
     fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a>;
 }
 
@@ -127,6 +135,10 @@ pub(crate) struct Factory<C: Consumer> {
 impl<C: Consumer> AnyConsumer for Factory<C> {
     fn started(&self, services: &Services) {
         C::started(&self.options, services);
+    }
+
+    fn backlog(&self) -> Option<Arc<Backlog>> {
+        C::backlog(&self.options)
     }
 
     fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a> {

@@ -409,7 +409,9 @@ impl Partial {
                     inflation.finish(inflater);
                 }
             }
-            return into_message(message.is_text, message.bytes)
+            let mut bytes = message.bytes;
+            bytes.shrink_to_fit(); // it may wait long, and grew by doubling
+            return into_message(message.is_text, bytes)
                 .map(|message| Some(Item::Message(message)));
         };
         let payload = std::mem::take(&mut self.control);

@@ -2,7 +2,7 @@
 //!
 //! One wake-up reads what is there once, runs every complete message through the consumer and writes all answers once. While a
 //! consumer takes its time the socket is still served: pings are answered, what waits is written, deadlines are kept, and up
-//! to [`AHEAD_MESSAGES_MAX`] messages are read ahead; then the client has to wait.
+//! to 32 messages or 128 KiB are read ahead; then the client has to wait.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};

@@ -5,6 +5,7 @@
 //! data), [`link`] (the sending side, shared), `socket` (the receiving side) and `driver` (one connection's life).
 
 pub(crate) mod accept;
+mod backlog;
 pub mod close;
 mod consumer;
 pub mod consumers;
@@ -30,6 +31,7 @@ mod transport;
 mod worker;
 
 pub use accept::{Accept, Denial};
+pub use backlog::Backlog;
 pub use close::{Cause, Close, CloseCode, Ending};
 pub use consumer::Consumer;
 pub use context::Context;

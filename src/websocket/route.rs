@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use metrics::{Counter, Gauge, counter, gauge};
 
+use super::backlog::Backlog;
 use super::close::Cause;
 use super::settings::SocketSettings;
 
@@ -17,6 +18,8 @@ pub struct Route {
     /// Its bounds and deadlines.
     pub settings: SocketSettings,
     pub(crate) metrics: RouteMetrics,
+    /// What its sockets' messages count against while they wait; set before the route is served.
+    backlog: OnceLock<Arc<Backlog>>,
 }
 
 /// The route's metrics, looked up once.
@@ -45,7 +48,17 @@ impl Route {
             fingerprint,
             settings,
             metrics,
+            backlog: OnceLock::new(),
         }
+    }
+
+    /// Says what messages count against that wait for a consumer of this route. The first call wins.
+    pub(crate) fn set_backlog(&self, backlog: Arc<Backlog>) {
+        let _ = self.backlog.set(backlog);
+    }
+
+    pub(super) fn backlog(&self) -> Option<&Arc<Backlog>> {
+        self.backlog.get()
     }
 
     /// Counts a socket that ended.

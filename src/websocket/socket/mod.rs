@@ -1,8 +1,8 @@
 //! Socket: the receiving side of one WebSocket and its deadlines; what its own task, the driver, polls.
 
+mod ahead;
 mod leave;
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use self::ahead::Ahead;
 use crate::channels::mailbox;
 use crate::clock::{Call, Millis, NEVER, Tick};
 use crate::websocket::close::{Cause, CloseCode, Ending};
@@ -20,9 +21,6 @@ use crate::websocket::keepalive::{Due, KeepAlive};
 use crate::websocket::link::Link;
 use crate::websocket::message::Message;
 use crate::websocket::worker::{self, READ_BYTES, Worker};
-
-/// How many messages are read ahead while a consumer is busy.
-pub(super) const AHEAD_MESSAGES_MAX: usize = 32;
 
 /// How many reads one turn takes before other sockets have theirs.
 const READS_A_TURN: u8 = 8;
@@ -76,7 +74,7 @@ struct HeldBack {
     /// Undecoded, before anything fresh.
     carried: Bytes,
     /// Decoded while the consumer was busy.
-    ahead: VecDeque<Message>,
+    ahead: Ahead,
 }
 
 impl Socket {
@@ -120,8 +118,30 @@ impl Socket {
             .is_some_and(|held| !held.carried.is_empty())
     }
 
-    fn ahead_len(&self) -> usize {
-        self.held_back.as_ref().map_or(0, |held| held.ahead.len())
+    /// Tells whether messages wait for the consumer.
+    fn has_ahead(&self) -> bool {
+        let held = self.held_back.as_ref();
+        held.is_some_and(|held| !held.ahead.is_empty())
+    }
+
+    /// Tells whether another message may be read while the consumer is busy.
+    fn has_room_ahead(&self) -> bool {
+        let held = self.held_back.as_ref();
+        held.is_none_or(|held| held.ahead.has_room())
+            && self
+                .link
+                .route()
+                .backlog()
+                .is_none_or(|backlog| backlog.has_room_ahead())
+    }
+
+    /// Reads messages ahead of the consumer, as far as there is room.
+    fn read_ahead(&mut self) {
+        while self.ending.is_none() && self.has_room_ahead() {
+            let Some(message) = self.decode() else { return };
+            let held = self.held_back.get_or_insert_default();
+            held.ahead.push(message, self.link.route().backlog());
+        }
     }
 
     /// Lets go of what holds nothing any more.
@@ -183,7 +203,7 @@ impl Socket {
         self.begin_turn();
         loop {
             self.answer_call();
-            if self.ending.is_some() && (self.at_once || self.ahead_len() == 0) {
+            if self.ending.is_some() && (self.at_once || !self.has_ahead()) {
                 return Poll::Ready(Next::End(self.take_ending()));
             }
             match self.next_message() {
@@ -221,12 +241,7 @@ impl Socket {
     pub(super) fn serve(&mut self, cx: &mut Context<'_>) {
         for _ in 0..READS_A_TURN {
             self.answer_call();
-            while self.ending.is_none() && self.ahead_len() < AHEAD_MESSAGES_MAX {
-                match self.decode() {
-                    Some(message) => self.hold_back().ahead.push_back(message),
-                    None => break,
-                }
-            }
+            self.read_ahead();
             self.carry();
             let has_room = self.flush(cx);
             if self.link.is_called() {
@@ -309,7 +324,7 @@ impl Socket {
 
     fn next_message(&mut self) -> Option<Message> {
         if let Some(held) = &mut self.held_back
-            && let Some(message) = held.ahead.pop_front()
+            && let Some(message) = held.ahead.pop()
         {
             self.tidy();
             return Some(message);

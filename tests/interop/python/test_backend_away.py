@@ -1,5 +1,6 @@
 """A backend that fails in every way it can: what clients see, what is counted and told later, and that memory stays bounded."""
 
+import binascii
 import functools
 import hmac
 import itertools
@@ -244,6 +245,7 @@ class AwayCase(unittest.TestCase):
     options = {}
     server_options = {}
     more = ""
+    max_message = "64 KiB"
     secrets = (SECRET,)
 
     @classmethod
@@ -267,6 +269,7 @@ name = "here"
 [websocket]
 middleware = []
 ping_interval = "0s"
+max_message = "{cls.max_message}"
 
 [[websocket.route]]
 path = "/ws/{{room}}/"
@@ -866,7 +869,7 @@ class Bounded(AwayCase):
             thread.start()
         until(lambda: min(sent) >= MIB, "a MiB of each")
         until(lambda: self.still(sent), "clients that are held back")
-        self.assertLess(max(sent), 16 * MIB)  # 1 MiB here, 32 messages ahead, the rest in the kernel
+        self.assertLess(max(sent), 16 * MIB)  # 1 MiB and 128 KiB ahead here, the rest in the kernel
         self.stays_small()
         for peer in peers:
             peer.socket.socket.shutdown(socket.SHUT_RDWR)
@@ -902,8 +905,8 @@ class HeldTogether(AwayCase):
 
     options = {"hold": "1 MiB", "hold_total": "64 KiB", "hold_time": "60s", "retries": 0, "breaker_failures": 1000}
     PEERS, MESSAGES, LENGTH = 5, 100, 8_000
-    # What is read of one connection beside: 32 messages ahead, the one that waits for room, and one that came with the last.
-    AHEAD = 34
+    # What is read of one connection beside: the message that waits for room, and one that came with the last.
+    AHEAD = 2
 
     def received(self):
         return self.server.metric("oneport_messages_received_total", route="app")
@@ -938,6 +941,71 @@ class HeldTogether(AwayCase):
         until(lambda: all(len(one) >= self.MESSAGES for one in taken.values()), lambda: f"all of them, found {taken}"[:2000])
         for room, found in taken.items():
             self.assertEqual(found, [(number + 2, str(number)) for number in range(self.MESSAGES)], room)
+
+
+class Flooded(AwayCase):
+    """Many connections send long messages while the backend hangs."""
+
+    PEERS, MESSAGES, LENGTH = 200, 4, MIB
+    max_message = "1 MiB"
+    HOLD_TOTAL, CONCURRENCY = 64 * MIB, 4
+    options = {
+        "timeout": "120s", "hold": "1 MiB", "hold_total": "64 MiB", "hold_time": "120s", "concurrency": CONCURRENCY,
+        "retries": 0, "breaker_failures": 1000,
+    }  # fmt: skip
+    # Beside `hold_total`: a request for each of `concurrency`; of a connection the message that waits for room, the next one half
+    # received, and 64 KiB undecoded.
+    BOUND = HOLD_TOTAL + CONCURRENCY * 2 * LENGTH + PEERS * (2 * LENGTH + (64 << 10))
+
+    def test_what_clients_send_is_bounded_in_bytes_and_nothing_of_it_is_lost(self):
+        peers = [self.open(f"{self.room}-{number}") for number in range(self.PEERS)]
+        is_back = threading.Event()
+        self.addCleanup(is_back.set)
+        taken = {}
+        changed = threading.Lock()
+
+        def answer(request):
+            is_back.wait(10 * DEADLINE)
+            with changed:
+                for event in request.body["events"]:
+                    taken[request.room, event["seq"]] = (len(event["bytes"]), event["bytes"][:8])
+            self.backend.heard.clear()  # hundreds of MiB
+            return ok()
+
+        self.backend.answer = on("websocket.receive", answer)
+        before = self.server.resident_bytes()
+        sent = [0] * self.PEERS
+
+        def send(at):
+            for number in range(self.MESSAGES):
+                peers[at].send(bytes([number]) * self.LENGTH)
+                sent[at] += 1
+
+        threads = [threading.Thread(target=send, args=[at], daemon=True) for at in range(self.PEERS)]
+        for thread in threads:
+            thread.start()
+        bytes_read = lambda: self.server.metric("oneport_messages_received_total", route="app")  # noqa: E731
+        until(lambda: bytes_read() >= self.HOLD_TOTAL // self.LENGTH, "messages that fill hold_total", 3 * DEADLINE)
+        most = before
+        still = 0
+        while still < 5:
+            then = (bytes_read(), sum(sent))
+            most = max(most, self.server.resident_bytes())
+            time.sleep(0.2)
+            still = still + 1 if (bytes_read(), sum(sent)) == then else 0
+        growth = most - before
+        print(f"held {growth / MIB:.0f} MiB of {self.PEERS * self.MESSAGES * self.LENGTH / MIB:.0f}, bound {self.BOUND / MIB:.0f}")
+        self.assertLess(growth / MIB, self.BOUND / MIB)
+        is_back.set()
+        for thread in threads:
+            thread.join(10 * DEADLINE)
+        wanted = self.PEERS * self.MESSAGES
+        until(lambda: len(taken) == wanted, lambda: f"{wanted} messages, found {len(taken)}", 10 * DEADLINE)
+        base64 = 4 * -(-self.LENGTH // 3)
+        for number in range(self.MESSAGES):
+            start = binascii.b2a_base64(bytes([number]) * 6, newline=False).decode()
+            found = {taken[f"{self.room}-{at}", number + 2] for at in range(self.PEERS)}
+            self.assertEqual(found, {(base64, start)})
 
 
 class Unix(AwayCase):

@@ -90,7 +90,10 @@ impl Asking {
         let mut attempt = 0;
         let mut may_be_known = false;
         let answer = loop {
-            let error = match endpoint.post(&key, &self.body, bounds.of_answer()).await {
+            let error = match endpoint
+                .post(&key, &|| Some(self.body.clone()), bounds.of_answer())
+                .await
+            {
                 Ok(answer) => break answer,
                 Err(error) => error,
             };

@@ -181,19 +181,19 @@ impl Conversation {
         let deadline = tokio::time::Instant::now() + bounds.hold_time;
         let mut event = Some(event);
         loop {
-            let (room, room_for_all) = (self.room.notified(), self.shared.endpoint.room());
+            let (room, room_for_all) = (self.room.notified(), self.shared.endpoint.backlog.room());
             {
                 let mut talk = self.talk();
                 if talk.has_failed || talk.end.is_some() {
                     return;
                 }
-                if talk.bytes < bounds.hold && self.shared.endpoint.has_room() {
+                if talk.bytes < bounds.hold && self.shared.endpoint.backlog.has_room() {
                     let Some(event) = event.take() else { return };
                     talk.seq += 1;
                     let seq = talk.seq;
                     let event = protocol::raw(&event(seq));
                     talk.bytes += event.get().len();
-                    self.shared.endpoint.hold(event.get().len());
+                    self.shared.endpoint.backlog.queue(event.get().len());
                     talk.waiting.push_back(Waiting { seq, event });
                     if !std::mem::replace(&mut talk.is_busy, true) {
                         drop(talk);
@@ -252,11 +252,12 @@ impl Conversation {
     /// Sends what waits, a batch after the other, until nothing does.
     async fn talk_on(self: Arc<Self>) {
         loop {
-            let Some((key, body, last)) = self.batch() else {
+            let Some((key, last)) = self.batch() else {
                 return;
             };
-            let said = match self.post(&key, &body).await {
-                Ok(answer) => self.take(answer, last).await,
+            let said = match self.post(&key, last).await {
+                Ok(Some(answer)) => self.take(answer, last).await,
+                Ok(None) => continue, // it failed meanwhile
                 Err(failed) => Err(failed),
             };
             if let Err(failed) = said {
@@ -265,8 +266,8 @@ impl Conversation {
         }
     }
 
-    /// Returns the next request; none when nothing waits, and then nobody is busy any more.
-    fn batch(&self) -> Option<(String, Bytes, u64)> {
+    /// Returns the key of the next request and its last event; none when nothing waits, and then nobody is busy any more.
+    fn batch(&self) -> Option<(String, u64)> {
         let mut talk = self.talk();
         let bounds = &self.shared.bounds;
         if talk.waiting.is_empty() {
@@ -275,29 +276,42 @@ impl Conversation {
             return None;
         }
         let mut bytes = 0;
-        let mut last = 0;
-        let mut events: Vec<&RawValue> = Vec::new();
+        let first = talk.waiting.front().map_or(0, |waiting| waiting.seq);
+        let mut last = first;
         for waiting in talk.waiting.iter().take(bounds.batch_events) {
             bytes += waiting.event.get().len();
-            if !events.is_empty() && bytes > bounds.batch_bytes {
+            if waiting.seq > first && bytes > bounds.batch_bytes {
                 break;
             }
             last = waiting.seq;
-            events.push(&waiting.event);
         }
-        let first = talk.waiting.front().map_or(0, |waiting| waiting.seq);
-        let scope = protocol::raw(&self.scope());
-        let connection = self.shared.connection(&self.id, talk.state.as_deref());
-        let body = protocol::body(&connection, &scope, &events);
         let key = match talk.again {
             0 => format!("{}-{first}", self.id),
             again => format!("{}-{first}.{again}", self.id),
         };
-        Some((key, body.into(), last))
+        Some((key, last))
     }
 
-    /// POSTs a batch until it is answered, or the backend was away for too long.
-    async fn post(&self, key: &str, body: &Bytes) -> Result<Answer, Failed> {
+    /// Makes the body of the request whose last event this is: the same bytes at each try, for until it is answered nothing is taken
+    /// from what waits. `None` when the conversation failed meanwhile.
+    fn body(&self, last: u64) -> Option<Bytes> {
+        let talk = self.talk();
+        if talk.has_failed {
+            return None;
+        }
+        let scope = protocol::raw(&self.scope());
+        let connection = self.shared.connection(&self.id, talk.state.as_deref());
+        let waiting = talk.waiting.iter();
+        let events: Vec<&RawValue> = waiting
+            .take_while(|waiting| waiting.seq <= last)
+            .map(|waiting| &*waiting.event)
+            .collect();
+        Some(protocol::body(&connection, &scope, &events).into())
+    }
+
+    /// POSTs the events up to `last` until they are answered, or the backend was away for too long. `None` when the conversation
+    /// failed meanwhile.
+    async fn post(&self, key: &str, last: u64) -> Result<Option<Answer>, Failed> {
         let bounds = &self.shared.bounds;
         let began = Instant::now();
         let mut stopping = None;
@@ -306,10 +320,11 @@ impl Conversation {
             let error = match self
                 .shared
                 .endpoint
-                .post(key, body, bounds.of_answer())
+                .post(key, &|| self.body(last), bounds.of_answer())
                 .await
             {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok(Some(answer)),
+                Err(PostError::GivenUp) => return Ok(None),
                 Err(error) => error,
             };
             if !error.is_passing() {
@@ -380,7 +395,7 @@ impl Conversation {
             }
             talk.stalled
         };
-        self.shared.endpoint.let_go(done_bytes);
+        self.shared.endpoint.backlog.release(done_bytes);
         self.room.notify_waiters();
         for effect in events {
             if self.effects.apply(effect).await.map_err(backend_error)? {
@@ -408,7 +423,8 @@ impl Conversation {
             let mut talk = self.talk();
             talk.has_failed = true;
             talk.waiting.clear();
-            self.shared.endpoint.let_go(std::mem::take(&mut talk.bytes));
+            let bytes = std::mem::take(&mut talk.bytes);
+            self.shared.endpoint.backlog.release(bytes);
         }
         self.room.notify_waiters();
         let reason = match failed.cause {

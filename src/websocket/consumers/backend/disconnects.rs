@@ -16,6 +16,9 @@ use super::endpoint::{Endpoint, PostError};
 use crate::channels::ChannelLayer;
 use crate::tasks::Tasks;
 
+/// The most bytes of bodies that wait, beside their number: a body has the handshake's header fields and the state.
+const QUEUE_BYTES_MAX: usize = 128 << 20;
+
 /// How many are told at once.
 const AT_ONCE: usize = 16;
 
@@ -35,12 +38,33 @@ const ANSWER_MAX: (usize, usize) = (1000, usize::MAX);
 pub(super) struct Disconnects {
     endpoint: Arc<Endpoint>,
     layer: ChannelLayer,
-    queue: Mutex<VecDeque<Job>>,
+    queue: Mutex<Queue>,
     /// When the log was told last that there is no room.
     said_full: Mutex<Option<Instant>>,
     work: Notify,
     /// Nobody tells anything any more.
     is_closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, job: Job) {
+        self.bytes += job.body.len();
+        self.jobs.push_back(job);
+    }
+
+    /// Takes the first job whose time has come.
+    fn take_due(&mut self, now: Instant) -> Option<Job> {
+        let at = self.jobs.iter().position(|job| job.not_before <= now)?;
+        let job = self.jobs.remove(at)?;
+        self.bytes -= job.body.len();
+        Some(job)
+    }
 }
 
 /// One thing to be told.
@@ -75,15 +99,16 @@ impl Disconnects {
     pub(super) fn tell(&self, key: String, body: Vec<u8>, after: Duration) {
         let now = Instant::now();
         let mut queue = self.queue();
-        let is_full = queue.len() >= self.endpoint.settings.disconnect_queue;
+        let is_full = queue.jobs.len() >= self.endpoint.settings.disconnect_queue
+            || queue.bytes + body.len() > QUEUE_BYTES_MAX;
         if is_full || self.is_closed.load(Ordering::Relaxed) {
-            let waiting = queue.len();
+            let waiting = queue.jobs.len();
             drop(queue);
             self.say_full(now, waiting, is_full);
             lost(1);
             return;
         }
-        queue.push_back(Job {
+        queue.push(Job {
             key,
             body: body.into(),
             since: now,
@@ -116,7 +141,8 @@ impl Disconnects {
         let mut ends_at: Option<Instant> = None;
         loop {
             if let Some(ends_at) = ends_at
-                && (Instant::now() >= ends_at || (self.queue().is_empty() && telling.is_empty()))
+                && (Instant::now() >= ends_at
+                    || (self.queue().jobs.is_empty() && telling.is_empty()))
             {
                 break;
             }
@@ -139,7 +165,7 @@ impl Disconnects {
                 // By then each connection has said that it is gone.
                 () = tasks.ended(), if ends_at.is_none() => {
                     ends_at = Some(Instant::now() + FAREWELL_MAX);
-                    for job in self.queue().iter_mut() {
+                    for job in &mut self.queue().jobs {
                         job.not_before = Instant::now();
                     }
                 }
@@ -149,7 +175,7 @@ impl Disconnects {
         let left = {
             let queue = self.queue();
             self.is_closed.store(true, Ordering::Relaxed);
-            queue.len() + telling.len()
+            queue.jobs.len() + telling.len()
         };
         if left > 0 {
             let endpoint = &self.endpoint.settings.url.label;
@@ -162,7 +188,7 @@ impl Disconnects {
     async fn post(&self, job: &Job) -> Result<(), PostError> {
         let answer = self
             .endpoint
-            .post_aside(&job.key, &job.body, ANSWER_MAX)
+            .post_aside(&job.key, &|| Some(job.body.clone()), ANSWER_MAX)
             .await?;
         for effect in answer.events {
             if let Effect::GroupSend { group, event, .. } = effect
@@ -182,12 +208,10 @@ impl Disconnects {
             {
                 let mut queue = self.queue();
                 let now = Instant::now();
-                if let Some(at) = queue.iter().position(|job| job.not_before <= now)
-                    && let Some(job) = queue.remove(at)
-                {
+                if let Some(job) = queue.take_due(now) {
                     return job;
                 }
-                for job in queue.iter() {
+                for job in &queue.jobs {
                     pause = pause.min(job.not_before.saturating_duration_since(now));
                 }
             }
@@ -229,10 +253,10 @@ impl Disconnects {
             _ => pause,
         };
         job.not_before = Instant::now() + pause;
-        self.queue().push_back(job);
+        self.queue().push(job);
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Job>> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

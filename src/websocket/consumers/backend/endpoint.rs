@@ -2,8 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -12,11 +11,12 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use metrics::{counter, gauge};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::bounded::TooMuch;
 use super::connector::{Connector, Url};
 use super::protocol::{Answer, signature};
+use crate::websocket::Backlog;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("oneport-signature");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -55,8 +55,7 @@ pub(super) struct Endpoint {
     turns: Semaphore,
     breaker: Mutex<Breaker>,
     /// The bytes that wait for it, of all connections.
-    held: AtomicUsize,
-    room: Notify,
+    pub(super) backlog: Arc<Backlog>,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +73,9 @@ enum Asker {
     Nobody,
 }
 
+/// Makes the body of a request; none when there is nothing to ask any more.
+pub(super) type MakeBody<'a> = &'a (dyn Fn() -> Option<Bytes> + Sync);
+
 /// Why there is no answer that can be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PostError {
@@ -83,6 +85,9 @@ pub(super) enum PostError {
     Busy(Duration),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// What was to be asked was given up before its turn came.
+    #[error("the connection ended before its turn came")]
+    GivenUp,
     /// It never came to a request.
     #[error("{0}")]
     Connect(String),
@@ -114,7 +119,7 @@ impl PostError {
             | Self::Connect(_)
             | Self::Connection(_) => true,
             Self::Refused(refusal) => matches!(refusal.status.as_u16(), 429 | 502 | 503 | 504),
-            Self::TooLarge(_) | Self::Invalid(_) => false,
+            Self::TooLarge(_) | Self::Invalid(_) | Self::GivenUp => false,
         }
     }
 
@@ -122,7 +127,7 @@ impl PostError {
     /// said no.
     pub(super) fn is_ambiguous(&self) -> bool {
         match self {
-            Self::CircuitOpen(_) | Self::Busy(_) | Self::Connect(_) => false,
+            Self::CircuitOpen(_) | Self::Busy(_) | Self::Connect(_) | Self::GivenUp => false,
             Self::Refused(refusal) => !refusal.status.is_client_error(),
             Self::Timeout(_) | Self::Connection(_) | Self::TooLarge(_) | Self::Invalid(_) => true,
         }
@@ -168,7 +173,7 @@ impl PostError {
             Self::Refused(refusal) if refusal.status.is_client_error() => "denied",
             Self::Refused(_) => "status",
             Self::TooLarge(_) => "too_large",
-            Self::Invalid(_) => "invalid",
+            Self::Invalid(_) | Self::GivenUp => "invalid",
         }
     }
 
@@ -196,18 +201,19 @@ impl Endpoint {
         Self {
             turns: Semaphore::new(settings.concurrency),
             client,
+            backlog: Arc::new(Backlog::new(settings.hold_total)),
             settings,
             breaker: Mutex::default(),
-            held: AtomicUsize::new(0),
-            room: Notify::new(),
         }
     }
 
     /// POSTs a body once and reads the answer, which may hold so many effects and so long a state.
+    ///
+    /// The body is made when its turn has come: what waits for a turn has no copy of its events.
     pub(super) async fn post(
         &self,
         key: &str,
-        body: &Bytes,
+        body: MakeBody<'_>,
         bounds: (usize, usize),
     ) -> Result<Answer, PostError> {
         self.post_as(key, body, bounds, Asker::Client).await
@@ -218,7 +224,7 @@ impl Endpoint {
     pub(super) async fn post_aside(
         &self,
         key: &str,
-        body: &Bytes,
+        body: MakeBody<'_>,
         bounds: (usize, usize),
     ) -> Result<Answer, PostError> {
         self.post_as(key, body, bounds, Asker::Nobody).await
@@ -227,7 +233,7 @@ impl Endpoint {
     async fn post_as(
         &self,
         key: &str,
-        body: &Bytes,
+        body: MakeBody<'_>,
         bounds: (usize, usize),
         asker: Asker,
     ) -> Result<Answer, PostError> {
@@ -238,6 +244,7 @@ impl Endpoint {
         });
         let outcome = match &answered {
             Ok(_) => "ok",
+            Err(PostError::GivenUp) => return answered, // nothing was asked
             Err(error) => error.outcome(),
         };
         let endpoint = self.settings.url.label.clone();
@@ -246,42 +253,25 @@ impl Endpoint {
         answered
     }
 
-    /// Tells whether more may wait for it, of whatever connection.
-    pub(super) fn has_room(&self) -> bool {
-        self.held.load(Ordering::Relaxed) < self.settings.hold_total
-    }
-
-    /// So much more waits for it.
-    pub(super) fn hold(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// So much less.
-    pub(super) fn let_go(&self, bytes: usize) {
-        if bytes > 0 {
-            self.held.fetch_sub(bytes, Ordering::Relaxed);
-            self.room.notify_waiters();
-        }
-    }
-
-    /// Completes when there may be room again.
-    pub(super) fn room(&self) -> impl Future<Output = ()> + '_ {
-        self.room.notified()
-    }
-
     /// Returns how long it is not worth asking; none when it is.
     pub(super) fn open_for(&self) -> Option<Duration> {
         let until = self.breaker().open_until?;
         until.checked_duration_since(Instant::now())
     }
 
-    async fn try_post(&self, key: &str, body: &Bytes, asker: Asker) -> Result<Answer, PostError> {
+    async fn try_post(
+        &self,
+        key: &str,
+        body: MakeBody<'_>,
+        asker: Asker,
+    ) -> Result<Answer, PostError> {
         let probe = self.pass_breaker()?;
         let timeout = self.settings.timeout;
         let turn = tokio::time::timeout(timeout, self.turns.acquire()).await;
         let Ok(_turn) = turn else {
             return Err(PostError::Busy(timeout));
         };
+        let body = body().ok_or(PostError::GivenUp)?;
         let exchange = tokio::time::timeout(timeout, self.exchange(key, body));
         let answered = exchange.await.unwrap_or(Err(PostError::Timeout(timeout)));
         if asker == Asker::Client || probe.is_some() {
@@ -291,7 +281,7 @@ impl Endpoint {
         answered
     }
 
-    async fn exchange(&self, key: &str, body: &Bytes) -> Result<Answer, PostError> {
+    async fn exchange(&self, key: &str, body: Bytes) -> Result<Answer, PostError> {
         let settings = &self.settings;
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -299,10 +289,10 @@ impl Endpoint {
         let invalid = |error: http::Error| PostError::Invalid(error.to_string());
         let request = Request::post(settings.url.uri.as_str())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(SIGNATURE, signature(&settings.secrets, now, body))
+            .header(SIGNATURE, signature(&settings.secrets, now, &body))
             .header(IDEMPOTENCY_KEY, key)
             .header(header::USER_AGENT, HeaderValue::from_static("oneport"))
-            .body(Full::new(body.clone()))
+            .body(Full::new(body))
             .map_err(invalid)?;
         let response = self.client.request(request).await;
         let response = response.map_err(|error| match PostError::of(&error) {

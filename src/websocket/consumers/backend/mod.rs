@@ -35,7 +35,7 @@ use crate::channels::{ChannelName, Received};
 use crate::routing::ParamNames;
 use crate::scope::Scope;
 use crate::services::Services;
-use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
+use crate::websocket::{Accept, Backlog, Close, CloseCode, Consumer, Context, Denial, Message};
 
 /// `consumer = "backend"`: each connection's events are POSTed to an HTTP endpoint, or sent to a channel that workers read.
 ///
@@ -114,6 +114,13 @@ impl Consumer for Backend {
 
     fn started(options: &Options, services: &Services) {
         options.route.get_or_init(|| route(options, services));
+    }
+
+    fn backlog(options: &Options) -> Option<Arc<Backlog>> {
+        match options.route.get() {
+            Some(Route::Endpoint(shared)) => Some(shared.endpoint.backlog.clone()),
+            Some(Route::Channel { .. }) | None => None,
+        }
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {

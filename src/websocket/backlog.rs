@@ -1,0 +1,111 @@
+//! Backlog: the bytes that wait for something that many sockets share, such as a backend.
+
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// The bytes that wait for one receiver, of all sockets together: what consumers have queued for it, and what their sockets have read
+/// ahead meanwhile.
+#[derive(Debug)]
+pub struct Backlog {
+    limit: usize,
+    held: Mutex<Held>,
+    room: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    queued: usize,
+    ahead: usize,
+}
+
+impl Held {
+    fn total(&self) -> usize {
+        self.queued + self.ahead
+    }
+}
+
+impl Backlog {
+    /// An empty backlog with room for so many bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            held: Mutex::default(),
+            room: Notify::new(),
+        }
+    }
+
+    /// Tells whether a consumer may queue one more message. The message may be longer than what is left of the limit.
+    ///
+    /// While nothing is queued there is always room: otherwise messages that were read ahead could fill the limit while their
+    /// own consumers wait for room, and nothing would ever move.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let held = self.held();
+        held.queued == 0 || held.total() < self.limit
+    }
+
+    /// Counts bytes that a consumer has queued.
+    pub fn queue(&self, bytes: usize) {
+        self.held().queued += bytes;
+    }
+
+    /// Bytes that were queued have been sent, or given up.
+    pub fn release(&self, bytes: usize) {
+        if bytes > 0 {
+            self.held().queued -= bytes;
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Completes when there may be room again.
+    pub fn room(&self) -> impl Future<Output = ()> + '_ {
+        self.room.notified()
+    }
+
+    /// Tells whether a socket may read ahead. Half of the limit is left to what consumers queue.
+    pub(super) fn has_room_ahead(&self) -> bool {
+        self.held().total() < self.limit / 2
+    }
+
+    pub(super) fn read_ahead(&self, bytes: usize) {
+        self.held().ahead += bytes;
+    }
+
+    /// Messages that were read ahead have reached their consumer, or their socket has ended.
+    pub(super) fn release_ahead(&self, bytes: usize) {
+        if bytes > 0 {
+            self.held().ahead -= bytes;
+            self.room.notify_waiters();
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_read_ahead_leave_room_for_one_that_is_queued() {
+        let backlog = Backlog::new(100);
+        assert!(backlog.has_room() && backlog.has_room_ahead());
+        backlog.read_ahead(50);
+        assert!(backlog.has_room() && !backlog.has_room_ahead());
+        backlog.read_ahead(200); // a message that is longer than the limit
+        assert!(backlog.has_room());
+        backlog.queue(1);
+        assert!(!backlog.has_room());
+        backlog.release_ahead(250);
+        assert!(backlog.has_room() && backlog.has_room_ahead());
+        backlog.queue(99);
+        assert!(!backlog.has_room() && !backlog.has_room_ahead());
+        backlog.release(100);
+        assert!(backlog.has_room() && backlog.has_room_ahead());
+    }
+}
