@@ -73,6 +73,9 @@ impl Services {
         let settings = LayerSettings {
             capacity: config.channel_layer.capacity,
             expiry: config.channel_layer.expiry,
+            history_size: config.channel_layer.history_size.as_usize(),
+            group_history_size: config.channel_layer.group_history_size.as_usize(),
+            max_rooms: config.channel_layer.max_rooms,
         };
         let layer = ChannelLayer::new(settings, tasks.clone());
         tasks.spawn("channel layer", layer.clone().sweep());

@@ -25,7 +25,7 @@ pub struct Event(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    event_type: Box<str>,
+    event_type: Arc<str>,
     body: EventBody,
 }
 
@@ -79,6 +79,9 @@ pub enum EventError {
     BadFrame,
 }
 
+/// What an event's three allocations take beside their content: counters, and what an allocator adds.
+const ALLOCATIONS_BYTES: usize = 120;
+
 /// The type of events that are raw frames.
 const SEND: &str = "websocket.send";
 
@@ -92,13 +95,14 @@ impl Event {
             fields: &'a T,
         }
         check_type(event_type)?;
-        let text = serde_json::to_string(&Typed {
+        let mut text = serde_json::to_string(&Typed {
             r#type: event_type,
             fields,
         })?;
         if event_type == SEND {
             return Self::from_json(&text);
         }
+        text.shrink_to_fit(); // it may be kept for long
         Ok(Self::of(
             event_type,
             EventBody::Json {
@@ -123,7 +127,7 @@ impl Event {
 
     /// Takes a dictionary.
     pub fn from_fields(fields: Map<String, Value>) -> Result<Self, EventError> {
-        let event_type: Box<str> = match fields.get("type") {
+        let event_type: Arc<str> = match fields.get("type") {
             Some(Value::String(text)) => text.as_str().into(),
             _ => return Err(EventError::NoType),
         };
@@ -131,7 +135,8 @@ impl Event {
         if &*event_type == SEND {
             return Self::frame(&fields);
         }
-        let text = serde_json::to_string(&fields)?;
+        let mut text = serde_json::to_string(&fields)?;
+        text.shrink_to_fit(); // it may be kept for long
         Ok(Self::of(
             &event_type,
             EventBody::Json {
@@ -216,6 +221,26 @@ impl Event {
             Shown::Text(text) => text.len(),
             Shown::Bytes(bytes) => bytes.len(),
         }
+    }
+
+    /// Returns the same event for a history: nothing is kept but what it is made of, for the fields are read again when somebody
+    /// asks.
+    pub(super) fn compact(&self) -> Self {
+        match &self.0.body {
+            EventBody::Json { text, .. } => Self(Arc::new(Inner {
+                event_type: self.0.event_type.clone(),
+                body: EventBody::Json {
+                    text: text.clone(),
+                    fields: OnceLock::new(),
+                },
+            })),
+            EventBody::Text(_) | EventBody::Bytes(_) => self.clone(),
+        }
+    }
+
+    /// Returns the memory that the event takes, its fields aside.
+    pub(super) fn memory(&self) -> usize {
+        size_of::<Inner>() + ALLOCATIONS_BYTES + self.0.event_type.len() + self.size()
     }
 
     fn of(event_type: &str, body: EventBody) -> Self {

@@ -5,6 +5,7 @@
 //! gather and leave as one batch. So an event costs each member one write at the most, and less when the group is busy.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -12,8 +13,10 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::batch::{Batch, Entry};
+use super::histories::{Account, Histories};
 use super::holds::Holds;
 use super::past::{Joined, Past, Start};
+use super::rooms::{Full, Room, Rooms};
 use super::{GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
 use crate::auth::User;
 
@@ -51,6 +54,17 @@ pub(super) struct Outgoing {
     pub(super) touched: Instant,
 }
 
+/// What is to become of a group without members.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Rest {
+    /// It has events that somebody may come back for.
+    Kept,
+    /// It has none, and a client that lost its connection may come back in a moment.
+    Empty,
+    /// Nobody needs it.
+    Gone,
+}
+
 /// One who is in a group.
 #[derive(Clone, Debug)]
 pub struct GroupMember {
@@ -74,13 +88,19 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(name: GroupName, first: Position, is_shared: bool) -> Self {
+    pub(super) fn new(
+        name: GroupName,
+        first: Position,
+        is_shared: bool,
+        histories: Arc<Histories>,
+    ) -> Self {
+        let account = Account::new(histories, name.clone());
         let outgoing = Outgoing {
             number: 0,
             entries: Vec::new(),
             bytes: 0,
             delivering: false,
-            past: Past::new(first, is_shared),
+            past: Past::new(first, is_shared, account),
             holds: Holds::default(),
             touched: Instant::now(),
         };
@@ -105,6 +125,21 @@ impl Group {
         if options.history > 0 {
             lock(&self.outgoing).past.keep(options);
         }
+    }
+
+    /// A client is about to join that asks for a history: its address counts as the one that began the group, when it has no event
+    /// yet and nobody else did.
+    pub(super) fn begin(&self, rooms: &Arc<Rooms>, client: IpAddr) -> Result<(), Full> {
+        let past = &mut lock(&self.outgoing).past;
+        if past.account.room.is_none() && past.is_empty() {
+            past.account.room = Some(rooms.begin(&self.name, client, Instant::now())?);
+        }
+        Ok(())
+    }
+
+    /// The group is about to be gone: returns its place among those that an address has begun.
+    pub(super) fn take_room(&self) -> Option<Room> {
+        lock(&self.outgoing).past.account.room.take()
     }
 
     /// A member is about to join: it shall have everything from now on.
@@ -145,6 +180,9 @@ impl Group {
         let mut outgoing = lock(&self.outgoing);
         if options.history > 0 {
             outgoing.past.keep(options);
+        }
+        if members.place_of.is_empty() {
+            outgoing.past.account.set_members(true);
         }
         let is_waiting = options.history > 0 && start != Start::Now && outgoing.past.wanted();
         outgoing.past.forget_old(Instant::now());
@@ -199,10 +237,13 @@ impl Group {
         let at = members.place_of.remove(&member)?;
         let left = members.places[at].take();
         members.free.push(at);
+        let mut outgoing = lock(&self.outgoing);
+        outgoing.touched = Instant::now();
         if members.free.len() == members.places.len() {
             *members = Members::default();
+            outgoing.past.account.set_members(false);
         }
-        lock(&self.outgoing).touched = Instant::now();
+        drop(outgoing);
         self.count.fetch_sub(1, Ordering::Relaxed);
         left.map(|left| left.presence)
     }
@@ -241,14 +282,24 @@ impl Group {
         act(&mut lock(&self.outgoing).past)
     }
 
-    /// Tells when a group without members was last of use to anybody: `None` when it can go. One that keeps a history is kept
-    /// as long as its newest event would be: somebody may come back for what is sent meanwhile.
-    pub(super) fn remembered_since(&self, now: Instant) -> Option<Instant> {
+    /// Tells what is to become of a group without members. One that keeps a history is kept until its newest event has expired:
+    /// somebody may come back for what is sent meanwhile.
+    pub(super) fn rest(&self, now: Instant) -> Rest {
         let mut outgoing = lock(&self.outgoing);
         outgoing.past.forget_old(now);
         let touched = outgoing.touched;
-        let is_kept = outgoing.past.is_worth_keeping(touched, now);
-        is_kept.then_some(touched)
+        match outgoing.past.is_worth_keeping(touched, now) {
+            false => Rest::Gone,
+            true if outgoing.past.is_empty() => Rest::Empty,
+            true => Rest::Kept,
+        }
+    }
+
+    /// Forgets events to free memory: so many bytes of a group with members, all of one without. Returns how many events went.
+    pub(super) fn evict(&self, bytes: usize) -> usize {
+        let mut outgoing = lock(&self.outgoing);
+        let bytes = if self.len() == 0 { usize::MAX } else { bytes };
+        outgoing.past.evict(bytes)
     }
 
     /// Completes when there is something new for those who wait until the group can be joined.

@@ -11,11 +11,15 @@ use super::batch::Entry;
 /// How many events are retained; the oldest goes first. A hold lasts as long as a handshake.
 const RETAINED_MAX: usize = 256;
 
+/// How many bytes of events, but for one that is longer.
+const RETAINED_BYTES_MAX: usize = 1 << 20;
+
 #[derive(Default)]
 pub(super) struct Holds {
     by_member: HashMap<u64, Hold>,
     /// What was sent since the first of them.
     retained: VecDeque<Entry>,
+    retained_bytes: usize,
 }
 
 struct Hold {
@@ -75,8 +79,11 @@ impl Holds {
         if self.by_member.is_empty() {
             return;
         }
-        if self.retained.len() >= RETAINED_MAX {
-            self.retained.pop_front();
+        self.retained_bytes += entry.event.size();
+        while (self.retained.len() >= RETAINED_MAX || self.retained_bytes > RETAINED_BYTES_MAX)
+            && let Some(oldest) = self.retained.pop_front()
+        {
+            self.retained_bytes -= oldest.event.size();
         }
         self.retained.push_back(Entry {
             tally: None,
@@ -168,6 +175,15 @@ mod tests {
         }
         let kept = completed(&holds, 7, &[]);
         assert_eq!((kept.len(), kept[0]), (RETAINED_MAX, 3));
+        let long = Event::text("x".repeat(RETAINED_BYTES_MAX / 2));
+        for number in 1000..1003 {
+            let event = long.clone();
+            holds.retain(&Entry {
+                event,
+                ..entry(number)
+            });
+        }
+        assert_eq!(completed(&holds, 7, &[]), [1001, 1002]);
         holds.remove(7);
         assert!(!holds.is_empty());
         holds.remove(7);

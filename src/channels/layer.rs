@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::direct::Channels;
-use super::group::Group;
+use super::group::{Group, Rest};
+use super::histories::{Histories, Victim};
 use super::remote::Remote;
+use super::rooms::Rooms;
 use super::{
-    GroupMember, GroupName, GroupOptions, Joined, LayerSettings, Mailbox, Position, Present, Start,
-    Subscriber,
+    GroupMember, GroupName, GroupOptions, Joined, LayerError, LayerSettings, Mailbox, Position,
+    Present, Start, Subscriber,
 };
 use crate::auth::User;
 use crate::tasks::Tasks;
@@ -20,8 +23,8 @@ use crate::telemetry;
 /// How often groups that nobody needs are let go.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// How many groups without members may keep their history.
-const REMEMBERED_GROUPS_MAX: usize = 10_000;
+/// How many histories give way before others may send: the rest follows with the next event.
+const EVICTIONS_AT_ONCE: usize = 64;
 
 const SHARDS: usize = 16;
 
@@ -52,6 +55,8 @@ struct Inner {
     hasher: RandomState,
     groups: [Mutex<HashMap<GroupName, Arc<Group>>>; SHARDS],
     channels: Channels,
+    histories: Arc<Histories>,
+    rooms: Arc<Rooms>,
     tasks: Tasks,
     remote: OnceLock<Remote>,
 }
@@ -91,6 +96,8 @@ impl ChannelLayer {
     #[must_use]
     pub fn new(settings: LayerSettings, tasks: Tasks) -> Self {
         Self(Arc::new(Inner {
+            histories: Histories::new(settings.history_size, settings.group_history_size),
+            rooms: Rooms::new(settings.max_rooms),
             settings,
             last_member: AtomicU64::new(0),
             first_offset: AtomicU64::new(0),
@@ -136,7 +143,9 @@ impl ChannelLayer {
     /// Makes a mailbox with this layer's bounds.
     #[must_use]
     pub fn mailbox(&self) -> Arc<Mailbox> {
-        let LayerSettings { capacity, expiry } = self.0.settings;
+        let LayerSettings {
+            capacity, expiry, ..
+        } = self.0.settings;
         Arc::new(Mailbox::new(capacity, telemetry::MAILBOX_BYTES_MAX, expiry))
     }
 
@@ -145,11 +154,38 @@ impl ChannelLayer {
     /// without Redis at once.
     pub async fn prepare(&self, group: &GroupName, options: &GroupOptions, member: u64) -> Held {
         let held = self.hold(group, options, member);
+        self.ready(group, &held, member).await;
+        held
+    }
+
+    /// Does the same for a client of that address. Fails when the group would be one too many with a history that clients of the
+    /// address have begun.
+    pub async fn begin(
+        &self,
+        group: &GroupName,
+        options: &GroupOptions,
+        member: u64,
+        client: Option<IpAddr>,
+    ) -> Result<Held, LayerError> {
+        let held = self.hold(group, options, member);
+        if options.history > 0
+            && let Some(client) = client
+            && held.found.begin(&self.0.rooms, client).is_err()
+        {
+            drop(held);
+            self.remove_empty(group); // nobody may come back to it
+            metrics::counter!("oneport_rooms_refused_total").increment(1);
+            return Err(LayerError::TooManyRooms);
+        }
+        self.ready(group, &held, member).await;
+        Ok(held)
+    }
+
+    async fn ready(&self, group: &GroupName, held: &Held, member: u64) {
         if let Some(remote) = self.remote() {
             Box::pin(remote.ready(group, &held.found)).await;
             held.found.hold_from_here(member);
         }
-        held
     }
 
     /// Adds a member to a group; a member that is in it already stays as it was.
@@ -288,6 +324,11 @@ impl ChannelLayer {
             .collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn histories(&self) -> &Histories {
+        &self.0.histories
+    }
+
     pub(super) fn channels(&self) -> &Channels {
         &self.0.channels
     }
@@ -319,7 +360,12 @@ impl ChannelLayer {
         }
         let remote = self.remote();
         let is_shared = remote.is_some_and(Remote::shares_history);
-        let made = Arc::new(Group::new(group.clone(), self.first_position(), is_shared));
+        let made = Arc::new(Group::new(
+            group.clone(),
+            self.first_position(),
+            is_shared,
+            self.0.histories.clone(),
+        ));
         shard.insert(group.clone(), made.clone());
         if let Some(remote) = remote {
             remote.want(group);
@@ -329,56 +375,113 @@ impl ChannelLayer {
 
     /// Lets a group go that nobody is in and that keeps nothing.
     fn let_go(&self, group: &GroupName) {
-        let mut shard = self.shard(group);
-        let Some(found) = shard.get(group) else {
-            return;
+        let now = Instant::now();
+        let is_empty = {
+            let mut shard = self.shard(group);
+            let Some(found) = shard.get(group).filter(|found| !found.is_needed()) else {
+                return;
+            };
+            let rest = found.rest(now);
+            match rest {
+                Rest::Kept => {}
+                Rest::Empty => drop(found.take_room()), // nobody has begun anything
+                Rest::Gone => self.remove(&mut shard, group),
+            }
+            rest == Rest::Empty
         };
-        if !found.is_needed() && found.remembered_since(Instant::now()).is_none() {
+        if is_empty && let Some(oldest) = self.0.histories.left_empty(group, now) {
+            self.remove_empty(&oldest);
+        }
+    }
+
+    /// Removes a group that was left before it had an event, if nobody has come back to it.
+    fn remove_empty(&self, group: &GroupName) {
+        let mut shard = self.shard(group);
+        if shard
+            .get(group)
+            .is_some_and(|found| !found.is_needed() && found.with_past(|past| past.is_empty()))
+        {
             self.remove(&mut shard, group);
         }
     }
 
     fn remove(&self, shard: &mut HashMap<GroupName, Arc<Group>>, group: &GroupName) {
-        let last = shard.remove(group).map(|removed| removed.position());
-        if let Some(last) = last.filter(|last| last.epoch == self.0.node) {
+        let Some(removed) = shard.remove(group) else {
+            return;
+        };
+        let last = removed.position();
+        if last.epoch == self.0.node {
             self.0
                 .first_offset
                 .fetch_max(last.offset + 1, Ordering::Relaxed);
         }
         if let Some(remote) = self.remote() {
             remote.unwant(group);
+            let (position, expiry) = removed.with_past(|past| (past.known(), past.bounds().1));
+            if position.is_some_and(|(position, _)| position.offset > 0)
+                && let Some(room) = removed.take_room()
+            {
+                room.linger(group, Instant::now() + expiry);
+            }
         }
     }
 
-    fn forget(&self, now: Instant) {
-        let mut remembered = Vec::new();
+    pub(super) fn forget(&self, now: Instant) {
         for shard in &self.0.groups {
             let mut shard = lock(shard);
             let mut gone = Vec::new();
             for (name, group) in &*shard {
                 if group.is_needed() {
-                    continue;
-                }
-                match group.remembered_since(now) {
-                    Some(since) => remembered.push((since, name.clone())),
-                    None => gone.push(name.clone()),
+                    group.with_past(|past| past.forget_old(now));
+                } else if group.rest(now) == Rest::Gone {
+                    gone.push(name.clone());
                 }
             }
             for name in gone {
                 self.remove(&mut shard, &name);
             }
         }
-        if remembered.len() > REMEMBERED_GROUPS_MAX {
-            remembered.sort_unstable();
-            let surplus = remembered.len() - REMEMBERED_GROUPS_MAX;
-            for (_, name) in remembered.into_iter().take(surplus) {
-                let mut shard = self.shard(&name);
-                if shard.get(&name).is_some_and(|group| !group.is_needed()) {
-                    self.remove(&mut shard, &name);
-                }
+        self.0.histories.forget_empty(now);
+        self.forget_channels();
+    }
+
+    /// Lets histories give way while all together take more memory than they may.
+    #[inline]
+    pub(super) fn keep_in_bounds(&self) {
+        if self.0.histories.is_over() {
+            self.evict();
+        }
+    }
+
+    #[cold]
+    fn evict(&self) {
+        let histories = &self.0.histories;
+        let Some(_turn) = histories.evicting() else {
+            return; // another one is at it
+        };
+        for _ in 0..EVICTIONS_AT_ONCE {
+            let Some(victim) = histories.victim() else {
+                return;
+            };
+            let evicted = self.evict_from(&victim);
+            histories.count_evicted(evicted);
+            if evicted == 0 {
+                histories.postpone(&victim);
             }
         }
-        self.forget_channels();
+    }
+
+    /// Takes memory from one group's history; returns how many events it lost.
+    fn evict_from(&self, victim: &Victim) -> usize {
+        let mut shard = self.shard(&victim.group);
+        let Some(found) = shard.get(&victim.group) else {
+            return 0; // it is about to be gone
+        };
+        let evicted = found.evict(victim.excess);
+        if !found.is_needed() {
+            self.remove(&mut shard, &victim.group);
+        }
+        evicted
     }
 
     pub(super) fn find(&self, group: &str) -> Option<Arc<Group>> {

@@ -9,6 +9,9 @@ mod batch;
 mod direct;
 pub mod event;
 mod group;
+mod histories;
+#[cfg(test)]
+mod histories_tests;
 mod holds;
 mod layer;
 pub mod mailbox;
@@ -18,6 +21,7 @@ mod past;
 mod position;
 mod presence;
 mod remote;
+mod rooms;
 mod send;
 mod subscriber;
 

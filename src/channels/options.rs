@@ -16,6 +16,12 @@ pub struct LayerSettings {
     pub capacity: usize,
     /// How long an event may wait in a channel before it is of no use.
     pub expiry: Duration,
+    /// The memory that the histories of all groups may take in this process.
+    pub history_size: usize,
+    /// The memory that one group's history may take.
+    pub group_history_size: usize,
+    /// How many groups with a history the clients of one address may have begun that are still there.
+    pub max_rooms: usize,
 }
 
 impl Default for LayerSettings {
@@ -23,6 +29,9 @@ impl Default for LayerSettings {
         Self {
             capacity: 100,
             expiry: Duration::from_secs(60),
+            history_size: 128 << 20,
+            group_history_size: 1 << 20,
+            max_rooms: 1000,
         }
     }
 }
@@ -90,6 +99,9 @@ pub enum LayerError {
     /// Events come faster than Redis takes them, or too many wait until it is back.
     #[error("expected room in the queue for Redis, found it full")]
     QueueFull,
+    /// The clients of an address have begun as many groups with a history as they may (`max_rooms`).
+    #[error("too many groups with a history begun by clients of the same address")]
+    TooManyRooms,
     /// Redis is away.
     #[error("expected Redis to answer, found it away")]
     Away,

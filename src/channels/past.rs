@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::batch::{Audience, Entry};
+use super::histories::{Account, EMPTY_KEPT};
 use super::{GroupOptions, Position};
 
 /// Processes whose newest event is remembered, in one group. Of more, the one longest silent is forgotten.
@@ -57,6 +58,9 @@ pub(super) enum Place {
 pub(super) struct Past {
     position: Position,
     history: VecDeque<(Instant, Entry)>,
+    /// What the events take, of `history` and of those without a position.
+    bytes: usize,
+    pub(super) account: Account,
     max: usize,
     expiry: Duration,
     shared: Option<Box<SharedPast>>,
@@ -109,10 +113,12 @@ impl SharedPast {
 
 impl Past {
     /// An empty history that goes on behind a position. A shared one learns its own from Redis.
-    pub(super) fn new(position: Position, is_shared: bool) -> Self {
+    pub(super) fn new(position: Position, is_shared: bool, account: Account) -> Self {
         Self {
             position,
             history: VecDeque::new(),
+            bytes: 0,
+            account,
             max: 0,
             expiry: Duration::ZERO,
             shared: is_shared.then(Box::default),
@@ -216,10 +222,17 @@ impl Past {
         Some((self.position, shared.newest))
     }
 
+    /// Tells whether somebody may come back to a group without members: as long as there are events, and for a moment when there are
+    /// none yet.
     pub(super) fn is_worth_keeping(&self, touched: Instant, now: Instant) -> bool {
         self.max > 0
             && self.shared.is_none()
-            && now.saturating_duration_since(touched) <= self.expiry
+            && (!self.history.is_empty() || now.saturating_duration_since(touched) < EMPTY_KEPT)
+    }
+
+    /// Tells whether no event is here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
     }
 
     /// Returns what a member gets that starts there.
@@ -254,7 +267,7 @@ impl Past {
             entries.extend(shared.early.iter().map(|early| early.entry.clone()));
         }
         for entry in &mut entries {
-            entry.tally = None;
+            entry.event = entry.event.compact(); // fields that are read of it do not stay in the history
         }
         Resumed {
             from,
@@ -284,18 +297,21 @@ impl Past {
         }
         self.position.offset += 1;
         entry.position = self.position;
-        self.push(entry.clone(), Duration::ZERO);
+        self.push(entry, Duration::ZERO);
     }
 
     /// Keeps an event of this process that has no position yet.
     pub(super) fn remember_early(&mut self, node: u64, seq: u64, entry: &Entry) {
         if let Some(shared) = &mut self.shared {
             shared.see(node, seq);
-            let entry = entry.clone();
+            let entry = kept(entry);
+            self.bytes += memory_of(&entry);
             shared.early.push_back(Early { node, seq, entry });
             while shared.early.len() > self.max {
-                shared.early.pop_front();
+                forget_early(shared, &mut self.bytes);
             }
+            self.trim(self.account.group_size_max());
+            self.settle();
         }
     }
 
@@ -371,9 +387,13 @@ impl Past {
         };
         shared.newest = Some((node, seq));
         let early = shared.early.len();
-        shared
-            .early
-            .retain(|early| early.node != node || early.seq > seq);
+        shared.early.retain(|early| {
+            let is_left = early.node != node || early.seq > seq;
+            if !is_left {
+                self.bytes -= memory_of(&early.entry);
+            }
+            is_left
+        });
         let was_early = shared.early.len() < early;
         let is_news = shared.newest(node) < seq;
         if is_news {
@@ -382,48 +402,142 @@ impl Past {
         let first = self.history.front();
         let has_older_life = first.is_some_and(|(_, first)| first.position.epoch != position.epoch);
         if is_news || was_early || !has_older_life {
-            self.push(entry.clone(), age);
+            self.push(entry, age);
         } // else it is here already, with its position in the older life
+        self.settle();
         is_news
     }
 
-    fn push(&mut self, mut entry: Entry, age: Duration) {
+    fn push(&mut self, entry: &Entry, age: Duration) {
         if self.max == 0 {
             return;
         }
         let now = Instant::now();
         let at = now.checked_sub(age).unwrap_or(now);
-        self.forget_old(now);
+        self.forget_expired(now);
         while self.history.len() >= self.max {
-            self.history.pop_front();
+            self.forget_first();
         }
-        entry.tally = None;
-        entry.audience = Audience::All;
+        let entry = kept(entry);
+        self.bytes += memory_of(&entry);
         self.history.push_back((at, entry));
+        self.trim(self.account.group_size_max());
+        self.settle();
     }
 
     pub(super) fn forget_old(&mut self, now: Instant) {
-        let is_old = |(at, _): &(Instant, Entry)| now.duration_since(*at) > self.expiry;
+        self.forget_expired(now);
+        self.settle();
+    }
+
+    fn forget_expired(&mut self, now: Instant) {
+        let expiry = self.expiry;
+        let is_old = |(at, _): &(Instant, Entry)| now.duration_since(*at) > expiry;
         while self.history.front().is_some_and(is_old) {
-            self.history.pop_front();
+            self.forget_first();
         }
+    }
+
+    /// Forgets the oldest events until so many bytes are free, or nothing is left. Returns how many events went.
+    pub(super) fn evict(&mut self, bytes: usize) -> usize {
+        let count = self.count();
+        self.trim(self.memory().saturating_sub(bytes));
+        self.settle();
+        count - self.count()
+    }
+
+    /// Forgets the oldest events until no more than so many bytes are left. An event that is longer alone is not kept.
+    fn trim(&mut self, bytes_max: usize) {
+        while self.bytes > 0 && self.memory() > bytes_max {
+            match &mut self.shared {
+                Some(shared) if self.history.is_empty() => forget_early(shared, &mut self.bytes),
+                _ => self.forget_first(),
+            }
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((_, entry)) = self.history.pop_front() {
+            self.bytes -= memory_of(&entry);
+        }
+        // What was set aside for a longer history is given back, and not for each event that goes.
+        if self.history.capacity() > 16 + 4 * self.history.len() {
+            self.history.shrink_to(2 * self.history.len());
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        let early = self.shared.as_ref().map_or(0, |shared| shared.early.len());
+        self.history.len() + early
+    }
+
+    /// Returns what the history takes, places set aside included.
+    pub(super) fn memory(&self) -> usize {
+        if self.bytes == 0 {
+            return 0;
+        }
+        let set_aside = self.history.capacity() - self.history.len();
+        self.bytes + set_aside * size_of::<(Instant, Entry)>()
+    }
+
+    /// Returns what the events take, counted anew.
+    #[cfg(test)]
+    pub(super) fn recount(&self) -> usize {
+        let of_history = self.history.iter().map(|(_, entry)| memory_of(entry));
+        let early = self.shared.iter().flat_map(|shared| &shared.early);
+        let sum: usize = of_history
+            .chain(early.map(|early| memory_of(&early.entry)))
+            .sum();
+        assert_eq!(sum, self.bytes);
+        self.memory()
+    }
+
+    fn settle(&mut self) {
+        self.account.settle(self.memory());
+    }
+}
+
+/// An entry as a history keeps it.
+fn kept(entry: &Entry) -> Entry {
+    Entry {
+        event: entry.event.compact(),
+        audience: Audience::All,
+        tally: None,
+        ..entry.clone()
+    }
+}
+
+/// Returns what an entry takes with its place in a history.
+fn memory_of(entry: &Entry) -> usize {
+    size_of::<(Instant, Entry)>() + entry.event.memory()
+}
+
+fn forget_early(shared: &mut SharedPast, bytes: &mut usize) {
+    if let Some(early) = shared.early.pop_front() {
+        *bytes -= memory_of(&early.entry);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Event;
+    use super::super::histories::Histories;
+    use super::super::{Event, GroupName};
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn past(is_shared: bool, history: usize) -> Past {
+        let account = Account::new(
+            Histories::new(usize::MAX, usize::MAX),
+            GroupName::new("room").unwrap(),
+        );
         let mut past = Past::new(
             Position {
                 epoch: 1,
                 offset: 0,
             },
             is_shared,
+            account,
         );
         past.keep(&GroupOptions {
             history,
@@ -572,6 +686,72 @@ mod tests {
             (vec!["b".into(), "c".into(), "d".into()], true)
         );
         assert_eq!(past.known(), Some((at(6, 3), Some((7, 4)))));
+    }
+
+    #[test]
+    fn a_history_is_bounded_in_bytes_and_an_event_that_is_longer_alone_is_not_kept() {
+        let histories = Histories::new(usize::MAX, 100_000);
+        let account = Account::new(histories.clone(), GroupName::new("room").unwrap());
+        let mut past = Past::new(at(1, 0), false, account);
+        past.keep(&GroupOptions {
+            history: 1000,
+            history_expiry: HOUR,
+            ..GroupOptions::default()
+        });
+        for _ in 0..100 {
+            past.remember(&mut entry(&"x".repeat(9000)));
+            assert!(past.recount() <= 100_000);
+        }
+        assert!(past.count() >= 8, "{} events", past.count());
+        past.remember(&mut entry(&"x".repeat(200_000)));
+        assert_eq!((past.count(), past.position()), (0, at(1, 101)));
+        assert_eq!(histories.audit(), (0, 0));
+        // Who was there before it learns that something is missing.
+        assert!(!past.resume(Start::After(at(1, 100)), true).is_complete);
+        assert!(past.resume(Start::After(at(1, 101)), true).is_complete);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn bytes_of_a_shared_history_are_those_of_what_is_there(
+            steps in proptest::collection::vec((0_u8..6, 1_usize..3000), 1..120)
+        ) {
+            let histories = Histories::new(usize::MAX, 20_000);
+            let account = Account::new(histories.clone(), GroupName::new("room").unwrap());
+            let mut past = Past::new(at(1, 0), true, account);
+            past.keep(&GroupOptions { history: 20, history_expiry: HOUR, ..GroupOptions::default() });
+            past.read_from(5, 0);
+            let (mut epoch, mut offset, mut seq) = (5, 0, 0);
+            for (step, size) in steps {
+                let mut said = entry(&"x".repeat(size));
+                match step {
+                    0 | 1 => {
+                        (offset, seq) = (offset + 1, seq + 1);
+                        past.remember_shared(7, seq, at(epoch, offset), Duration::ZERO, &mut said);
+                    }
+                    2 => {
+                        seq += 1;
+                        past.remember_early(7, seq, &said);
+                    }
+                    3 => past.forget_old(Instant::now() + HOUR * u32::from(size % 7 == 0)),
+                    4 => {
+                        past.evict(size);
+                    }
+                    _ if size % 5 == 0 => {
+                        (epoch, offset) = (epoch + 1, 0);
+                        past.read_from(epoch, 0);
+                    }
+                    _ => {
+                        past.keep(&GroupOptions { history: size % 40 + 1, history_expiry: HOUR, ..GroupOptions::default() });
+                    }
+                }
+                let memory = past.recount();
+                proptest::prop_assert!(memory <= 20_000);
+                proptest::prop_assert_eq!(histories.audit().0, crate::channels::histories::charge_for(memory));
+            }
+            drop(past);
+            proptest::prop_assert_eq!(histories.audit(), (0, 0));
+        }
     }
 
     #[test]

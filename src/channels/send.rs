@@ -209,6 +209,7 @@ impl ChannelLayer {
 
     /// Takes its turn to deliver what was appended to a group.
     pub(super) fn serve(&self, found: &Arc<Group>, turn: Turn) {
+        self.keep_in_bounds();
         if turn != Turn::Mine {
             return;
         }

@@ -44,6 +44,15 @@ pub struct ChannelLayerConfig {
     /// The bytes of events that may wait for Redis. Default: 16 MiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub queue: Size,
+    /// The memory that the histories of all groups may take, in this process and as much again in Redis. Default: 128 MiB.
+    #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
+    pub history_size: Size,
+    /// The memory that one group's history may take. Default: 1 MiB.
+    #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
+    pub group_history_size: Size,
+    /// How many groups with a history the clients of one address may have begun that are still there. Default: 1000.
+    #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
+    pub max_rooms: usize,
     /// Where the section stands.
     #[serde(skip)]
     pub place: Place,
@@ -63,6 +72,9 @@ impl Default for ChannelLayerConfig {
             timeout: Duration::from_secs(5),
             lease: Duration::from_secs(10),
             queue: Size(16 << 20),
+            history_size: Size(128 << 20),
+            group_history_size: Size(1 << 20),
+            max_rooms: 1000,
             place: Place::default(),
         }
     }
@@ -96,6 +108,11 @@ impl ChannelLayerConfig {
         if is_ours && !self.symmetric_encryption_keys.is_empty() {
             let sentence = "expected no keys with format \"oneport\", which does not encrypt (use rediss://), found some";
             found.push(("symmetric_encryption_keys", sentence.to_owned()));
+        }
+        if self.group_history_size > self.history_size {
+            let (one, all) = (self.group_history_size, self.history_size);
+            let sentence = format!("expected at most history_size, {all}, found {one}");
+            found.push(("group_history_size", sentence));
         }
         if self.lease < Duration::from_secs(1) {
             let sentence = "expected at least \"1s\": it is renewed every third of it";

@@ -11,6 +11,7 @@ use super::dispatch::{Answer, Upgrade, log_answer};
 use super::http::target;
 use super::table::{Table, WebsocketEntry};
 use super::{missing, pages};
+use crate::channels::LayerError;
 use crate::http::framing::is_framing;
 use crate::http::{Body, Failure, Response};
 use crate::middleware::{BEARER, Passage, Step, TICKET};
@@ -67,7 +68,10 @@ pub(super) async fn travel(
             return refuse(services, table, Some(entry), &scope, &failure, started).await;
         }
     };
-    let prepared = prepare(services, &scope, &accept).await;
+    let Ok(prepared) = prepare(services, &scope, &accept).await else {
+        let failure = Failure::too_many_rooms();
+        return refuse(services, table, Some(entry), &scope, &failure, started).await;
+    };
     let settings = &entry.route.settings;
     let deflate = match settings.compression {
         Compression::Off => None,
@@ -123,16 +127,23 @@ async fn connect(
 }
 
 /// Waits until the groups that the consumer will join are heard from other processes, and holds them: what is sent to them once
-/// the client knows that it is open shall reach it.
-async fn prepare(services: &Services, scope: &Scope, accept: &Accept) -> Prepared {
+/// the client knows that it is open shall reach it. Fails when clients of its address have begun too many.
+async fn prepare(
+    services: &Services,
+    scope: &Scope,
+    accept: &Accept,
+) -> Result<Prepared, LayerError> {
     if accept.groups.is_empty() {
-        return None;
+        return Ok(None);
     }
-    let prepared = accept
-        .groups
-        .iter()
-        .map(|(group, options)| services.layer.prepare(group, options, scope.connection));
-    Some(Box::new(futures_util::future::join_all(prepared).await))
+    let client = scope.client.as_ref().map(|client| client.ip());
+    let prepared = accept.groups.iter().map(|(group, options)| {
+        services
+            .layer
+            .begin(group, options, scope.connection, client)
+    });
+    let prepared = futures_util::future::try_join_all(prepared).await?;
+    Ok(Some(Box::new(prepared)))
 }
 
 /// Makes the 101 response (RFC 6455 §4.2.2), or over HTTP/2 the 200 (RFC 8441 §5).

@@ -63,6 +63,13 @@ impl Failure {
         Self::new(StatusCode::FORBIDDEN, sentence)
     }
 
+    /// 429 for a client whose address has begun too many groups; the layer has logged it.
+    pub(crate) fn too_many_rooms() -> Self {
+        let sentence = "too many rooms were begun from this address; try again later";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, sentence)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
+    }
+
     /// Adds what the log shall know and the client shall not.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

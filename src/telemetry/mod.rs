@@ -185,6 +185,19 @@ fn describe() {
         "oneport_events_dropped_total",
         "Events of the channel layer that were dropped, by reason."
     );
+    describe_gauge!(
+        "oneport_history_bytes",
+        "Memory that the histories of groups take."
+    );
+    describe_gauge!("oneport_history_groups", "Groups with a history.");
+    describe_counter!(
+        "oneport_history_evicted_total",
+        "Events that were evicted from histories for want of memory."
+    );
+    describe_counter!(
+        "oneport_rooms_refused_total",
+        "Groups that clients could not begin because of max_rooms."
+    );
     describe_counter!(
         "oneport_reloads_total",
         "Reloads of the configuration, by outcome."

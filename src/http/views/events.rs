@@ -128,7 +128,10 @@ impl View for Events {
         // Registered before the first await: the login may end while the group is prepared.
         let streams = request.services.shared::<Streams>();
         let open = streams.open(member, scope.login.as_ref());
-        let _held = request.services.layer.prepare(&group, &keep, member).await;
+        let client = scope.client.as_ref().map(|client| client.ip());
+        let layer = &request.services.layer;
+        let begun = layer.begin(&group, &keep, member, client).await;
+        let _held = begun.map_err(|_| Failure::too_many_rooms())?;
         let stream = EventStream::new(
             &self.options,
             (group, member),

@@ -1,0 +1,396 @@
+//! Histories: the memory that the histories of all groups take in this process, and which of them gives way when it is too much.
+//!
+//! A history is charged in steps of [`STEP`] bytes, so most events change nothing here. Locks are taken in this order: that of a
+//! group's shard, its members, its outgoing events, then this one's; so the one who evicts asks for a victim, lets go of the lock, and only then
+//! looks the group up.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge, counter, gauge};
+
+use super::GroupName;
+use super::rooms::{Origin, Room};
+
+/// What a history is charged in.
+pub(super) const STEP: usize = 1024;
+
+/// What a group takes beside its events: itself, its name, its places in the tables.
+pub(super) const GROUP_BYTES: usize = 1024;
+
+/// How long a group without members and events is kept: a client that lost its connection before the first event may come back.
+pub(super) const EMPTY_KEPT: Duration = Duration::from_secs(10);
+
+/// How many such groups there are at most; of more, the oldest go at once.
+const EMPTY_MAX: usize = 4096;
+
+/// The memory of all histories.
+pub(super) struct Histories {
+    size_max: usize,
+    pub(super) group_size_max: usize,
+    bytes: AtomicUsize,
+    state: Mutex<State>,
+    evicting: Mutex<()>,
+    metrics: OnceLock<(Gauge, Gauge, Counter)>,
+}
+
+#[derive(Default)]
+struct State {
+    slots: Vec<Option<Known>>,
+    free: Vec<usize>,
+    tick: u64,
+    /// Groups without members, by who began them: the least recently used first.
+    left: HashMap<Option<Origin>, Share>,
+    /// The same by how much each address has.
+    shares: BTreeSet<(usize, Option<Origin>)>,
+    /// Groups with members by the magnitude of their history; among equals the least recently used last.
+    joined: BTreeSet<(u32, u64, usize)>,
+    /// Groups that were left before they had an event.
+    empty: VecDeque<(Instant, GroupName)>,
+}
+
+/// What the groups without members take that the clients of one address began.
+#[derive(Default)]
+struct Share {
+    bytes: usize,
+    by_use: BTreeSet<(u64, usize)>,
+}
+
+/// A group that has a history.
+struct Known {
+    group: GroupName,
+    origin: Option<Origin>,
+    bytes: usize,
+    tick: u64,
+    has_members: bool,
+}
+
+/// Which history gives way next.
+pub(super) struct Victim {
+    pub(super) group: GroupName,
+    /// How many bytes are too many, of all histories.
+    pub(super) excess: usize,
+    slot: usize,
+}
+
+impl Histories {
+    /// Room for so many bytes of all groups, and of one.
+    pub(super) fn new(size_max: usize, group_size_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            size_max,
+            group_size_max: group_size_max.min(size_max),
+            bytes: AtomicUsize::new(0),
+            state: Mutex::default(),
+            evicting: Mutex::default(),
+            metrics: OnceLock::new(),
+        })
+    }
+
+    /// Tells whether histories take more than they may.
+    pub(super) fn is_over(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.size_max
+    }
+
+    /// Returns a guard for the one who evicts; none while another one does.
+    pub(super) fn evicting(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.evicting.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Returns which history gives way, while there is too much: of the groups without members, the least recently used of those
+    /// that the address began which has the most; only then the largest with members.
+    pub(super) fn victim(&self) -> Option<Victim> {
+        let excess = self
+            .bytes
+            .load(Ordering::Relaxed)
+            .checked_sub(self.size_max);
+        let excess = excess.filter(|excess| *excess > 0)?;
+        let state = self.state();
+        let slot = state.first_left().or_else(|| {
+            let (_, _, slot) = state.joined.last()?;
+            Some(*slot)
+        })?;
+        let known = state.slots.get(slot)?.as_ref()?;
+        Some(Victim {
+            group: known.group.clone(),
+            excess,
+            slot,
+        })
+    }
+
+    /// A victim gave nothing: it is in use again, or about to be gone. Others have their turn before it.
+    pub(super) fn postpone(&self, victim: &Victim) {
+        let mut state = self.state();
+        let is_it = |known: &Known| known.group == victim.group;
+        if state.known(victim.slot).is_some_and(is_it) {
+            state.touch(victim.slot, |_| {});
+        }
+    }
+
+    /// Counts events that were evicted.
+    pub(super) fn count_evicted(&self, events: usize) {
+        self.metrics().2.increment(events as u64);
+    }
+
+    /// A group was left before it had an event. Returns one that goes at once, when there are too many.
+    pub(super) fn left_empty(&self, group: &GroupName, now: Instant) -> Option<GroupName> {
+        let mut state = self.state();
+        state.empty.push_back((now, group.clone()));
+        let is_full = state.empty.len() > EMPTY_MAX;
+        let first = is_full.then(|| state.empty.pop_front()).flatten();
+        first.map(|(_, group)| group)
+    }
+
+    /// Forgets which groups were left without events, where that is long enough ago.
+    pub(super) fn forget_empty(&self, now: Instant) {
+        let mut state = self.state();
+        let is_due = |(left, _): &(Instant, GroupName)| now.duration_since(*left) >= EMPTY_KEPT;
+        while state.empty.front().is_some_and(is_due) {
+            state.empty.pop_front();
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges")]
+    fn publish(&self, bytes: usize, groups: usize) {
+        let (of_bytes, of_groups, _) = self.metrics();
+        of_bytes.set(bytes as f64);
+        of_groups.set(groups as f64);
+    }
+
+    fn metrics(&self) -> &(Gauge, Gauge, Counter) {
+        self.metrics.get_or_init(|| {
+            (
+                gauge!("oneport_history_bytes"),
+                gauge!("oneport_history_groups"),
+                counter!("oneport_history_evicted_total"),
+            )
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the bytes that are charged and the groups that are known, when every table says the same.
+    #[cfg(test)]
+    pub(super) fn audit(&self) -> (usize, usize) {
+        let state = self.state();
+        let known: Vec<&Known> = state.slots.iter().flatten().collect();
+        let sum: usize = known.iter().map(|known| known.bytes).sum();
+        assert_eq!(sum, self.bytes.load(Ordering::Relaxed));
+        assert_eq!(known.len(), state.len());
+        let left = known.iter().filter(|known| !known.has_members);
+        let of_left: usize = left.clone().map(|known| known.bytes).sum();
+        let of_shares: usize = state.left.values().map(|share| share.bytes).sum();
+        let uses: usize = state.left.values().map(|share| share.by_use.len()).sum();
+        assert_eq!((of_shares, uses), (of_left, left.count()));
+        let shares = state
+            .left
+            .iter()
+            .map(|(origin, share)| (share.bytes, *origin));
+        assert_eq!(shares.collect::<BTreeSet<_>>(), state.shares);
+        assert_eq!(state.joined.len(), known.len() - uses);
+        (sum, known.len())
+    }
+
+    /// Tells whether a group without members has a history.
+    #[cfg(test)]
+    pub(super) fn has_left(&self) -> bool {
+        !self.state().left.is_empty()
+    }
+}
+
+impl State {
+    fn known(&self, slot: usize) -> Option<&Known> {
+        self.slots.get(slot)?.as_ref()
+    }
+
+    fn first_left(&self) -> Option<usize> {
+        let (_, origin) = self.shares.last()?;
+        let (_, slot) = self.left.get(origin)?.by_use.first()?;
+        Some(*slot)
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn add(&mut self, known: Known) -> usize {
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        match self.slots.get_mut(slot) {
+            Some(free) => *free = Some(known),
+            None => self.slots.push(Some(known)),
+        }
+        self.enter(slot);
+        slot
+    }
+
+    fn remove(&mut self, slot: usize) {
+        self.withdraw(slot);
+        self.slots[slot] = None;
+        self.free.push(slot);
+        if self.free.len() == self.slots.len() {
+            (self.slots, self.free) = (Vec::new(), Vec::new());
+        }
+    }
+
+    /// Changes what is known of a group that is in use now.
+    fn touch(&mut self, slot: usize, change: impl FnOnce(&mut Known)) {
+        self.withdraw(slot);
+        self.tick += 1;
+        let tick = self.tick;
+        if let Some(known) = self.slots.get_mut(slot).and_then(Option::as_mut) {
+            change(known);
+            known.tick = tick;
+        }
+        self.enter(slot);
+    }
+
+    /// Puts a group where it is found when something has to give way.
+    fn enter(&mut self, slot: usize) {
+        let Some(known) = self.slots.get(slot).and_then(Option::as_ref) else {
+            return;
+        };
+        if known.has_members {
+            self.joined.insert(place_of(known, slot));
+            return;
+        }
+        let share = self.left.entry(known.origin).or_default();
+        self.shares.remove(&(share.bytes, known.origin));
+        share.bytes += known.bytes;
+        share.by_use.insert((known.tick, slot));
+        self.shares.insert((share.bytes, known.origin));
+    }
+
+    fn withdraw(&mut self, slot: usize) {
+        let Some(known) = self.slots.get(slot).and_then(Option::as_ref) else {
+            return;
+        };
+        if known.has_members {
+            self.joined.remove(&place_of(known, slot));
+            return;
+        }
+        let Some(share) = self.left.get_mut(&known.origin) else {
+            return;
+        };
+        self.shares.remove(&(share.bytes, known.origin));
+        share.bytes -= known.bytes;
+        share.by_use.remove(&(known.tick, slot));
+        if share.by_use.is_empty() {
+            self.left.remove(&known.origin);
+        } else {
+            self.shares.insert((share.bytes, known.origin));
+        }
+    }
+}
+
+/// Where a group with members is among the others; the last gives way first.
+fn place_of(known: &Known, slot: usize) -> (u32, u64, usize) {
+    (known.bytes.ilog2(), u64::MAX - known.tick, slot)
+}
+
+/// What one group's history is charged; given back when it is dropped.
+pub(super) struct Account {
+    histories: Arc<Histories>,
+    group: GroupName,
+    /// The group's place among those that an address has begun.
+    pub(super) room: Option<Room>,
+    has_members: bool,
+    charged: usize,
+    slot: Option<usize>,
+}
+
+impl Account {
+    pub(super) fn new(histories: Arc<Histories>, group: GroupName) -> Self {
+        Self {
+            histories,
+            group,
+            room: None,
+            has_members: false,
+            charged: 0,
+            slot: None,
+        }
+    }
+
+    pub(super) fn group_size_max(&self) -> usize {
+        self.histories.group_size_max
+    }
+
+    /// The group's first member came, or its last has left.
+    pub(super) fn set_members(&mut self, has_members: bool) {
+        self.has_members = has_members;
+        if let Some(slot) = self.slot {
+            let mut state = self.histories.state();
+            state.touch(slot, |known| known.has_members = has_members);
+        }
+    }
+
+    /// The history takes so many bytes now; none when it is empty.
+    #[inline]
+    pub(super) fn settle(&mut self, bytes: usize) {
+        let charged = charge_for(bytes);
+        if charged != self.charged {
+            self.charge(charged);
+        }
+    }
+
+    fn charge(&mut self, charged: usize) {
+        let before = std::mem::replace(&mut self.charged, charged);
+        let histories = &self.histories;
+        let mut state = histories.state();
+        match self.slot {
+            Some(slot) if charged == 0 => {
+                state.remove(slot);
+                self.slot = None;
+            }
+            Some(slot) => change(&mut state, slot, charged),
+            None => {
+                state.tick += 1;
+                let known = Known {
+                    group: self.group.clone(),
+                    origin: self.room.as_ref().map(Room::origin),
+                    bytes: charged,
+                    tick: state.tick,
+                    has_members: self.has_members,
+                };
+                self.slot = Some(state.add(known));
+            }
+        }
+        // Under the lock, so that the gauges show what is there.
+        let bytes = histories.bytes.load(Ordering::Relaxed) + charged - before;
+        histories.bytes.store(bytes, Ordering::Relaxed);
+        histories.publish(bytes, state.len());
+    }
+}
+
+/// Returns what a history of so many bytes is charged.
+pub(super) fn charge_for(bytes: usize) -> usize {
+    if bytes == 0 {
+        return 0;
+    }
+    (bytes + GROUP_BYTES).next_multiple_of(STEP)
+}
+
+/// A history has another size.
+fn change(state: &mut State, slot: usize, charged: usize) {
+    let known = state.slots.get_mut(slot).and_then(Option::as_mut);
+    if let Some(known) = known
+        && known.has_members
+        && known.bytes.ilog2() == charged.ilog2()
+    {
+        known.bytes = charged; // its place is the same
+        return;
+    }
+    state.touch(slot, |known| known.bytes = charged);
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.settle(0);
+    }
+}

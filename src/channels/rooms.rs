@@ -1,0 +1,157 @@
+//! Rooms: how many groups that keep a history the clients of one address have begun.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::GroupName;
+
+/// How many groups without members are remembered whose history is in Redis; of more, those that expire first are forgotten.
+const LINGERING_MAX: usize = 50_000;
+
+/// How long the log says nothing more of addresses at their bound.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// Where clients come from: an IPv4 address, or the first 64 bits of an IPv6 address, which one machine may have all of.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) struct Origin(IpAddr);
+
+impl From<IpAddr> for Origin {
+    fn from(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+            ip @ IpAddr::V4(_) => ip,
+        })
+    }
+}
+
+/// The groups that the clients of each address have begun and that are still there.
+pub(super) struct Rooms {
+    max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    counts: HashMap<Origin, usize>,
+    /// Groups that are gone here while their history is still in Redis, and when that expires.
+    lingering: HashMap<GroupName, (Origin, Instant)>,
+    by_end: BTreeSet<(Instant, GroupName)>,
+    said_full: Option<Instant>,
+}
+
+/// A group's place among those that an address has begun; free again when it is dropped.
+pub(super) struct Room {
+    rooms: Arc<Rooms>,
+    origin: Origin,
+}
+
+/// The clients of an address have begun as many groups as they may.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl Rooms {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            state: Mutex::default(),
+        })
+    }
+
+    /// A client begins a group. A group that lingers stays with the address that began it.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        group: &GroupName,
+        client: IpAddr,
+        now: Instant,
+    ) -> Result<Room, Full> {
+        let mut state = self.state();
+        state.forget_ended(now);
+        let origin = match state.take_back(group) {
+            Some(origin) => origin, // it is counted
+            None => {
+                let origin = Origin::from(client);
+                let count = state.counts.entry(origin).or_default();
+                if *count >= self.max {
+                    let said = state.said_full;
+                    if said.is_none_or(|said| now.duration_since(said) >= SAY_AGAIN) {
+                        state.said_full = Some(now);
+                        drop(state);
+                        tracing::warn!(%client, max_rooms = self.max, "the clients of an address have begun as many groups with a history as they may; further ones are refused");
+                    }
+                    return Err(Full);
+                }
+                *count += 1;
+                origin
+            }
+        };
+        drop(state);
+        Ok(Room {
+            rooms: self.clone(),
+            origin,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Room {
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The group is gone here, and counts until its history has expired in Redis.
+    pub(super) fn linger(self, group: &GroupName, until: Instant) {
+        let mut state = self.rooms.state();
+        if let Some(origin) = state.take_back(group) {
+            state.release(origin); // there is one at most
+        }
+        *state.counts.entry(self.origin).or_default() += 1; // for the one that `self` gives back
+        let entry = (self.origin, until);
+        state.lingering.insert(group.clone(), entry);
+        state.by_end.insert((until, group.clone()));
+        if state.lingering.len() > LINGERING_MAX {
+            state.forget_first();
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.rooms.state().release(self.origin);
+    }
+}
+
+impl State {
+    fn release(&mut self, origin: Origin) {
+        if let Some(count) = self.counts.get_mut(&origin) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.counts.remove(&origin);
+            }
+        }
+    }
+
+    fn take_back(&mut self, group: &GroupName) -> Option<Origin> {
+        let (origin, until) = self.lingering.remove(group)?;
+        self.by_end.remove(&(until, group.clone()));
+        Some(origin)
+    }
+
+    fn forget_ended(&mut self, now: Instant) {
+        while self.by_end.first().is_some_and(|(until, _)| *until <= now) {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((_, group)) = self.by_end.pop_first()
+            && let Some((origin, _)) = self.lingering.remove(&group)
+        {
+            self.release(origin);
+        }
+    }
+}
