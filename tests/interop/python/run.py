@@ -11,33 +11,44 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
 AT_ONCE = 3
 SECONDS_MAX = 900
 
 # How many failed tests to run again. When more than that fail, chance is not the cause.
 AGAIN_MAX = 20
 
-# What makes the processors busy for long has them to itself.
-ALONE = ("test_login",)
 
-# The longest begin first, so that none is left over at the end.
-FIRST = ("test_django", "test_database_away", "test_layer_secure", "test_layer_django", "test_layer_away", "test_compression")
+@dataclass(frozen=True)
+class Group:
+    """A directory of test modules, under its name in tests/run."""
+
+    name: str
+    directory: Path
+    alone: tuple = ()  # what makes the processors busy for long has them to itself
+    first: tuple = ()  # the longest begin first, so that none is left over at the end
+
+    def modules(self):
+        found = sorted(path.stem for path in self.directory.glob("test_*.py"))
+        return sorted(found, key=lambda name: self.first.index(name) if name in self.first else len(self.first))
 
 
-def modules():
-    found = sorted(path.stem for path in HERE.glob("test_*.py"))
-    return sorted(found, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+PYTHON = Group(
+    "python",
+    Path(__file__).parent,
+    alone=("test_login",),
+    first=("test_django", "test_database_away", "test_layer_secure", "test_layer_django", "test_layer_away", "test_compression"),
+)
 
 
-def run(what):
+def run(group, what):
     """Runs a module or one test of it; returns its name, how it ended, what it said, and how long it took."""
     began = time.monotonic()
     command = [sys.executable, "-m", "unittest", "--verbose", what]
     try:
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, errors="replace", timeout=SECONDS_MAX)
+        done = subprocess.run(command, cwd=group.directory, capture_output=True, text=True, errors="replace", timeout=SECONDS_MAX)
         code, said = done.returncode, done.stdout + done.stderr
     except subprocess.TimeoutExpired as late:
         code, said = 1, f"{(late.output or b'').decode(errors='replace')}\n{what} was ended after {SECONDS_MAX} s"
@@ -65,28 +76,29 @@ def show(what, said, seconds):
     print(f"--- {what}, {seconds:.0f} s\n{said}", flush=True)
 
 
-def run_again(tests):
+def run_again(group, tests):
     """Runs each test by itself; returns a line for each, and how many failed twice."""
     lines, failed = [], 0
     for test in tests:
-        _, code, said, seconds = run(test)
+        _, code, said, seconds = run(group, test)
         show(f"again: {test}", said, seconds)
         if code == 0 and ran_tests(said):
-            lines.append(f"FLAKY python {test}: failed, then passed")
+            lines.append(f"FLAKY {group.name} {test}: failed, then passed")
         else:
-            lines.append(f"FAILED python {test}: failed twice")
+            lines.append(f"FAILED {group.name} {test}: failed twice")
             failed += 1
     return lines, failed
 
 
-def main(asked):
+def main(group, asked):
     ran = failed = 0
     again = []
-    asked = asked or modules()
-    groups = [(1, [module for module in asked if module in ALONE]), (AT_ONCE, [module for module in asked if module not in ALONE])]
-    for at_once, group in groups:
+    asked = asked or group.modules()
+    alone = [module for module in asked if module in group.alone]
+    together = [module for module in asked if module not in group.alone]
+    for at_once, modules in ((1, alone), (AT_ONCE, together)):
         with ThreadPoolExecutor(at_once) as pool:
-            for done in as_completed([pool.submit(run, module) for module in group]):
+            for done in as_completed([pool.submit(run, group, module) for module in modules]):
                 module, code, said, seconds = done.result()
                 show(module, said, seconds)
                 ran += ran_tests(said)
@@ -97,11 +109,11 @@ def main(asked):
         print(f"{len(again)} tests failed, more than {AGAIN_MAX}: not run again")
         lines, failed_again = [], len(again)
     else:
-        lines, failed_again = run_again(again)
+        lines, failed_again = run_again(group, again)
     print(*lines, f"=== Ran {ran} tests, {failed + failed_again} failed", sep="\n", flush=True)
     return 1 if failed or failed_again or not ran else 0
 
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(PYTHON, sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""Case: a test that disturbs a server and prints its vitals as one line of a table."""
+
+import signal
+import unittest
+
+from kit.deadline import until
+from kit.peer import Peer
+
+from .server import Disturbed
+from .vitals import Record
+
+
+class Chaos(unittest.TestCase):
+    """`start` gives the server; `self.record` has its vitals."""
+
+    record = None
+
+    def start(self, config, *more, **options):
+        """Starts a server of the test's own, which must end with 0 after SIGTERM."""
+        server = self.enterContext(Disturbed(config, *more, **options))
+        self.watch(server)
+        return server
+
+    def watch(self, server):
+        """Begins the record of a running server's vitals, which the end of the test prints."""
+        if self.record is None:
+            # Runs before the server is stopped: cleanups run last in, first out.
+            self.addCleanup(self._print)
+        self.record = Record(server.pid)
+
+    def _print(self):
+        self.record.finish()
+        print(self.record.line(self.id()), flush=True)
+
+    def peer(self, server, path="/ws/echo/"):
+        return self.enterContext(Peer(server, path))
+
+    def is_open(self, peer):
+        peer.send("still here")
+        self.assertEqual(peer.receive(), "still here")
+
+    def ends_in_order(self, server, *peers):
+        """SIGTERM closes the sockets with 1001, and the exit code is 0."""
+        self.record.finish()
+        server.signal(signal.SIGTERM)
+        for peer in peers:
+            self.assertEqual(peer.closed()[0], 1001)
+        server.wait()
+
+    def reload(self, server, config, path, wanted):
+        """Sends SIGHUP and waits until a path has the new table's answer; the log need not be readable."""
+        server.write(config)
+        server.signal(signal.SIGHUP)
+        until(lambda: server.request(path)[2] == wanted, "the table of the new file")
+
+    def is_served(self, server, path="/health/"):
+        self.assertEqual(server.request(path)[0], 200)
+
+    def assert_memory_grew_by_at_most(self, mebibytes, reading=None):
+        """Compares with the reading before; allocators keep some of what was freed, so bounds are generous."""
+        found = reading or self.record.during()
+        grown = (found.resident - self.record.before.resident) / 2**20
+        self.assertLessEqual(grown, mebibytes, f"memory grew by {grown:.1f} MiB")

@@ -1,0 +1,19 @@
+"""Runs the tests that disturb the server, as the runner of tests/interop/python runs its own.
+
+python run.py [MODULE...]
+"""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "interop"))
+
+from python.run import Group, main  # noqa: E402 - behind the path that it is found by
+
+CHAOS = Group("chaos", HERE, first=("test_vanished", "test_kill", "test_log_stalled"))
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    sys.exit(main(CHAOS, sys.argv[1:]))

@@ -1,0 +1,212 @@
+"""Log: a log that cannot be written never delays, drops or changes an answer.
+
+The log goes to a full device, to a reader that dies, to one that stalls, and onto a full disk. Each time requests are answered, sockets
+live, SIGHUP reloads and SIGTERM closes every socket with 1001. The lines that were lost are counted, and the log tells how many once it can.
+"""
+
+import http.client
+import json
+import os
+import re
+import signal
+import threading
+import unittest
+
+from disturb.case import Chaos
+from disturb.disk import Disk
+from kit.deadline import DEADLINE, until
+from kit.peer import Peer
+
+CONFIG = """
+[log]
+format = "{format}"
+
+[server.timeouts]
+drain = "5s"
+
+[[http.route]]
+path = "/page/"
+view = "respond"
+options = {{ body = "{body}" }}
+
+[[websocket.route]]
+path = "/ws/echo/"
+consumer = "echo"
+"""
+
+# More lines than a pipe of 64 KiB and any reasonable queue hold.
+REQUESTS = 2000
+LOST = re.compile(r"^.*\d+.*\blines?\b.*(?:lost|dropped).*$|^.*(?:lost|dropped).*\d+.*\blines?\b.*$", re.MULTILINE)
+
+
+def config(body="old", style="text"):
+    return CONFIG.format(body=body, format=style)
+
+
+class Log(Chaos):
+    def requests(self, server, count=REQUESTS):
+        """Sends them one after the other over one connection; each must be answered."""
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+        try:
+            for number in range(count):
+                connection.request("GET", "/page/")
+                with connection.getresponse() as response:
+                    self.assertEqual(response.status, 200, f"request {number}")
+                    response.read()
+        finally:
+            connection.close()
+        self.record.during()
+
+    def goes_on(self, server, count=REQUESTS):
+        """Requests, a socket and a reload work, and memory stays within its bounds; returns the open socket."""
+        peer = self.peer(server)
+        self.requests(server, count)
+        self.is_open(peer)
+        self.reload(server, config("new"), "/page/", b"new")
+        self.is_open(peer)
+        self.assert_memory_grew_by_at_most(24)
+        return peer
+
+    def lost(self, server):
+        """Returns how many lines were lost, as `health` and the metric have it."""
+        in_health = json.loads(server.request("/health/")[2]).get("log_lines_dropped", 0)
+        self.assertGreaterEqual(server.metric("oneport_log_lines_dropped_total"), in_health)
+        return in_health
+
+    def pipe(self):
+        """Returns the ends of a pipe, for reading and for writing, which the test closes."""
+        ends = os.pipe()
+        for end in ends:
+            self.addCleanup(close, end)
+        return ends
+
+    def test_a_full_device(self):
+        with open("/dev/full", "wb") as full:
+            server = self.start(config(), stderr=full)
+        peer = self.goes_on(server, 500)
+        self.assertGreaterEqual(self.lost(server), 500)
+        self.ends_in_order(server, peer)
+
+    def test_a_full_device_on_both_outputs(self):
+        with open("/dev/full", "wb") as full:
+            server = self.start(config(), stderr=full, stdout=full)
+        self.ends_in_order(server, self.goes_on(server, 100))
+
+    def test_a_reader_that_dies(self):
+        reading, writing = self.pipe()
+        server = self.start(config(), stderr=writing)
+        close(writing)
+        close(reading)
+        peer = self.goes_on(server, 500)
+        self.assertGreaterEqual(self.lost(server), 500)
+        self.ends_in_order(server, peer)
+
+    def test_outputs_that_are_closed(self):
+        server = self.start(config(), before=("sh", "-c", 'exec "$0" "$@" >&- 2>&-'))
+        self.ends_in_order(server, self.goes_on(server, 100))
+
+    def test_a_reader_that_stalls(self):
+        _, writing = self.pipe()
+        server = self.start(config(), stderr=writing)
+        peer = self.goes_on(server)
+        self.assertGreater(self.lost(server), 0)
+        self.ends_in_order(server, peer)
+
+    def test_a_reader_that_stalls_under_trace(self):
+        """The most lines that can be asked for."""
+        _, writing = self.pipe()
+        server = self.start(config().replace("[log]", '[log]\nlevel = "trace"'), stderr=writing)
+        self.ends_in_order(server, self.goes_on(server))
+
+    def test_a_reader_that_comes_back_is_told_how_many_lines_it_missed(self):
+        reading, writing = self.pipe()
+        server = self.start(config(), stderr=writing)
+        close(writing)
+        self.requests(server)
+        self.assertGreater(self.lost(server), 0)
+        said = bytearray()
+        threading.Thread(target=drain, args=[reading, said], daemon=True).start()
+
+        def told():
+            self.requests(server, 1)  # a server that is asked nothing has nothing to log
+            return LOST.search(bytes(said).decode())
+
+        line = until(told, "a line about those that were lost")[0]
+        number = max(int(found) for found in re.findall(r"\d+", line.split("lines")[0])[-3:])
+        self.assertLessEqual(number, self.lost(server))
+        self.assertEqual(unfinished(bytes(said)), [], "half a line")
+
+    def test_a_disk_that_is_full(self):
+        with Disk("256k") as disk:
+            self.on_disk(disk)
+
+    def on_disk(self, disk):
+        place = disk.directory / "log"
+        with open(place, "ab") as log:
+            server = self.start(config(), stderr=log, limits=disk.limits)
+        disk.fill(server.pid)
+        peer = self.goes_on(server, 500)
+        self.assertGreater(self.lost(server), 0)
+        disk.free(server.pid)
+
+        def told():
+            self.requests(server, 1)
+            return LOST.search(place.read_text(encoding="utf-8", errors="replace"))
+
+        until(told, lambda: f"a line about those that were lost\n{place.read_text(errors='replace')}")
+        self.ends_in_order(server, peer)
+
+
+class Json(Chaos):
+    def test_every_line_of_both_outputs_is_json(self):
+        """The banner, warnings, a refused reload, Problems and the end."""
+        server = self.start(config(style="json") + '[server]\nallowed_hosts = ["*"]\n')
+        with Peer(server, "/ws/echo/") as peer:
+            self.is_open(peer)
+        server.request("/page/")
+        server.write("[http]\nmiddlewares = 1\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("reload failed")
+        server.signal(signal.SIGTERM)
+        server.wait()
+        self.are_json(server.log())
+
+    def test_the_lines_of_a_start_that_fails_are_json(self):
+        """The file is read before anything is known of the log but its format."""
+        for more in ("[session]\nstore = 1\n", '[http]\nmiddleware = ["session"]\n[session]\nstore = "sqlite:missing/directory/x.db"\n'):
+            with self.subTest(more):
+                with self.assertRaisesRegex(AssertionError, "ended before it listened") as failure:
+                    self.start(config(style="json") + more)
+                self.are_json(str(failure.exception).partition("\n")[2])
+
+    def are_json(self, said):
+        lines = [line for line in said.splitlines() if line]
+        self.assertGreater(len(lines), 0)
+        self.assertEqual(unfinished(said.encode(), parse=json.loads), [])
+
+
+def unfinished(said, parse=lambda line: re.match(r"\d{4}-\d\d-\d\dT|\S", line)[0]):
+    """Returns the lines that do not parse."""
+    wrong = []
+    for line in said.decode().splitlines():
+        try:
+            parse(line)
+        except (ValueError, TypeError):
+            wrong.append(line)
+    return wrong
+
+
+def close(end):
+    try:
+        os.close(end)
+    except OSError:
+        pass  # closed before
+
+
+def drain(reading, said):
+    while data := os.read(reading, 1 << 16):
+        said += data
+
+
+if __name__ == "__main__":
+    unittest.main()
