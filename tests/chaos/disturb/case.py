@@ -29,6 +29,8 @@ class Chaos(unittest.TestCase):
         self.record = Record(server.pid)
 
     def _print(self):
+        if self.record.highest is None:
+            self.record.during()
         self.record.finish()
         print(self.record.line(self.id()), flush=True)
 
@@ -38,6 +40,7 @@ class Chaos(unittest.TestCase):
     def is_open(self, peer):
         peer.send("still here")
         self.assertEqual(peer.receive(), "still here")
+        self.record.during()
 
     def ends_in_order(self, server, *peers):
         """SIGTERM closes the sockets with 1001, and the exit code is 0."""
@@ -55,6 +58,7 @@ class Chaos(unittest.TestCase):
 
     def is_served(self, server, path="/health/"):
         self.assertEqual(server.request(path)[0], 200)
+        self.record.during()
 
     def assert_memory_grew_by_at_most(self, mebibytes, reading=None):
         """Compares with the reading before; allocators keep some of what was freed, so bounds are generous."""
