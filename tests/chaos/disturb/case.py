@@ -10,6 +10,11 @@ from .server import Disturbed
 from .vitals import Record
 
 
+def tail(server, lines=20):
+    """Returns the end of its log, for messages."""
+    return "\n".join(server.log().splitlines()[-lines:])
+
+
 class Chaos(unittest.TestCase):
     """`start` gives the server; `self.record` has its vitals."""
 

@@ -13,15 +13,17 @@ class Disturbed(Server):
     """Listens at a port chosen beforehand, so that nothing depends on what it prints.
 
     `stdout`, `stderr`: files or descriptors in place of the usual ones. `limits`: resource limits as `{RLIMIT_NOFILE: (soft, hard)}`.
-    `before`: a command that runs the server, such as `unshare`; it must not fork.
+    `addresses`: where it listens besides, as they stand in the file. `before`: a command that runs the server, such as `unshare`; it must not fork.
     """
 
-    def __init__(self, config, *more, stdout=None, stderr=None, limits=None, before=(), **options):
+    def __init__(self, config, *more, stdout=None, stderr=None, limits=None, before=(), addresses=(), **options):
         self._chosen = free_port()
+        if addresses:
+            config = f'[server]\nbind = ["127.0.0.1:{self._chosen}", {", ".join(addresses)}]\n' + config
         self._outputs = {name: file for name, file in (("stdout", stdout), ("stderr", stderr)) if file is not None}
         self._limits = limits or {}
         self._before = before
-        super().__init__(config, *more, start=self._begin, bind=f"127.0.0.1:{self._chosen}", **options)
+        super().__init__(config, *more, start=self._begin, bind=None if addresses else f"127.0.0.1:{self._chosen}", **options)
 
     def kill(self):
         """Ends it without a word; it can be started again."""
@@ -38,9 +40,16 @@ class Disturbed(Server):
         if resource.RLIMIT_FSIZE in self._limits:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit fails, as on a full disk
 
-    def _listens(self):
+    def _is_healthy(self):
+        self._must_run()
+        return super()._is_healthy()
+
+    def _must_run(self):
         if not self.is_running:
             raise AssertionError(f"the server ended before it listened\n{self.log()}")
+
+    def _listens(self):
+        self._must_run()
         try:
             socket.create_connection(("127.0.0.1", self._chosen), 1).close()
         except OSError:
