@@ -60,13 +60,16 @@ def close_payload(code, reason=b""):
 class Bytes:
     """A TCP (or Unix) connection that says bytes and reads bytes; every wait has a deadline."""
 
-    def __init__(self, address, *, receive_buffer=None):
+    def __init__(self, address, *, receive_buffer=None, source=None):
+        """`source`: the address of loopback that it comes from."""
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE)
         try:
+            if source:
+                self.socket.bind((source, 0))
             self.socket.connect(address)
         except OSError:
             self.socket.close()
