@@ -3,6 +3,7 @@
 Also what is watched by `--watch` where directories and symbolic links are swapped, as Kubernetes does with a ConfigMap.
 """
 
+import http.client
 import os
 import re
 import resource
@@ -11,6 +12,7 @@ import signal
 import threading
 import time
 import unittest
+from contextlib import closing
 
 from disturb.case import Chaos, tail
 from disturb.server import Disturbed
@@ -38,9 +40,18 @@ path = "/ws/echo/"
 consumer = "echo"
 """
 
+ROUTE = """
+[[http.route]]
+path = "{path}"
+name = "{name}"
+view = "respond"
+options = {{ body = "a page" }}
+"""
+
 RELOADS = 300
-# Series of routes that are gone, which may be kept for a while.
-OLD_ROUTES_MAX = 130
+# How many routes more are renamed at the end, at each of some reloads; and how many series of routes that are gone may be kept.
+MANY, TIMES = 500, 5
+GONE_MAX = 1000
 
 
 def config(body="old", name="page"):
@@ -59,10 +70,21 @@ class Renamed(Chaos):
                 self.is_open(peer)
         with self.subTest("memory"):
             self.assert_memory_grew_by_at_most(2)
-        with self.subTest("series of routes that are gone"):
-            routes = set(re.findall(r'route="(?:ws_)?route_with_a_name_of_its_own_(\d+)"', server.request("/metrics")[2].decode()))
-            self.assertLessEqual(len(routes), OLD_ROUTES_MAX)
-        self.assertIn(f'route="route_with_a_name_of_its_own_{RELOADS - 1}"', server.request("/metrics")[2].decode())
+
+    def test_series_of_routes_that_are_gone_are_bounded(self):
+        """They go with time; their number is bounded before that."""
+        server = self.start(config())
+        for number in range(TIMES):
+            routes = "".join(ROUTE.format(name=f"gone_{number}_{one}", path=f"/{one}/") for one in range(MANY))
+            self.reload(server, config(str(number)) + routes, "/page/", str(number).encode())
+            with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)) as connection:
+                for one in range(MANY):
+                    connection.request("GET", f"/{one}/")
+                    self.assertEqual(connection.getresponse().read(), b"a page")
+            self.record.during()
+        series = set(re.findall(r'route="gone_(\d+)_(\d+)"', server.request("/metrics")[2].decode()))
+        self.assertLessEqual({(str(TIMES - 1), str(one)) for one in range(MANY)}, series, "routes that are there")
+        self.assertLessEqual(len(series) - MANY, GONE_MAX)
 
 
 class Blocked(Chaos):

@@ -85,12 +85,16 @@ class UnixSocket(Chaos):
             server.stop()
         self.assertEqual({oct(mode) for mode in seen}, {"0o600"})
 
-    def test_a_wrong_mode_or_group_is_a_problem(self):
+    def test_a_group_that_is_unknown_ends_the_start_with_its_name(self):
+        """`check` may run on another machine."""
+        with self.assertRaisesRegex(AssertionError, "(?s)ended before it listened.*no-such-group-here"):
+            self.start_unix('{ address = "unix:run/a.sock", group = "no-such-group-here" }')
+
+    def test_a_wrong_mode_is_a_problem(self):
         for bind, named in (
             ('{ address = "unix:run/a.sock", mode = "0999" }', "mode"),
             ('{ address = "unix:run/a.sock", mode = "rw" }', "mode"),
             ('{ address = "unix:run/a.sock", mode = "01777" }', "mode"),
-            ('{ address = "unix:run/a.sock", group = "no-such-group-here" }', "no-such-group-here"),
             ('{ address = "127.0.0.1:0", mode = "0660" }', "mode"),
         ):
             with self.subTest(bind):

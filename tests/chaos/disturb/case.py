@@ -7,7 +7,7 @@ from kit.deadline import until
 from kit.peer import Peer
 
 from .server import Disturbed
-from .vitals import Record
+from .vitals import Record, Vitals
 
 
 def tail(server, lines=20):
@@ -32,6 +32,12 @@ class Chaos(unittest.TestCase):
             # Runs before the server is stopped: cleanups run last in, first out.
             self.addCleanup(self._print)
         self.record = Record(server.pid)
+        until(self._is_settled, "the connections of the start to be closed")
+
+    def _is_settled(self):
+        """Two readings with the same descriptors; the later one is kept."""
+        last, self.record.before = self.record.before, Vitals.of(self.record.pid)
+        return last and self.record.before and last.descriptors == self.record.before.descriptors
 
     def _print(self):
         if self.record.highest is None:

@@ -34,14 +34,14 @@ class Record:
     """The readings of one test. `during` keeps the highest of several."""
 
     def __init__(self, pid):
-        self._pid = pid
+        self.pid = pid
         self.before = Vitals.of(pid)
         self.highest = None
         self.after = None
 
     def during(self):
         """Takes a reading, and returns it."""
-        found = Vitals.of(self._pid)
+        found = Vitals.of(self.pid)
         if found and self.highest:
             self.highest = Vitals(
                 max(found.resident, self.highest.resident), max(found.descriptors, self.highest.descriptors), found.cpu
@@ -52,7 +52,7 @@ class Record:
 
     def finish(self):
         """Takes the last reading, unless the process has ended."""
-        self.after = Vitals.of(self._pid) or self.after
+        self.after = Vitals.of(self.pid) or self.after
         return self.after
 
     def line(self, name):
