@@ -1,5 +1,8 @@
 //! Clock: one coarse timer for all connections of the process.
 //!
+//! Its time is the process's own: while that stands still (SIGSTOP, a frozen container, a machine that is moved) no time passes, so
+//! nobody misses a deadline by a pause in which nothing could be read.
+//!
 //! A wheel of slots, one tick a slot. Whoever waits asks to be woken at an instant; it may be woken too early (it looks at its own
 //! deadlines and asks again) but never more than a tick too late.
 
@@ -14,13 +17,16 @@ pub const TICK: Duration = Duration::from_millis(100);
 
 const SLOTS: usize = 512;
 
+/// Between two ticks no more than this passes. What took longer was a pause.
+const PASSES_MAX: Duration = Duration::from_secs(1);
+
 /// Waits for the clock.
 pub trait Tick: Send + Sync {
     /// The instant came, or an earlier one.
     fn tick(&self);
 }
 
-/// Milliseconds since the clock was made.
+/// Milliseconds since the clock was made, without pauses of the process.
 pub type Millis = u64;
 
 /// No instant.
@@ -143,21 +149,21 @@ impl Clock {
     pub async fn run(self, tasks: Tasks) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut done = self.now();
+        let (mut passed, mut done, mut age) = (Duration::ZERO, self.now(), self.age());
         loop {
             tokio::select! {
-                _ = ticks.tick() => done = self.turn(done),
+                _ = ticks.tick() => {
+                    let before = std::mem::replace(&mut age, self.age());
+                    passed += passes(age.saturating_sub(before));
+                    let now = u64::try_from(passed.as_millis()).unwrap_or(Millis::MAX);
+                    done = self.turn_to(now, done);
+                }
                 () = tasks.ended() => return,
             }
         }
     }
 
     /// Wakes all whose instant came since `done`; returns the new time.
-    fn turn(&self, done: Millis) -> Millis {
-        let now = u64::try_from(self.age().as_millis()).unwrap_or(Millis::MAX);
-        self.turn_to(now, done)
-    }
-
     fn turn_to(&self, now: Millis, done: Millis) -> Millis {
         self.0.now.store(now, Ordering::Relaxed);
         let (from, to) = (ticks(done), ticks(now));
@@ -199,6 +205,11 @@ impl Slot {
             self.free = Vec::new();
         }
     }
+}
+
+/// Returns how much of the time between two ticks passes.
+fn passes(between: Duration) -> Duration {
+    between.min(PASSES_MAX)
 }
 
 fn ticks(at: Millis) -> u32 {
@@ -248,6 +259,16 @@ mod tests {
         assert_eq!(bell.0.load(Ordering::Relaxed), 1);
         clock.turn_to(900_000, done);
         assert_eq!(bell.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_pause_is_not_time() {
+        let passed =
+            [100, 120, 100, 5_000, 100].map(|between| passes(Duration::from_millis(between)));
+        assert_eq!(
+            passed.iter().sum::<Duration>(),
+            Duration::from_millis(1_420)
+        );
     }
 
     #[test]

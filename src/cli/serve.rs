@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
+use std::path::Path;
 
 use super::arguments::ServeArguments;
 use super::output::{complain, complain_of};
 use super::{CONFIG, FAILURE, OK, routes};
-use crate::config::{LogFormat, Workers};
+use crate::config::{Config, LogFormat, Problems, Workers, process_environment};
 use crate::descriptors;
 use crate::gateway::Registry;
 use crate::server::{Loaded, Reload, Server};
@@ -26,7 +27,7 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let loaded = match reload.load() {
         Ok(loaded) => loaded,
         Err(problems) => {
-            complain_of(&problems);
+            refuse(&arguments.file.config, &problems);
             return CONFIG;
         }
     };
@@ -67,6 +68,18 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     // What still runs after the drain was given its time.
     runtime.shutdown_background();
     code
+}
+
+/// Prints the Problems that end the start, in the form that the file asks for, as far as it can be read.
+fn refuse(file: &Path, problems: &Problems) {
+    let draft = Config::draft(file, &process_environment);
+    if !draft.is_ok_and(|draft| draft.config.log.format == LogFormat::Json) {
+        return complain_of(problems);
+    }
+    let _log = telemetry::start_log(telemetry::Format::Json, "info", false);
+    problems
+        .iter()
+        .for_each(|problem| tracing::error!("{problem}"));
 }
 
 async fn serve(loaded: Loaded, reload: Reload, says: &Says) -> u8 {

@@ -1,10 +1,12 @@
 //! Includes: which files a pattern in `include` stands for.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
+
+use super::Size;
 
 /// A file to read.
 #[derive(Clone, Debug)]
@@ -102,12 +104,27 @@ pub(super) struct Unreadable {
     pub(super) kind: Option<ErrorKind>,
 }
 
+/// The longest file that is read: a device may have no end.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
 /// The text of a file.
 pub(super) fn read(source: &Source) -> Result<String, Unreadable> {
-    let bytes = fs::read(&source.path).map_err(|error| Unreadable {
-        message: format!("cannot read the file: {}", reason(&error)),
-        kind: Some(error.kind()),
-    })?;
+    let mut bytes = Vec::new();
+    let file = File::open(&source.path);
+    file.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| Unreadable {
+            message: format!("cannot read the file: {}", reason(&error)),
+            kind: Some(error.kind()),
+        })?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Unreadable {
+            message: format!(
+                "expected a file of at most {}, found more",
+                Size(FILE_BYTES_MAX)
+            ),
+            kind: None,
+        });
+    }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid]

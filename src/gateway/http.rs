@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -159,14 +159,13 @@ async fn within<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let mut work = pin!(work);
-    let mut timer: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    let mut timer = None;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
             return Poll::Ready(outcome);
         }
         // A timer only for what waits.
-        let timer =
-            timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        let timer = timer.get_or_insert_with(|| Box::pin(expired(deadline)));
         timer.as_mut().poll(cx).map(|()| {
             Err(Failure::new(
                 StatusCode::GATEWAY_TIMEOUT,
@@ -175,6 +174,13 @@ async fn within<T>(
         })
     })
     .await
+}
+
+/// Completes after a deadline. After a pause of the process what arrived in it is looked at first: that the deadline is over is
+/// known before the sockets are read.
+async fn expired(deadline: Instant) {
+    tokio::time::sleep_until(deadline.into()).await;
+    tokio::task::yield_now().await;
 }
 
 /// Answers a request that no route takes.

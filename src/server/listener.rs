@@ -88,6 +88,23 @@ impl Listener {
         }
     }
 
+    /// Has the system notice clients that vanished without a word: idle ones within a minute, by probes, and those that acknowledge
+    /// nothing of what is sent to them after `unacknowledged_max`. Accepted connections inherit this.
+    pub(super) fn notice_vanished(&self, unacknowledged_max: Duration) -> io::Result<()> {
+        let Kind::Tcp(listener) = &self.kind else {
+            return Ok(());
+        };
+        let socket = SockRef::from(listener);
+        let probes = TcpKeepalive::new()
+            .with_time(Duration::from_secs(30))
+            .with_interval(Duration::from_secs(10))
+            .with_retries(3);
+        socket.set_tcp_keepalive(&probes)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(unacknowledged_max))?;
+        Ok(())
+    }
+
     /// Waits for the next connection. Cancel-safe.
     pub(super) async fn accept(&self) -> io::Result<Incoming> {
         match &self.kind {
@@ -179,20 +196,9 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    keep_alive(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
-}
-
-/// Clients that vanished without a word are noticed by the kernel, within two minutes and a half. Accepted connections inherit
-/// this from the listener.
-fn keep_alive(socket: &Socket) -> io::Result<()> {
-    let probes = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(6);
-    socket.set_tcp_keepalive(&probes)
 }
 
 /// A listener that the parent process opened (systemd's `LISTEN_FDS`): number 3 is the first.
@@ -206,7 +212,6 @@ fn inherited(number: i32) -> io::Result<Kind> {
     })?;
     if let Ok(Some(listener)) = inherited.take_tcp_listener(at) {
         listener.set_nonblocking(true)?;
-        keep_alive(&SockRef::from(&listener))?;
         return Ok(Kind::Tcp(TcpListener::from_std(listener)?));
     }
     match inherited.take_unix_listener(at)? {

@@ -41,7 +41,7 @@ pub(super) struct Pulse {
     head_since: AtomicU64,
     /// Since when a write makes no progress.
     blocked_since: AtomicU64,
-    /// How long writes of the answer made no progress before that, and how many bytes were written of it.
+    /// How long writes of the answer made no progress before that, and how many bytes followed.
     blocked: AtomicU64,
     written: AtomicU64,
     /// Since when the server stops.
@@ -296,16 +296,15 @@ impl Pulse {
     }
 
     pub(super) fn has_written(&self, bytes: usize) {
-        // One task writes.
-        let written = self.written.load(Ordering::Relaxed);
-        self.written
-            .store(written.saturating_add(bytes as u64), Ordering::Relaxed);
         let since = self.blocked_since.load(Ordering::Relaxed);
-        if since != NEVER {
-            let blocked = self.clock.now().saturating_sub(since);
-            self.blocked.fetch_add(blocked, Ordering::Relaxed);
-            self.blocked_since.store(NEVER, Ordering::Relaxed);
+        if since == NEVER {
+            return;
         }
+        self.blocked_since.store(NEVER, Ordering::Relaxed);
+        // The client has taken as much as there is room for now. What was written before only filled the system's buffers.
+        let blocked = self.clock.now().saturating_sub(since);
+        self.blocked.fetch_add(blocked, Ordering::Relaxed);
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn is_blocked(&self) {

@@ -35,6 +35,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const REFUSED_MAX: usize = 256;
 const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
 
+/// After how long without an acknowledgement a client has vanished, unless `timeouts.request` is longer than half of that.
+const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(60);
+
 /// The answer to a connection over the limit.
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
 
@@ -69,6 +72,8 @@ impl Server {
     /// Opens the listeners of a configuration and starts what runs beside them. Needs a tokio runtime.
     pub async fn start(config: Config, table: Table) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
+        // Longer than any write is waited for, also of a client that reads slowly and acknowledges nothing meanwhile.
+        let unacknowledged_max = UNACKNOWLEDGED_MIN.max(config.server.timeouts.request * 2);
         for bind in &config.server.bind {
             let opened = Listener::open(bind)
                 .await
@@ -76,6 +81,10 @@ impl Server {
                     bind: bind.address.clone(),
                     cause,
                 })?;
+            for listener in &opened {
+                // Where the system cannot, deadlines notice them.
+                let _ = listener.notice_vanished(unacknowledged_max);
+            }
             listeners.extend(opened);
         }
         let services =

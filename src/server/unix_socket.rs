@@ -1,6 +1,8 @@
 //! Unix sockets: a listener with its file, the file's permissions, and who may remove it.
 
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -45,6 +47,11 @@ pub(super) fn open(
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
+    // The file is made with the permissions of the socket: its owner's alone, until its group is set.
+    if let Some(mode) = mode {
+        let descriptor = File::from(socket.as_fd().try_clone_to_owned()?);
+        descriptor.set_permissions(Permissions::from_mode(mode & 0o700))?;
+    }
     socket.bind(&address)?;
     let metadata = path.symlink_metadata()?;
     let file = SocketFile {
@@ -55,7 +62,7 @@ pub(super) fn open(
         chown(path, None, Some(group))?;
     }
     if let Some(mode) = mode {
-        std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     // Until now connecting was refused.
     socket.listen(BACKLOG)?;

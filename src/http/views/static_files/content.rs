@@ -16,7 +16,7 @@ use crate::http::body::BodyError;
 const STEP_BYTES: u64 = 128 * 1024;
 
 /// The same of a file that is opened for each step: a client may have many streams that take nothing more.
-const LATE_STEP_BYTES: u64 = 32 * 1024;
+const LATE_STEP_BYTES: u64 = 16 * 1024;
 
 /// One part of a body: bytes that are there, or a range of the file.
 #[derive(Clone, Debug)]
