@@ -1,10 +1,12 @@
 //! The `[auth]` section: who users are, and how else than by a session they say so.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::checked::{
     HeaderNames, Identifier, LoginUrl, OptionalIdentifier, PositiveCount, PositiveDuration,
@@ -103,6 +105,8 @@ pub struct BearerConfig {
     pub issuer: String,
     /// Whom it must be meant for; empty: anybody. Default: empty.
     pub audience: String,
+    /// Claims that a token must have with this value. Default: none.
+    pub required: BTreeMap<String, ClaimValue>,
     /// How far clocks may differ. Default: 30 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub leeway: Duration,
@@ -112,6 +116,45 @@ pub struct BearerConfig {
     pub user_name: String,
     /// The claim that says who is staff. Default: `"is_staff"`.
     pub is_staff: String,
+}
+
+/// What a claim has to be: a text, a number or a boolean.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimValue(pub serde_json::Value);
+
+impl<'de> Deserialize<'de> for ClaimValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Scalar;
+
+        impl Visitor<'_> for Scalar {
+            type Value = ClaimValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a number or a boolean")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ClaimValue, E> {
+                Ok(ClaimValue(text.into()))
+            }
+
+            fn visit_bool<E: de::Error>(self, boolean: bool) -> Result<ClaimValue, E> {
+                Ok(ClaimValue(boolean.into()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<ClaimValue, E> {
+                Ok(ClaimValue(number.into()))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<ClaimValue, E> {
+                let found = serde_json::Number::from_f64(number).ok_or_else(|| {
+                    E::custom(format!("expected a finite number, found {number}"))
+                })?;
+                Ok(ClaimValue(found.into()))
+            }
+        }
+
+        deserializer.deserialize_any(Scalar)
+    }
 }
 
 /// `[auth.forward]`: a URL of the app that says who a request is from.
@@ -190,6 +233,7 @@ impl Default for BearerConfig {
             jwks_file: None,
             issuer: String::new(),
             audience: String::new(),
+            required: BTreeMap::new(),
             leeway: Duration::from_secs(30),
             user_id: "sub".to_owned(),
             user_name: "name".to_owned(),

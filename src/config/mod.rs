@@ -71,7 +71,7 @@ mod message_tests;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{AuthConfig, BearerConfig, DjangoUsersConfig, ForwardConfig, IdType};
+pub use auth::{AuthConfig, BearerConfig, ClaimValue, DjangoUsersConfig, ForwardConfig, IdType};
 pub use bind::{Bind, BindError, Listen, unix_path_problem};
 pub use channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
 pub use config_path::ConfigPath;

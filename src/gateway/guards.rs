@@ -265,6 +265,11 @@ fn bearer(written: &BearerConfig, place: &Place) -> Result<Bearer, Problem> {
         key,
         issuer: set(&written.issuer),
         audience: set(&written.audience),
+        required: written
+            .required
+            .iter()
+            .map(|(claim, value)| (claim.clone(), value.0.clone()))
+            .collect(),
         leeway: written.leeway,
         user_id: written.user_id.clone(),
         user_name: written.user_name.clone(),
@@ -276,6 +281,7 @@ fn bearer(written: &BearerConfig, place: &Place) -> Result<Bearer, Problem> {
             | BearerSettingsError::Algorithm { .. }
             | BearerSettingsError::Families { .. } => "algorithms",
             BearerSettingsError::UserId => "user_id",
+            BearerSettingsError::Required => "required",
             _ => name,
         };
         Problem::error(place.key(key), error.to_string())

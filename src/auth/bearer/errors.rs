@@ -84,6 +84,11 @@ pub enum BearerSettingsError {
         /// The kid.
         found: String,
     },
+    /// A required claim has no name, or a value that is no text, number or boolean.
+    #[error(
+        "expected names of claims with a text, a number or a boolean in required, found another"
+    )]
+    Required,
     /// There is no claim to read the user from.
     #[error("expected the name of a claim in user_id, found an empty text")]
     UserId,
@@ -116,8 +121,14 @@ pub enum TokenError {
         expected: String,
     },
     /// The token has extensions that have to be understood (RFC 7515 §4.1.11).
-    #[error("expected no extensions in the header of a token, found the parameter crit")]
-    Extensions,
+    #[error("expected no extensions in the header of a token, found the parameter {found}")]
+    Extensions {
+        /// The name of the parameter.
+        found: &'static str,
+    },
+    /// The `typ` of the token names another kind of JWT, such as `logout+jwt` (RFC 8725 §3.11).
+    #[error("expected a token with the typ JWT, at+jwt or none, found another kind")]
+    Kind,
     /// No key, or more than one, fits the `kid` and the algorithm of the token.
     #[error("expected one key for the kid and the algorithm of a token, found {found}")]
     Key {

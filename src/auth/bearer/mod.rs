@@ -3,14 +3,15 @@
 mod errors;
 mod keys;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::Algorithm;
 use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use keys::{ALGORITHMS, Keys, VerifyingKey, names, parse_algorithms, parse_jwks, parse_text_key};
@@ -39,6 +40,8 @@ pub struct BearerSettings {
     pub issuer: Option<String>,
     /// What the claim `aud` must be or contain. `None`: it is not looked at.
     pub audience: Option<String>,
+    /// Claims that must be there with this value: a text, a number or a boolean. A claim that is a list has to contain it.
+    pub required: BTreeMap<String, Value>,
     /// How far the clocks of this server and of the issuer may be apart.
     pub leeway: Duration,
     /// The name of the claim with the user's id, such as `sub`.
@@ -89,6 +92,7 @@ pub struct Token {
 ///     key: BearerKey::Text("a secret of at least thirty-two bytes".into()),
 ///     issuer: None,
 ///     audience: None,
+///     required: Default::default(),
 ///     leeway: std::time::Duration::from_secs(30),
 ///     user_id: "sub".into(),
 ///     user_name: "name".into(),
@@ -114,6 +118,7 @@ pub struct Bearer {
 struct ClaimSettings {
     issuer: Option<String>,
     audience: Option<String>,
+    required: BTreeMap<String, Value>,
     leeway: Duration,
     user_id: String,
     user_name: String,
@@ -130,6 +135,13 @@ impl Bearer {
         if settings.user_id.is_empty() {
             return Err(BearerSettingsError::UserId);
         }
+        for (claim, value) in &settings.required {
+            if claim.is_empty()
+                || !matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_))
+            {
+                return Err(BearerSettingsError::Required);
+            }
+        }
         let keys = match &settings.key {
             BearerKey::Text(text) | BearerKey::Jwks(text) if text.trim().is_empty() => {
                 return Err(BearerSettingsError::EmptyKey);
@@ -143,6 +155,7 @@ impl Bearer {
             settings: ClaimSettings {
                 issuer: settings.issuer,
                 audience: settings.audience,
+                required: settings.required,
                 leeway: settings.leeway,
                 user_id: settings.user_id,
                 user_name: settings.user_name,
@@ -176,7 +189,7 @@ impl Bearer {
             .split_once('.')
             .filter(|(_, claims)| !claims.contains('.'))
             .ok_or(refuse("three parts with dots between"))?;
-        let header: Header = parse_part(header).ok_or(refuse("a header with an algorithm"))?;
+        let header = Header::parse(header).ok_or(refuse("a header with an algorithm"))?;
         let algorithm = self.allowed_algorithm(&header)?;
         let key = self.key(header.kid.as_deref(), algorithm)?;
         let signature = BASE64URL_NOPAD
@@ -195,9 +208,7 @@ impl Bearer {
         if header.alg.eq_ignore_ascii_case("none") {
             return Err(TokenError::Unsigned);
         }
-        if header.crit.is_some() {
-            return Err(TokenError::Extensions);
-        }
+        header.check_extensions()?;
         let known = ALGORITHMS.iter().find(|(name, _)| *name == header.alg);
         known
             .map(|(_, algorithm)| *algorithm)
@@ -246,9 +257,14 @@ impl ClaimSettings {
             return Err(claims.refuse("iss", "the configured issuer"));
         }
         if let Some(audience) = &self.audience
-            && !claims.contains("aud", audience)
+            && !claims.contains("aud", &Value::from(audience.as_str()))
         {
             return Err(claims.refuse("aud", "the configured audience"));
+        }
+        for (claim, value) in &self.required {
+            if !claims.contains(claim, value) {
+                return Err(claims.refuse(claim, "the required value"));
+            }
         }
         Ok(Token {
             user: self.user(claims)?,
@@ -279,7 +295,54 @@ impl ClaimSettings {
 struct Header {
     alg: String,
     kid: Option<String>,
-    crit: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+    #[serde(default = "yes")]
+    b64: Value,
+    typ: Option<String>,
+}
+
+impl Header {
+    /// Parses an object: serde would also take a list, in the order of the fields.
+    fn parse(part: &str) -> Option<Self> {
+        let json = BASE64URL_NOPAD.decode(part.as_bytes()).ok()?;
+        let is_object = json.trim_ascii_start().starts_with(b"{");
+        is_object
+            .then(|| serde_json::from_slice(&json).ok())
+            .flatten()
+    }
+
+    /// Refuses what has to be understood and is not.
+    ///
+    /// No extension is implemented, so whatever `crit` lists is refused, as is a list that is empty or none
+    /// (RFC 7515 §4.1.11). `b64` belongs into `crit` and changes what is signed (RFC 7797 §3). A `typ` that names another
+    /// kind of JWT than an access token says that it is not meant as one (RFC 8725 §3.11, RFC 9068 §4).
+    fn check_extensions(&self) -> Result<(), TokenError> {
+        if self.crit {
+            return Err(TokenError::Extensions { found: "crit" });
+        }
+        if self.b64 != Value::Bool(true) {
+            return Err(TokenError::Extensions { found: "b64" });
+        }
+        let of_another_kind = self.typ.as_deref().is_some_and(|typ| {
+            let typ = typ.to_ascii_lowercase();
+            let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+            typ.ends_with("+jwt") && typ != "at+jwt"
+        });
+        if of_another_kind {
+            return Err(TokenError::Kind);
+        }
+        Ok(())
+    }
+}
+
+/// Tells that a parameter is there, whatever its value: `null` too.
+fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
+}
+
+fn yes() -> Value {
+    Value::Bool(true)
 }
 
 struct Claims(Map<String, Value>);
@@ -298,12 +361,12 @@ impl Claims {
         is_usable.then(|| text.to_owned())
     }
 
-    /// Whether a claim is a text or a list of texts with this one.
-    fn contains(&self, claim: &str, text: &str) -> bool {
+    /// Whether a claim is a value, or a list with this one in it.
+    fn contains(&self, claim: &str, value: &Value) -> bool {
         match self.0.get(claim) {
-            Some(Value::String(one)) => one == text,
-            Some(Value::Array(list)) => list.iter().any(|one| one == text),
-            _ => false,
+            Some(Value::Array(list)) => list.iter().any(|one| is_same(one, value)),
+            Some(one) => is_same(one, value),
+            None => false,
         }
     }
 
@@ -334,6 +397,16 @@ impl Claims {
                 Some(Value::Object(_)) => "an object",
             },
         }
+    }
+}
+
+/// Whether two values are the same; 1 and 1.0 are.
+fn is_same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) if one.is_f64() != other.is_f64() => {
+            one.as_f64() == other.as_f64()
+        }
+        _ => one == other,
     }
 }
 

@@ -88,6 +88,7 @@ fn settings(algorithms: &[&str], key: &str) -> BearerSettings {
         key: BearerKey::Text(key.into()),
         issuer: None,
         audience: None,
+        required: BTreeMap::new(),
         leeway: Duration::from_secs(30),
         user_id: "sub".into(),
         user_name: "name".into(),
@@ -261,10 +262,154 @@ fn refuses_the_signature_of_another_key() {
 }
 
 #[test]
-fn refuses_extensions_it_does_not_know() {
-    let token = sign_header(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#);
-    let found = bearer(&["HS256"], SECRET).verify_at(&token, now());
-    assert_eq!(found, Err(TokenError::Extensions));
+fn refuses_extensions_and_other_kinds_of_tokens() {
+    let extension = |found| Err(TokenError::Extensions { found });
+    let kind = || Err(TokenError::Kind);
+    let expected = "a header with an algorithm";
+    let malformed = || Err(TokenError::Malformed { expected });
+    let table = [
+        (r#"{"alg":"HS256"}"#, Ok(())),
+        (r#"{"alg":"HS256","b64":true,"cty":"x","x":[1]}"#, Ok(())),
+        (
+            r#"{"alg":"HS256","crit":["b64"],"b64":false}"#,
+            extension("crit"),
+        ),
+        (
+            r#"{"alg":"HS256","crit":["b64"],"b64":true}"#,
+            extension("crit"),
+        ),
+        (
+            r#"{"alg":"HS256","crit":["exp"],"exp":1}"#,
+            extension("crit"),
+        ),
+        (r#"{"alg":"HS256","crit":["alg"]}"#, extension("crit")),
+        (r#"{"alg":"HS256","crit":[]}"#, extension("crit")),
+        (r#"{"alg":"HS256","crit":[1]}"#, extension("crit")),
+        (r#"{"alg":"HS256","crit":"b64"}"#, extension("crit")),
+        (r#"{"alg":"HS256","crit":{}}"#, extension("crit")),
+        (r#"{"alg":"HS256","crit":false}"#, extension("crit")),
+        (r#"{"alg":"HS256","crit":null}"#, extension("crit")),
+        (r#"{"alg":"HS256","crit":[],"crit":[]}"#, malformed()),
+        (r#"{"alg":"HS256","b64":false}"#, extension("b64")),
+        (r#"{"alg":"HS256","b64":null}"#, extension("b64")),
+        (r#"{"alg":"HS256","b64":"true"}"#, extension("b64")),
+        (r#"{"alg":"HS256","typ":"JWT"}"#, Ok(())),
+        (r#"{"alg":"HS256","typ":"jwt"}"#, Ok(())),
+        (r#"{"alg":"HS256","typ":"at+jwt"}"#, Ok(())),
+        (r#"{"alg":"HS256","typ":"Application/AT+JWT"}"#, Ok(())),
+        (r#"{"alg":"HS256","typ":"application/at+jwt"}"#, Ok(())),
+        (r#"{"alg":"HS256","typ":"logout+jwt"}"#, kind()),
+        (
+            r#"{"alg":"HS256","typ":"application/secevent+JWT"}"#,
+            kind(),
+        ),
+        (r#"{"alg":"HS256","typ":"dpop+jwt"}"#, kind()),
+        (r#"{"alg":"HS256","typ":1}"#, malformed()),
+        (r#"["HS256",null,null]"#, malformed()),
+        (r#"["HS256"]"#, malformed()),
+        (r#" {"alg":"HS256"}"#, Ok(())),
+    ];
+    for (header, expected) in table {
+        let token = sign_header(header);
+        let found = bearer(&["HS256"], SECRET).verify_at(&token, now());
+        assert_eq!(found.map(|_| ()), expected, "{header}");
+    }
+}
+
+#[test]
+fn required_claims_have_their_value() {
+    let check = |required: &Value, claim: Option<Value>| {
+        let mut settings = settings(&["HS256"], SECRET);
+        settings.required = [("use".to_owned(), required.clone())].into();
+        let claims = match claim {
+            Some(claim) => with("use", claim),
+            None => good_claims(),
+        };
+        let token = sign(Algorithm::HS256, &claims);
+        Bearer::new(settings).unwrap().verify_at(&token, now())
+    };
+    let text = json!("access");
+    let table = [
+        (
+            &text,
+            vec![json!("access"), json!(["access"]), json!(["x", "access"])],
+        ),
+        (&json!(""), vec![json!(""), json!([""])]),
+        (&json!(1), vec![json!(1), json!(1.0), json!([0, 1])]),
+        (&json!(1.5), vec![json!(1.5), json!([1.5])]),
+        (&json!(-1), vec![json!(-1)]),
+        (&json!(true), vec![json!(true), json!([false, true])]),
+        (&json!(false), vec![json!(false)]),
+    ];
+    let others = [
+        json!("refresh"),
+        json!("Access"),
+        json!("access "),
+        json!("access refresh"),
+        json!("1"),
+        json!("true"),
+        json!(0),
+        json!(2),
+        json!(1.25),
+        json!(null),
+        json!([]),
+        json!({}),
+        json!({"access": true}),
+        json!([["access"]]),
+        json!([[1]]),
+        json!([null]),
+        json!({"1": 1}),
+    ];
+    for (required, good) in table {
+        is_claim(check(required, None), "use");
+        for claim in &good {
+            assert!(
+                check(required, Some(claim.clone())).is_ok(),
+                "{required} {claim}"
+            );
+        }
+        for claim in &others {
+            is_claim(check(required, Some(claim.clone())), "use");
+        }
+    }
+    let error = check(&text, Some(json!("refresh"))).unwrap_err();
+    let sentence =
+        "expected the required value in the claim \"use\" of a token, found another text";
+    assert_eq!(error.to_string(), sentence);
+}
+
+#[test]
+fn every_required_claim_has_to_be_there() {
+    let mut settings = settings(&["HS256"], SECRET);
+    settings.required = [("a".to_owned(), json!(1)), ("b".to_owned(), json!(2))].into();
+    let bearer = Bearer::new(settings).unwrap();
+    let check = |more: Value| {
+        let mut claims = good_claims();
+        let claims_map = claims.as_object_mut().unwrap();
+        claims_map.extend(more.as_object().unwrap().clone());
+        bearer.verify_at(&sign(Algorithm::HS256, &claims), now())
+    };
+    assert!(check(json!({"a": 1, "b": 2})).is_ok());
+    is_claim(check(json!({"b": 2})), "a");
+    is_claim(check(json!({"a": 1})), "b");
+    is_claim(check(json!({"a": 2, "b": 1})), "a");
+}
+
+#[test]
+fn a_required_claim_is_a_name_and_a_scalar() {
+    for (claim, value) in [
+        ("", json!(1)),
+        ("a", json!([1])),
+        ("a", json!({})),
+        ("a", json!(null)),
+    ] {
+        let mut settings = settings(&["HS256"], SECRET);
+        settings.required = [(claim.to_owned(), value)].into();
+        assert_eq!(
+            Bearer::new(settings).unwrap_err(),
+            BearerSettingsError::Required
+        );
+    }
 }
 
 #[test]

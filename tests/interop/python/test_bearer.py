@@ -297,6 +297,48 @@ class Jwks(Bearer):
         self.refuses(server, old)
 
 
+class Required(Shared):
+    """An issuer signs other tokens with the same key; only access tokens are meant for us."""
+
+    bearer = f'{HS}\nrequired = {{ token_type = "access", level = 2, verified = true, "https://x.test/y" = "chat" }}'
+    GOOD = {"token_type": "access", "level": 2, "verified": True, "https://x.test/y": "chat"}
+
+    def test_tokens_with_all_of_them(self):
+        self.takes(self.server, token(**self.GOOD))
+        for more in (
+            {"token_type": ["id", "access"]},
+            {"level": 2.0},
+            {"level": [1, 2]},
+            {"verified": [True]},
+            {"https://x.test/y": ["mail", "chat"]},
+        ):
+            with self.subTest(more=more):
+                self.takes(self.server, token(**{**self.GOOD, **more}))
+
+    def test_tokens_without_one_of_them_or_with_another_value(self):
+        bad = {
+            "token_type": (None, "refresh", "Access", "access ", "access refresh", "", 1, True, [], ["refresh"], [["access"]], {}),
+            "level": (None, 1, 3, 2.5, "2", [], [1], [[2]], True, {"2": 2}),
+            "verified": (None, False, 1, "true", [], [False], {"verified": True}),
+            "https://x.test/y": (None, "", "mail", "cha", ["cha"]),
+        }
+        for name, values in bad.items():
+            for value in values:
+                with self.subTest(name=name, value=value):
+                    self.refuses(self.server, token(**{**self.GOOD, name: value}))
+            with self.subTest(name=name, value="null"):
+                self.refuses(self.server, signed({"alg": "HS256"}, {**claims(), **self.GOOD, name: None}))
+
+    def test_the_challenge_is_invalid_token_and_the_log_names_the_claim_alone(self):
+        value = token(**{**self.GOOD, "token_type": "an-odd-kind"})
+        status, fields, body = self.server.request("/who/", headers=bearer(value))
+        self.assertEqual((status, fields["WWW-Authenticate"]), (401, 'Bearer error="invalid_token"'))
+        self.assertNotIn(b"token_type", body)
+        self.server.wait_for_log(r"token_type")
+        self.assertNotIn("an-odd-kind", self.server.log())
+        self.assertNotIn(value, self.server.log())
+
+
 class Refused(Shared):
     bearer = f'{HS}\nissuer = "https://issuer.test/"\naudience = "oneport"'
     MEANT = {"iss": "https://issuer.test/", "aud": "oneport"}
@@ -405,11 +447,26 @@ class Refused(Shared):
             None,
             {"alg": "HS256", "crit": ["exp"], "exp": 1},
             {"alg": "HS256", "crit": []},
+            {"alg": "HS256", "crit": None},
+            {"alg": "HS256", "crit": "b64"},
+            {"alg": "HS256", "crit": ["b64"], "b64": True},
+            {"alg": "HS256", "crit": ["alg"]},
+            {"alg": "HS256", "b64": False},
+            {"alg": "HS256", "b64": None},
+            {"alg": "HS256", "typ": "logout+jwt"},
+            {"alg": "HS256", "typ": "application/secevent+jwt"},
+            {"alg": "HS256", "typ": 1},
+            ["HS256", None, None],
             b"{",
             b"[" * 3000,
         ):
             with self.subTest(header=str(header)[:30]):
                 self.refuses(self.server, signed(header, whole))
+
+    def test_a_header_that_only_describes_the_token(self):
+        for more in ({"typ": "JWT"}, {"typ": "at+jwt"}, {"typ": "application/at+jwt"}, {"b64": True}, {"cty": "x", "x": 1}):
+            with self.subTest(more=more):
+                self.takes(self.server, signed({"alg": "HS256", **more}, {**claims(), **self.MEANT}))
 
     def test_a_key_that_the_token_brings_along_is_not_looked_at(self):
         own = {"kty": "oct", "k": part(b"x" * 64)}
