@@ -9,6 +9,7 @@ use super::checked::{
 };
 use super::place::Place;
 use super::store_url::StoreUrl;
+use super::time_zone::TimeZone;
 use super::units::WrittenDuration;
 
 /// `[session]`.
@@ -92,6 +93,8 @@ pub struct DjangoSessionConfig {
     /// The table. Default: `"django_session"`.
     #[serde(deserialize_with = "via::<Identifier, _, _>")]
     pub table: String,
+    /// `TIME_ZONE` of a project that writes local times (`USE_TZ = False`); empty: UTC. Default: empty.
+    pub time_zone: TimeZone,
     /// `KEY_PREFIX` of the cache. Default: empty.
     pub cache_key_prefix: String,
     /// `VERSION` of the cache. Default: 1.
@@ -125,6 +128,7 @@ impl Default for DjangoSessionConfig {
         Self {
             salt: String::new(),
             table: "django_session".to_owned(),
+            time_zone: TimeZone::default(),
             cache_key_prefix: String::new(),
             cache_version: 1,
         }

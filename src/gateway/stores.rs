@@ -90,6 +90,21 @@ impl Compiler<'_> {
         }
     }
 
+    /// Looks whether there is a column that the time zone is for.
+    fn check_time_zone(&mut self) {
+        let session = &self.config.session;
+        let zone = session.django.time_zone.name();
+        if zone.is_empty() || matches!(session.store, StoreUrl::DjangoSqlite(_)) {
+            return;
+        }
+        let place = session.place.key("django").key("time_zone");
+        let message = format!(
+            "{zone:?} has no effect with {}: its sessions expire at an instant, whatever the time zone",
+            session.store
+        );
+        self.problems.warning(place, message);
+    }
+
     /// Holds `[server]`, `[session]` and `[auth]` against each other, once for all routes.
     pub(super) fn check_stores(&mut self, uses_sessions: bool) {
         let Config {
@@ -126,6 +141,7 @@ impl Compiler<'_> {
         }
         if has_store {
             self.check_key_length();
+            self.check_time_zone();
         }
         if has_store && has_users && session.store.is_django() && !auth.users.is_django() {
             let key = auth.place.key("users");

@@ -9,8 +9,9 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
+use super::expiry::Clock;
 use super::pickle;
-use super::signing::{SignatureError, unsign_object};
+use super::signing::{SignatureError, signed_at, unsign_object};
 use super::sql::read_chunks;
 use super::store::{Stored, unix_seconds};
 use crate::config::{SessionConfig, StoreUrl};
@@ -49,16 +50,19 @@ pub(super) struct Django {
 
 enum Home {
     /// The engines db and cached_db.
-    Table { database: Database, sql: Select },
+    Table(Box<Table>),
     /// The engine cache, over Django's own RedisCache.
     Redis(Box<Cache>),
     /// The engine signed_cookies.
     Cookie,
 }
 
-/// A query but for the places of its keys.
-struct Select {
-    before: String,
+struct Table {
+    database: Database,
+    /// The query but for the places of its keys.
+    select: String,
+    /// By which rows expire whose column knows no zone. PostgreSQL's knows the instant: there the query leaves out what has expired.
+    clock: Option<Clock>,
 }
 
 struct Cache {
@@ -80,7 +84,7 @@ struct Failed {
 impl std::fmt::Debug for Home {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Table { .. } => "Table",
+            Self::Table(_) => "Table",
             Self::Redis(_) => "Redis",
             Self::Cookie => "Cookie",
         })
@@ -97,20 +101,19 @@ impl Django {
         let home = match (&config.store, database) {
             (_, Some(database)) => {
                 let table = quoted(&django.table);
-                let now = if database.is_postgres() {
-                    "now()"
+                let (columns, unexpired, clock) = if database.is_postgres() {
+                    ("session_data", "expire_date > now() AND ", None)
                 } else {
-                    // As Django writes it: UTC, with a fraction when there is one.
-                    "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+                    let clock = Clock::new(django.time_zone.clone(), config.max_age);
+                    ("session_data, CAST(expire_date AS TEXT)", "", Some(clock))
                 };
-                Home::Table {
-                    sql: Select {
-                        before: format!(
-                            "SELECT session_key, session_data FROM {table} WHERE expire_date > {now} AND session_key IN"
-                        ),
-                    },
+                Home::Table(Box::new(Table {
                     database,
-                }
+                    select: format!(
+                        "SELECT session_key, {columns} FROM {table} WHERE {unexpired}session_key IN"
+                    ),
+                    clock,
+                }))
             }
             (StoreUrl::DjangoRedis(url), None) => Home::Redis(Box::new(Cache {
                 url: url.clone(),
@@ -142,7 +145,7 @@ impl Django {
     /// Opens the database. Redis is connected to when it is first asked for something.
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
         match &self.home {
-            Home::Table { database, .. } => database.ready().await,
+            Home::Table(table) => table.database.ready().await,
             Home::Redis(_) | Home::Cookie => Ok(()),
         }
     }
@@ -150,7 +153,7 @@ impl Django {
     pub(super) fn is_key(&self, value: &str) -> bool {
         match self.home {
             Home::Cookie => value.len() <= SIGNED_COOKIE_BYTES_MAX && value.contains(':'),
-            Home::Table { .. } | Home::Redis(_) => {
+            Home::Table(_) | Home::Redis(_) => {
                 KEY_LENGTHS.contains(&value.len())
                     && value.bytes().all(|byte| byte.is_ascii_alphanumeric())
             }
@@ -160,22 +163,31 @@ impl Django {
     /// Reads sessions, in the order of their keys. As in Django what cannot be decoded counts as empty, and the log says so.
     pub(super) async fn read_many(&self, keys: &[&str]) -> Result<Vec<Option<Stored>>, StoreError> {
         Ok(match &self.home {
-            Home::Table { database, sql } => {
+            Home::Table(table) => {
                 let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-                let before = &sql.before;
-                let rows = read_chunks(database, &keys, &[], |places| {
-                    format!("{before} ({})", places.join(", "))
+                let select = &table.select;
+                let rows = read_chunks(&table.database, &keys, &[], |places| {
+                    format!("{select} ({})", places.join(", "))
                 });
-                let found: HashMap<String, String> = rows
+                let now = table.clock.as_ref().map(Clock::now);
+                let found: HashMap<String, (String, Option<String>)> = rows
                     .await?
                     .into_iter()
                     .filter_map(|row| {
                         let mut columns = row.into_iter().flatten();
-                        Some((columns.next()?, columns.next()?))
+                        Some((columns.next()?, (columns.next()?, columns.next())))
                     })
                     .collect();
                 keys.iter()
-                    .map(|key| self.unsign(found.get(key)?, None))
+                    .map(|key| {
+                        let (signed, expire_date) = found.get(key)?;
+                        match (&table.clock, &now) {
+                            (Some(clock), Some(now)) => {
+                                self.unexpired(clock, now, signed, expire_date.as_deref()?)
+                            }
+                            _ => self.unsign(signed, None),
+                        }
+                    })
                     .collect()
             }
             Home::Cookie => keys
@@ -195,6 +207,34 @@ impl Django {
                     .collect()
             }
         })
+    }
+
+    /// Reads a row, unless it has expired by the project's clock.
+    fn unexpired(
+        &self,
+        clock: &Clock,
+        now: &str,
+        signed: &str,
+        expire_date: &str,
+    ) -> Option<Stored> {
+        let check = |data: &Map<String, Value>| {
+            if let Some(signed_at) = signed_at(signed) {
+                clock.check(expire_date, signed_at, data);
+            }
+        };
+        // Both are texts that sort as times do.
+        if expire_date > now {
+            return self
+                .unsign(signed, None)
+                .inspect(|stored| check(&stored.data));
+        }
+        // By a wrong clock it may have expired at once.
+        if clock.is_in_doubt()
+            && let Ok(data) = unsign_object(signed, &self.salt, self.secrets.keys(), 0, None)
+        {
+            check(&data);
+        }
+        None
     }
 
     fn unsign(&self, signed: &str, max_age: Option<Duration>) -> Option<Stored> {

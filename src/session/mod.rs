@@ -2,6 +2,7 @@
 
 mod cookie;
 mod django;
+mod expiry;
 mod memory;
 mod pickle;
 mod signing;

@@ -95,6 +95,13 @@ pub(super) fn unsign_object(
     decode(payload)
 }
 
+/// Returns when a signed value was signed, in seconds. The signature is not looked at.
+pub(super) fn signed_at(signed: &str) -> Option<i64> {
+    let (value, _) = signed.rsplit_once(':')?;
+    let (_, time) = value.rsplit_once(':')?;
+    base62(time)?.try_into().ok()
+}
+
 fn decode(payload: &str) -> Result<Map<String, Value>, SignatureError> {
     let content = |what: &dyn std::fmt::Display| SignatureError::Content(what.to_string());
     let (text, is_compressed) = match payload.strip_prefix('.') {

@@ -44,7 +44,7 @@ const SIBLINGS: [(&str, &str, &str); 5] = [
 ];
 
 /// Where the name of a crate may stand.
-const OUTSIDE: [(&str, &[&str]); 25] = [
+const OUTSIDE: &[(&str, &[&str])] = &[
     (
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],
@@ -67,6 +67,8 @@ const OUTSIDE: [(&str, &[&str]); 25] = [
     ("jsonwebtoken", &["auth/bearer/"]),
     ("minijinja", &["templates.rs"]),
     ("toml", &["config/"]),
+    ("jiff", &["config/time_zone.rs"]),
+    ("nix", &["descriptors.rs", "server/unix_socket.rs"]),
     ("mime_guess", &["http/views/static_files/"]),
     ("libc", &["http/views/static_files/file.rs"]),
     ("clap", &["cli/"]),
