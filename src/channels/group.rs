@@ -142,6 +142,12 @@ impl Group {
         lock(&self.outgoing).past.account.room.take()
     }
 
+    /// The history was there before: another process, or another client long ago, began the group.
+    pub(super) fn was_begun_elsewhere(&self) {
+        let room = &mut lock(&self.outgoing).past.account.room;
+        drop(room.take_if(|room| !room.has_lingered()));
+    }
+
     /// A member is about to join: it shall have everything from now on.
     pub(super) fn hold(&self, member: u64) {
         let mut outgoing = lock(&self.outgoing);

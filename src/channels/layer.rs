@@ -417,10 +417,9 @@ impl ChannelLayer {
         }
         if let Some(remote) = self.remote() {
             remote.unwant(group);
-            let (position, expiry) = removed.with_past(|past| (past.known(), past.bounds().1));
-            if position.is_some_and(|(position, _)| position.offset > 0)
-                && let Some(room) = removed.take_room()
-            {
+            let (is_kept, expiry) =
+                removed.with_past(|past| (past.has_shared_events(), past.bounds().1));
+            if is_kept && let Some(room) = removed.take_room() {
                 room.linger(group, Instant::now() + expiry);
             }
         }

@@ -70,6 +70,8 @@ pub(super) struct Past {
 struct SharedPast {
     /// It was read, from its beginning on, if not to its end.
     is_begun: bool,
+    /// This process has sent it an event, which may still be on its way.
+    is_used: bool,
     /// It was read to its end.
     is_loaded: bool,
     /// Members joined before it was read, and wait for it.
@@ -137,6 +139,19 @@ impl Past {
     /// Tells whether other processes keep it too: then an event has its position from Redis.
     pub(super) fn is_shared(&self) -> bool {
         self.shared.is_some() && self.max > 0
+    }
+
+    /// An event is sent that the shared history will keep.
+    pub(super) fn will_keep(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.is_used = true;
+        }
+    }
+
+    /// Tells whether Redis keeps an event of it, or is about to.
+    pub(super) fn has_shared_events(&self) -> bool {
+        let shared = self.shared.as_ref().filter(|_| self.max > 0);
+        shared.is_some_and(|shared| shared.is_used || self.position.offset > 0)
     }
 
     /// Returns what is kept: how many events, and for how long.

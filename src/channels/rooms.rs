@@ -45,6 +45,8 @@ struct State {
 pub(super) struct Room {
     rooms: Arc<Rooms>,
     origin: Origin,
+    /// The group was gone here, and has come back.
+    has_lingered: bool,
 }
 
 /// The clients of an address have begun as many groups as they may.
@@ -68,8 +70,8 @@ impl Rooms {
     ) -> Result<Room, Full> {
         let mut state = self.state();
         state.forget_ended(now);
-        let origin = match state.take_back(group) {
-            Some(origin) => origin, // it is counted
+        let (origin, has_lingered) = match state.take_back(group) {
+            Some(origin) => (origin, true), // it is counted
             None => {
                 let origin = Origin::from(client);
                 let count = state.counts.entry(origin).or_default();
@@ -83,13 +85,14 @@ impl Rooms {
                     return Err(Full);
                 }
                 *count += 1;
-                origin
+                (origin, false)
             }
         };
         drop(state);
         Ok(Room {
             rooms: self.clone(),
             origin,
+            has_lingered,
         })
     }
 
@@ -101,6 +104,11 @@ impl Rooms {
 impl Room {
     pub(super) fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// Tells whether the group was gone here and has come back: its history in Redis is no sign then that another began it.
+    pub(super) fn has_lingered(&self) -> bool {
+        self.has_lingered
     }
 
     /// The group is gone here, and counts until its history has expired in Redis.
@@ -153,5 +161,51 @@ impl State {
         {
             self.release(origin);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn name(number: usize) -> GroupName {
+        GroupName::new(&format!("room_{number}")).unwrap()
+    }
+
+    #[test]
+    fn a_group_that_lingers_counts_once_until_its_end_whoever_comes_back_to_it() {
+        let rooms = Rooms::new(1);
+        let (now, one, other) = (Instant::now(), [192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let room = rooms.begin(&name(1), one, now).unwrap();
+        assert!(rooms.begin(&name(2), one, now).is_err());
+        room.linger(&name(1), now + HOUR);
+        assert!(rooms.begin(&name(2), one, now).is_err());
+        let room = rooms.begin(&name(1), other, now).unwrap();
+        assert!(room.has_lingered());
+        assert!(rooms.begin(&name(2), one, now).is_err());
+        room.linger(&name(1), now + 2 * HOUR);
+        assert!(rooms.begin(&name(2), one, now + HOUR).is_err());
+        let room = rooms.begin(&name(2), one, now + 2 * HOUR).unwrap();
+        drop(room);
+        let state = rooms.state();
+        assert!(state.counts.is_empty() && state.lingering.is_empty() && state.by_end.is_empty());
+    }
+
+    #[test]
+    fn groups_that_linger_are_bounded() {
+        let rooms = Rooms::new(usize::MAX);
+        let now = Instant::now();
+        for number in 0..LINGERING_MAX + 10 {
+            let room = rooms.begin(&name(number), [192, 0, 2, 1].into(), now);
+            room.unwrap().linger(&name(number), now + HOUR);
+        }
+        let state = rooms.state();
+        let counted = state.counts.values().sum::<usize>();
+        assert_eq!(
+            (state.lingering.len(), state.by_end.len(), counted),
+            (LINGERING_MAX, LINGERING_MAX, LINGERING_MAX)
+        );
     }
 }

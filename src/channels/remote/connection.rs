@@ -206,6 +206,9 @@ impl Remote {
         set.spawn(unless(ending.clone(), live.clone().read_histories()));
         set.spawn(unless(ending.clone(), live.clone().beat()));
         set.spawn(unless(ending.clone(), live.clone().tidy()));
+        if self.shares_history() {
+            set.spawn(unless(ending.clone(), live.clone().keep_registry()));
+        }
         if self.0.format == LayerFormat::Core {
             set.spawn(unless(ending.clone(), live.clone().keep_joined()));
         }

@@ -263,6 +263,11 @@ impl Remote {
             .first()
             .map_or(history.offset, |first| first.offset.saturating_sub(1));
         let lost = found.with_past(|past| past.read_from(history.epoch, before));
+        if history.offset == 0 {
+            self.0.notes.read_empty(found.name());
+        } else if !found.with_past(|past| past.is_loaded()) {
+            found.was_begun_elsewhere();
+        }
         if lost > 0 {
             telemetry::events_dropped("redis_away", lost);
             self.0.outbox.count_lost(lost);
@@ -341,7 +346,8 @@ impl Remote {
             .arg(&position.epoch.to_be_bytes()[..])
             .arg(position.offset)
             .arg(&epoch_bytes()[..])
-            .arg(EVENTS_AT_ONCE);
+            .arg(EVENTS_AT_ONCE)
+            .arg(self.lease_millis());
         Some(call)
     }
 }

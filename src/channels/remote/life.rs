@@ -148,6 +148,9 @@ impl Live {
         let inner = &self.remote.0;
         loop {
             inner.tidying.notified().await;
+            if let Err(error) = self.renew_empty().await {
+                return (error, Vec::new());
+            }
             if self.remote.take_stale()
                 && let Err(error) = self.register().await
             {

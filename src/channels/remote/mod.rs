@@ -19,6 +19,7 @@ mod place;
 mod present;
 mod receive;
 mod refusals;
+mod registry;
 mod ring;
 mod say;
 mod scripts;
@@ -45,6 +46,7 @@ use self::nodes::Waiting;
 use self::outbox::{Act, COMMAND_BYTES, Order, Outbox};
 use self::present::Here;
 use self::refusals::Refusals;
+use self::registry::Notes;
 use self::subscriptions::Subscriptions;
 use super::GroupName;
 use super::group::Group;
@@ -70,6 +72,8 @@ struct Inner {
     group_expiry: Duration,
     timeout: Duration,
     lease: Duration,
+    history_size: usize,
+    group_history_size: usize,
     dictionaries: Dictionaries,
     core: Core,
     outbox: Outbox,
@@ -79,6 +83,8 @@ struct Inner {
     /// Groups whose shared history is to be read.
     behind: Mutex<Behind>,
     behind_work: Notify,
+    /// What the histories in Redis take, as far as it was told here.
+    notes: Notes,
     /// In `channels_redis.pubsub`: hashes of our own events that Redis will send back.
     echoes: Mutex<HashMap<String, VecDeque<u64>>>,
     waiting: Mutex<HashMap<u64, Waiting>>,
@@ -138,12 +144,15 @@ impl Remote {
             group_expiry: config.group_expiry,
             timeout: config.timeout,
             lease: config.lease,
+            history_size: config.history_size.as_usize(),
+            group_history_size: config.group_history_size.as_usize(),
             dictionaries: Dictionaries::new(config.serializer, keys, max_age),
             outbox: Outbox::new(config.queue.as_usize()),
             subscriptions: Subscriptions::default(),
             changed: Notify::new(),
             behind: Mutex::default(),
             behind_work: Notify::new(),
+            notes: Notes::default(),
             echoes: Mutex::default(),
             waiting: Mutex::default(),
             present: Here::default(),

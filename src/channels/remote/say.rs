@@ -88,6 +88,11 @@ impl Live {
             count_full(&answer);
         }
         let is_placed = is_placed(&answer);
+        if let Act::Place(placing) = &order.act {
+            let expiry = placing.bounds.map(|(_, expiry)| expiry);
+            let notes = &self.remote.0.notes;
+            notes.placed(&placing.group, placing.event.size(), &answer, expiry);
+        }
         if let Some(reply) = order.reply.take() {
             let _ = reply.send(answer);
         }
@@ -132,7 +137,8 @@ impl Live {
                 }
                 call.arg(&epoch_bytes()[..])
                     .arg(u8::from(placing.was_said))
-                    .arg(seq_before.unwrap_or(0));
+                    .arg(seq_before.unwrap_or(0))
+                    .arg(inner.group_history_size);
                 out.push(call);
             }
             Act::Core { group, event } => {

@@ -32,8 +32,12 @@ impl Step {
 /// Keys: what is known of the history, the history. Arguments: the channel; the message before and behind its position; the
 /// sender and its number for the event; how many events are kept and for how many milliseconds, or two empty texts from
 /// one who does not know; an epoch for a history that begins; whether it may have been said before: then it is said only into a
-/// history; the number of the sender's event before it in the same pipeline, or 0: it is refused where that was. Returns how many
-/// processes it reached, and its offset: 0 without a history, -1 when it was there already.
+/// history; the number of the sender's event before it in the same pipeline, or 0: it is refused where that was; how many bytes the
+/// history may take. Returns how many processes it reached, its offset (0 without a history, -1 when it was there already), and
+/// about how many bytes the history takes.
+///
+/// Each event has the sum of all bytes up to it (`b`), so what a stream takes is known from its first event. It is asked for only when
+/// the sum since the last time says that much may have changed; in between, `bytes` is an upper bound.
 pub(super) static PLACE: Step = Step::new(
     r"
 local max, expiry = ARGV[6], ARGV[7]
@@ -76,8 +80,10 @@ if not epoch then
 end
 local offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
 redis.call('HSET', KEYS[1], node, ARGV[5] .. ':' .. at)
+local size = #ARGV[2] + #ARGV[3] + 64
+local total = redis.call('HINCRBY', KEYS[1], 'total', size)
 local function add()
-  return redis.pcall('XADD', KEYS[2], 'MAXLEN', max, string.format('%.0f-1', offset), 'h', ARGV[2], 't', ARGV[3], 'at', at)
+  return redis.pcall('XADD', KEYS[2], 'MAXLEN', max, string.format('%.0f-1', offset), 'h', ARGV[2], 't', ARGV[3], 'at', at, 'b', string.format('%.0f', total))
 end
 local added = add()
 if type(added) == 'table' and added.err then
@@ -90,16 +96,48 @@ if type(added) == 'table' and added.err then
     return added
   end
 end
+local function size_of(entry)
+  return #(entry[2][2] or '') + #(entry[2][4] or '') + 64
+end
+local limit = tonumber(ARGV[11])
+local bytes = redis.call('HINCRBY', KEYS[1], 'bytes', size)
+local exact = tonumber(redis.call('HGET', KEYS[1], 'exact') or '0')
+if bytes > limit or bytes > 2 * exact + 4096 then
+  local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
+  bytes = total - tonumber(first[2][8] or '0') + size_of(first)
+  if bytes > limit then
+    -- More than has to be, so that the next events need not look again.
+    local left, gone = limit - math.floor(limit / 8), 0
+    local from = '-'
+    while bytes > left do
+      local some = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 16)
+      if #some == 0 then
+        bytes = 0
+        break
+      end
+      for _, entry in ipairs(some) do
+        if bytes <= left then
+          break
+        end
+        bytes = bytes - size_of(entry)
+        gone = gone + 1
+        from = string.gsub(entry[1], '%-1$', '-2')
+      end
+    end
+    redis.call('XTRIM', KEYS[2], 'MAXLEN', redis.call('XLEN', KEYS[2]) - gone)
+  end
+  redis.call('HSET', KEYS[1], 'bytes', string.format('%.0f', bytes), 'exact', string.format('%.0f', bytes))
+end
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', expiry + 86400000))
 redis.call('PEXPIRE', KEYS[2], expiry)
-return {redis.call('PUBLISH', ARGV[1], ARGV[2] .. epoch .. struct.pack('>I8', offset) .. ARGV[3]), offset}
+return {redis.call('PUBLISH', ARGV[1], ARGV[2] .. epoch .. struct.pack('>I8', offset) .. ARGV[3]), offset, bytes}
 ",
 );
 
 /// Reads a group's history from a position on, and says that one is kept.
 ///
 /// Keys: as of `PLACE`. Arguments: how many events are kept and for how many milliseconds; the position; an epoch for a
-/// history that begins; how many events at most. Returns the epoch, the offset of the newest event, the time in milliseconds,
+/// history that begins; how many events at most; for how many milliseconds a group without events is kept. Returns the epoch, the offset of the newest event, the time in milliseconds,
 /// the events.
 pub(super) static READ: Step = Step::new(
     r"
@@ -109,8 +147,8 @@ if not epoch then
   epoch = ARGV[5]
   redis.call('HSET', KEYS[1], 'epoch', epoch)
 end
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ARGV[2] + 86400000))
 local offset = tonumber(redis.call('HGET', KEYS[1], 'offset') or '0')
+redis.call('PEXPIRE', KEYS[1], offset > 0 and string.format('%.0f', ARGV[2] + 86400000) or ARGV[7])
 local from = 1
 if epoch == ARGV[3] then
   from = tonumber(ARGV[4]) + 1
@@ -144,6 +182,116 @@ if not is_other then
 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[4])
 return {1, last}
+",
+);
+
+/// Says again that a group keeps a history that has no event yet: nobody else would know.
+///
+/// Keys: what is known of the history. Arguments: how many events are kept and for how many milliseconds; the epoch that the
+/// caller knows; for how many milliseconds the group is kept.
+pub(super) static RENEW: Step = Step::new(
+    r"
+if redis.call('HEXISTS', KEYS[1], 'offset') == 0 then
+  redis.call('HSET', KEYS[1], 'max', ARGV[1], 'expiry', ARGV[2])
+  redis.call('HSETNX', KEYS[1], 'epoch', ARGV[3])
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+return 0
+",
+);
+
+/// Notes what histories take, and names those that have to give way: the least recently used first. Who is told of one sees to
+/// it, for it is forgotten here.
+///
+/// Keys: the groups by their last use; what each takes, and all together; the groups by when their history expires. Arguments: how
+/// many bytes all may take; what a group takes beside its events, and what is left of it when they have expired; how many are named at
+/// most; then for each history its group, its bytes and for how many milliseconds it is kept, or an empty text from one who does not know.
+/// Returns how many bytes all take, then each group that was named and its bytes.
+pub(super) static REGISTER: Step = Step::new(
+    r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local limit, beside, rest, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local sum = tonumber(redis.call('HGET', KEYS[2], ' sum') or '0')
+local day, longest = 86400000, 0
+local function text(number)
+  return string.format('%.0f', number)
+end
+local function note(group, bytes)
+  sum = sum - tonumber(redis.call('HGET', KEYS[2], group) or '0') + bytes
+  redis.call('HSET', KEYS[2], group, text(bytes))
+end
+local function forget(group)
+  sum = sum - tonumber(redis.call('HGET', KEYS[2], group) or '0')
+  redis.call('HDEL', KEYS[2], group)
+  redis.call('ZREM', KEYS[1], group)
+end
+for i = 5, #ARGV, 3 do
+  local group, expiry = ARGV[i], ARGV[i + 2]
+  note(group, ARGV[i + 1] + beside)
+  redis.call('ZADD', KEYS[1], text(now), group)
+  if expiry == '' then
+    redis.call('ZADD', KEYS[3], 'NX', text(now + day), group)
+    longest = math.max(longest, day)
+  else
+    redis.call('ZADD', KEYS[3], text(now + expiry), group)
+    longest = math.max(longest, expiry)
+  end
+end
+for _, group in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', text(now), 'LIMIT', 0, 500)) do
+  local bytes = redis.call('HGET', KEYS[2], group)
+  if bytes and tonumber(bytes) > rest then
+    note(group, rest) -- its events are gone, its offset is known for another day
+    redis.call('ZADD', KEYS[3], text(now + day), group)
+  else
+    forget(group)
+    redis.call('ZREM', KEYS[3], group)
+  end
+end
+local answer = {0}
+while limit > 0 and sum > limit and #answer < 2 * most do
+  local group = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
+  if not group then
+    break
+  end
+  answer[#answer + 1] = group
+  answer[#answer + 1] = redis.call('HGET', KEYS[2], group) or '0'
+  forget(group)
+end
+if redis.call('ZCARD', KEYS[1]) == 0 then
+  sum = 0
+  redis.call('DEL', KEYS[2])
+else
+  redis.call('HSET', KEYS[2], ' sum', text(sum))
+end
+for i = 1, 3 do
+  if redis.call('PTTL', KEYS[i]) < longest + 2 * day then
+    redis.call('PEXPIRE', KEYS[i], text(longest + 3 * day))
+  end
+end
+answer[1] = sum
+return answer
+",
+);
+
+/// Takes memory from a group's history.
+///
+/// Keys: as of `PLACE`. Arguments: the channel; whether a group that a process hears is to lose the older half. Returns how many events
+/// it lost; -1 when a process hears it.
+pub(super) static EVICT: Step = Step::new(
+    r"
+local heard = redis.pcall('PUBSUB', 'NUMSUB', ARGV[1])
+if not heard.err and heard[2] == 0 then
+  local length = redis.call('XLEN', KEYS[2])
+  redis.call('DEL', KEYS[1], KEYS[2])
+  return length
+end
+if ARGV[2] == '0' then
+  return -1
+end
+local length = redis.call('XLEN', KEYS[2])
+redis.call('HDEL', KEYS[1], 'exact') -- it is counted anew
+return redis.call('XTRIM', KEYS[2], 'MAXLEN', math.floor(length / 2))
 ",
 );
 
@@ -199,6 +347,8 @@ return 1
 );
 
 /// All of them, to be loaded when a connection begins.
-pub(super) fn all() -> [&'static Step; 6] {
-    [&PLACE, &READ, &CHECK, &BEAT, &CLEAR, &ENQUEUE]
+pub(super) fn all() -> [&'static Step; 9] {
+    [
+        &PLACE, &READ, &CHECK, &RENEW, &REGISTER, &EVICT, &BEAT, &CLEAR, &ENQUEUE,
+    ]
 }

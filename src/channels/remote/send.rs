@@ -34,7 +34,7 @@ impl Remote {
             LayerFormat::Oneport => {
                 let found = layer.find(group.as_str());
                 let matched = found.as_ref().map_or(0, |found| found.len());
-                let bounds = shared_bounds(found.as_deref());
+                let bounds = shared_bounds(found.as_deref(), keep);
                 if is_too_long(&event) {
                     layer
                         .deliver_here(group, news(&event, except), Keep::Nothing)
@@ -89,7 +89,7 @@ impl Remote {
             };
         }
         let found = layer.find(group.as_str());
-        let bounds = shared_bounds(found.as_deref());
+        let bounds = shared_bounds(found.as_deref(), Keep::History);
         if is_too_long(&event) {
             here_only(0);
             let mut here = layer.deliver_counted(group, &event, Keep::Nothing).await?;
@@ -251,8 +251,13 @@ impl Remote {
 }
 
 /// Returns how much a group keeps in Redis, where that is known here.
-fn shared_bounds(found: Option<&Group>) -> Option<(usize, Duration)> {
-    found?.with_past(|past| past.is_shared().then(|| past.bounds()))
+fn shared_bounds(found: Option<&Group>, keep: Keep) -> Option<(usize, Duration)> {
+    found?.with_past(|past| {
+        if keep == Keep::History {
+            past.will_keep();
+        }
+        past.is_shared().then(|| past.bounds())
+    })
 }
 
 /// Tells whether an event is longer than what other processes take.

@@ -1,6 +1,5 @@
 """Histories under attack: rooms that anonymous clients fill, or only enter, cost bounded memory and take nothing from real ones."""
 
-import json
 import os
 import re
 import threading
@@ -163,7 +162,8 @@ class HistoriesCase(unittest.TestCase):
         for path in ("/ws/filled/more/", "/ws/chat/more/"):
             with Visitor(server, path, "198.51.100.7") as visitor:
                 self.assertEqual((visitor.status, visitor.fields["retry-after"]), (429, "10"))
-        self.assertEqual(Stream(server, "/events/more/", headers={"x-forwarded-for": "198.51.100.7"}).response.status, 429)
+        with Stream(server, "/events/more/", headers={"x-forwarded-for": "198.51.100.7"}) as stream:
+            self.assertEqual(stream.response.status, 429)
         for path in ("/ws/filled/r1/", "/ws/chat/open/"):  # they are there already
             with Visitor(server, path, "198.51.100.7") as visitor:
                 self.assertEqual(visitor.status, 101)
@@ -256,3 +256,136 @@ class InMemory(HistoriesCase):
                 visitor.say(frame)
             self.assertLess(server.metric("oneport_history_bytes"), MIB + 4096)
             self.assertGreater(server.metric("oneport_history_bytes"), MIB - 2 * self.LENGTH)
+
+
+class InRedis(HistoriesCase):
+    """The same with the histories in a Redis, which is bounded too."""
+
+    def setUp(self):
+        self.redis = self.enterContext(Redis())
+        self.layer = f'backend = "{self.redis.url()}"'
+        self.client = self.enterContext(self.redis.client())
+
+    def used(self):
+        return self.client.info("memory")["used_memory_dataset"]
+
+    def keys(self, pattern="*"):
+        return [key.decode() for key in self.client.scan_iter(pattern, count=1000)]
+
+    def registered(self):
+        """Returns what the registry says that all histories take, when it is the sum of what it says of each."""
+        takes = {name: int(bytes) for name, bytes in self.client.hgetall("oneport:{histories}:bytes").items()}
+        total = takes.pop(b" sum", 0)
+        self.assertEqual(total, sum(takes.values()))
+        self.assertEqual(set(takes), set(self.client.zrange("oneport:{histories}:uses", 0, -1)))
+        return total
+
+    def is_whole_or_gone(self, server, room):
+        """Processes do not know of each other whose rooms take the most: what was used least recently goes, and nothing of it stays."""
+        if self.keys(f"oneport:history:{{chat_{room}}}"):
+            self.is_whole(server, room)
+
+    def is_bounded_there(self, before, history_size):
+        most = self.used() - before
+
+        def is_bounded():
+            return self.registered() <= history_size and self.used() - before <= 1.25 * history_size
+
+        until(is_bounded, lambda: f"at most {history_size} bytes, found {self.registered()} and {self.used() - before}")
+        grown = self.used() - before
+        print(f"{self.id()}: Redis grown by {most / MIB:.0f}, then {grown / MIB:.0f} MiB, registered {self.registered() / MIB:.0f} MiB")
+        self.assertLess(most / MIB, 2 * history_size / MIB)
+
+    def test_rooms_that_one_address_fills_are_bounded_in_redis(self):
+        before = self.used()
+        server = self.check_one_address()
+        self.is_bounded_there(before, 128 * MIB)
+        self.assertGreater(server.metric("oneport_history_evicted_total"), 0)
+
+    def test_rooms_that_many_addresses_fill_take_nothing_from_rooms_with_members(self):
+        before = self.used()
+        server = self.check_many_addresses()
+        self.is_bounded_there(before, 128 * MIB)
+        self.assertGreater(server.metric("oneport_history_evicted_total"), 0)
+
+    def test_rooms_that_are_only_entered_leave_nothing_and_take_nothing(self):
+        self.check_empty_rooms(3_000)
+        until(
+            lambda: not self.keys("*{chat_e*"),
+            lambda: f"no keys of rooms without events, found {len(self.keys())}: {self.keys()[:5]}",
+            2 * 10.0 + 5,
+        )
+        self.assertEqual(sorted(self.keys("*{chat_*")), ["oneport:history:{chat_left}", "oneport:stream:{chat_left}"])
+
+    def test_a_group_without_events_keeps_its_history_as_long_as_it_has_members(self):
+        server = self.serve('lease = "1s"')
+        other = self.serve('lease = "1s"')
+        with Peer(server, "/ws/chat/quiet/") as member:
+            epoch = member.next("oneport.joined")["offset"]
+            meta = "oneport:history:{chat_quiet}"
+            seen = []
+            until(lambda: seen.append(self.client.pttl(meta)) or sum(b > a for a, b in zip(seen, seen[1:], strict=False)) >= 4, "a key that is renewed")
+            self.assertLessEqual(max(seen), 1000)
+            self.assertGreater(min(seen), 0)
+        with Peer(other, f"/ws/chat/quiet/?since={epoch}") as member:
+            self.assertTrue(member.next("oneport.joined")["recovered"])
+        until(lambda: not self.keys("*quiet*"), "nothing of a group that was left")
+
+    def test_an_address_begins_so_many_rooms_and_its_clients_enter_all_that_are_there(self):
+        self.check_max_rooms()
+
+    def test_rooms_with_members_that_are_filled_lose_their_oldest_events(self):
+        server = self.serve('history_size = "4 MiB"')
+        frame = encode(BINARY, os.urandom(self.LENGTH))
+        visitors = [self.enterContext(Visitor(server, f"/ws/filled/r{number}/", f"198.51.100.{number}")) for number in range(20)]
+        for _ in range(10):
+            for visitor in visitors:
+                visitor.say(frame)
+        until(lambda: self.registered() <= 4 * MIB, lambda: f"at most 4 MiB, found {self.registered()}")
+        until(lambda: server.metric("oneport_history_bytes") <= 4 * MIB, "at most 4 MiB here")
+        self.talk(server, "open")
+        self.is_whole(server, "open")
+
+    def test_a_group_is_bounded_in_bytes_and_by_its_count(self):
+        server = self.serve()
+        sizes = [60_000] * 40 + [100] * 30 + [30_000] * 100 + [900] * 200
+        with Visitor(server, "/ws/filled/r/", "198.51.100.1") as visitor:
+            for number, size in enumerate(sizes):
+                visitor.say(encode(BINARY, os.urandom(size)))
+        stream, meta = "oneport:stream:{filled_r}", "oneport:history:{filled_r}"
+
+        def entries():
+            return [sum(len(fields[name]) for name in (b"h", b"t")) + 64 for _, fields in self.client.xrange(stream)]
+
+        until(lambda: int(self.client.hget(meta, "offset")) == len(sizes), "all events")
+        self.assertEqual(len(entries()), 50)
+        self.assertLessEqual(sum(entries()), int(self.client.hget(meta, "bytes")))
+        self.assertLessEqual(int(self.client.hget(meta, "bytes")), 3 * sum(entries()) + 8192)
+        with Visitor(server, "/ws/filled/r/", "198.51.100.1") as visitor:
+            for _ in range(60):
+                visitor.say(encode(BINARY, os.urandom(60_000)))
+                self.assertLessEqual(sum(entries()), MIB)
+        until(lambda: int(self.client.hget(meta, "offset")) == len(sizes) + 60, "all events")
+        self.assertLessEqual(sum(entries()), MIB)
+        self.assertGreater(sum(entries()), MIB // 2)
+
+
+class InCluster(unittest.TestCase):
+    def test_histories_of_all_masters_are_bounded_together(self):
+        with RedisCluster() as cluster, Server(CONFIG.format(layer=f'backend = "{cluster.url()}"\nhistory_size = "2 MiB"')) as server:
+            connected(server)
+            frame = encode(BINARY, os.urandom(50_000))
+            with Visitor(server, "/ws/filled/stays/", "198.51.100.1") as stays:
+                stays.say(frame)
+                for number in range(100):
+                    with Visitor(server, f"/ws/filled/r{number}/", "198.51.100.1") as visitor:
+                        visitor.say(frame)
+
+                def rooms():
+                    keys = (key for node in cluster.nodes[:3] for key in cluster.ask(node, "KEYS", "oneport:stream:*"))
+                    return {re.search(r"{filled_(\w+)}", str(key))[1] for key in keys}
+
+                until(lambda: len(rooms()) <= 42, lambda: f"rooms of 2 MiB, found {len(rooms())}")
+                self.assertIn("stays", rooms())
+                self.assertIn("r99", rooms())
+                self.assertGreater(len(rooms()), 20)

@@ -151,7 +151,8 @@ _ROOMS = count(1)
 
 def layer_server(backend, *, start=None, more="", **keys):
     """Returns a server with that layer; `keys` are those of `[channel_layer]`, `more` is what else stands in its file."""
-    keys = {"timeout": f"{int(TIMEOUT * 1000)}ms", "lease": f"{int(LEASE * 1000)}ms", **keys}
+    # `long` keeps 20,000 events.
+    keys = {"group_history_size": "64 MiB", "timeout": f"{int(TIMEOUT * 1000)}ms", "lease": f"{int(LEASE * 1000)}ms", **keys}
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in {"backend": backend, **keys}.items())
     return Server(CONFIG.format(layer=lines, secret=_SECRET) + more, start=start)
 
