@@ -17,6 +17,7 @@ from contextlib import closing
 from disturb.case import Chaos, tail
 from disturb.server import Disturbed
 from kit.deadline import DEADLINE, until
+from kit.frames import Bytes
 from kit.peer import Peer
 from kit.server import WATCHED
 
@@ -154,6 +155,36 @@ class Blocked(Chaos):
         while time.monotonic() - began < 2:
             self.is_open(peer)
             self.assert_memory_grew_by_at_most(64)
+        self.ends_in_order(server, peer)
+
+
+    def test_a_key_file_without_an_end(self):
+        server = self.start(config() + '[auth.bearer]\nkey_file = "key"\n', files={"key": "k" * 64}, limits={resource.RLIMIT_AS: (1 << 31, 1 << 31)})
+        peer = self.peer(server)
+        (server.directory / "key").unlink()
+        (server.directory / "key").symlink_to("/dev/zero")
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("reload failed")
+        self.is_open(peer)
+        self.assert_memory_grew_by_at_most(64)
+        self.ends_in_order(server, peer)
+
+    def test_a_template_that_is_a_fifo(self):
+        """Two requests for it, one for each worker: they fail, and hold up neither other requests nor the end."""
+        page = '[templates]\ndir = "pages"\n[[http.route]]\npath = "/template/"\nview = "template"\noptions = { template = "a.html" }\n'
+        server = self.start(config() + page, files={"pages/a.html": "a page"})
+        peer = self.peer(server)
+        place = server.directory / "pages/a.html"
+        place.unlink()
+        os.mkfifo(place)
+        self.addCleanup(let_go, place)
+        server.signal(signal.SIGHUP)
+        for _ in range(2):
+            client = self.enterContext(Bytes(("127.0.0.1", server.port)))
+            client.send(b"GET /template/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for _ in range(20):
+            self.is_open(peer)
+            self.is_served(server, "/page/")
         self.ends_in_order(server, peer)
 
 

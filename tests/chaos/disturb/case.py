@@ -1,6 +1,7 @@
 """Case: a test that disturbs a server and prints its vitals as one line of a table."""
 
 import signal
+import time
 import unittest
 
 from kit.deadline import until
@@ -35,9 +36,13 @@ class Chaos(unittest.TestCase):
         until(self._is_settled, "the connections of the start to be closed")
 
     def _is_settled(self):
-        """Two readings with the same descriptors; the later one is kept."""
-        last, self.record.before = self.record.before, Vitals.of(self.record.pid)
-        return last and self.record.before and last.descriptors == self.record.before.descriptors
+        """Tells whether the descriptors were as many at ten readings in a row; the last is kept."""
+        readings = [Vitals.of(self.record.pid)]
+        for _ in range(9):
+            time.sleep(0.02)
+            readings.append(Vitals.of(self.record.pid))
+        self.record.before = readings[-1]
+        return all(one and one.descriptors == readings[0].descriptors for one in readings)
 
     def _print(self):
         if self.record.highest is None:
