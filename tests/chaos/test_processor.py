@@ -71,6 +71,8 @@ KINDS = {
     "half a head": says(b"GET /health/ HT"),
     "a head that is none": says(b"\0\0\0\0\r\n\r\n"),
     "an answer, and silence": says(GET.format("/health/").encode()),
+    "the last answer of a connection": says(b"GET /health/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+    "an answer to HTTP/1.0": says(b"GET /health/ HTTP/1.0\r\n\r\n"),
     "a body that the view does not read": says(
         b"POST /health/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 100_000
     ),
