@@ -55,7 +55,7 @@ middleware = ["hosts", "origin", "session", "auth", "login_required"]
 # Lines about the outage: two when it begins, and two for each ten seconds.
 LINES_MAX = 2
 SECONDS = 8
-OUTAGE = re.compile(r"^.* (?:WARN|ERROR) .*$", re.MULTILINE)
+OUTAGE = re.compile(r"^.* (?:WARN|ERROR) oneport::(?:database|session|auth)\b.*$", re.MULTILINE)
 
 
 class Full(Chaos):
