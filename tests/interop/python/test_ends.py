@@ -174,7 +174,7 @@ class Slow(unittest.TestCase):
         config = f"[server.timeouts]\n{timeouts}\n" + CONFIG.format(layer=MEMORY, per_ip=1000, token=TOKEN)
         return self.enterContext(Server(config, files={"files/large.bin": self.LARGE}))
 
-    def test_streams_of_http2_without_window_are_reset_and_their_files_closed(self):
+    def test_streams_of_http2_without_window_hold_no_files_and_are_reset(self):
         one = self.start('request = "1s"')
         open_files = lambda: sum(
             os.path.islink(link) and "large.bin" in os.readlink(link)
@@ -183,9 +183,8 @@ class Slow(unittest.TestCase):
         client = self.enterContext(Client(one, stream_window=0))
         for _ in range(100):
             client.ask("/files/large.bin")
-        until(lambda: open_files() > 50, "files that are open")
-        until(lambda: open_files() == 0, "no file that is open")
-        self.assertEqual(one.metric("oneport_streams_stalled_total"), 100)
+        stalled = lambda: one.metric("oneport_streams_stalled_total")
+        until(lambda: self.assertEqual(open_files(), 0) or stalled() == 100, "all streams to be reset")
 
     def test_one_that_never_closes_after_its_refusal_is_given_up_long_before_other_deadlines(self):
         one = self.start('handshake = "60s"\nkeep_alive = "60s"')
