@@ -12,7 +12,7 @@ use crate::auth::{Auth, Users};
 use crate::channels::{Answerer, ChannelLayer, LayerSettings, Remote};
 use crate::client_limit::ClientLimit;
 use crate::clock::Clock;
-use crate::config::{Config, StoreUrl};
+use crate::config::{Config, CsrfConfig, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
 use crate::secrets::Secrets;
 use crate::session::SessionStore;
@@ -42,6 +42,8 @@ pub struct Shared {
     pub sessions: SessionStore,
     /// Who is who.
     pub auth: Auth,
+    /// Where the token against forgery is kept.
+    pub csrf: CsrfConfig,
     /// What this process is called: `server.name`, or the machine's name and the port of its first address.
     pub name: String,
     /// When it began.
@@ -109,6 +111,7 @@ impl Services {
             sessions: SessionStore::new(session, database, secrets.clone()),
             auth: Auth::new(auth, users, secrets.clone()),
             secrets,
+            csrf: config.csrf.clone(),
             name: name(config),
             started: Instant::now(),
             extensions: Mutex::default(),

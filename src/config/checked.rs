@@ -212,6 +212,18 @@ checked! {
 }
 
 checked! {
+    /// The header field of a token. Django names it as WSGI does; a name with `_` would never arrive.
+    CsrfHeader(HeaderName) from String as "String", |text| {
+        let wsgi = text.strip_prefix("HTTP_").map(|rest| rest.to_ascii_lowercase().replace('_', "-"));
+        match (HeaderName::from_bytes(text.as_bytes()), wsgi) {
+            (_, Some(meant)) => Err(format!("expected a header name such as {meant:?}, found {text:?}, which is Django's name of it")),
+            (Ok(name), None) if !name.as_str().contains('_') => Ok(name),
+            _ => Err(format!("expected a header name without underscores such as \"x-csrftoken\", found {text:?}")),
+        }
+    }
+}
+
+checked! {
     /// The value of a header.
     WrittenValue(String) from String as "String", |text| match HeaderValue::from_str(&text) {
         Ok(_) => Ok(text),

@@ -12,6 +12,7 @@ use super::bind::Listen;
 use super::channel_layer::ChannelLayerConfig;
 use super::checked::Prefix;
 use super::collect;
+use super::csrf::CsrfConfig;
 use super::document::Document;
 use super::draft::Draft;
 use super::environment::Env;
@@ -41,6 +42,7 @@ struct MainFile {
     templates: TemplatesConfig,
     session: SessionConfig,
     auth: AuthConfig,
+    csrf: CsrfConfig,
     channel_layer: ChannelLayerConfig,
     http: HttpSection,
     websocket: WebsocketSection,
@@ -135,6 +137,10 @@ impl<'a> Loader<'a> {
             users: main.auth.users.relative_to(place.base()),
             place,
             ..main.auth
+        };
+        self.config.csrf = CsrfConfig {
+            place: root.key("csrf"),
+            ..main.csrf
         };
         self.templates(main.templates, root.key("templates"));
         self.server(main.server, root.key("server"));

@@ -30,6 +30,7 @@ mod checked;
 mod collect;
 mod config_path;
 mod cors;
+mod csrf;
 mod document;
 mod draft;
 mod environment;
@@ -77,6 +78,7 @@ pub use bind::{Bind, BindError, Listen, unix_path_problem};
 pub use channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
 pub use config_path::ConfigPath;
 pub use cors::CorsConfig;
+pub use csrf::CsrfConfig;
 pub use document::{Document, Position};
 pub use draft::Draft;
 pub use environment::{Env, process_environment};
@@ -119,6 +121,8 @@ pub struct Config {
     pub session: SessionConfig,
     /// `[auth]`.
     pub auth: AuthConfig,
+    /// `[csrf]`.
+    pub csrf: CsrfConfig,
     /// `[channel_layer]`.
     pub channel_layer: ChannelLayerConfig,
     /// `[http]`: what its routes do unless they say otherwise.
@@ -178,6 +182,7 @@ impl Default for Config {
             templates: TemplatesConfig::default(),
             session: SessionConfig::default(),
             auth: AuthConfig::default(),
+            csrf: CsrfConfig::default(),
             channel_layer: ChannelLayerConfig::default(),
             http: HttpDefaults::default(),
             websocket: WebsocketDefaults::default(),

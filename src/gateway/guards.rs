@@ -117,6 +117,11 @@ impl Compiler<'_> {
                     Step::Required(Required::new(login_url, name == "staff_required"))
                 }
                 "csrf" => {
+                    if is_known && self.config.csrf.use_sessions && !guards.has("session") {
+                        let message = "expected \"session\" before \"csrf\" because csrf.use_sessions is true, found none";
+                        self.problems.push(Problem::error(place(), message));
+                        is_sound = false;
+                    }
                     if !guards.has("origin") && !guards.allowed_origins.is_empty() {
                         self.check_any_origin(guards);
                     }

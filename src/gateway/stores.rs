@@ -1,27 +1,53 @@
 //! Stores: `[server]`, `[session]` and `[auth]` against each other.
 
 use super::compile::Compiler;
-use crate::config::{Config, Problem, SameSite, Secure, StoreUrl};
-use crate::http::csrf;
+use crate::config::{Config, Place, Problem, SameSite, Secure, StoreUrl};
 
 /// HMAC-SHA256 has no use for less (RFC 7518 §3.2).
 const KEY_BYTES_MIN: usize = 32;
 
 impl Compiler<'_> {
-    /// Holds the cookie against what browsers take (RFC 6265bis §4.1.3, §5.7).
-    fn check_cookie(&mut self) {
-        let session = &self.config.session;
+    /// Holds the cookies against what browsers take (RFC 6265bis §4.1.3, §5.7).
+    fn check_cookies(&mut self) {
+        let (session, csrf) = (&self.config.session, &self.config.csrf);
         let keys = ["cookie", "secure", "domain", "path", "same_site"];
-        if self.is_wrong(&session.place, &keys) {
+        if self.is_wrong(&session.place, &keys) || self.is_wrong(&csrf.place, &["cookie"]) {
             return;
         }
-        let name = session.cookie.as_str();
+        let (of_session, of_csrf) = (session.place.key("cookie"), csrf.place.key("cookie"));
+        self.check_cookie(&session.cookie, &of_session);
+        if !csrf.use_sessions {
+            // It has the attributes of the session's.
+            self.check_cookie(&csrf.cookie, &of_csrf);
+        }
+        if session.same_site == SameSite::None && session.secure == Secure::Never {
+            let message = "expected \"auto\" or \"always\" with same_site = \"none\", found \"never\": browsers take no such cookie";
+            let place = session.place.key("secure");
+            self.problems.push(Problem::error(place, message));
+        }
+        if session.cookie == csrf.cookie && !csrf.use_sessions {
+            let place = if of_csrf.is_written() {
+                of_csrf
+            } else {
+                of_session
+            };
+            let message = format!(
+                "expected different names in session.cookie and csrf.cookie, found {:?} twice",
+                csrf.cookie
+            );
+            self.problems.push(Problem::error(place, message));
+        }
+    }
+
+    /// Holds the name of a cookie, written at `named`, against the attributes that its prefix asks for.
+    fn check_cookie(&mut self, name: &str, named: &Place) {
+        let session = &self.config.session;
         let mut refuse = |key: &str, message: String| {
             let place = session.place.key(key);
             let place = if place.is_written() {
                 place
             } else {
-                session.place.key("cookie")
+                named.clone()
             };
             self.problems.push(Problem::error(place, message));
         };
@@ -29,33 +55,23 @@ impl Compiler<'_> {
         if (is_host || name.starts_with("__Secure-")) && session.secure != Secure::Always {
             refuse(
                 "secure",
-                format!("expected \"always\" for the cookie {name:?}, found another"),
+                format!(
+                    "expected session.secure = \"always\" for the cookie {name:?}, found another"
+                ),
             );
         }
         if is_host && !session.domain.is_empty() {
             refuse(
                 "domain",
-                format!("expected no domain for the cookie {name:?}, found one"),
+                format!("expected no session.domain for the cookie {name:?}, found one"),
             );
         }
         if is_host && session.path != "/" {
             refuse(
                 "path",
                 format!(
-                    "expected \"/\" for the cookie {name:?}, found {:?}",
+                    "expected session.path = \"/\" for the cookie {name:?}, found {:?}",
                     session.path
-                ),
-            );
-        }
-        if session.same_site == SameSite::None && session.secure == Secure::Never {
-            let message = "expected \"auto\" or \"always\" with same_site = \"none\", found \"never\": browsers take no such cookie";
-            refuse("secure", message.to_owned());
-        }
-        if name == csrf::COOKIE {
-            refuse(
-                "cookie",
-                format!(
-                    "expected another name than that of the token against forgery, found {name:?}"
                 ),
             );
         }
@@ -116,7 +132,7 @@ impl Compiler<'_> {
         if !uses_sessions {
             return;
         }
-        self.check_cookie();
+        self.check_cookies();
         self.check_files();
         let has_store = !self.is_wrong(&session.place, &["store"]);
         let has_users = !self.is_wrong(&auth.place, &["users"]);

@@ -2,10 +2,14 @@
 //!
 //! A signed double submit: a cookie that another site cannot read, and its value once more, masked, in the form. The signature
 //! is bound to the session of who is logged in, so that a cookie planted from elsewhere is worth nothing. Before that the
-//! `Origin`, or over https the `Referer`, has to be our own. In front of a Django project cookie and tokens are Django's.
+//! `Origin`, or over https the `Referer`, has to be our own. In front of a Django project cookie and tokens are Django's. With
+//! `csrf.use_sessions` the session holds the secret, as Django's `CSRF_USE_SESSIONS`, and there is no cookie.
+
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderValue, header};
 use subtle::ConstantTimeEq;
 
 use crate::auth::session_key;
@@ -15,16 +19,13 @@ use crate::http::origin::AllowedOrigins;
 use crate::scope::{Scheme, Scope};
 use crate::secrets;
 use crate::services::Services;
-use crate::session::salted_hmac_sha256;
+use crate::session::{Session, salted_hmac_sha256};
 
 /// The field of a form that holds the token.
 pub const FIELD: &str = "csrfmiddlewaretoken";
 
-/// The header field that holds the token of a request without a form.
-pub const HEADER: HeaderName = HeaderName::from_static("x-csrftoken");
-
-/// The cookie that the token belongs to.
-pub const COOKIE: &str = "csrftoken";
+/// The value of a session that holds the token, as Django names it.
+const SESSION_KEY: &str = "_csrftoken";
 
 /// A year, as Django's.
 const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(31_449_600);
@@ -39,12 +40,6 @@ const DJANGO_CHARACTERS: usize = 32;
 const DJANGO_ALPHABET: &[u8; 62] =
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
-/// Returns the token in a request's header field.
-#[must_use]
-pub fn header_token(scope: &Scope) -> Option<String> {
-    scope.headers.text(&HEADER).map(str::to_owned)
-}
-
 /// Makes and checks cookies and tokens, with what all views share.
 #[derive(Clone, Copy, Debug)]
 pub struct Csrf<'a>(pub &'a Services);
@@ -53,24 +48,9 @@ pub struct Csrf<'a>(pub &'a Services);
 #[derive(Clone, Debug)]
 pub struct CsrfClient {
     cookie: Option<String>,
+    session: Option<Arc<Session>>,
     /// What its cookie is bound to: the session of who is logged in.
     bound_to: String,
-}
-
-impl CsrfClient {
-    /// The client of a scope.
-    #[must_use]
-    pub fn of(scope: &Scope) -> Self {
-        let session = scope.session.as_ref();
-        let session = session.filter(|session| session.get(session_key::USER_ID).is_some());
-        Self {
-            cookie: scope.cookie(COOKIE),
-            bound_to: session
-                .and_then(|session| session.key())
-                .map(|key| key.to_string())
-                .unwrap_or_default(),
-        }
-    }
 }
 
 /// A token for a page, and the cookie it belongs to when the client has none yet.
@@ -83,23 +63,57 @@ pub struct CsrfToken {
 }
 
 impl Csrf<'_> {
+    /// Returns the client of a scope.
+    #[must_use]
+    pub fn client(self, scope: &Scope) -> CsrfClient {
+        let session = scope.session.as_ref();
+        let logged_in = session.filter(|session| session.get(session_key::USER_ID).is_some());
+        CsrfClient {
+            cookie: scope.cookie(&self.0.csrf.cookie),
+            session: session.cloned(),
+            bound_to: logged_in
+                .and_then(|session| session.key())
+                .map(|key| key.to_string())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Returns the token in a request's header field.
+    #[must_use]
+    pub fn header_token(self, scope: &Scope) -> Option<String> {
+        scope.headers.text(&self.0.csrf.header).map(str::to_owned)
+    }
+
     /// Returns a token for a client's page, masked anew each time.
+    ///
+    /// With `csrf.use_sessions` a session without a token gets one. The token is empty if there is no session, or if only Django
+    /// may write it.
     #[must_use]
     pub fn token(self, client: &CsrfClient) -> CsrfToken {
-        let known = client
-            .cookie
-            .as_ref()
-            .and_then(|cookie| self.secret(client, cookie));
+        let known = self.secret(client);
         let is_new = known.is_none();
-        let secret = known.unwrap_or_else(|| self.new_secret(client));
-        let token = if self.is_django() {
+        let Some(secret) = known.or_else(|| self.new_secret(client)) else {
+            return CsrfToken {
+                token: String::new(),
+                new_cookie: None,
+            };
+        };
+        let token = if self.is_in_djangos_form() {
             mask_django(&secret)
         } else {
             mask(&secret)
         };
+        let is_cookie = is_new && !self.0.csrf.use_sessions;
         CsrfToken {
             token,
-            new_cookie: is_new.then_some(secret),
+            new_cookie: is_cookie.then_some(secret),
+        }
+    }
+
+    /// Drops the token of a session with a new login: a page from before has to be loaded again.
+    pub(crate) fn rotate(self, session: &Session) {
+        if session.get(SESSION_KEY).is_some() {
+            session.remove(SESSION_KEY);
         }
     }
 
@@ -107,12 +121,14 @@ impl Csrf<'_> {
     pub(crate) fn set_cookie(self, token: &CsrfToken, scope: &Scope) -> Option<HeaderValue> {
         let is_https = scope.security == Scheme::Secure;
         let value = token.new_cookie.as_deref()?;
-        let cookie = self.0.sessions.cookie_beside(COOKIE, MAX_AGE);
+        let name = &self.0.csrf.cookie;
+        let cookie = self.0.sessions.cookie_beside(name, MAX_AGE);
         cookie.header(Some(value), is_https)
     }
 
-    fn is_django(self) -> bool {
-        self.0.sessions.is_read_only()
+    /// Whether secrets and tokens are as Django makes them. Those in a session need no signature.
+    fn is_in_djangos_form(self) -> bool {
+        self.0.csrf.use_sessions || self.0.sessions.is_read_only()
     }
 
     /// Refuses a request that is not one of our own pages' (403). `sent` is the token of its form or its header field.
@@ -125,24 +141,20 @@ impl Csrf<'_> {
         if scope.method.is_safe() {
             return Ok(());
         }
-        let refuse = |why| refuse(scope, why);
         self.check_origin(scope, trusted)?;
-        let client = CsrfClient::of(scope);
-        let Some(cookie) = &client.cookie else {
-            return refuse(
-                "expected a csrftoken cookie, found none: does the browser take cookies?",
-            );
-        };
-        let Some(secret) = self.secret(&client, cookie) else {
-            return refuse(
-                "expected a csrftoken cookie of this login, found another: load the page again",
-            );
+        let client = self.client(scope);
+        let Some(secret) = self.secret(&client) else {
+            return refuse(scope, self.no_secret(&client));
         };
         let Some(sent) = sent.filter(|sent| !sent.is_empty()) else {
-            return refuse("expected a token in csrfmiddlewaretoken or X-CSRFToken, found none");
+            let header = &self.0.csrf.header;
+            let why = format!(
+                "expected a token in the field {FIELD} or in the header field {header} (csrf.header), found none"
+            );
+            return refuse(scope, why);
         };
         let is_plain: bool = sent.as_bytes().ct_eq(secret.as_bytes()).into();
-        let unmasked = if self.is_django() {
+        let unmasked = if self.is_in_djangos_form() {
             unmask_django(sent)
         } else {
             unmask(sent)
@@ -152,8 +164,35 @@ impl Csrf<'_> {
         if is_plain || is_masked {
             Ok(())
         } else {
-            refuse("expected the token of this page, found another: load the page again")
+            let why = "expected the token of this page, found another: load the page again";
+            refuse(scope, why)
         }
+    }
+
+    /// Says why a client has no secret, and which setting decides where it is looked for.
+    fn no_secret(self, client: &CsrfClient) -> String {
+        let name = &self.0.csrf.cookie;
+        let is_django = self.0.sessions.is_read_only();
+        if self.0.csrf.use_sessions {
+            let why = "expected a token in the session (csrf.use_sessions), found none";
+            return match (&client.session, &client.cookie) {
+                (None, _) => format!("{why}: the route has no middleware \"session\""),
+                (Some(_), Some(_)) => format!("{why}, but a cookie {name:?}"),
+                _ if is_django => format!("{why}: load a page of Django with a form first"),
+                _ => format!("{why}: load a page with a form first"),
+            };
+        }
+        if client.cookie.is_some() {
+            return format!(
+                "expected a cookie {name:?} of this login, found another: load the page again"
+            );
+        }
+        let why = format!("expected a cookie {name:?} (csrf.cookie), found none");
+        let session = client.session.as_ref();
+        if session.is_some_and(|session| session.get(SESSION_KEY).is_some()) {
+            return format!("{why}, but a token in the session (csrf.use_sessions)");
+        }
+        why
     }
 
     /// Refuses a request of another site's page (403), whatever token it has.
@@ -207,9 +246,14 @@ impl Csrf<'_> {
         (!is_ours).then_some("expected a Referer of this origin, found another's")
     }
 
-    /// Returns the secret of a cookie that is one of ours.
-    fn secret(self, client: &CsrfClient, cookie: &str) -> Option<String> {
-        if self.is_django() {
+    /// Returns the secret that a client has, if it is one of ours.
+    fn secret(self, client: &CsrfClient) -> Option<String> {
+        if self.0.csrf.use_sessions {
+            let kept = client.session.as_ref()?.get(SESSION_KEY)?;
+            return unmask_django(kept.as_str()?);
+        }
+        let cookie = client.cookie.as_deref()?;
+        if self.is_in_djangos_form() {
             return unmask_django(cookie);
         }
         let (nonce, signature) = cookie.split_once('.')?;
@@ -220,18 +264,27 @@ impl Csrf<'_> {
         is_signed.then(|| cookie.to_owned())
     }
 
-    fn new_secret(self, client: &CsrfClient) -> String {
-        if self.is_django() {
-            return random_django();
+    /// Makes a secret; none when a session would have to hold it, and there is none that may be written.
+    fn new_secret(self, client: &CsrfClient) -> Option<String> {
+        if self.0.csrf.use_sessions {
+            let is_read_only = self.0.sessions.is_read_only();
+            let session = client.session.as_ref().filter(|_| !is_read_only)?;
+            let secret = random_django();
+            session.set(SESSION_KEY, secret.as_str());
+            return Some(secret);
+        }
+        if self.is_in_djangos_form() {
+            return Some(random_django());
         }
         let nonce = secrets::random(NONCE_BYTES);
         let signature = sign(self.0.secrets.key(), &nonce, &client.bound_to);
-        format!("{nonce}.{signature}")
+        Some(format!("{nonce}.{signature}"))
     }
 }
 
-fn refuse(scope: &Scope, why: &'static str) -> Result<(), Failure> {
-    tracing::info!(id = %scope.request_id, path = scope.raw_path(), why, "csrf refused");
+fn refuse(scope: &Scope, why: impl Into<Cow<'static, str>>) -> Result<(), Failure> {
+    let why = why.into();
+    tracing::info!(id = %scope.request_id, path = scope.raw_path(), why = &*why, "csrf refused");
     Err(Failure::forbidden(why))
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value, json};
 
-use super::csrf::{Csrf, CsrfClient, CsrfToken};
+use super::csrf::{Csrf, CsrfToken};
 use crate::host::HostHeader;
 use crate::scope::Scope;
 use crate::services::Services;
@@ -22,7 +22,7 @@ pub(crate) fn render(
 ) -> Result<(String, HeaderMap), TemplateError> {
     let token: Arc<OnceLock<CsrfToken>> = Arc::default();
     let asked = token.clone();
-    let (client, of_services) = (CsrfClient::of(scope), services.clone());
+    let (client, of_services) = (Csrf(services).client(scope), services.clone());
     let csrf_token = move || {
         let token = asked.get_or_init(|| Csrf(&of_services).token(&client));
         token.token.clone()

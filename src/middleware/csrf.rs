@@ -7,7 +7,7 @@ use crate::http::{Body, Failure, request};
 use crate::scope::{Scope, ScopeType};
 use crate::services::Services;
 
-/// `csrf`: a request that changes something needs the token of one of our own pages, in its form or in `X-CSRFToken`; else 403
+/// `csrf`: a request that changes something needs the token of one of our own pages, in its form or in a header field; else 403
 /// (Django's `CsrfViewMiddleware`). A handshake changes nothing: `origin` guards it.
 #[derive(Debug)]
 pub struct Csrf {
@@ -33,7 +33,7 @@ impl Csrf {
         if scope.scope_type == ScopeType::Websocket || scope.method.is_safe() {
             return Ok(());
         }
-        let mut token = csrf::header_token(scope);
+        let mut token = Check(services).header_token(scope);
         if token.is_none() && is_form(scope) {
             let bytes = request::read(body, body_size).await?;
             let form = Form::parse(&String::from_utf8_lossy(&bytes));

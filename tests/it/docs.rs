@@ -28,7 +28,7 @@ const UNKNOWN: &str = "no_such_key";
 const NO_WORD: &str = "no_such_word";
 
 /// The sections whose defaults stand in config/oneport.toml.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "server",
     "server.limits",
     "server.timeouts",
@@ -38,6 +38,7 @@ const SECTIONS: [&str; 12] = [
     "session.django",
     "auth",
     "auth.django",
+    "csrf",
     "channel_layer",
     "http",
     "websocket",

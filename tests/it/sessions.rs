@@ -630,6 +630,28 @@ async fn forms_without_their_token_are_refused() {
     assert_eq!(browser.get("/logout/").await.status(), 405);
 }
 
+/// Each place that takes the token from a header field takes it from the one of the file.
+#[tokio::test]
+async fn the_header_field_of_a_token_has_the_name_of_the_file() {
+    for more in [
+        "[csrf]\nheader = \"X-Token\"",
+        "[csrf]\nheader = \"X-Token\"\nuse_sessions = true",
+    ] {
+        let site = Site::with("sqlite:", more).await;
+        let mut browser = Browser::logged_in(&site, "anna").await;
+        let token = browser.token().await;
+        let is_cookie = browser.cookie("csrftoken").is_some();
+        assert_eq!(is_cookie, !more.contains("use_sessions"));
+        for (path, status) in [("/guarded/", 200), ("/ticket/", 200), ("/logout/", 303)] {
+            let request = || HttpCommunicator::new(Method::POST, path);
+            let wrong = request().header("x-csrftoken", &token);
+            assert_eq!(browser.send(wrong).await.status(), 403, "{path}");
+            let right = request().header("x-token", &token);
+            assert_eq!(browser.send(right).await.status(), status, "{path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn forms_of_other_origins_are_refused() {
     let site = Site::new().await;

@@ -150,6 +150,7 @@ impl View for Login {
             return Err(Failure::from("the route has no session middleware"));
         };
         auth.log_in(session, &account);
+        Csrf(services).rotate(session);
         // Here and not with the answer, so that a login that is not kept gives its attempt back.
         let saved = session.save().await;
         saved.inspect_err(|_| attempts.give_back(&attempt))?;
@@ -227,7 +228,7 @@ impl Login {
 
 impl Sent {
     async fn read(request: &mut Request) -> Result<Self, Failure> {
-        let token = csrf::header_token(&request.scope);
+        let token = Csrf(&request.services).header_token(&request.scope);
         if is_json(&request.scope) {
             // An object: a list of texts would do for serde.
             let fields: serde_json::Map<String, serde_json::Value> = request.json().await?;

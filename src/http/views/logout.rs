@@ -62,7 +62,7 @@ impl View for Logout {
 
     async fn call(&self, mut request: Request) -> Result<Response, Failure> {
         post_only(&request.scope)?;
-        let mut token = csrf::header_token(&request.scope);
+        let mut token = Csrf(&request.services).header_token(&request.scope);
         if is_form(&request.scope) {
             let form = Form::parse(&request.text().await?);
             token = form.get(csrf::FIELD).map(str::to_owned).or(token);

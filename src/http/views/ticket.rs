@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::post_only;
 use crate::auth::{Identified, Login};
-use crate::http::csrf::{self, Csrf};
+use crate::http::csrf::Csrf;
 use crate::http::origin::AllowedOrigins;
 use crate::http::{Failure, Request, Response, View, respond};
 
@@ -41,8 +41,9 @@ impl View for Ticket {
         };
         if !matches!(scope.login.as_deref(), Some(Login::Token { .. })) {
             // A token is sent by a program on purpose, a cookie by any page.
-            let token = csrf::header_token(scope);
-            Csrf(&request.services).check(scope, &AllowedOrigins::default(), token.as_deref())?;
+            let csrf = Csrf(&request.services);
+            let token = csrf.header_token(scope);
+            csrf.check(scope, &AllowedOrigins::default(), token.as_deref())?;
         }
         let identified = Identified {
             user: user.clone(),

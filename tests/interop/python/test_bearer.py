@@ -317,7 +317,7 @@ class Required(Shared):
 
     def test_tokens_without_one_of_them_or_with_another_value(self):
         bad = {
-            "token_type": (None, "refresh", "Access", "access ", "access refresh", "", 1, True, [], ["refresh"], [["access"]], {}),
+            "token_type": (None, "refresh", "Access", "access ", "access refresh", "", 1, [], ["refresh"], [["access"]], {}),
             "level": (None, 1, 3, 2.5, "2", [], [1], [[2]], True, {"2": 2}),
             "verified": (None, False, 1, "true", [], [False], {"verified": True}),
             "https://x.test/y": (None, "", "mail", "cha", ["cha"]),

@@ -642,6 +642,132 @@ class Guests(SqliteProject):
         self.ends(browser, lambda: other.change_password(NEW_PASSWORD))
 
 
+class Forms:
+    """The project has its own names for the token against forgery; pages of both take the other's tokens."""
+
+    def token_of(self, server, browser):
+        """Returns the token of a page of the server."""
+        status, fields, page = server.request("/form/", headers=browser.headers if browser.cookies else {})
+        self.assertEqual(status, 200)
+        self.assertNotIn("csrftoken=", fields.get("Set-Cookie", ""))
+        return re.search(r'name="csrfmiddlewaretoken" value="(\w*)"', page.decode())[1], fields
+
+    def post(self, server, browser, token="", **headers):
+        headers = {**browser.headers, "Content-Type": "application/x-www-form-urlencoded", **headers}
+        status, _, body = server.request("/form/", "POST", headers, urlencode({"csrfmiddlewaretoken": token}))
+        return status, body.decode()
+
+    def check_both_ways(self, browser):
+        for token in (browser.token("/login/"), self.token_of(self.server, browser)[0]):
+            self.assertEqual(self.post(self.server, browser, token), (200, "taken"))
+            self.assertEqual(self.post(self.server, browser, **{self.header: token}), (200, "taken"))
+            for bad in ("", "a" * 64, token[:-1], token.swapcase()):
+                self.assertEqual(self.post(self.server, browser, bad)[0], 403)
+            self.assertEqual(self.post(self.server, browser, **{"X-Another": token})[0], 403)
+        # Django takes a token of a page of the server.
+        name = self.name()
+        token = self.token_of(self.server, browser)[0]
+        sent = urlencode({"csrfmiddlewaretoken": token, "username": name, "password": PASSWORD})
+        browser.ask("/login/", sent, "application/x-www-form-urlencoded", wanted=302)
+        self.assertEqual(self.known(self.server, browser), name)
+        # A login makes a new token.
+        self.assertEqual(self.post(self.server, browser, token)[0], 403)
+        self.assertEqual(self.post(self.server, browser, browser.token("/login/")), (200, "taken"))
+
+
+class OtherNames(Forms, SqliteProject):
+    settings = {"CSRF_COOKIE_NAME": "XSRF-TOKEN", "CSRF_HEADER_NAME": "HTTP_X_XSRF_TOKEN"}
+    csrf = {"cookie": "XSRF-TOKEN", "header": "X-XSRF-Token"}
+    header = "X-XSRF-Token"
+
+    def test_pages_of_both_take_the_tokens_of_the_other(self):
+        self.check_both_ways(self.browser())
+        visitor = self.project.browser()
+        visitor.token("/login/")
+        self.assertEqual(list(visitor.cookies), ["XSRF-TOKEN"])
+        self.check_both_ways(visitor)
+
+    def test_a_page_of_the_server_sets_the_projects_cookie(self):
+        visitor = self.project.browser()
+        token, fields = self.token_of(self.server, visitor)
+        visitor.cookies["XSRF-TOKEN"] = re.search(r"XSRF-TOKEN=(\w{32});", fields["Set-Cookie"])[1]
+        self.assertEqual(self.post(self.server, visitor, token), (200, "taken"))
+        self.check_both_ways(visitor)
+
+    def test_a_server_that_was_told_no_names_says_which_settings_to_look_at(self):
+        browser = self.browser()
+        token = browser.token("/login/")
+        with self.gateway(csrf={}) as server:
+            status, page = self.post(server, browser, token)
+            self.assertEqual(status, 403)
+            self.assertIn("csrf.cookie", page)
+            self.assertNotIn("browser", page)
+            server.wait_for_log(r"csrf refused.*csrf\.cookie")
+        with self.gateway(csrf={"cookie": "XSRF-TOKEN"}) as server:
+            self.assertEqual(self.post(server, browser, token), (200, "taken"))
+            status, page = self.post(server, browser, **{"X-XSRF-Token": token})
+            self.assertEqual(status, 403)
+            self.assertIn("csrf.header", page)
+
+
+class TokensInSessions(Forms, SqliteProject):
+    settings = {"CSRF_USE_SESSIONS": True}
+    csrf = {"use_sessions": True}
+    header = "X-CSRFToken"
+
+    def test_pages_of_both_take_the_tokens_of_the_other(self):
+        self.check_both_ways(self.browser())
+        visitor = self.project.browser()
+        visitor.token("/login/")
+        self.assertEqual(list(visitor.cookies), ["sessionid"])
+        self.check_both_ways(visitor)
+
+    def test_a_cookie_is_worth_nothing(self):
+        browser = self.browser()
+        browser.token("/login/")
+        for plain in ("a" * 32, "b" * 64):
+            browser.cookies["csrftoken"] = plain
+            self.assertEqual(self.post(self.server, browser, plain)[0], 403)
+
+    def test_a_session_without_a_token_gets_none_from_the_server(self):
+        before = self.contents()
+        for browser in (self.project.browser(),):
+            token, fields = self.token_of(self.server, browser)
+            self.assertEqual((token, fields.get("Set-Cookie")), ("", None))
+            status, page = self.post(self.server, browser, "a" * 64)
+            self.assertEqual(status, 403)
+            self.assertIn("csrf.use_sessions", page)
+        self.assertEqual(self.contents(), before)
+
+    def test_a_server_that_was_not_told_says_which_setting_to_look_at(self):
+        browser = self.browser()
+        token = browser.token("/login/")
+        with self.gateway(csrf={}) as server:
+            status, page = self.post(server, browser, token)
+            self.assertEqual(status, 403)
+            self.assertIn("csrf.use_sessions", page)
+
+
+class TokensInSignedCookies(Forms, SqliteProject):
+    """All three at once, where the session is the cookie."""
+
+    engine = "signed_cookies"
+    settings = {"CSRF_USE_SESSIONS": True, "CSRF_COOKIE_NAME": "unused", "CSRF_HEADER_NAME": "HTTP_X_TOKEN"}
+    csrf = {"use_sessions": True, "cookie": "unused", "header": "x-token"}
+    header = "X-Token"
+
+    @classmethod
+    def store(cls):
+        return "django+signed_cookies:"
+
+    @classmethod
+    def users(cls):
+        return f"django+sqlite:{cls.project.sqlite}"
+
+    def test_pages_of_both_take_the_tokens_of_the_other(self):
+        self.check_both_ways(self.browser())
+
+
 def caches(database, **more):
     backend = "django.core.cache.backends.redis.RedisCache"
     return {"default": {"BACKEND": backend, "LOCATION": REDIS.url(database), **more}}

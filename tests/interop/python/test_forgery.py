@@ -3,7 +3,7 @@
 import unittest
 from urllib.parse import quote
 
-from kit.login_case import KEY, SharedLogin
+from kit.login_case import KEY, Login, SharedLogin
 from kit.server import WATCHED
 from kit.visitor import PASSWORD, Visitor
 
@@ -150,6 +150,72 @@ class Forgery(SharedLogin):
         # What the proxy says of the host counts, and only what it says.
         self.assertEqual(sent(**{"X-Forwarded-Host": "localhost", "Origin": "https://localhost"}), 200)
         self.assertEqual(sent(**{"X-Forwarded-Host": "localhost", "Origin": f"https://{host}"}), 403)
+
+
+class Settings(Login):
+    """Other names, and tokens in sessions of our own."""
+
+    def visit(self, csrf):
+        server = self.start(session=f"\n[csrf]\n{csrf}")
+        return server, Visitor(server)
+
+    def test_cookie_and_header_field_have_the_names_of_the_file(self):
+        server, visitor = self.visit('cookie = "XSRF-TOKEN"\nheader = "X-XSRF-Token"')
+        token = visitor.token("/form/")
+        self.assertEqual(list(visitor.cookies), ["XSRF-TOKEN"])
+        plain = visitor.cookies["XSRF-TOKEN"]
+        for good in (token, plain):
+            self.assertEqual(visitor.post("/form/", {"csrfmiddlewaretoken": good}).status, 200)
+            self.assertEqual(visitor.post("/form/", {}, {"x-xsrf-token": good}).status, 200)
+            answer = visitor.post("/form/", {}, {"X-CSRFToken": good, "Accept": "application/json"})
+            self.assertEqual(answer.status, 403)
+            self.assertIn("csrf.header", answer.text)
+        del visitor.cookies["XSRF-TOKEN"]
+        visitor.cookies["csrftoken"] = plain
+        answer = visitor.post("/form/", {"csrfmiddlewaretoken": token}, {"Accept": "application/json"})
+        self.assertEqual(answer.status, 403)
+        self.assertIn("csrf.cookie", answer.text)
+        self.assertNotIn("browser", answer.text)
+        server.wait_for_log(r"csrf refused.*csrf\.cookie")
+        visitor = Visitor(server).log_in("anna")
+        login = {"username": "anna", "password": PASSWORD}
+        visitor.token()
+        for field, status in (("X-CSRFToken", 403), ("X-XSRF-Token", 200)):
+            fields = {"X-CSRFToken": None, field: visitor.cookies["XSRF-TOKEN"]}
+            self.assertEqual(visitor.post_json("/login/", login, fields).status, status)
+        visitor.log_out()
+
+    def test_a_session_of_our_own_holds_the_token(self):
+        server, visitor = self.visit("use_sessions = true")
+        token = visitor.token("/form/")
+        self.assertEqual(list(visitor.cookies), ["sessionid"])
+        self.assertNotEqual(token, visitor.token("/form/"))  # masked anew for each page
+        self.assertEqual(visitor.post("/form/", {"csrfmiddlewaretoken": token}).status, 200)
+        self.assertEqual(visitor.post("/form/", {}, {"X-CSRFToken": token}).status, 200)
+        stranger = Visitor(server)
+        strange = stranger.token("/form/")
+        for bad in (strange, "", "x", token[:-1], token.swapcase(), "a" * 32, "a" * 64):
+            self.assertEqual(visitor.post("/form/", {"csrfmiddlewaretoken": bad}).status, 403, bad)
+        # Neither is a cookie worth anything.
+        visitor.cookies["csrftoken"] = "a" * 32
+        self.assertEqual(visitor.post("/form/", {"csrfmiddlewaretoken": "a" * 32}).status, 403)
+        del visitor.cookies["csrftoken"]
+        # The login makes a new one, and its form needs one as well.
+        self.assertEqual(visitor.post("/login/", {"username": "anna", "password": PASSWORD}).status, 403)
+        sent = {"username": "anna", "password": PASSWORD, "csrfmiddlewaretoken": token}
+        self.assertEqual(visitor.post("/login/", sent).status, 303)
+        self.assertEqual(visitor.name(), "anna")
+        self.assertEqual(visitor.post("/form/", {"csrfmiddlewaretoken": token}).status, 403)
+        token = visitor.token("/form/")
+        self.assertEqual(visitor.post("/form/", {"csrfmiddlewaretoken": token}).status, 200)
+        visitor.log_out()
+        self.assertEqual(visitor.post("/form/", {"csrfmiddlewaretoken": token}).status, 403)
+
+    def test_without_a_token_in_the_session_the_setting_is_named(self):
+        _, visitor = self.visit("use_sessions = true")
+        answer = visitor.post("/form/", {"csrfmiddlewaretoken": "a" * 64}, {"Accept": "application/json"})
+        self.assertEqual(answer.status, 403)
+        self.assertIn("csrf.use_sessions", answer.text)
 
 
 # What a browser would take for another server's, or for no place at all.

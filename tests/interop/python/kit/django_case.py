@@ -36,6 +36,9 @@ users = {users}
 [auth.django]
 {auth_django}
 
+[csrf]
+{csrf}
+
 [templates]
 dir = "pages"
 
@@ -123,6 +126,7 @@ class Project(unittest.TestCase):
     settings = {}
     session_django = {}
     auth_django = {}
+    csrf = {}
     user_table, name_field = "auth_user", "username"
 
     @classmethod
@@ -139,8 +143,13 @@ class Project(unittest.TestCase):
         """Is called when the tables are there."""
 
     @classmethod
-    def gateway(cls, *, key=KEY, fallbacks=(), cache="0s", session="", store=None, users=None, django=None, sessions=None):
-        """Returns a server beside the project; `django` and `sessions` are keys of `[auth.django]` and `[session.django]`."""
+    def gateway(
+        cls, *, key=KEY, fallbacks=(), cache="0s", session="", store=None, users=None, django=None, sessions=None, csrf=None
+    ):
+        """Returns a server beside the project.
+
+        `django`, `sessions` and `csrf` are keys of `[auth.django]`, `[session.django]` and `[csrf]`.
+        """
         config = CONFIG.format(
             key=json.dumps(key, ensure_ascii=False),
             fallbacks=json.dumps(list(fallbacks), ensure_ascii=False),
@@ -149,6 +158,7 @@ class Project(unittest.TestCase):
             store=json.dumps(store or cls.store()),
             users=json.dumps(users or cls.users()),
             auth_django=_lines({**cls.auth_django, **(django or {})}),
+            csrf=_lines(cls.csrf if csrf is None else csrf),
             session_django=_lines({**cls.session_django, **(sessions or {})}),
         )
         return Server(config, files=PAGES)
