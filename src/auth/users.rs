@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::User;
 use crate::config::{AuthConfig, DjangoUsersConfig, IdType, SessionConfig};
-use crate::database::{Bind, Database, Row, StoreError, quoted};
+use crate::database::{Bind, Database, Dialect, Row, StoreError};
 use crate::recent::Recent;
 use crate::secrets;
 use crate::session::{read_chunks, unix_seconds};
@@ -65,12 +65,15 @@ impl Users {
         };
         let table = if is_own { &own } else { &config.django };
         let stamp = if is_own { "stamp" } else { &table.password };
+        let dialect = database.dialect();
+        let (text, integer) = (dialect.text(), dialect.integer());
+        let quoted = |identifier: &str| dialect.quoted(identifier);
         let flag = |column: &str, without: &str| match column {
             "" => without.to_owned(),
-            column => format!("CAST(CAST({} AS INTEGER) AS TEXT)", quoted(column)),
+            column => format!("CAST(CAST({} AS {integer}) AS {text})", quoted(column)),
         };
         let select = format!(
-            "SELECT CAST({} AS TEXT), {}, {}, {}, {}, {} FROM {}",
+            "SELECT CAST({} AS {text}), {}, {}, {}, {}, {} FROM {}",
             quoted(&table.id),
             quoted(&table.username),
             quoted(&table.password),
@@ -130,9 +133,11 @@ impl Users {
             ..
         } = &*self.0;
         let ids: Vec<String> = ids.iter().filter_map(|id| self.written_id(id)).collect();
-        let cast = match (id_type, database.is_postgres()) {
-            (IdType::Integer, _) => Some("BIGINT"),
-            (IdType::Uuid, true) => Some("uuid"),
+        let cast = match (id_type, database.dialect()) {
+            (IdType::Integer, Dialect::Mysql) => Some("SIGNED"),
+            (IdType::Integer, Dialect::Sqlite | Dialect::Postgres) => Some("BIGINT"),
+            (IdType::Uuid, Dialect::Postgres) => Some("uuid"),
+            // In MariaDB a uuid column takes the digits as well.
             (IdType::Uuid | IdType::Text, _) => None,
         };
         let sql = |places: &[String]| {
@@ -195,7 +200,7 @@ impl Users {
             Bind::Integer(is_staff.into()),
             Bind::Integer(unix_seconds()),
         ];
-        let flag = if self.0.database.is_postgres() {
+        let flag = if self.0.database.dialect() == Dialect::Postgres {
             "CAST(CAST($4 AS INTEGER) AS BOOLEAN)"
         } else {
             "$4"

@@ -53,7 +53,7 @@ fn no_message_shows_a_secret_of_a_url() {
         "postgre://h/db?password=s3c",
         "amqp://:s3c@h",
         "http://s3c@h",
-        "django+mysql://h?token=s3c",
+        "django+oracle://h?token=s3c",
     ] {
         let found = problems(&file(url));
         let long: String = found

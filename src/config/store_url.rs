@@ -27,6 +27,8 @@ pub enum StoreUrl {
     DjangoSqlite(PathBuf),
     /// `django+postgres://...`: a Django project's tables, read only.
     DjangoPostgres(String),
+    /// `django+mysql://...`: a Django project's tables in MySQL or MariaDB, read only.
+    DjangoMysql(String),
     /// `django+redis://...`: the sessions of Django's cache engine, read only.
     DjangoRedis(String),
     /// `django+signed_cookies:`: the sessions are in the cookies themselves.
@@ -35,11 +37,10 @@ pub enum StoreUrl {
 
 /// The words a URL may start with.
 const KNOWN: &str = "\"memory\", \"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\", \"django+postgres://...\", \
-                     \"django+redis://...\" or \"django+signed_cookies:\"";
+                     \"django+mysql://...\", \"django+redis://...\" or \"django+signed_cookies:\"";
 
 /// Those among them that hold users.
-const KNOWN_OF_USERS: &str =
-    "\"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\" or \"django+postgres://...\"";
+const KNOWN_OF_USERS: &str = "\"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\", \"django+postgres://...\" or \"django+mysql://...\"";
 
 /// A [`StoreUrl`] where users are kept: another text is refused with the forms that hold users. A form that holds none is
 /// refused when the sections are held against each other.
@@ -87,6 +88,7 @@ impl StoreUrl {
             self,
             Self::DjangoSqlite(_)
                 | Self::DjangoPostgres(_)
+                | Self::DjangoMysql(_)
                 | Self::DjangoRedis(_)
                 | Self::DjangoSignedCookies
         )
@@ -106,12 +108,13 @@ impl std::str::FromStr for StoreUrl {
             .strip_prefix("sqlite:")
             .map(|path| path.strip_prefix("//").unwrap_or(path));
         let is_postgres = rest.starts_with("postgres://") || rest.starts_with("postgresql://");
-        if (is_postgres || rest.starts_with("redis://"))
+        let is_mysql = is_django && rest.starts_with("mysql://");
+        if (is_postgres || is_mysql || rest.starts_with("redis://"))
             && let Some(sentence) = unencoded(rest)
         {
             return Err(sentence);
         }
-        if let Some(port) = bad_port(rest).filter(|_| is_postgres) {
+        if let Some(port) = bad_port(rest).filter(|_| is_postgres || is_mysql) {
             return Err(format!("expected a port from 1 to 65535, found {port:?}"));
         }
         Ok(match (rest, path, is_django) {
@@ -125,6 +128,7 @@ impl std::str::FromStr for StoreUrl {
             (_, Some(path), false) => Self::Sqlite(path.into()),
             (_, Some(path), true) => Self::DjangoSqlite(path.into()),
             (url, None, true) if is_postgres => Self::DjangoPostgres(url.to_owned()),
+            (url, None, true) if is_mysql => Self::DjangoMysql(url.to_owned()),
             (url, None, false) if is_postgres => Self::Postgres(url.to_owned()),
             (url, None, true) if url.starts_with("redis://") => Self::DjangoRedis(url.to_owned()),
             _ => return refuse(),
@@ -149,7 +153,7 @@ impl fmt::Display for StoreUrl {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::Postgres(url) => f.write_str(&shown(url)),
             Self::DjangoSqlite(path) => write!(f, "django+sqlite:{}", path.display()),
-            Self::DjangoPostgres(url) | Self::DjangoRedis(url) => {
+            Self::DjangoPostgres(url) | Self::DjangoMysql(url) | Self::DjangoRedis(url) => {
                 write!(f, "django+{}", shown(url))
             }
             Self::DjangoSignedCookies => f.write_str("django+signed_cookies:"),
@@ -175,6 +179,7 @@ mod tests {
             "postgres://h/db",
             "django+sqlite:/x.db",
             "django+postgres://u@h/db",
+            "django+mysql://u@h/db",
             "django+redis://h:1/0",
             "django+signed_cookies:",
         ] {
@@ -186,7 +191,9 @@ mod tests {
             "mysql://h",
             "redis://h",
             "django+memory",
-            "django+mysql://h",
+            "mysql://u@h/db",
+            "django+mysql://h:abc/db",
+            "django+mysql://u:a?b@h/db",
             "postgres://h:abc/db",
             "postgres://u:a?b@h/db",
         ] {
@@ -199,7 +206,13 @@ mod tests {
         let url: StoreUrl = "django+postgres://u:hunter22@h/db".parse().unwrap();
         assert!(!format!("{url:?}{url}").contains("hunter22"));
         for odd in ["?", "#", "/", "'", "`", "<", " ", "\""] {
-            for scheme in ["postgres", "django+postgres", "django+redis", "mysql"] {
+            for scheme in [
+                "postgres",
+                "django+postgres",
+                "django+redis",
+                "django+mysql",
+                "mysql",
+            ] {
                 let text = format!("{scheme}://u:ge{odd}heim@127.0.0.1:abc/db");
                 let said = match text.parse::<StoreUrl>() {
                     Ok(url) => url.to_string(),

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::mysql::MySqlConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -29,7 +30,22 @@ pub(crate) async fn diagnose(key: &str, url: &StoreUrl, error: &StoreError) -> S
     let found = match url {
         StoreUrl::Sqlite(path) => of_file(path, true),
         StoreUrl::DjangoSqlite(path) => of_file(path, false),
-        StoreUrl::Postgres(url) | StoreUrl::DjangoPostgres(url) => of_server(url, &cause).await,
+        StoreUrl::Postgres(url) | StoreUrl::DjangoPostgres(url) => {
+            match PgConnectOptions::from_str(url) {
+                Ok(options) if options.get_socket().is_none() => {
+                    let address = (options.get_host(), options.get_port());
+                    of_server("PostgreSQL", address, &cause).await
+                }
+                _ => None,
+            }
+        }
+        StoreUrl::DjangoMysql(url) => match MySqlConnectOptions::from_str(url) {
+            Ok(options) if options.get_socket().is_none() => {
+                let address = (options.get_host(), options.get_port());
+                of_server("MySQL", address, &cause).await
+            }
+            _ => None,
+        },
         StoreUrl::Memory | StoreUrl::DjangoRedis(_) | StoreUrl::DjangoSignedCookies => None,
     };
     let is_locked = cause.starts_with("no answer")
@@ -119,22 +135,20 @@ fn unless_denied(error: &io::Error) -> String {
     }
 }
 
-/// Looks whether anything listens at a PostgreSQL server's address: the pool only says that time is up.
-async fn of_server(url: &str, cause: &str) -> Option<String> {
-    let options = PgConnectOptions::from_str(url).ok()?;
-    if options.get_socket().is_some() {
-        return None;
-    }
-    let (host, port) = (options.get_host().to_owned(), options.get_port());
+/// Looks whether anything listens at a server's address: the pool only says that time is up.
+async fn of_server(server: &str, (host, port): (&str, u16), cause: &str) -> Option<String> {
     let place = format!("{host}:{port}");
-    if cause.contains("password authentication failed") {
+    let is_refused = ["password authentication failed", "(using password"]
+        .iter()
+        .any(|words| cause.contains(words));
+    if is_refused {
         return Some(format!(
             "{place} refuses the user or the password of the URL"
         ));
     }
-    match timeout(LOOK, TcpStream::connect((host.as_str(), port))).await {
-        Ok(Ok(_)) => Some(format!("PostgreSQL at {place}: {cause}")),
-        Ok(Err(error)) => Some(why_not_connected(&error, &host, &place, "PostgreSQL")),
+    match timeout(LOOK, TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => Some(format!("{server} at {place}: {cause}")),
+        Ok(Err(error)) => Some(why_not_connected(&error, host, &place, server)),
         Err(_) => Some(format!(
             "no answer from {place}; is it the right address, and does a firewall let you through?"
         )),
@@ -223,6 +237,10 @@ mod tests {
         check(
             said("django+postgres://u:s3cret@no.such.host.invalid/db").await,
             "session.store: unknown host \"no.such.host.invalid\"; is its name right?".to_owned(),
+        );
+        check(
+            said("django+mysql://u:s3cret@127.0.0.1:1/db").await,
+            "session.store: connection refused; is MySQL running at 127.0.0.1:1?".to_owned(),
         );
         check(
             said("django+redis://:s3cret@h/0").await,

@@ -1,7 +1,9 @@
-//! Database: tables in SQLite or PostgreSQL, with a bounded pool, a deadline for each query, and one word about an outage.
+//! Database: tables in SQLite or PostgreSQL, or those of a Django project in MySQL, with a bounded pool, a deadline for each query, and one word about an outage.
 
 mod diagnosis;
+mod mysql;
 mod outage;
+mod places;
 mod postgres;
 mod sqlite;
 
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType};
-use sqlx::{PgPool, SqlSafeStr, SqlitePool};
+use sqlx::{MySqlPool, PgPool, SqlSafeStr, SqlitePool};
 use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
@@ -111,6 +113,51 @@ struct Inner {
 enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
+    Mysql(MySqlPool),
+}
+
+/// How a database writes what the standard leaves open.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dialect {
+    /// SQLite's.
+    Sqlite,
+    /// PostgreSQL's.
+    Postgres,
+    /// That of MySQL and MariaDB.
+    Mysql,
+}
+
+impl Dialect {
+    /// Returns a name in quotes; `schema.table` gets both parts quoted.
+    #[must_use]
+    pub fn quoted(self, identifier: &str) -> String {
+        let quote = match self {
+            Self::Sqlite | Self::Postgres => "\"",
+            Self::Mysql => "`",
+        };
+        let quoted =
+            |part: &str| format!("{quote}{}{quote}", part.replace(quote, &quote.repeat(2)));
+        let parts: Vec<String> = identifier.split('.').map(quoted).collect();
+        parts.join(".")
+    }
+
+    /// Returns the type that a value is cast to as text.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Sqlite | Self::Postgres => "TEXT",
+            Self::Mysql => "CHAR",
+        }
+    }
+
+    /// Returns the type that a value is cast to as a whole number.
+    #[must_use]
+    pub fn integer(self) -> &'static str {
+        match self {
+            Self::Sqlite | Self::Postgres => "INTEGER",
+            Self::Mysql => "SIGNED",
+        }
+    }
 }
 
 impl Pool {
@@ -118,7 +165,7 @@ impl Pool {
     fn probe(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "SELECT name FROM sqlite_master LIMIT 1",
-            Self::Postgres(_) => "SELECT 'open'",
+            Self::Postgres(_) | Self::Mysql(_) => "SELECT 'open'",
         }
     }
 }
@@ -137,6 +184,7 @@ impl Database {
             StoreUrl::Postgres(url) | StoreUrl::DjangoPostgres(url) => {
                 postgres::pool(url, settings).map(Pool::Postgres)
             }
+            StoreUrl::DjangoMysql(url) => mysql::pool(url, settings).map(Pool::Mysql),
             StoreUrl::Memory | StoreUrl::DjangoRedis(_) | StoreUrl::DjangoSignedCookies => {
                 return None;
             }
@@ -156,10 +204,14 @@ impl Database {
         }))
     }
 
-    /// Tells whether it speaks PostgreSQL's dialect; else SQLite's.
+    /// Returns what it speaks.
     #[must_use]
-    pub fn is_postgres(&self) -> bool {
-        matches!(self.0.pool, Pool::Postgres(_))
+    pub fn dialect(&self) -> Dialect {
+        match self.0.pool {
+            Pool::Sqlite(_) => Dialect::Sqlite,
+            Pool::Postgres(_) => Dialect::Postgres,
+            Pool::Mysql(_) => Dialect::Mysql,
+        }
     }
 
     /// Tells whether it was opened: somebody has asked it something.
@@ -267,6 +319,8 @@ impl Database {
             let outcome = match &self.0.pool {
                 Pool::Sqlite(pool) => sqlite::migrate(pool).await,
                 Pool::Postgres(pool) => postgres::migrate(pool).await,
+                // Only a Django project's, which is never ours.
+                Pool::Mysql(_) => return Ok(()),
             };
             match outcome {
                 // SQLite has no lock for it: another process may have made the same table a moment before.
@@ -284,6 +338,7 @@ impl Database {
         match &self.0.pool {
             Pool::Sqlite(pool) => sqlite::fetch(pool, sql, binds).await,
             Pool::Postgres(pool) => postgres::fetch(pool, sql, binds, self.0.is_own).await,
+            Pool::Mysql(pool) => mysql::fetch(pool, sql, binds).await,
         }
     }
 
@@ -291,18 +346,9 @@ impl Database {
         match &self.0.pool {
             Pool::Sqlite(pool) => sqlite::execute(pool, sql, binds).await,
             Pool::Postgres(pool) => postgres::execute(pool, sql, binds).await,
+            Pool::Mysql(_) => Err(sqlx::Error::Configuration(Box::new(StoreError::ReadOnly))),
         }
     }
-}
-
-/// Returns a name in quotes; `schema.table` gets both parts quoted.
-#[must_use]
-pub fn quoted(identifier: &str) -> String {
-    identifier
-        .split('.')
-        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
-        .collect::<Vec<_>>()
-        .join(".")
 }
 
 /// Returns the migrations of a dialect as sqlx has them, with their checksums.
@@ -336,10 +382,10 @@ fn is_of_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::ConnectionRefused,
         sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => true,
-        // 57P01 to 57P03: the server ends or starts; 08...: the connection is broken.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("57P") || code.starts_with("08")),
+        // 57P01 to 57P03: the server ends or starts; 08...: the connection is broken; 70100: it was ended (MySQL).
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.starts_with("57P") || code.starts_with("08") || code == "70100"
+        }),
         _ => false,
     }
 }

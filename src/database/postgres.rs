@@ -17,6 +17,7 @@ use sqlx::migrate::{MigrateError, Migration};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Postgres, Row as _, ValueRef as _, raw_sql};
 
+use super::places::{fill, missing};
 use super::{Bind, DatabaseSettings, MIGRATIONS_TABLE, Row, migrations};
 
 /// Our migrations; their numbers are the order.
@@ -95,40 +96,14 @@ fn row(row: &PgRow) -> Result<Row, sqlx::Error> {
     (0..row.len()).map(column).collect()
 }
 
-/// Puts values in the places `$1` and so on. Names in double quotes and texts in single quotes stay as they are.
+/// Puts values in the places `$1` and so on.
 fn inline(sql: &str, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
-    let missing = |place: &str| {
-        let cause = format!("expected a value for ${place}, found {}", binds.len());
-        sqlx::Error::Encode(cause.into())
-    };
-    let mut inlined = String::with_capacity(sql.len() + 96 * binds.len());
-    let mut rest = sql;
-    while let Some(at) = rest.find(['$', '"', '\'']) {
-        let (before, found) = rest.split_at(at);
-        inlined.push_str(before);
-        let Some(place) = found.strip_prefix('$') else {
-            // A doubled quote inside ends it and begins it again, which comes to the same.
-            let end = found[1..]
-                .find(&found[..1])
-                .map_or(found.len(), |end| end + 2);
-            inlined.push_str(&found[..end]);
-            rest = &found[end..];
-            continue;
-        };
-        let end = place
-            .find(|next: char| !next.is_ascii_digit())
-            .unwrap_or(place.len());
-        let (place, after) = place.split_at(end);
-        let bind = place
-            .parse::<usize>()
-            .ok()
-            .and_then(|place| binds.get(place.checked_sub(1)?))
-            .ok_or_else(|| missing(place))?;
-        push_literal(&mut inlined, *bind)?;
-        rest = after;
-    }
-    inlined.push_str(rest);
-    Ok(inlined)
+    fill(sql, |sql, index| {
+        let bind = binds
+            .get(index)
+            .ok_or_else(|| missing(index, binds.len()))?;
+        push_literal(sql, *bind)
+    })
 }
 
 /// Appends a value as a literal that means the same whatever the server's settings are.

@@ -110,7 +110,12 @@ impl Compiler<'_> {
     fn check_time_zone(&mut self) {
         let session = &self.config.session;
         let zone = session.django.time_zone.name();
-        if zone.is_empty() || matches!(session.store, StoreUrl::DjangoSqlite(_)) {
+        if zone.is_empty()
+            || matches!(
+                session.store,
+                StoreUrl::DjangoSqlite(_) | StoreUrl::DjangoMysql(_)
+            )
+        {
             return;
         }
         let place = session.place.key("django").key("time_zone");
@@ -171,7 +176,7 @@ impl Compiler<'_> {
                 auth.users.to_string()
             );
             self.problems.push(Problem::error(place, message).with_hint(
-                "users = \"django+postgres://...\" or \"django+sqlite:PATH\" in [auth]",
+                "users = \"django+postgres://...\", \"django+mysql://...\" or \"django+sqlite:PATH\" in [auth]",
             ));
         }
         if matches!(
@@ -180,7 +185,7 @@ impl Compiler<'_> {
         ) {
             let users = auth.users.to_string();
             let message = format!("expected a table of users, found {users:?}");
-            let hint = "\"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\" or \"django+postgres://...\"";
+            let hint = "\"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\", \"django+postgres://...\" or \"django+mysql://...\"";
             self.problems
                 .push(Problem::error(auth.place.key("users"), message).with_hint(hint));
         }

@@ -15,7 +15,7 @@ use super::signing::{SignatureError, signed_at, unsign_object};
 use super::sql::read_chunks;
 use super::store::{Stored, unix_seconds};
 use crate::config::{SessionConfig, StoreUrl};
-use crate::database::{Access, Database, Outage, Seldom, StoreError, quoted};
+use crate::database::{Access, Database, Dialect, Outage, Seldom, StoreError};
 use crate::secrets::Secrets;
 
 /// The salt of the stores db, cached_db and file.
@@ -100,12 +100,19 @@ impl Django {
         let django = &config.django;
         let home = match (&config.store, database) {
             (_, Some(database)) => {
-                let table = quoted(&django.table);
-                let (columns, unexpired, clock) = if database.is_postgres() {
-                    ("session_data", "expire_date > now() AND ", None)
-                } else {
-                    let clock = Clock::new(django.time_zone.clone(), config.max_age);
-                    ("session_data, CAST(expire_date AS TEXT)", "", Some(clock))
+                let dialect = database.dialect();
+                let table = dialect.quoted(&django.table);
+                let (columns, unexpired, clock) = match dialect {
+                    Dialect::Postgres => {
+                        let unexpired = "expire_date > now() AND ";
+                        ("session_data".to_owned(), unexpired, None)
+                    }
+                    Dialect::Sqlite | Dialect::Mysql => {
+                        let clock = Clock::new(django.time_zone.clone(), config.max_age);
+                        let text = dialect.text();
+                        let columns = format!("session_data, CAST(expire_date AS {text})");
+                        (columns, "", Some(clock))
+                    }
                 };
                 Home::Table(Box::new(Table {
                     database,

@@ -118,13 +118,19 @@ def each_way(test):
 class Away:
     """What holds for both: `self.server`, and `self.browser` of somebody who is logged in under the name `self.known`."""
 
+    @staticmethod
+    def engine():
+        """Returns what is away."""
+        return POSTGRES
+
     @contextmanager
     def away(self, way):
-        """PostgreSQL is away inside, and comes back."""
+        """The database is away inside, and comes back."""
+        engine = self.engine()
         leave, come_back = {
-            "stopped": (POSTGRES.stop, POSTGRES.start),
-            "killed": (POSTGRES.kill, POSTGRES.start),
-            "frozen": (POSTGRES.freeze, POSTGRES.thaw),
+            "stopped": (engine.stop, engine.start),
+            "killed": (engine.kill, engine.start),
+            "frozen": (engine.freeze, engine.thaw),
         }[way]
         leave()
         try:

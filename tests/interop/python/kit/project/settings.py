@@ -50,3 +50,10 @@ LOGGING = {
 }
 
 globals().update(json.loads(os.environ["PROJECT_SETTINGS"]))
+
+if DATABASES["default"]["ENGINE"].endswith(".mysql"):  # noqa: F821
+    # The driver in Python alone, under the name and the version that Django looks for.
+    import pymysql
+
+    pymysql.version_info = (2, 2, 1, "final", 0)
+    pymysql.install_as_MySQLdb()

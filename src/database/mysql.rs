@@ -1,0 +1,89 @@
+//! MySQL and MariaDB: how a Django project's database is connected to and read.
+
+use std::str::FromStr;
+
+use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, MySql, Row as _, SqlSafeStr};
+
+use super::places::{fill, missing};
+use super::{Bind, DatabaseSettings, Row};
+
+/// Prepares a pool; nothing is opened yet.
+pub(super) fn pool(url: &str, settings: DatabaseSettings) -> Result<MySqlPool, sqlx::Error> {
+    let options = MySqlConnectOptions::from_str(url)?
+        .charset("utf8mb4")
+        // The modes and the time zone are the server's: nothing here depends on them.
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .disable_statement_logging();
+    Ok(MySqlPoolOptions::new()
+        .acquire_timeout(settings.timeout)
+        .max_connections(settings.connections)
+        .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                let sql = "SET SESSION TRANSACTION READ ONLY";
+                connection.execute(sql).await.map(drop)
+            })
+        })
+        .connect_lazy_with(options))
+}
+
+/// Asks for rows.
+pub(super) async fn fetch(
+    pool: &MySqlPool,
+    sql: &str,
+    binds: &[Bind<'_>],
+) -> Result<Vec<Row>, sqlx::Error> {
+    let (sql, values) = numbered(sql, binds)?;
+    // The text is ours; what comes from outside is bound.
+    let mut query: Query<'_, MySql, MySqlArguments> =
+        sqlx::query(AssertSqlSafe(sql).into_sql_str());
+    for bind in values {
+        query = match bind {
+            Bind::Text(text) => query.bind(text),
+            Bind::Integer(number) => query.bind(number),
+        };
+    }
+    let rows = query.fetch_all(pool).await?;
+    rows.iter()
+        .map(|row| {
+            // A collation such as utf8mb4_bin makes a text look like bytes.
+            let column = |at| row.try_get_unchecked(at);
+            (0..row.len()).map(column).collect()
+        })
+        .collect()
+}
+
+/// Writes the places as `?`, and returns the values in the order of the places.
+fn numbered<'b>(sql: &str, binds: &[Bind<'b>]) -> Result<(String, Vec<Bind<'b>>), sqlx::Error> {
+    let mut values = Vec::with_capacity(binds.len());
+    let sql = fill(sql, |sql, index| {
+        let bind = binds
+            .get(index)
+            .ok_or_else(|| missing(index, binds.len()))?;
+        values.push(*bind);
+        sql.push('?');
+        Ok(())
+    })?;
+    Ok((sql, values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_question_marks_and_values_stand_in_their_order() {
+        let binds = [Bind::Integer(1), Bind::Text("two")];
+        let (sql, values) = numbered("`a$1` = $2 AND b IN ($1, $2)", &binds).unwrap();
+        assert_eq!(sql, "`a$1` = ? AND b IN (?, ?)");
+        assert!(matches!(
+            values[..],
+            [Bind::Text("two"), Bind::Integer(1), Bind::Text("two")]
+        ));
+        assert!(numbered("$3", &binds).is_err());
+    }
+}
