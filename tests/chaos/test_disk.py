@@ -1,9 +1,13 @@
-"""Disk: a database without room refuses logins with 503 and says so now and then; reading goes on, and writing when there is room."""
+"""Disk: a database without room, or that somebody else writes to, refuses logins with 503 and says so now and then.
+
+Reading goes on meanwhile, and writing when there is room again.
+"""
 
 import re
 import sqlite3
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from disturb.case import Chaos, tail
@@ -156,6 +160,31 @@ class Full(Chaos):
             said = [line for line in str(failure.exception).splitlines()[1:] if line]
             self.assertEqual(len(said), 1, said)
             self.assertRegex(said[0], r"session\.store: .*(?:full|[Nn]o space).*|auth\.users: .*(?:full|[Nn]o space).*|secret_key.*[Nn]o space")
+
+
+class Locked(Chaos):
+    """Another process has begun to write and does not come to an end: a backup, or somebody at a prompt."""
+
+    def test_reading_goes_on_while_many_wait_for_their_turn_to_write(self):
+        server = self.enterContext(Disturbed(CONFIG.format(place="."), files=PAGES))
+        add_user(server, "anna")
+        anna = Visitor(server).log_in()
+        self.watch(server)
+        with closing(sqlite3.connect(server.directory / "site.db", isolation_level=None)) as other, ThreadPoolExecutor(20) as pool:
+            other.execute("BEGIN IMMEDIATE")
+            logins = [pool.submit(lambda: Visitor(server).try_to_log_in().status) for _ in range(20)]
+            statuses, waits = [], []
+            while not all(login.done() for login in logins):
+                began = time.monotonic()
+                statuses.append(anna.request("/who/").status)
+                waits.append(time.monotonic() - began)
+                self.record.during()
+            other.execute("ROLLBACK")
+        self.assertEqual({login.result() for login in logins}, {503})
+        print(f"{self.id()}: {len(waits)} pages, the last after {max(waits):.3f} s")
+        self.assertEqual(set(statuses), {200})
+        self.assertLess(max(waits), 1.0)
+        until(lambda: Visitor(server).try_to_log_in().status == 303, "a login that works again")
 
 
 def without_banner(log):
