@@ -203,8 +203,8 @@ class Kill(Chaos):
 
         def add(name, moment=DEADLINE):
             """Returns whether the command said that the user was added, before it was killed."""
-            process = subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=server.directory)
-            with process:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            with subprocess.Popen([*command, name], cwd=server.directory, **pipes) as process:
                 process.stdin.write(f"{PASSWORD}\n".encode())
                 process.stdin.close()
                 try:

@@ -159,7 +159,8 @@ class Blocked(Chaos):
 
 
     def test_a_key_file_without_an_end(self):
-        server = self.start(config() + '[auth.bearer]\nkey_file = "key"\n', files={"key": "k" * 64}, limits={resource.RLIMIT_AS: (1 << 31, 1 << 31)})
+        limits = {resource.RLIMIT_AS: (1 << 31, 1 << 31)}
+        server = self.start(config() + '[auth.bearer]\nkey_file = "key"\n', files={"key": "k" * 64}, limits=limits)
         peer = self.peer(server)
         (server.directory / "key").unlink()
         (server.directory / "key").symlink_to("/dev/zero")
