@@ -11,6 +11,7 @@ import unittest
 from disturb.case import Chaos
 from kit.deadline import until
 from kit.frames import Bytes
+from kit.http2 import Client
 
 CONFIG = """
 [server]
@@ -105,6 +106,16 @@ class Limits(Chaos):
         self.assertEqual(self.open(server, "X-Forwarded-For: 203.0.113.7")[1], 503)
         held.pop().socket.close()
         until(lambda: self.open(server, "X-Forwarded-For: 203.0.113.7")[1] == 200, "the place of the socket that left")
+
+    def test_sockets_over_http2_count_as_others_do(self):
+        """One connection carries 250 of them, each with queues of its own."""
+        server = self.begin()
+        client = self.enterContext(Client(server))
+        streams = [client.ask_for_socket("/ws/echo/") for _ in range(LIMIT * 2)]
+        accepted = sum(client.head(stream)[0] == 200 for stream in streams)
+        self.record.during()
+        self.assertLessEqual(accepted, LIMIT)
+        self.assertGreaterEqual(accepted, LIMIT - 1)
 
     def test_what_a_client_writes_itself_changes_nothing(self):
         """The proxy adds the true address on the right."""
