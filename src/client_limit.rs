@@ -1,7 +1,7 @@
 //! Client limit: how many connections and requests of one address are served at a time.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::counter;
@@ -42,6 +42,7 @@ impl ClientLimit {
 
     /// Counts one more of an address; none when there are too many.
     pub(crate) fn count(&self, ip: IpAddr) -> Option<Counted> {
+        let ip = network(ip);
         let mut by_ip = self.by_ip();
         let count = by_ip.entry(ip).or_default();
         if *count >= self.0.most {
@@ -86,6 +87,15 @@ impl Drop for Counted {
     }
 }
 
+/// Returns what counts as one client: an IPv4 address, or the first half of an IPv6 address, which is one network's (RFC 4291
+/// §2.5.1) and whose second half its hosts choose.
+pub(crate) fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        ip => ip,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +111,20 @@ mod tests {
         drop(first);
         assert!(limit.count(one).is_some());
         assert_eq!(limit.by_ip().len(), 1, "addresses without any are not kept");
+    }
+
+    #[test]
+    fn the_first_half_of_an_ipv6_address_is_one_client() {
+        for (ip, expected) in [
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("::ffff:203.0.113.9", "203.0.113.9"),
+            ("203.0.113.9", "203.0.113.9"),
+            ("::1", "::"),
+        ] {
+            assert_eq!(
+                network(ip.parse().unwrap()),
+                expected.parse::<IpAddr>().unwrap()
+            );
+        }
     }
 }

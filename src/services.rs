@@ -181,9 +181,12 @@ impl Services {
                     () = tokio::time::sleep(every) => {}
                     () = tasks.stopping() => return,
                 }
-                // What fails is told by the store, and tried again the next time.
-                if let Ok(swept) = services.sessions.sweep().await {
-                    tracing::debug!(swept, "expired sessions were deleted");
+                tokio::select! {
+                    // What fails is told by the store, and tried again the next time.
+                    swept = services.sessions.sweep() => if let Ok(swept) = swept {
+                        tracing::debug!(swept, "expired sessions were deleted");
+                    },
+                    () = tasks.stopping() => return,
                 }
             }
         });

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, ErrorKind, context, path_loader};
+use minijinja::{Environment, ErrorKind, TemplateSource, context, path_loader};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -58,12 +58,24 @@ pub enum TemplateError {
     },
 }
 
+/// Loads regular files: a FIFO would never come to its end.
+fn files_of(
+    dir: &Path,
+) -> impl Fn(&str) -> Result<Option<TemplateSource>, minijinja::Error> + Send + Sync + 'static {
+    let load = path_loader(dir);
+    let dir = dir.to_owned();
+    move |name| match std::fs::metadata(dir.join(name)) {
+        Ok(found) if !found.is_file() => Ok(None),
+        _ => load(name),
+    }
+}
+
 impl Templates {
     /// The templates of a directory; each is read when it is first used, and again after a reload.
     #[must_use]
     pub fn new(dir: &Path, url_for: UrlFor, has_route: HasRoute) -> Self {
         let mut environment = Environment::new();
-        environment.set_loader(path_loader(dir));
+        environment.set_loader(files_of(dir));
         environment.add_function("has_route", move |name: String| has_route(&name));
         environment.add_function("url_for", move |name: String, params: Kwargs| {
             let mut pairs = Vec::new();

@@ -1,5 +1,6 @@
 //! `oneport serve`.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
@@ -161,9 +162,12 @@ impl Says {
 /// A panic is a line of the log: the default hook would write to standard error itself, and wait for its reader.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
+    let backtrace = Backtrace::capture(); // where RUST_BACKTRACE asks for it
     tracing::error!(
         thread = thread.name(),
         place = info.location().map(tracing::field::display),
+        backtrace = (backtrace.status() == BacktraceStatus::Captured)
+            .then(|| tracing::field::display(&backtrace)),
         "panicked: {}",
         info.payload_as_str().unwrap_or("(no message)")
     );

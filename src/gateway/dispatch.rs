@@ -160,9 +160,11 @@ impl Gateway {
         self.0.table.load_full()
     }
 
-    /// Tells whether a peer is a trusted proxy.
-    pub(crate) fn is_trusted(&self, peer: IpAddr) -> bool {
-        self.0.table.load().is_trusted(Some(peer))
+    /// Returns the address that a peer's connections count for. None on a unix socket, and for a trusted proxy, whose clients are
+    /// counted by their own addresses, request by request.
+    pub(crate) fn counted(&self, peer: Option<SocketAddr>) -> Option<IpAddr> {
+        let ip = peer?.ip();
+        (!self.0.table.load().is_trusted(Some(ip))).then_some(ip)
     }
 
     /// Replaces the table. Sockets whose own route is not in the new one as it was are ended with 1012, spread over a time;

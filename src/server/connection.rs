@@ -21,6 +21,7 @@ use metrics::{Gauge, gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
 use super::date;
 use super::early::{announce_close, conclude};
 use super::observed::Observed;
@@ -28,8 +29,8 @@ use super::pulse::{Answered, InFlight, Pulse};
 use super::stalled::cuttable;
 use crate::config::ServerConfig;
 use crate::gateway::{Answer, Arrival, Fragment, Gateway, Upgrade};
-use crate::http::Body;
 use crate::http::upgrade::ConnectProtocol;
+use crate::http::{Body, Response};
 use crate::tasks::Tasks;
 use crate::websocket::{Running, Transport};
 
@@ -51,6 +52,7 @@ pub(super) struct Protocol {
     builder: auto::Builder<Spawn>,
     gateway: Gateway,
     server: ServerConfig,
+    admission: Admission,
     open: Gauge,
 }
 
@@ -100,6 +102,9 @@ impl Drop for Open<'_> {
     }
 }
 
+/// What all requests of a connection share.
+type Shared = (Gateway, Arrival, Arc<Waiting>, Arc<Pulse>, Admission);
+
 /// A WebSocket that waits for its 101 to be sent.
 type Waiting = Mutex<Option<(Box<Upgrade>, OnUpgrade)>>;
 
@@ -108,6 +113,7 @@ impl Protocol {
     pub(super) fn new(
         gateway: Gateway,
         server: ServerConfig,
+        admission: Admission,
         websocket_over_http2: bool,
     ) -> Arc<Self> {
         let mut builder = auto::Builder::new(Spawn(gateway.services().tasks.clone()));
@@ -134,6 +140,7 @@ impl Protocol {
             builder,
             gateway,
             server,
+            admission,
             open: gauge!("oneport_connections"),
         })
     }
@@ -202,6 +209,7 @@ impl Protocol {
             arrival,
             waiting.clone(),
             pulse.clone(),
+            self.admission.clone(),
         ));
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             // Before the future is polled: hyper reads on in between, and may find the end of the client's stream.
@@ -284,15 +292,21 @@ impl Wake for Aside {
 }
 
 async fn respond(
-    shared: Arc<(Gateway, Arrival, Arc<Waiting>, Arc<Pulse>)>,
+    shared: Arc<Shared>,
     mut request: http::Request<Incoming>,
     in_flight: InFlight,
 ) -> Result<http::Response<Answered>, Infallible> {
-    let (gateway, arrival, waiting, pulse) = &*shared;
+    let (gateway, arrival, waiting, pulse, admission) = &*shared;
     let clock = &gateway.services().clock;
     let connect_protocol = request.extensions_mut().remove::<hyper::ext::Protocol>();
     let is_http2 = connect_protocol.is_some();
+    let mut admitted = None;
     if let Some(protocol) = connect_protocol {
+        // A socket counts as a connection, also where several share one.
+        admitted = admission.admit(gateway.counted(arrival.peer));
+        if admitted.is_none() {
+            return Ok(Answered::new(overloaded(), Some(in_flight)));
+        }
         let protocol = ConnectProtocol(protocol.as_str().into());
         request.extensions_mut().insert(protocol);
     }
@@ -322,7 +336,7 @@ async fn respond(
                     // The connection goes on; its socket counts as a request until it ends.
                     let cut = CancellationToken::new();
                     UPGRADING.set(Some(cut.clone()));
-                    let held = (in_flight, cut.drop_guard());
+                    let held = (in_flight, cut.drop_guard(), admitted);
                     let opening = open_on_stream(upgrade, on_upgrade, Box::new(held));
                     gateway.services().tasks.spawn("http/2 websocket", opening);
                     return Ok(Answered::new(response, None));
@@ -337,6 +351,17 @@ async fn respond(
         }
     };
     Ok(Answered::new(response, Some(in_flight)))
+}
+
+/// The answer to a WebSocket over the limits.
+fn overloaded() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+    let seconds = http::HeaderValue::from_static("1");
+    response
+        .headers_mut()
+        .insert(http::header::RETRY_AFTER, seconds);
+    response
 }
 
 /// Starts a WebSocket on its stream once the answer to its handshake is sent.

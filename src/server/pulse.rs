@@ -14,7 +14,7 @@ use super::stalled::Stalled;
 use crate::client_limit::Counted;
 use crate::clock::{Call, Clock, Millis, NEVER, Tick};
 use crate::config::ServerConfig;
-use crate::http::pace::allowance;
+use crate::http::pace::earned;
 use crate::http::{Body, Client, Response};
 
 /// How long, in milliseconds, a client is read after our side is closed.
@@ -238,14 +238,12 @@ impl Pulse {
         if was_idle && load(&self.head_since) == NEVER {
             return false;
         }
-        let since = &self.lingering_since;
-        let _ = since.compare_exchange(
-            NEVER,
-            self.clock.now(),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-        self.tick(); // there is a deadline now
+        // Once: it wakes the task that asks.
+        if load(&self.lingering_since) == NEVER {
+            self.lingering_since
+                .store(self.clock.now(), Ordering::Relaxed);
+            self.tick(); // there is a deadline now
+        }
         true
     }
 
@@ -263,8 +261,9 @@ impl Pulse {
         }
         let blocked = load(&self.blocked_since);
         if blocked != NEVER {
-            let earned = allowance(load(&self.written), self.timeouts.min_rate);
-            let left = earned.saturating_sub(load(&self.blocked));
+            let earned = earned(load(&self.written), self.timeouts.min_rate);
+            let left = self.timeouts.write.saturating_add(earned);
+            let left = left.saturating_sub(load(&self.blocked));
             return blocked.saturating_add(left.min(self.timeouts.write));
         }
         if self.in_flight.load(Ordering::Relaxed) > 0 {
@@ -297,14 +296,16 @@ impl Pulse {
 
     pub(super) fn has_written(&self, bytes: usize) {
         let since = self.blocked_since.load(Ordering::Relaxed);
-        if since == NEVER {
-            return;
+        if since != NEVER {
+            self.blocked_since.store(NEVER, Ordering::Relaxed);
+            let blocked = self.clock.now().saturating_sub(since);
+            self.blocked.fetch_add(blocked.max(1), Ordering::Relaxed);
         }
-        self.blocked_since.store(NEVER, Ordering::Relaxed);
-        // The client has taken as much as there is room for now. What was written before only filled the system's buffers.
-        let blocked = self.clock.now().saturating_sub(since);
-        self.blocked.fetch_add(blocked, Ordering::Relaxed);
-        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        // Once a write has waited, there is room for as much as the client takes. What was written before only filled the
+        // system's buffers.
+        if self.blocked.load(Ordering::Relaxed) > 0 {
+            self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn is_blocked(&self) {

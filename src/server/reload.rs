@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use metrics::counter;
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -60,7 +61,10 @@ impl Reload {
 const SLOW: Duration = Duration::from_secs(10);
 
 /// A reload that is under way, on a thread of its own: files may be on a mount that does not answer.
-type Reading = JoinHandle<Result<Loaded, Problems>>;
+type Reading = oneshot::Receiver<Result<Loaded, Problems>>;
+
+/// How many reloads that do not come to their end are given up for a new one.
+const GIVEN_UP_MAX: usize = 16;
 
 /// Reads the configuration anew when it is asked to, or sees a file change; one reload at a time.
 ///
@@ -74,6 +78,8 @@ pub(super) struct Reloading {
     slow_at: Option<Instant>,
     /// Asked for while another one is under way.
     is_asked: bool,
+    /// Threads that may still wait for a file.
+    given_up: usize,
     seen: Option<Seen>,
     looking: Option<JoinHandle<Seen>>,
     looks: Interval,
@@ -90,6 +96,7 @@ impl Reloading {
             reading: None,
             slow_at: None,
             is_asked: false,
+            given_up: 0,
             seen: None,
             looking: None,
             looks,
@@ -98,7 +105,12 @@ impl Reloading {
 
     /// Asks for a reload. While one is under way it is remembered, and several are one.
     pub(super) fn ask(&mut self) {
-        if self.reading.is_some() {
+        let is_stuck = self.reading.is_some() && self.slow_at.is_none();
+        if is_stuck && self.given_up < GIVEN_UP_MAX {
+            self.given_up += 1;
+            self.reading = None;
+            tracing::warn!("the reload before did not come to its end: it is given up");
+        } else if self.reading.is_some() {
             tracing::warn!("a reload is under way; the next one follows it");
         }
         self.is_asked = true;
@@ -108,12 +120,11 @@ impl Reloading {
     pub(super) async fn work(&mut self) {
         if self.is_asked && self.reading.is_none() {
             self.is_asked = false;
-            let reload = self.reload.clone();
-            self.reading = Some(tokio::task::spawn_blocking(move || reload.load()));
             self.slow_at = Some(Instant::now() + SLOW);
+            self.reading = Some(start_reading(self.reload.clone()));
         }
         tokio::select! {
-            read = joined(&mut self.reading) => {
+            read = read(&mut self.reading) => {
                 self.reading = None;
                 self.slow_at = None;
                 self.apply(read);
@@ -143,23 +154,21 @@ impl Reloading {
     }
 
     /// Replaces the table, or keeps it and logs every Problem.
-    fn apply(&mut self, read: Result<Result<Loaded, Problems>, JoinError>) {
+    fn apply(&mut self, read: Option<Result<Loaded, Problems>>) {
         let Loaded {
             config,
             table,
             warnings,
         } = match read {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(problems)) => {
+            Some(Ok(loaded)) => loaded,
+            Some(Err(problems)) => {
                 problems
                     .iter()
                     .for_each(|problem| tracing::error!("{problem}"));
                 return refused();
             }
-            Err(error) => {
-                tracing::error!(%error, "the configuration could not be read");
-                return refused();
-            }
+            // The panic is in the log.
+            None => return refused(),
         };
         warnings
             .iter()
@@ -184,6 +193,24 @@ impl Reloading {
             let ended = ending.await;
             tracing::info!(sockets_ended = ended, "reloaded");
         });
+    }
+}
+
+/// Reads the configuration on a thread of its own, which may wait for a file for ever.
+fn start_reading(reload: Reload) -> Reading {
+    let (done, reading) = oneshot::channel();
+    // A thread that cannot be started drops `done`, which refuses the reload.
+    let _ = std::thread::Builder::new()
+        .name("reload".to_owned())
+        .spawn(move || drop(done.send(reload.load())));
+    reading
+}
+
+/// Waits for the end of a reload; for ever when there is none. None when it panicked. Cancel-safe.
+async fn read(reading: &mut Option<Reading>) -> Option<Result<Loaded, Problems>> {
+    match reading {
+        Some(reading) => reading.await.ok(),
+        None => std::future::pending().await,
     }
 }
 

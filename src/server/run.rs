@@ -166,6 +166,7 @@ impl Server {
                 protocol: Protocol::new(
                     self.gateway.clone(),
                     self.config.server.clone(),
+                    admission.clone(),
                     listener.takes_websocket_over_http2(),
                 ),
                 admission: admission.clone(),
@@ -257,9 +258,7 @@ impl Door {
 
     fn let_in(&self, incoming: Incoming, server: Option<Arc<ServerAddress>>) {
         let peer = incoming.peer();
-        let ip = peer.map(|peer| peer.ip());
-        // The clients of a trusted proxy are counted by their own addresses, request by request.
-        let counted = ip.filter(|ip| !self.gateway.is_trusted(*ip));
+        let counted = self.gateway.counted(peer);
         let held: Box<dyn Any + Send> = match self.admission.admit(counted) {
             Some(admitted) => Box::new(admitted),
             None => {

@@ -17,6 +17,8 @@ pub(super) struct Signals {
     terminate: Stream,
     interrupt: Stream,
     hangup: Stream,
+    /// A file at its size limit (`ulimit -f`): the write fails, and the signal would end the process.
+    _file_size: Stream,
 }
 
 impl Signals {
@@ -25,6 +27,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

@@ -1,5 +1,6 @@
-//! Watch: whether somebody saved a file of the configuration.
+//! Watch: detects changes to configuration files and templates.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,10 @@ use crate::config::Document;
 /// How often `--watch` looks.
 pub(super) const WATCH_EVERY: Duration = Duration::from_millis(500);
 
-/// What a look at the watched files found: it differs when somebody saved one of them.
+/// The most files and directories of one look: a link may lead anywhere.
+const ENTRIES_MAX: usize = 10_000;
+
+/// What a look at the watched files found: it differs once one of them is saved.
 ///
 /// Symbolic links are followed, so that a link, or a directory, that is swapped for another one counts: so Kubernetes updates the
 /// files of a ConfigMap.
@@ -29,7 +33,7 @@ struct SeenFile {
 impl Seen {
     /// Looks at the files of a configuration: those that were read, others of their kind beside them, and all templates.
     pub(super) fn look(documents: &[Arc<Document>], main: &Path, templates: &Path) -> Self {
-        let mut seen = Vec::new();
+        let mut look = Look::default();
         let mut directories: Vec<PathBuf> = vec![
             main.parent()
                 .map_or_else(|| PathBuf::from("."), Path::to_owned),
@@ -38,42 +42,55 @@ impl Seen {
         directories.sort();
         directories.dedup();
         for directory in directories {
-            look_into(&directory, 0, &mut seen, &|path| {
+            look.look_into(&directory, 0, &|path| {
                 path.extension()
                     .is_some_and(|extension| extension == "toml")
             });
         }
-        look_into(templates, 8, &mut seen, &|_| true);
-        seen.sort();
-        Self(seen)
+        look.visited.clear();
+        look.look_into(templates, 8, &|_| true);
+        look.seen.sort();
+        Self(look.seen)
     }
 }
 
-fn look_into(
-    directory: &Path,
-    depth: usize,
-    seen: &mut Vec<SeenFile>,
-    wanted: &dyn Fn(&Path) -> bool,
-) {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let Ok(found) = std::fs::metadata(&path) else {
-            continue;
+/// A look that is under way.
+#[derive(Default)]
+struct Look {
+    seen: Vec<SeenFile>,
+    /// Directories, by device and inode: links can lead back to one.
+    visited: HashSet<(u64, u64)>,
+    entries: usize,
+}
+
+impl Look {
+    fn look_into(&mut self, directory: &Path, depth: usize, wanted: &dyn Fn(&Path) -> bool) {
+        let is_new = std::fs::metadata(directory)
+            .is_ok_and(|found| self.visited.insert((found.dev(), found.ino())));
+        let Some(entries) = is_new.then(|| std::fs::read_dir(directory).ok()).flatten() else {
+            return;
         };
-        if found.is_dir() {
-            if depth > 0 {
-                look_into(&path, depth - 1, seen, wanted);
+        for entry in entries.flatten() {
+            if self.entries == ENTRIES_MAX {
+                return;
             }
-        } else if wanted(&path) {
-            seen.push(SeenFile {
-                path,
-                modified: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                length: found.len(),
-                identity: (found.dev(), found.ino()),
-            });
+            self.entries += 1;
+            let path = entry.path();
+            let Ok(found) = std::fs::metadata(&path) else {
+                continue;
+            };
+            if found.is_dir() {
+                if depth > 0 {
+                    self.look_into(&path, depth - 1, wanted);
+                }
+            } else if wanted(&path) {
+                self.seen.push(SeenFile {
+                    path,
+                    modified: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                    length: found.len(),
+                    identity: (found.dev(), found.ino()),
+                });
+            }
         }
     }
 }

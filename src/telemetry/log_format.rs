@@ -228,7 +228,7 @@ fn is_plain(value: &str) -> bool {
 /// What would act on a terminal, end a line, or change the order in which the line is shown.
 fn is_unsafe(char: char) -> bool {
     char.is_control()
-        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(char, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Writes at most [`VALUE_MAX`] characters, each by `write`.
@@ -276,8 +276,12 @@ fn write_json(writer: &mut impl Write, value: &str) -> fmt::Result {
         '\n' => writer.write_str("\\n"),
         '\r' => writer.write_str("\\r"),
         '\t' => writer.write_str("\\t"),
-        // All of them are in the basic plane.
-        _ if is_unsafe(char) => write!(writer, "\\u{:04x}", u32::from(char)),
+        _ if is_unsafe(char) => {
+            let mut units = [0; 2];
+            char.encode_utf16(&mut units)
+                .iter()
+                .try_for_each(|unit| write!(writer, "\\u{unit:04x}"))
+        }
         _ => writer.write_char(char),
     })?;
     writer.write_char('"')
@@ -346,7 +350,7 @@ mod tests {
     }
 
     /// What strangers would write to forge a line or to reach a terminal.
-    const FORGERIES: [&str; 8] = [
+    const FORGERIES: [&str; 9] = [
         "x\" allowed=[",
         "a\nINFO access: http user=\"admin\"",
         "\r\x1b[2Jgone",
@@ -355,6 +359,7 @@ mod tests {
         "back\\slash\\\"",
         "\u{85}next\u{2028}line",
         "tab\there",
+        "\u{e0041}tag\u{61c}",
     ];
 
     /// Returns what follows a text in quotes.

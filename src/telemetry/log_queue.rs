@@ -53,8 +53,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// What the thread has taken and not written yet.
-    is_writing: bool,
+    /// Bytes that the thread has taken and not written yet.
+    taken: usize,
     is_closing: bool,
 }
 
@@ -89,7 +89,7 @@ impl LogQueue {
     /// Takes whole lines, or drops and counts them when there is no room.
     pub(crate) fn push(&self, lines: &[u8]) {
         let mut state = self.state();
-        if state.waiting.len() + lines.len() > self.0.waiting_max {
+        if state.waiting.len() + state.taken + lines.len() > self.0.waiting_max {
             drop(state);
             count_dropped(lines_in(lines));
             return;
@@ -113,10 +113,10 @@ impl LogQueue {
             .0
             .changed
             .wait_timeout_while(state, deadline, |state| {
-                state.is_writing || !state.waiting.is_empty()
+                state.taken > 0 || !state.waiting.is_empty()
             })
             .unwrap_or_else(PoisonError::into_inner);
-        !state.is_writing && state.waiting.is_empty()
+        state.taken == 0 && state.waiting.is_empty()
     }
 }
 
@@ -174,7 +174,7 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
                 lines.clear();
                 lines.shrink_to(WRITE_MAX);
             }
-            self.queue.state().is_writing = false;
+            self.queue.state().taken = 0;
             self.queue.0.changed.notify_all();
             if can_write {
                 self.say_what_was_dropped();
@@ -188,7 +188,7 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         loop {
             if !state.waiting.is_empty() {
                 std::mem::swap(&mut state.waiting, lines);
-                state.is_writing = true;
+                state.taken = lines.len();
                 return true;
             }
             if state.is_closing {
@@ -367,13 +367,13 @@ mod tests {
         for _ in 0..20 {
             stalled.queue.push(b"123456789\n");
         }
-        assert_eq!(log_lines_dropped() - before, 10);
+        assert_eq!(log_lines_dropped() - before, 11);
         assert!(!stalled.queue.flush(Duration::ZERO));
         stalled.permit(Ok(1_000));
         stalled.permit(Ok(1_000));
         assert_eq!(stalled.read(), "taken\n");
-        assert_eq!(stalled.read(), "123456789\n".repeat(10));
-        assert_eq!(stalled.notices.recv_timeout(PATIENCE), Ok(10));
+        assert_eq!(stalled.read(), "123456789\n".repeat(9));
+        assert_eq!(stalled.notices.recv_timeout(PATIENCE), Ok(11));
 
         // A write that fails costs the lines that it did not reach, and the next one begins a line of its own.
         let full = bench(1 << 10);

@@ -108,18 +108,31 @@ impl RouteSeries {
                     return true;
                 }
                 let since = *series.gone_since.get_or_insert(now);
-                gone.push(since);
-                now.saturating_duration_since(since) < GONE_KEPT
+                let is_kept = now.saturating_duration_since(since) < GONE_KEPT;
+                if is_kept {
+                    gone.push(since);
+                }
+                is_kept
             });
         }
-        if gone.len() > GONE_MAX {
-            gone.sort_unstable();
-            let oldest_kept = gone[gone.len() - GONE_MAX];
-            for family in families.values_mut() {
-                family
-                    .series
-                    .retain(|_, series| series.gone_since.is_none_or(|since| since > oldest_kept));
-            }
+        let surplus = gone.len().saturating_sub(GONE_MAX);
+        if surplus == 0 {
+            return;
+        }
+        // The oldest go; of those that went at the same instant any.
+        gone.sort_unstable();
+        let newest_to_go = gone[surplus - 1];
+        let before = gone.partition_point(|since| *since < newest_to_go);
+        let mut ties = surplus - before;
+        for family in families.values_mut() {
+            family.series.retain(|_, series| match series.gone_since {
+                Some(since) if since < newest_to_go => false,
+                Some(since) if since == newest_to_go && ties > 0 => {
+                    ties -= 1;
+                    false
+                }
+                _ => true,
+            });
         }
     }
 
@@ -257,8 +270,15 @@ mod tests {
             drop(counter(&series, &number.to_string()));
             series.forget_gone(start + Duration::from_millis(number.into()));
         }
-        let kept = rendered(&series).lines().count();
-        assert!((990..=GONE_MAX + 10).contains(&kept), "{kept}");
+        let kept = rendered(&series).matches("status=").count();
+        assert_eq!(kept, GONE_MAX);
         assert!(rendered(&series).contains("\"2999\""));
+        // As many that all go at once.
+        let routes: Vec<_> = (0..1_500)
+            .map(|number| counter(&series, &format!("other{number}")))
+            .collect();
+        drop(routes);
+        series.forget_gone(start + Duration::from_secs(4));
+        assert_eq!(rendered(&series).matches("status=").count(), GONE_MAX);
     }
 }

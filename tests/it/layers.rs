@@ -70,7 +70,10 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("jiff", &["config/time_zone.rs"]),
     ("nix", &["descriptors.rs", "server/unix_socket.rs"]),
     ("mime_guess", &["http/views/static_files/"]),
-    ("libc", &["http/views/static_files/file.rs"]),
+    (
+        "libc",
+        &["http/views/static_files/file.rs", "server/signals.rs"],
+    ),
     ("clap", &["cli/"]),
     ("listenfd", &["server/listener.rs"]),
     ("metrics_exporter_prometheus", &["telemetry/"]),

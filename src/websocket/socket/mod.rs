@@ -5,6 +5,7 @@ mod leave;
 
 use std::io;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
@@ -22,8 +23,9 @@ use crate::websocket::link::Link;
 use crate::websocket::message::Message;
 use crate::websocket::worker::{self, READ_BYTES, Worker};
 
-/// How many reads one turn takes before other sockets have theirs.
+/// How many reads, and how many messages, one turn takes before other sockets have theirs.
 const READS_A_TURN: u8 = 8;
+const MESSAGES_A_TURN: u32 = 4096;
 
 /// What comes next in a socket's life.
 pub(super) enum Next {
@@ -206,6 +208,10 @@ impl Socket {
             if self.ending.is_some() && (self.at_once || !self.has_ahead()) {
                 return Poll::Ready(Next::End(self.take_ending()));
             }
+            if self.messages_uncounted >= MESSAGES_A_TURN {
+                self.carry();
+                return self.yield_turn(cx);
+            }
             match self.next_message() {
                 Some(message) => return Poll::Ready(Next::Message(message)),
                 None if self.ending.is_some() => continue,
@@ -227,8 +233,7 @@ impl Socket {
                 return self.end_turn();
             }
             if self.reads == READS_A_TURN {
-                cx.waker().wake_by_ref();
-                return self.end_turn();
+                return self.yield_turn(cx);
             }
             self.reads += 1;
             if self.poll_read(cx).is_pending() {
@@ -257,8 +262,7 @@ impl Socket {
             }
         }
         self.carry();
-        cx.waker().wake_by_ref();
-        self.finish_turn();
+        let _: Poll<()> = self.yield_turn(cx);
     }
 
     /// Looks at orders and deadlines when somebody called.
@@ -468,6 +472,13 @@ impl Socket {
             let read = self.link.transport().poll_read(cx, scratch);
             read.map_ok(|count| count as u32)
         })
+    }
+
+    /// Ends a turn that has more to do. The next one comes after the runtime has looked for input of others: a task that wakes itself
+    /// is polled up to 61 times before that.
+    fn yield_turn<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
+        self.end_turn()
     }
 
     /// Nothing of this socket stays with the worker.
