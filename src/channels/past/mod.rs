@@ -1,9 +1,12 @@
 //! Past: what a group remembers, alone or together with other processes.
 
+mod bounds;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::batch::{Audience, Entry};
+use self::bounds::{forget_early, kept, memory_of};
+use super::batch::Entry;
 use super::histories::{Account, EMPTY_KEPT};
 use super::{GroupOptions, Position};
 
@@ -422,119 +425,11 @@ impl Past {
         self.settle();
         is_news
     }
-
-    fn push(&mut self, entry: &Entry, age: Duration) {
-        if self.max == 0 {
-            return;
-        }
-        let now = Instant::now();
-        let at = now.checked_sub(age).unwrap_or(now);
-        self.forget_expired(now);
-        while self.history.len() >= self.max {
-            self.forget_first();
-        }
-        let entry = kept(entry);
-        self.bytes += memory_of(&entry);
-        self.history.push_back((at, entry));
-        self.trim(self.account.group_size_max());
-        self.settle();
-    }
-
-    pub(super) fn forget_old(&mut self, now: Instant) {
-        self.forget_expired(now);
-        self.settle();
-    }
-
-    fn forget_expired(&mut self, now: Instant) {
-        let expiry = self.expiry;
-        let is_old = |(at, _): &(Instant, Entry)| now.duration_since(*at) > expiry;
-        while self.history.front().is_some_and(is_old) {
-            self.forget_first();
-        }
-    }
-
-    /// Forgets the oldest events until so many bytes are free, or nothing is left. Returns how many events went.
-    pub(super) fn evict(&mut self, bytes: usize) -> usize {
-        let count = self.count();
-        self.trim(self.memory().saturating_sub(bytes));
-        self.settle();
-        count - self.count()
-    }
-
-    /// Forgets the oldest events until no more than so many bytes are left. An event that is longer alone is not kept.
-    fn trim(&mut self, bytes_max: usize) {
-        while self.bytes > 0 && self.memory() > bytes_max {
-            match &mut self.shared {
-                Some(shared) if self.history.is_empty() => forget_early(shared, &mut self.bytes),
-                _ => self.forget_first(),
-            }
-        }
-    }
-
-    fn forget_first(&mut self) {
-        if let Some((_, entry)) = self.history.pop_front() {
-            self.bytes -= memory_of(&entry);
-        }
-        // What was set aside for a longer history is given back, and not for each event that goes.
-        if self.history.capacity() > 16 + 4 * self.history.len() {
-            self.history.shrink_to(2 * self.history.len());
-        }
-    }
-
-    pub(super) fn count(&self) -> usize {
-        let early = self.shared.as_ref().map_or(0, |shared| shared.early.len());
-        self.history.len() + early
-    }
-
-    /// Returns what the history takes, places set aside included.
-    pub(super) fn memory(&self) -> usize {
-        if self.bytes == 0 {
-            return 0;
-        }
-        let set_aside = self.history.capacity() - self.history.len();
-        self.bytes + set_aside * size_of::<(Instant, Entry)>()
-    }
-
-    /// Returns what the events take, counted anew.
-    #[cfg(test)]
-    pub(super) fn recount(&self) -> usize {
-        let of_history = self.history.iter().map(|(_, entry)| memory_of(entry));
-        let early = self.shared.iter().flat_map(|shared| &shared.early);
-        let sum: usize = of_history
-            .chain(early.map(|early| memory_of(&early.entry)))
-            .sum();
-        assert_eq!(sum, self.bytes);
-        self.memory()
-    }
-
-    fn settle(&mut self) {
-        self.account.settle(self.memory());
-    }
-}
-
-/// An entry as a history keeps it.
-fn kept(entry: &Entry) -> Entry {
-    Entry {
-        event: entry.event.compact(),
-        audience: Audience::All,
-        tally: None,
-        ..entry.clone()
-    }
-}
-
-/// Returns what an entry takes with its place in a history.
-fn memory_of(entry: &Entry) -> usize {
-    size_of::<(Instant, Entry)>() + entry.event.memory()
-}
-
-fn forget_early(shared: &mut SharedPast, bytes: &mut usize) {
-    if let Some(early) = shared.early.pop_front() {
-        *bytes -= memory_of(&early.entry);
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::batch::Audience;
     use super::super::histories::Histories;
     use super::super::{Event, GroupName};
     use super::*;
@@ -701,6 +596,13 @@ mod tests {
             (vec!["b".into(), "c".into(), "d".into()], true)
         );
         assert_eq!(past.known(), Some((at(6, 3), Some((7, 4)))));
+    }
+
+    #[test]
+    fn an_event_takes_its_text_and_some_250_bytes() {
+        let (short, long) = (memory_of(&entry("")), memory_of(&entry(&"x".repeat(1000))));
+        assert!((200..300).contains(&short), "{short} bytes");
+        assert_eq!(long - short, 1000);
     }
 
     #[test]

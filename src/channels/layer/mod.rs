@@ -1,15 +1,16 @@
 //! ChannelLayer: groups by name, channels by name, in this process and with Redis beyond it.
 
+mod sweep;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 use super::direct::Channels;
-use super::group::{Group, Rest};
-use super::histories::{Histories, Victim};
+use super::group::Group;
+use super::histories::Histories;
 use super::remote::Remote;
 use super::rooms::Rooms;
 use super::{
@@ -19,12 +20,6 @@ use super::{
 use crate::auth::User;
 use crate::tasks::Tasks;
 use crate::telemetry;
-
-/// How often groups that nobody needs are let go.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
-
-/// How many histories give way before others may send: the rest follows with the next event.
-const EVICTIONS_AT_ONCE: usize = 64;
 
 const SHARDS: usize = 16;
 
@@ -122,16 +117,6 @@ impl ChannelLayer {
     #[must_use]
     pub fn remote(&self) -> Option<&Remote> {
         self.0.remote.get()
-    }
-
-    /// Lets go of histories nobody needs any more, until the server stops.
-    pub async fn sweep(self) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(SWEEP_EVERY) => self.forget(Instant::now()),
-                () = self.0.tasks.stopping() => return,
-            }
-        }
     }
 
     /// Returns a number that no other member of this process has had.
@@ -371,116 +356,6 @@ impl ChannelLayer {
             remote.want(group);
         }
         made
-    }
-
-    /// Lets a group go that nobody is in and that keeps nothing.
-    fn let_go(&self, group: &GroupName) {
-        let now = Instant::now();
-        let is_empty = {
-            let mut shard = self.shard(group);
-            let Some(found) = shard.get(group).filter(|found| !found.is_needed()) else {
-                return;
-            };
-            let rest = found.rest(now);
-            match rest {
-                Rest::Kept => {}
-                Rest::Empty => drop(found.take_room()), // nobody has begun anything
-                Rest::Gone => self.remove(&mut shard, group),
-            }
-            rest == Rest::Empty
-        };
-        if is_empty && let Some(oldest) = self.0.histories.left_empty(group, now) {
-            self.remove_empty(&oldest);
-        }
-    }
-
-    /// Removes a group that was left before it had an event, if nobody has come back to it.
-    fn remove_empty(&self, group: &GroupName) {
-        let mut shard = self.shard(group);
-        if shard
-            .get(group)
-            .is_some_and(|found| !found.is_needed() && found.with_past(|past| past.is_empty()))
-        {
-            self.remove(&mut shard, group);
-        }
-    }
-
-    fn remove(&self, shard: &mut HashMap<GroupName, Arc<Group>>, group: &GroupName) {
-        let Some(removed) = shard.remove(group) else {
-            return;
-        };
-        let last = removed.position();
-        if last.epoch == self.0.node {
-            self.0
-                .first_offset
-                .fetch_max(last.offset + 1, Ordering::Relaxed);
-        }
-        if let Some(remote) = self.remote() {
-            remote.unwant(group);
-            let (is_kept, expiry) =
-                removed.with_past(|past| (past.has_shared_events(), past.bounds().1));
-            if is_kept && let Some(room) = removed.take_room() {
-                room.linger(group, Instant::now() + expiry);
-            }
-        }
-    }
-
-    pub(super) fn forget(&self, now: Instant) {
-        for shard in &self.0.groups {
-            let mut shard = lock(shard);
-            let mut gone = Vec::new();
-            for (name, group) in &*shard {
-                if group.is_needed() {
-                    group.with_past(|past| past.forget_old(now));
-                } else if group.rest(now) == Rest::Gone {
-                    gone.push(name.clone());
-                }
-            }
-            for name in gone {
-                self.remove(&mut shard, &name);
-            }
-        }
-        self.0.histories.forget_empty(now);
-        self.forget_channels();
-    }
-
-    /// Lets histories give way while all together take more memory than they may.
-    #[inline]
-    pub(super) fn keep_in_bounds(&self) {
-        if self.0.histories.is_over() {
-            self.evict();
-        }
-    }
-
-    #[cold]
-    fn evict(&self) {
-        let histories = &self.0.histories;
-        let Some(_turn) = histories.evicting() else {
-            return; // another one is at it
-        };
-        for _ in 0..EVICTIONS_AT_ONCE {
-            let Some(victim) = histories.victim() else {
-                return;
-            };
-            let evicted = self.evict_from(&victim);
-            histories.count_evicted(evicted);
-            if evicted == 0 {
-                histories.postpone(&victim);
-            }
-        }
-    }
-
-    /// Takes memory from one group's history; returns how many events it lost.
-    fn evict_from(&self, victim: &Victim) -> usize {
-        let mut shard = self.shard(&victim.group);
-        let Some(found) = shard.get(&victim.group) else {
-            return 0; // it is about to be gone
-        };
-        let evicted = found.evict(victim.excess);
-        if !found.is_needed() {
-            self.remove(&mut shard, &victim.group);
-        }
-        evicted
     }
 
     pub(super) fn find(&self, group: &str) -> Option<Arc<Group>> {
