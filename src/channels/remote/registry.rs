@@ -106,20 +106,23 @@ impl Live {
     pub(super) async fn keep_registry(self) -> Ended {
         let notes = &self.remote.0.notes;
         let mut looked = tokio::time::Instant::now();
+        let mut is_over = false;
         loop {
             let _ = tokio::time::timeout(GATHER, notes.work.notified()).await;
             let some = std::mem::take(&mut *lock(&notes.gathered)).notes;
-            if some.is_empty() && looked.elapsed() < LOOK {
+            if some.is_empty() && !is_over && looked.elapsed() < LOOK {
                 continue;
             }
             looked = tokio::time::Instant::now();
-            if let Err(error) = self.note(some.into_iter().collect()).await {
-                return (error, Vec::new());
-            }
+            is_over = match self.note(some.into_iter().collect()).await {
+                Ok(is_over) => is_over,
+                Err(error) => return (error, Vec::new()),
+            };
         }
     }
 
-    async fn note(&self, notes: Vec<(GroupName, Note)>) -> RedisResult<()> {
+    /// Notes what some histories take, and lets others give way; tells whether there is still too much.
+    async fn note(&self, notes: Vec<(GroupName, Note)>) -> RedisResult<bool> {
         let limit = self.remote.0.history_size;
         let mut heard = Vec::new();
         let mut chunks = notes.chunks(NOTES_AT_ONCE);
@@ -138,7 +141,7 @@ impl Live {
             sum = self.note_some(some, 0).await?.0;
         }
         if heard.is_empty() {
-            return Ok(());
+            return Ok(sum > limit as u64);
         }
         // All that are left are heard: the largest lose their older half, as far as has to be.
         heard.sort_unstable_by_key(|(_, note)| std::cmp::Reverse(note.bytes));
@@ -155,9 +158,9 @@ impl Live {
         }
         self.evict(&halved, true).await?;
         for some in heard.chunks(NOTES_AT_ONCE) {
-            self.note_some(some, 0).await?;
+            sum = self.note_some(some, 0).await?.0;
         }
-        Ok(())
+        Ok(sum > limit as u64)
     }
 
     /// Notes some histories. Returns what all take, and those that have to give way so that all take no more than the limit; 0 is
