@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::store::{Stored, unix_seconds};
-use crate::database::{Bind, Database, Row, StoreError};
+use crate::database::{Bind, Database, Row, Seldom, StoreError};
 
 /// How many keys one query asks for.
 const KEYS_AT_ONCE: usize = 100;
@@ -21,9 +21,17 @@ const SWEEP_STATEMENTS_MAX: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Sql {
     pub(super) database: Database,
+    unreadable: Seldom,
 }
 
 impl Sql {
+    pub(super) fn new(database: Database) -> Self {
+        Self {
+            database,
+            unreadable: Seldom::default(),
+        }
+    }
+
     /// Reads rows; those that are missing or expired are left out.
     pub(super) async fn read(
         &self,
@@ -36,7 +44,8 @@ impl Sql {
                 places.join(", ")
             )
         });
-        Ok(rows.await?.into_iter().filter_map(stored).collect())
+        let rows = rows.await?.into_iter();
+        Ok(rows.filter_map(|row| self.stored(row)).collect())
     }
 
     pub(super) async fn insert(
@@ -92,24 +101,27 @@ impl Sql {
         }
         Ok(swept)
     }
-}
 
-/// A row of `read`, unless it cannot be read.
-fn stored(row: Row) -> Option<(String, Stored)> {
-    let mut columns = row.into_iter().flatten();
-    let (key_hash, data, version) = (columns.next()?, columns.next()?, columns.next()?);
-    let data = serde_json::from_str(&data)
-        .inspect_err(
-            |error| tracing::warn!(%error, "a session's row cannot be read: it counts as none"),
-        )
-        .ok()?;
-    Some((
-        key_hash,
-        Stored {
-            data: Arc::new(data),
-            version: version.parse().ok()?,
-        },
-    ))
+    /// A row of `read`, unless it cannot be read.
+    fn stored(&self, row: Row) -> Option<(String, Stored)> {
+        let mut columns = row.into_iter().flatten();
+        let (key_hash, data, version) = (columns.next()?, columns.next()?, columns.next()?);
+        let data = serde_json::from_str(&data)
+            .inspect_err(|error| {
+                // It is read again with each request of its visitor.
+                if self.unreadable.is_due() {
+                    tracing::warn!(%error, "a session's row cannot be read: it counts as none");
+                }
+            })
+            .ok()?;
+        Some((
+            key_hash,
+            Stored {
+                data: Arc::new(data),
+                version: version.parse().ok()?,
+            },
+        ))
+    }
 }
 
 /// Reads rows for many keys; `sql` is given the places of the keys, which come behind those of `first`.

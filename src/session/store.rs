@@ -57,7 +57,7 @@ impl SessionStore {
     ) -> Self {
         let backend = match (&config.store, database) {
             (StoreUrl::Sqlite(_) | StoreUrl::Postgres(_), Some(database)) => {
-                Backend::Sql(Sql { database })
+                Backend::Sql(Sql::new(database))
             }
             (store, database) if store.is_django() => {
                 Backend::Django(Django::new(config, database, secrets))
@@ -127,7 +127,7 @@ impl SessionStore {
     /// Opens what has to be opened.
     pub async fn ready(&self) -> Result<(), StoreError> {
         match &self.0.backend {
-            Backend::Sql(Sql { database }) => database.ready().await,
+            Backend::Sql(sql) => sql.database.ready().await,
             Backend::Django(django) => django.ready().await,
             Backend::Memory(_) => Ok(()),
         }

@@ -39,7 +39,7 @@ PYTHON = Group(
     "python",
     Path(__file__).parent,
     alone=("test_login",),
-    first=("test_django", "test_database_away", "test_layer_secure", "test_layer_django", "test_layer_away", "test_compression"),
+    first=("test_django", "test_mysql", "test_database_away", "test_layer_secure", "test_layer_django", "test_layer_away", "test_compression"),
 )
 
 
