@@ -23,6 +23,10 @@ use crate::scope::ClientAddress;
 /// The one sentence for a wrong name, a wrong password, and a user who may not log in.
 const WRONG: &str = "The name or the password is wrong.";
 
+/// The bytes that are held of each field while an attempt is delayed and while its password waits to be hashed. A longer name or
+/// password is wrong in any case.
+const FIELD_BYTES_MAX: usize = 8 * 1024;
+
 /// `view = "login"`: shows a form, and logs in who knows the name and the password.
 #[derive(Debug)]
 pub struct Login {
@@ -126,7 +130,7 @@ impl View for Login {
             let next = request.scope.query("next").unwrap_or_default();
             return self.page(&request, StatusCode::OK, "", &next, "");
         }
-        let sent = Sent::read(&mut request).await?;
+        let sent = Sent::read(&mut request).await?.shortened();
         let (scope, services) = (&request.scope, &request.services);
         let trusted = AllowedOrigins::default();
         Csrf(services).check(scope, &trusted, sent.token.as_deref())?;
@@ -227,6 +231,20 @@ impl Login {
 }
 
 impl Sent {
+    fn shortened(mut self) -> Self {
+        for field in [&mut self.username, &mut self.password] {
+            if field.len() > FIELD_BYTES_MAX {
+                // A copy: cutting it would keep all of its memory.
+                *field = field[..field.floor_char_boundary(FIELD_BYTES_MAX)].to_owned();
+            }
+        }
+        if self.next.len() > FIELD_BYTES_MAX {
+            self.next = String::new();
+        }
+        self.token = self.token.filter(|token| token.len() <= FIELD_BYTES_MAX);
+        self
+    }
+
     async fn read(request: &mut Request) -> Result<Self, Failure> {
         let token = Csrf(&request.services).header_token(&request.scope);
         if is_json(&request.scope) {

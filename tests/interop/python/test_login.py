@@ -504,6 +504,18 @@ class Limits(Login):
             visitor = Visitor(server, headers={"X-Forwarded-For": f"192.0.2.{number}"})
             self.assertEqual(visitor.try_to_log_in("anna").status, 303)
 
+    def test_of_a_field_that_is_too_long_only_a_part_is_held(self):
+        visitor = Visitor(self.start())
+        for size in (8_191, 8_192, 8_193, 100_000):
+            for letter in ("x", "é"):
+                with self.subTest(size=size, letter=letter):
+                    text = letter * (size // len(letter.encode()))
+                    answer = visitor.try_to_log_in(text, text)
+                    self.assertEqual(answer.status, 401)
+                    self.assertLessEqual(len(answer.value("username").encode()), 8_192)
+        answer = visitor.try_to_log_in("anna", next="/" + "a" * 9_000)
+        self.assertEqual((answer.status, answer.location), (303, "/"))
+
     def test_each_limit_is_in_the_log_once_in_a_while_with_a_count(self):
         login = 'attempts_per_name = 1, attempts_per_address = 4, attempts_window = "1h"'
         server = self.start(login=login)
