@@ -44,6 +44,7 @@ pub mod recent;
 pub mod routing;
 pub mod scope;
 pub mod secrets;
+mod send_queues;
 pub mod server;
 pub mod services;
 pub mod session;

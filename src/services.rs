@@ -38,6 +38,8 @@ pub struct Shared {
     pub secrets: Arc<Secrets>,
     /// How much the clients of one address may have open.
     pub(crate) clients: ClientLimit,
+    /// The bytes that may wait in the send queues of all sockets.
+    pub(crate) send_queue_total: usize,
     /// Where sessions are kept.
     pub sessions: SessionStore,
     /// Who is who.
@@ -107,6 +109,7 @@ impl Services {
             tasks,
             clock,
             templates: ArcSwap::from_pointee(templates),
+            send_queue_total: config.server.limits.send_queue_total.as_usize(),
             clients: ClientLimit::new(config.server.limits.connections_per_ip),
             sessions: SessionStore::new(session, database, secrets.clone()),
             auth: Auth::new(auth, users, secrets.clone()),

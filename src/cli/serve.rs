@@ -15,6 +15,9 @@ use crate::gateway::Registry;
 use crate::server::{Loaded, Reload, Server};
 use crate::telemetry::{self, Flush, LogQueue};
 
+/// The fewest files that a server can do with: its own, and a share for all that it keeps open beside connections.
+const FILES_MIN: usize = 80;
+
 /// Threads that read files; tokio's own default.
 const BLOCKING_THREADS_MAX: usize = 512;
 
@@ -55,9 +58,15 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     if let Workers::Count(count) = loaded.config.server.workers {
         runtime.worker_threads(count.get());
     }
+    let files = descriptors::limit();
+    if files < FILES_MIN {
+        says.failure(&format!(
+            "the process may open {files} files only, and needs {FILES_MIN} at least (ulimit -n, LimitNOFILE=)"
+        ));
+        return FAILURE;
+    }
     // Each of them may have a file open.
-    runtime
-        .max_blocking_threads(descriptors::share(descriptors::limit()).min(BLOCKING_THREADS_MAX));
+    runtime.max_blocking_threads(descriptors::share(files).min(BLOCKING_THREADS_MAX));
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

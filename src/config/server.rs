@@ -103,6 +103,9 @@ pub struct LimitsConfig {
     pub header_size: Size,
     /// The body of a request, unless its route says otherwise; 0 allows no body. Default: 1 MiB.
     pub body_size: Size,
+    /// The bytes that may wait for all slow WebSocket clients; beyond, each has a short queue. Default: 256 MiB.
+    #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
+    pub send_queue_total: Size,
     /// How much a client sends of a body, or takes of an answer, in a second of waiting for it; 0 is no bound. Default: 240 B.
     pub min_rate: Size,
 }
@@ -153,6 +156,7 @@ impl Default for LimitsConfig {
             connections_per_ip: 1_000,
             header_size: Size::kib(16),
             body_size: Size::mib(1),
+            send_queue_total: Size::mib(256),
             min_rate: Size(240),
         }
     }

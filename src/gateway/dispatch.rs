@@ -219,7 +219,7 @@ impl Gateway {
             services, sockets, ..
         } = &*self.0;
         let mut counted = None;
-        if let Some(ip) = behind_proxy(&scope, arrival) {
+        if let Some(ip) = counted_by_request(&scope, arrival) {
             counted = services.clients.count(ip);
             if counted.is_none() {
                 return self.refuse(&table, &scope, &too_many(), started);
@@ -280,10 +280,12 @@ impl Gateway {
     }
 }
 
-/// Returns the address of a client that a trusted proxy speaks for: its connection is the proxy's, and not counted.
-fn behind_proxy(scope: &Scope, arrival: &Arrival) -> Option<IpAddr> {
+/// Returns the address of a client that is counted by its requests and sockets: one that a trusted proxy speaks for, whose
+/// connection is the proxy's, and one over HTTP/2, which may have 250 of them on a connection.
+fn counted_by_request(scope: &Scope, arrival: &Arrival) -> Option<IpAddr> {
     let client = scope.client?.ip();
-    (arrival.peer.map(|peer| peer.ip()) != Some(client)).then_some(client)
+    let is_proxied = arrival.peer.map(|peer| peer.ip()) != Some(client);
+    (is_proxied || scope.http_version == ::http::Version::HTTP_2).then_some(client)
 }
 
 fn too_many() -> Failure {

@@ -303,7 +303,7 @@ async fn respond(
     let mut admitted = None;
     if let Some(protocol) = connect_protocol {
         // A socket counts as a connection, also where several share one.
-        admitted = admission.admit(gateway.counted(arrival.peer));
+        admitted = admission.admit(None); // the gateway counts by address
         if admitted.is_none() {
             return Ok(Answered::new(overloaded(), Some(in_flight)));
         }

@@ -67,7 +67,7 @@ impl Stalled {
         Some(watch)
     }
 
-    /// hyper asks for the next piece only when it has window; `is_ready` tells whether there is one.
+    /// hyper asks for the next piece once the one before has found window; `is_ready` tells whether there is one.
     pub(super) fn polled(&self, is_ready: bool) {
         let since = if is_ready { self.clock.now() } else { NEVER };
         self.waiting_since.store(since, Ordering::Relaxed);

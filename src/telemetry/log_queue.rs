@@ -258,7 +258,9 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
 
     fn say_what_was_dropped(&mut self) {
         let dropped = log_lines_dropped();
-        if dropped > self.noticed && self.until_notice().is_zero() {
+        // A queue that is still full would drop the notice as well.
+        let has_room = self.queue.state().waiting.len() <= self.queue.0.waiting_max / 2;
+        if has_room && dropped > self.noticed && self.until_notice().is_zero() {
             (self.notice)(dropped - self.noticed);
             self.noticed = dropped;
             self.noticed_at = Some(Instant::now());

@@ -255,6 +255,10 @@ fn describe() {
         "oneport_log_lines_dropped_total",
         "Log lines that could not be written, or not fast enough."
     );
+    describe_gauge!(
+        "oneport_send_queue_bytes",
+        "Bytes that wait for WebSocket clients, without events of groups."
+    );
     describe_gauge!("oneport_tasks", "Tasks of the server that are alive.");
 }
 

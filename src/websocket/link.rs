@@ -25,10 +25,14 @@ use crate::auth::Login;
 use crate::channels::{Delivery, GroupName, Mailbox};
 use crate::clock::{Millis, NEVER, Tick};
 use crate::scope::Scope;
+use crate::send_queues::{self, Waiting};
 use crate::services::Services;
 
 /// How many waiting pieces one write takes.
 const PIECES_AT_ONCE: usize = 16;
+
+/// A send queue while those of all sockets take too much.
+const SEND_QUEUE_SCARCE: usize = 64 * 1024;
 
 /// The sending side of one socket.
 pub struct Link {
@@ -229,14 +233,14 @@ impl Link {
         let Some(rest) = out.write_now(&self.transport, frames) else {
             return;
         };
-        self.enqueue(
-            &mut out,
-            Piece {
-                bytes: Bytes::copy_from_slice(&frames[rest..]),
-                is_begun: rest > 0,
-                conflate_key: None,
-            },
-        );
+        let bytes = Bytes::copy_from_slice(&frames[rest..]);
+        let piece = Piece {
+            own: Waiting::of(&bytes),
+            bytes,
+            is_begun: rest > 0,
+            conflate_key: None,
+        };
+        self.enqueue(&mut out, piece);
     }
 
     /// Appends the frame of a message, compressed as was agreed. `false`: it has to go through [`Link::send_in_context`].
@@ -276,8 +280,10 @@ impl Link {
 
     fn say(&self, out: &mut Out, frame: &Bytes) {
         if let Some(rest) = out.write_now(&self.transport, frame) {
+            let bytes = frame.slice(rest..);
             let piece = Piece {
-                bytes: frame.slice(rest..),
+                own: Waiting::of(&bytes),
+                bytes,
                 is_begun: rest > 0,
                 conflate_key: None,
             };
@@ -300,8 +306,10 @@ impl Link {
                 out.bytes = out.queue.iter().map(|piece| piece.bytes.len()).sum();
             }
             out.bytes += frame.len() - rest;
+            let bytes = Bytes::from(frame).slice(rest..);
             out.queue.push_back(Piece {
-                bytes: Bytes::from(frame).slice(rest..),
+                own: Waiting::of(&bytes),
+                bytes,
                 is_begun: rest > 0,
                 conflate_key: None,
             });
@@ -350,6 +358,16 @@ impl Link {
         self.transport.poll_shutdown(cx)
     }
 
+    /// Returns how many bytes may wait: the route's `send_queue`, or less while those of all sockets take too much.
+    pub(super) fn send_queue(&self) -> usize {
+        let most = self.route.settings.send_queue;
+        if send_queues::waiting() > self.services.send_queue_total {
+            most.min(SEND_QUEUE_SCARCE)
+        } else {
+            most
+        }
+    }
+
     /// Returns how many bytes wait.
     pub(super) fn waiting(&self) -> usize {
         self.out().bytes
@@ -379,7 +397,7 @@ impl Link {
 
     /// Queues what could not be written at once, or lets the route's policy decide.
     pub(super) fn enqueue(&self, out: &mut Out, piece: Piece) -> Delivery {
-        let limit = self.route.settings.send_queue;
+        let limit = self.send_queue();
         let policy = self.route.settings.slow_client;
         if policy == SlowClient::Conflate && out.conflate(&piece, limit) {
             self.count_dropped(out, 1); // the one whose place it took

@@ -8,6 +8,7 @@ use super::outgoing::{Piece, State};
 use super::settings::SlowClient;
 use crate::channels::event::Shown;
 use crate::channels::{Batch, Delivery, Entry, Event, Form, Membership, Position, Subscriber};
+use crate::send_queues::Waiting;
 
 /// A member by frames: the group's batch is framed once and written straight to each member's socket.
 impl Subscriber for Link {
@@ -43,6 +44,7 @@ impl Subscriber for Link {
             };
             let rest = begun + now;
             let piece = Piece {
+                own: Waiting::default(), // shared by all members
                 bytes: bytes.slice(rest..),
                 is_begun: rest > 0,
                 conflate_key: self.conflate_key(&entry.event),

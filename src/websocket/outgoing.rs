@@ -10,6 +10,7 @@ use super::close::Ending;
 use super::deflate::Deflater;
 use super::transport::Transport;
 use crate::clock::{Millis, NEVER};
+use crate::send_queues::Waiting;
 
 pub(super) struct Out {
     pub(super) queue: VecDeque<Piece>,
@@ -30,6 +31,8 @@ pub(super) struct Out {
 /// Bytes that wait, whole frames but for a first that is partly written.
 pub(super) struct Piece {
     pub(super) bytes: Bytes,
+    /// What they take of the memory of all queues: nothing, where a group's event is shared by its members.
+    pub(super) own: Waiting,
     pub(super) is_begun: bool,
     pub(super) conflate_key: Option<Box<str>>,
 }
@@ -136,6 +139,7 @@ impl Out {
         }
         self.bytes = bytes;
         older.bytes = piece.bytes.clone();
+        older.own = Waiting::default(); // only a group's event has a key
         true
     }
 

@@ -30,6 +30,7 @@ const LAYERS: [&[&str]; 11] = [
         "recent",
         "secrets",
         "descriptors",
+        "send_queues",
     ],
     &["clock", "tasks", "text", "timestamp", "config", "telemetry"],
 ];

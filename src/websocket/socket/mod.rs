@@ -1,24 +1,25 @@
 //! Socket: the receiving side of one WebSocket and its deadlines; what its own task, the driver, polls.
 
 mod ahead;
+mod deadlines;
 mod leave;
 
 use std::io;
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
 use self::ahead::Ahead;
 use crate::channels::mailbox;
-use crate::clock::{Call, Millis, NEVER, Tick};
+use crate::clock::Call;
 use crate::websocket::close::{Cause, CloseCode, Ending};
 use crate::websocket::decoder::{Decoder, Item};
 use crate::websocket::extension::Deflate;
 use crate::websocket::frame::{Opcode, encode};
-use crate::websocket::keepalive::{Due, KeepAlive};
+use crate::websocket::keepalive::KeepAlive;
 use crate::websocket::link::Link;
 use crate::websocket::message::Message;
 use crate::websocket::worker::{self, READ_BYTES, Worker};
@@ -283,49 +284,6 @@ impl Socket {
         self.keep_deadlines(is_first);
     }
 
-    fn keep_deadlines(&mut self, is_first: bool) {
-        let now = self.link.services().clock.now();
-        let settings = &self.link.route().settings;
-        let is_reading = !self.has_carried() && self.link.blocked_since() == NEVER;
-        let due = match self
-            .keepalive
-            .due(now, settings, self.link.blocked_since(), is_reading)
-        {
-            Due::Ping => {
-                self.keepalive.pinged(now);
-                worker::with(|worker| encode(Opcode::Ping, &[], &mut worker.out));
-                self.keepalive
-                    .due(now, settings, self.link.blocked_since(), is_reading)
-            }
-            other => other,
-        };
-        match due {
-            Due::End(ending) => {
-                self.at_once = true;
-                self.ending.get_or_insert_with(|| Box::new(ending));
-            }
-            Due::Nothing(at) if is_first || now >= self.called_at() || at < self.called_at() => {
-                self.call_at(at);
-            }
-            Due::Nothing(_) | Due::Ping => {}
-        }
-    }
-
-    fn called_at(&self) -> Millis {
-        self.call.map_or(NEVER, Call::at)
-    }
-
-    fn call_at(&mut self, at: Millis) {
-        let clock = &self.link.services().clock;
-        let call = (at < NEVER).then(|| {
-            let waiting: Weak<dyn Tick> = Arc::downgrade(&(self.link.clone() as Arc<dyn Tick>));
-            clock.wake_at(at, waiting)
-        });
-        if let Some(before) = std::mem::replace(&mut self.call, call) {
-            clock.call_off(before);
-        }
-    }
-
     fn next_message(&mut self) -> Option<Message> {
         if let Some(held) = &mut self.held_back
             && let Some(message) = held.ahead.pop()
@@ -424,17 +382,9 @@ impl Socket {
             Poll::Pending => {
                 self.keep_write_deadline();
                 // What one read may call forth shall still fit.
-                let (waiting, limit) = (self.link.waiting(), self.link.route().settings.send_queue);
+                let (waiting, limit) = (self.link.waiting(), self.link.send_queue());
                 waiting == 0 || (waiting < limit / 2 && waiting + READ_BYTES <= limit)
             }
-        }
-    }
-
-    fn keep_write_deadline(&mut self) {
-        let wait = super::keepalive::millis(self.link.route().settings.write_timeout);
-        let at = self.link.blocked_since().saturating_add(wait);
-        if wait > 0 && at < self.called_at() {
-            self.call_at(at);
         }
     }
 

@@ -15,7 +15,8 @@ use crate::http::body::BodyError;
 /// How much is read in one step. One step is under way for a body, so a slow client holds this much.
 const STEP_BYTES: u64 = 128 * 1024;
 
-/// The same of a file that is opened for each step: a client may have many streams that take nothing more.
+/// The same of a file that is opened for each step: hyper asks for one before it knows of window, and a client may have many
+/// streams that take nothing.
 const LATE_STEP_BYTES: u64 = 16 * 1024;
 
 /// One part of a body: bytes that are there, or a range of the file.

@@ -64,7 +64,7 @@ pub(super) struct Identity {
 pub(super) enum Reading {
     /// What is short is read at once; a longer file stays open while it is sent.
     Eager,
-    /// Nothing is read or kept open before the first bytes can leave: over HTTP/2 each stream of a client may wait for ever.
+    /// Nothing stays open between two steps, which are short: over HTTP/2 each stream of a client may wait for long.
     Late,
     /// Nothing: the request is for the head.
     Nothing,
