@@ -127,8 +127,9 @@ class Pace(Chaos):
         self.assertEqual(client.head()[0], 200)
 
     def test_a_response_that_is_read_at_a_crawl(self):
-        """Each client takes 50 bytes a second, so that writes make progress now and then."""
-        server = self.begin()
+        """Each client takes 50 bytes a second, so that writes make progress now and then: waiting without any ends after 10 s, and
+        bytes that are too few earn no more."""
+        server = self.begin(CONFIG.replace('request = "40s"', 'request = "10s"'))
         clients = [self.enterContext(Bytes(("127.0.0.1", server.port), receive_buffer=1024)) for _ in range(10)]
         for client in clients:
             client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
@@ -138,6 +139,19 @@ class Pace(Chaos):
         until(lambda: self.record.during().descriptors >= self.record.before.descriptors + 15, "connections and files that are open")
         until(lambda: self.freed(server), "an end of the connections", SECONDS_MAX + 10)
         self.assertLess(time.monotonic() - began, SECONDS_MAX + 10)
+
+    def test_a_response_to_a_reader_with_large_buffers_is_not_cut(self):
+        """It takes 200 KB a second. The kernel tells of room only when a third of its buffer is free, which is many seconds later."""
+        server = self.begin()
+        client = self.enterContext(Bytes(("127.0.0.1", server.port)))
+        client.send(b"GET /files/large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        began, taken = time.monotonic(), 0
+        while time.monotonic() - began < 12:
+            got = client.socket.recv(20_000)
+            self.assertTrue(got, f"cut after {taken} bytes")
+            taken += len(got)
+            time.sleep(0.1)
+        self.assertEqual(server.metric("oneport_slow_clients_total", direction="response"), 0)
 
     def test_event_streams_and_sockets_are_not_judged_by_the_rate(self):
         server = self.begin()

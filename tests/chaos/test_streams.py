@@ -14,6 +14,9 @@ from kit.deadline import Late, until
 from kit.http2 import Client
 
 CONFIG = """
+[server.limits]
+connections_per_ip = 5000  # each stream counts
+
 [server.timeouts]
 request = "3s"
 
