@@ -1,7 +1,7 @@
 //! Clock: one coarse timer for all connections of the process.
 //!
-//! Its time is the process's own: while that stands still (SIGSTOP, a frozen container, a machine that is moved) no time passes, so
-//! nobody misses a deadline by a pause in which nothing could be read.
+//! The clock stops while the process is paused (SIGSTOP, a frozen container, a machine that is moved), so a pause expires no
+//! deadlines: nothing could be read in it.
 //!
 //! A wheel of slots, one tick a slot. Whoever waits asks to be woken at an instant; it may be woken too early (it looks at its own
 //! deadlines and asks again) but never more than a tick too late.

@@ -63,8 +63,8 @@ impl Admission {
         }))
     }
 
-    /// Lets a connection in; none when a limit is reached. `ip` is none for a peer that is not counted: one on a unix socket, and
-    /// a trusted proxy, whose clients are counted by their own addresses.
+    /// Admits a connection, or returns `None` at a limit. Pass no `ip` for a peer that is not counted: one on a unix socket, a
+    /// trusted proxy, and a socket over HTTP/2, which the gateway counts.
     pub(super) fn admit(&self, ip: Option<IpAddr>) -> Option<Admitted> {
         let before = self.0.open.fetch_add(1, Ordering::Relaxed);
         // Made first: dropped, it takes the count back.
