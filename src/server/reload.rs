@@ -139,8 +139,10 @@ impl Reloading {
             seen = joined(&mut self.looking) => {
                 self.looking = None;
                 if let Ok(seen) = seen {
-                    self.is_asked |= self.seen.as_ref().is_some_and(|before| *before != seen);
-                    self.seen = Some(seen);
+                    let before = self.seen.replace(seen);
+                    if before.is_some() && before != self.seen {
+                        self.ask();
+                    }
                 }
             }
             _ = self.looks.tick(), if self.reload.watch && self.looking.is_none() => {

@@ -106,6 +106,15 @@ class Blocked(Chaos):
             self.is_served(server, "/page/")
         self.ends_in_order(server, peer)
 
+    def test_a_reload_that_is_stuck_is_given_up_for_the_next_one(self):
+        server, peer = self.blocked()
+        until(lambda: "still being read" in tail(server), "the log to tell of a reload that takes long", DEADLINE)
+        server.config.unlink()
+        server.config.write_text(config("anew"), encoding="utf-8")
+        server.signal(signal.SIGHUP)
+        until(lambda: server.request("/page/")[2] == b"anew", "the new page")
+        self.ends_in_order(server, peer)
+
     def test_many_reloads_of_a_fifo(self):
         """Each would hold a thread."""
         server, peer = self.blocked()
