@@ -87,7 +87,7 @@ impl Answers {
         self.make_room(bytes, now);
         let reach = self.reserve(reach);
         let (key, number) = (reach.key(question), self.next_number());
-        // A time that no clock can show is as good as for ever.
+        // On overflow, cap the lifetime at one day.
         let until = now
             .checked_add(*lifetime)
             .unwrap_or(now + Duration::from_secs(86_400));
@@ -106,12 +106,19 @@ impl Answers {
         });
     }
 
-    /// Returns the newest answer that counts for a question.
-    pub(super) fn recall(&self, question: &HeaderMap, now: Instant) -> Option<Option<Arc<User>>> {
+    /// Returns the newest answer that counts for a question. `key` is the question's own, hashed before the lock is taken.
+    pub(super) fn recall(
+        &self,
+        question: &HeaderMap,
+        key: &Key,
+        now: Instant,
+    ) -> Option<Option<Arc<User>>> {
         let lists = self.reaches.iter().map(|(reach, _)| reach);
-        let reaches = std::iter::once(&Reach::Same).chain(lists);
-        let known = reaches.filter_map(|reach| self.known.get(&reach.key(question)));
-        let newest = known
+        let wider = lists
+            .filter(|reach| reach.identifies_client(question))
+            .filter_map(|reach| self.known.get(&reach.key(question)));
+        let newest = wider
+            .chain(self.known.get(key))
             .filter(|known| now < known.until)
             .max_by_key(|known| known.number)?;
         Some(newest.user.clone())

@@ -77,7 +77,7 @@ pub struct Subject<'a> {
 ///
 /// The question is a GET with the listed headers of the request and `x-original-method`, `x-original-uri`,
 /// `x-forwarded-host`, `x-forwarded-proto` and `x-forwarded-for`. An answer counts for the same question alone, field for field. With
-/// `Cache-Control: max-age=N` and `Vary` it counts for all questions in which the fields that `Vary` lists are the same.
+/// `Oneport-Vary` it counts for all questions in which the listed fields are the same.
 ///
 /// ```no_run
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -144,7 +144,7 @@ impl Forward {
     /// nobody; 401 and 403 name nobody. A request without any of the listed headers is anonymous without asking. Fails if
     /// the app answers anything else, or not in time; that is not remembered.
     ///
-    /// Cancel-safe: whoever else waits for the same answer gets it.
+    /// Cancel-safe: other waiters still receive the answer.
     pub async fn ask(&self, subject: &Subject<'_>) -> Result<Option<Arc<User>>, ForwardError> {
         let Some(question) = self.upstream.question(subject)? else {
             return Ok(None);
@@ -172,11 +172,11 @@ impl Forward {
     /// How far an answer reaches is known only when it is there: requests that wait share one if they are the same in every
     /// field.
     fn find_or_start(&self, question: &HeaderMap) -> Found {
+        let key = Reach::Same.key(question);
         let mut answers = lock(&self.answers);
-        if let Some(user) = answers.recall(question, Instant::now()) {
+        if let Some(user) = answers.recall(question, &key, Instant::now()) {
             return Found::Answer(user);
         }
-        let key = Reach::Same.key(question);
         if let Some(subrequest) = answers.running(&key) {
             return Found::Running(subrequest);
         }

@@ -11,6 +11,9 @@ use super::upstream::DESCRIPTION;
 /// The SHA-256 of the fields that count: the cache keeps nothing of a cookie or a token.
 pub(super) type Key = [u8; 32];
 
+/// Lists the fields of the question that an answer depends on. No framework sends it by itself.
+const ONEPORT_VARY: HeaderName = HeaderName::from_static("oneport-vary");
+
 /// What an answer allows.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Reuse {
@@ -30,46 +33,64 @@ pub(super) enum Reach {
 }
 
 impl Reuse {
-    /// Reads `Cache-Control`, `Age` and `Vary` of an answer to a question. `passed` are the fields of the client's own, `cache`
-    /// is the longest time.
+    /// Reads `Oneport-Vary`, `Vary`, `Cache-Control` and `Age` of an answer to a question. `passed` are the client's own fields,
+    /// `cache` is the longest lifetime.
     ///
-    /// `Vary` alone widens nothing: frameworks add `Vary: Cookie` and `Vary: Accept-Encoding` by themselves, whatever else the
-    /// answer depends on. An answer reaches further if it also has a `max-age`, if the list names a field that says who the
-    /// client is, and if it names `authorization` where the question has it (RFC 9111 §3.5).
+    /// Only `Oneport-Vary` widens an answer. `Vary` and `max-age` do not: frameworks and their middleware add both by themselves,
+    /// whatever else the answer depends on.
     pub(super) fn of(
         answer: &HeaderMap,
         question: &HeaderMap,
         passed: &[HeaderName],
         cache: Duration,
     ) -> Self {
-        let Some(varies) = vary(answer) else {
+        if varies_on_anything(answer) {
             return Self::Never;
-        };
+        }
         let Some(max_age) = max_age(answer) else {
             return Self::Never;
         };
-        let Some(max_age) = max_age else {
-            return Self::For(cache, Reach::Same);
-        };
-        let is_told = |name: &HeaderName| passed.contains(name) || DESCRIPTION.contains(name);
-        let mut names: Vec<HeaderName> = varies.into_iter().filter(is_told).collect();
-        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-        names.dedup();
-        let says_who = names
-            .iter()
-            .any(|name| passed.contains(name) && question.contains_key(name));
-        let hides_authorization =
-            question.contains_key(header::AUTHORIZATION) && !names.contains(&header::AUTHORIZATION);
-        let reach = if says_who && !hides_authorization {
-            Reach::Fields(names.into())
-        } else {
-            Reach::Same
-        };
-        Self::For(cache.min(max_age), reach)
+        let lifetime = max_age.map_or(cache, |max_age| max_age.min(cache));
+        Self::For(lifetime, Reach::of(answer, question, passed))
     }
 }
 
 impl Reach {
+    /// Reads `Oneport-Vary`. A list with a name that the question does not tell, or without the client's identity, is ignored.
+    fn of(answer: &HeaderMap, question: &HeaderMap, passed: &[HeaderName]) -> Self {
+        let names = list(answer.get_all(ONEPORT_VARY)).map(|name| {
+            let name = HeaderName::from_bytes(name?.as_bytes()).ok()?;
+            (passed.contains(&name) || DESCRIPTION.contains(&name)).then_some(name)
+        });
+        let Some(mut names) = names.collect::<Option<Vec<_>>>() else {
+            return Self::Same;
+        };
+        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        names.dedup();
+        let reach = Self::Fields(names.into());
+        if reach.identifies_client(question) {
+            reach
+        } else {
+            Self::Same
+        }
+    }
+
+    /// Tells whether the fields say who the client of a question is: one of them is a field of the client's own that the question
+    /// has, and `authorization` is among them if the question has it (RFC 9111 §3.5).
+    ///
+    /// Checked for the question that was answered and for each one that the answer is recalled for: an answer to a cookie alone
+    /// must not serve the same cookie with a token.
+    pub(super) fn identifies_client(&self, question: &HeaderMap) -> bool {
+        let Self::Fields(names) = self else {
+            return true;
+        };
+        let has_own = names
+            .iter()
+            .any(|name| !DESCRIPTION.contains(name) && question.contains_key(name));
+        let names_authorization = names.contains(&header::AUTHORIZATION);
+        has_own && (names_authorization || !question.contains_key(header::AUTHORIZATION))
+    }
+
     /// Returns the key of all questions that are as this one.
     pub(super) fn key(&self, question: &HeaderMap) -> Key {
         let mut hash = Sha256::new();
@@ -108,19 +129,18 @@ fn add(hash: &mut Sha256, name: &HeaderName, question: &HeaderMap) {
     }
 }
 
-/// Returns the fields that an answer depends on. None: on something beyond them (`*`), or on what cannot be read.
-fn vary(answer: &HeaderMap) -> Option<Vec<HeaderName>> {
-    list(answer.get_all(header::VARY))
-        .map(|name| match name? {
-            "*" => None,
-            name => HeaderName::from_bytes(name.as_bytes()).ok(),
-        })
-        .collect()
+/// Tells whether an answer depends on more than fields (`Vary: *`).
+fn varies_on_anything(answer: &HeaderMap) -> bool {
+    let mut values = answer.get_all(header::VARY).iter();
+    values.any(|value| {
+        let mut elements = value.as_bytes().split(|byte| *byte == b',');
+        elements.any(|element| element.trim_ascii() == b"*")
+    })
 }
 
 /// Returns for how long an answer is fresh by its own word, if it says so. The outer none: it must not be used again at all.
 ///
-/// Of several times the shortest counts, and one that cannot be read is none at all. (RFC 9111 §4.2.1)
+/// The shortest lifetime wins; an unparsable one counts as zero. (RFC 9111 §4.2.1)
 fn max_age(answer: &HeaderMap) -> Option<Option<Duration>> {
     let mut shortest: Option<u64> = None;
     for directive in list(answer.get_all(header::CACHE_CONTROL)) {
@@ -148,7 +168,7 @@ fn seconds(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }
 
-/// Walks the elements of a list in one or several fields; one that is no ASCII is none.
+/// Iterates over list elements; yields `None` for a value that is not ASCII.
 fn list<'h>(
     values: impl IntoIterator<Item = &'h HeaderValue>,
 ) -> impl Iterator<Item = Option<&'h str>> {

@@ -209,7 +209,7 @@ pub(super) fn parse_url(text: &str) -> Result<Uri, ForwardSettingsError> {
     Ok(uri)
 }
 
-/// Returns the text of a header that is there once. An empty one is as none.
+/// Returns the value of a header that occurs exactly once; an empty value counts as missing.
 fn single_text<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,

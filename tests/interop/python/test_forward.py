@@ -481,6 +481,14 @@ class Remembered(Forward):
             [("Vary", "Cookie"), ("Cache-Control", "private")],
             [("Cache-Control", "max-age=60")],
             [("Vary", "Accept-Encoding, Origin"), ("Cache-Control", "max-age=60")],
+            [("Vary", "Cookie"), ("Cache-Control", "max-age=60")],
+            [("Vary", "Cookie, X-Original-URI"), ("Cache-Control", "private, s-maxage=60")],
+            # A list that names what the app is not told, or not who the client is.
+            [("Oneport-Vary", "cookie, x-path")],
+            [("Oneport-Vary", "cookie, *")],
+            [("Oneport-Vary", "cookie"), ("Oneport-Vary", "coo kie")],
+            [("Oneport-Vary", "x-original-method")],
+            [("Oneport-Vary", "authorization")],
         ):
             with self.subTest(fields=fields):
                 server = self.start(cache="1h")
@@ -543,10 +551,9 @@ class Remembered(Forward):
 
     def test_an_answer_by_cookie_alone_counts_for_every_uri(self):
         server = self.start(cache="1h")
-        by_cookie = [("Vary", "Cookie"), ("Cache-Control", "max-age=3600")]
 
         def answer(asked):
-            return reply(200, [*by_cookie, ("X-User-Id", asked.headers["Cookie"][-1]), ("X-User-Name", "anna")])
+            return reply(200, [("Oneport-Vary", "Cookie"), ("X-User-Id", asked.headers["Cookie"][-1]), ("X-User-Name", "anna")])
 
         self.app.answer = answer
         for path, method in (("/who/", "GET"), ("/who/else/", "DELETE"), ("/who/?query", "GET")):
@@ -560,13 +567,31 @@ class Remembered(Forward):
         self.page(server, {"Cookie": "s=9", "Authorization": "Token 2"})
         self.assertEqual(len(self.app.asked), 4)
 
+    def test_an_answer_to_a_cookie_does_not_serve_the_cookie_with_a_token(self):
+        # The answer that is recalled, and not only the one that is stored, is held to the credentials of the question.
+        server = self.start(cache="1h")
+
+        def answer(asked):
+            if asked.headers["Authorization"] == "Token wrong":
+                return reply(403, oneport_vary="cookie")
+            return reply(200, x_user_id="7", x_user_name="anna", oneport_vary="cookie")
+
+        self.app.answer = answer
+        with_token = {**COOKIE, "Authorization": "Token wrong"}
+        self.assertEqual(self.page(server), "anna 7 False")
+        self.assertEqual(self.page(server, with_token), "nobody")
+        self.assertEqual(self.page(server, with_token, "/who/else/"), "nobody")
+        self.assertEqual(refusal(server, "/ws/members/", additional_headers=with_token).status_code, 403)
+        self.assertEqual(self.page(server, path="/who/else/"), "anna 7 False")
+        self.assertEqual(len(self.app.asked), 4)
+
     def test_refusals_reach_as_far_as_they_say_too(self):
         for status in (401, 403):
             with self.subTest(status=status):
                 server = self.start(cache="1h")
                 asked = len(self.app.asked)
                 self.app.answer = lambda _, status=status: reply(
-                    status, vary="cookie, x-original-uri", cache_control="max-age=60"
+                    status, oneport_vary="cookie, x-original-uri"
                 )
                 for path in ("/who/", "/who/", "/who/else/", "/who/else/"):
                     self.assertEqual(self.page(server, path=path), "nobody")
@@ -578,8 +603,8 @@ class Remembered(Forward):
 
         def answer(asked):
             uri, cookie = asked.headers["X-Original-URI"], asked.headers["Cookie"]
-            vary = "cookie" if cookie == "s=7" else "cookie, x-original-uri"
-            return reply(200, x_user_id=f"{cookie[-1]}{len(uri)}", x_user_name="anna", vary=vary, cache_control="max-age=60")
+            listed = "cookie" if cookie == "s=7" else "cookie, x-original-uri"
+            return reply(200, x_user_id=f"{cookie[-1]}{len(uri)}", x_user_name="anna", oneport_vary=listed)
 
         self.app.answer = answer
         for cookie, path, said in (
@@ -597,11 +622,13 @@ class Remembered(Forward):
     def test_some_answers_are_never_used_again(self):
         for fields in (
             [("Vary", "*")],
-            [("Vary", "cookie"), ("Vary", "*")],
+            [("Vary", "cookie"), ("Vary", "*"), ("Oneport-Vary", "cookie")],
             [("Cache-Control", "no-store")],
             [("Cache-Control", "private, no-cache")],
             [("Cache-Control", "max-age=0, must-revalidate")],
-            [("Cache-Control", "max-age=60, no-store"), ("Vary", "cookie")],
+            [("Cache-Control", "max-age=60, no-store"), ("Oneport-Vary", "cookie")],
+            [("Cache-Control", "no-cache"), ("Oneport-Vary", "cookie")],
+            [("Cache-Control", "max-age=0"), ("Oneport-Vary", "cookie")],
             [("Cache-Control", "max-age=60"), ("Age", "60")],
         ):
             with self.subTest(fields=fields):
