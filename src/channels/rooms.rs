@@ -1,11 +1,12 @@
 //! Rooms: how many groups that keep a history the clients of one address have begun.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::GroupName;
+use crate::client_limit::network;
 
 /// How many groups without members are remembered whose history is in Redis; of more, those that expire first are forgotten.
 const LINGERING_MAX: usize = 50_000;
@@ -19,10 +20,7 @@ pub(super) struct Origin(IpAddr);
 
 impl From<IpAddr> for Origin {
     fn from(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-            ip @ IpAddr::V4(_) => ip,
-        })
+        Self(network(ip))
     }
 }
 
@@ -191,6 +189,22 @@ mod tests {
         drop(room);
         let state = rooms.state();
         assert!(state.counts.is_empty() && state.lingering.is_empty() && state.by_end.is_empty());
+    }
+
+    #[test]
+    fn the_addresses_of_one_network_begin_groups_together() {
+        let now = Instant::now();
+        for (first, second, is_one) in [
+            ("2001:db8::1", "2001:db8::ffff:1", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+        ] {
+            let rooms = Rooms::new(1);
+            let _room = rooms.begin(&name(1), first.parse().unwrap(), now).unwrap();
+            let second_room = rooms.begin(&name(2), second.parse().unwrap(), now);
+            assert_eq!(second_room.is_err(), is_one, "{first} {second}");
+        }
     }
 
     #[test]

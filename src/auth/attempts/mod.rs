@@ -15,6 +15,8 @@ use tokio::sync::Semaphore;
 
 use counters::{Counters, Quota};
 
+use crate::client_limit::network;
+
 /// The longest delay of an attempt at a name that is tried from several addresses.
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
@@ -215,14 +217,6 @@ impl Attempt {
     }
 }
 
-/// What belongs to one customer: an IPv4 address, or the half of an IPv6 address.
-fn network(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits() >> 64 << 64,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -397,10 +391,16 @@ mod tests {
     }
 
     #[test]
-    fn the_half_of_an_ipv6_address_is_one_customer() {
-        let network = |text: &str| network(text.parse().unwrap());
-        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
-        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
-        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+    fn the_first_half_of_an_ipv6_address_is_one_client() {
+        let attempts = Attempts::default();
+        let count = |address: &str| {
+            let address = address.parse().unwrap();
+            attempts.count(limits(1, 30), "anna", Some(address)).is_ok()
+        };
+        assert!(count("2001:db8::1"));
+        assert!(!count("2001:db8::ffff:1"));
+        assert!(count("2001:db8:0:1::1"));
+        assert!(count("::ffff:192.0.2.1"));
+        assert!(!count("192.0.2.1"));
     }
 }
