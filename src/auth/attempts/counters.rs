@@ -1,7 +1,7 @@
 //! Counters: a table of a fixed size that says how often each of many keys may go on.
 //!
 //! A counter is one instant (the generic cell rate algorithm): when it will be empty again. An attempt moves it on by a period, and may
-//! not move it further than a window ahead. A counter whose instant has passed is as none, so nothing has to be swept.
+//! not move it further than a window ahead. An expired counter is equivalent to an absent one, so nothing needs sweeping.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -35,6 +35,17 @@ pub(super) struct Counted {
     pub(super) wait: Option<Duration>,
     /// Whether another counter had to go for it.
     pub(super) evicted: bool,
+    /// How far it has moved its counter.
+    pub(super) moved: Moved,
+}
+
+/// How far an attempt has moved a counter: what can be given back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    by: u64,
+    to: u64,
+    /// Where an attempt one too many would have moved it.
+    bound: u64,
 }
 
 impl Quota {
@@ -48,13 +59,35 @@ impl Quota {
     }
 
     /// Moves a counter on, if it may be.
-    fn count(self, empty_at: u64, now: u64) -> Result<u64, Duration> {
-        let next = empty_at.max(now).saturating_add(self.period);
+    fn count(self, empty_at: u64, now: u64) -> Result<Moved, Duration> {
+        let from = empty_at.max(now);
+        let moved = Moved::between(from, from.saturating_add(self.period));
         let latest = now.saturating_add(self.window);
-        if next > latest {
-            return Err(Duration::from_nanos(next - latest));
+        if moved.to > latest {
+            return Err(Duration::from_nanos(moved.to - latest));
         }
-        Ok(next)
+        Ok(moved)
+    }
+}
+
+impl Moved {
+    fn between(from: u64, to: u64) -> Self {
+        Self {
+            by: to.saturating_sub(from),
+            to,
+            bound: u64::MAX,
+        }
+    }
+
+    /// Returns how much of it is still in a counter.
+    ///
+    /// What has drained is gone: older attempts drain first, so that what is above `to` was added by later ones. A later attempt
+    /// that went to its bound would be there without this one as well, so nothing is left of this one.
+    fn left(self, empty_at: u64, now: u64) -> u64 {
+        if empty_at > self.to && empty_at >= self.bound {
+            return 0;
+        }
+        self.by.min(self.to.saturating_sub(now))
     }
 }
 
@@ -62,43 +95,56 @@ impl Counters {
     /// Counts an attempt, unless it is one too many.
     pub(super) fn count(&mut self, key: u64, quota: Quota, now: u64) -> Counted {
         let (empty_at, evicted) = self.place(key, now);
-        match quota.count(*empty_at, now) {
-            Ok(next) => {
-                *empty_at = next;
-                Counted {
-                    wait: None,
-                    evicted,
-                }
+        let (wait, moved) = match quota.count(*empty_at, now) {
+            Ok(moved) => {
+                *empty_at = moved.to;
+                (None, moved)
             }
-            Err(wait) => Counted {
-                wait: Some(wait),
-                evicted,
-            },
+            Err(wait) => (Some(wait), Moved::default()),
+        };
+        Counted {
+            wait,
+            evicted,
+            moved,
         }
     }
 
     /// Counts an attempt, also one too many; a window after the last the counter is empty in any case.
     pub(super) fn count_over(&mut self, key: u64, quota: Quota, now: u64) -> Counted {
-        let counted = self.count(key, quota, now);
+        let latest = now.saturating_add(quota.window);
+        let mut counted = self.count(key, quota, now);
         if counted.wait.is_some() {
-            *self.place(key, now).0 = now.saturating_add(quota.window);
+            let (empty_at, _) = self.place(key, now);
+            counted.moved = Moved::between(now.max(*empty_at), latest);
+            *empty_at = counted.moved.to;
         }
+        counted.moved.bound = latest;
         counted
     }
 
-    /// Takes an attempt back. A counter that was dropped meanwhile stays so.
-    pub(super) fn give_back(&mut self, key: u64, quota: Quota) {
+    /// Takes an attempt back: as much as it has added, not what others have. A counter that was dropped meanwhile stays so.
+    pub(super) fn give_back(&mut self, key: u64, moved: Moved, now: u64) {
         let key = key | 1;
         let set = Self::set(key);
         let found = self.places.get_mut(set..set + WAYS).unwrap_or_default();
         if let Some([_, empty_at]) = found.iter_mut().find(|[known, _]| *known == key) {
-            *empty_at = empty_at.saturating_sub(quota.period);
+            *empty_at = empty_at.saturating_sub(moved.left(*empty_at, now));
         }
     }
 
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.places.capacity() * size_of::<[u64; 2]>()
+    }
+
+    #[cfg(test)]
+    pub(super) fn empty_at(&mut self, key: u64) -> u64 {
+        *self.place(key, 0).0
+    }
+
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.places.iter().filter(|[key, _]| *key != 0).count()
     }
 
     /// Finds a key's counter, or makes one; also whether another had to go for it.
@@ -126,7 +172,7 @@ impl Counters {
         (empty_at, evicted)
     }
 
-    /// Where a key's set begins. Half of the bits that say so are not those that the key is known by.
+    /// Returns where a key's set begins. Uses the high 32 bits of the key.
     fn set(key: u64) -> usize {
         (key >> 32) as usize % SETS * WAYS
     }

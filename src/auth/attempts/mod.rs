@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use counters::{Counters, Quota};
+use counters::{Counters, Moved, Quota};
 
 use crate::client_limit::network;
 
@@ -56,7 +56,7 @@ pub struct Attempts {
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
-    counted: [Option<(u64, Quota)>; 3],
+    counted: [Option<(u64, Moved)>; 3],
     /// How long it has to wait first.
     pub delay: Duration,
 }
@@ -150,14 +150,14 @@ impl Attempts {
                 self.say(kind, now);
                 return Err(Refused { wait });
             }
-            attempt.counted[kind] = Some((key, quota));
+            attempt.counted[kind] = Some((key, counted.moved));
         }
         let key = self.key(NAME, limits, name);
         let counted = counters[NAME].count_over(key, per_name, nanos);
         if counted.evicted {
             self.say(FULL, now);
         }
-        attempt.counted[NAME] = Some((key, per_name));
+        attempt.counted[NAME] = Some((key, counted.moved));
         attempt.delay = counted.wait.unwrap_or_default().min(DELAY_MAX);
         Ok(attempt)
     }
@@ -177,10 +177,15 @@ impl Attempts {
 
     /// Takes back an attempt that was not decided, because a store is away or too many passwords wait.
     pub fn give_back(&self, attempt: &Attempt) {
+        self.give_back_at(Instant::now(), attempt);
+    }
+
+    fn give_back_at(&self, now: Instant, attempt: &Attempt) {
+        let now = self.nanos(now);
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         for (counters, counted) in counters.iter_mut().zip(attempt.counted) {
-            if let Some((key, quota)) = counted {
-                counters.give_back(key, quota);
+            if let Some((key, moved)) = counted {
+                counters.give_back(key, moved, now);
             }
         }
     }
@@ -220,6 +225,8 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+
+    use futures_util::future::poll_immediate;
 
     use super::counters::COUNTERS_MAX;
     use super::*;
@@ -304,12 +311,27 @@ mod tests {
     #[test]
     fn the_memory_is_bounded() {
         let attempts = Attempts::default();
-        for number in 0..COUNTERS_MAX as u32 * 2 {
+        let count = |number: u32| {
             let _ = attempts.count(limits(10, 30), &number.to_string(), address(number));
+        };
+        let bytes = || -> usize {
+            let counters = attempts.counters.lock().unwrap();
+            counters.iter().map(Counters::bytes).sum()
+        };
+        assert_eq!(bytes(), 0);
+        count(0);
+        let first = bytes();
+        assert!(first <= 6 << 20, "{first}");
+        for number in 1..COUNTERS_MAX as u32 * 2 {
+            count(number);
         }
+        assert_eq!(bytes(), first);
+        // All places are in use, so newcomers are counted and keys spread over all sets.
         let counters = attempts.counters.lock().unwrap();
-        let bytes: usize = counters.iter().map(Counters::bytes).sum();
-        assert_eq!(bytes, 6 << 20);
+        for counters in &*counters {
+            let used = counters.used();
+            assert!(used > COUNTERS_MAX * 9 / 10, "{used}");
+        }
     }
 
     #[test]
@@ -325,6 +347,88 @@ mod tests {
             .map(|_| attempts.count(limits, "anna", address(1)).is_ok())
             .collect();
         assert_eq!(outcomes, [true, true, false]);
+    }
+
+    #[test]
+    fn giving_back_takes_no_more_than_the_attempt_has_added() {
+        let limits = limits(3, 30);
+        let period = limits.window / 3;
+        let millis = Duration::from_millis;
+        // How many attempts come before the one that is given back, how long that one takes, when later ones come, and how much of the
+        // window is used up in the end.
+        let table = [
+            ("alone", 0, period, vec![], Duration::ZERO),
+            ("after one", 1, millis(1), vec![], period - millis(1)),
+            ("before the bound", 2, millis(0), vec![], period * 2),
+            (
+                "at the bound it adds nothing",
+                3,
+                millis(0),
+                vec![],
+                period * 3,
+            ),
+            ("over the bound", 9, millis(0), vec![], period * 3),
+            ("just before another", 0, millis(1), vec![millis(1)], period),
+            (
+                "before another at the bound",
+                2,
+                millis(1),
+                vec![millis(1)],
+                period * 3,
+            ),
+            (
+                "drained before another",
+                0,
+                period + millis(2),
+                vec![period + millis(2)],
+                period,
+            ),
+            (
+                "half drained before another",
+                0,
+                period / 2,
+                vec![period / 2],
+                period,
+            ),
+        ];
+        for (about, before, takes, later, expected) in table {
+            let attempts = Attempts::default();
+            let begun = Instant::now();
+            // Each from another address, so that only the name's counter fills.
+            let count = |number, after| {
+                let attempt = attempts.count_at(begun + after, limits, "anna", address(number));
+                attempt.unwrap()
+            };
+            for number in 0..before {
+                let _kept = count(number, Duration::ZERO);
+            }
+            let given = count(1_000, Duration::ZERO);
+            for (number, after) in (2_000..).zip(later) {
+                let _kept = count(number, after);
+            }
+            let now = begun + takes;
+            attempts.give_back_at(now, &given);
+            let key = attempts.key(NAME, limits, "anna");
+            let mut counters = attempts.counters.lock().unwrap();
+            let used = counters[NAME]
+                .empty_at(key)
+                .saturating_sub(attempts.nanos(now));
+            assert_eq!(Duration::from_nanos(used), expected, "{about}");
+        }
+    }
+
+    #[test]
+    fn every_503_past_the_limit_leaves_the_delay() {
+        let attempts = Attempts::default();
+        let limits = limits(3, 30);
+        for number in 0..10 {
+            let _kept = attempts.count(limits, "anna", address(number)).unwrap();
+        }
+        for number in 10..30 {
+            let attempt = attempts.count(limits, "anna", address(number)).unwrap();
+            assert_eq!(attempt.delay, DELAY_MAX, "{number}");
+            attempts.give_back(&attempt);
+        }
     }
 
     #[test]
@@ -378,16 +482,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_wait_ends_at_half_of_the_time() {
+        let attempts = Attempts::default();
+        let attempt = Attempt {
+            counted: [None; 3],
+            delay: Duration::from_secs(3_600),
+        };
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_millis(400);
+        let delayed = attempts.delay(&attempt, deadline);
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, delayed).await.unwrap();
+        // The half of what is left when it begins, which may be a little less than 200 ms.
+        let waited = begun.elapsed();
+        assert!(waited >= Duration::from_millis(100), "{waited:?}");
+    }
+
+    #[tokio::test]
     async fn one_more_than_may_wait_is_not_delayed() {
         let attempts = Attempts::default();
-        let places = u32::try_from(DELAYED_MAX).unwrap();
-        let _all = attempts.delayed.acquire_many(places).await.unwrap();
         let attempt = Attempt {
             counted: [None; 3],
             delay: Duration::from_secs(3_600),
         };
         let deadline = Instant::now() + Duration::from_secs(36_000);
-        attempts.delay(&attempt, deadline).await;
+        let places = u32::try_from(DELAYED_MAX).unwrap();
+        let all = attempts.delayed.acquire_many(places).await.unwrap();
+        let at_once = poll_immediate(attempts.delay(&attempt, deadline)).await;
+        assert!(at_once.is_some(), "it waits");
+        drop(all);
+        let with_a_place = poll_immediate(attempts.delay(&attempt, deadline)).await;
+        assert!(with_a_place.is_none(), "it does not wait");
     }
 
     #[test]
