@@ -65,6 +65,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("pbkdf2", &["auth/password.rs"]),
     ("scrypt", &["auth/password.rs"]),
     ("bcrypt", &["auth/password.rs"]),
+    ("unicode_normalization", &["auth/attempts/folded.rs"]),
     ("jsonwebtoken", &["auth/bearer/"]),
     ("minijinja", &["templates.rs"]),
     ("toml", &["config/"]),

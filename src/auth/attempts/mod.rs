@@ -4,6 +4,7 @@
 //! name over all addresses and only delays: a counter that refused would let anybody lock out a name that they know.
 
 mod counters;
+mod folded;
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use counters::{Counters, Moved, Quota};
+use folded::folded;
 
 use crate::client_limit::network;
 
@@ -123,7 +125,7 @@ impl Attempts {
         address: Option<IpAddr>,
     ) -> Result<Attempt, Refused> {
         let nanos = self.nanos(now);
-        let address = address.map(network);
+        let (name, address) = (folded(name), address.map(network));
         let per_name = Quota::new(limits.per_name, limits.window);
         let per_address = Quota::new(limits.per_address, limits.window);
         let of_address = address.map(|address| self.key(ADDRESS, limits, address));
@@ -131,7 +133,7 @@ impl Attempts {
             (ADDRESS, of_address, per_address),
             (
                 NAME_FROM_ADDRESS,
-                Some(self.key(NAME_FROM_ADDRESS, limits, (name, address))),
+                Some(self.key(NAME_FROM_ADDRESS, limits, (&name, address))),
                 per_name,
             ),
         ];
@@ -152,7 +154,7 @@ impl Attempts {
             }
             attempt.counted[kind] = Some((key, counted.moved));
         }
-        let key = self.key(NAME, limits, name);
+        let key = self.key(NAME, limits, &name);
         let counted = counters[NAME].count_over(key, per_name, nanos);
         if counted.evicted {
             self.say(FULL, now);
@@ -408,7 +410,7 @@ mod tests {
             }
             let now = begun + takes;
             attempts.give_back_at(now, &given);
-            let key = attempts.key(NAME, limits, "anna");
+            let key = attempts.key(NAME, limits, folded("anna"));
             let mut counters = attempts.counters.lock().unwrap();
             let used = counters[NAME]
                 .empty_at(key)
@@ -527,5 +529,28 @@ mod tests {
         assert!(count("2001:db8:0:1::1"));
         assert!(count("::ffff:192.0.2.1"));
         assert!(!count("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_name_is_counted_however_it_is_spelled() {
+        let attempts = Attempts::default();
+        let limits = limits(3, 30);
+        let delay = |name: &str, number| {
+            let attempt = attempts.count(limits, name, address(number));
+            attempt.unwrap().delay
+        };
+        for (number, name) in (0..).zip(["renée", "RENEE", "Rene\u{301}e"]) {
+            assert_eq!(delay(name, number), Duration::ZERO, "{name}");
+        }
+        for (number, name) in (10..).zip(["rENee ", "ｒｅｎｅｅ", "ŘÉŇÈE", "re\u{200b}nee"])
+        {
+            assert!(delay(name, number) > Duration::ZERO, "{name}");
+        }
+        assert_eq!(delay("renate", 20), Duration::ZERO);
+        let here = address(30);
+        for name in ["anna", "ANNA", "Änna"] {
+            let _kept = attempts.count(limits, name, here).unwrap();
+        }
+        attempts.count(limits, "ännA", here).unwrap_err();
     }
 }

@@ -455,6 +455,12 @@ class Limits(Login):
         server = self.start(login='attempts_per_name = 2, attempts_window = "1h"')
         self.assertEqual([Visitor(server).try_to_log_in().status for _ in range(3)], [303, 303, 429])
 
+    def test_spellings_of_one_name_are_counted_together(self):
+        server = self.start(login='attempts_per_name = 3, attempts_window = "1h"')
+        spellings = ("anna", "ANNA", "ànn\u00e3", "\uff41nna", "Anna\u0301")
+        statuses = [Visitor(server).try_to_log_in(name).status for name in spellings]
+        self.assertEqual(statuses, [303, 401, 401, 429, 429])
+
     def test_names_that_nobody_has_are_limited_like_others(self):
         server = self.start(login='attempts_per_name = 2, attempts_window = "1h"')
         self.assertEqual([Visitor(server).try_to_log_in("nobody").status for _ in range(3)], [401, 401, 429])

@@ -8,10 +8,11 @@ import test_database_away
 import test_django
 from kit.deadline import until
 from kit.django_case import KEY, Project
-from kit.django_project import DjangoProject
+from kit.django_project import PASSWORD, DjangoProject
 from kit.mariadb import MariaDb
 from kit.server import Server
-from test_database_away import BACK, CONFIG, PAGES
+from kit.visitor import Visitor
+from test_database_away import BACK, CONFIG, LOGIN, PAGES
 
 MARIADB = None
 
@@ -143,6 +144,22 @@ class MariaDbAway(test_database_away.Away, unittest.TestCase):
 
     def log_out(self, browser):
         browser.log_out()
+
+
+class Spellings(unittest.TestCase):
+    """The table compares without case and accents, so that a guesser has many names for one user."""
+
+    def test_spellings_that_find_one_user_are_counted_together(self):
+        database = MARIADB.create_database()
+        settings = {"SECRET_KEY": KEY, "DATABASES": {"default": MARIADB.parameters(database)}}
+        login = LOGIN.replace("attempts_per_name = 1000", 'attempts_window = "1h", attempts_per_name = 4')
+        with DjangoProject(settings) as project:
+            project.create_user("anna")
+            config = CONFIG.format(key=KEY, store='"memory"', users=json.dumps(MARIADB.url(database)), login=login)
+            with Server(config, files=PAGES) as server:
+                spellings = ("anna", "ANNA", "ànnã", "anna ", "ÀnnA")
+                answers = [Visitor(server).try_to_log_in(name, PASSWORD).status for name in spellings]
+                self.assertEqual(answers, [303, 303, 303, 303, 429])
 
 
 class TimeZones(unittest.TestCase):
