@@ -44,7 +44,7 @@ const DJANGO_ALPHABET: &[u8; 62] =
 #[derive(Clone, Copy, Debug)]
 pub struct Csrf<'a>(pub &'a Services);
 
-/// What of a client its token depends on.
+/// The parts of a client's state that its token depends on.
 #[derive(Clone, Debug)]
 pub struct CsrfClient {
     cookie: Option<String>,
