@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType};
-use sqlx::{MySqlPool, PgPool, SqlSafeStr, SqlitePool};
+use sqlx::{MySqlPool, PgPool, SqlSafeStr};
 use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) use diagnosis::{diagnose, io_cause, why_not_connected};
 pub(crate) use outage::{Access, Outage, Seldom};
 
+use self::sqlite::Sqlite;
 use crate::config::StoreUrl;
 
 /// How often a query is tried on another connection when its own turns out to be broken.
@@ -111,7 +112,7 @@ struct Inner {
 
 #[derive(Debug)]
 enum Pool {
-    Sqlite(SqlitePool),
+    Sqlite(Sqlite),
     Postgres(PgPool),
     Mysql(MySqlPool),
 }
@@ -179,8 +180,8 @@ impl Database {
         store: &'static str,
     ) -> Option<Result<Self, sqlx::Error>> {
         let pool = match url {
-            StoreUrl::Sqlite(path) => Ok(Pool::Sqlite(sqlite::pool(path, settings, false))),
-            StoreUrl::DjangoSqlite(path) => Ok(Pool::Sqlite(sqlite::pool(path, settings, true))),
+            StoreUrl::Sqlite(path) => Ok(Pool::Sqlite(Sqlite::new(path, settings, false))),
+            StoreUrl::DjangoSqlite(path) => Ok(Pool::Sqlite(Sqlite::new(path, settings, true))),
             StoreUrl::Postgres(url) | StoreUrl::DjangoPostgres(url) => {
                 postgres::pool(url, settings).map(Pool::Postgres)
             }
@@ -317,7 +318,7 @@ impl Database {
         let mut tries = 1;
         loop {
             let outcome = match &self.0.pool {
-                Pool::Sqlite(pool) => sqlite::migrate(pool).await,
+                Pool::Sqlite(pool) => pool.migrate().await,
                 Pool::Postgres(pool) => postgres::migrate(pool).await,
                 // Only a Django project's, which is never ours.
                 Pool::Mysql(_) => return Ok(()),
@@ -336,7 +337,7 @@ impl Database {
 
     async fn try_fetch(&self, sql: &str, binds: &[Bind<'_>]) -> Result<Vec<Row>, sqlx::Error> {
         match &self.0.pool {
-            Pool::Sqlite(pool) => sqlite::fetch(pool, sql, binds).await,
+            Pool::Sqlite(pool) => pool.fetch(sql, binds).await,
             Pool::Postgres(pool) => postgres::fetch(pool, sql, binds, self.0.is_own).await,
             Pool::Mysql(pool) => mysql::fetch(pool, sql, binds).await,
         }
@@ -344,7 +345,7 @@ impl Database {
 
     async fn try_execute(&self, sql: &str, binds: &[Bind<'_>]) -> Result<u64, sqlx::Error> {
         match &self.0.pool {
-            Pool::Sqlite(pool) => sqlite::execute(pool, sql, binds).await,
+            Pool::Sqlite(pool) => pool.execute(sql, binds).await,
             Pool::Postgres(pool) => postgres::execute(pool, sql, binds).await,
             Pool::Mysql(_) => Err(sqlx::Error::Configuration(Box::new(StoreError::ReadOnly))),
         }

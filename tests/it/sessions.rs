@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::{Method, Response};
 use oneport::auth::attempts::{Attempts, Limits};
+use oneport::database::{Database, DatabaseSettings};
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, View, respond};
 use oneport::testing::{Application, Connected, Heard, HttpCommunicator, WebsocketCommunicator};
@@ -534,14 +537,56 @@ async fn a_store_that_nothing_asks_leaves_no_file() {
 
 /// Changes a database behind the server's back.
 async fn run_sql(file: &std::path::Path, sql: &str) {
-    use oneport::database::{Database, DatabaseSettings};
+    let database = sqlite(file, Duration::from_secs(5), 1);
+    database.execute(sql, &[]).await.unwrap();
+}
+
+fn sqlite(file: &std::path::Path, timeout: Duration, connections: u32) -> Database {
     let url = format!("sqlite:{}", file.display()).parse().unwrap();
     let settings = DatabaseSettings {
-        timeout: Duration::from_secs(5),
-        connections: 1,
+        timeout,
+        connections,
     };
-    let database = Database::new(&url, settings, "test").unwrap().unwrap();
-    database.execute(sql, &[]).await.unwrap();
+    Database::new(&url, settings, "test").unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_file_is_read_while_many_wait_to_write_it() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let site = Site::new().await;
+    // With a limit of one connection the transaction stays on it.
+    let file = site.directory.0.join("users.db");
+    let other = sqlite(&file, Duration::from_secs(5), 1);
+    for connections in [2, 8] {
+        let database = sqlite(&file, TIMEOUT, connections);
+        let read = || database.fetch("SELECT username FROM oneport_user", &[]);
+        read().await.unwrap();
+        other.execute("BEGIN IMMEDIATE", &[]).await.unwrap();
+        let write = "DELETE FROM oneport_session WHERE key_hash = 'none'";
+        // The second ones come while the first ones still have the writer's connection.
+        for _ in 0..2 {
+            let mut writes: FuturesUnordered<_> =
+                (0..20).map(|_| database.execute(write, &[])).collect();
+            let mut refused = 0;
+            let mut longest = Duration::ZERO;
+            while refused < 20 {
+                tokio::select! {
+                    Some(written) = writes.next() => {
+                        assert!(written.is_err(), "{written:?}");
+                        refused += 1;
+                    }
+                    took = async {
+                        let began = Instant::now();
+                        read().await.unwrap();
+                        began.elapsed()
+                    } => longest = longest.max(took),
+                }
+            }
+            assert!(longest < TIMEOUT / 2, "{connections}: {longest:?}");
+        }
+        other.execute("ROLLBACK", &[]).await.unwrap();
+        database.execute(write, &[]).await.unwrap();
+    }
 }
 
 #[tokio::test]
