@@ -1,10 +1,10 @@
 //! Registry: what the histories in Redis take together, and which of them gives way when it is too much.
 //!
 //! Redis counts each history's bytes where its events are placed, and says so in its answer. Once a second each process notes what it
-//! was told in a registry that all of them share. Who finds there that all histories take too much is told the least recently
-//! used, and removes those that no process hears. In a cluster the registry is at one master, each history at its own.
+//! was told in a registry that all of them share. When the total exceeds the limit, the script returns the least recently used histories, and the
+//! caller deletes those without subscribers. In a cluster the registry is at one master, each history at its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -34,6 +34,12 @@ const NAMED_AT_ONCE: usize = 200;
 /// How many histories that are heard are passed over, before they lose their older half.
 const HEARD_MAX: usize = 2000;
 
+/// How many histories are noted again after an error, some 256 bytes each. Those beyond are noted with their next event.
+const NOTES_MAX: usize = 50_000;
+
+/// How many groups without events are renewed, some 256 bytes each. Redis forgets those beyond after a lease, until their first event.
+const EMPTY_MAX: usize = 50_000;
+
 /// What a group takes in Redis beside its events: a stream sets 4 KiB aside.
 const BESIDE_BYTES: usize = 5 * 1024;
 
@@ -45,8 +51,8 @@ const REST_BYTES: usize = 512;
 pub(super) struct Notes {
     gathered: Mutex<Gathered>,
     work: Notify,
-    /// Groups here that keep a history and have no event yet.
-    empty: Mutex<Vec<GroupName>>,
+    /// Groups here that keep a history and have no event yet, at most [`EMPTY_MAX`].
+    empty: Mutex<HashSet<GroupName>>,
 }
 
 #[derive(Default)]
@@ -97,7 +103,52 @@ impl Notes {
 
     /// A history was read and has no event.
     pub(super) fn read_empty(&self, group: &GroupName) {
-        lock(&self.empty).push(group.clone());
+        let mut empty = lock(&self.empty);
+        if empty.len() < EMPTY_MAX {
+            empty.insert(group.clone());
+        }
+    }
+
+    /// Takes everything gathered.
+    fn take(&self) -> Unregistered<'_> {
+        let gathered = std::mem::take(&mut *lock(&self.gathered));
+        Unregistered {
+            notes: self,
+            histories: gathered.notes.into_iter().collect(),
+        }
+    }
+
+    /// Notes histories again with the next ones; what Redis said of them since is newer.
+    fn put_back(&self, histories: impl Iterator<Item = (GroupName, Note)>) {
+        let mut gathered = lock(&self.gathered);
+        for (group, note) in histories {
+            if gathered.notes.len() >= NOTES_MAX {
+                break;
+            }
+            gathered.notes.entry(group).or_insert(note);
+        }
+    }
+}
+
+/// Histories that the registry in Redis does not list: not yet, or not any more because it has named them.
+///
+/// Dropping it puts the histories back among the notes. Otherwise an error, or the end of the connection while an answer is awaited, would
+/// leave them out of the total until their next event.
+struct Unregistered<'n> {
+    notes: &'n Notes,
+    histories: Vec<(GroupName, Note)>,
+}
+
+impl Drop for Unregistered<'_> {
+    fn drop(&mut self) {
+        self.notes.put_back(self.histories.drain(..));
+    }
+}
+
+impl<'n> Unregistered<'n> {
+    fn none(notes: &'n Notes) -> Self {
+        let histories = Vec::new();
+        Self { notes, histories }
     }
 }
 
@@ -109,12 +160,12 @@ impl Live {
         let mut is_over = false;
         loop {
             let _ = tokio::time::timeout(GATHER, notes.work.notified()).await;
-            let some = std::mem::take(&mut *lock(&notes.gathered)).notes;
-            if some.is_empty() && !is_over && looked.elapsed() < LOOK {
+            let some = notes.take();
+            if some.histories.is_empty() && !is_over && looked.elapsed() < LOOK {
                 continue;
             }
             looked = tokio::time::Instant::now();
-            is_over = match self.note(some.into_iter().collect()).await {
+            is_over = match self.note(some).await {
                 Ok(is_over) => is_over,
                 Err(error) => return (error, Vec::new()),
             };
@@ -122,33 +173,34 @@ impl Live {
     }
 
     /// Notes what some histories take, and lets others give way; tells whether there is still too much.
-    async fn note(&self, notes: Vec<(GroupName, Note)>) -> RedisResult<bool> {
+    async fn note(&self, mut new: Unregistered<'_>) -> RedisResult<bool> {
         let limit = self.remote.0.history_size;
-        let mut heard = Vec::new();
-        let mut chunks = notes.chunks(NOTES_AT_ONCE);
+        let mut heard = Unregistered::none(new.notes);
         let mut sum = loop {
-            let some = chunks.next();
-            let (now, named) = self.note_some(some.unwrap_or_default(), limit).await?;
-            if named.is_empty() && chunks.len() == 0 {
+            let (now, mut named) = self.note_some(&mut new, limit).await?;
+            if named.histories.is_empty() && new.histories.is_empty() {
                 break now;
             }
-            heard.extend(self.evict(&named, false).await?);
-            if heard.len() >= HEARD_MAX {
+            let found = self.evict(&named.histories, false).await?;
+            named.histories.clear();
+            heard.histories.extend(found);
+            if heard.histories.len() >= HEARD_MAX {
                 break now;
             }
         };
-        for some in chunks {
-            sum = self.note_some(some, 0).await?.0;
+        while !new.histories.is_empty() {
+            sum = self.note_some(&mut new, 0).await?.0;
         }
-        if heard.is_empty() {
+        if heard.histories.is_empty() {
             return Ok(sum > limit as u64);
         }
         // All that are left are heard: the largest lose their older half, as far as has to be.
-        heard.sort_unstable_by_key(|(_, note)| std::cmp::Reverse(note.bytes));
-        let all: u64 = heard.iter().map(|(_, note)| note.bytes).sum();
+        let histories = &mut heard.histories;
+        histories.sort_unstable_by_key(|(_, note)| std::cmp::Reverse(note.bytes));
+        let all: u64 = histories.iter().map(|(_, note)| note.bytes).sum();
         let mut excess = (sum + all).saturating_sub(limit as u64);
         let mut halved = Vec::new();
-        for (group, note) in &mut heard {
+        for (group, note) in histories {
             if excess == 0 {
                 break;
             }
@@ -157,26 +209,29 @@ impl Live {
             note.bytes /= 2;
         }
         self.evict(&halved, true).await?;
-        for some in heard.chunks(NOTES_AT_ONCE) {
-            sum = self.note_some(some, 0).await?.0;
+        while !heard.histories.is_empty() {
+            sum = self.note_some(&mut heard, 0).await?.0;
         }
         Ok(sum > limit as u64)
     }
 
-    /// Notes some histories. Returns what all take, and those that have to give way so that all take no more than the limit; 0 is
-    /// none.
-    async fn note_some(
+    /// Notes some of the histories, which are registered then. Returns the bytes of all, and those that have to give way so that all
+    /// take no more than the limit; 0 is none.
+    async fn note_some<'n>(
         &self,
-        notes: &[(GroupName, Note)],
+        unregistered: &mut Unregistered<'n>,
         limit: usize,
-    ) -> RedisResult<(u64, Vec<(GroupName, Note)>)> {
+    ) -> RedisResult<(u64, Unregistered<'n>)> {
+        let mut named = Unregistered::none(unregistered.notes);
+        let histories = &mut unregistered.histories;
+        let rest = histories.len().saturating_sub(NOTES_AT_ONCE);
         let [uses, bytes, ends] = self.remote.registry_keys();
         let mut call = REGISTER.call(&[&uses, &bytes, &ends]);
         call.arg(limit)
             .arg(BESIDE_BYTES)
             .arg(REST_BYTES)
             .arg(NAMED_AT_ONCE);
-        for (group, note) in notes {
+        for (group, note) in &histories[rest..] {
             call.arg(group.as_str()).arg(note.bytes);
             match note.expiry {
                 Some(expiry) => call.arg(u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX)),
@@ -184,13 +239,13 @@ impl Live {
             };
         }
         let answer = self.query(vec![call]).await?.into_iter().next();
+        histories.truncate(rest);
         let Some(Value::Array(answer)) = answer else {
-            return Ok((0, Vec::new())); // it was refused, and logged
+            return Ok((0, named)); // it was refused, and logged
         };
         let mut answer = answer.into_iter();
         let sum = answer.next().map(u64::from_redis_value);
         let sum = sum.and_then(Result::ok).unwrap_or(0);
-        let mut named = Vec::new();
         while let (Some(group), Some(bytes)) = (answer.next(), answer.next()) {
             let group = String::from_redis_value(group).ok();
             let Some(group) = group.and_then(|group| GroupName::new(&group).ok()) else {
@@ -199,7 +254,7 @@ impl Live {
             let bytes = u64::from_redis_value(bytes).unwrap_or(0);
             let bytes = bytes.saturating_sub(BESIDE_BYTES as u64);
             let expiry = None;
-            named.push((group, Note { bytes, expiry }));
+            named.histories.push((group, Note { bytes, expiry }));
         }
         Ok((sum, named))
     }
@@ -237,8 +292,6 @@ impl Live {
     pub(super) async fn renew_empty(&self) -> RedisResult<()> {
         let notes = &self.remote.0.notes;
         let mut groups = std::mem::take(&mut *lock(&notes.empty));
-        groups.sort_unstable();
-        groups.dedup();
         let mut calls = Vec::new();
         groups.retain(|group| {
             let found = self.layer.find(group.as_str());
@@ -254,7 +307,9 @@ impl Live {
             calls.extend(call.clone());
             call.is_some()
         });
-        lock(&notes.empty).extend(groups);
+        for group in groups {
+            notes.read_empty(&group);
+        }
         self.query(calls).await.map(drop)
     }
 }
@@ -282,5 +337,62 @@ impl Remote {
     /// Returns for how long Redis keeps what it knows of a group without events.
     pub(super) fn lease_millis(&self) -> u64 {
         u64::try_from(self.0.lease.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: usize) -> GroupName {
+        GroupName::new(&format!("room_{number}")).unwrap()
+    }
+
+    fn place(notes: &Notes, number: usize, bytes: i64) {
+        let parts = vec![Value::Int(1), Value::Int(1), Value::Int(bytes)];
+        notes.placed(&name(number), 10, &[Value::Array(parts)], None);
+    }
+
+    fn gathered(notes: &Notes) -> Vec<(GroupName, u64)> {
+        let gathered = lock(&notes.gathered);
+        let histories = gathered.notes.iter();
+        let mut found: Vec<_> = histories
+            .map(|(group, note)| (group.clone(), note.bytes))
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn histories_that_could_not_be_noted_are_noted_with_the_next() {
+        let notes = Notes::default();
+        for number in 0..4 {
+            place(&notes, number, 100);
+        }
+        let mut taken = notes.take();
+        assert_eq!(gathered(&notes), []);
+        // One is registered, one is placed again meanwhile, and the registry has named another one.
+        taken.histories.retain(|(group, _)| *group != name(0));
+        place(&notes, 1, 200);
+        let mut named = Unregistered::none(&notes);
+        let expiry = None;
+        named.histories.push((name(4), Note { bytes: 50, expiry }));
+        drop((taken, named));
+        let expected = [(1, 200), (2, 100), (3, 100), (4, 50)];
+        let expected: Vec<_> = expected.map(|(number, bytes)| (name(number), bytes)).into();
+        assert_eq!(gathered(&notes), expected);
+    }
+
+    #[test]
+    fn groups_without_events_are_known_once_and_bounded() {
+        let notes = Notes::default();
+        for _ in 0..3 {
+            notes.read_empty(&name(0));
+        }
+        assert_eq!(lock(&notes.empty).len(), 1);
+        for number in 0..EMPTY_MAX + 10 {
+            notes.read_empty(&name(number));
+        }
+        assert_eq!(lock(&notes.empty).len(), EMPTY_MAX);
     }
 }
