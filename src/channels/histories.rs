@@ -45,7 +45,7 @@ struct State {
     left: HashMap<Option<Origin>, Share>,
     /// The same by how much each address has.
     shares: BTreeSet<(usize, Option<Origin>)>,
-    /// Groups with members by the magnitude of their history; among equals the least recently used last.
+    /// Groups with members, ordered by log2 of their history size, then most recently used first.
     joined: BTreeSet<(u32, u64, usize)>,
     /// Groups that were left before they had an event.
     empty: VecDeque<(Instant, GroupName)>,
@@ -103,7 +103,9 @@ impl Histories {
     }
 
     /// Returns which history gives way, while there is too much: of the groups without members, the least recently used of those
-    /// that the address began which has the most; only then the largest with members.
+    /// that the address began which has the most; only then the largest with members. Groups that no address began (clients on unix
+    /// sockets, the server API, consumers of one's own) are spared while they take half of all or less: else many addresses with
+    /// little each would evict them first.
     pub(super) fn victim(&self) -> Option<Victim> {
         let excess = self
             .bytes
@@ -111,7 +113,7 @@ impl Histories {
             .checked_sub(self.size_max);
         let excess = excess.filter(|excess| *excess > 0)?;
         let state = self.state();
-        let slot = state.first_left().or_else(|| {
+        let slot = state.first_left(self.size_max / 2).or_else(|| {
             let (_, _, slot) = state.joined.last()?;
             Some(*slot)
         })?;
@@ -123,7 +125,7 @@ impl Histories {
         })
     }
 
-    /// A victim gave nothing: it is in use again, or about to be gone. Others have their turn before it.
+    /// Moves a victim that freed nothing to the back of the queue.
     pub(super) fn postpone(&self, victim: &Victim) {
         let mut state = self.state();
         let is_it = |known: &Known| known.group == victim.group;
@@ -137,7 +139,7 @@ impl Histories {
         self.metrics().2.increment(events as u64);
     }
 
-    /// A group was left before it had an event. Returns one that goes at once, when there are too many.
+    /// Records a group that was left empty; returns the oldest one to remove when the list is full.
     pub(super) fn left_empty(&self, group: &GroupName, now: Instant) -> Option<GroupName> {
         let mut state = self.state();
         state.empty.push_back((now, group.clone()));
@@ -176,7 +178,7 @@ impl Histories {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the bytes that are charged and the groups that are known, when every table says the same.
+    /// Asserts that all indexes agree; returns bytes charged and number of groups.
     #[cfg(test)]
     pub(super) fn audit(&self) -> (usize, usize) {
         let state = self.state();
@@ -210,8 +212,14 @@ impl State {
         self.slots.get(slot)?.as_ref()
     }
 
-    fn first_left(&self) -> Option<usize> {
-        let (_, origin) = self.shares.last()?;
+    /// `reserved`: how many bytes of groups that no address began are spared, while there are others.
+    fn first_left(&self, reserved: usize) -> Option<usize> {
+        let is_spared =
+            |(bytes, origin): &&(usize, Option<Origin>)| origin.is_none() && *bytes <= reserved;
+        let mut largest = self.shares.iter().rev();
+        let (_, origin) = largest
+            .find(|share| !is_spared(share))
+            .or_else(|| self.shares.last())?;
         let (_, slot) = self.left.get(origin)?.by_use.first()?;
         Some(*slot)
     }

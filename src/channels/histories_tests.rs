@@ -173,6 +173,36 @@ fn many_small_rooms_of_one_address_take_from_each_other_before_they_take_from_ot
 }
 
 #[test]
+fn many_addresses_do_not_evict_the_rooms_of_the_site_and_these_leave_half_to_addresses() {
+    let layer = layer();
+    for number in 0..5 {
+        visit(&layer, &name(number), 4000, None);
+    }
+    assert!(audit(&layer) <= SIZE / 2);
+    for number in 0..100 {
+        let client = Some(ip(1 + number as u8));
+        visit(&layer, &name(1000 + number), 2000, client);
+    }
+    for number in 0..5 {
+        assert_eq!(kept(&layer, &name(number)), 1, "room {number}");
+    }
+    // Half is all that is theirs alone: beyond it they take from each other, the least recently used first.
+    for number in 5..100 {
+        visit(&layer, &name(number), 4000, None);
+    }
+    let of_addresses = (0..100).map(|number| kept(&layer, &name(1000 + number)));
+    assert!(of_addresses.sum::<usize>() > 5);
+    assert_eq!((kept(&layer, &name(0)), kept(&layer, &name(99))), (0, 1));
+    // Without rooms of addresses they may take all.
+    let layer = self::layer();
+    for number in 0..100 {
+        visit(&layer, &name(number), 4000, None);
+    }
+    assert!(audit(&layer) > SIZE / 4 * 3);
+    assert_eq!((kept(&layer, &name(0)), kept(&layer, &name(99))), (0, 1));
+}
+
+#[test]
 fn rooms_without_members_give_way_before_one_with_members_and_then_the_largest_does() {
     let layer = layer();
     let (small, large) = (name(1000), name(1001));
