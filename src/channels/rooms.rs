@@ -3,16 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::GroupName;
 use crate::client_limit::network;
+use crate::telemetry::Recurring;
 
 /// How many groups without members are remembered whose history is in Redis; of more, those that expire first are forgotten.
 const LINGERING_MAX: usize = 50_000;
-
-/// How long the log says nothing more of addresses at their bound.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Where clients come from: an IPv4 address, or the first 64 bits of an IPv6 address, which one machine may have all of.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -28,6 +26,7 @@ impl From<IpAddr> for Origin {
 pub(super) struct Rooms {
     max: usize,
     state: Mutex<State>,
+    refused: Recurring,
 }
 
 #[derive(Default)]
@@ -36,7 +35,6 @@ struct State {
     /// Groups that are gone here while their history is still in Redis, and when that expires.
     lingering: HashMap<GroupName, (Origin, Instant)>,
     by_end: BTreeSet<(Instant, GroupName)>,
-    said_full: Option<Instant>,
 }
 
 /// A group's place among those that an address has begun; free again when it is dropped.
@@ -56,6 +54,7 @@ impl Rooms {
         Arc::new(Self {
             max,
             state: Mutex::default(),
+            refused: Recurring::new(),
         })
     }
 
@@ -74,11 +73,9 @@ impl Rooms {
                 let origin = Origin::from(client);
                 let count = state.counts.entry(origin).or_default();
                 if *count >= self.max {
-                    let said = state.said_full;
-                    if said.is_none_or(|said| now.duration_since(said) >= SAY_AGAIN) {
-                        state.said_full = Some(now);
-                        drop(state);
-                        tracing::warn!(%client, max_rooms = self.max, "the clients of an address have begun as many groups with a history as they may; further ones are refused");
+                    drop(state);
+                    if let Some(times) = self.refused.is_due() {
+                        tracing::warn!(%client, max_rooms = self.max, times, "the clients of an address have begun as many groups with a history as they may; further ones are refused");
                     }
                     return Err(Full);
                 }
@@ -164,6 +161,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);

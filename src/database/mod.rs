@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use diagnosis::{diagnose, io_cause, why_not_connected};
-pub(crate) use outage::{Access, Outage, Seldom};
+pub(crate) use outage::{Access, Outage};
 
 use self::sqlite::Sqlite;
 use crate::config::StoreUrl;

@@ -2,28 +2,11 @@
 
 use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metrics::counter;
 
-/// How often the log is told of one outage.
-pub(super) const EVERY: Duration = Duration::from_secs(10);
-
-/// Says something once in an interval, however often there is reason to.
-#[derive(Debug, Default)]
-pub(crate) struct Seldom(Mutex<Option<Instant>>);
-
-impl Seldom {
-    /// Tells whether it is time to say it again.
-    pub(crate) fn is_due(&self) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| last.elapsed() >= EVERY);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
-    }
-}
+use crate::telemetry::LOG_INTERVAL;
 
 /// What was asked of a store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -124,7 +107,7 @@ impl Told {
     /// A failure; returns how many were not told of if it is time to tell of this one.
     fn fails(&mut self, now: Instant) -> Option<u64> {
         self.since.get_or_insert(now);
-        if self.last.is_some_and(|last| now - last < EVERY) {
+        if self.last.is_some_and(|last| now - last < LOG_INTERVAL) {
             self.unsaid += 1;
             return None;
         }
@@ -156,10 +139,10 @@ mod tests {
         assert_eq!(told.fails(start), None);
         assert_eq!(told.works().map(|(_, unsaid)| unsaid), Some(1));
         for _ in 0..10 {
-            assert_eq!(told.fails(start + EVERY / 2), None);
+            assert_eq!(told.fails(start + LOG_INTERVAL / 2), None);
             assert_eq!(told.works(), None);
         }
-        assert_eq!(told.fails(start + EVERY), Some(10));
+        assert_eq!(told.fails(start + LOG_INTERVAL), Some(10));
         assert!(told.works().is_some());
         assert_eq!(told.works(), None);
     }

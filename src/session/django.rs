@@ -15,8 +15,9 @@ use super::signing::{SignatureError, signed_at, unsign_object};
 use super::sql::read_chunks;
 use super::store::{Stored, unix_seconds};
 use crate::config::{SessionConfig, StoreUrl};
-use crate::database::{Access, Database, Dialect, Outage, Seldom, StoreError};
+use crate::database::{Access, Database, Dialect, Outage, StoreError};
 use crate::secrets::Secrets;
+use crate::telemetry::Recurring;
 
 /// The salt of the stores db, cached_db and file.
 const SALT: &str = "django.contrib.sessions.SessionStore";
@@ -45,7 +46,7 @@ pub(super) struct Django {
     salt: String,
     max_age: Duration,
     secrets: Arc<Secrets>,
-    unreadable: Seldom,
+    unreadable: Recurring,
 }
 
 enum Home {
@@ -145,7 +146,7 @@ impl Django {
             home,
             max_age: config.max_age,
             secrets,
-            unreadable: Seldom::default(),
+            unreadable: Recurring::new(),
         }
     }
 
@@ -262,8 +263,8 @@ impl Django {
             }),
             Err(error) => {
                 // One bad session is read again with each request of its visitor.
-                if self.unreadable.is_due() {
-                    tracing::warn!(%error, "a Django session cannot be read: it counts as empty");
+                if let Some(times) = self.unreadable.is_due() {
+                    tracing::warn!(%error, times, "a Django session cannot be read: it counts as empty");
                 }
                 None
             }

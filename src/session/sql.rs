@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::store::{Stored, unix_seconds};
-use crate::database::{Bind, Database, Row, Seldom, StoreError};
+use crate::database::{Bind, Database, Row, StoreError};
+use crate::telemetry::Recurring;
 
 /// How many keys one query asks for.
 const KEYS_AT_ONCE: usize = 100;
@@ -21,14 +22,14 @@ const SWEEP_STATEMENTS_MAX: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Sql {
     pub(super) database: Database,
-    unreadable: Seldom,
+    unreadable: Recurring,
 }
 
 impl Sql {
     pub(super) fn new(database: Database) -> Self {
         Self {
             database,
-            unreadable: Seldom::default(),
+            unreadable: Recurring::new(),
         }
     }
 
@@ -109,8 +110,8 @@ impl Sql {
         let data = serde_json::from_str(&data)
             .inspect_err(|error| {
                 // It is read again with each request of its visitor.
-                if self.unreadable.is_due() {
-                    tracing::warn!(%error, "a session's row cannot be read: it counts as none");
+                if let Some(times) = self.unreadable.is_due() {
+                    tracing::warn!(%error, times, "a session's row cannot be read: it counts as none");
                 }
             })
             .ok()?;
@@ -133,7 +134,7 @@ pub(crate) async fn read_chunks(
 ) -> Result<Vec<Row>, StoreError> {
     let mut found = Vec::new();
     for chunk in keys.chunks(KEYS_AT_ONCE) {
-        // Of one length or the other: each text of a query is prepared once and kept.
+        // One of two lengths, so that SQLite and MySQL prepare each text of a query once. Nothing is prepared in PostgreSQL.
         let places_count = if chunk.len() == 1 { 1 } else { KEYS_AT_ONCE };
         let places: Vec<String> = (1..=places_count)
             .map(|at| format!("${}", first.len() + at))

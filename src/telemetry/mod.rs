@@ -18,7 +18,7 @@ use tracing_subscriber::filter::LevelFilter;
 use log_format::{JsonLines, TextLines};
 pub use log_queue::log_lines_dropped;
 pub(crate) use log_queue::{Flush, LogQueue};
-pub(crate) use recurring::Recurring;
+pub(crate) use recurring::{LOG_INTERVAL, Recurring};
 pub use route_series::Metrics;
 use route_series::{ByRoute, RouteSeries};
 

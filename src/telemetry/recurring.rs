@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often one line is logged at most.
+/// How often one line is logged at most, unless it says otherwise.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts how often something happened, and tells when to log it.
@@ -13,13 +13,20 @@ pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// the log gets.
 #[derive(Debug)]
 pub(crate) struct Recurring {
+    interval: Duration,
     times: AtomicU64,
     logged_at: Mutex<Option<Instant>>,
 }
 
 impl Recurring {
+    /// A line that is logged once per [`LOG_INTERVAL`].
     pub(crate) const fn new() -> Self {
+        Self::every(LOG_INTERVAL)
+    }
+
+    pub(crate) const fn every(interval: Duration) -> Self {
         Self {
+            interval,
             times: AtomicU64::new(0),
             logged_at: Mutex::new(None),
         }
@@ -36,7 +43,7 @@ impl Recurring {
             .logged_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if logged_at.is_some_and(|at| now.saturating_duration_since(at) < LOG_INTERVAL) {
+        if logged_at.is_some_and(|at| now.saturating_duration_since(at) < self.interval) {
             return None;
         }
         *logged_at = Some(now);
@@ -50,14 +57,19 @@ mod tests {
 
     #[test]
     fn a_line_is_due_once_per_interval() {
-        let recurring = Recurring::new();
-        let start = Instant::now();
-        assert_eq!(recurring.is_due_at(start), Some(1));
-        for milliseconds in 1..10 {
-            let at = start + Duration::from_millis(milliseconds);
-            assert_eq!(recurring.is_due_at(at), None);
+        let minute = Duration::from_secs(60);
+        for (recurring, interval) in [
+            (Recurring::new(), LOG_INTERVAL),
+            (Recurring::every(minute), minute),
+        ] {
+            let start = Instant::now();
+            assert_eq!(recurring.is_due_at(start), Some(1));
+            for milliseconds in 1..10 {
+                let at = start + interval - Duration::from_millis(milliseconds);
+                assert_eq!(recurring.is_due_at(at), None);
+            }
+            assert_eq!(recurring.is_due_at(start + interval), Some(10));
+            assert_eq!(recurring.is_due_at(start), None);
         }
-        assert_eq!(recurring.is_due_at(start + LOG_INTERVAL), Some(10));
-        assert_eq!(recurring.is_due_at(start), None);
     }
 }

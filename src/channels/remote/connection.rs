@@ -16,12 +16,13 @@ use super::commands::Commands;
 use super::core;
 use super::outbox::Order;
 use super::place::{Map, Place};
-use super::refusals::{self, Asked};
+use super::refusals::Asked;
 use super::scripts;
 use super::stream::{self, Ahead, Metered};
 use super::{Remote, lock};
 use crate::channels::ChannelLayer;
 use crate::config::LayerFormat;
+use crate::telemetry::LOG_INTERVAL;
 
 /// How long to wait before connecting again: the first time, and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -67,10 +68,7 @@ impl Outage {
     /// interval: it is made, and refused, again and again.
     fn begins(&mut self, now: Instant, is_away: bool) -> bool {
         let is_new = self.since.replace(self.since.unwrap_or(now)).is_none();
-        let is_due = || {
-            self.last_told
-                .is_none_or(|last| now - last >= refusals::EVERY)
-        };
+        let is_due = || self.last_told.is_none_or(|last| now - last >= LOG_INTERVAL);
         let tells = !self.is_told && ((is_new && is_away) || is_due());
         if tells {
             self.is_told = true;

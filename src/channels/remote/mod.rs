@@ -45,12 +45,12 @@ use self::history::Behind;
 use self::nodes::Waiting;
 use self::outbox::{Act, COMMAND_BYTES, Order, Outbox};
 use self::present::Here;
-use self::refusals::Refusals;
 use self::registry::Notes;
 use self::subscriptions::Subscriptions;
 use super::GroupName;
 use super::group::Group;
 use crate::config::{Backend, ChannelLayerConfig, LayerFormat, RedisUrl};
+use crate::telemetry::Recurring;
 
 /// How long a member waits until its group is heard and its history known.
 const READY_MAX: Duration = Duration::from_secs(2);
@@ -96,7 +96,7 @@ struct Inner {
     tidying: Notify,
     /// The cluster's slots move: what is counted may be too low.
     in_flux: AtomicBool,
-    refusals: Refusals,
+    refused: Recurring,
     /// The masters of the cluster, as they were last.
     masters: Mutex<Vec<(String, u16)>>,
 }
@@ -159,7 +159,7 @@ impl Remote {
             dead: Mutex::default(),
             tidying: Notify::new(),
             in_flux: AtomicBool::new(false),
-            refusals: Refusals::default(),
+            refused: Recurring::new(),
             masters: Mutex::default(),
             last_question: AtomicU64::new(0),
             answerer: OnceLock::new(),

@@ -1,39 +1,10 @@
 //! Refusals: what Redis does not let our user do, logged once per interval with the command and the names it was about.
 
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
 use redis::{Arg, Cmd, RedisError};
 
+use super::Remote;
 use super::outbox::Act;
-use super::{Remote, lock};
 use crate::channels::append::Keep;
-
-/// How often the log is told of refusals.
-pub(super) const EVERY: Duration = Duration::from_secs(10);
-
-/// What the log was told of refusals.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<Told>);
-
-#[derive(Debug, Default)]
-struct Told {
-    last: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Refusals {
-    /// Counts a refusal; returns how many were not logged if it is time to log this one.
-    fn count(&self, now: Instant) -> Option<u64> {
-        let mut told = lock(&self.0);
-        if told.last.is_some_and(|last| now - last < EVERY) {
-            told.unsaid += 1;
-            return None;
-        }
-        told.last = Some(now);
-        Some(std::mem::take(&mut told.unsaid))
-    }
-}
 
 /// A command and the key or channel it is about.
 #[derive(Debug, Eq, PartialEq)]
@@ -92,12 +63,12 @@ impl Asked {
 impl Remote {
     /// Logs that Redis refused a command, once per interval.
     pub(super) fn tell_refused(&self, error: &RedisError, asked: impl FnOnce() -> Asked) {
-        let Some(unsaid) = self.0.refusals.count(Instant::now()) else {
+        let Some(times) = self.0.refused.is_due() else {
             return;
         };
         let asked = self.shown(&asked());
         tracing::warn!(
-            unsaid,
+            unsaid = times - 1,
             "Redis refuses {asked} for the channel layer: {error}; members of this process are served all the same"
         );
     }
@@ -163,13 +134,5 @@ mod tests {
         );
         check(&["EVALSHA", "0123"], "EVALSHA", "");
         check(&["FLUSHALL"], "a command", "");
-    }
-
-    #[test]
-    fn refusals_are_told_of_once_in_an_interval() {
-        let (refusals, now) = (Refusals::default(), Instant::now());
-        assert_eq!(refusals.count(now), Some(0));
-        assert_eq!(refusals.count(now + EVERY / 2), None);
-        assert_eq!(refusals.count(now + EVERY), Some(1));
     }
 }

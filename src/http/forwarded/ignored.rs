@@ -1,20 +1,18 @@
 //! Ignored: warns, at most once a minute, that a forwarded field is ignored.
 
 use std::net::IpAddr;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::HeaderName;
 
 use super::{ForwardedFamily, family};
+use crate::telemetry::Recurring;
 
 /// The shortest time between two warnings: an untrusted proxy causes one per request, and so can any client.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// One per process: requests on all workers share the interval.
-static SELDOM: Seldom = Seldom(AtomicU64::new(0));
-static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+static IGNORED: Recurring = Recurring::every(INTERVAL);
 
 /// Warns that a field is ignored, and says what to set; at most once a minute.
 pub(crate) fn warn_of_ignored(
@@ -23,7 +21,7 @@ pub(crate) fn warn_of_ignored(
     believed: Option<ForwardedFamily>,
 ) {
     if let Some(sentence) = sentence(name, peer, believed)
-        && SELDOM.is_due(STARTED.elapsed())
+        && IGNORED.is_due().is_some()
     {
         tracing::warn!("{sentence}");
     }
@@ -66,24 +64,6 @@ fn shown(name: &HeaderName) -> String {
     words.join("-")
 }
 
-/// When the last warning was written: milliseconds since the start, plus one; 0 for never.
-struct Seldom(AtomicU64);
-
-impl Seldom {
-    /// Tells whether a warning is due, and records it.
-    fn is_due(&self, now: Duration) -> bool {
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1) + 1;
-        let last = self.0.load(Ordering::Relaxed);
-        let is_due = last == 0 || now.saturating_sub(last) >= INTERVAL.as_millis() as u64;
-        // Of several workers that get here at once, one wins.
-        is_due
-            && self
-                .0
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,16 +97,5 @@ mod tests {
         }
         let real_ip = HeaderName::from_static("x-real-ip");
         assert_eq!(sentence(&real_ip, peer, Some(ForwardedFamily::X)), None);
-    }
-
-    #[test]
-    fn warning_comes_once_an_interval() {
-        let seldom = Seldom(AtomicU64::new(0));
-        let seconds = [0, 1, 59, 60, 61, 119, 120, 500];
-        let due: Vec<u64> = seconds
-            .into_iter()
-            .filter(|second| seldom.is_due(Duration::from_secs(*second)))
-            .collect();
-        assert_eq!(due, [0, 60, 120, 500]);
     }
 }

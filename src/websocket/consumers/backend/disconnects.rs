@@ -15,6 +15,7 @@ use super::effect::Effect;
 use super::endpoint::{Endpoint, PostError};
 use crate::channels::ChannelLayer;
 use crate::tasks::Tasks;
+use crate::telemetry::Recurring;
 
 /// The most bytes of bodies that wait, beside their number: a body has the handshake's header fields and the state.
 const QUEUE_BYTES_MAX: usize = 128 << 20;
@@ -24,9 +25,6 @@ const AT_ONCE: usize = 16;
 
 /// The longest pause between two tries.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(30);
-
-/// How long the log says nothing more of a queue without room.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long the last ones are tried when the server stops.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
@@ -39,8 +37,7 @@ pub(super) struct Disconnects {
     endpoint: Arc<Endpoint>,
     layer: ChannelLayer,
     queue: Mutex<Queue>,
-    /// When the log was told last that there is no room.
-    said_full: Mutex<Option<Instant>>,
+    refused: Recurring,
     work: Notify,
     /// Nobody tells anything any more.
     is_closed: AtomicBool,
@@ -84,7 +81,7 @@ impl Disconnects {
             endpoint,
             layer,
             queue: Mutex::default(),
-            said_full: Mutex::default(),
+            refused: Recurring::new(),
             work: Notify::new(),
             is_closed: AtomicBool::new(false),
         });
@@ -104,7 +101,7 @@ impl Disconnects {
         if is_full || self.is_closed.load(Ordering::Relaxed) {
             let waiting = queue.jobs.len();
             drop(queue);
-            self.say_full(now, waiting, is_full);
+            self.log_refused(waiting, is_full);
             lost(1);
             return;
         }
@@ -120,16 +117,10 @@ impl Disconnects {
         self.work.notify_one();
     }
 
-    /// Says in the log that there is no room, not too often.
-    fn say_full(&self, now: Instant, waiting: usize, is_full: bool) {
-        let mut said = self
-            .said_full
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|said| now.duration_since(said) >= SAY_AGAIN) {
-            *said = Some(now);
+    fn log_refused(&self, waiting: usize, is_full: bool) {
+        if let Some(times) = self.refused.is_due() {
             let endpoint = &self.endpoint.settings.url.label;
-            tracing::error!(%endpoint, waiting, is_full, "disconnects are lost: there is no room in disconnect_queue, or the server has stopped");
+            tracing::error!(%endpoint, waiting, is_full, times, "disconnects are lost: there is no room in disconnect_queue, or the server has stopped");
         }
     }
 
