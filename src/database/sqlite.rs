@@ -110,7 +110,7 @@ pub(super) fn is_memory(path: &Path) -> bool {
     path.as_os_str() == ":memory:"
 }
 
-/// Makes the file for its owner alone, as it holds the hashes of passwords. What fails here fails again, and is told, when it is opened.
+/// Makes the file for its owner alone, as it holds the hashes of passwords. Errors are ignored here: opening the file reports them.
 pub(super) fn own_file(path: &Path) {
     let mut open = std::fs::OpenOptions::new();
     open.write(true).create_new(true);

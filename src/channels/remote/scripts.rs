@@ -200,8 +200,8 @@ return 0
 ",
 );
 
-/// Notes what histories take, and names those that have to give way: the least recently used first. Who is told of one sees to
-/// it, for it is forgotten here.
+/// Notes what histories take, and names those that have to give way: the least recently used first. The caller must evict each
+/// returned history: the registry no longer lists it.
 ///
 /// Keys: the groups by their last use; what each takes, and all together; the groups by when their history expires. Arguments: how
 /// many bytes all may take; what a group takes beside its events, and what is left of it when they have expired; how many are named at
