@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 /// The smallest and the largest of the two shares that are kept for anything but connections.
 const SHARE_MIN: usize = 32;
-const SHARE_MAX: usize = 1024;
+const SHARE_MAX: usize = 400;
 
 /// Raises the soft limit of open files to the hard one: the soft limit of 1,024 that most systems start with is for programs
 /// that call `select`. A limit that cannot be raised stays.
@@ -26,7 +26,7 @@ pub(crate) fn limit() -> usize {
     })
 }
 
-/// Returns how many connections there can be with so many files: an eighth is kept for files that are sent, and another one for
+/// Returns how many connections there can be with so many files: a sixteenth is kept for files that are sent, and another one for
 /// stores, Redis, backends and the reload.
 pub(crate) fn connections_max(files: usize) -> usize {
     files.saturating_sub(2 * share(files)).max(1)
@@ -40,7 +40,7 @@ pub(crate) fn sent_files() -> &'static Semaphore {
 
 /// Returns one of the two shares.
 pub(crate) fn share(files: usize) -> usize {
-    (files / 8).clamp(SHARE_MIN, SHARE_MAX)
+    (files / 16).clamp(SHARE_MIN, SHARE_MAX)
 }
 
 #[cfg(test)]
@@ -52,9 +52,9 @@ mod tests {
         for (files, connections) in [
             (16, 1),
             (256, 192),
-            (1024, 768),
-            (20_000, 17_952),
-            (1_048_576, 1_046_528),
+            (1024, 896),
+            (20_000, 19_200),
+            (1_048_576, 1_047_776),
         ] {
             assert_eq!(connections_max(files), connections, "{files}");
         }

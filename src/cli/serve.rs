@@ -18,9 +18,6 @@ use crate::telemetry::{self, Flush, LogQueue};
 /// The fewest files that a server can do with: its own, and a share for all that it keeps open beside connections.
 const FILES_MIN: usize = 80;
 
-/// Threads that read files; tokio's own default.
-const BLOCKING_THREADS_MAX: usize = 512;
-
 pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let reload = Reload {
         file: arguments.file.config.clone(),
@@ -65,8 +62,8 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
         ));
         return FAILURE;
     }
-    // Each of them may have a file open.
-    runtime.max_blocking_threads(descriptors::share(files).min(BLOCKING_THREADS_MAX));
+    // Each of them may have a file open: half of what is kept for all but connections and files that are sent.
+    runtime.max_blocking_threads(descriptors::share(files) / 2);
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
