@@ -275,10 +275,15 @@ class InRedis(HistoriesCase):
 
     def registered(self):
         """Returns what the registry says that all histories take, when it is the sum of what it says of each."""
-        takes = {name: int(bytes) for name, bytes in self.client.hgetall("oneport:{histories}:bytes").items()}
+        # In one step: the server goes on writing.
+        with self.client.pipeline(transaction=True) as both:
+            both.hgetall("oneport:{histories}:bytes")
+            both.zrange("oneport:{histories}:uses", 0, -1)
+            known, uses = both.execute()
+        takes = {name: int(bytes) for name, bytes in known.items()}
         total = takes.pop(b" sum", 0)
         self.assertEqual(total, sum(takes.values()))
-        self.assertEqual(set(takes), set(self.client.zrange("oneport:{histories}:uses", 0, -1)))
+        self.assertEqual(set(takes), set(uses))
         return total
 
     def is_whole_or_gone(self, server, room):
