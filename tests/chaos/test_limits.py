@@ -10,7 +10,7 @@ import unittest
 
 from disturb.case import Chaos
 from kit.deadline import until
-from kit.frames import Bytes
+from kit.frames import BINARY, Bytes, RawSocket, encode
 from kit.http2 import Client
 
 CONFIG = """
@@ -36,6 +36,23 @@ path = "/ws/echo/"
 consumer = "echo"
 """
 
+QUEUES = """
+[server.limits]
+send_queue_total = "{total}"
+
+[[http.route]]
+path = "/metrics/"
+view = "metrics"
+
+[[websocket.route]]
+path = "/ws/echo/"
+consumer = "echo"
+send_queue = "1 MiB"
+write_timeout = "60s"
+close_timeout = "1s"
+"""
+
+MIB = 1 << 20
 CLIENTS = 1500
 LIMIT = 20
 LINES_MAX = 2
@@ -162,6 +179,37 @@ def upgrade(client):
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         f"X-Forwarded-For: {client}\r\n\r\n"
     ).encode()
+
+
+class SendQueues(Chaos):
+    """Each of 30 clients floods `echo` and reads nothing; the server stops reading once half of a client's queue is full."""
+
+    SOCKETS = 30
+
+    def flooded(self, total):
+        """Returns the most bytes that wait for all clients once none of them is read any more."""
+        server = self.start(QUEUES.format(total=total))
+        sockets = [self.enterContext(RawSocket(server, "/ws/echo/", receive_buffer=4096)) for _ in range(self.SOCKETS)]
+        frame = encode(BINARY, bytes(16_000))
+        for client in sockets:
+            client.socket.settimeout(0.2)
+        most = 0
+        while sockets:
+            for client in list(sockets):
+                try:
+                    for _ in range(200):
+                        client.socket.sendall(frame)
+                except OSError:  # the server reads no more; a frame is cut, so nothing may follow it
+                    sockets.remove(client)
+            most = max(most, server.metric("oneport_send_queue_bytes"))
+        return most
+
+    def test_what_waits_for_all_clients_is_bounded(self):
+        # One read of 64 KiB may call forth as much for each client.
+        self.assertLess(self.flooded("2 MiB"), 2 * MIB + self.SOCKETS * 2 * (64 << 10))
+
+    def test_below_the_bound_each_client_has_its_own_queue(self):
+        self.assertGreater(self.flooded("256 MiB"), 10 * MIB)
 
 
 if __name__ == "__main__":
