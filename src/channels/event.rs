@@ -223,8 +223,8 @@ impl Event {
         }
     }
 
-    /// Returns the same event for a history: nothing is kept but what it is made of, for the fields are read again when somebody
-    /// asks.
+    /// Returns the same event for a history: only its text is kept, and the fields are parsed again when they
+    /// are needed.
     pub(super) fn compact(&self) -> Self {
         match &self.0.body {
             EventBody::Json { text, .. } => Self(Arc::new(Inner {

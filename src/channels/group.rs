@@ -57,11 +57,11 @@ pub(super) struct Outgoing {
 /// What is to become of a group without members.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Rest {
-    /// It has events that somebody may come back for.
+    /// It has events that a client may come back for.
     Kept,
     /// It has none, and a client that lost its connection may come back in a moment.
     Empty,
-    /// Nobody needs it.
+    /// It can be removed.
     Gone,
 }
 
@@ -128,7 +128,7 @@ impl Group {
     }
 
     /// A client is about to join that asks for a history: its address counts as the one that began the group, when it has no event
-    /// yet and nobody else did.
+    /// yet and no other address did.
     pub(super) fn begin(&self, rooms: &Arc<Rooms>, client: IpAddr) -> Result<(), Full> {
         let past = &mut lock(&self.outgoing).past;
         if past.account.room.is_none() && past.is_empty() {
@@ -289,7 +289,7 @@ impl Group {
     }
 
     /// Tells what is to become of a group without members. One that keeps a history is kept until its newest event has expired:
-    /// somebody may come back for what is sent meanwhile.
+    /// a client may come back for what is sent meanwhile.
     pub(super) fn rest(&self, now: Instant) -> Rest {
         let mut outgoing = lock(&self.outgoing);
         outgoing.past.forget_old(now);

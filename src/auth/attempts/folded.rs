@@ -2,7 +2,7 @@
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Folds a name for counting: without case, accents, spaces around it, and characters that nobody sees.
+/// Folds a name for counting: drops case, accents, surrounding spaces and invisible characters.
 ///
 /// MySQL's usual collations compare in this way, so that `Änna` logs `anna` in. Folding more than a table does costs little: names
 /// that only look alike share their counters. Users are still found by the name that was sent.

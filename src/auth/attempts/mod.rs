@@ -1,4 +1,4 @@
-//! Attempts: how often somebody may try to log in.
+//! Attempts: limits how often a login may be tried.
 //!
 //! Three counters look at each attempt. One counts an address, one counts a name from one address; both refuse. The third counts a
 //! name over all addresses and only delays: a counter that refused would let anybody lock out a name that they know.
@@ -26,7 +26,7 @@ const DELAY_MAX: Duration = Duration::from_secs(2);
 /// limits.
 const DELAYED_MAX: usize = 1_024;
 
-/// How often the log is told of a limit.
+/// The interval between log lines about one limit.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// How often one name from one address, and one address, may try in a window. What is used up fills again evenly over it.
@@ -83,7 +83,7 @@ const ADDRESS: usize = 0;
 const NAME_FROM_ADDRESS: usize = 1;
 const NAME: usize = 2;
 
-/// What the log is told of a limit: of each kind of counters, and of all.
+/// The place of the log line about full tables, behind those of the three kinds.
 const FULL: usize = 3;
 const SENTENCES: [&str; 4] = [
     "login attempts refused: attempts_per_address is used up",
