@@ -148,6 +148,12 @@ class Descriptors(Chaos):
         server = self.start_limited()
         self.assertRegex(server.log(), r"(?i)WARN.*\b256\b.*|warning.*\b256\b")
 
+    def test_too_few_end_the_start_with_a_sentence(self):
+        for limit in (16, 79):
+            with self.subTest(limit), self.assertRaises(AssertionError) as failure:
+                self.start_limited(limit, limit)
+            self.assertIn(f"oneport: the process may open {limit} files only, and needs 80 at least", str(failure.exception))
+
 
 if __name__ == "__main__":
     unittest.main()
