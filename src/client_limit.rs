@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use metrics::counter;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::telemetry::Recurring;
 
@@ -71,7 +72,7 @@ impl ClientLimit {
     }
 
     fn by_ip(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.0.by_ip.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.by_ip.lock()
     }
 }
 

@@ -7,8 +7,10 @@
 //! deadlines and asks again) but never more than a tick too late.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::tasks::Tasks;
 
@@ -113,7 +115,7 @@ impl Clock {
     /// Has somebody woken at an instant.
     pub fn wake_at(&self, at: Millis, waiting: Weak<dyn Tick>) -> Call {
         let at = ticks(at.max(self.now() + tick_millis()) + tick_millis() - 1); // never before the instant
-        let mut slot = lock(&self.0.slots[(at % SLOTS as u32) as usize]);
+        let mut slot = self.0.slots[(at % SLOTS as u32) as usize].lock();
         slot.stamp = slot.stamp.wrapping_add(1);
         let stamp = slot.stamp;
         let new = Place {
@@ -136,7 +138,7 @@ impl Clock {
 
     /// Calls a tick off, if it did not come yet; what waited is let go.
     pub fn call_off(&self, call: Call) {
-        let mut slot = lock(&self.0.slots[call.slot()]);
+        let mut slot = self.0.slots[call.slot()].lock();
         if let Some(place) = slot.places.get_mut(call.place as usize)
             && place.stamp == call.stamp
             && place.waiting.take().is_some()
@@ -170,7 +172,7 @@ impl Clock {
         for tick in from.max((to + 1).saturating_sub(SLOTS as u32))..=to {
             let mut due = Vec::new();
             {
-                let mut slot = lock(&self.0.slots[(tick % SLOTS as u32) as usize]);
+                let mut slot = self.0.slots[(tick % SLOTS as u32) as usize].lock();
                 for place in 0..u32::try_from(slot.places.len()).unwrap_or(u32::MAX) {
                     if let Some(waiting) = slot.take_due(place, to) {
                         due.push(waiting);
@@ -214,10 +216,6 @@ fn passes(between: Duration) -> Duration {
 
 fn ticks(at: Millis) -> u32 {
     u32::try_from(at / tick_millis()).unwrap_or(u32::MAX)
-}
-
-fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const fn tick_millis() -> Millis {

@@ -3,8 +3,9 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 const SHARDS: usize = 16;
 
@@ -117,7 +118,7 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
     /// Forgets everything.
     pub fn clear(&self) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             shard.values.clear();
             shard.removed += 1;
         }
@@ -126,7 +127,7 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
     /// Lets go of values that are too old.
     pub fn forget_old(&self) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             shard.values.retain(|_, (_, at)| at.elapsed() < self.ttl);
             shard.values.shrink_to_fit();
         }
@@ -134,9 +135,7 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
 
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, Shard<K, V>> {
         let at = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
-        self.shards[at]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[at].lock()
     }
 }
 

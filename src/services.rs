@@ -3,10 +3,11 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::auth::{Auth, Users};
 use crate::channels::{Answerer, ChannelLayer, LayerSettings, Remote};
@@ -138,10 +139,7 @@ impl Services {
     /// ```
     #[must_use]
     pub fn shared<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
-        let mut extensions = self
-            .extensions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut extensions = self.extensions.lock();
         let found = extensions
             .entry(TypeId::of::<T>())
             .or_insert_with(|| Arc::new(T::default()));

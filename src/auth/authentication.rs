@@ -1,9 +1,10 @@
 //! Auth: who a session, a ticket or a name with its password stands for.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Notify, OnceCell};
@@ -226,7 +227,7 @@ impl Auth {
 
     fn logged_out_keys(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
         let keys = &self.0.logged_out_keys;
-        keys.lock().unwrap_or_else(PoisonError::into_inner)
+        keys.lock()
     }
 
     /// Makes a ticket for one WebSocket; none when too many wait to be used.

@@ -1,8 +1,10 @@
 //! Tickets: a way into one WebSocket, for browsers that cannot send a header field with it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::{Login, User};
 use crate::secrets;
@@ -88,7 +90,7 @@ impl Tickets {
 
     /// Makes a ticket; none when too many wait.
     pub(super) fn issue(&self, user: Arc<User>, login: Option<Arc<Login>>) -> Option<String> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         let now = Instant::now();
         waiting.sweep(now);
         let oldest = waiting
@@ -116,7 +118,7 @@ impl Tickets {
 
     /// Takes a ticket: nobody can use it again.
     pub(super) fn take(&self, name: &str) -> Option<(Arc<User>, Option<Arc<Login>>)> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         let ticket = waiting.remove(name)?;
         (ticket.expires_at > Instant::now()).then_some((ticket.user, ticket.login))
     }
@@ -170,7 +172,7 @@ mod tests {
         let good = names.iter().filter(|name| tickets.take(name).is_some());
         assert_eq!(good.count(), OF_ONE_USER_MAX);
         assert!(tickets.take(&names[0]).is_none() && tickets.issue(user(2), None).is_some());
-        let waiting = tickets.waiting.lock().unwrap();
+        let waiting = tickets.waiting.lock();
         assert_eq!((waiting.tickets.len(), waiting.of_user.len()), (1, 1));
     }
 }

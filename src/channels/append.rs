@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::{Audience, Entry, Tally};
-use super::group::{Group, OUTGOING_BYTES_MAX, Outgoing, lock};
+use super::group::{Group, OUTGOING_BYTES_MAX, Outgoing};
 use super::past::Place;
 use super::{Event, Position};
 
@@ -51,7 +51,7 @@ pub(super) struct News<'a> {
 impl Group {
     /// Appends an event and says whose turn it is to deliver.
     pub(super) fn append(&self, news: &News<'_>, keep: Keep) -> Turn {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         if outgoing.is_full(news.event) {
             return Turn::Full;
         }
@@ -64,7 +64,7 @@ impl Group {
 
     /// Appends an event that this process sends while it has no place in the shared history yet.
     pub(super) fn append_early(&self, news: &News<'_>, node: u64, seq: u64) -> Turn {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         if outgoing.past.has_seen(node, seq) {
             return Turn::Theirs; // it came back meanwhile
         }
@@ -75,7 +75,7 @@ impl Group {
 
     /// Appends an event that will have no place; even over the bound, for nobody can wait here.
     pub(super) fn append_unplaced(&self, news: &News<'_>) -> Turn {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         let entry = outgoing.entry(news);
         outgoing.enqueue(entry)
     }
@@ -89,7 +89,7 @@ impl Group {
         position: Position,
         age: Duration,
     ) -> Shared {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         if outgoing.is_full(news.event) {
             return Shared::Appended(Turn::Full);
         }
@@ -128,7 +128,7 @@ impl Group {
         position: Position,
         age: Duration,
     ) -> Shared {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         let is_awaited = outgoing.past.is_awaited();
         if is_awaited && outgoing.is_full(news.event) {
             return Shared::Appended(Turn::Full);

@@ -1,7 +1,9 @@
 //! Direct: channels that have one reader each, and what is sent to them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::mailbox::Received;
 use super::{ChannelLayer, ChannelName, Delivery, Event, LayerError, Mailbox, Position};
@@ -22,7 +24,7 @@ impl ChannelLayer {
                 None => format!("specific.{:016x}!{:016x}", self.node(), fastrand::u64(..)),
             };
             let name = ChannelName::made(&text);
-            let mut channels = lock(self.channels());
+            let mut channels = self.channels().0.lock();
             if channels.contains_key(&name) {
                 continue;
             }
@@ -40,7 +42,12 @@ impl ChannelLayer {
     /// Whether it is read in another process is known only where Redis tells: in `channels_redis.core` a full channel is
     /// [`LayerError::ChannelFull`]; elsewhere an event that nobody reads is lost.
     pub async fn send(&self, channel: &ChannelName, event: Event) -> Result<(), LayerError> {
-        let reader = lock(self.channels()).get(channel).and_then(Weak::upgrade);
+        let reader = self
+            .channels()
+            .0
+            .lock()
+            .get(channel)
+            .and_then(Weak::upgrade);
         match (reader, self.remote()) {
             (Some(reader), _) => push(&reader, channel, event),
             (None, Some(remote)) => remote.channel_send(channel, event).await,
@@ -52,7 +59,10 @@ impl ChannelLayer {
 
     /// Takes an event that came for a channel of this process.
     pub(super) fn receive(&self, channel: &str, event: Event) -> Result<(), LayerError> {
-        let reader = lock(self.channels())
+        let reader = self
+            .channels()
+            .0
+            .lock()
             .get_key_value(channel)
             .and_then(|(name, reader)| Some((name.clone(), reader.upgrade()?)));
         let Some((name, reader)) = reader else {
@@ -64,7 +74,7 @@ impl ChannelLayer {
 
     pub(super) fn forget_channels(&self) {
         let mut gone = Vec::new();
-        lock(self.channels()).retain(|name, reader| {
+        self.channels().0.lock().retain(|name, reader| {
             let is_read = reader.strong_count() > 0;
             if !is_read {
                 gone.push(name.clone());
@@ -89,8 +99,4 @@ fn push(reader: &Mailbox, channel: &ChannelName, event: Event) -> Result<(), Lay
             channel: channel.clone(),
         }),
     }
-}
-
-fn lock(channels: &Channels) -> MutexGuard<'_, HashMap<ChannelName, Weak<Mailbox>>> {
-    channels.0.lock().unwrap_or_else(PoisonError::into_inner)
 }

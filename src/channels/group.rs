@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::batch::{Batch, Entry};
@@ -123,14 +124,14 @@ impl Group {
     /// Says what the group shall keep; the last that asks for a history decides.
     pub(super) fn set_options(&self, options: &GroupOptions) {
         if options.history > 0 {
-            lock(&self.outgoing).past.keep(options);
+            self.outgoing.lock().past.keep(options);
         }
     }
 
     /// A client is about to join that asks for a history: its address counts as the one that began the group, when it has no event
     /// yet and no other address did.
     pub(super) fn begin(&self, rooms: &Arc<Rooms>, client: IpAddr) -> Result<(), Full> {
-        let past = &mut lock(&self.outgoing).past;
+        let past = &mut self.outgoing.lock().past;
         if past.account.room.is_none() && past.is_empty() {
             past.account.room = Some(rooms.begin(&self.name, client, Instant::now())?);
         }
@@ -139,32 +140,32 @@ impl Group {
 
     /// The group is about to be gone: returns its place among those that an address has begun.
     pub(super) fn take_room(&self) -> Option<Room> {
-        lock(&self.outgoing).past.account.room.take()
+        self.outgoing.lock().past.account.room.take()
     }
 
     /// The history was there before: another process, or another client long ago, began the group.
     pub(super) fn was_begun_elsewhere(&self) {
-        let room = &mut lock(&self.outgoing).past.account.room;
+        let room = &mut self.outgoing.lock().past.account.room;
         drop(room.take_if(|room| !room.has_lingered()));
     }
 
     /// A member is about to join: it shall have everything from now on.
     pub(super) fn hold(&self, member: u64) {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         let (since, position) = (outgoing.number, outgoing.past.position());
         outgoing.holds.add(member, since, position);
     }
 
     /// It is later by now: a member that is about to join for the first time shall have what comes from here on.
     pub(super) fn hold_from_here(&self, member: u64) {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         let (since, position) = (outgoing.number, outgoing.past.position());
         outgoing.holds.postpone(member, since, position);
     }
 
     /// It joined, or will not.
     pub(super) fn release(&self, member: u64) {
-        lock(&self.outgoing).holds.remove(member);
+        self.outgoing.lock().holds.remove(member);
     }
 
     /// Adds a member; one that is there already stays as it was.
@@ -179,11 +180,11 @@ impl Group {
         options: &GroupOptions,
         start: Start,
     ) -> Option<Joined> {
-        let mut members = lock(&self.members);
+        let mut members = self.members.lock();
         if members.place_of.contains_key(&member) {
             return None;
         }
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         if options.history > 0 {
             outgoing.past.keep(options);
         }
@@ -239,11 +240,11 @@ impl Group {
 
     /// Removes a member. Once this returns it is sent nothing more. Tells how it was present, if it was there.
     pub(super) fn leave(&self, member: u64) -> Option<Presence> {
-        let mut members = lock(&self.members);
+        let mut members = self.members.lock();
         let at = members.place_of.remove(&member)?;
         let left = members.places[at].take();
         members.free.push(at);
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         outgoing.touched = Instant::now();
         if members.free.len() == members.places.len() {
             *members = Members::default();
@@ -261,12 +262,13 @@ impl Group {
 
     /// Tells whether somebody is there, or about to be.
     pub(super) fn is_needed(&self) -> bool {
-        self.len() > 0 || !lock(&self.outgoing).holds.is_empty()
+        self.len() > 0 || !self.outgoing.lock().holds.is_empty()
     }
 
     /// Returns who is there.
     pub(super) fn members(&self) -> Vec<GroupMember> {
-        lock(&self.members)
+        self.members
+            .lock()
             .places
             .iter()
             .flatten()
@@ -280,18 +282,18 @@ impl Group {
 
     /// Returns the place of the newest event that was kept.
     pub(super) fn position(&self) -> Position {
-        lock(&self.outgoing).past.position()
+        self.outgoing.lock().past.position()
     }
 
     /// Does what is to be done with the history, under its lock.
     pub(super) fn with_past<T>(&self, act: impl FnOnce(&mut Past) -> T) -> T {
-        act(&mut lock(&self.outgoing).past)
+        act(&mut self.outgoing.lock().past)
     }
 
     /// Tells what is to become of a group without members. One that keeps a history is kept until its newest event has expired:
     /// a client may come back for what is sent meanwhile.
     pub(super) fn rest(&self, now: Instant) -> Rest {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         outgoing.past.forget_old(now);
         let touched = outgoing.touched;
         match outgoing.past.is_worth_keeping(touched, now) {
@@ -303,7 +305,7 @@ impl Group {
 
     /// Forgets events to free memory: so many bytes of a group with members, all of one without. Returns how many events went.
     pub(super) fn evict(&self, bytes: usize) -> usize {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         let bytes = if self.len() == 0 { usize::MAX } else { bytes };
         outgoing.past.evict(bytes)
     }
@@ -326,7 +328,7 @@ impl Group {
     /// Completes when the one who delivers has taken what waited.
     pub(super) async fn room(&self) {
         let waiting = self.room.notified();
-        if lock(&self.outgoing).delivering {
+        if self.outgoing.lock().delivering {
             waiting.await;
         }
     }
@@ -355,7 +357,7 @@ impl Group {
     }
 
     fn take(&self) -> Option<Batch> {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         let mut entries = std::mem::take(&mut outgoing.entries);
         // One that is counted leaves alone.
         if let Some(at) = entries.iter().position(|entry| entry.tally.is_some())
@@ -371,7 +373,7 @@ impl Group {
     }
 
     fn deliver_some(&self, batch: &Batch, from: usize) -> Option<usize> {
-        let members = lock(&self.members);
+        let members = self.members.lock();
         let to = members.places.len().min(from + MEMBERS_AT_ONCE);
         for member in members.places[from.min(to)..to].iter().flatten() {
             if member.membership.since < batch.last_number() {
@@ -391,9 +393,4 @@ fn finish(batch: &Batch) {
     if let Some(tally) = batch.tally() {
         tally.finish();
     }
-}
-
-/// A panic elsewhere leaves these values whole: nothing is half done when one can happen.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

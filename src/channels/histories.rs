@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, counter, gauge};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::GroupName;
 use super::rooms::{Origin, Room};
@@ -95,11 +96,7 @@ impl Histories {
 
     /// Returns a guard for the one who evicts; none while another one does.
     pub(super) fn evicting(&self) -> Option<MutexGuard<'_, ()>> {
-        match self.evicting.try_lock() {
-            Ok(turn) => Some(turn),
-            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        self.evicting.try_lock()
     }
 
     /// Returns which history gives way, while there is too much: of the groups without members, the least recently used of those
@@ -175,7 +172,7 @@ impl Histories {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Asserts that all indexes agree; returns bytes charged and number of groups.

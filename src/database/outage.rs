@@ -1,10 +1,10 @@
 //! Outage: logs once per interval that a store does not answer or cannot be written, and once that it does again.
 
 use std::error::Error;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use metrics::counter;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::telemetry::LOG_INTERVAL;
 
@@ -99,7 +99,7 @@ impl Outage {
             Access::Read => &self.reading,
             Access::Write => &self.writing,
         };
-        told.lock().unwrap_or_else(PoisonError::into_inner)
+        told.lock()
     }
 }
 

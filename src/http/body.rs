@@ -1,7 +1,6 @@
 //! Body: the bytes of a request or a response, at once or as they come.
 
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,6 +8,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
 use super::Client;
 use super::pace::Pace;
@@ -193,9 +193,7 @@ impl HttpBody for Body {
                 paced(pace, polled, cx)
             }
             Source::Watched(body) => body.poll_frame(cx),
-            Source::Stream(body) => {
-                Pin::new(body.get_mut().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
-            }
+            Source::Stream(body) => Pin::new(body.get_mut()).poll_frame(cx),
         }
     }
 
@@ -204,10 +202,7 @@ impl HttpBody for Body {
             Source::Full(body) => body.is_end_stream(),
             Source::Incoming(body, _) => body.is_end_stream(),
             Source::Watched(body) => body.incoming.is_none(),
-            Source::Stream(body) => body
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_end_stream(),
+            Source::Stream(body) => body.lock().is_end_stream(),
         }
     }
 
@@ -219,10 +214,7 @@ impl HttpBody for Body {
                 Some(incoming) => incoming.size_hint(),
                 None => SizeHint::with_exact(0),
             },
-            Source::Stream(body) => body
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .size_hint(),
+            Source::Stream(body) => body.lock().size_hint(),
         }
     }
 }

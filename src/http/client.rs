@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
 /// The client's end of an HTTP/1.1 connection, as its current request sees it (cheap to clone).
 ///
@@ -77,7 +78,7 @@ impl Client {
 
     /// Keeps a body that was dropped before its end.
     pub(super) fn leave_unread(&self, body: Incoming) {
-        *self.0.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        *self.0.unread.lock() = Some(body);
         self.0.is_unread.store(true, Ordering::Release);
     }
 
@@ -87,11 +88,7 @@ impl Client {
             return None;
         }
         self.0.is_unread.store(false, Ordering::Relaxed);
-        self.0
-            .unread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.0.unread.lock().take()
     }
 }
 

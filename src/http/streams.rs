@@ -1,9 +1,10 @@
 //! Streams: the open event streams of this process, and the logins that they rest on.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use metrics::gauge;
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Login;
@@ -67,9 +68,7 @@ impl Streams {
 
     /// A panic elsewhere leaves the map whole.
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
-        self.of_logins
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.of_logins.lock()
     }
 }
 

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +18,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, upgrade};
 use metrics::{Gauge, gauge};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -174,10 +175,7 @@ impl Protocol {
         let open = Open::new(&self.open);
         self.speak_http(stream, arrival, &waiting).await;
         drop(open);
-        let taken = waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let taken = waiting.lock().take();
         let (upgrade, on_upgrade) = taken?;
         let upgraded = on_upgrade
             .await
@@ -244,12 +242,7 @@ impl Protocol {
             }
             let polled = connection.as_mut().poll(cx).map(Some);
             // Half a request is not waited for once the server stops.
-            let is_upgrading = || {
-                waiting
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .is_some()
-            };
+            let is_upgrading = || waiting.lock().is_some();
             if polled.is_pending() && is_draining && pulse.is_idle() && !is_upgrading() {
                 return Poll::Ready(None);
             }
@@ -342,8 +335,7 @@ async fn respond(
                     return Ok(Answered::new(response, None));
                 }
                 Some(on_upgrade) => {
-                    *waiting.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some((upgrade, on_upgrade));
+                    *waiting.lock() = Some((upgrade, on_upgrade));
                 }
                 None => {}
             }

@@ -1,9 +1,10 @@
 //! Memory: sessions in this process, until it ends.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 
 use super::store::Stored;
@@ -89,6 +90,6 @@ impl Memory {
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -9,11 +9,12 @@
 //! dropped is said once it can be written again, at most every 10 s.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::counter;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// The most bytes of lines that wait to be written.
 const WAITING_MAX: usize = 4 << 20;
@@ -103,20 +104,17 @@ impl LogQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 
     /// Waits until all lines are written, or the deadline is over; returns whether they are.
     fn flush(&self, deadline: Duration) -> bool {
-        let state = self.state();
-        let (state, _) = self
-            .0
+        let is_unwritten = |state: &mut State| state.taken > 0 || !state.waiting.is_empty();
+        let mut state = self.state();
+        self.0
             .changed
-            .wait_timeout_while(state, deadline, |state| {
-                state.taken > 0 || !state.waiting.is_empty()
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        state.taken == 0 && state.waiting.is_empty()
+            .wait_while_for(&mut state, is_unwritten, deadline);
+        !is_unwritten(&mut state)
     }
 }
 
@@ -202,17 +200,11 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
             if until_notice.is_zero() {
                 return true;
             }
-            state = if until_notice == Duration::MAX {
-                self.queue.0.changed.wait(state)
+            if until_notice == Duration::MAX {
+                self.queue.0.changed.wait(&mut state);
             } else {
-                self.queue
-                    .0
-                    .changed
-                    .wait_timeout(state, until_notice)
-                    .map(|(state, _)| state)
-                    .map_err(|error| PoisonError::new(error.into_inner().0))
+                self.queue.0.changed.wait_for(&mut state, until_notice);
             }
-            .unwrap_or_else(PoisonError::into_inner);
         }
     }
 

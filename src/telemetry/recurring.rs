@@ -1,8 +1,9 @@
 //! Recurring: a line that may be due many times a second, and is logged once per interval.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// How often one line is logged at most, unless it says otherwise.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -39,10 +40,7 @@ impl Recurring {
 
     fn is_due_at(&self, now: Instant) -> Option<u64> {
         self.times.fetch_add(1, Ordering::Relaxed);
-        let mut logged_at = self
-            .logged_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut logged_at = self.logged_at.lock();
         if logged_at.is_some_and(|at| now.saturating_duration_since(at) < self.interval) {
             return None;
         }

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::formatting::{sanitize_description, sanitize_label_value};
 use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
+use parking_lot::{Mutex, MutexGuard};
 
 /// How long a series is kept whose route is gone.
 const GONE_KEPT: Duration = Duration::from_secs(300);
@@ -160,7 +161,7 @@ impl RouteSeries {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Family>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

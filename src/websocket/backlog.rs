@@ -1,8 +1,8 @@
 //! Backlog: the bytes that wait for something that many sockets share, such as a backend.
 
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// The bytes that wait for one receiver, of all sockets together: what consumers have queued for it, and what their sockets have read
@@ -83,7 +83,7 @@ impl Backlog {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 

@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::close::{Cause, CloseCode, Ending};
 use super::deflate::{self, Deflater};
@@ -146,7 +147,7 @@ impl Link {
     /// Returns the groups it is in, for one who joins or leaves.
     pub(super) fn groups(&self) -> MutexGuard<'_, Vec<GroupName>> {
         let joined = self.joined.get_or_init(Box::default);
-        joined.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        joined.groups.lock()
     }
 
     /// Takes it out of all groups; returns which they were.
@@ -450,7 +451,7 @@ impl Link {
     }
 
     pub(super) fn out(&self) -> MutexGuard<'_, Out> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+        self.out.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Sockets: all that are open in this process, by number.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::close::Ending;
@@ -28,7 +29,7 @@ impl Sockets {
     /// Returns how many are open.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.0.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// Tells whether none is open.
@@ -42,7 +43,7 @@ impl Sockets {
         let shards = self.0.shards.iter();
         shards
             .flat_map(|shard| {
-                let shard = lock(shard);
+                let shard = shard.lock();
                 let logins = shard.values().filter_map(|link| link.login().cloned());
                 logins.collect::<Vec<_>>()
             })
@@ -52,7 +53,7 @@ impl Sockets {
     /// Returns the one of a number.
     #[must_use]
     pub fn get(&self, id: u64) -> Option<Arc<Link>> {
-        lock(self.shard(id)).get(&id).cloned()
+        self.shard(id).lock().get(&id).cloned()
     }
 
     /// Returns those that `which` picks, by number, from behind `after` on, at most so many.
@@ -65,7 +66,7 @@ impl Sockets {
         let shards = self.0.shards.iter();
         let mut found: Vec<Arc<Link>> = shards
             .flat_map(|shard| {
-                let shard = lock(shard);
+                let shard = shard.lock();
                 let picked = shard.values();
                 let picked = picked.filter(|link| link.id() > after && which(link));
                 picked.cloned().collect::<Vec<_>>()
@@ -88,7 +89,8 @@ impl Sockets {
             .shards
             .iter()
             .flat_map(|shard| {
-                lock(shard)
+                shard
+                    .lock()
                     .values()
                     .filter(|link| which(link))
                     .cloned()
@@ -124,29 +126,27 @@ impl Sockets {
 
     /// Says which routes the newest table has, before it is in use: a socket that opens meanwhile finds out by itself.
     pub(crate) fn keep(&self, fingerprints: HashSet<u64>) {
-        *lock(&self.0.kept) = Some(fingerprints);
+        *self.0.kept.lock() = Some(fingerprints);
     }
 
     pub(super) fn is_kept(&self, fingerprint: u64) -> bool {
-        lock(&self.0.kept)
+        self.0
+            .kept
+            .lock()
             .as_ref()
             .is_none_or(|kept| kept.contains(&fingerprint))
     }
 
     pub(super) fn add(&self, link: &Arc<Link>) {
-        lock(self.shard(link.id())).insert(link.id(), link.clone());
+        self.shard(link.id()).lock().insert(link.id(), link.clone());
     }
 
     pub(super) fn remove(&self, id: u64) {
-        lock(self.shard(id)).remove(&id);
+        self.shard(id).lock().remove(&id);
         self.0.left.notify_waiters();
     }
 
     fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Link>>> {
         &self.0.shards[usize::try_from(id).unwrap_or(0) % SHARDS]
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,9 +2,9 @@
 
 use std::io::{self, IoSlice, Read};
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -62,7 +62,7 @@ impl Transport {
             },
             Self::Stream(stream) => {
                 let mut buffer = ReadBuf::new(buffer);
-                ready!(Pin::new(&mut *lock(stream)).poll_read(cx, &mut buffer))?;
+                ready!(Pin::new(&mut *stream.lock()).poll_read(cx, &mut buffer))?;
                 Poll::Ready(Ok(buffer.filled().len()))
             }
         }
@@ -74,7 +74,7 @@ impl Transport {
             (Self::Tcp(stream), _) => stream.try_write(bytes),
             (Self::Unix(stream), _) => stream.try_write(bytes),
             (Self::Stream(stream), Some(owner)) => {
-                let mut stream = lock(stream);
+                let mut stream = stream.lock();
                 let mut cx = Context::from_waker(owner);
                 match Pin::new(&mut *stream).poll_write(&mut cx, bytes) {
                     Poll::Ready(Ok(written)) => {
@@ -101,7 +101,7 @@ impl Transport {
                 Self::Tcp(stream) => stream.try_write_vectored(slices),
                 Self::Unix(stream) => stream.try_write_vectored(slices),
                 Self::Stream(stream) => {
-                    return Pin::new(&mut *lock(stream)).poll_write_vectored(cx, slices);
+                    return Pin::new(&mut *stream.lock()).poll_write_vectored(cx, slices);
                 }
             };
             match written {
@@ -117,7 +117,7 @@ impl Transport {
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
-            Self::Stream(stream) => Pin::new(&mut *lock(stream)).poll_flush(cx),
+            Self::Stream(stream) => Pin::new(&mut *stream.lock()).poll_flush(cx),
         }
     }
 
@@ -127,7 +127,7 @@ impl Transport {
         match self {
             Self::Tcp(stream) => Poll::Ready(shutdown(SockRef::from(stream))),
             Self::Unix(stream) => Poll::Ready(shutdown(SockRef::from(stream))),
-            Self::Stream(stream) => Pin::new(&mut *lock(stream)).poll_shutdown(cx),
+            Self::Stream(stream) => Pin::new(&mut *stream.lock()).poll_shutdown(cx),
         }
     }
 
@@ -167,9 +167,4 @@ fn read_once(
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => Some(Err(error)),
         _ => Some(Ok(count)),
     }
-}
-
-/// A panic elsewhere leaves a stream whole.
-fn lock(stream: &Mutex<Box<dyn Stream>>) -> MutexGuard<'_, Box<dyn Stream>> {
-    stream.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,9 +9,9 @@ mod folded;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use counters::{Counters, Moved, Quota};
@@ -137,7 +137,7 @@ impl Attempts {
                 per_name,
             ),
         ];
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.lock();
         let mut attempt = Attempt {
             counted: [None; 3],
             delay: Duration::ZERO,
@@ -184,7 +184,7 @@ impl Attempts {
 
     fn give_back_at(&self, now: Instant, attempt: &Attempt) {
         let now = self.nanos(now);
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.lock();
         for (counters, counted) in counters.iter_mut().zip(attempt.counted) {
             if let Some((key, moved)) = counted {
                 counters.give_back(key, moved, now);
@@ -194,7 +194,7 @@ impl Attempts {
 
     /// Says in the log that a limit was hit, once in a while with the count; no name, because people type passwords there.
     fn say(&self, limit: usize, now: Instant) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         let said = &mut said[limit];
         said.count += 1;
         if said

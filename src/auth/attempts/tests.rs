@@ -91,7 +91,7 @@ fn the_memory_is_bounded() {
         let _ = attempts.count(limits(10, 30), &number.to_string(), address(number));
     };
     let bytes = || -> usize {
-        let counters = attempts.counters.lock().unwrap();
+        let counters = attempts.counters.lock();
         counters.iter().map(Counters::bytes).sum()
     };
     assert_eq!(bytes(), 0);
@@ -103,7 +103,7 @@ fn the_memory_is_bounded() {
     }
     assert_eq!(bytes(), first);
     // All places are in use, so newcomers are counted and keys spread over all sets.
-    let counters = attempts.counters.lock().unwrap();
+    let counters = attempts.counters.lock();
     for counters in &*counters {
         let used = counters.used();
         assert!(used > COUNTERS_MAX * 9 / 10, "{used}");
@@ -185,7 +185,7 @@ fn giving_back_takes_no_more_than_the_attempt_has_added() {
         let now = begun + takes;
         attempts.give_back_at(now, &given);
         let key = attempts.key(NAME, limits, folded("anna"));
-        let mut counters = attempts.counters.lock().unwrap();
+        let mut counters = attempts.counters.lock();
         let used = counters[NAME]
             .empty_at(key)
             .saturating_sub(attempts.nanos(now));

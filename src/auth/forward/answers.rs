@@ -3,11 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Shared, WeakShared};
 use http::HeaderMap;
+use parking_lot::Mutex;
 
 use super::ForwardError;
 use super::reuse::{Key, Reach, Reuse};
@@ -188,7 +189,7 @@ pub(super) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut answers = lock(&self.answers);
+        let mut answers = self.answers.lock();
         // Between the last waiter's leave and this, another may have started.
         if answers
             .running
@@ -198,8 +199,4 @@ impl Drop for Running {
             answers.running.remove(&self.key);
         }
     }
-}
-
-pub(super) fn lock(answers: &Mutex<Answers>) -> MutexGuard<'_, Answers> {
-    answers.lock().unwrap_or_else(PoisonError::into_inner)
 }

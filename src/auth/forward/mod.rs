@@ -7,13 +7,14 @@ mod upstream;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::header::{self, HeaderMap, HeaderName};
+use parking_lot::Mutex;
 
-use answers::{Answers, Running, Said, Subrequest, lock};
+use answers::{Answers, Running, Said, Subrequest};
 use reuse::{Reach, Reuse};
 use upstream::{Upstream, parse_url};
 
@@ -173,7 +174,7 @@ impl Forward {
     /// field.
     fn find_or_start(&self, question: &HeaderMap) -> Found {
         let key = Reach::Same.key(question);
-        let mut answers = lock(&self.answers);
+        let mut answers = self.answers.lock();
         if let Some(user) = answers.recall(question, &key, Instant::now()) {
             return Found::Answer(user);
         }
@@ -190,7 +191,10 @@ impl Forward {
         let subrequest = async move {
             let (user, reuse) = upstream.ask(&question).await?;
             let now = Instant::now();
-            lock(&running.answers).remember(&question, user.clone(), &reuse, now);
+            running
+                .answers
+                .lock()
+                .remember(&question, user.clone(), &reuse, now);
             drop(running);
             let is_shared = reuse != Reuse::Never;
             Ok(Said { user, is_shared })

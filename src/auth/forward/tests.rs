@@ -417,7 +417,7 @@ async fn without_a_cache_each_request_is_asked_for() {
         assert_eq!(ask(&forward, "a=1").await.unwrap(), None);
     }
     assert_eq!(app.asked(), 3);
-    assert!(lock(&forward.answers).known.is_empty());
+    assert!(forward.answers.lock().known.is_empty());
 }
 
 #[tokio::test]
@@ -830,7 +830,7 @@ async fn who_joins_a_request_whose_answer_is_not_shared_asks_again() {
         let (users, ()) = tokio::join!(asks, open);
         assert!(users.iter().all(|user| user.as_ref().unwrap().is_some()));
         assert_eq!(app.asked() + 1, asked, "{line}");
-        assert!(lock(&forward.answers).known.is_empty());
+        assert!(forward.answers.lock().known.is_empty());
     }
 }
 
@@ -852,7 +852,7 @@ async fn requests_that_wait_at_the_same_time_share_one_subrequest() {
         assert_eq!(users.len(), 20);
         assert!(users.iter().all(|user| user.as_ref().unwrap().is_some()));
         assert_eq!(app.asked(), 0);
-        assert!(lock(&forward.answers).running.is_empty());
+        assert!(forward.answers.lock().running.is_empty());
     }
 }
 
@@ -886,7 +886,7 @@ async fn a_subrequest_ends_when_nobody_waits() {
         _ = ask(&forward, "a=1") => panic!("the gate is closed"),
         head = app.heads.recv() => assert!(head.is_some()),
     }
-    assert!(lock(&forward.answers).running.is_empty());
+    assert!(forward.answers.lock().running.is_empty());
     assert_eq!(forward.upstream.turns.available_permits(), SUBREQUESTS_MAX);
     gate.open.notify_one();
     assert!(ask(&forward, "a=1").await.unwrap().is_some());

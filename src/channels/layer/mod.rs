@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::direct::Channels;
 use super::group::Group;
@@ -292,7 +294,7 @@ impl ChannelLayer {
     /// Returns how many groups there are in this process.
     #[must_use]
     pub fn groups(&self) -> usize {
-        self.0.groups.iter().map(|shard| lock(shard).len()).sum()
+        self.0.groups.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// Returns the groups of this process.
@@ -300,7 +302,7 @@ impl ChannelLayer {
         let shards = self.0.groups.iter();
         shards
             .flat_map(|shard| {
-                let shard = lock(shard);
+                let shard = shard.lock();
                 let groups = shard.iter();
                 groups
                     .map(|(name, found)| (name.clone(), found.clone()))
@@ -367,10 +369,6 @@ impl ChannelLayer {
         group: &(impl std::borrow::Borrow<str> + ?Sized),
     ) -> MutexGuard<'_, HashMap<GroupName, Arc<Group>>> {
         let at = usize::try_from(self.0.hasher.hash_one(group.borrow())).unwrap_or(0) % SHARDS;
-        lock(&self.0.groups[at])
+        self.0.groups[at].lock()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{ChannelLayer, lock};
+use super::ChannelLayer;
 use crate::channels::GroupName;
 use crate::channels::group::{Group, Rest};
 use crate::channels::histories::Victim;
@@ -81,7 +81,7 @@ impl ChannelLayer {
 
     pub(in crate::channels) fn forget(&self, now: Instant) {
         for shard in &self.0.groups {
-            let mut shard = lock(shard);
+            let mut shard = shard.lock();
             let mut gone = Vec::new();
             for (name, group) in &*shard {
                 if group.is_needed() {

@@ -1,17 +1,18 @@
 //! Commands: the connections that commands go through: one to each server.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
+use super::cluster;
 use super::cluster::Slots;
 use super::place::{Map, Place};
 use super::stream;
-use super::{cluster, lock};
 
 /// How long to wait before commands are said again whose keys are on their way from one master to another.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -81,7 +82,7 @@ impl Commands {
 
     /// Returns which of the servers, in the order of the place, has a key or a channel.
     pub(super) fn server_of(&self, key: &[u8]) -> usize {
-        lock(&self.0.now).server_of(key)
+        self.0.now.lock().server_of(key)
     }
 
     /// Says commands, those of each server in one pipeline. Returns what was answered to each, in their order.
@@ -186,7 +187,7 @@ impl Commands {
     /// a cluster with another master.
     pub(super) async fn moved(&self) -> RedisResult<Option<Slots>> {
         self.look_again().await?;
-        Ok(match (&*lock(&self.0.now), &self.0.first) {
+        Ok(match (&*self.0.now.lock(), &self.0.first) {
             (Map::Cluster(now), Map::Cluster(first)) if now != first => Some(now.clone()),
             _ => None,
         })
@@ -195,7 +196,7 @@ impl Commands {
     /// Tells whether what a cluster has is somewhere else than when the connections began: then what subscribes and what publishes
     /// may be at different servers, and nobody can count.
     pub(super) fn is_in_flux(&self) -> bool {
-        matches!((&*lock(&self.0.now), &self.0.first), (Map::Cluster(now), Map::Cluster(first)) if now != first)
+        matches!((&*self.0.now.lock(), &self.0.first), (Map::Cluster(now), Map::Cluster(first)) if now != first)
     }
 
     /// Returns which of the servers a channel is heard at: the same as long as the connections live.
@@ -214,7 +215,7 @@ impl Commands {
         let answer = answers.next().unwrap_or_else(|| Err(stream::timed_out()))?;
         let (addresses, slots) = cluster::read(answer, host)?;
         let slots = slots.reordered(&addresses, &inner.addresses)?;
-        *lock(&inner.now) = Map::Cluster(slots);
+        *inner.now.lock() = Map::Cluster(slots);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use redis::{RedisError, RedisResult, Value};
 use tokio::task::{JoinSet, unconstrained};
 use tokio_util::sync::CancellationToken;
 
+use super::Remote;
 use super::commands::Commands;
 use super::core;
 use super::outbox::Order;
@@ -19,7 +20,6 @@ use super::place::{Map, Place};
 use super::refusals::Asked;
 use super::scripts;
 use super::stream::{self, Ahead, Metered};
-use super::{Remote, lock};
 use crate::channels::ChannelLayer;
 use crate::config::LayerFormat;
 use crate::telemetry::LOG_INTERVAL;
@@ -127,12 +127,12 @@ impl Remote {
     /// are depends on how much is here.
     async fn connect(&self, layer: &ChannelLayer) -> RedisResult<(Live, JoinSet<Ended>, usize)> {
         let (urls, timeout) = (&self.0.urls, self.0.timeout);
-        let masters = lock(&self.0.masters).clone();
+        let masters = self.0.masters.lock().clone();
         let core = (self.0.format == LayerFormat::Core).then_some(&*self.0.prefix);
         let place = Place::find(urls, core, &masters, timeout);
         let place = self.in_time(place).await?;
         if matches!(place.map, Map::Cluster(_)) {
-            *lock(&self.0.masters) = place.addresses();
+            *self.0.masters.lock() = place.addresses();
         }
         let commands = Commands::connect(&place, timeout);
         let (commands, drivers) = self.in_time(commands).await?;
@@ -226,7 +226,7 @@ impl Remote {
         gauge!("oneport_layer_connected").set(0.0);
         self.0.outbox.disconnected(taken, layer);
         self.forget_echoes();
-        lock(&self.0.behind).clear();
+        self.0.behind.lock().clear();
         self.0.subscriptions.forget();
         self.0.changed.notify_waiters();
     }

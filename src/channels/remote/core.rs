@@ -4,17 +4,17 @@
 //! into our inbox, which is emptied all the time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 
+use super::Remote;
 use super::dictionary::{Channels, Dictionaries};
 use super::ring::Ring;
 use super::scripts::ENQUEUE;
-use super::{Remote, lock};
 use crate::channels::{Event, GroupName};
 use crate::telemetry;
 
@@ -108,7 +108,7 @@ impl Core {
     }
 
     pub(super) fn want(&self, group: &GroupName, is_wanted: bool) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if !state.groups.contains_key(group) {
             let local = self.new_local();
             state.of_local.insert(local.clone(), group.clone());
@@ -130,7 +130,7 @@ impl Core {
     }
 
     pub(super) fn is_there(&self, group: &GroupName) -> bool {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         state
             .groups
             .get(group)
@@ -143,12 +143,12 @@ impl Core {
         if client != self.client {
             return None;
         }
-        lock(&self.state).of_local.get(local).cloned()
+        self.state.lock().of_local.get(local).cloned()
     }
 
     /// All is to be said again: to another Redis, or before it forgets. Returns how many groups there are.
     pub(super) fn say_again(&self) -> usize {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let names: Vec<_> = state.groups.keys().cloned().collect();
         let count = names.len();
         state.changed.extend(names);
@@ -163,7 +163,7 @@ impl Core {
 
     /// Returns what is to be said next.
     pub(super) fn changes(&self) -> Changes {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let mut changes = Changes {
             join: Vec::new(),
             leave: Vec::new(),
@@ -187,7 +187,7 @@ impl Core {
 
     /// Redis did it. What is wanted otherwise by now comes again.
     pub(super) fn confirmed(&self, changes: &Changes) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         for (groups, is_there) in [(&changes.join, true), (&changes.leave, false)] {
             for (group, _) in groups {
                 let Some(joined) = state.groups.get_mut(group) else {
@@ -252,7 +252,7 @@ impl Core {
 
     /// Returns the commands that take this process out of everything.
     pub(super) fn farewell(&self, joined: &str) -> Vec<redis::Cmd> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let mut commands: Vec<_> = state
             .groups
             .iter()
@@ -323,7 +323,7 @@ impl Core {
 
     /// Returns the time as Redis sorts by it; later than any before.
     fn next_time(&self) -> String {
-        let mut last = lock(&self.last);
+        let mut last = self.last.lock();
         *last = unix_time().max(*last + 0.000_001);
         time_text(*last)
     }

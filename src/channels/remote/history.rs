@@ -8,11 +8,11 @@ use futures_util::future::join_all;
 use redis::{FromRedisValue, RedisResult, Value};
 use tokio::time::Instant;
 
+use super::Remote;
 use super::commands::is_passing;
 use super::connection::{Ended, Live};
 use super::scripts::{CHECK, READ};
 use super::wire::{self, Head};
-use super::{Remote, lock};
 use crate::channels::append::{News, Shared, Turn};
 use crate::channels::group::Group;
 use crate::channels::options::ROOM_DEADLINE;
@@ -141,12 +141,12 @@ impl Live {
         let mut again: Vec<GroupName> = Vec::new();
         let mut again_at = Instant::now();
         loop {
-            let groups = lock(&inner.behind).take(READ_AT_ONCE);
+            let groups = inner.behind.lock().take(READ_AT_ONCE);
             if groups.is_empty() {
                 tokio::select! {
                     () = inner.behind_work.notified() => {}
                     () = tokio::time::sleep_until(again_at), if !again.is_empty() => {
-                        let mut behind = lock(&inner.behind);
+                        let mut behind = inner.behind.lock();
                         again.drain(..).for_each(|group| behind.retry(group));
                     }
                 }
@@ -159,7 +159,7 @@ impl Live {
                     Some((found, command))
                 });
                 let Some((found, command)) = question else {
-                    lock(&inner.behind).done(&group);
+                    inner.behind.lock().done(&group);
                     return None;
                 };
                 Some(async move {
@@ -167,8 +167,8 @@ impl Live {
                     let is_read = remote.hear_history(layer, &found, answer).await;
                     if !is_read {
                         found.with_past(Past::fall_behind);
-                        lock(&inner.behind).failed(&group);
-                    } else if lock(&inner.behind).done(&group) {
+                        inner.behind.lock().failed(&group);
+                    } else if inner.behind.lock().done(&group) {
                         inner.behind_work.notify_one();
                     }
                     found.tell_changed();

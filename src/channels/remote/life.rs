@@ -8,7 +8,6 @@ use redis::{RedisError, RedisResult, Value};
 
 use super::commands::is_passing;
 use super::connection::{Ended, Live};
-use super::lock;
 use super::refusals::Asked;
 use super::scripts::{BEAT, CLEAR};
 use crate::channels::GroupName;
@@ -157,7 +156,7 @@ impl Live {
                 return (error, Vec::new());
             }
             loop {
-                let Some(node) = lock(&inner.dead).pop() else {
+                let Some(node) = inner.dead.lock().pop() else {
                     break;
                 };
                 if let Err(error) = self.bury(node).await {

@@ -30,9 +30,10 @@ mod wire;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::Value;
 use tokio::sync::{Notify, oneshot};
 
@@ -199,7 +200,7 @@ impl Remote {
             LayerFormat::Core => self.0.core.want(group, false),
             _ => {
                 let channel = self.channel_of(group);
-                lock(&self.0.echoes).remove(&channel);
+                self.0.echoes.lock().remove(&channel);
                 self.0.subscriptions.want(channel, false);
             }
         }
@@ -221,7 +222,7 @@ impl Remote {
                 if found.with_past(|past| past.is_complete()) {
                     return;
                 }
-                if !lock(&self.0.behind).has(group) {
+                if !self.0.behind.lock().has(group) {
                     self.read_history(group);
                 }
             }
@@ -235,7 +236,7 @@ impl Remote {
 
     /// Sees that a group's shared history is read.
     pub(in crate::channels) fn read_history(&self, group: &GroupName) {
-        let is_news = lock(&self.0.behind).add(group);
+        let is_news = self.0.behind.lock().add(group);
         if is_news {
             self.0.behind_work.notify_one();
         }
@@ -329,10 +330,6 @@ fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytes);
     hasher.finish()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {

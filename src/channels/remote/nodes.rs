@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::outbox::{Act, COMMAND_BYTES, Order};
-use super::{Remote, lock, reached, wire};
+use super::{Remote, reached, wire};
 use crate::channels::Sent;
 
 /// How long a process may take to answer.
@@ -74,7 +74,7 @@ struct Number {
 
 impl Drop for Number {
     fn drop(&mut self) {
-        lock(&self.remote.0.waiting).remove(&self.id);
+        self.remote.0.waiting.lock().remove(&self.id);
     }
 }
 
@@ -141,7 +141,7 @@ impl Remote {
 
     fn wait_for(&self, waiting: Waiting) -> Number {
         let id = self.0.next_question();
-        lock(&self.0.waiting).insert(id, waiting);
+        self.0.waiting.lock().insert(id, waiting);
         let remote = self.clone();
         Number { remote, id }
     }
@@ -156,13 +156,13 @@ impl Remote {
     }
 
     pub(super) fn hear_counted(&self, id: u64, queued: usize, dropped: usize) {
-        if let Some(Waiting::Counts(waiting)) = lock(&self.0.waiting).get(&id) {
+        if let Some(Waiting::Counts(waiting)) = self.0.waiting.lock().get(&id) {
             let _ = waiting.try_send((queued, dropped));
         }
     }
 
     pub(super) fn hear_answer(&self, id: u64, json: &[u8]) {
-        if let Some(Waiting::Answers(waiting)) = lock(&self.0.waiting).get(&id)
+        if let Some(Waiting::Answers(waiting)) = self.0.waiting.lock().get(&id)
             && let Ok(answer) = serde_json::from_slice(json)
         {
             let _ = waiting.try_send(answer);

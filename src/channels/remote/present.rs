@@ -4,13 +4,13 @@
 //! process that died is found by it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use redis::Cmd;
 
+use super::Remote;
 use super::outbox::{Act, COMMAND_BYTES, Order};
-use super::{Remote, lock};
 use crate::channels::{GroupMember, GroupName, Presence, Present};
 
 /// The members of this process that others know of.
@@ -34,7 +34,7 @@ impl Remote {
         if presence == Presence::Untracked {
             return;
         }
-        let mut here = lock(&self.0.present.members);
+        let mut here = self.0.present.members.lock();
         let members = here.entry(group.clone()).or_default();
         *members += 1;
         let mut commands = vec![self.add(group, member, user, presence)];
@@ -49,7 +49,7 @@ impl Remote {
         if presence == Presence::Untracked {
             return;
         }
-        let mut here = lock(&self.0.present.members);
+        let mut here = self.0.present.members.lock();
         let mut commands = vec![self.remove(group, member)];
         match here.get_mut(group) {
             Some(members) if *members > 1 => *members -= 1,
@@ -63,7 +63,7 @@ impl Remote {
 
     /// Processes died; what is left of them is for somebody to clear up who has the time.
     pub(super) fn bury_later(&self, nodes: &[String]) {
-        let mut dead = lock(&self.0.dead);
+        let mut dead = self.0.dead.lock();
         let nodes = nodes
             .iter()
             .filter_map(|node| u64::from_str_radix(node, 16).ok());
@@ -113,7 +113,7 @@ impl Remote {
         if commands.is_empty() {
             return;
         }
-        let here = lock(&self.0.present.members);
+        let here = self.0.present.members.lock();
         if !here.contains_key(group) {
             commands.push(self.list(group, "SREM"));
         }

@@ -7,7 +7,7 @@ use metrics::counter;
 
 use super::core::RANDOM_PREFIX;
 use super::wire::{self, Head, Message};
-use super::{Remote, hash, lock};
+use super::{Remote, hash};
 use crate::channels::append::{Keep, News, Shared, Turn};
 use crate::channels::batch::Tally;
 use crate::channels::group::Group;
@@ -221,6 +221,6 @@ impl Remote {
 
     /// All of it has to come again: the connection is a new one.
     pub(super) fn forget_echoes(&self) {
-        lock(&self.0.echoes).clear();
+        self.0.echoes.lock().clear();
     }
 }

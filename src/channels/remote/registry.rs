@@ -5,16 +5,16 @@
 //! caller deletes those without subscribers. In a cluster the registry is at one master, each history at its own.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use metrics::counter;
+use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisResult, Value};
 use tokio::sync::Notify;
 
+use super::Remote;
 use super::connection::{Ended, Live};
 use super::scripts::{EVICT, REGISTER, RENEW};
-use super::{Remote, lock};
 use crate::channels::GroupName;
 
 /// How long a process gathers what it was told.
@@ -86,7 +86,7 @@ impl Notes {
             bytes: u64::try_from(*bytes).unwrap_or(0),
             expiry,
         };
-        let mut gathered = lock(&self.gathered);
+        let mut gathered = self.gathered.lock();
         match gathered.notes.get_mut(group) {
             Some(known) => *known = note,
             None => {
@@ -103,7 +103,7 @@ impl Notes {
 
     /// A history was read and has no event.
     pub(super) fn read_empty(&self, group: &GroupName) {
-        let mut empty = lock(&self.empty);
+        let mut empty = self.empty.lock();
         if empty.len() < EMPTY_MAX {
             empty.insert(group.clone());
         }
@@ -111,7 +111,7 @@ impl Notes {
 
     /// Takes everything gathered.
     fn take(&self) -> Unregistered<'_> {
-        let gathered = std::mem::take(&mut *lock(&self.gathered));
+        let gathered = std::mem::take(&mut *self.gathered.lock());
         Unregistered {
             notes: self,
             histories: gathered.notes.into_iter().collect(),
@@ -120,7 +120,7 @@ impl Notes {
 
     /// Notes histories again with the next ones; what Redis said of them since is newer.
     fn put_back(&self, histories: impl Iterator<Item = (GroupName, Note)>) {
-        let mut gathered = lock(&self.gathered);
+        let mut gathered = self.gathered.lock();
         for (group, note) in histories {
             if gathered.notes.len() >= NOTES_MAX {
                 break;
@@ -291,7 +291,7 @@ impl Live {
     /// Says again that the groups here which have no event yet keep a history: their keys live as long as a lease.
     pub(super) async fn renew_empty(&self) -> RedisResult<()> {
         let notes = &self.remote.0.notes;
-        let mut groups = std::mem::take(&mut *lock(&notes.empty));
+        let mut groups = std::mem::take(&mut *notes.empty.lock());
         let mut calls = Vec::new();
         groups.retain(|group| {
             let found = self.layer.find(group.as_str());
@@ -354,7 +354,7 @@ mod tests {
     }
 
     fn gathered(notes: &Notes) -> Vec<(GroupName, u64)> {
-        let gathered = lock(&notes.gathered);
+        let gathered = notes.gathered.lock();
         let histories = gathered.notes.iter();
         let mut found: Vec<_> = histories
             .map(|(group, note)| (group.clone(), note.bytes))
@@ -389,10 +389,10 @@ mod tests {
         for _ in 0..3 {
             notes.read_empty(&name(0));
         }
-        assert_eq!(lock(&notes.empty).len(), 1);
+        assert_eq!(notes.empty.lock().len(), 1);
         for number in 0..EMPTY_MAX + 10 {
             notes.read_empty(&name(number));
         }
-        assert_eq!(lock(&notes.empty).len(), EMPTY_MAX);
+        assert_eq!(notes.empty.lock().len(), EMPTY_MAX);
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::outbox::{Act, COMMAND_BYTES, Order, Placing, Refused};
 use super::receive::MESSAGE_BYTES_MAX;
 use super::wire::Head;
-use super::{Remote, hash, lock, reached};
+use super::{Remote, hash, reached};
 use crate::channels::append::Keep;
 use crate::channels::group::Group;
 use crate::channels::options::ROOM_DEADLINE;
@@ -224,7 +224,7 @@ impl Remote {
             return None;
         }
         let hash = hash(payload);
-        let mut echoes = lock(&self.0.echoes);
+        let mut echoes = self.0.echoes.lock();
         let expected = echoes.entry(channel.clone()).or_default();
         if expected.len() >= ECHOES_MAX {
             expected.pop_front();
@@ -235,7 +235,7 @@ impl Remote {
 
     /// Tells whether a message is one of ours that came back, and expects it no more.
     pub(super) fn is_echo(&self, channel: &str, hash: u64) -> bool {
-        let mut echoes = lock(&self.0.echoes);
+        let mut echoes = self.0.echoes.lock();
         let Some(expected) = echoes.get_mut(channel) else {
             return false;
         };

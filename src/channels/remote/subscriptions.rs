@@ -1,8 +1,8 @@
 //! Subscriptions: which channels of Redis this process wants, and which it has.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// Which channels of Redis this process wants, and which it has.
@@ -131,7 +131,7 @@ impl Subscriptions {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

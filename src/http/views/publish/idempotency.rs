@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode};
 use metrics::counter;
+use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::SetOnce;
@@ -105,7 +106,7 @@ impl Idempotency {
 
     /// Returns the answer of that name, and whether it is a new one, still to be found.
     fn answer(&self, name: Digested, request: Digested, expiry: Duration) -> (Arc<Answer>, bool) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         let now = Instant::now();
         if let Some(found) = kept.answers.get(&name) {
             if now < found.until {
@@ -136,7 +137,7 @@ impl Idempotency {
     /// The answer is there: whoever waits has it, and it is kept as long as there is room. One that may be another the next time is
     /// not kept.
     fn answered(&self, name: &Digested, answer: &Arc<Answer>, outcome: Result<Bytes, ApiError>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         let is_kept = kept
             .answers
             .get(name)

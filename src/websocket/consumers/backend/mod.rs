@@ -15,10 +15,11 @@ mod options;
 mod protocol;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::HeaderName;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use asking::{Accepted, Asking};
@@ -80,7 +81,7 @@ impl Endpoints {
         services: &Services,
         node: &str,
     ) -> (Arc<Endpoint>, Arc<Disconnects>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         let url = settings.url.clone();
         let found = known.endpoints.entry(settings.clone()).or_insert_with(|| {
             let endpoint = Arc::new(Endpoint::new(settings));
