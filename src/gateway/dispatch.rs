@@ -23,7 +23,8 @@ use crate::services::Services;
 use crate::telemetry::ACCESS;
 use crate::websocket::extension::Deflate;
 use crate::websocket::{
-    Cause, CloseCode, Directory, Ending, Prepared, Route, Running, Sockets, Start, Transport,
+    Cause, CloseCode, ConnectionTask, Directory, Ending, PendingJoins, Route, SocketParts, Sockets,
+    Transport,
 };
 
 /// The running server without its listeners (cheap to clone): a table that can be replaced, and what survives that.
@@ -68,7 +69,7 @@ pub struct Upgrade {
     pub(super) services: Services,
     pub(super) sockets: Sockets,
     pub(super) deflate: Option<Deflate>,
-    pub(super) prepared: Prepared,
+    pub(super) pending_joins: PendingJoins,
     /// The client behind a trusted proxy, counted until the socket ends.
     pub(super) counted: Option<Counted>,
 }
@@ -95,14 +96,14 @@ impl Upgrade {
         transport: Option<Transport>,
         read_already: Bytes,
         held: Box<dyn Any + Send>,
-    ) -> Running {
+    ) -> ConnectionTask {
         let held = match self.counted {
             Some(counted) => Box::new((held, counted)),
             None => held,
         };
         let mut scope = self.scope;
         Arc::make_mut(&mut scope).pack();
-        self.consumer.run(Start {
+        self.consumer.run(SocketParts {
             transport: transport.unwrap_or_else(|| {
                 Transport::stream(tokio::io::join(tokio::io::empty(), tokio::io::sink()))
             }),
@@ -112,7 +113,7 @@ impl Upgrade {
             services: self.services,
             sockets: self.sockets,
             deflate: self.deflate,
-            prepared: self.prepared,
+            pending_joins: self.pending_joins,
             held,
         })
     }
@@ -196,7 +197,7 @@ impl Gateway {
             );
             sockets
                 .end(
-                    |link| !kept.contains(&link.route().fingerprint),
+                    |handle| !kept.contains(&handle.route().fingerprint),
                     &ending,
                     over,
                 )

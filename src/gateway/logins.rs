@@ -8,7 +8,7 @@ use super::Gateway;
 use crate::auth::Login;
 use crate::database::StoreError;
 use crate::http::streams::Streams;
-use crate::websocket::{Cause, CloseCode, Ending, Link};
+use crate::websocket::{Cause, CloseCode, Ending, SocketHandle};
 
 /// The logins that one look asks the stores for at once.
 const LOOKED_AT_ONCE: usize = 1000;
@@ -106,7 +106,7 @@ impl Gateway {
             Cause::SessionEnded,
             "the login has ended",
         );
-        let which = |link: &Link| link.login().is_some_and(|login| is_over(login));
+        let which = |handle: &SocketHandle| handle.login().is_some_and(|login| is_over(login));
         self.sockets().end(which, &ending, Duration::ZERO).await;
     }
 }

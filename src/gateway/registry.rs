@@ -8,7 +8,7 @@ use crate::http::view::AnyView;
 use crate::http::views;
 use crate::http::{Mapped, OnDisconnect, View};
 use crate::routing::{ParamNames, RoutePattern};
-use crate::websocket::{AnyConsumer, Consumer, Factory, consumers};
+use crate::websocket::{Consumer, ConsumerFactory, TypedFactory, consumers};
 
 /// Names of views and consumers, and what makes them out of a route's options.
 ///
@@ -25,7 +25,8 @@ pub struct Registry {
 }
 
 pub(super) type MakeView = fn(&Options, &Mount<'_>) -> Result<MadeView, Problems>;
-pub(super) type MakeConsumer = fn(&Options, &Mount<'_>) -> Result<Arc<dyn AnyConsumer>, Problems>;
+pub(super) type MakeConsumer =
+    fn(&Options, &Mount<'_>) -> Result<Arc<dyn ConsumerFactory>, Problems>;
 
 /// What a view or consumer learns about its route.
 pub(super) struct Mount<'r> {
@@ -132,10 +133,10 @@ fn make_view<V: View>(options: &Options, mount: &Mount<'_>) -> Result<MadeView, 
 fn make_consumer<C: Consumer>(
     options: &Options,
     mount: &Mount<'_>,
-) -> Result<Arc<dyn AnyConsumer>, Problems> {
+) -> Result<Arc<dyn ConsumerFactory>, Problems> {
     let read: C::Options = options.read()?;
     refuse(options, mount, C::problems(&read, &mount.params))?;
-    Ok(Arc::new(Factory::<C> {
+    Ok(Arc::new(TypedFactory::<C> {
         options: Arc::new(read),
     }))
 }

@@ -14,7 +14,7 @@ use crate::http::{Mapped, OnDisconnect, Response};
 use crate::middleware::{Headers, Step};
 use crate::routing::{ProtocolTypeRouter, UrlRouter};
 use crate::templates::Templates;
-use crate::websocket::{AnyConsumer, Route};
+use crate::websocket::{ConsumerFactory, Route};
 
 /// A configuration as it runs: both tables, their views and consumers, the templates.
 pub struct Table {
@@ -59,7 +59,7 @@ pub struct WebsocketEntry {
     pub middleware: Vec<String>,
     /// What all its sockets share.
     pub route: Arc<Route>,
-    pub(crate) consumer: Arc<dyn AnyConsumer>,
+    pub(crate) consumer: Arc<dyn ConsumerFactory>,
     pub(crate) steps: Arc<[Step]>,
     pub(crate) subprotocols: Vec<String>,
     pub(crate) answered: StatusCounters,

@@ -20,7 +20,7 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::extension::{self, Deflate};
 use crate::websocket::handshake::Handshake;
-use crate::websocket::{Accept, Accepted, Compression, Prepared, Sockets};
+use crate::websocket::{Accept, Accepted, Compression, PendingJoins, Sockets};
 
 /// Takes a handshake through the WebSocket table.
 pub(super) async fn travel(
@@ -68,7 +68,7 @@ pub(super) async fn travel(
             return refuse(services, table, Some(entry), &scope, &failure, started).await;
         }
     };
-    let Ok(prepared) = prepare(services, &scope, &accept).await else {
+    let Ok(pending_joins) = prepare(services, &scope, &accept).await else {
         let failure = Failure::too_many_rooms();
         return refuse(services, table, Some(entry), &scope, &failure, started).await;
     };
@@ -101,7 +101,7 @@ pub(super) async fn travel(
             services,
             sockets,
             deflate,
-            prepared,
+            pending_joins,
             counted: None,
         }),
     )
@@ -132,18 +132,18 @@ async fn prepare(
     services: &Services,
     scope: &Scope,
     accept: &Accept,
-) -> Result<Prepared, LayerError> {
+) -> Result<PendingJoins, LayerError> {
     if accept.groups.is_empty() {
         return Ok(None);
     }
     let client = scope.client.as_ref().map(|client| client.ip());
-    let prepared = accept.groups.iter().map(|(group, options)| {
+    let pending_joins = accept.groups.iter().map(|(group, options)| {
         services
             .layer
             .begin(group, options, scope.connection, client)
     });
-    let prepared = futures_util::future::try_join_all(prepared).await?;
-    Ok(Some(Box::new(prepared)))
+    let pending_joins = futures_util::future::try_join_all(pending_joins).await?;
+    Ok(Some(Box::new(pending_joins)))
 }
 
 /// Makes the 101 response (RFC 6455 §4.2.2), or over HTTP/2 the 200 (RFC 8441 §5).

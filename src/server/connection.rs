@@ -33,7 +33,7 @@ use crate::gateway::{Answer, Arrival, Fragment, Gateway, Upgrade};
 use crate::http::upgrade::ConnectProtocol;
 use crate::http::{Body, Response};
 use crate::tasks::Tasks;
-use crate::websocket::{Running, Transport};
+use crate::websocket::{ConnectionTask, Transport};
 
 /// hyper's buffer cannot be smaller.
 const BUFFER_BYTES_MIN: usize = 8192;
@@ -153,11 +153,11 @@ impl Protocol {
         arrival: Arrival,
         held: Box<dyn Any + Send>,
         into_transport: fn(S) -> Transport,
-    ) -> Running
+    ) -> ConnectionTask
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Running::new(self.until_upgrade(stream, arrival, held, into_transport))
+        ConnectionTask::new(self.until_upgrade(stream, arrival, held, into_transport))
     }
 
     /// Speaks HTTP until the connection ends or becomes the WebSocket that is returned.
@@ -167,7 +167,7 @@ impl Protocol {
         arrival: Arrival,
         held: Box<dyn Any + Send>,
         into_transport: fn(S) -> Transport,
-    ) -> Option<Running>
+    ) -> Option<ConnectionTask>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {

@@ -10,17 +10,17 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct Backlog {
     limit: usize,
-    held: Mutex<Held>,
+    held: Mutex<WaitingBytes>,
     room: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct WaitingBytes {
     queued: usize,
     ahead: usize,
 }
 
-impl Held {
+impl WaitingBytes {
     fn total(&self) -> usize {
         self.queued + self.ahead
     }
@@ -82,7 +82,7 @@ impl Backlog {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, WaitingBytes> {
         self.held.lock()
     }
 }

@@ -98,10 +98,10 @@ impl fmt::Display for CloseCode {
 /// assert_eq!(parse("x").unwrap_err().code(), CloseCode::INTERNAL_ERROR);
 /// ```
 #[derive(Debug)]
-pub struct Close(Box<Inner>);
+pub struct Close(Box<CloseParts>);
 
 #[derive(Debug)]
-struct Inner {
+struct CloseParts {
     code: CloseCode,
     reason: Cow<'static, str>,
     cause: Option<Box<dyn Error + Send + Sync>>,
@@ -110,7 +110,7 @@ struct Inner {
 impl Close {
     /// A code and the reason the client reads; one over 123 bytes is cut at a character.
     pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(CloseParts {
             code,
             reason: cut(reason.into()),
             cause: None,

@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 use super::accept::{Accept, Denial};
 use super::backlog::Backlog;
 use super::close::{Close, CloseCode};
+use super::connection_task::ConnectionTask;
 use super::context::Context;
-use super::driver::{Start, drive};
+use super::driver::{SocketParts, drive};
 use super::message::Message;
-use super::running::Running;
 use crate::channels::{Event, Received};
 use crate::routing::ParamNames;
 use crate::scope::Scope;
@@ -115,7 +115,7 @@ pub(crate) type Connecting<'a> =
     Pin<Box<dyn Future<Output = Result<(Accept, Box<dyn Accepted>), Denial>> + Send + 'a>>;
 
 /// A consumer whose type is known no more: makes one for each handshake.
-pub(crate) trait AnyConsumer: Send + Sync {
+pub(crate) trait ConsumerFactory: Send + Sync {
     fn started(&self, services: &Services);
     fn backlog(&self) -> Option<Arc<Backlog>>;
     fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a>;
@@ -124,15 +124,15 @@ pub(crate) trait AnyConsumer: Send + Sync {
 /// A consumer that accepted and waits for its socket.
 pub(crate) trait Accepted: Send {
     /// Returns the socket's life, made for this very type of consumer.
-    fn run(self: Box<Self>, start: Start) -> Running;
+    fn run(self: Box<Self>, parts: SocketParts) -> ConnectionTask;
 }
 
 /// A type of consumer with a route's options.
-pub(crate) struct Factory<C: Consumer> {
+pub(crate) struct TypedFactory<C: Consumer> {
     pub(crate) options: Arc<C::Options>,
 }
 
-impl<C: Consumer> AnyConsumer for Factory<C> {
+impl<C: Consumer> ConsumerFactory for TypedFactory<C> {
     fn started(&self, services: &Services) {
         C::started(&self.options, services);
     }
@@ -145,15 +145,18 @@ impl<C: Consumer> AnyConsumer for Factory<C> {
         Box::pin(async move {
             let mut consumer = C::new(&self.options);
             let accept = consumer.connect(scope).await?;
-            Ok((accept, Box::new(Waiting(consumer)) as Box<dyn Accepted>))
+            Ok((
+                accept,
+                Box::new(AcceptedConsumer(consumer)) as Box<dyn Accepted>,
+            ))
         })
     }
 }
 
-struct Waiting<C>(C);
+struct AcceptedConsumer<C>(C);
 
-impl<C: Consumer> Accepted for Waiting<C> {
-    fn run(self: Box<Self>, start: Start) -> Running {
-        drive(self.0, start)
+impl<C: Consumer> Accepted for AcceptedConsumer<C> {
+    fn run(self: Box<Self>, parts: SocketParts) -> ConnectionTask {
+        drive(self.0, parts)
     }
 }

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::close::Ending;
 use super::frame::Opcode;
-use super::link::Link;
 use super::message::Message;
-use super::worker::{self, READ_BYTES};
+use super::socket_handle::SocketHandle;
+use super::thread_buffers::{self, READ_BYTES};
 use crate::channels::{
     ChannelLayer, Event, GroupName, GroupOptions, LayerError, Sent, Start, Subscriber,
 };
@@ -18,18 +18,21 @@ use crate::services::Services;
 /// What a consumer can do with its open socket. It exists only after the upgrade.
 #[derive(Debug)]
 pub struct Context<'a> {
-    link: &'a Arc<Link>,
+    handle: &'a Arc<SocketHandle>,
     ending: Option<&'a Ending>,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(link: &'a Arc<Link>) -> Self {
-        Self { link, ending: None }
+    pub(super) fn new(handle: &'a Arc<SocketHandle>) -> Self {
+        Self {
+            handle,
+            ending: None,
+        }
     }
 
-    pub(super) fn of_end(link: &'a Arc<Link>, ending: &'a Ending) -> Self {
+    pub(super) fn of_end(handle: &'a Arc<SocketHandle>, ending: &'a Ending) -> Self {
         let ending = Some(ending);
-        Self { link, ending }
+        Self { handle, ending }
     }
 }
 
@@ -37,13 +40,13 @@ impl Context<'_> {
     /// Returns what was known at the handshake.
     #[must_use]
     pub fn scope(&self) -> &Scope {
-        self.link.scope()
+        self.handle.scope()
     }
 
     /// Returns the number that names this socket in the process.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.link.id()
+        self.handle.id()
     }
 
     /// Returns how the socket ended, while the consumer's `disconnect` is told.
@@ -52,14 +55,14 @@ impl Context<'_> {
         self.ending
     }
 
-    pub(super) fn link(&self) -> &Arc<Link> {
-        self.link
+    pub(super) fn handle(&self) -> &Arc<SocketHandle> {
+        self.handle
     }
 
     /// Returns what all consumers share.
     #[must_use]
     pub fn services(&self) -> &Services {
-        self.link.services()
+        self.handle.services()
     }
 
     /// Returns the channel layer.
@@ -89,10 +92,10 @@ impl Context<'_> {
 
     /// Waits until at most half of the route's `send_queue` is full: for consumers that send much at once.
     pub async fn drained(&mut self) {
-        let link = self.link.clone();
-        let half = link.route().settings.send_queue / 2;
+        let handle = self.handle.clone();
+        let half = handle.route().settings.send_queue / 2;
         self.flush();
-        while link.waiting() > half {
+        while handle.waiting() > half {
             tokio::time::sleep(crate::clock::TICK / 10).await;
         }
     }
@@ -101,7 +104,7 @@ impl Context<'_> {
     ///
     /// Once this returns events from other processes come too.
     pub async fn group_add(&mut self, group: &GroupName) {
-        let mailbox: Arc<dyn Subscriber> = self.link.mailbox().clone();
+        let mailbox: Arc<dyn Subscriber> = self.handle.mailbox().clone();
         self.join(group, &mailbox, GroupOptions::default()).await;
     }
 
@@ -112,13 +115,13 @@ impl Context<'_> {
     /// missed instead; it is told so before.
     pub async fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
         self.flush(); // what was said before stays before what the group says
-        let link: Arc<dyn Subscriber> = self.link.clone();
-        self.join(group, &link, options).await;
+        let handle: Arc<dyn Subscriber> = self.handle.clone();
+        self.join(group, &handle, options).await;
     }
 
     /// Leaves a group. Once this returns nothing more of it comes, but for events that wait already.
     pub fn group_discard(&mut self, group: &GroupName) {
-        self.link.groups().retain(|joined| joined != group);
+        self.handle.groups().retain(|joined| joined != group);
         self.layer().group_discard(group, self.id());
     }
 
@@ -128,7 +131,7 @@ impl Context<'_> {
         group: &'s GroupName,
         event: Event,
     ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'s> {
-        let layer = &self.link.services().layer;
+        let layer = &self.handle.services().layer;
         layer.group_send(group, event, None)
     }
 
@@ -138,7 +141,7 @@ impl Context<'_> {
         group: &'s GroupName,
         event: Event,
     ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'s> {
-        let (layer, id) = (&self.link.services().layer, self.id());
+        let (layer, id) = (&self.handle.services().layer, self.id());
         layer.group_send(group, event, Some(id))
     }
 
@@ -161,7 +164,7 @@ impl Context<'_> {
         };
         let user = self.scope().user.clone();
         layer.group_resume(group, self.id(), subscriber, user, options, start);
-        let mut groups = self.link.groups();
+        let mut groups = self.handle.groups();
         if !groups.contains(group) {
             if groups.is_empty() {
                 groups.reserve_exact(1); // most are in one
@@ -171,38 +174,38 @@ impl Context<'_> {
     }
 
     fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
-        let link = self.link;
-        let is_framed = worker::with(|worker| {
-            let is_own_turn = worker.out_owner == link.id();
-            if is_own_turn && worker.out.len() + payload.len() <= READ_BYTES {
-                return link.encode(opcode, payload, &mut worker.out);
+        let handle = self.handle;
+        let is_framed = thread_buffers::with(|buffers| {
+            let is_own_turn = buffers.output_owner == handle.id();
+            if is_own_turn && buffers.output.len() + payload.len() <= READ_BYTES {
+                return handle.encode(opcode, payload, &mut buffers.output);
             }
-            if is_own_turn && !worker.out.is_empty() {
-                link.send(&worker.out);
-                worker.clear_out();
+            if is_own_turn && !buffers.output.is_empty() {
+                handle.send(&buffers.output);
+                buffers.clear_output();
             }
-            let mut alone = std::mem::take(&mut worker.out);
+            let mut alone = std::mem::take(&mut buffers.output);
             let before = alone.len();
-            let is_framed = link.encode(opcode, payload, &mut alone);
+            let is_framed = handle.encode(opcode, payload, &mut alone);
             if is_framed {
-                link.send(&alone[before..]);
+                handle.send(&alone[before..]);
             }
             alone.truncate(before);
-            worker.out = alone;
+            buffers.output = alone;
             is_framed
         });
         if !is_framed {
             self.flush();
-            self.link.send_in_context(opcode, payload);
+            self.handle.send_with_context(opcode, payload);
         }
     }
 
     fn flush(&mut self) {
-        let link = self.link;
-        worker::with(|worker| {
-            if worker.out_owner == link.id() && !worker.out.is_empty() {
-                link.send(&worker.out);
-                worker.clear_out();
+        let handle = self.handle;
+        thread_buffers::with(|buffers| {
+            if buffers.output_owner == handle.id() && !buffers.output.is_empty() {
+                handle.send(&buffers.output);
+                buffers.clear_output();
             }
         });
     }

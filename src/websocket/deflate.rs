@@ -214,14 +214,14 @@ impl Deflater {
 }
 
 /// Appends a frame that refers to no other, compressed if that makes it smaller and the settings want it.
-pub(super) fn encode_alone(
+pub(super) fn encode_standalone(
     agreed: Deflate,
     settings: &DeflateSettings,
     opcode: Opcode,
     payload: &[u8],
     out: &mut Vec<u8>,
 ) {
-    if !is_worth_it(payload.len(), settings) {
+    if !should_compress(payload.len(), settings) {
         return encode(opcode, payload, out);
     }
     with_scratch(|scratch| {
@@ -238,7 +238,7 @@ pub(super) fn encode_alone(
 }
 
 /// Tells whether a message is long enough to be compressed.
-pub(super) fn is_worth_it(length: usize, settings: &DeflateSettings) -> bool {
+pub(super) fn should_compress(length: usize, settings: &DeflateSettings) -> bool {
     length >= settings.threshold.max(1)
 }
 
@@ -417,12 +417,12 @@ mod tests {
         let settings = DeflateSettings::default();
         for payload in [&noise[..], &[b'a'; 255], b""] {
             let (mut found, mut plain) = (Vec::new(), Vec::new());
-            encode_alone(AGREED, &settings, Opcode::Binary, payload, &mut found);
+            encode_standalone(AGREED, &settings, Opcode::Binary, payload, &mut found);
             encode(Opcode::Binary, payload, &mut plain);
             assert_eq!(found, plain);
         }
         let mut found = Vec::new();
-        encode_alone(AGREED, &settings, Opcode::Binary, &[b'a'; 256], &mut found);
+        encode_standalone(AGREED, &settings, Opcode::Binary, &[b'a'; 256], &mut found);
         assert_eq!(found[0], 0xC2);
         assert!(found.len() < 20);
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::close::{Cause, CloseCode, Ending};
-use super::link::Link;
+use super::socket_handle::SocketHandle;
 use super::sockets::Sockets;
 use crate::channels::{Answerer, ChannelLayer, Delivery, Event, GroupName, deliver_alone};
 use crate::timestamp::Timestamp;
@@ -78,15 +78,16 @@ impl Directory {
         match question {
             Question::Group { group } => self.group(&group),
             Question::Show { number } => match self.sockets.get(number) {
-                Some(link) => self.shown(&link),
+                Some(handle) => self.shown(&handle),
                 None => Value::Null,
             },
             Question::Send { number, event } => {
-                let (Some(link), Ok(event)) = (self.sockets.get(number), Event::from_fields(event))
+                let (Some(handle), Ok(event)) =
+                    (self.sockets.get(number), Event::from_fields(event))
                 else {
                     return Value::Null;
                 };
-                let is_queued = deliver_alone(&*link, event) == Delivery::Queued;
+                let is_queued = deliver_alone(&*handle, event) == Delivery::Queued;
                 let (queued, dropped) = (u8::from(is_queued), u8::from(!is_queued));
                 json!({"matched": 1, "queued": queued, "dropped": dropped})
             }
@@ -99,14 +100,14 @@ impl Directory {
                 let code = CloseCode::new(code).unwrap_or(CloseCode::POLICY);
                 let ending = Ending::new(code, Cause::Disconnected, reason);
                 if let Some(number) = number {
-                    let Some(link) = self.sockets.get(number) else {
+                    let Some(handle) = self.sockets.get(number) else {
                         return Value::Null;
                     };
-                    link.end(ending);
+                    handle.end(ending);
                     return json!({"matched": 1, "closed": 1});
                 }
-                let is_users = |link: &Link| {
-                    let of = link.scope().user.as_ref().map(|of| of.id.as_str());
+                let is_users = |handle: &SocketHandle| {
+                    let of = handle.scope().user.as_ref().map(|of| of.id.as_str());
                     of.is_some() && of == user.as_deref()
                 };
                 let ended = self.sockets.end(is_users, &ending, Duration::ZERO).await;
@@ -125,20 +126,20 @@ impl Directory {
                     Some((of, number)) if of == node => number,
                     _ => 0,
                 };
-                let is_meant = |link: &Link| {
-                    let scope = link.scope();
+                let is_meant = |handle: &SocketHandle| {
+                    let scope = handle.scope();
                     let is_of = |wanted: &Option<String>, found: Option<&str>| {
                         wanted.is_none() || wanted.as_deref() == found
                     };
                     is_of(&user, scope.user.as_ref().map(|user| user.id.as_str()))
-                        && is_of(&route, Some(&link.route().label))
-                        && group.as_ref().is_none_or(|group| link.is_in(group))
+                        && is_of(&route, Some(&handle.route().label))
+                        && group.as_ref().is_none_or(|group| handle.is_in(group))
                 };
                 let found = self.sockets.list(is_meant, after, limit);
                 let mut shown = Vec::new();
                 let mut bytes = 0;
-                for link in &found {
-                    let one = self.shown(link);
+                for handle in &found {
+                    let one = self.shown(handle);
                     bytes += one.to_string().len();
                     if bytes > ANSWER_BYTES_MAX {
                         break;
@@ -178,18 +179,18 @@ impl Directory {
         })
     }
 
-    fn shown(&self, link: &Arc<Link>) -> Value {
-        let scope = link.scope();
+    fn shown(&self, handle: &Arc<SocketHandle>) -> Value {
+        let scope = handle.scope();
         let user = scope.user.as_ref();
         json!({
-            "id": link.connection_id(),
+            "id": handle.connection_id(),
             "node": format!("{:016x}", self.layer.node()),
-            "route": &*link.route().label,
+            "route": &*handle.route().label,
             "path": scope.path(),
             "user": user.map(|user| json!({"id": user.id, "name": user.name})),
             "client": scope.client.map(|client| client.to_string()),
-            "groups": link.group_names(GROUPS_SHOWN_MAX),
-            "opened_at": Timestamp::ago(link.age()),
+            "groups": handle.group_names(GROUPS_SHOWN_MAX),
+            "opened_at": Timestamp::ago(handle.age()),
         })
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! The engine is Oneport's own, around tungstenite's I/O-free parts: frame headers, UTF-8 text and the handshake's key. Its
 //! pieces are [`decoder`] (bytes to messages, no socket, no clock), [`frame`] (messages to bytes), [`extension`] and `deflate` (RFC 7692), `keepalive` (deadlines as
-//! data), [`link`] (the sending side, shared), `socket` (the receiving side) and `driver` (one connection's life).
+//! data), [`socket_handle`] (the sending side, shared), `socket` (the receiving side) and `driver` (one connection's life).
 
 pub(crate) mod accept;
 mod backlog;
 pub mod close;
+mod connection_task;
 mod consumer;
 pub mod consumers;
 mod context;
@@ -16,33 +17,32 @@ mod directory;
 mod driver;
 pub mod extension;
 pub mod frame;
+mod group_member;
 pub mod handshake;
 mod keepalive;
-pub mod link;
-mod member;
 mod message;
-mod outgoing;
 mod route;
-mod running;
+mod send_queue;
 mod settings;
 mod socket;
+pub mod socket_handle;
 mod sockets;
+mod thread_buffers;
 mod transport;
-mod worker;
 
 pub use accept::{Accept, Denial};
 pub use backlog::Backlog;
 pub use close::{Cause, Close, CloseCode, Ending};
+pub use connection_task::ConnectionTask;
 pub use consumer::Consumer;
 pub use context::Context;
-pub use link::Link;
 pub use message::{Message, Text};
 pub use route::Route;
-pub use running::Running;
 pub use settings::{Compression, SlowClient, SocketSettings};
+pub use socket_handle::SocketHandle;
 pub use sockets::Sockets;
 pub use transport::{Stream, Transport};
 
-pub(crate) use consumer::{Accepted, AnyConsumer, Factory};
+pub(crate) use consumer::{Accepted, ConsumerFactory, TypedFactory};
 pub(crate) use directory::Directory;
-pub(crate) use driver::{Prepared, Start};
+pub(crate) use driver::{PendingJoins, SocketParts};

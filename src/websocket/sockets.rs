@@ -8,18 +8,18 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::close::Ending;
-use super::link::Link;
+use super::socket_handle::SocketHandle;
 use crate::auth::Login;
 
 const SHARDS: usize = 16;
 
 /// All open sockets of a server (cheap to clone).
 #[derive(Clone, Debug, Default)]
-pub struct Sockets(Arc<Inner>);
+pub struct Sockets(Arc<SocketTable>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    shards: [Mutex<HashMap<u64, Arc<Link>>>; SHARDS],
+struct SocketTable {
+    shards: [Mutex<HashMap<u64, Arc<SocketHandle>>>; SHARDS],
     left: Notify,
     /// The fingerprints of the routes that the newest table has; none before the first reload, when all are new.
     kept: Mutex<Option<HashSet<u64>>>,
@@ -44,7 +44,7 @@ impl Sockets {
         shards
             .flat_map(|shard| {
                 let shard = shard.lock();
-                let logins = shard.values().filter_map(|link| link.login().cloned());
+                let logins = shard.values().filter_map(|handle| handle.login().cloned());
                 logins.collect::<Vec<_>>()
             })
             .collect()
@@ -52,27 +52,27 @@ impl Sockets {
 
     /// Returns the one of a number.
     #[must_use]
-    pub fn get(&self, id: u64) -> Option<Arc<Link>> {
+    pub fn get(&self, id: u64) -> Option<Arc<SocketHandle>> {
         self.shard(id).lock().get(&id).cloned()
     }
 
     /// Returns those that `which` picks, by number, from behind `after` on, at most so many.
     pub(crate) fn list(
         &self,
-        which: impl Fn(&Link) -> bool,
+        which: impl Fn(&SocketHandle) -> bool,
         after: u64,
         limit: usize,
-    ) -> Vec<Arc<Link>> {
+    ) -> Vec<Arc<SocketHandle>> {
         let shards = self.0.shards.iter();
-        let mut found: Vec<Arc<Link>> = shards
+        let mut found: Vec<Arc<SocketHandle>> = shards
             .flat_map(|shard| {
                 let shard = shard.lock();
                 let picked = shard.values();
-                let picked = picked.filter(|link| link.id() > after && which(link));
+                let picked = picked.filter(|handle| handle.id() > after && which(handle));
                 picked.cloned().collect::<Vec<_>>()
             })
             .collect();
-        found.sort_unstable_by_key(|link| link.id());
+        found.sort_unstable_by_key(|handle| handle.id());
         found.truncate(limit);
         found
     }
@@ -80,11 +80,11 @@ impl Sockets {
     /// Ends those that `which` picks, evenly over a time. Returns how many it picked.
     pub async fn end(
         &self,
-        which: impl Fn(&Link) -> bool,
+        which: impl Fn(&SocketHandle) -> bool,
         ending: &Ending,
         over: Duration,
     ) -> usize {
-        let picked: Vec<Arc<Link>> = self
+        let picked: Vec<Arc<SocketHandle>> = self
             .0
             .shards
             .iter()
@@ -92,7 +92,7 @@ impl Sockets {
                 shard
                     .lock()
                     .values()
-                    .filter(|link| which(link))
+                    .filter(|handle| which(handle))
                     .cloned()
                     .collect::<Vec<_>>()
             })
@@ -108,7 +108,7 @@ impl Sockets {
             if at > 0 {
                 tokio::time::sleep(over / u32::try_from(steps).unwrap_or(u32::MAX)).await;
             }
-            some.iter().for_each(|link| link.end(ending.clone()));
+            some.iter().for_each(|handle| handle.end(ending.clone()));
         }
         picked.len()
     }
@@ -137,8 +137,10 @@ impl Sockets {
             .is_none_or(|kept| kept.contains(&fingerprint))
     }
 
-    pub(super) fn add(&self, link: &Arc<Link>) {
-        self.shard(link.id()).lock().insert(link.id(), link.clone());
+    pub(super) fn add(&self, handle: &Arc<SocketHandle>) {
+        self.shard(handle.id())
+            .lock()
+            .insert(handle.id(), handle.clone());
     }
 
     pub(super) fn remove(&self, id: u64) {
@@ -146,7 +148,7 @@ impl Sockets {
         self.0.left.notify_waiters();
     }
 
-    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Link>>> {
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<SocketHandle>>> {
         &self.0.shards[usize::try_from(id).unwrap_or(0) % SHARDS]
     }
 }

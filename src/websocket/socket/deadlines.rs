@@ -6,22 +6,22 @@ use super::Socket;
 use crate::clock::{Call, Millis, NEVER, Tick};
 use crate::websocket::frame::{Opcode, encode};
 use crate::websocket::keepalive::{Due, millis};
-use crate::websocket::worker;
+use crate::websocket::thread_buffers;
 
 impl Socket {
     pub(super) fn keep_deadlines(&mut self, is_first: bool) {
-        let now = self.link.services().clock.now();
-        let settings = &self.link.route().settings;
-        let is_reading = !self.has_carried() && self.link.blocked_since() == NEVER;
+        let now = self.handle.services().clock.now();
+        let settings = &self.handle.route().settings;
+        let is_reading = !self.has_undecoded() && self.handle.blocked_since() == NEVER;
         let due = match self
             .keepalive
-            .due(now, settings, self.link.blocked_since(), is_reading)
+            .due(now, settings, self.handle.blocked_since(), is_reading)
         {
             Due::Ping => {
                 self.keepalive.pinged(now);
-                worker::with(|worker| encode(Opcode::Ping, &[], &mut worker.out));
+                thread_buffers::with(|buffers| encode(Opcode::Ping, &[], &mut buffers.output));
                 self.keepalive
-                    .due(now, settings, self.link.blocked_since(), is_reading)
+                    .due(now, settings, self.handle.blocked_since(), is_reading)
             }
             other => other,
         };
@@ -42,9 +42,9 @@ impl Socket {
     }
 
     fn call_at(&mut self, at: Millis) {
-        let clock = &self.link.services().clock;
+        let clock = &self.handle.services().clock;
         let call = (at < NEVER).then(|| {
-            let waiting: Weak<dyn Tick> = Arc::downgrade(&(self.link.clone() as Arc<dyn Tick>));
+            let waiting: Weak<dyn Tick> = Arc::downgrade(&(self.handle.clone() as Arc<dyn Tick>));
             clock.wake_at(at, waiting)
         });
         if let Some(before) = std::mem::replace(&mut self.call, call) {
@@ -53,8 +53,8 @@ impl Socket {
     }
 
     pub(super) fn keep_write_deadline(&mut self) {
-        let wait = millis(self.link.route().settings.write_timeout);
-        let at = self.link.blocked_since().saturating_add(wait);
+        let wait = millis(self.handle.route().settings.write_timeout);
+        let at = self.handle.blocked_since().saturating_add(wait);
         if wait > 0 && at < self.called_at() {
             self.call_at(at);
         }

@@ -17,8 +17,8 @@ use super::protocol;
 use crate::channels::{ChannelName, Event, LayerError, Mailbox};
 use crate::services::Services;
 use crate::websocket::Message;
+use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, CloseCode, Ending};
-use crate::websocket::link::Link;
 
 /// One connection's side of a conversation with workers.
 pub(super) struct Worker {
@@ -26,7 +26,7 @@ pub(super) struct Worker {
     reply_channel: ChannelName,
     headers: Vec<HeaderName>,
     services: Services,
-    link: Arc<Link>,
+    link: Arc<SocketHandle>,
     effects: Effects,
     untold: Arc<Untold>,
 }
@@ -55,7 +55,7 @@ impl Worker {
         channel: ChannelName,
         headers: Vec<HeaderName>,
         services: Services,
-        link: Arc<Link>,
+        link: Arc<SocketHandle>,
         untold: Arc<Untold>,
     ) -> Arc<Self> {
         let (reply_channel, mailbox) = services.layer.new_channel().await;

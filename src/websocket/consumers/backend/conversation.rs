@@ -16,8 +16,8 @@ use super::effects::Effects;
 use super::endpoint::{Endpoint, PostError, back_off};
 use super::protocol::{self, Answer, Connection};
 use crate::services::Services;
+use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, CloseCode, Ending};
-use crate::websocket::link::Link;
 
 /// How long to wait before the next try when the server stops.
 const PAUSE_LAST: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ pub(super) struct Shared {
 /// What one connection and its backend say to each other.
 pub(super) struct Conversation {
     shared: Arc<Shared>,
-    link: Arc<Link>,
+    link: Arc<SocketHandle>,
     pub(super) effects: Effects,
     id: String,
     talk: Mutex<Talk>,
@@ -149,7 +149,7 @@ impl Shared {
 impl Conversation {
     pub(super) fn new(
         shared: Arc<Shared>,
-        link: Arc<Link>,
+        link: Arc<SocketHandle>,
         state: Option<Box<RawValue>>,
         seq: u64,
     ) -> Arc<Self> {

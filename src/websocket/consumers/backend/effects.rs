@@ -7,18 +7,18 @@ use tokio_util::sync::CancellationToken;
 use super::effect::{Deliver, Effect};
 use crate::channels::{GroupName, GroupOptions, Start, Subscriber};
 use crate::services::Services;
+use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, CloseCode, Ending};
-use crate::websocket::link::Link;
 
 /// Does what a backend wants with one connection.
 pub(super) struct Effects {
     services: Services,
-    link: Arc<Link>,
+    link: Arc<SocketHandle>,
     ended: CancellationToken,
 }
 
 impl Effects {
-    pub(super) fn new(services: Services, link: Arc<Link>) -> Self {
+    pub(super) fn new(services: Services, link: Arc<SocketHandle>) -> Self {
         Self {
             services,
             link,
@@ -40,7 +40,7 @@ impl Effects {
     pub(super) async fn apply(&self, effect: Effect) -> Result<bool, String> {
         let layer = &self.services.layer;
         match effect {
-            Effect::Send(message) => self.link.tell(&message),
+            Effect::Send(message) => self.link.send_message(&message),
             Effect::Close { code, reason } => {
                 let code = code.unwrap_or(CloseCode::NORMAL);
                 let reason = reason.unwrap_or_default();

@@ -141,7 +141,7 @@ impl Consumer for Backend {
                 let Some(accepted) = self.accepted.take() else {
                     return Ok(());
                 };
-                let link = cx.link().clone();
+                let link = cx.handle().clone();
                 let (state, effects) = accepted.open();
                 let conversation = Conversation::new(shared.clone(), link, state, 1);
                 self.talk = Some(Talk::Endpoint(conversation.clone()));
@@ -158,7 +158,7 @@ impl Consumer for Backend {
                 services,
                 untold,
             }) => {
-                let link = cx.link().clone();
+                let link = cx.handle().clone();
                 let (channel, headers) = (channel.clone(), headers.clone());
                 let worker =
                     Worker::start(channel, headers, services.clone(), link, untold.clone());

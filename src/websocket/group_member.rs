@@ -3,21 +3,21 @@
 use super::deflate;
 use super::extension::WINDOW_BITS_MIN;
 use super::frame::{Opcode, encode};
-use super::link::Link;
-use super::outgoing::{Piece, State};
+use super::send_queue::{QueuedFrame, SendState};
 use super::settings::SlowClient;
+use super::socket_handle::SocketHandle;
 use crate::channels::event::Shown;
 use crate::channels::{Batch, Delivery, Entry, Event, Form, Membership, Position, Subscriber};
 use crate::send_queues::Waiting;
 
 /// A member by frames: the group's batch is framed once and written straight to each member's socket.
-impl Subscriber for Link {
+impl Subscriber for SocketHandle {
     fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
         let mut out = self.out();
-        if out.state != State::Open {
+        if out.state != SendState::Open {
             return Delivery::Dropped; // it is past saying
         }
-        out.forget_context();
+        out.reset_context();
         let form = self.form(membership);
         let render = |entry: &Entry, frames: &mut Vec<u8>| {
             self.encode_event(entry, membership.shows_positions, frames);
@@ -27,7 +27,7 @@ impl Subscriber for Link {
             && let Some(bytes) = batch.whole(membership, form, render)
         {
             match out.write_now(self.transport(), bytes) {
-                None if out.state != State::Open => return Delivery::Dropped,
+                None if out.state != SendState::Open => return Delivery::Dropped,
                 None => return Delivery::Queued,
                 Some(count) => written = count,
             }
@@ -43,7 +43,7 @@ impl Subscriber for Link {
                 continue;
             };
             let rest = begun + now;
-            let piece = Piece {
+            let piece = QueuedFrame {
                 own: Waiting::default(), // shared by all members
                 bytes: bytes.slice(rest..),
                 is_begun: rest > 0,
@@ -61,11 +61,11 @@ impl Subscriber for Link {
         let greeting = serde_json::json!({
             "type": "oneport.joined", "offset": offset, "recovered": recovered,
         });
-        self.tell(&greeting.to_string().into());
+        self.send_message(&greeting.to_string().into());
     }
 }
 
-impl Link {
+impl SocketHandle {
     /// Plain, or compressed with one of the windows; with positions or without: what is the same for all who agreed on it.
     fn form(&self, membership: &Membership) -> Form {
         let compressed = self
@@ -96,7 +96,7 @@ impl Link {
             None => encode(opcode, payload, out),
             Some(agreed) => {
                 let settings = &self.route().settings.deflate;
-                deflate::encode_alone(agreed, settings, opcode, payload, out);
+                deflate::encode_standalone(agreed, settings, opcode, payload, out);
             }
         }
     }

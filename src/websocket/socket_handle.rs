@@ -1,4 +1,4 @@
-//! Link: the sending side of one socket, shared by its own task, the groups it is in and the server.
+//! SocketHandle: the sending side of one socket, shared by its own task, the groups it is in and the server.
 //!
 //! Whoever has something to say writes it at once when nothing waits before it; only a full socket gets a queue, and then its
 //! own task is woken to empty it. The queue is bounded by the route's `send_queue`; its `slow_client` says what happens there.
@@ -18,8 +18,8 @@ use super::deflate::{self, Deflater};
 use super::extension::Deflate;
 use super::frame::{Opcode, encode, encode_close};
 use super::message::Message;
-use super::outgoing::{Counted, Out, Piece, State};
 use super::route::Route;
+use super::send_queue::{QueuedFrame, SendQueue, SendState, SendStats};
 use super::settings::SlowClient;
 use super::transport::Transport;
 use crate::auth::Login;
@@ -30,13 +30,13 @@ use crate::send_queues::{self, Waiting};
 use crate::services::Services;
 
 /// How many waiting pieces one write takes.
-const PIECES_AT_ONCE: usize = 16;
+const FRAMES_PER_WRITE: usize = 16;
 
 /// A send queue while those of all sockets take too much.
 const SEND_QUEUE_SCARCE: usize = 64 * 1024;
 
 /// The sending side of one socket.
-pub struct Link {
+pub struct SocketHandle {
     transport: Transport,
     route: Arc<Route>,
     services: Services,
@@ -47,31 +47,31 @@ pub struct Link {
     /// In microseconds of the clock's age: half of what an instant takes.
     started: u64,
     /// From the first group on.
-    joined: OnceLock<Box<Joined>>,
-    out: Mutex<Out>,
+    joined: OnceLock<Box<GroupState>>,
+    out: Mutex<SendQueue>,
     called: AtomicBool,
 }
 
 /// Every idle WebSocket keeps one behind two counters: 224 bytes with them, and an allocator's next size is 256.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Link>() <= 208);
+const _: () = assert!(size_of::<SocketHandle>() <= 208);
 
 /// What only a socket has that is, or was, in a group.
 #[derive(Default)]
-struct Joined {
+struct GroupState {
     groups: Mutex<Vec<GroupName>>,
     mailbox: OnceLock<Arc<Mailbox>>,
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for SocketHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link")
+        f.debug_struct("SocketHandle")
             .field("id", &self.id())
             .finish_non_exhaustive()
     }
 }
 
-impl Link {
+impl SocketHandle {
     pub(super) fn new(
         transport: Transport,
         route: Arc<Route>,
@@ -195,27 +195,27 @@ impl Link {
     }
 
     /// Takes a call: a deadline may have come, or an order to end.
-    pub(super) fn take_call(&self) -> bool {
+    pub(super) fn take_notification(&self) -> bool {
         self.called.load(Ordering::Relaxed) && self.called.swap(false, Ordering::Acquire)
     }
 
     /// Tells whether a call waits to be taken.
-    pub(super) fn is_called(&self) -> bool {
+    pub(super) fn is_notified(&self) -> bool {
         self.called.load(Ordering::Relaxed)
     }
 
-    fn call(&self, out: &Out) {
+    fn call(&self, out: &SendQueue) {
         self.called.store(true, Ordering::Release);
         out.wake();
     }
 
     /// Takes an order to end.
-    pub(super) fn take_order(&self) -> Option<Box<Ending>> {
+    pub(super) fn take_end_request(&self) -> Option<Box<Ending>> {
         self.out().order.take()
     }
 
     /// Says a message, from wherever; it never waits.
-    pub(super) fn tell(&self, message: &Message) {
+    pub(super) fn send_message(&self, message: &Message) {
         let (opcode, payload) = match message {
             Message::Text(text) => (Opcode::Text, text.as_bytes()),
             Message::Binary(bytes) => (Opcode::Binary, &**bytes),
@@ -224,7 +224,7 @@ impl Link {
         if self.encode(opcode, payload, &mut frame) {
             self.send(&frame);
         } else {
-            self.send_in_context(opcode, payload);
+            self.send_with_context(opcode, payload);
         }
     }
 
@@ -235,7 +235,7 @@ impl Link {
             return;
         };
         let bytes = Bytes::copy_from_slice(&frames[rest..]);
-        let piece = Piece {
+        let piece = QueuedFrame {
             own: Waiting::of(&bytes),
             bytes,
             is_begun: rest > 0,
@@ -244,15 +244,15 @@ impl Link {
         self.enqueue(&mut out, piece);
     }
 
-    /// Appends the frame of a message, compressed as was agreed. `false`: it has to go through [`Link::send_in_context`].
+    /// Appends the frame of a message, compressed as was agreed. `false`: it has to go through [`SocketHandle::send_with_context`].
     pub(super) fn encode(&self, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) -> bool {
         let settings = &self.route.settings.deflate;
         match self.deflate {
             None => encode(opcode, payload, out),
             Some(agreed) if !agreed.server_context_takeover => {
-                deflate::encode_alone(agreed, settings, opcode, payload, out);
+                deflate::encode_standalone(agreed, settings, opcode, payload, out);
             }
-            Some(_) if !deflate::is_worth_it(payload.len(), settings) => {
+            Some(_) if !deflate::should_compress(payload.len(), settings) => {
                 encode(opcode, payload, out);
             }
             Some(_) => return false,
@@ -263,15 +263,15 @@ impl Link {
     /// Says a message that is compressed with regard to those before. What was said earlier must have been sent.
     ///
     /// It is compressed as it leaves, because what a group says in between changes what the client has in its window.
-    pub(super) fn send_in_context(&self, opcode: Opcode, payload: &[u8]) {
+    pub(super) fn send_with_context(&self, opcode: Opcode, payload: &[u8]) {
         let Some(agreed) = self.deflate else { return };
         let mut frame = Vec::new();
         let mut out = self.out();
-        if out.state != State::Open {
+        if out.state != SendState::Open {
             return;
         }
         if !out.queue.is_empty() {
-            out.forget_context(); // a message that waits may be dropped, so none may refer to it
+            out.reset_context(); // a message that waits may be dropped, so none may refer to it
         }
         out.deflater
             .get_or_insert_with(|| Box::new(Deflater::new(agreed, &self.route.settings.deflate)))
@@ -279,10 +279,10 @@ impl Link {
         self.say(&mut out, &frame.into());
     }
 
-    fn say(&self, out: &mut Out, frame: &Bytes) {
+    fn say(&self, out: &mut SendQueue, frame: &Bytes) {
         if let Some(rest) = out.write_now(&self.transport, frame) {
             let bytes = frame.slice(rest..);
-            let piece = Piece {
+            let piece = QueuedFrame {
                 own: Waiting::of(&bytes),
                 bytes,
                 is_begun: rest > 0,
@@ -297,7 +297,7 @@ impl Link {
         let mut frame = Vec::new();
         encode_close(code, reason, &mut frame);
         let mut out = self.out();
-        if out.state != State::Open {
+        if out.state != SendState::Open {
             return;
         }
         if let Some(rest) = out.write_now(&self.transport, &frame) {
@@ -308,15 +308,15 @@ impl Link {
             }
             out.bytes += frame.len() - rest;
             let bytes = Bytes::from(frame).slice(rest..);
-            out.queue.push_back(Piece {
+            out.queue.push_back(QueuedFrame {
                 own: Waiting::of(&bytes),
                 bytes,
                 is_begun: rest > 0,
                 conflate_key: None,
             });
         }
-        if out.state == State::Open {
-            out.state = State::CloseSent;
+        if out.state == SendState::Open {
+            out.state = SendState::CloseSent;
         }
     }
 
@@ -325,15 +325,15 @@ impl Link {
         let mut out = self.out();
         out.listen(cx);
         loop {
-            if out.state == State::Dead {
+            if out.state == SendState::Closed {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             if out.queue.is_empty() {
                 out.blocked_since = NEVER;
                 return self.transport.poll_flush(cx);
             }
-            let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
-            let count = out.queue.len().min(PIECES_AT_ONCE);
+            let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
+            let count = out.queue.len().min(FRAMES_PER_WRITE);
             for (slice, piece) in slices.iter_mut().zip(&out.queue) {
                 *slice = IoSlice::new(&piece.bytes);
             }
@@ -341,7 +341,7 @@ impl Link {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => out.written(written),
                 Poll::Ready(Err(error)) => {
-                    out.state = State::Dead;
+                    out.state = SendState::Closed;
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => {
@@ -380,24 +380,24 @@ impl Link {
     }
 
     /// Lets go of what waits: nobody will read it.
-    pub(super) fn kill(&self) {
+    pub(super) fn abort(&self) {
         let mut out = self.out();
-        out.state = State::Dead;
+        out.state = SendState::Closed;
         out.queue = VecDeque::new();
         out.bytes = 0;
         out.task = None;
     }
 
-    pub(super) fn counted(&self) -> Counted {
+    pub(super) fn send_stats(&self) -> SendStats {
         let out = self.out();
-        Counted {
+        SendStats {
             bytes: out.sent_bytes,
             dropped: out.dropped,
         }
     }
 
     /// Queues what could not be written at once, or lets the route's policy decide.
-    pub(super) fn enqueue(&self, out: &mut Out, piece: Piece) -> Delivery {
+    pub(super) fn enqueue(&self, out: &mut SendQueue, piece: QueuedFrame) -> Delivery {
         let limit = self.send_queue();
         let policy = self.route.settings.slow_client;
         if policy == SlowClient::Conflate && out.conflate(&piece, limit) {
@@ -442,21 +442,21 @@ impl Link {
         Delivery::Queued
     }
 
-    fn count_dropped(&self, out: &mut Out, messages: u32) {
+    fn count_dropped(&self, out: &mut SendQueue, messages: u32) {
         if messages > 0 {
-            out.forget_context();
+            out.reset_context();
             out.dropped = out.dropped.saturating_add(messages);
             self.route.metrics.dropped.increment(messages.into());
         }
     }
 
-    pub(super) fn out(&self) -> MutexGuard<'_, Out> {
+    pub(super) fn out(&self) -> MutexGuard<'_, SendQueue> {
         self.out.lock()
     }
 }
 
 /// The clock's call.
-impl Tick for Link {
+impl Tick for SocketHandle {
     fn tick(&self) {
         self.call(&self.out());
     }

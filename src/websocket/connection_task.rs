@@ -1,4 +1,4 @@
-//! Running: what a connection's task runs.
+//! ConnectionTask: what a connection's task runs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,16 +8,16 @@ use std::task::{Context, Poll, ready};
 ///
 /// A task with a pointer to what it runs is as small as tasks can be, and a stage takes no room for the others: a WebSocket none for the HTTP
 /// that it came from.
-pub struct Running(Pin<Box<dyn Future<Output = Option<Self>> + Send>>);
+pub struct ConnectionTask(Pin<Box<dyn Future<Output = Option<Self>> + Send>>);
 
-impl Running {
+impl ConnectionTask {
     /// A stage that may name the next.
     pub fn new(stage: impl Future<Output = Option<Self>> + Send + 'static) -> Self {
         Self(Box::pin(stage))
     }
 }
 
-impl Future for Running {
+impl Future for ConnectionTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

@@ -12,10 +12,10 @@ use super::transport::Transport;
 use crate::clock::{Millis, NEVER};
 use crate::send_queues::Waiting;
 
-pub(super) struct Out {
-    pub(super) queue: VecDeque<Piece>,
+pub(super) struct SendQueue {
+    pub(super) queue: VecDeque<QueuedFrame>,
     pub(super) bytes: usize,
-    pub(super) state: State,
+    pub(super) state: SendState,
     pub(super) task: Option<Waker>,
     /// What ended the socket from outside its task.
     pub(super) order: Option<Box<Ending>>,
@@ -29,7 +29,7 @@ pub(super) struct Out {
 }
 
 /// Bytes that wait, whole frames but for a first that is partly written.
-pub(super) struct Piece {
+pub(super) struct QueuedFrame {
     pub(super) bytes: Bytes,
     /// What they take of the memory of all queues: nothing, where a group's event is shared by its members.
     pub(super) own: Waiting,
@@ -39,21 +39,21 @@ pub(super) struct Piece {
 
 /// May something be said?
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) enum State {
+pub(super) enum SendState {
     #[default]
     Open,
     /// Our close frame is written or waits; nothing may follow it (RFC 6455 §5.5.1).
     CloseSent,
     /// The connection failed.
-    Dead,
+    Closed,
 }
 
-impl Default for Out {
+impl Default for SendQueue {
     fn default() -> Self {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
-            state: State::Open,
+            state: SendState::Open,
             task: None,
             order: None,
             blocked_since: NEVER,
@@ -66,15 +66,15 @@ impl Default for Out {
 
 /// What one socket sent.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Counted {
+pub(super) struct SendStats {
     pub(super) bytes: u64,
     pub(super) dropped: u32,
 }
 
-impl Out {
+impl SendQueue {
     /// Writes at once if nothing waits. `None`: all is said, or the socket is past saying; else from where on it must wait.
     pub(super) fn write_now(&mut self, transport: &Transport, bytes: &[u8]) -> Option<usize> {
-        if self.state != State::Open {
+        if self.state != SendState::Open {
             return None;
         }
         if !self.queue.is_empty() {
@@ -87,7 +87,7 @@ impl Out {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
             Err(_) => {
-                self.state = State::Dead; // the socket's own task learns it from its next read or flush
+                self.state = SendState::Closed; // the socket's own task learns it from its next read or flush
                 self.wake();
                 None
             }
@@ -115,14 +115,14 @@ impl Out {
     }
 
     /// The next message refers to none before it.
-    pub(super) fn forget_context(&mut self) {
+    pub(super) fn reset_context(&mut self) {
         if let Some(deflater) = &mut self.deflater {
             deflater.forget();
         }
     }
 
     /// Puts a piece in the place of a waiting one with its key.
-    pub(super) fn conflate(&mut self, piece: &Piece, limit: usize) -> bool {
+    pub(super) fn conflate(&mut self, piece: &QueuedFrame, limit: usize) -> bool {
         let Some(key) = piece.conflate_key.as_deref() else {
             return false;
         };

@@ -1,4 +1,4 @@
-//! Ahead: the messages that were read while their consumer was busy.
+//! ReadAhead: the messages that were read while their consumer was busy.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ pub(super) const BYTES_MAX: usize = 128 * 1024;
 
 /// Messages in the order they came. They count against the route's backlog until the consumer takes them.
 #[derive(Default)]
-pub(super) struct Ahead {
+pub(super) struct ReadAhead {
     messages: VecDeque<Message>,
     bytes: usize,
     backlog: Option<Arc<Backlog>>,
 }
 
-impl Ahead {
+impl ReadAhead {
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
@@ -55,7 +55,7 @@ impl Ahead {
     }
 }
 
-impl Drop for Ahead {
+impl Drop for ReadAhead {
     fn drop(&mut self) {
         self.release(self.bytes);
     }
@@ -77,7 +77,7 @@ mod tests {
             (BYTES_MAX / 2, 2),
             (1 << 20, 1),
         ] {
-            let mut ahead = Ahead::default();
+            let mut ahead = ReadAhead::default();
             let mut count = 0;
             while ahead.has_room() {
                 ahead.push(message(size), None);
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn backlog_counts_messages_until_they_are_taken_or_dropped() {
         let backlog = Arc::new(Backlog::new(100));
-        let mut ahead = Ahead::default();
+        let mut ahead = ReadAhead::default();
         for _ in 0..3 {
             ahead.push(message(20), Some(&backlog));
         }
