@@ -40,14 +40,14 @@ pub struct Clock(Arc<Inner>);
 
 /// One promised tick, by which it can be called off.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
+pub struct TimerKey {
     /// In ticks.
     at: u32,
-    place: u32,
+    index: u32,
     stamp: u32,
 }
 
-impl Call {
+impl TimerKey {
     /// Returns the instant.
     #[must_use]
     pub fn at(self) -> Millis {
@@ -62,12 +62,12 @@ impl Call {
 /// Those that wait for one tick of each turn of the wheel.
 #[derive(Default)]
 struct Slot {
-    places: Vec<Place>,
+    entries: Vec<Entry>,
     free: Vec<u32>,
     stamp: u32,
 }
 
-struct Place {
+struct Entry {
     /// In ticks; the wheel turns for 13 years before it overflows.
     at: u32,
     stamp: u32,
@@ -113,37 +113,37 @@ impl Clock {
     }
 
     /// Has somebody woken at an instant.
-    pub fn wake_at(&self, at: Millis, waiting: Weak<dyn Tick>) -> Call {
+    pub fn wake_at(&self, at: Millis, waiting: Weak<dyn Tick>) -> TimerKey {
         let at = ticks(at.max(self.now() + tick_millis()) + tick_millis() - 1); // never before the instant
         let mut slot = self.0.slots[(at % SLOTS as u32) as usize].lock();
         slot.stamp = slot.stamp.wrapping_add(1);
         let stamp = slot.stamp;
-        let new = Place {
+        let new = Entry {
             at,
             stamp,
             waiting: Some(waiting),
         };
-        let place = match slot.free.pop() {
-            Some(place) => {
-                slot.places[place as usize] = new;
-                place
+        let index = match slot.free.pop() {
+            Some(index) => {
+                slot.entries[index as usize] = new;
+                index
             }
             None => {
-                slot.places.push(new);
-                u32::try_from(slot.places.len() - 1).unwrap_or(u32::MAX)
+                slot.entries.push(new);
+                u32::try_from(slot.entries.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        Call { at, place, stamp }
+        TimerKey { at, index, stamp }
     }
 
     /// Calls a tick off, if it did not come yet; what waited is let go.
-    pub fn call_off(&self, call: Call) {
-        let mut slot = self.0.slots[call.slot()].lock();
-        if let Some(place) = slot.places.get_mut(call.place as usize)
-            && place.stamp == call.stamp
-            && place.waiting.take().is_some()
+    pub fn cancel(&self, key: TimerKey) {
+        let mut slot = self.0.slots[key.slot()].lock();
+        if let Some(entry) = slot.entries.get_mut(key.index as usize)
+            && entry.stamp == key.stamp
+            && entry.waiting.take().is_some()
         {
-            slot.free(call.place);
+            slot.free(key.index);
         }
     }
 
@@ -173,8 +173,8 @@ impl Clock {
             let mut due = Vec::new();
             {
                 let mut slot = self.0.slots[(tick % SLOTS as u32) as usize].lock();
-                for place in 0..u32::try_from(slot.places.len()).unwrap_or(u32::MAX) {
-                    if let Some(waiting) = slot.take_due(place, to) {
+                for index in 0..u32::try_from(slot.entries.len()).unwrap_or(u32::MAX) {
+                    if let Some(waiting) = slot.take_due(index, to) {
                         due.push(waiting);
                     }
                 }
@@ -188,22 +188,22 @@ impl Clock {
 }
 
 impl Slot {
-    /// Takes who waits at a place, if it is due. The last one takes all places with it.
-    fn take_due(&mut self, place: u32, now: u32) -> Option<Weak<dyn Tick>> {
-        let entry = self.places.get_mut(place as usize)?;
+    /// Takes who waits at an index, if it is due. The last one takes all entries with it.
+    fn take_due(&mut self, index: u32, now: u32) -> Option<Weak<dyn Tick>> {
+        let entry = self.entries.get_mut(index as usize)?;
         if entry.at > now {
             return None;
         }
         let waiting = entry.waiting.take()?;
-        self.free(place);
+        self.free(index);
         Some(waiting)
     }
 
-    fn free(&mut self, place: u32) {
-        self.free.push(place);
-        if self.free.len() == self.places.len() {
+    fn free(&mut self, index: u32) {
+        self.free.push(index);
+        if self.free.len() == self.entries.len() {
             // Empty again: a slot that was full once holds no memory for ever.
-            self.places = Vec::new();
+            self.entries = Vec::new();
             self.free = Vec::new();
         }
     }
@@ -277,8 +277,8 @@ mod tests {
             .iter()
             .map(|bell| clock.wake_at(1_000, waiting(bell)))
             .collect();
-        clock.call_off(calls[1]);
-        clock.call_off(calls[2]);
+        clock.cancel(calls[1]);
+        clock.cancel(calls[2]);
         clock.turn_to(1_000, 0);
         assert_eq!(bells[0].0.load(Ordering::Relaxed), 1);
     }
@@ -287,11 +287,11 @@ mod tests {
     fn what_is_called_off_is_let_go_and_nobody_else_is() {
         let clock = Clock::default();
         let (gone, other) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
-        let call = clock.wake_at(1_000, waiting(&gone));
-        clock.call_off(call);
+        let key = clock.wake_at(1_000, waiting(&gone));
+        clock.cancel(key);
         assert_eq!(Arc::weak_count(&gone), 0);
-        clock.wake_at(1_000, waiting(&other)); // in the place that became free
-        clock.call_off(call);
+        clock.wake_at(1_000, waiting(&other)); // in the entry that became free
+        clock.cancel(key);
         assert_eq!(Arc::weak_count(&other), 1);
         clock.turn_to(1_000, 0);
         assert_eq!(

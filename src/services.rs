@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 
 use crate::auth::{Auth, Users};
 use crate::channels::{Answerer, ChannelLayer, LayerSettings, Remote};
-use crate::client_limit::ClientLimit;
 use crate::clock::Clock;
 use crate::config::{Config, CsrfConfig, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
+use crate::net::ClientLimit;
 use crate::secrets::Secrets;
 use crate::session::SessionStore;
 use crate::tasks::Tasks;

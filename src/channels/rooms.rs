@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::GroupName;
-use crate::client_limit::network;
+use crate::net::client_network;
 use crate::telemetry::Recurring;
 
 /// How many groups without members are remembered whose history is in Redis; of more, those that expire first are forgotten.
@@ -20,7 +20,7 @@ pub(super) struct Origin(IpAddr);
 
 impl From<IpAddr> for Origin {
     fn from(ip: IpAddr) -> Self {
-        Self(network(ip))
+        Self(client_network(ip))
     }
 }
 

@@ -10,8 +10,8 @@ use super::arguments::ServeArguments;
 use super::output::{complain, complain_of};
 use super::{CONFIG, FAILURE, OK, routes};
 use crate::config::{Config, LogFormat, Problems, Workers, process_environment};
-use crate::descriptors;
 use crate::gateway::Registry;
+use crate::net::descriptors;
 use crate::server::{Loaded, Reload, Server};
 use crate::telemetry::{self, Flush, LogQueue};
 

@@ -16,8 +16,8 @@ use super::http::Journey;
 use super::table::Table;
 use super::{http, pages, websocket};
 use crate::auth::User;
-use crate::client_limit::Counted;
 use crate::http::{Body, Client, Failure, Response};
+use crate::net::ClientPermit;
 use crate::scope::{Scheme, Scope, ScopeType, ServerAddress};
 use crate::services::Services;
 use crate::telemetry::ACCESS;
@@ -71,7 +71,7 @@ pub struct Upgrade {
     pub(super) deflate: Option<Deflate>,
     pub(super) pending_joins: PendingJoins,
     /// The client behind a trusted proxy, counted until the socket ends.
-    pub(super) counted: Option<Counted>,
+    pub(super) counted: Option<ClientPermit>,
 }
 
 impl Upgrade {
@@ -221,7 +221,7 @@ impl Gateway {
         } = &*self.0;
         let mut counted = None;
         if let Some(ip) = counted_by_request(&scope, arrival) {
-            counted = services.clients.count(ip);
+            counted = services.clients.try_acquire(ip);
             if counted.is_none() {
                 return self.refuse(&table, &scope, &too_many(), started);
             }

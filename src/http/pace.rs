@@ -5,7 +5,7 @@ use std::task::Context;
 
 use futures_util::task::AtomicWaker;
 
-use crate::clock::{Call, Clock, Millis, Tick};
+use crate::clock::{Clock, Millis, Tick, TimerKey};
 
 /// How long a body may be waited for before its rate counts, in milliseconds.
 const GRACE: Millis = 5_000;
@@ -28,7 +28,7 @@ pub(crate) struct Pace {
     received: u64,
     waited: Millis,
     waiting_since: Option<Millis>,
-    call: Option<Call>,
+    call: Option<TimerKey>,
     reader: Arc<Reader>,
 }
 
@@ -79,23 +79,23 @@ impl Pace {
         self.reader.0.register(cx.waker());
         // A call that comes too early asks again.
         if self.call.is_none_or(|call| call.at() <= now) {
-            self.call_off();
+            self.cancel();
             let reader: Weak<dyn Tick> = Arc::downgrade(&(self.reader.clone() as Arc<dyn Tick>));
             self.call = Some(self.clock.wake_at(deadline, reader));
         }
         false
     }
 
-    fn call_off(&mut self) {
+    fn cancel(&mut self) {
         if let Some(call) = self.call.take() {
-            self.clock.call_off(call);
+            self.clock.cancel(call);
         }
     }
 }
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        self.call_off();
+        self.cancel();
     }
 }
 

@@ -22,16 +22,16 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Admission;
+use super::connection_timeouts::{ConnectionTimeouts, InFlight, ResponseBody};
 use super::date;
-use super::early::{announce_close, conclude};
-use super::observed::Observed;
-use super::pulse::{Answered, InFlight, Pulse};
-use super::stalled::cuttable;
+use super::stall_timeout::resettable;
+use super::timed_stream::TimedStream;
+use super::unread_body::{announce_close, finish_request};
 use crate::config::ServerConfig;
 use crate::gateway::{Answer, Arrival, Fragment, Gateway, Upgrade};
 use crate::http::upgrade::ConnectProtocol;
 use crate::http::{Body, Response};
+use crate::net::Admission;
 use crate::tasks::Tasks;
 use crate::websocket::{ConnectionTask, Transport};
 
@@ -49,8 +49,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(25);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How all connections of a listener are served.
-pub(super) struct Protocol {
-    builder: auto::Builder<Spawn>,
+pub(super) struct HttpServer {
+    builder: auto::Builder<TaskExecutor>,
     gateway: Gateway,
     server: ServerConfig,
     admission: Admission,
@@ -65,9 +65,9 @@ thread_local! {
 
 /// hyper's tasks are the server's too.
 #[derive(Clone)]
-struct Spawn(Tasks);
+struct TaskExecutor(Tasks);
 
-impl<F> Executor<F> for Spawn
+impl<F> Executor<F> for TaskExecutor
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -76,7 +76,7 @@ where
         // hyper has no other word for what it starts. Should the name change, a stuck stream is reset with its connection only, and a test fails.
         let is_writer = std::any::type_name::<F>().contains("UpgradedSendStreamTask");
         match cut.filter(|_| is_writer) {
-            None => self.0.spawn("http/2 stream", cuttable(future)),
+            None => self.0.spawn("http/2 stream", resettable(future)),
             Some(cut) => self.0.spawn("http/2 websocket's writer", async move {
                 tokio::select! {
                     () = future => {}
@@ -88,28 +88,34 @@ where
 }
 
 /// A connection that speaks HTTP, for the gauge.
-struct Open<'g>(&'g Gauge);
+struct OpenGuard<'g>(&'g Gauge);
 
-impl<'g> Open<'g> {
+impl<'g> OpenGuard<'g> {
     fn new(gauge: &'g Gauge) -> Self {
         gauge.increment(1.0);
         Self(gauge)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenGuard<'_> {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
 }
 
 /// What all requests of a connection share.
-type Shared = (Gateway, Arrival, Arc<Waiting>, Arc<Pulse>, Admission);
+type Shared = (
+    Gateway,
+    Arrival,
+    Arc<PendingUpgrade>,
+    Arc<ConnectionTimeouts>,
+    Admission,
+);
 
 /// A WebSocket that waits for its 101 to be sent.
-type Waiting = Mutex<Option<(Box<Upgrade>, OnUpgrade)>>;
+type PendingUpgrade = Mutex<Option<(Box<Upgrade>, OnUpgrade)>>;
 
-impl Protocol {
+impl HttpServer {
     /// `websocket_over_http2`: clients may open WebSockets over HTTP/2 (RFC 8441).
     pub(super) fn new(
         gateway: Gateway,
@@ -117,12 +123,12 @@ impl Protocol {
         admission: Admission,
         websocket_over_http2: bool,
     ) -> Arc<Self> {
-        let mut builder = auto::Builder::new(Spawn(gateway.services().tasks.clone()));
+        let mut builder = auto::Builder::new(TaskExecutor(gateway.services().tasks.clone()));
         let header_size = server.limits.header_size.as_usize();
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(None) // the pulse keeps that deadline and the others
+            .header_read_timeout(None) // `ConnectionTimeouts` keeps this deadline and the others
             .keep_alive(!server.timeouts.keep_alive.is_zero())
             .max_buf_size(header_size.max(BUFFER_BYTES_MIN));
         builder
@@ -157,11 +163,11 @@ impl Protocol {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        ConnectionTask::new(self.until_upgrade(stream, arrival, held, into_transport))
+        ConnectionTask::new(self.serve_until_upgrade(stream, arrival, held, into_transport))
     }
 
     /// Speaks HTTP until the connection ends or becomes the WebSocket that is returned.
-    async fn until_upgrade<S>(
+    async fn serve_until_upgrade<S>(
         self: Arc<Self>,
         stream: S,
         arrival: Arrival,
@@ -171,16 +177,16 @@ impl Protocol {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let waiting: Arc<Waiting> = Arc::default();
-        let open = Open::new(&self.open);
-        self.speak_http(stream, arrival, &waiting).await;
+        let pending_upgrade: Arc<PendingUpgrade> = Arc::default();
+        let open = OpenGuard::new(&self.open);
+        self.serve_http(stream, arrival, &pending_upgrade).await;
         drop(open);
-        let taken = waiting.lock().take();
+        let taken = pending_upgrade.lock().take();
         let (upgrade, on_upgrade) = taken?;
         let upgraded = on_upgrade
             .await
             .ok()
-            .and_then(|upgraded| upgrade::downcast::<TokioIo<Observed<S>>>(upgraded).ok());
+            .and_then(|upgraded| upgrade::downcast::<TokioIo<TimedStream<S>>>(upgraded).ok());
         Some(match upgraded {
             Some(parts) => upgrade.run(
                 Some(into_transport(parts.io.into_inner().stream)),
@@ -191,59 +197,63 @@ impl Protocol {
         })
     }
 
-    async fn speak_http<S>(&self, stream: S, arrival: Arrival, waiting: &Arc<Waiting>)
-    where
+    async fn serve_http<S>(
+        &self,
+        stream: S,
+        arrival: Arrival,
+        pending_upgrade: &Arc<PendingUpgrade>,
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let services = self.gateway.services();
-        let pulse = Pulse::new(services.clock.clone(), &self.server);
+        let timeouts = ConnectionTimeouts::new(services.clock.clone(), &self.server);
         let arrival = Arrival {
-            client: pulse.client().clone(),
+            client: timeouts.client().clone(),
             ..arrival
         };
-        let io = TokioIo::new(Observed::new(stream, pulse.clone()));
+        let io = TokioIo::new(TimedStream::new(stream, timeouts.clone()));
         let shared = Arc::new((
             self.gateway.clone(),
             arrival,
-            waiting.clone(),
-            pulse.clone(),
+            pending_upgrade.clone(),
+            timeouts.clone(),
             self.admission.clone(),
         ));
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             // Before the future is polled: hyper reads on in between, and may find the end of the client's stream.
-            let pulse = &shared.3;
+            let timeouts = &shared.3;
             let has_body = !http_body::Body::is_end_stream(request.body());
-            let in_flight = pulse.request(request.version(), has_body);
-            if pulse.take_fragment() {
+            let in_flight = timeouts.start_request(request.version(), has_body);
+            if timeouts.take_fragment() {
                 request.extensions_mut().insert(Fragment);
             }
             // A body that outlived its own request is not this one's.
-            drop(pulse.client().take_unread());
+            drop(timeouts.client().take_unread());
             respond(shared.clone(), request, in_flight)
         });
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let draining = services.tasks.draining_token();
         let mut draining = pin!(draining.cancelled());
-        let mut expired = pin!(pulse.expired());
-        let aside = Arc::new(Aside::default());
-        let aside_waker = Waker::from(aside.clone());
+        let mut expired = pin!(timeouts.expired());
+        let side_waker = Arc::new(SideWaker::default());
+        let waker = Waker::from(side_waker.clone());
         let mut is_draining = false;
         let outcome = poll_fn(|cx| {
-            if aside.was_called(cx) {
-                let mut aside_cx = Context::from_waker(&aside_waker);
-                if !is_draining && draining.as_mut().poll(&mut aside_cx).is_ready() {
+            if side_waker.was_called(cx) {
+                let mut side_cx = Context::from_waker(&waker);
+                if !is_draining && draining.as_mut().poll(&mut side_cx).is_ready() {
                     is_draining = true;
-                    pulse.drain();
+                    timeouts.start_drain();
                     connection.as_mut().graceful_shutdown();
                 }
-                if expired.as_mut().poll(&mut aside_cx).is_ready() {
+                if expired.as_mut().poll(&mut side_cx).is_ready() {
                     return Poll::Ready(None);
                 }
             }
             let polled = connection.as_mut().poll(cx).map(Some);
             // Half a request is not waited for once the server stops.
-            let is_upgrading = || waiting.lock().is_some();
-            if polled.is_pending() && is_draining && pulse.is_idle() && !is_upgrading() {
+            let is_upgrading = || pending_upgrade.lock().is_some();
+            if polled.is_pending() && is_draining && timeouts.is_idle() && !is_upgrading() {
                 return Poll::Ready(None);
             }
             polled
@@ -256,17 +266,17 @@ impl Protocol {
     }
 }
 
-/// Wakes a task for the sake of futures that stand aside of its main one, and remembers that.
+/// Wakes a task for the sake of futures beside its main one, and remembers that it did.
 ///
 /// Without it each request would poll them too, and the wait for the drain has a lock that all connections share.
 #[derive(Default)]
-struct Aside {
+struct SideWaker {
     is_idle: AtomicBool,
     task: AtomicWaker,
 }
 
-impl Aside {
-    /// Tells whether the futures aside have to be polled; the first time they have.
+impl SideWaker {
+    /// Tells whether the futures beside the main one have to be polled; the first time they have.
     fn was_called(&self, cx: &Context<'_>) -> bool {
         if self.is_idle.load(Ordering::Acquire) {
             return false;
@@ -277,7 +287,7 @@ impl Aside {
     }
 }
 
-impl Wake for Aside {
+impl Wake for SideWaker {
     fn wake(self: Arc<Self>) {
         self.is_idle.store(false, Ordering::Release);
         self.task.wake();
@@ -288,8 +298,8 @@ async fn respond(
     shared: Arc<Shared>,
     mut request: http::Request<Incoming>,
     in_flight: InFlight,
-) -> Result<http::Response<Answered>, Infallible> {
-    let (gateway, arrival, waiting, pulse, admission) = &*shared;
+) -> Result<http::Response<ResponseBody>, Infallible> {
+    let (gateway, arrival, pending_upgrade, timeouts, admission) = &*shared;
     let clock = &gateway.services().clock;
     let connect_protocol = request.extensions_mut().remove::<hyper::ext::Protocol>();
     let is_http2 = connect_protocol.is_some();
@@ -298,7 +308,7 @@ async fn respond(
         // A socket counts as a connection, also where several share one.
         admitted = admission.admit(None); // the gateway counts by address
         if admitted.is_none() {
-            return Ok(Answered::new(overloaded(), Some(in_flight)));
+            return Ok(ResponseBody::new(overloaded(), Some(in_flight)));
         }
         let protocol = ConnectProtocol(protocol.as_str().into());
         request.extensions_mut().insert(protocol);
@@ -308,13 +318,15 @@ async fn respond(
     let on_upgrade = (is_http2 || request.headers().contains_key(http::header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
     let request = match is_http1 {
-        true => request.map(|body| Body::watched(body, &arrival.client, clock, pulse.min_rate())),
-        false => request.map(|body| Body::paced(body, clock, pulse.min_rate())),
+        true => {
+            request.map(|body| Body::watched(body, &arrival.client, clock, timeouts.min_rate()))
+        }
+        false => request.map(|body| Body::paced(body, clock, timeouts.min_rate())),
     };
     let response = match gateway.serve(request, arrival).await {
         Answer::Response(mut response) => {
             if let Some(unread) = arrival.client.take_unread() {
-                conclude(&mut response, unread, waits_for_continue, &arrival.client).await;
+                finish_request(&mut response, unread, waits_for_continue, &arrival.client).await;
             } else if arrival.client.has_broken() {
                 announce_close(&mut response);
             }
@@ -332,17 +344,17 @@ async fn respond(
                     let held = (in_flight, cut.drop_guard(), admitted);
                     let opening = open_on_stream(upgrade, on_upgrade, Box::new(held));
                     gateway.services().tasks.spawn("http/2 websocket", opening);
-                    return Ok(Answered::new(response, None));
+                    return Ok(ResponseBody::new(response, None));
                 }
                 Some(on_upgrade) => {
-                    *waiting.lock() = Some((upgrade, on_upgrade));
+                    *pending_upgrade.lock() = Some((upgrade, on_upgrade));
                 }
                 None => {}
             }
             response
         }
     };
-    Ok(Answered::new(response, Some(in_flight)))
+    Ok(ResponseBody::new(response, Some(in_flight)))
 }
 
 /// The answer to a WebSocket over the limits.

@@ -1,23 +1,20 @@
 //! Server: listeners, connections, signals, reload, drain.
 
-mod admission;
 mod connection;
+mod connection_timeouts;
 mod date;
 mod drain;
-mod early;
-mod head_watch;
-mod listener;
-mod observed;
-mod pulse;
+mod file_watch;
+mod head_scanner;
 mod reload;
 mod run;
 mod signals;
-mod stalled;
-mod unix_socket;
-mod watch;
+mod stall_timeout;
+mod timed_stream;
+mod unread_body;
 
+pub use crate::net::Listener;
 pub use drain::Drained;
-pub use listener::Listener;
 pub use reload::{Loaded, Reload};
 pub use run::{Server, StartError};
 pub use signals::Signal;

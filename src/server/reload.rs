@@ -9,7 +9,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::drain::spread;
-use super::watch::{Seen, WATCH_EVERY};
+use super::file_watch::{FileSnapshot, WATCH_EVERY};
 use crate::config::{
     Bind, Config, Listen, Place, Problems, Secret, ServerConfig, process_environment,
 };
@@ -61,71 +61,71 @@ impl Reload {
 const SLOW: Duration = Duration::from_secs(10);
 
 /// A reload that is under way, on a thread of its own: files may be on a mount that does not answer.
-type Reading = oneshot::Receiver<Result<Loaded, Problems>>;
+type Loading = oneshot::Receiver<Result<Loaded, Problems>>;
 
 /// How many reloads that do not come to their end are given up for a new one.
-const GIVEN_UP_MAX: usize = 16;
+const ABANDONED_MAX: usize = 16;
 
 /// Reads the configuration anew when it is asked to, or sees a file change; one reload at a time.
 ///
 /// Nothing here waits for the file system, so that a file that cannot be read to its end never delays the signal to stop.
-pub(super) struct Reloading {
+pub(super) struct Reloader {
     gateway: Gateway,
     config: Config,
     reload: Reload,
-    reading: Option<Reading>,
+    loading: Option<Loading>,
     /// When the log says that the reload takes long; none once it has.
     slow_at: Option<Instant>,
     /// Asked for while another one is under way.
-    is_asked: bool,
+    is_requested: bool,
     /// Threads that may still wait for a file.
-    given_up: usize,
-    seen: Option<Seen>,
-    looking: Option<JoinHandle<Seen>>,
-    looks: Interval,
+    abandoned: usize,
+    snapshot: Option<FileSnapshot>,
+    scanning: Option<JoinHandle<FileSnapshot>>,
+    scan_interval: Interval,
 }
 
-impl Reloading {
+impl Reloader {
     pub(super) fn new(gateway: Gateway, config: Config, reload: Reload) -> Self {
-        let mut looks = tokio::time::interval(WATCH_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut scan_interval = tokio::time::interval(WATCH_EVERY);
+        scan_interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             gateway,
             config,
             reload,
-            reading: None,
+            loading: None,
             slow_at: None,
-            is_asked: false,
-            given_up: 0,
-            seen: None,
-            looking: None,
-            looks,
+            is_requested: false,
+            abandoned: 0,
+            snapshot: None,
+            scanning: None,
+            scan_interval,
         }
     }
 
     /// Asks for a reload. While one is under way it is remembered, and several are one.
-    pub(super) fn ask(&mut self) {
-        let is_stuck = self.reading.is_some() && self.slow_at.is_none();
-        if is_stuck && self.given_up < GIVEN_UP_MAX {
-            self.given_up += 1;
-            self.reading = None;
+    pub(super) fn request(&mut self) {
+        let is_stuck = self.loading.is_some() && self.slow_at.is_none();
+        if is_stuck && self.abandoned < ABANDONED_MAX {
+            self.abandoned += 1;
+            self.loading = None;
             tracing::warn!("the reload before did not come to its end: it is given up");
-        } else if self.reading.is_some() {
+        } else if self.loading.is_some() {
             tracing::warn!("a reload is under way; the next one follows it");
         }
-        self.is_asked = true;
+        self.is_requested = true;
     }
 
     /// Does the next thing there is to do. Cancel-safe; never completes while there is nothing to do.
-    pub(super) async fn work(&mut self) {
-        if self.is_asked && self.reading.is_none() {
-            self.is_asked = false;
+    pub(super) async fn step(&mut self) {
+        if self.is_requested && self.loading.is_none() {
+            self.is_requested = false;
             self.slow_at = Some(Instant::now() + SLOW);
-            self.reading = Some(start_reading(self.reload.clone()));
+            self.loading = Some(start_loading(self.reload.clone()));
         }
         tokio::select! {
-            read = read(&mut self.reading) => {
-                self.reading = None;
+            read = read(&mut self.loading) => {
+                self.loading = None;
                 self.slow_at = None;
                 self.apply(read);
             }
@@ -136,20 +136,20 @@ impl Reloading {
                     "the configuration is still being read; the previous one goes on"
                 );
             }
-            seen = joined(&mut self.looking) => {
-                self.looking = None;
-                if let Ok(seen) = seen {
-                    let before = self.seen.replace(seen);
-                    if before.is_some() && before != self.seen {
-                        self.ask();
+            snapshot = joined(&mut self.scanning) => {
+                self.scanning = None;
+                if let Ok(snapshot) = snapshot {
+                    let before = self.snapshot.replace(snapshot);
+                    if before.is_some() && before != self.snapshot {
+                        self.request();
                     }
                 }
             }
-            _ = self.looks.tick(), if self.reload.watch && self.looking.is_none() => {
+            _ = self.scan_interval.tick(), if self.reload.watch && self.scanning.is_none() => {
                 let documents = self.config.documents.clone();
                 let (main, templates) = (self.reload.file.clone(), self.config.templates.dir.clone());
-                self.looking = Some(tokio::task::spawn_blocking(move || {
-                    Seen::look(&documents, &main, &templates)
+                self.scanning = Some(tokio::task::spawn_blocking(move || {
+                    FileSnapshot::take(&documents, &main, &templates)
                 }));
             }
         }
@@ -199,19 +199,19 @@ impl Reloading {
 }
 
 /// Reads the configuration on a thread of its own, which may wait for a file for ever.
-fn start_reading(reload: Reload) -> Reading {
-    let (done, reading) = oneshot::channel();
+fn start_loading(reload: Reload) -> Loading {
+    let (done, loading) = oneshot::channel();
     // A thread that cannot be started drops `done`, which refuses the reload.
     let _ = std::thread::Builder::new()
         .name("reload".to_owned())
         .spawn(move || drop(done.send(reload.load())));
-    reading
+    loading
 }
 
 /// Waits for the end of a reload; for ever when there is none. None when it panicked. Cancel-safe.
-async fn read(reading: &mut Option<Reading>) -> Option<Result<Loaded, Problems>> {
-    match reading {
-        Some(reading) => reading.await.ok(),
+async fn read(loading: &mut Option<Loading>) -> Option<Result<Loaded, Problems>> {
+    match loading {
+        Some(loading) => loading.await.ok(),
         None => std::future::pending().await,
     }
 }

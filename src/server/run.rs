@@ -11,17 +11,17 @@ use metrics::counter;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-use super::admission::Admission;
-use super::connection::Protocol;
+use super::connection::HttpServer;
 use super::drain::{Drained, drain};
-use super::listener::{Incoming, Listener};
-use super::reload::{Reload, Reloading};
+use super::reload::{Reload, Reloader};
 use super::signals::{Signal, Signals};
 use crate::config::{Bind, Config, StoreUrl};
 use crate::database::diagnose;
-use crate::descriptors;
 use crate::gateway::{Arrival, Gateway, Table};
 use crate::http::Client;
+use crate::net::Admission;
+use crate::net::descriptors;
+use crate::net::{Incoming, Listener};
 use crate::scope::{Scheme, ServerAddress};
 use crate::services::Services;
 use crate::tasks::Tasks;
@@ -132,14 +132,14 @@ impl Server {
         let config = std::mem::take(&mut self.config);
         self.config.server = config.server.clone();
         let accepting = self.accept();
-        let mut reloading = Reloading::new(gateway.clone(), config, reload);
+        let mut reloader = Reloader::new(gateway.clone(), config, reload);
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Stop => break,
-                    Signal::Reload => reloading.ask(),
+                    Signal::Reload => reloader.request(),
                 },
-                () = reloading.work() => {}
+                () = reloader.step() => {}
             }
         }
         drop(accepting);
@@ -157,13 +157,13 @@ impl Server {
     /// Accepts on all listeners until the returned value is dropped.
     fn accept(self) -> Accepting {
         let clients = self.gateway.services().clients.clone();
-        let admission = Admission::new(&self.config.server.limits, clients);
+        let admission = Admission::new(self.config.server.limits.connections, clients);
         let share = descriptors::share(descriptors::limit());
         let refused = Arc::new(Semaphore::new(REFUSED_MAX.min(share / 2)));
         let mut accepting = tokio::task::JoinSet::new();
         for listener in self.listeners {
-            let door = Door {
-                protocol: Protocol::new(
+            let acceptor = Acceptor {
+                http_server: HttpServer::new(
                     self.gateway.clone(),
                     self.config.server.clone(),
                     admission.clone(),
@@ -174,7 +174,7 @@ impl Server {
                 tasks: self.gateway.services().tasks.clone(),
                 gateway: self.gateway.clone(),
             };
-            accepting.spawn(door.keep(listener));
+            accepting.spawn(acceptor.keep(listener));
         }
         Accepting(accepting)
     }
@@ -214,16 +214,16 @@ async fn open_stores(config: &Config, services: &Services) -> Result<(), StartEr
 struct Accepting(#[expect(dead_code, reason = "held for its drop")] tokio::task::JoinSet<()>);
 
 /// What every listener needs.
-struct Door {
+struct Acceptor {
     gateway: Gateway,
-    protocol: Arc<Protocol>,
+    http_server: Arc<HttpServer>,
     admission: Admission,
     /// Connections over the limit that are told so.
     refused: Arc<Semaphore>,
     tasks: Tasks,
 }
 
-impl Door {
+impl Acceptor {
     /// Accepts until the task is dropped. A panic ends one connection at most.
     async fn keep(self, listener: Listener) {
         loop {
@@ -243,9 +243,9 @@ impl Door {
                 Ok(incoming) => {
                     accepted.increment(1);
                     let server = listener.server_of(&incoming);
-                    self.let_in(incoming, server);
+                    self.admit(incoming, server);
                 }
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_connection_error(&error) => {}
                 Err(error) => {
                     if let Some(times) = failures.is_due() {
                         tracing::error!(%error, times, listener = %listener, "connections cannot be accepted; trying again");
@@ -256,7 +256,7 @@ impl Door {
         }
     }
 
-    fn let_in(&self, incoming: Incoming, server: Option<Arc<ServerAddress>>) {
+    fn admit(&self, incoming: Incoming, server: Option<Arc<ServerAddress>>) {
         let peer = incoming.peer();
         let counted = self.gateway.counted(peer);
         let held: Box<dyn Any + Send> = match self.admission.admit(counted) {
@@ -283,22 +283,22 @@ impl Door {
             user: None,
             client: Client::default(),
         };
-        let protocol = self.protocol.clone();
+        let http_server = self.http_server.clone();
         match incoming {
             Incoming::Tcp(stream, _) => self.tasks.spawn(
                 "connection",
-                protocol.serve(stream, arrival, held, Transport::Tcp),
+                http_server.serve(stream, arrival, held, Transport::Tcp),
             ),
             Incoming::Unix(stream) => self.tasks.spawn(
                 "connection",
-                protocol.serve(stream, arrival, held, Transport::Unix),
+                http_server.serve(stream, arrival, held, Transport::Unix),
             ),
         }
     }
 }
 
 /// Errors of `accept` that say something of the connection, not of the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

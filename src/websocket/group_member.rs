@@ -8,7 +8,7 @@ use super::settings::SlowClient;
 use super::socket_handle::SocketHandle;
 use crate::channels::event::Shown;
 use crate::channels::{Batch, Delivery, Entry, Event, Form, Membership, Position, Subscriber};
-use crate::send_queues::Waiting;
+use crate::queued_bytes::QueuedBytes;
 
 /// A member by frames: the group's batch is framed once and written straight to each member's socket.
 impl Subscriber for SocketHandle {
@@ -44,7 +44,7 @@ impl Subscriber for SocketHandle {
             };
             let rest = begun + now;
             let piece = QueuedFrame {
-                own: Waiting::default(), // shared by all members
+                own: QueuedBytes::default(), // shared by all members
                 bytes: bytes.slice(rest..),
                 is_begun: rest > 0,
                 conflate_key: self.conflate_key(&entry.event),

@@ -10,7 +10,7 @@ use super::close::Ending;
 use super::deflate::Deflater;
 use super::transport::Transport;
 use crate::clock::{Millis, NEVER};
-use crate::send_queues::Waiting;
+use crate::queued_bytes::QueuedBytes;
 
 pub(super) struct SendQueue {
     pub(super) queue: VecDeque<QueuedFrame>,
@@ -32,7 +32,7 @@ pub(super) struct SendQueue {
 pub(super) struct QueuedFrame {
     pub(super) bytes: Bytes,
     /// What they take of the memory of all queues: nothing, where a group's event is shared by its members.
-    pub(super) own: Waiting,
+    pub(super) own: QueuedBytes,
     pub(super) is_begun: bool,
     pub(super) conflate_key: Option<Box<str>>,
 }
@@ -139,7 +139,7 @@ impl SendQueue {
         }
         self.bytes = bytes;
         older.bytes = piece.bytes.clone();
-        older.own = Waiting::default(); // only a group's event has a key
+        older.own = QueuedBytes::default(); // only a group's event has a key
         true
     }
 

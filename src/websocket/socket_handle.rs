@@ -25,8 +25,8 @@ use super::transport::Transport;
 use crate::auth::Login;
 use crate::channels::{Delivery, GroupName, Mailbox};
 use crate::clock::{Millis, NEVER, Tick};
+use crate::queued_bytes::{self, QueuedBytes};
 use crate::scope::Scope;
-use crate::send_queues::{self, Waiting};
 use crate::services::Services;
 
 /// How many waiting pieces one write takes.
@@ -236,7 +236,7 @@ impl SocketHandle {
         };
         let bytes = Bytes::copy_from_slice(&frames[rest..]);
         let piece = QueuedFrame {
-            own: Waiting::of(&bytes),
+            own: QueuedBytes::new(&bytes),
             bytes,
             is_begun: rest > 0,
             conflate_key: None,
@@ -283,7 +283,7 @@ impl SocketHandle {
         if let Some(rest) = out.write_now(&self.transport, frame) {
             let bytes = frame.slice(rest..);
             let piece = QueuedFrame {
-                own: Waiting::of(&bytes),
+                own: QueuedBytes::new(&bytes),
                 bytes,
                 is_begun: rest > 0,
                 conflate_key: None,
@@ -309,7 +309,7 @@ impl SocketHandle {
             out.bytes += frame.len() - rest;
             let bytes = Bytes::from(frame).slice(rest..);
             out.queue.push_back(QueuedFrame {
-                own: Waiting::of(&bytes),
+                own: QueuedBytes::new(&bytes),
                 bytes,
                 is_begun: rest > 0,
                 conflate_key: None,
@@ -362,7 +362,7 @@ impl SocketHandle {
     /// Returns how many bytes may wait: the route's `send_queue`, or less while those of all sockets take too much.
     pub(super) fn send_queue(&self) -> usize {
         let most = self.route.settings.send_queue;
-        if send_queues::waiting() > self.services.send_queue_total {
+        if queued_bytes::total() > self.services.send_queue_total {
             most.min(SEND_QUEUE_SCARCE)
         } else {
             most

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 /// The modules from the top to the bottom; one may use those on lines below its own, and those of its own folder.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["main"],
     &["cli"],
     &["server", "testing"],
@@ -24,14 +24,8 @@ const LAYERS: [&[&str]; 11] = [
         "channels",
         "templates",
     ],
-    &[
-        "client_limit",
-        "database",
-        "recent",
-        "secrets",
-        "descriptors",
-        "send_queues",
-    ],
+    &["database", "recent", "secrets", "queued_bytes"],
+    &["net"],
     &["clock", "tasks", "text", "timestamp", "config", "telemetry"],
 ];
 
@@ -70,14 +64,14 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("minijinja", &["templates.rs"]),
     ("toml", &["config/"]),
     ("jiff", &["config/time_zone.rs"]),
-    ("nix", &["descriptors.rs", "server/unix_socket.rs"]),
+    ("nix", &["net/"]),
     ("mime_guess", &["http/views/static_files/"]),
     (
         "libc",
         &["http/views/static_files/file.rs", "server/signals.rs"],
     ),
     ("clap", &["cli/"]),
-    ("listenfd", &["server/listener.rs"]),
+    ("listenfd", &["net/listener.rs"]),
     ("metrics_exporter_prometheus", &["telemetry/"]),
     ("tracing_subscriber", &["telemetry/"]),
 ];

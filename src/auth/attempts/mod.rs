@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use counters::{Counters, Moved, Quota};
 use folded::folded;
 
-use crate::client_limit::network;
+use crate::net::client_network;
 
 /// The longest delay of an attempt at a name that is tried from several addresses.
 const DELAY_MAX: Duration = Duration::from_secs(2);
@@ -125,7 +125,7 @@ impl Attempts {
         address: Option<IpAddr>,
     ) -> Result<Attempt, Refused> {
         let nanos = self.nanos(now);
-        let (name, address) = (folded(name), address.map(network));
+        let (name, address) = (folded(name), address.map(client_network));
         let per_name = Quota::new(limits.per_name, limits.window);
         let per_address = Quota::new(limits.per_address, limits.window);
         let of_address = address.map(|address| self.key(ADDRESS, limits, address));

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
-use crate::send_queues;
+use crate::queued_bytes;
 
 /// `view = "metrics"`: what the server counts, in Prometheus' text format. No options.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl View for Metrics {
             ));
         };
         ::metrics::gauge!("oneport_tasks").set(request.services.tasks.alive() as f64);
-        ::metrics::gauge!("oneport_send_queue_bytes").set(send_queues::waiting() as f64);
+        ::metrics::gauge!("oneport_send_queue_bytes").set(queued_bytes::total() as f64);
         Ok(respond(
             200,
             "text/plain; version=0.0.4; charset=utf-8",

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use super::Socket;
-use crate::clock::{Call, Millis, NEVER, Tick};
+use crate::clock::{Millis, NEVER, Tick, TimerKey};
 use crate::websocket::frame::{Opcode, encode};
 use crate::websocket::keepalive::{Due, millis};
 use crate::websocket::thread_buffers;
@@ -38,7 +38,7 @@ impl Socket {
     }
 
     fn called_at(&self) -> Millis {
-        self.call.map_or(NEVER, Call::at)
+        self.call.map_or(NEVER, TimerKey::at)
     }
 
     fn call_at(&mut self, at: Millis) {
@@ -48,7 +48,7 @@ impl Socket {
             clock.wake_at(at, waiting)
         });
         if let Some(before) = std::mem::replace(&mut self.call, call) {
-            clock.call_off(before);
+            clock.cancel(before);
         }
     }
 

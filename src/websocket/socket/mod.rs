@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use self::read_ahead::ReadAhead;
 use crate::channels::mailbox;
-use crate::clock::Call;
+use crate::clock::TimerKey;
 use crate::websocket::close::{Cause, CloseCode, Ending};
 use crate::websocket::decoder::{Decoder, Item};
 use crate::websocket::extension::Deflate;
@@ -51,7 +51,7 @@ pub(super) struct Socket {
     decoder: Decoder,
     keepalive: KeepAlive,
     /// When the clock will call.
-    call: Option<Call>,
+    call: Option<TimerKey>,
     /// What of the worker's scratch is not decoded yet; empty between turns.
     buffered: Range<u32>,
     /// What had to wait; absent when nothing did.
@@ -457,7 +457,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Some(call) = self.call {
-            self.handle.services().clock.call_off(call);
+            self.handle.services().clock.cancel(call);
         }
     }
 }

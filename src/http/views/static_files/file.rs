@@ -12,8 +12,8 @@ use http::{HeaderValue, StatusCode, header};
 use tokio::sync::SemaphorePermit;
 
 use super::encoding::Encoding;
-use crate::descriptors;
 use crate::http::Failure;
+use crate::net::descriptors;
 
 /// Files up to this size are read in the same step that opens them.
 const READ_AT_ONCE: u64 = 64 * 1024;

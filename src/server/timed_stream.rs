@@ -1,4 +1,4 @@
-//! Observed: a connection's stream, with its progress noted, the client's end of it hidden, and its own end taken slowly.
+//! TimedStream: a connection's stream, with its progress noted, the client's end of it hidden, and its own end taken slowly.
 
 use std::io;
 use std::pin::Pin;
@@ -7,63 +7,65 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::head_watch::HeadWatch;
-use super::pulse::Pulse;
+use super::connection_timeouts::ConnectionTimeouts;
+use super::head_scanner::HeadScanner;
 
 /// For how many bytes a client is read after our side is closed.
 const LINGERING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A stream whose progress is noted.
-pub(super) struct Observed<S> {
+pub(super) struct TimedStream<S> {
     pub(super) stream: S,
-    pulse: Arc<Pulse>,
-    heads: HeadWatch,
+    timeouts: Arc<ConnectionTimeouts>,
+    heads: HeadScanner,
     is_shut_down: bool,
     drained: usize,
 }
 
-impl<S> Observed<S> {
-    pub(super) fn new(stream: S, pulse: Arc<Pulse>) -> Self {
+impl<S> TimedStream<S> {
+    pub(super) fn new(stream: S, timeouts: Arc<ConnectionTimeouts>) -> Self {
         Self {
             stream,
-            pulse,
-            heads: HeadWatch::new(),
+            timeouts,
+            heads: HeadScanner::new(),
             is_shut_down: false,
             drained: 0,
         }
     }
 
     fn look_at(&mut self, read: &mut [u8]) {
-        self.pulse.has_read();
-        if self.pulse.is_http2() {
+        self.timeouts.record_read();
+        if self.timeouts.is_http2() {
             return;
         }
-        if let Some(has_body) = self.pulse.take_parsed() {
+        if let Some(has_body) = self.timeouts.take_parsed() {
             self.heads.parsed(has_body);
         }
-        if self.heads.look_at(read) {
-            self.pulse.note_fragment();
+        if self.heads.scan(read) {
+            self.timeouts.note_fragment();
         }
     }
 
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Pending => self.pulse.is_blocked(),
-            Poll::Ready(written) => self.pulse.has_written(*written.as_ref().unwrap_or(&0)),
+            Poll::Pending => self.timeouts.record_blocked(),
+            Poll::Ready(written) => self
+                .timeouts
+                .record_written(*written.as_ref().unwrap_or(&0)),
         }
         written
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        if self.pulse.client().has_ended() && self.pulse.hides_end() {
-            self.pulse.hide(cx);
+        if self.timeouts.client().has_ended() && self.timeouts.hides_end() {
+            self.timeouts.hide(cx);
             return Poll::Pending;
         }
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -72,20 +74,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
                 self.look_at(&mut buffer.filled_mut()[before..]);
             }
             Poll::Ready(Ok(())) if buffer.remaining() > 0 => {
-                self.pulse.client().end();
-                if self.pulse.hides_end() {
-                    self.pulse.hide(cx);
+                self.timeouts.client().end();
+                if self.timeouts.hides_end() {
+                    self.timeouts.hide(cx);
                     return Poll::Pending;
                 }
             }
-            Poll::Ready(Err(_)) => self.pulse.client().end(),
+            Poll::Ready(Err(_)) => self.timeouts.client().end(),
             _ => {}
         }
         read
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -99,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         // hyper flushes the stream once its own buffer is empty.
         if let Poll::Ready(Ok(())) = flushed {
-            self.pulse.is_flushed();
+            self.timeouts.record_flushed();
         }
         flushed
     }
@@ -112,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.is_shut_down = true;
         }
-        if this.pulse.client().has_ended() || !this.pulse.linger() {
+        if this.timeouts.client().has_ended() || !this.timeouts.start_linger() {
             return Poll::Ready(Ok(()));
         }
         let mut scratch = [0; 8192];

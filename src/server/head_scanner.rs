@@ -9,8 +9,8 @@ const LARGEST: &[u8] = b"1844674407370955161";
 /// Follows heads as far as it is certain where they begin: at the start of a connection, and behind a request without a body
 /// that ended with the bytes that were read. Elsewhere (behind a body, or within pipelined requests) it looks at nothing.
 #[derive(Debug)]
-pub(super) struct HeadWatch {
-    place: Place,
+pub(super) struct HeadScanner {
+    position: Position,
     /// The line so far, when a read ended within it.
     line: Vec<u8>,
     /// The last bytes that were read.
@@ -18,17 +18,17 @@ pub(super) struct HeadWatch {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Place {
+enum Position {
     Start,
     RequestLine,
     Fields,
     Elsewhere,
 }
 
-impl HeadWatch {
+impl HeadScanner {
     pub(super) fn new() -> Self {
         Self {
-            place: Place::Start,
+            position: Position::Start,
             line: Vec::new(),
             tail: [0; 4],
         }
@@ -37,9 +37,9 @@ impl HeadWatch {
     /// A request was parsed. Behind one without a body another head begins, if nothing was read behind its own.
     pub(super) fn parsed(&mut self, has_body: bool) {
         self.line.clear();
-        self.place = match !has_body && self.tail == *b"\r\n\r\n" {
-            true => Place::Start,
-            false => Place::Elsewhere,
+        self.position = match !has_body && self.tail == *b"\r\n\r\n" {
+            true => Position::Start,
+            false => Position::Elsewhere,
         };
     }
 
@@ -48,20 +48,20 @@ impl HeadWatch {
     ///
     /// A `Content-Length` of the two largest 64-bit numbers is made smaller by one or two. hyper keeps them for itself and
     /// would answer 431 to them; a byte less is as much too long, and is refused as such.
-    pub(super) fn look_at(&mut self, read: &mut [u8]) -> bool {
+    pub(super) fn scan(&mut self, read: &mut [u8]) -> bool {
         let mut has_fragment = false;
         let mut at = 0;
-        if self.place == Place::Start {
+        if self.position == Position::Start {
             // Empty lines before a request are passed over (RFC 9112 §2.2).
             at = read
                 .iter()
                 .position(|byte| !matches!(byte, b'\r' | b'\n'))
                 .unwrap_or(read.len());
             if at < read.len() {
-                self.place = Place::RequestLine;
+                self.position = Position::RequestLine;
             }
         }
-        if self.place == Place::RequestLine {
+        if self.position == Position::RequestLine {
             let end = memchr::memchr(b'\n', &read[at..]).map(|end| at + end);
             let line = &read[at..end.unwrap_or(read.len())];
             has_fragment = memchr::memchr(b'#', line).is_some();
@@ -71,29 +71,29 @@ impl HeadWatch {
             if let Some(end) = end {
                 // These have no body that anybody sends, so their fields say nothing of interest here.
                 let is_short = self.line.starts_with(b"GET ") || self.line.starts_with(b"HEAD ");
-                self.place = match is_short {
-                    true => Place::Elsewhere,
-                    false => Place::Fields,
+                self.position = match is_short {
+                    true => Position::Elsewhere,
+                    false => Position::Fields,
                 };
                 self.line.clear();
                 at = end + 1;
             }
         }
-        if self.place == Place::Fields {
-            self.look_at_fields(&mut read[at..]);
+        if self.position == Position::Fields {
+            self.scan_fields(&mut read[at..]);
         }
         self.note_tail(read);
         has_fragment
     }
 
-    fn look_at_fields(&mut self, mut rest: &mut [u8]) {
+    fn scan_fields(&mut self, mut rest: &mut [u8]) {
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let (line, behind) = rest.split_at_mut(end + 1);
             let line = &mut line[..end];
             let is_blank =
                 self.line.trim_ascii_end().is_empty() && line.trim_ascii_end().is_empty();
             if is_blank {
-                self.place = Place::Elsewhere;
+                self.position = Position::Elsewhere;
                 self.line.clear();
                 return;
             }
@@ -144,13 +144,13 @@ mod tests {
     use super::*;
 
     /// Feeds a text in reads that end at these places; returns what the parser gets, and in which read a fragment was seen.
-    fn watch(watch: &mut HeadWatch, text: &str, cuts: &[usize]) -> (String, Option<usize>) {
+    fn watch(watch: &mut HeadScanner, text: &str, cuts: &[usize]) -> (String, Option<usize>) {
         let mut bytes = text.as_bytes().to_vec();
         let mut seen = None;
         let ends = cuts.iter().copied().chain([bytes.len()]);
         let mut start = 0;
         for (read, end) in ends.enumerate() {
-            if watch.look_at(&mut bytes[start..end]) {
+            if watch.scan(&mut bytes[start..end]) {
                 seen.get_or_insert(read);
             }
             start = end;
@@ -161,7 +161,7 @@ mod tests {
     fn check(text: &str, expected: Option<&str>) {
         // Wherever the head is cut.
         for cut in 0..=text.len() {
-            let (found, _) = watch(&mut HeadWatch::new(), text, &[cut]);
+            let (found, _) = watch(&mut HeadScanner::new(), text, &[cut]);
             let is_cut_in_digits = expected.is_some() && found == text;
             if is_cut_in_digits {
                 // The last digit had gone to the parser already, or the start of the line was too far away.
@@ -204,13 +204,13 @@ mod tests {
             "POST /#a HTTP/1.1\r\n\r\n",
         ] {
             for cut in 0..=text.len() {
-                let (_, seen) = watch(&mut HeadWatch::new(), text, &[cut]);
+                let (_, seen) = watch(&mut HeadScanner::new(), text, &[cut]);
                 assert!(seen.is_some(), "{text:?} cut at {cut}");
             }
         }
         let text = "GET /a HTTP/1.1\r\nX-Color: #fff\r\n\r\n#\n";
         for cut in 0..=text.len() {
-            let (_, seen) = watch(&mut HeadWatch::new(), text, &[cut]);
+            let (_, seen) = watch(&mut HeadScanner::new(), text, &[cut]);
             assert_eq!(seen, None, "cut at {cut}");
         }
     }
@@ -219,12 +219,12 @@ mod tests {
     fn what_follows_a_request_is_looked_at_only_where_a_head_certainly_begins() {
         let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let line = "GET /#a HTTP/1.1\r\n";
-        let mut one = HeadWatch::new();
+        let mut one = HeadScanner::new();
         watch(&mut one, request, &[]);
         one.parsed(false);
         assert_eq!(watch(&mut one, line, &[]).1, Some(0));
         // Half of the next head came with the request: its fields are no request line.
-        let mut one = HeadWatch::new();
+        let mut one = HeadScanner::new();
         watch(
             &mut one,
             &format!("{request}GET / HTTP/1.1\r\nX-Color: "),
@@ -233,7 +233,7 @@ mod tests {
         one.parsed(false);
         assert_eq!(watch(&mut one, "#fff\r\n\r\n", &[]).1, None);
         // Behind a head there is a body.
-        let mut one = HeadWatch::new();
+        let mut one = HeadScanner::new();
         watch(
             &mut one,
             "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n",

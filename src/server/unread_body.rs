@@ -28,7 +28,7 @@ enum Rest {
 
 /// Ends a request whose body was not read whole: takes the rest if it is there and short, otherwise announces that the
 /// connection is closed. A body whose framing is broken makes the answer 400.
-pub(super) async fn conclude(
+pub(super) async fn finish_request(
     response: &mut Response,
     mut unread: Incoming,
     waits_for_continue: bool,

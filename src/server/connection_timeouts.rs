@@ -1,4 +1,4 @@
-//! Pulse: when something last happened on a connection that speaks HTTP, and when that is too long ago.
+//! ConnectionTimeouts: when something last happened on a connection that speaks HTTP, and when that is too long ago.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
 use metrics::counter;
 
-use super::stalled::Stalled;
-use crate::client_limit::Counted;
-use crate::clock::{Call, Clock, Millis, NEVER, Tick};
+use super::stall_timeout::StallTimeout;
+use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 use crate::config::ServerConfig;
 use crate::http::pace::earned;
 use crate::http::{Body, Client, Response};
+use crate::net::ClientPermit;
 
 /// How long, in milliseconds, a client is read after our side is closed.
 const LINGERING: Millis = 5_000;
 
-/// What [`Pulse::take_parsed`] has to tell.
+/// What [`ConnectionTimeouts::take_parsed`] has to tell.
 const NOTHING_PARSED: u8 = 0;
 const PARSED: u8 = 1;
 const PARSED_WITH_BODY: u8 = 2;
 
 /// What is known of a connection's progress.
-pub(super) struct Pulse {
+pub(super) struct ConnectionTimeouts {
     clock: Clock,
-    timeouts: Timeouts,
+    durations: Durations,
     /// Requests whose answer hyper has not taken whole.
     in_flight: AtomicU32,
     /// Whether hyper may still hold a part of an answer that it has taken.
@@ -59,7 +59,7 @@ pub(super) struct Pulse {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Timeouts {
+struct Durations {
     handshake: Millis,
     keep_alive: Millis,
     write: Millis,
@@ -70,20 +70,24 @@ struct Timeouts {
 }
 
 /// One request on a connection, until its answer is written.
-pub(super) struct InFlight(Arc<Pulse>);
+pub(super) struct InFlight(Arc<ConnectionTimeouts>);
 
-impl Pulse {
+impl ConnectionTimeouts {
     pub(super) fn new(clock: Clock, server: &ServerConfig) -> Arc<Self> {
         let now = clock.now();
-        let timeouts = &server.timeouts;
-        let [handshake, keep_alive, write] =
-            [timeouts.handshake, timeouts.keep_alive, timeouts.request].map(millis);
+        let configured = &server.timeouts;
+        let [handshake, keep_alive, write] = [
+            configured.handshake,
+            configured.keep_alive,
+            configured.request,
+        ]
+        .map(millis);
         let lasting = [handshake, keep_alive, write]
             .into_iter()
             .filter(|timeout| *timeout > 0);
         Arc::new(Self {
             clock,
-            timeouts: Timeouts {
+            durations: Durations {
                 handshake,
                 keep_alive,
                 write,
@@ -110,7 +114,11 @@ impl Pulse {
     }
 
     /// A request's head is whole.
-    pub(super) fn request(self: &Arc<Self>, version: http::Version, has_body: bool) -> InFlight {
+    pub(super) fn start_request(
+        self: &Arc<Self>,
+        version: http::Version,
+        has_body: bool,
+    ) -> InFlight {
         if version >= http::Version::HTTP_2 {
             self.is_http2.store(true, Ordering::Relaxed);
         }
@@ -140,9 +148,9 @@ impl Pulse {
     }
 
     /// Watches an answer over HTTP/2, whose stream may be without window.
-    pub(super) fn watch_stalls(&self) -> Option<Arc<Stalled>> {
+    pub(super) fn watch_stalls(&self) -> Option<Arc<StallTimeout>> {
         self.is_http2()
-            .then(|| Stalled::watch(&self.clock, self.timeouts.write))?
+            .then(|| StallTimeout::watch(&self.clock, self.durations.write))?
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -164,7 +172,7 @@ impl Pulse {
     /// Completes when nothing has happened for too long.
     pub(super) async fn expired(self: &Arc<Self>) {
         let mut called_at = 0;
-        let mut call = Promised {
+        let mut call = ScheduledTick {
             clock: self.clock.clone(),
             call: None,
         };
@@ -180,7 +188,7 @@ impl Pulse {
             }
             if now >= called_at || deadline < called_at {
                 // Without a deadline now there may be one later; it is at least as long as the shortest of them.
-                let at = deadline.min(now + self.timeouts.shortest);
+                let at = deadline.min(now + self.durations.shortest);
                 called_at = at;
                 let waiting: std::sync::Weak<dyn Tick> =
                     Arc::downgrade(&(self.clone() as Arc<dyn Tick>));
@@ -193,7 +201,7 @@ impl Pulse {
 
     /// How many bytes a second a client has to send and to take.
     pub(super) fn min_rate(&self) -> u64 {
-        self.timeouts.min_rate
+        self.durations.min_rate
     }
 
     /// Tells whether no request is under way on a connection that carries one at a time.
@@ -220,7 +228,7 @@ impl Pulse {
     }
 
     /// All that hyper had to write is written.
-    pub(super) fn is_flushed(&self) {
+    pub(super) fn record_flushed(&self) {
         if self.is_unflushed.load(Ordering::Relaxed) {
             self.is_unflushed.store(false, Ordering::Relaxed);
             if self.client.has_ended() {
@@ -231,7 +239,7 @@ impl Pulse {
 
     /// Our side is closed. Tells whether the client's is waited for: one that was idle when the server stopped has nothing to
     /// lose.
-    pub(super) fn linger(&self) -> bool {
+    pub(super) fn start_linger(&self) -> bool {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         let draining = load(&self.draining_since);
         let was_idle = draining != NEVER && load(&self.idle_since) < draining;
@@ -248,7 +256,7 @@ impl Pulse {
     }
 
     /// The server stops: what is idle has no more time than a handshake.
-    pub(super) fn drain(&self) {
+    pub(super) fn start_drain(&self) {
         self.draining_since
             .store(self.clock.now(), Ordering::Relaxed);
     }
@@ -261,10 +269,10 @@ impl Pulse {
         }
         let blocked = load(&self.blocked_since);
         if blocked != NEVER {
-            let earned = earned(load(&self.written), self.timeouts.min_rate);
-            let left = self.timeouts.write.saturating_add(earned);
+            let earned = earned(load(&self.written), self.durations.min_rate);
+            let left = self.durations.write.saturating_add(earned);
             let left = left.saturating_sub(load(&self.blocked));
-            return blocked.saturating_add(left.min(self.timeouts.write));
+            return blocked.saturating_add(left.min(self.durations.write));
         }
         if self.in_flight.load(Ordering::Relaxed) > 0 {
             return NEVER;
@@ -273,20 +281,20 @@ impl Pulse {
         let draining = load(&self.draining_since);
         if draining != NEVER {
             // HTTP/2 takes leave in two steps, and a client that is gone answers neither.
-            return idle.max(draining).saturating_add(self.timeouts.handshake);
+            return idle.max(draining).saturating_add(self.durations.handshake);
         }
         if !self.has_served.load(Ordering::Relaxed) {
-            return idle.saturating_add(self.timeouts.handshake);
+            return idle.saturating_add(self.durations.handshake);
         }
         let head = load(&self.head_since);
         if head != NEVER && !self.is_http2.load(Ordering::Relaxed) {
-            head.saturating_add(self.timeouts.handshake)
+            head.saturating_add(self.durations.handshake)
         } else {
-            idle.saturating_add(self.timeouts.keep_alive)
+            idle.saturating_add(self.durations.keep_alive)
         }
     }
 
-    pub(super) fn has_read(&self) {
+    pub(super) fn record_read(&self) {
         if self.in_flight.load(Ordering::Relaxed) == 0
             && self.head_since.load(Ordering::Relaxed) == NEVER
         {
@@ -294,7 +302,7 @@ impl Pulse {
         }
     }
 
-    pub(super) fn has_written(&self, bytes: usize) {
+    pub(super) fn record_written(&self, bytes: usize) {
         let since = self.blocked_since.load(Ordering::Relaxed);
         if since != NEVER {
             self.blocked_since.store(NEVER, Ordering::Relaxed);
@@ -308,7 +316,7 @@ impl Pulse {
         }
     }
 
-    pub(super) fn is_blocked(&self) {
+    pub(super) fn record_blocked(&self) {
         if self.blocked_since.load(Ordering::Relaxed) == NEVER {
             self.blocked_since
                 .store(self.clock.now(), Ordering::Relaxed);
@@ -317,28 +325,28 @@ impl Pulse {
 }
 
 /// The clock's promise to a connection; it is called off when the connection ends.
-struct Promised {
+struct ScheduledTick {
     clock: Clock,
-    call: Option<Call>,
+    call: Option<TimerKey>,
 }
 
-impl Promised {
+impl ScheduledTick {
     fn replace(&mut self, at: Millis, waiting: std::sync::Weak<dyn Tick>) {
         if let Some(before) = self.call.replace(self.clock.wake_at(at, waiting)) {
-            self.clock.call_off(before);
+            self.clock.cancel(before);
         }
     }
 }
 
-impl Drop for Promised {
+impl Drop for ScheduledTick {
     fn drop(&mut self) {
         if let Some(call) = self.call {
-            self.clock.call_off(call);
+            self.clock.cancel(call);
         }
     }
 }
 
-impl Tick for Pulse {
+impl Tick for ConnectionTimeouts {
     fn tick(&self) {
         self.task
             .take()
@@ -364,23 +372,23 @@ fn millis(duration: Duration) -> Millis {
 }
 
 /// A body whose end is the end of its request.
-pub(super) struct Answered {
+pub(super) struct ResponseBody {
     body: Body,
-    stalled: Option<Arc<Stalled>>,
+    stall_timeout: Option<Arc<StallTimeout>>,
     _in_flight: Option<InFlight>,
     /// The client behind a trusted proxy.
-    _counted: Option<Arc<Counted>>,
+    _counted: Option<Arc<ClientPermit>>,
 }
 
-impl Answered {
+impl ResponseBody {
     pub(super) fn new(response: Response, in_flight: Option<InFlight>) -> http::Response<Self> {
         let (mut parts, body) = response.into_parts();
-        let pulse = in_flight.as_ref().map(|in_flight| &in_flight.0);
+        let timeouts = in_flight.as_ref().map(|in_flight| &in_flight.0);
         let has_more = !http_body::Body::is_end_stream(&body);
         let answered = Self {
-            stalled: pulse
+            stall_timeout: timeouts
                 .filter(|_| has_more)
-                .and_then(|pulse| pulse.watch_stalls()),
+                .and_then(|timeouts| timeouts.watch_stalls()),
             body,
             _in_flight: in_flight,
             _counted: parts.extensions.remove(),
@@ -389,7 +397,7 @@ impl Answered {
     }
 }
 
-impl http_body::Body for Answered {
+impl http_body::Body for ResponseBody {
     type Data = bytes::Bytes;
     type Error = crate::http::body::BodyError;
 
@@ -398,8 +406,8 @@ impl http_body::Body for Answered {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<bytes::Bytes>, Self::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Some(stalled) = &self.stalled {
-            stalled.polled(frame.is_ready());
+        if let Some(stall_timeout) = &self.stall_timeout {
+            stall_timeout.polled(frame.is_ready());
         }
         frame
     }

@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrics::counter;
 
-use crate::client_limit::{ClientLimit, Counted};
-use crate::config::LimitsConfig;
-use crate::descriptors;
+use super::client_limit::{ClientLimit, ClientPermit};
+use super::descriptors;
 use crate::telemetry::Recurring;
 
 /// Counts connections against `server.limits`.
 #[derive(Clone)]
-pub(super) struct Admission(Arc<Inner>);
+pub(crate) struct Admission(Arc<Inner>);
 
 struct Inner {
     connections_max: usize,
@@ -25,17 +24,16 @@ struct Inner {
 }
 
 /// One connection that was let in; dropping it makes room for another.
-pub(super) struct Admitted {
+pub(crate) struct ConnectionPermit {
     admission: Admission,
-    _counted: Option<Counted>,
+    _counted: Option<ClientPermit>,
 }
 
 impl Admission {
     /// A connection needs a descriptor, of which some are kept for everything else; so the limit may be less than what is configured.
-    pub(super) fn new(limits: &LimitsConfig, clients: ClientLimit) -> Self {
+    pub(crate) fn new(wanted: usize, clients: ClientLimit) -> Self {
         let files = descriptors::limit();
         let possible = descriptors::connections_max(files);
-        let wanted = limits.connections;
         if possible < wanted {
             tracing::warn!(
                 files,
@@ -65,10 +63,10 @@ impl Admission {
 
     /// Admits a connection, or returns `None` at a limit. Pass no `ip` for a peer that is not counted: one on a unix socket, a
     /// trusted proxy, and a socket over HTTP/2, which the gateway counts.
-    pub(super) fn admit(&self, ip: Option<IpAddr>) -> Option<Admitted> {
+    pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Option<ConnectionPermit> {
         let before = self.0.open.fetch_add(1, Ordering::Relaxed);
         // Made first: dropped, it takes the count back.
-        let mut admitted = Admitted {
+        let mut admitted = ConnectionPermit {
             admission: self.clone(),
             _counted: None,
         };
@@ -77,7 +75,7 @@ impl Admission {
             return None;
         }
         if let Some(ip) = ip {
-            admitted._counted = Some(self.0.clients.count(ip)?);
+            admitted._counted = Some(self.0.clients.try_acquire(ip)?);
         }
         Some(admitted)
     }
@@ -95,7 +93,7 @@ impl Admission {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.admission.0.open.fetch_sub(1, Ordering::Relaxed);
     }

@@ -10,12 +10,12 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::unix_socket::{self, SocketFile};
+use super::address::ServerAddress;
+use super::unix_listener::{self, SocketFile};
 use crate::config::{Bind, Listen};
-use crate::scope::ServerAddress;
 
 /// How many connections the kernel holds until they are accepted.
-pub(super) const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// How often a refused connection is read, a KiB at a time.
 const REFUSED_READS_MAX: usize = 64;
@@ -42,7 +42,7 @@ enum Kind {
 }
 
 /// A connection that came in.
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
@@ -57,7 +57,7 @@ impl Listener {
                 .collect::<io::Result<_>>()?,
             Bind::Unix(path) => {
                 let (listener, file) =
-                    unix_socket::open(path, listen.mode, listen.group.as_deref())?;
+                    unix_listener::open(path, listen.mode, listen.group.as_deref())?;
                 vec![Kind::Unix {
                     listener,
                     path: path.to_string_lossy().into(),
@@ -75,7 +75,7 @@ impl Listener {
     }
 
     /// Tells whether WebSockets over HTTP/2 are taken here.
-    pub(super) fn takes_websocket_over_http2(&self) -> bool {
+    pub(crate) fn takes_websocket_over_http2(&self) -> bool {
         self.websocket_over_http2
     }
 
@@ -90,7 +90,7 @@ impl Listener {
 
     /// Has the system notice clients that vanished without a word: idle ones within a minute, by probes, and those that acknowledge
     /// nothing of what is sent to them after `unacknowledged_max`. Accepted connections inherit this.
-    pub(super) fn notice_vanished(&self, unacknowledged_max: Duration) -> io::Result<()> {
+    pub(crate) fn notice_vanished(&self, unacknowledged_max: Duration) -> io::Result<()> {
         let Kind::Tcp(listener) = &self.kind else {
             return Ok(());
         };
@@ -106,7 +106,7 @@ impl Listener {
     }
 
     /// Waits for the next connection. Cancel-safe.
-    pub(super) async fn accept(&self) -> io::Result<Incoming> {
+    pub(crate) async fn accept(&self) -> io::Result<Incoming> {
         match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
@@ -121,7 +121,7 @@ impl Listener {
     }
 
     /// Returns the server's side of a connection that came in here.
-    pub(super) fn server_of(&self, incoming: &Incoming) -> Option<Arc<ServerAddress>> {
+    pub(crate) fn server_of(&self, incoming: &Incoming) -> Option<Arc<ServerAddress>> {
         self.server.clone().or_else(|| match incoming {
             Incoming::Tcp(stream, _) => {
                 let address = stream.local_addr().ok()?;
@@ -133,7 +133,7 @@ impl Listener {
 }
 
 impl Incoming {
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(_, peer) => Some(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
             Self::Unix(_) => None,
@@ -142,7 +142,7 @@ impl Incoming {
 
     /// Sends a short answer to a connection that is refused, closes our side, and reads what the client sends until it closes
     /// its own: closing with unread bytes would reset the connection, and the answer could be lost. Gives up after `deadline`.
-    pub(super) async fn refuse(self, answer: &'static [u8], deadline: Duration) {
+    pub(crate) async fn refuse(self, answer: &'static [u8], deadline: Duration) {
         async fn tell(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
             let mut scratch = [0; 1024];
             if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {

@@ -18,14 +18,14 @@ pub(crate) struct ClientLimit(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    most: usize,
+    max_per_ip: usize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
     refused: Recurring,
 }
 
 /// One that is served; dropping it makes room for another.
 #[derive(Debug)]
-pub(crate) struct Counted {
+pub(crate) struct ClientPermit {
     limit: ClientLimit,
     ip: IpAddr,
 }
@@ -33,26 +33,26 @@ pub(crate) struct Counted {
 impl ClientLimit {
     /// A limit that lets so many of one address in.
     #[must_use]
-    pub(crate) fn new(most: usize) -> Self {
+    pub(crate) fn new(max_per_ip: usize) -> Self {
         Self(Arc::new(Inner {
-            most,
+            max_per_ip,
             by_ip: Mutex::default(),
             refused: Recurring::new(),
         }))
     }
 
     /// Counts one more of an address; none when there are too many.
-    pub(crate) fn count(&self, ip: IpAddr) -> Option<Counted> {
-        let ip = network(ip);
+    pub(crate) fn try_acquire(&self, ip: IpAddr) -> Option<ClientPermit> {
+        let ip = client_network(ip);
         let mut by_ip = self.by_ip();
         let count = by_ip.entry(ip).or_default();
-        if *count >= self.0.most {
+        if *count >= self.0.max_per_ip {
             drop(by_ip);
             self.log_refused(ip);
             return None;
         }
         *count += 1;
-        Some(Counted {
+        Some(ClientPermit {
             limit: self.clone(),
             ip,
         })
@@ -63,7 +63,7 @@ impl ClientLimit {
             .increment(1);
         if let Some(times) = self.0.refused.is_due() {
             tracing::warn!(
-                limit = self.0.most,
+                limit = self.0.max_per_ip,
                 client = %ip,
                 times,
                 "server.limits.connections_per_ip is reached: clients get 503"
@@ -76,7 +76,7 @@ impl ClientLimit {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut by_ip = self.limit.by_ip();
         if let Some(count) = by_ip.get_mut(&self.ip) {
@@ -90,7 +90,7 @@ impl Drop for Counted {
 
 /// Returns what counts as one client: an IPv4 address, or the first half of an IPv6 address, which is one network's (RFC 4291
 /// §2.5.1) and whose second half its hosts choose.
-pub(crate) fn network(ip: IpAddr) -> IpAddr {
+pub(crate) fn client_network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
         ip => ip,
@@ -105,12 +105,12 @@ mod tests {
     fn an_address_is_counted_until_what_it_opened_is_dropped() {
         let limit = ClientLimit::new(2);
         let (one, other) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
-        let first = limit.count(one).unwrap();
-        let _second = limit.count(one).unwrap();
-        assert!(limit.count(one).is_none());
-        assert!(limit.count(other).is_some());
+        let first = limit.try_acquire(one).unwrap();
+        let _second = limit.try_acquire(one).unwrap();
+        assert!(limit.try_acquire(one).is_none());
+        assert!(limit.try_acquire(other).is_some());
         drop(first);
-        assert!(limit.count(one).is_some());
+        assert!(limit.try_acquire(one).is_some());
         assert_eq!(limit.by_ip().len(), 1, "addresses without any are not kept");
     }
 
@@ -123,7 +123,7 @@ mod tests {
             ("::1", "::"),
         ] {
             assert_eq!(
-                network(ip.parse().unwrap()),
+                client_network(ip.parse().unwrap()),
                 expected.parse::<IpAddr>().unwrap()
             );
         }

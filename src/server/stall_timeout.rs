@@ -11,7 +11,7 @@ use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Call, Clock, Millis, NEVER, Tick};
+use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 
 thread_local! {
     /// What cuts the stream that is polled.
@@ -22,7 +22,7 @@ thread_local! {
 ///
 /// A socket that takes no bytes is noticed by its connection. A stream without window blocks nothing, so it would hold its body,
 /// and the file behind it, for ever.
-pub(super) async fn cuttable(stream: impl Future<Output = ()>) {
+pub(super) async fn resettable(stream: impl Future<Output = ()>) {
     struct Within<F>(F, CancellationToken);
     impl<F: Future<Output = ()>> Future for Within<Pin<&mut F>> {
         type Output = ();
@@ -42,17 +42,17 @@ pub(super) async fn cuttable(stream: impl Future<Output = ()>) {
 }
 
 /// Watches one answer. Dropped with it.
-pub(super) struct Stalled {
+pub(super) struct StallTimeout {
     clock: Clock,
     write: Millis,
     cut: CancellationToken,
     /// Since when a piece of the body waits for window; never while the body has none.
     waiting_since: AtomicU64,
-    call: Mutex<Option<Call>>,
+    call: Mutex<Option<TimerKey>>,
     me: Weak<Self>,
 }
 
-impl Stalled {
+impl StallTimeout {
     /// Watches the answer of the stream that is polled; none outside of one. It is cut when `write` passes without window.
     pub(super) fn watch(clock: &Clock, write: Millis) -> Option<Arc<Self>> {
         let cut = CUT.with_borrow(Clone::clone)?;
@@ -79,12 +79,12 @@ impl Stalled {
         *self.call() = Some(self.clock.wake_at(at, waiting));
     }
 
-    fn call(&self) -> MutexGuard<'_, Option<Call>> {
+    fn call(&self) -> MutexGuard<'_, Option<TimerKey>> {
         self.call.lock()
     }
 }
 
-impl Tick for Stalled {
+impl Tick for StallTimeout {
     fn tick(&self) {
         let now = self.clock.now();
         let since = self.waiting_since.load(Ordering::Relaxed);
@@ -101,10 +101,10 @@ impl Tick for Stalled {
     }
 }
 
-impl Drop for Stalled {
+impl Drop for StallTimeout {
     fn drop(&mut self) {
         if let Some(call) = self.call().take() {
-            self.clock.call_off(call);
+            self.clock.cancel(call);
         }
     }
 }

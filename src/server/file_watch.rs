@@ -19,10 +19,10 @@ const ENTRIES_MAX: usize = 10_000;
 /// Symbolic links are followed, so that a link, or a directory, that is swapped for another one counts: so Kubernetes updates the
 /// files of a ConfigMap.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub(super) struct Seen(Vec<SeenFile>);
+pub(super) struct FileSnapshot(Vec<FileStamp>);
 
 #[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct SeenFile {
+struct FileStamp {
     path: PathBuf,
     modified: SystemTime,
     length: u64,
@@ -30,10 +30,10 @@ struct SeenFile {
     identity: (u64, u64),
 }
 
-impl Seen {
+impl FileSnapshot {
     /// Looks at the files of a configuration: those that were read, others of their kind beside them, and all templates.
-    pub(super) fn look(documents: &[Arc<Document>], main: &Path, templates: &Path) -> Self {
-        let mut look = Look::default();
+    pub(super) fn take(documents: &[Arc<Document>], main: &Path, templates: &Path) -> Self {
+        let mut scan = Scan::default();
         let mut directories: Vec<PathBuf> = vec![
             main.parent()
                 .map_or_else(|| PathBuf::from("."), Path::to_owned),
@@ -42,29 +42,29 @@ impl Seen {
         directories.sort();
         directories.dedup();
         for directory in directories {
-            look.look_into(&directory, 0, &|path| {
+            scan.scan_directory(&directory, 0, &|path| {
                 path.extension()
                     .is_some_and(|extension| extension == "toml")
             });
         }
-        look.visited.clear();
-        look.look_into(templates, 8, &|_| true);
-        look.seen.sort();
-        Self(look.seen)
+        scan.visited.clear();
+        scan.scan_directory(templates, 8, &|_| true);
+        scan.files.sort();
+        Self(scan.files)
     }
 }
 
 /// A look that is under way.
 #[derive(Default)]
-struct Look {
-    seen: Vec<SeenFile>,
+struct Scan {
+    files: Vec<FileStamp>,
     /// Directories, by device and inode: links can lead back to one.
     visited: HashSet<(u64, u64)>,
     entries: usize,
 }
 
-impl Look {
-    fn look_into(&mut self, directory: &Path, depth: usize, wanted: &dyn Fn(&Path) -> bool) {
+impl Scan {
+    fn scan_directory(&mut self, directory: &Path, depth: usize, wanted: &dyn Fn(&Path) -> bool) {
         let is_new = std::fs::metadata(directory)
             .is_ok_and(|found| self.visited.insert((found.dev(), found.ino())));
         let Some(entries) = is_new.then(|| std::fs::read_dir(directory).ok()).flatten() else {
@@ -81,10 +81,10 @@ impl Look {
             };
             if found.is_dir() {
                 if depth > 0 {
-                    self.look_into(&path, depth - 1, wanted);
+                    self.scan_directory(&path, depth - 1, wanted);
                 }
             } else if wanted(&path) {
-                self.seen.push(SeenFile {
+                self.files.push(FileStamp {
                     path,
                     modified: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
                     length: found.len(),

@@ -1,0 +1,71 @@
+//! Addresses: both ends of a connection, and whether it is encrypted.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// How the client reached the server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scheme {
+    /// Plain text.
+    Plain,
+    /// TLS, here or at a trusted proxy that said so.
+    Secure,
+}
+
+/// The server's side of the connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ServerAddress {
+    /// The local socket address.
+    Tcp(SocketAddr),
+    /// The path of the unix socket.
+    Unix(Arc<str>),
+}
+
+/// Who asks: ASGI's `scope["client"]`.
+///
+/// A socket address without what only this machine understands of it (an IPv6 zone and flow label): 20 bytes of an idle
+/// WebSocket in place of 32. Shown as a socket address.
+///
+/// ```
+/// use oneport::scope::ClientAddress;
+///
+/// let client: ClientAddress = "[2001:db8::1]:50000".parse::<std::net::SocketAddr>()?.into();
+/// assert_eq!((client.ip().is_ipv6(), client.port()), (true, 50000));
+/// assert_eq!(client.to_string(), "[2001:db8::1]:50000");
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ClientAddress {
+    ip: IpAddr,
+    port: u16,
+}
+
+impl ClientAddress {
+    /// Returns the address.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
+        self.ip
+    }
+
+    /// Returns the port; 0 when a trusted proxy named none.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        self.port
+    }
+}
+
+impl From<SocketAddr> for ClientAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            ip: address.ip(),
+            port: address.port(),
+        }
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.ip, self.port).fmt(f)
+    }
+}
