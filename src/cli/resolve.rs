@@ -182,6 +182,9 @@ fn refusal(steps: &[Step], question: &Question) -> Option<String> {
     steps.iter().find_map(|step| match step {
         // Without an origin on the command line there is none to judge.
         Step::Origin(_) if question.origin.is_none() => None,
-        step => step.judge(&scope).err().map(|failure| failure.to_string()),
+        step => step
+            .precheck(&scope)
+            .err()
+            .map(|failure| failure.to_string()),
     })
 }

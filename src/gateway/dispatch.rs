@@ -1,6 +1,5 @@
 //! Gateway: decides the protocol type of each request and hands it to its table.
 
-use std::any::Any;
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,24 +7,19 @@ use std::time::{Duration, Instant};
 
 use ::http::{HeaderValue, StatusCode, header};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 
-use super::finishing::Abandoned;
-use super::head::Head;
+use super::access_log::log_answer;
+use super::connection_info::ConnectionInfo;
 use super::http::Journey;
+use super::request_head::RequestHead;
+use super::run_to_completion::AbandonedRequests;
 use super::table::Table;
-use super::{http, pages, websocket};
-use crate::auth::User;
+use super::upgrade::Reply;
+use super::{error_pages, http, websocket};
 use crate::http::{Body, Client, Failure, Response};
-use crate::net::ClientPermit;
-use crate::scope::{Scheme, Scope, ScopeType, ServerAddress};
+use crate::scope::Scope;
 use crate::services::Services;
-use crate::telemetry::ACCESS;
-use crate::websocket::extension::Deflate;
-use crate::websocket::{
-    Cause, CloseCode, ConnectionTask, Directory, Ending, PendingJoins, Route, SocketParts, Sockets,
-    Transport,
-};
+use crate::websocket::{Cause, CloseCode, Directory, Ending, Sockets};
 
 /// The running server without its listeners (cheap to clone): a table that can be replaced, and what survives that.
 #[derive(Clone)]
@@ -35,88 +29,7 @@ struct Inner {
     table: ArcSwap<Table>,
     services: Services,
     sockets: Sockets,
-    abandoned: Abandoned,
-}
-
-/// How a request came in: the facts of its connection.
-#[derive(Clone, Debug)]
-pub struct Arrival {
-    /// The peer's address; none on a unix socket.
-    pub peer: Option<SocketAddr>,
-    /// Where it was accepted.
-    pub server: Option<Arc<ServerAddress>>,
-    /// Plain or TLS.
-    pub security: Scheme,
-    /// Who the connection belongs to, where something below HTTP knows it; the test kit does.
-    pub user: Option<Arc<User>>,
-    /// The client's end of the connection.
-    pub client: Client,
-}
-
-/// What becomes of a request.
-pub enum Answer {
-    /// An ordinary response.
-    Response(Response),
-    /// 101, and what starts once it is sent.
-    Upgrade(Response, Box<Upgrade>),
-}
-
-/// A WebSocket that is accepted and waits for its stream.
-pub struct Upgrade {
-    pub(super) consumer: Box<dyn crate::websocket::Accepted>,
-    pub(super) scope: Arc<Scope>,
-    pub(super) route: Arc<Route>,
-    pub(super) services: Services,
-    pub(super) sockets: Sockets,
-    pub(super) deflate: Option<Deflate>,
-    pub(super) pending_joins: PendingJoins,
-    /// The client behind a trusted proxy, counted until the socket ends.
-    pub(super) counted: Option<ClientPermit>,
-}
-
-impl Upgrade {
-    /// Starts the socket's task over a stream, as [`Upgrade::run`] has it.
-    pub fn start(
-        self,
-        transport: Option<Transport>,
-        read_already: Bytes,
-        held: Box<dyn Any + Send>,
-    ) {
-        let tasks = self.services.tasks.clone();
-        tasks.spawn("websocket", self.run(transport, read_already, held));
-    }
-
-    /// Returns the socket's whole life over a stream, to be awaited; `read_already` is what the client sent right behind its handshake.
-    ///
-    /// Without a stream (the client left before the 101 reached it) the consumer still gets its `open` and its `disconnect`.
-    ///
-    /// `held` is let go when the socket ends.
-    pub fn run(
-        self,
-        transport: Option<Transport>,
-        read_already: Bytes,
-        held: Box<dyn Any + Send>,
-    ) -> ConnectionTask {
-        let held = match self.counted {
-            Some(counted) => Box::new((held, counted)),
-            None => held,
-        };
-        let mut scope = self.scope;
-        Arc::make_mut(&mut scope).pack();
-        self.consumer.run(SocketParts {
-            transport: transport.unwrap_or_else(|| {
-                Transport::stream(tokio::io::join(tokio::io::empty(), tokio::io::sink()))
-            }),
-            read_already,
-            scope,
-            route: self.route,
-            services: self.services,
-            sockets: self.sockets,
-            deflate: self.deflate,
-            pending_joins: self.pending_joins,
-            held,
-        })
-    }
+    abandoned: AbandonedRequests,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -139,7 +52,7 @@ impl Gateway {
             table: ArcSwap::from_pointee(table),
             services,
             sockets,
-            abandoned: Abandoned::default(),
+            abandoned: AbandonedRequests::default(),
         }))
     }
 
@@ -208,19 +121,19 @@ impl Gateway {
     /// Answers a request.
     ///
     /// Nothing that a client sends makes this fail or panic: whatever goes wrong becomes an answer with its status.
-    pub async fn serve(&self, request: ::http::Request<Body>, arrival: &Arrival) -> Answer {
+    pub async fn serve(&self, request: ::http::Request<Body>, info: &ConnectionInfo) -> Reply {
         let started = Instant::now();
         // A guard, not a clone: all workers would write to one counter.
         let table = self.0.table.load();
         let (parts, body) = request.into_parts();
-        let mut head = Head::new(parts);
+        let mut head = RequestHead::new(parts);
         let checked = head.check(!http_body::Body::is_end_stream(&body));
-        let scope = Arc::new(head.into_scope(arrival, &table));
+        let scope = Arc::new(head.into_scope(info, &table));
         let Inner {
             services, sockets, ..
         } = &*self.0;
         let mut counted = None;
-        if let Some(ip) = counted_by_request(&scope, arrival) {
+        if let Some(ip) = counted_by_request(&scope, info) {
             counted = services.clients.try_acquire(ip);
             if counted.is_none() {
                 return self.refuse(&table, &scope, &too_many(), started);
@@ -236,11 +149,11 @@ impl Gateway {
                     client: match scope_version {
                         // A stream has its own end, and its connection serves others.
                         ::http::Version::HTTP_2 => Client::default(),
-                        _ => arrival.client.clone(),
+                        _ => info.client.clone(),
                     },
                     started,
                 };
-                let response = http::travel(services, &table, journey, &self.0.abandoned).await;
+                let response = http::handle(services, &table, journey, &self.0.abandoned).await;
                 let mut response = if is_head {
                     without_body(response)
                 } else {
@@ -249,15 +162,15 @@ impl Gateway {
                 if let Some(counted) = counted {
                     response.extensions_mut().insert(Arc::new(counted));
                 }
-                Answer::Response(response)
+                Reply::Response(response)
             }
             Ok(Some(handshake)) => {
                 let answer =
-                    websocket::travel(services, sockets, &table, scope, handshake, started).await;
+                    websocket::handle(services, sockets, &table, scope, handshake, started).await;
                 match answer {
-                    Answer::Upgrade(response, mut upgrade) => {
+                    Reply::Upgrade(response, mut upgrade) => {
                         upgrade.counted = counted;
-                        Answer::Upgrade(response, upgrade)
+                        Reply::Upgrade(response, upgrade)
                     }
                     refused => refused,
                 }
@@ -273,19 +186,19 @@ impl Gateway {
         scope: &Scope,
         failure: &Failure,
         started: Instant,
-    ) -> Answer {
-        let mut response = pages::answer(&self.0.services, table, scope, failure);
+    ) -> Reply {
+        let mut response = error_pages::answer(&self.0.services, table, scope, failure);
         table.finish_missed(&mut response);
         log_answer(scope, "", &response, started);
-        Answer::Response(response)
+        Reply::Response(response)
     }
 }
 
 /// Returns the address of a client that is counted by its requests and sockets: one that a trusted proxy speaks for, whose
 /// connection is the proxy's, and one over HTTP/2, which may have 250 of them on a connection.
-fn counted_by_request(scope: &Scope, arrival: &Arrival) -> Option<IpAddr> {
+fn counted_by_request(scope: &Scope, info: &ConnectionInfo) -> Option<IpAddr> {
     let client = scope.client?.ip();
-    let is_proxied = arrival.peer.map(|peer| peer.ip()) != Some(client);
+    let is_proxied = info.peer.map(|peer| peer.ip()) != Some(client);
     (is_proxied || scope.http_version == ::http::Version::HTTP_2).then_some(client)
 }
 
@@ -320,22 +233,4 @@ fn without_body(response: Response) -> Response {
             .or_insert(length.into());
     }
     Response::from_parts(parts, Body::empty())
-}
-
-/// Writes the access log's line of an answer.
-pub(super) fn log_answer(scope: &Scope, route: &str, response: &Response, started: Instant) {
-    tracing::info!(
-        target: ACCESS,
-        id = %scope.request_id,
-        client = scope.client.map(tracing::field::display),
-        method = scope.method.as_str(),
-        path = scope.target.path(),
-        route,
-        user = scope.user.as_ref().map(|user| user.name.as_str()),
-        status = response.status().as_u16(),
-        bytes = http_body::Body::size_hint(response.body()).exact(),
-        seconds = started.elapsed().as_secs_f64(),
-        "{}",
-        if scope.scope_type == ScopeType::Http { "http" } else { "handshake" }
-    );
 }

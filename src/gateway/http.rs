@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::dispatch::log_answer;
-use super::finishing::{Abandoned, Finishing};
+use super::access_log::log_answer;
+use super::run_to_completion::{AbandonedRequests, RunToCompletion};
 use super::table::{HttpEntry, Table};
-use super::{framing, missing, pages, preflight};
+use super::{error_pages, not_found, preflight, response_framing};
 use crate::host::HostHeader;
 use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response, location};
-use crate::middleware::Passage;
+use crate::middleware::MiddlewareContext;
 use crate::routing::{Match, Resolution, Target};
 use crate::scope::{Scope, ScopeType};
 use crate::services::Services;
@@ -29,11 +29,11 @@ pub(super) struct Journey {
 }
 
 /// Takes a request through the HTTP table.
-pub(super) async fn travel(
+pub(super) async fn handle(
     services: &Services,
     table: &Arc<Table>,
     mut journey: Journey,
-    abandoned: &Abandoned,
+    abandoned: &AbandonedRequests,
 ) -> Response {
     let scope = &mut journey.scope;
     if let Some(response) = preflight::answer(services, table, scope, journey.started) {
@@ -67,7 +67,7 @@ pub(super) async fn travel(
                 let entry = &table.http().routes()[index].value;
                 pass(&services, &table, entry, journey).await
             };
-            Finishing::new(work, tasks, abandoned.clone()).await
+            RunToCompletion::new(work, tasks, abandoned.clone()).await
         }
     }
 }
@@ -87,7 +87,7 @@ async fn pass(
     } = journey;
     let known = Arc::make_mut(&mut scope);
     let deadline = started + entry.request_timeout;
-    let mut passage = Passage {
+    let mut cx = MiddlewareContext {
         scope: known,
         body: &mut body,
         body_size: entry.body_size,
@@ -96,7 +96,7 @@ async fn pass(
     // A step may read the body, whose client may be slow.
     let steps = async {
         for step in entry.steps.iter() {
-            step.before(&mut passage).await?;
+            step.before(&mut cx).await?;
         }
         Ok(())
     };
@@ -115,9 +115,9 @@ async fn pass(
             within(deadline, call(entry, request)).await
         }
     };
-    let answer = |failure: Failure| pages::answer(services, table, &scope, &failure);
+    let answer = |failure: Failure| error_pages::answer(services, table, &scope, &failure);
     let mut response = outcome.unwrap_or_else(answer);
-    framing::own(&scope, entry, &mut response);
+    response_framing::own(&scope, entry, &mut response);
     for (at, step) in entry.steps.iter().rev().enumerate() {
         if let Err(failure) = step.after(&scope, services, &mut response).await {
             response = answer(failure);
@@ -232,10 +232,10 @@ fn miss<T>(
             )
             .with_header(header::UPGRADE, HeaderValue::from_static("websocket"))
             .with_header(header::CONNECTION, HeaderValue::from_static("upgrade")),
-            _ => Failure::not_found(missing::sentence(table, scope, "page")),
+            _ => Failure::not_found(not_found::sentence(table, scope, "page")),
         },
     };
-    pages::answer(services, table, scope, &failure)
+    error_pages::answer(services, table, scope, &failure)
 }
 
 /// Tells whether a request that is no handshake has `Upgrade: websocket`: its `Connection` does not say so, and a proxy in front

@@ -1,32 +1,26 @@
 //! Gateway: names to code, a file to a table, and the journey of a request and of a handshake through it.
 
+mod access_log;
 mod compile;
-mod cors;
+mod connection_info;
 mod dispatch;
-mod exposure;
-mod finishing;
-mod fit;
-mod framing;
-mod guards;
-mod head;
+mod error_pages;
 mod http;
-mod idle;
-mod logins;
-mod missing;
-mod order;
-mod pages;
-mod pages_of_routes;
-mod paths;
+mod login_expiry;
+mod not_found;
 mod preflight;
 mod registry;
-mod socket_route;
-mod store_files;
-mod stores;
+mod request_head;
+mod response_framing;
+mod run_to_completion;
 mod table;
+mod upgrade;
 mod websocket;
 
 pub use compile::{compile, compile_draft};
-pub use dispatch::{Answer, Arrival, Gateway, Upgrade};
-pub(crate) use head::Fragment;
+pub use connection_info::ConnectionInfo;
+pub use dispatch::Gateway;
 pub use registry::Registry;
+pub(crate) use request_head::Fragment;
 pub use table::{HttpEntry, Table, WebsocketEntry};
+pub use upgrade::{Reply, Upgrade};

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use http::{Method, header};
 
-use super::dispatch::log_answer;
+use super::access_log::log_answer;
+use super::error_pages;
 use super::http::target;
-use super::pages;
 use super::table::Table;
 use crate::http::Response;
 use crate::middleware::Step;
@@ -45,11 +45,11 @@ pub(super) fn answer(
     })?;
     let mut hosts = entry.steps.iter();
     let refusal = hosts.find_map(|step| match step {
-        Step::Hosts(_) => step.judge(scope).err(),
+        Step::Hosts(_) => step.precheck(scope).err(),
         _ => None,
     });
     let mut response = match refusal {
-        Some(failure) => pages::answer(services, table, scope, &failure),
+        Some(failure) => error_pages::answer(services, table, scope, &failure),
         None => cors.preflight(scope, &wanted, &route.methods),
     };
     for step in entry.steps.iter().rev() {

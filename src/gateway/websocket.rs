@@ -7,14 +7,15 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 
-use super::dispatch::{Answer, Upgrade, log_answer};
+use super::access_log::log_answer;
 use super::http::target;
 use super::table::{Table, WebsocketEntry};
-use super::{missing, pages};
+use super::upgrade::{Reply, Upgrade};
+use super::{error_pages, not_found};
 use crate::channels::LayerError;
 use crate::http::framing::is_framing;
 use crate::http::{Body, Failure, Response};
-use crate::middleware::{BEARER, Passage, Step, TICKET};
+use crate::middleware::{BEARER, MiddlewareContext, Step, TICKET};
 use crate::routing::{Match, Resolution};
 use crate::scope::Scope;
 use crate::services::Services;
@@ -23,14 +24,14 @@ use crate::websocket::handshake::Handshake;
 use crate::websocket::{Accept, Accepted, Compression, PendingJoins, Sockets};
 
 /// Takes a handshake through the WebSocket table.
-pub(super) async fn travel(
+pub(super) async fn handle(
     services: &Services,
     sockets: &Sockets,
     table: &Arc<Table>,
     mut scope: Arc<Scope>,
     handshake: Handshake,
     started: Instant,
-) -> Answer {
+) -> Reply {
     let Match { route, params, .. } = match target(table, &scope)
         .map_or(Resolution::NotFound, |target| {
             table.websocket().resolve(&target)
@@ -39,7 +40,7 @@ pub(super) async fn travel(
         missed => {
             let failure = match missed {
                 Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
-                _ => Failure::not_found(missing::sentence(table, &scope, "WebSocket")),
+                _ => Failure::not_found(not_found::sentence(table, &scope, "WebSocket")),
             };
             return refuse(services, table, None, &scope, &failure, started).await;
         }
@@ -51,14 +52,14 @@ pub(super) async fn travel(
     known.subprotocols = handshake.subprotocols.into();
     known.connection = services.layer.next_member();
 
-    let mut passage = Passage {
+    let mut cx = MiddlewareContext {
         scope: known,
         body: &mut Body::empty(),
         body_size: 0,
         services,
     };
     for step in entry.steps.iter() {
-        if let Err(failure) = step.before(&mut passage).await {
+        if let Err(failure) = step.before(&mut cx).await {
             return refuse(services, table, Some(entry), &scope, &failure, started).await;
         }
     }
@@ -92,7 +93,7 @@ pub(super) async fn travel(
     entry.answered.count(response.status());
     log_answer(&scope, &entry.route.label, &response, started);
     let (services, sockets, route) = (services.clone(), sockets.clone(), entry.route.clone());
-    Answer::Upgrade(
+    Reply::Upgrade(
         response,
         Box::new(Upgrade {
             consumer,
@@ -212,12 +213,12 @@ async fn refuse(
     scope: &Scope,
     failure: &Failure,
     started: Instant,
-) -> Answer {
-    let mut response = pages::answer(services, table, scope, failure);
+) -> Reply {
+    let mut response = error_pages::answer(services, table, scope, failure);
     match entry {
         Some(entry) => {
             if let Err(failure) = after(services, entry, scope, &mut response).await {
-                response = pages::answer(services, table, scope, &failure);
+                response = error_pages::answer(services, table, scope, &failure);
                 for step in entry.steps.iter().rev() {
                     step.decorate(scope, response.headers_mut());
                 }
@@ -232,7 +233,7 @@ async fn refuse(
         &response,
         started,
     );
-    Answer::Response(response)
+    Reply::Response(response)
 }
 
 /// Runs the steps over the answer; the first that fails ends it.

@@ -5,8 +5,8 @@ mod cors;
 mod csrf;
 mod headers;
 mod hosts;
+mod login_required;
 mod origin;
-mod required;
 mod session;
 
 pub use auth::{Auth, BEARER, TICKET};
@@ -14,8 +14,8 @@ pub use cors::Cors;
 pub use csrf::Csrf;
 pub use headers::Headers;
 pub use hosts::Hosts;
+pub use login_required::LoginRequired;
 pub use origin::Origin;
-pub use required::Required;
 pub use session::Session;
 
 use http::HeaderMap;
@@ -42,7 +42,7 @@ pub enum Step {
     /// Who it is.
     Auth(Auth),
     /// Only those who are logged in, or only staff.
-    Required(Required),
+    LoginRequired(LoginRequired),
     /// Only our own pages may change something.
     Csrf(Csrf),
     /// Pages of other origins may read the answers.
@@ -53,7 +53,7 @@ pub enum Step {
 
 /// A request or a handshake on its way to its view or consumer.
 #[derive(Debug)]
-pub struct Passage<'a> {
+pub struct MiddlewareContext<'a> {
     /// What is known of it; steps add to it.
     pub scope: &'a mut Scope,
     /// The body of a request; a handshake's is empty.
@@ -79,7 +79,7 @@ impl Step {
     ];
 
     /// Refuses what the head of a request alone is enough to refuse.
-    pub fn judge(&self, scope: &Scope) -> Result<(), Failure> {
+    pub fn precheck(&self, scope: &Scope) -> Result<(), Failure> {
         match self {
             Self::Hosts(step) => step.before(scope),
             Self::Origin(step) => step.before(scope),
@@ -88,21 +88,21 @@ impl Step {
     }
 
     /// Lets a request or a handshake pass, or refuses it.
-    pub async fn before(&self, passage: &mut Passage<'_>) -> Result<(), Failure> {
-        let Passage {
+    pub async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
+        let MiddlewareContext {
             scope,
             body,
             body_size,
             services,
-        } = passage;
+        } = cx;
         // Those that wait have their own memory: a request without them needs none of it.
         match self {
             Self::Hosts(_) | Self::Origin(_) | Self::Cors(_) | Self::Headers(_) => {
-                self.judge(scope)
+                self.precheck(scope)
             }
             Self::Session(step) => Box::pin(step.before(scope, services)).await,
             Self::Auth(step) => Box::pin(step.before(scope, services)).await,
-            Self::Required(step) => step.before(scope),
+            Self::LoginRequired(step) => step.before(scope),
             Self::Csrf(step) => Box::pin(step.before(scope, services, body, *body_size)).await,
         }
     }
@@ -132,7 +132,7 @@ impl Step {
             Self::Hosts(_)
             | Self::Origin(_)
             | Self::Session(_)
-            | Self::Required(_)
+            | Self::LoginRequired(_)
             | Self::Csrf(_) => {}
         }
     }

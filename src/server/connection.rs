@@ -28,7 +28,7 @@ use super::stall_timeout::resettable;
 use super::timed_stream::TimedStream;
 use super::unread_body::{announce_close, finish_request};
 use crate::config::ServerConfig;
-use crate::gateway::{Answer, Arrival, Fragment, Gateway, Upgrade};
+use crate::gateway::{ConnectionInfo, Fragment, Gateway, Reply, Upgrade};
 use crate::http::upgrade::ConnectProtocol;
 use crate::http::{Body, Response};
 use crate::net::Admission;
@@ -106,7 +106,7 @@ impl Drop for OpenGuard<'_> {
 /// What all requests of a connection share.
 type Shared = (
     Gateway,
-    Arrival,
+    ConnectionInfo,
     Arc<PendingUpgrade>,
     Arc<ConnectionTimeouts>,
     Admission,
@@ -156,21 +156,21 @@ impl HttpServer {
     pub(super) fn serve<S>(
         self: Arc<Self>,
         stream: S,
-        arrival: Arrival,
+        info: ConnectionInfo,
         held: Box<dyn Any + Send>,
         into_transport: fn(S) -> Transport,
     ) -> ConnectionTask
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        ConnectionTask::new(self.serve_until_upgrade(stream, arrival, held, into_transport))
+        ConnectionTask::new(self.serve_until_upgrade(stream, info, held, into_transport))
     }
 
     /// Speaks HTTP until the connection ends or becomes the WebSocket that is returned.
     async fn serve_until_upgrade<S>(
         self: Arc<Self>,
         stream: S,
-        arrival: Arrival,
+        info: ConnectionInfo,
         held: Box<dyn Any + Send>,
         into_transport: fn(S) -> Transport,
     ) -> Option<ConnectionTask>
@@ -179,7 +179,7 @@ impl HttpServer {
     {
         let pending_upgrade: Arc<PendingUpgrade> = Arc::default();
         let open = OpenGuard::new(&self.open);
-        self.serve_http(stream, arrival, &pending_upgrade).await;
+        self.serve_http(stream, info, &pending_upgrade).await;
         drop(open);
         let taken = pending_upgrade.lock().take();
         let (upgrade, on_upgrade) = taken?;
@@ -200,21 +200,21 @@ impl HttpServer {
     async fn serve_http<S>(
         &self,
         stream: S,
-        arrival: Arrival,
+        info: ConnectionInfo,
         pending_upgrade: &Arc<PendingUpgrade>,
     ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let services = self.gateway.services();
         let timeouts = ConnectionTimeouts::new(services.clock.clone(), &self.server);
-        let arrival = Arrival {
+        let info = ConnectionInfo {
             client: timeouts.client().clone(),
-            ..arrival
+            ..info
         };
         let io = TokioIo::new(TimedStream::new(stream, timeouts.clone()));
         let shared = Arc::new((
             self.gateway.clone(),
-            arrival,
+            info,
             pending_upgrade.clone(),
             timeouts.clone(),
             self.admission.clone(),
@@ -299,7 +299,7 @@ async fn respond(
     mut request: http::Request<Incoming>,
     in_flight: InFlight,
 ) -> Result<http::Response<ResponseBody>, Infallible> {
-    let (gateway, arrival, pending_upgrade, timeouts, admission) = &*shared;
+    let (gateway, info, pending_upgrade, timeouts, admission) = &*shared;
     let clock = &gateway.services().clock;
     let connect_protocol = request.extensions_mut().remove::<hyper::ext::Protocol>();
     let is_http2 = connect_protocol.is_some();
@@ -318,16 +318,14 @@ async fn respond(
     let on_upgrade = (is_http2 || request.headers().contains_key(http::header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
     let request = match is_http1 {
-        true => {
-            request.map(|body| Body::watched(body, &arrival.client, clock, timeouts.min_rate()))
-        }
+        true => request.map(|body| Body::watched(body, &info.client, clock, timeouts.min_rate())),
         false => request.map(|body| Body::paced(body, clock, timeouts.min_rate())),
     };
-    let response = match gateway.serve(request, arrival).await {
-        Answer::Response(mut response) => {
-            if let Some(unread) = arrival.client.take_unread() {
-                finish_request(&mut response, unread, waits_for_continue, &arrival.client).await;
-            } else if arrival.client.has_broken() {
+    let response = match gateway.serve(request, info).await {
+        Reply::Response(mut response) => {
+            if let Some(unread) = info.client.take_unread() {
+                finish_request(&mut response, unread, waits_for_continue, &info.client).await;
+            } else if info.client.has_broken() {
                 announce_close(&mut response);
             }
             if let Some(date) = date::correction(SystemTime::now()) {
@@ -335,7 +333,7 @@ async fn respond(
             }
             response
         }
-        Answer::Upgrade(response, upgrade) => {
+        Reply::Upgrade(response, upgrade) => {
             match on_upgrade {
                 Some(on_upgrade) if is_http2 => {
                     // The connection goes on; its socket counts as a request until it ends.

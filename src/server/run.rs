@@ -17,7 +17,7 @@ use super::reload::{Reload, Reloader};
 use super::signals::{Signal, Signals};
 use crate::config::{Bind, Config, StoreUrl};
 use crate::database::diagnose;
-use crate::gateway::{Arrival, Gateway, Table};
+use crate::gateway::{ConnectionInfo, Gateway, Table};
 use crate::http::Client;
 use crate::net::Admission;
 use crate::net::descriptors;
@@ -276,7 +276,7 @@ impl Acceptor {
                 return;
             }
         };
-        let arrival = Arrival {
+        let info = ConnectionInfo {
             peer,
             server,
             security: Scheme::Plain,
@@ -287,11 +287,11 @@ impl Acceptor {
         match incoming {
             Incoming::Tcp(stream, _) => self.tasks.spawn(
                 "connection",
-                http_server.serve(stream, arrival, held, Transport::Tcp),
+                http_server.serve(stream, info, held, Transport::Tcp),
             ),
             Incoming::Unix(stream) => self.tasks.spawn(
                 "connection",
-                http_server.serve(stream, arrival, held, Transport::Unix),
+                http_server.serve(stream, info, held, Transport::Unix),
             ),
         }
     }

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 
 use super::{Application, DEADLINE};
 use crate::auth::User;
-use crate::gateway::{Answer, Arrival};
+use crate::gateway::{ConnectionInfo, Reply};
 use crate::http::Body;
 use crate::scope::Scheme;
 
@@ -83,9 +83,9 @@ impl HttpCommunicator {
     pub async fn send(self, app: &Application) -> Response<Bytes> {
         let is_head = self.request.method() == Method::HEAD;
         let answer = tokio::time::timeout(DEADLINE, async {
-            let arrival = arrival(self.user);
-            let (Answer::Response(response) | Answer::Upgrade(response, _)) =
-                app.gateway().serve(self.request, &arrival).await;
+            let info = info(self.user);
+            let (Reply::Response(response) | Reply::Upgrade(response, _)) =
+                app.gateway().serve(self.request, &info).await;
             let (parts, body) = response.into_parts();
             let body = if is_head {
                 Bytes::new()
@@ -103,8 +103,8 @@ impl HttpCommunicator {
 }
 
 /// A connection from this machine.
-pub(super) fn arrival(user: Option<Arc<User>>) -> Arrival {
-    Arrival {
+pub(super) fn info(user: Option<Arc<User>>) -> ConnectionInfo {
+    ConnectionInfo {
         peer: Some(([127, 0, 0, 1], 40_000).into()),
         server: None,
         security: Scheme::Plain,

@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tungstenite::protocol::frame::coding::CloseCode as WireCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketContext};
 
-use super::http::arrival;
+use super::http::info;
 use super::{Application, DEADLINE};
 use crate::auth::User;
-use crate::gateway::Answer;
+use crate::gateway::Reply;
 use crate::http::Body;
 use crate::websocket::{CloseCode, Message, Transport};
 
@@ -107,13 +107,11 @@ impl WebsocketCommunicator {
             Err(error) => panic!("expected a path, found {:?}: {error}", self.path),
         };
         *request.headers_mut() = self.headers;
-        let answered = tokio::time::timeout(
-            DEADLINE * 2,
-            app.gateway().serve(request, &arrival(self.user)),
-        )
-        .await;
+        let answered =
+            tokio::time::timeout(DEADLINE * 2, app.gateway().serve(request, &info(self.user)))
+                .await;
         match answered {
-            Ok(Answer::Upgrade(response, upgrade)) => {
+            Ok(Reply::Upgrade(response, upgrade)) => {
                 let (here, there) = tokio::io::duplex(PIPE_BYTES);
                 upgrade.start(Some(Transport::stream(there)), Bytes::new(), Box::new(()));
                 let (parts, _) = response.into_parts();
@@ -122,7 +120,7 @@ impl WebsocketCommunicator {
                     client: Client::new(here),
                 })
             }
-            Ok(Answer::Response(response)) => {
+            Ok(Reply::Response(response)) => {
                 let (parts, body) = response.into_parts();
                 match body.collect().await {
                     Ok(body) => Err(Response::from_parts(parts, body.to_bytes())),

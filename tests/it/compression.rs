@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use http::Request;
-use oneport::gateway::{Answer, Arrival, Registry, Upgrade};
+use oneport::gateway::{ConnectionInfo, Registry, Reply, Upgrade};
 use oneport::http::Body;
 use oneport::scope::Scheme;
 use oneport::testing::Application;
@@ -108,16 +108,16 @@ pub(crate) async fn upgrade(
         .header("sec-websocket-extensions", offer)
         .body(Body::empty())
         .unwrap();
-    let arrival = Arrival {
+    let info = ConnectionInfo {
         peer: Some(([127, 0, 0, 1], 40_000).into()),
         server: None,
         security: Scheme::Plain,
         user: None,
         client: Default::default(),
     };
-    match app.gateway().serve(request, &arrival).await {
-        Answer::Upgrade(response, upgrade) => (response, upgrade),
-        Answer::Response(response) => panic!("expected an upgrade, found {}", response.status()),
+    match app.gateway().serve(request, &info).await {
+        Reply::Upgrade(response, upgrade) => (response, upgrade),
+        Reply::Response(response) => panic!("expected an upgrade, found {}", response.status()),
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use oneport::auth::User;
 use oneport::channels::{Event, GroupName};
-use oneport::gateway::Answer;
+use oneport::gateway::Reply;
 use oneport::testing::{Application, Connected, LiveServer, WebsocketCommunicator};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -261,19 +261,16 @@ async fn read_events(
     if let Some(id) = last_id {
         request = request.header("last-event-id", id);
     }
-    let arrival = oneport::gateway::Arrival {
+    let info = oneport::gateway::ConnectionInfo {
         peer: None,
         server: None,
         security: oneport::scope::Scheme::Plain,
         user: None,
         client: Default::default(),
     };
-    let Answer::Response(response) = app
+    let Reply::Response(response) = app
         .gateway()
-        .serve(
-            request.body(oneport::http::Body::empty()).unwrap(),
-            &arrival,
-        )
+        .serve(request.body(oneport::http::Body::empty()).unwrap(), &info)
         .await
     else {
         panic!("expected a response");

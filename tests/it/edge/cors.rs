@@ -1,7 +1,7 @@
 //! Cors: what a page of another origin may send and read.
 
 use http::{Method, StatusCode};
-use oneport::gateway::{Answer, Registry};
+use oneport::gateway::{Registry, Reply};
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::testing::{Application, HttpCommunicator};
 
@@ -322,14 +322,14 @@ async fn event_stream_may_be_read_by_a_page_of_an_allowed_origin() {
         .header("origin", PAGE)
         .body(oneport::http::Body::empty())
         .unwrap();
-    let arrival = oneport::gateway::Arrival {
+    let info = oneport::gateway::ConnectionInfo {
         peer: None,
         server: None,
         security: oneport::scope::Scheme::Plain,
         user: None,
         client: Default::default(),
     };
-    let Answer::Response(response) = app.gateway().serve(request, &arrival).await else {
+    let Reply::Response(response) = app.gateway().serve(request, &info).await else {
         panic!("expected a response");
     };
     assert_eq!(field(&response, "access-control-allow-origin"), Some(PAGE));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use oneport::gateway::{Answer, Arrival};
+use oneport::gateway::{ConnectionInfo, Reply};
 use oneport::http::Body;
 use oneport::scope::Scheme;
 use oneport::testing::{Application, LiveServer};
@@ -96,7 +96,7 @@ impl Sequence {
         if way.has_deflate() {
             request = request.header("sec-websocket-extensions", "permessage-deflate");
         }
-        let arrival = Arrival {
+        let info = ConnectionInfo {
             peer: Some(([127, 0, 0, 1], 40_000).into()),
             server: None,
             security: Scheme::Plain,
@@ -104,8 +104,7 @@ impl Sequence {
             client: Default::default(),
         };
         let request = request.body(Body::empty()).unwrap();
-        let Answer::Upgrade(response, upgrade) = app.gateway().serve(request, &arrival).await
-        else {
+        let Reply::Upgrade(response, upgrade) = app.gateway().serve(request, &info).await else {
             panic!("expected an upgrade");
         };
         assert_eq!(

@@ -40,7 +40,7 @@ pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
 /// Two routes that mean the same have the same fingerprint, wherever they stand.
 pub(super) fn fingerprint(written: &WebsocketRoute, settings: &SocketSettings) -> u64 {
     let options: serde_json::Value = written.options.read().unwrap_or_default();
-    let guards = &written.settings;
+    let middleware = &written.settings;
     let mut hasher = DefaultHasher::new();
     (
         &written.path,
@@ -58,11 +58,11 @@ pub(super) fn fingerprint(written: &WebsocketRoute, settings: &SocketSettings) -
     )
         .hash(&mut hasher);
     (
-        &guards.middleware,
-        &guards.allowed_origins,
-        &guards.headers,
-        guards.token_in_query,
-        format!("{:?}", guards.missing_origin),
+        &middleware.middleware,
+        &middleware.allowed_origins,
+        &middleware.headers,
+        middleware.token_in_query,
+        format!("{:?}", middleware.missing_origin),
     )
         .hash(&mut hasher);
     format!("{settings:?}").hash(&mut hasher);

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::compile::Compiler;
-use super::table::{HttpEntry, WebsocketEntry};
+use super::compiler::Compiler;
 use crate::config::Problem;
+use crate::gateway::table::{HttpEntry, WebsocketEntry};
 use crate::routing::ProtocolTypeRouter;
 use crate::templates::{HasRoute, Templates, UrlFor};
 

@@ -1,4 +1,4 @@
-//! Finishing: a request's work that runs to its end, also without its client.
+//! RunToCompletion: a request's work that runs to its end, also without its client.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,20 +18,20 @@ type Work = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// The requests that run without their client (cheap to clone).
 #[derive(Clone, Default)]
-pub(super) struct Abandoned(Arc<AtomicUsize>);
+pub(super) struct AbandonedRequests(Arc<AtomicUsize>);
 
 /// A request's work. Dropped before its end, it goes on in a task of its own; the view's deadline bounds it.
-pub(super) struct Finishing {
+pub(super) struct RunToCompletion {
     work: Option<Work>,
     tasks: Tasks,
-    abandoned: Abandoned,
+    abandoned: AbandonedRequests,
 }
 
-impl Finishing {
+impl RunToCompletion {
     pub(super) fn new(
         work: impl Future<Output = Response> + Send + 'static,
         tasks: Tasks,
-        abandoned: Abandoned,
+        abandoned: AbandonedRequests,
     ) -> Self {
         Self {
             work: Some(Box::pin(work)),
@@ -41,7 +41,7 @@ impl Finishing {
     }
 }
 
-impl Future for Finishing {
+impl Future for RunToCompletion {
     type Output = Response;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
@@ -56,7 +56,7 @@ impl Future for Finishing {
     }
 }
 
-impl Drop for Finishing {
+impl Drop for RunToCompletion {
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
         if std::thread::panicking() {

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::compile::Compiler;
-use super::guards::Guards;
+use super::compiler::Compiler;
+use super::middleware_settings::MiddlewareSettings;
 use crate::config::{self, ConfigPath, HttpRoute, Problem, WebsocketRoute};
 
 /// HMAC-SHA256 has no use for less (RFC 7518 §3.2).
@@ -28,12 +28,12 @@ struct StaticOptions {
 
 impl Compiler<'_> {
     /// Holds a view against its route.
-    pub(super) fn check_view(&mut self, written: &HttpRoute, guards: &Guards<'_>) {
+    pub(super) fn check_view(&mut self, written: &HttpRoute, settings: &MiddlewareSettings<'_>) {
         match written.view.as_str() {
             "publish" => {
                 self.check_call(written);
-                if guards.has("csrf") && !(guards.is_made_up)("middleware") {
-                    self.refuse_csrf(written, guards);
+                if settings.has("csrf") && !(settings.is_made_up)("middleware") {
+                    self.refuse_csrf(written, settings);
                 }
             }
             "static" => self.check_fallback(written),
@@ -56,8 +56,8 @@ impl Compiler<'_> {
         );
     }
 
-    fn refuse_csrf(&mut self, written: &HttpRoute, guards: &Guards<'_>) {
-        let place = (guards.place_of)("middleware");
+    fn refuse_csrf(&mut self, written: &HttpRoute, settings: &MiddlewareSettings<'_>) {
+        let place = (settings.place_of)("middleware");
         let place = if place.is_written() {
             place
         } else {

@@ -1,7 +1,7 @@
 //! Order: which middleware has to stand before which, and whom a list lets in.
 
-use super::compile::Compiler;
-use super::guards::Guards;
+use super::compiler::Compiler;
+use super::middleware_settings::MiddlewareSettings;
 use crate::config::{Place, Problem};
 
 /// The first builds on nothing of the second, the second on the first.
@@ -24,10 +24,10 @@ const EARLY: [(&str, &str); 4] = [
 
 impl Compiler<'_> {
     /// Reports steps that stand before one that they build on. Returns whether there are none.
-    pub(super) fn check_order(&mut self, guards: &Guards<'_>, list: &Place) -> bool {
+    pub(super) fn check_order(&mut self, settings: &MiddlewareSettings<'_>, list: &Place) -> bool {
         let mut is_sound = true;
         let stands_after = |first: &str, second: &str| {
-            let (first, second) = (guards.position(first)?, guards.position(second)?);
+            let (first, second) = (settings.position(first)?, settings.position(second)?);
             (first > second).then_some(second)
         };
         for (first, second) in ORDER {
@@ -35,7 +35,7 @@ impl Compiler<'_> {
                 continue;
             };
             // With "auth" between them, one of the other two pairs is named.
-            let has_auth = second != "auth" && first == "session" && guards.has("auth");
+            let has_auth = second != "auth" && first == "session" && settings.has("auth");
             if has_auth && second != "csrf" {
                 continue;
             }
@@ -44,7 +44,7 @@ impl Compiler<'_> {
             is_sound = false;
         }
         for (first, second) in EARLY {
-            if second == "auth" && guards.has("session") {
+            if second == "auth" && settings.has("session") {
                 continue;
             }
             if let Some(at) = stands_after(first, second) {
@@ -56,8 +56,8 @@ impl Compiler<'_> {
                     .push(Problem::warning(list.text(at), message).with_hint(hint));
             }
         }
-        for (at, name) in guards.middleware.iter().enumerate() {
-            if guards.position(name) != Some(at) {
+        for (at, name) in settings.middleware.iter().enumerate() {
+            if settings.position(name) != Some(at) {
                 let message = format!("{name:?} is listed twice");
                 self.problems.push(Problem::warning(list.text(at), message));
             }
@@ -66,19 +66,19 @@ impl Compiler<'_> {
     }
 
     /// Warns about a route that knows its visitors and takes every page's requests.
-    pub(super) fn check_any_origin(&mut self, guards: &Guards<'_>) {
-        let asks_the_app = guards.has("auth") && self.config.auth.forward.is_some();
-        if !guards.has("session") && !asks_the_app {
+    pub(super) fn check_any_origin(&mut self, settings: &MiddlewareSettings<'_>) {
+        let asks_the_app = settings.has("auth") && self.config.auth.forward.is_some();
+        if !settings.has("session") && !asks_the_app {
             return;
         }
-        let own = guards.allowed_origins;
+        let own = settings.allowed_origins;
         let hosts = &self.config.server.allowed_hosts;
         let (patterns, place) = match own {
             [] => (
                 hosts.as_slice(),
                 self.config.server.place.key("allowed_hosts"),
             ),
-            own => (own, (guards.place_of)("allowed_origins")),
+            own => (own, (settings.place_of)("allowed_origins")),
         };
         let Some(at) = patterns.iter().position(|pattern| pattern == "*") else {
             return;

@@ -1,10 +1,10 @@
-//! Head: what a request's first lines say, checked and made into a scope.
+//! RequestHead: what a request's first lines say, checked and made into a scope.
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
-use super::dispatch::Arrival;
+use super::connection_info::ConnectionInfo;
 use super::table::Table;
 use crate::host::HostHeader;
 use crate::http::Failure;
@@ -17,7 +17,7 @@ use crate::websocket::handshake::{self, Handshake};
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What a request's first lines say.
-pub(super) struct Head {
+pub(super) struct RequestHead {
     scope_type: ScopeType,
     method: Method,
     version: Version,
@@ -36,7 +36,7 @@ pub(super) struct Head {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fragment;
 
-impl Head {
+impl RequestHead {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts {
             method,
@@ -168,33 +168,33 @@ impl Head {
     }
 
     /// Makes the scope; what only a trusted proxy may say counts only from one.
-    pub(super) fn into_scope(mut self, arrival: &Arrival, table: &Table) -> Scope {
+    pub(super) fn into_scope(mut self, info: &ConnectionInfo, table: &Table) -> Scope {
         forwarded::strip_ambiguous(&mut self.headers);
-        let (said, request_id) = self.forwarded(arrival, table);
+        let (said, request_id) = self.forwarded(info, table);
         Scope {
             scope_type: self.scope_type,
             http_version: self.version,
             host: self.host(said.host),
             method: self.method,
-            security: said.scheme.unwrap_or(arrival.security),
+            security: said.scheme.unwrap_or(info.security),
             target: self.target,
             root_path: table.root_path.clone(),
             headers: self.headers.into(),
-            client: said.client.or(arrival.peer).map(Into::into),
-            server: arrival.server.clone(),
+            client: said.client.or(info.peer).map(Into::into),
+            server: info.server.clone(),
             subprotocols: Box::default(),
             url_route: UrlRoute::default(),
             request_id,
             connection: 0,
             session: None,
-            user: arrival.user.clone(),
+            user: info.user.clone(),
             login: None,
         }
     }
 
     /// Reads the forwarded fields of a trusted proxy, and removes all others.
-    fn forwarded(&mut self, arrival: &Arrival, table: &Table) -> (Forwarded, RequestId) {
-        let peer = arrival.peer.map(|peer| peer.ip());
+    fn forwarded(&mut self, info: &ConnectionInfo, table: &Table) -> (Forwarded, RequestId) {
+        let peer = info.peer.map(|peer| peer.ip());
         if !table.is_trusted(peer) {
             if let Some(name) = forwarded::strip(&mut self.headers, None) {
                 forwarded::warn_of_ignored(&name, peer, None);
@@ -203,7 +203,7 @@ impl Head {
         }
         let family = table.forwarded;
         let ignored = forwarded::strip(&mut self.headers, Some(family));
-        let (trusted, arrived) = (&table.trusted_proxies, arrival.security);
+        let (trusted, arrived) = (&table.trusted_proxies, info.security);
         let said = forwarded::read(&self.headers, family, trusted, arrived);
         // Beside fields that are believed the others are the client's, and no news to the operator.
         if let Some(name) = ignored.filter(|_| said == Forwarded::default()) {

@@ -1,6 +1,6 @@
 //! Stores: `[server]`, `[session]` and `[auth]` against each other.
 
-use super::compile::Compiler;
+use super::compiler::Compiler;
 use crate::config::{Config, Place, Problem, SameSite, Secure, StoreUrl};
 
 /// HMAC-SHA256 has no use for less (RFC 7518 §3.2).

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::compile::Compiler;
-use super::table::HttpEntry;
+use super::compiler::Compiler;
 use crate::config::{ConfigPath, Place, Problem, StoreUrl};
+use crate::gateway::table::HttpEntry;
 use crate::http::Mapped;
 use crate::middleware::RESTRICTING;
 use crate::routing::{Route, UrlRouter};

@@ -1,16 +1,16 @@
 //! Cors: what the settings of the middleware `cors` must not say.
 
-use super::compile::Compiler;
-use super::guards::Guards;
+use super::compiler::Compiler;
+use super::middleware_settings::MiddlewareSettings;
 use crate::config::Problem;
 use crate::http::origin;
 use crate::middleware::{Cors, Step};
 
 impl Compiler<'_> {
     /// Makes the step at this place of the list; none when its settings contradict it.
-    pub(super) fn cors(&mut self, guards: &Guards<'_>, at: usize) -> Option<Step> {
-        let place = (guards.place_of)("middleware").index(at);
-        let Some(settings) = guards.cors else {
+    pub(super) fn cors(&mut self, settings: &MiddlewareSettings<'_>, at: usize) -> Option<Step> {
+        let place = (settings.place_of)("middleware").index(at);
+        let Some(cors) = settings.cors else {
             let message = "expected middleware of a WebSocket, found \"cors\": browsers ask for nothing there";
             self.problems.push(
                 Problem::error(place, message)
@@ -18,8 +18,8 @@ impl Compiler<'_> {
             );
             return None;
         };
-        let origins = (guards.place_of)("allowed_origins");
-        if guards.allowed_origins.is_empty() {
+        let origins = (settings.place_of)("allowed_origins");
+        if settings.allowed_origins.is_empty() {
             let message = "expected allowed_origins for the middleware \"cors\", found none";
             self.problems.push(
                 Problem::error(place, message)
@@ -27,20 +27,20 @@ impl Compiler<'_> {
             );
             return None;
         }
-        if settings.credentials && guards.allowed_origins.iter().any(|origin| origin == "*") {
+        if cors.credentials && settings.allowed_origins.iter().any(|origin| origin == "*") {
             let message = "expected origins by name for credentials = true, found \"*\": any page could act as its visitor";
             self.problems.push(Problem::error(origins, message));
             return None;
         }
         // The step "origin" tells the same.
-        if !guards.middleware.iter().any(|name| name == "origin") {
-            for (at, pattern) in guards.allowed_origins.iter().enumerate() {
+        if !settings.middleware.iter().any(|name| name == "origin") {
+            for (at, pattern) in settings.allowed_origins.iter().enumerate() {
                 if let Some(sentence) = origin::lint(pattern) {
                     self.problems
                         .push(Problem::warning(origins.index(at), sentence));
                 }
             }
         }
-        Some(Step::Cors(Cors::new(guards.allowed_origins, settings)))
+        Some(Step::Cors(Cors::new(settings.allowed_origins, cors)))
     }
 }

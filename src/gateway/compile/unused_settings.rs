@@ -1,6 +1,6 @@
 //! Idle: settings that no middleware of their routes reads.
 
-use super::compile::Compiler;
+use super::compiler::Compiler;
 use crate::config::{CorsConfig, HeaderFields, MissingOrigin, Place, Problem};
 
 /// A setting, and the middleware that read it; the first is the one to add.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::compile::Compiler;
-use super::registry::Mount;
+use super::compiler::Compiler;
 use crate::config::{Options, Place, Problem};
+use crate::gateway::registry::Mount;
 use crate::routing::{HostPattern, ParamNames, PatternError, RoutePattern};
 
 /// The keys that both kinds of routes have, by reference.
-pub(super) struct Common<'r> {
+pub(super) struct RouteKeys<'r> {
     pub(super) path: Option<&'r str>,
     pub(super) regex: Option<&'r str>,
     pub(super) host: Option<&'r str>,
@@ -17,25 +17,25 @@ pub(super) struct Common<'r> {
 }
 
 impl Compiler<'_> {
-    pub(super) fn pattern(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
-        if self.is_wrong(common.place, &["path", "regex"]) {
+    pub(super) fn pattern(&mut self, keys: &RouteKeys<'_>) -> Option<RoutePattern> {
+        if self.is_wrong(keys.place, &["path", "regex"]) {
             return None;
         }
-        let (key, parsed) = match (common.path, common.regex) {
+        let (key, parsed) = match (keys.path, keys.regex) {
             // The prefix alone.
-            (Some(""), _) => return self.prefix_alone(common),
+            (Some(""), _) => return self.prefix_alone(keys),
             (Some(path), _) => ("path", RoutePattern::path(path)),
             (None, Some(regex)) => ("regex", RoutePattern::regex(regex)),
             (None, None) => return None, // refused when the file was read
         };
-        let place = common.place.key(key);
+        let place = keys.place.key(key);
         let pattern = parsed
             .map_err(|error| {
                 let problem = Problem::error(place.clone(), error.sentence());
                 self.problems.push(problem.with_hint_if(error.hint));
             })
             .ok()?;
-        if let (None, Some(regex)) = (common.path, common.regex)
+        if let (None, Some(regex)) = (keys.path, keys.regex)
             && let Some(rest) = regex.strip_prefix('/')
         {
             let message = "a regex sees the path without its leading slash";
@@ -43,40 +43,40 @@ impl Compiler<'_> {
             self.problems
                 .push(Problem::warning(place.clone(), message).with_hint(hint));
         }
-        if common.prefix.is_empty() {
+        if keys.prefix.is_empty() {
             return Some(pattern);
         }
-        let joined = RoutePattern::path(common.prefix).and_then(|prefix| prefix.join(&pattern));
+        let joined = RoutePattern::path(keys.prefix).and_then(|prefix| prefix.join(&pattern));
         joined
             .map_err(|error| {
                 self.problems
-                    .error(place, format!("prefix {:?}: {error}", common.prefix));
+                    .error(place, format!("prefix {:?}: {error}", keys.prefix));
             })
             .ok()
     }
 
-    fn prefix_alone(&mut self, common: &Common<'_>) -> Option<RoutePattern> {
+    fn prefix_alone(&mut self, keys: &RouteKeys<'_>) -> Option<RoutePattern> {
         let refuse = |error: PatternError| {
-            let message = format!("prefix {:?}: {error}", common.prefix);
+            let message = format!("prefix {:?}: {error}", keys.prefix);
             self.problems
-                .push(Problem::error(common.place.key("path"), message));
+                .push(Problem::error(keys.place.key("path"), message));
         };
-        RoutePattern::path(common.prefix).map_err(refuse).ok()
+        RoutePattern::path(keys.prefix).map_err(refuse).ok()
     }
 
     #[expect(
         clippy::option_option,
         reason = "None: a Problem was found; Some(None): no host is asked for"
     )]
-    pub(super) fn host(&mut self, common: &Common<'_>) -> Option<Option<HostPattern>> {
-        let Some(written) = common.host else {
+    pub(super) fn host(&mut self, keys: &RouteKeys<'_>) -> Option<Option<HostPattern>> {
+        let Some(written) = keys.host else {
             return Some(None);
         };
         match written.parse() {
             Ok(host) => Some(Some(host)),
             Err(error) => {
                 self.problems
-                    .push(Problem::error(common.place.key("host"), format!("{error}")));
+                    .push(Problem::error(keys.place.key("host"), format!("{error}")));
                 None
             }
         }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use super::compile::Compiler;
+use super::compiler::Compiler;
 use crate::config::{Place, Problem, StoreUrl};
 
 /// What every SQLite database begins with.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Gateway;
+use super::dispatch::Gateway;
 use crate::auth::Login;
 use crate::database::StoreError;
 use crate::http::streams::Streams;

@@ -1,4 +1,4 @@
-//! Required: only those who are logged in, or only staff.
+//! LoginRequired: only those who are logged in, or only staff.
 
 use http::{HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -19,12 +19,12 @@ const VALUE: &AsciiSet = &NON_ALPHANUMERIC
 /// `login_required` and `staff_required`: an anonymous request goes to `auth.login_url` (302), a program's gets 401; a
 /// handshake gets 403. So does who is logged in and not of the staff, where only that may pass.
 #[derive(Debug)]
-pub struct Required {
+pub struct LoginRequired {
     login_url: String,
     needs_staff: bool,
 }
 
-impl Required {
+impl LoginRequired {
     /// Takes where to log in, and whether only staff may pass.
     #[must_use]
     pub fn new(login_url: &str, needs_staff: bool) -> Self {

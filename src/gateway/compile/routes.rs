@@ -1,114 +1,23 @@
-//! Compile: what is written becomes what runs, or all Problems.
+//! Routes: what is written of each route becomes its entry in a table.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use http::Method;
 
-use super::guards::{Guards, Sources, missed_headers};
-use super::pages_of_routes::templates_of;
-use super::paths::Common;
-use super::registry::Registry;
-use super::socket_route::{fingerprint, socket_settings};
-use super::table::{HttpEntry, StatusCounters, Table, WebsocketEntry};
-use crate::config::{Config, Draft, HttpRoute, Place, Problem, Problems, WebsocketRoute, Wrong};
-use crate::routing::{Conflict, ParamNames, ProtocolTypeRouter, Route, UrlRouter};
+use super::compiler::Compiler;
+use super::middleware_settings::MiddlewareSettings;
+use super::route_pattern::RouteKeys;
+use super::socket_settings::{fingerprint, socket_settings};
+use crate::config::{HttpRoute, Place, Problem, WebsocketRoute};
+use crate::gateway::table::{HttpEntry, StatusCounters, WebsocketEntry};
+use crate::routing::{Conflict, Route, UrlRouter};
 use crate::scope::ScopeType;
 use crate::telemetry;
 use crate::websocket;
 
-/// Looks up every name, reads every option, builds both tables. Returns the table with warnings, or all Problems.
-///
-/// ```
-/// use oneport::{config::Config, gateway::{Registry, compile}};
-/// let text = "[[http.route]]\npath = '/'\nview = 'respnd'\n";
-/// let (config, _) = Config::parse("oneport.toml", text, ".".as_ref(), &|_| None).unwrap();
-/// let problems = compile(&config, &Registry::builtin()).unwrap_err();
-/// assert!(problems.to_string().contains("(did you mean \"respond\"?)"));
-/// ```
-pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems), Problems> {
-    let (table, problems) = compile_known(config, registry, &Wrong::default());
-    match table {
-        Some(table) => problems.into_result(table),
-        None => Err(problems.sorted()),
-    }
-}
-
-/// Compiles a draft, whatever is wrong with it so far, so that the Problems of both stages are reported at once. Returns
-/// the table with all warnings, or all Problems.
-///
-/// ```
-/// use oneport::{config::Config, gateway::{Registry, compile_draft}};
-/// let text = "[server]\nworkers = 0\n\n[[http.route]]\npath = '/'\nview = 'respnd'\n";
-/// let draft = Config::draft_of("oneport.toml", text, ".".as_ref(), &|_| None)?;
-/// assert_eq!(compile_draft(&draft, &Registry::builtin()).unwrap_err().len(), 2);
-/// # Ok::<(), oneport::config::Problems>(())
-/// ```
-pub fn compile_draft(draft: &Draft, registry: &Registry) -> Result<(Table, Problems), Problems> {
-    let mut problems = draft.problems.clone();
-    let (table, more) = compile_known(&draft.config, registry, &draft.wrong);
-    problems.append(more);
-    match table {
-        Some(table) => problems.into_result(table),
-        None => Err(problems.sorted()),
-    }
-}
-
-/// Compiles what could be read. Problems at places that already have an error are dropped.
-fn compile_known(config: &Config, registry: &Registry, wrong: &Wrong) -> (Option<Table>, Problems) {
-    let mut problems = Problems::default();
-    let mut compiler = Compiler {
-        config,
-        registry,
-        wrong,
-        sources: Sources::new(config, wrong, &mut problems),
-        templates: Vec::new(),
-        problems,
-    };
-    compiler.check_log();
-    let http = compiler.http_routes();
-    let websocket = compiler.websocket_routes();
-    compiler.check_idle();
-    let uses_sessions = uses_sessions(config);
-    compiler.check_stores(uses_sessions);
-    let router = http
-        .zip(websocket)
-        .map(|(http, websocket)| Arc::new(ProtocolTypeRouter { http, websocket }));
-    if let Some(router) = &router {
-        compiler.check_directories(&router.http, uses_sessions);
-        compiler.check_overlaps(&router.http);
-    }
-    let templates = templates_of(&config.templates.dir, router.as_ref());
-    compiler.check_templates(&templates);
-    let problems = compiler.problems.without(wrong);
-    let table = router.map(|router| Table {
-        router,
-        uses_sessions,
-        templates,
-        root_path: Some(config.server.root_path.as_str())
-            .filter(|prefix| !prefix.is_empty())
-            .map(Arc::from),
-        trusted_proxies: config.server.trusted_proxies.clone(),
-        forwarded: config.server.forwarded,
-        missed: StatusCounters::new("oneport_requests_total", ""),
-        missed_headers: missed_headers(&config.http),
-    });
-    (table, problems)
-}
-
-pub(super) struct Compiler<'c> {
-    pub(super) config: &'c Config,
-    registry: &'c Registry,
-    /// What is wrong already.
-    pub(super) wrong: &'c Wrong,
-    pub(super) sources: Sources,
-    /// The templates that routes name, with their places and the routes' parameters.
-    pub(super) templates: Vec<(String, Place, ParamNames)>,
-    pub(super) problems: Problems,
-}
-
 impl Compiler<'_> {
-    fn check_log(&mut self) {
+    pub(super) fn check_log(&mut self) {
         let log = &self.config.log;
         if let Err(error) = telemetry::check_level(&log.level) {
             let message = format!(
@@ -120,7 +29,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn http_routes(&mut self) -> Option<UrlRouter<HttpEntry>> {
+    pub(super) fn http_routes(&mut self) -> Option<UrlRouter<HttpEntry>> {
         let config = self.config;
         let routes: Vec<Option<Route<HttpEntry>>> = config
             .http_routes
@@ -135,7 +44,7 @@ impl Compiler<'_> {
         self.build(routes, &places)
     }
 
-    fn websocket_routes(&mut self) -> Option<UrlRouter<WebsocketEntry>> {
+    pub(super) fn websocket_routes(&mut self) -> Option<UrlRouter<WebsocketEntry>> {
         let config = self.config;
         let routes: Vec<Option<Route<WebsocketEntry>>> = config
             .websocket_routes
@@ -203,7 +112,7 @@ impl Compiler<'_> {
     }
 
     fn http_route(&mut self, written: &HttpRoute) -> Option<Route<HttpEntry>> {
-        let common = Common {
+        let keys = RouteKeys {
             path: written.path.as_deref(),
             regex: written.regex.as_deref(),
             host: written.host.as_deref(),
@@ -211,9 +120,9 @@ impl Compiler<'_> {
             place: &written.place,
         };
         let wrong = self.wrong;
-        let pattern = self.pattern(&common);
-        let host = self.host(&common);
-        let guards = Guards {
+        let pattern = self.pattern(&keys);
+        let host = self.host(&keys);
+        let middleware = MiddlewareSettings {
             table: ScopeType::Http,
             middleware: &written.settings.middleware,
             allowed_origins: &written.settings.allowed_origins,
@@ -224,7 +133,7 @@ impl Compiler<'_> {
             place_of: &|key| written.settings.place_of(key),
             is_made_up: &|key| written.settings.is_made_up(key, wrong),
         };
-        let steps = self.steps(&guards);
+        let steps = self.steps(&middleware);
         let Some(make) = self.registry.find_view(&written.view) else {
             self.problems.push(Problem::unknown(
                 written.place.key("view"),
@@ -236,7 +145,7 @@ impl Compiler<'_> {
         };
         let (options, place) = (&written.options, &written.place);
         let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
-        mount.params = mount.params.with_user(guards.gives_user());
+        mount.params = mount.params.with_user(middleware.gives_user());
         let made = make(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
@@ -245,8 +154,8 @@ impl Compiler<'_> {
                 .into_iter()
                 .map(|name| (name, options.place().key("template"), mount.params.clone())),
         );
-        self.check_needs(&guards, written, made.middleware, made.writes_sessions);
-        self.check_view(written, &guards);
+        self.check_needs(&middleware, written, made.middleware, made.writes_sessions);
+        self.check_view(written, &middleware);
         if self.is_wrong(
             &written.place,
             &["path", "regex", "host", "methods", "defaults"],
@@ -299,7 +208,7 @@ impl Compiler<'_> {
     }
 
     fn websocket_route(&mut self, written: &WebsocketRoute) -> Option<Route<WebsocketEntry>> {
-        let common = Common {
+        let keys = RouteKeys {
             path: written.path.as_deref(),
             regex: written.regex.as_deref(),
             host: written.host.as_deref(),
@@ -307,9 +216,9 @@ impl Compiler<'_> {
             place: &written.place,
         };
         let wrong = self.wrong;
-        let pattern = self.pattern(&common);
-        let host = self.host(&common);
-        let guards = Guards {
+        let pattern = self.pattern(&keys);
+        let host = self.host(&keys);
+        let middleware = MiddlewareSettings {
             table: ScopeType::Websocket,
             middleware: &written.settings.middleware,
             allowed_origins: &written.settings.allowed_origins,
@@ -320,7 +229,7 @@ impl Compiler<'_> {
             place_of: &|key| written.settings.place_of(key),
             is_made_up: &|key| written.settings.is_made_up(key, wrong),
         };
-        let steps = self.steps(&guards);
+        let steps = self.steps(&middleware);
         let Some(make) = self.registry.find_consumer(&written.consumer) else {
             let place = written.place.key("consumer");
             self.problems.push(Problem::unknown(
@@ -333,7 +242,7 @@ impl Compiler<'_> {
         };
         let (options, place) = (&written.options, &written.place);
         let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
-        mount.params = mount.params.with_user(guards.gives_user());
+        mount.params = mount.params.with_user(middleware.gives_user());
         let consumer = make(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
@@ -368,21 +277,4 @@ impl Compiler<'_> {
         route.append_slash = false;
         Some(route)
     }
-
-    /// Tells whether one of these keys of a table is wrong already.
-    pub(super) fn is_wrong(&self, place: &Place, keys: &[&str]) -> bool {
-        !self.wrong.is_empty() && keys.iter().any(|key| self.wrong.touches(&place.key(key)))
-    }
-}
-
-/// Tells whether a route asks the stores of sessions or users.
-fn uses_sessions(config: &Config) -> bool {
-    let http = config
-        .http_routes
-        .iter()
-        .map(|route| &route.settings.middleware);
-    let websocket = config.websocket_routes.iter();
-    http.chain(websocket.map(|route| &route.settings.middleware))
-        .flatten()
-        .any(|name| matches!(name.as_str(), "session" | "auth" | "csrf"))
 }

@@ -1,0 +1,25 @@
+//! The access log's line of a request or a handshake.
+
+use std::time::Instant;
+
+use crate::http::Response;
+use crate::scope::{Scope, ScopeType};
+use crate::telemetry::ACCESS;
+
+/// Writes the access log's line of an answer.
+pub(super) fn log_answer(scope: &Scope, route: &str, response: &Response, started: Instant) {
+    tracing::info!(
+        target: ACCESS,
+        id = %scope.request_id,
+        client = scope.client.map(tracing::field::display),
+        method = scope.method.as_str(),
+        path = scope.target.path(),
+        route,
+        user = scope.user.as_ref().map(|user| user.name.as_str()),
+        status = response.status().as_u16(),
+        bytes = http_body::Body::size_hint(response.body()).exact(),
+        seconds = started.elapsed().as_secs_f64(),
+        "{}",
+        if scope.scope_type == ScopeType::Http { "http" } else { "handshake" }
+    );
+}

@@ -1,0 +1,115 @@
+//! IdentityProviders: what tells who a request is from, beside its session.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError};
+use crate::auth::forward::{Forward, ForwardSettings};
+use crate::config::{
+    self, BearerConfig, Config, ForwardConfig, Place, Problem, Problems, Wrong, reason,
+};
+
+/// What tells who a request is from, beside its session.
+#[derive(Default)]
+pub(super) struct IdentityProviders {
+    pub(super) bearer: Option<Arc<Bearer>>,
+    pub(super) forward: Option<Arc<Forward>>,
+}
+
+impl IdentityProviders {
+    /// Reads keys and URLs.
+    pub(super) fn new(config: &Config, wrong: &Wrong, problems: &mut Problems) -> Self {
+        let auth = &config.auth;
+        let is_known = |key: &str| !wrong.touches(&auth.place.key(key));
+        let written = auth.bearer.as_ref().filter(|_| is_known("bearer"));
+        let bearer = written.and_then(|written| {
+            let place = auth.place.key("bearer");
+            bearer(written, &place)
+                .map_err(|problem| problems.push(problem))
+                .ok()
+        });
+        let written = auth.forward.as_ref().filter(|_| is_known("forward"));
+        let forward = written.and_then(|written| {
+            let place = auth.place.key("forward").key("url");
+            forward(written)
+                .map_err(|sentence| problems.push(Problem::error(place, sentence)))
+                .ok()
+        });
+        Self {
+            bearer: bearer.map(Arc::new),
+            forward: forward.map(Arc::new),
+        }
+    }
+}
+
+fn bearer(written: &BearerConfig, place: &Place) -> Result<Bearer, Problem> {
+    let read = |name: &str, file: &config::ConfigPath| {
+        std::fs::read_to_string(file).map_err(|error| {
+            let message = format!("cannot read {}: {}", file.0.display(), reason(&error));
+            Problem::error(place.key(name), message)
+        })
+    };
+    let (name, key) = match (&written.key, &written.key_file, &written.jwks_file) {
+        (Some(key), None, None) => ("key", BearerKey::Text(key.0.clone())),
+        (None, Some(file), None) => {
+            let text = read("key_file", file)?;
+            // The end of the line belongs to the file, not to a secret in it.
+            let text = text.trim_end_matches(['\r', '\n']).to_owned();
+            ("key_file", BearerKey::Text(text))
+        }
+        (None, None, Some(file)) => ("jwks_file", BearerKey::Jwks(read("jwks_file", file)?)),
+        _ => {
+            let message = "expected one of \"key\", \"key_file\" and \"jwks_file\"";
+            return Err(Problem::error(place.clone(), message));
+        }
+    };
+    let set = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let settings = BearerSettings {
+        algorithms: written.algorithms.clone(),
+        key,
+        issuer: set(&written.issuer),
+        audience: set(&written.audience),
+        required: written
+            .required
+            .iter()
+            .map(|(claim, value)| (claim.clone(), value.0.clone()))
+            .collect(),
+        leeway: written.leeway,
+        user_id: written.user_id.clone(),
+        user_name: written.user_name.clone(),
+        is_staff: written.is_staff.clone(),
+    };
+    Bearer::new(settings).map_err(|error| {
+        let key = match error {
+            BearerSettingsError::NoAlgorithm
+            | BearerSettingsError::Algorithm { .. }
+            | BearerSettingsError::Families { .. } => "algorithms",
+            BearerSettingsError::UserId => "user_id",
+            BearerSettingsError::Required => "required",
+            _ => name,
+        };
+        Problem::error(place.key(key), error.to_string())
+    })
+}
+
+fn forward(written: &ForwardConfig) -> Result<Forward, String> {
+    let name = |name: &str| {
+        HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| format!("expected the name of a header field, found {name:?}"))
+    };
+    let settings = ForwardSettings {
+        url: written.url.clone(),
+        request_headers: written
+            .request_headers
+            .iter()
+            .map(|field| name(field))
+            .collect::<Result<_, _>>()?,
+        id_header: name(&written.id_header)?,
+        name_header: name(&written.name_header)?,
+        staff_header: name(&written.staff_header)?,
+        cache: written.cache,
+        timeout: written.timeout,
+    };
+    Forward::new(settings).map_err(|error| error.to_string())
+}

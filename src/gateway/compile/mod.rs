@@ -1,0 +1,119 @@
+//! Compile: what is written becomes what runs, or all Problems.
+
+mod compiler;
+mod cors;
+mod exposed_files;
+mod identity_providers;
+mod middleware_list;
+mod middleware_order;
+mod middleware_settings;
+mod route_checks;
+mod route_pattern;
+mod routes;
+mod socket_settings;
+mod sqlite_files;
+mod store_checks;
+mod template_checks;
+mod unused_settings;
+
+use std::sync::Arc;
+
+use self::compiler::Compiler;
+use self::identity_providers::IdentityProviders;
+use self::middleware_list::missed_headers;
+use self::template_checks::templates_of;
+use super::registry::Registry;
+use super::table::{StatusCounters, Table};
+use crate::config::{Config, Draft, Problems, Wrong};
+use crate::routing::ProtocolTypeRouter;
+
+/// Looks up every name, reads every option, builds both tables. Returns the table with warnings, or all Problems.
+///
+/// ```
+/// use oneport::{config::Config, gateway::{Registry, compile}};
+/// let text = "[[http.route]]\npath = '/'\nview = 'respnd'\n";
+/// let (config, _) = Config::parse("oneport.toml", text, ".".as_ref(), &|_| None).unwrap();
+/// let problems = compile(&config, &Registry::builtin()).unwrap_err();
+/// assert!(problems.to_string().contains("(did you mean \"respond\"?)"));
+/// ```
+pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems), Problems> {
+    let (table, problems) = compile_known(config, registry, &Wrong::default());
+    match table {
+        Some(table) => problems.into_result(table),
+        None => Err(problems.sorted()),
+    }
+}
+
+/// Compiles a draft, whatever is wrong with it so far, so that the Problems of both stages are reported at once. Returns
+/// the table with all warnings, or all Problems.
+///
+/// ```
+/// use oneport::{config::Config, gateway::{Registry, compile_draft}};
+/// let text = "[server]\nworkers = 0\n\n[[http.route]]\npath = '/'\nview = 'respnd'\n";
+/// let draft = Config::draft_of("oneport.toml", text, ".".as_ref(), &|_| None)?;
+/// assert_eq!(compile_draft(&draft, &Registry::builtin()).unwrap_err().len(), 2);
+/// # Ok::<(), oneport::config::Problems>(())
+/// ```
+pub fn compile_draft(draft: &Draft, registry: &Registry) -> Result<(Table, Problems), Problems> {
+    let mut problems = draft.problems.clone();
+    let (table, more) = compile_known(&draft.config, registry, &draft.wrong);
+    problems.append(more);
+    match table {
+        Some(table) => problems.into_result(table),
+        None => Err(problems.sorted()),
+    }
+}
+
+/// Compiles what could be read. Problems at places that already have an error are dropped.
+fn compile_known(config: &Config, registry: &Registry, wrong: &Wrong) -> (Option<Table>, Problems) {
+    let mut problems = Problems::default();
+    let mut compiler = Compiler {
+        config,
+        registry,
+        wrong,
+        sources: IdentityProviders::new(config, wrong, &mut problems),
+        templates: Vec::new(),
+        problems,
+    };
+    compiler.check_log();
+    let http = compiler.http_routes();
+    let websocket = compiler.websocket_routes();
+    compiler.check_idle();
+    let uses_sessions = uses_sessions(config);
+    compiler.check_stores(uses_sessions);
+    let router = http
+        .zip(websocket)
+        .map(|(http, websocket)| Arc::new(ProtocolTypeRouter { http, websocket }));
+    if let Some(router) = &router {
+        compiler.check_directories(&router.http, uses_sessions);
+        compiler.check_overlaps(&router.http);
+    }
+    let templates = templates_of(&config.templates.dir, router.as_ref());
+    compiler.check_templates(&templates);
+    let problems = compiler.problems.without(wrong);
+    let table = router.map(|router| Table {
+        router,
+        uses_sessions,
+        templates,
+        root_path: Some(config.server.root_path.as_str())
+            .filter(|prefix| !prefix.is_empty())
+            .map(Arc::from),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        forwarded: config.server.forwarded,
+        missed: StatusCounters::new("oneport_requests_total", ""),
+        missed_headers: missed_headers(&config.http),
+    });
+    (table, problems)
+}
+
+/// Tells whether a route asks the stores of sessions or users.
+fn uses_sessions(config: &Config) -> bool {
+    let http = config
+        .http_routes
+        .iter()
+        .map(|route| &route.settings.middleware);
+    let websocket = config.websocket_routes.iter();
+    http.chain(websocket.map(|route| &route.settings.middleware))
+        .flatten()
+        .any(|name| matches!(name.as_str(), "session" | "auth" | "csrf"))
+}
