@@ -31,6 +31,7 @@ pub mod auth;
 pub mod channels;
 pub mod cli;
 pub mod clock;
+mod close_code;
 pub mod config;
 pub mod database;
 pub mod gateway;

@@ -19,7 +19,7 @@ use super::{error_pages, http, websocket};
 use crate::http::{Body, Client, Failure, Response};
 use crate::scope::Scope;
 use crate::services::Services;
-use crate::websocket::{Cause, CloseCode, Directory, Ending, Sockets};
+use crate::websocket::{Cause, Directory, Ending, Sockets};
 
 /// The running server without its listeners (cheap to clone): a table that can be replaced, and what survives that.
 #[derive(Clone)]
@@ -103,11 +103,7 @@ impl Gateway {
         }
         let sockets = self.0.sockets.clone();
         async move {
-            let ending = Ending::new(
-                CloseCode::SERVICE_RESTART,
-                Cause::Reload,
-                "the route changed",
-            );
+            let ending = Ending::of(Cause::Reload);
             sockets
                 .end(
                     |handle| !kept.contains(&handle.route().fingerprint),

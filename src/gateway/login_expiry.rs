@@ -8,7 +8,7 @@ use super::dispatch::Gateway;
 use crate::auth::Login;
 use crate::database::StoreError;
 use crate::http::streams::Streams;
-use crate::websocket::{Cause, CloseCode, Ending, SocketHandle};
+use crate::websocket::{Cause, Ending, SocketHandle};
 
 /// The logins that one look asks the stores for at once.
 const LOOKED_AT_ONCE: usize = 1000;
@@ -101,11 +101,7 @@ impl Gateway {
 
     async fn close_logins(&self, is_over: impl Fn(&Login) -> bool) {
         self.services().shared::<Streams>().end(&is_over);
-        let ending = Ending::new(
-            CloseCode::SESSION_ENDED,
-            Cause::SessionEnded,
-            "the login has ended",
-        );
+        let ending = Ending::of(Cause::SessionEnded);
         let which = |handle: &SocketHandle| handle.login().is_some_and(|login| is_over(login));
         self.sockets().end(which, &ending, Duration::ZERO).await;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::gateway::Gateway;
-use crate::websocket::{Cause, CloseCode, Ending};
+use crate::websocket::{Cause, Ending};
 
 /// How long one socket's end is put off behind another's, at the most.
 const BETWEEN_SOCKETS: Duration = Duration::from_millis(2);
@@ -24,11 +24,7 @@ pub(super) async fn drain(gateway: &Gateway, drain: Duration) -> Drained {
     let deadline = Instant::now() + drain;
     let tasks = &gateway.services().tasks;
     tasks.drain();
-    let ending = Ending::new(
-        CloseCode::GOING_AWAY,
-        Cause::ServerDrain,
-        "the server goes down",
-    );
+    let ending = Ending::of(Cause::ServerDrain);
     let sockets = gateway
         .sockets()
         .end(|_| true, &ending, spread(gateway.sockets().len(), drain))

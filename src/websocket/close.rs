@@ -1,91 +1,241 @@
-//! Close: how a WebSocket may end, what is said of it on the wire, and what the log says.
+//! Close: why a WebSocket ends, and the close code, reason and closing handshake of each cause.
+//!
+//! The table of [`Cause`] is the only place that picks a close code or a reason. Every part of the
+//! server that ends a socket names a cause: `Ending::of(Cause::SlowClient)`. The same table is in
+//! docs/BEHAVIOUR.md for users; a test compares the two.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-use thiserror::Error;
+pub use crate::close_code::{CloseCode, UnsendableCode};
 
+use crate::close_code::REASON_BYTES_MAX;
 use crate::database::StoreError;
 
-/// The most bytes of a close frame's reason (RFC 6455 §5.5: 125 for the payload, 2 of them for the code).
-const REASON_BYTES_MAX: usize = 123;
+use ClosingHandshake::{FrameOnly, Full, HalfClose, Skipped};
+use Code::{Chosen, Fallback, Fixed, NotSent};
 
-/// A close code that may be sent (RFC 6455 §7.4).
-///
-/// ```
-/// use oneport::websocket::CloseCode;
-/// assert_eq!(CloseCode::new(4003).unwrap().get(), 4003);
-/// assert!(CloseCode::new(1006).is_err());
-/// ```
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct CloseCode(u16);
-
-/// A code that only reports an event, or that nobody has given a meaning.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error(
-    "expected a close code that may be sent (1000 to 1003, 1007 to 1014, 3000 to 4999), found {found}"
-)]
-pub struct UnsendableCode {
-    /// The code.
-    pub found: u16,
+/// Where the close code of a cause comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Code {
+    /// Always this one.
+    Fixed(CloseCode),
+    /// This one, unless the consumer or the caller of the server API chose another.
+    Fallback(CloseCode),
+    /// The code in the client's close frame.
+    Chosen,
+    /// Reported to the consumer and in the log; no close frame is sent.
+    NotSent(CloseCode),
 }
 
-impl CloseCode {
-    /// The purpose is fulfilled.
-    pub const NORMAL: Self = Self(1000);
-    /// The server goes down, or the page was left.
-    pub const GOING_AWAY: Self = Self(1001);
-    /// The peer broke the protocol.
-    pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// A kind of data that is not taken.
-    pub const UNSUPPORTED: Self = Self(1003);
-    /// Text that is no UTF-8.
-    pub const INVALID_DATA: Self = Self(1007);
-    /// Against the rules of this route.
-    pub const POLICY: Self = Self(1008);
-    /// A message over the limit.
-    pub const TOO_BIG: Self = Self(1009);
-    /// The consumer failed.
-    pub const INTERNAL_ERROR: Self = Self(1011);
-    /// The server restarts or reloads; come back soon.
-    pub const SERVICE_RESTART: Self = Self(1012);
-    /// Overload, or a client that reads too slowly; come back later.
-    pub const TRY_AGAIN_LATER: Self = Self(1013);
+/// How much of the closing handshake (RFC 6455 §7.1.2) a cause leaves to do.
+///
+/// A connection that is closed while received bytes are unread is reset, and the reset can overtake
+/// the close frame. So the server normally reads on after it has sent the frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ClosingHandshake {
+    /// Send the close frame, read until the client's, at most for `close_timeout`.
+    Full,
+    /// The client's bytes cannot be decoded any more: send the close frame, half-close (FIN), and
+    /// discard bytes until the end of the stream, at most for `close_timeout`.
+    HalfClose,
+    /// The client does not read: write the close frame if the socket takes it now, and do not wait.
+    FrameOnly,
+    /// The client is gone: nothing is sent.
+    Skipped,
+}
 
-    /// Ours: the login that the socket rests on has ended; log in again.
-    pub const SESSION_ENDED: Self = Self(4401);
+/// What ends a socket with one cause.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    label: &'static str,
+    code: Code,
+    reason: &'static str,
+    handshake: ClosingHandshake,
+}
 
-    /// Reported, never sent: the peer's close frame had no code.
-    pub const NO_STATUS: Self = Self(1005);
-    /// Reported, never sent: the connection ended without a close frame.
-    pub const ABNORMAL: Self = Self(1006);
+/// Declares `Cause`, `Cause::ALL` and `Cause::row` from one table, so that none can miss a row.
+macro_rules! causes {
+    ($($(#[$doc:meta])* $cause:ident: $label:literal, $code:expr, $reason:literal, $handshake:expr;)*) => {
+        /// Why a WebSocket ended.
+        ///
+        /// Some causes share a label, because users count them together and only their codes differ.
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        pub enum Cause {
+            $($(#[$doc])* $cause,)*
+        }
 
-    /// Takes a code from outside. Refuses those that only report an event, such as 1006.
-    pub const fn new(code: u16) -> Result<Self, UnsendableCode> {
-        match code {
-            1000..=1003 | 1007..=1014 | 3000..=4999 => Ok(Self(code)),
-            found => Err(UnsendableCode { found }),
+        impl Cause {
+            /// All causes, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$cause),*];
+
+            const fn row(self) -> Row {
+                let (label, code, reason, handshake) = match self {
+                    $(Self::$cause => ($label, $code, $reason, $handshake),)*
+                };
+                Row { label, code, reason, handshake }
+            }
+        }
+    };
+}
+
+// Each row: the cause; its label in the access log, in the metric
+// `oneport_websockets_closed_total{cause}` and in a backend's `websocket.disconnect`; the close
+// code; the reason that the client reads, `{limit}` filled in; the rest of the closing handshake.
+causes! {
+    /// The client's close frame came first; the server replies with the same code.
+    ClientClose: "client_close", Chosen, "", Full;
+    /// The connection ended, or failed, without a close frame.
+    ClientGone: "client_gone", NotSent(CloseCode::ABNORMAL), "", Skipped;
+
+    /// The consumer returned a `Close` without an error, or the backend sent `websocket.close`.
+    ConsumerClose: "consumer_close", Fallback(CloseCode::NORMAL), "", Full;
+    /// The consumer returned an error.
+    ConsumerError: "consumer_error", Fallback(CloseCode::INTERNAL_ERROR), "", Full;
+    /// The consumer returned the error of a store that is unavailable.
+    StoreUnavailable: "consumer_error", Fixed(CloseCode::TRY_AGAIN_LATER), "", Full;
+    /// The consumer used a session that has ended.
+    SessionGone: "consumer_error", Fixed(CloseCode::SESSION_ENDED), "", Full;
+    /// The consumer panicked.
+    ConsumerPanic: "consumer_panic", Fixed(CloseCode::INTERNAL_ERROR), "", Full;
+
+    /// The client broke RFC 6455; the reason names the rule.
+    ProtocolError: "protocol_error", Fixed(CloseCode::PROTOCOL_ERROR), "", HalfClose;
+    /// A text message, or the reason of a close frame, is not UTF-8.
+    InvalidUtf8: "invalid_data", Fixed(CloseCode::INVALID_DATA), "expected text in UTF-8", HalfClose;
+    /// A compressed message is not valid DEFLATE.
+    InvalidDeflate: "invalid_data", Fixed(CloseCode::INVALID_DATA), "expected a message compressed with DEFLATE", HalfClose;
+    /// A message is longer than `max_message`.
+    TooBig: "too_big", Fixed(CloseCode::TOO_BIG), "expected a message of at most {limit} bytes", HalfClose;
+    /// A message has more fragments than `max_fragments`.
+    TooManyFragments: "too_big", Fixed(CloseCode::POLICY), "expected a message of at most {limit} fragments", HalfClose;
+
+    /// `send_queue` is full and `slow_client` is `close`.
+    SlowClient: "slow_client", Fixed(CloseCode::TRY_AGAIN_LATER), "the client reads too slowly", Full;
+    /// A write made no progress for `write_timeout`.
+    WriteTimeout: "write_timeout", Fixed(CloseCode::TRY_AGAIN_LATER), "the client did not read in time", FrameOnly;
+    /// No byte arrived within `pong_timeout` after a ping.
+    PingTimeout: "ping_timeout", NotSent(CloseCode::ABNORMAL), "no reply to a ping in time", Skipped;
+    /// No byte arrived from the client for `idle_timeout`.
+    IdleTimeout: "idle_timeout", Fixed(CloseCode::NORMAL), "the connection was idle for too long", Full;
+    /// The client's first message did not arrive within `first_message_timeout`.
+    FirstMessageTimeout: "first_message_timeout", Fixed(CloseCode::POLICY), "the first message did not arrive in time", Full;
+    /// The connection reached `max_lifetime`.
+    Lifetime: "lifetime", Fixed(CloseCode::NORMAL), "the connection reached its maximum lifetime", Full;
+
+    /// The server is shutting down.
+    ServerDrain: "server_drain", Fixed(CloseCode::GOING_AWAY), "the server is shutting down", Full;
+    /// A reload changed or removed the socket's route.
+    Reload: "reload", Fixed(CloseCode::SERVICE_RESTART), "the route changed", Full;
+    /// The session or token that authenticated the socket has ended.
+    SessionEnded: "session_ended", Fixed(CloseCode::SESSION_ENDED), "the login has ended", Full;
+    /// The server API ended the socket.
+    Disconnected: "disconnected", Fallback(CloseCode::DISCONNECTED), "", Full;
+
+    /// The backend failed, or sent a response that is not allowed.
+    BackendError: "backend_error", Fixed(CloseCode::INTERNAL_ERROR), "the application failed", Full;
+    /// The backend was unavailable for longer, or more waited for it, than is held.
+    BackendAway: "backend_away", Fixed(CloseCode::TRY_AGAIN_LATER), "the application is unavailable", Full;
+}
+
+impl Cause {
+    /// Returns the label: one word for the access log, the metrics and `websocket.disconnect`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.row().label
+    }
+
+    /// Returns where its close code comes from.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        self.row().code
+    }
+
+    /// Returns the reason for the client; empty when there is none, or when it is chosen with the
+    /// code.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        self.row().reason
+    }
+
+    pub(super) const fn closing_handshake(self) -> ClosingHandshake {
+        self.row().handshake
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a WebSocket ended. The access log writes all of it; the consumer's `disconnect` gets the code.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ending {
+    /// The code of the first close frame: the client's, or ours. 1005 and 1006 report that there was
+    /// none.
+    pub code: CloseCode,
+    /// Its reason.
+    pub reason: Cow<'static, str>,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl Ending {
+    /// The ending of a cause, with the code and the reason of its row.
+    #[must_use]
+    pub(crate) fn of(cause: Cause) -> Self {
+        let code = match cause.code() {
+            Fixed(code) | Fallback(code) | NotSent(code) => code,
+            Chosen => CloseCode::NO_STATUS,
+        };
+        Self {
+            code,
+            reason: Cow::Borrowed(cause.reason()),
+            cause,
         }
     }
 
-    /// Returns the number.
-    #[must_use]
-    pub const fn get(self) -> u16 {
-        self.0
+    /// The ending of a cause that exceeded a limit, which the reason quotes.
+    pub(super) fn over_limit(cause: Cause, limit: usize) -> Self {
+        let reason = cause.reason().replace("{limit}", &limit.to_string());
+        Self {
+            reason: reason.into(),
+            ..Self::of(cause)
+        }
+    }
+
+    /// The ending of a cause with a reason of its own; one over 123 bytes is cut at a character.
+    pub(super) fn with_reason(cause: Cause, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason: truncate(reason.into()),
+            ..Self::of(cause)
+        }
+    }
+
+    /// The ending of a cause whose code and reason the client, the consumer or a caller of the server
+    /// API chose.
+    pub(crate) fn chosen(
+        cause: Cause,
+        code: CloseCode,
+        reason: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        debug_assert!(
+            matches!(cause.code(), Chosen | Fallback(_)),
+            "the table gives {cause:?} its code"
+        );
+        Self {
+            code,
+            ..Self::with_reason(cause, reason)
+        }
     }
 }
 
-impl fmt::Display for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A consumer's wish to end its socket: a code and a reason for the client, a cause for the log.
+/// A consumer's request to end its socket: a code and a reason for the client, an error for the log.
 ///
-/// `?` turns any error into 1011 with that error as its cause; the client never sees the cause. A store that does not answer is
-/// 1013, a session that was ended is 4401.
+/// `?` turns any error into 1011 with that error for the log; the client never sees it. The error of
+/// an unavailable store becomes 1013, that of a session that has ended 4401.
 ///
 /// ```
 /// use oneport::websocket::{Close, CloseCode};
@@ -102,189 +252,86 @@ pub struct Close(Box<CloseParts>);
 
 #[derive(Debug)]
 struct CloseParts {
-    code: CloseCode,
-    reason: Cow<'static, str>,
-    cause: Option<Box<dyn Error + Send + Sync>>,
+    ending: Ending,
+    error: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Close {
-    /// A code and the reason the client reads; one over 123 bytes is cut at a character.
+    /// A code and the reason that the client reads; one over 123 bytes is cut at a character.
     pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(CloseParts {
-            code,
-            reason: cut(reason.into()),
-            cause: None,
+            ending: Ending::chosen(Cause::ConsumerClose, code, reason),
+            error: None,
         }))
     }
 
-    /// 1000, with no reason.
+    /// 1000, without a reason.
     #[must_use]
     pub fn normal() -> Self {
         Self::new(CloseCode::NORMAL, "")
     }
 
-    /// Adds what the log shall know and the client shall not.
+    /// Adds an error for the log, which the client never sees; the consumer then counts as failed.
     #[must_use]
-    pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.0.cause = Some(cause.into());
+    pub fn because(mut self, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.0.error = Some(error.into());
+        if self.0.ending.cause == Cause::ConsumerClose {
+            self.0.ending.cause = Cause::ConsumerError;
+        }
         self
     }
 
     /// Returns the code.
     #[must_use]
     pub fn code(&self) -> CloseCode {
-        self.0.code
+        self.0.ending.code
     }
 
     /// Returns the reason.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.0.reason
+        &self.0.ending.reason
     }
 
-    /// Returns the cause for the log.
+    /// Returns the error for the log.
     #[must_use]
     pub fn cause(&self) -> Option<&(dyn Error + Send + Sync)> {
-        self.0.cause.as_deref()
+        self.0.error.as_deref()
+    }
+
+    pub(super) fn into_ending(self) -> Ending {
+        self.0.ending
     }
 }
 
-/// For the log: code, reason and cause.
+/// For the log: code, reason and error.
 impl fmt::Display for Close {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.0.code, self.0.reason)?;
-        match &self.0.cause {
-            Some(cause) => write!(f, ": {cause}"),
+        write!(f, "{} {}", self.code(), self.reason())?;
+        match &self.0.error {
+            Some(error) => write!(f, ": {error}"),
             None => Ok(()),
         }
     }
 }
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Close {
-    fn from(cause: E) -> Self {
-        let cause = cause.into();
-        let code = match cause.downcast_ref::<StoreError>() {
-            Some(error) if error.is_unavailable() => CloseCode::TRY_AGAIN_LATER,
-            Some(StoreError::Gone) => CloseCode::SESSION_ENDED,
-            _ => CloseCode::INTERNAL_ERROR,
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let cause = match error.downcast_ref::<StoreError>() {
+            Some(error) if error.is_unavailable() => Cause::StoreUnavailable,
+            Some(StoreError::Gone) => Cause::SessionGone,
+            _ => Cause::ConsumerError,
         };
-        Self::new(code, "").because(cause)
-    }
-}
-
-/// Why a WebSocket ended: one word for the log, the metrics and `websocket.disconnect`.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Cause {
-    /// The client sent its close frame first.
-    ClientClose,
-    /// The connection ended, or failed, without a close frame.
-    ClientGone,
-    /// The consumer ended it.
-    ConsumerClose,
-    /// The consumer failed.
-    ConsumerError,
-    /// The consumer panicked.
-    ConsumerPanic,
-    /// The client broke RFC 6455.
-    ProtocolError,
-    /// A text was no UTF-8.
-    InvalidData,
-    /// A message was over a limit.
-    TooBig,
-    /// The client did not read fast enough.
-    SlowClient,
-    /// No answer to a ping in time.
-    PingTimeout,
-    /// A write made no progress in time.
-    WriteTimeout,
-    /// Nothing was said for too long.
-    IdleTimeout,
-    /// The client's first message did not come in time.
-    FirstMessageTimeout,
-    /// The socket was as old as it may get.
-    Lifetime,
-    /// The server goes down.
-    ServerDrain,
-    /// The route changed or went.
-    Reload,
-    /// The login that it rested on has ended.
-    SessionEnded,
-    /// The backend failed, or answered what it may not.
-    BackendError,
-    /// The backend was away for longer than messages are held.
-    BackendAway,
-    /// Somebody asked for it through the server.
-    Disconnected,
-}
-
-impl Cause {
-    /// How many there are.
-    pub(super) const COUNT: usize = Self::Disconnected as usize + 1;
-
-    /// Returns the word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientClose => "client_close",
-            Self::ClientGone => "client_gone",
-            Self::ConsumerClose => "consumer_close",
-            Self::ConsumerError => "consumer_error",
-            Self::ConsumerPanic => "consumer_panic",
-            Self::ProtocolError => "protocol_error",
-            Self::InvalidData => "invalid_data",
-            Self::TooBig => "too_big",
-            Self::SlowClient => "slow_client",
-            Self::PingTimeout => "ping_timeout",
-            Self::WriteTimeout => "write_timeout",
-            Self::IdleTimeout => "idle_timeout",
-            Self::FirstMessageTimeout => "first_message_timeout",
-            Self::Lifetime => "lifetime",
-            Self::ServerDrain => "server_drain",
-            Self::Reload => "reload",
-            Self::SessionEnded => "session_ended",
-            Self::BackendError => "backend_error",
-            Self::BackendAway => "backend_away",
-            Self::Disconnected => "disconnected",
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// How a WebSocket ended: what the access log is told, and of it the code the consumer's `disconnect`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Ending {
-    /// The code of the close frame that decided: the client's, or ours. 1005 and 1006 report that there was none.
-    pub code: CloseCode,
-    /// Its reason.
-    pub reason: Cow<'static, str>,
-    /// Why.
-    pub cause: Cause,
-}
-
-impl Ending {
-    /// An ending with a code, a cause and a reason for the client; one over 123 bytes is cut at a character.
-    pub fn new(code: CloseCode, cause: Cause, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            cause,
-            reason: cut(reason.into()),
-        }
-    }
-
-    /// The connection ended without a close frame.
-    #[must_use]
-    pub fn gone() -> Self {
-        Self::new(CloseCode::ABNORMAL, Cause::ClientGone, "")
+        Self(Box::new(CloseParts {
+            ending: Ending::of(cause),
+            error: Some(error),
+        }))
     }
 }
 
 /// Cuts a reason to what a close frame can hold.
-fn cut(reason: Cow<'static, str>) -> Cow<'static, str> {
+fn truncate(reason: Cow<'static, str>) -> Cow<'static, str> {
     if reason.len() <= REASON_BYTES_MAX {
         return reason;
     }
@@ -297,18 +344,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_codes_with_a_meaning_may_be_sent() {
-        for good in [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4000, 4999] {
-            assert!(CloseCode::new(good).is_ok(), "{good}");
-        }
-        for bad in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, u16::MAX] {
-            assert!(CloseCode::new(bad).is_err(), "{bad}");
+    fn long_reason_is_cut_at_a_character() {
+        let close = Close::new(CloseCode::NORMAL, "é".repeat(100));
+        assert_eq!(close.reason().len(), 122);
+    }
+
+    /// A `u64::MAX` limit is the longest that can be filled in.
+    #[test]
+    fn every_reason_fits_into_a_close_frame() {
+        for cause in Cause::ALL {
+            let longest = Ending::over_limit(*cause, usize::MAX).reason;
+            assert!(longest.len() <= REASON_BYTES_MAX, "{cause:?}");
         }
     }
 
     #[test]
-    fn long_reason_is_cut_at_a_character() {
-        let close = Close::new(CloseCode::NORMAL, "é".repeat(100));
-        assert_eq!(close.reason().len(), 122);
+    fn only_causes_without_a_close_frame_skip_the_handshake() {
+        for cause in Cause::ALL {
+            let is_skipped = cause.closing_handshake() == Skipped;
+            assert_eq!(matches!(cause.code(), NotSent(_)), is_skipped, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn error_for_the_log_makes_a_close_a_failure_and_keeps_its_code() {
+        let close = Close::new(CloseCode::POLICY, "no").because("why");
+        assert_eq!(close.to_string(), "1008 no: why");
+        let ending = close.into_ending();
+        assert_eq!(
+            (ending.code, ending.cause),
+            (CloseCode::POLICY, Cause::ConsumerError)
+        );
     }
 }

@@ -51,21 +51,21 @@ pub enum Item {
     },
 }
 
-/// How a client broke the rules.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// How a client broke the rules; each has its close code in `close.rs`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Violation {
-    /// RFC 6455 was broken: 1002.
+    /// RFC 6455 was broken; the sentence names the rule.
     Protocol(&'static str),
-    /// A text is no UTF-8: 1007.
+    /// A text message, or the reason of a close frame, is not UTF-8.
     InvalidUtf8,
-    /// A compressed message is no DEFLATE: 1007.
+    /// A compressed message is not valid DEFLATE.
     InvalidDeflate,
-    /// A message is longer than the route takes: 1009.
+    /// A message is longer than the route allows.
     TooBig {
         /// The route's limit in bytes.
         limit: usize,
     },
-    /// A message has more fragments than the route takes: 1008.
+    /// A message has more fragments than the route allows.
     TooManyFragments {
         /// The route's limit.
         limit: usize,
@@ -75,29 +75,13 @@ pub enum Violation {
 impl From<Violation> for Ending {
     fn from(violation: Violation) -> Self {
         match violation {
-            Violation::Protocol(sentence) => {
-                Self::new(CloseCode::PROTOCOL_ERROR, Cause::ProtocolError, sentence)
+            Violation::Protocol(rule) => Self::with_reason(Cause::ProtocolError, rule),
+            Violation::InvalidUtf8 => Self::of(Cause::InvalidUtf8),
+            Violation::InvalidDeflate => Self::of(Cause::InvalidDeflate),
+            Violation::TooBig { limit } => Self::over_limit(Cause::TooBig, limit),
+            Violation::TooManyFragments { limit } => {
+                Self::over_limit(Cause::TooManyFragments, limit)
             }
-            Violation::InvalidUtf8 => Self::new(
-                CloseCode::INVALID_DATA,
-                Cause::InvalidData,
-                "expected text in UTF-8",
-            ),
-            Violation::InvalidDeflate => Self::new(
-                CloseCode::INVALID_DATA,
-                Cause::InvalidData,
-                "expected a message compressed with DEFLATE",
-            ),
-            Violation::TooBig { limit } => Self::new(
-                CloseCode::TOO_BIG,
-                Cause::TooBig,
-                format!("expected a message of at most {limit} bytes"),
-            ),
-            Violation::TooManyFragments { limit } => Self::new(
-                CloseCode::POLICY,
-                Cause::TooBig,
-                format!("expected a message of at most {limit} fragments"),
-            ),
         }
     }
 }

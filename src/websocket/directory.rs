@@ -98,7 +98,7 @@ impl Directory {
                 reason,
             } => {
                 let code = CloseCode::new(code).unwrap_or(CloseCode::POLICY);
-                let ending = Ending::new(code, Cause::Disconnected, reason);
+                let ending = Ending::chosen(Cause::Disconnected, code, reason);
                 if let Some(number) = number {
                     let Some(handle) = self.sockets.get(number) else {
                         return Value::Null;

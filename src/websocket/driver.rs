@@ -14,7 +14,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use futures_util::future::Either;
 
-use super::close::{Cause, Close, CloseCode, Ending};
+use super::close::{Cause, Close, Ending};
 use super::connection_task::ConnectionTask;
 use super::consumer::Consumer;
 use super::context::Context;
@@ -118,19 +118,11 @@ impl OpenSocket {
         parts.sockets.add(&handle);
         if handle.services().tasks.is_draining() {
             // It was accepted while the others were told.
-            handle.end(Ending::new(
-                CloseCode::GOING_AWAY,
-                Cause::ServerDrain,
-                "the server goes down",
-            ));
+            handle.end(Ending::of(Cause::ServerDrain));
         }
         if !parts.sockets.is_kept(handle.route().fingerprint) {
             // It was accepted while the table was replaced.
-            handle.end(Ending::new(
-                CloseCode::SERVICE_RESTART,
-                Cause::Reload,
-                "the route changed",
-            ));
+            handle.end(Ending::of(Cause::Reload));
         }
         handle.route().metrics.open.increment(1.0);
         Self {
@@ -146,7 +138,7 @@ impl OpenSocket {
     async fn end<C: Consumer>(mut self, mut consumer: C, ending: Ending) {
         let handle = self.handle.clone();
         self.leave_groups();
-        self.socket.send_close_frame(&ending);
+        self.socket.start_closing(&ending);
         {
             let mut cx = Context::of_end(&handle, &ending);
             let told = pin!(consumer.disconnect(&mut cx, ending.code));
@@ -158,7 +150,7 @@ impl OpenSocket {
         self.socket.release_buffers();
         // A consumer may have joined again while it was told; nothing may be left behind.
         self.leave_groups();
-        self.socket.leave(&ending).await;
+        self.socket.finish_closing(&ending).await;
         handle.abort();
         self.sockets.remove(handle.id());
         handle.route().metrics.open.decrement(1.0);
@@ -236,25 +228,17 @@ fn ending_of_failure(
         Ok(Err(close)) => close,
         Err(HandlerError::Panicked) => {
             report_panic(socket.handle());
-            return Some(Ending::new(
-                CloseCode::INTERNAL_ERROR,
-                Cause::ConsumerPanic,
-                "",
-            ));
+            return Some(Ending::of(Cause::ConsumerPanic));
         }
         Err(HandlerError::TookTooLong) => {
             tracing::warn!(route = %socket.handle().route().label, socket = socket.handle().id(), "the consumer went on after its socket ended and was dropped");
             return Some(socket.take_ending());
         }
     };
-    let cause = match close.cause() {
-        Some(error) => {
-            tracing::error!(route = %socket.handle().route().label, socket = socket.handle().id(), %error, "the consumer failed");
-            Cause::ConsumerError
-        }
-        None => Cause::ConsumerClose,
-    };
-    Some(Ending::new(close.code(), cause, close.reason().to_owned()))
+    if let Some(error) = close.cause() {
+        tracing::error!(route = %socket.handle().route().label, socket = socket.handle().id(), %error, "the consumer failed");
+    }
+    Some(close.into_ending())
 }
 
 fn report_panic(handle: &SocketHandle) {

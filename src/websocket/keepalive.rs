@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::close::{Cause, CloseCode, Ending};
+use super::close::{Cause, Ending};
 use super::settings::SocketSettings;
 use crate::clock::{Millis, NEVER};
 
@@ -82,37 +82,17 @@ impl KeepAlive {
         } else {
             after(self.last_received, settings.ping_interval)
         };
-        let end = |code, cause, reason: &'static str| Due::End(Ending::new(code, cause, reason));
+        let end = |cause| Due::End(Ending::of(cause));
         if now >= write {
-            end(
-                CloseCode::TRY_AGAIN_LATER,
-                Cause::WriteTimeout,
-                "the client did not read in time",
-            )
+            end(Cause::WriteTimeout)
         } else if now >= self.lifetime_ends {
-            end(
-                CloseCode::NORMAL,
-                Cause::Lifetime,
-                "the socket is as old as it may get",
-            )
+            end(Cause::Lifetime)
         } else if now >= pong {
-            end(
-                CloseCode::ABNORMAL,
-                Cause::PingTimeout,
-                "no answer to a ping in time",
-            )
+            end(Cause::PingTimeout)
         } else if now >= self.first_message_ends {
-            end(
-                CloseCode::POLICY,
-                Cause::FirstMessageTimeout,
-                "the first message did not come in time",
-            )
+            end(Cause::FirstMessageTimeout)
         } else if now >= idle {
-            end(
-                CloseCode::NORMAL,
-                Cause::IdleTimeout,
-                "nothing was said for too long",
-            )
+            end(Cause::IdleTimeout)
         } else if now >= ping {
             Due::Ping
         } else {
@@ -148,6 +128,7 @@ pub(super) fn millis(duration: Duration) -> Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::websocket::CloseCode;
 
     fn settings() -> SocketSettings {
         SocketSettings {

@@ -28,8 +28,8 @@ pub(crate) struct RouteMetrics {
     pub(super) open: Gauge,
     pub(super) received: Counter,
     pub(super) dropped: Counter,
-    /// By cause, each from its first on.
-    closed: [OnceLock<Counter>; Cause::COUNT],
+    /// By cause, each registered when its first socket ends. Causes with one label share a metric.
+    closed: [OnceLock<Counter>; Cause::ALL.len()],
 }
 
 impl Route {

@@ -421,13 +421,8 @@ impl SocketHandle {
         if out.bytes + piece.bytes.len() > limit && !is_due {
             self.count_dropped(out, 1);
             if policy == SlowClient::Close {
-                out.order.get_or_insert_with(|| {
-                    Box::new(Ending::new(
-                        CloseCode::TRY_AGAIN_LATER,
-                        Cause::SlowClient,
-                        "the client reads too slowly",
-                    ))
-                });
+                out.order
+                    .get_or_insert_with(|| Box::new(Ending::of(Cause::SlowClient)));
                 self.call(out);
             }
             return Delivery::Dropped;

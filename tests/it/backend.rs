@@ -565,7 +565,7 @@ async fn endpoint_that_stays_away_ends_the_connection_and_denies_others() {
     let ended = tokio::time::timeout(Duration::from_secs(15), socket.receive_close())
         .await
         .unwrap();
-    assert_eq!(ended, (1013, "the application is away".to_owned()));
+    assert_eq!(ended, (1013, "the application is unavailable".to_owned()));
 }
 
 #[test]

@@ -19,6 +19,7 @@ use oneport::config::{Config, Problem, Problems};
 use oneport::gateway::{Registry, compile, compile_draft};
 use oneport::middleware::Step;
 use oneport::routing::RoutePattern;
+use oneport::websocket::close::{Cause, CloseCode, Code};
 use regex::Regex;
 
 /// A key that no section, view or consumer has.
@@ -433,11 +434,40 @@ fn every_metric_is_in_the_list_and_no_other() {
     assert_eq!(listed, described);
 }
 
+/// The table of src/websocket/close.rs against the page: causes, codes and reasons.
 #[test]
-fn every_cause_of_an_end_is_in_the_table_and_no_other() {
-    let causes = words_in_source("src/websocket/close.rs", r#"Self::\w+ => "([a-z_]+)""#);
-    let tables = tables(&page("docs/BEHAVIOUR.md"));
-    assert_eq!(keys(&tables["Causes and close codes"]), causes);
+fn close_codes_and_reasons_are_those_of_the_code() {
+    let number = Regex::new(r"\b[0-9]{4}\b").unwrap();
+    let quoted = Regex::new("`([^`]+)`").unwrap();
+    let mut codes: BTreeMap<&str, Words> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, Words> = BTreeMap::new();
+    for cause in Cause::ALL {
+        let codes = codes.entry(cause.as_str()).or_default();
+        codes.insert(match cause.code() {
+            Code::Fixed(code) | Code::Fallback(code) | Code::NotSent(code) => code.to_string(),
+            Code::Chosen => CloseCode::NO_STATUS.to_string(),
+        });
+        let reasons = reasons.entry(cause.as_str()).or_default();
+        reasons.extend(Some(cause.reason().to_owned()).filter(|reason| !reason.is_empty()));
+    }
+    let rows = &tables(&page("docs/BEHAVIOUR.md"))["Causes and close codes"];
+    assert_eq!(
+        keys(rows),
+        codes.keys().map(|label| (*label).to_owned()).collect()
+    );
+    for row in rows {
+        let label = row.key.as_str();
+        let listed: Words = number
+            .find_iter(&row.cells[1])
+            .map(|found| found.as_str().to_owned())
+            .collect();
+        assert_eq!(listed, codes[label], "the codes of {label}");
+        let listed: Words = quoted
+            .captures_iter(&row.cells[2])
+            .map(|found| found[1].to_owned())
+            .collect();
+        assert_eq!(listed, reasons[label], "the reasons of {label}");
+    }
 }
 
 #[test]

@@ -26,7 +26,15 @@ const LAYERS: [&[&str]; 12] = [
     ],
     &["database", "recent", "secrets", "queued_bytes"],
     &["net"],
-    &["clock", "tasks", "text", "timestamp", "config", "telemetry"],
+    &[
+        "clock",
+        "close_code",
+        "tasks",
+        "text",
+        "timestamp",
+        "config",
+        "telemetry",
+    ],
 ];
 
 /// Modules of one line that use each other, with the reason.

@@ -278,7 +278,7 @@ async fn deadlines_end_a_socket_with_their_code() {
         .unwrap();
     assert_eq!(
         socket.receive_close().await,
-        (1000, "nothing was said for too long".to_owned())
+        (1000, "the connection was idle for too long".to_owned())
     );
     let text = format!("{FILE}\nmax_lifetime = '300ms'\n");
     let app = Application::with(&registry(), &text).unwrap();
@@ -288,7 +288,10 @@ async fn deadlines_end_a_socket_with_their_code() {
         .unwrap();
     assert_eq!(
         socket.receive_close().await,
-        (1000, "the socket is as old as it may get".to_owned())
+        (
+            1000,
+            "the connection reached its maximum lifetime".to_owned()
+        )
     );
 }
 

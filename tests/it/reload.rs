@@ -88,7 +88,7 @@ async fn drain_closes_sockets_with_1001_and_refuses_new_connections() {
     let mut stopping = tokio::task::JoinSet::new();
     stopping.spawn(server.stop());
     let heard = crate::wire::read_until(&mut stream, |read| read.len() >= 4).await;
-    assert_eq!(heard[..4], [0x88, 22, 0x03, 0xE9]);
+    assert_eq!(heard[..4], [0x88, 29, 0x03, 0xE9]);
     stream
         .write_all(&crate::wire::frame(0x88, &1001_u16.to_be_bytes()))
         .await

@@ -1,42 +1,48 @@
-//! Leave: a socket's last words, and the care that they reach the client.
+//! The closing handshake: the close frame, and the wait until the client has received it.
+//!
+//! ```text
+//!                 start_closing                     finish_closing
+//!   ending known ───────────────► close frame ─────────────────────► connection closed
+//!                                 written or    (the consumer's
+//!                                 queued        `disconnect` runs
+//!                                               in between)
+//! ```
+//!
+//! Why it waits: closing a TCP connection while received bytes are unread resets it (RFC 1122
+//! §4.2.2.13), and the reset can overtake the close frame. So `finish_closing` reads on until the
+//! client's close frame or the end of its stream, at most for the route's `close_timeout`. How much
+//! of this a cause needs is a column of the table in `close.rs`.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::Socket;
-use crate::websocket::close::{Cause, Ending};
+use crate::websocket::close::{Cause, ClosingHandshake, Ending};
 
 impl Socket {
-    /// Says the close frame that fits an ending, if one can be said.
-    pub(in crate::websocket) fn send_close_frame(&mut self, ending: &Ending) {
+    /// Sends the close frame of an ending, if its cause has one. Nothing can be sent after it.
+    pub(in crate::websocket) fn start_closing(&mut self, ending: &Ending) {
         self.claim_buffers();
         self.write_out();
         match ending.cause {
-            // Nobody would read it.
-            Cause::ClientGone | Cause::PingTimeout => self.handle.abort(),
-            // The answer to a close frame repeats its code (RFC 6455 §5.5.1).
+            // The reply repeats the client's code (RFC 6455 §5.5.1).
             Cause::ClientClose => self.handle.send_close(ending.code, ""),
+            cause if cause.closing_handshake() == ClosingHandshake::Skipped => self.handle.abort(),
             _ => self.handle.send_close(ending.code, &ending.reason),
         }
         self.ending.get_or_insert_with(|| Box::new(ending.clone()));
         self.release_buffers();
     }
 
-    /// Makes sure the client gets the close frame: writes what waits, then reads on until the client's close frame or the
-    /// end of its stream, at most for the route's `close_timeout`. A connection closed with unread bytes would be reset, and
-    /// the reset would swallow the frame.
-    pub(in crate::websocket) async fn leave(&mut self, ending: &Ending) {
-        if matches!(
-            ending.cause,
-            Cause::ClientGone | Cause::PingTimeout | Cause::WriteTimeout
-        ) {
-            return;
-        }
+    /// Writes what is queued, then waits for the client's close frame or the end of its stream. Gives
+    /// up after the route's `close_timeout`.
+    pub(in crate::websocket) async fn finish_closing(&mut self, ending: &Ending) {
+        let can_decode = match ending.cause.closing_handshake() {
+            ClosingHandshake::Full => true,
+            ClosingHandshake::HalfClose => false,
+            ClosingHandshake::FrameOnly | ClosingHandshake::Skipped => return,
+        };
         let deadline = self.handle.route().settings.close_timeout;
-        let can_decode = !matches!(
-            ending.cause,
-            Cause::ProtocolError | Cause::InvalidData | Cause::TooBig
-        );
         let _ = tokio::time::timeout(deadline, async {
             if poll_fn(|cx| self.handle.poll_flush(cx)).await.is_err() {
                 return;
@@ -58,10 +64,12 @@ impl Socket {
         .await;
     }
 
-    /// Reads and throws away; `false` at the end of the stream.
+    /// Reads and discards; `false` at the end of the stream.
+    ///
+    /// While the bytes can be decoded it looks for the client's close frame among them.
     fn poll_discard(&mut self, cx: &mut Context<'_>, can_decode: bool) -> Poll<bool> {
         if can_decode && self.has_undecoded() {
-            self.ending = None;
+            self.ending = None; // with an ending, `decode` would return nothing
             while self.ending.is_none() && self.decode().is_some() {}
             self.pending_input = None;
             self.buffered = 0..0;

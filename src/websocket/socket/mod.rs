@@ -178,7 +178,7 @@ impl Socket {
     pub(super) fn take_ending(&mut self) -> Ending {
         self.ending
             .take()
-            .map_or_else(Ending::gone, |ending| *ending)
+            .map_or_else(|| Ending::of(Cause::ClientGone), |ending| *ending)
     }
 
     /// Makes the worker's output buffer this socket's own until the turn ends.
@@ -350,7 +350,7 @@ impl Socket {
     }
 
     fn peer_close(&mut self, code: CloseCode, reason: String) {
-        self.stop_reading(Ending::new(code, Cause::ClientClose, reason));
+        self.stop_reading(Ending::chosen(Cause::ClientClose, code, reason));
         self.peer_closed = true;
     }
 
@@ -381,7 +381,7 @@ impl Socket {
         match self.handle.poll_flush(cx) {
             Poll::Ready(Ok(())) => true,
             Poll::Ready(Err(_)) => {
-                self.stop_reading(Ending::gone());
+                self.stop_reading(Ending::of(Cause::ClientGone));
                 true
             }
             Poll::Pending => {
@@ -414,7 +414,7 @@ impl Socket {
             }
             Poll::Ready(_) => {
                 self.peer_closed = true;
-                self.stop_reading(Ending::gone());
+                self.stop_reading(Ending::of(Cause::ClientGone));
             }
         }
         Poll::Ready(())

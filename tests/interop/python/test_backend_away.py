@@ -1467,7 +1467,7 @@ class Circuit(AwayCase):
                     peer.send("x" * 10_000)
             except Exception:  # noqa: BLE001 - it was ended before the last
                 pass
-            self.assertEqual(peer.closed(), (1013, "the application is away"))
+            self.assertEqual(peer.closed(), (1013, "the application is unavailable"))
             until(lambda: server.metric("oneport_websockets_closed_total", cause="backend_away") == 1, "the cause")
 
     def test_no_free_place_is_503_with_retry_after(self):

@@ -54,7 +54,7 @@ class Drain(unittest.TestCase):
         server = self.start()
         client, peer = self.download(server), self.enterContext(Peer(server, "/ws/echo/"))
         server.signal(signal.SIGTERM)
-        self.assertEqual(peer.closed(), (1001, "the server goes down"))
+        self.assertEqual(peer.closed(), (1001, "the server is shutting down"))
         self.assertTrue(server.is_running)
         self.assertEqual(client.exactly(len(FILE)), FILE)
         server.wait()

@@ -550,7 +550,7 @@ class Drain(unittest.TestCase):
                     if not half_open:
                         break
                 self.assertTrue(announced, "expected GOAWAY before the end of the last stream")
-                self.assertEqual(heard, {stream: b"\x88\x16\x03\xe9the server goes down" for stream in open_streams})
+                self.assertEqual(heard, {stream: b"\x88\x1d\x03\xe9the server is shutting down" for stream in open_streams})
                 server.wait()
 
     def test_a_client_that_never_answers_holds_up_the_end_for_its_close_timeout_only(self):

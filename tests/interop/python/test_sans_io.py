@@ -306,7 +306,7 @@ class SansIo(unittest.TestCase):
     def test_the_servers_close_has_code_and_reason_and_is_answered(self):
         for path, speaks, expected in (
             ("/ws/listen/", True, (1008, "this socket is for listening")),
-            ("/ws/brief/", False, (1000, "the socket is as old as it may get")),
+            ("/ws/brief/", False, (1000, "the connection reached its maximum lifetime")),
         ):
             for extensions in ([], [PerMessageDeflate()]):
                 with self.subTest(path=path):

@@ -2,18 +2,13 @@
 
 use super::answer::ApiError;
 use crate::channels::GroupName;
+use crate::close_code::{CloseCode, REASON_BYTES_MAX};
 use crate::scope::Scope;
 use http::{HeaderValue, Method, StatusCode, header};
-
-/// The close code of those who are ended without one: they shall not come back.
-const CLOSE_CODE: u16 = 4500;
 
 /// The most connections of one page, and how many there are without a limit.
 const PAGE_MAX: usize = 1000;
 const PAGE: usize = 100;
-
-/// The longest reason of a close frame (RFC 6455 §5.5).
-const REASON_BYTES_MAX: usize = 123;
 
 /// One call.
 #[derive(Clone, Debug)]
@@ -158,11 +153,8 @@ fn close_frame(scope: &Scope) -> Result<CloseFrame, ApiError> {
 }
 
 pub(super) fn checked_close(code: Option<u16>, reason: String) -> Result<CloseFrame, ApiError> {
-    let code = code.unwrap_or(CLOSE_CODE);
-    // Those that may stand in a close frame, as in CloseCode, which is the engine's (RFC 6455 §7.4).
-    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(bad_code(&code.to_string()));
-    }
+    let code = code.unwrap_or(CloseCode::DISCONNECTED.get());
+    CloseCode::new(code).map_err(|_| bad_code(&code.to_string()))?;
     if reason.len() > REASON_BYTES_MAX {
         let message = format!(
             "expected a reason of at most {REASON_BYTES_MAX} bytes, found {}",

@@ -18,7 +18,7 @@ use crate::channels::{ChannelName, Event, LayerError, Mailbox};
 use crate::services::Services;
 use crate::websocket::Message;
 use crate::websocket::SocketHandle;
-use crate::websocket::close::{Cause, CloseCode, Ending};
+use crate::websocket::close::{Cause, Ending};
 
 /// One connection's side of a conversation with workers.
 pub(super) struct Worker {
@@ -176,9 +176,7 @@ impl Worker {
         let sent = self.services.layer.send(&self.channel, event).await;
         if let Err(error) = sent {
             tracing::error!(channel = %self.channel, %error, "the workers were not told of {event_type}");
-            let away = "the application is away";
-            let ending = Ending::new(CloseCode::TRY_AGAIN_LATER, Cause::BackendAway, away);
-            self.link.end(ending);
+            self.link.end(Ending::of(Cause::BackendAway));
         }
     }
 
@@ -197,9 +195,7 @@ impl Worker {
             };
             if let Err(sentence) = applied {
                 tracing::error!(channel = %self.channel, "a worker's reply cannot be used: {sentence}");
-                let failed = "the application failed";
-                let ending = Ending::new(CloseCode::INTERNAL_ERROR, Cause::BackendError, failed);
-                self.link.end(ending);
+                self.link.end(Ending::of(Cause::BackendError));
             }
         }
     }

@@ -17,7 +17,7 @@ use super::endpoint::{Endpoint, PostError, back_off};
 use super::protocol::{self, Answer, Connection};
 use crate::services::Services;
 use crate::websocket::SocketHandle;
-use crate::websocket::close::{Cause, CloseCode, Ending};
+use crate::websocket::close::{Cause, Ending};
 
 /// How long to wait before the next try when the server stops.
 const PAUSE_LAST: Duration = Duration::from_millis(100);
@@ -90,14 +90,12 @@ struct Waiting {
 
 /// Why the connection has to end.
 struct Failed {
-    code: CloseCode,
     cause: Cause,
     sentence: String,
 }
 
 fn backend_error(sentence: impl Into<String>) -> Failed {
     Failed {
-        code: CloseCode::INTERNAL_ERROR,
         cause: Cause::BackendError,
         sentence: sentence.into(),
     }
@@ -105,7 +103,6 @@ fn backend_error(sentence: impl Into<String>) -> Failed {
 
 fn backend_away(sentence: impl Into<String>) -> Failed {
     Failed {
-        code: CloseCode::TRY_AGAIN_LATER,
         cause: Cause::BackendAway,
         sentence: sentence.into(),
     }
@@ -428,12 +425,7 @@ impl Conversation {
             self.shared.endpoint.backlog.release(bytes);
         }
         self.room.notify_waiters();
-        let reason = match failed.cause {
-            Cause::BackendAway => "the application is away",
-            _ => "the application failed",
-        };
-        self.link
-            .end(Ending::new(failed.code, failed.cause, reason));
+        self.link.end(Ending::of(failed.cause));
     }
 
     fn talk(&self) -> MutexGuard<'_, Talk> {

@@ -45,7 +45,7 @@ impl Effects {
                 let code = code.unwrap_or(CloseCode::NORMAL);
                 let reason = reason.unwrap_or_default();
                 self.link
-                    .end(Ending::new(code, Cause::ConsumerClose, reason));
+                    .end(Ending::chosen(Cause::ConsumerClose, code, reason));
                 return Ok(true);
             }
             Effect::GroupAdd { group, deliver } => {
