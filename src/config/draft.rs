@@ -1,8 +1,8 @@
 //! Draft: a configuration as far as it could be read.
 
 use super::Config;
-use super::problem::Problems;
-use super::wrong::Wrong;
+use crate::config::problems::error_locations::Wrong;
+use crate::config::problems::problem::Problems;
 
 /// A configuration as far as it could be read, and everything wrong with it so far.
 ///

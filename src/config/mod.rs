@@ -22,91 +22,53 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-mod assumed;
-mod auth;
-mod bind;
-mod channel_layer;
-mod checked;
-mod collect;
-mod config_path;
-mod cors;
-mod csrf;
-mod document;
 mod draft;
-mod environment;
-mod fault;
-mod headers;
-mod http;
-mod include;
-mod lint;
-mod load;
-mod located;
-mod long;
-mod options;
-mod path;
-mod place;
-mod problem;
-mod reader;
-mod redis_url;
-mod route;
-mod secret;
+mod problems;
+mod process_user;
+mod read;
 mod sections;
-mod server;
-mod session;
-mod settings;
-mod store_url;
-mod suggest;
-mod syntax;
-mod time_zone;
-mod units;
-mod unknown;
-mod url_secrets;
-mod user;
-mod value;
-mod websocket;
-mod wrong;
+mod values;
 
-#[cfg(test)]
-mod broken_tests;
-#[cfg(test)]
-mod message_tests;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{AuthConfig, BearerConfig, ClaimValue, DjangoUsersConfig, ForwardConfig, IdType};
-pub use bind::{Bind, BindError, Listen, unix_path_problem};
-pub use channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
-pub use config_path::ConfigPath;
-pub use cors::CorsConfig;
-pub use csrf::CsrfConfig;
-pub use document::{Document, Position};
 pub use draft::Draft;
-pub use environment::{Env, process_environment};
-pub use headers::{HeaderFields, HeaderPreset};
-pub use http::{HttpDefaults, HttpRoute};
-pub(crate) use include::reason;
-pub use long::Long;
-pub use options::Options;
-pub use place::Place;
-pub use problem::{Problem, Problems, Severity};
-pub use redis_url::{RedisHome, RedisUrl};
-pub use secret::{Secret, hide_url_secrets};
-pub use sections::{LogConfig, LogFormat, TemplatesConfig};
-pub use server::{ForwardedFamily, LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
-pub use session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
-pub use settings::MissingOrigin;
-pub use store_url::StoreUrl;
-pub use suggest::{did_you_mean, nearest};
-pub use time_zone::TimeZone;
-pub(crate) use time_zone::{clock_seconds, shown_offset};
-pub use units::{Size, UnitError, WrittenDuration};
-pub(crate) use url_secrets::{hide_url, unencoded};
-pub(crate) use user::user as process_user;
-pub use websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
-pub use wrong::Wrong;
+pub use problems::error_locations::Wrong;
+pub use problems::long::Long;
+pub use problems::problem::{Problem, Problems, Severity};
+pub use problems::suggest::{did_you_mean, nearest};
+pub(crate) use process_user::user as process_user;
+pub use read::document::{Document, Position};
+pub use read::environment::{Env, process_environment};
+pub(crate) use read::include::reason;
+pub use read::source_location::Place;
+pub use sections::auth::{
+    AuthConfig, BearerConfig, ClaimValue, DjangoUsersConfig, ForwardConfig, IdType,
+};
+pub use sections::channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
+pub use sections::cors::CorsConfig;
+pub use sections::csrf::CsrfConfig;
+pub use sections::headers::{HeaderFields, HeaderPreset};
+pub use sections::http::{HttpDefaults, HttpRoute};
+pub use sections::log::{LogConfig, LogFormat};
+pub use sections::options::Options;
+pub use sections::server::{ForwardedFamily, LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
+pub use sections::session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
+pub use sections::settings::MissingOrigin;
+pub use sections::templates::TemplatesConfig;
+pub use sections::websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
+pub use values::bind::{Bind, BindError, Listen, unix_path_problem};
+pub use values::config_path::ConfigPath;
+pub use values::redis_url::{RedisHome, RedisUrl};
+pub use values::secret::{Secret, hide_url_secrets};
+pub use values::store_url::StoreUrl;
+pub use values::time_zone::TimeZone;
+pub(crate) use values::time_zone::{clock_seconds, shown_offset};
+pub use values::units::{Size, UnitError, WrittenDuration};
+pub(crate) use values::url_secrets::{hide_url, unencoded};
 
-use include::Source;
-use load::Loader;
+use read::include::{self, Source};
+use read::load::{self, Loader};
 
 /// A whole configuration: the main file and everything it includes. The default is what an empty file means.
 #[derive(Clone, Debug)]

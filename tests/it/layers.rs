@@ -71,7 +71,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["auth/bearer/"]),
     ("minijinja", &["templates.rs"]),
     ("toml", &["config/"]),
-    ("jiff", &["config/time_zone.rs"]),
+    ("jiff", &["config/values/time_zone.rs"]),
     ("nix", &["net/"]),
     ("mime_guess", &["http/views/static_files/"]),
     (

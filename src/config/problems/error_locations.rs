@@ -1,0 +1,62 @@
+//! Wrong: the places of a file that already have an error, so that no consequence of it is reported.
+
+use crate::config::problems::problem::{Problem, Problems, Severity};
+use crate::config::read::source_location::Place;
+
+/// The places that already have an error. What was read there is made up or left out, so nothing else can be said about
+/// it, about what holds it, or about what it holds.
+#[derive(Clone, Debug, Default)]
+pub struct Wrong(Vec<Place>);
+
+impl Wrong {
+    /// The places of all errors. One that knows only a piece of the text, such as a key that is written twice, is none.
+    pub(in crate::config) fn of(problems: &Problems) -> Self {
+        let errors = problems
+            .iter()
+            .filter(|problem| problem.severity() == Severity::Error);
+        let places = errors.flat_map(Problem::wrong_places);
+        Self(places.filter(|place| !place.is_text()).collect())
+    }
+
+    /// Adds a place.
+    pub(in crate::config) fn add(&mut self, place: Place) {
+        self.0.push(place);
+    }
+
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Tells whether there is an error at this place, in something around it, or in something inside it.
+    #[must_use]
+    pub fn touches(&self, place: &Place) -> bool {
+        self.0.iter().any(|wrong| {
+            wrong.document().name() == place.document().name()
+                && (is_around(wrong.path(), place.path()) || is_around(place.path(), wrong.path()))
+        })
+    }
+}
+
+/// Tells whether a path is that of a value itself or of one around it.
+fn is_around(outer: &str, inner: &str) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_around_itself_and_what_it_holds() {
+        assert!(is_around("", "http"));
+        assert!(is_around("http.route[1]", "http.route[1]"));
+        assert!(is_around("http.route[1]", "http.route[1].view"));
+        assert!(is_around("http.route", "http.route[1]"));
+        assert!(!is_around("http.route[1]", "http.route[10]"));
+        assert!(!is_around("http", "https"));
+    }
+}

@@ -1,0 +1,159 @@
+//! Lint: what `[server]` may hold and probably does not mean.
+
+use ipnet::IpNet;
+
+use crate::config::problems::problem::{Problem, Problems};
+use crate::config::read::source_location::Place;
+use crate::config::read::value::{Node, Value};
+use crate::config::values::bind::{Bind, unix_path_problem};
+
+/// Wider networks than these hold more than anybody's own proxies: 16 million addresses, and 2^112.
+const WIDE_V4_BITS: u8 = 8;
+const WIDE_V6_BITS: u8 = 16;
+
+/// Where IPv4 addresses are written as IPv6 ones (RFC 4291 §2.5.5.2).
+const MAPPED_BITS: u8 = 96;
+
+/// Looks at the section at this place.
+pub(in crate::config) fn server(place: &Place, problems: &mut Problems) {
+    bind(&place.key("bind"), problems);
+    allowed_hosts(&place.key("allowed_hosts"), problems);
+    trusted_proxies(&place.key("trusted_proxies"), problems);
+}
+
+fn bind(place: &Place, problems: &mut Problems) {
+    let Some(items) = place.items() else { return };
+    if items.is_empty() {
+        let message = "expected at least one address, found none";
+        let problem = Problem::error(place.clone(), message);
+        problems.push(problem.with_hint("write [\"127.0.0.1:8000\"]"));
+    }
+    let mut seen = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let place = place.index(index);
+        let (text, place) = match (&item.value, item.entry("address")) {
+            (Value::String(text), _) => (text, place),
+            (_, Some(entry)) => match &entry.node.value {
+                Value::String(text) => (text, place.key("address")),
+                _ => continue,
+            },
+            _ => continue,
+        };
+        let Ok(address) = text.parse::<Bind>() else {
+            continue;
+        };
+        // Port 0 is another one each time.
+        if seen.contains(&address) && address.port() != Some(0) {
+            let message = format!("{text:?} is listed twice");
+            problems.error(place, message);
+            continue;
+        }
+        seen.push(address.clone());
+        let Bind::Unix(path) = address else {
+            continue;
+        };
+        if let Some(message) = unix_path_problem(&place.base().join(path)) {
+            let hint = "write a shorter one, such as \"unix:/run/oneport.sock\"";
+            problems.push(Problem::error(place, message).with_hint(hint));
+        }
+    }
+}
+
+fn allowed_hosts(place: &Place, problems: &mut Problems) {
+    let Some(items) = place.items() else { return };
+    if items.is_empty() {
+        let message = "no host is allowed, so every request is refused";
+        problems.warning(place.clone(), message);
+    }
+    let star = |node: &Node| matches!(&node.value, Value::String(text) if text == "*");
+    if let Some(index) = items.iter().position(star) {
+        let message = "\"*\" takes every Host header; a forged one can end up in links and caches";
+        let problem = Problem::warning(place.index(index), message);
+        problems.push(problem.with_hint("list the hosts this server is for"));
+    }
+}
+
+fn trusted_proxies(place: &Place, problems: &mut Problems) {
+    for (index, item) in place.items().unwrap_or_default().iter().enumerate() {
+        let Value::String(text) = &item.value else {
+            continue;
+        };
+        let message = match text.parse::<IpNet>() {
+            Ok(network) if is_everybody(&network) => format!(
+                "every client is believed: {text:?} holds all addresses, so anybody can choose the address that is logged and counted"
+            ),
+            Ok(network) if is_wide(&network) => {
+                format!("{text:?} holds more than your own proxies: strangers in it are believed")
+            }
+            _ => continue,
+        };
+        problems.push(
+            Problem::warning(place.index(index), message)
+                .with_hint("list the addresses of the proxies in front"),
+        );
+    }
+}
+
+/// The bits that tell a network of IPv4 addresses, or of IPv6 addresses, from others.
+fn own_bits(network: &IpNet) -> (u8, u8) {
+    match network {
+        IpNet::V4(network) => (network.prefix_len(), WIDE_V4_BITS),
+        IpNet::V6(network) => match network.addr().to_ipv4_mapped() {
+            Some(_) if network.prefix_len() >= MAPPED_BITS => {
+                (network.prefix_len() - MAPPED_BITS, WIDE_V4_BITS)
+            }
+            _ => (network.prefix_len(), WIDE_V6_BITS),
+        },
+    }
+}
+
+fn is_everybody(network: &IpNet) -> bool {
+    own_bits(network).0 == 0
+}
+
+/// Addresses that only a network of one's own has (RFC 4193 §3.1, RFC 4291 §2.5.6).
+fn is_private(network: &IpNet) -> bool {
+    let private = ["fc00::/7", "fe80::/10"].map(str::parse::<IpNet>);
+    private
+        .iter()
+        .flatten()
+        .any(|private| private.contains(network))
+}
+
+fn is_wide(network: &IpNet) -> bool {
+    if is_private(network) {
+        return false;
+    }
+    let (bits, least) = own_bits(network);
+    bits < least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_of_strangers_are_known() {
+        let check = |text: &str, everybody: bool, wide: bool| {
+            let network: IpNet = text.parse().unwrap();
+            assert_eq!(
+                (is_everybody(&network), is_wide(&network)),
+                (everybody, wide),
+                "{text}"
+            );
+        };
+        check("0.0.0.0/0", true, true);
+        check("::/0", true, true);
+        check("::ffff:0:0/96", true, true);
+        check("128.0.0.0/1", false, true);
+        check("2000::/3", false, true);
+        check("10.0.0.0/8", false, false);
+        check("172.16.0.0/12", false, false);
+        check("fd00::/16", false, false);
+        check("fc00::/7", false, false);
+        check("fd00::/8", false, false);
+        check("fe80::/10", false, false);
+        check("f000::/4", false, true);
+        check("::1/128", false, false);
+    }
+}

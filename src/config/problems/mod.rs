@@ -1,0 +1,8 @@
+//! Problems: what is wrong in a file, where, and what to write instead.
+
+pub(in crate::config) mod error_locations;
+pub(in crate::config) mod lint;
+pub(in crate::config) mod long;
+pub(in crate::config) mod problem;
+pub(in crate::config) mod suggest;
+pub(in crate::config) mod unknown;

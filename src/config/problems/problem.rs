@@ -1,0 +1,356 @@
+//! Problems: what is wrong in a configuration, where, and what to do about it.
+
+use std::fmt;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use crate::config::problems::error_locations::Wrong;
+use crate::config::problems::long::Long;
+use crate::config::problems::suggest::did_you_mean;
+use crate::config::problems::unknown;
+use crate::config::read::document::Position;
+use crate::config::read::source_location::Place;
+
+/// How bad a [`Problem`] is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can, but somebody should look.
+    Warning,
+}
+
+/// One thing that is wrong, with its place.
+///
+/// Displayed in one line: `config/oneport.toml:41:12: websocket.route[1].consumer: unknown consumer "caht" (did you mean
+/// "chat"?)`. [`Problem::long`] also shows the line of the file. Values that look secret
+/// are hidden when a problem is made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    severity: Severity,
+    place: Place,
+    message: String,
+    hint: Option<String>,
+    about: Option<Box<About>>,
+}
+
+/// What a problem of a key is about.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct About {
+    /// The key that is missing at the place.
+    missing: Option<&'static str>,
+    /// The key that an unknown one was probably meant to be.
+    meant: Option<Place>,
+    /// All words that are known where this one is not; the message shows some of them at most.
+    known: Vec<String>,
+}
+
+/// All problems of a configuration: what a failed read returns, and a list to add to.
+///
+/// Displayed one in a line, by file and position.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Problems(Vec<Problem>);
+
+impl Severity {
+    /// `error` or `warning`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+impl Problem {
+    /// Something that must be mended. The message says what was expected and what was found, in lower case and
+    /// without a full stop.
+    pub fn error(place: Place, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, place, &message.into())
+    }
+
+    /// Something that works but is probably not meant.
+    pub fn warning(place: Place, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, place, &message.into())
+    }
+
+    /// A name that is not known: suggests the nearest, or lists the known ones when none is near.
+    ///
+    /// ```
+    /// # use oneport::config::{Place, Problem};
+    /// let problem = Problem::unknown(Place::default(), "consumer", "caht", ["chat", "echo"]);
+    /// assert_eq!(problem.to_string(), r#"defaults: unknown consumer "caht" (did you mean "chat"?)"#);
+    /// let problem = Problem::unknown(Place::default(), "consumer", "x", ["chat", "echo"]);
+    /// assert_eq!(problem.to_string(), r#"defaults: unknown consumer "x"; known: chat, echo"#);
+    /// ```
+    pub fn unknown<'k>(
+        place: Place,
+        what: &str,
+        found: &str,
+        known: impl IntoIterator<Item = &'k str> + Clone,
+    ) -> Self {
+        let message = format!("unknown {what} {found:?}");
+        let hint = did_you_mean(found, known.clone());
+        let known: Vec<&str> = known.into_iter().collect();
+        match hint {
+            Some(hint) => Self::error(place, message).with_hint(hint),
+            None => Self::error(place, format!("{message}; {}", unknown::list(&known))),
+        }
+        .with_known(&known)
+    }
+
+    fn new(severity: Severity, place: Place, message: &str) -> Self {
+        let message = place.document().hide_secrets(message);
+        Self {
+            severity,
+            place,
+            message,
+            hint: None,
+            about: None,
+        }
+    }
+
+    /// A key that must be there, in the table at this place.
+    pub(in crate::config) fn missing(place: Place, key: &'static str) -> Self {
+        let mut problem = Self::error(place, format!("missing key {key:?}"));
+        problem.about.get_or_insert_default().missing = Some(key);
+        problem
+    }
+
+    /// The same for an unknown key that was probably meant to be this one.
+    #[must_use]
+    pub(in crate::config) fn with_meant(mut self, meant: Option<Place>) -> Self {
+        self.about.get_or_insert_default().meant = meant;
+        self
+    }
+
+    /// The same with the words that are known in this place.
+    #[must_use]
+    pub(in crate::config) fn with_known(mut self, known: &[&str]) -> Self {
+        let known = known.iter().map(|&word| word.to_owned());
+        self.about.get_or_insert_default().known = known.collect();
+        self
+    }
+
+    /// What the problem is about: the place itself, or where the missing key would be.
+    pub(in crate::config) fn subject(&self) -> Place {
+        match self.missing_key() {
+            Some(key) => self.place.key(key),
+            None => self.place.clone(),
+        }
+    }
+
+    /// Everything that is wrong because of it: the subject, and the key that was meant.
+    pub(in crate::config) fn wrong_places(&self) -> impl Iterator<Item = Place> {
+        std::iter::once(self.subject()).chain(self.meant().cloned())
+    }
+
+    fn missing_key(&self) -> Option<&'static str> {
+        self.about.as_ref()?.missing
+    }
+
+    fn meant(&self) -> Option<&Place> {
+        self.about.as_ref()?.meant.as_ref()
+    }
+
+    /// The same with a hint: what to write, or what to do.
+    #[must_use]
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        self.with_hint_if(Some(hint.into()))
+    }
+
+    /// The same with a hint, if there is one.
+    #[must_use]
+    pub fn with_hint_if(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.map(|hint| self.place.document().hide_secrets(&hint));
+        self
+    }
+
+    /// How bad it is.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What is wrong.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The words that are known where an unknown one was found; empty for other problems. The message shows some of
+    /// them, or only the nearest.
+    pub fn known(&self) -> &[String] {
+        self.about.as_ref().map_or(&[], |about| &about.known)
+    }
+
+    /// The form for a terminal: the message, the line of the file, and a caret under the value.
+    pub fn long(&self) -> Long<'_> {
+        Long::new(self)
+    }
+
+    /// By file, then by position; what is said first about a place stays first.
+    fn order(&self) -> (&str, Option<Position>) {
+        (self.place.document().name(), self.place.position())
+    }
+}
+
+impl Problems {
+    /// Adds a problem.
+    pub fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// Adds something that must be mended; [`Problem::error`] and [`push`](Self::push) when it needs a hint.
+    pub fn error(&mut self, place: Place, message: impl Into<String>) {
+        self.push(Problem::error(place, message));
+    }
+
+    /// Adds something that works but is probably not meant.
+    pub fn warning(&mut self, place: Place, message: impl Into<String>) {
+        self.push(Problem::warning(place, message));
+    }
+
+    /// Takes over all problems of another list.
+    pub fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// The problems that are not at, around or inside what is wrong already: those may be consequences of it.
+    #[must_use]
+    pub fn without(mut self, wrong: &Wrong) -> Self {
+        self.0.retain(|problem| !wrong.touches(&problem.subject()));
+        self
+    }
+
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the configuration cannot be used: one of the problems is an error.
+    pub fn is_fatal(&self) -> bool {
+        self.0
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// The problems one by one.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.0.iter()
+    }
+
+    /// Sorts by file and position, and says each thing only once: a key that is misspelt is not missing too.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        let meant: Vec<Place> = self
+            .0
+            .iter()
+            .filter_map(|one| one.meant().cloned())
+            .collect();
+        self.0.retain(|problem| {
+            problem.missing_key().is_none() || !meant.contains(&problem.subject())
+        });
+        self.0.sort_by(|a, b| a.order().cmp(&b.order()));
+        let mut kept: Vec<Problem> = Vec::with_capacity(self.0.len());
+        for problem in self.0 {
+            let first = kept.partition_point(|earlier| earlier.order() < problem.order());
+            if !kept[first..].contains(&problem) {
+                kept.push(problem);
+            }
+        }
+        Self(kept)
+    }
+
+    /// The value together with the warnings, or all problems if one of them is an error; sorted.
+    pub fn into_result<T>(self, value: T) -> Result<(T, Self), Self> {
+        let problems = self.sorted();
+        if problems.is_fatal() {
+            Err(problems)
+        } else {
+            Ok((value, problems))
+        }
+    }
+}
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = std::vec::IntoIter<Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Problems {
+    type Item = &'a Problem;
+    type IntoIter = std::slice::Iter<'a, Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.place)?;
+        if self.severity == Severity::Warning {
+            f.write_str("warning: ")?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let position = self.place.position();
+        let mut fields = serializer.serialize_struct("Problem", 8)?;
+        fields.serialize_field("file", self.place.document().name())?;
+        fields.serialize_field("line", &position.map(|position| position.line))?;
+        fields.serialize_field("column", &position.map(|position| position.column))?;
+        fields.serialize_field("path", self.place.path())?;
+        fields.serialize_field("severity", self.severity.as_str())?;
+        fields.serialize_field("message", &self.message)?;
+        fields.serialize_field("hint", &self.hint)?;
+        fields.serialize_field("known", self.known())?;
+        fields.end()
+    }
+}
+
+impl Serialize for Problems {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&self.0)
+    }
+}

@@ -1,0 +1,179 @@
+//! Reading a value with all its problems: strike out what is wrong, note it, and read again.
+
+use serde::de::DeserializeOwned;
+
+use crate::config::problems::problem::{Problem, Problems};
+use crate::config::problems::suggest::did_you_mean;
+use crate::config::problems::unknown::unknown_key;
+use crate::config::read::path::{Segment, Trail};
+use crate::config::read::read_error::{Fault, Kind};
+use crate::config::read::reader::Reader;
+use crate::config::read::source_location::Place;
+use crate::config::read::value::{Node, Value};
+use crate::config::values::secret;
+
+/// Reading again costs the whole value each time, so a file full of nonsense is given up at some point.
+const READS_MAX: usize = 1_000;
+
+/// What to do so that the next read gets further.
+enum Remedy {
+    StrikeOut(Vec<Segment>),
+    /// Make up a value for this key of the table at the end of the way.
+    Assume(Vec<Segment>, &'static str),
+}
+
+/// Reads the value at `place`, which is `node`, and adds everything wrong with it to `problems`.
+///
+/// Returns what could be read without the wrong parts, or `None` when nothing is left of it. Where something is
+/// returned after a problem, required values may be made up.
+pub(in crate::config) fn read<T: DeserializeOwned>(
+    place: &Place,
+    mut node: Node,
+    problems: &mut Problems,
+) -> Option<T> {
+    for _ in 0..READS_MAX {
+        let reader = Reader {
+            node: &node,
+            trail: Trail::Root,
+            base: place.base(),
+        };
+        let mut fault = match T::deserialize(reader) {
+            Ok(value) => return Some(value),
+            Err(fault) => fault,
+        };
+        let path = fault.path.take().unwrap_or_default();
+        if try_another(&mut node, &path, &fault) {
+            continue;
+        }
+        let (remedy, problem) = judge(place, &node, path, fault);
+        if let Some(problem) = problem {
+            problems.push(problem);
+        }
+        match remedy {
+            Remedy::Assume(path, key) => node.find_mut(&path)?.assume(key),
+            Remedy::StrikeOut(path) if path.is_empty() || !node.remove(&path) => return None,
+            Remedy::StrikeOut(_) => {}
+        }
+    }
+    problems.error(place.clone(), "too many problems; the rest is not shown");
+    None
+}
+
+/// Replaces a made-up value that did not please by the next one; `false` if the fault is about something else.
+fn try_another(root: &mut Node, path: &[Segment], fault: &Fault) -> bool {
+    let Some(node) = root.find_mut(path) else {
+        return false;
+    };
+    let Value::Assumed(attempt) = node.value else {
+        return false;
+    };
+    if matches!(fault.kind, Kind::Missing(_)) {
+        return false;
+    }
+    node.value = Value::Assumed(attempt + 1);
+    true
+}
+
+/// Decides how to go on after a fault, and what to say. Nothing is said about a consequence of an earlier fault.
+fn judge(
+    place: &Place,
+    root: &Node,
+    mut path: Vec<Segment>,
+    fault: Fault,
+) -> (Remedy, Option<Problem>) {
+    let message = fault.to_string();
+    let here = place.join(&path);
+    let Some(node) = root.find(&path) else {
+        return (Remedy::StrikeOut(path), Some(Problem::error(here, message)));
+    };
+    let problem = match fault.kind {
+        Kind::Missing(key) => return missing(here, node, path, key),
+        Kind::UnknownKey { key, known } => {
+            let problem = unknown_key(&here, &key, known);
+            if node.entry(&key).is_some() {
+                path.push(Segment::Key(key));
+            }
+            problem
+        }
+        Kind::UnknownWord { word, known } => {
+            Problem::error(here, message).with_hint_if(did_you_mean(&word, known.iter().copied()))
+        }
+        Kind::Type { expected, .. } if node.scalar().is_some() && is_secret(&here) => {
+            let found = node.scalar().unwrap_or_default();
+            if expected.contains("string") || expected.contains("text") {
+                Problem::error(here, format!("expected a string, found {found}"))
+                    .with_hint("put it in quotes")
+            } else {
+                Problem::error(here, format!("expected {expected}, found {found}"))
+            }
+        }
+        Kind::Type { expected, .. } => {
+            let hint = type_hint(&here, node, &expected);
+            Problem::error(here, message).with_hint_if(hint)
+        }
+        Kind::Length(_) | Kind::Sentence(_) if node.has_gaps() => {
+            return (Remedy::StrikeOut(path), None);
+        }
+        Kind::Length(_) | Kind::Sentence(_) => Problem::error(here, message),
+    };
+    (Remedy::StrikeOut(path), Some(problem))
+}
+
+/// A missing key is made up, unless that was tried in vain; one that is written was wrong and is reported already.
+fn missing(
+    here: Place,
+    node: &Node,
+    path: Vec<Segment>,
+    key: &'static str,
+) -> (Remedy, Option<Problem>) {
+    // Inside a table that is made up itself, nothing is missing.
+    let made_up =
+        !path.is_empty() && !matches!(here.node().map(|node| &node.value), Some(Value::Table(_)));
+    match node.entry(key).map(|entry| &entry.node.value) {
+        Some(Value::Removed) => (Remedy::Assume(path, key), None),
+        Some(_) => (Remedy::StrikeOut(path), None),
+        None => {
+            let problem = (!made_up).then(|| Problem::missing(here, key));
+            (Remedy::Assume(path, key), problem)
+        }
+    }
+}
+
+/// Whether the keys that lead to a value say that it is secret.
+fn is_secret(place: &Place) -> bool {
+    place.segments().iter().any(|segment| match segment {
+        Segment::Key(key) => secret::is_secret_name(key),
+        Segment::Index(_) => false,
+    })
+}
+
+/// What to write instead of a value of the wrong type, for the usual slips.
+fn type_hint(place: &Place, node: &Node, expected: &str) -> Option<String> {
+    match (&node.value, expected) {
+        (Value::String(_), "an array") if is_secret(place) => Some("write [\"…\"]".to_owned()),
+        (Value::String(text), "an array") => Some(format!("write [{text:?}]")),
+        (Value::String(_), "a table") => Some("a table is written { key = value }".to_owned()),
+        (Value::String(text), "true or false") if matches!(text.as_str(), "true" | "false") => {
+            Some(format!("write {text}, without quotes"))
+        }
+        (Value::String(text), _) if expected.contains("number") && text.parse::<f64>().is_ok() => {
+            Some(format!("write {text}, without quotes"))
+        }
+        (Value::Table(_), "an array") => Some(format!(
+            "write [[{}]], with two brackets on each side",
+            place.path()
+        )),
+        (Value::Array(items), "a table")
+            if items
+                .iter()
+                .any(|item| matches!(item.value, Value::Table(_))) =>
+        {
+            Some(format!(
+                "write [{}], with one bracket on each side",
+                place.path()
+            ))
+        }
+        (Value::Integer(number), "a string") => Some(format!("write \"{number}\"")),
+        _ => None,
+    }
+}

@@ -1,0 +1,371 @@
+//! Loading: the main file, what it includes, and all problems of both.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::config::draft::Draft;
+use crate::config::problems::error_locations::Wrong;
+use crate::config::problems::lint;
+use crate::config::problems::problem::{Problem, Problems};
+use crate::config::problems::suggest::did_you_mean;
+use crate::config::process_user::user;
+use crate::config::read::collect;
+use crate::config::read::document::Document;
+use crate::config::read::environment::Env;
+use crate::config::read::include::{self, Source, Unreadable};
+use crate::config::read::located::Located;
+use crate::config::read::path::Segment;
+use crate::config::read::source_location::Place;
+use crate::config::sections::auth::AuthConfig;
+use crate::config::sections::channel_layer::ChannelLayerConfig;
+use crate::config::sections::csrf::CsrfConfig;
+use crate::config::sections::http::{HttpSection, RawHttpRoute};
+use crate::config::sections::log::LogConfig;
+use crate::config::sections::server::ServerConfig;
+use crate::config::sections::session::SessionConfig;
+use crate::config::sections::templates::TemplatesConfig;
+use crate::config::sections::websocket::{RawWebsocketRoute, WebsocketSection};
+use crate::config::values::bind::Listen;
+use crate::config::values::checked::Prefix;
+use crate::config::values::secret::Secret;
+
+/// What the main file may hold.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct MainFile {
+    include: Vec<Located<String>>,
+    server: ServerConfig,
+    log: LogConfig,
+    templates: TemplatesConfig,
+    session: SessionConfig,
+    auth: AuthConfig,
+    csrf: CsrfConfig,
+    channel_layer: ChannelLayerConfig,
+    http: HttpSection,
+    websocket: WebsocketSection,
+}
+
+/// What an included file may hold.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RouteFile {
+    prefix: Option<Prefix>,
+    include: Vec<Located<String>>,
+    http: RoutesOf<RawHttpRoute>,
+    websocket: RoutesOf<RawWebsocketRoute>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "Route: Deserialize<'de>"))]
+struct RoutesOf<Route> {
+    #[serde(default = "Vec::new")]
+    route: Vec<Located<Route>>,
+}
+
+impl<Route> Default for RoutesOf<Route> {
+    fn default() -> Self {
+        Self { route: Vec::new() }
+    }
+}
+
+/// What takes the place of a prefix that could not be read: an empty path after it is no second problem.
+const UNREAD_PREFIX: &str = "/...";
+
+const ROUTE_FILE_KEYS: [&str; 4] = ["prefix", "include", "http", "websocket"];
+
+/// A load under way.
+pub(in crate::config) struct Loader<'a> {
+    env: Env<'a>,
+    config: Config,
+    problems: Problems,
+    /// What is wrong without a Problem of its own at that place.
+    unread: Vec<Place>,
+}
+
+impl<'a> Loader<'a> {
+    pub(in crate::config) fn new(env: Env<'a>) -> Self {
+        Self {
+            env,
+            config: Config::default(),
+            problems: Problems::default(),
+            unread: Vec::new(),
+        }
+    }
+
+    /// Reads the main file and everything it includes, as far as that is possible.
+    pub(in crate::config) fn load(
+        mut self,
+        source: &Source,
+        text: &str,
+    ) -> Result<Draft, Problems> {
+        let Some(document) = self.document(source, text) else {
+            return Err(self.problems.sorted());
+        };
+        let root = Place::root(&document);
+        let read: Option<MainFile> =
+            collect::read(&root, document.root().clone(), &mut self.problems);
+        let Some(main) = read else {
+            return Err(self.problems.sorted());
+        };
+        let (http, http_routes) = main.http.into_parts(root.key("http"));
+        let (websocket, websocket_routes) = main.websocket.into_parts(root.key("websocket"));
+        self.config.base = document.base().to_owned();
+        self.config.http = http;
+        self.config.websocket = websocket;
+        self.config.log = LogConfig {
+            place: root.key("log"),
+            ..main.log
+        };
+        let place = root.key("channel_layer");
+        // A backend that could not be read is made up, and contradicts nothing.
+        if !Wrong::of(&self.problems).touches(&place.key("backend")) {
+            for (key, sentence) in main.channel_layer.contradictions() {
+                self.problems.error(place.key(key), sentence);
+            }
+        }
+        self.config.channel_layer = ChannelLayerConfig {
+            place,
+            ..main.channel_layer
+        };
+        let place = root.key("session");
+        self.config.session = SessionConfig {
+            store: main.session.store.relative_to(place.base()),
+            place,
+            ..main.session
+        };
+        let place = root.key("auth");
+        self.config.auth = AuthConfig {
+            users: main.auth.users.relative_to(place.base()),
+            place,
+            ..main.auth
+        };
+        self.config.csrf = CsrfConfig {
+            place: root.key("csrf"),
+            ..main.csrf
+        };
+        self.templates(main.templates, root.key("templates"));
+        self.server(main.server, root.key("server"));
+        let chain = std::slice::from_ref(source);
+        self.include(&document, &main.include, Some(""), chain);
+        self.add_routes(&document, Some(""), http_routes, websocket_routes);
+        let mut wrong = Wrong::of(&self.problems);
+        for place in self.unread {
+            wrong.add(place);
+        }
+        Ok(Draft {
+            config: self.config,
+            problems: self.problems.sorted(),
+            wrong,
+        })
+    }
+
+    fn document(&mut self, source: &Source, text: &str) -> Option<Arc<Document>> {
+        let parsed = Document::parse(&source.name, &source.base(), text, self.env);
+        self.problems.append(parsed.problems);
+        self.config.documents.push(Arc::clone(&parsed.document));
+        self.unread.extend(parsed.doubled);
+        if parsed.broken {
+            self.unread.push(Place::root(&parsed.document));
+        }
+        (!parsed.broken).then_some(parsed.document)
+    }
+
+    fn templates(&mut self, templates: TemplatesConfig, place: Place) {
+        let dir = if place.key("dir").is_written() {
+            templates.dir
+        } else {
+            place.base().join(templates.dir)
+        };
+        self.config.templates = TemplatesConfig { dir, place };
+    }
+
+    fn server(&mut self, server: ServerConfig, place: Place) {
+        lint::server(&place, &mut self.problems);
+        let bind = server
+            .bind
+            .into_iter()
+            .map(|listen| Listen {
+                address: listen.address.relative_to(place.base()),
+                ..listen
+            })
+            .collect();
+        let secret_key = if place.key("secret_key").is_written() {
+            server.secret_key
+        } else {
+            Secret((self.env)("ONEPORT_SECRET_KEY").unwrap_or_default())
+        };
+        self.config.server = ServerConfig {
+            secret_key,
+            bind,
+            place,
+            ..server
+        };
+    }
+
+    /// Reads what a file includes. `chain` is the way from the main file to this one, `prefix` what it puts before each
+    /// path: None when that could not be read.
+    fn include(
+        &mut self,
+        document: &Arc<Document>,
+        written: &[Located<String>],
+        prefix: Option<&str>,
+        chain: &[Source],
+    ) {
+        let Some(includer) = chain.last() else { return };
+        let mut seen = Vec::new();
+        for pattern in written {
+            let place = Place::of_path(document, pattern.path.clone());
+            let sources = match include::expand(includer, &pattern.value) {
+                Ok(sources) => sources,
+                Err(message) => {
+                    self.problems.error(place, message);
+                    continue;
+                }
+            };
+            for source in sources {
+                if seen.contains(&source) {
+                    continue;
+                }
+                seen.push(source.clone());
+                self.include_one(&place, source, prefix, chain);
+            }
+        }
+    }
+
+    fn include_one(
+        &mut self,
+        place: &Place,
+        source: Source,
+        prefix: Option<&str>,
+        chain: &[Source],
+    ) {
+        if chain.contains(&source) {
+            let way: Vec<&str> = chain
+                .iter()
+                .chain([&source])
+                .map(|file| file.name.as_str())
+                .collect();
+            self.problems.error(
+                place.clone(),
+                format!("files include each other: {}", way.join(" -> ")),
+            );
+            return;
+        }
+        let text = match include::read(&source) {
+            Ok(text) => text,
+            Err(Unreadable { message, .. }) => {
+                return self
+                    .problems
+                    .error(place.clone(), format!("{}: {message}", source.name));
+            }
+        };
+        let Some(document) = self.document(&source, &text) else {
+            return;
+        };
+        let root = Place::root(&document);
+        let mut node = document.root().clone();
+        for path in self.strange_keys(&root, chain) {
+            node.remove(&path);
+        }
+        let Some(file) = collect::read::<RouteFile>(&root, node, &mut self.problems) else {
+            return;
+        };
+        let own_prefix = match file.prefix {
+            Some(own) => Some(String::from(own)),
+            None => (!root.key("prefix").is_written()).then(String::new),
+        };
+        let prefix = prefix.and_then(|outer| own_prefix.map(|own| format!("{outer}{own}")));
+        let prefix = prefix.as_deref();
+        let chain: Vec<Source> = chain.iter().cloned().chain([source]).collect();
+        self.include(&document, &file.include, prefix, &chain);
+        self.add_routes(&document, prefix, file.http.route, file.websocket.route);
+    }
+
+    /// Reports the keys that an included file may not hold.
+    fn strange_keys(&mut self, root: &Place, chain: &[Source]) -> Vec<Vec<Segment>> {
+        let document = Arc::clone(root.document());
+        let mut strange = Vec::new();
+        let mut check = |way: &[&str], key: &str, known: &[&str]| {
+            if known.contains(&key) {
+                return;
+            }
+            let path: Vec<Segment> = way
+                .iter()
+                .chain([&key])
+                .map(|key| Segment::Key((*key).to_owned()))
+                .collect();
+            let message = format!(
+                "{key:?} may not stand in an included file; it may hold prefix, include, [[http.route]] and \
+                 [[websocket.route]]"
+            );
+            let main = chain
+                .first()
+                .map(|main| format!("sections belong in {}", main.name));
+            let hint = did_you_mean(key, known.iter().copied()).or(main);
+            self.problems
+                .push(Problem::error(root.join(&path).of_key(), message).with_hint_if(hint));
+            strange.push(path);
+        };
+        for entry in document.root().entries() {
+            check(&[], &entry.key, &ROUTE_FILE_KEYS);
+            if matches!(entry.key.as_str(), "http" | "websocket") {
+                for inner in entry.node.entries() {
+                    check(&[&entry.key], &inner.key, &["route"]);
+                }
+            }
+        }
+        strange
+    }
+
+    fn add_routes(
+        &mut self,
+        document: &Arc<Document>,
+        prefix: Option<&str>,
+        http: Vec<Located<RawHttpRoute>>,
+        websocket: Vec<Located<RawWebsocketRoute>>,
+    ) {
+        for Located { path, value } in http {
+            let place = Place::of_path(document, path);
+            let prefix = self.known_prefix(prefix, &place);
+            let route = value.finish(place, prefix, &self.config.http, &mut self.problems);
+            self.config.http_routes.push(route);
+        }
+        for Located { path, value } in websocket {
+            let place = Place::of_path(document, path);
+            let prefix = self.known_prefix(prefix, &place);
+            let route = value.finish(place, prefix, &self.config.websocket, &mut self.problems);
+            self.config.websocket_routes.push(route);
+        }
+    }
+
+    /// Behind a prefix that could not be read nothing can be said about a route's path.
+    fn known_prefix<'p>(&mut self, prefix: Option<&'p str>, place: &Place) -> &'p str {
+        if prefix.is_none() {
+            self.unread.extend([place.key("path"), place.key("regex")]);
+        }
+        prefix.unwrap_or(UNREAD_PREFIX)
+    }
+}
+
+/// The problem of a main file that cannot be read.
+pub(in crate::config) fn unreadable(path: &Path, why: Unreadable) -> Problems {
+    let document = Document::blank(&path.display().to_string(), &PathBuf::from("."));
+    let hint = match why.kind {
+        Some(ErrorKind::NotFound) => Some("`oneport init DIR` makes a new project".to_owned()),
+        Some(ErrorKind::PermissionDenied) => Some(format!("is it readable for {}?", user())),
+        Some(ErrorKind::IsADirectory) => {
+            let file = path.join("oneport.toml");
+            file.exists()
+                .then(|| format!("write --config {}", file.display()))
+        }
+        _ => None,
+    };
+    let problem = Problem::error(Place::whole_file(&document), why.message).with_hint_if(hint);
+    let mut problems = Problems::default();
+    problems.push(problem);
+    problems
+}

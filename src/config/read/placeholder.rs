@@ -1,0 +1,33 @@
+//! Made-up values: what stands in for a required value that is missing, so that reading can go on and find more.
+//!
+//! They never reach anybody: a value is made up only after an error, and then nothing of what is read is used.
+
+use serde::de::{self, Visitor};
+
+use crate::config::read::read_error::Fault;
+
+/// Texts of which one is probably what a type expects.
+const TEXTS: [&str; 6] = ["", "x", "/", "1s", "1 B", "http://localhost:80"];
+
+/// How many made-up values there are to try.
+pub(in crate::config) const ATTEMPTS: usize = TEXTS.len() + 5;
+
+/// Gives the visitor one of the made-up values.
+pub(in crate::config) fn any<'de, V: Visitor<'de>>(
+    attempt: usize,
+    visitor: V,
+) -> Result<V::Value, Fault> {
+    let Some(other) = attempt.checked_sub(TEXTS.len()) else {
+        return visitor.visit_borrowed_str(TEXTS[attempt]);
+    };
+    let nothing = std::iter::empty::<(&str, &str)>();
+    match other {
+        0 => visitor.visit_i64(1),
+        1 => visitor.visit_bool(false),
+        2 => visitor.visit_seq(de::value::SeqDeserializer::<_, Fault>::new(
+            std::iter::empty::<&str>(),
+        )),
+        3 => visitor.visit_map(de::value::MapDeserializer::<_, Fault>::new(nothing)),
+        _ => visitor.visit_f64(1.0),
+    }
+}

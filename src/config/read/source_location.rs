@@ -1,0 +1,233 @@
+//! A place: a value in a document, by its path, so that a problem can point at it.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::read::document::{Document, Position};
+use crate::config::read::path::{self, Segment};
+use crate::config::read::value::{Node, Value};
+
+/// Where a value stands, or would stand: a document and a path in it.
+///
+/// Making one costs a short string; line and column are looked up only when a problem is shown. A path that does
+/// not exist in the file, such as that of a default, resolves to the nearest value around it.
+///
+/// ```
+/// # use oneport::config::{Config, Place};
+/// # let text = "[[websocket.route]]\npath = \"/ws/\"\nconsumer = \"chat\"\n";
+/// # let (config, _) = Config::parse("oneport.toml", text, ".".as_ref(), &|_| None)?;
+/// let place: Place = config.websocket_routes[0].place.key("consumer");
+/// assert_eq!(place.to_string(), "oneport.toml:3:12: websocket.route[0].consumer");
+/// # Ok::<(), oneport::config::Problems>(())
+/// ```
+#[derive(Clone)]
+pub struct Place {
+    document: Arc<Document>,
+    path: String,
+    spot: Spot,
+}
+
+/// Which part of the value a place points at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Spot {
+    Value,
+    Key,
+    Text(Range<usize>),
+    WholeFile,
+}
+
+impl Place {
+    /// The document itself.
+    pub(in crate::config) fn root(document: &Arc<Document>) -> Self {
+        Self {
+            document: Arc::clone(document),
+            path: String::new(),
+            spot: Spot::Value,
+        }
+    }
+
+    /// A whole file, without a line: one that cannot be read.
+    pub(in crate::config) fn whole_file(document: &Arc<Document>) -> Self {
+        Self {
+            spot: Spot::WholeFile,
+            ..Self::root(document)
+        }
+    }
+
+    /// The place a path of this document leads to.
+    pub(in crate::config) fn of_path(document: &Arc<Document>, path: String) -> Self {
+        Self {
+            path,
+            ..Self::root(document)
+        }
+    }
+
+    /// The value under a key of this table.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        let mut place = self.clone();
+        path::push_key(&mut place.path, key);
+        place.spot = Spot::Value;
+        place
+    }
+
+    /// An item of this array, counted from 0.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        let mut place = self.clone();
+        path::push_index(&mut place.path, index);
+        place.spot = Spot::Value;
+        place
+    }
+
+    /// The value at the end of a way such as `tokens[0].groups`, which begins with a key of this table.
+    #[must_use]
+    pub fn below(&self, way: &str) -> Self {
+        self.join(&path::segments(way))
+    }
+
+    /// The key of this value instead of the value.
+    #[must_use]
+    pub fn of_key(mut self) -> Self {
+        self.spot = Spot::Key;
+        self
+    }
+
+    /// Several steps down.
+    pub(in crate::config) fn join(&self, segments: &[Segment]) -> Self {
+        let mut place = self.clone();
+        for segment in segments {
+            path::push(&mut place.path, segment);
+        }
+        place.spot = Spot::Value;
+        place
+    }
+
+    /// A piece of the text, whatever value it belongs to.
+    pub(in crate::config) fn at(mut self, span: Range<usize>) -> Self {
+        self.spot = Spot::Text(span);
+        self
+    }
+
+    /// Whether it is a piece of the text whose value is not known.
+    pub(in crate::config) fn is_text(&self) -> bool {
+        matches!(self.spot, Spot::Text(_))
+    }
+
+    /// The text number `index` of the array at this place, whatever else stands among the texts.
+    #[must_use]
+    pub fn text(&self, index: usize) -> Self {
+        let items = self.items().unwrap_or_default().iter().enumerate();
+        let mut texts = items.filter(|(_, item)| matches!(item.value, Value::String(_)));
+        self.index(texts.nth(index).map_or(index, |(at, _)| at))
+    }
+
+    /// The document.
+    pub fn document(&self) -> &Arc<Document> {
+        &self.document
+    }
+
+    /// The path, such as `websocket.route[1].consumer`; empty for the document itself.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The directory that relative paths at this place start from.
+    pub fn base(&self) -> &Path {
+        self.document.base()
+    }
+
+    /// Whether this path is written in the file; `false` for a default.
+    pub fn is_written(&self) -> bool {
+        self.node().is_some()
+    }
+
+    /// The line and column, or of the nearest value around it; `None` for a whole file that cannot be read.
+    pub fn position(&self) -> Option<Position> {
+        (self.spot != Spot::WholeFile).then(|| self.document.position(self.span().start))
+    }
+
+    /// The way to this place, step by step.
+    pub(in crate::config) fn segments(&self) -> Vec<Segment> {
+        path::segments(&self.path)
+    }
+
+    /// The value at this place.
+    pub(in crate::config) fn node(&self) -> Option<&Node> {
+        self.document.root().find(&path::segments(&self.path))
+    }
+
+    /// The items of the array at this place, as they are written.
+    pub(in crate::config) fn items(&self) -> Option<&[Node]> {
+        match self.node().map(|node| &node.value) {
+            Some(Value::Array(items)) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The text at this place.
+    pub(in crate::config) fn span(&self) -> Range<usize> {
+        if let Spot::Text(span) = &self.spot {
+            return span.clone();
+        }
+        let mut node = self.document.root();
+        let mut span = node.span.clone();
+        let mut key_span = node.span.clone();
+        for segment in path::segments(&self.path) {
+            if let Segment::Key(key) = &segment
+                && let Some(entry) = node.entry(key)
+            {
+                key_span = entry.key_span.clone();
+            }
+            let Some(child) = node.child(&segment) else {
+                return span;
+            };
+            span = child.span.clone();
+            node = child;
+        }
+        if self.spot == Spot::Key {
+            key_span
+        } else {
+            span
+        }
+    }
+}
+
+impl Default for Place {
+    /// The place of values that nobody wrote.
+    fn default() -> Self {
+        Self::whole_file(&Document::blank("defaults", Path::new(".")))
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.document.name() == other.document.name()
+            && self.path == other.path
+            && self.spot == other.spot
+    }
+}
+
+impl Eq for Place {}
+
+impl fmt::Display for Place {
+    /// `file:line:column: path`, as far as there is one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.document.name())?;
+        if let Some(Position { line, column }) = self.position() {
+            write!(f, ":{line}:{column}")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, ": {}", self.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Place({self})")
+    }
+}

@@ -1,0 +1,311 @@
+//! The tree of values of one document, each with the place in the text where it stands.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::config::read::environment::{Env, Expanded, expand};
+use crate::config::read::path::{Segment, Trail};
+use crate::config::read::placeholder;
+use crate::config::values::secret;
+use crate::config::values::url_secrets::{hide_url, url_secrets};
+
+/// A value and the bytes of the text it was written in.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Node {
+    pub(in crate::config) value: Value,
+    pub(in crate::config) span: Range<usize>,
+}
+
+/// What a [`Node`] holds.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum Value {
+    String(String),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    Datetime(String),
+    Array(Vec<Node>),
+    /// In the order of the file.
+    Table(Vec<Entry>),
+    /// Wrong and already reported. It stays, so that indexes keep counting and nobody asks for a key that is
+    /// written.
+    Removed,
+    /// A required value that is missing or was struck out, made up so that reading can go on behind it. The number
+    /// says which of the made-up values is tried.
+    Assumed(usize),
+}
+
+/// One `key = value` of a table.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Entry {
+    pub(in crate::config) key: String,
+    pub(in crate::config) key_span: Range<usize>,
+    pub(in crate::config) node: Node,
+}
+
+/// Something wrong with a value that was found while the tree was built.
+#[derive(Debug)]
+pub(in crate::config) struct Flaw {
+    pub(in crate::config) path: Vec<Segment>,
+    pub(in crate::config) message: String,
+    pub(in crate::config) hint: Option<String>,
+}
+
+/// A text that no message may show, what is shown instead, and where it is written.
+pub(in crate::config) struct Hidden {
+    pub(in crate::config) text: String,
+    pub(in crate::config) shown: String,
+    pub(in crate::config) span: Range<usize>,
+}
+
+impl Hidden {
+    fn all(text: &str, span: &Range<usize>) -> Self {
+        Self {
+            text: text.to_owned(),
+            shown: secret::HIDDEN.to_owned(),
+            span: span.clone(),
+        }
+    }
+}
+
+/// Builds a tree from what the TOML parser gives.
+pub(in crate::config) struct Builder<'a> {
+    pub(in crate::config) env: Env<'a>,
+    pub(in crate::config) flaws: Vec<Flaw>,
+    pub(in crate::config) secrets: Vec<Hidden>,
+}
+
+impl Node {
+    /// A table without entries.
+    pub(in crate::config) fn empty_table(span: Range<usize>) -> Self {
+        Self {
+            value: Value::Table(Vec::new()),
+            span,
+        }
+    }
+
+    /// What kind of value this is, if it is a single one and no text.
+    pub(in crate::config) fn scalar(&self) -> Option<&'static str> {
+        match self.value {
+            Value::Integer(_) => Some("an integer"),
+            Value::Float(_) => Some("a number"),
+            Value::Boolean(_) => Some("a boolean"),
+            Value::Datetime(_) => Some("a date"),
+            _ => None,
+        }
+    }
+
+    /// The entries, if this is a table.
+    pub(in crate::config) fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Table(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The entry of that name, if this is a table that has it, removed or not.
+    pub(in crate::config) fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries().iter().find(|entry| entry.key == key)
+    }
+
+    /// The value one step further down, removed or not.
+    pub(in crate::config) fn child(&self, segment: &Segment) -> Option<&Self> {
+        match (segment, &self.value) {
+            (Segment::Key(key), _) => self.entry(key).map(|entry| &entry.node),
+            (Segment::Index(index), Value::Array(items)) => items.get(*index),
+            (Segment::Index(_), _) => None,
+        }
+    }
+
+    /// The value at the end of the way, if there is one.
+    pub(in crate::config) fn find(&self, path: &[Segment]) -> Option<&Self> {
+        path.iter()
+            .try_fold(self, |node, segment| node.child(segment))
+    }
+
+    /// The value at the end of the way, if there is one.
+    pub(in crate::config) fn find_mut(&mut self, path: &[Segment]) -> Option<&mut Self> {
+        path.iter()
+            .try_fold(self, |node, segment| match (segment, &mut node.value) {
+                (Segment::Key(key), Value::Table(entries)) => entries
+                    .iter_mut()
+                    .find(|entry| entry.key == *key)
+                    .map(|entry| &mut entry.node),
+                (Segment::Index(index), Value::Array(items)) => items.get_mut(*index),
+                _ => None,
+            })
+    }
+
+    /// Strikes out the value at the end of the way; `false` if there was none.
+    pub(in crate::config) fn remove(&mut self, path: &[Segment]) -> bool {
+        let Some(node) = self.find_mut(path) else {
+            return false;
+        };
+        let removed = !matches!(node.value, Value::Removed);
+        node.value = Value::Removed;
+        removed
+    }
+
+    /// Makes up a value for a key of this table.
+    pub(in crate::config) fn assume(&mut self, key: &str) {
+        if !matches!(self.value, Value::Table(_)) {
+            self.value = Value::Table(Vec::new());
+        }
+        let Value::Table(entries) = &mut self.value else {
+            return;
+        };
+        match entries.iter_mut().find(|entry| entry.key == key) {
+            Some(entry) => entry.node.value = Value::Assumed(0),
+            None => entries.push(Entry {
+                key: key.to_owned(),
+                key_span: self.span.clone(),
+                node: Self {
+                    value: Value::Assumed(0),
+                    span: self.span.clone(),
+                },
+            }),
+        }
+    }
+
+    /// Whether there is nothing to read: it was struck out, or no made-up value would do.
+    pub(in crate::config) fn is_gone(&self) -> bool {
+        match self.value {
+            Value::Removed => true,
+            Value::Assumed(attempt) => attempt >= assumed::ATTEMPTS,
+            _ => false,
+        }
+    }
+
+    /// Whether a value somewhere inside was struck out or made up.
+    pub(in crate::config) fn has_gaps(&self) -> bool {
+        match &self.value {
+            Value::Array(items) => items.iter().any(Self::has_gaps),
+            Value::Table(entries) => entries.iter().any(|entry| entry.node.has_gaps()),
+            Value::Removed | Value::Assumed(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Builder<'_> {
+    /// Converts a table of the parser.
+    pub(in crate::config) fn table(
+        &mut self,
+        table: DeTable<'_>,
+        span: Range<usize>,
+        trail: Trail<'_>,
+    ) -> Node {
+        let mut entries: Vec<Entry> = table
+            .into_iter()
+            .map(|(key, value)| {
+                let key_span = key.span();
+                let key = key.into_inner().into_owned();
+                let node = self.value(value, Trail::Key(&trail, &key));
+                Entry {
+                    key,
+                    key_span,
+                    node,
+                }
+            })
+            .collect();
+        entries.sort_by_key(|entry| entry.key_span.start);
+        Node {
+            value: Value::Table(entries),
+            span,
+        }
+    }
+
+    fn value(&mut self, value: Spanned<DeValue<'_>>, trail: Trail<'_>) -> Node {
+        let span = value.span();
+        self.hide_scalar(value.get_ref(), &span, trail);
+        let value = match value.into_inner() {
+            DeValue::String(text) => self.string(&text, &span, trail),
+            DeValue::Integer(integer) => {
+                match i64::from_str_radix(integer.as_str(), integer.radix()) {
+                    Ok(number) => Value::Integer(number),
+                    Err(_) => self.flaw(
+                        trail,
+                        format!("expected an integer of at most 64 bits, found {integer}"),
+                        None,
+                    ),
+                }
+            }
+            DeValue::Float(float) => match float.as_str().parse() {
+                Ok(number) => Value::Float(number),
+                Err(_) => self.flaw(trail, format!("expected a number, found {float}"), None),
+            },
+            DeValue::Boolean(boolean) => Value::Boolean(boolean),
+            DeValue::Datetime(datetime) => Value::Datetime(datetime.to_string()),
+            DeValue::Array(array) => {
+                let item = |(index, item)| self.value(item, Trail::Index(&trail, index));
+                Value::Array(array.into_iter().enumerate().map(item).collect())
+            }
+            DeValue::Table(table) => return self.table(table, span, trail),
+        };
+        Node { value, span }
+    }
+
+    fn string(&mut self, text: &str, span: &Range<usize>, trail: Trail<'_>) -> Value {
+        match expand(text, self.env) {
+            Ok(expanded) => {
+                let is_secret = trail.any_key(&secret::is_secret_name);
+                self.hide(&expanded, span, is_secret);
+                Value::String(expanded.text)
+            }
+            Err(error) => {
+                let hint = error.hint();
+                self.flaw(trail, error.to_string(), Some(hint))
+            }
+        }
+    }
+
+    /// A number where a secret belongs is probably the secret without its quotes.
+    fn hide_scalar(&mut self, value: &DeValue<'_>, span: &Range<usize>, trail: Trail<'_>) {
+        let text = match value {
+            DeValue::Integer(integer) => integer.as_str(),
+            DeValue::Float(float) => float.as_str(),
+            // Only the line is hidden: the words of the others are no secrets elsewhere.
+            DeValue::Boolean(_) | DeValue::Datetime(_) => "",
+            DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_) => return,
+        };
+        if trail.any_key(&secret::is_secret_name) {
+            self.secrets.push(Hidden::all(text, span));
+        }
+    }
+
+    /// Notes what of a text no message may show.
+    fn hide(&mut self, expanded: &Expanded, span: &Range<usize>, is_secret: bool) {
+        let text = &expanded.text;
+        let variables = expanded.variables.iter();
+        let variables = variables.filter(|(name, _)| secret::is_secret_name(name));
+        let values: Vec<&str> = variables.map(|(_, value)| value.as_str()).collect();
+        let shown = hide_url(text);
+        let is_url = text.contains("://") && shown != *text;
+        if is_secret || (!values.is_empty() && !is_url) {
+            self.secrets.push(Hidden::all(text, span));
+        } else if is_url {
+            self.secrets.push(Hidden {
+                text: text.clone(),
+                shown,
+                span: span.clone(),
+            });
+            let secrets = url_secrets(text).into_iter();
+            self.secrets
+                .extend(secrets.map(|secret| Hidden::all(secret, span)));
+        }
+        let values = values.into_iter();
+        self.secrets
+            .extend(values.map(|value| Hidden::all(value, span)));
+    }
+
+    fn flaw(&mut self, trail: Trail<'_>, message: String, hint: Option<String>) -> Value {
+        self.flaws.push(Flaw {
+            path: trail.segments(),
+            message,
+            hint,
+        });
+        Value::Removed
+    }
+}

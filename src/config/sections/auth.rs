@@ -1,0 +1,257 @@
+//! The `[auth]` section: who users are, and how else than by a session they say so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::config::read::source_location::Place;
+use crate::config::values::checked::{
+    HeaderNames, Identifier, LoginUrl, OptionalIdentifier, PositiveCount, PositiveDuration,
+    WrittenName, via,
+};
+use crate::config::values::config_path::ConfigPath;
+use crate::config::values::secret::Secret;
+use crate::config::values::store_url::{StoreUrl, UsersUrl};
+use crate::config::values::units::WrittenDuration;
+use crate::config::values::url_secrets::hide_url;
+
+/// `[auth]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Where users are kept. Default: `"sqlite:oneport.db"`, beside the file.
+    #[serde(deserialize_with = "via::<UsersUrl, _, _>")]
+    pub users: StoreUrl,
+    /// Where those are sent who have to log in first: a path or a URL. Default: `"/login/"`.
+    #[serde(deserialize_with = "via::<LoginUrl, _, _>")]
+    pub login_url: String,
+    /// How long a ticket of the view `ticket` is good. Default: 30 s.
+    #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
+    pub ticket_max_age: Duration,
+    /// The passwords that are hashed at the same time, at most. Default: 2.
+    #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
+    pub hashing_at_once: usize,
+    /// `[auth.django]`.
+    pub django: DjangoUsersConfig,
+    /// `[auth.bearer]`; absent: no bearer tokens.
+    pub bearer: Option<BearerConfig>,
+    /// `[auth.forward]`; absent: nobody else is asked.
+    pub forward: Option<ForwardConfig>,
+    /// Where the section stands.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+/// `[auth.django]`: the user table of a Django project.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DjangoUsersConfig {
+    /// The table. Default: `"auth_user"`.
+    #[serde(deserialize_with = "via::<Identifier, _, _>")]
+    pub table: String,
+    /// The column of the primary key. Default: `"id"`.
+    #[serde(deserialize_with = "via::<Identifier, _, _>")]
+    pub id: String,
+    /// Its type. Default: `"integer"`.
+    pub id_type: IdType,
+    /// The column of the name. Default: `"username"`.
+    #[serde(deserialize_with = "via::<Identifier, _, _>")]
+    pub username: String,
+    /// The column of the encoded password. Default: `"password"`.
+    #[serde(deserialize_with = "via::<Identifier, _, _>")]
+    pub password: String,
+    /// The column that says who may log in; empty: all may. Default: `"is_active"`.
+    #[serde(deserialize_with = "via::<OptionalIdentifier, _, _>")]
+    pub is_active: String,
+    /// The column that says who is staff; empty: nobody is. Default: `"is_staff"`.
+    #[serde(deserialize_with = "via::<OptionalIdentifier, _, _>")]
+    pub is_staff: String,
+    /// `AUTHENTICATION_BACKENDS`. Default: `["django.contrib.auth.backends.ModelBackend"]`.
+    pub backends: Vec<String>,
+    /// Whether a session holds a hash of the password, as it does unless the user model says otherwise. Default: `true`.
+    pub session_auth_hash: bool,
+}
+
+/// The type of a primary key.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum IdType {
+    /// A whole number.
+    #[default]
+    Integer,
+    /// A UUID; in SQLite 32 hexadecimal digits.
+    Uuid,
+    /// Text.
+    Text,
+}
+
+/// `[auth.bearer]`: JSON Web Tokens (RFC 7519).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BearerConfig {
+    /// The algorithms that are taken. Default: `["HS256"]`.
+    pub algorithms: Vec<String>,
+    /// A secret for HS..., or a public key in PEM; this, `key_file` or `jwks_file`.
+    pub key: Option<Secret>,
+    /// A file with the same.
+    pub key_file: Option<ConfigPath>,
+    /// A file with a JWK set (RFC 7517 §5).
+    pub jwks_file: Option<ConfigPath>,
+    /// Who must have issued the token; empty: anybody with the key. Default: empty.
+    pub issuer: String,
+    /// Whom it must be meant for; empty: anybody. Default: empty.
+    pub audience: String,
+    /// Claims that a token must have with this value. Default: none.
+    pub required: BTreeMap<String, ClaimValue>,
+    /// How far clocks may differ. Default: 30 s.
+    #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
+    pub leeway: Duration,
+    /// The claim with the user's id. Default: `"sub"`.
+    pub user_id: String,
+    /// The claim with the user's name. Default: `"name"`.
+    pub user_name: String,
+    /// The claim that says who is staff. Default: `"is_staff"`.
+    pub is_staff: String,
+}
+
+/// What a claim has to be: a text, a number or a boolean.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimValue(pub serde_json::Value);
+
+impl<'de> Deserialize<'de> for ClaimValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Scalar;
+
+        impl Visitor<'_> for Scalar {
+            type Value = ClaimValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a number or a boolean")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ClaimValue, E> {
+                Ok(ClaimValue(text.into()))
+            }
+
+            fn visit_bool<E: de::Error>(self, boolean: bool) -> Result<ClaimValue, E> {
+                Ok(ClaimValue(boolean.into()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<ClaimValue, E> {
+                Ok(ClaimValue(number.into()))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<ClaimValue, E> {
+                let found = serde_json::Number::from_f64(number).ok_or_else(|| {
+                    E::custom(format!("expected a finite number, found {number}"))
+                })?;
+                Ok(ClaimValue(found.into()))
+            }
+        }
+
+        deserializer.deserialize_any(Scalar)
+    }
+}
+
+/// `[auth.forward]`: a URL of the app that says who a request is from.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ForwardConfig {
+    /// The URL, http alone.
+    pub url: String,
+    /// The header fields that are passed on; a request with none of them is anonymous.
+    /// Default: `["cookie", "authorization"]`.
+    #[serde(deserialize_with = "via::<HeaderNames, _, _>")]
+    pub request_headers: Vec<String>,
+    /// The answer's field with the user's id. Default: `"x-user-id"`.
+    #[serde(deserialize_with = "via::<WrittenName, _, _>")]
+    pub id_header: String,
+    /// The answer's field with the user's name. Default: `"x-user-name"`.
+    #[serde(deserialize_with = "via::<WrittenName, _, _>")]
+    pub name_header: String,
+    /// The answer's field that says who is staff. Default: `"x-user-staff"`.
+    #[serde(deserialize_with = "via::<WrittenName, _, _>")]
+    pub staff_header: String,
+    /// How long an answer is used again; 0 asks each time. Default: 5 s.
+    #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
+    pub cache: Duration,
+    /// The time an answer has. Default: 2 s.
+    #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
+    pub timeout: Duration,
+}
+
+/// Without the secrets of the URL.
+impl fmt::Debug for ForwardConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForwardConfig")
+            .field("url", &hide_url(&self.url))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            users: StoreUrl::Sqlite(PathBuf::from("oneport.db")),
+            login_url: "/login/".to_owned(),
+            ticket_max_age: Duration::from_secs(30),
+            hashing_at_once: 2,
+            django: DjangoUsersConfig::default(),
+            bearer: None,
+            forward: None,
+            place: Place::default(),
+        }
+    }
+}
+
+impl Default for DjangoUsersConfig {
+    fn default() -> Self {
+        Self {
+            table: "auth_user".to_owned(),
+            id: "id".to_owned(),
+            id_type: IdType::Integer,
+            username: "username".to_owned(),
+            password: "password".to_owned(),
+            is_active: "is_active".to_owned(),
+            is_staff: "is_staff".to_owned(),
+            backends: vec!["django.contrib.auth.backends.ModelBackend".to_owned()],
+            session_auth_hash: true,
+        }
+    }
+}
+
+impl Default for BearerConfig {
+    fn default() -> Self {
+        Self {
+            algorithms: vec!["HS256".to_owned()],
+            key: None,
+            key_file: None,
+            jwks_file: None,
+            issuer: String::new(),
+            audience: String::new(),
+            required: BTreeMap::new(),
+            leeway: Duration::from_secs(30),
+            user_id: "sub".to_owned(),
+            user_name: "name".to_owned(),
+            is_staff: "is_staff".to_owned(),
+        }
+    }
+}
+
+impl Default for ForwardConfig {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            request_headers: ["cookie", "authorization"].map(str::to_owned).to_vec(),
+            id_header: "x-user-id".to_owned(),
+            name_header: "x-user-name".to_owned(),
+            staff_header: "x-user-staff".to_owned(),
+            cache: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+        }
+    }
+}

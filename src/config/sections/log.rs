@@ -1,0 +1,42 @@
+//! The `[log]` section.
+
+use serde::Deserialize;
+
+use crate::config::read::source_location::Place;
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// How a line looks. Default: `"text"`.
+    pub format: LogFormat,
+    /// What is logged: a level, or directives such as `"info,oneport::websocket=debug"`. Default: `"info"`.
+    pub level: String,
+    /// Whether each request and each WebSocket gets a line. Default: `true`.
+    pub access: bool,
+    /// Where the section stands.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object in a line.
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+            access: true,
+            place: Place::default(),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Options: the part of a route that only its view or consumer understands.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use crate::config::problems::problem::Problems;
+use crate::config::read::collect;
+use crate::config::read::document::Document;
+use crate::config::read::source_location::Place;
+use crate::config::read::value::{Node, Value};
+
+/// The `options` of a route, unread until the view or consumer is known that they are for.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Options {
+    place: Place,
+}
+
+impl Options {
+    /// The table at this place; empty when there is none.
+    pub(in crate::config) fn new(place: Place) -> Self {
+        Self { place }
+    }
+
+    /// Options from a text of their own, for tests of a view or a consumer; no variables are filled in.
+    ///
+    /// ```
+    /// # use oneport::config::Options;
+    /// let options = Options::from_toml("history = 50")?;
+    /// assert!(!options.is_empty());
+    /// # Ok::<(), oneport::config::Problems>(())
+    /// ```
+    pub fn from_toml(text: &str) -> Result<Self, Problems> {
+        let parsed = Document::parse("options", Path::new("."), text, &|_| None);
+        let options = Self::new(Place::root(&parsed.document));
+        parsed
+            .problems
+            .into_result(options)
+            .map(|(options, _)| options)
+    }
+
+    /// Reads the options as a type; all that is wrong with them comes back, each with its place.
+    ///
+    /// Absent options read as an empty table. A type without room for unknown keys says so with
+    /// `#[serde(deny_unknown_fields)]`; one with no options at all is an empty struct with that attribute.
+    ///
+    /// ```
+    /// # use oneport::config::Options;
+    /// #[derive(Debug, serde::Deserialize)]
+    /// #[serde(deny_unknown_fields)]
+    /// struct Chat {
+    ///     history: usize,
+    /// }
+    ///
+    /// let problems = Options::from_toml("history = -1\nhistroy = 2")?.read::<Chat>().unwrap_err();
+    /// assert_eq!(problems.to_string(), "\
+    /// options:1:11: history: expected a whole number, 0 or more, found integer -1
+    /// options:2:1: histroy: unknown key \"histroy\" (did you mean \"history\"?)");
+    /// # Ok::<(), oneport::config::Problems>(())
+    /// ```
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problems> {
+        let mut problems = Problems::default();
+        let node = self
+            .place
+            .node()
+            .cloned()
+            .unwrap_or_else(|| Node::empty_table(0..0));
+        match collect::read(&self.place, node, &mut problems) {
+            Some(value) => problems.into_result(value).map(|(value, _)| value),
+            None => Err(problems.sorted()),
+        }
+    }
+
+    /// The directory of the file they stand in, where relative paths start from.
+    pub fn base(&self) -> &Path {
+        self.place.base()
+    }
+
+    /// Where they stand; `place().key("group")` is where one of them does.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        match self.place.node().map(|node| &node.value) {
+            Some(Value::Table(entries)) => entries.is_empty(),
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    /// Shows the place only: options may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Options({})", self.place)
+    }
+}

@@ -1,0 +1,136 @@
+//! The `[session]` section: where sessions are kept, and the cookie that names them.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::config::read::source_location::Place;
+use crate::config::values::checked::{
+    CookieDomain, CookieName, CookiePath, Identifier, PositiveCount, PositiveDuration, via,
+};
+use crate::config::values::store_url::StoreUrl;
+use crate::config::values::time_zone::TimeZone;
+use crate::config::values::units::WrittenDuration;
+
+/// `[session]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionConfig {
+    /// Where sessions are kept. Default: `"sqlite:oneport.db"`, beside the file.
+    pub store: StoreUrl,
+    /// The cookie's name. Default: `"sessionid"`.
+    #[serde(deserialize_with = "via::<CookieName, _, _>")]
+    pub cookie: String,
+    /// How long a session lives after it was last changed. Default: 14 d.
+    #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
+    pub max_age: Duration,
+    /// The cookie's `Path`. Default: `"/"`.
+    #[serde(deserialize_with = "via::<CookiePath, _, _>")]
+    pub path: String,
+    /// The cookie's `Domain`; empty: the host alone. Default: empty.
+    #[serde(deserialize_with = "via::<CookieDomain, _, _>")]
+    pub domain: String,
+    /// Whether the cookie is for https alone. Default: `"auto"`, when the request is.
+    pub secure: Secure,
+    /// Whether the page's scripts may not read the cookie. Default: `true`.
+    pub http_only: bool,
+    /// Which other sites' requests carry the cookie. Default: `"lax"`.
+    pub same_site: SameSite,
+    /// How long a row that was read may be used again; 0 reads each time. Default: 1 s.
+    #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
+    pub cache: Duration,
+    /// How often the logins of live sockets and event streams are looked at; 0 for never. Default: 3 s.
+    #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
+    pub check_interval: Duration,
+    /// The time one query has. Default: 2 s.
+    #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
+    pub timeout: Duration,
+    /// The connections to the database, at most. Default: 8.
+    #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
+    pub connections: usize,
+    /// How often expired rows are deleted; 0 for never. Default: 1 h.
+    #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
+    pub sweep_interval: Duration,
+    /// `[session.django]`.
+    pub django: DjangoSessionConfig,
+    /// Where the section stands.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+/// Whether a cookie is for https alone.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Secure {
+    /// When the request came by https.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// A cookie's `SameSite` (RFC 6265bis §5.6.7).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum SameSite {
+    /// With requests of the own site, and links to it.
+    #[default]
+    Lax,
+    /// With requests of the own site alone.
+    Strict,
+    /// With all requests; browsers take it only with `Secure`.
+    None,
+}
+
+/// `[session.django]`: what differs between Django projects.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DjangoSessionConfig {
+    /// The salt of the signature; empty: that of Django's own store. Default: empty.
+    pub salt: String,
+    /// The table. Default: `"django_session"`.
+    #[serde(deserialize_with = "via::<Identifier, _, _>")]
+    pub table: String,
+    /// `TIME_ZONE` of a project that writes local times (`USE_TZ = False`); empty: UTC. Default: empty.
+    pub time_zone: TimeZone,
+    /// `KEY_PREFIX` of the cache. Default: empty.
+    pub cache_key_prefix: String,
+    /// `VERSION` of the cache. Default: 1.
+    pub cache_version: u32,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            store: StoreUrl::Sqlite("oneport.db".into()),
+            cookie: "sessionid".to_owned(),
+            max_age: Duration::from_secs(14 * 24 * 3600),
+            path: "/".to_owned(),
+            domain: String::new(),
+            secure: Secure::Auto,
+            http_only: true,
+            same_site: SameSite::Lax,
+            cache: Duration::from_secs(1),
+            check_interval: Duration::from_secs(3),
+            timeout: Duration::from_secs(2),
+            connections: 8,
+            sweep_interval: Duration::from_secs(3600),
+            django: DjangoSessionConfig::default(),
+            place: Place::default(),
+        }
+    }
+}
+
+impl Default for DjangoSessionConfig {
+    fn default() -> Self {
+        Self {
+            salt: String::new(),
+            table: "django_session".to_owned(),
+            time_zone: TimeZone::default(),
+            cache_key_prefix: String::new(),
+            cache_version: 1,
+        }
+    }
+}

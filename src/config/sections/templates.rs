@@ -1,0 +1,30 @@
+//! The `[templates]` section.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::config::read::source_location::Place;
+use crate::config::values::checked::via;
+use crate::config::values::config_path::ConfigPath;
+
+/// `[templates]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TemplatesConfig {
+    /// The directory of the templates, relative to the file. Default: `"../templates"`.
+    #[serde(deserialize_with = "via::<ConfigPath, _, _>")]
+    pub dir: PathBuf,
+    /// Where the section stands.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+impl Default for TemplatesConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("../templates"),
+            place: Place::default(),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! RedisUrl: where a Redis is, or several that belong together, and who we are there.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::config::values::bind::unix_path_problem;
+use crate::config::values::secret::Secret;
+use crate::config::values::url_secrets::{hide_url, unencoded};
+
+/// Where a Redis is and who we are there. It shows itself without its password.
+#[derive(Clone, Eq, PartialEq)]
+pub struct RedisUrl {
+    /// How to get there.
+    pub home: RedisHome,
+    /// The user's name, when there is one.
+    pub username: Option<String>,
+    /// The password, when there is one.
+    pub password: Option<Secret>,
+    /// The number of the database.
+    pub database: i64,
+}
+
+/// How to get to a Redis.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RedisHome {
+    /// `redis://HOST:PORT`, and `rediss://HOST:PORT` over TLS.
+    Tcp {
+        /// A name or an address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Is it TLS?
+        tls: bool,
+    },
+    /// `redis+unix:///PATH`.
+    Unix(PathBuf),
+    /// `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`: the master that Sentinels name.
+    Sentinel {
+        /// The Sentinels.
+        hosts: Vec<(String, u16)>,
+        /// The name of the service.
+        service: String,
+        /// Are they, and the master, reached over TLS?
+        tls: bool,
+    },
+    /// `redis+cluster://HOST:PORT,HOST:PORT`: the masters of the cluster that one of these servers is of.
+    Cluster {
+        /// Servers that are asked who the others are.
+        hosts: Vec<(String, u16)>,
+        /// Are all of them reached over TLS?
+        tls: bool,
+    },
+}
+
+pub(in crate::config) const KNOWN: &str = "\"memory\", \"redis://HOST:PORT/DATABASE\", \"redis+unix:///PATH\", \
+                     \"redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE\", \"redis+cluster://HOST:PORT,HOST:PORT\", or \
+                     \"rediss...\" for TLS";
+
+/// Schemes and the port where none is written.
+const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+
+impl std::str::FromStr for RedisUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || format!("expected {KNOWN}, found {:?}", hide_url(text));
+        let (scheme, rest) = text.split_once("://").ok_or_else(unknown)?;
+        if scheme.contains("redis")
+            && let Some(sentence) = unencoded(text)
+        {
+            return Err(sentence);
+        }
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let (username, password) = user.split_once(':').unwrap_or((user, ""));
+        let mut url = Self {
+            home: RedisHome::Unix(PathBuf::new()),
+            username: some(decoded(username)?),
+            password: some(decoded(password)?).map(Secret),
+            database: 0,
+        };
+        let mut parts = rest.splitn(3, '/');
+        let authority = parts.next().unwrap_or_default();
+        match scheme {
+            "redis" | "rediss" => {
+                let (host, port) = host_and_port(authority, REDIS_PORT)?;
+                let tls = scheme == "rediss";
+                url.home = RedisHome::Tcp { host, port, tls };
+                url.database = database(parts.next().unwrap_or_default())?;
+            }
+            "redis+unix" | "unix" if authority.is_empty() && rest.len() > 1 => {
+                let path = PathBuf::from(decoded(rest)?);
+                if let Some(problem) = unix_path_problem(&path) {
+                    return Err(problem);
+                }
+                url.home = RedisHome::Unix(path);
+            }
+            "redis+cluster" | "rediss+cluster" => {
+                let hosts = hosts_and_ports(authority, REDIS_PORT)?;
+                let tls = scheme == "rediss+cluster";
+                url.home = RedisHome::Cluster { hosts, tls };
+                url.database = database(parts.next().unwrap_or_default())?;
+            }
+            "redis+sentinel" | "rediss+sentinel" => {
+                let hosts = hosts_and_ports(authority, SENTINEL_PORT)?;
+                let Some(service) = parts.next().filter(|service| !service.is_empty()) else {
+                    return Err(format!(
+                        "expected the name of a service after the Sentinels, found none in {:?}",
+                        hide_url(text)
+                    ));
+                };
+                url.home = RedisHome::Sentinel {
+                    hosts,
+                    service: decoded(service)?,
+                    tls: scheme == "rediss+sentinel",
+                };
+                url.database = database(parts.next().unwrap_or_default())?;
+            }
+            _ => return Err(unknown()),
+        }
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match key {
+                "db" => url.database = database(value)?,
+                "user" => url.username = some(decoded(value)?),
+                "pass" | "password" => url.password = some(decoded(value)?).map(Secret),
+                other => {
+                    return Err(format!(
+                        "expected \"db\", \"user\" or \"pass\" in the URL's query, found {other:?}"
+                    ));
+                }
+            }
+        }
+        if matches!(url.home, RedisHome::Cluster { .. }) && url.database != 0 {
+            let found = url.database;
+            return Err(format!(
+                "expected no database, as a cluster has only the first, found {found}"
+            ));
+        }
+        Ok(url)
+    }
+}
+
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn decoded(text: &str) -> Result<String, String> {
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8()
+        .map(Into::into)
+        .map_err(|_| "expected UTF-8 behind the percent signs of the URL, found other bytes".into())
+}
+
+fn database(text: &str) -> Result<i64, String> {
+    match text.trim_end_matches('/') {
+        "" => Ok(0),
+        text => match text.parse() {
+            Ok(number @ 0..) => Ok(number),
+            _ => Err(format!("expected the number of a database, found {text:?}")),
+        },
+    }
+}
+
+fn hosts_and_ports(text: &str, port: u16) -> Result<Vec<(String, u16)>, String> {
+    let hosts = text.split(',');
+    hosts.map(|host| host_and_port(host, port)).collect()
+}
+
+fn host_and_port(text: &str, port: u16) -> Result<(String, u16), String> {
+    let (host, written) = match text.rsplit_once(':') {
+        Some((host, written)) if !written.contains(']') => (host, Some(written)),
+        _ => (text, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() {
+        return Err("expected a host after \"//\", found none".to_owned());
+    }
+    if host.contains(|found: char| found.is_whitespace() || found == ',') {
+        return Err(format!(
+            "expected one host with its port (several are of \"redis+cluster://\" or \"redis+sentinel://\"), found {text:?}"
+        ));
+    }
+    let port = match written {
+        None => port,
+        Some(written) => match written.parse() {
+            Ok(0) | Err(_) => {
+                return Err(format!(
+                    "expected a port from 1 to 65535, found {written:?}"
+                ));
+            }
+            Ok(port) => port,
+        },
+    };
+    Ok((host.to_owned(), port))
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.home {
+            RedisHome::Tcp { host, port, tls } => {
+                let scheme = if *tls { "rediss" } else { "redis" };
+                write!(f, "{scheme}://{}/{}", written(host, *port), self.database)
+            }
+            RedisHome::Unix(path) => {
+                write!(f, "redis+unix://{}?db={}", path.display(), self.database)
+            }
+            RedisHome::Sentinel {
+                hosts,
+                service,
+                tls,
+            } => {
+                let hosts = list(hosts);
+                let s = if *tls { "s" } else { "" };
+                write!(f, "redis{s}+sentinel://{hosts}/{service}/{}", self.database)
+            }
+            RedisHome::Cluster { hosts, tls } => {
+                let s = if *tls { "s" } else { "" };
+                write!(f, "redis{s}+cluster://{}", list(hosts))
+            }
+        }
+    }
+}
+
+fn list(hosts: &[(String, u16)]) -> String {
+    let hosts = hosts.iter().map(|(host, port)| written(host, *port));
+    hosts.collect::<Vec<_>>().join(",")
+}
+
+/// Returns an address as it stands in a URL.
+fn written(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Backend;
+
+    fn redis(text: &str) -> RedisUrl {
+        text.parse()
+            .unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn each_form_says_where_redis_is() {
+        let tcp = |host: &str, port, tls| RedisHome::Tcp {
+            host: host.to_owned(),
+            port,
+            tls,
+        };
+        assert_eq!(redis("redis://h").home, tcp("h", 6379, false));
+        assert_eq!(redis("rediss://[::1]:7000/3").home, tcp("::1", 7000, true));
+        assert_eq!(redis("rediss://[::1]:7000/3").database, 3);
+        assert_eq!(redis("redis://h?db=2").database, 2);
+        let url = redis("redis://u%40:p%2Fw@h:1/0");
+        assert_eq!(url.username.as_deref(), Some("u@"));
+        assert_eq!(url.password, Some(Secret("p/w".to_owned())));
+        let url = redis("redis+unix:///run/r.sock?db=4&pass=x");
+        assert_eq!(url.home, RedisHome::Unix("/run/r.sock".into()));
+        assert_eq!((url.database, url.password.is_some()), (4, true));
+        let url = redis("redis+sentinel://:pw@a,b:1/mymaster/5");
+        let hosts = vec![("a".to_owned(), 26379), ("b".to_owned(), 1)];
+        let service = "mymaster".to_owned();
+        let tls = false;
+        assert_eq!(
+            url.home,
+            RedisHome::Sentinel {
+                hosts: hosts.clone(),
+                service,
+                tls
+            }
+        );
+        assert_eq!(url.database, 5);
+        assert_eq!(url.to_string(), "redis+sentinel://a:26379,b:1/mymaster/5");
+        let url = redis("rediss+sentinel://a,b:1/mymaster");
+        assert_eq!(url.to_string(), "rediss+sentinel://a:26379,b:1/mymaster/0");
+        let url = redis("redis+cluster://:pw@a,[::1]:1");
+        let hosts = vec![("a".to_owned(), 6379), ("::1".to_owned(), 1)];
+        assert_eq!(url.home, RedisHome::Cluster { hosts, tls });
+        assert_eq!(url.to_string(), "redis+cluster://a:6379,[::1]:1");
+        assert_eq!(
+            redis("rediss+cluster://a/0").to_string(),
+            "rediss+cluster://a:6379"
+        );
+    }
+
+    #[test]
+    fn others_are_refused_without_their_password() {
+        for text in [
+            "",
+            "redis:",
+            "redis://",
+            "redis://h:0",
+            "redis://h:x",
+            "redis://h/x",
+            "redis://h/-1",
+            "redis://h?x=1",
+            "redis+unix://",
+            "redis+sentinel://h",
+            "redis+cluster://",
+            "redis+cluster://a,",
+            "redis+cluster://a/1",
+            "redis://a:1,b:2",
+            "amqp://h",
+        ] {
+            assert!(text.parse::<RedisUrl>().is_err(), "{text}");
+        }
+        assert!("memroy".parse::<Backend>().is_err());
+        let error = Backend::try_from("amqp://u:hunter22@h".to_owned()).unwrap_err();
+        assert!(!error.contains("hunter22"), "{error}");
+        for text in [
+            "redis://u:hunter?22@h",
+            "redis://u:hunter#22@h:x",
+            "rediss+cluster://u:hunter/22@h",
+            "redis+sentinel://:1?22@h",
+            "redis://:hunter?a=22@h",
+        ] {
+            let error = Backend::try_from(text.to_owned()).unwrap_err();
+            assert!(error.contains("percent-encoded"), "{error}");
+            assert!(!error.contains("22@"), "{error}");
+        }
+        let url = Backend::try_from("redis://u:hunter22@h".to_owned()).unwrap();
+        assert!(!format!("{url:?}{url}").contains("hunter22"));
+    }
+}

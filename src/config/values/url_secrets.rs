@@ -1,0 +1,318 @@
+//! URL secrets: which parts of a URL no message may show, and which must be percent-encoded.
+
+use crate::config::values::secret::{HIDDEN, is_secret_name};
+
+/// What must be done to a password that would be read as a path, a query or a fragment.
+const UNENCODED: &str = "the password in the URL must be percent-encoded (\"?\" as %3F, \"#\" as %23, \"/\" as %2F, \"@\" as %40)";
+
+/// A URL, cut where its secrets are.
+struct Parts<'u> {
+    /// With its `://`; empty when there is none.
+    scheme: &'u str,
+    user: Option<User<'u>>,
+    /// The host and the path.
+    place: &'u str,
+    query: Option<&'u str>,
+    fragment: Option<&'u str>,
+}
+
+/// What comes before the `@`.
+#[derive(Clone, Copy)]
+enum User<'u> {
+    /// Without characters that end an authority.
+    Plain(&'u str),
+    /// With a `/`, `?` or `#` that should have been encoded, up to the last `@`.
+    Unencoded(&'u str),
+    /// The last `@` may belong to the query of another host, so nothing of the rest is shown.
+    Unclear,
+}
+
+impl<'u> Parts<'u> {
+    fn of(url: &'u str) -> Self {
+        let (scheme, after) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+        let end = after.find(['/', '?', '#']).unwrap_or(after.len());
+        let at = if is_authority(&after[..end]) && !has_stray_at(&after[end..]) {
+            after[..end].rfind('@')
+        } else {
+            after.rfind('@')
+        };
+        let user = at.map(|at| match &after[..at] {
+            user if at < end => User::Plain(user),
+            user if user.split_once('?').is_some_and(|(_, it)| it.contains('=')) => User::Unclear,
+            user => User::Unencoded(user),
+        });
+        let rest = at.map_or(after, |at| &after[at + 1..]);
+        let (rest, fragment) = cut(rest, '#');
+        let (place, query) = cut(rest, '?');
+        Self {
+            scheme,
+            user,
+            place,
+            query,
+            fragment,
+        }
+    }
+
+    fn is_web(&self) -> bool {
+        self.scheme.ends_with("http://") || self.scheme.ends_with("https://")
+    }
+}
+
+fn cut(text: &str, at: char) -> (&str, Option<&str>) {
+    match text.split_once(at) {
+        Some((before, after)) => (before, Some(after)),
+        None => (text, None),
+    }
+}
+
+/// Tells whether this can be an authority as a whole: with an `@`, or a host with at most a port.
+fn is_authority(text: &str) -> bool {
+    if text.contains('@') {
+        return true;
+    }
+    // Several hosts may stand in one URL of Redis.
+    text.split(',').all(|host| match host.rsplit_once(':') {
+        Some((_, port)) if port.ends_with(']') => true,
+        Some((host, port)) => !host.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()),
+        None => true,
+    })
+}
+
+/// Tells whether an `@` stands behind the authority where none belongs: anywhere but in the value of a query.
+fn has_stray_at(tail: &str) -> bool {
+    let (path, query) = cut(tail, '?');
+    let is_stray = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) => name.contains(['@', '/', ':']) || value.contains(['#', '/']),
+        None => true,
+    };
+    path.contains('@')
+        || query.is_some_and(|query| {
+            query
+                .split('&')
+                .any(|pair| pair.contains('@') && is_stray(pair))
+        })
+}
+
+/// Returns a URL without its secrets: the password, or the whole of what comes before the `@` of an HTTP URL, every value
+/// of the query, and the fragment.
+///
+/// The text is the whole URL. [`hide_url_secrets`](crate::config::hide_url_secrets) looks for URLs in a sentence, where an odd
+/// character may end one too early.
+pub(crate) fn hide_url(url: &str) -> String {
+    let parts = Parts::of(url);
+    let mut shown = parts.scheme.to_owned();
+    match parts.user {
+        Some(User::Unclear) => {
+            shown.push_str(HIDDEN);
+            return shown;
+        }
+        Some(User::Plain(user) | User::Unencoded(user)) => {
+            push_user(&mut shown, user, parts.is_web());
+            shown.push('@');
+        }
+        None => {}
+    }
+    shown.push_str(parts.place);
+    if let Some(query) = parts.query {
+        for (index, pair) in query.split('&').enumerate() {
+            shown.push(if index == 0 { '?' } else { '&' });
+            match pair.split_once('=') {
+                Some((name, value)) => {
+                    shown.push_str(name);
+                    shown.push('=');
+                    push_hidden(&mut shown, value);
+                }
+                None => push_hidden(&mut shown, pair),
+            }
+        }
+    }
+    if let Some(fragment) = parts.fragment {
+        shown.push('#');
+        push_hidden(&mut shown, fragment);
+    }
+    shown
+}
+
+fn push_user(shown: &mut String, user: &str, is_web: bool) {
+    let is_plain = |name: &str| !name.contains(['/', '?', '#']);
+    match user.split_once(':') {
+        Some((name, password)) if is_plain(name) => {
+            shown.push_str(name);
+            shown.push(':');
+            push_hidden(shown, password);
+        }
+        None if !is_web && is_plain(user) => shown.push_str(user),
+        _ => push_hidden(shown, user),
+    }
+}
+
+/// Appends the mark of a secret, once: what is hidden already keeps the punctuation after it.
+fn push_hidden(shown: &mut String, secret: &str) {
+    if secret.is_empty() || secret.starts_with(HIDDEN) {
+        shown.push_str(secret);
+    } else {
+        shown.push_str(HIDDEN);
+    }
+}
+
+/// Returns the secrets of a URL that are hidden wherever they appear: what comes before the `@`, the password in it, and
+/// the values of the query whose names say that they are secret.
+pub(in crate::config) fn url_secrets(url: &str) -> Vec<&str> {
+    let parts = Parts::of(url);
+    let mut secrets = Vec::new();
+    if let Some(User::Plain(user) | User::Unencoded(user)) = parts.user {
+        match user.split_once(':') {
+            Some((_, password)) => secrets.extend([user, password]),
+            None if parts.is_web() => secrets.push(user),
+            None => {}
+        }
+    }
+    let pairs = parts.query.unwrap_or_default().split('&');
+    secrets.extend(
+        pairs
+            .filter_map(|pair| pair.split_once('='))
+            .filter(|(name, _)| is_secret_query(name))
+            .map(|(_, value)| value),
+    );
+    secrets.retain(|secret| !secret.is_empty());
+    secrets
+}
+
+fn is_secret_query(name: &str) -> bool {
+    let short = [
+        "pass",
+        "pwd",
+        "auth",
+        "sig",
+        "signature",
+        "jwt",
+        "code",
+        "ticket",
+        "session",
+        "apikey",
+    ];
+    is_secret_name(name) || short.contains(&name.to_lowercase().as_str())
+}
+
+/// Says that a URL is not read as meant, because its password holds a character that ends the authority.
+pub(crate) fn unencoded(url: &str) -> Option<String> {
+    let user = Parts::of(url).user;
+    matches!(user, Some(User::Unencoded(_) | User::Unclear)).then(|| UNENCODED.to_owned())
+}
+
+/// Returns the port of a URL as it is written, when it is none.
+pub(in crate::config) fn bad_port(url: &str) -> Option<&str> {
+    let place = Parts::of(url).place;
+    let authority = place.split('/').next().unwrap_or_default();
+    let (_, port) = authority.rsplit_once(':')?;
+    let is_port = port.ends_with(']') || matches!(port.parse::<u16>(), Ok(1..));
+    (!is_port).then_some(port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_show_no_secret_whatever_characters_it_holds() {
+        let check = |url: &str, expected: &str| assert_eq!(hide_url(url), expected, "{url}");
+        for password in [
+            "hunter2",
+            "a?b#1",
+            "a#b",
+            "a/b",
+            "a@b",
+            "a'b",
+            "a b",
+            "a<b",
+            "a`b",
+            "a\"b",
+            "a:b",
+            "1/b",
+            "1?b",
+            "1#b",
+            "a?b/c#d@e",
+        ] {
+            check(
+                &format!("postgres://app:{password}@127.0.0.1:5432/app"),
+                "postgres://app:(hidden)@127.0.0.1:5432/app",
+            );
+            check(
+                &format!("https://u:{password}@h/api?token=t"),
+                "https://u:(hidden)@h/api?token=(hidden)",
+            );
+            check(&format!("u:{password}@h/api"), "u:(hidden)@h/api");
+        }
+        check("https://tok/en@h/x", "https://(hidden)@h/x");
+        check("https://token@h/x", "https://(hidden)@h/x");
+        check("postgres://user@h/db", "postgres://user@h/db");
+        check("postgres://u:a?b=c@h/db", "postgres://(hidden)");
+        check(
+            "https://h/x?session=s#token=t",
+            "https://h/x?session=(hidden)#(hidden)",
+        );
+        check("https://h/x?bare&a=", "https://h/x?(hidden)&a=");
+        check(
+            "postgres://h/db?password=a@b",
+            "postgres://h/db?password=(hidden)",
+        );
+        check("redis://a:1,b:2/0", "redis://a:1,b:2/0");
+        check("redis://[::1]:1/0", "redis://[::1]:1/0");
+        check("/plain", "/plain");
+        for url in ["https://u:p@h/x?a=b#c", "postgres://u:a?b@h/db", "u:p@h"] {
+            let shown = hide_url(url);
+            assert_eq!(hide_url(&shown), shown);
+        }
+    }
+
+    #[test]
+    fn secrets_of_urls_are_found() {
+        let check = |url: &str, expected: &[&str]| assert_eq!(url_secrets(url), expected, "{url}");
+        check("redis://:hunter2@host:6379/0", &[":hunter2", "hunter2"]);
+        check("postgres://user:p@ss@host/db", &["user:p@ss", "p@ss"]);
+        check("postgres://u:a?b@host/db", &["u:a?b", "a?b"]);
+        check("https://token@h/", &["token"]);
+        check("https://h/?page=1&token=x", &["x"]);
+        check("postgres://user@h/db", &[]);
+        check("plain", &[]);
+    }
+
+    #[test]
+    fn passwords_that_must_be_encoded_are_told_from_other_urls() {
+        for url in [
+            "postgres://app:Geheim?pw#1@127.0.0.1/app",
+            "postgres://u:a/b@h/db",
+            "postgres://u:a@b/c@h/db",
+            "redis://:a#b@h",
+            "redis://:a?b=c@h",
+        ] {
+            assert!(unencoded(url).is_some(), "{url}");
+        }
+        for url in [
+            "postgres://u:p@h/db",
+            "postgres://u:p@ss@h/db",
+            "postgres:///db?host=/run",
+            "postgres://h/db?password=a@b",
+            "redis://:p%2F@h:1/0",
+            "redis+sentinel://:p@a,b:1/s/0",
+            "redis+unix:///run/r.sock?db=4&pass=x",
+            "redis://h",
+        ] {
+            assert_eq!(unencoded(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn ports_are_numbers() {
+        let check =
+            |url: &str, expected: Option<&str>| assert_eq!(bad_port(url), expected, "{url}");
+        check("postgres://u:p@h:abc/db", Some("abc"));
+        check("postgres://h:0/db", Some("0"));
+        check("postgres://h:/db", Some(""));
+        check("postgres://h:99999", Some("99999"));
+        check("postgres://u:p@h:5432/db", None);
+        check("postgres://[::1]/db", None);
+        check("postgres://[::1]:5432/db", None);
+        check("postgres:///db?host=/run", None);
+    }
+}
