@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &UserArguments) -> u8 {
     if config.auth.users == StoreUrl::Memory {
         let message = "expected a table of users, found \"memory\", which ends with the server";
         let mut problems = Problems::default();
-        problems.push(Problem::error(config.auth.place.key("users"), message));
+        problems.push(Problem::error(config.auth.location.key("users"), message));
         complain_of(&problems);
         return CONFIG;
     }

@@ -1,7 +1,7 @@
 //! Draft: a configuration as far as it could be read.
 
 use super::Config;
-use crate::config::problems::error_locations::Wrong;
+use crate::config::problems::error_locations::ErrorLocations;
 use crate::config::problems::problem::Problems;
 
 /// A configuration as far as it could be read, and everything wrong with it so far.
@@ -25,7 +25,7 @@ pub struct Draft {
     /// What is wrong so far, warnings among it.
     pub problems: Problems,
     /// Where it is wrong.
-    pub wrong: Wrong,
+    pub error_locations: ErrorLocations,
 }
 
 impl Draft {

@@ -2,7 +2,7 @@
 //!
 //! This is the first of three stages. It knows the shape of the file, units, variables and includes, but not which
 //! views, consumers and middleware there are: the gateway looks names up and adds its own [`Problem`]s, for which every
-//! route and section carries its [`Place`].
+//! route and section carries its [`SourceLocation`].
 //!
 //! ```
 //! use oneport::config::Config;
@@ -33,7 +33,7 @@ mod values;
 mod tests;
 
 pub use draft::Draft;
-pub use problems::error_locations::Wrong;
+pub use problems::error_locations::ErrorLocations;
 pub use problems::long::Long;
 pub use problems::problem::{Problem, Problems, Severity};
 pub use problems::suggest::{did_you_mean, nearest};
@@ -41,7 +41,7 @@ pub(crate) use process_user::user as process_user;
 pub use read::document::{Document, Position};
 pub use read::environment::{Env, process_environment};
 pub(crate) use read::include::reason;
-pub use read::source_location::Place;
+pub use read::source_location::SourceLocation;
 pub use sections::auth::{
     AuthConfig, BearerConfig, ClaimValue, DjangoUsersConfig, ForwardConfig, IdType,
 };

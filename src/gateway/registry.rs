@@ -159,17 +159,17 @@ fn refuse(options: &Options, mount: &Mount<'_>, sentences: Vec<String>) -> Resul
     }
     let mut problems = Problems::default();
     for sentence in sentences {
-        let (place, sentence) = match sentence.split_once(": ") {
+        let (location, sentence) = match sentence.split_once(": ") {
             // An option that is not written is named all the same.
-            Some((way, rest)) if is_way(way) => (options.place().below(way), rest),
-            _ => (options.place().clone(), sentence.as_str()),
+            Some((way, rest)) if is_way(way) => (options.location().below(way), rest),
+            _ => (options.location().clone(), sentence.as_str()),
         };
         let parts = sentence.strip_suffix(')');
         problems.push(match parts.and_then(|parts| parts.split_once(" (")) {
             Some((message, hint)) if !hint.contains('(') => {
-                Problem::error(place, message).with_hint(hint)
+                Problem::error(location, message).with_hint(hint)
             }
-            _ => Problem::error(place, sentence),
+            _ => Problem::error(location, sentence),
         });
     }
     Err(problems)

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use super::drain::spread;
 use super::file_watch::{FileSnapshot, WATCH_EVERY};
 use crate::config::{
-    Bind, Config, Listen, Place, Problems, Secret, ServerConfig, process_environment,
+    Bind, Config, Listen, Problems, Secret, ServerConfig, SourceLocation, process_environment,
 };
 use crate::gateway::{Gateway, Registry, Table, compile_draft};
 use crate::telemetry;
@@ -240,17 +240,17 @@ fn refused() {
 /// What `[session]`, `[auth]` and the keys say, wherever they stand.
 fn stores(config: &Config) -> (String, Secret, Vec<Secret>) {
     (
-        without_places(&format!("{:?}{:?}", config.session, config.auth)),
+        without_locations(&format!("{:?}{:?}", config.session, config.auth)),
         config.server.secret_key.clone(),
         config.server.secret_key_fallbacks.clone(),
     )
 }
 
 /// A text without the places in it.
-fn without_places(text: &str) -> String {
+fn without_locations(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
-    while let Some((before, after)) = rest.split_once("Place(") {
+    while let Some((before, after)) = rest.split_once("SourceLocation(") {
         plain.push_str(before);
         rest = after.split_once(')').map_or("", |(_, rest)| rest);
     }
@@ -262,7 +262,7 @@ fn meaning(server: &ServerConfig) -> String {
     format!(
         "{:?}",
         ServerConfig {
-            place: Place::default(),
+            location: SourceLocation::default(),
             ..server.clone()
         }
     )

@@ -384,7 +384,7 @@ fn demo_says_what_an_empty_file_means() {
     empty.http.middleware.clone_from(&demo.http.middleware);
     empty.http.headers.clone_from(&demo.http.headers);
     // Where a value stands is no part of what it means.
-    let places = Regex::new(r"Place\([^)]*\)").unwrap();
+    let places = Regex::new(r"SourceLocation\([^)]*\)").unwrap();
     let meant = |config: &Config| {
         let parts = format!(
             "{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}",
@@ -397,7 +397,7 @@ fn demo_says_what_an_empty_file_means() {
             config.http,
             config.websocket
         );
-        places.replace_all(&parts, "Place").into_owned()
+        places.replace_all(&parts, "SourceLocation").into_owned()
     };
     assert_eq!(meant(&demo), meant(&empty));
 }

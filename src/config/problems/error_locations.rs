@@ -1,26 +1,26 @@
-//! Wrong: the places of a file that already have an error, so that no consequence of it is reported.
+//! Error locations: the parts of a file that already have an error, so that no consequence of it is reported.
 
 use crate::config::problems::problem::{Problem, Problems, Severity};
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 
-/// The places that already have an error. What was read there is made up or left out, so nothing else can be said about
+/// The locations that already have an error. What was read there is made up or left out, so nothing else can be said about
 /// it, about what holds it, or about what it holds.
 #[derive(Clone, Debug, Default)]
-pub struct Wrong(Vec<Place>);
+pub struct ErrorLocations(Vec<SourceLocation>);
 
-impl Wrong {
-    /// The places of all errors. One that knows only a piece of the text, such as a key that is written twice, is none.
+impl ErrorLocations {
+    /// The locations of all errors. One that knows only a piece of the text, such as a key that is written twice, is none.
     pub(in crate::config) fn of(problems: &Problems) -> Self {
         let errors = problems
             .iter()
             .filter(|problem| problem.severity() == Severity::Error);
-        let places = errors.flat_map(Problem::wrong_places);
-        Self(places.filter(|place| !place.is_text()).collect())
+        let locations = errors.flat_map(Problem::error_locations);
+        Self(locations.filter(|location| !location.is_text()).collect())
     }
 
-    /// Adds a place.
-    pub(in crate::config) fn add(&mut self, place: Place) {
-        self.0.push(place);
+    /// Adds a location.
+    pub(in crate::config) fn add(&mut self, location: SourceLocation) {
+        self.0.push(location);
     }
 
     /// Tells whether there is none.
@@ -29,12 +29,13 @@ impl Wrong {
         self.0.is_empty()
     }
 
-    /// Tells whether there is an error at this place, in something around it, or in something inside it.
+    /// Tells whether there is an error at this location, in something around it, or in something inside it.
     #[must_use]
-    pub fn touches(&self, place: &Place) -> bool {
+    pub fn overlaps(&self, location: &SourceLocation) -> bool {
         self.0.iter().any(|wrong| {
-            wrong.document().name() == place.document().name()
-                && (is_around(wrong.path(), place.path()) || is_around(place.path(), wrong.path()))
+            wrong.document().name() == location.document().name()
+                && (is_around(wrong.path(), location.path())
+                    || is_around(location.path(), wrong.path()))
         })
     }
 }

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::config::problems::problem::{Problem, Problems};
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
 use crate::config::values::bind::{Bind, unix_path_problem};
 
@@ -14,27 +14,29 @@ const WIDE_V6_BITS: u8 = 16;
 /// Where IPv4 addresses are written as IPv6 ones (RFC 4291 §2.5.5.2).
 const MAPPED_BITS: u8 = 96;
 
-/// Looks at the section at this place.
-pub(in crate::config) fn server(place: &Place, problems: &mut Problems) {
-    bind(&place.key("bind"), problems);
-    allowed_hosts(&place.key("allowed_hosts"), problems);
-    trusted_proxies(&place.key("trusted_proxies"), problems);
+/// Looks at the section at this location.
+pub(in crate::config) fn server(location: &SourceLocation, problems: &mut Problems) {
+    bind(&location.key("bind"), problems);
+    allowed_hosts(&location.key("allowed_hosts"), problems);
+    trusted_proxies(&location.key("trusted_proxies"), problems);
 }
 
-fn bind(place: &Place, problems: &mut Problems) {
-    let Some(items) = place.items() else { return };
+fn bind(location: &SourceLocation, problems: &mut Problems) {
+    let Some(items) = location.items() else {
+        return;
+    };
     if items.is_empty() {
         let message = "expected at least one address, found none";
-        let problem = Problem::error(place.clone(), message);
+        let problem = Problem::error(location.clone(), message);
         problems.push(problem.with_hint("write [\"127.0.0.1:8000\"]"));
     }
     let mut seen = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        let place = place.index(index);
-        let (text, place) = match (&item.value, item.entry("address")) {
-            (Value::String(text), _) => (text, place),
+        let location = location.index(index);
+        let (text, location) = match (&item.value, item.entry("address")) {
+            (Value::String(text), _) => (text, location),
             (_, Some(entry)) => match &entry.node.value {
-                Value::String(text) => (text, place.key("address")),
+                Value::String(text) => (text, location.key("address")),
                 _ => continue,
             },
             _ => continue,
@@ -45,36 +47,38 @@ fn bind(place: &Place, problems: &mut Problems) {
         // Port 0 is another one each time.
         if seen.contains(&address) && address.port() != Some(0) {
             let message = format!("{text:?} is listed twice");
-            problems.error(place, message);
+            problems.error(location, message);
             continue;
         }
         seen.push(address.clone());
         let Bind::Unix(path) = address else {
             continue;
         };
-        if let Some(message) = unix_path_problem(&place.base().join(path)) {
+        if let Some(message) = unix_path_problem(&location.base().join(path)) {
             let hint = "write a shorter one, such as \"unix:/run/oneport.sock\"";
-            problems.push(Problem::error(place, message).with_hint(hint));
+            problems.push(Problem::error(location, message).with_hint(hint));
         }
     }
 }
 
-fn allowed_hosts(place: &Place, problems: &mut Problems) {
-    let Some(items) = place.items() else { return };
+fn allowed_hosts(location: &SourceLocation, problems: &mut Problems) {
+    let Some(items) = location.items() else {
+        return;
+    };
     if items.is_empty() {
         let message = "no host is allowed, so every request is refused";
-        problems.warning(place.clone(), message);
+        problems.warning(location.clone(), message);
     }
     let star = |node: &Node| matches!(&node.value, Value::String(text) if text == "*");
     if let Some(index) = items.iter().position(star) {
         let message = "\"*\" takes every Host header; a forged one can end up in links and caches";
-        let problem = Problem::warning(place.index(index), message);
+        let problem = Problem::warning(location.index(index), message);
         problems.push(problem.with_hint("list the hosts this server is for"));
     }
 }
 
-fn trusted_proxies(place: &Place, problems: &mut Problems) {
-    for (index, item) in place.items().unwrap_or_default().iter().enumerate() {
+fn trusted_proxies(location: &SourceLocation, problems: &mut Problems) {
+    for (index, item) in location.items().unwrap_or_default().iter().enumerate() {
         let Value::String(text) = &item.value else {
             continue;
         };
@@ -88,7 +92,7 @@ fn trusted_proxies(place: &Place, problems: &mut Problems) {
             _ => continue,
         };
         problems.push(
-            Problem::warning(place.index(index), message)
+            Problem::warning(location.index(index), message)
                 .with_hint("list the addresses of the proxies in front"),
         );
     }

@@ -18,19 +18,19 @@ impl<'a> Long<'a> {
 impl fmt::Display for Long<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problem = self.0;
-        let (place, message) = (problem.place(), problem.message());
+        let (location, message) = (problem.location(), problem.message());
         write!(f, "{}: ", problem.severity().as_str())?;
-        if !place.path().is_empty() {
-            write!(f, "{}: ", place.path())?;
+        if !location.path().is_empty() {
+            write!(f, "{}: ", location.path())?;
         }
         write!(f, "{message}")?;
-        let name = place.document().name();
+        let name = location.document().name();
         let mut gutter = String::new();
-        match place.position() {
+        match location.position() {
             None => write!(f, "\n--> {name}")?,
             Some(Position { line, column }) => {
                 gutter = " ".repeat(line.to_string().len() + 1);
-                let (text, width) = place.document().line_of(&place.span());
+                let (text, width) = location.document().line_of(&location.span());
                 let pad: String = text
                     .chars()
                     .take(column - 1)

@@ -4,12 +4,12 @@ use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::config::problems::error_locations::Wrong;
+use crate::config::problems::error_locations::ErrorLocations;
 use crate::config::problems::long::Long;
 use crate::config::problems::suggest::did_you_mean;
 use crate::config::problems::unknown;
 use crate::config::read::document::Position;
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -20,7 +20,7 @@ pub enum Severity {
     Warning,
 }
 
-/// One thing that is wrong, with its place.
+/// One thing that is wrong, with its location.
 ///
 /// Displayed in one line: `config/oneport.toml:41:12: websocket.route[1].consumer: unknown consumer "caht" (did you mean
 /// "chat"?)`. [`Problem::long`] also shows the line of the file. Values that look secret
@@ -28,19 +28,19 @@ pub enum Severity {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
     severity: Severity,
-    place: Place,
+    location: SourceLocation,
     message: String,
     hint: Option<String>,
-    about: Option<Box<About>>,
+    details: Option<Box<Details>>,
 }
 
 /// What a problem of a key is about.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-struct About {
-    /// The key that is missing at the place.
+struct Details {
+    /// The key that is missing at the location.
     missing: Option<&'static str>,
     /// The key that an unknown one was probably meant to be.
-    meant: Option<Place>,
+    meant: Option<SourceLocation>,
     /// All words that are known where this one is not; the message shows some of them at most.
     known: Vec<String>,
 }
@@ -64,26 +64,26 @@ impl Severity {
 impl Problem {
     /// Something that must be mended. The message says what was expected and what was found, in lower case and
     /// without a full stop.
-    pub fn error(place: Place, message: impl Into<String>) -> Self {
-        Self::new(Severity::Error, place, &message.into())
+    pub fn error(location: SourceLocation, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, location, &message.into())
     }
 
     /// Something that works but is probably not meant.
-    pub fn warning(place: Place, message: impl Into<String>) -> Self {
-        Self::new(Severity::Warning, place, &message.into())
+    pub fn warning(location: SourceLocation, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, location, &message.into())
     }
 
     /// A name that is not known: suggests the nearest, or lists the known ones when none is near.
     ///
     /// ```
-    /// # use oneport::config::{Place, Problem};
-    /// let problem = Problem::unknown(Place::default(), "consumer", "caht", ["chat", "echo"]);
+    /// # use oneport::config::{SourceLocation, Problem};
+    /// let problem = Problem::unknown(SourceLocation::default(), "consumer", "caht", ["chat", "echo"]);
     /// assert_eq!(problem.to_string(), r#"defaults: unknown consumer "caht" (did you mean "chat"?)"#);
-    /// let problem = Problem::unknown(Place::default(), "consumer", "x", ["chat", "echo"]);
+    /// let problem = Problem::unknown(SourceLocation::default(), "consumer", "x", ["chat", "echo"]);
     /// assert_eq!(problem.to_string(), r#"defaults: unknown consumer "x"; known: chat, echo"#);
     /// ```
     pub fn unknown<'k>(
-        place: Place,
+        location: SourceLocation,
         what: &str,
         found: &str,
         known: impl IntoIterator<Item = &'k str> + Clone,
@@ -92,64 +92,64 @@ impl Problem {
         let hint = did_you_mean(found, known.clone());
         let known: Vec<&str> = known.into_iter().collect();
         match hint {
-            Some(hint) => Self::error(place, message).with_hint(hint),
-            None => Self::error(place, format!("{message}; {}", unknown::list(&known))),
+            Some(hint) => Self::error(location, message).with_hint(hint),
+            None => Self::error(location, format!("{message}; {}", unknown::list(&known))),
         }
         .with_known(&known)
     }
 
-    fn new(severity: Severity, place: Place, message: &str) -> Self {
-        let message = place.document().hide_secrets(message);
+    fn new(severity: Severity, location: SourceLocation, message: &str) -> Self {
+        let message = location.document().hide_secrets(message);
         Self {
             severity,
-            place,
+            location,
             message,
             hint: None,
-            about: None,
+            details: None,
         }
     }
 
-    /// A key that must be there, in the table at this place.
-    pub(in crate::config) fn missing(place: Place, key: &'static str) -> Self {
-        let mut problem = Self::error(place, format!("missing key {key:?}"));
-        problem.about.get_or_insert_default().missing = Some(key);
+    /// A key that must be there, in the table at this location.
+    pub(in crate::config) fn missing(location: SourceLocation, key: &'static str) -> Self {
+        let mut problem = Self::error(location, format!("missing key {key:?}"));
+        problem.details.get_or_insert_default().missing = Some(key);
         problem
     }
 
     /// The same for an unknown key that was probably meant to be this one.
     #[must_use]
-    pub(in crate::config) fn with_meant(mut self, meant: Option<Place>) -> Self {
-        self.about.get_or_insert_default().meant = meant;
+    pub(in crate::config) fn with_meant(mut self, meant: Option<SourceLocation>) -> Self {
+        self.details.get_or_insert_default().meant = meant;
         self
     }
 
-    /// The same with the words that are known in this place.
+    /// The same with the words that are known in this location.
     #[must_use]
     pub(in crate::config) fn with_known(mut self, known: &[&str]) -> Self {
         let known = known.iter().map(|&word| word.to_owned());
-        self.about.get_or_insert_default().known = known.collect();
+        self.details.get_or_insert_default().known = known.collect();
         self
     }
 
-    /// What the problem is about: the place itself, or where the missing key would be.
-    pub(in crate::config) fn subject(&self) -> Place {
+    /// What the problem is about: the location itself, or where the missing key would be.
+    pub(in crate::config) fn subject(&self) -> SourceLocation {
         match self.missing_key() {
-            Some(key) => self.place.key(key),
-            None => self.place.clone(),
+            Some(key) => self.location.key(key),
+            None => self.location.clone(),
         }
     }
 
     /// Everything that is wrong because of it: the subject, and the key that was meant.
-    pub(in crate::config) fn wrong_places(&self) -> impl Iterator<Item = Place> {
+    pub(in crate::config) fn error_locations(&self) -> impl Iterator<Item = SourceLocation> {
         std::iter::once(self.subject()).chain(self.meant().cloned())
     }
 
     fn missing_key(&self) -> Option<&'static str> {
-        self.about.as_ref()?.missing
+        self.details.as_ref()?.missing
     }
 
-    fn meant(&self) -> Option<&Place> {
-        self.about.as_ref()?.meant.as_ref()
+    fn meant(&self) -> Option<&SourceLocation> {
+        self.details.as_ref()?.meant.as_ref()
     }
 
     /// The same with a hint: what to write, or what to do.
@@ -161,7 +161,7 @@ impl Problem {
     /// The same with a hint, if there is one.
     #[must_use]
     pub fn with_hint_if(mut self, hint: Option<String>) -> Self {
-        self.hint = hint.map(|hint| self.place.document().hide_secrets(&hint));
+        self.hint = hint.map(|hint| self.location.document().hide_secrets(&hint));
         self
     }
 
@@ -171,8 +171,8 @@ impl Problem {
     }
 
     /// Where it is.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn location(&self) -> &SourceLocation {
+        &self.location
     }
 
     /// What is wrong.
@@ -188,7 +188,7 @@ impl Problem {
     /// The words that are known where an unknown one was found; empty for other problems. The message shows some of
     /// them, or only the nearest.
     pub fn known(&self) -> &[String] {
-        self.about.as_ref().map_or(&[], |about| &about.known)
+        self.details.as_ref().map_or(&[], |details| &details.known)
     }
 
     /// The form for a terminal: the message, the line of the file, and a caret under the value.
@@ -196,9 +196,9 @@ impl Problem {
         Long::new(self)
     }
 
-    /// By file, then by position; what is said first about a place stays first.
+    /// By file, then by position; what is said first about a location stays first.
     fn order(&self) -> (&str, Option<Position>) {
-        (self.place.document().name(), self.place.position())
+        (self.location.document().name(), self.location.position())
     }
 }
 
@@ -209,13 +209,13 @@ impl Problems {
     }
 
     /// Adds something that must be mended; [`Problem::error`] and [`push`](Self::push) when it needs a hint.
-    pub fn error(&mut self, place: Place, message: impl Into<String>) {
-        self.push(Problem::error(place, message));
+    pub fn error(&mut self, location: SourceLocation, message: impl Into<String>) {
+        self.push(Problem::error(location, message));
     }
 
     /// Adds something that works but is probably not meant.
-    pub fn warning(&mut self, place: Place, message: impl Into<String>) {
-        self.push(Problem::warning(place, message));
+    pub fn warning(&mut self, location: SourceLocation, message: impl Into<String>) {
+        self.push(Problem::warning(location, message));
     }
 
     /// Takes over all problems of another list.
@@ -225,8 +225,9 @@ impl Problems {
 
     /// The problems that are not at, around or inside what is wrong already: those may be consequences of it.
     #[must_use]
-    pub fn without(mut self, wrong: &Wrong) -> Self {
-        self.0.retain(|problem| !wrong.touches(&problem.subject()));
+    pub fn without(mut self, error_locations: &ErrorLocations) -> Self {
+        self.0
+            .retain(|problem| !error_locations.overlaps(&problem.subject()));
         self
     }
 
@@ -255,7 +256,7 @@ impl Problems {
     /// Sorts by file and position, and says each thing only once: a key that is misspelt is not missing too.
     #[must_use]
     pub fn sorted(mut self) -> Self {
-        let meant: Vec<Place> = self
+        let meant: Vec<SourceLocation> = self
             .0
             .iter()
             .filter_map(|one| one.meant().cloned())
@@ -309,7 +310,7 @@ impl std::error::Error for Problems {}
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
+        write!(f, "{}: ", self.location)?;
         if self.severity == Severity::Warning {
             f.write_str("warning: ")?;
         }
@@ -335,12 +336,12 @@ impl fmt::Display for Problems {
 
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let position = self.place.position();
+        let position = self.location.position();
         let mut fields = serializer.serialize_struct("Problem", 8)?;
-        fields.serialize_field("file", self.place.document().name())?;
+        fields.serialize_field("file", self.location.document().name())?;
         fields.serialize_field("line", &position.map(|position| position.line))?;
         fields.serialize_field("column", &position.map(|position| position.column))?;
-        fields.serialize_field("path", self.place.path())?;
+        fields.serialize_field("path", self.location.path())?;
         fields.serialize_field("severity", self.severity.as_str())?;
         fields.serialize_field("message", &self.message)?;
         fields.serialize_field("hint", &self.hint)?;

@@ -2,7 +2,7 @@
 
 use crate::config::problems::problem::Problem;
 use crate::config::problems::suggest::nearest;
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::Value;
 
 /// A longer list of known words is cut.
@@ -227,8 +227,12 @@ const SECTIONS: [(&str, &[&str]); 7] = [
 ];
 
 /// `unknown key "x"`, and what to do about it.
-pub(in crate::config) fn unknown_key(table: &Place, key: &str, known: &[&'static str]) -> Problem {
-    let place = table.key(key).of_key();
+pub(in crate::config) fn unknown_key(
+    table: &SourceLocation,
+    key: &str,
+    known: &[&'static str],
+) -> Problem {
+    let location = table.key(key).of_key();
     let nearest = nearest(key, known.iter().copied());
     let elsewhere = match nearest {
         Some(_) => None,
@@ -237,14 +241,14 @@ pub(in crate::config) fn unknown_key(table: &Place, key: &str, known: &[&'static
     let meant = nearest.or_else(|| synonym(key, known));
     let message = format!("unknown key {key:?}");
     let problem = match (elsewhere, meant) {
-        (Some(hint), _) => Problem::error(place, message)
+        (Some(hint), _) => Problem::error(location, message)
             .with_hint(hint)
             .with_meant(meant_elsewhere(table, key, known)),
-        (None, None) => Problem::error(place, format!("{message}; {}", list(known))),
+        (None, None) => Problem::error(location, format!("{message}; {}", list(known))),
         (None, Some("bind")) if nearest.is_none() => {
-            Problem::error(place, message).with_hint(bind_hint(table, key))
+            Problem::error(location, message).with_hint(bind_hint(table, key))
         }
-        (None, Some(meant)) => Problem::error(place, message)
+        (None, Some(meant)) => Problem::error(location, message)
             .with_hint(format!("did you mean {meant:?}?"))
             .with_meant(Some(table.key(meant))),
     };
@@ -276,7 +280,11 @@ fn synonym(key: &str, known: &[&'static str]) -> Option<&'static str> {
 }
 
 /// Where the value belongs that stands under a key of another table: nothing is missing there.
-fn meant_elsewhere(table: &Place, key: &str, known: &[&'static str]) -> Option<Place> {
+fn meant_elsewhere(
+    table: &SourceLocation,
+    key: &str,
+    known: &[&'static str],
+) -> Option<SourceLocation> {
     match key {
         "view" | "consumer" => OTHER_TABLE
             .iter()
@@ -290,7 +298,7 @@ fn meant_elsewhere(table: &Place, key: &str, known: &[&'static str]) -> Option<P
 }
 
 /// What to do with a key that is known in another table, or not yet at all.
-fn elsewhere(table: &Place, key: &str, known: &[&'static str]) -> Option<String> {
+fn elsewhere(table: &SourceLocation, key: &str, known: &[&'static str]) -> Option<String> {
     let other = OTHER_TABLE
         .iter()
         .find(|(wrong, right, _)| *wrong == key && known.contains(right));
@@ -339,7 +347,7 @@ fn elsewhere(table: &Place, key: &str, known: &[&'static str]) -> Option<String>
 }
 
 /// How to write an address that is written as a port or a host.
-fn bind_hint(table: &Place, key: &str) -> String {
+fn bind_hint(table: &SourceLocation, key: &str) -> String {
     let host_or_port = table.key(key);
     let value = host_or_port.node().map(|node| &node.value);
     let address = match value {

@@ -6,9 +6,9 @@ use crate::config::problems::problem::{Problem, Problems};
 use crate::config::problems::suggest::did_you_mean;
 use crate::config::problems::unknown::unknown_key;
 use crate::config::read::path::{Segment, Trail};
-use crate::config::read::read_error::{Fault, Kind};
+use crate::config::read::read_error::{Kind, ReadError};
 use crate::config::read::reader::Reader;
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
 use crate::config::values::secret;
 
@@ -16,18 +16,18 @@ use crate::config::values::secret;
 const READS_MAX: usize = 1_000;
 
 /// What to do so that the next read gets further.
-enum Remedy {
-    StrikeOut(Vec<Segment>),
+enum Recovery {
+    Remove(Vec<Segment>),
     /// Make up a value for this key of the table at the end of the way.
-    Assume(Vec<Segment>, &'static str),
+    InsertPlaceholder(Vec<Segment>, &'static str),
 }
 
-/// Reads the value at `place`, which is `node`, and adds everything wrong with it to `problems`.
+/// Reads the value at `location`, which is `node`, and adds everything wrong with it to `problems`.
 ///
 /// Returns what could be read without the wrong parts, or `None` when nothing is left of it. Where something is
 /// returned after a problem, required values may be made up.
 pub(in crate::config) fn read<T: DeserializeOwned>(
-    place: &Place,
+    location: &SourceLocation,
     mut node: Node,
     problems: &mut Problems,
 ) -> Option<T> {
@@ -35,58 +35,58 @@ pub(in crate::config) fn read<T: DeserializeOwned>(
         let reader = Reader {
             node: &node,
             trail: Trail::Root,
-            base: place.base(),
+            base: location.base(),
         };
-        let mut fault = match T::deserialize(reader) {
+        let mut error = match T::deserialize(reader) {
             Ok(value) => return Some(value),
-            Err(fault) => fault,
+            Err(error) => error,
         };
-        let path = fault.path.take().unwrap_or_default();
-        if try_another(&mut node, &path, &fault) {
+        let path = error.path.take().unwrap_or_default();
+        if try_another(&mut node, &path, &error) {
             continue;
         }
-        let (remedy, problem) = judge(place, &node, path, fault);
+        let (recovery, problem) = diagnose(location, &node, path, error);
         if let Some(problem) = problem {
             problems.push(problem);
         }
-        match remedy {
-            Remedy::Assume(path, key) => node.find_mut(&path)?.assume(key),
-            Remedy::StrikeOut(path) if path.is_empty() || !node.remove(&path) => return None,
-            Remedy::StrikeOut(_) => {}
+        match recovery {
+            Recovery::InsertPlaceholder(path, key) => node.find_mut(&path)?.insert_placeholder(key),
+            Recovery::Remove(path) if path.is_empty() || !node.remove(&path) => return None,
+            Recovery::Remove(_) => {}
         }
     }
-    problems.error(place.clone(), "too many problems; the rest is not shown");
+    problems.error(location.clone(), "too many problems; the rest is not shown");
     None
 }
 
-/// Replaces a made-up value that did not please by the next one; `false` if the fault is about something else.
-fn try_another(root: &mut Node, path: &[Segment], fault: &Fault) -> bool {
+/// Replaces a made-up value that did not please by the next one; `false` if the error is about something else.
+fn try_another(root: &mut Node, path: &[Segment], error: &ReadError) -> bool {
     let Some(node) = root.find_mut(path) else {
         return false;
     };
-    let Value::Assumed(attempt) = node.value else {
+    let Value::Placeholder(attempt) = node.value else {
         return false;
     };
-    if matches!(fault.kind, Kind::Missing(_)) {
+    if matches!(error.kind, Kind::Missing(_)) {
         return false;
     }
-    node.value = Value::Assumed(attempt + 1);
+    node.value = Value::Placeholder(attempt + 1);
     true
 }
 
-/// Decides how to go on after a fault, and what to say. Nothing is said about a consequence of an earlier fault.
-fn judge(
-    place: &Place,
+/// Decides how to go on after an error, and what to say. Nothing is said about a consequence of an earlier error.
+fn diagnose(
+    location: &SourceLocation,
     root: &Node,
     mut path: Vec<Segment>,
-    fault: Fault,
-) -> (Remedy, Option<Problem>) {
-    let message = fault.to_string();
-    let here = place.join(&path);
+    error: ReadError,
+) -> (Recovery, Option<Problem>) {
+    let message = error.to_string();
+    let here = location.join(&path);
     let Some(node) = root.find(&path) else {
-        return (Remedy::StrikeOut(path), Some(Problem::error(here, message)));
+        return (Recovery::Remove(path), Some(Problem::error(here, message)));
     };
-    let problem = match fault.kind {
+    let problem = match error.kind {
         Kind::Missing(key) => return missing(here, node, path, key),
         Kind::UnknownKey { key, known } => {
             let problem = unknown_key(&here, &key, known);
@@ -111,46 +111,46 @@ fn judge(
             let hint = type_hint(&here, node, &expected);
             Problem::error(here, message).with_hint_if(hint)
         }
-        Kind::Length(_) | Kind::Sentence(_) if node.has_gaps() => {
-            return (Remedy::StrikeOut(path), None);
+        Kind::Length(_) | Kind::Sentence(_) if node.is_incomplete() => {
+            return (Recovery::Remove(path), None);
         }
         Kind::Length(_) | Kind::Sentence(_) => Problem::error(here, message),
     };
-    (Remedy::StrikeOut(path), Some(problem))
+    (Recovery::Remove(path), Some(problem))
 }
 
 /// A missing key is made up, unless that was tried in vain; one that is written was wrong and is reported already.
 fn missing(
-    here: Place,
+    here: SourceLocation,
     node: &Node,
     path: Vec<Segment>,
     key: &'static str,
-) -> (Remedy, Option<Problem>) {
+) -> (Recovery, Option<Problem>) {
     // Inside a table that is made up itself, nothing is missing.
     let made_up =
         !path.is_empty() && !matches!(here.node().map(|node| &node.value), Some(Value::Table(_)));
     match node.entry(key).map(|entry| &entry.node.value) {
-        Some(Value::Removed) => (Remedy::Assume(path, key), None),
-        Some(_) => (Remedy::StrikeOut(path), None),
+        Some(Value::Removed) => (Recovery::InsertPlaceholder(path, key), None),
+        Some(_) => (Recovery::Remove(path), None),
         None => {
             let problem = (!made_up).then(|| Problem::missing(here, key));
-            (Remedy::Assume(path, key), problem)
+            (Recovery::InsertPlaceholder(path, key), problem)
         }
     }
 }
 
 /// Whether the keys that lead to a value say that it is secret.
-fn is_secret(place: &Place) -> bool {
-    place.segments().iter().any(|segment| match segment {
+fn is_secret(location: &SourceLocation) -> bool {
+    location.segments().iter().any(|segment| match segment {
         Segment::Key(key) => secret::is_secret_name(key),
         Segment::Index(_) => false,
     })
 }
 
 /// What to write instead of a value of the wrong type, for the usual slips.
-fn type_hint(place: &Place, node: &Node, expected: &str) -> Option<String> {
+fn type_hint(location: &SourceLocation, node: &Node, expected: &str) -> Option<String> {
     match (&node.value, expected) {
-        (Value::String(_), "an array") if is_secret(place) => Some("write [\"…\"]".to_owned()),
+        (Value::String(_), "an array") if is_secret(location) => Some("write [\"…\"]".to_owned()),
         (Value::String(text), "an array") => Some(format!("write [{text:?}]")),
         (Value::String(_), "a table") => Some("a table is written { key = value }".to_owned()),
         (Value::String(text), "true or false") if matches!(text.as_str(), "true" | "false") => {
@@ -161,7 +161,7 @@ fn type_hint(place: &Place, node: &Node, expected: &str) -> Option<String> {
         }
         (Value::Table(_), "an array") => Some(format!(
             "write [[{}]], with two brackets on each side",
-            place.path()
+            location.path()
         )),
         (Value::Array(items), "a table")
             if items
@@ -170,7 +170,7 @@ fn type_hint(place: &Place, node: &Node, expected: &str) -> Option<String> {
         {
             Some(format!(
                 "write [{}], with one bracket on each side",
-                place.path()
+                location.path()
             ))
         }
         (Value::Integer(number), "a string") => Some(format!("write \"{number}\"")),

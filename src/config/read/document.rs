@@ -10,9 +10,9 @@ use toml::de::DeTable;
 use crate::config::problems::problem::{Problem, Problems};
 use crate::config::read::environment::Env;
 use crate::config::read::path::{Segment, Trail};
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::read::syntax;
-use crate::config::read::value::{Builder, Hidden, Node};
+use crate::config::read::value::{Builder, HiddenText, Node};
 use crate::config::values::secret;
 
 /// What the TOML parser says of a key that is written twice.
@@ -25,7 +25,7 @@ pub struct Document {
     text: String,
     root: Node,
     /// The longest first: a shorter one may be a part of it.
-    secrets: Vec<Hidden>,
+    secrets: Vec<HiddenText>,
 }
 
 /// A line and a column, both counted from 1; the column counts characters.
@@ -43,7 +43,7 @@ impl Document {
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut builder = Builder {
             env,
-            flaws: Vec::new(),
+            errors: Vec::new(),
             secrets: Vec::new(),
         };
         let root = builder.table(table.into_inner(), 0..0, Trail::Root);
@@ -59,13 +59,13 @@ impl Document {
         let mut problems = Problems::default();
         let broken = syntax_problems(&document, &errors, &mut problems);
         if !broken {
-            for flaw in builder.flaws {
-                let place = Place::root(&document).join(&flaw.path);
-                problems.push(Problem::error(place, flaw.message).with_hint_if(flaw.hint));
+            for flaw in builder.errors {
+                let location = SourceLocation::root(&document).join(&flaw.path);
+                problems.push(Problem::error(location, flaw.message).with_hint_if(flaw.hint));
             }
         }
         Parsed {
-            doubled: doubled_sections(&document, &errors),
+            duplicates: doubled_sections(&document, &errors),
             document,
             problems,
             broken,
@@ -189,7 +189,7 @@ pub(in crate::config) struct Parsed {
     /// The syntax is so wrong that reading on would only find consequences.
     pub(in crate::config) broken: bool,
     /// The sections that are written twice: what the second one holds is lost.
-    pub(in crate::config) doubled: Vec<Place>,
+    pub(in crate::config) duplicates: Vec<SourceLocation>,
 }
 
 /// Turns the parser's errors into problems, one for each line, because the second one on a line follows from the
@@ -216,7 +216,7 @@ fn syntax_problems(
             break;
         }
         let written = document.text.get(span.clone()).unwrap_or_default();
-        let place = Place::root(document).at(document.before_secret(&span));
+        let location = SourceLocation::root(document).at(document.before_secret(&span));
         let (message, hint) = if duplicate {
             (
                 format!(
@@ -229,13 +229,13 @@ fn syntax_problems(
             let (message, hint) = syntax_message(document, &span, error.message());
             (message, other_format.clone().or(hint))
         };
-        problems.push(Problem::error(place, message).with_hint_if(hint));
+        problems.push(Problem::error(location, message).with_hint_if(hint));
     }
     broken
 }
 
 /// The sections whose header is written a second time: what stands below the second one is lost.
-fn doubled_sections(document: &Arc<Document>, errors: &[toml::de::Error]) -> Vec<Place> {
+fn doubled_sections(document: &Arc<Document>, errors: &[toml::de::Error]) -> Vec<SourceLocation> {
     let duplicates = errors
         .iter()
         .filter(|error| error.message() == DUPLICATE_KEY)
@@ -248,11 +248,11 @@ fn doubled_sections(document: &Arc<Document>, errors: &[toml::de::Error]) -> Vec
     };
     duplicates
         .filter_map(path)
-        .map(|path| Place::of_path(document, path))
+        .map(|path| SourceLocation::of_path(document, path))
         .collect()
 }
 
-/// Says what is wrong with the syntax at this place, and guesses what to do.
+/// Says what is wrong with the syntax at this location, and guesses what to do.
 fn syntax_message(
     document: &Document,
     span: &Range<usize>,

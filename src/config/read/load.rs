@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::config::Config;
 use crate::config::draft::Draft;
-use crate::config::problems::error_locations::Wrong;
+use crate::config::problems::error_locations::ErrorLocations;
 use crate::config::problems::lint;
 use crate::config::problems::problem::{Problem, Problems};
 use crate::config::problems::suggest::did_you_mean;
@@ -19,7 +19,7 @@ use crate::config::read::environment::Env;
 use crate::config::read::include::{self, Source, Unreadable};
 use crate::config::read::located::Located;
 use crate::config::read::path::Segment;
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::sections::auth::AuthConfig;
 use crate::config::sections::channel_layer::ChannelLayerConfig;
 use crate::config::sections::csrf::CsrfConfig;
@@ -82,8 +82,8 @@ pub(in crate::config) struct Loader<'a> {
     env: Env<'a>,
     config: Config,
     problems: Problems,
-    /// What is wrong without a Problem of its own at that place.
-    unread: Vec<Place>,
+    /// What is wrong without a Problem of its own at that location.
+    unread: Vec<SourceLocation>,
 }
 
 impl<'a> Loader<'a> {
@@ -105,7 +105,7 @@ impl<'a> Loader<'a> {
         let Some(document) = self.document(source, text) else {
             return Err(self.problems.sorted());
         };
-        let root = Place::root(&document);
+        let root = SourceLocation::root(&document);
         let read: Option<MainFile> =
             collect::read(&root, document.root().clone(), &mut self.problems);
         let Some(main) = read else {
@@ -117,34 +117,34 @@ impl<'a> Loader<'a> {
         self.config.http = http;
         self.config.websocket = websocket;
         self.config.log = LogConfig {
-            place: root.key("log"),
+            location: root.key("log"),
             ..main.log
         };
-        let place = root.key("channel_layer");
+        let location = root.key("channel_layer");
         // A backend that could not be read is made up, and contradicts nothing.
-        if !Wrong::of(&self.problems).touches(&place.key("backend")) {
+        if !ErrorLocations::of(&self.problems).overlaps(&location.key("backend")) {
             for (key, sentence) in main.channel_layer.contradictions() {
-                self.problems.error(place.key(key), sentence);
+                self.problems.error(location.key(key), sentence);
             }
         }
         self.config.channel_layer = ChannelLayerConfig {
-            place,
+            location,
             ..main.channel_layer
         };
-        let place = root.key("session");
+        let location = root.key("session");
         self.config.session = SessionConfig {
-            store: main.session.store.relative_to(place.base()),
-            place,
+            store: main.session.store.relative_to(location.base()),
+            location,
             ..main.session
         };
-        let place = root.key("auth");
+        let location = root.key("auth");
         self.config.auth = AuthConfig {
-            users: main.auth.users.relative_to(place.base()),
-            place,
+            users: main.auth.users.relative_to(location.base()),
+            location,
             ..main.auth
         };
         self.config.csrf = CsrfConfig {
-            place: root.key("csrf"),
+            location: root.key("csrf"),
             ..main.csrf
         };
         self.templates(main.templates, root.key("templates"));
@@ -152,14 +152,14 @@ impl<'a> Loader<'a> {
         let chain = std::slice::from_ref(source);
         self.include(&document, &main.include, Some(""), chain);
         self.add_routes(&document, Some(""), http_routes, websocket_routes);
-        let mut wrong = Wrong::of(&self.problems);
-        for place in self.unread {
-            wrong.add(place);
+        let mut error_locations = ErrorLocations::of(&self.problems);
+        for location in self.unread {
+            error_locations.add(location);
         }
         Ok(Draft {
             config: self.config,
             problems: self.problems.sorted(),
-            wrong,
+            error_locations,
         })
     }
 
@@ -167,33 +167,33 @@ impl<'a> Loader<'a> {
         let parsed = Document::parse(&source.name, &source.base(), text, self.env);
         self.problems.append(parsed.problems);
         self.config.documents.push(Arc::clone(&parsed.document));
-        self.unread.extend(parsed.doubled);
+        self.unread.extend(parsed.duplicates);
         if parsed.broken {
-            self.unread.push(Place::root(&parsed.document));
+            self.unread.push(SourceLocation::root(&parsed.document));
         }
         (!parsed.broken).then_some(parsed.document)
     }
 
-    fn templates(&mut self, templates: TemplatesConfig, place: Place) {
-        let dir = if place.key("dir").is_written() {
+    fn templates(&mut self, templates: TemplatesConfig, location: SourceLocation) {
+        let dir = if location.key("dir").is_written() {
             templates.dir
         } else {
-            place.base().join(templates.dir)
+            location.base().join(templates.dir)
         };
-        self.config.templates = TemplatesConfig { dir, place };
+        self.config.templates = TemplatesConfig { dir, location };
     }
 
-    fn server(&mut self, server: ServerConfig, place: Place) {
-        lint::server(&place, &mut self.problems);
+    fn server(&mut self, server: ServerConfig, location: SourceLocation) {
+        lint::server(&location, &mut self.problems);
         let bind = server
             .bind
             .into_iter()
             .map(|listen| Listen {
-                address: listen.address.relative_to(place.base()),
+                address: listen.address.relative_to(location.base()),
                 ..listen
             })
             .collect();
-        let secret_key = if place.key("secret_key").is_written() {
+        let secret_key = if location.key("secret_key").is_written() {
             server.secret_key
         } else {
             Secret((self.env)("ONEPORT_SECRET_KEY").unwrap_or_default())
@@ -201,7 +201,7 @@ impl<'a> Loader<'a> {
         self.config.server = ServerConfig {
             secret_key,
             bind,
-            place,
+            location,
             ..server
         };
     }
@@ -218,11 +218,11 @@ impl<'a> Loader<'a> {
         let Some(includer) = chain.last() else { return };
         let mut seen = Vec::new();
         for pattern in written {
-            let place = Place::of_path(document, pattern.path.clone());
+            let location = SourceLocation::of_path(document, pattern.path.clone());
             let sources = match include::expand(includer, &pattern.value) {
                 Ok(sources) => sources,
                 Err(message) => {
-                    self.problems.error(place, message);
+                    self.problems.error(location, message);
                     continue;
                 }
             };
@@ -231,14 +231,14 @@ impl<'a> Loader<'a> {
                     continue;
                 }
                 seen.push(source.clone());
-                self.include_one(&place, source, prefix, chain);
+                self.include_one(&location, source, prefix, chain);
             }
         }
     }
 
     fn include_one(
         &mut self,
-        place: &Place,
+        location: &SourceLocation,
         source: Source,
         prefix: Option<&str>,
         chain: &[Source],
@@ -250,7 +250,7 @@ impl<'a> Loader<'a> {
                 .map(|file| file.name.as_str())
                 .collect();
             self.problems.error(
-                place.clone(),
+                location.clone(),
                 format!("files include each other: {}", way.join(" -> ")),
             );
             return;
@@ -260,15 +260,15 @@ impl<'a> Loader<'a> {
             Err(Unreadable { message, .. }) => {
                 return self
                     .problems
-                    .error(place.clone(), format!("{}: {message}", source.name));
+                    .error(location.clone(), format!("{}: {message}", source.name));
             }
         };
         let Some(document) = self.document(&source, &text) else {
             return;
         };
-        let root = Place::root(&document);
+        let root = SourceLocation::root(&document);
         let mut node = document.root().clone();
-        for path in self.strange_keys(&root, chain) {
+        for path in self.disallowed_keys(&root, chain) {
             node.remove(&path);
         }
         let Some(file) = collect::read::<RouteFile>(&root, node, &mut self.problems) else {
@@ -286,9 +286,9 @@ impl<'a> Loader<'a> {
     }
 
     /// Reports the keys that an included file may not hold.
-    fn strange_keys(&mut self, root: &Place, chain: &[Source]) -> Vec<Vec<Segment>> {
+    fn disallowed_keys(&mut self, root: &SourceLocation, chain: &[Source]) -> Vec<Vec<Segment>> {
         let document = Arc::clone(root.document());
-        let mut strange = Vec::new();
+        let mut disallowed = Vec::new();
         let mut check = |way: &[&str], key: &str, known: &[&str]| {
             if known.contains(&key) {
                 return;
@@ -308,7 +308,7 @@ impl<'a> Loader<'a> {
             let hint = did_you_mean(key, known.iter().copied()).or(main);
             self.problems
                 .push(Problem::error(root.join(&path).of_key(), message).with_hint_if(hint));
-            strange.push(path);
+            disallowed.push(path);
         };
         for entry in document.root().entries() {
             check(&[], &entry.key, &ROUTE_FILE_KEYS);
@@ -318,7 +318,7 @@ impl<'a> Loader<'a> {
                 }
             }
         }
-        strange
+        disallowed
     }
 
     fn add_routes(
@@ -329,23 +329,24 @@ impl<'a> Loader<'a> {
         websocket: Vec<Located<RawWebsocketRoute>>,
     ) {
         for Located { path, value } in http {
-            let place = Place::of_path(document, path);
-            let prefix = self.known_prefix(prefix, &place);
-            let route = value.finish(place, prefix, &self.config.http, &mut self.problems);
+            let location = SourceLocation::of_path(document, path);
+            let prefix = self.known_prefix(prefix, &location);
+            let route = value.finish(location, prefix, &self.config.http, &mut self.problems);
             self.config.http_routes.push(route);
         }
         for Located { path, value } in websocket {
-            let place = Place::of_path(document, path);
-            let prefix = self.known_prefix(prefix, &place);
-            let route = value.finish(place, prefix, &self.config.websocket, &mut self.problems);
+            let location = SourceLocation::of_path(document, path);
+            let prefix = self.known_prefix(prefix, &location);
+            let route = value.finish(location, prefix, &self.config.websocket, &mut self.problems);
             self.config.websocket_routes.push(route);
         }
     }
 
     /// Behind a prefix that could not be read nothing can be said about a route's path.
-    fn known_prefix<'p>(&mut self, prefix: Option<&'p str>, place: &Place) -> &'p str {
+    fn known_prefix<'p>(&mut self, prefix: Option<&'p str>, location: &SourceLocation) -> &'p str {
         if prefix.is_none() {
-            self.unread.extend([place.key("path"), place.key("regex")]);
+            self.unread
+                .extend([location.key("path"), location.key("regex")]);
         }
         prefix.unwrap_or(UNREAD_PREFIX)
     }
@@ -364,7 +365,8 @@ pub(in crate::config) fn unreadable(path: &Path, why: Unreadable) -> Problems {
         }
         _ => None,
     };
-    let problem = Problem::error(Place::whole_file(&document), why.message).with_hint_if(hint);
+    let problem =
+        Problem::error(SourceLocation::whole_file(&document), why.message).with_hint_if(hint);
     let mut problems = Problems::default();
     problems.push(problem);
     problems

@@ -8,7 +8,7 @@ use serde::de::{
 };
 
 use crate::config::read::document::path_text;
-use crate::config::read::read_error::Fault;
+use crate::config::read::read_error::ReadError;
 use crate::config::read::reader::Reader;
 
 /// The type name by which the reader knows that the path is asked for too.
@@ -36,12 +36,12 @@ impl<'de, 't> Parts<'de, 't> {
 }
 
 impl<'de> SeqAccess<'de> for Parts<'de, '_> {
-    type Error = Fault;
+    type Error = ReadError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(
         &mut self,
         seed: T,
-    ) -> Result<Option<T::Value>, Fault> {
+    ) -> Result<Option<T::Value>, ReadError> {
         self.next += 1;
         if self.next == 1 {
             let path = path_text(&self.reader.trail.segments());

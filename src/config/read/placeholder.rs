@@ -4,7 +4,7 @@
 
 use serde::de::{self, Visitor};
 
-use crate::config::read::read_error::Fault;
+use crate::config::read::read_error::ReadError;
 
 /// Texts of which one is probably what a type expects.
 const TEXTS: [&str; 6] = ["", "x", "/", "1s", "1 B", "http://localhost:80"];
@@ -16,7 +16,7 @@ pub(in crate::config) const ATTEMPTS: usize = TEXTS.len() + 5;
 pub(in crate::config) fn any<'de, V: Visitor<'de>>(
     attempt: usize,
     visitor: V,
-) -> Result<V::Value, Fault> {
+) -> Result<V::Value, ReadError> {
     let Some(other) = attempt.checked_sub(TEXTS.len()) else {
         return visitor.visit_borrowed_str(TEXTS[attempt]);
     };
@@ -24,10 +24,10 @@ pub(in crate::config) fn any<'de, V: Visitor<'de>>(
     match other {
         0 => visitor.visit_i64(1),
         1 => visitor.visit_bool(false),
-        2 => visitor.visit_seq(de::value::SeqDeserializer::<_, Fault>::new(
+        2 => visitor.visit_seq(de::value::SeqDeserializer::<_, ReadError>::new(
             std::iter::empty::<&str>(),
         )),
-        3 => visitor.visit_map(de::value::MapDeserializer::<_, Fault>::new(nothing)),
+        3 => visitor.visit_map(de::value::MapDeserializer::<_, ReadError>::new(nothing)),
         _ => visitor.visit_f64(1.0),
     }
 }

@@ -1,4 +1,4 @@
-//! A fault: why a value cannot be read as what it should be, in the words of the file.
+//! Read error: why a value cannot be read as what it should be, in the words of the file.
 
 use std::fmt;
 
@@ -12,9 +12,9 @@ const SHOWN_CHARS_MAX: usize = 60;
 /// Why reading stopped, and where. It keeps its parts, so that the value at fault can be struck out and reading can
 /// go on.
 #[derive(Debug)]
-pub(in crate::config) struct Fault {
+pub(in crate::config) struct ReadError {
     pub(in crate::config) kind: Kind,
-    /// From the value that is being read; set by the innermost reader that sees the fault.
+    /// From the value that is being read; set by the innermost reader that sees the error.
     pub(in crate::config) path: Option<Vec<Segment>>,
 }
 
@@ -41,20 +41,20 @@ pub(in crate::config) enum Kind {
     Sentence(String),
 }
 
-impl Fault {
-    /// A fault at the value that is being read.
+impl ReadError {
+    /// An error at the value that is being read.
     pub(in crate::config) fn new(kind: Kind) -> Self {
         Self { kind, path: None }
     }
 
-    /// The same fault, at this way unless it already knows better.
+    /// The same error, at this way unless it already knows better.
     pub(in crate::config) fn at(mut self, trail: Trail<'_>) -> Self {
         self.path.get_or_insert_with(|| trail.segments());
         self
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::UnknownKey { key, .. } => write!(f, "unknown key {key:?}"),
@@ -68,9 +68,9 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for ReadError {}
 
-impl de::Error for Fault {
+impl de::Error for ReadError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::new(Kind::Sentence(message.to_string()))
     }
@@ -192,7 +192,10 @@ mod tests {
     #[test]
     fn types_are_named_in_the_words_of_the_file() {
         let check = |found, expected: &str, message: &str| {
-            assert_eq!(Fault::invalid_type(found, &expected).to_string(), message);
+            assert_eq!(
+                ReadError::invalid_type(found, &expected).to_string(),
+                message
+            );
         };
         check(
             Unexpected::Signed(10),

@@ -12,7 +12,7 @@ use serde::forward_to_deserialize_any;
 use crate::config::read::located;
 use crate::config::read::path::Trail;
 use crate::config::read::placeholder;
-use crate::config::read::read_error::{Fault, Kind, one_of};
+use crate::config::read::read_error::{Kind, ReadError, one_of};
 use crate::config::read::value::{Entry, Node, Value};
 use crate::config::values::config_path;
 
@@ -26,7 +26,7 @@ pub(in crate::config) struct Reader<'de, 't> {
 }
 
 impl<'de, 't> Reader<'de, 't> {
-    fn any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         match &self.node.value {
             Value::String(text) => visitor.visit_borrowed_str(text),
             Value::Integer(number) => visitor.visit_i64(*number),
@@ -43,7 +43,7 @@ impl<'de, 't> Reader<'de, 't> {
                 next: 0,
                 within: self,
             }),
-            Value::Removed | Value::Assumed(_) => Err(de::Error::custom("expected a value")),
+            Value::Removed | Value::Placeholder(_) => Err(de::Error::custom("expected a value")),
         }
     }
 
@@ -52,17 +52,17 @@ impl<'de, 't> Reader<'de, 't> {
         self,
         known: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ReadError> {
         match &self.node.value {
             Value::String(text) => visitor.visit_enum(BorrowedStrDeserializer::new(text)),
             Value::Table(entries) if entries.len() == 1 => visitor.visit_enum(Variant {
                 entry: &entries[0],
                 within: self,
             }),
-            Value::Assumed(attempt) => visitor.visit_enum(BorrowedStrDeserializer::new(
+            Value::Placeholder(attempt) => visitor.visit_enum(BorrowedStrDeserializer::new(
                 known.get(*attempt).unwrap_or(&""),
             )),
-            _ => Err(Fault::new(Kind::Type {
+            _ => Err(ReadError::new(Kind::Type {
                 expected: one_of(known),
                 found: self.describe(),
             })),
@@ -70,10 +70,10 @@ impl<'de, 't> Reader<'de, 't> {
     }
 
     /// A struct; serde would also take an array, in the order of the fields, but that is no file for people.
-    fn table<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn table<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         match &self.node.value {
             Value::Array(_) => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
-            Value::Assumed(_) => visitor.visit_map(Entries {
+            Value::Placeholder(_) => visitor.visit_map(Entries {
                 entries: &[],
                 next: 0,
                 within: self,
@@ -91,33 +91,33 @@ impl<'de, 't> Reader<'de, 't> {
             Value::String(_) => "a string".to_owned(),
             Value::Array(_) => "an array".to_owned(),
             Value::Table(_) => "a table".to_owned(),
-            Value::Removed | Value::Assumed(_) => "nothing".to_owned(),
+            Value::Removed | Value::Placeholder(_) => "nothing".to_owned(),
         }
     }
 }
 
 impl<'de> Deserializer<'de> for Reader<'de, '_> {
-    type Error = Fault;
+    type Error = ReadError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let read = match self.node.value {
-            Value::Assumed(attempt) => assumed::any(attempt, visitor),
+            Value::Placeholder(attempt) => placeholder::any(attempt, visitor),
             _ => self.any(visitor),
         };
-        read.map_err(|fault| fault.at(self.trail))
+        read.map_err(|error| error.at(self.trail))
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         visitor
             .visit_some(self)
-            .map_err(|fault| fault.at(self.trail))
+            .map_err(|error| error.at(self.trail))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ReadError> {
         let read = match &self.node.value {
             Value::String(text) if name == config_path::NAME => {
                 let resolved = self.base.join(text).to_string_lossy().into_owned();
@@ -125,7 +125,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
             }
             _ => visitor.visit_newtype_struct(self),
         };
-        read.map_err(|fault: Fault| fault.at(self.trail))
+        read.map_err(|error: ReadError| error.at(self.trail))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -133,13 +133,13 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         name: &'static str,
         _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ReadError> {
         if name == located::NAME {
             return visitor
                 .visit_seq(located::Parts::new(self))
-                .map_err(|fault| fault.at(self.trail));
+                .map_err(|error| error.at(self.trail));
         }
-        self.table(visitor).map_err(|fault| fault.at(self.trail))
+        self.table(visitor).map_err(|error| error.at(self.trail))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -147,17 +147,17 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         _name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ReadError> {
         self.word(variants, visitor)
-            .map_err(|fault| fault.at(self.trail))
+            .map_err(|error| error.at(self.trail))
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         visitor.visit_unit()
     }
 
     /// `()`, the options of those who take none, is a table without keys.
-    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         Nothing::deserialize(self)?;
         visitor.visit_unit()
     }
@@ -181,16 +181,16 @@ struct Items<'de, 't> {
 }
 
 impl<'de> SeqAccess<'de> for Items<'de, '_> {
-    type Error = Fault;
+    type Error = ReadError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(
         &mut self,
         seed: T,
-    ) -> Result<Option<T::Value>, Fault> {
+    ) -> Result<Option<T::Value>, ReadError> {
         while let Some(node) = self.items.get(self.next) {
             let index = self.next;
             self.next += 1;
-            if !node.is_gone() {
+            if !node.is_removed() {
                 let trail = Trail::Index(&self.within.trail, index);
                 let item = Reader {
                     node,
@@ -200,7 +200,7 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
                 return seed
                     .deserialize(item)
                     .map(Some)
-                    .map_err(|fault| fault.at(trail));
+                    .map_err(|error| error.at(trail));
             }
         }
         Ok(None)
@@ -215,14 +215,14 @@ struct Entries<'de, 't> {
 }
 
 impl<'de> MapAccess<'de> for Entries<'de, '_> {
-    type Error = Fault;
+    type Error = ReadError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
         &mut self,
         seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
+    ) -> Result<Option<K::Value>, ReadError> {
         while let Some(entry) = self.entries.get(self.next) {
-            if entry.node.is_gone() {
+            if entry.node.is_removed() {
                 self.next += 1;
                 continue;
             }
@@ -230,15 +230,15 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             return seed
                 .deserialize(KeyReader(&entry.key))
                 .map(Some)
-                .map_err(|fault| match fault.kind {
-                    Kind::UnknownKey { .. } => fault.at(self.within.trail),
-                    _ => fault.at(trail),
+                .map_err(|error| match error.kind {
+                    Kind::UnknownKey { .. } => error.at(self.within.trail),
+                    _ => error.at(trail),
                 });
         }
         Ok(None)
     }
 
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, ReadError> {
         let Some(entry) = self.entries.get(self.next) else {
             return Err(de::Error::custom("expected a value after a key"));
         };
@@ -249,7 +249,7 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             trail,
             base: self.within.base,
         };
-        seed.deserialize(reader).map_err(|fault| fault.at(trail))
+        seed.deserialize(reader).map_err(|error| error.at(trail))
     }
 }
 
@@ -257,9 +257,9 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
 struct KeyReader<'de>(&'de str);
 
 impl<'de> Deserializer<'de> for KeyReader<'de> {
-    type Error = Fault;
+    type Error = ReadError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         visitor.visit_borrowed_str(self.0)
     }
 
@@ -267,7 +267,7 @@ impl<'de> Deserializer<'de> for KeyReader<'de> {
         self,
         _name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ReadError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -276,7 +276,7 @@ impl<'de> Deserializer<'de> for KeyReader<'de> {
         _name: &'static str,
         _variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ReadError> {
         visitor.visit_enum(BorrowedStrDeserializer::new(self.0))
     }
 
@@ -293,10 +293,10 @@ struct Variant<'de, 't> {
 }
 
 impl<'de, 't> EnumAccess<'de> for Variant<'de, 't> {
-    type Error = Fault;
+    type Error = ReadError;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Fault> {
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), ReadError> {
         let word = seed.deserialize(KeyReader(&self.entry.key))?;
         Ok((word, self))
     }
@@ -305,30 +305,34 @@ impl<'de, 't> EnumAccess<'de> for Variant<'de, 't> {
 impl<'de> Variant<'de, '_> {
     fn content<T>(
         &self,
-        read: impl FnOnce(Reader<'de, '_>) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        read: impl FnOnce(Reader<'de, '_>) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
         let trail = Trail::Key(&self.within.trail, &self.entry.key);
         read(Reader {
             node: &self.entry.node,
             trail,
             base: self.within.base,
         })
-        .map_err(|fault| fault.at(trail))
+        .map_err(|error| error.at(trail))
     }
 }
 
 impl<'de> VariantAccess<'de> for Variant<'de, '_> {
-    type Error = Fault;
+    type Error = ReadError;
 
-    fn unit_variant(self) -> Result<(), Fault> {
+    fn unit_variant(self) -> Result<(), ReadError> {
         Err(de::Error::invalid_type(Unexpected::Map, &"a string"))
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ReadError> {
         self.content(|reader| seed.deserialize(reader))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn tuple_variant<V: Visitor<'de>>(
+        self,
+        _length: usize,
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
         self.content(|reader| reader.deserialize_any(visitor))
     }
 
@@ -336,7 +340,7 @@ impl<'de> VariantAccess<'de> for Variant<'de, '_> {
         self,
         _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ReadError> {
         self.content(|reader| reader.table(visitor))
     }
 }

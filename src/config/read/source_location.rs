@@ -1,4 +1,4 @@
-//! A place: a value in a document, by its path, so that a problem can point at it.
+//! A location: a value in a document, by its path, so that a problem can point at it.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,48 +15,48 @@ use crate::config::read::value::{Node, Value};
 /// not exist in the file, such as that of a default, resolves to the nearest value around it.
 ///
 /// ```
-/// # use oneport::config::{Config, Place};
+/// # use oneport::config::{Config, SourceLocation};
 /// # let text = "[[websocket.route]]\npath = \"/ws/\"\nconsumer = \"chat\"\n";
 /// # let (config, _) = Config::parse("oneport.toml", text, ".".as_ref(), &|_| None)?;
-/// let place: Place = config.websocket_routes[0].place.key("consumer");
-/// assert_eq!(place.to_string(), "oneport.toml:3:12: websocket.route[0].consumer");
+/// let location: SourceLocation = config.websocket_routes[0].location.key("consumer");
+/// assert_eq!(location.to_string(), "oneport.toml:3:12: websocket.route[0].consumer");
 /// # Ok::<(), oneport::config::Problems>(())
 /// ```
 #[derive(Clone)]
-pub struct Place {
+pub struct SourceLocation {
     document: Arc<Document>,
     path: String,
-    spot: Spot,
+    part: Part,
 }
 
-/// Which part of the value a place points at.
+/// Which part of the value a location points at.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Spot {
+enum Part {
     Value,
     Key,
     Text(Range<usize>),
     WholeFile,
 }
 
-impl Place {
+impl SourceLocation {
     /// The document itself.
     pub(in crate::config) fn root(document: &Arc<Document>) -> Self {
         Self {
             document: Arc::clone(document),
             path: String::new(),
-            spot: Spot::Value,
+            part: Part::Value,
         }
     }
 
     /// A whole file, without a line: one that cannot be read.
     pub(in crate::config) fn whole_file(document: &Arc<Document>) -> Self {
         Self {
-            spot: Spot::WholeFile,
+            part: Part::WholeFile,
             ..Self::root(document)
         }
     }
 
-    /// The place a path of this document leads to.
+    /// The location a path of this document leads to.
     pub(in crate::config) fn of_path(document: &Arc<Document>, path: String) -> Self {
         Self {
             path,
@@ -67,19 +67,19 @@ impl Place {
     /// The value under a key of this table.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        let mut place = self.clone();
-        path::push_key(&mut place.path, key);
-        place.spot = Spot::Value;
-        place
+        let mut location = self.clone();
+        path::push_key(&mut location.path, key);
+        location.part = Part::Value;
+        location
     }
 
     /// An item of this array, counted from 0.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        let mut place = self.clone();
-        path::push_index(&mut place.path, index);
-        place.spot = Spot::Value;
-        place
+        let mut location = self.clone();
+        path::push_index(&mut location.path, index);
+        location.part = Part::Value;
+        location
     }
 
     /// The value at the end of a way such as `tokens[0].groups`, which begins with a key of this table.
@@ -91,32 +91,32 @@ impl Place {
     /// The key of this value instead of the value.
     #[must_use]
     pub fn of_key(mut self) -> Self {
-        self.spot = Spot::Key;
+        self.part = Part::Key;
         self
     }
 
     /// Several steps down.
     pub(in crate::config) fn join(&self, segments: &[Segment]) -> Self {
-        let mut place = self.clone();
+        let mut location = self.clone();
         for segment in segments {
-            path::push(&mut place.path, segment);
+            path::push(&mut location.path, segment);
         }
-        place.spot = Spot::Value;
-        place
+        location.part = Part::Value;
+        location
     }
 
     /// A piece of the text, whatever value it belongs to.
     pub(in crate::config) fn at(mut self, span: Range<usize>) -> Self {
-        self.spot = Spot::Text(span);
+        self.part = Part::Text(span);
         self
     }
 
     /// Whether it is a piece of the text whose value is not known.
     pub(in crate::config) fn is_text(&self) -> bool {
-        matches!(self.spot, Spot::Text(_))
+        matches!(self.part, Part::Text(_))
     }
 
-    /// The text number `index` of the array at this place, whatever else stands among the texts.
+    /// The text number `index` of the array at this location, whatever else stands among the texts.
     #[must_use]
     pub fn text(&self, index: usize) -> Self {
         let items = self.items().unwrap_or_default().iter().enumerate();
@@ -134,7 +134,7 @@ impl Place {
         &self.path
     }
 
-    /// The directory that relative paths at this place start from.
+    /// The directory that relative paths at this location start from.
     pub fn base(&self) -> &Path {
         self.document.base()
     }
@@ -146,20 +146,20 @@ impl Place {
 
     /// The line and column, or of the nearest value around it; `None` for a whole file that cannot be read.
     pub fn position(&self) -> Option<Position> {
-        (self.spot != Spot::WholeFile).then(|| self.document.position(self.span().start))
+        (self.part != Part::WholeFile).then(|| self.document.position(self.span().start))
     }
 
-    /// The way to this place, step by step.
+    /// The way to this location, step by step.
     pub(in crate::config) fn segments(&self) -> Vec<Segment> {
         path::segments(&self.path)
     }
 
-    /// The value at this place.
+    /// The value at this location.
     pub(in crate::config) fn node(&self) -> Option<&Node> {
         self.document.root().find(&path::segments(&self.path))
     }
 
-    /// The items of the array at this place, as they are written.
+    /// The items of the array at this location, as they are written.
     pub(in crate::config) fn items(&self) -> Option<&[Node]> {
         match self.node().map(|node| &node.value) {
             Some(Value::Array(items)) => Some(items),
@@ -167,9 +167,9 @@ impl Place {
         }
     }
 
-    /// The text at this place.
+    /// The text at this location.
     pub(in crate::config) fn span(&self) -> Range<usize> {
-        if let Spot::Text(span) = &self.spot {
+        if let Part::Text(span) = &self.part {
             return span.clone();
         }
         let mut node = self.document.root();
@@ -187,7 +187,7 @@ impl Place {
             span = child.span.clone();
             node = child;
         }
-        if self.spot == Spot::Key {
+        if self.part == Part::Key {
             key_span
         } else {
             span
@@ -195,24 +195,24 @@ impl Place {
     }
 }
 
-impl Default for Place {
-    /// The place of values that nobody wrote.
+impl Default for SourceLocation {
+    /// The location of values that nobody wrote.
     fn default() -> Self {
         Self::whole_file(&Document::blank("defaults", Path::new(".")))
     }
 }
 
-impl PartialEq for Place {
+impl PartialEq for SourceLocation {
     fn eq(&self, other: &Self) -> bool {
         self.document.name() == other.document.name()
             && self.path == other.path
-            && self.spot == other.spot
+            && self.part == other.part
     }
 }
 
-impl Eq for Place {}
+impl Eq for SourceLocation {}
 
-impl fmt::Display for Place {
+impl fmt::Display for SourceLocation {
     /// `file:line:column: path`, as far as there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.document.name())?;
@@ -226,8 +226,8 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Place({self})")
+        write!(f, "SourceLocation({self})")
     }
 }

@@ -1,4 +1,4 @@
-//! The tree of values of one document, each with the place in the text where it stands.
+//! The tree of values of one document, each with the location in the text where it stands.
 
 use std::ops::Range;
 
@@ -34,7 +34,7 @@ pub(in crate::config) enum Value {
     Removed,
     /// A required value that is missing or was struck out, made up so that reading can go on behind it. The number
     /// says which of the made-up values is tried.
-    Assumed(usize),
+    Placeholder(usize),
 }
 
 /// One `key = value` of a table.
@@ -47,20 +47,20 @@ pub(in crate::config) struct Entry {
 
 /// Something wrong with a value that was found while the tree was built.
 #[derive(Debug)]
-pub(in crate::config) struct Flaw {
+pub(in crate::config) struct TreeError {
     pub(in crate::config) path: Vec<Segment>,
     pub(in crate::config) message: String,
     pub(in crate::config) hint: Option<String>,
 }
 
 /// A text that no message may show, what is shown instead, and where it is written.
-pub(in crate::config) struct Hidden {
+pub(in crate::config) struct HiddenText {
     pub(in crate::config) text: String,
     pub(in crate::config) shown: String,
     pub(in crate::config) span: Range<usize>,
 }
 
-impl Hidden {
+impl HiddenText {
     fn all(text: &str, span: &Range<usize>) -> Self {
         Self {
             text: text.to_owned(),
@@ -73,8 +73,8 @@ impl Hidden {
 /// Builds a tree from what the TOML parser gives.
 pub(in crate::config) struct Builder<'a> {
     pub(in crate::config) env: Env<'a>,
-    pub(in crate::config) flaws: Vec<Flaw>,
-    pub(in crate::config) secrets: Vec<Hidden>,
+    pub(in crate::config) errors: Vec<TreeError>,
+    pub(in crate::config) secrets: Vec<HiddenText>,
 }
 
 impl Node {
@@ -149,7 +149,7 @@ impl Node {
     }
 
     /// Makes up a value for a key of this table.
-    pub(in crate::config) fn assume(&mut self, key: &str) {
+    pub(in crate::config) fn insert_placeholder(&mut self, key: &str) {
         if !matches!(self.value, Value::Table(_)) {
             self.value = Value::Table(Vec::new());
         }
@@ -157,12 +157,12 @@ impl Node {
             return;
         };
         match entries.iter_mut().find(|entry| entry.key == key) {
-            Some(entry) => entry.node.value = Value::Assumed(0),
+            Some(entry) => entry.node.value = Value::Placeholder(0),
             None => entries.push(Entry {
                 key: key.to_owned(),
                 key_span: self.span.clone(),
                 node: Self {
-                    value: Value::Assumed(0),
+                    value: Value::Placeholder(0),
                     span: self.span.clone(),
                 },
             }),
@@ -170,20 +170,20 @@ impl Node {
     }
 
     /// Whether there is nothing to read: it was struck out, or no made-up value would do.
-    pub(in crate::config) fn is_gone(&self) -> bool {
+    pub(in crate::config) fn is_removed(&self) -> bool {
         match self.value {
             Value::Removed => true,
-            Value::Assumed(attempt) => attempt >= assumed::ATTEMPTS,
+            Value::Placeholder(attempt) => attempt >= placeholder::ATTEMPTS,
             _ => false,
         }
     }
 
     /// Whether a value somewhere inside was struck out or made up.
-    pub(in crate::config) fn has_gaps(&self) -> bool {
+    pub(in crate::config) fn is_incomplete(&self) -> bool {
         match &self.value {
-            Value::Array(items) => items.iter().any(Self::has_gaps),
-            Value::Table(entries) => entries.iter().any(|entry| entry.node.has_gaps()),
-            Value::Removed | Value::Assumed(_) => true,
+            Value::Array(items) => items.iter().any(Self::is_incomplete),
+            Value::Table(entries) => entries.iter().any(|entry| entry.node.is_incomplete()),
+            Value::Removed | Value::Placeholder(_) => true,
             _ => false,
         }
     }
@@ -225,7 +225,7 @@ impl Builder<'_> {
             DeValue::Integer(integer) => {
                 match i64::from_str_radix(integer.as_str(), integer.radix()) {
                     Ok(number) => Value::Integer(number),
-                    Err(_) => self.flaw(
+                    Err(_) => self.error(
                         trail,
                         format!("expected an integer of at most 64 bits, found {integer}"),
                         None,
@@ -234,7 +234,7 @@ impl Builder<'_> {
             }
             DeValue::Float(float) => match float.as_str().parse() {
                 Ok(number) => Value::Float(number),
-                Err(_) => self.flaw(trail, format!("expected a number, found {float}"), None),
+                Err(_) => self.error(trail, format!("expected a number, found {float}"), None),
             },
             DeValue::Boolean(boolean) => Value::Boolean(boolean),
             DeValue::Datetime(datetime) => Value::Datetime(datetime.to_string()),
@@ -256,7 +256,7 @@ impl Builder<'_> {
             }
             Err(error) => {
                 let hint = error.hint();
-                self.flaw(trail, error.to_string(), Some(hint))
+                self.error(trail, error.to_string(), Some(hint))
             }
         }
     }
@@ -271,7 +271,7 @@ impl Builder<'_> {
             DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_) => return,
         };
         if trail.any_key(&secret::is_secret_name) {
-            self.secrets.push(Hidden::all(text, span));
+            self.secrets.push(HiddenText::all(text, span));
         }
     }
 
@@ -284,24 +284,24 @@ impl Builder<'_> {
         let shown = hide_url(text);
         let is_url = text.contains("://") && shown != *text;
         if is_secret || (!values.is_empty() && !is_url) {
-            self.secrets.push(Hidden::all(text, span));
+            self.secrets.push(HiddenText::all(text, span));
         } else if is_url {
-            self.secrets.push(Hidden {
+            self.secrets.push(HiddenText {
                 text: text.clone(),
                 shown,
                 span: span.clone(),
             });
             let secrets = url_secrets(text).into_iter();
             self.secrets
-                .extend(secrets.map(|secret| Hidden::all(secret, span)));
+                .extend(secrets.map(|secret| HiddenText::all(secret, span)));
         }
         let values = values.into_iter();
         self.secrets
-            .extend(values.map(|value| Hidden::all(value, span)));
+            .extend(values.map(|value| HiddenText::all(value, span)));
     }
 
-    fn flaw(&mut self, trail: Trail<'_>, message: String, hint: Option<String>) -> Value {
-        self.flaws.push(Flaw {
+    fn error(&mut self, trail: Trail<'_>, message: String, hint: Option<String>) -> Value {
+        self.errors.push(TreeError {
             path: trail.segments(),
             message,
             hint,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::values::checked::{
     HeaderNames, Identifier, LoginUrl, OptionalIdentifier, PositiveCount, PositiveDuration,
     WrittenName, via,
@@ -43,7 +43,7 @@ pub struct AuthConfig {
     pub forward: Option<ForwardConfig>,
     /// Where the section stands.
     #[serde(skip)]
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 /// `[auth.django]`: the user table of a Django project.
@@ -203,7 +203,7 @@ impl Default for AuthConfig {
             django: DjangoUsersConfig::default(),
             bearer: None,
             forward: None,
-            place: Place::default(),
+            location: SourceLocation::default(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::config::problems::suggest::did_you_mean;
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::values::checked::{PositiveCount, PositiveDuration, PositiveSize, via};
 use crate::config::values::redis_url::{RedisHome, RedisUrl};
 use crate::config::values::secret::Secret;
@@ -55,7 +55,7 @@ pub struct ChannelLayerConfig {
     pub max_rooms: usize,
     /// Where the section stands.
     #[serde(skip)]
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 impl Default for ChannelLayerConfig {
@@ -75,7 +75,7 @@ impl Default for ChannelLayerConfig {
             history_size: Size(128 << 20),
             group_history_size: Size(1 << 20),
             max_rooms: 1000,
-            place: Place::default(),
+            location: SourceLocation::default(),
         }
     }
 }

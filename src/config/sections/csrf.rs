@@ -3,7 +3,7 @@
 use http::HeaderName;
 use serde::Deserialize;
 
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::values::checked::{CookieName, CsrfHeader, via};
 
 /// `[csrf]`. In front of a Django project these are the project's settings.
@@ -20,7 +20,7 @@ pub struct CsrfConfig {
     pub use_sessions: bool,
     /// Where the section stands.
     #[serde(skip)]
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 impl Default for CsrfConfig {
@@ -29,7 +29,7 @@ impl Default for CsrfConfig {
             cookie: "csrftoken".to_owned(),
             header: HeaderName::from_static("x-csrftoken"),
             use_sessions: false,
-            place: Place::default(),
+            location: SourceLocation::default(),
         }
     }
 }

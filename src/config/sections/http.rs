@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
-use crate::config::problems::error_locations::Wrong;
+use crate::config::problems::error_locations::ErrorLocations;
 use crate::config::problems::problem::Problems;
 use crate::config::read::located::Located;
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::sections::cors::CorsConfig;
 use crate::config::sections::headers::HeaderFields;
 use crate::config::sections::options::Options;
@@ -80,19 +80,19 @@ pub struct HttpRoute {
     /// The section's settings with the route's own laid over.
     pub settings: HttpDefaults,
     /// Where it stands.
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 impl RawHttpRoute {
     /// Checks what concerns several keys, and lays the route over its section.
     pub(in crate::config) fn finish(
         mut self,
-        place: Place,
+        location: SourceLocation,
         prefix: &str,
         defaults: &HttpDefaults,
         problems: &mut Problems,
     ) -> HttpRoute {
-        let settings = self.settings(defaults, &place);
+        let settings = self.settings(defaults, &location);
         RouteHead {
             path: self.path.as_deref(),
             regex: self.regex.as_deref(),
@@ -101,7 +101,7 @@ impl RawHttpRoute {
             target: self.view.as_deref(),
             prefix,
         }
-        .check(&place, problems);
+        .check(&location, problems);
         HttpRoute {
             path: self.path,
             regex: self.regex,
@@ -109,11 +109,11 @@ impl RawHttpRoute {
             methods: self.methods.map(Into::into).unwrap_or_default(),
             host: self.host.map(Into::into),
             view: self.view.unwrap_or_default(),
-            options: options_of(&place),
+            options: options_of(&location),
             defaults: self.defaults,
             prefix: prefix.to_owned(),
             settings,
-            place,
+            location,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 
 /// `[log]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,7 +16,7 @@ pub struct LogConfig {
     pub access: bool,
     /// Where the section stands.
     #[serde(skip)]
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 /// How a line of the log looks.
@@ -36,7 +36,7 @@ impl Default for LogConfig {
             format: LogFormat::Text,
             level: "info".to_owned(),
             access: true,
-            place: Place::default(),
+            location: SourceLocation::default(),
         }
     }
 }

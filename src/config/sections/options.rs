@@ -8,19 +8,19 @@ use serde::de::DeserializeOwned;
 use crate::config::problems::problem::Problems;
 use crate::config::read::collect;
 use crate::config::read::document::Document;
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
 
 /// The `options` of a route, unread until the view or consumer is known that they are for.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct Options {
-    place: Place,
+    location: SourceLocation,
 }
 
 impl Options {
-    /// The table at this place; empty when there is none.
-    pub(in crate::config) fn new(place: Place) -> Self {
-        Self { place }
+    /// The table at this location; empty when there is none.
+    pub(in crate::config) fn new(location: SourceLocation) -> Self {
+        Self { location }
     }
 
     /// Options from a text of their own, for tests of a view or a consumer; no variables are filled in.
@@ -33,14 +33,14 @@ impl Options {
     /// ```
     pub fn from_toml(text: &str) -> Result<Self, Problems> {
         let parsed = Document::parse("options", Path::new("."), text, &|_| None);
-        let options = Self::new(Place::root(&parsed.document));
+        let options = Self::new(SourceLocation::root(&parsed.document));
         parsed
             .problems
             .into_result(options)
             .map(|(options, _)| options)
     }
 
-    /// Reads the options as a type; all that is wrong with them comes back, each with its place.
+    /// Reads the options as a type; all that is wrong with them comes back, each with its location.
     ///
     /// Absent options read as an empty table. A type without room for unknown keys says so with
     /// `#[serde(deny_unknown_fields)]`; one with no options at all is an empty struct with that attribute.
@@ -62,11 +62,11 @@ impl Options {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problems> {
         let mut problems = Problems::default();
         let node = self
-            .place
+            .location
             .node()
             .cloned()
             .unwrap_or_else(|| Node::empty_table(0..0));
-        match collect::read(&self.place, node, &mut problems) {
+        match collect::read(&self.location, node, &mut problems) {
             Some(value) => problems.into_result(value).map(|(value, _)| value),
             None => Err(problems.sorted()),
         }
@@ -74,17 +74,17 @@ impl Options {
 
     /// The directory of the file they stand in, where relative paths start from.
     pub fn base(&self) -> &Path {
-        self.place.base()
+        self.location.base()
     }
 
-    /// Where they stand; `place().key("group")` is where one of them does.
-    pub fn place(&self) -> &Place {
-        &self.place
+    /// Where they stand; `location().key("group")` is where one of them does.
+    pub fn location(&self) -> &SourceLocation {
+        &self.location
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        match self.place.node().map(|node| &node.value) {
+        match self.location.node().map(|node| &node.value) {
             Some(Value::Table(entries)) => entries.is_empty(),
             _ => true,
         }
@@ -92,8 +92,8 @@ impl Options {
 }
 
 impl fmt::Debug for Options {
-    /// Shows the place only: options may hold secrets.
+    /// Shows the location only: options may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Options({})", self.place)
+        write!(f, "Options({})", self.location)
     }
 }

@@ -1,7 +1,7 @@
 //! What the routes of both tables have in common.
 
 use crate::config::problems::problem::{Problem, Problems};
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::sections::options::Options;
 
 /// The keys that say where a route is and what it leads to.
@@ -17,30 +17,30 @@ pub(in crate::config) struct RouteHead<'a> {
 
 impl RouteHead<'_> {
     /// Adds what is wrong with them. A key that is written but could not be read was reported then.
-    pub(in crate::config) fn check(&self, place: &Place, problems: &mut Problems) {
-        let written = |key: &str| place.key(key).is_written();
+    pub(in crate::config) fn check(&self, location: &SourceLocation, problems: &mut Problems) {
+        let written = |key: &str| location.key(key).is_written();
         match (written("path"), written("regex")) {
             (true, true) => problems.push(
                 Problem::error(
-                    place.key("regex").of_key(),
+                    location.key("regex").of_key(),
                     "\"path\" and \"regex\" are both set",
                 )
                 .with_hint("a route has one of them"),
             ),
             (false, false) => problems.push(
-                Problem::missing(place.clone(), "path").with_hint("or \"regex\" for a pattern"),
+                Problem::missing(location.clone(), "path").with_hint("or \"regex\" for a pattern"),
             ),
             _ => {}
         }
-        self.check_path(place, problems);
-        self.check_words(place, problems);
+        self.check_path(location, problems);
+        self.check_words(location, problems);
     }
 
-    fn check_path(&self, place: &Place, problems: &mut Problems) {
+    fn check_path(&self, location: &SourceLocation, problems: &mut Problems) {
         match self.path {
             Some("") if self.prefix.is_empty() => {
                 let problem = Problem::error(
-                    place.key("path"),
+                    location.key("path"),
                     "expected a path that starts with \"/\", found \"\"",
                 );
                 problems.push(problem.with_hint("an empty path needs a prefix in front of it"));
@@ -50,36 +50,36 @@ impl RouteHead<'_> {
             Some(path) if !path.is_empty() && !path.starts_with('/') => {
                 let message = format!("expected a path that starts with \"/\", found {path:?}");
                 let hint = path_hint(path);
-                problems.push(Problem::error(place.key("path"), message).with_hint(hint));
+                problems.push(Problem::error(location.key("path"), message).with_hint(hint));
             }
             Some(path) if path.contains(['?', '#']) && !path.contains(['{', '<', ':', '(']) => {
                 let message = format!("expected a path without query and fragment, found {path:?}");
-                problems.error(place.key("path"), message);
+                problems.error(location.key("path"), message);
             }
             _ => {}
         }
         if self.regex == Some("") {
             problems.error(
-                place.key("regex"),
+                location.key("regex"),
                 "expected a regular expression, found \"\"",
             );
         }
     }
 
-    fn check_words(&self, place: &Place, problems: &mut Problems) {
+    fn check_words(&self, location: &SourceLocation, problems: &mut Problems) {
         let key = self.target_key;
         match self.target {
             Some("") => problems.error(
-                place.key(key),
+                location.key(key),
                 format!("expected the name of a {key}, found \"\""),
             ),
-            None if !place.key(key).is_written() => {
-                problems.push(Problem::missing(place.clone(), key));
+            None if !location.key(key).is_written() => {
+                problems.push(Problem::missing(location.clone(), key));
             }
             _ => {}
         }
         if self.name == Some("") {
-            problems.error(place.key("name"), "expected a name, found \"\"");
+            problems.error(location.key("name"), "expected a name, found \"\"");
         }
     }
 }
@@ -98,7 +98,7 @@ fn path_hint(path: &str) -> String {
     format!("write \"/{path}\"")
 }
 
-/// The options of the route at this place.
-pub(in crate::config) fn options_of(place: &Place) -> Options {
-    Options::new(place.key("options"))
+/// The options of the route at this location.
+pub(in crate::config) fn options_of(location: &SourceLocation) -> Options {
+    Options::new(location.key("options"))
 }

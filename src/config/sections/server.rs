@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::values::bind::{Bind, Listen};
 use crate::config::values::checked::{
     HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
@@ -50,7 +50,7 @@ pub struct ServerConfig {
     pub timeouts: TimeoutsConfig,
     /// Where the section stands.
     #[serde(skip)]
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 /// The fields by which a proxy says who its client is.
@@ -144,7 +144,7 @@ impl Default for ServerConfig {
             secret_key_fallbacks: Vec::new(),
             limits: LimitsConfig::default(),
             timeouts: TimeoutsConfig::default(),
-            place: Place::default(),
+            location: SourceLocation::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::values::checked::{
     CookieDomain, CookieName, CookiePath, Identifier, PositiveCount, PositiveDuration, via,
 };
@@ -55,7 +55,7 @@ pub struct SessionConfig {
     pub django: DjangoSessionConfig,
     /// Where the section stands.
     #[serde(skip)]
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 /// Whether a cookie is for https alone.
@@ -118,7 +118,7 @@ impl Default for SessionConfig {
             connections: 8,
             sweep_interval: Duration::from_secs(3600),
             django: DjangoSessionConfig::default(),
-            place: Place::default(),
+            location: SourceLocation::default(),
         }
     }
 }

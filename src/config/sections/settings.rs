@@ -4,7 +4,7 @@
 /// value), as a section writes them (`$Section`, each key may be missing, and the routes follow), and as a route writes
 /// them (`$Route`, each key may be missing, next to the route's own keys).
 ///
-/// serde's `flatten` would do the same but loses the place of every value.
+/// serde's `flatten` would do the same but loses the location of every value.
 macro_rules! settings {
     (
         $(#[$settings_doc:meta])*
@@ -23,9 +23,9 @@ macro_rules! settings {
         pub struct $Settings {
             $( $(#[$doc])* pub $key: $Type, )*
             /// Where they stand: the route, or the section when these are the defaults.
-            pub place: Place,
+            pub location: SourceLocation,
             /// Where a key stands that the route does not set for itself.
-            inherited: Option<Place>,
+            inherited: Option<SourceLocation>,
         }
 
         $(#[$section_doc])*
@@ -46,14 +46,14 @@ macro_rules! settings {
 
         impl Default for $Settings {
             fn default() -> Self {
-                Self { $( $key: $default, )* place: Place::default(), inherited: None }
+                Self { $( $key: $default, )* location: SourceLocation::default(), inherited: None }
             }
         }
 
         impl $Settings {
             /// Where a key stands: in the route if it sets it, else in the section, else where it could be set.
-            pub fn place_of(&self, key: &str) -> Place {
-                let own = self.place.key(key);
+            pub fn location_of(&self, key: &str) -> SourceLocation {
+                let own = self.location.key(key);
                 match &self.inherited {
                     Some(section) if !own.is_written() && section.key(key).is_written() => section.key(key),
                     _ => own,
@@ -63,20 +63,20 @@ macro_rules! settings {
 
         impl $Settings {
             /// Tells whether a key's value is made up, because it is wrong where it is written.
-            pub fn is_made_up(&self, key: &str, wrong: &Wrong) -> bool {
-                if wrong.is_empty() {
-                    return false; // the usual case, without looking for the place
+            pub fn is_invalid(&self, key: &str, error_locations: &ErrorLocations) -> bool {
+                if error_locations.is_empty() {
+                    return false; // the usual case, without looking for the location
                 }
-                let own = self.place.key(key);
+                let own = self.location.key(key);
                 let section = self.inherited.as_ref().map(|section| section.key(key));
-                wrong.touches(&own) || (!own.is_written() && section.is_some_and(|key| wrong.touches(&key)))
+                error_locations.overlaps(&own) || (!own.is_written() && section.is_some_and(|key| error_locations.overlaps(&key)))
             }
         }
 
         impl $Section {
             /// The section's settings, and its routes.
-            pub(in crate::config) fn into_parts(self, place: Place) -> ($Settings, Vec<Located<$Route>>) {
-                let mut settings = $Settings { place, ..$Settings::default() };
+            pub(in crate::config) fn into_parts(self, location: SourceLocation) -> ($Settings, Vec<Located<$Route>>) {
+                let mut settings = $Settings { location, ..$Settings::default() };
                 $( if let Some(value) = self.$key { settings.$key = value.into(); } )*
                 (settings, self.route)
             }
@@ -84,10 +84,10 @@ macro_rules! settings {
 
         impl $Route {
             /// The defaults with the route's own keys laid over; the route is left without them.
-            fn settings(&mut self, defaults: &$Settings, place: &Place) -> $Settings {
+            fn settings(&mut self, defaults: &$Settings, location: &SourceLocation) -> $Settings {
                 let mut settings = $Settings {
-                    place: place.clone(),
-                    inherited: Some(defaults.place.clone()),
+                    location: location.clone(),
+                    inherited: Some(defaults.location.clone()),
                     ..defaults.clone()
                 };
                 $( if let Some(value) = self.$key.take() { settings.$key = value.into(); } )*

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::values::checked::via;
 use crate::config::values::config_path::ConfigPath;
 
@@ -17,14 +17,14 @@ pub struct TemplatesConfig {
     pub dir: PathBuf,
     /// Where the section stands.
     #[serde(skip)]
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 impl Default for TemplatesConfig {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("../templates"),
-            place: Place::default(),
+            location: SourceLocation::default(),
         }
     }
 }

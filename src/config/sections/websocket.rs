@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::config::problems::error_locations::Wrong;
+use crate::config::problems::error_locations::ErrorLocations;
 use crate::config::problems::problem::Problems;
 use crate::config::read::located::Located;
-use crate::config::read::source_location::Place;
+use crate::config::read::source_location::SourceLocation;
 use crate::config::sections::headers::HeaderFields;
 use crate::config::sections::options::Options;
 use crate::config::sections::route::{RouteHead, options_of};
@@ -152,19 +152,19 @@ pub struct WebsocketRoute {
     /// The section's settings with the route's own laid over.
     pub settings: WebsocketDefaults,
     /// Where it stands.
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 impl RawWebsocketRoute {
     /// Checks what concerns several keys, and lays the route over its section.
     pub(in crate::config) fn finish(
         mut self,
-        place: Place,
+        location: SourceLocation,
         prefix: &str,
         defaults: &WebsocketDefaults,
         problems: &mut Problems,
     ) -> WebsocketRoute {
-        let settings = self.settings(defaults, &place);
+        let settings = self.settings(defaults, &location);
         RouteHead {
             path: self.path.as_deref(),
             regex: self.regex.as_deref(),
@@ -173,7 +173,7 @@ impl RawWebsocketRoute {
             target: self.consumer.as_deref(),
             prefix,
         }
-        .check(&place, problems);
+        .check(&location, problems);
         WebsocketRoute {
             path: self.path,
             regex: self.regex,
@@ -181,11 +181,11 @@ impl RawWebsocketRoute {
             host: self.host.map(Into::into),
             subprotocols: self.subprotocols.map(Into::into).unwrap_or_default(),
             consumer: self.consumer.unwrap_or_default(),
-            options: options_of(&place),
+            options: options_of(&location),
             defaults: self.defaults,
             prefix: prefix.to_owned(),
             settings,
-            place,
+            location,
         }
     }
 }

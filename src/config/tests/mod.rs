@@ -79,15 +79,15 @@ fn a_setting_is_found_where_it_is_written() {
     );
     let settings = &config.http_routes[0].settings;
     assert_eq!(
-        settings.place_of("middleware").index(0).to_string(),
+        settings.location_of("middleware").index(0).to_string(),
         "oneport.toml:2:15: http.middleware[0]"
     );
     assert_eq!(
-        settings.place_of("append_slash").to_string(),
+        settings.location_of("append_slash").to_string(),
         "oneport.toml:7:16: http.route[0].append_slash"
     );
     assert_eq!(
-        settings.place_of("headers").to_string(),
+        settings.location_of("headers").to_string(),
         "oneport.toml:4:1: http.route[0].headers"
     );
 }
@@ -320,16 +320,16 @@ fn included_routes_come_first_with_their_prefix() {
             "/"
         ]
     );
-    let place = &config.http_routes[0].place;
-    assert_eq!(place.path(), "http.route[0]");
+    let location = &config.http_routes[0].location;
+    assert_eq!(location.path(), "http.route[0]");
     assert!(
-        place
+        location
             .document()
             .name()
             .ends_with("included/app/admin/users.toml"),
-        "{place}"
+        "{location}"
     );
-    assert!(place.base().ends_with("included/app/admin"));
+    assert!(location.base().ends_with("included/app/admin"));
     assert_eq!(
         config.http_routes[1].settings.middleware,
         ["hosts", "session"]

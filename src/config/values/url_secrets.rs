@@ -11,7 +11,7 @@ struct Parts<'u> {
     scheme: &'u str,
     user: Option<User<'u>>,
     /// The host and the path.
-    place: &'u str,
+    location: &'u str,
     query: Option<&'u str>,
     fragment: Option<&'u str>,
 }
@@ -43,11 +43,11 @@ impl<'u> Parts<'u> {
         });
         let rest = at.map_or(after, |at| &after[at + 1..]);
         let (rest, fragment) = cut(rest, '#');
-        let (place, query) = cut(rest, '?');
+        let (location, query) = cut(rest, '?');
         Self {
             scheme,
             user,
-            place,
+            location,
             query,
             fragment,
         }
@@ -112,7 +112,7 @@ pub(crate) fn hide_url(url: &str) -> String {
         }
         None => {}
     }
-    shown.push_str(parts.place);
+    shown.push_str(parts.location);
     if let Some(query) = parts.query {
         for (index, pair) in query.split('&').enumerate() {
             shown.push(if index == 0 { '?' } else { '&' });
@@ -202,8 +202,8 @@ pub(crate) fn unencoded(url: &str) -> Option<String> {
 
 /// Returns the port of a URL as it is written, when it is none.
 pub(in crate::config) fn bad_port(url: &str) -> Option<&str> {
-    let place = Parts::of(url).place;
-    let authority = place.split('/').next().unwrap_or_default();
+    let location = Parts::of(url).location;
+    let authority = location.split('/').next().unwrap_or_default();
     let (_, port) = authority.rsplit_once(':')?;
     let is_port = port.ends_with(']') || matches!(port.parse::<u16>(), Ok(1..));
     (!is_port).then_some(port)

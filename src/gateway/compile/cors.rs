@@ -7,22 +7,22 @@ use crate::http::origin;
 use crate::middleware::{Cors, Step};
 
 impl Compiler<'_> {
-    /// Makes the step at this place of the list; none when its settings contradict it.
+    /// Makes the step at this location of the list; none when its settings contradict it.
     pub(super) fn cors(&mut self, settings: &MiddlewareSettings<'_>, at: usize) -> Option<Step> {
-        let place = (settings.place_of)("middleware").index(at);
+        let location = (settings.location_of)("middleware").index(at);
         let Some(cors) = settings.cors else {
             let message = "expected middleware of a WebSocket, found \"cors\": browsers ask for nothing there";
             self.problems.push(
-                Problem::error(place, message)
+                Problem::error(location, message)
                     .with_hint("\"origin\" says which pages may open the WebSocket"),
             );
             return None;
         };
-        let origins = (settings.place_of)("allowed_origins");
+        let origins = (settings.location_of)("allowed_origins");
         if settings.allowed_origins.is_empty() {
             let message = "expected allowed_origins for the middleware \"cors\", found none";
             self.problems.push(
-                Problem::error(place, message)
+                Problem::error(location, message)
                     .with_hint("allowed_origins = [\"https://example.com\"]"),
             );
             return None;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::compiler::Compiler;
-use crate::config::{ConfigPath, Place, Problem, StoreUrl};
+use crate::config::{ConfigPath, Problem, SourceLocation, StoreUrl};
 use crate::gateway::table::HttpEntry;
 use crate::http::Mapped;
 use crate::middleware::RESTRICTING;
@@ -25,7 +25,7 @@ impl Compiler<'_> {
                         directory.display().to_string(),
                         file.display()
                     );
-                    let problem = Problem::error(written.options.place().key("dir"), message);
+                    let problem = Problem::error(written.options.location().key("dir"), message);
                     self.problems
                         .push(problem.with_hint("serve a directory of its own"));
                 }
@@ -35,12 +35,12 @@ impl Compiler<'_> {
 
     /// Warns of a route that maps paths onto what a route with stronger middleware guards.
     pub(super) fn check_overlaps(&mut self, http: &UrlRouter<HttpEntry>) {
-        let mapping: Vec<(&Route<HttpEntry>, &Place)> = http
+        let mapping: Vec<(&Route<HttpEntry>, &SourceLocation)> = http
             .routes()
             .iter()
             .zip(&self.config.http_routes)
             .filter(|(route, _)| route.value.maps_onto.is_some())
-            .map(|(route, written)| (route, &written.place))
+            .map(|(route, written)| (route, &written.location))
             .collect();
         for (at, (weak, weak_place)) in mapping.iter().enumerate() {
             for (other, (strong, strong_place)) in mapping.iter().enumerate() {
@@ -79,17 +79,17 @@ impl Compiler<'_> {
             (
                 "session.store",
                 &config.session.store,
-                config.session.place.key("store"),
+                config.session.location.key("store"),
             ),
             (
                 "auth.users",
                 &config.auth.users,
-                config.auth.place.key("users"),
+                config.auth.location.key("users"),
             ),
         ];
-        for (what, store, place) in stores {
+        for (what, store, location) in stores {
             if let (StoreUrl::Sqlite(file) | StoreUrl::DjangoSqlite(file), true) =
-                (store, uses_sessions || place.is_written())
+                (store, uses_sessions || location.is_written())
             {
                 secrets.push((what, real(file)));
             }

@@ -7,7 +7,8 @@ use http::HeaderName;
 use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError};
 use crate::auth::forward::{Forward, ForwardSettings};
 use crate::config::{
-    self, BearerConfig, Config, ForwardConfig, Place, Problem, Problems, Wrong, reason,
+    self, BearerConfig, Config, ErrorLocations, ForwardConfig, Problem, Problems, SourceLocation,
+    reason,
 };
 
 /// What tells who a request is from, beside its session.
@@ -19,21 +20,25 @@ pub(super) struct IdentityProviders {
 
 impl IdentityProviders {
     /// Reads keys and URLs.
-    pub(super) fn new(config: &Config, wrong: &Wrong, problems: &mut Problems) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        error_locations: &ErrorLocations,
+        problems: &mut Problems,
+    ) -> Self {
         let auth = &config.auth;
-        let is_known = |key: &str| !wrong.touches(&auth.place.key(key));
+        let is_known = |key: &str| !error_locations.overlaps(&auth.location.key(key));
         let written = auth.bearer.as_ref().filter(|_| is_known("bearer"));
         let bearer = written.and_then(|written| {
-            let place = auth.place.key("bearer");
-            bearer(written, &place)
+            let location = auth.location.key("bearer");
+            bearer(written, &location)
                 .map_err(|problem| problems.push(problem))
                 .ok()
         });
         let written = auth.forward.as_ref().filter(|_| is_known("forward"));
         let forward = written.and_then(|written| {
-            let place = auth.place.key("forward").key("url");
+            let location = auth.location.key("forward").key("url");
             forward(written)
-                .map_err(|sentence| problems.push(Problem::error(place, sentence)))
+                .map_err(|sentence| problems.push(Problem::error(location, sentence)))
                 .ok()
         });
         Self {
@@ -43,11 +48,11 @@ impl IdentityProviders {
     }
 }
 
-fn bearer(written: &BearerConfig, place: &Place) -> Result<Bearer, Problem> {
+fn bearer(written: &BearerConfig, location: &SourceLocation) -> Result<Bearer, Problem> {
     let read = |name: &str, file: &config::ConfigPath| {
         std::fs::read_to_string(file).map_err(|error| {
             let message = format!("cannot read {}: {}", file.0.display(), reason(&error));
-            Problem::error(place.key(name), message)
+            Problem::error(location.key(name), message)
         })
     };
     let (name, key) = match (&written.key, &written.key_file, &written.jwks_file) {
@@ -61,7 +66,7 @@ fn bearer(written: &BearerConfig, place: &Place) -> Result<Bearer, Problem> {
         (None, None, Some(file)) => ("jwks_file", BearerKey::Jwks(read("jwks_file", file)?)),
         _ => {
             let message = "expected one of \"key\", \"key_file\" and \"jwks_file\"";
-            return Err(Problem::error(place.clone(), message));
+            return Err(Problem::error(location.clone(), message));
         }
     };
     let set = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
@@ -89,7 +94,7 @@ fn bearer(written: &BearerConfig, place: &Place) -> Result<Bearer, Problem> {
             BearerSettingsError::Required => "required",
             _ => name,
         };
-        Problem::error(place.key(key), error.to_string())
+        Problem::error(location.key(key), error.to_string())
     })
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use super::compiler::Compiler;
 use super::identity_providers::IdentityProviders;
 use super::middleware_settings::MiddlewareSettings;
-use crate::config::{HeaderFields, HttpDefaults, HttpRoute, Place, Problem};
+use crate::config::{HeaderFields, HttpDefaults, HttpRoute, Problem, SourceLocation};
 use crate::http::{framing, origin};
 use crate::middleware::{Auth, Csrf, Headers, Hosts, LoginRequired, Origin, Session, Step};
 use crate::scope::ScopeType;
@@ -16,16 +16,16 @@ impl Compiler<'_> {
     pub(super) fn steps(&mut self, settings: &MiddlewareSettings<'_>) -> Option<Arc<[Step]>> {
         let mut steps = Vec::with_capacity(settings.middleware.len());
         let mut is_sound = true;
-        let list = (settings.place_of)("middleware");
+        let list = (settings.location_of)("middleware");
         // Names that could not be read are missing from the list, so its order says nothing.
-        let is_known = !(settings.is_made_up)("middleware");
+        let is_known = !(settings.is_invalid)("middleware");
         for (at, name) in settings.middleware.iter().enumerate() {
-            let place = || list.text(at);
+            let location = || list.text(at);
             steps.push(match name.as_str() {
                 "hosts" => Step::Hosts(Hosts::new(&self.config.server.allowed_hosts)),
                 "origin" => Step::Origin(self.origin(settings)),
                 "session" => {
-                    self.check_session(settings, &place());
+                    self.check_session(settings, &location());
                     Step::Session(Session)
                 }
                 "auth" => {
@@ -34,7 +34,7 @@ impl Compiler<'_> {
                     let has_others = auth.bearer.is_some() || auth.forward.is_some();
                     if is_known && !has_others && !settings.has("session") {
                         let message = "expected \"session\" before \"auth\", found none";
-                        self.problems.push(Problem::error(place(), message));
+                        self.problems.push(Problem::error(location(), message));
                         is_sound = false;
                     }
                     let (bearer, forward) = (bearer.clone(), forward.clone());
@@ -43,7 +43,7 @@ impl Compiler<'_> {
                 "login_required" | "staff_required" => {
                     if is_known && !settings.has("auth") {
                         let message = format!("expected \"auth\" before {name:?}, found none");
-                        self.problems.push(Problem::error(place(), message));
+                        self.problems.push(Problem::error(location(), message));
                         is_sound = false;
                     }
                     let login_url = &self.config.auth.login_url;
@@ -52,7 +52,7 @@ impl Compiler<'_> {
                 "csrf" => {
                     if is_known && self.config.csrf.use_sessions && !settings.has("session") {
                         let message = "expected \"session\" before \"csrf\" because csrf.use_sessions is true, found none";
-                        self.problems.push(Problem::error(place(), message));
+                        self.problems.push(Problem::error(location(), message));
                         is_sound = false;
                     }
                     if !settings.has("origin") && !settings.allowed_origins.is_empty() {
@@ -70,7 +70,7 @@ impl Compiler<'_> {
                 },
                 unknown => {
                     self.problems.push(Problem::unknown(
-                        place(),
+                        location(),
                         "middleware",
                         unknown,
                         Step::NAMES,
@@ -82,8 +82,8 @@ impl Compiler<'_> {
         }
         for (name, _) in &settings.headers.written {
             if let Some(sentence) = framing::refusal(name) {
-                let place = (settings.place_of)("headers").key(name);
-                self.problems.push(Problem::error(place, sentence));
+                let location = (settings.location_of)("headers").key(name);
+                self.problems.push(Problem::error(location, sentence));
                 is_sound = false;
             }
         }
@@ -102,35 +102,36 @@ impl Compiler<'_> {
         writes_sessions: bool,
     ) {
         let view = &written.view;
-        if (settings.is_made_up)("middleware") {
+        if (settings.is_invalid)("middleware") {
             return;
         }
         if view == "publish" && settings.has("auth") && self.config.auth.bearer.is_some() {
-            let place = (settings.place_of)("middleware");
-            let place = if place.is_written() {
-                place
+            let location = (settings.location_of)("middleware");
+            let location = if location.is_written() {
+                location
             } else {
-                written.place.key("view")
+                written.location.key("view")
             };
             self.problems.push(
                 Problem::warning(
-                    place,
+                    location,
                     "the middleware \"auth\" takes the tokens of this view for bearer tokens of users, and refuses them",
                 )
                 .with_hint("give the route a list without \"auth\""),
             );
         }
         for needed in middleware.iter().filter(|needed| !settings.has(needed)) {
-            let place = (settings.place_of)("middleware");
-            let place = if place.is_written() {
-                place
+            let location = (settings.location_of)("middleware");
+            let location = if location.is_written() {
+                location
             } else {
-                written.place.key("view")
+                written.location.key("view")
             };
             let message =
                 format!("expected the middleware {needed:?} for the view {view:?}, found none");
             self.problems.push(
-                Problem::error(place, message).with_hint(format!("add \"{needed}\" to middleware")),
+                Problem::error(location, message)
+                    .with_hint(format!("add \"{needed}\" to middleware")),
             );
         }
         if writes_sessions && self.config.session.store.is_django() {
@@ -138,18 +139,18 @@ impl Compiler<'_> {
                 "expected sessions of our own for the view {view:?}, found Django's, which are never written"
             );
             self.problems.push(
-                Problem::error(written.place.key("view"), message)
+                Problem::error(written.location.key("view"), message)
                     .with_hint("people log in and out at the Django project"),
             );
         }
     }
 
-    fn check_session(&mut self, settings: &MiddlewareSettings<'_>, place: &Place) {
-        let is_known = !(settings.is_made_up)("middleware");
+    fn check_session(&mut self, settings: &MiddlewareSettings<'_>, location: &SourceLocation) {
+        let is_known = !(settings.is_invalid)("middleware");
         if is_known && settings.table == ScopeType::Websocket && !settings.has("origin") {
             self.problems.push(
                 Problem::warning(
-                    place.clone(),
+                    location.clone(),
                     "any page can open this WebSocket with its visitor's session: the middleware \"origin\" is not in the list",
                 )
                 .with_hint("add \"origin\" before \"session\""),
@@ -167,7 +168,7 @@ impl Compiler<'_> {
         for (at, pattern) in settings.allowed_origins.iter().enumerate() {
             if let Some(sentence) = origin::lint(pattern) {
                 self.problems.push(Problem::warning(
-                    (settings.place_of)("allowed_origins").text(at),
+                    (settings.location_of)("allowed_origins").text(at),
                     sentence,
                 ));
             }

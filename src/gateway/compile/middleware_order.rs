@@ -2,7 +2,7 @@
 
 use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
-use crate::config::{Place, Problem};
+use crate::config::{Problem, SourceLocation};
 
 /// The first builds on nothing of the second, the second on the first.
 const ORDER: [(&str, &str); 6] = [
@@ -24,7 +24,11 @@ const EARLY: [(&str, &str); 4] = [
 
 impl Compiler<'_> {
     /// Reports steps that stand before one that they build on. Returns whether there are none.
-    pub(super) fn check_order(&mut self, settings: &MiddlewareSettings<'_>, list: &Place) -> bool {
+    pub(super) fn check_order(
+        &mut self,
+        settings: &MiddlewareSettings<'_>,
+        list: &SourceLocation,
+    ) -> bool {
         let mut is_sound = true;
         let stands_after = |first: &str, second: &str| {
             let (first, second) = (settings.position(first)?, settings.position(second)?);
@@ -73,19 +77,19 @@ impl Compiler<'_> {
         }
         let own = settings.allowed_origins;
         let hosts = &self.config.server.allowed_hosts;
-        let (patterns, place) = match own {
+        let (patterns, location) = match own {
             [] => (
                 hosts.as_slice(),
-                self.config.server.place.key("allowed_hosts"),
+                self.config.server.location.key("allowed_hosts"),
             ),
-            own => (own, (settings.place_of)("allowed_origins")),
+            own => (own, (settings.location_of)("allowed_origins")),
         };
         let Some(at) = patterns.iter().position(|pattern| pattern == "*") else {
             return;
         };
         let message = "any page can act here with its visitor's session: \"*\" allows every origin";
         self.problems.push(
-            Problem::warning(place.text(at), message)
+            Problem::warning(location.text(at), message)
                 .with_hint("list the origins of your own pages in allowed_origins"),
         );
     }

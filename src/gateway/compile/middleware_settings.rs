@@ -1,6 +1,6 @@
 //! MiddlewareSettings: the keys of a route that its middleware reads.
 
-use crate::config::{self, CorsConfig, HeaderFields, Place};
+use crate::config::{self, CorsConfig, HeaderFields, SourceLocation};
 use crate::scope::ScopeType;
 
 /// The settings that both kinds of routes have.
@@ -14,8 +14,8 @@ pub(super) struct MiddlewareSettings<'r> {
     /// None for a WebSocket.
     pub(super) cors: Option<&'r CorsConfig>,
     /// Whether a key's value is made up, because it is wrong where it is written.
-    pub(super) is_made_up: &'r dyn Fn(&str) -> bool,
-    pub(super) place_of: &'r dyn Fn(&str) -> Place,
+    pub(super) is_invalid: &'r dyn Fn(&str) -> bool,
+    pub(super) location_of: &'r dyn Fn(&str) -> SourceLocation,
 }
 
 impl MiddlewareSettings<'_> {
@@ -25,7 +25,7 @@ impl MiddlewareSettings<'_> {
 
     /// Tells whether a request can have a user, as far as its list is known.
     pub(super) fn gives_user(&self) -> bool {
-        self.has("auth") || (self.is_made_up)("middleware")
+        self.has("auth") || (self.is_invalid)("middleware")
     }
 
     /// Where a step stands in the list.

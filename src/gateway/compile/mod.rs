@@ -24,7 +24,7 @@ use self::middleware_list::missed_headers;
 use self::template_checks::templates_of;
 use super::registry::Registry;
 use super::table::{StatusCounters, Table};
-use crate::config::{Config, Draft, Problems, Wrong};
+use crate::config::{Config, Draft, ErrorLocations, Problems};
 use crate::routing::ProtocolTypeRouter;
 
 /// Looks up every name, reads every option, builds both tables. Returns the table with warnings, or all Problems.
@@ -37,7 +37,7 @@ use crate::routing::ProtocolTypeRouter;
 /// assert!(problems.to_string().contains("(did you mean \"respond\"?)"));
 /// ```
 pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems), Problems> {
-    let (table, problems) = compile_known(config, registry, &Wrong::default());
+    let (table, problems) = compile_known(config, registry, &ErrorLocations::default());
     match table {
         Some(table) => problems.into_result(table),
         None => Err(problems.sorted()),
@@ -56,7 +56,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
 /// ```
 pub fn compile_draft(draft: &Draft, registry: &Registry) -> Result<(Table, Problems), Problems> {
     let mut problems = draft.problems.clone();
-    let (table, more) = compile_known(&draft.config, registry, &draft.wrong);
+    let (table, more) = compile_known(&draft.config, registry, &draft.error_locations);
     problems.append(more);
     match table {
         Some(table) => problems.into_result(table),
@@ -64,14 +64,18 @@ pub fn compile_draft(draft: &Draft, registry: &Registry) -> Result<(Table, Probl
     }
 }
 
-/// Compiles what could be read. Problems at places that already have an error are dropped.
-fn compile_known(config: &Config, registry: &Registry, wrong: &Wrong) -> (Option<Table>, Problems) {
+/// Compiles what could be read. Problems at locations that already have an error are dropped.
+fn compile_known(
+    config: &Config,
+    registry: &Registry,
+    error_locations: &ErrorLocations,
+) -> (Option<Table>, Problems) {
     let mut problems = Problems::default();
     let mut compiler = Compiler {
         config,
         registry,
-        wrong,
-        sources: IdentityProviders::new(config, wrong, &mut problems),
+        error_locations,
+        sources: IdentityProviders::new(config, error_locations, &mut problems),
         templates: Vec::new(),
         problems,
     };
@@ -90,7 +94,7 @@ fn compile_known(config: &Config, registry: &Registry, wrong: &Wrong) -> (Option
     }
     let templates = templates_of(&config.templates.dir, router.as_ref());
     compiler.check_templates(&templates);
-    let problems = compiler.problems.without(wrong);
+    let problems = compiler.problems.without(error_locations);
     let table = router.map(|router| Table {
         router,
         uses_sessions,

@@ -32,7 +32,7 @@ impl Compiler<'_> {
         match written.view.as_str() {
             "publish" => {
                 self.check_call(written);
-                if settings.has("csrf") && !(settings.is_made_up)("middleware") {
+                if settings.has("csrf") && !(settings.is_invalid)("middleware") {
                     self.refuse_csrf(written, settings);
                 }
             }
@@ -44,28 +44,28 @@ impl Compiler<'_> {
     /// The call stands in a catch-all; a regular expression may catch it in other ways.
     fn check_call(&mut self, written: &HttpRoute) {
         let Some(path) = &written.path else { return };
-        if path.contains("{*") || self.is_wrong(&written.place, &["path"]) {
+        if path.contains("{*") || self.is_wrong(&written.location, &["path"]) {
             return;
         }
         let base = path.split('{').next().unwrap_or_default();
         let base = base.trim_end_matches('/');
         let message = "the view \"publish\" needs a catch-all";
         self.problems.push(
-            Problem::error(written.place.key("path"), message)
+            Problem::error(written.location.key("path"), message)
                 .with_hint(format!("write \"{base}/{{*call}}\"")),
         );
     }
 
     fn refuse_csrf(&mut self, written: &HttpRoute, settings: &MiddlewareSettings<'_>) {
-        let place = (settings.place_of)("middleware");
-        let place = if place.is_written() {
-            place
+        let location = (settings.location_of)("middleware");
+        let location = if location.is_written() {
+            location
         } else {
-            written.place.key("view")
+            written.location.key("view")
         };
         let message = "the middleware \"csrf\" refuses every call of the view \"publish\": programs send no CSRF token";
         self.problems.push(
-            Problem::error(place, message).with_hint("give the route a list without \"csrf\""),
+            Problem::error(location, message).with_hint("give the route a list without \"csrf\""),
         );
     }
 
@@ -81,8 +81,8 @@ impl Compiler<'_> {
                 "there is no file {fallback:?} in {}, so a missing file is a 404",
                 options.dir.0.display()
             );
-            let place = written.options.place().key("fallback");
-            self.problems.warning(place, message);
+            let location = written.options.location().key("fallback");
+            self.problems.warning(location, message);
         }
     }
 
@@ -97,35 +97,35 @@ impl Compiler<'_> {
         let layer = &self.config.channel_layer;
         if options.channel.is_some()
             && layer.backend == config::Backend::Memory
-            && !self.is_wrong(&layer.place, &["backend"])
+            && !self.is_wrong(&layer.location, &["backend"])
         {
             let message = "no worker can read this channel: the channel layer is \"memory\", within this process";
-            let place = written.options.place().key("channel");
+            let location = written.options.location().key("channel");
             self.problems.push(
-                Problem::error(place, message)
+                Problem::error(location, message)
                     .with_hint("write backend = \"redis://127.0.0.1:6379\" in [channel_layer]"),
             );
         }
-        let place = written.options.place().key("secret");
+        let location = written.options.location().key("secret");
         let is_short = |secret: &serde_json::Value| {
             let secret = secret.as_str();
             secret.is_some_and(|secret| (1..SECRET_BYTES_MIN).contains(&secret.len()))
         };
-        let mut warn = |place| {
+        let mut warn = |location| {
             let message = format!(
                 "a secret of fewer than {SECRET_BYTES_MIN} bytes can be guessed from a signature"
             );
             let hint = "`openssl rand -base64 48` makes one";
             self.problems
-                .push(Problem::warning(place, message).with_hint(hint));
+                .push(Problem::warning(location, message).with_hint(hint));
         };
         match &options.secret {
             Some(serde_json::Value::Array(secrets)) => {
                 for (at, _) in secrets.iter().enumerate().filter(|(_, it)| is_short(it)) {
-                    warn(place.index(at));
+                    warn(location.index(at));
                 }
             }
-            Some(secret) if is_short(secret) => warn(place),
+            Some(secret) if is_short(secret) => warn(location),
             _ => {}
         }
     }

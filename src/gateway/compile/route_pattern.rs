@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::compiler::Compiler;
-use crate::config::{Options, Place, Problem};
+use crate::config::{Options, Problem, SourceLocation};
 use crate::gateway::registry::Mount;
 use crate::routing::{HostPattern, ParamNames, PatternError, RoutePattern};
 
@@ -13,12 +13,12 @@ pub(super) struct RouteKeys<'r> {
     pub(super) regex: Option<&'r str>,
     pub(super) host: Option<&'r str>,
     pub(super) prefix: &'r str,
-    pub(super) place: &'r Place,
+    pub(super) location: &'r SourceLocation,
 }
 
 impl Compiler<'_> {
     pub(super) fn pattern(&mut self, keys: &RouteKeys<'_>) -> Option<RoutePattern> {
-        if self.is_wrong(keys.place, &["path", "regex"]) {
+        if self.is_wrong(keys.location, &["path", "regex"]) {
             return None;
         }
         let (key, parsed) = match (keys.path, keys.regex) {
@@ -28,10 +28,10 @@ impl Compiler<'_> {
             (None, Some(regex)) => ("regex", RoutePattern::regex(regex)),
             (None, None) => return None, // refused when the file was read
         };
-        let place = keys.place.key(key);
+        let location = keys.location.key(key);
         let pattern = parsed
             .map_err(|error| {
-                let problem = Problem::error(place.clone(), error.sentence());
+                let problem = Problem::error(location.clone(), error.sentence());
                 self.problems.push(problem.with_hint_if(error.hint));
             })
             .ok()?;
@@ -41,7 +41,7 @@ impl Compiler<'_> {
             let message = "a regex sees the path without its leading slash";
             let hint = format!("write '^{rest}'");
             self.problems
-                .push(Problem::warning(place.clone(), message).with_hint(hint));
+                .push(Problem::warning(location.clone(), message).with_hint(hint));
         }
         if keys.prefix.is_empty() {
             return Some(pattern);
@@ -50,7 +50,7 @@ impl Compiler<'_> {
         joined
             .map_err(|error| {
                 self.problems
-                    .error(place, format!("prefix {:?}: {error}", keys.prefix));
+                    .error(location, format!("prefix {:?}: {error}", keys.prefix));
             })
             .ok()
     }
@@ -59,7 +59,7 @@ impl Compiler<'_> {
         let refuse = |error: PatternError| {
             let message = format!("prefix {:?}: {error}", keys.prefix);
             self.problems
-                .push(Problem::error(keys.place.key("path"), message));
+                .push(Problem::error(keys.location.key("path"), message));
         };
         RoutePattern::path(keys.prefix).map_err(refuse).ok()
     }
@@ -75,8 +75,10 @@ impl Compiler<'_> {
         match written.parse() {
             Ok(host) => Some(Some(host)),
             Err(error) => {
-                self.problems
-                    .push(Problem::error(keys.place.key("host"), format!("{error}")));
+                self.problems.push(Problem::error(
+                    keys.location.key("host"),
+                    format!("{error}"),
+                ));
                 None
             }
         }
@@ -88,16 +90,16 @@ impl Compiler<'_> {
         pattern: Option<&'r RoutePattern>,
         defaults: &BTreeMap<String, String>,
         options: &Options,
-        place: &Place,
+        location: &SourceLocation,
     ) -> Mount<'r> {
         let names = defaults.keys().map(String::as_str);
-        let pattern_of_params = pattern.filter(|_| !self.is_wrong(place, &["defaults"]));
+        let pattern_of_params = pattern.filter(|_| !self.is_wrong(location, &["defaults"]));
         Mount {
             pattern,
             params: pattern_of_params.map_or_else(ParamNames::unknown, |pattern| {
                 ParamNames::new(pattern, names)
             }),
-            has_wrong_options: self.wrong.touches(options.place()),
+            has_wrong_options: self.error_locations.overlaps(options.location()),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
 use super::route_pattern::RouteKeys;
 use super::socket_settings::{fingerprint, socket_settings};
-use crate::config::{HttpRoute, Place, Problem, WebsocketRoute};
+use crate::config::{HttpRoute, Problem, SourceLocation, WebsocketRoute};
 use crate::gateway::table::{HttpEntry, StatusCounters, WebsocketEntry};
 use crate::routing::{Conflict, Route, UrlRouter};
 use crate::scope::ScopeType;
@@ -25,7 +25,7 @@ impl Compiler<'_> {
                 log.level
             );
             self.problems
-                .push(Problem::error(log.place.key("level"), message));
+                .push(Problem::error(log.location.key("level"), message));
         }
     }
 
@@ -36,12 +36,12 @@ impl Compiler<'_> {
             .iter()
             .map(|written| self.http_route(written))
             .collect();
-        let places: Vec<&Place> = config
+        let locations: Vec<&SourceLocation> = config
             .http_routes
             .iter()
-            .map(|written| &written.place)
+            .map(|written| &written.location)
             .collect();
-        self.build(routes, &places)
+        self.build(routes, &locations)
     }
 
     pub(super) fn websocket_routes(&mut self) -> Option<UrlRouter<WebsocketEntry>> {
@@ -51,39 +51,42 @@ impl Compiler<'_> {
             .iter()
             .map(|written| self.websocket_route(written))
             .collect();
-        let places: Vec<&Place> = config
+        let locations: Vec<&SourceLocation> = config
             .websocket_routes
             .iter()
-            .map(|written| &written.place)
+            .map(|written| &written.location)
             .collect();
-        self.build(routes, &places)
+        self.build(routes, &locations)
     }
 
     /// Builds a table out of the routes that are sound, so that conflicts among them are told at once with the other Problems.
     fn build<T>(
         &mut self,
         routes: Vec<Option<Route<T>>>,
-        places: &[&Place],
+        locations: &[&SourceLocation],
     ) -> Option<UrlRouter<T>> {
         let is_whole = routes.iter().all(Option::is_some);
-        let (sound, places): (Vec<Route<T>>, Vec<&Place>) = routes
+        let (sound, locations): (Vec<Route<T>>, Vec<&SourceLocation>) = routes
             .into_iter()
-            .zip(places)
-            .filter_map(|(route, place)| Some((route?, *place)))
+            .zip(locations)
+            .filter_map(|(route, location)| Some((route?, *location)))
             .unzip();
         match UrlRouter::build(sound) {
             Ok(router) => is_whole.then_some(router),
             Err(conflicts) => {
                 for conflict in conflicts {
-                    let (Some(place), Some(earlier)) =
-                        (places.get(conflict.route()), places.get(conflict.earlier()))
-                    else {
+                    let (Some(location), Some(earlier)) = (
+                        locations.get(conflict.route()),
+                        locations.get(conflict.earlier()),
+                    ) else {
                         continue;
                     };
                     // Beside the other keys of the route, so that an error in one of them does not hide this one.
                     let key = match &conflict {
                         Conflict::DuplicateName { .. } => "name",
-                        Conflict::NeverMatches { .. } if place.key("regex").is_written() => "regex",
+                        Conflict::NeverMatches { .. } if location.key("regex").is_written() => {
+                            "regex"
+                        }
                         Conflict::NeverMatches { .. } => "path",
                     };
                     let message = match &conflict {
@@ -104,7 +107,7 @@ impl Compiler<'_> {
                         )
                     });
                     self.problems
-                        .push(Problem::error(place.key(key), message).with_hint_if(hint));
+                        .push(Problem::error(location.key(key), message).with_hint_if(hint));
                 }
                 None
             }
@@ -117,9 +120,9 @@ impl Compiler<'_> {
             regex: written.regex.as_deref(),
             host: written.host.as_deref(),
             prefix: &written.prefix,
-            place: &written.place,
+            location: &written.location,
         };
-        let wrong = self.wrong;
+        let error_locations = self.error_locations;
         let pattern = self.pattern(&keys);
         let host = self.host(&keys);
         let middleware = MiddlewareSettings {
@@ -130,34 +133,37 @@ impl Compiler<'_> {
             headers: &written.settings.headers,
             token_in_query: written.settings.token_in_query,
             cors: Some(&written.settings.cors),
-            place_of: &|key| written.settings.place_of(key),
-            is_made_up: &|key| written.settings.is_made_up(key, wrong),
+            location_of: &|key| written.settings.location_of(key),
+            is_invalid: &|key| written.settings.is_invalid(key, error_locations),
         };
         let steps = self.steps(&middleware);
         let Some(make) = self.registry.find_view(&written.view) else {
             self.problems.push(Problem::unknown(
-                written.place.key("view"),
+                written.location.key("view"),
                 "view",
                 &written.view,
                 self.registry.view_names(),
             ));
             return None;
         };
-        let (options, place) = (&written.options, &written.place);
-        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
+        let (options, location) = (&written.options, &written.location);
+        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
         mount.params = mount.params.with_user(middleware.gives_user());
         let made = make(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
-        self.templates.extend(
-            made.templates
-                .into_iter()
-                .map(|name| (name, options.place().key("template"), mount.params.clone())),
-        );
+        self.templates
+            .extend(made.templates.into_iter().map(|name| {
+                (
+                    name,
+                    options.location().key("template"),
+                    mount.params.clone(),
+                )
+            }));
         self.check_needs(&middleware, written, made.middleware, made.writes_sessions);
         self.check_view(written, &middleware);
         if self.is_wrong(
-            &written.place,
+            &written.location,
             &["path", "regex", "host", "methods", "defaults"],
         ) {
             return None;
@@ -213,9 +219,9 @@ impl Compiler<'_> {
             regex: written.regex.as_deref(),
             host: written.host.as_deref(),
             prefix: &written.prefix,
-            place: &written.place,
+            location: &written.location,
         };
-        let wrong = self.wrong;
+        let error_locations = self.error_locations;
         let pattern = self.pattern(&keys);
         let host = self.host(&keys);
         let middleware = MiddlewareSettings {
@@ -226,28 +232,28 @@ impl Compiler<'_> {
             headers: &written.settings.headers,
             token_in_query: written.settings.token_in_query,
             cors: None,
-            place_of: &|key| written.settings.place_of(key),
-            is_made_up: &|key| written.settings.is_made_up(key, wrong),
+            location_of: &|key| written.settings.location_of(key),
+            is_invalid: &|key| written.settings.is_invalid(key, error_locations),
         };
         let steps = self.steps(&middleware);
         let Some(make) = self.registry.find_consumer(&written.consumer) else {
-            let place = written.place.key("consumer");
+            let location = written.location.key("consumer");
             self.problems.push(Problem::unknown(
-                place,
+                location,
                 "consumer",
                 &written.consumer,
                 self.registry.consumer_names(),
             ));
             return None;
         };
-        let (options, place) = (&written.options, &written.place);
-        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, place);
+        let (options, location) = (&written.options, &written.location);
+        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
         mount.params = mount.params.with_user(middleware.gives_user());
         let consumer = make(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
         self.check_consumer(written);
-        if self.is_wrong(&written.place, &["path", "regex", "host", "defaults"]) {
+        if self.is_wrong(&written.location, &["path", "regex", "host", "defaults"]) {
             return None;
         }
         let (pattern, host, steps) = (pattern?, host?, steps?);

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use super::compiler::Compiler;
-use crate::config::{Place, Problem, StoreUrl};
+use crate::config::{Problem, SourceLocation, StoreUrl};
 
 /// What every SQLite database begins with.
 const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -21,32 +21,32 @@ impl Compiler<'_> {
     /// Looks at the files behind `session.store` and `auth.users`.
     pub(super) fn check_files(&mut self) {
         let (session, auth) = (&self.config.session, &self.config.auth);
-        for (place, url) in [
-            (session.place.key("store"), &session.store),
-            (auth.place.key("users"), &auth.users),
+        for (location, url) in [
+            (session.location.key("store"), &session.store),
+            (auth.location.key("users"), &auth.users),
         ] {
-            if self.wrong.touches(&place) {
+            if self.error_locations.overlaps(&location) {
                 continue;
             }
-            if let Some(problem) = problem_of(place, url) {
+            if let Some(problem) = problem_of(location, url) {
                 self.problems.push(problem);
             }
         }
     }
 }
 
-fn problem_of(place: Place, url: &StoreUrl) -> Option<Problem> {
+fn problem_of(location: SourceLocation, url: &StoreUrl) -> Option<Problem> {
     match url {
         StoreUrl::Sqlite(path) | StoreUrl::DjangoSqlite(path) if is_other_file(path) => {
             let path = path.display();
             let message = format!("expected a SQLite database, found another file at {path}");
-            Some(Problem::error(place, message))
+            Some(Problem::error(location, message))
         }
         StoreUrl::Sqlite(path) if missing_directory(path).is_some() => {
             let directory = missing_directory(path)?.display();
             let message =
                 format!("expected a directory for the database, found none at {directory}");
-            Some(Problem::error(place, message).with_hint("make the directory first"))
+            Some(Problem::error(location, message).with_hint("make the directory first"))
         }
         StoreUrl::DjangoSqlite(path) => {
             let found = match fs::metadata(path) {
@@ -60,7 +60,7 @@ fn problem_of(place: Place, url: &StoreUrl) -> Option<Problem> {
             let message =
                 format!("expected the Django project's database, found {found} at {path}");
             let hint = "a relative path starts from the directory of this file";
-            Some(Problem::error(place, message).with_hint(hint))
+            Some(Problem::error(location, message).with_hint(hint))
         }
         StoreUrl::Sqlite(path) if is_of_django(path).unwrap_or(false) => {
             let message = format!(
@@ -71,7 +71,7 @@ fn problem_of(place: Place, url: &StoreUrl) -> Option<Problem> {
                 "write \"django+sqlite:{}\" to read its sessions and users, or name another file",
                 path.display()
             );
-            Some(Problem::error(place, message).with_hint(hint))
+            Some(Problem::error(location, message).with_hint(hint))
         }
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! Stores: `[server]`, `[session]` and `[auth]` against each other.
 
 use super::compiler::Compiler;
-use crate::config::{Config, Place, Problem, SameSite, Secure, StoreUrl};
+use crate::config::{Config, Problem, SameSite, Secure, SourceLocation, StoreUrl};
 
 /// HMAC-SHA256 has no use for less (RFC 7518 §3.2).
 const KEY_BYTES_MIN: usize = 32;
@@ -11,10 +11,10 @@ impl Compiler<'_> {
     fn check_cookies(&mut self) {
         let (session, csrf) = (&self.config.session, &self.config.csrf);
         let keys = ["cookie", "secure", "domain", "path", "same_site"];
-        if self.is_wrong(&session.place, &keys) || self.is_wrong(&csrf.place, &["cookie"]) {
+        if self.is_wrong(&session.location, &keys) || self.is_wrong(&csrf.location, &["cookie"]) {
             return;
         }
-        let (of_session, of_csrf) = (session.place.key("cookie"), csrf.place.key("cookie"));
+        let (of_session, of_csrf) = (session.location.key("cookie"), csrf.location.key("cookie"));
         self.check_cookie(&session.cookie, &of_session);
         if !csrf.use_sessions {
             // It has the attributes of the session's.
@@ -22,11 +22,11 @@ impl Compiler<'_> {
         }
         if session.same_site == SameSite::None && session.secure == Secure::Never {
             let message = "expected \"auto\" or \"always\" with same_site = \"none\", found \"never\": browsers take no such cookie";
-            let place = session.place.key("secure");
-            self.problems.push(Problem::error(place, message));
+            let location = session.location.key("secure");
+            self.problems.push(Problem::error(location, message));
         }
         if session.cookie == csrf.cookie && !csrf.use_sessions {
-            let place = if of_csrf.is_written() {
+            let location = if of_csrf.is_written() {
                 of_csrf
             } else {
                 of_session
@@ -35,21 +35,21 @@ impl Compiler<'_> {
                 "expected different names in session.cookie and csrf.cookie, found {:?} twice",
                 csrf.cookie
             );
-            self.problems.push(Problem::error(place, message));
+            self.problems.push(Problem::error(location, message));
         }
     }
 
     /// Holds the name of a cookie, written at `named`, against the attributes that its prefix asks for.
-    fn check_cookie(&mut self, name: &str, named: &Place) {
+    fn check_cookie(&mut self, name: &str, named: &SourceLocation) {
         let session = &self.config.session;
         let mut refuse = |key: &str, message: String| {
-            let place = session.place.key(key);
-            let place = if place.is_written() {
-                place
+            let location = session.location.key(key);
+            let location = if location.is_written() {
+                location
             } else {
                 named.clone()
             };
-            self.problems.push(Problem::error(place, message));
+            self.problems.push(Problem::error(location, message));
         };
         let is_host = name.starts_with("__Host-");
         if (is_host || name.starts_with("__Secure-")) && session.secure != Secure::Always {
@@ -92,13 +92,13 @@ impl Compiler<'_> {
         if !key.is_empty()
             && let Some(message) = message(key)
         {
-            let place = server.place.key("secret_key");
+            let location = server.location.key("secret_key");
             self.problems.push(match is_django {
-                true => Problem::warning(place, message),
-                false => Problem::error(place, message).with_hint(hint),
+                true => Problem::warning(location, message),
+                false => Problem::error(location, message).with_hint(hint),
             });
         }
-        let fallbacks = server.place.key("secret_key_fallbacks");
+        let fallbacks = server.location.key("secret_key_fallbacks");
         for (at, key) in server.secret_key_fallbacks.iter().enumerate() {
             if let Some(message) = message(&key.0) {
                 self.problems.warning(fallbacks.text(at), message);
@@ -118,12 +118,12 @@ impl Compiler<'_> {
         {
             return;
         }
-        let place = session.place.key("django").key("time_zone");
+        let location = session.location.key("django").key("time_zone");
         let message = format!(
             "{zone:?} has no effect with {}: its sessions expire at an instant, whatever the time zone",
             session.store
         );
-        self.problems.warning(place, message);
+        self.problems.warning(location, message);
     }
 
     /// Holds `[server]`, `[session]` and `[auth]` against each other, once for all routes.
@@ -139,9 +139,9 @@ impl Compiler<'_> {
         }
         self.check_cookies();
         self.check_files();
-        let has_store = !self.is_wrong(&session.place, &["store"]);
-        let has_users = !self.is_wrong(&auth.place, &["users"]);
-        let has_key = !self.is_wrong(&server.place, &["secret_key"]);
+        let has_store = !self.is_wrong(&session.location, &["store"]);
+        let has_users = !self.is_wrong(&auth.location, &["users"]);
+        let has_key = !self.is_wrong(&server.location, &["secret_key"]);
         let needs_key = !matches!(session.store, StoreUrl::Memory | StoreUrl::Sqlite(_));
         if has_store && has_key && needs_key && server.secret_key.0.is_empty() {
             let message = if session.store.is_django() {
@@ -149,14 +149,14 @@ impl Compiler<'_> {
             } else {
                 "expected a key that all processes with this store have, found none"
             };
-            let key = server.place.key("secret_key");
-            let place = if key.is_written() {
+            let key = server.location.key("secret_key");
+            let location = if key.is_written() {
                 key
             } else {
-                session.place.key("store")
+                session.location.key("store")
             };
             self.problems.push(
-                Problem::error(place, message)
+                Problem::error(location, message)
                     .with_hint("secret_key = \"${ONEPORT_SECRET_KEY}\" in [server]"),
             );
         }
@@ -165,17 +165,17 @@ impl Compiler<'_> {
             self.check_time_zone();
         }
         if has_store && has_users && session.store.is_django() && !auth.users.is_django() {
-            let key = auth.place.key("users");
-            let place = if key.is_written() {
+            let key = auth.location.key("users");
+            let location = if key.is_written() {
                 key
             } else {
-                session.place.key("store")
+                session.location.key("store")
             };
             let message = format!(
                 "expected the Django project's users for its sessions, found {:?}",
                 auth.users.to_string()
             );
-            self.problems.push(Problem::error(place, message).with_hint(
+            self.problems.push(Problem::error(location, message).with_hint(
                 "users = \"django+postgres://...\", \"django+mysql://...\" or \"django+sqlite:PATH\" in [auth]",
             ));
         }
@@ -187,7 +187,7 @@ impl Compiler<'_> {
             let message = format!("expected a table of users, found {users:?}");
             let hint = "\"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\", \"django+postgres://...\" or \"django+mysql://...\"";
             self.problems
-                .push(Problem::error(auth.place.key("users"), message).with_hint(hint));
+                .push(Problem::error(auth.location.key("users"), message).with_hint(hint));
         }
     }
 }

@@ -14,12 +14,13 @@ type Router = ProtocolTypeRouter<HttpEntry, WebsocketEntry>;
 impl Compiler<'_> {
     /// Reads each template and checks it against the parameters of its route.
     pub(super) fn check_templates(&mut self, templates: &Templates) {
-        if self.is_wrong(&self.config.templates.place, &["dir"]) {
+        if self.is_wrong(&self.config.templates.location, &["dir"]) {
             return;
         }
-        for (name, place, params) in std::mem::take(&mut self.templates) {
+        for (name, location, params) in std::mem::take(&mut self.templates) {
             if let Err(error) = templates.check(&name) {
-                self.problems.push(Problem::error(place, error.to_string()));
+                self.problems
+                    .push(Problem::error(location, error.to_string()));
                 continue;
             }
             let mut used = templates.params(&name);
@@ -29,13 +30,14 @@ impl Compiler<'_> {
                 used.retain(|used| used != "get");
                 let message = format!("template {name:?} calls scope.params.get");
                 self.problems.push(
-                    Problem::warning(place.clone(), message)
+                    Problem::warning(location.clone(), message)
                         .with_hint(format!("write scope.params.{param}")),
                 );
             }
             for sentence in used.iter().filter_map(|param| params.missing(param)) {
                 let message = format!("template {name:?} uses scope.params: {sentence}");
-                self.problems.push(Problem::warning(place.clone(), message));
+                self.problems
+                    .push(Problem::warning(location.clone(), message));
             }
         }
     }

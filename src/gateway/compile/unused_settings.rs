@@ -1,7 +1,7 @@
 //! Idle: settings that no middleware of their routes reads.
 
 use super::compiler::Compiler;
-use crate::config::{CorsConfig, HeaderFields, MissingOrigin, Place, Problem};
+use crate::config::{CorsConfig, HeaderFields, MissingOrigin, Problem, SourceLocation};
 
 /// A setting, and the middleware that read it; the first is the one to add.
 const READERS: [(&str, &[&str]); 5] = [
@@ -14,7 +14,7 @@ const READERS: [(&str, &[&str]); 5] = [
 
 /// A section or a route: its list of middleware, and which of the settings say something.
 struct Listed<'c> {
-    place: &'c Place,
+    location: &'c SourceLocation,
     middleware: &'c [String],
     /// Whether the list could be read.
     is_known: bool,
@@ -35,14 +35,14 @@ impl Compiler<'_> {
     /// Warns of settings without the middleware that they are for: of a route's own at the route, of a section's only when no
     /// route that takes them over has the middleware.
     pub(super) fn check_idle(&mut self) {
-        let (config, wrong) = (self.config, self.wrong);
+        let (config, error_locations) = (self.config, self.error_locations);
         let defaults = &config.http;
         let http = std::iter::once(defaults)
             .chain(config.http_routes.iter().map(|route| &route.settings))
             .map(|settings| Listed {
-                place: &settings.place,
+                location: &settings.location,
                 middleware: &settings.middleware,
-                is_known: !settings.is_made_up("middleware", wrong),
+                is_known: !settings.is_invalid("middleware", error_locations),
                 set: set_keys(
                     &settings.headers,
                     Some(&settings.cors),
@@ -56,9 +56,9 @@ impl Compiler<'_> {
         let websocket = std::iter::once(defaults)
             .chain(config.websocket_routes.iter().map(|route| &route.settings))
             .map(|settings| Listed {
-                place: &settings.place,
+                location: &settings.location,
                 middleware: &settings.middleware,
-                is_known: !settings.is_made_up("middleware", wrong),
+                is_known: !settings.is_invalid("middleware", error_locations),
                 set: set_keys(
                     &settings.headers,
                     None,
@@ -79,11 +79,12 @@ impl Compiler<'_> {
         let Some((section, routes)) = listed.split_first() else {
             return;
         };
-        let is_own = |route: &Listed<'_>| route.place.key(key).is_written();
-        // Looking for a place in the file costs more than all else here, so it comes last.
+        let is_own = |route: &Listed<'_>| route.location.key(key).is_written();
+        // Looking for a location in the file costs more than all else here, so it comes last.
         for route in routes {
             if route.set.contains(&key) && !route.reads(readers) && is_own(route) {
-                self.problems.push(idle(route.place.key(key), key, readers));
+                self.problems
+                    .push(idle(route.location.key(key), key, readers));
             }
         }
         if !section.set.contains(&key) {
@@ -94,7 +95,7 @@ impl Compiler<'_> {
         let is_read_aside = key == "headers" && section.reads(readers);
         if heirs.peek().is_some() && !is_read_aside && !heirs.any(|route| route.reads(readers)) {
             self.problems
-                .push(idle(section.place.key(key), key, readers));
+                .push(idle(section.location.key(key), key, readers));
         }
     }
 }
@@ -117,7 +118,7 @@ fn set_keys(
     set.map(|(key, _)| key).collect()
 }
 
-fn idle(place: Place, key: &str, readers: &[&str]) -> Problem {
+fn idle(location: SourceLocation, key: &str, readers: &[&str]) -> Problem {
     let reader = readers.first().copied().unwrap_or_default();
     let effect = match key {
         "headers" => "these fields are never sent".to_owned(),
@@ -129,5 +130,5 @@ fn idle(place: Place, key: &str, readers: &[&str]) -> Problem {
         _ => format!("add {reader:?}"),
     };
     let message = format!("{effect}: the middleware {reader:?} is not in the list");
-    Problem::warning(place, message).with_hint(hint)
+    Problem::warning(location, message).with_hint(hint)
 }
