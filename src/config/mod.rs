@@ -35,6 +35,7 @@ mod tests;
 pub use draft::Draft;
 pub use problems::error_locations::ErrorLocations;
 pub use problems::long::Long;
+pub use problems::option_errors::{OptionError, OptionErrors};
 pub use problems::problem::{Problem, Problems, Severity};
 pub use problems::suggest::{did_you_mean, nearest};
 pub(crate) use process_user::user as process_user;
