@@ -163,10 +163,10 @@ impl Services {
     }
 
     /// Lets go of sessions and users that were read too long ago to be used again.
-    pub(crate) fn forget_old(&self) {
-        self.sessions.forget_old();
+    pub(crate) fn evict_expired(&self) {
+        self.sessions.evict_expired();
         if let Some(users) = self.auth.users() {
-            users.forget_old();
+            users.evict_expired();
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Notify, OnceCell};
 
-use super::hashing::Hashing;
+use super::hashing_queue::HashingQueue;
 use super::tickets::Tickets;
 use super::{Account, BACKEND, Login, User, Users, password, session_key};
 use crate::config::AuthConfig;
@@ -44,7 +44,7 @@ struct Inner {
     backends: Vec<String>,
     /// Do sessions hold a hash of the password?
     has_hash: bool,
-    hashing: Hashing,
+    hashing: HashingQueue,
     tickets: Tickets,
     logged_out: Notify,
     logged_out_keys: Mutex<HashSet<Arc<str>>>,
@@ -65,7 +65,7 @@ impl Auth {
             secrets,
             backends,
             has_hash: !is_django || config.django.session_auth_hash,
-            hashing: Hashing::new(config.hashing_at_once),
+            hashing: HashingQueue::new(config.hashing_at_once),
             tickets: Tickets::new(config.ticket_max_age),
             logged_out: Notify::new(),
             logged_out_keys: Mutex::default(),

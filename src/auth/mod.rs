@@ -1,10 +1,10 @@
 //! Auth: who a scope belongs to: users, passwords, logins, and the tokens that stand for them.
 
-pub mod attempts;
 mod authentication;
 pub mod bearer;
 pub mod forward;
-mod hashing;
+mod hashing_queue;
+pub mod login_rate_limit;
 pub mod password;
 mod tickets;
 mod users;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::User;
 use crate::config::{AuthConfig, DjangoUsersConfig, IdType, SessionConfig};
 use crate::database::{Bind, Database, Dialect, Row, StoreError};
-use crate::recent::Recent;
 use crate::secrets;
 use crate::session::{read_chunks, unix_seconds};
+use crate::ttl_cache::TtlCache;
 
 /// The longest name, as Django's.
 const NAME_CHARACTERS_MAX: usize = 150;
@@ -29,7 +29,7 @@ struct Inner {
     select: String,
     id: String,
     username: String,
-    recent: Recent<String, Option<Arc<Account>>>,
+    cache: TtlCache<String, Option<Arc<Account>>>,
 }
 
 /// A row of the table.
@@ -88,7 +88,7 @@ impl Users {
             select,
             id: quoted(&table.id),
             username: quoted(&table.username),
-            recent: Recent::new(session.cache),
+            cache: TtlCache::new(session.cache),
             database,
         }))
     }
@@ -100,8 +100,8 @@ impl Users {
     }
 
     /// Lets go of what was read too long ago to be used again.
-    pub(crate) fn forget_old(&self) {
-        self.0.recent.forget_old();
+    pub(crate) fn evict_expired(&self) {
+        self.0.cache.evict_expired();
     }
 
     /// Opens what has to be opened.
@@ -111,12 +111,12 @@ impl Users {
 
     /// Returns the user with an id; what was read a moment ago may be used again.
     pub async fn find(&self, id: &str) -> Result<Option<Arc<Account>>, StoreError> {
-        if let Some(account) = self.0.recent.get(id) {
+        if let Some(account) = self.0.cache.get(id) {
             return Ok(account);
         }
-        let before = self.0.recent.moment(id);
+        let before = self.0.cache.generation(id);
         let account = self.find_many(&[id]).await?.remove(id);
-        self.0.recent.put(id.to_owned(), account.clone(), before);
+        self.0.cache.insert(id.to_owned(), account.clone(), before);
         Ok(account)
     }
 
@@ -167,7 +167,7 @@ impl Users {
 
     /// What was read of users is not to be used again.
     pub(super) fn forget(&self, id: &str) {
-        self.0.recent.remove(id);
+        self.0.cache.remove(id);
     }
 
     /// Returns some user's encoded password: what a wrong name is checked against, so that it takes as long as a wrong password.
@@ -225,7 +225,7 @@ impl Users {
         ];
         let sql = format!("UPDATE {OWN_TABLE} SET password = $2, stamp = $3 WHERE username = $1");
         let is_changed = self.0.database.execute(&sql, &binds).await? > 0;
-        self.0.recent.clear();
+        self.0.cache.clear();
         Ok(is_changed)
     }
 
@@ -247,7 +247,7 @@ impl Users {
         self.own()?;
         let sql = format!("DELETE FROM {OWN_TABLE} WHERE username = $1");
         let is_removed = self.0.database.execute(&sql, &[Bind::Text(name)]).await? > 0;
-        self.0.recent.clear();
+        self.0.cache.clear();
         Ok(is_removed)
     }
 

@@ -37,7 +37,7 @@ impl Gateway {
                         gateway.close_logins(is_over).await;
                     }
                     () = interval => {
-                        gateway.services().forget_old();
+                        gateway.services().evict_expired();
                         // What fails is told by the store, and tried again the next time.
                         let _ = gateway.close_ended_logins().await;
                     }

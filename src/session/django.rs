@@ -10,7 +10,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
-use super::expiry::Clock;
+use super::django_clock::DjangoClock;
 use super::pickle;
 use super::signing::{SignatureError, signed_at, unsign_object};
 use super::sql::read_chunks;
@@ -64,7 +64,7 @@ struct Table {
     /// The query but for the places of its keys.
     select: String,
     /// By which rows expire whose column knows no zone. PostgreSQL's knows the instant: there the query leaves out what has expired.
-    clock: Option<Clock>,
+    clock: Option<DjangoClock>,
 }
 
 struct Cache {
@@ -110,7 +110,7 @@ impl Django {
                         ("session_data".to_owned(), unexpired, None)
                     }
                     Dialect::Sqlite | Dialect::Mysql => {
-                        let clock = Clock::new(django.time_zone.clone(), config.max_age);
+                        let clock = DjangoClock::new(django.time_zone.clone(), config.max_age);
                         let text = dialect.text();
                         let columns = format!("session_data, CAST(expire_date AS {text})");
                         (columns, "", Some(clock))
@@ -178,7 +178,7 @@ impl Django {
                 let rows = read_chunks(&table.database, &keys, &[], |places| {
                     format!("{select} ({})", places.join(", "))
                 });
-                let now = table.clock.as_ref().map(Clock::now);
+                let now = table.clock.as_ref().map(DjangoClock::now);
                 let found: HashMap<String, (String, Option<String>)> = rows
                     .await?
                     .into_iter()
@@ -221,7 +221,7 @@ impl Django {
     /// Reads a row, unless it has expired by the project's clock.
     fn unexpired(
         &self,
-        clock: &Clock,
+        clock: &DjangoClock,
         now: &str,
         signed: &str,
         expire_date: &str,

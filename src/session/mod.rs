@@ -2,7 +2,7 @@
 
 mod cookie;
 mod django;
-mod expiry;
+mod django_clock;
 mod memory;
 mod pickle;
 mod signing;

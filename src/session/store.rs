@@ -14,8 +14,8 @@ use super::memory::Memory;
 use super::sql::Sql;
 use crate::config::{SessionConfig, StoreUrl};
 use crate::database::{Database, StoreError};
-use crate::recent::Recent;
 use crate::secrets::{self, Secrets};
+use crate::ttl_cache::TtlCache;
 
 /// The characters of a key: as many as Django's, 165 bits.
 const KEY_CHARACTERS: usize = 32;
@@ -30,7 +30,7 @@ pub struct SessionStore(Arc<Inner>);
 struct Inner {
     backend: Backend,
     cookie: CookieAttributes,
-    recent: Recent<String, Arc<Map<String, Value>>>,
+    cache: TtlCache<String, Arc<Map<String, Value>>>,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl SessionStore {
         Self(Arc::new(Inner {
             backend,
             cookie: CookieAttributes::of_session(config),
-            recent: Recent::new(config.cache),
+            cache: TtlCache::new(config.cache),
         }))
     }
 
@@ -77,14 +77,14 @@ impl SessionStore {
         let Some(key) = cookie.filter(|key| self.is_key(key)) else {
             return Ok(self.empty());
         };
-        if let Some(data) = self.0.recent.get(key) {
+        if let Some(data) = self.0.cache.get(key) {
             return Ok(Session::new(self.clone(), Some(key), data));
         }
-        let before = self.0.recent.moment(key);
+        let before = self.0.cache.generation(key);
         Ok(match self.read(key).await? {
             Some(stored) => {
                 let data = stored.data.clone();
-                self.0.recent.put(key.to_owned(), data, before);
+                self.0.cache.insert(key.to_owned(), data, before);
                 Session::new(self.clone(), Some(key), stored.data)
             }
             None => self.empty(),
@@ -120,8 +120,8 @@ impl SessionStore {
     }
 
     /// Lets go of what was read too long ago to be used again.
-    pub(crate) fn forget_old(&self) {
-        self.0.recent.forget_old();
+    pub(crate) fn evict_expired(&self) {
+        self.0.cache.evict_expired();
     }
 
     /// Opens what has to be opened.
@@ -154,7 +154,7 @@ impl SessionStore {
 
     /// A session that was read is gone.
     pub(super) fn forget(&self, key: &str) {
-        self.0.recent.remove(key);
+        self.0.cache.remove(key);
     }
 
     /// Reads what the store has now.
@@ -198,7 +198,7 @@ impl SessionStore {
         version: i64,
         data: &Map<String, Value>,
     ) -> Result<bool, StoreError> {
-        self.0.recent.remove(key);
+        self.0.cache.remove(key);
         let is_replaced = match &self.0.backend {
             Backend::Memory(memory) => {
                 memory.replace(&hash(key), version, data, Instant::now() + self.max_age())
@@ -209,19 +209,19 @@ impl SessionStore {
             }
             Backend::Django(_) => return Err(StoreError::ReadOnly),
         };
-        self.0.recent.remove(key);
+        self.0.cache.remove(key);
         Ok(is_replaced)
     }
 
     /// Deletes a session.
     pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.0.recent.remove(key);
+        self.0.cache.remove(key);
         match &self.0.backend {
             Backend::Memory(memory) => memory.delete(&hash(key)),
             Backend::Sql(sql) => sql.delete(&hash(key)).await?,
             Backend::Django(_) => return Err(StoreError::ReadOnly),
         }
-        self.0.recent.remove(key);
+        self.0.cache.remove(key);
         Ok(())
     }
 

@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 12] = [
         "channels",
         "templates",
     ],
-    &["database", "recent", "secrets", "queued_bytes"],
+    &["database", "ttl_cache", "secrets", "queued_bytes"],
     &["net"],
     &[
         "clock",
@@ -67,7 +67,10 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("pbkdf2", &["auth/password.rs"]),
     ("scrypt", &["auth/password.rs"]),
     ("bcrypt", &["auth/password.rs"]),
-    ("unicode_normalization", &["auth/attempts/folded.rs"]),
+    (
+        "unicode_normalization",
+        &["auth/login_rate_limit/normalize.rs"],
+    ),
     ("jsonwebtoken", &["auth/bearer/"]),
     ("minijinja", &["templates.rs"]),
     ("toml", &["config/"]),

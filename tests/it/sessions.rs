@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::{Method, Response};
-use oneport::auth::attempts::{Attempts, Limits};
+use oneport::auth::login_rate_limit::{LoginLimits, LoginRateLimit};
 use oneport::database::{Database, DatabaseSettings};
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, View, respond};
@@ -903,8 +903,8 @@ async fn too_many_attempts_have_to_wait() {
 #[tokio::test]
 async fn invented_names_from_many_addresses_lock_out_nobody() {
     let site = Site::new().await;
-    let attempts = site.app.gateway().services().shared::<Attempts>();
-    let limits = Limits {
+    let attempts = site.app.gateway().services().shared::<LoginRateLimit>();
+    let limits = LoginLimits {
         per_name: NonZeroU32::new(10).unwrap(),
         per_address: NonZeroU32::new(30).unwrap(),
         window: Duration::from_secs(3_600),

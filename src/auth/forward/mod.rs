@@ -1,9 +1,9 @@
 //! Forward: asks an app who a request is from, as nginx's `auth_request` does.
 
-mod answers;
+mod cache;
 mod errors;
-mod reuse;
-mod upstream;
+mod freshness;
+mod subrequest;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,9 +14,9 @@ use futures_util::FutureExt;
 use http::header::{self, HeaderMap, HeaderName};
 use parking_lot::Mutex;
 
-use answers::{Answers, Running, Said, Subrequest};
-use reuse::{Reach, Reuse};
-use upstream::{Upstream, parse_url};
+use cache::{AnswerCache, Running, Said, Subrequest};
+use freshness::{Reach, Reuse};
+use subrequest::{Upstream, parse_url};
 
 pub use errors::{ForwardError, ForwardSettingsError};
 
@@ -111,7 +111,7 @@ pub struct Subject<'a> {
 /// ```
 pub struct Forward {
     upstream: Arc<Upstream>,
-    answers: Arc<Mutex<Answers>>,
+    answers: Arc<Mutex<AnswerCache>>,
 }
 
 impl Forward {
@@ -134,7 +134,7 @@ impl Forward {
         }
         settings.request_headers = names;
         Ok(Self {
-            answers: Arc::new(Mutex::new(Answers::default())),
+            answers: Arc::new(Mutex::new(AnswerCache::default())),
             upstream: Arc::new(Upstream::new(uri, settings)),
         })
     }

@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use super::answers::{ANSWER_BYTES, ANSWERS_BYTES_MAX, REACHES_MAX};
-use super::upstream::{BODY_BYTES_MAX, FORWARDED_FOR, ORIGINAL_URI, SUBREQUESTS_MAX};
+use super::cache::{ANSWER_BYTES, ANSWERS_BYTES_MAX, REACHES_MAX};
+use super::subrequest::{BODY_BYTES_MAX, FORWARDED_FOR, ORIGINAL_URI, SUBREQUESTS_MAX};
 use super::*;
 
 /// What the app does with a subrequest.
@@ -442,7 +442,7 @@ fn question(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     question
 }
 
-fn recall(answers: &Answers, question: &HeaderMap, now: Instant) -> Option<Option<Arc<User>>> {
+fn recall(answers: &AnswerCache, question: &HeaderMap, now: Instant) -> Option<Option<Arc<User>>> {
     answers.recall(question, &Reach::Same.key(question), now)
 }
 
@@ -460,7 +460,7 @@ fn fields_for(seconds: u64, names: &[&'static str]) -> Reuse {
 
 #[test]
 fn an_answer_gets_too_old() {
-    let mut answers = Answers::default();
+    let mut answers = AnswerCache::default();
     let start = Instant::now();
     let (one, other) = (question(&[("cookie", "1")]), question(&[("cookie", "2")]));
     answers.remember(&one, None, &same_for(5), start);
@@ -473,7 +473,7 @@ fn an_answer_gets_too_old() {
 
 #[test]
 fn the_oldest_answers_go_first() {
-    let mut answers = Answers::default();
+    let mut answers = AnswerCache::default();
     let now = Instant::now();
     let question = |number: usize| {
         let value = HeaderValue::from_str(&number.to_string()).unwrap();
@@ -491,7 +491,7 @@ fn the_oldest_answers_go_first() {
 
 #[test]
 fn the_names_of_users_count_as_bytes() {
-    let mut answers = Answers::default();
+    let mut answers = AnswerCache::default();
     let now = Instant::now();
     let user = Arc::new(User {
         id: "a".repeat(256),
@@ -680,7 +680,7 @@ fn an_answer_to_a_cookie_is_not_recalled_for_the_cookie_with_a_token() {
         ("x-original-uri", "/"),
     ]);
     let now = Instant::now();
-    let mut answers = Answers::default();
+    let mut answers = AnswerCache::default();
     answers.remember(&plain, user("1"), &fields_for(5, &["cookie"]), now);
     assert_eq!(recall(&answers, &other, now), Some(user("1")));
     assert_eq!(recall(&answers, &with_token, now), None);
@@ -702,7 +702,7 @@ fn answers_with_different_lists_stand_side_by_side() {
     };
     let at = |cookie, uri| question(&[("cookie", cookie), ("x-original-uri", uri)]);
     let now = Instant::now();
-    let mut answers = Answers::default();
+    let mut answers = AnswerCache::default();
     let by_cookie = fields_for(5, &["cookie"]);
     let by_both = fields_for(5, &["cookie", "x-original-uri"]);
     answers.remember(&at("a", "/"), user("1"), &by_cookie, now);
@@ -736,7 +736,7 @@ fn a_list_too_many_widens_nothing() {
         .map(|number| format!("x-{number}"))
         .collect();
     let now = Instant::now();
-    let mut answers = Answers::default();
+    let mut answers = AnswerCache::default();
     let asked = |uri| question(&[("cookie", "a"), ("x-original-uri", uri)]);
     for name in &names {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();

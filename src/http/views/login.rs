@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{own_path, under_root};
-use crate::auth::attempts::{Attempts, Limits};
+use crate::auth::login_rate_limit::{LoginLimits, LoginRateLimit};
 use crate::config::WrittenDuration;
 use crate::http::csrf::{self, Csrf};
 use crate::http::form::{Form, is_json, wants_json};
@@ -31,7 +31,7 @@ const FIELD_BYTES_MAX: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Login {
     options: Options,
-    limits: Limits,
+    limits: LoginLimits,
 }
 
 /// What `login` takes.
@@ -90,7 +90,7 @@ impl View for Login {
     type Options = Options;
 
     fn new(options: Options) -> Self {
-        let limits = Limits {
+        let limits = LoginLimits {
             per_name: options.attempts_per_name,
             per_address: options.attempts_per_address,
             window: options.attempts_window.0,
@@ -135,7 +135,7 @@ impl View for Login {
         let trusted = AllowedOrigins::default();
         Csrf(services).check(scope, &trusted, sent.token.as_deref())?;
         let address = scope.client.map(ClientAddress::ip);
-        let attempts = services.shared::<Attempts>();
+        let attempts = services.shared::<LoginRateLimit>();
         let attempt = match attempts.count(self.limits, &sent.username, address) {
             Ok(attempt) => attempt,
             Err(refused) => return self.too_many(&request, &sent, refused.wait),

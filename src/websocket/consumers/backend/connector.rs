@@ -14,12 +14,12 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::bounded::Bounded;
+use super::limited_io::LimitedIo;
 use crate::config::{hide_url, unix_path_problem};
 
 /// Where a backend is.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(super) enum Home {
+pub(super) enum Address {
     /// `http://HOST:PORT/PATH`.
     Tcp { host: String, port: u16 },
     /// `http+unix://SOCKET:/PATH`.
@@ -28,8 +28,8 @@ pub(super) enum Home {
 
 /// A backend's URL, read.
 #[derive(Clone, Eq, Hash, PartialEq)]
-pub(super) struct Url {
-    pub(super) home: Home,
+pub(super) struct EndpointUrl {
+    pub(super) address: Address,
     /// What is asked for there.
     pub(super) uri: String,
     /// Without its query: for metrics and the log.
@@ -37,15 +37,15 @@ pub(super) struct Url {
 }
 
 /// Without its query, which may hold a token.
-impl fmt::Debug for Url {
+impl fmt::Debug for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Url({})", self.label)
+        write!(f, "EndpointUrl({})", self.label)
     }
 }
 
-impl Url {
+impl EndpointUrl {
     /// Reads `http://HOST:PORT/PATH` and `http+unix://SOCKET:/PATH`.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let expected = || {
             format!(
                 "expected \"http://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\", found {:?}",
@@ -64,7 +64,7 @@ impl Url {
             let uri = format!("http://localhost/{path}");
             uri.parse::<Uri>().map_err(|_| expected())?;
             return Ok(Self {
-                home: Home::Unix(socket.into()),
+                address: Address::Unix(socket.into()),
                 uri,
                 label,
             });
@@ -84,7 +84,7 @@ impl Url {
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let port = authority.port_u16().unwrap_or(80);
         Ok(Self {
-            home: Home::Tcp { host, port },
+            address: Address::Tcp { host, port },
             uri: text.to_owned(),
             label,
         })
@@ -94,7 +94,7 @@ impl Url {
 /// Opens connections to one backend.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    pub(super) home: Home,
+    pub(super) address: Address,
     pub(super) timeout: Duration,
     /// How many bytes may come for one request.
     pub(super) max: usize,
@@ -102,8 +102,8 @@ pub(super) struct Connector {
 
 /// A connection to a backend.
 pub(super) enum Stream {
-    Tcp(TokioIo<Bounded<TcpStream>>),
-    Unix(TokioIo<Bounded<UnixStream>>),
+    Tcp(TokioIo<LimitedIo<TcpStream>>),
+    Unix(TokioIo<LimitedIo<UnixStream>>),
 }
 
 impl tower_service::Service<Uri> for Connector {
@@ -116,18 +116,22 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { home, timeout, max } = self.clone();
+        let Self {
+            address,
+            timeout,
+            max,
+        } = self.clone();
         Box::pin(async move {
             let opened = async {
-                match home {
-                    Home::Tcp { host, port } => {
+                match address {
+                    Address::Tcp { host, port } => {
                         let stream = TcpStream::connect((host, port)).await?;
                         stream.set_nodelay(true)?;
-                        Ok(Stream::Tcp(TokioIo::new(Bounded::new(stream, max))))
+                        Ok(Stream::Tcp(TokioIo::new(LimitedIo::new(stream, max))))
                     }
-                    Home::Unix(path) => {
+                    Address::Unix(path) => {
                         let stream = UnixStream::connect(path).await?;
-                        Ok(Stream::Unix(TokioIo::new(Bounded::new(stream, max))))
+                        Ok(Stream::Unix(TokioIo::new(LimitedIo::new(stream, max))))
                     }
                 }
             };
@@ -190,18 +194,18 @@ mod tests {
 
     #[test]
     fn urls_say_where_the_backend_is() {
-        let url = Url::read("http://[::1]:9000/ws?key=1").unwrap();
+        let url = EndpointUrl::parse("http://[::1]:9000/ws?key=1").unwrap();
         let host = "::1".to_owned();
-        assert_eq!(url.home, Home::Tcp { host, port: 9000 });
+        assert_eq!(url.address, Address::Tcp { host, port: 9000 });
         assert_eq!(url.label, "http://[::1]:9000/ws");
-        assert_eq!(format!("{url:?}"), "Url(http://[::1]:9000/ws)");
+        assert_eq!(format!("{url:?}"), "EndpointUrl(http://[::1]:9000/ws)");
         let long = format!("http+unix:///{}:/ws", "x".repeat(200));
-        assert!(Url::read(&long).unwrap_err().contains("at most"));
-        let url = Url::read("http+unix:///run/a.sock:/ws?x=1").unwrap();
-        assert_eq!(url.home, Home::Unix("/run/a.sock".into()));
+        assert!(EndpointUrl::parse(&long).unwrap_err().contains("at most"));
+        let url = EndpointUrl::parse("http+unix:///run/a.sock:/ws?x=1").unwrap();
+        assert_eq!(url.address, Address::Unix("/run/a.sock".into()));
         assert_eq!(url.uri, "http://localhost/ws?x=1");
-        let url = Url::read("http+unix://run/a.sock:/").unwrap();
-        assert_eq!(url.home, Home::Unix("run/a.sock".into()));
+        let url = EndpointUrl::parse("http+unix://run/a.sock:/").unwrap();
+        assert_eq!(url.address, Address::Unix("run/a.sock".into()));
         for bad in [
             "",
             "ws://h",
@@ -212,7 +216,7 @@ mod tests {
             "http+unix://a",
             "http+unix://:/a",
         ] {
-            assert!(Url::read(bad).is_err(), "{bad}");
+            assert!(EndpointUrl::parse(bad).is_err(), "{bad}");
         }
     }
 }

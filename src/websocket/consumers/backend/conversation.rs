@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::disconnects::Disconnects;
-use super::effects::Effects;
 use super::endpoint::{Endpoint, PostError, back_off};
-use super::protocol::{self, Answer, Connection};
+use super::executor::Executor;
+use super::protocol::{self, BackendResponse, Connection};
 use crate::services::Services;
 use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, Ending};
@@ -42,7 +42,7 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// Returns how many effects an answer may hold, and how long its state may be.
+    /// Returns how many actions an answer may hold, and how long its state may be.
     pub(super) fn of_answer(&self) -> (usize, usize) {
         (self.max_effects, self.max_state)
     }
@@ -61,7 +61,7 @@ pub(super) struct Shared {
 pub(super) struct Conversation {
     shared: Arc<Shared>,
     link: Arc<SocketHandle>,
-    pub(super) effects: Effects,
+    pub(super) executor: Executor,
     id: String,
     talk: Mutex<Talk>,
     room: Notify,
@@ -70,7 +70,7 @@ pub(super) struct Conversation {
 struct Talk {
     seq: u64,
     state: Option<Box<RawValue>>,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<QueuedEvent>,
     bytes: usize,
     /// A request is under way, and takes care of what follows.
     is_busy: bool,
@@ -83,7 +83,7 @@ struct Talk {
     end: Option<(u16, String, &'static str)>,
 }
 
-struct Waiting {
+struct QueuedEvent {
     seq: u64,
     event: Box<RawValue>,
 }
@@ -162,11 +162,11 @@ impl Conversation {
             has_failed: false,
             end: None,
         };
-        let effects = Effects::new(shared.services.clone(), link.clone());
+        let executor = Executor::new(shared.services.clone(), link.clone());
         Arc::new(Self {
             shared,
             link,
-            effects,
+            executor,
             id,
             talk: Mutex::new(talk),
             room: Notify::new(),
@@ -192,7 +192,7 @@ impl Conversation {
                     let event = protocol::raw(&event(seq));
                     talk.bytes += event.get().len();
                     self.shared.endpoint.backlog.queue(event.get().len());
-                    talk.waiting.push_back(Waiting { seq, event });
+                    talk.waiting.push_back(QueuedEvent { seq, event });
                     if !std::mem::replace(&mut talk.is_busy, true) {
                         drop(talk);
                         let tasks = &self.shared.services.tasks;
@@ -224,7 +224,7 @@ impl Conversation {
         if talk.end.is_some() {
             return;
         }
-        self.effects.end();
+        self.executor.end();
         talk.seq += 1;
         talk.end = Some((code, reason.to_owned(), cause));
         if !talk.is_busy {
@@ -309,7 +309,7 @@ impl Conversation {
 
     /// POSTs the events up to `last` until they are answered, or the backend was away for too long. `None` when the conversation
     /// failed meanwhile.
-    async fn post(&self, key: &str, last: u64) -> Result<Option<Answer>, Failed> {
+    async fn post(&self, key: &str, last: u64) -> Result<Option<BackendResponse>, Failed> {
         let bounds = &self.shared.bounds;
         let began = Instant::now();
         let mut stopping = None;
@@ -359,8 +359,8 @@ impl Conversation {
     }
 
     /// Takes an answer: what it acknowledges is done, what it wants happens.
-    async fn take(&self, answer: Answer, last: u64) -> Result<(), Failed> {
-        let Answer { ack, state, events } = answer;
+    async fn take(&self, answer: BackendResponse, last: u64) -> Result<(), Failed> {
+        let BackendResponse { ack, state, events } = answer;
         let ack = ack.unwrap_or(last);
         let mut done_bytes = 0;
         let stalled = {
@@ -395,8 +395,8 @@ impl Conversation {
         };
         self.shared.endpoint.backlog.release(done_bytes);
         self.room.notify_waiters();
-        for effect in events {
-            if self.effects.apply(effect).await.map_err(backend_error)? {
+        for action in events {
+            if self.executor.apply(action).await.map_err(backend_error)? {
                 break;
             }
         }

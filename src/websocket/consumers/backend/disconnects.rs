@@ -12,7 +12,7 @@ use metrics::{counter, gauge};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::effect::Effect;
+use super::action::Action;
 use super::endpoint::{Endpoint, PostError};
 use crate::channels::ChannelLayer;
 use crate::tasks::Tasks;
@@ -30,7 +30,7 @@ pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// How long the last ones are tried when the server stops.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
-/// How many effects an answer may hold; its state is not looked at.
+/// How many actions an answer may hold; its state is not looked at.
 const ANSWER_MAX: (usize, usize) = (1000, usize::MAX);
 
 /// What one endpoint has to be told at least once.
@@ -182,8 +182,8 @@ impl Disconnects {
             .endpoint
             .post_aside(&job.key, &|| Some(job.body.clone()), ANSWER_MAX)
             .await?;
-        for effect in answer.events {
-            if let Effect::GroupSend { group, event, .. } = effect
+        for action in answer.events {
+            if let Action::GroupSend { group, event, .. } = action
                 && let Err(error) = self.layer.group_send(&group, event, None).await
             {
                 tracing::debug!(%error, "a backend's event was dropped"); // and counted there

@@ -1,4 +1,4 @@
-//! Endpoint: one backend: its connections, how many requests at once, and whether it is worth asking.
+//! Endpoint: one backend: its connections, how many requests at once, and whether it is worth handshake.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -14,9 +14,9 @@ use metrics::{counter, gauge};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
-use super::bounded::TooMuch;
-use super::connector::{Connector, Url};
-use super::protocol::{Answer, signature};
+use super::connector::{Connector, EndpointUrl};
+use super::limited_io::LimitExceeded;
+use super::protocol::{BackendResponse, signature};
 use crate::websocket::Backlog;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("oneport-signature");
@@ -34,7 +34,7 @@ const AROUND_BYTES_MAX: usize = 128 * 1024;
 /// What an endpoint is made of; two routes with the same share it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct EndpointSettings {
-    pub(super) url: Url,
+    pub(super) url: EndpointUrl,
     /// The newest first; a request is signed with each.
     pub(super) secrets: Vec<String>,
     pub(super) timeout: Duration,
@@ -53,7 +53,7 @@ pub(super) struct EndpointSettings {
 pub(super) struct Endpoint {
     pub(super) settings: EndpointSettings,
     client: Client<Connector, Full<Bytes>>,
-    turns: Semaphore,
+    permits: Semaphore,
     breaker: Mutex<Breaker>,
     /// The bytes that wait for it, of all connections.
     pub(super) backlog: Arc<Backlog>,
@@ -151,7 +151,7 @@ impl PostError {
             if let Some(cause) = cause.downcast_ref::<io::Error>() {
                 if cause
                     .get_ref()
-                    .is_some_and(<dyn Error + Send + Sync>::is::<TooMuch>)
+                    .is_some_and(<dyn Error + Send + Sync>::is::<LimitExceeded>)
                 {
                     kind = Self::TooLarge;
                 } else if matches!(
@@ -189,7 +189,7 @@ impl PostError {
 impl Endpoint {
     pub(super) fn new(settings: EndpointSettings) -> Self {
         let connector = Connector {
-            home: settings.url.home.clone(),
+            address: settings.url.address.clone(),
             timeout: settings.connect_timeout,
             max: 2 * settings.max_response + AROUND_BYTES_MAX,
         };
@@ -200,7 +200,7 @@ impl Endpoint {
             .build(connector);
         gauge!("oneport_backend_circuit_open", "endpoint" => settings.url.label.clone()).set(0.0);
         Self {
-            turns: Semaphore::new(settings.concurrency),
+            permits: Semaphore::new(settings.concurrency),
             client,
             backlog: Arc::new(Backlog::new(settings.hold_total)),
             settings,
@@ -208,7 +208,7 @@ impl Endpoint {
         }
     }
 
-    /// POSTs a body once and reads the answer, which may hold so many effects and so long a state.
+    /// POSTs a body once and reads the answer, which may hold so many actions and so long a state.
     ///
     /// The body is made when its turn has come: what waits for a turn has no copy of its events.
     pub(super) async fn post(
@@ -216,18 +216,18 @@ impl Endpoint {
         key: &str,
         body: MakeBody<'_>,
         bounds: (usize, usize),
-    ) -> Result<Answer, PostError> {
+    ) -> Result<BackendResponse, PostError> {
         self.post_as(key, body, bounds, Asker::Client).await
     }
 
-    /// The same for what nobody waits for: it says nothing of whether the backend is worth asking, unless it is the one that
+    /// The same for what nobody waits for: it says nothing of whether the backend is worth handshake, unless it is the one that
     /// finds out.
     pub(super) async fn post_aside(
         &self,
         key: &str,
         body: MakeBody<'_>,
         bounds: (usize, usize),
-    ) -> Result<Answer, PostError> {
+    ) -> Result<BackendResponse, PostError> {
         self.post_as(key, body, bounds, Asker::Nobody).await
     }
 
@@ -237,7 +237,7 @@ impl Endpoint {
         body: MakeBody<'_>,
         bounds: (usize, usize),
         asker: Asker,
-    ) -> Result<Answer, PostError> {
+    ) -> Result<BackendResponse, PostError> {
         let answered = self.try_post(key, body, asker).await;
         let answered = answered.and_then(|answer| match answer.excess(bounds) {
             None => Ok(answer),
@@ -254,7 +254,7 @@ impl Endpoint {
         answered
     }
 
-    /// Returns how long it is not worth asking; none when it is.
+    /// Returns how long it is not worth handshake; none when it is.
     pub(super) fn open_for(&self) -> Option<Duration> {
         let until = self.breaker().open_until?;
         until.checked_duration_since(Instant::now())
@@ -265,10 +265,10 @@ impl Endpoint {
         key: &str,
         body: MakeBody<'_>,
         asker: Asker,
-    ) -> Result<Answer, PostError> {
+    ) -> Result<BackendResponse, PostError> {
         let probe = self.pass_breaker()?;
         let timeout = self.settings.timeout;
-        let turn = tokio::time::timeout(timeout, self.turns.acquire()).await;
+        let turn = tokio::time::timeout(timeout, self.permits.acquire()).await;
         let Ok(_turn) = turn else {
             return Err(PostError::Busy(timeout));
         };
@@ -282,7 +282,7 @@ impl Endpoint {
         answered
     }
 
-    async fn exchange(&self, key: &str, body: Bytes) -> Result<Answer, PostError> {
+    async fn exchange(&self, key: &str, body: Bytes) -> Result<BackendResponse, PostError> {
         let settings = &self.settings;
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -319,7 +319,7 @@ impl Endpoint {
             )),
             Err(error) => PostError::of(&*error),
         })?;
-        Answer::read(&body.to_bytes()).map_err(PostError::Invalid)
+        BackendResponse::read(&body.to_bytes()).map_err(PostError::Invalid)
     }
 
     fn pass_breaker(&self) -> Result<Option<Probe<'_>>, PostError> {

@@ -1,18 +1,18 @@
 //! Backend: a consumer in any language: what happens on a WebSocket is POSTed to an HTTP endpoint, which answers what shall
 //! happen.
 
-mod asking;
-mod bounded;
-mod channel;
+mod action;
+mod connect_response;
 mod connector;
 mod conversation;
-mod decide;
 mod disconnects;
-mod effect;
-mod effects;
 mod endpoint;
+mod executor;
+mod handshake;
+mod limited_io;
 mod options;
 mod protocol;
+mod worker_channel;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -22,13 +22,13 @@ use http::HeaderName;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use asking::{Accepted, Asking};
-use channel::{Untold, Worker};
-use connector::Url;
+use connect_response::bad_gateway;
+use connector::EndpointUrl;
 use conversation::{Bounds, Conversation, Shared};
-use decide::bad_gateway;
 use disconnects::Disconnects;
 use endpoint::{Endpoint, EndpointSettings};
+use handshake::{Accepted, Handshake};
+use worker_channel::{PendingDisconnects, WorkerChannel};
 
 pub(super) use options::Options;
 
@@ -50,7 +50,7 @@ pub struct Backend {
 
 enum Talk {
     Endpoint(Arc<Conversation>),
-    Channel(Arc<Worker>),
+    Channel(Arc<WorkerChannel>),
 }
 
 /// Where a route's events go.
@@ -60,7 +60,7 @@ enum Route {
         channel: ChannelName,
         headers: Vec<HeaderName>,
         services: Services,
-        untold: Arc<Untold>,
+        pending_disconnects: Arc<PendingDisconnects>,
     },
 }
 
@@ -71,7 +71,7 @@ struct Endpoints(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     endpoints: HashMap<EndpointSettings, (Arc<Endpoint>, Arc<Disconnects>)>,
-    greeted: HashSet<Url>,
+    greeted: HashSet<EndpointUrl>,
 }
 
 impl Endpoints {
@@ -142,11 +142,11 @@ impl Consumer for Backend {
                     return Ok(());
                 };
                 let link = cx.handle().clone();
-                let (state, effects) = accepted.open();
+                let (state, actions) = accepted.open();
                 let conversation = Conversation::new(shared.clone(), link, state, 1);
                 self.talk = Some(Talk::Endpoint(conversation.clone()));
-                for effect in effects {
-                    let applied = Box::pin(conversation.effects.apply(effect)).await;
+                for action in actions {
+                    let applied = Box::pin(conversation.executor.apply(action)).await;
                     if applied.map_err(Close::from)? {
                         break;
                     }
@@ -156,12 +156,17 @@ impl Consumer for Backend {
                 channel,
                 headers,
                 services,
-                untold,
+                pending_disconnects,
             }) => {
                 let link = cx.handle().clone();
                 let (channel, headers) = (channel.clone(), headers.clone());
-                let worker =
-                    Worker::start(channel, headers, services.clone(), link, untold.clone());
+                let worker = WorkerChannel::start(
+                    channel,
+                    headers,
+                    services.clone(),
+                    link,
+                    pending_disconnects.clone(),
+                );
                 let worker = Box::pin(worker).await;
                 self.talk = Some(Talk::Channel(worker.clone())); // from here on it hears of the end
                 Box::pin(worker.connected()).await;
@@ -221,9 +226,9 @@ impl Backend {
     /// In a task of its own: when the client leaves meanwhile, the backend is told of the end after what it was asked first.
     async fn ask(&mut self, shared: &Arc<Shared>, scope: &Scope) -> Result<Accept, Denial> {
         let (reply, replied) = oneshot::channel();
-        let asking = Asking::new(shared.clone(), scope).run(reply);
+        let handshake = Handshake::new(shared.clone(), scope).run(reply);
         let tasks = &shared.services.tasks;
-        tasks.spawn("backend handshake", asking);
+        tasks.spawn("backend handshake", handshake);
         let (accept, accepted) = replied
             .await
             .unwrap_or_else(|_| Err(bad_gateway("the question was given up")))?;
@@ -242,7 +247,7 @@ fn route(options: &Options, services: &Services) -> Route {
             channel,
             headers: options.listed_headers(),
             services: services.clone(),
-            untold: Arc::new(Untold::new(
+            pending_disconnects: Arc::new(PendingDisconnects::new(
                 options.disconnect_queue,
                 options.disconnect_expiry.0,
             )),
@@ -250,7 +255,7 @@ fn route(options: &Options, services: &Services) -> Route {
     }
     let url = options.url.as_deref().unwrap_or_default();
     #[expect(clippy::expect_used, reason = "a route with another one is a Problem")]
-    let url = Url::read(url).expect("a URL that was checked");
+    let url = EndpointUrl::parse(url).expect("a URL that was checked");
     let settings = EndpointSettings {
         url,
         secrets: options.secret.iter().map(|one| one.0.clone()).collect(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::Route;
-use super::connector::Url;
+use super::connector::EndpointUrl;
 use crate::channels::ChannelName;
 use crate::config::{Secret, Size, WrittenDuration};
 
@@ -178,7 +178,7 @@ impl Options {
         let mut problems = Vec::new();
         match (&options.url, &options.channel) {
             (Some(url), None) => {
-                if let Err(sentence) = Url::read(url) {
+                if let Err(sentence) = EndpointUrl::parse(url) {
                     problems.push(format!("url: {sentence}"));
                 }
                 if options.secret.is_empty() || options.secret.iter().any(|one| one.0.is_empty()) {

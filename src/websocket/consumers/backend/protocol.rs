@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::effect::Effect;
+use super::action::Action;
 use crate::channels::Event;
 use crate::scope::Scope;
 use crate::websocket::Message;
@@ -145,7 +145,7 @@ pub(super) fn raw(value: &Value) -> Box<RawValue> {
 
 /// What a backend answers.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Answer {
+pub(super) struct BackendResponse {
     /// The last event that it handled; the later ones are sent again.
     #[serde(default)]
     pub(super) ack: Option<u64>,
@@ -153,7 +153,7 @@ pub(super) struct Answer {
     #[serde(default, deserialize_with = "given")]
     pub(super) state: Option<Box<RawValue>>,
     #[serde(default)]
-    pub(super) events: Vec<Effect>,
+    pub(super) events: Vec<Action>,
 }
 
 /// A state that is given: null, too, is one.
@@ -161,7 +161,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawVal
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
-impl Answer {
+impl BackendResponse {
     /// Reads an answer; an empty one says nothing.
     pub(super) fn read(body: &[u8]) -> Result<Self, String> {
         if body.trim_ascii().is_empty() {
@@ -177,13 +177,13 @@ impl Answer {
     }
 }
 
-impl Answer {
-    /// Says what is too much in it: of its effects, or its state.
+impl BackendResponse {
+    /// Says what is too much in it: of its actions, or its state.
     pub(super) fn excess(&self, (max_effects, max_state): (usize, usize)) -> Option<String> {
-        let effects = self.events.len();
-        if effects > max_effects {
+        let actions = self.events.len();
+        if actions > max_effects {
             return Some(format!(
-                "expected at most {max_effects} events, found {effects}"
+                "expected at most {max_effects} events, found {actions}"
             ));
         }
         let state = self.state.as_ref().map_or(0, |state| state.get().len());
@@ -216,23 +216,23 @@ mod tests {
 
     #[test]
     fn answers_are_read_or_refused_with_the_place() {
-        assert!(Answer::read(b" ").unwrap().events.is_empty());
-        assert!(Answer::read(b"null").unwrap().events.is_empty());
-        let answer = Answer::read(
+        assert!(BackendResponse::read(b" ").unwrap().events.is_empty());
+        assert!(BackendResponse::read(b"null").unwrap().events.is_empty());
+        let answer = BackendResponse::read(
             br#"{"ack": 2, "state": {"n": 1}, "events": [{"type": "websocket.send", "text": "hi"}]}"#,
         )
         .unwrap();
         assert_eq!((answer.ack, answer.events.len()), (Some(2), 1));
         assert_eq!(answer.state.unwrap().get(), r#"{"n": 1}"#);
         assert_eq!(
-            Answer::read(br#"{"state": null}"#)
+            BackendResponse::read(br#"{"state": null}"#)
                 .unwrap()
                 .state
                 .unwrap()
                 .get(),
             "null"
         );
-        assert!(Answer::read(b"{}").unwrap().state.is_none());
+        assert!(BackendResponse::read(b"{}").unwrap().state.is_none());
         for bad in [
             "{",
             "[]",
@@ -241,7 +241,7 @@ mod tests {
             r#"{"events": [{"type": "group.add"}]}"#,
             r#"{"ack": "x"}"#,
         ] {
-            assert!(Answer::read(bad.as_bytes()).is_err(), "{bad}");
+            assert!(BackendResponse::read(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

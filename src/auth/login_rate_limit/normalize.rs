@@ -6,7 +6,7 @@ use unicode_normalization::UnicodeNormalization;
 ///
 /// MySQL's usual collations compare in this way, so that `Änna` logs `anna` in. Folding more than a table does costs little: names
 /// that only look alike share their counters. Users are still found by the name that was sent.
-pub(super) fn folded(name: &str) -> String {
+pub(super) fn normalized(name: &str) -> String {
     let plain: String = name
         .nfkd()
         .filter(|found| found.is_alphanumeric() || found.is_ascii_graphic() || *found == ' ')
@@ -61,7 +61,7 @@ mod tests {
             ("a.b+c@d-e_f", "a.b+c@d-e_f"),
             ("", ""),
         ] {
-            assert_eq!(folded(name), expected, "{name:?}");
+            assert_eq!(normalized(name), expected, "{name:?}");
         }
     }
 
@@ -75,7 +75,7 @@ mod tests {
             ("राम", "रीम"),
             ("анна", "anna"),
         ] {
-            assert_ne!(folded(one), folded(other));
+            assert_ne!(normalized(one), normalized(other));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Effect: what a backend, or a worker behind a channel, wants to happen, read whole before any of it is done.
+//! Action: what a backend, or a worker behind a channel, wants to happen, read whole before any of it is done.
 
 use data_encoding::BASE64;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::websocket::close::CloseCode;
 /// What a backend, or a worker behind a channel, wants to happen.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "type")]
-pub(super) enum Effect {
+pub(super) enum Action {
     #[serde(rename = "websocket.accept")]
     Accept {
         #[serde(default)]
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn effects_are_read_whole_or_refused() {
-        let read = |text: &str| serde_json::from_str::<Effect>(text);
+        let read = |text: &str| serde_json::from_str::<Action>(text);
         for good in [
             r#"{"type": "websocket.accept", "subprotocol": null, "headers": [["a", "b"]]}"#,
             r#"{"type": "websocket.send", "text": "hi", "bytes": null}"#,

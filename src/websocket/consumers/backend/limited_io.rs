@@ -1,4 +1,4 @@
-//! Bounded: a connection to a backend that brings only so much for each request, and lets others have the worker.
+//! LimitedIo: a connection to a backend that brings only so much for each request, and lets others have the worker.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const TURN_BYTES: usize = 64 * 1024;
 
 /// A connection that fails when more comes for one request than an answer can need.
-pub(super) struct Bounded<S> {
+pub(super) struct LimitedIo<S> {
     stream: S,
     max: usize,
     /// What came since something was written.
@@ -23,9 +23,9 @@ pub(super) struct Bounded<S> {
 /// More came than an answer can need.
 #[derive(Debug, thiserror::Error)]
 #[error("expected an answer that takes at most {0} bytes with all that is around it, found more")]
-pub(super) struct TooMuch(usize);
+pub(super) struct LimitExceeded(usize);
 
-impl<S> Bounded<S> {
+impl<S> LimitedIo<S> {
     pub(super) fn new(stream: S, max: usize) -> Self {
         Self {
             stream,
@@ -36,7 +36,7 @@ impl<S> Bounded<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -60,14 +60,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
             let max = self.max;
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                TooMuch(max),
+                LimitExceeded(max),
             )));
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedIo<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -108,7 +108,7 @@ mod tests {
     #[tokio::test]
     async fn so_much_comes_for_each_request() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut near = Bounded::new(near, 200_000);
+        let mut near = LimitedIo::new(near, 200_000);
         let mut read = vec![0; 150_000];
         for _ in 0..3 {
             far.write_all(&read).await.unwrap();
@@ -117,6 +117,6 @@ mod tests {
         }
         far.write_all(&vec![0; 250_000]).await.unwrap();
         let error = near.read_exact(&mut vec![0; 250_000]).await.unwrap_err();
-        assert!(error.get_ref().unwrap().is::<TooMuch>());
+        assert!(error.get_ref().unwrap().is::<LimitExceeded>());
     }
 }

@@ -23,7 +23,7 @@ const WRITTEN_WITHIN: i64 = 5;
 
 /// The clock by which rows expire.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct DjangoClock {
     zone: TimeZone,
     /// `SESSION_COOKIE_AGE`.
     max_age: Duration,
@@ -31,7 +31,7 @@ pub(super) struct Clock {
     is_told: AtomicBool,
 }
 
-impl Clock {
+impl DjangoClock {
     pub(super) fn new(zone: TimeZone, max_age: Duration) -> Self {
         Self {
             zone,
@@ -104,9 +104,9 @@ mod tests {
     /// 2026-01-01T00:00:00Z.
     const SIGNED_AT: i64 = 1_767_225_600;
 
-    fn clock(zone: &str) -> Clock {
+    fn clock(zone: &str) -> DjangoClock {
         let zone = TimeZone::try_from(zone.to_owned()).unwrap();
-        Clock::new(zone, Duration::from_secs(3600))
+        DjangoClock::new(zone, Duration::from_secs(3600))
     }
 
     fn check(zone: &str, expire_date: &str, data: &Value, expected: Option<i64>) {
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn an_age_over_a_change_of_clocks_fits_either_way() {
-        let clock = Clock::new(
+        let clock = DjangoClock::new(
             TimeZone::try_from("America/Los_Angeles".to_owned()).unwrap(),
             Duration::from_secs(14 * 24 * 3600),
         );

@@ -9,10 +9,10 @@ use http::HeaderName;
 use metrics::gauge;
 use serde_json::{Map, Value, json};
 
+use super::action::Action;
 use super::disconnects::{BACKOFF_MAX, lost};
-use super::effect::Effect;
-use super::effects::Effects;
 use super::endpoint::back_off;
+use super::executor::Executor;
 use super::protocol;
 use crate::channels::{ChannelName, Event, LayerError, Mailbox};
 use crate::services::Services;
@@ -21,25 +21,25 @@ use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, Ending};
 
 /// One connection's side of a conversation with workers.
-pub(super) struct Worker {
+pub(super) struct WorkerChannel {
     channel: ChannelName,
     reply_channel: ChannelName,
     headers: Vec<HeaderName>,
     services: Services,
     link: Arc<SocketHandle>,
-    effects: Effects,
-    untold: Arc<Untold>,
+    executor: Executor,
+    pending_disconnects: Arc<PendingDisconnects>,
 }
 
 /// Disconnects that found no room in a route's channel, and are told again.
 #[derive(Debug)]
-pub(super) struct Untold {
+pub(super) struct PendingDisconnects {
     pub(super) max: usize,
     pub(super) expiry: Duration,
     waiting: AtomicUsize,
 }
 
-impl Untold {
+impl PendingDisconnects {
     pub(super) fn new(max: usize, expiry: Duration) -> Self {
         Self {
             max,
@@ -49,25 +49,25 @@ impl Untold {
     }
 }
 
-impl Worker {
+impl WorkerChannel {
     /// Makes the channel for replies, and listens to it.
     pub(super) async fn start(
         channel: ChannelName,
         headers: Vec<HeaderName>,
         services: Services,
         link: Arc<SocketHandle>,
-        untold: Arc<Untold>,
+        pending_disconnects: Arc<PendingDisconnects>,
     ) -> Arc<Self> {
         let (reply_channel, mailbox) = services.layer.new_channel().await;
-        let effects = Effects::new(services.clone(), link.clone());
+        let executor = Executor::new(services.clone(), link.clone());
         let worker = Arc::new(Self {
             channel,
             reply_channel,
             headers,
             services,
             link,
-            effects,
-            untold,
+            executor,
+            pending_disconnects,
         });
         let tasks = &worker.services.tasks;
         tasks.spawn("replies of workers", worker.clone().listen(mailbox));
@@ -102,7 +102,7 @@ impl Worker {
 
     /// The socket has ended: workers are told at least once, as far as the channel takes it within `disconnect_expiry`.
     pub(super) async fn end(self: &Arc<Self>, code: u16, reason: &str, cause: &str) {
-        self.effects.end();
+        self.executor.end();
         let end = [
             ("code", Value::from(code)),
             ("reason", Value::from(reason)),
@@ -115,8 +115,16 @@ impl Worker {
         match layer.send(&self.channel, event.clone()).await {
             Ok(()) => {}
             Err(LayerError::NoReader { .. }) => lost(1), // nobody can read a channel of that name
-            Err(_) if self.untold.waiting.fetch_add(1, Ordering::Relaxed) >= self.untold.max => {
-                self.untold.waiting.fetch_sub(1, Ordering::Relaxed);
+            Err(_)
+                if self
+                    .pending_disconnects
+                    .waiting
+                    .fetch_add(1, Ordering::Relaxed)
+                    >= self.pending_disconnects.max =>
+            {
+                self.pending_disconnects
+                    .waiting
+                    .fetch_sub(1, Ordering::Relaxed);
                 lost(1);
             }
             Err(_) => {
@@ -133,7 +141,7 @@ impl Worker {
         let began = Instant::now();
         let mut attempt = 2;
         let mut is_told = false;
-        while !is_told && began.elapsed() < self.untold.expiry {
+        while !is_told && began.elapsed() < self.pending_disconnects.expiry {
             let is_last = tasks.is_stopping();
             tokio::select! {
                 () = back_off(attempt, BACKOFF_MAX) => {}
@@ -146,7 +154,9 @@ impl Worker {
             }
         }
         gauge!("oneport_backend_disconnects_waiting").decrement(1.0);
-        self.untold.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.pending_disconnects
+            .waiting
+            .fetch_sub(1, Ordering::Relaxed);
         if !is_told {
             tracing::error!(channel = %self.channel, "the workers were not told of a disconnect in time");
             lost(1);
@@ -185,12 +195,12 @@ impl Worker {
         loop {
             let received = tokio::select! {
                 received = mailbox.receive() => received,
-                () = self.effects.ended() => return,
+                () = self.executor.ended() => return,
             };
-            let effect = serde_json::from_value(Value::Object(received.event.fields()));
-            let applied = match effect {
-                Ok(Effect::Accept { .. }) => Ok(false), // it was
-                Ok(effect) => self.effects.apply(effect).await,
+            let action = serde_json::from_value(Value::Object(received.event.fields()));
+            let applied = match action {
+                Ok(Action::Accept { .. }) => Ok(false), // it was
+                Ok(action) => self.executor.apply(action).await,
                 Err(error) => Err(format!("expected a known event as a reply, found {error}")),
             };
             if let Err(sentence) = applied {

@@ -1,23 +1,23 @@
-//! Effects: what a backend wants to happen, done.
+//! Executor: what a backend wants to happen, done.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::effect::{Deliver, Effect};
+use super::action::{Action, Deliver};
 use crate::channels::{GroupName, GroupOptions, Start, Subscriber};
 use crate::services::Services;
 use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, CloseCode, Ending};
 
 /// Does what a backend wants with one connection.
-pub(super) struct Effects {
+pub(super) struct Executor {
     services: Services,
     link: Arc<SocketHandle>,
     ended: CancellationToken,
 }
 
-impl Effects {
+impl Executor {
     pub(super) fn new(services: Services, link: Arc<SocketHandle>) -> Self {
         Self {
             services,
@@ -37,25 +37,25 @@ impl Effects {
     }
 
     /// Does one thing; tells whether that ends the connection.
-    pub(super) async fn apply(&self, effect: Effect) -> Result<bool, String> {
+    pub(super) async fn apply(&self, action: Action) -> Result<bool, String> {
         let layer = &self.services.layer;
-        match effect {
-            Effect::Send(message) => self.link.send_message(&message),
-            Effect::Close { code, reason } => {
+        match action {
+            Action::Send(message) => self.link.send_message(&message),
+            Action::Close { code, reason } => {
                 let code = code.unwrap_or(CloseCode::NORMAL);
                 let reason = reason.unwrap_or_default();
                 self.link
                     .end(Ending::chosen(Cause::ConsumerClose, code, reason));
                 return Ok(true);
             }
-            Effect::GroupAdd { group, deliver } => {
+            Action::GroupAdd { group, deliver } => {
                 self.group_add(group, deliver).await;
             }
-            Effect::GroupDiscard { group } => {
+            Action::GroupDiscard { group } => {
                 self.link.groups().retain(|joined| *joined != group);
                 layer.group_discard(&group, self.link.id());
             }
-            Effect::GroupSend {
+            Action::GroupSend {
                 group,
                 event,
                 exclude_self,
@@ -65,7 +65,7 @@ impl Effects {
                     tracing::debug!(%error, "a backend's event was dropped"); // and counted there
                 }
             }
-            Effect::Accept { .. } | Effect::Response { .. } => {
+            Action::Accept { .. } | Action::Response { .. } => {
                 return Err("expected websocket.accept and websocket.http.response in the answer to websocket.connect only".to_owned());
             }
         }

@@ -1,4 +1,4 @@
-//! Answers: what the app said a moment ago, and what it is being asked.
+//! AnswerCache: what the app said a moment ago, and what it is being asked.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -11,7 +11,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::ForwardError;
-use super::reuse::{Key, Reach, Reuse};
+use super::freshness::{Key, Reach, Reuse};
 use crate::auth::User;
 
 /// The bytes of all answers that are kept; the oldest are evicted first.
@@ -37,7 +37,7 @@ pub(super) type WeakSubrequest = WeakShared<Pin<Box<dyn Future<Output = Answer> 
 
 /// What was answered a moment ago, and what is being asked.
 #[derive(Default)]
-pub(super) struct Answers {
+pub(super) struct AnswerCache {
     pub(super) known: HashMap<Key, Known>,
     /// The oldest in front. An answer that was replaced keeps its place until then.
     by_age: VecDeque<Place>,
@@ -66,7 +66,7 @@ struct Place {
     reach: Reach,
 }
 
-impl Answers {
+impl AnswerCache {
     /// Keeps an answer for as long, and for as many questions, as it allows.
     pub(super) fn remember(
         &mut self,
@@ -182,7 +182,7 @@ impl Answers {
 
 /// A subrequest's place among those that run, until it has ended or nobody waits for it.
 pub(super) struct Running {
-    pub(super) answers: Arc<Mutex<Answers>>,
+    pub(super) answers: Arc<Mutex<AnswerCache>>,
     pub(super) key: Key,
     pub(super) number: u64,
 }

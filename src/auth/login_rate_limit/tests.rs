@@ -4,11 +4,11 @@ use std::net::Ipv4Addr;
 
 use futures_util::future::poll_immediate;
 
-use super::counters::COUNTERS_MAX;
+use super::gcra::COUNTERS_MAX;
 use super::*;
 
-fn limits(per_name: u32, per_address: u32) -> Limits {
-    Limits {
+fn limits(per_name: u32, per_address: u32) -> LoginLimits {
+    LoginLimits {
         per_name: NonZeroU32::new(per_name).unwrap(),
         per_address: NonZeroU32::new(per_address).unwrap(),
         window: Duration::from_secs(600),
@@ -21,7 +21,7 @@ fn address(number: u32) -> Option<IpAddr> {
 
 #[test]
 fn a_name_is_counted_from_each_address_and_an_address_over_all_names() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let limits = limits(3, 4);
     let (here, there) = (address(1), address(2));
     let count = |name: &str, address| attempts.count(limits, name, address).map(|_| ());
@@ -38,7 +38,7 @@ fn a_name_is_counted_from_each_address_and_an_address_over_all_names() {
 
 #[test]
 fn a_name_over_all_addresses_is_delayed_and_never_refused() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     for number in 0..3 {
         let attempt = attempts.count(limits(3, 30), "anna", address(number));
         assert_eq!(attempt.unwrap().delay, Duration::ZERO);
@@ -53,7 +53,7 @@ fn a_name_over_all_addresses_is_delayed_and_never_refused() {
 
 #[test]
 fn the_delay_is_over_a_window_after_the_last_attempt() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let limits = limits(3, 30);
     let begun = Instant::now();
     for number in 0..1_000 {
@@ -66,7 +66,7 @@ fn the_delay_is_over_a_window_after_the_last_attempt() {
 
 #[test]
 fn invented_names_lock_out_nobody() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let limits = limits(10, 30);
     let count = |name: &str, address| attempts.count(limits, name, address).map(|_| ());
     // A name that is used up stays so: busy counters are dropped last.
@@ -86,7 +86,7 @@ fn invented_names_lock_out_nobody() {
 
 #[test]
 fn the_memory_is_bounded() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let count = |number: u32| {
         let _ = attempts.count(limits(10, 30), &number.to_string(), address(number));
     };
@@ -112,7 +112,7 @@ fn the_memory_is_bounded() {
 
 #[test]
 fn attempts_that_were_given_back_do_not_count() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let limits = limits(2, 3);
     for _ in 0..100 {
         let attempt = attempts.count(limits, "anna", address(1)).unwrap();
@@ -168,7 +168,7 @@ fn giving_back_takes_no_more_than_the_attempt_has_added() {
         ),
     ];
     for (about, before, takes, later, expected) in table {
-        let attempts = Attempts::default();
+        let attempts = LoginRateLimit::default();
         let begun = Instant::now();
         // Each from another address, so that only the name's counter fills.
         let count = |number, after| {
@@ -184,7 +184,7 @@ fn giving_back_takes_no_more_than_the_attempt_has_added() {
         }
         let now = begun + takes;
         attempts.give_back_at(now, &given);
-        let key = attempts.key(NAME, limits, folded("anna"));
+        let key = attempts.key(NAME, limits, normalized("anna"));
         let mut counters = attempts.counters.lock();
         let used = counters[NAME]
             .empty_at(key)
@@ -195,7 +195,7 @@ fn giving_back_takes_no_more_than_the_attempt_has_added() {
 
 #[test]
 fn every_503_past_the_limit_leaves_the_delay() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let limits = limits(3, 30);
     for number in 0..10 {
         let _kept = attempts.count(limits, "anna", address(number)).unwrap();
@@ -209,7 +209,7 @@ fn every_503_past_the_limit_leaves_the_delay() {
 
 #[test]
 fn attempts_come_back_evenly_over_the_window() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let limits = limits(3, 30);
     let begun = Instant::now();
     let count = |seconds| {
@@ -231,7 +231,7 @@ fn attempts_come_back_evenly_over_the_window() {
 
 #[test]
 fn other_limits_have_counters_of_their_own() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     for per_name in 1..4 {
         for _ in 0..per_name {
             let _ = attempts
@@ -259,7 +259,7 @@ fn a_delay_leaves_half_of_the_time_for_the_answer() {
 
 #[tokio::test]
 async fn a_wait_ends_at_half_of_the_time() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let attempt = Attempt {
         counted: [None; 3],
         delay: Duration::from_secs(3_600),
@@ -276,7 +276,7 @@ async fn a_wait_ends_at_half_of_the_time() {
 
 #[tokio::test]
 async fn one_more_than_may_wait_is_not_delayed() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let attempt = Attempt {
         counted: [None; 3],
         delay: Duration::from_secs(3_600),
@@ -293,7 +293,7 @@ async fn one_more_than_may_wait_is_not_delayed() {
 
 #[test]
 fn the_first_half_of_an_ipv6_address_is_one_client() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let count = |address: &str| {
         let address = address.parse().unwrap();
         attempts.count(limits(1, 30), "anna", Some(address)).is_ok()
@@ -307,7 +307,7 @@ fn the_first_half_of_an_ipv6_address_is_one_client() {
 
 #[test]
 fn a_name_is_counted_however_it_is_spelled() {
-    let attempts = Attempts::default();
+    let attempts = LoginRateLimit::default();
     let limits = limits(3, 30);
     let delay = |name: &str, number| {
         let attempt = attempts.count(limits, name, address(number));

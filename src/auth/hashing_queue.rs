@@ -1,4 +1,4 @@
-//! Hashing: passwords are hashed off the async threads, a few at a time.
+//! HashingQueue: passwords are hashed off the async threads, a few at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The turns at hashing.
 #[derive(Debug)]
-pub(super) struct Hashing {
+pub(super) struct HashingQueue {
     at_once: Arc<Semaphore>,
     waiting: Semaphore,
 }
 
-impl Hashing {
+impl HashingQueue {
     pub(super) fn new(at_once: usize) -> Self {
         Self {
             at_once: Arc::new(Semaphore::new(at_once)),
@@ -66,7 +66,7 @@ mod tests {
 
     #[tokio::test]
     async fn so_many_wait_and_one_more_is_turned_away_at_once() {
-        let hashing = Arc::new(Hashing::new(1));
+        let hashing = Arc::new(HashingQueue::new(1));
         let (free, held) = mpsc::channel::<()>();
         let (begun, began) = tokio::sync::oneshot::channel();
         let mut served = JoinSet::new();

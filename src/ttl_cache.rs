@@ -1,4 +1,4 @@
-//! Recent: what was read a moment ago, kept for a moment; bounded.
+//! TtlCache: what was read a moment ago, kept for a moment; bounded.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ const SHARDS: usize = 16;
 const SHARD_ENTRIES_MAX: usize = 1024;
 
 /// Values that were read a moment ago.
-pub struct Recent<K, V> {
+pub struct TtlCache<K, V> {
     ttl: Duration,
     shards: [Mutex<Shard<K, V>>; SHARDS],
     hasher: RandomState,
@@ -27,7 +27,7 @@ struct Shard<K, V> {
 
 /// A moment before a value was read: what was removed since then was perhaps read before.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment(u64);
+pub struct Generation(u64);
 
 impl<K, V> Default for Shard<K, V> {
     fn default() -> Self {
@@ -38,24 +38,24 @@ impl<K, V> Default for Shard<K, V> {
     }
 }
 
-impl<K, V> std::fmt::Debug for Recent<K, V> {
+impl<K, V> std::fmt::Debug for TtlCache<K, V> {
     /// Without what it keeps: keys and users.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recent")
+        f.debug_struct("TtlCache")
             .field("ttl", &self.ttl)
             .finish_non_exhaustive()
     }
 }
 
-impl<K: Hash + Eq, V: Clone> Recent<K, V> {
+impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
     /// Keeps values for a time; zero keeps none.
     ///
     /// ```
     /// use std::time::Duration;
-    /// let recent = oneport::recent::Recent::new(Duration::from_secs(60));
-    /// let before = recent.moment("a");
-    /// recent.put("a".to_owned(), 1, before);
-    /// assert_eq!(recent.get("a"), Some(1));
+    /// let cache = oneport::ttl_cache::TtlCache::new(Duration::from_secs(60));
+    /// let before = cache.generation("a");
+    /// cache.insert("a".to_owned(), 1, before);
+    /// assert_eq!(cache.get("a"), Some(1));
     /// ```
     #[must_use]
     pub fn new(ttl: Duration) -> Self {
@@ -79,16 +79,16 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
         (at.elapsed() < self.ttl).then(|| value.clone())
     }
 
-    /// Returns the moment before a value is read, for [`Recent::put`].
-    pub fn moment<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Moment
+    /// Returns the moment before a value is read, for [`TtlCache::put`].
+    pub fn generation<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Generation
     where
         K: Borrow<Q>,
     {
-        Moment(self.shard(key).removed)
+        Generation(self.shard(key).removed)
     }
 
     /// Keeps a value, unless something was removed since the moment before it was read.
-    pub fn put(&self, key: K, value: V, before: Moment) {
+    pub fn insert(&self, key: K, value: V, before: Generation) {
         if self.ttl.is_zero() {
             return;
         }
@@ -125,7 +125,7 @@ impl<K: Hash + Eq, V: Clone> Recent<K, V> {
     }
 
     /// Lets go of values that are too old.
-    pub fn forget_old(&self) {
+    pub fn evict_expired(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             shard.values.retain(|_, (_, at)| at.elapsed() < self.ttl);
@@ -145,35 +145,35 @@ mod tests {
 
     #[test]
     fn values_are_bounded_and_grow_old() {
-        let recent = Recent::new(Duration::from_secs(60));
+        let cache = TtlCache::new(Duration::from_secs(60));
         for number in 0..100_000 {
-            recent.put(number, number, recent.moment(&number));
+            cache.insert(number, number, cache.generation(&number));
         }
         let kept = (0..100_000)
-            .filter(|number| recent.get(number).is_some())
+            .filter(|number| cache.get(number).is_some())
             .count();
         assert!((1..=SHARDS * SHARD_ENTRIES_MAX).contains(&kept), "{kept}");
-        let none = Recent::new(Duration::ZERO);
-        none.put(1, 1, none.moment(&1));
+        let none = TtlCache::new(Duration::ZERO);
+        none.insert(1, 1, none.generation(&1));
         assert_eq!(none.get(&1), None);
-        let brief = Recent::new(Duration::from_millis(1));
-        brief.put(1, 1, brief.moment(&1));
+        let brief = TtlCache::new(Duration::from_millis(1));
+        brief.insert(1, 1, brief.generation(&1));
         std::thread::sleep(Duration::from_millis(5));
         assert_eq!(brief.get(&1), None);
     }
 
     #[test]
     fn what_was_removed_while_it_was_read_is_not_kept() {
-        let recent = Recent::new(Duration::from_secs(60));
-        let before = recent.moment(&1);
-        recent.remove(&1);
-        recent.put(1, "old", before);
-        assert_eq!(recent.get(&1), None);
-        recent.put(1, "new", recent.moment(&1));
-        assert_eq!(recent.get(&1), Some("new"));
-        let before = recent.moment(&1);
-        recent.clear();
-        recent.put(1, "old", before);
-        assert_eq!(recent.get(&1), None);
+        let cache = TtlCache::new(Duration::from_secs(60));
+        let before = cache.generation(&1);
+        cache.remove(&1);
+        cache.insert(1, "old", before);
+        assert_eq!(cache.get(&1), None);
+        cache.insert(1, "new", cache.generation(&1));
+        assert_eq!(cache.get(&1), Some("new"));
+        let before = cache.generation(&1);
+        cache.clear();
+        cache.insert(1, "old", before);
+        assert_eq!(cache.get(&1), None);
     }
 }

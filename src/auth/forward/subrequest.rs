@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use super::reuse::Reuse;
+use super::freshness::Reuse;
 use super::{ForwardError, ForwardSettings, ForwardSettingsError, Subject};
 use crate::auth::User;
 

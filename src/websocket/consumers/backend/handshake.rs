@@ -1,4 +1,4 @@
-//! Asking: the question whether a connection is welcome, and who hears the answer when the client has left.
+//! Handshake: the question whether a connection is welcome, and who hears the answer when the client has left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use super::action::Action;
+use super::connect_response::{bad_gateway, decide, denial};
 use super::conversation::Shared;
-use super::decide::{bad_gateway, decide, denial};
-use super::effect::Effect;
 use super::endpoint::{PostError, back_off};
 use super::protocol;
 use crate::scope::Scope;
@@ -30,7 +30,7 @@ pub(super) struct Accepted {
 }
 
 /// The state, and what shall happen once the socket is open.
-type Said = (Option<Box<RawValue>>, Vec<Effect>);
+type Said = (Option<Box<RawValue>>, Vec<Action>);
 
 impl Accepted {
     /// The socket is open.
@@ -54,7 +54,7 @@ impl Drop for Accepted {
 pub(super) type Answered = Result<(Accept, Accepted), Denial>;
 
 /// The question whether a connection is welcome.
-pub(super) struct Asking {
+pub(super) struct Handshake {
     shared: Arc<Shared>,
     id: String,
     scope: Box<RawValue>,
@@ -62,7 +62,7 @@ pub(super) struct Asking {
     body: Bytes,
 }
 
-impl Asking {
+impl Handshake {
     pub(super) fn new(shared: Arc<Shared>, scope: &Scope) -> Self {
         let id = shared.connection_id(scope.connection);
         let described = protocol::raw(&protocol::scope(scope, &shared.bounds.headers));
@@ -123,7 +123,7 @@ impl Asking {
             }
             return Err(denial(error));
         };
-        let (accept, state, effects) = match decide(answer, &self.offered) {
+        let (accept, state, actions) = match decide(answer, &self.offered) {
             Ok(decided) => decided?,
             Err(sentence) => {
                 self.tell_end(Cause::BackendError, Duration::ZERO);
@@ -134,7 +134,7 @@ impl Asking {
             shared: self.shared.clone(),
             id: self.id.clone(),
             scope: self.scope.clone(),
-            said: Some((state, effects)),
+            said: Some((state, actions)),
         };
         Ok((accept, accepted))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use super::upstream::DESCRIPTION;
+use super::subrequest::DESCRIPTION;
 
 /// The SHA-256 of the fields that count: the cache keeps nothing of a cookie or a token.
 pub(super) type Key = [u8; 32];

@@ -1,10 +1,10 @@
-//! Attempts: limits how often a login may be tried.
+//! LoginRateLimit: limits how often a login may be tried.
 //!
 //! Three counters look at each attempt. One counts an address, one counts a name from one address; both refuse. The third counts a
 //! name over all addresses and only delays: a counter that refused would let anybody lock out a name that they know.
 
-mod counters;
-mod folded;
+mod gcra;
+mod normalize;
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use counters::{Counters, Moved, Quota};
-use folded::folded;
+use gcra::{Charge, Counters, Quota};
+use normalize::normalized;
 
 use crate::net::client_network;
 
@@ -31,7 +31,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// How often one name from one address, and one address, may try in a window. What is used up fills again evenly over it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Limits {
+pub struct LoginLimits {
     /// For a name from one address; and over all addresses, before an attempt is delayed.
     pub per_name: NonZeroU32,
     /// For an address, whatever the names.
@@ -46,33 +46,33 @@ pub struct Limits {
 /// kinds of counters. When there are too many, those that were used least are dropped, so a newcomer is always counted, and never
 /// refused for the others' sake.
 #[derive(Debug)]
-pub struct Attempts {
+pub struct LoginRateLimit {
     counters: Mutex<[Counters; 3]>,
     hasher: RandomState,
     began: Instant,
     delayed: Semaphore,
-    said: Mutex<[Said; 4]>,
+    said: Mutex<[LogState; 4]>,
 }
 
 /// An attempt that may be made.
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
-    counted: [Option<(u64, Moved)>; 3],
+    counted: [Option<(u64, Charge)>; 3],
     /// How long it has to wait first.
     pub delay: Duration,
 }
 
 /// An attempt too many.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Refused {
+pub struct RateLimited {
     /// How long to wait for the next.
     pub wait: Duration,
 }
 
 /// What the log was told of one limit.
 #[derive(Clone, Copy, Debug, Default)]
-struct Said {
+struct LogState {
     last: Option<Instant>,
     /// Hits since then.
     count: u64,
@@ -92,7 +92,7 @@ const SENTENCES: [&str; 4] = [
     "counters of login attempts dropped: too many names and addresses at once",
 ];
 
-impl Default for Attempts {
+impl Default for LoginRateLimit {
     fn default() -> Self {
         Self {
             counters: Mutex::default(),
@@ -104,28 +104,28 @@ impl Default for Attempts {
     }
 }
 
-impl Attempts {
+impl LoginRateLimit {
     /// Counts an attempt.
     ///
     /// `address` is none only on a unix socket without a trusted proxy; all its clients are then one.
     pub fn count(
         &self,
-        limits: Limits,
+        limits: LoginLimits,
         name: &str,
         address: Option<IpAddr>,
-    ) -> Result<Attempt, Refused> {
+    ) -> Result<Attempt, RateLimited> {
         self.count_at(Instant::now(), limits, name, address)
     }
 
     fn count_at(
         &self,
         now: Instant,
-        limits: Limits,
+        limits: LoginLimits,
         name: &str,
         address: Option<IpAddr>,
-    ) -> Result<Attempt, Refused> {
+    ) -> Result<Attempt, RateLimited> {
         let nanos = self.nanos(now);
-        let (name, address) = (folded(name), address.map(client_network));
+        let (name, address) = (normalized(name), address.map(client_network));
         let per_name = Quota::new(limits.per_name, limits.window);
         let per_address = Quota::new(limits.per_address, limits.window);
         let of_address = address.map(|address| self.key(ADDRESS, limits, address));
@@ -150,16 +150,16 @@ impl Attempts {
             }
             if let Some(wait) = counted.wait {
                 self.say(kind, now);
-                return Err(Refused { wait });
+                return Err(RateLimited { wait });
             }
-            attempt.counted[kind] = Some((key, counted.moved));
+            attempt.counted[kind] = Some((key, counted.charge));
         }
         let key = self.key(NAME, limits, &name);
         let counted = counters[NAME].count_over(key, per_name, nanos);
         if counted.evicted {
             self.say(FULL, now);
         }
-        attempt.counted[NAME] = Some((key, counted.moved));
+        attempt.counted[NAME] = Some((key, counted.charge));
         attempt.delay = counted.wait.unwrap_or_default().min(DELAY_MAX);
         Ok(attempt)
     }
@@ -186,8 +186,8 @@ impl Attempts {
         let now = self.nanos(now);
         let mut counters = self.counters.lock();
         for (counters, counted) in counters.iter_mut().zip(attempt.counted) {
-            if let Some((key, moved)) = counted {
-                counters.give_back(key, moved, now);
+            if let Some((key, charge)) = counted {
+                counters.give_back(key, charge, now);
             }
         }
     }
@@ -208,7 +208,7 @@ impl Attempts {
         tracing::warn!(count, "{}", SENTENCES[limit]);
     }
 
-    fn key(&self, kind: usize, limits: Limits, what: impl Hash) -> u64 {
+    fn key(&self, kind: usize, limits: LoginLimits, what: impl Hash) -> u64 {
         self.hasher.hash_one((kind, limits, what))
     }
 

@@ -3,30 +3,30 @@
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::value::RawValue;
 
-use super::effect::Effect;
+use super::action::Action;
 use super::endpoint::PostError;
-use super::protocol::Answer;
+use super::protocol::BackendResponse;
 use crate::channels::GroupOptions;
 use crate::http::Failure;
 use crate::http::framing::is_framing;
 use crate::websocket::{Accept, Denial};
 
 /// Yes: with the state, and what shall happen once the socket is open.
-type Welcome = (Accept, Option<Box<RawValue>>, Vec<Effect>);
+type Welcome = (Accept, Option<Box<RawValue>>, Vec<Action>);
 
 /// Reads the decision out of the answer to `websocket.connect`.
 ///
 /// The outer error says why it cannot be used.
 pub(super) fn decide(
-    answer: Answer,
+    answer: BackendResponse,
     offered: &[String],
 ) -> Result<Result<Welcome, Denial>, String> {
     let mut accept = Accept::default();
     let mut is_accepted = false; // in so many words
-    let mut effects = Vec::new();
-    for effect in answer.events {
-        match effect {
-            Effect::Accept {
+    let mut actions = Vec::new();
+    for action in answer.events {
+        match action {
+            Action::Accept {
                 subprotocol,
                 headers,
             } => {
@@ -41,12 +41,12 @@ pub(super) fn decide(
                 accept.subprotocol = subprotocol;
                 accept.headers = fields(headers)?;
             }
-            Effect::Close { reason, .. } if !is_accepted => {
+            Action::Close { reason, .. } if !is_accepted => {
                 let reason = reason.filter(|reason| !reason.is_empty());
                 let sentence = reason.unwrap_or_else(|| "the connection was denied".to_owned());
                 return Ok(Err(Denial::forbidden(sentence)));
             }
-            Effect::Response {
+            Action::Response {
                 status,
                 headers,
                 body,
@@ -66,21 +66,21 @@ pub(super) fn decide(
                 }
                 return Ok(Err(denial));
             }
-            Effect::Response { .. } => {
+            Action::Response { .. } => {
                 return Err(
                     "expected either websocket.accept or websocket.http.response, found both"
                         .into(),
                 );
             }
             other => {
-                if let Effect::GroupAdd { group, .. } = &other {
+                if let Action::GroupAdd { group, .. } = &other {
                     accept.groups.push((group.clone(), GroupOptions::default()));
                 }
-                effects.push(other);
+                actions.push(other);
             }
         }
     }
-    Ok(Ok((accept, answer.state, effects)))
+    Ok(Ok((accept, answer.state, actions)))
 }
 
 fn fields(pairs: Vec<(String, String)>) -> Result<http::HeaderMap, String> {

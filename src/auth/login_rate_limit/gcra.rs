@@ -36,12 +36,12 @@ pub(super) struct Counted {
     /// Whether another counter had to go for it.
     pub(super) evicted: bool,
     /// How far it has moved its counter.
-    pub(super) moved: Moved,
+    pub(super) charge: Charge,
 }
 
 /// How far an attempt has moved a counter: what can be given back.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Moved {
+pub(super) struct Charge {
     by: u64,
     to: u64,
     /// Where an attempt one too many would have moved it.
@@ -59,18 +59,18 @@ impl Quota {
     }
 
     /// Moves a counter on, if it may be.
-    fn count(self, empty_at: u64, now: u64) -> Result<Moved, Duration> {
+    fn count(self, empty_at: u64, now: u64) -> Result<Charge, Duration> {
         let from = empty_at.max(now);
-        let moved = Moved::between(from, from.saturating_add(self.period));
+        let charge = Charge::between(from, from.saturating_add(self.period));
         let latest = now.saturating_add(self.window);
-        if moved.to > latest {
-            return Err(Duration::from_nanos(moved.to - latest));
+        if charge.to > latest {
+            return Err(Duration::from_nanos(charge.to - latest));
         }
-        Ok(moved)
+        Ok(charge)
     }
 }
 
-impl Moved {
+impl Charge {
     fn between(from: u64, to: u64) -> Self {
         Self {
             by: to.saturating_sub(from),
@@ -95,17 +95,17 @@ impl Counters {
     /// Counts an attempt, unless it is one too many.
     pub(super) fn count(&mut self, key: u64, quota: Quota, now: u64) -> Counted {
         let (empty_at, evicted) = self.place(key, now);
-        let (wait, moved) = match quota.count(*empty_at, now) {
-            Ok(moved) => {
-                *empty_at = moved.to;
-                (None, moved)
+        let (wait, charge) = match quota.count(*empty_at, now) {
+            Ok(charge) => {
+                *empty_at = charge.to;
+                (None, charge)
             }
-            Err(wait) => (Some(wait), Moved::default()),
+            Err(wait) => (Some(wait), Charge::default()),
         };
         Counted {
             wait,
             evicted,
-            moved,
+            charge,
         }
     }
 
@@ -115,20 +115,20 @@ impl Counters {
         let mut counted = self.count(key, quota, now);
         if counted.wait.is_some() {
             let (empty_at, _) = self.place(key, now);
-            counted.moved = Moved::between(now.max(*empty_at), latest);
-            *empty_at = counted.moved.to;
+            counted.charge = Charge::between(now.max(*empty_at), latest);
+            *empty_at = counted.charge.to;
         }
-        counted.moved.bound = latest;
+        counted.charge.bound = latest;
         counted
     }
 
     /// Takes an attempt back: as much as it has added, not what others have. A counter that was dropped meanwhile stays so.
-    pub(super) fn give_back(&mut self, key: u64, moved: Moved, now: u64) {
+    pub(super) fn give_back(&mut self, key: u64, charge: Charge, now: u64) {
         let key = key | 1;
         let set = Self::set(key);
         let found = self.places.get_mut(set..set + WAYS).unwrap_or_default();
         if let Some([_, empty_at]) = found.iter_mut().find(|[known, _]| *known == key) {
-            *empty_at = empty_at.saturating_sub(moved.left(*empty_at, now));
+            *empty_at = empty_at.saturating_sub(charge.left(*empty_at, now));
         }
     }
 
