@@ -1,11 +1,11 @@
-//! Host: what a `Host` header says, and which hosts are allowed.
+//! Host: the parsed `Host` header, and the hosts that this server serves.
 
 use std::fmt::Write;
 
-/// Why a `Host` header is refused. The answer is 400.
+/// Why a `Host` header is refused. The response is 400.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadHost {
-    /// The name is no name and no address.
+    /// Neither a host name nor an IP address.
     #[error(
         "expected letters, digits, hyphens and dots, or an IPv6 address in brackets, found {found:?}"
     )]
@@ -13,7 +13,7 @@ pub enum BadHost {
         /// What was sent.
         found: String,
     },
-    /// The port is no number up to 65535.
+    /// The port is not a number up to 65535.
     #[error("expected a port number in the host, found {found:?}")]
     Port {
         /// What was sent after the colon.
@@ -21,7 +21,7 @@ pub enum BadHost {
     },
 }
 
-/// The host of a request, as Django's `get_host` understands it.
+/// The host of a request, parsed as by Django's `get_host`.
 ///
 /// ```
 /// use oneport::host::HostHeader;
@@ -33,7 +33,7 @@ pub enum BadHost {
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostHeader {
-    /// The name and, behind a colon, the port: one text, since a live WebSocket keeps it.
+    /// `name` or `name:port`: one allocation, because each live WebSocket keeps it.
     text: Box<str>,
 }
 
@@ -69,7 +69,7 @@ impl HostHeader {
             name.pop();
         }
         if let Some(port) = port {
-            let _ = write!(name, ":{port}"); // a String takes all
+            let _ = write!(name, ":{port}"); // writing to a String cannot fail
         }
         Ok(Self { text: name.into() })
     }
@@ -79,12 +79,12 @@ impl HostHeader {
         self.parts().0
     }
 
-    /// The port, if one was sent.
+    /// The port, if the client sent one.
     pub fn port(&self) -> Option<u16> {
         self.parts().1.parse().ok()
     }
 
-    /// The name, and the digits of the port, "" without one.
+    /// Splits the text into the name and the digits of the port (empty without a port).
     fn parts(&self) -> (&str, &str) {
         match self.text.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => (name, port),
@@ -93,7 +93,7 @@ impl HostHeader {
     }
 }
 
-/// The hosts this server answers for, Django's `ALLOWED_HOSTS`.
+/// The hosts that this server serves: Django's `ALLOWED_HOSTS`.
 ///
 /// ```
 /// use oneport::host::{AllowedHosts, HostHeader};
@@ -109,7 +109,8 @@ pub struct AllowedHosts {
 }
 
 impl AllowedHosts {
-    /// Takes `*` for all, `.example.com` for a domain and its subdomains, or a host without port.
+    /// Takes `*` (every host), `.example.com` (a domain and its subdomains) or a host name without a
+    /// port.
     pub fn new(patterns: &[String]) -> Self {
         Self {
             patterns: patterns
@@ -119,7 +120,7 @@ impl AllowedHosts {
         }
     }
 
-    /// Whether this host is one of them.
+    /// Returns whether `host` matches one of the patterns.
     pub fn allows(&self, host: &HostHeader) -> bool {
         self.patterns
             .iter()
@@ -127,7 +128,7 @@ impl AllowedHosts {
     }
 }
 
-/// Whether a host is what a pattern says: the same, or for a pattern with a leading dot, within that domain.
+/// Returns whether `host` equals the pattern or, if the pattern has a leading dot, lies in its domain.
 /// Both are in lower case.
 pub(super) fn is_same_domain(host: &str, pattern: &str) -> bool {
     match pattern.strip_prefix('.') {
@@ -141,7 +142,8 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name.bytes().all(is_allowed)
 }
 
-/// Whether it is brackets around hexadecimal digits, colons and dots, with a colon before any dot.
+/// Returns whether the text is `[`, then hexadecimal digits, colons and dots with a colon before any
+/// dot, then `]`.
 fn is_bracketed(name: &str) -> bool {
     let inside = name
         .strip_prefix('[')
@@ -159,7 +161,7 @@ fn parse_port(digits: &str) -> Result<u16, BadHost> {
     let refuse = || BadHost::Port {
         found: digits.to_owned(),
     };
-    // `parse` alone would take a plus sign.
+    // `u16::from_str` also accepts a leading plus sign.
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(refuse());
     }

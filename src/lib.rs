@@ -1,10 +1,12 @@
 //! Oneport: HTTP and WebSocket on one port, two tables, one TOML file.
 //!
-//! A hyper service decides the *protocol type* of each request and hands it to one of two tables: HTTP [views](http::View) or
-//! WebSocket [consumers](websocket::Consumer). Each table has its own [path matcher](routing::UrlRouter); a TOML file says which
-//! path goes where. It is what Django Channels calls `ProtocolTypeRouter`, as a server.
+//! A hyper service decides the *protocol type* of each request and hands it to one of two tables:
+//! HTTP [views](http::View) or WebSocket [consumers](websocket::Consumer). Each table has its own
+//! [path matcher](routing::UrlRouter); a TOML file maps paths to views and consumers. It is Django
+//! Channels' `ProtocolTypeRouter` as a server.
 //!
-//! A binary of your own is three lines; yours and the built-in views and consumers stand side by side in the file:
+//! A binary of your own takes three lines. The file names your views and consumers as it names the
+//! built-in ones:
 //!
 //! ```no_run
 //! use std::process::ExitCode;

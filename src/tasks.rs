@@ -1,4 +1,4 @@
-//! Tasks: every task of the process has an owner that waits for it at the end.
+//! Tasks: the owner of every task in the process, which waits for them at the end.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,8 +8,12 @@ use tokio_util::task::TaskTracker;
 
 /// The owner of all tasks of one server (cheap to clone).
 ///
-/// A task is started with [`Tasks::spawn`]; [`Tasks::finish`] waits for all of them. What accepts connections is owned by the
-/// server itself and ends before; so a server that has ended has left nothing behind.
+/// [`Tasks::spawn`] starts a task; [`Tasks::finish`] waits for all of them. The server owns the accept
+/// loops itself and ends them first, so no task outlives the server.
+///
+/// ```text
+/// running --drain()--> draining --stop()--> stopping --finish()--> ended
+/// ```
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -24,13 +28,13 @@ pub struct Tasks {
     tracker: TaskTracker,
     draining: CancellationToken,
     stopping: CancellationToken,
-    /// What the other tasks need to their end.
+    /// Tasks that the others need until they end, such as the clock.
     last: TaskTracker,
     ended: CancellationToken,
 }
 
 impl Tasks {
-    /// Starts a task. `name` says in the log which one it was.
+    /// Starts a task. `name` appears in the log.
     pub fn spawn<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -39,7 +43,8 @@ impl Tasks {
         self.tracker.spawn(future);
     }
 
-    /// Starts a task that outlives those of [`Tasks::spawn`]: it is stopped, by [`Tasks::ended`], once they are over.
+    /// Starts a task that outlives those of [`Tasks::spawn`]: it stops on [`Tasks::ended`], after they
+    /// have finished.
     pub fn spawn_last<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -48,52 +53,52 @@ impl Tasks {
         self.last.spawn(future);
     }
 
-    /// Completes when all other tasks are over, or their time is.
+    /// Completes when all tasks of [`Tasks::spawn`] have finished, or their deadline has passed.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
-    /// Says that the server takes no new work: answers without an end of their own come to theirs.
+    /// Begins the drain: the server takes no new work, and endless responses (event streams) end.
     pub fn drain(&self) {
         self.draining.cancel();
     }
 
-    /// Tells whether [`Tasks::drain`] was called.
+    /// Returns whether [`Tasks::drain`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
     }
 
-    /// Returns what completes when [`Tasks::drain`] is called.
+    /// Returns a token that [`Tasks::drain`] cancels.
     #[must_use]
     pub fn draining_token(&self) -> CancellationToken {
         self.draining.clone()
     }
 
-    /// Completes when the server stops: tasks without an end of their own wait for it.
+    /// Completes when the server stops. Tasks that loop forever wait for it and return.
     pub async fn stopping(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// Tells whether the server stops.
+    /// Returns whether the server is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
 
-    /// Asks the tasks without an end of their own to stop.
+    /// Asks tasks that loop forever to stop. Implies [`Tasks::drain`].
     pub fn stop(&self) {
         self.draining.cancel();
         self.stopping.cancel();
     }
 
-    /// Returns how many tasks are alive.
+    /// Returns how many tasks are running.
     #[must_use]
     pub fn alive(&self) -> usize {
         self.tracker.len()
     }
 
-    /// Stops, waits at most `deadline` for all tasks, and returns how many were still alive then.
+    /// Stops all tasks, waits for them for at most `deadline`, and returns how many are still running.
     pub async fn finish(&self, deadline: Duration) -> usize {
         self.stop();
         self.tracker.close();

@@ -1,3 +1,3 @@
-//! Text: bytes that are UTF-8, shared without copying.
+//! Text: reference-counted UTF-8.
 
 pub use tungstenite::Utf8Bytes as Text;

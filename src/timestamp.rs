@@ -1,22 +1,22 @@
-//! Timestamp: an instant of the world's clock as RFC 3339 writes it, in UTC, to the millisecond.
+//! Timestamp: wall-clock time, written in RFC 3339's format in UTC with milliseconds.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
-/// An instant, written as `2026-11-23T10:00:00.123Z`.
+/// A point in wall-clock time, written as `2026-11-23T10:00:00.123Z`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp(SystemTime);
 
 impl Timestamp {
-    /// Returns this instant.
+    /// Returns the current time.
     #[must_use]
     pub fn now() -> Self {
         Self(SystemTime::now())
     }
 
-    /// Returns the instant so long before this one.
+    /// Returns the time `elapsed` ago.
     #[must_use]
     pub fn ago(elapsed: std::time::Duration) -> Self {
         let now = SystemTime::now();
