@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::auth::{Auth, Users};
-use crate::channels::{Answerer, ChannelLayer, LayerSettings, Remote};
+use crate::channels::{ChannelLayer, LayerSettings, Remote, RpcHandler};
 use crate::clock::Clock;
 use crate::config::{Config, CsrfConfig, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
@@ -54,7 +54,7 @@ pub struct Shared {
     /// What views and consumers share by its type.
     pub(crate) extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     /// Who knows the open connections.
-    pub(crate) answerer: OnceLock<Arc<dyn Answerer>>,
+    pub(crate) rpc_handler: OnceLock<Arc<dyn RpcHandler>>,
     /// What prints the metrics, when this process collects any.
     pub metrics: Option<Metrics>,
 }
@@ -119,7 +119,7 @@ impl Services {
             name: name(config),
             started: Instant::now(),
             extensions: Mutex::default(),
-            answerer: OnceLock::new(),
+            rpc_handler: OnceLock::new(),
             metrics: telemetry::start_metrics(),
         })))
     }
@@ -147,17 +147,17 @@ impl Services {
     }
 
     /// Says who knows the open connections, to this process and to others.
-    pub(crate) fn set_answerer(&self, answerer: Arc<dyn Answerer>) {
+    pub(crate) fn set_rpc_handler(&self, rpc_handler: Arc<dyn RpcHandler>) {
         if let Some(remote) = self.layer.remote() {
-            remote.set_answerer(answerer.clone());
+            remote.set_rpc_handler(rpc_handler.clone());
         }
-        let _ = self.answerer.set(answerer);
+        let _ = self.rpc_handler.set(rpc_handler);
     }
 
     /// Asks who knows the open connections.
     pub(crate) async fn answer(&self, question: serde_json::Value) -> serde_json::Value {
-        match self.answerer.get() {
-            Some(answerer) => answerer.answer(question).await,
+        match self.rpc_handler.get() {
+            Some(rpc_handler) => rpc_handler.handle(question).await,
             None => serde_json::Value::Null,
         }
     }

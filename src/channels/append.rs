@@ -5,44 +5,44 @@ use std::time::{Duration, Instant};
 
 use super::batch::{Audience, Entry, Tally};
 use super::group::{Group, OUTGOING_BYTES_MAX, Outgoing};
-use super::past::Place;
+use super::history::PositionCheck;
 use super::{Event, Position};
 
 /// Is an event kept for those who join later?
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Keep {
+pub(super) enum Retention {
     /// As far as the group keeps a history.
     History,
     /// It is news only to those who are there.
-    Nothing,
+    Transient,
 }
 
 /// Who has to deliver after an event was appended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Turn {
+pub(super) enum AppendOutcome {
     /// The caller: nobody delivers.
-    Mine,
+    Deliver,
     /// Another is at it and will take this event too.
-    Theirs,
+    AlreadyDelivering,
     /// Too much waits already; the event was not appended.
     Full,
 }
 
 /// What an event from elsewhere was to a group whose history is shared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Shared {
+pub(super) enum SharedAppend {
     /// News, and this is whose turn it is to deliver.
-    Appended(Turn),
+    Appended(AppendOutcome),
     /// Nothing new.
-    Known,
+    Duplicate,
     /// There are others before it that have not come.
-    Behind,
+    Gap,
     /// The same, but the members have it: the history was not read yet.
-    Early(Turn),
+    AppendedEarly(AppendOutcome),
 }
 
 /// What is appended.
-pub(super) struct News<'a> {
+pub(super) struct NewEvent<'a> {
     pub(super) event: &'a Event,
     pub(super) except: Option<u64>,
     pub(super) tally: Option<Arc<Tally>>,
@@ -50,101 +50,101 @@ pub(super) struct News<'a> {
 
 impl Group {
     /// Appends an event and says whose turn it is to deliver.
-    pub(super) fn append(&self, news: &News<'_>, keep: Keep) -> Turn {
+    pub(super) fn append(&self, new: &NewEvent<'_>, keep: Retention) -> AppendOutcome {
         let mut outgoing = self.outgoing.lock();
-        if outgoing.is_full(news.event) {
-            return Turn::Full;
+        if outgoing.is_full(new.event) {
+            return AppendOutcome::Full;
         }
-        let mut entry = outgoing.entry(news);
-        if keep == Keep::History {
-            outgoing.past.remember(&mut entry);
+        let mut entry = outgoing.entry(new);
+        if keep == Retention::History {
+            outgoing.history.append(&mut entry);
         }
         outgoing.enqueue(entry)
     }
 
     /// Appends an event that this process sends while it has no place in the shared history yet.
-    pub(super) fn append_early(&self, news: &News<'_>, node: u64, seq: u64) -> Turn {
+    pub(super) fn append_early(&self, new: &NewEvent<'_>, node: u64, seq: u64) -> AppendOutcome {
         let mut outgoing = self.outgoing.lock();
-        if outgoing.past.has_seen(node, seq) {
-            return Turn::Theirs; // it came back meanwhile
+        if outgoing.history.is_seen(node, seq) {
+            return AppendOutcome::AlreadyDelivering; // it came back meanwhile
         }
-        let entry = outgoing.entry(news);
-        outgoing.past.remember_early(node, seq, &entry);
+        let entry = outgoing.entry(new);
+        outgoing.history.append_early(node, seq, &entry);
         outgoing.enqueue(entry) // even over the bound: nobody can wait here, and it is one event
     }
 
     /// Appends an event that will have no place; even over the bound, for nobody can wait here.
-    pub(super) fn append_unplaced(&self, news: &News<'_>) -> Turn {
+    pub(super) fn append_without_offset(&self, new: &NewEvent<'_>) -> AppendOutcome {
         let mut outgoing = self.outgoing.lock();
-        let entry = outgoing.entry(news);
+        let entry = outgoing.entry(new);
         outgoing.enqueue(entry)
     }
 
     /// Appends an event that has its place in the shared history.
     pub(super) fn append_shared(
         &self,
-        news: &News<'_>,
+        new: &NewEvent<'_>,
         node: u64,
         seq: u64,
         position: Position,
         age: Duration,
-    ) -> Shared {
+    ) -> SharedAppend {
         let mut outgoing = self.outgoing.lock();
-        if outgoing.is_full(news.event) {
-            return Shared::Appended(Turn::Full);
+        if outgoing.is_full(new.event) {
+            return SharedAppend::Appended(AppendOutcome::Full);
         }
-        match outgoing.past.place(position) {
-            Place::Next => {}
-            Place::Known => return Shared::Known,
-            Place::Behind if outgoing.past.is_loaded() => return Shared::Behind,
-            Place::Behind => {
+        match outgoing.history.check_position(position) {
+            PositionCheck::Next => {}
+            PositionCheck::Duplicate => return SharedAppend::Duplicate,
+            PositionCheck::Gap if outgoing.history.is_loaded() => return SharedAppend::Gap,
+            PositionCheck::Gap => {
                 // Who did not ask for the history hears now what comes now; the others have it when it is read.
-                if !outgoing.past.see(node, seq) {
-                    return Shared::Behind;
+                if !outgoing.history.mark_seen(node, seq) {
+                    return SharedAppend::Gap;
                 }
-                let mut entry = outgoing.entry(news);
+                let mut entry = outgoing.entry(new);
                 entry.position = position;
-                entry.audience = Audience::Others;
-                return Shared::Early(outgoing.push(entry)); // who is about to join reads it
+                entry.audience = Audience::NotAwaiting;
+                return SharedAppend::AppendedEarly(outgoing.push(entry)); // who is about to join reads it
             }
         }
-        let mut entry = outgoing.entry(news);
+        let mut entry = outgoing.entry(new);
         let is_news = outgoing
-            .past
-            .remember_shared(node, seq, position, age, &mut entry);
+            .history
+            .append_shared(node, seq, position, age, &mut entry);
         if !is_news {
-            return Shared::Known;
+            return SharedAppend::Duplicate;
         }
-        Shared::Appended(outgoing.enqueue(entry))
+        SharedAppend::Appended(outgoing.enqueue(entry))
     }
 
     /// Takes over an event of the shared history that is read for the first time: those who wait for it get it. Whoever else is
     /// there has heard it, or came later.
-    pub(super) fn append_past(
+    pub(super) fn append_loaded(
         &self,
-        news: &News<'_>,
+        new: &NewEvent<'_>,
         node: u64,
         seq: u64,
         position: Position,
         age: Duration,
-    ) -> Shared {
+    ) -> SharedAppend {
         let mut outgoing = self.outgoing.lock();
-        let is_awaited = outgoing.past.is_awaited();
-        if is_awaited && outgoing.is_full(news.event) {
-            return Shared::Appended(Turn::Full);
+        let is_awaited = outgoing.history.is_awaited();
+        if is_awaited && outgoing.is_full(new.event) {
+            return SharedAppend::Appended(AppendOutcome::Full);
         }
-        if !outgoing.past.follows(position) {
-            return Shared::Known;
+        if !outgoing.history.follows(position) {
+            return SharedAppend::Duplicate;
         }
-        let mut entry = outgoing.entry(news);
-        entry.audience = Audience::Waiting;
+        let mut entry = outgoing.entry(new);
+        entry.audience = Audience::AwaitingHistory;
         let is_missing = outgoing
-            .past
-            .remember_read(node, seq, position, age, &mut entry);
+            .history
+            .append_loaded(node, seq, position, age, &mut entry);
         if !is_awaited || !is_missing {
-            return Shared::Known;
+            return SharedAppend::Duplicate;
         }
-        Shared::Appended(outgoing.push(entry))
+        SharedAppend::Appended(outgoing.push(entry))
     }
 }
 
@@ -153,31 +153,31 @@ impl Outgoing {
         self.delivering && self.bytes + event.size() > OUTGOING_BYTES_MAX
     }
 
-    fn entry(&mut self, news: &News<'_>) -> Entry {
+    fn entry(&mut self, new: &NewEvent<'_>) -> Entry {
         self.number += 1;
         self.touched = Instant::now();
         Entry {
             number: self.number,
-            position: self.past.position(),
-            event: news.event.clone(),
-            except: news.except,
+            position: self.history.position(),
+            event: new.event.clone(),
+            except: new.except,
             audience: Audience::All,
-            tally: news.tally.clone(),
+            tally: new.tally.clone(),
         }
     }
 
-    fn enqueue(&mut self, entry: Entry) -> Turn {
-        self.holds.retain(&entry);
+    fn enqueue(&mut self, entry: Entry) -> AppendOutcome {
+        self.pending_joins.retain(&entry);
         self.push(entry)
     }
 
-    fn push(&mut self, entry: Entry) -> Turn {
+    fn push(&mut self, entry: Entry) -> AppendOutcome {
         self.bytes += entry.event.size();
         self.entries.push(entry);
         if self.delivering {
-            return Turn::Theirs;
+            return AppendOutcome::AlreadyDelivering;
         }
         self.delivering = true;
-        Turn::Mine
+        AppendOutcome::Deliver
     }
 }

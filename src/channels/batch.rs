@@ -31,9 +31,9 @@ pub(super) enum Audience {
     #[default]
     All,
     /// Those who joined before it could be read, and wait for it.
-    Waiting,
+    AwaitingHistory,
     /// Those who did not ask for it: they have what comes when it comes.
-    Others,
+    NotAwaiting,
 }
 
 /// Counts what became of one event at the members of this process.
@@ -119,7 +119,7 @@ impl Batch {
 
     /// Returns the entries that a member shall have: those sent after it joined, and not excepting it.
     pub fn entries<'a>(&'a self, member: &'a Membership) -> impl Iterator<Item = &'a Entry> + 'a {
-        self.entries.iter().filter(|entry| member.shall_have(entry))
+        self.entries.iter().filter(|entry| member.receives(entry))
     }
 
     /// Returns all entries in the form that `render` writes, when the member shall have all of them.
@@ -129,7 +129,7 @@ impl Batch {
         form: Form,
         render: impl Fn(&Entry, &mut Vec<u8>),
     ) -> Option<&Bytes> {
-        let all = self.entries.iter().all(|entry| member.shall_have(entry));
+        let all = self.entries.iter().all(|entry| member.receives(entry));
         all.then(|| &self.rendered(form, render).bytes)
     }
 
@@ -143,7 +143,7 @@ impl Batch {
         let rendered = self.rendered(form, render);
         let of_member = move |(at, entry): (usize, &'a Entry)| {
             member
-                .shall_have(entry)
+                .receives(entry)
                 .then(|| (entry, rendered.bytes.slice(rendered.range(at))))
         };
         self.entries.iter().enumerate().filter_map(of_member)

@@ -21,10 +21,10 @@ use crate::text::Text;
 /// assert_eq!(event.field("message").unwrap(), "hi");
 /// ```
 #[derive(Clone, Debug)]
-pub struct Event(Arc<Inner>);
+pub struct Event(Arc<EventInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct EventInner {
     event_type: Arc<str>,
     body: EventBody,
 }
@@ -227,7 +227,7 @@ impl Event {
     /// are needed.
     pub(super) fn compact(&self) -> Self {
         match &self.0.body {
-            EventBody::Json { text, .. } => Self(Arc::new(Inner {
+            EventBody::Json { text, .. } => Self(Arc::new(EventInner {
                 event_type: self.0.event_type.clone(),
                 body: EventBody::Json {
                     text: text.clone(),
@@ -240,11 +240,11 @@ impl Event {
 
     /// Returns the memory that the event takes, its fields aside.
     pub(super) fn memory(&self) -> usize {
-        size_of::<Inner>() + ALLOCATIONS_BYTES + self.0.event_type.len() + self.size()
+        size_of::<EventInner>() + ALLOCATIONS_BYTES + self.0.event_type.len() + self.size()
     }
 
     fn of(event_type: &str, body: EventBody) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(EventInner {
             event_type: event_type.into(),
             body,
         }))

@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::batch::{Batch, Entry};
-use super::histories::{Account, Histories};
-use super::holds::Holds;
-use super::past::{Joined, Past, Start};
-use super::rooms::{Full, Room, Rooms};
+use super::history::{GroupHistory, Joined, Start};
+use super::history_budget::{Account, HistoryBudget};
+use super::pending_joins::PendingJoins;
+use super::room_limit::{RoomLimit, RoomLimitReached, RoomPermit};
 use super::{GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
 use crate::auth::User;
 
@@ -35,12 +35,12 @@ struct Member {
 }
 
 #[derive(Default)]
-struct Members {
+struct MemberSlots {
     /// A member keeps its place, so that a walk in steps meets each exactly once; places of those who left are reused.
-    places: Vec<Option<Member>>,
+    slots: Vec<Option<Member>>,
     free: Vec<usize>,
     /// Where each member's place is.
-    place_of: HashMap<u64, usize>,
+    slot_of: HashMap<u64, usize>,
 }
 
 pub(super) struct Outgoing {
@@ -48,22 +48,22 @@ pub(super) struct Outgoing {
     pub(super) entries: Vec<Entry>,
     pub(super) bytes: usize,
     pub(super) delivering: bool,
-    pub(super) past: Past,
+    pub(super) history: GroupHistory,
     /// Those who are about to join.
-    pub(super) holds: Holds,
+    pub(super) pending_joins: PendingJoins,
     /// When somebody last joined, left or sent.
     pub(super) touched: Instant,
 }
 
 /// What is to become of a group without members.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Rest {
+pub(super) enum IdleState {
     /// It has events that a client may come back for.
-    Kept,
+    HasHistory,
     /// It has none, and a client that lost its connection may come back in a moment.
     Empty,
     /// It can be removed.
-    Gone,
+    Expired,
 }
 
 /// One who is in a group.
@@ -78,10 +78,10 @@ pub struct GroupMember {
 
 pub(super) struct Group {
     name: GroupName,
-    members: Mutex<Members>,
+    members: Mutex<MemberSlots>,
     pub(super) outgoing: Mutex<Outgoing>,
-    count: AtomicUsize,
-    room: Notify,
+    len: AtomicUsize,
+    space: Notify,
     /// It is heard, or its shared history was read.
     changed: Notify,
     /// Held by who counts the members and tells them.
@@ -93,79 +93,84 @@ impl Group {
         name: GroupName,
         first: Position,
         is_shared: bool,
-        histories: Arc<Histories>,
+        history_budget: Arc<HistoryBudget>,
     ) -> Self {
-        let account = Account::new(histories, name.clone());
+        let account = Account::new(history_budget, name.clone());
         let outgoing = Outgoing {
             number: 0,
             entries: Vec::new(),
             bytes: 0,
             delivering: false,
-            past: Past::new(first, is_shared, account),
-            holds: Holds::default(),
+            history: GroupHistory::new(first, is_shared, account),
+            pending_joins: PendingJoins::default(),
             touched: Instant::now(),
         };
         Self {
             name,
             members: Mutex::default(),
             outgoing: Mutex::new(outgoing),
-            count: AtomicUsize::new(0),
-            room: Notify::new(),
+            len: AtomicUsize::new(0),
+            space: Notify::new(),
             changed: Notify::new(),
             presence: tokio::sync::Mutex::default(),
         }
     }
 
     /// Waits for one's turn to count the members and tell them.
-    pub(super) async fn presence_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    pub(super) async fn lock_presence(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.presence.lock().await
     }
 
     /// Says what the group shall keep; the last that asks for a history decides.
     pub(super) fn set_options(&self, options: &GroupOptions) {
         if options.history > 0 {
-            self.outgoing.lock().past.keep(options);
+            self.outgoing.lock().history.keep(options);
         }
     }
 
     /// A client is about to join that asks for a history: its address counts as the one that began the group, when it has no event
     /// yet and no other address did.
-    pub(super) fn begin(&self, rooms: &Arc<Rooms>, client: IpAddr) -> Result<(), Full> {
-        let past = &mut self.outgoing.lock().past;
-        if past.account.room.is_none() && past.is_empty() {
-            past.account.room = Some(rooms.begin(&self.name, client, Instant::now())?);
+    pub(super) fn claim_room(
+        &self,
+        room_limit: &Arc<RoomLimit>,
+        client: IpAddr,
+    ) -> Result<(), RoomLimitReached> {
+        let history = &mut self.outgoing.lock().history;
+        if history.account.room_permit.is_none() && history.is_empty() {
+            history.account.room_permit =
+                Some(room_limit.begin(&self.name, client, Instant::now())?);
         }
         Ok(())
     }
 
     /// The group is about to be gone: returns its place among those that an address has begun.
-    pub(super) fn take_room(&self) -> Option<Room> {
-        self.outgoing.lock().past.account.room.take()
+    pub(super) fn take_room_permit(&self) -> Option<RoomPermit> {
+        self.outgoing.lock().history.account.room_permit.take()
     }
 
     /// The history was there before: another process, or another client long ago, began the group.
-    pub(super) fn was_begun_elsewhere(&self) {
-        let room = &mut self.outgoing.lock().past.account.room;
+    pub(super) fn drop_room_permit(&self) {
+        let room = &mut self.outgoing.lock().history.account.room_permit;
         drop(room.take_if(|room| !room.has_lingered()));
     }
 
     /// A member is about to join: it shall have everything from now on.
-    pub(super) fn hold(&self, member: u64) {
+    pub(super) fn add_pending_join(&self, member: u64) {
         let mut outgoing = self.outgoing.lock();
-        let (since, position) = (outgoing.number, outgoing.past.position());
-        outgoing.holds.add(member, since, position);
+        let (since, position) = (outgoing.number, outgoing.history.position());
+        outgoing.pending_joins.add(member, since, position);
     }
 
     /// It is later by now: a member that is about to join for the first time shall have what comes from here on.
-    pub(super) fn hold_from_here(&self, member: u64) {
+    pub(super) fn advance_pending_join(&self, member: u64) {
         let mut outgoing = self.outgoing.lock();
-        let (since, position) = (outgoing.number, outgoing.past.position());
-        outgoing.holds.postpone(member, since, position);
+        let (since, position) = (outgoing.number, outgoing.history.position());
+        outgoing.pending_joins.postpone(member, since, position);
     }
 
     /// It joined, or will not.
-    pub(super) fn release(&self, member: u64) {
-        self.outgoing.lock().holds.remove(member);
+    pub(super) fn remove_pending_join(&self, member: u64) {
+        self.outgoing.lock().pending_joins.remove(member);
     }
 
     /// Adds a member; one that is there already stays as it was.
@@ -181,125 +186,126 @@ impl Group {
         start: Start,
     ) -> Option<Joined> {
         let mut members = self.members.lock();
-        if members.place_of.contains_key(&member) {
+        if members.slot_of.contains_key(&member) {
             return None;
         }
         let mut outgoing = self.outgoing.lock();
         if options.history > 0 {
-            outgoing.past.keep(options);
+            outgoing.history.keep(options);
         }
-        if members.place_of.is_empty() {
-            outgoing.past.account.set_members(true);
+        if members.slot_of.is_empty() {
+            outgoing.history.account.set_members(true);
         }
-        let is_waiting = options.history > 0 && start != Start::Now && outgoing.past.wanted();
-        outgoing.past.forget_old(Instant::now());
+        let awaits_history =
+            options.history > 0 && start != Start::Now && outgoing.history.wanted();
+        outgoing.history.forget_old(Instant::now());
         let membership = Membership {
             member,
             shows_positions: options.recover,
-            is_waiting,
+            awaits_history,
             since: outgoing.number,
         };
-        let mut resumed = outgoing.past.resume(start, options.history > 0);
+        let mut replay = outgoing.history.resume(start, options.history > 0);
         if start == Start::Now
-            && let Some(held_from) = outgoing.holds.position(member)
+            && let Some(pending_from) = outgoing.pending_joins.position(member)
         {
-            resumed.from = held_from; // what was sent since then is among the entries
+            replay.from = pending_from; // what was sent since then is among the entries
         }
-        outgoing.holds.complete(member, &mut resumed.entries);
+        outgoing.pending_joins.complete(member, &mut replay.entries);
         drop(outgoing);
         if options.recover {
-            let recovered = matches!(start, Start::After(_)).then_some(resumed.is_complete);
-            subscriber.joined(resumed.from, recovered);
+            let recovered = matches!(start, Start::After(_)).then_some(replay.is_complete);
+            subscriber.joined(replay.from, recovered);
         }
-        if !resumed.entries.is_empty() {
-            let past = Membership {
+        if !replay.entries.is_empty() {
+            let replayed = Membership {
                 since: 0,
-                is_waiting: false,
+                awaits_history: false,
                 ..membership.clone()
             };
-            subscriber.deliver_past(&Batch::new(self.name.clone(), resumed.entries), &past);
+            subscriber.deliver_history(&Batch::new(self.name.clone(), replay.entries), &replayed);
         }
-        let place = Some(Member {
+        let slot = Some(Member {
             membership,
             subscriber: subscriber.clone(),
             user,
             presence: options.presence,
         });
-        let at = members.free.pop().unwrap_or(members.places.len());
-        match members.places.get_mut(at) {
-            Some(free) => *free = place,
-            None => members.places.push(place),
+        let at = members.free.pop().unwrap_or(members.slots.len());
+        match members.slots.get_mut(at) {
+            Some(free) => *free = slot,
+            None => members.slots.push(slot),
         }
-        members.place_of.insert(member, at);
-        self.count.fetch_add(1, Ordering::Relaxed);
+        members.slot_of.insert(member, at);
+        self.len.fetch_add(1, Ordering::Relaxed);
         Some(Joined {
-            from: resumed.from,
-            is_complete: resumed.is_complete,
+            from: replay.from,
+            is_complete: replay.is_complete,
         })
     }
 
     /// Removes a member. Once this returns it is sent nothing more. Tells how it was present, if it was there.
     pub(super) fn leave(&self, member: u64) -> Option<Presence> {
         let mut members = self.members.lock();
-        let at = members.place_of.remove(&member)?;
-        let left = members.places[at].take();
+        let at = members.slot_of.remove(&member)?;
+        let left = members.slots[at].take();
         members.free.push(at);
         let mut outgoing = self.outgoing.lock();
         outgoing.touched = Instant::now();
-        if members.free.len() == members.places.len() {
-            *members = Members::default();
-            outgoing.past.account.set_members(false);
+        if members.free.len() == members.slots.len() {
+            *members = MemberSlots::default();
+            outgoing.history.account.set_members(false);
         }
         drop(outgoing);
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.len.fetch_sub(1, Ordering::Relaxed);
         left.map(|left| left.presence)
     }
 
     /// Returns how many members there are.
     pub(super) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.len.load(Ordering::Relaxed)
     }
 
     /// Tells whether somebody is there, or about to be.
     pub(super) fn is_needed(&self) -> bool {
-        self.len() > 0 || !self.outgoing.lock().holds.is_empty()
+        self.len() > 0 || !self.outgoing.lock().pending_joins.is_empty()
     }
 
     /// Returns who is there.
     pub(super) fn members(&self) -> Vec<GroupMember> {
         self.members
             .lock()
-            .places
+            .slots
             .iter()
             .flatten()
-            .map(|place| GroupMember {
-                member: place.membership.member,
-                user: place.user.clone(),
-                presence: place.presence,
+            .map(|slot| GroupMember {
+                member: slot.membership.member,
+                user: slot.user.clone(),
+                presence: slot.presence,
             })
             .collect()
     }
 
     /// Returns the place of the newest event that was kept.
     pub(super) fn position(&self) -> Position {
-        self.outgoing.lock().past.position()
+        self.outgoing.lock().history.position()
     }
 
     /// Does what is to be done with the history, under its lock.
-    pub(super) fn with_past<T>(&self, act: impl FnOnce(&mut Past) -> T) -> T {
-        act(&mut self.outgoing.lock().past)
+    pub(super) fn with_history<T>(&self, act: impl FnOnce(&mut GroupHistory) -> T) -> T {
+        act(&mut self.outgoing.lock().history)
     }
 
     /// Tells what is to become of a group without members. One that keeps a history is kept until its newest event has expired:
     /// a client may come back for what is sent meanwhile.
-    pub(super) fn rest(&self, now: Instant) -> Rest {
+    pub(super) fn idle_state(&self, now: Instant) -> IdleState {
         let mut outgoing = self.outgoing.lock();
-        outgoing.past.forget_old(now);
+        outgoing.history.forget_old(now);
         let touched = outgoing.touched;
-        match outgoing.past.is_worth_keeping(touched, now) {
-            false => Rest::Gone,
-            true if outgoing.past.is_empty() => Rest::Empty,
-            true => Rest::Kept,
+        match outgoing.history.is_worth_keeping(touched, now) {
+            false => IdleState::Expired,
+            true if outgoing.history.is_empty() => IdleState::Empty,
+            true => IdleState::HasHistory,
         }
     }
 
@@ -307,7 +313,7 @@ impl Group {
     pub(super) fn evict(&self, bytes: usize) -> usize {
         let mut outgoing = self.outgoing.lock();
         let bytes = if self.len() == 0 { usize::MAX } else { bytes };
-        outgoing.past.evict(bytes)
+        outgoing.history.evict(bytes)
     }
 
     /// Completes when there is something new for those who wait until the group can be joined.
@@ -316,7 +322,7 @@ impl Group {
     }
 
     /// It is heard, or its shared history was read.
-    pub(super) fn tell_changed(&self) {
+    pub(super) fn notify_changed(&self) {
         self.changed.notify_waiters();
     }
 
@@ -326,8 +332,8 @@ impl Group {
     }
 
     /// Completes when the one who delivers has taken what waited.
-    pub(super) async fn room(&self) {
-        let waiting = self.room.notified();
+    pub(super) async fn space(&self) {
+        let waiting = self.space.notified();
         if self.outgoing.lock().delivering {
             waiting.await;
         }
@@ -368,14 +374,14 @@ impl Group {
         outgoing.bytes = outgoing.entries.iter().map(|left| left.event.size()).sum();
         outgoing.delivering = !entries.is_empty();
         drop(outgoing);
-        self.room.notify_waiters();
+        self.space.notify_waiters();
         (!entries.is_empty()).then(|| Batch::new(self.name.clone(), entries))
     }
 
     fn deliver_some(&self, batch: &Batch, from: usize) -> Option<usize> {
         let members = self.members.lock();
-        let to = members.places.len().min(from + MEMBERS_AT_ONCE);
-        for member in members.places[from.min(to)..to].iter().flatten() {
+        let to = members.slots.len().min(from + MEMBERS_AT_ONCE);
+        for member in members.slots[from.min(to)..to].iter().flatten() {
             if member.membership.since < batch.last_number() {
                 let delivery = member.subscriber.deliver(batch, &member.membership);
                 if let Some(tally) = batch.tally()
@@ -385,7 +391,7 @@ impl Group {
                 }
             }
         }
-        (to < members.places.len()).then_some(to)
+        (to < members.slots.len()).then_some(to)
     }
 }
 

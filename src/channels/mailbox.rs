@@ -127,7 +127,7 @@ impl Subscriber for Mailbox {
     }
 
     /// A history that was asked for is taken whole: it is bounded by what the group keeps, and nobody could have read it yet.
-    fn deliver_past(&self, batch: &Batch, membership: &Membership) {
+    fn deliver_history(&self, batch: &Batch, membership: &Membership) {
         for entry in batch.entries(membership) {
             self.put(self.queue(), received(batch, entry));
         }

@@ -6,34 +6,32 @@
 
 mod append;
 mod batch;
-mod direct;
+mod channel_registry;
 pub mod event;
 mod group;
-mod histories;
-#[cfg(test)]
-mod histories_tests;
-mod holds;
+mod history;
+mod history_budget;
 mod layer;
 pub mod mailbox;
 pub mod name;
 mod options;
-mod past;
+mod pending_joins;
 mod position;
 mod presence;
 mod remote;
-mod rooms;
+mod room_limit;
 mod send;
 mod subscriber;
 
 pub use batch::{Batch, Entry, FORMS, Form};
 pub use event::Event;
 pub use group::GroupMember;
-pub use layer::{ChannelLayer, Held};
+pub use history::{Joined, Start};
+pub use layer::{ChannelLayer, PreparedJoin};
 pub use mailbox::{Mailbox, Received};
 pub use name::{ChannelName, GroupName};
 pub use options::{GroupOptions, LayerError, LayerSettings, Sent};
-pub use past::{Joined, Start};
 pub use position::{Position, PositionError};
 pub use presence::{Presence, PresenceEvent, Present};
-pub use remote::{Answerer, Answers, Remote};
-pub use subscriber::{Delivery, Membership, Subscriber, deliver_alone};
+pub use remote::{Remote, RpcHandler, RpcReplies};
+pub use subscriber::{Delivery, Membership, Subscriber, deliver_direct};

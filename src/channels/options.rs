@@ -104,5 +104,5 @@ pub enum LayerError {
     TooManyRooms,
     /// Redis is away.
     #[error("expected Redis to answer, found it away")]
-    Away,
+    Disconnected,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::append::{Keep, News, Turn};
+use super::append::{AppendOutcome, NewEvent, Retention};
 use super::batch::Tally;
 use super::group::Group;
 use super::options::ROOM_DEADLINE;
@@ -12,10 +12,10 @@ use crate::telemetry;
 use crate::timestamp::Timestamp;
 
 /// How long one waits for others to have told the group who came and went.
-const TURN_DEADLINE: Duration = Duration::from_secs(1);
+const PRESENCE_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Up to this many members are served by the sender itself, at once; more by a task that shares the worker.
-const MEMBERS_SERVED_INLINE: usize = 16;
+const INLINE_MEMBERS_MAX: usize = 16;
 
 impl ChannelLayer {
     /// Sends an event to every member, except the one named; in order for each sender, at most once for each member.
@@ -28,7 +28,7 @@ impl ChannelLayer {
         event: Event,
         except: Option<u64>,
     ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
-        self.deliver(group, event, except, Keep::History)
+        self.deliver(group, event, except, Retention::History)
     }
 
     /// Sends an event to every member, but does not keep it for those who join later.
@@ -37,13 +37,13 @@ impl ChannelLayer {
         group: &'a GroupName,
         event: Event,
     ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
-        self.deliver(group, event, None, Keep::Nothing)
+        self.deliver(group, event, None, Retention::Transient)
     }
 
     /// Tells a group that somebody came or went, and how many are there now: a [`PresenceEvent`].
     ///
     /// One after the other in each group, so that the newest number of this process is also the last that is heard.
-    pub async fn group_tell_presence(
+    pub async fn group_send_presence(
         &self,
         group: &GroupName,
         event_type: &str,
@@ -51,7 +51,7 @@ impl ChannelLayer {
     ) -> Result<Sent, LayerError> {
         let found = self.find(group.as_str());
         let _turn = match &found {
-            Some(found) => tokio::time::timeout(TURN_DEADLINE, found.presence_turn())
+            Some(found) => tokio::time::timeout(PRESENCE_LOCK_TIMEOUT, found.lock_presence())
                 .await
                 .ok(),
             None => None,
@@ -68,10 +68,10 @@ impl ChannelLayer {
     }
 
     /// Tells a group that members of a process that died are gone: they are counted no more.
-    pub(super) async fn group_tell_left(&self, group: &GroupName, users: &[Option<String>]) {
+    pub(super) async fn group_send_left(&self, group: &GroupName, users: &[Option<String>]) {
         let found = self.find(group.as_str());
         let _turn = match &found {
-            Some(found) => tokio::time::timeout(TURN_DEADLINE, found.presence_turn())
+            Some(found) => tokio::time::timeout(PRESENCE_LOCK_TIMEOUT, found.lock_presence())
                 .await
                 .ok(),
             None => None,
@@ -100,7 +100,8 @@ impl ChannelLayer {
         if let Some(remote) = self.remote() {
             return remote.send_counted(self, group, event, wait).await;
         }
-        self.deliver_counted(group, &event, Keep::History).await
+        self.deliver_counted(group, &event, Retention::History)
+            .await
     }
 
     /// Sends an event to the members in this process and waits until each was served.
@@ -108,15 +109,15 @@ impl ChannelLayer {
         &self,
         group: &GroupName,
         event: &Event,
-        keep: Keep,
+        keep: Retention,
     ) -> Result<Sent, LayerError> {
         let tally = Arc::new(Tally::default());
-        let news = News {
+        let new = NewEvent {
             event,
             except: None,
             tally: Some(tally.clone()),
         };
-        if self.deliver_here(group, news, keep).await?.is_none() {
+        if self.deliver_local(group, new, keep).await?.is_none() {
             return Ok(Sent::default());
         }
         Ok(counted(&tally).await)
@@ -128,12 +129,12 @@ impl ChannelLayer {
         group: &GroupName,
         event: Event,
         except: Option<u64>,
-        keep: Keep,
+        keep: Retention,
     ) -> Result<Sent, LayerError> {
         if let Some(remote) = self.remote() {
             return Box::pin(remote.send(self, group, event, except, keep)).await;
         }
-        let full = match self.deliver_now(group, &news(&event, except), keep) {
+        let full = match self.deliver_now(group, &new_event(&event, except), keep) {
             Ok(sent) => {
                 let matched = sent.unwrap_or(0);
                 return Ok(Sent {
@@ -143,7 +144,7 @@ impl ChannelLayer {
             }
             Err(full) => full,
         };
-        let later = Box::pin(self.deliver_later(full, group, news(&event, except), keep));
+        let later = Box::pin(self.deliver_later(full, group, new_event(&event, except), keep));
         let matched = later.await?.unwrap_or(0);
         Ok(Sent {
             matched,
@@ -152,15 +153,15 @@ impl ChannelLayer {
     }
 
     /// Sends an event to the members in this process; waits for room. Returns how many there are, `None` when there is no group.
-    pub(super) async fn deliver_here(
+    pub(super) async fn deliver_local(
         &self,
         group: &GroupName,
-        news: News<'_>,
-        keep: Keep,
+        new: NewEvent<'_>,
+        keep: Retention,
     ) -> Result<Option<usize>, LayerError> {
-        match self.deliver_now(group, &news, keep) {
+        match self.deliver_now(group, &new, keep) {
             Ok(sent) => Ok(sent),
-            Err(full) => Box::pin(self.deliver_later(full, group, news, keep)).await,
+            Err(full) => Box::pin(self.deliver_later(full, group, new, keep)).await,
         }
     }
 
@@ -168,19 +169,19 @@ impl ChannelLayer {
         &self,
         full: Arc<Group>,
         group: &GroupName,
-        news: News<'_>,
-        keep: Keep,
+        new: NewEvent<'_>,
+        keep: Retention,
     ) -> Result<Option<usize>, LayerError> {
         let mut full = full;
         loop {
-            let room = tokio::time::timeout(ROOM_DEADLINE, full.room());
-            if room.await.is_err() {
+            let space = tokio::time::timeout(ROOM_DEADLINE, full.space());
+            if space.await.is_err() {
                 telemetry::event_dropped("group_full");
                 return Err(LayerError::GroupFull {
                     group: group.clone(),
                 });
             }
-            match self.deliver_now(group, &news, keep) {
+            match self.deliver_now(group, &new, keep) {
                 Ok(sent) => return Ok(sent),
                 Err(still) => full = still,
             }
@@ -191,29 +192,29 @@ impl ChannelLayer {
     fn deliver_now(
         &self,
         group: &GroupName,
-        news: &News<'_>,
-        keep: Keep,
+        new: &NewEvent<'_>,
+        keep: Retention,
     ) -> Result<Option<usize>, Arc<Group>> {
         let Some(found) = self.find(group.as_str()) else {
             return Ok(None);
         };
-        match found.append(news, keep) {
-            Turn::Full => Err(found),
-            turn => {
+        match found.append(new, keep) {
+            AppendOutcome::Full => Err(found),
+            outcome => {
                 let matched = found.len();
-                self.serve(&found, turn);
+                self.deliver_appended(&found, outcome);
                 Ok(Some(matched))
             }
         }
     }
 
     /// Takes its turn to deliver what was appended to a group.
-    pub(super) fn serve(&self, found: &Arc<Group>, turn: Turn) {
+    pub(super) fn deliver_appended(&self, found: &Arc<Group>, outcome: AppendOutcome) {
         self.keep_in_bounds();
-        if turn != Turn::Mine {
+        if outcome != AppendOutcome::Deliver {
             return;
         }
-        if found.len() <= MEMBERS_SERVED_INLINE {
+        if found.len() <= INLINE_MEMBERS_MAX {
             found.deliver_now();
         } else {
             let delivery = found.clone().deliver();
@@ -223,8 +224,8 @@ impl ChannelLayer {
 }
 
 /// An event without further wishes.
-pub(super) fn news(event: &Event, except: Option<u64>) -> News<'_> {
-    News {
+pub(super) fn new_event(event: &Event, except: Option<u64>) -> NewEvent<'_> {
+    NewEvent {
         event,
         except,
         tally: None,

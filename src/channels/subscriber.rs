@@ -12,7 +12,7 @@ pub trait Subscriber: Send + Sync {
     fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery;
 
     /// Takes what the group's history holds for it, before anything newer.
-    fn deliver_past(&self, batch: &Batch, membership: &Membership) {
+    fn deliver_history(&self, batch: &Batch, membership: &Membership) {
         self.deliver(batch, membership);
     }
 
@@ -22,7 +22,7 @@ pub trait Subscriber: Send + Sync {
 }
 
 /// Gives one event to one subscriber, whatever groups it is in.
-pub fn deliver_alone(subscriber: &dyn Subscriber, event: Event) -> Delivery {
+pub fn deliver_direct(subscriber: &dyn Subscriber, event: Event) -> Delivery {
     let Ok(group) = GroupName::new("connection") else {
         return Delivery::Dropped;
     };
@@ -37,7 +37,7 @@ pub fn deliver_alone(subscriber: &dyn Subscriber, event: Event) -> Delivery {
     let membership = Membership {
         member: 0,
         shows_positions: false,
-        is_waiting: false,
+        awaits_history: false,
         since: 0,
     };
     subscriber.deliver(&Batch::new(group, vec![entry]), &membership)
@@ -60,17 +60,17 @@ pub struct Membership {
     /// Does it want to know each event's position?
     pub shows_positions: bool,
     /// It joined before the group's shared history could be read, and has it as it is read.
-    pub(super) is_waiting: bool,
+    pub(super) awaits_history: bool,
     /// The number of the newest entry when the member joined; it has only what came later.
     pub(super) since: u64,
 }
 
 impl Membership {
-    pub(super) fn shall_have(&self, entry: &Entry) -> bool {
+    pub(super) fn receives(&self, entry: &Entry) -> bool {
         let is_for_it = match entry.audience {
             Audience::All => true,
-            Audience::Waiting => self.is_waiting,
-            Audience::Others => !self.is_waiting,
+            Audience::AwaitingHistory => self.awaits_history,
+            Audience::NotAwaiting => !self.awaits_history,
         };
         is_for_it && entry.number > self.since && entry.except != Some(self.member)
     }

@@ -46,7 +46,7 @@ impl Gateway {
     pub fn new(table: Table, services: Services) -> Self {
         let sockets = Sockets::default();
         let directory = Directory::new(sockets.clone(), services.layer.clone());
-        services.set_answerer(Arc::new(directory));
+        services.set_rpc_handler(Arc::new(directory));
         start_consumers(&table, &services);
         Self(Arc::new(Inner {
             table: ArcSwap::from_pointee(table),

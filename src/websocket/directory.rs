@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::close::{Cause, CloseCode, Ending};
 use super::socket_handle::SocketHandle;
 use super::sockets::Sockets;
-use crate::channels::{Answerer, ChannelLayer, Delivery, Event, GroupName, deliver_alone};
+use crate::channels::{ChannelLayer, Delivery, Event, GroupName, RpcHandler, deliver_direct};
 use crate::timestamp::Timestamp;
 
 /// The longest answer; a process takes no message of twice that from another.
@@ -58,8 +58,8 @@ enum Question {
     Info,
 }
 
-impl Answerer for Directory {
-    fn answer(&self, question: Value) -> Pin<Box<dyn Future<Output = Value> + Send + '_>> {
+impl RpcHandler for Directory {
+    fn handle(&self, question: Value) -> Pin<Box<dyn Future<Output = Value> + Send + '_>> {
         Box::pin(async move {
             match serde_json::from_value(question) {
                 Ok(question) => self.answer_to(question).await,
@@ -87,7 +87,7 @@ impl Directory {
                 else {
                     return Value::Null;
                 };
-                let is_queued = deliver_alone(&*handle, event) == Delivery::Queued;
+                let is_queued = deliver_direct(&*handle, event) == Delivery::Queued;
                 let (queued, dropped) = (u8::from(is_queued), u8::from(!is_queued));
                 json!({"matched": 1, "queued": queued, "dropped": dropped})
             }

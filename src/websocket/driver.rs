@@ -24,7 +24,7 @@ use super::socket::{Next, Socket};
 use super::socket_handle::SocketHandle;
 use super::sockets::Sockets;
 use super::transport::Transport;
-use crate::channels::Held;
+use crate::channels::PreparedJoin;
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::telemetry::ACCESS;
@@ -47,7 +47,7 @@ pub(crate) struct SocketParts {
 }
 
 /// Groups that are kept ready until they were joined; mostly none, so it takes one word of a socket's task.
-pub(crate) type PendingJoins = Option<Box<Vec<Held>>>;
+pub(crate) type PendingJoins = Option<Box<Vec<PreparedJoin>>>;
 
 /// A consumer's call that did not come to its end.
 enum HandlerError {

@@ -10,11 +10,11 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::direct::Channels;
+use super::channel_registry::ChannelRegistry;
 use super::group::Group;
-use super::histories::Histories;
+use super::history_budget::HistoryBudget;
 use super::remote::Remote;
-use super::rooms::Rooms;
+use super::room_limit::RoomLimit;
 use super::{
     GroupMember, GroupName, GroupOptions, Joined, LayerError, LayerSettings, Mailbox, Position,
     Present, Start, Subscriber,
@@ -40,9 +40,9 @@ const SHARDS: usize = 16;
 /// # });
 /// ```
 #[derive(Clone)]
-pub struct ChannelLayer(Arc<Inner>);
+pub struct ChannelLayer(Arc<LayerInner>);
 
-struct Inner {
+struct LayerInner {
     settings: LayerSettings,
     last_member: AtomicU64,
     /// Where the history of a new group begins.
@@ -51,9 +51,9 @@ struct Inner {
     node: u64,
     hasher: RandomState,
     groups: [Mutex<HashMap<GroupName, Arc<Group>>>; SHARDS],
-    channels: Channels,
-    histories: Arc<Histories>,
-    rooms: Arc<Rooms>,
+    channels: ChannelRegistry,
+    history_budget: Arc<HistoryBudget>,
+    room_limit: Arc<RoomLimit>,
     tasks: Tasks,
     remote: OnceLock<Remote>,
 }
@@ -68,23 +68,23 @@ impl std::fmt::Debug for ChannelLayer {
 
 /// Keeps a group from being let go until it was joined.
 #[must_use]
-pub struct Held {
+pub struct PreparedJoin {
     layer: ChannelLayer,
     group: GroupName,
     member: u64,
     found: Arc<Group>,
 }
 
-impl Drop for Held {
+impl Drop for PreparedJoin {
     fn drop(&mut self) {
-        self.found.release(self.member);
-        self.layer.let_go(&self.group);
+        self.found.remove_pending_join(self.member);
+        self.layer.remove_if_unused(&self.group);
     }
 }
 
-impl std::fmt::Debug for Held {
+impl std::fmt::Debug for PreparedJoin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Held").field(&self.group).finish()
+        f.debug_tuple("PreparedJoin").field(&self.group).finish()
     }
 }
 
@@ -92,16 +92,16 @@ impl ChannelLayer {
     /// An empty layer whose deliveries run among `tasks`.
     #[must_use]
     pub fn new(settings: LayerSettings, tasks: Tasks) -> Self {
-        Self(Arc::new(Inner {
-            histories: Histories::new(settings.history_size, settings.group_history_size),
-            rooms: Rooms::new(settings.max_rooms),
+        Self(Arc::new(LayerInner {
+            history_budget: HistoryBudget::new(settings.history_size, settings.group_history_size),
+            room_limit: RoomLimit::new(settings.max_rooms),
             settings,
             last_member: AtomicU64::new(0),
             first_offset: AtomicU64::new(0),
             node: fastrand::u64(1..) >> 12, // 52 bits: a browser can hold it as a number, as can Lua
             hasher: RandomState::new(),
             groups: Default::default(),
-            channels: Channels::default(),
+            channels: ChannelRegistry::default(),
             tasks,
             remote: OnceLock::new(),
         }))
@@ -139,10 +139,15 @@ impl ChannelLayer {
     /// Waits until events from other processes reach a group here, and its shared history is known: what a member should do
     /// before it joins, while it holds what is returned. What is sent from then on it gets when it joins. Two seconds at most;
     /// without Redis at once.
-    pub async fn prepare(&self, group: &GroupName, options: &GroupOptions, member: u64) -> Held {
-        let held = self.hold(group, options, member);
-        self.ready(group, &held, member).await;
-        held
+    pub async fn prepare(
+        &self,
+        group: &GroupName,
+        options: &GroupOptions,
+        member: u64,
+    ) -> PreparedJoin {
+        let prepared = self.prepare_join(group, options, member);
+        self.wait_until_ready(group, &prepared, member).await;
+        prepared
     }
 
     /// Does the same for a client of that address. Fails when the group would be one too many with a history that clients of the
@@ -153,25 +158,28 @@ impl ChannelLayer {
         options: &GroupOptions,
         member: u64,
         client: Option<IpAddr>,
-    ) -> Result<Held, LayerError> {
-        let held = self.hold(group, options, member);
+    ) -> Result<PreparedJoin, LayerError> {
+        let prepared = self.prepare_join(group, options, member);
         if options.history > 0
             && let Some(client) = client
-            && held.found.begin(&self.0.rooms, client).is_err()
+            && prepared
+                .found
+                .claim_room(&self.0.room_limit, client)
+                .is_err()
         {
-            drop(held);
+            drop(prepared);
             self.remove_empty(group); // nobody may come back to it
             metrics::counter!("oneport_rooms_refused_total").increment(1);
             return Err(LayerError::TooManyRooms);
         }
-        self.ready(group, &held, member).await;
-        Ok(held)
+        self.wait_until_ready(group, &prepared, member).await;
+        Ok(prepared)
     }
 
-    async fn ready(&self, group: &GroupName, held: &Held, member: u64) {
+    async fn wait_until_ready(&self, group: &GroupName, prepared: &PreparedJoin, member: u64) {
         if let Some(remote) = self.remote() {
-            Box::pin(remote.ready(group, &held.found)).await;
-            held.found.hold_from_here(member);
+            Box::pin(remote.wait_until_ready(group, &prepared.found)).await;
+            prepared.found.advance_pending_join(member);
         }
     }
 
@@ -206,13 +214,13 @@ impl ChannelLayer {
         let joined = {
             // Under the shard's lock, so that the group is not let go between being found and being joined.
             let mut shard = self.shard(group);
-            let found = self.find_or_make(&mut shard, group);
+            let found = self.find_or_create(&mut shard, group);
             found.join(member, subscriber, user, &options, start)
         };
         if joined.is_some()
             && let Some(remote) = self.remote()
         {
-            remote.present(group, member, name.as_deref(), options.presence);
+            remote.member_joined(group, member, name.as_deref(), options.presence);
         }
         joined
     }
@@ -224,9 +232,9 @@ impl ChannelLayer {
             shard.get(group).and_then(|found| found.leave(member))
         };
         if let (Some(remote), Some(presence)) = (self.remote(), presence) {
-            remote.absent(group, member, presence);
+            remote.member_left(group, member, presence);
         }
-        self.let_go(group);
+        self.remove_if_unused(group);
     }
 
     /// Returns how many members a group has in this process.
@@ -312,11 +320,11 @@ impl ChannelLayer {
     }
 
     #[cfg(test)]
-    pub(super) fn histories(&self) -> &Histories {
-        &self.0.histories
+    pub(super) fn history_budget(&self) -> &HistoryBudget {
+        &self.0.history_budget
     }
 
-    pub(super) fn channels(&self) -> &Channels {
+    pub(super) fn channels(&self) -> &ChannelRegistry {
         &self.0.channels
     }
 
@@ -324,12 +332,12 @@ impl ChannelLayer {
         &self.0.tasks
     }
 
-    fn hold(&self, group: &GroupName, options: &GroupOptions, member: u64) -> Held {
+    fn prepare_join(&self, group: &GroupName, options: &GroupOptions, member: u64) -> PreparedJoin {
         let mut shard = self.shard(group);
-        let found = self.find_or_make(&mut shard, group);
-        found.hold(member);
+        let found = self.find_or_create(&mut shard, group);
+        found.add_pending_join(member);
         found.set_options(options);
-        Held {
+        PreparedJoin {
             layer: self.clone(),
             group: group.clone(),
             member,
@@ -337,7 +345,7 @@ impl ChannelLayer {
         }
     }
 
-    fn find_or_make(
+    fn find_or_create(
         &self,
         shard: &mut HashMap<GroupName, Arc<Group>>,
         group: &GroupName,
@@ -351,11 +359,11 @@ impl ChannelLayer {
             group.clone(),
             self.first_position(),
             is_shared,
-            self.0.histories.clone(),
+            self.0.history_budget.clone(),
         ));
         shard.insert(group.clone(), made.clone());
         if let Some(remote) = remote {
-            remote.want(group);
+            remote.subscribe_group(group);
         }
         made
     }

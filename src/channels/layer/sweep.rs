@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::ChannelLayer;
 use crate::channels::GroupName;
-use crate::channels::group::{Group, Rest};
-use crate::channels::histories::Victim;
+use crate::channels::group::{Group, IdleState};
+use crate::channels::history_budget::Victim;
 
 /// How often groups that nobody needs are let go.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -21,29 +21,29 @@ impl ChannelLayer {
     pub async fn sweep(self) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(SWEEP_EVERY) => self.forget(Instant::now()),
+                () = tokio::time::sleep(SWEEP_EVERY) => self.sweep_expired(Instant::now()),
                 () = self.0.tasks.stopping() => return,
             }
         }
     }
 
     /// Lets a group go that nobody is in and that keeps nothing.
-    pub(super) fn let_go(&self, group: &GroupName) {
+    pub(super) fn remove_if_unused(&self, group: &GroupName) {
         let now = Instant::now();
         let is_empty = {
             let mut shard = self.shard(group);
             let Some(found) = shard.get(group).filter(|found| !found.is_needed()) else {
                 return;
             };
-            let rest = found.rest(now);
-            match rest {
-                Rest::Kept => {}
-                Rest::Empty => drop(found.take_room()), // nobody has begun anything
-                Rest::Gone => self.remove(&mut shard, group),
+            let state = found.idle_state(now);
+            match state {
+                IdleState::HasHistory => {}
+                IdleState::Empty => drop(found.take_room_permit()), // nobody has begun anything
+                IdleState::Expired => self.remove(&mut shard, group),
             }
-            rest == Rest::Empty
+            state == IdleState::Empty
         };
-        if is_empty && let Some(oldest) = self.0.histories.left_empty(group, now) {
+        if is_empty && let Some(oldest) = self.0.history_budget.left_empty(group, now) {
             self.remove_empty(&oldest);
         }
     }
@@ -51,10 +51,9 @@ impl ChannelLayer {
     /// Removes a group that was left before it had an event, if nobody has come back to it.
     pub(super) fn remove_empty(&self, group: &GroupName) {
         let mut shard = self.shard(group);
-        if shard
-            .get(group)
-            .is_some_and(|found| !found.is_needed() && found.with_past(|past| past.is_empty()))
-        {
+        if shard.get(group).is_some_and(|found| {
+            !found.is_needed() && found.with_history(|history| history.is_empty())
+        }) {
             self.remove(&mut shard, group);
         }
     }
@@ -70,23 +69,23 @@ impl ChannelLayer {
                 .fetch_max(last.offset + 1, Ordering::Relaxed);
         }
         if let Some(remote) = self.remote() {
-            remote.unwant(group);
+            remote.unsubscribe_group(group);
             let (is_kept, expiry) =
-                removed.with_past(|past| (past.has_shared_events(), past.bounds().1));
-            if is_kept && let Some(room) = removed.take_room() {
-                room.linger(group, Instant::now() + expiry);
+                removed.with_history(|history| (history.has_shared_events(), history.bounds().1));
+            if is_kept && let Some(permit) = removed.take_room_permit() {
+                permit.linger(group, Instant::now() + expiry);
             }
         }
     }
 
-    pub(in crate::channels) fn forget(&self, now: Instant) {
+    pub(in crate::channels) fn sweep_expired(&self, now: Instant) {
         for shard in &self.0.groups {
             let mut shard = shard.lock();
             let mut gone = Vec::new();
             for (name, group) in &*shard {
                 if group.is_needed() {
-                    group.with_past(|past| past.forget_old(now));
-                } else if group.rest(now) == Rest::Gone {
+                    group.with_history(|history| history.forget_old(now));
+                } else if group.idle_state(now) == IdleState::Expired {
                     gone.push(name.clone());
                 }
             }
@@ -94,32 +93,32 @@ impl ChannelLayer {
                 self.remove(&mut shard, &name);
             }
         }
-        self.0.histories.forget_empty(now);
+        self.0.history_budget.forget_empty(now);
         self.forget_channels();
     }
 
     /// Lets histories give way while all together take more memory than they may.
     #[inline]
     pub(in crate::channels) fn keep_in_bounds(&self) {
-        if self.0.histories.is_over() {
+        if self.0.history_budget.is_over() {
             self.evict();
         }
     }
 
     #[cold]
     fn evict(&self) {
-        let histories = &self.0.histories;
-        let Some(_turn) = histories.evicting() else {
+        let history_budget = &self.0.history_budget;
+        let Some(_turn) = history_budget.evicting() else {
             return; // another one is at it
         };
         for _ in 0..EVICTIONS_AT_ONCE {
-            let Some(victim) = histories.victim() else {
+            let Some(victim) = history_budget.victim() else {
                 return;
             };
             let evicted = self.evict_from(&victim);
-            histories.count_evicted(evicted);
+            history_budget.count_evicted(evicted);
             if evicted == 0 {
-                histories.postpone(&victim);
+                history_budget.postpone(&victim);
             }
         }
     }

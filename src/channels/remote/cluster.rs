@@ -10,7 +10,7 @@ use redis::{Cmd, FromRedisValue, RedisError, RedisResult, Value};
 const SLOTS: usize = 16384;
 
 /// A slot that no master has.
-const NOBODY: u16 = u16::MAX;
+const UNASSIGNED: u16 = u16::MAX;
 
 /// Which master has which slot, by its number among the masters.
 #[derive(Clone, Eq, PartialEq)]
@@ -20,7 +20,7 @@ impl Slots {
     /// Returns the number of the master that has a key, or hears a channel.
     pub(super) fn server_of(&self, key: &[u8]) -> Option<usize> {
         let server = self.0[slot_of(key)];
-        (server != NOBODY).then_some(usize::from(server))
+        (server != UNASSIGNED).then_some(usize::from(server))
     }
 
     /// The same for masters that are numbered otherwise; the error is that of a master that is not among those.
@@ -39,7 +39,10 @@ impl Slots {
             number_of.push(number);
         }
         let number = |server: &u16| number_of.get(usize::from(*server)).copied();
-        let slots = self.0.iter().map(|server| number(server).unwrap_or(NOBODY));
+        let slots = self
+            .0
+            .iter()
+            .map(|server| number(server).unwrap_or(UNASSIGNED));
         Ok(Self(slots.collect()))
     }
 }
@@ -57,19 +60,19 @@ fn slot_of(key: &[u8]) -> usize {
 }
 
 /// Returns the command that asks a server of the cluster who has what.
-pub(super) fn question() -> Cmd {
-    let mut question = redis::cmd("CLUSTER");
-    question.arg("SLOTS");
-    question
+pub(super) fn slots_command() -> Cmd {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("SLOTS");
+    command
 }
 
 /// Reads the answer of a server at a host: the masters, and which slots they have.
-pub(super) fn read(answer: Value, asked: &str) -> RedisResult<(Vec<(String, u16)>, Slots)> {
-    let mut slots = vec![NOBODY; SLOTS];
+pub(super) fn parse_slots(answer: Value, asked: &str) -> RedisResult<(Vec<(String, u16)>, Slots)> {
+    let mut slots = vec![UNASSIGNED; SLOTS];
     let mut masters: Vec<(String, u16)> = Vec::new();
     let ranges: Vec<Vec<Value>> = FromRedisValue::from_redis_value(answer)?;
     for range in ranges {
-        let Some((address, slots)) = one(range, asked, &mut slots) else {
+        let Some((address, slots)) = parse_range(range, asked, &mut slots) else {
             return Err(error(
                 "expected ranges of slots with their masters".to_owned(),
             ));
@@ -79,7 +82,7 @@ pub(super) fn read(answer: Value, asked: &str) -> RedisResult<(Vec<(String, u16)
         if found.is_none() {
             masters.push(address);
         }
-        slots.fill(u16::try_from(number).unwrap_or(NOBODY));
+        slots.fill(u16::try_from(number).unwrap_or(UNASSIGNED));
     }
     if masters.is_empty() {
         return Err(error("the cluster has no master that has slots".to_owned()));
@@ -88,7 +91,7 @@ pub(super) fn read(answer: Value, asked: &str) -> RedisResult<(Vec<(String, u16)
 }
 
 /// Reads one range: its first and its last slot, then the master, then its replicas.
-fn one<'s>(
+fn parse_range<'s>(
     range: Vec<Value>,
     asked: &str,
     slots: &'s mut [u16],
@@ -153,7 +156,7 @@ mod tests {
             range(8001, 12000, master("", 2)),
             range(12001, 16383, master("a", 1)),
         ]);
-        let (masters, map) = read(answer, "asked").unwrap();
+        let (masters, map) = parse_slots(answer, "asked").unwrap();
         assert_eq!(masters, [("a".to_owned(), 1), ("asked".to_owned(), 2)]);
         assert_eq!(map.server_of(b"foo"), Some(0));
         assert_eq!(map.server_of(b"{}x"), Some(1));
@@ -172,7 +175,7 @@ mod tests {
             Value::Array(vec![range(9, 3, master("a", 1))]),
             Value::Array(vec![range(0, 1, Value::Int(1))]),
         ] {
-            let found = read(answer.clone(), "asked").map(|(masters, _)| masters);
+            let found = parse_slots(answer.clone(), "asked").map(|(masters, _)| masters);
             assert!(found.is_err(), "{answer:?}: {found:?}");
         }
     }

@@ -4,28 +4,32 @@
 //! has members here. Members here are served by this process itself; what comes from others is framed once for all of them.
 //! `outbox` holds what is to be said, `connection` says it and hears the others, `subscriptions` knows who is to be heard.
 
-mod channel;
+mod channel_send;
+mod channels_redis_codec;
+mod channels_redis_core;
 mod cluster;
-mod commands;
+mod command_connections;
 mod connection;
-mod core;
-mod dictionary;
+mod core_sync;
 mod fernet;
-mod history;
-mod life;
-mod nodes;
+mod group_send;
+mod hash_ring;
+mod history_registry;
+mod history_sync;
+mod lease;
+mod node_rpc;
+mod outage;
 mod outbox;
-mod place;
-mod present;
+mod pipeline_writer;
+mod presence_index;
+mod pubsub;
 mod receive;
+mod reconnect;
+mod redis_stream;
 mod refusals;
-mod registry;
-mod ring;
-mod say;
 mod scripts;
-mod send;
-mod stream;
 mod subscriptions;
+mod topology;
 mod wire;
 
 use std::collections::{HashMap, VecDeque};
@@ -37,16 +41,16 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::sync::{Notify, oneshot};
 
-pub use nodes::{Answerer, Answers};
+pub use node_rpc::{RpcHandler, RpcReplies};
 
-use self::core::Core;
-use self::dictionary::Dictionaries;
+use self::channels_redis_codec::ChannelsRedisCodec;
+use self::channels_redis_core::ChannelsRedisCore;
 use self::fernet::Fernet;
-use self::history::Behind;
-use self::nodes::Waiting;
-use self::outbox::{Act, COMMAND_BYTES, Order, Outbox};
-use self::present::Here;
-use self::registry::Notes;
+use self::history_registry::RegistryBuffer;
+use self::history_sync::ReadQueue;
+use self::node_rpc::PendingCall;
+use self::outbox::{COMMAND_BYTES, CommandKind, Outbox, QueuedCommand};
+use self::presence_index::Here;
 use self::subscriptions::Subscriptions;
 use super::GroupName;
 use super::group::Group;
@@ -58,9 +62,9 @@ const READY_MAX: Duration = Duration::from_secs(2);
 
 /// The way to the other processes (cheap to clone).
 #[derive(Clone)]
-pub struct Remote(Arc<Inner>);
+pub struct Remote(Arc<RemoteInner>);
 
-struct Inner {
+struct RemoteInner {
     urls: Vec<RedisUrl>,
     format: LayerFormat,
     /// What the names of the format begin with.
@@ -75,28 +79,28 @@ struct Inner {
     lease: Duration,
     history_size: usize,
     group_history_size: usize,
-    dictionaries: Dictionaries,
-    core: Core,
+    codec: ChannelsRedisCodec,
+    core: ChannelsRedisCore,
     outbox: Outbox,
     subscriptions: Subscriptions,
     /// Something that others wait for has happened: a subscription, a history, a loss.
     changed: Notify,
     /// Groups whose shared history is to be read.
-    behind: Mutex<Behind>,
-    behind_work: Notify,
+    read_queue: Mutex<ReadQueue>,
+    read_work: Notify,
     /// What the histories in Redis take, as far as it was told here.
-    notes: Notes,
+    registry: RegistryBuffer,
     /// In `channels_redis.pubsub`: hashes of our own events that Redis will send back.
     echoes: Mutex<HashMap<String, VecDeque<u64>>>,
-    waiting: Mutex<HashMap<u64, Waiting>>,
-    present: Here,
-    last_question: AtomicU64,
-    answerer: OnceLock<Arc<dyn Answerer>>,
+    pending_calls: Mutex<HashMap<u64, PendingCall>>,
+    presence: Here,
+    last_call_id: AtomicU64,
+    rpc_handler: OnceLock<Arc<dyn RpcHandler>>,
     /// Processes that died and are to be cleared up after.
-    dead: Mutex<Vec<u64>>,
-    tidying: Notify,
+    dead_nodes: Mutex<Vec<u64>>,
+    reaper_wakeup: Notify,
     /// The cluster's slots move: what is counted may be too low.
-    in_flux: AtomicBool,
+    is_resharding: AtomicBool,
     refused: Recurring,
     /// The masters of the cluster, as they were last.
     masters: Mutex<Vec<(String, u16)>>,
@@ -133,10 +137,10 @@ impl Remote {
         // The core layer lets no older ones through, the pubsub layer asks for no age.
         let max_age =
             (config.format == LayerFormat::Core).then(|| config.expiry + Duration::from_secs(10));
-        Some(Self(Arc::new(Inner {
+        Some(Self(Arc::new(RemoteInner {
             urls: urls.clone(),
             format: config.format,
-            core: Core::new(&prefix, urls.len()),
+            core: ChannelsRedisCore::new(&prefix, urls.len()),
             prefix,
             own_prefix,
             node,
@@ -147,23 +151,23 @@ impl Remote {
             lease: config.lease,
             history_size: config.history_size.as_usize(),
             group_history_size: config.group_history_size.as_usize(),
-            dictionaries: Dictionaries::new(config.serializer, keys, max_age),
+            codec: ChannelsRedisCodec::new(config.serializer, keys, max_age),
             outbox: Outbox::new(config.queue.as_usize()),
             subscriptions: Subscriptions::default(),
             changed: Notify::new(),
-            behind: Mutex::default(),
-            behind_work: Notify::new(),
-            notes: Notes::default(),
+            read_queue: Mutex::default(),
+            read_work: Notify::new(),
+            registry: RegistryBuffer::default(),
             echoes: Mutex::default(),
-            waiting: Mutex::default(),
-            present: Here::default(),
-            dead: Mutex::default(),
-            tidying: Notify::new(),
-            in_flux: AtomicBool::new(false),
+            pending_calls: Mutex::default(),
+            presence: Here::default(),
+            dead_nodes: Mutex::default(),
+            reaper_wakeup: Notify::new(),
+            is_resharding: AtomicBool::new(false),
             refused: Recurring::new(),
             masters: Mutex::default(),
-            last_question: AtomicU64::new(0),
-            answerer: OnceLock::new(),
+            last_call_id: AtomicU64::new(0),
+            rpc_handler: OnceLock::new(),
         })))
     }
 
@@ -187,7 +191,7 @@ impl Remote {
     // --- Groups ---------------------------------------------------------------------------------------------------------
 
     /// A group has, or will have, members here.
-    pub(in crate::channels) fn want(&self, group: &GroupName) {
+    pub(in crate::channels) fn subscribe_group(&self, group: &GroupName) {
         match self.0.format {
             LayerFormat::Core => self.0.core.want(group, true),
             _ => self.0.subscriptions.want(self.channel_of(group), true),
@@ -195,7 +199,7 @@ impl Remote {
     }
 
     /// A group has no members here any more.
-    pub(in crate::channels) fn unwant(&self, group: &GroupName) {
+    pub(in crate::channels) fn unsubscribe_group(&self, group: &GroupName) {
         match self.0.format {
             LayerFormat::Core => self.0.core.want(group, false),
             _ => {
@@ -207,7 +211,7 @@ impl Remote {
     }
 
     /// Waits until a group's events come and its history is known; not for long, and not while Redis is away.
-    pub(in crate::channels) async fn ready(&self, group: &GroupName, found: &Group) {
+    pub(in crate::channels) async fn wait_until_ready(&self, group: &GroupName, found: &Group) {
         let deadline = tokio::time::Instant::now() + self.0.timeout.min(READY_MAX);
         loop {
             let (changed, all_changed) = (found.changed(), self.0.changed.notified());
@@ -215,14 +219,14 @@ impl Remote {
                 return;
             }
             let is_heard = match self.0.format {
-                LayerFormat::Core => self.0.core.is_there(group),
-                _ => self.0.subscriptions.is_there(&self.channel_of(group)),
+                LayerFormat::Core => self.0.core.is_joined(group),
+                _ => self.0.subscriptions.is_subscribed(&self.channel_of(group)),
             };
             if is_heard {
-                if found.with_past(|past| past.is_complete()) {
+                if found.with_history(|history| history.is_complete()) {
                     return;
                 }
-                if !self.0.behind.lock().has(group) {
+                if !self.0.read_queue.lock().has(group) {
                     self.read_history(group);
                 }
             }
@@ -236,28 +240,28 @@ impl Remote {
 
     /// Sees that a group's shared history is read.
     pub(in crate::channels) fn read_history(&self, group: &GroupName) {
-        let is_news = self.0.behind.lock().add(group);
-        if is_news {
-            self.0.behind_work.notify_one();
+        let is_new = self.0.read_queue.lock().add(group);
+        if is_new {
+            self.0.read_work.notify_one();
         }
     }
 
     // --- Commands -------------------------------------------------------------------------------------------------------
 
     /// Says commands to Redis, in their turn; returns the answers, `None` when it is away or one was refused.
-    async fn ask_redis(&self, commands: Vec<redis::Cmd>) -> Option<Vec<Value>> {
-        self.ask_redis_within(self.0.timeout, commands).await
+    async fn query_redis(&self, commands: Vec<redis::Cmd>) -> Option<Vec<Value>> {
+        self.query_redis_within(self.0.timeout, commands).await
     }
 
-    async fn ask_redis_within(
+    async fn query_redis_within(
         &self,
         time: Duration,
         commands: Vec<redis::Cmd>,
     ) -> Option<Vec<Value>> {
         let (reply, replied) = oneshot::channel();
-        let is_taken = self.0.outbox.push_plain(Order {
+        let is_taken = self.0.outbox.push_if_connected(QueuedCommand {
             size: COMMAND_BYTES,
-            act: Act::Commands(commands),
+            kind: CommandKind::Raw(commands),
             reply: Some(reply),
         });
         if !is_taken {
@@ -332,8 +336,8 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-impl Inner {
-    fn next_question(&self) -> u64 {
-        self.last_question.fetch_add(1, Ordering::Relaxed) + 1
+impl RemoteInner {
+    fn next_call_id(&self) -> u64 {
+        self.last_call_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 }

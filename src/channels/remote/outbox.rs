@@ -8,58 +8,58 @@ use parking_lot::{Mutex, MutexGuard};
 use redis::{Cmd, RedisError, Value};
 use tokio::sync::{Notify, oneshot};
 
-use super::commands::is_elsewhere;
+use super::command_connections::is_redirect;
 use super::wire::Head;
-use crate::channels::append::{Keep, Turn};
+use crate::channels::append::{AppendOutcome, Retention};
 use crate::channels::group::Group;
-use crate::channels::send::news;
+use crate::channels::send::new_event;
 use crate::channels::{ChannelLayer, Event, GroupName};
 use crate::telemetry;
 
 /// What one pipeline takes: less after each loss, for it may have been more than Redis can do in the time that it has, and more
 /// again with each answer.
-const ORDERS_AT_ONCE_MIN: usize = 16;
-const ORDERS_AT_ONCE: usize = 512;
-const BYTES_AT_ONCE: usize = 1 << 20;
+const BATCH_SIZE_MIN: usize = 16;
+const BATCH_SIZE_MAX: usize = 512;
+const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// What a command beside events is counted as.
 pub(super) const COMMAND_BYTES: usize = 256;
 
 /// Events that Redis confirmed are said again after a loss: a Redis that died may have published them to nobody, or have kept
 /// them nowhere. So long, and so many, and a share of the queue's bytes.
-const SAID_AGE_MAX: Duration = Duration::from_secs(30);
-const SAID_MAX: usize = 4096;
-const SAID_SHARE: usize = 4;
+const CONFIRMED_AGE_MAX: Duration = Duration::from_secs(30);
+const CONFIRMED_MAX: usize = 4096;
+const CONFIRMED_SHARE: usize = 4;
 
 /// Something to be said to Redis.
 #[derive(Debug)]
-pub(super) struct Order {
-    pub(super) act: Act,
+pub(super) struct QueuedCommand {
+    pub(super) kind: CommandKind,
     pub(super) size: usize,
     /// Who waits for the answer; it learns of a loss by the end of the channel.
     pub(super) reply: Option<oneshot::Sender<Vec<Value>>>,
 }
 
 #[derive(Debug)]
-pub(super) enum Act {
+pub(super) enum CommandKind {
     /// An event for whoever subscribed.
     Publish { channel: String, payload: Vec<u8> },
     /// A message between Oneports that is no event.
-    Tell { channel: String, payload: Vec<u8> },
+    NodeMessage { channel: String, payload: Vec<u8> },
     /// An event for a group that may keep a history.
-    Place(Box<Placing>),
+    Append(Box<HistoryAppend>),
     /// An event for a group of `channels_redis.core`.
-    Core { group: GroupName, event: Event },
+    CoreGroupSend { group: GroupName, event: Event },
     /// Anything else; it is of no use once the connection is another.
-    Commands(Vec<Cmd>),
+    Raw(Vec<Cmd>),
 }
 
 #[derive(Debug)]
-pub(super) struct Placing {
+pub(super) struct HistoryAppend {
     pub(super) group: GroupName,
     pub(super) head: Head,
     pub(super) event: Event,
-    pub(super) keep: Keep,
+    pub(super) keep: Retention,
     /// How much the group keeps, where that is known here.
     pub(super) bounds: Option<(usize, Duration)>,
     /// The members of this process have it.
@@ -73,39 +73,39 @@ pub(super) struct Placing {
 /// What waits to be said to Redis.
 pub(super) struct Outbox {
     bytes_max: usize,
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     work: Notify,
-    room: Notify,
+    space: Notify,
 }
 
 #[derive(Default)]
-struct State {
-    orders: VecDeque<Order>,
+struct OutboxState {
+    queue: VecDeque<QueuedCommand>,
     bytes: usize,
     /// What Redis confirmed lately, and when.
-    said: VecDeque<(Instant, Order)>,
-    said_bytes: usize,
-    way: Way,
-    orders_at_once: usize,
+    confirmed: VecDeque<(Instant, QueuedCommand)>,
+    confirmed_bytes: usize,
+    link: LinkState,
+    batch_size: usize,
     seq: u64,
     lost: u64,
 }
 
 /// Is Redis there?
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum Way {
+enum LinkState {
     #[default]
-    Away,
+    Disconnected,
     /// It is being told what there is: what changes meanwhile is said after that.
-    Coming,
-    There,
+    Resyncing,
+    Connected,
 }
 
 /// Why an order was not taken.
 #[derive(Debug)]
-pub(super) enum Refused {
-    Away,
-    Full(Order),
+pub(super) enum PushError {
+    Disconnected,
+    Full(QueuedCommand),
 }
 
 impl Outbox {
@@ -114,137 +114,150 @@ impl Outbox {
             bytes_max,
             state: Mutex::default(),
             work: Notify::new(),
-            room: Notify::new(),
+            space: Notify::new(),
         }
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.state().way == Way::There
+        self.state().link == LinkState::Connected
     }
 
     /// Takes an order. Events that are held wait while Redis is away, others are lost then.
-    pub(super) fn push(&self, mut order: Order, layer: &ChannelLayer) -> Result<(), Refused> {
+    pub(super) fn push(
+        &self,
+        mut command: QueuedCommand,
+        layer: &ChannelLayer,
+    ) -> Result<(), PushError> {
         let mut state = self.state();
-        let is_event = order.act.is_event();
-        let is_held = order.act.is_held();
-        if state.way != Way::There && !is_held {
+        let is_event = command.kind.is_event();
+        let survives_outage = command.kind.survives_outage();
+        if state.link != LinkState::Connected && !survives_outage {
             drop(state);
-            self.give_up(order, layer, "redis_away");
-            return Err(Refused::Away);
+            self.give_up(command, layer, "redis_away");
+            return Err(PushError::Disconnected);
         }
-        let is_full = !state.orders.is_empty() && state.bytes + order.size > self.bytes_max;
+        let is_full = !state.queue.is_empty() && state.bytes + command.size > self.bytes_max;
         if is_event && is_full {
-            return Err(Refused::Full(order));
+            return Err(PushError::Full(command));
         }
-        let mut turn = None;
-        if let Act::Place(placing) = &mut order.act {
-            if placing.keep == Keep::History {
+        let mut outcome = None;
+        if let CommandKind::Append(append) = &mut command.kind {
+            if append.keep == Retention::History {
                 state.seq += 1;
-                placing.head.seq = state.seq;
+                append.head.seq = state.seq;
             }
-            if state.way != Way::There {
-                turn = placing.append_early(layer);
+            if state.link != LinkState::Connected {
+                outcome = append.append_early(layer);
             }
         }
-        state.bytes += order.size;
-        state.orders.push_back(order);
+        state.bytes += command.size;
+        state.queue.push_back(command);
         drop(state);
         self.work.notify_one();
-        if let Some((found, turn)) = turn {
-            layer.serve(&found, turn);
+        if let Some((found, outcome)) = outcome {
+            layer.deliver_appended(&found, outcome);
         }
         Ok(())
     }
 
     /// Gives up an event that Redis will not have: the members of this process get it all the same, before those that are
     /// still on their way.
-    pub(super) fn give_up(&self, order: Order, layer: &ChannelLayer, reason: &'static str) {
-        if order.act.is_event() {
+    pub(super) fn give_up(
+        &self,
+        command: QueuedCommand,
+        layer: &ChannelLayer,
+        reason: &'static str,
+    ) {
+        if command.kind.is_event() {
             self.state().lost += 1;
             telemetry::event_dropped(reason);
         }
-        if let Act::Place(placing) = order.act
-            && let Some((found, turn)) = placing.append_unplaced(layer)
+        if let CommandKind::Append(append) = command.kind
+            && let Some((found, outcome)) = append.append_without_offset(layer)
         {
-            layer.serve(&found, turn);
+            layer.deliver_appended(&found, outcome);
         }
     }
 
     /// Redis has an event, and a place for it; it is remembered for a while.
-    pub(super) fn placed(&self, order: Order) {
-        let Act::Place(mut placing) = order.act else {
+    pub(super) fn confirm(&self, command: QueuedCommand) {
+        let CommandKind::Append(mut append) = command.kind else {
             return;
         };
-        placing.head.count = None; // who counted has the counts, or waits no more
+        append.head.count = None; // who counted has the counts, or waits no more
         let now = Instant::now();
         let mut state = self.state();
-        state.said_bytes += order.size;
-        let order = Order {
-            act: Act::Place(placing),
-            size: order.size,
+        state.confirmed_bytes += command.size;
+        let command = QueuedCommand {
+            kind: CommandKind::Append(append),
+            size: command.size,
             reply: None,
         };
-        state.said.push_back((now, order));
-        while let Some((at, first)) = state.said.front()
-            && (now.duration_since(*at) > SAID_AGE_MAX
-                || state.said.len() > SAID_MAX
-                || state.said_bytes > self.bytes_max / SAID_SHARE)
+        state.confirmed.push_back((now, command));
+        while let Some((at, first)) = state.confirmed.front()
+            && (now.duration_since(*at) > CONFIRMED_AGE_MAX
+                || state.confirmed.len() > CONFIRMED_MAX
+                || state.confirmed_bytes > self.bytes_max / CONFIRMED_SHARE)
         {
-            state.said_bytes -= first.size;
-            state.said.pop_front();
+            state.confirmed_bytes -= first.size;
+            state.confirmed.pop_front();
         }
     }
 
     /// Takes an order that is no group's event, if Redis is there; tells whether it is.
-    pub(super) fn push_plain(&self, order: Order) -> bool {
+    pub(super) fn push_if_connected(&self, command: QueuedCommand) -> bool {
         let state = self.state();
-        state.way == Way::There && self.take_plain(state, order)
+        state.link == LinkState::Connected && self.enqueue_plain(state, command)
     }
 
     /// Takes commands that change what Redis was told when the connection began. Returns whether they are said, or need not be:
     /// while Redis is away it is told all later.
-    pub(super) fn push_change(&self, order: Order) -> bool {
+    pub(super) fn push_presence(&self, command: QueuedCommand) -> bool {
         let state = self.state();
-        state.way == Way::Away || self.take_plain(state, order)
+        state.link == LinkState::Disconnected || self.enqueue_plain(state, command)
     }
 
     /// Takes an order that is no group's event, as far as there is room; for these there is twice as much.
-    fn take_plain(&self, mut state: MutexGuard<'_, State>, order: Order) -> bool {
-        if state.bytes + order.size > 2 * self.bytes_max {
+    fn enqueue_plain(
+        &self,
+        mut state: MutexGuard<'_, OutboxState>,
+        command: QueuedCommand,
+    ) -> bool {
+        if state.bytes + command.size > 2 * self.bytes_max {
             return false;
         }
-        state.bytes += order.size;
-        state.orders.push_back(order);
+        state.bytes += command.size;
+        state.queue.push_back(command);
         drop(state);
         self.work.notify_one();
         true
     }
 
     /// Tells whether an event would be taken.
-    pub(super) fn has_room(&self, size: usize) -> bool {
+    pub(super) fn has_space(&self, size: usize) -> bool {
         let state = self.state();
-        state.orders.is_empty() || state.bytes + size <= self.bytes_max
+        state.queue.is_empty() || state.bytes + size <= self.bytes_max
     }
 
     /// Completes when there may be room again.
-    pub(super) fn room(&self) -> impl Future<Output = ()> + '_ {
-        self.room.notified()
+    pub(super) fn space(&self) -> impl Future<Output = ()> + '_ {
+        self.space.notified()
     }
 
     /// Takes what the next pipeline says; waits until there is something.
-    pub(super) async fn next(&self) -> Vec<Order> {
+    pub(super) async fn next(&self) -> Vec<QueuedCommand> {
         loop {
             {
                 let mut state = self.state();
                 let mut taken = Vec::new();
                 let mut bytes = 0;
-                let at_once = state.orders_at_once.max(ORDERS_AT_ONCE_MIN);
+                let at_once = state.batch_size.max(BATCH_SIZE_MIN);
                 while taken.len() < at_once
-                    && bytes < BYTES_AT_ONCE
-                    && let Some(order) = state.orders.pop_front()
+                    && bytes < BATCH_BYTES_MAX
+                    && let Some(command) = state.queue.pop_front()
                 {
-                    bytes += order.size;
-                    taken.push(order);
+                    bytes += command.size;
+                    taken.push(command);
                 }
                 if !taken.is_empty() {
                     return taken;
@@ -255,10 +268,10 @@ impl Outbox {
     }
 
     /// Some of what was taken has to be said once more, before what waits.
-    pub(super) fn put_back(&self, orders: Vec<Order>) {
+    pub(super) fn put_back(&self, commands: Vec<QueuedCommand>) {
         let mut state = self.state();
-        for order in orders.into_iter().rev() {
-            state.orders.push_front(order);
+        for command in commands.into_iter().rev() {
+            state.queue.push_front(command);
         }
         drop(state);
         self.work.notify_one();
@@ -268,50 +281,50 @@ impl Outbox {
     pub(super) fn done(&self, bytes: usize) {
         let mut state = self.state();
         state.bytes = state.bytes.saturating_sub(bytes);
-        state.orders_at_once = (2 * state.orders_at_once).clamp(ORDERS_AT_ONCE_MIN, ORDERS_AT_ONCE);
+        state.batch_size = (2 * state.batch_size).clamp(BATCH_SIZE_MIN, BATCH_SIZE_MAX);
         drop(state);
-        self.room.notify_waiters();
+        self.space.notify_waiters();
     }
 
     /// Drops the events that Redis has a place for already: those of each group up to a number.
-    pub(super) fn forget_placed(&self, placed: &HashMap<GroupName, u64>) {
+    pub(super) fn drop_confirmed(&self, confirmed: &HashMap<GroupName, u64>) {
         let mut state = self.state();
         let state = &mut *state;
-        state.orders.retain(|order| {
-            let is_placed = match &order.act {
-                Act::Place(placing) => placed
-                    .get(&placing.group)
-                    .is_some_and(|last| placing.head.seq <= *last),
+        state.queue.retain(|command| {
+            let is_confirmed = match &command.kind {
+                CommandKind::Append(append) => confirmed
+                    .get(&append.group)
+                    .is_some_and(|last| append.head.seq <= *last),
                 _ => false,
             };
-            if is_placed {
-                state.bytes = state.bytes.saturating_sub(order.size);
+            if is_confirmed {
+                state.bytes = state.bytes.saturating_sub(command.size);
             }
-            !is_placed
+            !is_confirmed
         });
-        self.room.notify_waiters();
+        self.space.notify_waiters();
     }
 
     /// Redis is about to be told what there is.
-    pub(super) fn coming(&self) {
-        self.state().way = Way::Coming;
+    pub(super) fn resyncing(&self) {
+        self.state().link = LinkState::Resyncing;
     }
 
     /// Redis is there.
     pub(super) fn connected(&self) {
-        self.state().way = Way::There;
+        self.state().link = LinkState::Connected;
         self.work.notify_one();
     }
 
     /// Redis was coming, and did not come: what changed meanwhile it is told another time.
-    pub(super) fn still_away(&self) {
+    pub(super) fn connect_failed(&self) {
         let mut state = self.state();
         let state = &mut *state;
-        state.way = Way::Away;
-        state.orders.retain(|order| {
-            let is_change = matches!(order.act, Act::Commands(_));
+        state.link = LinkState::Disconnected;
+        state.queue.retain(|command| {
+            let is_change = matches!(command.kind, CommandKind::Raw(_));
             if is_change {
-                state.bytes = state.bytes.saturating_sub(order.size);
+                state.bytes = state.bytes.saturating_sub(command.size);
             }
             !is_change
         });
@@ -319,39 +332,40 @@ impl Outbox {
 
     /// Redis is gone, and nobody knows what of the taken orders arrived: held events are said again, and so are those that it gave
     /// a place lately; the members of this process get now what they have not heard. The others are lost.
-    pub(super) fn disconnected(&self, taken: Vec<Order>, layer: &ChannelLayer) {
-        let mut turns = Vec::new();
+    pub(super) fn disconnected(&self, taken: Vec<QueuedCommand>, layer: &ChannelLayer) {
+        let mut outcomes = Vec::new();
         {
             let mut state = self.state();
-            state.way = Way::Away;
-            state.orders_at_once /= 4;
-            state.said_bytes = 0;
-            let said = std::mem::take(&mut state.said);
-            let said = said
+            state.link = LinkState::Disconnected;
+            state.batch_size /= 4;
+            state.confirmed_bytes = 0;
+            let confirmed = std::mem::take(&mut state.confirmed);
+            let confirmed = confirmed
                 .into_iter()
-                .filter(|(at, _)| at.elapsed() <= SAID_AGE_MAX)
-                .map(|(_, order)| order);
-            let said = said.map(|mut order| {
-                if let Act::Place(placing) = &mut order.act {
-                    placing.is_again = true;
+                .filter(|(at, _)| at.elapsed() <= CONFIRMED_AGE_MAX)
+                .map(|(_, command)| command);
+            let confirmed = confirmed.map(|mut command| {
+                if let CommandKind::Append(append) = &mut command.kind {
+                    append.is_again = true;
                 }
-                (order, true)
+                (command, true)
             });
-            let others = taken.into_iter().chain(std::mem::take(&mut state.orders));
-            let all = said.chain(others.map(|order| (order, false)));
-            let mut held = VecDeque::new();
+            let others = taken.into_iter().chain(std::mem::take(&mut state.queue));
+            let all = confirmed.chain(others.map(|command| (command, false)));
+            let mut queue = VecDeque::new();
             let mut bytes = 0;
-            for (mut order, was_placed) in all {
-                let (is_event, is_held) = (order.act.is_event(), order.act.is_held());
-                match &mut order.act {
-                    Act::Place(placing) if is_held || was_placed => {
-                        turns.extend(placing.append_early(layer));
-                        bytes += order.size;
-                        held.push_back(order);
+            for (mut command, was_confirmed) in all {
+                let (is_event, survives_outage) =
+                    (command.kind.is_event(), command.kind.survives_outage());
+                match &mut command.kind {
+                    CommandKind::Append(append) if survives_outage || was_confirmed => {
+                        outcomes.extend(append.append_early(layer));
+                        bytes += command.size;
+                        queue.push_back(command);
                         continue;
                     }
-                    Act::Place(placing) if !placing.is_again => {
-                        turns.extend(placing.append_unplaced(layer));
+                    CommandKind::Append(append) if !append.is_again => {
+                        outcomes.extend(append.append_without_offset(layer));
                     }
                     _ => {}
                 }
@@ -360,12 +374,12 @@ impl Outbox {
                     telemetry::event_dropped("redis_away");
                 }
             }
-            state.orders = held;
+            state.queue = queue;
             state.bytes = bytes;
         }
-        self.room.notify_waiters();
-        for (found, turn) in turns {
-            layer.serve(&found, turn);
+        self.space.notify_waiters();
+        for (found, outcome) in outcomes {
+            layer.deliver_appended(&found, outcome);
         }
     }
 
@@ -381,72 +395,72 @@ impl Outbox {
 
     pub(super) fn is_empty(&self) -> bool {
         let state = self.state();
-        state.orders.is_empty() && state.bytes == 0
+        state.queue.is_empty() && state.bytes == 0
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, OutboxState> {
         self.state.lock()
     }
 }
 
-impl Act {
+impl CommandKind {
     /// It is about to be said.
-    pub(super) fn may_be_said(&mut self) {
-        if let Self::Place(placing) = self {
-            placing.was_said = placing.is_again;
-            placing.is_again = true;
+    pub(super) fn begin_attempt(&mut self) {
+        if let Self::Append(append) = self {
+            append.was_said = append.is_again;
+            append.is_again = true;
         }
     }
 
     /// Redis answered that it did not do it.
-    pub(super) fn was_not_said(&mut self) {
-        if let Self::Place(placing) = self {
-            placing.is_again = placing.was_said;
+    pub(super) fn not_executed(&mut self) {
+        if let Self::Append(append) = self {
+            append.is_again = append.was_said;
         }
     }
 
     /// Tells whether it is to be said again when its keys have come to where they are going: a question is not, who asked asks again.
-    pub(super) fn waits_for(&self, error: &RedisError) -> bool {
-        is_elsewhere(error) && matches!(self, Self::Place(_))
+    pub(super) fn is_retried_after(&self, error: &RedisError) -> bool {
+        is_redirect(error) && matches!(self, Self::Append(_))
     }
 
     fn is_event(&self) -> bool {
-        !matches!(self, Self::Tell { .. } | Self::Commands(_))
+        !matches!(self, Self::NodeMessage { .. } | Self::Raw(_))
     }
 
     /// Tells whether it waits while Redis is away: an event of a history, or of a group that is not here and may keep one.
-    fn is_held(&self) -> bool {
-        matches!(self, Self::Place(placing) if placing.keep == Keep::History && !placing.head.is_served)
+    fn survives_outage(&self) -> bool {
+        matches!(self, Self::Append(append) if append.keep == Retention::History && !append.head.is_delivered_by_sender)
     }
 }
 
-impl Placing {
+impl HistoryAppend {
     /// Gives the event to the members of this process, who will not hear it from Redis.
-    fn append_unplaced(&self, layer: &ChannelLayer) -> Option<(Arc<Group>, Turn)> {
-        if self.is_early || self.head.is_served {
+    fn append_without_offset(&self, layer: &ChannelLayer) -> Option<(Arc<Group>, AppendOutcome)> {
+        if self.is_early || self.head.is_delivered_by_sender {
             return None;
         }
         let found = layer.find(self.group.as_str())?;
-        if !found.with_past(|past| past.is_shared()) {
+        if !found.with_history(|history| history.is_shared()) {
             return None;
         }
-        let turn = found.append_unplaced(&news(&self.event, self.head.except));
-        Some((found, turn))
+        let outcome = found.append_without_offset(&new_event(&self.event, self.head.except));
+        Some((found, outcome))
     }
 
     /// Gives the event to the members of this process, which will not wait for Redis.
-    fn append_early(&mut self, layer: &ChannelLayer) -> Option<(Arc<Group>, Turn)> {
-        if std::mem::replace(&mut self.is_early, true) || self.head.is_served {
+    fn append_early(&mut self, layer: &ChannelLayer) -> Option<(Arc<Group>, AppendOutcome)> {
+        if std::mem::replace(&mut self.is_early, true) || self.head.is_delivered_by_sender {
             return None;
         }
         let found = layer.find(self.group.as_str())?;
-        if !found.with_past(|past| past.is_shared()) {
+        if !found.with_history(|history| history.is_shared()) {
             return None;
         }
         let Head {
             node, seq, except, ..
         } = self.head;
-        let turn = found.append_early(&news(&self.event, except), node, seq);
-        Some((found, turn))
+        let outcome = found.append_early(&new_event(&self.event, except), node, seq);
+        Some((found, outcome))
     }
 }

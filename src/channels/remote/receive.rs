@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use metrics::counter;
 
-use super::core::RANDOM_PREFIX;
+use super::channels_redis_core::RANDOM_PREFIX;
 use super::wire::{self, Head, Message};
 use super::{Remote, hash};
-use crate::channels::append::{Keep, News, Shared, Turn};
+use crate::channels::append::{AppendOutcome, NewEvent, Retention, SharedAppend};
 use crate::channels::batch::Tally;
 use crate::channels::group::Group;
+use crate::channels::history::GroupHistory;
 use crate::channels::options::ROOM_DEADLINE;
-use crate::channels::past::Past;
-use crate::channels::send::{counted, news};
+use crate::channels::send::{counted, new_event};
 use crate::channels::{ChannelLayer, Event, GroupName, Position};
 use crate::config::LayerFormat;
 use crate::telemetry;
@@ -23,7 +23,7 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 impl Remote {
     /// Takes one message of a subscription.
-    pub(super) async fn hear(&self, layer: &ChannelLayer, channel: &str, payload: &[u8]) {
+    pub(super) async fn on_message(&self, layer: &ChannelLayer, channel: &str, payload: &[u8]) {
         let group = self.group_of(channel);
         if self.0.format == LayerFormat::Pubsub
             && group.is_some()
@@ -36,34 +36,34 @@ impl Remote {
         }
         if let Some(group) = group {
             match self.0.format {
-                LayerFormat::Oneport => self.hear_event(layer, group, payload).await,
-                LayerFormat::Pubsub => self.hear_dictionary(layer, group, payload).await,
+                LayerFormat::Oneport => self.on_group_event(layer, group, payload).await,
+                LayerFormat::Pubsub => self.on_channels_redis_event(layer, group, payload).await,
                 LayerFormat::Core => {}
             }
         } else if channel.starts_with(&self.0.own_prefix) {
-            self.hear_node(layer, payload);
+            self.on_node_message(layer, payload);
         } else {
-            match self.0.dictionaries.read(payload) {
+            match self.0.codec.read(payload) {
                 Ok((event, _)) => {
                     counter!("oneport_layer_received_total").increment(1);
                     let _ = layer.receive(channel, event); // what finds no room is counted there
                 }
-                Err(unreadable) => telemetry::event_dropped(unreadable.reason()),
+                Err(error) => telemetry::event_dropped(error.reason()),
             }
         }
     }
 
     /// Takes one message out of our inbox (`channels_redis.core`).
-    pub(super) async fn hear_inbox(&self, layer: &ChannelLayer, message: &[u8]) {
+    pub(super) async fn on_inbox_message(&self, layer: &ChannelLayer, message: &[u8]) {
         if message.len() > MESSAGE_BYTES_MAX {
             return telemetry::event_dropped("oversized");
         }
         let Some(content) = message.get(RANDOM_PREFIX..) else {
             return telemetry::event_dropped("malformed");
         };
-        let (event, channels) = match self.0.dictionaries.read(content) {
+        let (event, channels) = match self.0.codec.read(content) {
             Ok(read) => read,
-            Err(unreadable) => return telemetry::event_dropped(unreadable.reason()),
+            Err(error) => return telemetry::event_dropped(error.reason()),
         };
         if channels.is_empty() {
             return telemetry::event_dropped("malformed");
@@ -71,7 +71,7 @@ impl Remote {
         counter!("oneport_layer_received_total").increment(1);
         for channel in channels {
             match self.0.core.group_of(&channel) {
-                Some(group) => self.bring(layer, &group, &event).await,
+                Some(group) => self.deliver_to_members(layer, &group, &event).await,
                 None => {
                     let _ = layer.receive(&channel, event.clone());
                 }
@@ -79,27 +79,27 @@ impl Remote {
         }
     }
 
-    async fn hear_dictionary(&self, layer: &ChannelLayer, group: &str, payload: &[u8]) {
+    async fn on_channels_redis_event(&self, layer: &ChannelLayer, group: &str, payload: &[u8]) {
         let Some(found) = layer.find(group) else {
             return; // its last member left meanwhile
         };
-        match self.0.dictionaries.read(payload) {
+        match self.0.codec.read(payload) {
             Ok((event, _)) => {
                 counter!("oneport_layer_received_total").increment(1);
-                self.bring(layer, found.name(), &event).await;
+                self.deliver_to_members(layer, found.name(), &event).await;
             }
-            Err(unreadable) => telemetry::event_dropped(unreadable.reason()),
+            Err(error) => telemetry::event_dropped(error.reason()),
         }
     }
 
     /// Brings an event of others to the members here. What finds no room in time is dropped, and counted there.
-    async fn bring(&self, layer: &ChannelLayer, group: &GroupName, event: &Event) {
+    async fn deliver_to_members(&self, layer: &ChannelLayer, group: &GroupName, event: &Event) {
         let _ = layer
-            .deliver_here(group, news(event, None), Keep::History)
+            .deliver_local(group, new_event(event, None), Retention::History)
             .await;
     }
 
-    async fn hear_event(&self, layer: &ChannelLayer, group: &str, payload: &[u8]) {
+    async fn on_group_event(&self, layer: &ChannelLayer, group: &str, payload: &[u8]) {
         let Some(Message::Event {
             head,
             position,
@@ -112,36 +112,41 @@ impl Remote {
         counter!("oneport_layer_received_total").increment(u64::from(!is_ours));
         let except = head.except.filter(|_| is_ours);
         let tally = head.count.map(|_| Arc::<Tally>::default());
-        let news = News {
+        let new = NewEvent {
             event: &event,
             except,
             tally: tally.clone(),
         };
         let found = layer.find(group);
         let is_placed = position.offset > 0;
-        let is_shared = |found: &Group| found.with_past(|past| past.is_shared());
+        let is_shared = |found: &Group| found.with_history(|history| history.is_shared());
         let is_taken = match &found {
             None => false,
-            Some(found) if is_ours && head.is_served => {
+            Some(found) if is_ours && head.is_delivered_by_sender => {
                 // Our members have it.
                 if is_placed {
-                    found.with_past(|past| past.see(head.node, head.seq));
+                    found.with_history(|history| history.mark_seen(head.node, head.seq));
                     if is_shared(found) {
-                        self.append(layer, found, &news, &head, position, Duration::ZERO)
+                        self.append_shared(layer, found, &new, &head, position, Duration::ZERO)
                             .await;
                     }
                 }
                 return;
             }
             Some(found) if is_placed && is_shared(found) => {
-                self.append(layer, found, &news, &head, position, Duration::ZERO)
+                self.append_shared(layer, found, &new, &head, position, Duration::ZERO)
                     .await
             }
-            Some(found) if is_placed && !found.with_past(|past| past.see(head.node, head.seq)) => {
+            Some(found)
+                if is_placed
+                    && !found.with_history(|history| history.mark_seen(head.node, head.seq)) =>
+            {
                 false
             }
             Some(found) => {
-                let taken = layer.deliver_here(found.name(), news, Keep::History).await;
+                let taken = layer
+                    .deliver_local(found.name(), new, Retention::History)
+                    .await;
                 matches!(taken, Ok(Some(_)))
             }
         };
@@ -153,45 +158,45 @@ impl Remote {
                     .tasks()
                     .spawn("counts for another process", async move {
                         let sent = counted(&tally).await;
-                        remote.say_counted(head.node, count, sent.queued, sent.dropped);
+                        remote.reply_counts(head.node, count, sent.queued, sent.dropped);
                     });
             }
-            _ => self.say_counted(head.node, count, 0, 0),
+            _ => self.reply_counts(head.node, count, 0, 0),
         }
     }
 
     /// Appends an event at its place in a shared history; tells whether it was news.
-    pub(super) async fn append(
+    pub(super) async fn append_shared(
         &self,
         layer: &ChannelLayer,
         found: &Arc<Group>,
-        news: &News<'_>,
+        new: &NewEvent<'_>,
         head: &Head,
         position: Position,
         age: Duration,
     ) -> bool {
         let deadline = tokio::time::Instant::now() + ROOM_DEADLINE;
         loop {
-            match found.append_shared(news, head.node, head.seq, position, age) {
-                Shared::Appended(Turn::Full) => {
-                    let room = tokio::time::timeout_at(deadline, found.room());
-                    if room.await.is_err() {
-                        found.with_past(Past::fall_behind);
+            match found.append_shared(new, head.node, head.seq, position, age) {
+                SharedAppend::Appended(AppendOutcome::Full) => {
+                    let space = tokio::time::timeout_at(deadline, found.space());
+                    if space.await.is_err() {
+                        found.with_history(GroupHistory::mark_behind);
                         self.read_history(found.name());
                         return false;
                     }
                 }
-                Shared::Appended(turn) => {
-                    layer.serve(found, turn);
+                SharedAppend::Appended(outcome) => {
+                    layer.deliver_appended(found, outcome);
                     return true;
                 }
-                Shared::Known => return false,
-                Shared::Early(turn) => {
-                    layer.serve(found, turn);
+                SharedAppend::Duplicate => return false,
+                SharedAppend::AppendedEarly(outcome) => {
+                    layer.deliver_appended(found, outcome);
                     self.read_history(found.name());
                     return true;
                 }
-                Shared::Behind => {
+                SharedAppend::Gap => {
                     self.read_history(found.name());
                     return false;
                 }
@@ -200,21 +205,21 @@ impl Remote {
     }
 
     /// Takes a message between Oneports.
-    fn hear_node(&self, layer: &ChannelLayer, payload: &[u8]) {
+    fn on_node_message(&self, layer: &ChannelLayer, payload: &[u8]) {
         match wire::read(payload) {
             Some(Message::Channel { name, event }) => {
                 counter!("oneport_layer_received_total").increment(1);
                 let _ = layer.receive(name, event);
             }
-            Some(Message::Question { asker, id, json }) => {
-                self.hear_question(asker, id, json, layer.tasks());
+            Some(Message::Request { caller, id, json }) => {
+                self.on_request(caller, id, json, layer.tasks());
             }
-            Some(Message::Answer { id, json }) => self.hear_answer(id, json),
+            Some(Message::Reply { id, json }) => self.on_reply(id, json),
             Some(Message::Counted {
                 id,
                 queued,
                 dropped,
-            }) => self.hear_counted(id, queued, dropped),
+            }) => self.on_counts(id, queued, dropped),
             Some(Message::Event { .. }) | None => telemetry::event_dropped("malformed"),
         }
     }

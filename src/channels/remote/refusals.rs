@@ -3,12 +3,12 @@
 use redis::{Arg, Cmd, RedisError};
 
 use super::Remote;
-use super::outbox::Act;
-use crate::channels::append::Keep;
+use super::outbox::CommandKind;
+use crate::channels::append::Retention;
 
 /// A command and the key or channel it is about.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Asked {
+pub(super) struct CommandLabel {
     command: &'static str,
     name: String,
 }
@@ -35,7 +35,7 @@ const COMMANDS: [&str; 18] = [
     "BZPOPMIN",
 ];
 
-impl Asked {
+impl CommandLabel {
     pub(super) fn new(command: &'static str, name: &str) -> Self {
         let name = name.to_owned();
         Self { command, name }
@@ -62,7 +62,7 @@ impl Asked {
 
 impl Remote {
     /// Logs that Redis refused a command, once per interval.
-    pub(super) fn tell_refused(&self, error: &RedisError, asked: impl FnOnce() -> Asked) {
+    pub(super) fn log_refused(&self, error: &RedisError, asked: impl FnOnce() -> CommandLabel) {
         let Some(times) = self.0.refused.is_due() else {
             return;
         };
@@ -74,7 +74,7 @@ impl Remote {
     }
 
     /// Puts the command and the pattern of the names in front of the words of a Redis that gives no right to it.
-    pub(super) fn named(&self, error: RedisError, asked: &Asked) -> RedisError {
+    pub(super) fn named(&self, error: RedisError, asked: &CommandLabel) -> RedisError {
         if error.code() != Some("NOPERM") {
             return error;
         }
@@ -83,9 +83,9 @@ impl Remote {
     }
 
     /// Returns the command with the pattern of the names, as an ACL has it.
-    fn shown(&self, asked: &Asked) -> String {
+    fn shown(&self, asked: &CommandLabel) -> String {
         let (prefix, own) = (&self.0.prefix, &self.0.own_prefix);
-        let Asked { command, name } = asked;
+        let CommandLabel { command, name } = asked;
         if name.starts_with(own.as_str()) {
             format!("{command} on {own}:*")
         } else if name.starts_with(prefix.as_str()) {
@@ -96,21 +96,23 @@ impl Remote {
     }
 
     /// Returns the first command of what was to be said.
-    pub(super) fn asked_by(&self, act: &Act) -> Asked {
-        match act {
-            Act::Publish { channel, .. } | Act::Tell { channel, .. } => {
-                Asked::new("PUBLISH", channel)
+    pub(super) fn label_of(&self, kind: &CommandKind) -> CommandLabel {
+        match kind {
+            CommandKind::Publish { channel, .. } | CommandKind::NodeMessage { channel, .. } => {
+                CommandLabel::new("PUBLISH", channel)
             }
-            Act::Place(placing) if placing.keep == Keep::Nothing => {
-                Asked::new("PUBLISH", &self.channel_of(&placing.group))
+            CommandKind::Append(append) if append.keep == Retention::Transient => {
+                CommandLabel::new("PUBLISH", &self.channel_of(&append.group))
             }
-            Act::Place(placing) => Asked::new("EVALSHA", &self.history_keys(&placing.group)[0]),
-            Act::Core { group, .. } => {
-                Asked::new("EVALSHA", &self.0.core.group_key(group.as_str()))
+            CommandKind::Append(append) => {
+                CommandLabel::new("EVALSHA", &self.history_keys(&append.group)[0])
             }
-            Act::Commands(commands) => commands
+            CommandKind::CoreGroupSend { group, .. } => {
+                CommandLabel::new("EVALSHA", &self.0.core.group_key(group.as_str()))
+            }
+            CommandKind::Raw(commands) => commands
                 .first()
-                .map_or_else(|| Asked::new("a command", ""), Asked::of),
+                .map_or_else(|| CommandLabel::new("a command", ""), CommandLabel::of),
         }
     }
 }
@@ -124,7 +126,11 @@ mod tests {
         let check = |words: &[&str], command: &'static str, name: &str| {
             let mut cmd = redis::cmd(words[0]);
             cmd.arg(&words[1..]);
-            assert_eq!(Asked::of(&cmd), Asked::new(command, name), "{words:?}");
+            assert_eq!(
+                CommandLabel::of(&cmd),
+                CommandLabel::new(command, name),
+                "{words:?}"
+            );
         };
         check(&["HSET", "oneport:a", "b", "c"], "HSET", "oneport:a");
         check(

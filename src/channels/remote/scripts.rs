@@ -5,12 +5,12 @@ use std::sync::OnceLock;
 use redis::Script;
 
 /// What Redis does in one step.
-pub(super) struct Step {
+pub(super) struct LuaScript {
     pub(super) code: &'static str,
     script: OnceLock<Script>,
 }
 
-impl Step {
+impl LuaScript {
     const fn new(code: &'static str) -> Self {
         Self {
             code,
@@ -38,7 +38,7 @@ impl Step {
 ///
 /// Each event has the sum of all bytes up to it (`b`), so what a stream takes is known from its first event. It is asked for only when
 /// the sum since the last time says that much may have changed; in between, `bytes` is an upper bound.
-pub(super) static PLACE: Step = Step::new(
+pub(super) static APPEND: LuaScript = LuaScript::new(
     r"
 local max, expiry = ARGV[6], ARGV[7]
 if max == '' then
@@ -136,10 +136,10 @@ return {redis.call('PUBLISH', ARGV[1], ARGV[2] .. epoch .. struct.pack('>I8', of
 
 /// Reads a group's history from a position on, and says that one is kept.
 ///
-/// Keys: as of `PLACE`. Arguments: how many events are kept and for how many milliseconds; the position; an epoch for a
+/// Keys: as of `APPEND`. Arguments: how many events are kept and for how many milliseconds; the position; an epoch for a
 /// history that begins; how many events at most; for how many milliseconds a group without events is kept. Returns the epoch, the offset of the newest event, the time in milliseconds,
 /// the events.
-pub(super) static READ: Step = Step::new(
+pub(super) static READ: LuaScript = LuaScript::new(
     r"
 redis.call('HSET', KEYS[1], 'max', ARGV[1], 'expiry', ARGV[2])
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
@@ -161,10 +161,10 @@ return {epoch, offset, at, redis.call('XRANGE', KEYS[2], string.format('%.0f-0',
 
 /// Begins another life of a history that is not the one it was: a Redis that died may come back with what it knew earlier.
 ///
-/// Keys: as of `PLACE`. Arguments: the epoch and the offset that the caller knows; the process and number of the event there, or
+/// Keys: as of `APPEND`. Arguments: the epoch and the offset that the caller knows; the process and number of the event there, or
 /// an empty text; an epoch for another life; the caller. Returns whether it began one, and the number of the caller's newest
 /// event.
-pub(super) static CHECK: Step = Step::new(
+pub(super) static VERIFY: LuaScript = LuaScript::new(
     r"
 local last = tonumber(string.match(redis.call('HGET', KEYS[1], 'n' .. ARGV[5]) or '0', '^%d+'))
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
@@ -189,7 +189,7 @@ return {1, last}
 ///
 /// Keys: what is known of the history. Arguments: how many events are kept and for how many milliseconds; the epoch that the
 /// caller knows; for how many milliseconds the group is kept.
-pub(super) static RENEW: Step = Step::new(
+pub(super) static RENEW_EMPTY: LuaScript = LuaScript::new(
     r"
 if redis.call('HEXISTS', KEYS[1], 'offset') == 0 then
   redis.call('HSET', KEYS[1], 'max', ARGV[1], 'expiry', ARGV[2])
@@ -207,7 +207,7 @@ return 0
 /// many bytes all may take; what a group takes beside its events, and what is left of it when they have expired; how many are named at
 /// most; then for each history its group, its bytes and for how many milliseconds it is kept, or an empty text from one who does not know.
 /// Returns how many bytes all take, then each group that was named and its bytes.
-pub(super) static REGISTER: Step = Step::new(
+pub(super) static REGISTER: LuaScript = LuaScript::new(
     r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -276,9 +276,9 @@ return answer
 
 /// Takes memory from a group's history.
 ///
-/// Keys: as of `PLACE`. Arguments: the channel; whether a group that a process hears is to lose the older half. Returns how many events
+/// Keys: as of `APPEND`. Arguments: the channel; whether a group that a process hears is to lose the older half. Returns how many events
 /// it lost; -1 when a process hears it.
-pub(super) static EVICT: Step = Step::new(
+pub(super) static EVICT: LuaScript = LuaScript::new(
     r"
 local heard = redis.pcall('PUBSUB', 'NUMSUB', ARGV[1])
 if not heard.err and heard[2] == 0 then
@@ -299,7 +299,7 @@ return redis.call('XTRIM', KEYS[2], 'MAXLEN', math.floor(length / 2))
 ///
 /// Keys: the leases. Arguments: the process; its lease in milliseconds. Returns whether it had a lease, and then the processes
 /// whose lease ran out: whoever is told of one has a lease's time to clear up after it.
-pub(super) static BEAT: Step = Step::new(
+pub(super) static RENEW_LEASE: LuaScript = LuaScript::new(
     r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -317,7 +317,7 @@ return {known and 1 or 0, dead}
 /// Removes all that a process said of its members in one group.
 ///
 /// Keys: the group's members. Arguments: what the names of its entries begin with. Returns the entries.
-pub(super) static CLEAR: Step = Step::new(
+pub(super) static REMOVE_NODE_MEMBERS: LuaScript = LuaScript::new(
     r"
 local gone = {}
 local entries = redis.call('HGETALL', KEYS[1])
@@ -334,7 +334,7 @@ return gone
 /// Puts a message into a channel of `channels_redis.core`, if it has room.
 ///
 /// Keys: the channel. Arguments: the time in seconds; the expiry in seconds; the capacity; the message. Returns whether it had.
-pub(super) static ENQUEUE: Step = Step::new(
+pub(super) static ENQUEUE: LuaScript = LuaScript::new(
     r"
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, math.floor(ARGV[1]) - ARGV[2])
 if redis.call('ZCOUNT', KEYS[1], '-inf', '+inf') >= tonumber(ARGV[3]) then
@@ -347,8 +347,16 @@ return 1
 );
 
 /// All of them, to be loaded when a connection begins.
-pub(super) fn all() -> [&'static Step; 9] {
+pub(super) fn all() -> [&'static LuaScript; 9] {
     [
-        &PLACE, &READ, &CHECK, &RENEW, &REGISTER, &EVICT, &BEAT, &CLEAR, &ENQUEUE,
+        &APPEND,
+        &READ,
+        &VERIFY,
+        &RENEW_EMPTY,
+        &REGISTER,
+        &EVICT,
+        &RENEW_LEASE,
+        &REMOVE_NODE_MEMBERS,
+        &ENQUEUE,
     ]
 }

@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 /// Which channels of Redis this process wants, and which it has.
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    state: Mutex<State>,
+    state: Mutex<ChannelTable>,
     work: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct ChannelTable {
     channels: HashMap<String, Subscription>,
     /// Those where want and have may differ.
     changed: Vec<String>,
@@ -22,14 +22,14 @@ struct State {
 #[derive(Clone, Copy, Default)]
 struct Subscription {
     is_wanted: bool,
-    is_there: bool,
+    is_subscribed: bool,
     /// Redis was asked and has not answered yet.
     is_asked: bool,
 }
 
 /// What is to be said to Redis.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(super) struct SubscriptionChanges {
     pub(super) subscribe: Vec<String>,
     pub(super) unsubscribe: Vec<String>,
 }
@@ -51,19 +51,19 @@ impl Subscriptions {
     }
 
     /// Tells whether a channel's messages come, and go on to come: not while Redis is asked to end it.
-    pub(super) fn is_there(&self, channel: &str) -> bool {
+    pub(super) fn is_subscribed(&self, channel: &str) -> bool {
         let state = self.state();
         state
             .channels
             .get(channel)
-            .is_some_and(|found| found.is_there && !found.is_asked)
+            .is_some_and(|found| found.is_subscribed && !found.is_asked)
     }
 
     /// The connection is a new one: nothing is subscribed. Returns how many channels are wanted.
     pub(super) fn forget(&self) -> usize {
         let mut state = self.state();
         state.channels.retain(|_, found| {
-            found.is_there = false;
+            found.is_subscribed = false;
             found.is_asked = false;
             found.is_wanted
         });
@@ -75,17 +75,17 @@ impl Subscriptions {
     }
 
     /// Returns what is to be said next, at most so much as one command holds; nothing when all is said.
-    pub(super) fn changes(&self) -> Changes {
-        let mut changes = Changes::default();
+    pub(super) fn changes(&self) -> SubscriptionChanges {
+        let mut changes = SubscriptionChanges::default();
         let mut state = self.state();
         while let Some(channel) = state.changed.pop() {
             match state.channels.get_mut(&channel) {
                 Some(found) if found.is_asked => {} // it comes again with the answer
-                Some(found) if found.is_wanted && !found.is_there => {
+                Some(found) if found.is_wanted && !found.is_subscribed => {
                     found.is_asked = true;
                     changes.subscribe.push(channel);
                 }
-                Some(found) if !found.is_wanted && found.is_there => {
+                Some(found) if !found.is_wanted && found.is_subscribed => {
                     found.is_asked = true;
                     changes.unsubscribe.push(channel);
                 }
@@ -102,18 +102,19 @@ impl Subscriptions {
     }
 
     /// Redis said that it did it. What was wanted otherwise meanwhile comes again.
-    pub(super) fn confirmed(&self, changes: &Changes) {
+    pub(super) fn confirmed(&self, changes: &SubscriptionChanges) {
         let mut state = self.state();
-        for (channels, is_there) in [(&changes.subscribe, true), (&changes.unsubscribe, false)] {
+        for (channels, is_subscribed) in [(&changes.subscribe, true), (&changes.unsubscribe, false)]
+        {
             for channel in channels {
                 let Some(found) = state.channels.get_mut(channel) else {
                     continue;
                 };
-                found.is_there = is_there;
+                found.is_subscribed = is_subscribed;
                 found.is_asked = false;
-                if found.is_wanted != is_there {
+                if found.is_wanted != is_subscribed {
                     state.changed.push(channel.clone());
-                } else if !is_there {
+                } else if !is_subscribed {
                     state.channels.remove(channel);
                 }
             }
@@ -130,7 +131,7 @@ impl Subscriptions {
         self.work.notified().await;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ChannelTable> {
         self.state.lock()
     }
 }
@@ -155,7 +156,7 @@ mod tests {
         let changes = subscriptions.changes();
         assert_eq!(changes.unsubscribe, ["a"]);
         subscriptions.confirmed(&changes);
-        assert!(!subscriptions.is_there("a"));
+        assert!(!subscriptions.is_subscribed("a"));
         assert_eq!(subscriptions.forget(), 0);
     }
 
@@ -167,11 +168,11 @@ mod tests {
         subscriptions.want("a".to_owned(), false);
         let ending = subscriptions.changes();
         subscriptions.want("a".to_owned(), true);
-        assert!(!subscriptions.is_there("a"));
+        assert!(!subscriptions.is_subscribed("a"));
         subscriptions.confirmed(&ending);
-        assert!(!subscriptions.is_there("a"));
+        assert!(!subscriptions.is_subscribed("a"));
         subscriptions.confirmed(&subscriptions.changes());
-        assert!(subscriptions.is_there("a"));
+        assert!(subscriptions.is_subscribed("a"));
     }
 
     #[test]
@@ -179,9 +180,9 @@ mod tests {
         let subscriptions = Subscriptions::default();
         subscriptions.want("a".to_owned(), true);
         subscriptions.confirmed(&subscriptions.changes());
-        assert!(subscriptions.is_there("a"));
+        assert!(subscriptions.is_subscribed("a"));
         assert_eq!(subscriptions.forget(), 1);
-        assert!(!subscriptions.is_there("a"));
+        assert!(!subscriptions.is_subscribed("a"));
         assert_eq!(subscriptions.changes().subscribe, ["a"]);
     }
 }

@@ -5,7 +5,7 @@
 //! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64` and `count u64` where the flags say so, then
 //!   the body. An offset of 0 means that the event has no place in a shared history.
 //! - channel: the length of a channel's name `u8`, the name, the body.
-//! - question: `asker u64, id u64`, JSON. answer: `id u64`, JSON.
+//! - question: `caller u64, id u64`, JSON. answer: `id u64`, JSON.
 //! - counted: `id u64, queued u32, dropped u32`.
 //!
 //! A body begins with its kind: a text frame, a binary frame, or an event's JSON behind its type (`length u8, type`).
@@ -19,8 +19,8 @@ const VERSION: u8 = 1;
 
 const KIND_EVENT: u8 = 1;
 const KIND_CHANNEL: u8 = 2;
-const KIND_QUESTION: u8 = 3;
-const KIND_ANSWER: u8 = 4;
+const KIND_REQUEST: u8 = 3;
+const KIND_REPLY: u8 = 4;
 const KIND_COUNTED: u8 = 5;
 
 const BODY_TEXT: u8 = 1;
@@ -28,7 +28,7 @@ const BODY_BYTES: u8 = 2;
 const BODY_JSON: u8 = 3;
 
 /// The sender's own members have it already.
-const FLAG_SERVED: u8 = 1;
+const FLAG_DELIVERED_BY_SENDER: u8 = 1;
 const FLAG_EXCEPT: u8 = 2;
 const FLAG_COUNT: u8 = 4;
 
@@ -37,7 +37,7 @@ const FLAG_COUNT: u8 = 4;
 pub(super) struct Head {
     pub(super) node: u64,
     pub(super) seq: u64,
-    pub(super) is_served: bool,
+    pub(super) is_delivered_by_sender: bool,
     /// A member of the sender's process that shall not have it.
     pub(super) except: Option<u64>,
     /// Who counts what became of it wants to hear it under this number.
@@ -56,12 +56,12 @@ pub(super) enum Message<'a> {
         name: &'a str,
         event: Event,
     },
-    Question {
-        asker: u64,
+    Request {
+        caller: u64,
         id: u64,
         json: &'a [u8],
     },
-    Answer {
+    Reply {
         id: u64,
         json: &'a [u8],
     },
@@ -78,7 +78,7 @@ pub(super) fn head(head: &Head) -> Vec<u8> {
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
     out.extend([VERSION, KIND_EVENT]);
     out.push(
-        flag(head.is_served, FLAG_SERVED)
+        flag(head.is_delivered_by_sender, FLAG_DELIVERED_BY_SENDER)
             | flag(head.except.is_some(), FLAG_EXCEPT)
             | flag(head.count.is_some(), FLAG_COUNT),
     );
@@ -115,16 +115,16 @@ pub(super) fn channel(name: &str, event: &Event) -> Vec<u8> {
     out
 }
 
-pub(super) fn question(asker: u64, id: u64, json: &[u8]) -> Vec<u8> {
-    let mut out = vec![VERSION, KIND_QUESTION];
-    out.extend(asker.to_be_bytes());
+pub(super) fn request(caller: u64, id: u64, json: &[u8]) -> Vec<u8> {
+    let mut out = vec![VERSION, KIND_REQUEST];
+    out.extend(caller.to_be_bytes());
     out.extend(id.to_be_bytes());
     out.extend(json);
     out
 }
 
-pub(super) fn answer(id: u64, json: &[u8]) -> Vec<u8> {
-    let mut out = vec![VERSION, KIND_ANSWER];
+pub(super) fn reply(id: u64, json: &[u8]) -> Vec<u8> {
+    let mut out = vec![VERSION, KIND_REPLY];
     out.extend(id.to_be_bytes());
     out.extend(json);
     out
@@ -190,17 +190,17 @@ pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
                 event: read_body(rest)?,
             })
         }
-        KIND_QUESTION => {
+        KIND_REQUEST => {
             let mut rest = rest;
-            Some(Message::Question {
-                asker: number(&mut rest)?,
+            Some(Message::Request {
+                caller: number(&mut rest)?,
                 id: number(&mut rest)?,
                 json: rest,
             })
         }
-        KIND_ANSWER => {
+        KIND_REPLY => {
             let mut rest = rest;
-            Some(Message::Answer {
+            Some(Message::Reply {
                 id: number(&mut rest)?,
                 json: rest,
             })
@@ -221,7 +221,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
 }
 
 /// Reads what a shared history keeps of an event: its head and its tail apart.
-pub(super) fn read_kept(head: &[u8], tail: &[u8]) -> Option<(Head, Event)> {
+pub(super) fn read_stored(head: &[u8], tail: &[u8]) -> Option<(Head, Event)> {
     let (&[VERSION, KIND_EVENT, flags], mut rest) = head.split_first_chunk::<3>()? else {
         return None;
     };
@@ -236,7 +236,7 @@ fn read_head(flags: u8, node: u64, seq: u64, rest: &mut &[u8]) -> Option<Head> {
     Some(Head {
         node,
         seq,
-        is_served: flags & FLAG_SERVED != 0,
+        is_delivered_by_sender: flags & FLAG_DELIVERED_BY_SENDER != 0,
         except: match flags & FLAG_EXCEPT {
             0 => None,
             _ => Some(number(rest)?),
@@ -297,11 +297,11 @@ mod tests {
                 let of = Head {
                     node: 3,
                     seq: 9,
-                    is_served: except.is_some(),
+                    is_delivered_by_sender: except.is_some(),
                     except,
                     count,
                 };
-                let kept = read_kept(&head(&of), &tail(&of, &event)).unwrap();
+                let kept = read_stored(&head(&of), &tail(&of, &event)).unwrap();
                 assert_eq!((kept.0, kept.1.shown()), (of, event.shown()));
                 let mut placed = head(&of);
                 placed.extend(5_u64.to_be_bytes());

@@ -225,7 +225,7 @@ impl Chat {
         };
         let user = cx.scope().user.as_ref().map(|user| user.name.as_str());
         // Who comes and goes is news, not history.
-        Box::pin(cx.layer().group_tell_presence(group, event_type, user)).await?;
+        Box::pin(cx.layer().group_send_presence(group, event_type, user)).await?;
         Ok(())
     }
 

@@ -252,7 +252,7 @@ async fn ask_node(
     let Some(remote) = services.layer.remote() else {
         return Err(no_connection(&id.to_string()));
     };
-    let answers = remote.ask_node(id.node, question, wait).await;
+    let answers = remote.call_node(id.node, question, wait).await;
     if answers.unanswered > 0 {
         return Err(ApiError::unavailable(
             "expected the connection's process to answer in time, found silence",
@@ -268,7 +268,7 @@ async fn ask_all(services: &Services, question: &Value) -> (Vec<Value>, usize) {
     let Some(remote) = services.layer.remote() else {
         return (vec![here.await], 0);
     };
-    let (here, others) = tokio::join!(here, remote.ask(question));
+    let (here, others) = tokio::join!(here, remote.call_all(question));
     let mut answers = others.answers;
     answers.insert(0, here);
     (answers, others.unanswered)
@@ -337,7 +337,7 @@ async fn info(services: &Services) -> Result<Value, ApiError> {
     let question = json!({"ask": "info"});
     let here = services.answer(question.clone()).await;
     let nodes = match remote {
-        Some(remote) => 1 + remote.ask(&question).await.answers.len(),
+        Some(remote) => 1 + remote.call_all(&question).await.answers.len(),
         None => 1,
     };
     Ok(json!({

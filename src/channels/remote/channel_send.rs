@@ -4,9 +4,9 @@ use metrics::counter;
 use redis::Value;
 
 use super::Remote;
-use super::core::random_hex;
-use super::dictionary::Channels;
-use super::outbox::{Act, COMMAND_BYTES, Order};
+use super::channels_redis_codec::Recipients;
+use super::channels_redis_core::random_hex;
+use super::outbox::{COMMAND_BYTES, CommandKind, QueuedCommand};
 use super::{READY_MAX, wire};
 use crate::channels::{ChannelName, Event, LayerError};
 use crate::config::LayerFormat;
@@ -31,7 +31,7 @@ impl Remote {
         self.0.subscriptions.want(name.as_str().to_owned(), true);
         loop {
             let changed = self.0.changed.notified();
-            if !self.is_connected() || self.0.subscriptions.is_there(name.as_str()) {
+            if !self.is_connected() || self.0.subscriptions.is_subscribed(name.as_str()) {
                 return;
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
@@ -67,13 +67,16 @@ impl Remote {
                 };
                 (self.node_channel(node), wire::channel(name, &event))
             }
-            LayerFormat::Pubsub => (name.to_owned(), self.0.dictionaries.write(&event, None)),
+            LayerFormat::Pubsub => (name.to_owned(), self.0.codec.write(&event, None)),
             LayerFormat::Core => {
-                let in_it = name.contains('!').then_some(Channels::One(name));
-                let content = self.0.dictionaries.write(&event, in_it.as_ref());
+                let in_it = name.contains('!').then_some(Recipients::One(name));
+                let content = self.0.codec.write(&event, in_it.as_ref());
                 let key = self.0.core.key_of(name);
-                let order = self.0.core.enqueue(self, &key, &content);
-                let answer = self.ask_redis(vec![order]).await.ok_or(LayerError::Away)?;
+                let command = self.0.core.enqueue(self, &key, &content);
+                let answer = self
+                    .query_redis(vec![command])
+                    .await
+                    .ok_or(LayerError::Disconnected)?;
                 counter!("oneport_layer_published_total").increment(1);
                 return match answer.first() {
                     Some(Value::Int(0)) => {
@@ -86,20 +89,20 @@ impl Remote {
                 };
             }
         };
-        let order = Order {
+        let command = QueuedCommand {
             size: payload.len() + COMMAND_BYTES,
-            act: Act::Publish {
+            kind: CommandKind::Publish {
                 channel: channel_name,
                 payload,
             },
             reply: None,
         };
-        match self.0.outbox.push_plain(order) {
+        match self.0.outbox.push_if_connected(command) {
             true => {
                 counter!("oneport_layer_published_total").increment(1);
                 Ok(())
             }
-            false => Err(LayerError::Away),
+            false => Err(LayerError::Disconnected),
         }
     }
 }

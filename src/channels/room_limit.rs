@@ -16,42 +16,42 @@ const LINGERING_MAX: usize = 50_000;
 
 /// Where clients come from: an IPv4 address, or the first 64 bits of an IPv6 address, which one machine may have all of.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) struct Origin(IpAddr);
+pub(super) struct ClientNetwork(IpAddr);
 
-impl From<IpAddr> for Origin {
+impl From<IpAddr> for ClientNetwork {
     fn from(ip: IpAddr) -> Self {
         Self(client_network(ip))
     }
 }
 
 /// The groups that the clients of each address have begun and that are still there.
-pub(super) struct Rooms {
+pub(super) struct RoomLimit {
     max: usize,
-    state: Mutex<State>,
+    state: Mutex<RoomCounts>,
     refused: Recurring,
 }
 
 #[derive(Default)]
-struct State {
-    counts: HashMap<Origin, usize>,
+struct RoomCounts {
+    counts: HashMap<ClientNetwork, usize>,
     /// Groups that are gone here while their history is still in Redis, and when that expires.
-    lingering: HashMap<GroupName, (Origin, Instant)>,
+    lingering: HashMap<GroupName, (ClientNetwork, Instant)>,
     by_end: BTreeSet<(Instant, GroupName)>,
 }
 
 /// A group's place among those that an address has begun; free again when it is dropped.
-pub(super) struct Room {
-    rooms: Arc<Rooms>,
-    origin: Origin,
+pub(super) struct RoomPermit {
+    room_limit: Arc<RoomLimit>,
+    network: ClientNetwork,
     /// The group was gone here, and has come back.
     has_lingered: bool,
 }
 
 /// The clients of an address have begun as many groups as they may.
 #[derive(Debug)]
-pub(super) struct Full;
+pub(super) struct RoomLimitReached;
 
-impl Rooms {
+impl RoomLimit {
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -66,41 +66,41 @@ impl Rooms {
         group: &GroupName,
         client: IpAddr,
         now: Instant,
-    ) -> Result<Room, Full> {
+    ) -> Result<RoomPermit, RoomLimitReached> {
         let mut state = self.state();
         state.forget_ended(now);
-        let (origin, has_lingered) = match state.take_back(group) {
-            Some(origin) => (origin, true), // it is counted
+        let (network, has_lingered) = match state.take_back(group) {
+            Some(network) => (network, true), // it is counted
             None => {
-                let origin = Origin::from(client);
-                let count = state.counts.entry(origin).or_default();
+                let network = ClientNetwork::from(client);
+                let count = state.counts.entry(network).or_default();
                 if *count >= self.max {
                     drop(state);
                     if let Some(times) = self.refused.is_due() {
                         tracing::warn!(%client, max_rooms = self.max, times, "the clients of an address have begun as many groups with a history as they may; further ones are refused");
                     }
-                    return Err(Full);
+                    return Err(RoomLimitReached);
                 }
                 *count += 1;
-                (origin, false)
+                (network, false)
             }
         };
         drop(state);
-        Ok(Room {
-            rooms: self.clone(),
-            origin,
+        Ok(RoomPermit {
+            room_limit: self.clone(),
+            network,
             has_lingered,
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RoomCounts> {
         self.state.lock()
     }
 }
 
-impl Room {
-    pub(super) fn origin(&self) -> Origin {
-        self.origin
+impl RoomPermit {
+    pub(super) fn network(&self) -> ClientNetwork {
+        self.network
     }
 
     /// Tells whether the group was gone here and has come back: its history in Redis is no sign then that another began it.
@@ -110,12 +110,12 @@ impl Room {
 
     /// The group is gone here, and counts until its history has expired in Redis.
     pub(super) fn linger(self, group: &GroupName, until: Instant) {
-        let mut state = self.rooms.state();
-        if let Some(origin) = state.take_back(group) {
-            state.release(origin); // there is one at most
+        let mut state = self.room_limit.state();
+        if let Some(network) = state.take_back(group) {
+            state.release(network); // there is one at most
         }
-        *state.counts.entry(self.origin).or_default() += 1; // for the one that `self` gives back
-        let entry = (self.origin, until);
+        *state.counts.entry(self.network).or_default() += 1; // for the one that `self` gives back
+        let entry = (self.network, until);
         state.lingering.insert(group.clone(), entry);
         state.by_end.insert((until, group.clone()));
         if state.lingering.len() > LINGERING_MAX {
@@ -124,26 +124,26 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for RoomPermit {
     fn drop(&mut self) {
-        self.rooms.state().release(self.origin);
+        self.room_limit.state().release(self.network);
     }
 }
 
-impl State {
-    fn release(&mut self, origin: Origin) {
-        if let Some(count) = self.counts.get_mut(&origin) {
+impl RoomCounts {
+    fn release(&mut self, network: ClientNetwork) {
+        if let Some(count) = self.counts.get_mut(&network) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.counts.remove(&origin);
+                self.counts.remove(&network);
             }
         }
     }
 
-    fn take_back(&mut self, group: &GroupName) -> Option<Origin> {
-        let (origin, until) = self.lingering.remove(group)?;
+    fn take_back(&mut self, group: &GroupName) -> Option<ClientNetwork> {
+        let (network, until) = self.lingering.remove(group)?;
         self.by_end.remove(&(until, group.clone()));
-        Some(origin)
+        Some(network)
     }
 
     fn forget_ended(&mut self, now: Instant) {
@@ -154,9 +154,9 @@ impl State {
 
     fn forget_first(&mut self) {
         if let Some((_, group)) = self.by_end.pop_first()
-            && let Some((origin, _)) = self.lingering.remove(&group)
+            && let Some((network, _)) = self.lingering.remove(&group)
         {
-            self.release(origin);
+            self.release(network);
         }
     }
 }
@@ -175,20 +175,20 @@ mod tests {
 
     #[test]
     fn a_group_that_lingers_counts_once_until_its_end_whoever_comes_back_to_it() {
-        let rooms = Rooms::new(1);
+        let room_limit = RoomLimit::new(1);
         let (now, one, other) = (Instant::now(), [192, 0, 2, 1].into(), [192, 0, 2, 2].into());
-        let room = rooms.begin(&name(1), one, now).unwrap();
-        assert!(rooms.begin(&name(2), one, now).is_err());
+        let room = room_limit.begin(&name(1), one, now).unwrap();
+        assert!(room_limit.begin(&name(2), one, now).is_err());
         room.linger(&name(1), now + HOUR);
-        assert!(rooms.begin(&name(2), one, now).is_err());
-        let room = rooms.begin(&name(1), other, now).unwrap();
+        assert!(room_limit.begin(&name(2), one, now).is_err());
+        let room = room_limit.begin(&name(1), other, now).unwrap();
         assert!(room.has_lingered());
-        assert!(rooms.begin(&name(2), one, now).is_err());
+        assert!(room_limit.begin(&name(2), one, now).is_err());
         room.linger(&name(1), now + 2 * HOUR);
-        assert!(rooms.begin(&name(2), one, now + HOUR).is_err());
-        let room = rooms.begin(&name(2), one, now + 2 * HOUR).unwrap();
+        assert!(room_limit.begin(&name(2), one, now + HOUR).is_err());
+        let room = room_limit.begin(&name(2), one, now + 2 * HOUR).unwrap();
         drop(room);
-        let state = rooms.state();
+        let state = room_limit.state();
         assert!(state.counts.is_empty() && state.lingering.is_empty() && state.by_end.is_empty());
     }
 
@@ -201,22 +201,24 @@ mod tests {
             ("192.0.2.1", "::ffff:192.0.2.1", true),
             ("192.0.2.1", "192.0.2.2", false),
         ] {
-            let rooms = Rooms::new(1);
-            let _room = rooms.begin(&name(1), first.parse().unwrap(), now).unwrap();
-            let second_room = rooms.begin(&name(2), second.parse().unwrap(), now);
+            let room_limit = RoomLimit::new(1);
+            let _room = room_limit
+                .begin(&name(1), first.parse().unwrap(), now)
+                .unwrap();
+            let second_room = room_limit.begin(&name(2), second.parse().unwrap(), now);
             assert_eq!(second_room.is_err(), is_one, "{first} {second}");
         }
     }
 
     #[test]
     fn groups_that_linger_are_bounded() {
-        let rooms = Rooms::new(usize::MAX);
+        let room_limit = RoomLimit::new(usize::MAX);
         let now = Instant::now();
         for number in 0..LINGERING_MAX + 10 {
-            let room = rooms.begin(&name(number), [192, 0, 2, 1].into(), now);
+            let room = room_limit.begin(&name(number), [192, 0, 2, 1].into(), now);
             room.unwrap().linger(&name(number), now + HOUR);
         }
-        let state = rooms.state();
+        let state = room_limit.state();
         let counted = state.counts.values().sum::<usize>();
         assert_eq!(
             (state.lingering.len(), state.by_end.len(), counted),

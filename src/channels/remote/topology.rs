@@ -5,36 +5,36 @@ use std::time::Duration;
 use redis::{RedisError, RedisResult};
 
 use super::cluster::{self, Slots};
-use super::ring::Ring;
-use super::stream::{self, share_of, timed_out};
+use super::hash_ring::HashRing;
+use super::redis_stream::{self, timed_out, timeout_share};
 use crate::config::{RedisHome, RedisUrl};
 
 /// Where the servers are now.
-pub(super) struct Place {
+pub(super) struct Topology {
     pub(super) servers: Vec<RedisUrl>,
-    pub(super) map: Map,
+    pub(super) map: KeyMap,
 }
 
 /// Which server has what.
 #[derive(Clone)]
-pub(super) enum Map {
-    One,
-    Ring(Ring),
+pub(super) enum KeyMap {
+    Single,
+    HashRing(HashRing),
     Cluster(Slots),
 }
 
-impl Map {
+impl KeyMap {
     /// Returns the number of the server that has a key, or hears a channel.
     pub(super) fn server_of(&self, key: &[u8]) -> usize {
         match self {
-            Self::One => 0,
-            Self::Ring(ring) => ring.server_of(key),
+            Self::Single => 0,
+            Self::HashRing(ring) => ring.server_of(key),
             Self::Cluster(slots) => slots.server_of(key).unwrap_or(0), // who says that it is elsewhere
         }
     }
 }
 
-impl Place {
+impl Topology {
     /// Finds the servers. `core`: what names begin with in `channels_redis.core`; not in other formats. `masters` are those that the cluster had earlier: the ones in the URL may be gone.
     pub(super) async fn find(
         urls: &[RedisUrl],
@@ -50,12 +50,12 @@ impl Place {
                 }
                 _ => Ok(Self {
                     servers: vec![url.clone()],
-                    map: Map::One,
+                    map: KeyMap::Single,
                 }),
             },
             urls => Ok(Self {
                 servers: urls.to_vec(),
-                map: Map::Ring(Ring::new(urls.len(), core)),
+                map: KeyMap::HashRing(HashRing::new(urls.len(), core)),
             }),
         }
     }
@@ -75,7 +75,7 @@ async fn find_cluster(
     asked: &[&(String, u16)],
     tls: bool,
     timeout: Duration,
-) -> RedisResult<Place> {
+) -> RedisResult<Topology> {
     let at = |host: &str, port: u16| {
         let host = host.to_owned();
         RedisUrl {
@@ -83,29 +83,29 @@ async fn find_cluster(
             ..url.clone()
         }
     };
-    let share = share_of(timeout, asked.len());
+    let share = timeout_share(timeout, asked.len());
     let mut last = None;
     for (host, port) in asked {
         let answer = tokio::time::timeout(share, ask(&at(host, *port))).await;
         let answer = answer.unwrap_or_else(|_| Err(timed_out()));
-        match answer.and_then(|answer| cluster::read(answer, host)) {
+        match answer.and_then(|answer| cluster::parse_slots(answer, host)) {
             Ok((masters, slots)) => {
                 let servers = masters.iter().map(|(host, port)| at(host, *port));
-                return Ok(Place {
+                return Ok(Topology {
                     servers: servers.collect(),
-                    map: Map::Cluster(slots),
+                    map: KeyMap::Cluster(slots),
                 });
             }
             Err(error) => last = Some(error),
         }
     }
-    Err::<Place, RedisError>(last.unwrap_or_else(timed_out))
+    Err::<Topology, RedisError>(last.unwrap_or_else(timed_out))
 }
 
 /// Asks a server of a cluster who has what, over a connection of its own.
 async fn ask(url: &RedisUrl) -> RedisResult<redis::Value> {
-    let (mut connection, driver) = stream::commands(url, Duration::MAX).await?;
-    let question = cluster::question();
+    let (mut connection, driver) = redis_stream::commands(url, Duration::MAX).await?;
+    let question = cluster::slots_command();
     tokio::select! {
         answer = question.query_async(&mut connection) => answer,
         () = driver => Err(timed_out()),

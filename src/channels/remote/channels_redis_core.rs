@@ -12,8 +12,8 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 
 use super::Remote;
-use super::dictionary::{Channels, Dictionaries};
-use super::ring::Ring;
+use super::channels_redis_codec::{ChannelsRedisCodec, Recipients};
+use super::hash_ring::HashRing;
 use super::scripts::ENQUEUE;
 use crate::channels::{Event, GroupName};
 use crate::telemetry;
@@ -24,34 +24,34 @@ pub(super) const RANDOM_PREFIX: usize = 12;
 /// How many groups join or leave in one pipeline.
 const CHANGES_AT_ONCE: usize = 1000;
 
-pub(super) struct Core {
+pub(super) struct ChannelsRedisCore {
     prefix: String,
     /// Names this process among all that share the Redis.
     client: String,
     /// Among several servers.
-    ring: Ring,
-    state: Mutex<State>,
+    ring: HashRing,
+    state: Mutex<CoreGroups>,
     work: Notify,
     /// The time of the newest message, so that no two of ours have the same.
     last: Mutex<f64>,
 }
 
 #[derive(Default)]
-struct State {
-    groups: HashMap<GroupName, Joined>,
+struct CoreGroups {
+    groups: HashMap<GroupName, CoreGroup>,
     /// The group of each local part of our channels' names.
     of_local: HashMap<String, GroupName>,
     changed: VecDeque<GroupName>,
 }
 
-struct Joined {
+struct CoreGroup {
     local: String,
     is_wanted: bool,
-    is_there: bool,
+    is_joined: bool,
 }
 
 /// Groups to join and to leave, with the name of our channel in each.
-pub(super) struct Changes {
+pub(super) struct GroupChanges {
     pub(super) join: Vec<(GroupName, String)>,
     pub(super) leave: Vec<(GroupName, String)>,
 }
@@ -61,10 +61,10 @@ pub(super) fn random_hex() -> String {
     format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
 
-impl Core {
+impl ChannelsRedisCore {
     pub(super) fn new(prefix: &str, servers: usize) -> Self {
         Self {
-            ring: Ring::new(servers, Some(prefix)),
+            ring: HashRing::new(servers, Some(prefix)),
             prefix: prefix.to_owned(),
             client: random_hex(),
             state: Mutex::default(),
@@ -112,10 +112,10 @@ impl Core {
         if !state.groups.contains_key(group) {
             let local = self.new_local();
             state.of_local.insert(local.clone(), group.clone());
-            let joined = Joined {
+            let joined = CoreGroup {
                 local,
                 is_wanted: !is_wanted,
-                is_there: false,
+                is_joined: false,
             };
             state.groups.insert(group.clone(), joined);
         }
@@ -129,12 +129,12 @@ impl Core {
         self.work.notify_one();
     }
 
-    pub(super) fn is_there(&self, group: &GroupName) -> bool {
+    pub(super) fn is_joined(&self, group: &GroupName) -> bool {
         let state = self.state.lock();
         state
             .groups
             .get(group)
-            .is_some_and(|joined| joined.is_there)
+            .is_some_and(|joined| joined.is_joined)
     }
 
     /// Returns the group that one of our channels is in.
@@ -147,7 +147,7 @@ impl Core {
     }
 
     /// All is to be said again: to another Redis, or before it forgets. Returns how many groups there are.
-    pub(super) fn say_again(&self) -> usize {
+    pub(super) fn reapply_all(&self) -> usize {
         let mut state = self.state.lock();
         let names: Vec<_> = state.groups.keys().cloned().collect();
         let count = names.len();
@@ -162,9 +162,9 @@ impl Core {
     }
 
     /// Returns what is to be said next.
-    pub(super) fn changes(&self) -> Changes {
+    pub(super) fn changes(&self) -> GroupChanges {
         let mut state = self.state.lock();
-        let mut changes = Changes {
+        let mut changes = GroupChanges {
             join: Vec::new(),
             leave: Vec::new(),
         };
@@ -178,7 +178,7 @@ impl Core {
             if joined.is_wanted {
                 changes.join.push((group, channel));
             } else {
-                joined.is_there = false; // from now on; who comes back waits until it is joined again
+                joined.is_joined = false; // from now on; who comes back waits until it is joined again
                 changes.leave.push((group, channel));
             }
         }
@@ -186,18 +186,18 @@ impl Core {
     }
 
     /// Redis did it. What is wanted otherwise by now comes again.
-    pub(super) fn confirmed(&self, changes: &Changes) {
+    pub(super) fn confirmed(&self, changes: &GroupChanges) {
         let mut state = self.state.lock();
-        for (groups, is_there) in [(&changes.join, true), (&changes.leave, false)] {
+        for (groups, is_joined) in [(&changes.join, true), (&changes.leave, false)] {
             for (group, _) in groups {
                 let Some(joined) = state.groups.get_mut(group) else {
                     continue;
                 };
-                joined.is_there = is_there;
-                if joined.is_wanted != is_there {
+                joined.is_joined = is_joined;
+                if joined.is_wanted != is_joined {
                     state.changed.push_back(group.clone());
                     self.work.notify_one();
-                } else if !is_there {
+                } else if !is_joined {
                     let left = state.groups.remove(group);
                     left.map(|left| state.of_local.remove(&left.local));
                 }
@@ -208,7 +208,7 @@ impl Core {
     /// Returns the commands that say it. `joined` is the key of what this process is in, for those who clear up after it.
     pub(super) fn commands(
         &self,
-        changes: &Changes,
+        changes: &GroupChanges,
         group_expiry: u64,
         joined: &str,
     ) -> Vec<redis::Cmd> {
@@ -234,7 +234,11 @@ impl Core {
     }
 
     /// Returns the commands that take a process out of groups, by what it wrote down of itself, with its inbox.
-    pub(super) fn leave_for(&self, joined: &str, groups: &[(String, String)]) -> Vec<redis::Cmd> {
+    pub(super) fn leave_for_node(
+        &self,
+        joined: &str,
+        groups: &[(String, String)],
+    ) -> Vec<redis::Cmd> {
         let mut commands = Vec::new();
         for (group, channel) in groups {
             let mut remove = redis::cmd("ZREM");
@@ -251,7 +255,7 @@ impl Core {
     }
 
     /// Returns the commands that take this process out of everything.
-    pub(super) fn farewell(&self, joined: &str) -> Vec<redis::Cmd> {
+    pub(super) fn leave_all(&self, joined: &str) -> Vec<redis::Cmd> {
         let state = self.state.lock();
         let mut commands: Vec<_> = state
             .groups
@@ -276,7 +280,7 @@ impl Core {
         fastrand::fill(&mut member);
         member.extend(content);
         let mut call = ENQUEUE.call(&[key]);
-        call.arg(self.next_time())
+        call.arg(self.next_score())
             .arg(remote.0.expiry.as_secs())
             .arg(remote.0.capacity)
             .arg(member);
@@ -300,7 +304,7 @@ impl Core {
     pub(super) fn deliveries(
         &self,
         remote: &Remote,
-        dictionaries: &Dictionaries,
+        codec: &ChannelsRedisCodec,
         event: &Event,
         members: &[String],
     ) -> Vec<redis::Cmd> {
@@ -315,14 +319,14 @@ impl Core {
         by_key
             .iter()
             .map(|(key, channels)| {
-                let content = dictionaries.write(event, Some(&Channels::Several(channels)));
+                let content = codec.write(event, Some(&Recipients::Several(channels)));
                 self.enqueue(remote, key, &content)
             })
             .collect()
     }
 
     /// Returns the time as Redis sorts by it; later than any before.
-    fn next_time(&self) -> String {
+    fn next_score(&self) -> String {
         let mut last = self.last.lock();
         *last = unix_time().max(*last + 0.000_001);
         time_text(*last)
@@ -354,7 +358,7 @@ pub(super) fn count_full(answers: &[Value]) {
 }
 
 /// Takes messages out of our inbox; waits for the first, at most so many seconds.
-pub(super) async fn take(
+pub(super) async fn take_messages(
     connection: &mut MultiplexedConnection,
     inbox: &str,
     seconds: u64,

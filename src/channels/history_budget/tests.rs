@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
-use super::histories::{EMPTY_KEPT, charge_for};
-use super::{
+use super::{EMPTY_KEPT, charge_for};
+use crate::channels::{
     ChannelLayer, Event, GroupName, GroupOptions, LayerSettings, Position, Start, Subscriber,
 };
 use crate::tasks::Tasks;
@@ -22,7 +22,7 @@ const KEEP: GroupOptions = GroupOptions {
     history: 50,
     history_expiry: HOUR,
     recover: true,
-    presence: super::Presence::Untracked,
+    presence: crate::channels::Presence::Untracked,
 };
 
 fn layer() -> ChannelLayer {
@@ -72,7 +72,7 @@ fn visit(layer: &ChannelLayer, group: &GroupName, bytes: usize, client: Option<I
 
 fn kept(layer: &ChannelLayer, group: &GroupName) -> usize {
     let found = layer.find(group.as_str());
-    found.map_or(0, |found| found.with_past(|past| past.count()))
+    found.map_or(0, |found| found.with_history(|history| history.count()))
 }
 
 /// Returns what is charged, when it is what is there.
@@ -80,13 +80,13 @@ fn audit(layer: &ChannelLayer) -> usize {
     let groups = layer.all_groups();
     let memory = groups
         .iter()
-        .map(|(_, found)| found.with_past(|past| past.recount()));
+        .map(|(_, found)| found.with_history(|history| history.recount()));
     let charges: Vec<usize> = memory
         .map(charge_for)
         .filter(|charge| *charge > 0)
         .collect();
     let sum = charges.iter().sum();
-    assert_eq!(layer.histories().audit(), (sum, charges.len()));
+    assert_eq!(layer.history_budget().audit(), (sum, charges.len()));
     sum
 }
 
@@ -135,9 +135,9 @@ proptest! {
                     send(&layer, &name(group), bytes);
                     sent_to = Some(group);
                 }
-                Step::Sweep => layer.forget(Instant::now()),
+                Step::Sweep => layer.sweep_expired(Instant::now()),
                 Step::Expire => {
-                    layer.forget(Instant::now() + 2 * HOUR);
+                    layer.sweep_expired(Instant::now() + 2 * HOUR);
                     may_expire = true;
                 }
             }
@@ -147,13 +147,13 @@ proptest! {
                 prop_assert!(after == 0 || layer.find(name(group).as_str()).is_some());
                 // Only an event to the group itself, or want of memory with nobody else to take it from, shortens it.
                 let gave_way = after < before && sent_to != Some(group) && !may_expire;
-                prop_assert!(!gave_way || !has_members(&members, group) || !layer.histories().has_left());
+                prop_assert!(!gave_way || !has_members(&members, group) || !layer.history_budget().has_left());
             }
         }
         for ((group, member), ()) in members {
             layer.group_discard(&name(group), member);
         }
-        layer.forget(Instant::now() + 2 * HOUR);
+        layer.sweep_expired(Instant::now() + 2 * HOUR);
         prop_assert_eq!((audit(&layer), layer.groups()), (0, 0));
     }
 }
@@ -222,7 +222,7 @@ fn rooms_without_members_give_way_before_one_with_members_and_then_the_largest_d
             send(&layer, &name(number), 3000);
         }
     }
-    assert!(audit(&layer) <= SIZE && !layer.histories().has_left());
+    assert!(audit(&layer) <= SIZE && !layer.history_budget().has_left());
     assert_eq!(kept(&layer, &small), 1);
 }
 
@@ -240,7 +240,7 @@ fn groups_that_never_had_an_event_leave_nothing_and_take_nothing_from_others() {
     }
     assert_eq!(kept(&layer, &real), 1);
     assert!(layer.groups() <= 4097, "{} groups", layer.groups());
-    layer.forget(Instant::now() + EMPTY_KEPT);
+    layer.sweep_expired(Instant::now() + EMPTY_KEPT);
     assert_eq!((layer.groups(), kept(&layer, &real)), (1, 1));
 }
 
@@ -252,7 +252,7 @@ fn a_client_that_lost_its_connection_before_the_first_event_goes_on_where_it_was
     let position = layer.group_position(&room);
     layer.group_discard(&room, 1);
     send(&layer, &room, 100);
-    layer.forget(Instant::now() + EMPTY_KEPT); // it has an event now, and stays
+    layer.sweep_expired(Instant::now() + EMPTY_KEPT); // it has an event now, and stays
     let mailbox: Arc<dyn Subscriber> = layer.mailbox();
     let joined = layer.group_resume(&room, 2, &mailbox, None, KEEP, Start::After(position));
     assert!(joined.unwrap().is_complete);
@@ -297,7 +297,7 @@ fn clients_of_an_address_begin_so_many_rooms_and_no_more() {
     assert!(enter(&layer, &name(4), 1, None));
     // When one is gone there is room for another.
     layer.group_discard(&name(0), 1);
-    layer.forget(Instant::now() + 2 * HOUR);
+    layer.sweep_expired(Instant::now() + 2 * HOUR);
     assert!(enter(&layer, &name(5), 1, Some(ip(1))));
 }
 

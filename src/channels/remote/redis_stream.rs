@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::commands::Driver;
+use super::command_connections::Driver;
 use crate::config::{RedisHome, RedisUrl};
 
 /// A stream of any kind.
@@ -28,7 +28,7 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// Says who we are at a Redis.
-pub(super) fn introduction(url: &RedisUrl) -> RedisResult<RedisConnectionInfo> {
+pub(super) fn redis_settings(url: &RedisUrl) -> RedisResult<RedisConnectionInfo> {
     let plain = format!("redis://localhost/{}", url.database).into_connection_info()?;
     let mut info = plain.redis_settings().clone();
     if let Some(username) = &url.username {
@@ -44,7 +44,7 @@ pub(super) fn introduction(url: &RedisUrl) -> RedisResult<RedisConnectionInfo> {
 const SHARE_MIN: Duration = Duration::from_millis(100);
 
 /// Several are asked within one timeout, and the first may keep still.
-pub(super) fn share_of(timeout: Duration, asked: usize) -> Duration {
+pub(super) fn timeout_share(timeout: Duration, asked: usize) -> Duration {
     let share = timeout / u32::try_from(2 * asked).unwrap_or(u32::MAX);
     share.max(SHARE_MIN)
 }
@@ -56,9 +56,9 @@ pub(super) async fn commands(
 ) -> RedisResult<(MultiplexedConnection, Driver)> {
     let stream = open(url, timeout).await?;
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
-    let introduction = introduction(url)?;
+    let redis_settings = redis_settings(url)?;
     let (connection, driver) =
-        MultiplexedConnection::new_with_config(&introduction, stream, config).await?;
+        MultiplexedConnection::new_with_config(&redis_settings, stream, config).await?;
     Ok((connection, Box::pin(driver)))
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Box<d
             tls,
         } => {
             let mut last = None;
-            let share = share_of(timeout, 2 * hosts.len()); // the connection to the master has its time too
+            let share = timeout_share(timeout, 2 * hosts.len()); // the connection to the master has its time too
             for (host, port) in hosts {
                 let asked =
                     tokio::time::timeout(share, master((host, *port, *tls), url, service)).await;
@@ -113,14 +113,14 @@ async fn master(
         }
     };
     // A Sentinel often has no password though the master has one.
-    let found = match asked(introduction(&bare)?, stream).await {
+    let found = match asked(redis_settings(&bare)?, stream).await {
         Err(error) if url.password.is_some() && !error.is_io_error() => {
             let bare = RedisUrl {
                 password: None,
                 ..bare
             };
             let stream = open_tcp(host, port, tls).await?;
-            asked(introduction(&bare)?, stream).await?
+            asked(redis_settings(&bare)?, stream).await?
         }
         answer => answer?,
     };
@@ -173,7 +173,7 @@ pub(super) fn timed_out() -> RedisError {
 
 /// Counts what was read from a stream and not yet handled.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(super) struct ReadAhead {
     bytes: AtomicUsize,
     /// All is handled, and more is waited for: whatever comes, it is not ahead.
     is_awaited: AtomicBool,
@@ -183,7 +183,7 @@ pub(super) struct Ahead {
 /// How much is read ahead; then Redis has to keep it, and in the end ends the connection.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
 
-impl Ahead {
+impl ReadAhead {
     /// Something that was read is handled.
     pub(super) fn handled(&self, bytes: usize) {
         let less = |before: usize| Some(before.saturating_sub(bytes));
@@ -208,18 +208,18 @@ impl Ahead {
 }
 
 /// A stream that is read only so far ahead of those who handle what it brings.
-pub(super) struct Metered<S> {
+pub(super) struct MeteredStream<S> {
     stream: S,
-    ahead: Arc<Ahead>,
+    ahead: Arc<ReadAhead>,
 }
 
-impl<S> Metered<S> {
-    pub(super) fn new(stream: S, ahead: Arc<Ahead>) -> Self {
+impl<S> MeteredStream<S> {
+    pub(super) fn new(stream: S, ahead: Arc<ReadAhead>) -> Self {
         Self { stream, ahead }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -239,7 +239,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -13,66 +13,66 @@ use redis::{FromRedisValue, RedisResult, Value};
 use tokio::sync::Notify;
 
 use super::Remote;
-use super::connection::{Ended, Live};
-use super::scripts::{EVICT, REGISTER, RENEW};
+use super::connection::{Connection, ConnectionEnd};
+use super::scripts::{EVICT, REGISTER, RENEW_EMPTY};
 use crate::channels::GroupName;
 
 /// How long a process gathers what it was told.
-const GATHER: Duration = Duration::from_secs(1);
+const BUFFER_TIME: Duration = Duration::from_secs(1);
 
 /// How often the registry is looked at when there is nothing to note: what has expired is forgotten.
-const LOOK: Duration = Duration::from_secs(30);
+const REGISTRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How many histories make a process note them at once, and how many bytes of events.
-const NOTES_MANY: usize = 5000;
+const SIZES_MANY: usize = 5000;
 const BYTES_MANY: usize = 4 << 20;
 
 /// How many histories one command notes, and how many it names.
-const NOTES_AT_ONCE: usize = 500;
-const NAMED_AT_ONCE: usize = 200;
+const REGISTERED_AT_ONCE: usize = 500;
+const VICTIMS_AT_ONCE: usize = 200;
 
 /// How many histories that are heard are passed over, before they lose their older half.
-const HEARD_MAX: usize = 2000;
+const SUBSCRIBED_MAX: usize = 2000;
 
 /// How many histories are noted again after an error, some 256 bytes each. Those beyond are noted with their next event.
-const NOTES_MAX: usize = 50_000;
+const SIZES_MAX: usize = 50_000;
 
 /// How many groups without events are renewed, some 256 bytes each. Redis forgets those beyond after a lease, until their first event.
 const EMPTY_MAX: usize = 50_000;
 
 /// What a group takes in Redis beside its events: a stream sets 4 KiB aside.
-const BESIDE_BYTES: usize = 5 * 1024;
+const GROUP_OVERHEAD_BYTES: usize = 5 * 1024;
 
 /// What is left of a group whose events have expired.
-const REST_BYTES: usize = 512;
+const EXPIRED_GROUP_BYTES: usize = 512;
 
 /// What this process was told of histories, and has not noted yet.
 #[derive(Default)]
-pub(super) struct Notes {
-    gathered: Mutex<Gathered>,
+pub(super) struct RegistryBuffer {
+    sizes: Mutex<BufferedSizes>,
     work: Notify,
     /// Groups here that keep a history and have no event yet, at most [`EMPTY_MAX`].
     empty: Mutex<HashSet<GroupName>>,
 }
 
 #[derive(Default)]
-struct Gathered {
-    notes: HashMap<GroupName, Note>,
+struct BufferedSizes {
+    sizes: HashMap<GroupName, HistorySize>,
     bytes: usize,
 }
 
 #[derive(Clone, Copy)]
-struct Note {
+struct HistorySize {
     bytes: u64,
     expiry: Option<Duration>,
 }
 
-impl Notes {
+impl RegistryBuffer {
     /// Redis has placed an event of that size.
-    pub(super) fn placed(
+    pub(super) fn appended(
         &self,
         group: &GroupName,
-        size: usize,
+        event_bytes: usize,
         answer: &[Value],
         expiry: Option<Duration>,
     ) {
@@ -82,20 +82,20 @@ impl Notes {
         let Some(Value::Int(bytes)) = parts.get(2) else {
             return; // it keeps none, or had it already
         };
-        let note = Note {
+        let size = HistorySize {
             bytes: u64::try_from(*bytes).unwrap_or(0),
             expiry,
         };
-        let mut gathered = self.gathered.lock();
-        match gathered.notes.get_mut(group) {
-            Some(known) => *known = note,
+        let mut sizes = self.sizes.lock();
+        match sizes.sizes.get_mut(group) {
+            Some(known) => *known = size,
             None => {
-                gathered.notes.insert(group.clone(), note);
+                sizes.sizes.insert(group.clone(), size);
             }
         }
-        gathered.bytes += size;
-        let is_much = gathered.bytes >= BYTES_MANY || gathered.notes.len() >= NOTES_MANY;
-        drop(gathered);
+        sizes.bytes += event_bytes;
+        let is_much = sizes.bytes >= BYTES_MANY || sizes.sizes.len() >= SIZES_MANY;
+        drop(sizes);
         if is_much {
             self.work.notify_one();
         }
@@ -109,23 +109,23 @@ impl Notes {
         }
     }
 
-    /// Takes everything gathered.
-    fn take(&self) -> Unregistered<'_> {
-        let gathered = std::mem::take(&mut *self.gathered.lock());
-        Unregistered {
-            notes: self,
-            histories: gathered.notes.into_iter().collect(),
+    /// Takes everything sizes.
+    fn take(&self) -> UnregisteredHistories<'_> {
+        let sizes = std::mem::take(&mut *self.sizes.lock());
+        UnregisteredHistories {
+            buffer: self,
+            histories: sizes.sizes.into_iter().collect(),
         }
     }
 
     /// Notes histories again with the next ones; what Redis said of them since is newer.
-    fn put_back(&self, histories: impl Iterator<Item = (GroupName, Note)>) {
-        let mut gathered = self.gathered.lock();
-        for (group, note) in histories {
-            if gathered.notes.len() >= NOTES_MAX {
+    fn put_back(&self, histories: impl Iterator<Item = (GroupName, HistorySize)>) {
+        let mut sizes = self.sizes.lock();
+        for (group, size) in histories {
+            if sizes.sizes.len() >= SIZES_MAX {
                 break;
             }
-            gathered.notes.entry(group).or_insert(note);
+            sizes.sizes.entry(group).or_insert(size);
         }
     }
 }
@@ -134,38 +134,38 @@ impl Notes {
 ///
 /// Dropping it puts the histories back among the notes. Otherwise an error, or the end of the connection while an answer is awaited, would
 /// leave them out of the total until their next event.
-struct Unregistered<'n> {
-    notes: &'n Notes,
-    histories: Vec<(GroupName, Note)>,
+struct UnregisteredHistories<'n> {
+    buffer: &'n RegistryBuffer,
+    histories: Vec<(GroupName, HistorySize)>,
 }
 
-impl Drop for Unregistered<'_> {
+impl Drop for UnregisteredHistories<'_> {
     fn drop(&mut self) {
-        self.notes.put_back(self.histories.drain(..));
+        self.buffer.put_back(self.histories.drain(..));
     }
 }
 
-impl<'n> Unregistered<'n> {
-    fn none(notes: &'n Notes) -> Self {
+impl<'n> UnregisteredHistories<'n> {
+    fn none(buffer: &'n RegistryBuffer) -> Self {
         let histories = Vec::new();
-        Self { notes, histories }
+        Self { buffer, histories }
     }
 }
 
-impl Live {
+impl Connection {
     /// Notes what histories take, and lets some give way, as long as the connection lives.
-    pub(super) async fn keep_registry(self) -> Ended {
-        let notes = &self.remote.0.notes;
-        let mut looked = tokio::time::Instant::now();
+    pub(super) async fn sync_registry(self) -> ConnectionEnd {
+        let buffer = &self.remote.0.registry;
+        let mut last_call = tokio::time::Instant::now();
         let mut is_over = false;
         loop {
-            let _ = tokio::time::timeout(GATHER, notes.work.notified()).await;
-            let some = notes.take();
-            if some.histories.is_empty() && !is_over && looked.elapsed() < LOOK {
+            let _ = tokio::time::timeout(BUFFER_TIME, buffer.work.notified()).await;
+            let some = buffer.take();
+            if some.histories.is_empty() && !is_over && last_call.elapsed() < REGISTRY_INTERVAL {
                 continue;
             }
-            looked = tokio::time::Instant::now();
-            is_over = match self.note(some).await {
+            last_call = tokio::time::Instant::now();
+            is_over = match self.register_sizes(some).await {
                 Ok(is_over) => is_over,
                 Err(error) => return (error, Vec::new()),
             };
@@ -173,67 +173,67 @@ impl Live {
     }
 
     /// Notes what some histories take, and lets others give way; tells whether there is still too much.
-    async fn note(&self, mut new: Unregistered<'_>) -> RedisResult<bool> {
+    async fn register_sizes(&self, mut new: UnregisteredHistories<'_>) -> RedisResult<bool> {
         let limit = self.remote.0.history_size;
-        let mut heard = Unregistered::none(new.notes);
+        let mut subscribed = UnregisteredHistories::none(new.buffer);
         let mut sum = loop {
-            let (now, mut named) = self.note_some(&mut new, limit).await?;
-            if named.histories.is_empty() && new.histories.is_empty() {
+            let (now, mut victims) = self.register_some(&mut new, limit).await?;
+            if victims.histories.is_empty() && new.histories.is_empty() {
                 break now;
             }
-            let found = self.evict(&named.histories, false).await?;
-            named.histories.clear();
-            heard.histories.extend(found);
-            if heard.histories.len() >= HEARD_MAX {
+            let found = self.evict(&victims.histories, false).await?;
+            victims.histories.clear();
+            subscribed.histories.extend(found);
+            if subscribed.histories.len() >= SUBSCRIBED_MAX {
                 break now;
             }
         };
         while !new.histories.is_empty() {
-            sum = self.note_some(&mut new, 0).await?.0;
+            sum = self.register_some(&mut new, 0).await?.0;
         }
-        if heard.histories.is_empty() {
+        if subscribed.histories.is_empty() {
             return Ok(sum > limit as u64);
         }
         // All that are left are heard: the largest lose their older half, as far as has to be.
-        let histories = &mut heard.histories;
-        histories.sort_unstable_by_key(|(_, note)| std::cmp::Reverse(note.bytes));
-        let all: u64 = histories.iter().map(|(_, note)| note.bytes).sum();
+        let histories = &mut subscribed.histories;
+        histories.sort_unstable_by_key(|(_, size)| std::cmp::Reverse(size.bytes));
+        let all: u64 = histories.iter().map(|(_, size)| size.bytes).sum();
         let mut excess = (sum + all).saturating_sub(limit as u64);
         let mut halved = Vec::new();
-        for (group, note) in histories {
+        for (group, size) in histories {
             if excess == 0 {
                 break;
             }
-            excess = excess.saturating_sub(note.bytes / 2);
-            halved.push((group.clone(), *note));
-            note.bytes /= 2;
+            excess = excess.saturating_sub(size.bytes / 2);
+            halved.push((group.clone(), *size));
+            size.bytes /= 2;
         }
         self.evict(&halved, true).await?;
-        while !heard.histories.is_empty() {
-            sum = self.note_some(&mut heard, 0).await?.0;
+        while !subscribed.histories.is_empty() {
+            sum = self.register_some(&mut subscribed, 0).await?.0;
         }
         Ok(sum > limit as u64)
     }
 
     /// Notes some of the histories, which are registered then. Returns the bytes of all, and those that have to give way so that all
     /// take no more than the limit; 0 is none.
-    async fn note_some<'n>(
+    async fn register_some<'n>(
         &self,
-        unregistered: &mut Unregistered<'n>,
+        unregistered: &mut UnregisteredHistories<'n>,
         limit: usize,
-    ) -> RedisResult<(u64, Unregistered<'n>)> {
-        let mut named = Unregistered::none(unregistered.notes);
+    ) -> RedisResult<(u64, UnregisteredHistories<'n>)> {
+        let mut victims = UnregisteredHistories::none(unregistered.buffer);
         let histories = &mut unregistered.histories;
-        let rest = histories.len().saturating_sub(NOTES_AT_ONCE);
+        let rest = histories.len().saturating_sub(REGISTERED_AT_ONCE);
         let [uses, bytes, ends] = self.remote.registry_keys();
         let mut call = REGISTER.call(&[&uses, &bytes, &ends]);
         call.arg(limit)
-            .arg(BESIDE_BYTES)
-            .arg(REST_BYTES)
-            .arg(NAMED_AT_ONCE);
-        for (group, note) in &histories[rest..] {
-            call.arg(group.as_str()).arg(note.bytes);
-            match note.expiry {
+            .arg(GROUP_OVERHEAD_BYTES)
+            .arg(EXPIRED_GROUP_BYTES)
+            .arg(VICTIMS_AT_ONCE);
+        for (group, size) in &histories[rest..] {
+            call.arg(group.as_str()).arg(size.bytes);
+            match size.expiry {
                 Some(expiry) => call.arg(u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX)),
                 None => call.arg(""),
             };
@@ -241,7 +241,7 @@ impl Live {
         let answer = self.query(vec![call]).await?.into_iter().next();
         histories.truncate(rest);
         let Some(Value::Array(answer)) = answer else {
-            return Ok((0, named)); // it was refused, and logged
+            return Ok((0, victims)); // it was refused, and logged
         };
         let mut answer = answer.into_iter();
         let sum = answer.next().map(u64::from_redis_value);
@@ -252,20 +252,22 @@ impl Live {
                 continue;
             };
             let bytes = u64::from_redis_value(bytes).unwrap_or(0);
-            let bytes = bytes.saturating_sub(BESIDE_BYTES as u64);
+            let bytes = bytes.saturating_sub(GROUP_OVERHEAD_BYTES as u64);
             let expiry = None;
-            named.histories.push((group, Note { bytes, expiry }));
+            victims
+                .histories
+                .push((group, HistorySize { bytes, expiry }));
         }
-        Ok((sum, named))
+        Ok((sum, victims))
     }
 
     /// Removes histories that no process hears; those that one does lose their older half, or nothing. Returns those.
     async fn evict(
         &self,
-        named: &[(GroupName, Note)],
+        victims: &[(GroupName, HistorySize)],
         halves: bool,
-    ) -> RedisResult<Vec<(GroupName, Note)>> {
-        let calls = named.iter().map(|(group, _)| {
+    ) -> RedisResult<Vec<(GroupName, HistorySize)>> {
+        let calls = victims.iter().map(|(group, _)| {
             let [meta, stream] = self.remote.history_keys(group);
             let mut call = EVICT.call(&[&meta, &stream]);
             call.arg(self.remote.channel_of(group))
@@ -273,34 +275,34 @@ impl Live {
             call
         });
         let answers = self.query(calls.collect()).await?;
-        let mut heard = Vec::new();
+        let mut subscribed = Vec::new();
         let mut evicted = 0;
-        for (answer, one) in answers.into_iter().zip(named) {
+        for (answer, one) in answers.into_iter().zip(victims) {
             match i64::from_redis_value(answer) {
                 Ok(lost @ 0..) => evicted += lost.unsigned_abs(),
-                Ok(_) => heard.push(one.clone()),
+                Ok(_) => subscribed.push(one.clone()),
                 Err(_) => {} // it is no history, and nothing that is ours
             }
         }
         if evicted > 0 {
             counter!("oneport_history_evicted_total").increment(evicted);
         }
-        Ok(heard)
+        Ok(subscribed)
     }
 
     /// Says again that the groups here which have no event yet keep a history: their keys live as long as a lease.
     pub(super) async fn renew_empty(&self) -> RedisResult<()> {
-        let notes = &self.remote.0.notes;
-        let mut groups = std::mem::take(&mut *notes.empty.lock());
+        let buffer = &self.remote.0.registry;
+        let mut groups = std::mem::take(&mut *buffer.empty.lock());
         let mut calls = Vec::new();
         groups.retain(|group| {
             let found = self.layer.find(group.as_str());
             let call = found.and_then(|found| {
-                found.with_past(|past| {
-                    let (position, _) = past.known().filter(|(at, _)| at.offset == 0)?;
+                found.with_history(|history| {
+                    let (position, _) = history.known().filter(|(at, _)| at.offset == 0)?;
                     Some(
                         self.remote
-                            .renew_command(group, position.epoch, past.bounds()),
+                            .renew_command(group, position.epoch, history.bounds()),
                     )
                 })
             });
@@ -308,7 +310,7 @@ impl Live {
             call.is_some()
         });
         for group in groups {
-            notes.read_empty(&group);
+            buffer.read_empty(&group);
         }
         self.query(calls).await.map(drop)
     }
@@ -326,7 +328,7 @@ impl Remote {
         (max, expiry): (usize, Duration),
     ) -> redis::Cmd {
         let [meta, _] = self.history_keys(group);
-        let mut call = RENEW.call(&[&meta]);
+        let mut call = RENEW_EMPTY.call(&[&meta]);
         call.arg(max)
             .arg(u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX))
             .arg(&epoch.to_be_bytes()[..])
@@ -348,16 +350,16 @@ mod tests {
         GroupName::new(&format!("room_{number}")).unwrap()
     }
 
-    fn place(notes: &Notes, number: usize, bytes: i64) {
+    fn place(buffer: &RegistryBuffer, number: usize, bytes: i64) {
         let parts = vec![Value::Int(1), Value::Int(1), Value::Int(bytes)];
-        notes.placed(&name(number), 10, &[Value::Array(parts)], None);
+        buffer.appended(&name(number), 10, &[Value::Array(parts)], None);
     }
 
-    fn gathered(notes: &Notes) -> Vec<(GroupName, u64)> {
-        let gathered = notes.gathered.lock();
-        let histories = gathered.notes.iter();
+    fn sizes(buffer: &RegistryBuffer) -> Vec<(GroupName, u64)> {
+        let sizes = buffer.sizes.lock();
+        let histories = sizes.sizes.iter();
         let mut found: Vec<_> = histories
-            .map(|(group, note)| (group.clone(), note.bytes))
+            .map(|(group, size)| (group.clone(), size.bytes))
             .collect();
         found.sort_unstable();
         found
@@ -365,34 +367,36 @@ mod tests {
 
     #[test]
     fn histories_that_could_not_be_noted_are_noted_with_the_next() {
-        let notes = Notes::default();
+        let buffer = RegistryBuffer::default();
         for number in 0..4 {
-            place(&notes, number, 100);
+            place(&buffer, number, 100);
         }
-        let mut taken = notes.take();
-        assert_eq!(gathered(&notes), []);
+        let mut taken = buffer.take();
+        assert_eq!(sizes(&buffer), []);
         // One is registered, one is placed again meanwhile, and the registry has named another one.
         taken.histories.retain(|(group, _)| *group != name(0));
-        place(&notes, 1, 200);
-        let mut named = Unregistered::none(&notes);
+        place(&buffer, 1, 200);
+        let mut victims = UnregisteredHistories::none(&buffer);
         let expiry = None;
-        named.histories.push((name(4), Note { bytes: 50, expiry }));
-        drop((taken, named));
+        victims
+            .histories
+            .push((name(4), HistorySize { bytes: 50, expiry }));
+        drop((taken, victims));
         let expected = [(1, 200), (2, 100), (3, 100), (4, 50)];
         let expected: Vec<_> = expected.map(|(number, bytes)| (name(number), bytes)).into();
-        assert_eq!(gathered(&notes), expected);
+        assert_eq!(sizes(&buffer), expected);
     }
 
     #[test]
     fn groups_without_events_are_known_once_and_bounded() {
-        let notes = Notes::default();
+        let buffer = RegistryBuffer::default();
         for _ in 0..3 {
-            notes.read_empty(&name(0));
+            buffer.read_empty(&name(0));
         }
-        assert_eq!(notes.empty.lock().len(), 1);
+        assert_eq!(buffer.empty.lock().len(), 1);
         for number in 0..EMPTY_MAX + 10 {
-            notes.read_empty(&name(number));
+            buffer.read_empty(&name(number));
         }
-        assert_eq!(notes.empty.lock().len(), EMPTY_MAX);
+        assert_eq!(buffer.empty.lock().len(), EMPTY_MAX);
     }
 }

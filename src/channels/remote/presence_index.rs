@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use redis::Cmd;
 
 use super::Remote;
-use super::outbox::{Act, COMMAND_BYTES, Order};
+use super::outbox::{COMMAND_BYTES, CommandKind, QueuedCommand};
 use crate::channels::{GroupMember, GroupName, Presence, Present};
 
 /// The members of this process that others know of.
@@ -24,7 +24,7 @@ pub(super) struct Here {
 
 impl Remote {
     /// A member came.
-    pub(in crate::channels) fn present(
+    pub(in crate::channels) fn member_joined(
         &self,
         group: &GroupName,
         member: u64,
@@ -34,36 +34,41 @@ impl Remote {
         if presence == Presence::Untracked {
             return;
         }
-        let mut here = self.0.present.members.lock();
-        let members = here.entry(group.clone()).or_default();
+        let mut counts = self.0.presence.members.lock();
+        let members = counts.entry(group.clone()).or_default();
         *members += 1;
         let mut commands = vec![self.add(group, member, user, presence)];
         if *members == 1 {
             commands.push(self.list(group, "SADD"));
         }
-        self.change(commands);
+        self.push_commands(commands);
     }
 
     /// A member went.
-    pub(in crate::channels) fn absent(&self, group: &GroupName, member: u64, presence: Presence) {
+    pub(in crate::channels) fn member_left(
+        &self,
+        group: &GroupName,
+        member: u64,
+        presence: Presence,
+    ) {
         if presence == Presence::Untracked {
             return;
         }
-        let mut here = self.0.present.members.lock();
+        let mut counts = self.0.presence.members.lock();
         let mut commands = vec![self.remove(group, member)];
-        match here.get_mut(group) {
+        match counts.get_mut(group) {
             Some(members) if *members > 1 => *members -= 1,
             _ => {
-                here.remove(group);
+                counts.remove(group);
                 commands.push(self.list(group, "SREM"));
             }
         }
-        self.change(commands);
+        self.push_commands(commands);
     }
 
     /// Processes died; what is left of them is for somebody to clear up who has the time.
-    pub(super) fn bury_later(&self, nodes: &[String]) {
-        let mut dead = self.0.dead.lock();
+    pub(super) fn queue_for_reaping(&self, nodes: &[String]) {
+        let mut dead = self.0.dead_nodes.lock();
         let nodes = nodes
             .iter()
             .filter_map(|node| u64::from_str_radix(node, 16).ok());
@@ -75,17 +80,17 @@ impl Remote {
     }
 
     /// All is to be told again.
-    pub(super) fn present_is_stale(&self) {
-        self.0.present.is_stale.store(true, Ordering::Relaxed);
+    pub(super) fn mark_presence_stale(&self) {
+        self.0.presence.is_stale.store(true, Ordering::Relaxed);
     }
 
     /// Tells whether something could not be told since this was asked last.
-    pub(super) fn take_stale(&self) -> bool {
-        self.0.present.is_stale.swap(false, Ordering::Relaxed)
+    pub(super) fn take_presence_stale(&self) -> bool {
+        self.0.presence.is_stale.swap(false, Ordering::Relaxed)
     }
 
     /// Returns the commands that say who of a group's members is here.
-    pub(super) fn present_commands(&self, group: &GroupName, members: &[GroupMember]) -> Vec<Cmd> {
+    pub(super) fn presence_commands(&self, group: &GroupName, members: &[GroupMember]) -> Vec<Cmd> {
         let tracked = members
             .iter()
             .filter(|member| member.presence != Presence::Untracked);
@@ -102,7 +107,12 @@ impl Remote {
     }
 
     /// Members were said to be here; those who went meanwhile may have been taken back before that, and are taken back again.
-    pub(super) fn take_back(&self, group: &GroupName, said: &[GroupMember], now: &[GroupMember]) {
+    pub(super) fn remove_departed(
+        &self,
+        group: &GroupName,
+        said: &[GroupMember],
+        now: &[GroupMember],
+    ) {
         let now: HashSet<u64> = now.iter().map(|member| member.member).collect();
         let gone = said.iter().filter(|member| {
             member.presence != Presence::Untracked && !now.contains(&member.member)
@@ -113,17 +123,17 @@ impl Remote {
         if commands.is_empty() {
             return;
         }
-        let here = self.0.present.members.lock();
-        if !here.contains_key(group) {
+        let counts = self.0.presence.members.lock();
+        if !counts.contains_key(group) {
             commands.push(self.list(group, "SREM"));
         }
-        self.change(commands);
+        self.push_commands(commands);
     }
 
     pub(in crate::channels) async fn group_present(&self, group: &GroupName) -> Option<Present> {
         let mut ask = redis::cmd("HVALS");
         ask.arg(self.presence_key(group.as_str()));
-        let answer = self.ask_redis(vec![ask]).await?;
+        let answer = self.query_redis(vec![ask]).await?;
         let entries: Vec<String> = redis::from_redis_value(answer.into_iter().next()?).ok()?;
         let users = entries.iter().map(|entry| {
             let entry: serde_json::Value = serde_json::from_str(entry).unwrap_or_default();
@@ -137,19 +147,19 @@ impl Remote {
     pub(in crate::channels) async fn group_present_len(&self, group: &GroupName) -> Option<usize> {
         let mut ask = redis::cmd("HLEN");
         ask.arg(self.presence_key(group.as_str()));
-        let answer = self.ask_redis(vec![ask]).await?;
+        let answer = self.query_redis(vec![ask]).await?;
         redis::from_redis_value(answer.into_iter().next()?).ok()
     }
 
     /// Says a change to Redis, in its turn, without waiting.
-    fn change(&self, commands: Vec<Cmd>) {
-        let is_told = self.0.outbox.push_change(Order {
+    fn push_commands(&self, commands: Vec<Cmd>) {
+        let is_told = self.0.outbox.push_presence(QueuedCommand {
             size: commands.len() * COMMAND_BYTES,
-            act: Act::Commands(commands),
+            kind: CommandKind::Raw(commands),
             reply: None,
         });
         if !is_told {
-            self.present_is_stale();
+            self.mark_presence_stale();
         }
     }
 

@@ -13,7 +13,7 @@ use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::GroupName;
-use super::rooms::{Origin, Room};
+use super::room_limit::{ClientNetwork, RoomPermit};
 
 /// What a history is charged in.
 pub(super) const STEP: usize = 1024;
@@ -28,24 +28,24 @@ pub(super) const EMPTY_KEPT: Duration = Duration::from_secs(10);
 const EMPTY_MAX: usize = 4096;
 
 /// The memory of all histories.
-pub(super) struct Histories {
+pub(super) struct HistoryBudget {
     size_max: usize,
     pub(super) group_size_max: usize,
     bytes: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<Ledger>,
     evicting: Mutex<()>,
     metrics: OnceLock<(Gauge, Gauge, Counter)>,
 }
 
 #[derive(Default)]
-struct State {
-    slots: Vec<Option<Known>>,
+struct Ledger {
+    slots: Vec<Option<AccountedGroup>>,
     free: Vec<usize>,
     tick: u64,
     /// Groups without members, by who began them: the least recently used first.
-    left: HashMap<Option<Origin>, Share>,
+    left: HashMap<Option<ClientNetwork>, Share>,
     /// The same by how much each address has.
-    shares: BTreeSet<(usize, Option<Origin>)>,
+    shares: BTreeSet<(usize, Option<ClientNetwork>)>,
     /// Groups with members, ordered by log2 of their history size, then most recently used first.
     joined: BTreeSet<(u32, u64, usize)>,
     /// Groups that were left before they had an event.
@@ -60,9 +60,9 @@ struct Share {
 }
 
 /// A group that has a history.
-struct Known {
+struct AccountedGroup {
     group: GroupName,
-    origin: Option<Origin>,
+    network: Option<ClientNetwork>,
     bytes: usize,
     tick: u64,
     has_members: bool,
@@ -76,7 +76,7 @@ pub(super) struct Victim {
     slot: usize,
 }
 
-impl Histories {
+impl HistoryBudget {
     /// Room for so many bytes of all groups, and of one.
     pub(super) fn new(size_max: usize, group_size_max: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -125,7 +125,7 @@ impl Histories {
     /// Moves a victim that freed nothing to the back of the queue.
     pub(super) fn postpone(&self, victim: &Victim) {
         let mut state = self.state();
-        let is_it = |known: &Known| known.group == victim.group;
+        let is_it = |known: &AccountedGroup| known.group == victim.group;
         if state.known(victim.slot).is_some_and(is_it) {
             state.touch(victim.slot, |_| {});
         }
@@ -171,7 +171,7 @@ impl Histories {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Ledger> {
         self.state.lock()
     }
 
@@ -179,7 +179,7 @@ impl Histories {
     #[cfg(test)]
     pub(super) fn audit(&self) -> (usize, usize) {
         let state = self.state();
-        let known: Vec<&Known> = state.slots.iter().flatten().collect();
+        let known: Vec<&AccountedGroup> = state.slots.iter().flatten().collect();
         let sum: usize = known.iter().map(|known| known.bytes).sum();
         assert_eq!(sum, self.bytes.load(Ordering::Relaxed));
         assert_eq!(known.len(), state.len());
@@ -191,7 +191,7 @@ impl Histories {
         let shares = state
             .left
             .iter()
-            .map(|(origin, share)| (share.bytes, *origin));
+            .map(|(network, share)| (share.bytes, *network));
         assert_eq!(shares.collect::<BTreeSet<_>>(), state.shares);
         assert_eq!(state.joined.len(), known.len() - uses);
         (sum, known.len())
@@ -204,20 +204,21 @@ impl Histories {
     }
 }
 
-impl State {
-    fn known(&self, slot: usize) -> Option<&Known> {
+impl Ledger {
+    fn known(&self, slot: usize) -> Option<&AccountedGroup> {
         self.slots.get(slot)?.as_ref()
     }
 
     /// `reserved`: how many bytes of groups that no address began are spared, while there are others.
     fn first_left(&self, reserved: usize) -> Option<usize> {
-        let is_spared =
-            |(bytes, origin): &&(usize, Option<Origin>)| origin.is_none() && *bytes <= reserved;
+        let is_spared = |(bytes, network): &&(usize, Option<ClientNetwork>)| {
+            network.is_none() && *bytes <= reserved
+        };
         let mut largest = self.shares.iter().rev();
-        let (_, origin) = largest
+        let (_, network) = largest
             .find(|share| !is_spared(share))
             .or_else(|| self.shares.last())?;
-        let (_, slot) = self.left.get(origin)?.by_use.first()?;
+        let (_, slot) = self.left.get(network)?.by_use.first()?;
         Some(*slot)
     }
 
@@ -225,7 +226,7 @@ impl State {
         self.slots.len() - self.free.len()
     }
 
-    fn add(&mut self, known: Known) -> usize {
+    fn add(&mut self, known: AccountedGroup) -> usize {
         let slot = self.free.pop().unwrap_or(self.slots.len());
         match self.slots.get_mut(slot) {
             Some(free) => *free = Some(known),
@@ -245,7 +246,7 @@ impl State {
     }
 
     /// Changes what is known of a group that is in use now.
-    fn touch(&mut self, slot: usize, change: impl FnOnce(&mut Known)) {
+    fn touch(&mut self, slot: usize, change: impl FnOnce(&mut AccountedGroup)) {
         self.withdraw(slot);
         self.tick += 1;
         let tick = self.tick;
@@ -262,14 +263,14 @@ impl State {
             return;
         };
         if known.has_members {
-            self.joined.insert(place_of(known, slot));
+            self.joined.insert(eviction_key(known, slot));
             return;
         }
-        let share = self.left.entry(known.origin).or_default();
-        self.shares.remove(&(share.bytes, known.origin));
+        let share = self.left.entry(known.network).or_default();
+        self.shares.remove(&(share.bytes, known.network));
         share.bytes += known.bytes;
         share.by_use.insert((known.tick, slot));
-        self.shares.insert((share.bytes, known.origin));
+        self.shares.insert((share.bytes, known.network));
     }
 
     fn withdraw(&mut self, slot: usize) {
@@ -277,45 +278,45 @@ impl State {
             return;
         };
         if known.has_members {
-            self.joined.remove(&place_of(known, slot));
+            self.joined.remove(&eviction_key(known, slot));
             return;
         }
-        let Some(share) = self.left.get_mut(&known.origin) else {
+        let Some(share) = self.left.get_mut(&known.network) else {
             return;
         };
-        self.shares.remove(&(share.bytes, known.origin));
+        self.shares.remove(&(share.bytes, known.network));
         share.bytes -= known.bytes;
         share.by_use.remove(&(known.tick, slot));
         if share.by_use.is_empty() {
-            self.left.remove(&known.origin);
+            self.left.remove(&known.network);
         } else {
-            self.shares.insert((share.bytes, known.origin));
+            self.shares.insert((share.bytes, known.network));
         }
     }
 }
 
 /// Where a group with members is among the others; the last gives way first.
-fn place_of(known: &Known, slot: usize) -> (u32, u64, usize) {
+fn eviction_key(known: &AccountedGroup, slot: usize) -> (u32, u64, usize) {
     (known.bytes.ilog2(), u64::MAX - known.tick, slot)
 }
 
 /// What one group's history is charged; given back when it is dropped.
 pub(super) struct Account {
-    histories: Arc<Histories>,
+    history_budget: Arc<HistoryBudget>,
     group: GroupName,
     /// The group's place among those that an address has begun.
-    pub(super) room: Option<Room>,
+    pub(super) room_permit: Option<RoomPermit>,
     has_members: bool,
     charged: usize,
     slot: Option<usize>,
 }
 
 impl Account {
-    pub(super) fn new(histories: Arc<Histories>, group: GroupName) -> Self {
+    pub(super) fn new(history_budget: Arc<HistoryBudget>, group: GroupName) -> Self {
         Self {
-            histories,
+            history_budget,
             group,
-            room: None,
+            room_permit: None,
             has_members: false,
             charged: 0,
             slot: None,
@@ -323,14 +324,14 @@ impl Account {
     }
 
     pub(super) fn group_size_max(&self) -> usize {
-        self.histories.group_size_max
+        self.history_budget.group_size_max
     }
 
     /// The group's first member came, or its last has left.
     pub(super) fn set_members(&mut self, has_members: bool) {
         self.has_members = has_members;
         if let Some(slot) = self.slot {
-            let mut state = self.histories.state();
+            let mut state = self.history_budget.state();
             state.touch(slot, |known| known.has_members = has_members);
         }
     }
@@ -346,8 +347,8 @@ impl Account {
 
     fn charge(&mut self, charged: usize) {
         let before = std::mem::replace(&mut self.charged, charged);
-        let histories = &self.histories;
-        let mut state = histories.state();
+        let history_budget = &self.history_budget;
+        let mut state = history_budget.state();
         match self.slot {
             Some(slot) if charged == 0 => {
                 state.remove(slot);
@@ -356,9 +357,9 @@ impl Account {
             Some(slot) => change(&mut state, slot, charged),
             None => {
                 state.tick += 1;
-                let known = Known {
+                let known = AccountedGroup {
                     group: self.group.clone(),
-                    origin: self.room.as_ref().map(Room::origin),
+                    network: self.room_permit.as_ref().map(RoomPermit::network),
                     bytes: charged,
                     tick: state.tick,
                     has_members: self.has_members,
@@ -367,9 +368,9 @@ impl Account {
             }
         }
         // Under the lock, so that the gauges show what is there.
-        let bytes = histories.bytes.load(Ordering::Relaxed) + charged - before;
-        histories.bytes.store(bytes, Ordering::Relaxed);
-        histories.publish(bytes, state.len());
+        let bytes = history_budget.bytes.load(Ordering::Relaxed) + charged - before;
+        history_budget.bytes.store(bytes, Ordering::Relaxed);
+        history_budget.publish(bytes, state.len());
     }
 }
 
@@ -382,7 +383,7 @@ pub(super) fn charge_for(bytes: usize) -> usize {
 }
 
 /// A history has another size.
-fn change(state: &mut State, slot: usize, charged: usize) {
+fn change(state: &mut Ledger, slot: usize, charged: usize) {
     let known = state.slots.get_mut(slot).and_then(Option::as_mut);
     if let Some(known) = known
         && known.has_members
@@ -399,3 +400,6 @@ impl Drop for Account {
         self.settle(0);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,21 +11,21 @@ use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value
 
 use super::cluster;
 use super::cluster::Slots;
-use super::place::{Map, Place};
-use super::stream;
+use super::redis_stream;
+use super::topology::{KeyMap, Topology};
 
 /// How long to wait before commands are said again whose keys are on their way from one master to another.
-const PAUSE: Duration = Duration::from_millis(50);
+const REDIRECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long they are waited for: all others wait too.
-const WAIT_MAX: Duration = Duration::from_millis(100);
+const REDIRECT_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Where a command goes.
 enum Target {
     /// To who has its key.
     Owner,
     /// To who is about to have it.
-    Asked(usize),
+    CommandLabel(usize),
 }
 
 /// What a connection needs to live.
@@ -33,19 +33,19 @@ pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The connections that commands go through (cheap to clone).
 #[derive(Clone)]
-pub(super) struct Commands(Arc<Inner>);
+pub(super) struct CommandConnections(Arc<ConnectionsInner>);
 
-struct Inner {
+struct ConnectionsInner {
     servers: Vec<MultiplexedConnection>,
     /// Where those of a cluster are.
     addresses: Vec<(String, u16)>,
     /// Which of them has what, as it was when the connections began, and as it is.
-    first: Map,
-    now: Mutex<Map>,
+    first: KeyMap,
+    now: Mutex<KeyMap>,
 }
 
 /// Tells whether a Redis that answers so is of no use now, but may be again.
-pub(super) fn is_passing(error: &RedisError) -> bool {
+pub(super) fn is_transient(error: &RedisError) -> bool {
     let passing = [
         "NOSCRIPT", // the next connection loads them again
         "READONLY",
@@ -60,22 +60,22 @@ pub(super) fn is_passing(error: &RedisError) -> bool {
     error.is_io_error() || error.code().is_some_and(|code| passing.contains(&code))
 }
 
-impl Commands {
+impl CommandConnections {
     /// Opens the connections; what is returned beside them has to run.
     pub(super) async fn connect(
-        place: &Place,
+        topology: &Topology,
         timeout: Duration,
     ) -> RedisResult<(Self, Vec<Driver>)> {
-        let opened = place
+        let opened = topology
             .servers
             .iter()
-            .map(|url| stream::commands(url, timeout));
+            .map(|url| redis_stream::commands(url, timeout));
         let (servers, drivers) = try_join_all(opened).await?.into_iter().unzip();
-        let inner = Inner {
+        let inner = ConnectionsInner {
             servers,
-            addresses: place.addresses(),
-            first: place.map.clone(),
-            now: Mutex::new(place.map.clone()),
+            addresses: topology.addresses(),
+            first: topology.map.clone(),
+            now: Mutex::new(topology.map.clone()),
         };
         Ok((Self(Arc::new(inner)), drivers))
     }
@@ -91,38 +91,38 @@ impl Commands {
     /// a while; then the answer is that they are.
     pub(super) async fn run(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
         if let [server] = &self.0.servers[..] {
-            return say(server, commands).await;
+            return run_pipeline(server, commands).await;
         }
-        let until = Instant::now() + WAIT_MAX;
+        let until = Instant::now() + REDIRECT_WAIT_MAX;
         let mut answers: Vec<Option<RedisResult<Value>>> = commands.iter().map(|_| None).collect();
         let mut left: Vec<(usize, Target)> =
             (0..commands.len()).map(|at| (at, Target::Owner)).collect();
         loop {
-            self.say_some(&commands, &left, &mut answers).await?;
+            self.run_some(&commands, &left, &mut answers).await?;
             left.clear();
             let mut is_waited_for = false;
             for (at, answer) in answers.iter().enumerate() {
                 let Some(Err(error)) = answer else { continue };
-                if is_elsewhere(error) {
-                    let asked = self.asked(error);
+                if is_redirect(error) {
+                    let asked = self.ask_target(error);
                     is_waited_for |= asked.is_none();
-                    left.push((at, asked.map_or(Target::Owner, Target::Asked)));
+                    left.push((at, asked.map_or(Target::Owner, Target::CommandLabel)));
                 }
             }
             if left.is_empty() || Instant::now() >= until {
-                let none = || Err(stream::timed_out());
+                let none = || Err(redis_stream::timed_out());
                 let answers = answers.into_iter();
                 return Ok(answers.map(|answer| answer.unwrap_or_else(none)).collect());
             }
             if is_waited_for {
-                tokio::time::sleep(PAUSE).await;
-                self.look_again().await?;
+                tokio::time::sleep(REDIRECT_PAUSE).await;
+                self.refresh_slots().await?;
             }
         }
     }
 
     /// Says some of the commands, and puts what was answered to each in its place.
-    async fn say_some(
+    async fn run_some(
         &self,
         commands: &[Cmd],
         some: &[(usize, Target)],
@@ -135,7 +135,7 @@ impl Commands {
                     key_of(&commands[*at]).map_or(0, |key| self.server_of(key)),
                     false,
                 ),
-                Target::Asked(server) => (*server, true),
+                Target::CommandLabel(server) => (*server, true),
             };
             by_server[server].push((*at, is_asked));
         }
@@ -145,27 +145,27 @@ impl Commands {
                 .enumerate()
                 .filter(|(_, own)| !own.is_empty())
         };
-        let said = busy().map(|(server, own)| {
+        let answered = busy().map(|(server, own)| {
             let own = own.iter().flat_map(|(at, is_asked)| {
                 let asking = is_asked.then(|| redis::cmd("ASKING"));
                 asking.into_iter().chain([commands[*at].clone()])
             });
-            say(&self.0.servers[server], own.collect())
+            run_pipeline(&self.0.servers[server], own.collect())
         });
-        for ((_, own), said) in busy().zip(join_all(said).await) {
-            let mut said = said?.into_iter();
+        for ((_, own), answered) in busy().zip(join_all(answered).await) {
+            let mut answered = answered?.into_iter();
             for (at, is_asked) in own {
                 if *is_asked {
-                    said.next(); // the answer to ASKING
+                    answered.next(); // the answer to ASKING
                 }
-                answers[*at] = said.next();
+                answers[*at] = answered.next();
             }
         }
         Ok(())
     }
 
     /// Returns the server that a cluster says is to be asked for a key that is on its way.
-    fn asked(&self, error: &RedisError) -> Option<usize> {
+    fn ask_target(&self, error: &RedisError) -> Option<usize> {
         let is_ask = matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask));
         let (address, _) = error.redirect_node().filter(|_| is_ask)?;
         let (host, port) = address.rsplit_once(':')?;
@@ -176,7 +176,7 @@ impl Commands {
     /// Says a command to each server; an error is that of any.
     pub(super) async fn run_everywhere(&self, commands: &[Cmd]) -> RedisResult<()> {
         for server in &self.0.servers {
-            for answer in say(server, commands.to_vec()).await? {
+            for answer in run_pipeline(server, commands.to_vec()).await? {
                 answer?;
             }
         }
@@ -185,43 +185,47 @@ impl Commands {
 
     /// Looks who has what in a cluster now. Returns that when it is not as it was when the connections began; the error is that of
     /// a cluster with another master.
-    pub(super) async fn moved(&self) -> RedisResult<Option<Slots>> {
-        self.look_again().await?;
+    pub(super) async fn moved_slots(&self) -> RedisResult<Option<Slots>> {
+        self.refresh_slots().await?;
         Ok(match (&*self.0.now.lock(), &self.0.first) {
-            (Map::Cluster(now), Map::Cluster(first)) if now != first => Some(now.clone()),
+            (KeyMap::Cluster(now), KeyMap::Cluster(first)) if now != first => Some(now.clone()),
             _ => None,
         })
     }
 
     /// Tells whether what a cluster has is somewhere else than when the connections began: then what subscribes and what publishes
     /// may be at different servers, and nobody can count.
-    pub(super) fn is_in_flux(&self) -> bool {
-        matches!((&*self.0.now.lock(), &self.0.first), (Map::Cluster(now), Map::Cluster(first)) if now != first)
+    pub(super) fn is_resharding(&self) -> bool {
+        matches!((&*self.0.now.lock(), &self.0.first), (KeyMap::Cluster(now), KeyMap::Cluster(first)) if now != first)
     }
 
     /// Returns which of the servers a channel is heard at: the same as long as the connections live.
-    pub(super) fn heard_at(&self, channel: &[u8]) -> usize {
+    pub(super) fn subscription_server(&self, channel: &[u8]) -> usize {
         self.0.first.server_of(channel)
     }
 
-    async fn look_again(&self) -> RedisResult<()> {
+    async fn refresh_slots(&self) -> RedisResult<()> {
         let inner = &self.0;
-        let (Map::Cluster(_), [server, ..], [(host, _), ..]) =
+        let (KeyMap::Cluster(_), [server, ..], [(host, _), ..]) =
             (&inner.first, &inner.servers[..], &inner.addresses[..])
         else {
             return Ok(());
         };
-        let mut answers = say(server, vec![cluster::question()]).await?.into_iter();
-        let answer = answers.next().unwrap_or_else(|| Err(stream::timed_out()))?;
-        let (addresses, slots) = cluster::read(answer, host)?;
+        let mut answers = run_pipeline(server, vec![cluster::slots_command()])
+            .await?
+            .into_iter();
+        let answer = answers
+            .next()
+            .unwrap_or_else(|| Err(redis_stream::timed_out()))?;
+        let (addresses, slots) = cluster::parse_slots(answer, host)?;
         let slots = slots.reordered(&addresses, &inner.addresses)?;
-        *inner.now.lock() = Map::Cluster(slots);
+        *inner.now.lock() = KeyMap::Cluster(slots);
         Ok(())
     }
 }
 
 /// Tells whether an answer is that a key is elsewhere, or on its way, or that what belongs before is not there.
-pub(super) fn is_elsewhere(error: &RedisError) -> bool {
+pub(super) fn is_redirect(error: &RedisError) -> bool {
     matches!(
         error.kind(),
         ErrorKind::Server(
@@ -230,7 +234,7 @@ pub(super) fn is_elsewhere(error: &RedisError) -> bool {
     )
 }
 
-async fn say(
+async fn run_pipeline(
     server: &MultiplexedConnection,
     commands: Vec<Cmd>,
 ) -> RedisResult<Vec<RedisResult<Value>>> {

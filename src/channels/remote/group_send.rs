@@ -5,14 +5,14 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::sync::oneshot;
 
-use super::outbox::{Act, COMMAND_BYTES, Order, Placing, Refused};
+use super::outbox::{COMMAND_BYTES, CommandKind, HistoryAppend, PushError, QueuedCommand};
 use super::receive::MESSAGE_BYTES_MAX;
 use super::wire::Head;
 use super::{Remote, hash, reached};
-use crate::channels::append::Keep;
+use crate::channels::append::Retention;
 use crate::channels::group::Group;
 use crate::channels::options::ROOM_DEADLINE;
-use crate::channels::send::news;
+use crate::channels::send::new_event;
 use crate::channels::{ChannelLayer, Event, GroupName, LayerError, Sent};
 use crate::config::LayerFormat;
 use crate::telemetry;
@@ -28,37 +28,40 @@ impl Remote {
         group: &GroupName,
         event: Event,
         except: Option<u64>,
-        keep: Keep,
+        keep: Retention,
     ) -> Result<Sent, LayerError> {
-        let (order, matched) = match self.0.format {
+        let (command, matched) = match self.0.format {
             LayerFormat::Oneport => {
                 let found = layer.find(group.as_str());
                 let matched = found.as_ref().map_or(0, |found| found.len());
                 let bounds = shared_bounds(found.as_deref(), keep);
                 if is_too_long(&event) {
                     layer
-                        .deliver_here(group, news(&event, except), Keep::Nothing)
+                        .deliver_local(group, new_event(&event, except), Retention::Transient)
                         .await?;
-                    return Ok(here_only(matched));
+                    return Ok(local_only(matched));
                 }
                 // What goes into a shared history, or between its events, members here have from Redis, in the order of all.
-                let is_served = bounds.is_none() && found.is_some();
-                if is_served {
+                let is_delivered_by_sender = bounds.is_none() && found.is_some();
+                if is_delivered_by_sender {
                     layer
-                        .deliver_here(group, news(&event, except), keep)
+                        .deliver_local(group, new_event(&event, except), keep)
                         .await?;
                 }
-                let head = self.head(except.filter(|_| !is_served), is_served);
-                (place(group, head, event, keep, bounds), matched)
+                let head = self.head(
+                    except.filter(|_| !is_delivered_by_sender),
+                    is_delivered_by_sender,
+                );
+                (history_append(group, head, event, keep, bounds), matched)
             }
             LayerFormat::Pubsub | LayerFormat::Core => {
-                let here = layer.deliver_here(group, news(&event, except), keep);
+                let here = layer.deliver_local(group, new_event(&event, except), keep);
                 let matched = here.await?.unwrap_or(0);
-                (self.shared_order(group, event), matched)
+                (self.channels_redis_command(group, event), matched)
             }
         };
-        match self.push(order, layer).await {
-            Ok(()) | Err(LayerError::Away) => Ok(Sent {
+        match self.push(command, layer).await {
+            Ok(()) | Err(LayerError::Disconnected) => Ok(Sent {
                 matched,
                 ..Sent::default()
             }),
@@ -75,13 +78,18 @@ impl Remote {
         event: Event,
         wait: Duration,
     ) -> Result<Sent, LayerError> {
-        self.room_for(event.size() + 2 * COMMAND_BYTES, wait)
+        self.wait_for_space(event.size() + 2 * COMMAND_BYTES, wait)
             .await?;
         if self.0.format != LayerFormat::Oneport {
-            let mut here = layer.deliver_counted(group, &event, Keep::History).await?;
-            return match self.push(self.shared_order(group, event), layer).await {
+            let mut here = layer
+                .deliver_counted(group, &event, Retention::History)
+                .await?;
+            return match self
+                .push(self.channels_redis_command(group, event), layer)
+                .await
+            {
                 Ok(()) => Ok(here),
-                Err(LayerError::Away) => {
+                Err(LayerError::Disconnected) => {
                     here.unanswered = 1;
                     Ok(here)
                 }
@@ -89,16 +97,19 @@ impl Remote {
             };
         }
         let found = layer.find(group.as_str());
-        let bounds = shared_bounds(found.as_deref(), Keep::History);
+        let bounds = shared_bounds(found.as_deref(), Retention::History);
         if is_too_long(&event) {
-            here_only(0);
-            let mut here = layer.deliver_counted(group, &event, Keep::Nothing).await?;
+            local_only(0);
+            let mut here = layer
+                .deliver_counted(group, &event, Retention::Transient)
+                .await?;
             here.unanswered = 1;
             return Ok(here);
         }
         if bounds.is_some() && !self.is_connected() {
             let matched = found.map_or(0, |found| found.len());
-            self.send(layer, group, event, None, Keep::History).await?;
+            self.send(layer, group, event, None, Retention::History)
+                .await?;
             return Ok(Sent {
                 matched,
                 queued: matched,
@@ -108,24 +119,26 @@ impl Remote {
         }
         let mut sent = Sent::default();
         if bounds.is_none() {
-            sent = layer.deliver_counted(group, &event, Keep::History).await?;
+            sent = layer
+                .deliver_counted(group, &event, Retention::History)
+                .await?;
         }
         let (id, mut counts) = self.wait_for_counts();
         let mut head = self.head(None, bounds.is_none() && found.is_some());
         head.count = Some(id);
-        let mut order = place(group, head, event, Keep::History, bounds);
+        let mut command = history_append(group, head, event, Retention::History, bounds);
         let (reply, replied) = oneshot::channel();
-        order.reply = Some(reply);
-        match self.push(order, layer).await {
+        command.reply = Some(reply);
+        match self.push(command, layer).await {
             Ok(()) => {}
-            Err(LayerError::Away) => {
+            Err(LayerError::Disconnected) => {
                 sent.unanswered = 1;
                 return Ok(sent);
             }
             Err(error) => return Err(error),
         }
         // Our own subscription hears it too, and keeps still when its members have it already.
-        let is_heard_here = self.0.subscriptions.is_there(&self.channel_of(group));
+        let is_heard_here = self.0.subscriptions.is_subscribed(&self.channel_of(group));
         let Ok(Ok(answer)) = tokio::time::timeout(wait, replied).await else {
             sent.unanswered = 1;
             return Ok(sent);
@@ -141,35 +154,35 @@ impl Remote {
     }
 
     /// Waits until an event of that size would be taken, if it is one that waits for Redis at all.
-    async fn room_for(&self, size: usize, wait: Duration) -> Result<(), LayerError> {
+    async fn wait_for_space(&self, size: usize, wait: Duration) -> Result<(), LayerError> {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
-            let room = self.0.outbox.room();
-            if self.0.outbox.has_room(size) {
+            let space = self.0.outbox.space();
+            if self.0.outbox.has_space(size) {
                 return Ok(());
             }
-            if !self.is_connected() || tokio::time::timeout_at(deadline, room).await.is_err() {
+            if !self.is_connected() || tokio::time::timeout_at(deadline, space).await.is_err() {
                 return Err(LayerError::QueueFull);
             }
         }
     }
 
-    fn head(&self, except: Option<u64>, is_served: bool) -> Head {
+    fn head(&self, except: Option<u64>, is_delivered_by_sender: bool) -> Head {
         Head {
             node: self.0.node,
             seq: 0,
-            is_served,
+            is_delivered_by_sender,
             except,
             count: None,
         }
     }
 
     /// An event in one of Django's formats.
-    fn shared_order(&self, group: &GroupName, event: Event) -> Order {
+    fn channels_redis_command(&self, group: &GroupName, event: Event) -> QueuedCommand {
         if self.0.format == LayerFormat::Core {
-            return Order {
+            return QueuedCommand {
                 size: event.size() + COMMAND_BYTES,
-                act: Act::Core {
+                kind: CommandKind::CoreGroupSend {
                     group: group.clone(),
                     event,
                 },
@@ -177,22 +190,22 @@ impl Remote {
             };
         }
         let channel = self.channel_of(group);
-        let payload = self.0.dictionaries.write(&event, None);
-        Order {
+        let payload = self.0.codec.write(&event, None);
+        QueuedCommand {
             size: payload.len() + COMMAND_BYTES,
-            act: Act::Publish { channel, payload },
+            kind: CommandKind::Publish { channel, payload },
             reply: None,
         }
     }
 
     /// Says something to Redis, in its turn; waits for room.
-    async fn push(&self, order: Order, layer: &ChannelLayer) -> Result<(), LayerError> {
+    async fn push(&self, command: QueuedCommand, layer: &ChannelLayer) -> Result<(), LayerError> {
         let deadline = tokio::time::Instant::now() + ROOM_DEADLINE;
-        let mut order = order;
+        let mut command = command;
         loop {
-            let room = self.0.outbox.room();
-            let echo = self.expect_echo(&order);
-            let refused = match self.0.outbox.push(order, layer) {
+            let space = self.0.outbox.space();
+            let echo = self.expect_echo(&command);
+            let refused = match self.0.outbox.push(command, layer) {
                 Ok(()) => {
                     counter!("oneport_layer_published_total").increment(1);
                     return Ok(());
@@ -202,13 +215,13 @@ impl Remote {
             if let Some((channel, hash)) = echo {
                 self.is_echo(&channel, hash);
             }
-            order = match refused {
-                Refused::Away => return Err(LayerError::Away),
-                Refused::Full(back) => back,
+            command = match refused {
+                PushError::Disconnected => return Err(LayerError::Disconnected),
+                PushError::Full(back) => back,
             };
             let is_away = !self.is_connected();
-            if is_away || tokio::time::timeout_at(deadline, room).await.is_err() {
-                self.0.outbox.give_up(order, layer, "redis_queue_full");
+            if is_away || tokio::time::timeout_at(deadline, space).await.is_err() {
+                self.0.outbox.give_up(command, layer, "redis_queue_full");
                 return Ok(());
             }
         }
@@ -216,11 +229,11 @@ impl Remote {
 
     /// In `channels_redis.pubsub` nothing in a message says whose it is: what we send comes back, and our members have it
     /// already. Two equal messages are as good as each other, so it does not matter which of them is taken for ours.
-    fn expect_echo(&self, order: &Order) -> Option<(String, u64)> {
-        let Act::Publish { channel, payload } = &order.act else {
+    fn expect_echo(&self, command: &QueuedCommand) -> Option<(String, u64)> {
+        let CommandKind::Publish { channel, payload } = &command.kind else {
             return None;
         };
-        if self.0.format != LayerFormat::Pubsub || !self.0.subscriptions.is_there(channel) {
+        if self.0.format != LayerFormat::Pubsub || !self.0.subscriptions.is_subscribed(channel) {
             return None;
         }
         let hash = hash(payload);
@@ -251,12 +264,12 @@ impl Remote {
 }
 
 /// Returns how much a group keeps in Redis, where that is known here.
-fn shared_bounds(found: Option<&Group>, keep: Keep) -> Option<(usize, Duration)> {
-    found?.with_past(|past| {
-        if keep == Keep::History {
-            past.will_keep();
+fn shared_bounds(found: Option<&Group>, keep: Retention) -> Option<(usize, Duration)> {
+    found?.with_history(|history| {
+        if keep == Retention::History {
+            history.will_keep();
         }
-        past.is_shared().then(|| past.bounds())
+        history.is_shared().then(|| history.bounds())
     })
 }
 
@@ -266,7 +279,7 @@ fn is_too_long(event: &Event) -> bool {
 }
 
 /// An event reaches nobody but the members here.
-fn here_only(matched: usize) -> Sent {
+fn local_only(matched: usize) -> Sent {
     telemetry::event_dropped("oversized");
     Sent {
         matched,
@@ -275,16 +288,16 @@ fn here_only(matched: usize) -> Sent {
 }
 
 /// An event that Redis is to give its place in a group's history, if it is kept and there is one.
-fn place(
+fn history_append(
     group: &GroupName,
     head: Head,
     event: Event,
-    keep: Keep,
+    keep: Retention,
     bounds: Option<(usize, Duration)>,
-) -> Order {
-    Order {
+) -> QueuedCommand {
+    QueuedCommand {
         size: event.size() + 2 * COMMAND_BYTES,
-        act: Act::Place(Box::new(Placing {
+        kind: CommandKind::Append(Box::new(HistoryAppend {
             group: group.clone(),
             head,
             event,

@@ -11,7 +11,7 @@ use crate::telemetry;
 
 /// The channels that are read in this process.
 #[derive(Default)]
-pub(super) struct Channels(Mutex<HashMap<ChannelName, Weak<Mailbox>>>);
+pub(super) struct ChannelRegistry(Mutex<HashMap<ChannelName, Weak<Mailbox>>>);
 
 impl ChannelLayer {
     /// Makes a channel of a new name, read through the mailbox; it ends when the mailbox is dropped. With Redis, other processes

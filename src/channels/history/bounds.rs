@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Past, SharedPast};
+use super::{GroupHistory, SharedHistory};
 use crate::channels::batch::{Audience, Entry};
 
-impl Past {
+impl GroupHistory {
     pub(in crate::channels) fn push(&mut self, entry: &Entry, age: Duration) {
         if self.max == 0 {
             return;
@@ -13,12 +13,12 @@ impl Past {
         let now = Instant::now();
         let at = now.checked_sub(age).unwrap_or(now);
         self.forget_expired(now);
-        while self.history.len() >= self.max {
+        while self.events.len() >= self.max {
             self.forget_first();
         }
         let entry = kept(entry);
         self.bytes += memory_of(&entry);
-        self.history.push_back((at, entry));
+        self.events.push_back((at, entry));
         self.trim(self.account.group_size_max());
         self.settle();
     }
@@ -31,7 +31,7 @@ impl Past {
     fn forget_expired(&mut self, now: Instant) {
         let expiry = self.expiry;
         let is_old = |(at, _): &(Instant, Entry)| now.duration_since(*at) > expiry;
-        while self.history.front().is_some_and(is_old) {
+        while self.events.front().is_some_and(is_old) {
             self.forget_first();
         }
     }
@@ -48,25 +48,25 @@ impl Past {
     pub(in crate::channels) fn trim(&mut self, bytes_max: usize) {
         while self.bytes > 0 && self.memory() > bytes_max {
             match &mut self.shared {
-                Some(shared) if self.history.is_empty() => forget_early(shared, &mut self.bytes),
+                Some(shared) if self.events.is_empty() => forget_early(shared, &mut self.bytes),
                 _ => self.forget_first(),
             }
         }
     }
 
     fn forget_first(&mut self) {
-        if let Some((_, entry)) = self.history.pop_front() {
+        if let Some((_, entry)) = self.events.pop_front() {
             self.bytes -= memory_of(&entry);
         }
         // What was set aside for a longer history is given back, and not for each event that goes.
-        if self.history.capacity() > 16 + 4 * self.history.len() {
-            self.history.shrink_to(2 * self.history.len());
+        if self.events.capacity() > 16 + 4 * self.events.len() {
+            self.events.shrink_to(2 * self.events.len());
         }
     }
 
     pub(in crate::channels) fn count(&self) -> usize {
         let early = self.shared.as_ref().map_or(0, |shared| shared.early.len());
-        self.history.len() + early
+        self.events.len() + early
     }
 
     /// Returns what the history takes, places set aside included.
@@ -74,16 +74,16 @@ impl Past {
         if self.bytes == 0 {
             return 0;
         }
-        let set_aside = self.history.capacity() - self.history.len();
+        let set_aside = self.events.capacity() - self.events.len();
         self.bytes + set_aside * size_of::<(Instant, Entry)>()
     }
 
     /// Returns what the events take, counted anew.
     #[cfg(test)]
     pub(in crate::channels) fn recount(&self) -> usize {
-        let of_history = self.history.iter().map(|(_, entry)| memory_of(entry));
+        let of_events = self.events.iter().map(|(_, entry)| memory_of(entry));
         let early = self.shared.iter().flat_map(|shared| &shared.early);
-        let sum: usize = of_history
+        let sum: usize = of_events
             .chain(early.map(|early| memory_of(&early.entry)))
             .sum();
         assert_eq!(sum, self.bytes);
@@ -110,7 +110,7 @@ pub(super) fn memory_of(entry: &Entry) -> usize {
     size_of::<(Instant, Entry)>() + entry.event.memory()
 }
 
-pub(super) fn forget_early(shared: &mut SharedPast, bytes: &mut usize) {
+pub(super) fn forget_early(shared: &mut SharedHistory, bytes: &mut usize) {
     if let Some(early) = shared.early.pop_front() {
         *bytes -= memory_of(&early.entry);
     }

@@ -15,14 +15,14 @@ const RETAINED_MAX: usize = 256;
 const RETAINED_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Default)]
-pub(super) struct Holds {
-    by_member: HashMap<u64, Hold>,
+pub(super) struct PendingJoins {
+    by_member: HashMap<u64, PendingJoin>,
     /// What was sent since the first of them.
     retained: VecDeque<Entry>,
     retained_bytes: usize,
 }
 
-struct Hold {
+struct PendingJoin {
     /// The number of the last entry that the member shall not have.
     since: u64,
     /// The group's position after that entry.
@@ -31,14 +31,14 @@ struct Hold {
     count: usize,
 }
 
-impl Holds {
+impl PendingJoins {
     pub(super) fn is_empty(&self) -> bool {
         self.by_member.is_empty()
     }
 
     /// A member shall have what follows an entry; who is held already keeps what it has.
     pub(super) fn add(&mut self, member: u64, since: u64, position: Position) {
-        let first = Hold {
+        let first = PendingJoin {
             since,
             position,
             count: 0,
@@ -129,65 +129,68 @@ mod tests {
         Position { epoch: 1, offset }
     }
 
-    fn completed(holds: &Holds, member: u64, known: &[u64]) -> Vec<u64> {
+    fn completed(pending_joins: &PendingJoins, member: u64, known: &[u64]) -> Vec<u64> {
         let mut entries: Vec<Entry> = known.iter().copied().map(entry).collect();
-        holds.complete(member, &mut entries);
+        pending_joins.complete(member, &mut entries);
         entries.iter().map(|entry| entry.number).collect()
     }
 
     #[test]
     fn each_member_has_what_came_since_its_hold() {
-        let mut holds = Holds::default();
-        holds.retain(&entry(1));
-        holds.add(7, 1, at(1));
-        holds.retain(&entry(2));
-        holds.add(8, 2, at(2));
-        holds.retain(&entry(3));
-        assert_eq!(completed(&holds, 7, &[]), [2, 3]);
-        assert_eq!(completed(&holds, 8, &[]), [3]);
-        assert_eq!(completed(&holds, 9, &[]), [0; 0]);
+        let mut pending_joins = PendingJoins::default();
+        pending_joins.retain(&entry(1));
+        pending_joins.add(7, 1, at(1));
+        pending_joins.retain(&entry(2));
+        pending_joins.add(8, 2, at(2));
+        pending_joins.retain(&entry(3));
+        assert_eq!(completed(&pending_joins, 7, &[]), [2, 3]);
+        assert_eq!(completed(&pending_joins, 8, &[]), [3]);
+        assert_eq!(completed(&pending_joins, 9, &[]), [0; 0]);
         // The history may have some of it.
-        assert_eq!(completed(&holds, 7, &[1, 3]), [1, 2, 3]);
+        assert_eq!(completed(&pending_joins, 7, &[1, 3]), [1, 2, 3]);
     }
 
     #[test]
     fn only_a_first_hold_is_postponed() {
-        let mut holds = Holds::default();
-        holds.add(7, 0, at(0));
-        holds.retain(&entry(1));
-        holds.postpone(7, 1, at(1));
-        assert_eq!(holds.position(7), Some(at(1)));
-        holds.retain(&entry(2));
-        assert_eq!(completed(&holds, 7, &[]), [2]);
-        holds.add(7, 2, at(2));
-        holds.postpone(7, 2, at(2));
-        assert_eq!(completed(&holds, 7, &[]), [2]);
-        assert_eq!((holds.position(7), holds.position(8)), (Some(at(1)), None));
+        let mut pending_joins = PendingJoins::default();
+        pending_joins.add(7, 0, at(0));
+        pending_joins.retain(&entry(1));
+        pending_joins.postpone(7, 1, at(1));
+        assert_eq!(pending_joins.position(7), Some(at(1)));
+        pending_joins.retain(&entry(2));
+        assert_eq!(completed(&pending_joins, 7, &[]), [2]);
+        pending_joins.add(7, 2, at(2));
+        pending_joins.postpone(7, 2, at(2));
+        assert_eq!(completed(&pending_joins, 7, &[]), [2]);
+        assert_eq!(
+            (pending_joins.position(7), pending_joins.position(8)),
+            (Some(at(1)), None)
+        );
     }
 
     #[test]
     fn nothing_is_retained_for_nobody_and_not_more_than_the_bound() {
-        let mut holds = Holds::default();
-        holds.add(7, 0, at(0));
-        holds.add(7, 0, at(0));
+        let mut pending_joins = PendingJoins::default();
+        pending_joins.add(7, 0, at(0));
+        pending_joins.add(7, 0, at(0));
         for number in 1..=RETAINED_MAX as u64 + 2 {
-            holds.retain(&entry(number));
+            pending_joins.retain(&entry(number));
         }
-        let kept = completed(&holds, 7, &[]);
+        let kept = completed(&pending_joins, 7, &[]);
         assert_eq!((kept.len(), kept[0]), (RETAINED_MAX, 3));
         let long = Event::text("x".repeat(RETAINED_BYTES_MAX / 2));
         for number in 1000..1003 {
             let event = long.clone();
-            holds.retain(&Entry {
+            pending_joins.retain(&Entry {
                 event,
                 ..entry(number)
             });
         }
-        assert_eq!(completed(&holds, 7, &[]), [1001, 1002]);
-        holds.remove(7);
-        assert!(!holds.is_empty());
-        holds.remove(7);
-        assert!(holds.is_empty() && holds.retained.is_empty());
-        holds.remove(7);
+        assert_eq!(completed(&pending_joins, 7, &[]), [1001, 1002]);
+        pending_joins.remove(7);
+        assert!(!pending_joins.is_empty());
+        pending_joins.remove(7);
+        assert!(pending_joins.is_empty() && pending_joins.retained.is_empty());
+        pending_joins.remove(7);
     }
 }

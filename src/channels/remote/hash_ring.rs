@@ -10,7 +10,7 @@ const VALUES: usize = 4096;
 
 /// Which of several servers has what.
 #[derive(Clone)]
-pub(super) struct Ring {
+pub(super) struct HashRing {
     servers: usize,
     /// What the names of `channels_redis.core` begin with, in that format.
     prefix: Option<Arc<str>>,
@@ -18,7 +18,7 @@ pub(super) struct Ring {
     turn: Arc<AtomicUsize>,
 }
 
-impl Ring {
+impl HashRing {
     /// `core`: what names begin with in `channels_redis.core`; not in other formats.
     pub(super) fn new(servers: usize, core: Option<&str>) -> Self {
         Self {
@@ -88,14 +88,18 @@ mod tests {
             ("wié", [1, 1, 2, 2, 3, 5, 8]),
         ] {
             for (ring, wanted) in [2, 3, 4, 5, 7, 10, 16].into_iter().zip(servers) {
-                assert_eq!(Ring::new(ring, None).hash(name), wanted, "{name} of {ring}");
+                assert_eq!(
+                    HashRing::new(ring, None).hash(name),
+                    wanted,
+                    "{name} of {ring}"
+                );
             }
         }
     }
 
     #[test]
     fn keys_are_where_the_names_in_them_are() {
-        let ring = Ring::new(16, Some("asgi"));
+        let ring = HashRing::new(16, Some("asgi"));
         assert_eq!(
             ring.server_of(b"asgi:group:chat_lobby"),
             ring.hash("chat_lobby")
@@ -106,7 +110,7 @@ mod tests {
             ring.hash(inbox)
         );
         let group = "asgi__group__room";
-        let pubsub = Ring::new(16, None);
+        let pubsub = HashRing::new(16, None);
         assert_eq!(pubsub.server_of(group.as_bytes()), ring.hash(group));
         for key in [
             "oneport:history:{room}",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use self::bounds::{forget_early, kept, memory_of};
 use super::batch::Entry;
-use super::histories::{Account, EMPTY_KEPT};
+use super::history_budget::{Account, EMPTY_KEPT};
 use super::{GroupOptions, Position};
 
 /// Processes whose newest event is remembered, in one group. Of more, the one longest silent is forgotten.
@@ -34,7 +34,7 @@ pub struct Joined {
 }
 
 /// What a member that joins gets of the past.
-pub(super) struct Resumed {
+pub(super) struct Replay {
     /// The position before the first of them.
     pub(super) from: Position,
     pub(super) entries: Vec<Entry>,
@@ -44,13 +44,13 @@ pub(super) struct Resumed {
 
 /// Where an event stands that has its place in a shared history.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Place {
+pub(super) enum PositionCheck {
     /// Right behind the newest that is here.
     Next,
     /// It is here already.
-    Known,
+    Duplicate,
     /// Further on, or in another life of the history.
-    Behind,
+    Gap,
 }
 
 /// What a group remembers: its newest events, the position of the newest.
@@ -58,19 +58,19 @@ pub(super) enum Place {
 /// A history that is shared is this process's copy of the one in Redis: it is read once when the first member comes, and kept up
 /// by the events that follow. Each of them has the number that its sender gave it (`seq`), by which it is known again when it
 /// comes twice.
-pub(super) struct Past {
+pub(super) struct GroupHistory {
     position: Position,
-    history: VecDeque<(Instant, Entry)>,
+    events: VecDeque<(Instant, Entry)>,
     /// What the events take, of `history` and of those without a position.
     bytes: usize,
     pub(super) account: Account,
     max: usize,
     expiry: Duration,
-    shared: Option<Box<SharedPast>>,
+    shared: Option<Box<SharedHistory>>,
 }
 
 #[derive(Default)]
-struct SharedPast {
+struct SharedHistory {
     /// It was read, from its beginning on, if not to its end.
     is_begun: bool,
     /// This process has sent it an event, which may still be on its way.
@@ -86,22 +86,22 @@ struct SharedPast {
     /// The process and number of the event at the position.
     newest: Option<(u64, u64)>,
     /// Events of this process that its members have and that have no position yet.
-    early: VecDeque<Early>,
+    early: VecDeque<EarlyEvent>,
 }
 
-struct Early {
+struct EarlyEvent {
     node: u64,
     seq: u64,
     entry: Entry,
 }
 
-impl SharedPast {
+impl SharedHistory {
     fn newest(&self, node: u64) -> u64 {
         let found = self.seen.iter().find(|(seen, _)| *seen == node);
         found.map_or(0, |(_, seq)| *seq)
     }
 
-    fn see(&mut self, node: u64, seq: u64) {
+    fn mark_seen(&mut self, node: u64, seq: u64) {
         if let Some((last, newest)) = self.seen.back_mut()
             && *last == node
         {
@@ -116,12 +116,12 @@ impl SharedPast {
     }
 }
 
-impl Past {
+impl GroupHistory {
     /// An empty history that goes on behind a position. A shared one learns its own from Redis.
     pub(super) fn new(position: Position, is_shared: bool, account: Account) -> Self {
         Self {
             position,
-            history: VecDeque::new(),
+            events: VecDeque::new(),
             bytes: 0,
             account,
             max: 0,
@@ -202,7 +202,7 @@ impl Past {
     }
 
     /// It may have missed something. A history of this process alone cannot tell what: another life of it begins.
-    pub(super) fn fall_behind(&mut self) {
+    pub(super) fn mark_behind(&mut self) {
         match &mut self.shared {
             Some(shared) => shared.is_behind = true,
             None => self.position.epoch = super::position::new_epoch(),
@@ -245,7 +245,7 @@ impl Past {
     pub(super) fn is_worth_keeping(&self, touched: Instant, now: Instant) -> bool {
         self.max > 0
             && self.shared.is_none()
-            && (!self.history.is_empty() || now.saturating_duration_since(touched) < EMPTY_KEPT)
+            && (!self.events.is_empty() || now.saturating_duration_since(touched) < EMPTY_KEPT)
     }
 
     /// Tells whether no event is here.
@@ -254,7 +254,7 @@ impl Past {
     }
 
     /// Returns what a member gets that starts there.
-    pub(super) fn resume(&self, start: Start, wants_history: bool) -> Resumed {
+    pub(super) fn resume(&self, start: Start, wants_history: bool) -> Replay {
         let since = match start {
             Start::Now => None,
             Start::History if !wants_history => None,
@@ -262,7 +262,7 @@ impl Past {
             Start::After(position) => Some(Some(position)),
         };
         let Some(since) = since else {
-            return Resumed {
+            return Replay {
                 from: self.position,
                 entries: Vec::new(),
                 is_complete: true,
@@ -271,7 +271,7 @@ impl Past {
         let known = since
             .filter(|since| self.shared.is_some() || since.epoch == self.position.epoch)
             .and_then(|since| self.index_after(since));
-        let kept = self.history.iter().skip(known.unwrap_or(0));
+        let kept = self.events.iter().skip(known.unwrap_or(0));
         let mut entries: Vec<Entry> = kept.map(|(_, entry)| entry.clone()).collect();
         let from = match (known, since, entries.first()) {
             (Some(_), Some(since), _) => since,
@@ -287,7 +287,7 @@ impl Past {
         for entry in &mut entries {
             entry.event = entry.event.compact(); // fields that are read of it do not stay in the history
         }
-        Resumed {
+        Replay {
             from,
             entries,
             is_complete: since.is_none() || (known.is_some() && self.is_complete()),
@@ -297,19 +297,19 @@ impl Past {
     /// Returns the index of the first entry after a position, if nothing between them was forgotten.
     fn index_after(&self, since: Position) -> Option<usize> {
         if since == self.position {
-            return Some(self.history.len());
+            return Some(self.events.len());
         }
         let follows = |(_, entry): &(Instant, Entry)| {
             entry.position.epoch == since.epoch && entry.position.offset == since.offset + 1
         };
-        self.history.iter().position(follows).or_else(|| {
+        self.events.iter().position(follows).or_else(|| {
             let is = |(_, entry): &(Instant, Entry)| entry.position == since;
-            self.history.iter().position(is).map(|at| at + 1)
+            self.events.iter().position(is).map(|at| at + 1)
         })
     }
 
     /// Gives an event of this process its position, and keeps it.
-    pub(super) fn remember(&mut self, entry: &mut Entry) {
+    pub(super) fn append(&mut self, entry: &mut Entry) {
         if self.is_shared() {
             return; // it has its place from Redis, or none
         }
@@ -319,12 +319,12 @@ impl Past {
     }
 
     /// Keeps an event of this process that has no position yet.
-    pub(super) fn remember_early(&mut self, node: u64, seq: u64, entry: &Entry) {
+    pub(super) fn append_early(&mut self, node: u64, seq: u64, entry: &Entry) {
         if let Some(shared) = &mut self.shared {
-            shared.see(node, seq);
+            shared.mark_seen(node, seq);
             let entry = kept(entry);
             self.bytes += memory_of(&entry);
-            shared.early.push_back(Early { node, seq, entry });
+            shared.early.push_back(EarlyEvent { node, seq, entry });
             while shared.early.len() > self.max {
                 forget_early(shared, &mut self.bytes);
             }
@@ -334,18 +334,18 @@ impl Past {
     }
 
     /// Tells whether the members have an event.
-    pub(super) fn has_seen(&self, node: u64, seq: u64) -> bool {
+    pub(super) fn is_seen(&self, node: u64, seq: u64) -> bool {
         let shared = self.shared.as_ref();
         shared.is_some_and(|shared| shared.newest(node) >= seq)
     }
 
     /// Takes note of an event that the members have from elsewhere than the history; tells whether it is news to them.
-    pub(super) fn see(&mut self, node: u64, seq: u64) -> bool {
-        let is_news = !self.has_seen(node, seq);
+    pub(super) fn mark_seen(&mut self, node: u64, seq: u64) -> bool {
+        let is_news = !self.is_seen(node, seq);
         if let Some(shared) = &mut self.shared
             && is_news
         {
-            shared.see(node, seq);
+            shared.mark_seen(node, seq);
         }
         is_news
     }
@@ -356,25 +356,25 @@ impl Past {
     }
 
     /// Says where a position stands.
-    pub(super) fn place(&mut self, position: Position) -> Place {
+    pub(super) fn check_position(&mut self, position: Position) -> PositionCheck {
         let Some(shared) = &mut self.shared else {
-            return Place::Next;
+            return PositionCheck::Next;
         };
         if position.epoch == self.position.epoch && position.offset <= self.position.offset {
-            return Place::Known;
+            return PositionCheck::Duplicate;
         }
         let is_next =
             position.epoch == self.position.epoch && position.offset == self.position.offset + 1;
         if is_next && shared.is_begun {
-            return Place::Next;
+            return PositionCheck::Next;
         }
         shared.is_behind = true;
-        Place::Behind
+        PositionCheck::Gap
     }
 
     /// Keeps an event of a history that is read for the first time. Tells whether those who wait for it have it not yet: they have
     /// what this process said while Redis was away.
-    pub(super) fn remember_read(
+    pub(super) fn append_loaded(
         &mut self,
         node: u64,
         seq: u64,
@@ -382,15 +382,15 @@ impl Past {
         age: Duration,
         entry: &mut Entry,
     ) -> bool {
-        let is_same = |early: &Early| early.node == node && early.seq == seq;
+        let is_same = |early: &EarlyEvent| early.node == node && early.seq == seq;
         let shared = self.shared.as_ref();
         let is_early = shared.is_some_and(|shared| shared.early.iter().any(is_same));
-        self.remember_shared(node, seq, position, age, entry);
+        self.append_shared(node, seq, position, age, entry);
         !is_early
     }
 
     /// Keeps an event at its position. Tells whether it is news to the members.
-    pub(super) fn remember_shared(
+    pub(super) fn append_shared(
         &mut self,
         node: u64,
         seq: u64,
@@ -415,9 +415,9 @@ impl Past {
         let was_early = shared.early.len() < early;
         let is_news = shared.newest(node) < seq;
         if is_news {
-            shared.see(node, seq);
+            shared.mark_seen(node, seq);
         }
-        let first = self.history.front();
+        let first = self.events.front();
         let has_older_life = first.is_some_and(|(_, first)| first.position.epoch != position.epoch);
         if is_news || was_early || !has_older_life {
             self.push(entry, age);
@@ -428,257 +428,4 @@ impl Past {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::batch::Audience;
-    use super::super::histories::Histories;
-    use super::super::{Event, GroupName};
-    use super::*;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn past(is_shared: bool, history: usize) -> Past {
-        let account = Account::new(
-            Histories::new(usize::MAX, usize::MAX),
-            GroupName::new("room").unwrap(),
-        );
-        let mut past = Past::new(
-            Position {
-                epoch: 1,
-                offset: 0,
-            },
-            is_shared,
-            account,
-        );
-        past.keep(&GroupOptions {
-            history,
-            history_expiry: HOUR,
-            ..GroupOptions::default()
-        });
-        past
-    }
-
-    fn entry(text: &str) -> Entry {
-        Entry {
-            number: 0,
-            position: Position::default(),
-            event: Event::text(text),
-            except: None,
-            audience: Audience::All,
-            tally: None,
-        }
-    }
-
-    fn at(epoch: u64, offset: u64) -> Position {
-        Position { epoch, offset }
-    }
-
-    fn texts(resumed: &Resumed) -> Vec<String> {
-        let text = |entry: &Entry| entry.event.fields()["text"].as_str().map(str::to_owned);
-        resumed.entries.iter().filter_map(text).collect()
-    }
-
-    fn shared(past: &mut Past, seq: u64, position: Position, text: &str) -> bool {
-        assert_eq!(past.place(position), Place::Next);
-        past.remember_shared(7, seq, position, Duration::ZERO, &mut entry(text))
-    }
-
-    #[test]
-    fn member_goes_on_where_it_was_or_is_told_that_it_cannot() {
-        let mut past = past(false, 3);
-        for text in ["a", "b", "c", "d"] {
-            past.remember(&mut entry(text));
-        }
-        for (since, wanted, is_complete) in [
-            (at(1, 4), vec![], true),
-            (at(1, 3), vec!["d"], true),
-            (at(1, 1), vec!["b", "c", "d"], true),
-            (at(1, 0), vec!["b", "c", "d"], false),
-            (at(1, 9), vec!["b", "c", "d"], false),
-            (at(2, 3), vec!["b", "c", "d"], false),
-        ] {
-            let resumed = past.resume(Start::After(since), true);
-            assert_eq!(
-                (texts(&resumed), resumed.is_complete),
-                (
-                    wanted.iter().map(ToString::to_string).collect(),
-                    is_complete
-                ),
-                "{since}"
-            );
-        }
-        assert_eq!(past.resume(Start::After(at(1, 0)), true).from, at(1, 1));
-        assert_eq!(past.resume(Start::History, true).from, at(1, 1));
-        assert_eq!(past.resume(Start::Now, true).from, at(1, 4));
-    }
-
-    #[test]
-    fn old_events_are_forgotten() {
-        let mut past = past(true, 9);
-        past.read_from(5, 0);
-        past.loaded();
-        past.remember_shared(7, 1, at(5, 1), 2 * HOUR, &mut entry("old"));
-        past.remember_shared(7, 2, at(5, 2), Duration::ZERO, &mut entry("new"));
-        past.forget_old(Instant::now());
-        assert_eq!(texts(&past.resume(Start::History, true)), ["new"]);
-    }
-
-    #[test]
-    fn gap_and_another_life_mean_that_it_has_to_be_read() {
-        let mut past = past(true, 9);
-        assert_eq!(past.place(at(5, 1)), Place::Behind); // it was never read
-        assert!(past.is_behind());
-        past.catch_up();
-        assert_eq!(past.read_from(5, 0), 0);
-        assert!(shared(&mut past, 1, at(5, 1), "a"));
-        assert_eq!(past.place(at(5, 1)), Place::Known);
-        assert_eq!(past.place(at(5, 3)), Place::Behind);
-        assert_eq!(past.place(at(6, 1)), Place::Behind);
-        // What the history does not have any more is lost, and counted.
-        assert_eq!(past.read_from(5, 4), 3);
-        assert!(shared(&mut past, 9, at(5, 5), "b"));
-    }
-
-    #[test]
-    fn event_that_comes_twice_is_delivered_once_and_kept_at_its_place() {
-        let mut past = past(true, 9);
-        past.read_from(5, 0);
-        past.loaded();
-        past.remember_early(7, 1, &entry("a"));
-        past.remember_early(7, 2, &entry("b"));
-        assert!(past.has_seen(7, 2) && !past.has_seen(7, 3) && !past.has_seen(8, 1));
-        // A member that joins meanwhile gets them too.
-        let resumed = past.resume(Start::After(at(5, 0)), true);
-        assert_eq!(
-            (texts(&resumed), resumed.is_complete),
-            (vec!["a".into(), "b".into()], true)
-        );
-        assert!(!shared(&mut past, 1, at(5, 1), "a"));
-        let resumed = past.resume(Start::After(at(5, 0)), true);
-        assert_eq!(texts(&resumed), ["a", "b"]);
-        assert!(!shared(&mut past, 2, at(5, 2), "b"));
-        assert!(shared(&mut past, 3, at(5, 3), "c"));
-        let resumed = past.resume(Start::After(at(5, 1)), true);
-        assert_eq!(texts(&resumed), ["b", "c"]);
-    }
-
-    #[test]
-    fn client_goes_on_over_the_end_of_a_life() {
-        let mut past = past(true, 9);
-        past.read_from(5, 0);
-        past.loaded();
-        shared(&mut past, 1, at(5, 1), "a");
-        shared(&mut past, 2, at(5, 2), "b");
-        past.read_from(6, 0); // Redis lost everything
-        shared(&mut past, 3, at(6, 1), "c");
-        let resumed = past.resume(Start::After(at(5, 1)), true);
-        assert_eq!(
-            (texts(&resumed), resumed.is_complete),
-            (vec!["b".into(), "c".into()], true)
-        );
-    }
-
-    #[test]
-    fn what_a_new_life_repeats_is_not_kept_twice() {
-        let mut past = past(true, 9);
-        past.read_from(5, 0);
-        past.loaded();
-        shared(&mut past, 1, at(5, 1), "a");
-        shared(&mut past, 2, at(5, 2), "b");
-        assert_eq!(past.known(), Some((at(5, 2), Some((7, 2)))));
-        past.remember_early(7, 3, &entry("c"));
-        assert_eq!(past.read_from(6, 0), 0); // Redis came back without it
-        assert!(!shared(&mut past, 2, at(6, 1), "b"));
-        assert!(!shared(&mut past, 3, at(6, 2), "c"));
-        assert!(shared(&mut past, 4, at(6, 3), "d"));
-        let resumed = past.resume(Start::After(at(5, 1)), true);
-        assert_eq!(
-            (texts(&resumed), resumed.is_complete),
-            (vec!["b".into(), "c".into(), "d".into()], true)
-        );
-        assert_eq!(past.known(), Some((at(6, 3), Some((7, 4)))));
-    }
-
-    #[test]
-    fn an_event_takes_its_text_and_some_350_bytes() {
-        let (short, long) = (memory_of(&entry("")), memory_of(&entry(&"x".repeat(1000))));
-        assert!((300..400).contains(&short), "{short} bytes");
-        assert_eq!(long - short, 1000);
-    }
-
-    #[test]
-    fn a_history_is_bounded_in_bytes_and_an_event_that_is_longer_alone_is_not_kept() {
-        let histories = Histories::new(usize::MAX, 100_000);
-        let account = Account::new(histories.clone(), GroupName::new("room").unwrap());
-        let mut past = Past::new(at(1, 0), false, account);
-        past.keep(&GroupOptions {
-            history: 1000,
-            history_expiry: HOUR,
-            ..GroupOptions::default()
-        });
-        for _ in 0..100 {
-            past.remember(&mut entry(&"x".repeat(9000)));
-            assert!(past.recount() <= 100_000);
-        }
-        assert!(past.count() >= 8, "{} events", past.count());
-        past.remember(&mut entry(&"x".repeat(200_000)));
-        assert_eq!((past.count(), past.position()), (0, at(1, 101)));
-        assert_eq!(histories.audit(), (0, 0));
-        // Who was there before it learns that something is missing.
-        assert!(!past.resume(Start::After(at(1, 100)), true).is_complete);
-        assert!(past.resume(Start::After(at(1, 101)), true).is_complete);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn bytes_of_a_shared_history_are_those_of_what_is_there(
-            steps in proptest::collection::vec((0_u8..6, 1_usize..3000), 1..120)
-        ) {
-            let histories = Histories::new(usize::MAX, 20_000);
-            let account = Account::new(histories.clone(), GroupName::new("room").unwrap());
-            let mut past = Past::new(at(1, 0), true, account);
-            past.keep(&GroupOptions { history: 20, history_expiry: HOUR, ..GroupOptions::default() });
-            past.read_from(5, 0);
-            let (mut epoch, mut offset, mut seq) = (5, 0, 0);
-            for (step, size) in steps {
-                let mut said = entry(&"x".repeat(size));
-                match step {
-                    0 | 1 => {
-                        (offset, seq) = (offset + 1, seq + 1);
-                        past.remember_shared(7, seq, at(epoch, offset), Duration::ZERO, &mut said);
-                    }
-                    2 => {
-                        seq += 1;
-                        past.remember_early(7, seq, &said);
-                    }
-                    3 => past.forget_old(Instant::now() + HOUR * u32::from(size % 7 == 0)),
-                    4 => {
-                        past.evict(size);
-                    }
-                    _ if size % 5 == 0 => {
-                        (epoch, offset) = (epoch + 1, 0);
-                        past.read_from(epoch, 0);
-                    }
-                    _ => {
-                        past.keep(&GroupOptions { history: size % 40 + 1, history_expiry: HOUR, ..GroupOptions::default() });
-                    }
-                }
-                let memory = past.recount();
-                proptest::prop_assert!(memory <= 20_000);
-                proptest::prop_assert_eq!(histories.audit().0, crate::channels::histories::charge_for(memory));
-            }
-            drop(past);
-            proptest::prop_assert_eq!(histories.audit(), (0, 0));
-        }
-    }
-
-    #[test]
-    fn silent_processes_are_forgotten_first() {
-        let mut shared = SharedPast::default();
-        for node in 0..=NODES_MAX as u64 {
-            shared.see(node, 1);
-            shared.see(0, node + 1);
-        }
-        assert_eq!(shared.newest(0), NODES_MAX as u64 + 1);
-        assert_eq!((shared.newest(1), shared.newest(2)), (0, 1));
-    }
-}
+mod tests;

@@ -1,0 +1,201 @@
+//! Dictionary: an event as Django Channels writes it for Redis: msgpack or JSON, perhaps encrypted.
+
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use serde::ser::{Serialize, SerializeMap};
+use serde_json::{Map, Number, Value};
+
+use super::fernet::Fernet;
+use crate::channels::Event;
+use crate::channels::event::Shown;
+use crate::config::Serializer;
+
+/// The key of the channels that a message of the core layer is for.
+pub(super) const CHANNELS: &str = "__asgi_channel__";
+
+/// The deepest dictionary that is read.
+const DEPTH_MAX: usize = 64;
+
+/// How events are written.
+pub(super) struct ChannelsRedisCodec {
+    serializer: Serializer,
+    keys: Vec<Fernet>,
+    /// How old an encrypted one may be.
+    max_age: Option<Duration>,
+}
+
+/// Why what came is no event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum DecodeError {
+    Malformed,
+    Undecryptable,
+}
+
+impl DecodeError {
+    /// Returns the reason it is counted under.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Undecryptable => "undecryptable",
+        }
+    }
+}
+
+impl ChannelsRedisCodec {
+    pub(super) fn new(
+        serializer: Serializer,
+        keys: Vec<Fernet>,
+        max_age: Option<Duration>,
+    ) -> Self {
+        Self {
+            serializer,
+            keys,
+            max_age,
+        }
+    }
+
+    /// Writes an event, with the channels it is for where the layer wants them in it.
+    pub(super) fn write(&self, event: &Event, channels: Option<&Recipients<'_>>) -> Vec<u8> {
+        let written = EventDictionary { event, channels };
+        let content = match self.serializer {
+            // Neither can fail: all keys are texts, and memory is all they need.
+            Serializer::Msgpack => rmp_serde::to_vec(&written).unwrap_or_default(),
+            Serializer::Json => serde_json::to_vec(&written).unwrap_or_default(),
+        };
+        match self.keys.first() {
+            Some(key) => key.encrypt(&content),
+            None => content,
+        }
+    }
+
+    /// Reads an event, and the channels it is for where they stand in it.
+    pub(super) fn read(&self, bytes: &[u8]) -> Result<(Event, Vec<String>), DecodeError> {
+        let decrypted;
+        let content = if self.keys.is_empty() {
+            bytes
+        } else {
+            let found = self
+                .keys
+                .iter()
+                .find_map(|key| key.decrypt(bytes, self.max_age));
+            decrypted = found.ok_or(DecodeError::Undecryptable)?;
+            &decrypted
+        };
+        let read = match self.serializer {
+            Serializer::Msgpack => {
+                let mut rest = content;
+                let read = rmpv::decode::read_value_with_max_depth(&mut rest, DEPTH_MAX).ok();
+                read.filter(|read| rest.is_empty() && has_text_type(read))
+                    .and_then(to_json)
+            }
+            Serializer::Json => serde_json::from_slice(content).ok(),
+        };
+        let Some(Value::Object(mut fields)) = read else {
+            return Err(DecodeError::Malformed);
+        };
+        let channels = match fields.shift_remove(CHANNELS) {
+            None => Vec::new(),
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(several)) => several
+                .into_iter()
+                .map(|name| match name {
+                    Value::String(name) => Ok(name),
+                    _ => Err(DecodeError::Malformed),
+                })
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(DecodeError::Malformed),
+        };
+        let event = Event::from_fields(fields).map_err(|_| DecodeError::Malformed)?;
+        Ok((event, channels))
+    }
+}
+
+/// The channels that a message of the core layer is for.
+pub(super) enum Recipients<'a> {
+    /// As `send` writes it.
+    One(&'a str),
+    /// As `group_send` writes them.
+    Several(&'a [&'a str]),
+}
+
+/// An event as it is written: raw bytes are bytes where the format has them.
+struct EventDictionary<'a> {
+    event: &'a Event,
+    channels: Option<&'a Recipients<'a>>,
+}
+
+impl Serialize for EventDictionary<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_binary = !serializer.is_human_readable();
+        let more = usize::from(self.channels.is_some());
+        let mut map = match self.event.shown() {
+            Shown::Bytes(bytes) if is_binary => {
+                let mut map = serializer.serialize_map(Some(2 + more))?;
+                map.serialize_entry("type", self.event.event_type())?;
+                map.serialize_entry("bytes", &Binary(bytes))?;
+                map
+            }
+            _ => {
+                let fields = self.event.fields();
+                let mut map = serializer.serialize_map(Some(fields.len() + more))?;
+                for (key, value) in &fields {
+                    map.serialize_entry(key, value)?;
+                }
+                map
+            }
+        };
+        match self.channels {
+            None => {}
+            Some(Recipients::One(name)) => map.serialize_entry(CHANNELS, name)?,
+            Some(Recipients::Several(names)) => map.serialize_entry(CHANNELS, names)?,
+        }
+        map.end()
+    }
+}
+
+struct Binary<'a>(&'a [u8]);
+
+impl Serialize for Binary<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+/// Bytes are no type, though they would make a text.
+fn has_text_type(value: &rmpv::Value) -> bool {
+    let mut entries = value.as_map().into_iter().flatten();
+    entries.any(|(key, value)| key.as_str() == Some("type") && value.is_str())
+}
+
+/// A value as JSON has it: bytes become base64; only texts are keys; what JSON has no word for is refused.
+fn to_json(value: rmpv::Value) -> Option<Value> {
+    Some(match value {
+        rmpv::Value::Nil => Value::Null,
+        rmpv::Value::Boolean(value) => value.into(),
+        rmpv::Value::Integer(value) => match value.as_u64() {
+            Some(value) => value.into(),
+            None => value.as_i64()?.into(),
+        },
+        rmpv::Value::F32(value) => Value::Number(Number::from_f64(value.into())?),
+        rmpv::Value::F64(value) => Value::Number(Number::from_f64(value)?),
+        rmpv::Value::String(text) => text.into_str()?.into(),
+        rmpv::Value::Binary(bytes) => BASE64.encode(&bytes).into(),
+        rmpv::Value::Array(items) => {
+            let items: Option<Vec<Value>> = items.into_iter().map(to_json).collect();
+            Value::Array(items?)
+        }
+        rmpv::Value::Map(entries) => {
+            let entries = entries.into_iter().map(|(key, value)| match key {
+                rmpv::Value::String(key) => Some((key.into_str()?, to_json(value)?)),
+                _ => None,
+            });
+            let entries: Option<Map<String, Value>> = entries.collect();
+            Value::Object(entries?)
+        }
+        rmpv::Value::Ext(..) => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

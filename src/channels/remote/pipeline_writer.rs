@@ -1,0 +1,195 @@
+//! Say: brings what waits in the outbox to Redis, a pipeline at a time.
+
+use std::collections::HashMap;
+
+use redis::{Cmd, RedisResult, Value};
+
+use super::channels_redis_core::count_full;
+use super::command_connections::is_transient;
+use super::connection::{Connection, ConnectionEnd, closed};
+use super::history_sync::epoch_bytes;
+use super::outbox::{CommandKind, QueuedCommand};
+use super::scripts::APPEND;
+use super::wire;
+use crate::channels::GroupName;
+use crate::channels::append::Retention;
+
+impl Connection {
+    pub(super) async fn write_pipelines(self) -> ConnectionEnd {
+        let outbox = &self.remote.0.outbox;
+        loop {
+            let mut batch = tokio::select! {
+                batch = outbox.next() => batch,
+                () = self.ending.cancelled() => return (closed(), Vec::new()),
+            };
+            let bytes: usize = batch.iter().map(|command| command.size).sum();
+            for command in &mut batch {
+                command.kind.begin_attempt();
+            }
+            let written = tokio::select! {
+                written = self.write_pipeline(&mut batch) => written,
+                () = self.ending.cancelled() => Err(closed()),
+            };
+            if let Err(error) = written {
+                return (error, batch);
+            }
+            let left: usize = batch.iter().map(|command| command.size).sum();
+            outbox.put_back(batch);
+            outbox.done(bytes - left);
+        }
+    }
+
+    /// Says a batch of orders in one pipeline. Those that Redis did not do are left: when it fails, or their keys are on their way.
+    async fn write_pipeline(&self, batch: &mut Vec<QueuedCommand>) -> RedisResult<()> {
+        let members = self.members_of(batch).await?;
+        let mut commands = Vec::new();
+        let mut counts = Vec::with_capacity(batch.len());
+        let mut last_seqs: HashMap<&GroupName, u64> = HashMap::new();
+        for command in &*batch {
+            let before = commands.len();
+            let seq_before = match &command.kind {
+                CommandKind::Append(append) if append.keep == Retention::History => {
+                    last_seqs.insert(&append.group, append.head.seq)
+                }
+                _ => None,
+            };
+            self.add(&command.kind, seq_before, &members, &mut commands);
+            counts.push(commands.len() - before);
+        }
+        let answers = self.within(self.commands.run(commands)).await?;
+        let mut answers = answers.into_iter();
+        let mut failed = None;
+        for (command, count) in std::mem::take(batch).into_iter().zip(counts) {
+            let own: RedisResult<Vec<Value>> = answers.by_ref().take(count).collect();
+            match own {
+                Ok(own) => self.on_executed(command, own),
+                Err(error) if is_transient(&error) || command.kind.is_retried_after(&error) => {
+                    if is_transient(&error) {
+                        failed.get_or_insert(error);
+                    }
+                    let mut command = command;
+                    command.kind.not_executed();
+                    batch.push(command);
+                }
+                Err(error) => {
+                    let remote = &self.remote;
+                    remote.log_refused(&error, || remote.label_of(&command.kind));
+                    let outbox = &self.remote.0.outbox;
+                    outbox.give_up(command, &self.layer, "redis_refused");
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Redis did what an order says.
+    fn on_executed(&self, mut command: QueuedCommand, answer: Vec<Value>) {
+        if matches!(command.kind, CommandKind::CoreGroupSend { .. }) {
+            count_full(&answer);
+        }
+        let is_confirmed = is_confirmed(&answer);
+        if let CommandKind::Append(append) = &command.kind {
+            let expiry = append.bounds.map(|(_, expiry)| expiry);
+            let registry = &self.remote.0.registry;
+            registry.appended(&append.group, append.event.size(), &answer, expiry);
+        }
+        if let Some(reply) = command.reply.take() {
+            let _ = reply.send(answer);
+        }
+        if is_confirmed {
+            self.remote.0.outbox.confirm(command);
+        }
+    }
+
+    /// `seq_before`: the number of the event before it in the same pipeline and group.
+    fn add(
+        &self,
+        kind: &CommandKind,
+        seq_before: Option<u64>,
+        members: &HashMap<GroupName, Vec<String>>,
+        out: &mut Vec<Cmd>,
+    ) {
+        let inner = &self.remote.0;
+        match kind {
+            CommandKind::Publish { channel, payload }
+            | CommandKind::NodeMessage { channel, payload } => {
+                out.push(publish(channel, payload));
+            }
+            CommandKind::Append(append) if append.keep == Retention::Transient => {
+                let payload = wire::event(&append.head, &append.event);
+                out.push(publish(&self.remote.channel_of(&append.group), &payload));
+            }
+            CommandKind::Append(append) => {
+                let [meta, stream] = self.remote.history_keys(&append.group);
+                let mut call = APPEND.call(&[&meta, &stream]);
+                call.arg(self.remote.channel_of(&append.group))
+                    .arg(wire::head(&append.head))
+                    .arg(wire::tail(&append.head, &append.event))
+                    .arg(append.head.node)
+                    .arg(append.head.seq);
+                match append.bounds {
+                    Some((max, expiry)) => {
+                        let expiry = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+                        call.arg(max).arg(expiry);
+                    }
+                    None => {
+                        call.arg("").arg("");
+                    }
+                }
+                call.arg(&epoch_bytes()[..])
+                    .arg(u8::from(append.was_said))
+                    .arg(seq_before.unwrap_or(0))
+                    .arg(inner.group_history_size);
+                out.push(call);
+            }
+            CommandKind::CoreGroupSend { group, event } => {
+                let members = members.get(group).map(Vec::as_slice).unwrap_or_default();
+                out.extend(
+                    inner
+                        .core
+                        .deliveries(&self.remote, &inner.codec, event, members),
+                );
+            }
+            CommandKind::Raw(commands) => out.extend(commands.iter().cloned()),
+        }
+    }
+
+    /// Asks who is in the groups of `channels_redis.core` that are sent to.
+    async fn members_of(
+        &self,
+        batch: &[QueuedCommand],
+    ) -> RedisResult<HashMap<GroupName, Vec<String>>> {
+        let mut groups: Vec<&GroupName> = batch
+            .iter()
+            .filter_map(|command| match &command.kind {
+                CommandKind::CoreGroupSend { group, .. } => Some(group),
+                _ => None,
+            })
+            .collect();
+        groups.sort_unstable();
+        groups.dedup();
+        if groups.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let inner = &self.remote.0;
+        let expiry = inner.group_expiry.as_secs();
+        let asked = groups
+            .iter()
+            .flat_map(|group| inner.core.ask_members(group, expiry));
+        let answers = self.query(asked.collect()).await?;
+        let members = answers.into_iter().skip(1).step_by(2);
+        let members = members.map(|members| redis::from_redis_value(members).unwrap_or_default());
+        Ok(groups.into_iter().cloned().zip(members).collect())
+    }
+}
+
+fn publish(channel: &str, payload: &[u8]) -> Cmd {
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(channel).arg(payload);
+    publish
+}
+
+/// Tells whether an answer of `APPEND` is that there is a place.
+fn is_confirmed(answer: &[Value]) -> bool {
+    matches!(answer, [Value::Array(both)] if !matches!(both.get(1), None | Some(Value::Int(0))))
+}
