@@ -22,6 +22,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", metavar="N", type=int, default=5, help="how often everything is measured (5)")
     parser.add_argument("--seconds", metavar="S", type=float, default=2, help="how long each time, after a second to warm up (2)")
     parser.add_argument("--oneport", metavar="BINARY", type=Path, help="a server that is built already")
+    parser.add_argument("--before", metavar="BINARY", type=Path, help="an earlier build, measured beside the others as `before`")
     given = parser.parse_args()
     if given.rounds < 1 or given.seconds <= 0:
         parser.error("expected at least one round, and more than no seconds")
@@ -30,15 +31,18 @@ def arguments() -> argparse.Namespace:
         given.servers = named_servers(given.only)
     except ValueError as error:
         parser.error(str(error))
-    if given.oneport and not given.oneport.is_file():
-        parser.error(f"expected a program at {given.oneport}, found none")
+    for binary in (given.oneport, given.before):
+        if binary and not binary.is_file():
+            parser.error(f"expected a program at {binary}, found none")
+    if given.before:
+        given.servers.append(servers.earlier(given.before.resolve()))
     return given
 
 
 def named_servers(names: str | None) -> list[servers.Server]:
     known = {server.name: server for server in servers.SERVERS}
     if names is None:
-        return servers.SERVERS
+        return list(servers.SERVERS)
     if unknown := set(names.split(",")) - set(known):
         raise ValueError(f"expected some of {', '.join(known)}, found {', '.join(sorted(unknown))}")
     return [server for server in servers.SERVERS if server.name in names.split(",")]
@@ -65,7 +69,7 @@ def main() -> None:
     results = bench.run(given.tests, given.rounds)
     minutes = (time.monotonic() - began) / 60
     print(f"Rounds: {given.rounds}, of {given.seconds:g} s each; {minutes:.0f} minutes in all; {time.strftime('%B %Y')}.\n")
-    report.print_peers(list(launches), missing)
+    report.print_peers([server for server in given.servers if server.name in launches], missing)
     report.tables(given.tests, list(launches), results)
 
 

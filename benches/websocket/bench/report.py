@@ -5,10 +5,10 @@ from statistics import median
 
 from .loads import OFFERED, Load, Table
 from .rounds import Figures, Results
-from .servers import ONEPORT, SERVERS, TUNGSTENITE, UWEBSOCKETS
+from .servers import BEFORE, ONEPORT, TUNGSTENITE, UWEBSOCKETS, Server
 
 # What the costs are compared with.
-MEASURES = [TUNGSTENITE, UWEBSOCKETS, ONEPORT]
+MEASURES = [TUNGSTENITE, UWEBSOCKETS, BEFORE, ONEPORT]
 
 LATENCIES = [("p50_us", 0), ("p99_us", 0), ("p999_us", 0)]
 
@@ -99,11 +99,10 @@ def print_failures(load: Load, servers: list[str], results: Results) -> None:
         print("\nWhat went wrong:\n", *lines, sep="\n")
 
 
-def print_peers(servers: list[str], missing: dict[str, str]) -> None:
+def print_peers(servers: list[Server], missing: dict[str, str]) -> None:
     print("| server | what it is |\n|---|---|")
-    for server in SERVERS:
-        if server.name in servers:
-            print_row([server.name, server.about])
+    for server in servers:
+        print_row([server.name, server.about])
     for name, reason in missing.items():
         print(f"\n**{name} is left out**: {reason}.")
 

@@ -34,7 +34,10 @@ class Server:
 
 
 def oneport(place: Place) -> Launch:
-    binary = place.oneport or install.build_oneport(place)
+    return launch(place.oneport or install.build_oneport(place))
+
+
+def launch(binary: Path) -> Launch:
     return Launch([str(binary), "serve", "--config", str(BENCH / "oneport.toml")], {"PORT": "{port}"})
 
 
@@ -67,7 +70,7 @@ def daphne(place: Place) -> Launch:
     return Launch([str(binaries / "daphne"), *options, "channels_app:application"], directory=BENCH / "peers/python")
 
 
-ONEPORT, TUNGSTENITE, UWEBSOCKETS = "oneport", "tungstenite", "uwebsockets"
+ONEPORT, BEFORE, TUNGSTENITE, UWEBSOCKETS = "oneport", "before", "tungstenite", "uwebsockets"
 
 SERVERS = [
     Server(ONEPORT, "this repository, 2 worker threads, route table and default middleware", oneport),
@@ -78,6 +81,11 @@ SERVERS = [
     Server("uvicorn", "Uvicorn with uvloop and Starlette, 1 process", uvicorn),
     Server("daphne", "Daphne and Django Channels with its in-memory layer, 1 process", daphne),
 ]
+
+
+def earlier(binary: Path) -> Server:
+    """An earlier build of Oneport."""
+    return Server(BEFORE, "an earlier build of Oneport, same configuration", lambda _: launch(binary))
 
 
 def prepare(servers: list[Server], place: Place) -> tuple[dict[str, Launch], dict[str, str]]:
