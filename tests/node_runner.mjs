@@ -10,12 +10,13 @@ import path from "node:path";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
 
-// How many failed tests to run again. When more than that fail, chance is not the cause.
+// How many failed tests to run again. If more fail, the cause is not a race.
 const AGAIN_MAX = 20;
 
-/** Runs files, or one test of them; returns the tests that ran and those that failed, each as `{ name, file }`. */
-async function runFiles(files, timeout, name) {
-  const testNamePatterns = name === undefined ? undefined : [new RegExp(`^${name.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")}$`)];
+/** Runs files, or only their tests of these names; returns the tests that ran and those that failed, each as `{ name, file }`. */
+async function runFiles(files, timeout, names = []) {
+  const patterns = names.map((name) => new RegExp(`^${name.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")}$`));
+  const testNamePatterns = patterns.length > 0 ? patterns : undefined;
   const stream = run({ files, timeout, concurrency: false, testNamePatterns });
   const [ran, failed] = [[], []];
   for (const event of ["test:pass", "test:fail"]) {
@@ -32,21 +33,26 @@ async function runFiles(files, timeout, name) {
   return { ran, failed };
 }
 
-/** Runs one test by itself and returns whether it passes. Node reports a file that fails outside its tests as a test named after it. */
+/** Runs one test by itself and returns whether it passes. Node reports a file that fails outside its tests as a test with its name. */
 async function passesAgain({ name, file }, timeout) {
   const isFile = name === file;
-  const { ran, failed } = await runFiles([file], timeout, isFile ? undefined : name);
+  const { ran, failed } = await runFiles([file], timeout, isFile ? [] : [name]);
   return failed.length === 0 && ran.length > 0;
 }
 
-/** Runs all `*.test.mjs` of a directory, or only the files that the command line names, and sets the exit code. */
+/**
+ * Runs all `*.test.mjs` of a directory and sets the exit code. The command line selects files by name and,
+ * with every other argument, tests by name: `node run.mjs echo.test.mjs "the name of a test"`.
+ */
 export async function runAll(group, directory, timeout) {
-  const asked = process.argv.slice(2).map((file) => path.resolve(file));
+  const isFile = (argument) => argument.endsWith(".test.mjs");
+  const asked = process.argv.slice(2).filter(isFile).map((file) => path.join(directory, path.basename(file)));
+  const names = process.argv.slice(2).filter((argument) => !isFile(argument));
   const all = readdirSync(directory)
     .filter((name) => name.endsWith(".test.mjs"))
     .sort()
     .map((name) => path.join(directory, name));
-  const { ran, failed } = await runFiles(asked.length > 0 ? asked : all, timeout);
+  const { ran, failed } = await runFiles(asked.length > 0 ? asked : all, timeout, names);
   const lines = [];
   let failedTwice = 0;
   const again = failed.length > AGAIN_MAX ? [] : failed;

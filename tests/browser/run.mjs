@@ -1,4 +1,4 @@
-/** Runs all browser tests, one file after another; exits with 1 when one fails. `node run.mjs [FILE...]` runs only those. */
+/** Runs all browser tests, one file after another; exits with 1 if one fails. `node run.mjs [FILE...] [TEST...]` runs only those. */
 
 import { runAll } from "../node_runner.mjs";
 

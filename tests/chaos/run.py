@@ -1,6 +1,6 @@
-"""Runs the tests that disturb the server, as the runner of tests/interop/python runs its own.
+"""Runs the tests that disturb the server, with the runner of tests/interop/python.
 
-python run.py [MODULE...]
+python run.py [MODULE[.CLASS[.TEST]]...]
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "interop"))
 
-from python.run import Group, main  # noqa: E402 - behind the path that it is found by
+from python.run import Group, main  # noqa: E402 - the line above makes it importable
 
 CHAOS = Group("chaos", HERE, alone=("test_processor",), first=("test_vanished", "test_pace", "test_clock", "test_kill", "test_log"))
 

@@ -1,8 +1,8 @@
-"""Runs every test module in a process of its own, some at a time: most of a module's time is waiting.
+"""Runs every test module in a process of its own, several at a time: a module spends most of its time waiting.
 
 A failed test runs again by itself once all modules have ended; if it passes then, it is listed as flaky and counts as passed.
 
-python run.py [MODULE...]
+python run.py [MODULE[.CLASS[.TEST]]...]
 """
 
 import os
@@ -17,18 +17,18 @@ from pathlib import Path
 AT_ONCE = 3
 SECONDS_MAX = 900
 
-# How many failed tests to run again. When more than that fail, chance is not the cause.
+# How many failed tests to run again. If more fail, the cause is not a race.
 AGAIN_MAX = 20
 
 
 @dataclass(frozen=True)
 class Group:
-    """A directory of test modules, under its name in tests/run."""
+    """A directory of test modules, with the name of its group in tests/run."""
 
     name: str
     directory: Path
-    alone: tuple = ()  # what makes the processors busy for long has them to itself
-    first: tuple = ()  # the longest begin first, so that none is left over at the end
+    alone: tuple = ()  # modules that keep the processors busy; each runs with no other beside it
+    first: tuple = ()  # the longest modules; they start first, so that none of them runs last
 
     def modules(self):
         found = sorted(path.stem for path in self.directory.glob("test_*.py"))
@@ -44,7 +44,7 @@ PYTHON = Group(
 
 
 def run(group, what):
-    """Runs a module or one test of it; returns its name, how it ended, what it said, and how long it took."""
+    """Runs a module, a class or a test; returns its name, exit code, output and duration."""
     began = time.monotonic()
     command = [sys.executable, "-m", "unittest", "--verbose", what]
     try:
@@ -56,7 +56,7 @@ def run(group, what):
 
 
 def failed_tests(said):
-    """Returns the names of the failed tests as unittest takes them, each once even if several of its subtests failed."""
+    """Returns the failed tests by the names that unittest accepts, each once even if several of its subtests failed."""
     found = {}
     for test, place in re.findall(r"^(?:FAIL|ERROR|UNEXPECTED SUCCESS): (\w+) \(([\w.]+)\)", said, re.MULTILINE):
         if test in ("setUpClass", "tearDownClass", "setUpModule", "tearDownModule"):
@@ -77,7 +77,7 @@ def show(what, said, seconds):
 
 
 def run_again(group, tests):
-    """Runs each test by itself; returns a line for each, and how many failed twice."""
+    """Runs each test by itself; returns a line for each, and the number that failed twice."""
     lines, failed = [], 0
     for test in tests:
         _, code, said, seconds = run(group, test)
@@ -94,8 +94,8 @@ def main(group, asked):
     ran = failed = 0
     again = []
     asked = asked or group.modules()
-    alone = [module for module in asked if module in group.alone]
-    together = [module for module in asked if module not in group.alone]
+    alone = [name for name in asked if name.split(".")[0] in group.alone]
+    together = [name for name in asked if name not in alone]
     for at_once, modules in ((1, alone), (AT_ONCE, together)):
         with ThreadPoolExecutor(at_once) as pool:
             for done in as_completed([pool.submit(run, group, module) for module in modules]):
