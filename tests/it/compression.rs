@@ -2,19 +2,15 @@
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use http::Request;
-use oneport::gateway::{ConnectionInfo, Registry, Reply, Upgrade};
-use oneport::http::Body;
-use oneport::scope::Scheme;
+use oneport::gateway::Registry;
 use oneport::testing::Application;
 use oneport::websocket::{Close, Consumer, Context, Message, Transport};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
 
-use crate::wire::frame;
+use crate::support::{DEADLINE, frame, upgrade};
 
-const DEADLINE: Duration = Duration::from_secs(5);
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 const TEXT: &str = "the same words, and the same words again, and the same words to the end";
 
@@ -90,35 +86,6 @@ type Frame = (u8, Vec<u8>);
 
 fn application() -> Application {
     Application::with(&Registry::builtin().consumer::<Both>("both"), FILE).unwrap()
-}
-
-/// An accepted handshake: its answer, and what starts the socket.
-pub(crate) async fn upgrade(
-    app: &Application,
-    path: &str,
-    offer: &str,
-) -> (http::Response<Body>, Box<Upgrade>) {
-    let request = Request::get(path)
-        .header("host", "localhost")
-        .header("origin", "http://localhost")
-        .header("connection", "Upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-        .header("sec-websocket-extensions", offer)
-        .body(Body::empty())
-        .unwrap();
-    let info = ConnectionInfo {
-        peer: Some(([127, 0, 0, 1], 40_000).into()),
-        server: None,
-        security: Scheme::Plain,
-        user: None,
-        client: Default::default(),
-    };
-    match app.gateway().serve(request, &info).await {
-        Reply::Upgrade(response, upgrade) => (response, upgrade),
-        Reply::Response(response) => panic!("expected an upgrade, found {}", response.status()),
-    }
 }
 
 impl Client {

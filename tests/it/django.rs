@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use http::Method;
 use oneport::database::{Bind, Database, DatabaseSettings};
+use oneport::gateway::Registry;
 use oneport::scope::{Scope, ScopeType};
 use oneport::testing::{Application, HttpCommunicator, WebsocketCommunicator};
 use serde_json::Value;
+
+use crate::support::{Directory, application};
 
 fn vectors() -> Value {
     serde_json::from_str(include_str!("../vectors/django.json")).unwrap()
@@ -37,7 +40,7 @@ async fn requests_are_checked_against_forgery_as_django_does() {
              [auth]\nusers = \"django+postgres://127.0.0.1:1/none\"\n\
              [[http.route]]\npath = \"/\"\nmiddleware = [\"hosts\", \"csrf\"]\nallowed_origins = {trusted:?}\nview = \"respond\"\n"
         );
-        let app = Application::parse(&config).unwrap_or_else(|problems| panic!("{problems}"));
+        let app = application(&Registry::builtin(), &config);
         let method: Method = text(entry, "method").parse().unwrap();
         let mut request = HttpCommunicator::new(method, "/")
             .header("host", text(entry, "host"))
@@ -87,13 +90,7 @@ fn cookies_are_read_as_django_reads_them() {
 }
 
 struct Project {
-    directory: std::path::PathBuf,
-}
-
-impl Drop for Project {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    directory: Directory,
 }
 
 const KEY: &str = "django-insecure-vector-key-A-0123456789-abcdefghijklmnopqrstuvwxyz";
@@ -101,14 +98,10 @@ const KEY: &str = "django-insecure-vector-key-A-0123456789-abcdefghijklmnopqrstu
 impl Project {
     /// Tables as Django makes them in SQLite, with the vectors' sessions, all of the same user.
     async fn new(is_active: bool) -> Self {
-        let name = format!("oneport-django-{}", oneport::secrets::random(9));
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(
-            directory.join("me.html"),
+        let directory = Directory::new().with(
+            "me.html",
             "{{ user.name if user else \"nobody\" }}|{{ user.is_staff if user }}|{{ session.cart }}",
-        )
-        .unwrap();
+        );
         let project = Self { directory };
         let vectors = vectors();
         let password = text(&vectors["auth_hash"][0], "password");
@@ -149,7 +142,7 @@ impl Project {
     }
 
     fn file(&self) -> String {
-        self.directory.join("db.sqlite3").display().to_string()
+        self.directory.path("db.sqlite3").display().to_string()
     }
 
     async fn run(&self, sql: &str, binds: &[Bind<'_>]) {
@@ -168,10 +161,10 @@ impl Project {
              [session]\nstore = \"django+sqlite:{1}\"\ncache = \"0s\"\ncheck_interval = \"100ms\"\n[auth]\nusers = \"django+sqlite:{1}\"\n\
              [[http.route]]\npath = \"/\"\nmiddleware = [\"session\", \"auth\"]\nview = \"template\"\noptions = {{ template = \"me.html\" }}\n\
              [[websocket.route]]\npath = \"/ws/\"\nmiddleware = [\"origin\", \"session\", \"auth\", \"login_required\"]\nconsumer = \"echo\"\n",
-            self.directory,
+            self.directory.as_path(),
             self.file()
         );
-        Application::parse(&config).unwrap_or_else(|problems| panic!("{problems}"))
+        application(&Registry::builtin(), &config)
     }
 }
 

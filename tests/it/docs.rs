@@ -22,6 +22,8 @@ use oneport::routing::RoutePattern;
 use oneport::websocket::close::{Cause, CloseCode, Code};
 use regex::Regex;
 
+use crate::support::Directory;
+
 /// A key that no section, view or consumer has.
 const UNKNOWN: &str = "no_such_key";
 
@@ -204,17 +206,14 @@ fn every_key_of_the_routes_is_explained_and_no_other() {
 
 #[test]
 fn what_an_included_file_may_hold_is_explained() {
-    let dir = std::env::temp_dir().join(format!("oneport-docs-{}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join("included.toml"), format!("{UNKNOWN} = 1\n")).unwrap();
+    let directory = Directory::new().with("included.toml", format!("{UNKNOWN} = 1\n"));
     let refused = Config::parse(
         "oneport.toml",
         "include = [\"included.toml\"]\n",
-        &dir,
+        directory.as_path(),
         &|_| None,
     )
     .unwrap_err();
-    fs::remove_dir_all(&dir).unwrap();
     let sentence = refused.to_string();
     let (_, list) = sentence.split_once("it may hold ").unwrap();
     let list = list.split_once(" (").map_or(list, |(list, _)| list);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -11,49 +11,19 @@ use bytes::Bytes;
 use http::{Method, Response};
 use oneport::testing::{Application, HttpCommunicator};
 
-/// A directory of files that is removed at the end.
-struct Folder(PathBuf);
+use crate::support::{Directory, field};
 
-impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("oneport-files-{:016x}", fastrand_u64()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn with(self, name: &str, content: impl AsRef<[u8]>) -> Self {
-        let path = self.0.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-        self
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn app(&self, route: &str, options: &str) -> Application {
-        self.app_with("", route, options)
-    }
-
-    fn app_with(&self, before: &str, route: &str, options: &str) -> Application {
-        let text = format!(
-            "{before}\n[[http.route]]\n{route}\nview = 'static'\noptions = {{ dir = '{}', {options} }}\n",
-            self.0.display()
-        );
-        Application::parse(&text).unwrap()
-    }
+/// An application that serves a directory by one route.
+fn serving(directory: &Directory, route: &str, options: &str) -> Application {
+    serving_with(directory, "", route, options)
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn fastrand_u64() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish()
+fn serving_with(directory: &Directory, before: &str, route: &str, options: &str) -> Application {
+    let text = format!(
+        "{before}\n[[http.route]]\n{route}\nview = 'static'\noptions = {{ dir = '{}', {options} }}\n",
+        directory.as_path().display()
+    );
+    Application::parse(&text).unwrap()
 }
 
 const STATIC: &str = "path = '/static/{*path}'";
@@ -70,17 +40,10 @@ async fn get_with(app: &Application, path: &str, fields: &[(&str, &str)]) -> Res
     request.send(app).await
 }
 
-fn field<'r>(response: &'r Response<Bytes>, name: &str) -> Option<&'r str> {
-    response
-        .headers()
-        .get(name)
-        .map(|value| value.to_str().unwrap())
-}
-
 /// Issue 13, line 1: whatever a client's path causes in the file system is 404 or 403, never 5xx.
 #[tokio::test]
 async fn a_path_that_names_no_regular_file_is_404() {
-    let folder = Folder::new().with("a.txt", "a").with("empty/x/y", "y");
+    let folder = Directory::new().with("a.txt", "a").with("empty/x/y", "y");
     symlink("loop-b", folder.path("loop-a")).unwrap();
     symlink("loop-a", folder.path("loop-b")).unwrap();
     symlink("nowhere", folder.path("dangling")).unwrap();
@@ -90,7 +53,7 @@ async fn a_path_that_names_no_regular_file_is_404() {
     let _socket = UnixListener::bind(folder.path("socket")).unwrap();
     symlink("/dev/zero", folder.path("device")).unwrap();
     symlink("fifo", folder.path("link-to-fifo")).unwrap();
-    let app = folder.app(STATIC, "");
+    let app = serving(&folder, STATIC, "");
     let long = "n".repeat(300);
     let deep = "d/".repeat(2100);
     for name in [
@@ -126,10 +89,10 @@ async fn a_path_that_names_no_regular_file_is_404() {
 /// Issue 13, line 1: a FIFO blocks no thread. The blocking pool has 512.
 #[tokio::test]
 async fn many_requests_for_a_fifo_stop_nothing() {
-    let folder = Folder::new().with("a.txt", "a");
+    let folder = Directory::new().with("a.txt", "a");
     let made = Command::new("mkfifo").arg(folder.path("fifo")).status();
     assert!(made.unwrap().success());
-    let app = folder.app(STATIC, "");
+    let app = serving(&folder, STATIC, "");
     let asked = (0..560).map(|_| get(&app, "/static/fifo"));
     for response in futures_util::future::join_all(asked).await {
         assert_eq!(response.status(), 404);
@@ -140,10 +103,11 @@ async fn many_requests_for_a_fifo_stop_nothing() {
 /// Issue 13, line 1: `fallback` takes the place of what is missing.
 #[tokio::test]
 async fn fallback_is_served_for_what_is_missing_and_is_never_cached_long() {
-    let folder = Folder::new()
+    let folder = Directory::new()
         .with("index.html", "<p>app")
         .with("assets/app.js", "1");
-    let app = folder.app(
+    let app = serving(
+        &folder,
         "path = '/{*path}'",
         "fallback = 'index.html', cache_control = 'max-age=31536000'",
     );
@@ -163,15 +127,15 @@ async fn fallback_is_served_for_what_is_missing_and_is_never_cached_long() {
 
 #[tokio::test]
 async fn a_fallback_that_is_missing_itself_is_404() {
-    let folder = Folder::new().with("a.txt", "a");
-    let app = folder.app("path = '/{*path}'", "fallback = 'nope.html'");
+    let folder = Directory::new().with("a.txt", "a");
+    let app = serving(&folder, "path = '/{*path}'", "fallback = 'nope.html'");
     assert_eq!(get(&app, "/missing").await.status(), 404);
 }
 
 /// Issue 13, line 2: the router and the view see the same path.
 #[tokio::test]
 async fn no_spelling_of_a_path_passes_by_the_route_that_guards_it() {
-    let folder = Folder::new()
+    let folder = Directory::new()
         .with("a.txt", "a")
         .with("private/secret.txt", "secret")
         .with("private/index.html", "secret index");
@@ -181,7 +145,7 @@ async fn no_spelling_of_a_path_passes_by_the_route_that_guards_it() {
          middleware = ['session', 'auth', 'login_required']\noptions = {{ dir = '{}' }}\n",
         private.display()
     );
-    let app = folder.app_with(&text, STATIC, "");
+    let app = serving_with(&folder, &text, STATIC, "");
     assert_eq!(get(&app, "/static/a.txt").await.body(), "a");
     for path in [
         "/static/private/secret.txt",
@@ -215,7 +179,7 @@ async fn no_spelling_of_a_path_passes_by_the_route_that_guards_it() {
 /// Issue 13, line 3.
 #[tokio::test]
 async fn a_directory_is_redirected_to_its_slash_with_mount_point_and_query() {
-    let folder = Folder::new().with("docs/index.html", "docs");
+    let folder = Directory::new().with("docs/index.html", "docs");
     let root = "[server]\nroot_path = '/app'";
     let check = |app: Application, path: &'static str, expected: Option<&'static str>| async move {
         let response = get(&app, path).await;
@@ -224,46 +188,51 @@ async fn a_directory_is_redirected_to_its_slash_with_mount_point_and_query() {
         assert_eq!(response.status(), status, "{path}");
     };
     check(
-        folder.app(STATIC, ""),
+        serving(&folder, STATIC, ""),
         "/static/docs?a=b&c",
         Some("/static/docs/?a=b&c"),
     )
     .await;
     check(
-        folder.app(STATIC, ""),
+        serving(&folder, STATIC, ""),
         "/static/%64ocs",
         Some("/static/%64ocs/"),
     )
     .await;
     check(
-        folder.app_with(root, STATIC, ""),
+        serving_with(&folder, root, STATIC, ""),
         "/app/static/docs?x",
         Some("/app/static/docs/?x"),
     )
     .await;
     check(
-        folder.app_with(root, "path = '/{*path}'", ""),
+        serving_with(&folder, root, "path = '/{*path}'", ""),
         "/app/docs",
         Some("/app/docs/"),
     )
     .await;
     // The path with the slash would not come here, or find nothing: no redirect that leads to itself.
-    check(folder.app(STATIC, "index = ''"), "/static/docs", None).await;
-    check(folder.app(STATIC, "index = ''"), "/static/docs/", None).await;
+    check(serving(&folder, STATIC, "index = ''"), "/static/docs", None).await;
     check(
-        folder.app("path = '/files/{path}'", ""),
+        serving(&folder, STATIC, "index = ''"),
+        "/static/docs/",
+        None,
+    )
+    .await;
+    check(
+        serving(&folder, "path = '/files/{path}'", ""),
         "/files/docs",
         None,
     )
     .await;
     check(
-        folder.app("regex = '^r/(?P<path>.*)$'", ""),
+        serving(&folder, "regex = '^r/(?P<path>.*)$'", ""),
         "/r/docs",
         Some("/r/docs/"),
     )
     .await;
     check(
-        folder.app("regex = '^r/(?P<path>[a-z]+)$'", ""),
+        serving(&folder, "regex = '^r/(?P<path>[a-z]+)$'", ""),
         "/r/docs",
         None,
     )
@@ -272,8 +241,8 @@ async fn a_directory_is_redirected_to_its_slash_with_mount_point_and_query() {
 
 #[tokio::test]
 async fn a_redirect_of_a_directory_never_leads_to_another_host() {
-    let folder = Folder::new().with("evil.example/index.html", "x");
-    let app = folder.app("path = '/{*path}'", "");
+    let folder = Directory::new().with("evil.example/index.html", "x");
+    let app = serving(&folder, "path = '/{*path}'", "");
     for path in ["//evil.example", "//evil.example/x/..", "/%2Fevil.example"] {
         let response = get(&app, path).await;
         assert_eq!(field(&response, "location"), None, "{path}");
@@ -283,13 +252,13 @@ async fn a_redirect_of_a_directory_never_leads_to_another_host() {
 /// Issue 13, line 5.
 #[tokio::test]
 async fn a_catch_all_serves_the_index_of_its_folder_too() {
-    let folder = Folder::new()
+    let folder = Directory::new()
         .with("index.html", "front")
         .with("sub/index.html", "sub");
-    let app = folder.app("path = '/{*path}'", "");
+    let app = serving(&folder, "path = '/{*path}'", "");
     assert_eq!(get(&app, "/").await.body(), "front");
     assert_eq!(get(&app, "/sub/").await.body(), "sub");
-    let app = folder.app(STATIC, "");
+    let app = serving(&folder, STATIC, "");
     assert_eq!(get(&app, "/static/").await.body(), "front");
     let response = get(&app, "/static").await;
     assert_eq!(
@@ -298,7 +267,7 @@ async fn a_catch_all_serves_the_index_of_its_folder_too() {
     );
     // A route whose own path this is comes first, wherever it stands.
     let page = "[[http.route]]\npath = '/'\nview = 'respond'\noptions = { body = 'page' }";
-    let app = folder.app_with(page, "path = '/{*path}'", "");
+    let app = serving_with(&folder, page, "path = '/{*path}'", "");
     assert_eq!(get(&app, "/").await.body(), "page");
     assert_eq!(get(&app, "/index.html").await.body(), "front");
 }
@@ -306,8 +275,8 @@ async fn a_catch_all_serves_the_index_of_its_folder_too() {
 /// Issue 13, line 4.
 #[tokio::test]
 async fn ranges_are_answered_as_the_rfc_says() {
-    let folder = Folder::new().with("ten", "0123456789").with("empty", "");
-    let app = folder.app(STATIC, "");
+    let folder = Directory::new().with("ten", "0123456789").with("empty", "");
+    let app = serving(&folder, STATIC, "");
     let check =
         async |path: &str, range: &str, status: u16, body: &str, content_range: Option<&str>| {
             let response = get_with(&app, path, &[("range", range)]).await;
@@ -339,8 +308,8 @@ async fn ranges_are_answered_as_the_rfc_says() {
 
 #[tokio::test]
 async fn several_ranges_come_as_multipart() {
-    let folder = Folder::new().with("a.txt", "0123456789");
-    let app = folder.app(STATIC, "");
+    let folder = Directory::new().with("a.txt", "0123456789");
+    let app = serving(&folder, STATIC, "");
     let response = get_with(&app, "/static/a.txt", &[("range", "bytes=0-1, 7-")]).await;
     assert_eq!(response.status(), 206);
     assert_eq!(field(&response, "content-range"), None);
@@ -360,8 +329,8 @@ async fn several_ranges_come_as_multipart() {
 #[tokio::test]
 async fn a_long_file_is_served_whole_and_in_parts() {
     let content: Vec<u8> = (0..700_001_u32).map(|at| (at % 251) as u8).collect();
-    let folder = Folder::new().with("long.bin", &content);
-    let app = folder.app(STATIC, "");
+    let folder = Directory::new().with("long.bin", &content);
+    let app = serving(&folder, STATIC, "");
     let whole = get(&app, "/static/long.bin").await;
     assert_eq!(whole.body(), &content);
     assert_eq!(
@@ -380,14 +349,14 @@ async fn a_long_file_is_served_whole_and_in_parts() {
 /// Issue 13, line 4: validators, `If-Range`, 304 with `Vary`.
 #[tokio::test]
 async fn conditions_are_evaluated_and_a_304_carries_validators_and_vary() {
-    let folder = Folder::new().with("a.txt", "0123456789");
+    let folder = Directory::new().with("a.txt", "0123456789");
     let file = fs::File::options()
         .write(true)
         .open(folder.path("a.txt"))
         .unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777))
         .unwrap();
-    let app = folder.app(STATIC, "");
+    let app = serving(&folder, STATIC, "");
     let path = "/static/a.txt";
     let first = get(&app, path).await;
     let etag = field(&first, "etag").unwrap();
@@ -428,8 +397,8 @@ async fn conditions_are_evaluated_and_a_304_carries_validators_and_vary() {
 
 #[tokio::test]
 async fn a_changed_file_has_another_entity_tag() {
-    let folder = Folder::new().with("a.txt", "one");
-    let app = folder.app(STATIC, "");
+    let folder = Directory::new().with("a.txt", "one");
+    let app = serving(&folder, STATIC, "");
     let etag = |response: &Response<Bytes>| field(response, "etag").unwrap().to_owned();
     let one = etag(&get(&app, "/static/a.txt").await);
     let file = fs::File::options()
@@ -445,8 +414,8 @@ async fn a_changed_file_has_another_entity_tag() {
 /// Issue 13, line 4: a modification time before 1970 panicked.
 #[tokio::test]
 async fn a_file_from_before_1970_or_from_the_future_has_no_last_modified() {
-    let folder = Folder::new().with("a.txt", "a");
-    let app = folder.app(STATIC, "");
+    let folder = Directory::new().with("a.txt", "a");
+    let app = serving(&folder, STATIC, "");
     let file = fs::File::options()
         .write(true)
         .open(folder.path("a.txt"))
@@ -468,10 +437,10 @@ async fn a_file_from_before_1970_or_from_the_future_has_no_last_modified() {
 /// Issue 13, line 4: HEAD has what GET has; OPTIONS says what there is.
 #[tokio::test]
 async fn head_has_the_fields_of_get_and_options_names_the_methods() {
-    let folder = Folder::new()
+    let folder = Directory::new()
         .with("a.html", "0123456789")
         .with("empty.css", "");
-    let app = folder.app(STATIC, "");
+    let app = serving(&folder, STATIC, "");
     for path in ["/static/a.html", "/static/empty.css", "/static/missing"] {
         let get = get(&app, path).await;
         let head = HttpCommunicator::new(Method::HEAD, path).send(&app).await;
@@ -514,7 +483,7 @@ async fn head_has_the_fields_of_get_and_options_names_the_methods() {
 /// Issue 13, line 4: text types name their charset.
 #[tokio::test]
 async fn text_has_a_charset_and_other_types_have_none() {
-    let folder = Folder::new()
+    let folder = Directory::new()
         .with("a.html", "a")
         .with("a.js", "a")
         .with("a.mjs", "a")
@@ -526,7 +495,7 @@ async fn text_has_a_charset_and_other_types_have_none() {
         .with("a.wasm", "a")
         .with("README", "a")
         .with("A.HTML", "a");
-    let app = folder.app(STATIC, "");
+    let app = serving(&folder, STATIC, "");
     for (name, expected) in [
         ("a.html", "text/html; charset=utf-8"),
         ("A.HTML", "text/html; charset=utf-8"),
@@ -544,10 +513,10 @@ async fn text_has_a_charset_and_other_types_have_none() {
         assert_eq!(field(&response, "content-type"), Some(expected), "{name}");
         assert_eq!(field(&response, "x-content-type-options"), Some("nosniff"));
     }
-    let app = folder.app(STATIC, "charset = ''");
+    let app = serving(&folder, STATIC, "charset = ''");
     let response = get(&app, "/static/a.txt").await;
     assert_eq!(field(&response, "content-type"), Some("text/plain"));
-    let app = folder.app(STATIC, "charset = 'iso-8859-1'");
+    let app = serving(&folder, STATIC, "charset = 'iso-8859-1'");
     let response = get(&app, "/static/a.txt").await;
     assert_eq!(
         field(&response, "content-type"),
@@ -558,7 +527,7 @@ async fn text_has_a_charset_and_other_types_have_none() {
 /// The index of a directory is served under the directory's name, which has no extension: a browser would download the page.
 #[tokio::test]
 async fn an_index_has_the_media_type_of_its_own_name() {
-    let folder = Folder::new()
+    let folder = Directory::new()
         .with("index.html", "front")
         .with("sub/index.html", "sub")
         .with("a.html/index.json", "{}");
@@ -579,7 +548,7 @@ async fn an_index_has_the_media_type_of_its_own_name() {
             "text/html; charset=utf-8",
         ),
     ] {
-        let app = folder.app(route, options);
+        let app = serving(&folder, route, options);
         let response = get(&app, path).await;
         assert_eq!(field(&response, "content-type"), Some(expected), "{path}");
     }
@@ -587,12 +556,12 @@ async fn an_index_has_the_media_type_of_its_own_name() {
 
 #[tokio::test]
 async fn a_file_compressed_beforehand_is_served_to_those_who_take_it() {
-    let folder = Folder::new()
+    let folder = Directory::new()
         .with("a.js", "plain")
         .with("a.js.gz", "gzip")
         .with("a.js.br", "brotli")
         .with("only.js.gz", "orphan");
-    let app = folder.app(STATIC, "");
+    let app = serving(&folder, STATIC, "");
     let check = async |accept: &str, body: &str, encoding: Option<&str>| {
         let response = get_with(&app, "/static/a.js", &[("accept-encoding", accept)]).await;
         assert_eq!(response.body(), body, "{accept}");
@@ -618,7 +587,7 @@ async fn a_file_compressed_beforehand_is_served_to_those_who_take_it() {
 /// Issue 13, line 5: what must stay secret lies in no folder that is served.
 #[test]
 fn a_folder_that_holds_the_configuration_the_database_or_a_key_is_refused() {
-    let folder = Folder::new()
+    let folder = Directory::new()
         .with("oneport.toml", "")
         .with("public/a.txt", "a");
     let problems_of = |text: &str| {
@@ -676,7 +645,7 @@ fn a_folder_that_holds_the_configuration_the_database_or_a_key_is_refused() {
 /// Issue 13, line 2: `check` warns when a weaker route maps the paths of a stronger one.
 #[test]
 fn check_warns_of_a_weaker_route_over_the_folder_of_a_stronger_one() {
-    let folder = Folder::new()
+    let folder = Directory::new()
         .with("private/x", "x")
         .with("a.txt", "a")
         .with("../oneport-elsewhere-x/y", "y");

@@ -404,11 +404,11 @@ async fn slow_client_is_closed_or_loses_events_as_its_route_says() {
         let mut stream = tokio::net::TcpStream::connect(server.address())
             .await
             .unwrap();
-        let handshake = crate::wire::HANDSHAKE.replace("/echo/", "/feed/");
+        let handshake = crate::support::HANDSHAKE.replace("/echo/", "/feed/");
         tokio::io::AsyncWriteExt::write_all(&mut stream, handshake.as_bytes())
             .await
             .unwrap();
-        crate::wire::read_until(&mut stream, |read| read.ends_with(b"\r\n\r\n")).await;
+        crate::support::read_until(&mut stream, |read| read.ends_with(b"\r\n\r\n")).await;
         let layer = &server.gateway().services().layer;
         let group = GroupName::new("news").unwrap();
         while layer.group_len(&group) == 0 {

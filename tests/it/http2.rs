@@ -12,9 +12,7 @@ use oneport::testing::LiveServer;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::wire::frame;
-
-const DEADLINE: Duration = Duration::from_secs(5);
+use crate::support::{DEADLINE, frame};
 
 const FILE: &str = "
     [[http.route]]

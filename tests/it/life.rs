@@ -14,8 +14,7 @@ use oneport::testing::{Application, Heard, LiveServer, WebsocketCommunicator};
 use oneport::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::compression::upgrade;
-use crate::wire::{HANDSHAKE, frame, read_until};
+use crate::support::{HANDSHAKE, frame, read_until, upgrade};
 
 /// What the consumers of one test were told, by the test's name in the path.
 static TOLD: LazyLock<Mutex<Vec<(String, String)>>> = LazyLock::new(Mutex::default);

@@ -1,4 +1,5 @@
-//! What Oneport claims, tested through its public doors: communicators without sockets, and a live server where the wire matters.
+//! Integration tests of the public interface: communicators without sockets, and a live server where
+//! the bytes on the wire matter. `support/` holds what several files share.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,5 +28,6 @@ mod requests;
 mod scale;
 mod sequences;
 mod sessions;
+mod support;
 mod tokens;
 mod wire;

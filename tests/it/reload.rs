@@ -84,13 +84,13 @@ consumer = 'echo'
 async fn drain_closes_sockets_with_1001_and_refuses_new_connections() {
     let server = LiveServer::start("[server.timeouts]\ndrain = '2s'\n[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n").await.unwrap();
     let address = server.address();
-    let mut stream = crate::wire::open(&server).await;
+    let mut stream = crate::support::open(&server).await;
     let mut stopping = tokio::task::JoinSet::new();
     stopping.spawn(server.stop());
-    let heard = crate::wire::read_until(&mut stream, |read| read.len() >= 4).await;
+    let heard = crate::support::read_until(&mut stream, |read| read.len() >= 4).await;
     assert_eq!(heard[..4], [0x88, 29, 0x03, 0xE9]);
     stream
-        .write_all(&crate::wire::frame(0x88, &1001_u16.to_be_bytes()))
+        .write_all(&crate::support::frame(0x88, &1001_u16.to_be_bytes()))
         .await
         .unwrap();
     let drained = stopping.join_next().await.unwrap().unwrap();

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::wire::read_until;
+use crate::support::read_until;
 
 /// What the views of one test have done.
 struct Done {

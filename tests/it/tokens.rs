@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::support::application;
+
 const KEY: &str = "a secret of thirty-two bytes and more";
 
 fn now() -> u64 {
@@ -89,7 +91,7 @@ consumer = "who"
 "#
     );
     let registry = Registry::builtin().consumer::<Who>("who");
-    Application::with(&registry, &text).unwrap_or_else(|problems| panic!("{problems}"))
+    application(&registry, &text)
 }
 
 fn bearer_app() -> Application {

@@ -5,6 +5,8 @@ use oneport::gateway::{Registry, Reply};
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::testing::{Application, HttpCommunicator};
 
+use crate::support::{application, field};
+
 const PAGE: &str = "https://page.example";
 
 const FILE: &str = r#"
@@ -91,14 +93,7 @@ impl View for Own {
 
 fn app(text: &str) -> Application {
     let registry = Registry::builtin().view::<Own>("own");
-    Application::with(&registry, text).unwrap_or_else(|problems| panic!("{problems}"))
-}
-
-fn field<'r, T>(response: &'r http::Response<T>, name: &str) -> Option<&'r str> {
-    response
-        .headers()
-        .get(name)
-        .map(|value| value.to_str().unwrap())
+    application(&registry, text)
 }
 
 fn varies<T>(response: &http::Response<T>) -> bool {

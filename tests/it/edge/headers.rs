@@ -4,6 +4,8 @@ use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::testing::{Application, HttpCommunicator};
 
+use crate::support::application;
+
 const FIELDS: [(&str, &str); 4] = [
     (
         "content-security-policy",
@@ -39,7 +41,7 @@ impl View for Framed {
 
 async fn answer(text: &str, request: HttpCommunicator) -> http::Response<bytes::Bytes> {
     let registry = Registry::builtin().view::<Framed>("framed");
-    let app = Application::with(&registry, text).unwrap_or_else(|problems| panic!("{problems}"));
+    let app = application(&registry, text);
     request.send(&app).await
 }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::arrival::{Pieces, Way};
 use super::said::Said;
-use crate::wire::{HANDSHAKE, read_until};
+use crate::support::{HANDSHAKE, read_until};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
