@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::http::Response;
-use crate::net::ClientPermit;
+use crate::net::{ClientPermit, Stream};
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::extension::Deflate;
-use crate::websocket::{ConnectionTask, PendingJoins, Route, SocketParts, Sockets, Transport};
+use crate::websocket::{ConnectionTask, PendingJoins, Route, SocketParts, Sockets};
 
 /// What becomes of a request.
 pub enum Reply {
@@ -35,14 +35,9 @@ pub struct Upgrade {
 
 impl Upgrade {
     /// Starts the socket's task over a stream, as [`Upgrade::run`] has it.
-    pub fn start(
-        self,
-        transport: Option<Transport>,
-        read_already: Bytes,
-        held: Box<dyn Any + Send>,
-    ) {
+    pub fn start(self, stream: Option<Stream>, read_already: Bytes, held: Box<dyn Any + Send>) {
         let tasks = self.services.tasks.clone();
-        tasks.spawn("websocket", self.run(transport, read_already, held));
+        tasks.spawn("websocket", self.run(stream, read_already, held));
     }
 
     /// Returns the socket's whole life over a stream, to be awaited; `read_already` is what the client sent right behind its handshake.
@@ -52,7 +47,7 @@ impl Upgrade {
     /// `held` is let go when the socket ends.
     pub fn run(
         self,
-        transport: Option<Transport>,
+        stream: Option<Stream>,
         read_already: Bytes,
         held: Box<dyn Any + Send>,
     ) -> ConnectionTask {
@@ -63,8 +58,8 @@ impl Upgrade {
         let mut scope = self.scope;
         Arc::make_mut(&mut scope).pack();
         self.consumer.run(SocketParts {
-            transport: transport.unwrap_or_else(|| {
-                Transport::stream(tokio::io::join(tokio::io::empty(), tokio::io::sink()))
+            stream: stream.unwrap_or_else(|| {
+                Stream::boxed(tokio::io::join(tokio::io::empty(), tokio::io::sink()))
             }),
             read_already,
             scope,

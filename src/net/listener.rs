@@ -1,4 +1,4 @@
-//! Listener: where connections come in.
+//! Listener: accepts connections on a TCP address, a unix socket or an inherited descriptor.
 
 use std::fmt;
 use std::io;
@@ -7,24 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 
-use super::address::ServerAddress;
+use super::address::{Scheme, ServerAddress};
+use super::socket_activation::{self, Inherited};
+use super::stream::Stream;
 use super::unix_listener::{self, SocketFile};
 use crate::config::{Bind, Listen};
 
-/// How many connections the kernel holds until they are accepted.
-pub(crate) const BACKLOG: i32 = 4096;
+/// How many connections the kernel queues until they are accepted.
+pub(super) const BACKLOG: i32 = 4096;
 
-/// How often a refused connection is read, a KiB at a time.
-const REFUSED_READS_MAX: usize = 64;
-
-/// A place where connections come in.
+/// An open listener.
 #[derive(Debug)]
 pub struct Listener {
     kind: Kind,
-    /// The server's side of all connections; none where each has its own.
+    /// Our address, when all connections share it; `None` when listening on all addresses.
     server: Option<Arc<ServerAddress>>,
     websocket_over_http2: bool,
 }
@@ -33,7 +31,8 @@ pub struct Listener {
 enum Kind {
     Tcp(TcpListener),
     Unix {
-        /// The file that was made here. It goes before the listener does: until then its inode is not used again.
+        /// The socket's file, unless it was inherited. The field comes before `listener`, so that the file is removed first: as long as the
+        /// listener is open, no other file has its inode.
         #[expect(dead_code, reason = "removed when it is dropped")]
         file: Option<SocketFile>,
         listener: UnixListener,
@@ -41,14 +40,19 @@ enum Kind {
     },
 }
 
-/// A connection that came in.
-pub(crate) enum Incoming {
-    Tcp(TcpStream, SocketAddr),
-    Unix(UnixStream),
+/// An accepted connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) stream: Stream,
+    /// The peer's address; `None` on a unix socket.
+    pub(crate) peer: Option<SocketAddr>,
+    /// Our side of it.
+    pub(crate) server: Option<Arc<ServerAddress>>,
+    pub(crate) scheme: Scheme,
 }
 
 impl Listener {
-    /// Opens what a `bind` of the file names; a host name may give several.
+    /// Opens a `bind` entry; a host name may resolve to several listeners.
     pub async fn open(listen: &Listen) -> io::Result<Vec<Self>> {
         let kinds = match &listen.address {
             Bind::Tcp(address) => tokio::net::lookup_host(address)
@@ -64,7 +68,14 @@ impl Listener {
                     file: Some(file),
                 }]
             }
-            Bind::Fd(number) => vec![inherited(*number)?],
+            Bind::Fd(descriptor) => vec![match socket_activation::take(*descriptor)? {
+                Inherited::Tcp(listener) => Kind::Tcp(listener),
+                Inherited::Unix { listener, path } => Kind::Unix {
+                    file: None,
+                    listener,
+                    path,
+                },
+            }],
         };
         let listener = |kind| Self {
             server: common_address(&kind),
@@ -74,12 +85,12 @@ impl Listener {
         Ok(kinds.into_iter().map(listener).collect())
     }
 
-    /// Tells whether WebSockets over HTTP/2 are taken here.
-    pub(crate) fn takes_websocket_over_http2(&self) -> bool {
+    /// Tells whether clients may open WebSockets over HTTP/2 (RFC 8441).
+    pub(crate) fn allows_websocket_over_http2(&self) -> bool {
         self.websocket_over_http2
     }
 
-    /// Returns the address it listens at; none for a unix socket.
+    /// Returns the TCP address; `None` for a unix socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.kind {
@@ -88,9 +99,9 @@ impl Listener {
         }
     }
 
-    /// Has the system notice clients that vanished without a word: idle ones within a minute, by probes, and those that acknowledge
-    /// nothing of what is sent to them after `unacknowledged_max`. Accepted connections inherit this.
-    pub(crate) fn notice_vanished(&self, unacknowledged_max: Duration) -> io::Result<()> {
+    /// Makes the kernel close connections whose client is gone: idle ones after a minute, by keep-alive probes, and those that
+    /// acknowledge nothing for `unacknowledged_max`. Accepted connections inherit both.
+    pub(crate) fn detect_dead_peers(&self, unacknowledged_max: Duration) -> io::Result<()> {
         let Kind::Tcp(listener) = &self.kind else {
             return Ok(());
         };
@@ -106,58 +117,30 @@ impl Listener {
     }
 
     /// Waits for the next connection. Cancel-safe.
-    pub(crate) async fn accept(&self) -> io::Result<Incoming> {
-        match &self.kind {
+    pub(super) async fn accept(&self) -> io::Result<Connection> {
+        let (stream, peer, local) = match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Incoming::Tcp(stream, peer))
+                let local = match self.server {
+                    Some(_) => None,
+                    None => stream.local_addr().ok(),
+                };
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                (Stream::Tcp(stream), Some(peer), local)
             }
             Kind::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Ok(Incoming::Unix(stream))
+                (Stream::Unix(stream), None, None)
             }
-        }
-    }
-
-    /// Returns the server's side of a connection that came in here.
-    pub(crate) fn server_of(&self, incoming: &Incoming) -> Option<Arc<ServerAddress>> {
-        self.server.clone().or_else(|| match incoming {
-            Incoming::Tcp(stream, _) => {
-                let address = stream.local_addr().ok()?;
-                Some(Arc::new(ServerAddress::Tcp(address)))
-            }
-            Incoming::Unix(_) => None,
-        })
-    }
-}
-
-impl Incoming {
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(_, peer) => Some(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
-            Self::Unix(_) => None,
-        }
-    }
-
-    /// Sends a short answer to a connection that is refused, closes our side, and reads what the client sends until it closes
-    /// its own: closing with unread bytes would reset the connection, and the answer could be lost. Gives up after `deadline`.
-    pub(crate) async fn refuse(self, answer: &'static [u8], deadline: Duration) {
-        async fn tell(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
-            let mut scratch = [0; 1024];
-            if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {
-                return;
-            }
-            for _ in 0..REFUSED_READS_MAX {
-                if !matches!(stream.read(&mut scratch).await, Ok(1..)) {
-                    return;
-                }
-            }
-        }
-        let _ = match self {
-            Self::Tcp(stream, _) => tokio::time::timeout(deadline, tell(stream, answer)).await,
-            Self::Unix(stream) => tokio::time::timeout(deadline, tell(stream, answer)).await,
         };
+        let server = self.server.clone();
+        Ok(Connection {
+            stream,
+            peer,
+            server: server.or_else(|| Some(Arc::new(ServerAddress::Tcp(local?)))),
+            scheme: Scheme::Plain,
+        })
     }
 }
 
@@ -173,7 +156,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Returns the address that all connections of a listener share: not so where it listens on all addresses.
+/// Returns the address that all connections of a listener share; `None` when it listens on all addresses.
 fn common_address(kind: &Kind) -> Option<Arc<ServerAddress>> {
     match kind {
         Kind::Tcp(listener) => listener
@@ -199,40 +182,4 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
-}
-
-/// A listener that the parent process opened (systemd's `LISTEN_FDS`): number 3 is the first.
-fn inherited(number: i32) -> io::Result<Kind> {
-    let mut inherited = listenfd::ListenFd::from_env();
-    let at = usize::try_from(number - 3).map_err(|_| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "inherited descriptors start at 3",
-        )
-    })?;
-    if let Ok(Some(listener)) = inherited.take_tcp_listener(at) {
-        listener.set_nonblocking(true)?;
-        return Ok(Kind::Tcp(TcpListener::from_std(listener)?));
-    }
-    match inherited.take_unix_listener(at)? {
-        Some(listener) => {
-            listener.set_nonblocking(true)?;
-            let address = listener.local_addr()?;
-            let path: Arc<str> = address
-                .as_pathname()
-                .map_or_else(|| "inherited".into(), |path| path.to_string_lossy())
-                .into();
-            Ok(Kind::Unix {
-                listener: UnixListener::from_std(listener)?,
-                path,
-                file: None,
-            })
-        }
-        None => Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!(
-                "expected the parent process to pass descriptor {number} (LISTEN_FDS), found none"
-            ),
-        )),
-    }
 }

@@ -1,14 +1,27 @@
-//! Net: listeners, the streams that they accept, and how many of them there may be.
+//! Net: the streams of connections, and the listeners that accept them within limits.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `stream.rs` | one connection's bytes: TCP, unix socket, or anything boxed |
+//! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
+//! | `acceptor.rs` | the accept loop: admit, refuse, back off |
+//! | `admission.rs`, `client_limit.rs`, `descriptors.rs` | the limits: connections in all, by client, open files |
+//! | `address.rs` | both ends of a connection |
 
+mod acceptor;
 mod address;
 mod admission;
 mod client_limit;
 pub(crate) mod descriptors;
 mod listener;
+mod socket_activation;
+mod stream;
 mod unix_listener;
 
+pub(crate) use acceptor::{Acceptor, Refused, Serve};
 pub use address::{ClientAddress, Scheme, ServerAddress};
-pub(crate) use admission::Admission;
+pub(crate) use admission::{Admission, ConnectionPermit};
 pub(crate) use client_limit::{ClientLimit, ClientPermit, client_network};
-pub(crate) use listener::Incoming;
+pub(crate) use listener::Connection;
 pub use listener::Listener;
+pub use stream::{ReadWrite, Stream};

@@ -1,21 +1,18 @@
 //! ConnectionTimeouts: when something last happened on a connection that speaks HTTP, and when that is too long ago.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use http_body::{Frame, SizeHint};
 use metrics::counter;
 
 use super::stall_timeout::StallTimeout;
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 use crate::config::ServerConfig;
+use crate::http::Client;
 use crate::http::pace::earned;
-use crate::http::{Body, Client, Response};
-use crate::net::ClientPermit;
 
 /// How long, in milliseconds, a client is read after our side is closed.
 const LINGERING: Millis = 5_000;
@@ -70,7 +67,7 @@ struct Durations {
 }
 
 /// One request on a connection, until its answer is written.
-pub(super) struct InFlight(Arc<ConnectionTimeouts>);
+pub(super) struct InFlight(pub(super) Arc<ConnectionTimeouts>);
 
 impl ConnectionTimeouts {
     pub(super) fn new(clock: Clock, server: &ServerConfig) -> Arc<Self> {
@@ -369,54 +366,4 @@ impl Drop for InFlight {
 
 fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(NEVER)
-}
-
-/// A body whose end is the end of its request.
-pub(super) struct ResponseBody {
-    body: Body,
-    stall_timeout: Option<Arc<StallTimeout>>,
-    _in_flight: Option<InFlight>,
-    /// The client behind a trusted proxy.
-    _counted: Option<Arc<ClientPermit>>,
-}
-
-impl ResponseBody {
-    pub(super) fn new(response: Response, in_flight: Option<InFlight>) -> http::Response<Self> {
-        let (mut parts, body) = response.into_parts();
-        let timeouts = in_flight.as_ref().map(|in_flight| &in_flight.0);
-        let has_more = !http_body::Body::is_end_stream(&body);
-        let answered = Self {
-            stall_timeout: timeouts
-                .filter(|_| has_more)
-                .and_then(|timeouts| timeouts.watch_stalls()),
-            body,
-            _in_flight: in_flight,
-            _counted: parts.extensions.remove(),
-        };
-        http::Response::from_parts(parts, answered)
-    }
-}
-
-impl http_body::Body for ResponseBody {
-    type Data = bytes::Bytes;
-    type Error = crate::http::body::BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Some(stall_timeout) = &self.stall_timeout {
-            stall_timeout.polled(frame.is_ready());
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -1,15 +1,10 @@
 //! Server: opens the listeners, accepts, reloads, and ends.
 
-use std::any::Any;
 use std::io;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use metrics::counter;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::connection::HttpServer;
 use super::drain::{Drained, drain};
@@ -17,29 +12,12 @@ use super::reload::{Reload, Reloader};
 use super::signals::{Signal, Signals};
 use crate::config::{Bind, Config, StoreUrl};
 use crate::database::diagnose;
-use crate::gateway::{ConnectionInfo, Gateway, Table};
-use crate::http::Client;
-use crate::net::Admission;
-use crate::net::descriptors;
-use crate::net::{Incoming, Listener};
-use crate::scope::{Scheme, ServerAddress};
+use crate::gateway::{Gateway, Table};
+use crate::net::{Acceptor, Admission, Listener, Refused};
 use crate::services::Services;
-use crate::tasks::Tasks;
-use crate::telemetry::Recurring;
-use crate::websocket::Transport;
-
-/// How long accepting pauses when the process is out of descriptors, or panicked.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How many connections over the limit are answered at once, and how long each may take to read its answer.
-const REFUSED_MAX: usize = 256;
-const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
 
 /// After how long without an acknowledgement a client has vanished, unless `timeouts.request` is longer than half of that.
 const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(60);
-
-/// The answer to a connection over the limit.
-const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
 
 /// A server that listens.
 #[derive(Debug)]
@@ -83,7 +61,7 @@ impl Server {
                 })?;
             for listener in &opened {
                 // Where the system cannot, deadlines notice them.
-                let _ = listener.notice_vanished(unacknowledged_max);
+                let _ = listener.detect_dead_peers(unacknowledged_max);
             }
             listeners.extend(opened);
         }
@@ -156,25 +134,26 @@ impl Server {
 
     /// Accepts on all listeners until the returned value is dropped.
     fn accept(self) -> Accepting {
-        let clients = self.gateway.services().clients.clone();
-        let admission = Admission::new(self.config.server.limits.connections, clients);
-        let share = descriptors::share(descriptors::limit());
-        let refused = Arc::new(Semaphore::new(REFUSED_MAX.min(share / 2)));
-        let mut accepting = tokio::task::JoinSet::new();
+        let services = self.gateway.services();
+        let connections_max = self.config.server.limits.connections;
+        let admission = Admission::new(connections_max, services.clients.clone());
+        let refused = Refused::new();
+        let mut accepting = JoinSet::new();
         for listener in self.listeners {
-            let acceptor = Acceptor {
-                http_server: HttpServer::new(
-                    self.gateway.clone(),
-                    self.config.server.clone(),
-                    admission.clone(),
-                    listener.takes_websocket_over_http2(),
-                ),
-                admission: admission.clone(),
-                refused: refused.clone(),
-                tasks: self.gateway.services().tasks.clone(),
-                gateway: self.gateway.clone(),
-            };
-            accepting.spawn(acceptor.keep(listener));
+            let http_server = HttpServer::new(
+                self.gateway.clone(),
+                self.config.server.clone(),
+                admission.clone(),
+                listener.allows_websocket_over_http2(),
+            );
+            let acceptor = Acceptor::new(
+                listener,
+                http_server,
+                admission.clone(),
+                refused.clone(),
+                services.tasks.clone(),
+            );
+            accepting.spawn(acceptor.run());
         }
         Accepting(accepting)
     }
@@ -211,101 +190,7 @@ async fn open_stores(config: &Config, services: &Services) -> Result<(), StartEr
 }
 
 /// The accepting tasks; dropping it ends them and closes the listeners.
-struct Accepting(#[expect(dead_code, reason = "held for its drop")] tokio::task::JoinSet<()>);
-
-/// What every listener needs.
-struct Acceptor {
-    gateway: Gateway,
-    http_server: Arc<HttpServer>,
-    admission: Admission,
-    /// Connections over the limit that are told so.
-    refused: Arc<Semaphore>,
-    tasks: Tasks,
-}
-
-impl Acceptor {
-    /// Accepts until the task is dropped. A panic ends one connection at most.
-    async fn keep(self, listener: Listener) {
-        loop {
-            let accepting = AssertUnwindSafe(self.accept(&listener));
-            if accepting.catch_unwind().await.is_err() {
-                counter!("oneport_panics_total").increment(1);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-
-    async fn accept(&self, listener: &Listener) {
-        let accepted = counter!("oneport_connections_total");
-        let failures = Recurring::new();
-        loop {
-            match listener.accept().await {
-                Ok(incoming) => {
-                    accepted.increment(1);
-                    let server = listener.server_of(&incoming);
-                    self.admit(incoming, server);
-                }
-                Err(error) if is_connection_error(&error) => {}
-                Err(error) => {
-                    if let Some(times) = failures.is_due() {
-                        tracing::error!(%error, times, listener = %listener, "connections cannot be accepted; trying again");
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn admit(&self, incoming: Incoming, server: Option<Arc<ServerAddress>>) {
-        let peer = incoming.peer();
-        let counted = self.gateway.counted(peer);
-        let held: Box<dyn Any + Send> = match self.admission.admit(counted) {
-            Some(admitted) => Box::new(admitted),
-            None => {
-                tracing::debug!(
-                    peer = peer.map(tracing::field::display),
-                    "connection refused"
-                );
-                // The refused have a bound of their own; beyond it they are closed without an answer.
-                if let Ok(permit) = self.refused.clone().try_acquire_owned() {
-                    self.tasks.spawn("refused connection", async move {
-                        let _permit = permit;
-                        incoming.refuse(OVERLOADED, REFUSED_DEADLINE).await;
-                    });
-                }
-                return;
-            }
-        };
-        let info = ConnectionInfo {
-            peer,
-            server,
-            security: Scheme::Plain,
-            user: None,
-            client: Client::default(),
-        };
-        let http_server = self.http_server.clone();
-        match incoming {
-            Incoming::Tcp(stream, _) => self.tasks.spawn(
-                "connection",
-                http_server.serve(stream, info, held, Transport::Tcp),
-            ),
-            Incoming::Unix(stream) => self.tasks.spawn(
-                "connection",
-                http_server.serve(stream, info, held, Transport::Unix),
-            ),
-        }
-    }
-}
-
-/// Errors of `accept` that say something of the connection, not of the listener.
-fn is_connection_error(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
-}
+struct Accepting(#[expect(dead_code, reason = "held for its drop")] JoinSet<()>);
 
 async fn second_stop(signals: &mut Signals) {
     while signals.next().await != Signal::Stop {}

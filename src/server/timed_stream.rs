@@ -9,21 +9,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection_timeouts::ConnectionTimeouts;
 use super::head_scanner::HeadScanner;
+use crate::net::Stream;
 
 /// For how many bytes a client is read after our side is closed.
 const LINGERING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A stream whose progress is noted.
-pub(super) struct TimedStream<S> {
-    pub(super) stream: S,
+pub(super) struct TimedStream {
+    stream: Stream,
     timeouts: Arc<ConnectionTimeouts>,
     heads: HeadScanner,
     is_shut_down: bool,
     drained: usize,
 }
 
-impl<S> TimedStream<S> {
-    pub(super) fn new(stream: S, timeouts: Arc<ConnectionTimeouts>) -> Self {
+impl TimedStream {
+    pub(super) fn new(stream: Stream, timeouts: Arc<ConnectionTimeouts>) -> Self {
         Self {
             stream,
             timeouts,
@@ -31,6 +32,11 @@ impl<S> TimedStream<S> {
             is_shut_down: false,
             drained: 0,
         }
+    }
+
+    /// Returns the bare stream.
+    pub(super) fn into_inner(self) -> Stream {
+        self.stream
     }
 
     fn look_at(&mut self, read: &mut [u8]) {
@@ -57,7 +63,7 @@ impl<S> TimedStream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -87,7 +93,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
+impl AsyncWrite for TimedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

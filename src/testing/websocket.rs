@@ -17,7 +17,8 @@ use super::{Application, DEADLINE};
 use crate::auth::User;
 use crate::gateway::Reply;
 use crate::http::Body;
-use crate::websocket::{CloseCode, Message, Transport};
+use crate::net::Stream;
+use crate::websocket::{CloseCode, Message};
 
 /// The bytes between the two ends.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -113,7 +114,7 @@ impl WebsocketCommunicator {
         match answered {
             Ok(Reply::Upgrade(response, upgrade)) => {
                 let (here, there) = tokio::io::duplex(PIPE_BYTES);
-                upgrade.start(Some(Transport::stream(there)), Bytes::new(), Box::new(()));
+                upgrade.start(Some(Stream::boxed(there)), Bytes::new(), Box::new(()));
                 let (parts, _) = response.into_parts();
                 Ok(Connected {
                     response: Response::from_parts(parts, ()),

@@ -23,15 +23,15 @@ use super::route::Route;
 use super::socket::{Next, Socket};
 use super::socket_handle::SocketHandle;
 use super::sockets::Sockets;
-use super::transport::Transport;
 use crate::channels::PreparedJoin;
+use crate::net::Stream;
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::telemetry::ACCESS;
 
 /// What a socket starts with.
 pub(crate) struct SocketParts {
-    pub(crate) transport: Transport,
+    pub(crate) stream: Stream,
     /// What the client sent right behind its handshake.
     pub(crate) read_already: Bytes,
     pub(crate) scope: Arc<Scope>,
@@ -108,7 +108,7 @@ pub(crate) fn drive<C: Consumer>(mut consumer: C, parts: SocketParts) -> Connect
 impl OpenSocket {
     fn begin(parts: SocketParts) -> Self {
         let handle = SocketHandle::new(
-            parts.transport,
+            parts.stream,
             parts.route,
             parts.services,
             parts.deflate,

@@ -26,7 +26,7 @@ impl Subscriber for SocketHandle {
         if out.queue.is_empty()
             && let Some(bytes) = batch.whole(membership, form, render)
         {
-            match out.write_now(self.transport(), bytes) {
+            match out.write_now(self.stream(), bytes) {
                 None if out.state != SendState::Open => return Delivery::Dropped,
                 None => return Delivery::Queued,
                 Some(count) => written = count,
@@ -39,7 +39,7 @@ impl Subscriber for SocketHandle {
                 continue;
             }
             let begun = std::mem::take(&mut written);
-            let Some(now) = out.write_now(self.transport(), &bytes[begun..]) else {
+            let Some(now) = out.write_now(self.stream(), &bytes[begun..]) else {
                 continue;
             };
             let rest = begun + now;

@@ -28,7 +28,6 @@ mod socket;
 pub mod socket_handle;
 mod sockets;
 mod thread_buffers;
-mod transport;
 
 pub use accept::{Accept, Denial};
 pub use backlog::Backlog;
@@ -41,7 +40,6 @@ pub use route::Route;
 pub use settings::{Compression, SlowClient, SocketSettings};
 pub use socket_handle::SocketHandle;
 pub use sockets::Sockets;
-pub use transport::{Stream, Transport};
 
 pub(crate) use consumer::{Accepted, ConsumerFactory, TypedFactory};
 pub(crate) use directory::Directory;

@@ -8,8 +8,8 @@ use bytes::{Buf, Bytes};
 
 use super::close::Ending;
 use super::deflate::Deflater;
-use super::transport::Transport;
 use crate::clock::{Millis, NEVER};
+use crate::net::Stream;
 use crate::queued_bytes::QueuedBytes;
 
 pub(super) struct SendQueue {
@@ -73,14 +73,14 @@ pub(super) struct SendStats {
 
 impl SendQueue {
     /// Writes at once if nothing waits. `None`: all is said, or the socket is past saying; else from where on it must wait.
-    pub(super) fn write_now(&mut self, transport: &Transport, bytes: &[u8]) -> Option<usize> {
+    pub(super) fn write_now(&mut self, stream: &Stream, bytes: &[u8]) -> Option<usize> {
         if self.state != SendState::Open {
             return None;
         }
         if !self.queue.is_empty() {
             return Some(0);
         }
-        match transport.try_write(bytes, self.task.as_ref()) {
+        match stream.try_write_shared(bytes, self.task.as_ref()) {
             Ok(written) => {
                 self.sent_bytes += written as u64;
                 (written < bytes.len()).then_some(written)

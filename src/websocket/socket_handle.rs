@@ -21,10 +21,10 @@ use super::message::Message;
 use super::route::Route;
 use super::send_queue::{QueuedFrame, SendQueue, SendState, SendStats};
 use super::settings::SlowClient;
-use super::transport::Transport;
 use crate::auth::Login;
 use crate::channels::{Delivery, GroupName, Mailbox};
 use crate::clock::{Millis, NEVER, Tick};
+use crate::net::Stream;
 use crate::queued_bytes::{self, QueuedBytes};
 use crate::scope::Scope;
 use crate::services::Services;
@@ -37,7 +37,7 @@ const SEND_QUEUE_SCARCE: usize = 64 * 1024;
 
 /// The sending side of one socket.
 pub struct SocketHandle {
-    transport: Transport,
+    stream: Stream,
     route: Arc<Route>,
     services: Services,
     /// What was agreed about compression.
@@ -73,7 +73,7 @@ impl std::fmt::Debug for SocketHandle {
 
 impl SocketHandle {
     pub(super) fn new(
-        transport: Transport,
+        stream: Stream,
         route: Arc<Route>,
         services: Services,
         deflate: Option<Deflate>,
@@ -81,7 +81,7 @@ impl SocketHandle {
     ) -> Arc<Self> {
         let started = u64::try_from(services.clock.age().as_micros()).unwrap_or(u64::MAX);
         Arc::new(Self {
-            transport,
+            stream,
             route,
             services,
             deflate,
@@ -181,8 +181,8 @@ impl SocketHandle {
     }
 
     /// Returns the stream, for the socket's own task to read.
-    pub(super) fn transport(&self) -> &Transport {
-        &self.transport
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     /// Returns what was agreed about compression.
@@ -231,7 +231,7 @@ impl SocketHandle {
     /// Says whole frames that belong to this socket alone.
     pub(super) fn send(&self, frames: &[u8]) {
         let mut out = self.out();
-        let Some(rest) = out.write_now(&self.transport, frames) else {
+        let Some(rest) = out.write_now(&self.stream, frames) else {
             return;
         };
         let bytes = Bytes::copy_from_slice(&frames[rest..]);
@@ -280,7 +280,7 @@ impl SocketHandle {
     }
 
     fn say(&self, out: &mut SendQueue, frame: &Bytes) {
-        if let Some(rest) = out.write_now(&self.transport, frame) {
+        if let Some(rest) = out.write_now(&self.stream, frame) {
             let bytes = frame.slice(rest..);
             let piece = QueuedFrame {
                 own: QueuedBytes::new(&bytes),
@@ -300,7 +300,7 @@ impl SocketHandle {
         if out.state != SendState::Open {
             return;
         }
-        if let Some(rest) = out.write_now(&self.transport, &frame) {
+        if let Some(rest) = out.write_now(&self.stream, &frame) {
             // A client so slow that its queue is full shall still learn why: what waits makes room, but for a frame begun.
             if out.bytes + frame.len() > self.route.settings.send_queue {
                 out.queue.retain(|piece| piece.is_begun);
@@ -330,14 +330,14 @@ impl SocketHandle {
             }
             if out.queue.is_empty() {
                 out.blocked_since = NEVER;
-                return self.transport.poll_flush(cx);
+                return self.stream.poll_flush_shared(cx);
             }
             let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
             let count = out.queue.len().min(FRAMES_PER_WRITE);
             for (slice, piece) in slices.iter_mut().zip(&out.queue) {
                 *slice = IoSlice::new(&piece.bytes);
             }
-            match self.transport.poll_write(cx, &slices[..count]) {
+            match self.stream.poll_write_shared(cx, &slices[..count]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => out.written(written),
                 Poll::Ready(Err(error)) => {
@@ -356,7 +356,7 @@ impl SocketHandle {
 
     /// Says to the peer that nothing more comes.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.transport.poll_shutdown(cx)
+        self.stream.poll_shutdown_shared(cx)
     }
 
     /// Returns how many bytes may wait: the route's `send_queue`, or less while those of all sockets take too much.

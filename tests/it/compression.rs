@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use oneport::gateway::Registry;
+use oneport::net::Stream;
 use oneport::testing::Application;
-use oneport::websocket::{Close, Consumer, Context, Message, Transport};
+use oneport::websocket::{Close, Consumer, Context, Message};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
@@ -92,7 +93,7 @@ impl Client {
     async fn open(app: &Application, path: &str, offer: &str) -> Self {
         let (response, upgrade) = upgrade(app, path, offer).await;
         let (here, there) = tokio::io::duplex(1 << 20);
-        upgrade.start(Some(Transport::stream(there)), Bytes::new(), Box::new(()));
+        upgrade.start(Some(Stream::boxed(there)), Bytes::new(), Box::new(()));
         let extensions = response
             .headers()
             .get("sec-websocket-extensions")

@@ -85,7 +85,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
         &["http/views/static_files/file.rs", "server/signals.rs"],
     ),
     ("clap", &["cli/"]),
-    ("listenfd", &["net/listener.rs"]),
+    ("listenfd", &["net/"]),
+    ("socket2", &["net/", "channels/remote/redis_stream.rs"]),
     ("metrics_exporter_prometheus", &["telemetry/"]),
     ("tracing_subscriber", &["telemetry/"]),
 ];

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use oneport::gateway::Registry;
+use oneport::net::Stream;
 use oneport::scope::Scope;
 use oneport::testing::{Application, Heard, LiveServer, WebsocketCommunicator};
-use oneport::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message, Transport};
+use oneport::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::support::{HANDSHAKE, frame, read_until, upgrade};
@@ -406,7 +407,7 @@ async fn client_that_never_pauses_leaves_room_for_others() {
             others: Arc::clone(&reads[other]),
             lead: lead.clone(),
         };
-        upgrade.start(Some(Transport::stream(stream)), Bytes::new(), Box::new(()));
+        upgrade.start(Some(Stream::boxed(stream)), Bytes::new(), Box::new(()));
     }
     while reads
         .iter()

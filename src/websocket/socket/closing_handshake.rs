@@ -57,7 +57,7 @@ impl Socket {
             }
             let _ = poll_fn(|cx| self.handle.poll_shutdown(cx)).await;
             // A stream that is dropped before its other half ends is reset (RFC 9113 §8.1).
-            if self.handle.transport().is_stream() {
+            if self.handle.stream().is_boxed() {
                 while poll_fn(|cx| self.poll_discard(cx, false)).await {}
             }
         })

@@ -424,7 +424,7 @@ impl Socket {
     fn read_some(&self, cx: &mut Context<'_>) -> Poll<io::Result<u32>> {
         thread_buffers::with(|buffers| {
             let scratch = &mut buffers.input[..READ_BYTES];
-            let read = self.handle.transport().poll_read(cx, scratch);
+            let read = self.handle.stream().poll_read_shared(cx, scratch);
             read.map_ok(|count| count as u32)
         })
     }

@@ -1,0 +1,173 @@
+//! Acceptor: accepts the connections of one listener, and admits, refuses or drops each.
+//!
+//! ```text
+//! accept ──> Admission ──> admitted: a task of its own runs Serve::serve, which holds the permit to its end
+//!    │           └───────> over a limit: refused, answered with Serve::OVERLOADED
+//!    │                        └── more than REFUSED_MAX of those: dropped without an answer
+//!    └── error of the listener (EMFILE, ENFILE, ENOMEM): logged, next try after ACCEPT_PAUSE
+//! ```
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use metrics::counter;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+
+use super::admission::{Admission, ConnectionPermit};
+use super::descriptors;
+use super::listener::{Connection, Listener};
+use super::stream::Stream;
+use crate::tasks::Tasks;
+use crate::telemetry::Recurring;
+
+/// How long accepting pauses after an error of the listener, such as too many open files, or after a panic.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many refused connections are answered at once, and how long each may take to read its answer.
+const REFUSED_MAX: usize = 256;
+const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How often a refused connection is read, a KiB at a time.
+const REFUSED_READS_MAX: usize = 64;
+
+/// Serves the connections that an [`Acceptor`] admits.
+pub(crate) trait Serve: Send + Sync + 'static {
+    /// The bytes that a refused connection is answered with.
+    const OVERLOADED: &'static [u8];
+
+    /// Returns the address that counts against the limit per client; `None` exempts the connection from it.
+    fn counted_ip(&self, peer: Option<SocketAddr>) -> Option<IpAddr>;
+
+    /// Serves a connection to its end, in a task of its own. Dropping `permit` makes room for another connection.
+    fn serve(
+        self: Arc<Self>,
+        connection: Connection,
+        permit: ConnectionPermit,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// Accepts on one listener.
+pub(crate) struct Acceptor<S> {
+    listener: Listener,
+    service: Arc<S>,
+    admission: Admission,
+    refused: Refused,
+    tasks: Tasks,
+}
+
+/// The bound on connections that are being refused (cheap to clone; all acceptors share one).
+#[derive(Clone)]
+pub(crate) struct Refused(Arc<Semaphore>);
+
+impl Refused {
+    /// Refusing may use at most half of the descriptors that are kept for anything but connections.
+    pub(crate) fn new() -> Self {
+        let share = descriptors::share(descriptors::limit());
+        Self(Arc::new(Semaphore::new(REFUSED_MAX.min(share / 2))))
+    }
+}
+
+impl<S: Serve> Acceptor<S> {
+    pub(crate) fn new(
+        listener: Listener,
+        service: Arc<S>,
+        admission: Admission,
+        refused: Refused,
+        tasks: Tasks,
+    ) -> Self {
+        Self {
+            listener,
+            service,
+            admission,
+            refused,
+            tasks,
+        }
+    }
+
+    /// Accepts until the future is dropped, which closes the listener. A panic costs one connection at most.
+    pub(crate) async fn run(self) {
+        loop {
+            let accepting = AssertUnwindSafe(self.accept());
+            if accepting.catch_unwind().await.is_err() {
+                counter!("oneport_panics_total").increment(1);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    async fn accept(&self) {
+        let accepted = counter!("oneport_connections_total");
+        let failures = Recurring::new();
+        loop {
+            match self.listener.accept().await {
+                Ok(connection) => {
+                    accepted.increment(1);
+                    self.admit(connection);
+                }
+                Err(error) if is_connection_error(&error) => {}
+                Err(error) => {
+                    if let Some(times) = failures.is_due() {
+                        tracing::error!(%error, times, listener = %self.listener, "connections cannot be accepted; trying again");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Never waits: a slow client must not delay the next one. A TLS handshake thus belongs into the task that is spawned
+    /// here, in front of [`Serve::serve`].
+    fn admit(&self, connection: Connection) {
+        let peer = connection.peer;
+        match self.admission.admit(self.service.counted_ip(peer)) {
+            Some(permit) => self
+                .tasks
+                .spawn("connection", self.service.clone().serve(connection, permit)),
+            None => {
+                let peer = peer.map(tracing::field::display);
+                tracing::debug!(peer, "connection refused");
+                self.refuse(connection.stream);
+            }
+        }
+    }
+
+    fn refuse(&self, stream: Stream) {
+        if let Ok(permit) = self.refused.0.clone().try_acquire_owned() {
+            self.tasks.spawn("refused connection", async move {
+                let _permit = permit;
+                let answered = answer(stream, S::OVERLOADED);
+                let _ = tokio::time::timeout(REFUSED_DEADLINE, answered).await;
+            });
+        }
+    }
+}
+
+/// Sends a short answer, closes our side, and reads until the client closes its own: closing a socket with unread bytes resets the
+/// connection, and a reset can destroy the answer before the client has read it.
+async fn answer(mut stream: Stream, answer: &[u8]) {
+    let mut scratch = [0; 1024];
+    if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {
+        return;
+    }
+    for _ in 0..REFUSED_READS_MAX {
+        if !matches!(stream.read(&mut scratch).await, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+/// Tells whether `accept` failed on one connection, not on the listener.
+fn is_connection_error(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}

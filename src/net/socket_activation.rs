@@ -1,0 +1,48 @@
+//! Socket activation: listeners that the parent process opened and passed on (systemd's `LISTEN_FDS`).
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UnixListener};
+
+/// The number of the first descriptor that is passed on (`sd_listen_fds(3)`).
+const FIRST: i32 = 3;
+
+/// An inherited listener.
+pub(super) enum Inherited {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        path: Arc<str>,
+    },
+}
+
+/// Takes the listener behind a descriptor; each can be taken once.
+pub(super) fn take(descriptor: i32) -> io::Result<Inherited> {
+    let mut inherited = listenfd::ListenFd::from_env();
+    let at = usize::try_from(descriptor - FIRST).map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "inherited descriptors start at 3",
+        )
+    })?;
+    if let Ok(Some(listener)) = inherited.take_tcp_listener(at) {
+        listener.set_nonblocking(true)?;
+        return Ok(Inherited::Tcp(TcpListener::from_std(listener)?));
+    }
+    let Some(listener) = inherited.take_unix_listener(at)? else {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("the parent process passed no descriptor {descriptor} (LISTEN_FDS)"),
+        ));
+    };
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let path = address
+        .as_pathname()
+        .map_or_else(|| "inherited".into(), |path| path.to_string_lossy());
+    Ok(Inherited::Unix {
+        path: path.into(),
+        listener: UnixListener::from_std(listener)?,
+    })
+}

@@ -1,0 +1,137 @@
+//! Hyper tasks: an owner for each task that hyper starts, and a way to end those of HTTP/2 streams.
+//!
+//! hyper starts two kinds of tasks for an HTTP/2 connection:
+//!
+//! - one for each request, whose response body may wait for window. [`resettable`] resets it through [`StallTimeout`].
+//! - one for each accepted extended CONNECT (RFC 8441), which writes the WebSocket's bytes. A client that gives no window would
+//!   keep it waiting for ever, with its stream and its bytes, after the WebSocket has ended.
+//!
+//! hyper passes both to [`Executor::execute`] without saying which is which, so the second kind is recognized by the name of its
+//! type. The test at the end fails when a new version of hyper renames it.
+//!
+//! [`StallTimeout`]: super::stall_timeout::StallTimeout
+
+use std::any::type_name;
+use std::cell::Cell;
+use std::future::Future;
+
+use hyper::rt::Executor;
+use tokio_util::sync::CancellationToken;
+
+use super::stall_timeout::resettable;
+use crate::tasks::Tasks;
+
+/// hyper's type of the task that writes the bytes of an upgraded HTTP/2 stream (`hyper::proto::h2::upgrade`).
+const UPGRADE_WRITER: &str = "UpgradedSendStreamTask";
+
+thread_local! {
+    /// Resets the stream of the WebSocket that was just accepted. hyper starts the writer in the same poll that gets the
+    /// response, so no other request comes in between.
+    static NEXT_WRITER: Cell<Option<CancellationToken>> = const { Cell::new(None) };
+}
+
+/// Runs hyper's tasks as tasks of the server.
+#[derive(Clone)]
+pub(super) struct HyperTasks(pub(super) Tasks);
+
+/// Ends the writer that hyper starts next on this thread when `reset` is cancelled. Call it last before an upgrade's response is
+/// returned to hyper.
+pub(super) fn end_writer_with(reset: CancellationToken) {
+    NEXT_WRITER.set(Some(reset));
+}
+
+impl<F> Executor<F> for HyperTasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        match NEXT_WRITER.take().filter(|_| is_upgrade_writer::<F>()) {
+            None => self.0.spawn("http/2 stream", resettable(future)),
+            Some(reset) => self.0.spawn("http/2 websocket's writer", async move {
+                tokio::select! {
+                    () = future => {}
+                    () = reset.cancelled() => {} // dropping the writer resets the stream
+                }
+            }),
+        }
+    }
+}
+
+fn is_upgrade_writer<F>() -> bool {
+    type_name::<F>().contains(UPGRADE_WRITER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Runs hyper's tasks and records the names of their types.
+    #[derive(Clone, Default)]
+    struct Recorder(Arc<Mutex<Vec<(&'static str, bool)>>>, Tasks);
+
+    impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Recorder {
+        fn execute(&self, future: F) {
+            self.0
+                .lock()
+                .push((type_name::<F>(), is_upgrade_writer::<F>()));
+            self.1.spawn("recorded", future);
+        }
+    }
+
+    /// A guard for new versions of hyper, which may rename a private type at any time.
+    #[tokio::test]
+    async fn hyper_starts_one_recognizable_writer_for_an_extended_connect() {
+        let recorder = Recorder::default();
+        let tasks = recorder.1.clone();
+        let (client, server) = tokio::io::duplex(64 << 10);
+        let service = service_fn(async |mut request| {
+            let upgraded = hyper::upgrade::on(&mut request);
+            drop(upgraded);
+            Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
+        });
+        let mut builder = hyper::server::conn::http2::Builder::new(recorder.clone());
+        builder.enable_connect_protocol();
+        let serving = builder.serve_connection(TokioIo::new(server), service);
+        let asking = async {
+            let (mut client, connection) = h2::client::handshake(client).await.unwrap();
+            tasks.spawn("client", async move { drop(connection.await) });
+            // The server's settings, which allow extended CONNECT, come before its first response.
+            let plain = http::Request::get("http://localhost/").body(()).unwrap();
+            let (response, _) = client.send_request(plain, true).unwrap();
+            response.await.unwrap();
+            let connect = http::Request::connect("http://localhost/")
+                .extension(h2::ext::Protocol::from_static("websocket"))
+                .body(())
+                .unwrap();
+            let (response, _stream) = client.send_request(connect, false).unwrap();
+            response.await.unwrap();
+        };
+        let both = async {
+            tokio::select! {
+                ended = serving => panic!("the connection ended: {ended:?}"),
+                () = asking => {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), both)
+            .await
+            .unwrap();
+        let started = recorder.0.lock().clone();
+        let writers = started.iter().filter(|(_, is_writer)| *is_writer).count();
+        assert_eq!(
+            writers, 1,
+            "hyper no longer names the writer of an upgraded HTTP/2 stream {UPGRADE_WRITER}, so a WebSocket over HTTP/2 whose \
+             client gives no window would never be reset. Look at the `upgrade` module of hyper's HTTP/2 and change \
+             UPGRADE_WRITER in src/server/hyper_tasks.rs. The tasks that hyper started: {started:#?}"
+        );
+    }
+}
