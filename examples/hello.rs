@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, Response, View, respond};
 
@@ -21,10 +22,10 @@ struct Options {
 impl View for Hello {
     type Options = Options;
 
-    fn new(options: Options) -> Self {
-        Self {
+    fn new(options: Options) -> Result<Self, OptionErrors> {
+        Ok(Self {
             greeting: options.greeting,
-        }
+        })
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use thiserror::Error;
 
 use crate::channels::GroupName;
+use crate::config::OptionError;
 use crate::routing::ParamNames;
 use crate::scope::Scope;
 
@@ -89,24 +90,20 @@ pub enum GroupError {
 }
 
 impl GroupPattern {
-    /// Returns a sentence, behind the name of the option, for each parameter that a route lacks, and for the user.
+    /// Returns an error of the option `key` for each parameter that the route does not have, and for a user that it
+    /// cannot give.
     #[must_use]
-    pub fn problems(&self, option: &str, params: &ParamNames) -> Vec<String> {
-        let lacks = |part: &Part| {
-            match part {
-            Part::Param(name) => params.missing(name),
-            Part::UserId | Part::UserName if !params.gives_user() => Some(
-                "a group of the user needs the middleware \"auth\", which is not in the list (add \"auth\")"
-                    .to_owned(),
-            ),
+    pub fn check(&self, key: &str, params: &ParamNames) -> Vec<OptionError> {
+        let check = |part: &Part| match part {
+            Part::Param(name) => params.missing(name).map(|missing| missing.at(key)),
+            Part::UserId | Part::UserName if !params.gives_user() => {
+                let message =
+                    "a group of the user needs the middleware \"auth\", which is not in the list";
+                Some(OptionError::new(key, message).with_hint("add \"auth\""))
+            }
             Part::Literal(_) | Part::UserId | Part::UserName => None,
-        }
         };
-        self.0
-            .iter()
-            .filter_map(lacks)
-            .map(|sentence| format!("{option}: {sentence}"))
-            .collect()
+        self.0.iter().filter_map(check).collect()
     }
 
     /// Returns the group for a scope.

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{Options, Problem, Problems};
+use serde::de::DeserializeOwned;
+
+use crate::config::{OptionErrors, Options, Problems};
 use crate::http::view::AnyView;
 use crate::http::views;
 use crate::http::{Mapped, OnDisconnect, View};
-use crate::routing::{ParamNames, RoutePattern};
+use crate::routing::RouteContext;
 use crate::websocket::{Consumer, ConsumerFactory, TypedFactory, consumers};
 
 /// Names of views and consumers, and what makes them out of a route's options.
@@ -28,13 +30,11 @@ pub(super) type MakeView = fn(&Options, &Mount<'_>) -> Result<MadeView, Problems
 pub(super) type MakeConsumer =
     fn(&Options, &Mount<'_>) -> Result<Arc<dyn ConsumerFactory>, Problems>;
 
-/// What a view or consumer learns about its route.
+/// What the constructor of a view or consumer gets beside the options.
 pub(super) struct Mount<'r> {
-    /// None when the route's pattern is broken, so that the table is not built anyway.
-    pub(super) pattern: Option<&'r RoutePattern>,
-    pub(super) params: ParamNames,
-    /// Whether a value of the options is wrong already, so that what is read in its place is made up.
-    pub(super) has_wrong_options: bool,
+    pub(super) route: RouteContext<'r>,
+    /// Whether an option has an error already: its value is a placeholder, so the options are not checked further.
+    pub(super) has_invalid_options: bool,
 }
 
 /// A view and what the file's compilation has to know of it.
@@ -111,22 +111,17 @@ impl Registry {
 }
 
 fn make_view<V: View>(options: &Options, mount: &Mount<'_>) -> Result<MadeView, Problems> {
-    let read: V::Options = options.read()?;
-    refuse(options, mount, V::problems(&read, &mount.params))?;
-    let templates = V::templates(&read);
-    let maps_onto = V::maps_onto(&read);
-    let mut view = V::new(read);
-    if let Some(pattern) = mount.pattern {
-        view.mount(pattern);
-    }
+    let located = |errors: OptionErrors| errors.into_problems(options);
+    let mut view = V::new(read(options, mount)?).map_err(located)?;
+    view.mount(&mount.route).map_err(located)?;
     Ok(MadeView {
-        view: Arc::new(view),
         methods: V::methods(),
-        templates,
+        templates: view.templates(),
         middleware: V::middleware(),
         writes_sessions: V::writes_sessions(),
         on_disconnect: V::on_disconnect(),
-        maps_onto,
+        maps_onto: view.maps_onto(),
+        view: Arc::new(view),
     })
 }
 
@@ -134,43 +129,19 @@ fn make_consumer<C: Consumer>(
     options: &Options,
     mount: &Mount<'_>,
 ) -> Result<Arc<dyn ConsumerFactory>, Problems> {
-    let read: C::Options = options.read()?;
-    refuse(options, mount, C::problems(&read, &mount.params))?;
+    let written: C::Options = read(options, mount)?;
+    let mounted =
+        C::mount(written, &mount.route).map_err(|errors| errors.into_problems(options))?;
     Ok(Arc::new(TypedFactory::<C> {
-        options: Arc::new(read),
+        options: Arc::new(mounted),
     }))
 }
 
-/// Tells whether this is a way to an option, such as `tokens[0].name`.
-fn is_way(text: &str) -> bool {
-    let is_part =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.[]".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_part)
-}
-
-/// Sentences such as `dir: expected a directory` or `tokens[0].name: expected a name (write one)` become Problems at that
-/// option, with what stands in brackets at the end as the hint. Nothing is said about options that are made up.
-fn refuse(options: &Options, mount: &Mount<'_>, sentences: Vec<String>) -> Result<(), Problems> {
-    if mount.has_wrong_options {
-        return Err(Problems::default());
+/// Reads options as their type. Reports nothing about options that have an error already.
+fn read<T: DeserializeOwned>(options: &Options, mount: &Mount<'_>) -> Result<T, Problems> {
+    let read = options.read()?;
+    match mount.has_invalid_options {
+        true => Err(Problems::default()),
+        false => Ok(read),
     }
-    if sentences.is_empty() {
-        return Ok(());
-    }
-    let mut problems = Problems::default();
-    for sentence in sentences {
-        let (location, sentence) = match sentence.split_once(": ") {
-            // An option that is not written is named all the same.
-            Some((way, rest)) if is_way(way) => (options.location().below(way), rest),
-            _ => (options.location().clone(), sentence.as_str()),
-        };
-        let parts = sentence.strip_suffix(')');
-        problems.push(match parts.and_then(|parts| parts.split_once(" (")) {
-            Some((message, hint)) if !hint.contains('(') => {
-                Problem::error(location, message).with_hint(hint)
-            }
-            _ => Problem::error(location, sentence),
-        });
-    }
-    Err(problems)
 }

@@ -7,11 +7,13 @@ use std::pin::Pin;
 use serde::de::DeserializeOwned;
 
 use super::{Failure, Request, Response};
-use crate::routing::{ParamNames, RoutePattern};
+use crate::config::OptionErrors;
+use crate::routing::RouteContext;
 
 /// Answers the requests of a route. One value serves all requests of its route.
 ///
 /// ```
+/// use oneport::config::{OptionError, OptionErrors};
 /// use oneport::http::{Failure, Request, Response, View, respond};
 ///
 /// struct Report { title: String }
@@ -22,7 +24,12 @@ use crate::routing::{ParamNames, RoutePattern};
 ///
 /// impl View for Report {
 ///     type Options = Options;
-///     fn new(options: Options) -> Self { Self { title: options.title } }
+///     fn new(options: Options) -> Result<Self, OptionErrors> {
+///         if options.title.is_empty() {
+///             return Err(OptionError::new("title", "expected a title, found \"\"").into());
+///         }
+///         Ok(Self { title: options.title })
+///     }
 ///     async fn call(&self, request: Request) -> Result<Response, Failure> {
 ///         Ok(respond(200, "text/plain", format!("{}: {}", self.title, request.scope.path())))
 ///     }
@@ -34,17 +41,17 @@ pub trait View: Send + Sync + Sized + 'static {
     /// (`#[serde(deny_unknown_fields)]`).
     type Options: DeserializeOwned;
 
-    /// Makes the view when the file is compiled, at start and at every reload.
-    fn new(options: Self::Options) -> Self;
+    /// Makes the view out of the route's options: at start, at every reload, and for `oneport check`.
+    ///
+    /// Returns an error for each option that is invalid beyond its type; `check`, `serve` and a reload report it at the
+    /// line and column of its key.
+    fn new(options: Self::Options) -> Result<Self, OptionErrors>;
 
-    /// Returns what is wrong with the options beyond their types; `check` and `serve` print each sentence as a Problem.
-    /// `params` has the names of the route's parameters.
-    fn problems(_options: &Self::Options, _params: &ParamNames) -> Vec<String> {
-        Vec::new()
+    /// Tells the view about its route. Called once, after `new` and before the first request; refuses options that do
+    /// not fit the route, such as a parameter that its path does not have.
+    fn mount(&mut self, _route: &RouteContext<'_>) -> Result<(), OptionErrors> {
+        Ok(())
     }
-
-    /// Tells the view its route's pattern. Called once, after `new` and before the first request.
-    fn mount(&mut self, _pattern: &RoutePattern) {}
 
     /// Tells what becomes of `call` when the client disconnects before it has its answer.
     #[must_use]
@@ -55,12 +62,12 @@ pub trait View: Send + Sync + Sized + 'static {
     /// Returns what the view maps the rest of the path onto, if it does. The catch-all of such a view may be empty, and
     /// `check` compares its middleware with that of the routes inside it.
     #[must_use]
-    fn maps_onto(_options: &Self::Options) -> Option<Mapped> {
+    fn maps_onto(&self) -> Option<Mapped> {
         None
     }
 
-    /// Returns the templates the options name; one that is not there, or broken, is a Problem.
-    fn templates(_options: &Self::Options) -> Vec<String> {
+    /// Returns the templates that the view renders. `check` reports one that is missing or invalid.
+    fn templates(&self) -> Vec<String> {
         Vec::new()
     }
 

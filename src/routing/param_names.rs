@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::nearest;
+use thiserror::Error;
+
+use crate::config::{OptionError, nearest};
 use crate::routing::pattern::RoutePattern;
 
 /// The names of the parameters that a route gives to its view or consumer: those of its pattern and its `defaults`.
@@ -59,20 +61,20 @@ impl ParamNames {
         self.names.as_ref().is_none_or(|names| names.contains(name))
     }
 
-    /// Returns a sentence if the route lacks a parameter: which it is, and which one may be meant.
+    /// Returns an error if the route has no parameter of this name.
     ///
     /// ```
     /// use oneport::routing::{ParamNames, RoutePattern};
     ///
     /// let pattern = RoutePattern::path("/chat/{room:slug}/")?;
     /// let names = ParamNames::new(&pattern, []);
-    /// assert_eq!(names.missing("roon").unwrap(), "the route has no parameter {roon} (did you mean {room}?)");
-    /// assert_eq!(names.missing("x").unwrap(), "the route has no parameter {x} (it has {room})");
-    /// assert_eq!(names.missing("room"), None);
+    /// assert_eq!(names.missing("roon").unwrap().hint(), "did you mean {room}?");
+    /// assert_eq!(names.missing("x").unwrap().to_string(), "the route has no parameter {x} (it has {room})");
+    /// assert!(names.missing("room").is_none());
     /// # Ok::<(), oneport::routing::PatternError>(())
     /// ```
     #[must_use]
-    pub fn missing(&self, name: &str) -> Option<String> {
+    pub fn missing(&self, name: &str) -> Option<MissingParam> {
         if self.has(name) {
             return None;
         }
@@ -86,22 +88,48 @@ impl ParamNames {
             None if own.is_empty() => "it has none".to_owned(),
             None => format!("it has {}", own.join(", ")),
         };
-        Some(format!("the route has no parameter {{{name}}} ({hint})"))
+        Some(MissingParam {
+            name: name.to_owned(),
+            hint,
+        })
     }
 
-    /// Returns such a sentence, behind the name of an option, for each `{name}` of its text.
+    /// Returns an error of the option `key` for each `{name}` in its text that the route has no parameter for.
     #[must_use]
-    pub fn missing_in(&self, option: &str, text: &str) -> Vec<String> {
-        let places = text.split('{').skip(1);
-        let names = places.filter_map(|place| Some(place.split_once('}')?.0));
+    pub fn missing_in(&self, key: &str, text: &str) -> Vec<OptionError> {
+        let names = text.split('{').skip(1);
+        let names = names.filter_map(|rest| Some(rest.split_once('}')?.0));
         names
             .filter_map(|name| self.missing(name))
-            .map(|sentence| format!("{option}: {sentence}"))
+            .map(|missing| missing.at(key))
             .collect()
     }
 
     /// Walks the names, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.names.iter().flatten().map(String::as_str)
+    }
+}
+
+/// A parameter that a route does not have.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("the route has no parameter {{{name}}} ({hint})")]
+pub struct MissingParam {
+    name: String,
+    hint: String,
+}
+
+impl MissingParam {
+    /// What to write instead.
+    #[must_use]
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
+
+    /// The error of the option `key`, whose value uses the parameter.
+    #[must_use]
+    pub fn at(self, key: &str) -> OptionError {
+        let message = format!("the route has no parameter {{{}}}", self.name);
+        OptionError::new(key, message).with_hint(self.hint)
     }
 }

@@ -14,7 +14,8 @@ use super::context::Context;
 use super::driver::{SocketParts, drive};
 use super::message::Message;
 use crate::channels::{Event, Received};
-use crate::routing::ParamNames;
+use crate::config::OptionErrors;
+use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::services::Services;
 
@@ -50,10 +51,15 @@ pub trait Consumer: Send + Sized + 'static {
     /// Makes the consumer of one connection.
     fn new(options: &Self::Options) -> Self;
 
-    /// Returns what is wrong with the options beyond their types; `check` and `serve` print each sentence as a Problem.
-    /// `params` has the names of the route's parameters.
-    fn problems(_options: &Self::Options, _params: &ParamNames) -> Vec<String> {
-        Vec::new()
+    /// Parses the options further and fits them to their route: once, when the file is compiled, before the first `new`.
+    ///
+    /// Returns an error for each option that is invalid beyond its type, or names a parameter that the route does not
+    /// have; `check`, `serve` and a reload report it at the line and column of its key.
+    fn mount(
+        options: Self::Options,
+        _route: &RouteContext<'_>,
+    ) -> Result<Self::Options, OptionErrors> {
+        Ok(options)
     }
 
     /// A route with these options is about to be served: at the start, and after each reload.

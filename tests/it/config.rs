@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oneport::config::{Config, Problems};
+use oneport::config::{Config, OptionErrors, Problems};
 use oneport::gateway::{Registry, Table, compile_draft};
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::websocket::{Close, Consumer, Context, Message};
@@ -19,8 +19,8 @@ struct Any;
 impl View for Any {
     type Options = serde_json::Value;
 
-    fn new(_: serde_json::Value) -> Self {
-        Self
+    fn new(_: serde_json::Value) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     async fn call(&self, _: Request) -> Result<Response, Failure> {

@@ -1,5 +1,6 @@
 //! Panics: one ends one request, never the process.
 
+use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::testing::{Application, HttpCommunicator};
@@ -9,8 +10,8 @@ struct Moody;
 impl View for Moody {
     type Options = ();
 
-    fn new((): ()) -> Self {
-        Self
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     async fn call(&self, mut request: Request) -> Result<Response, Failure> {

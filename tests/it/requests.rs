@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
+use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
 use oneport::http::{Body, Failure, OnDisconnect, Request, Response, View, respond};
 use oneport::testing::LiveServer;
@@ -55,8 +56,8 @@ macro_rules! worker {
         struct $name;
         impl View for $name {
             type Options = ();
-            fn new((): ()) -> Self {
-                Self
+            fn new((): ()) -> Result<Self, OptionErrors> {
+                Ok(Self)
             }
             fn on_disconnect() -> OnDisconnect {
                 $on_disconnect
@@ -221,8 +222,8 @@ struct LateReader;
 impl View for LateReader {
     type Options = ();
 
-    fn new((): ()) -> Self {
-        Self
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     fn methods() -> &'static [http::Method] {
@@ -254,8 +255,8 @@ struct Forged(ForgingOptions);
 
 impl View for Forged {
     type Options = ForgingOptions;
-    fn new(options: ForgingOptions) -> Self {
-        Self(options)
+    fn new(options: ForgingOptions) -> Result<Self, OptionErrors> {
+        Ok(Self(options))
     }
     async fn call(&self, _request: Request) -> Result<Response, Failure> {
         let mut response = Response::new(Body::full("hello"));
@@ -447,8 +448,8 @@ struct Host;
 
 impl View for Host {
     type Options = ();
-    fn new((): ()) -> Self {
-        Self
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
     async fn call(&self, request: Request) -> Result<Response, Failure> {
         let scope = &request.scope;

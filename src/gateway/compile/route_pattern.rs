@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::compiler::Compiler;
 use crate::config::{Options, Problem, SourceLocation};
 use crate::gateway::registry::Mount;
-use crate::routing::{HostPattern, ParamNames, PatternError, RoutePattern};
+use crate::routing::{HostPattern, ParamNames, PatternError, RouteContext, RoutePattern};
 
 /// The keys that both kinds of routes have, by reference.
 pub(super) struct RouteKeys<'r> {
@@ -94,12 +94,12 @@ impl Compiler<'_> {
     ) -> Mount<'r> {
         let names = defaults.keys().map(String::as_str);
         let pattern_of_params = pattern.filter(|_| !self.is_wrong(location, &["defaults"]));
+        let params = pattern_of_params.map_or_else(ParamNames::unknown, |pattern| {
+            ParamNames::new(pattern, names)
+        });
         Mount {
-            pattern,
-            params: pattern_of_params.map_or_else(ParamNames::unknown, |pattern| {
-                ParamNames::new(pattern, names)
-            }),
-            has_wrong_options: self.error_locations.overlaps(options.location()),
+            route: RouteContext { pattern, params },
+            has_invalid_options: self.error_locations.overlaps(options.location()),
         }
     }
 }

@@ -148,7 +148,7 @@ impl Compiler<'_> {
         };
         let (options, location) = (&written.options, &written.location);
         let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
-        mount.params = mount.params.with_user(middleware.gives_user());
+        mount.route.params = mount.route.params.with_user(middleware.gives_user());
         let made = make(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
@@ -157,7 +157,7 @@ impl Compiler<'_> {
                 (
                     name,
                     options.location().key("template"),
-                    mount.params.clone(),
+                    mount.route.params.clone(),
                 )
             }));
         self.check_needs(&middleware, written, made.middleware, made.writes_sessions);
@@ -248,7 +248,7 @@ impl Compiler<'_> {
         };
         let (options, location) = (&written.options, &written.location);
         let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
-        mount.params = mount.params.with_user(middleware.gives_user());
+        mount.route.params = mount.route.params.with_user(middleware.gives_user());
         let consumer = make(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;

@@ -34,8 +34,8 @@ impl Compiler<'_> {
                         .with_hint(format!("write scope.params.{param}")),
                 );
             }
-            for sentence in used.iter().filter_map(|param| params.missing(param)) {
-                let message = format!("template {name:?} uses scope.params: {sentence}");
+            for missing in used.iter().filter_map(|param| params.missing(param)) {
+                let message = format!("template {name:?} uses scope.params: {missing}");
                 self.problems
                     .push(Problem::warning(location.clone(), message));
             }

@@ -15,12 +15,12 @@ use tokio::time::{Instant, Sleep};
 use crate::auth::User;
 use crate::channels::event::Shown;
 use crate::channels::{GroupName, GroupOptions, Mailbox, Received, Start, Subscriber};
-use crate::config::WrittenDuration;
+use crate::config::{OptionErrors, WrittenDuration};
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
 use crate::http::streams::{OpenStream, Streams};
 use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response, View};
-use crate::routing::ParamNames;
+use crate::routing::RouteContext;
 use crate::services::Services;
 
 /// Says that events are missing here.
@@ -79,16 +79,17 @@ fn retry() -> WrittenDuration {
 impl View for Events {
     type Options = Options;
 
-    fn new(options: Options) -> Self {
-        Self { options }
+    fn new(options: Options) -> Result<Self, OptionErrors> {
+        let mut errors = OptionErrors::default();
+        if options.heartbeat.0.is_zero() {
+            errors.error("heartbeat", "expected a duration above zero, found \"0s\"");
+        }
+        errors.into_result(Self { options })
     }
 
-    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
-        let mut problems = options.group.problems("group", params);
-        if options.heartbeat.0.is_zero() {
-            problems.push("heartbeat: expected a duration above zero, found \"0s\"".to_owned());
-        }
-        problems
+    fn mount(&mut self, route: &RouteContext<'_>) -> Result<(), OptionErrors> {
+        let errors = self.options.group.check("group", &route.params);
+        errors.into_iter().collect::<OptionErrors>().into_result(())
     }
 
     fn on_disconnect() -> OnDisconnect {

@@ -1,5 +1,6 @@
 //! Health: is the server up, and does it want new work?
 
+use crate::config::OptionErrors;
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 use crate::telemetry;
 
@@ -11,8 +12,8 @@ pub struct Health;
 impl View for Health {
     type Options = ();
 
-    fn new((): ()) -> Self {
-        Self
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     fn on_disconnect() -> OnDisconnect {

@@ -8,16 +8,15 @@ use metrics::counter;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{own_path, under_root};
+use super::{OwnPath, own_path, under_root};
 use crate::auth::login_rate_limit::{LoginLimits, LoginRateLimit};
-use crate::config::WrittenDuration;
+use crate::config::{OptionErrors, WrittenDuration};
 use crate::http::csrf::{self, Csrf};
 use crate::http::form::{Form, is_json, wants_json};
 use crate::http::location::location;
 use crate::http::origin::AllowedOrigins;
 use crate::http::page::render;
 use crate::http::{Body, Failure, Request, Response, View, respond};
-use crate::routing::ParamNames;
 use crate::scope::ClientAddress;
 
 /// The one sentence for a wrong name, a wrong password, and a user who may not log in.
@@ -42,8 +41,8 @@ pub struct Options {
     #[serde(default = "login_html")]
     template: String,
     /// Where to go afterwards, when the form does not say.
-    #[serde(default = "root")]
-    redirect: String,
+    #[serde(default = "OwnPath::root")]
+    redirect: OwnPath,
     /// How often one name may be tried from one address in a window.
     #[serde(default = "ten")]
     attempts_per_name: NonZeroU32,
@@ -57,10 +56,6 @@ pub struct Options {
 
 fn login_html() -> String {
     "login.html".to_owned()
-}
-
-fn root() -> String {
-    "/".to_owned()
 }
 
 fn ten() -> NonZeroU32 {
@@ -89,28 +84,17 @@ struct Sent {
 impl View for Login {
     type Options = Options;
 
-    fn new(options: Options) -> Self {
+    fn new(options: Options) -> Result<Self, OptionErrors> {
         let limits = LoginLimits {
             per_name: options.attempts_per_name,
             per_address: options.attempts_per_address,
             window: options.attempts_window.0,
         };
-        Self { options, limits }
+        Ok(Self { options, limits })
     }
 
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
-        if own_path(&options.redirect) {
-            Vec::new()
-        } else {
-            vec![format!(
-                "redirect: expected a path of this server such as \"/\", found {:?}",
-                options.redirect
-            )]
-        }
-    }
-
-    fn templates(options: &Options) -> Vec<String> {
-        vec![options.template.clone()]
+    fn templates(&self) -> Vec<String> {
+        vec![self.options.template.clone()]
     }
 
     fn middleware() -> &'static [&'static str] {
@@ -163,7 +147,7 @@ impl View for Login {
         let next = if own_path(&sent.next) {
             sent.next.clone()
         } else {
-            under_root(scope, &self.options.redirect)
+            under_root(scope, self.options.redirect.as_str())
         };
         if wants_json(scope) {
             let body = json!({"user": &*account.user, "next": next});

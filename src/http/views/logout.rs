@@ -3,12 +3,12 @@
 use http::{Method, StatusCode};
 
 use super::login::see_other;
-use super::{own_path, post_only, under_root};
+use super::{OwnPath, post_only, under_root};
+use crate::config::OptionErrors;
 use crate::http::csrf::{self, Csrf};
 use crate::http::form::{Form, is_form, wants_json};
 use crate::http::origin::AllowedOrigins;
 use crate::http::{Body, Failure, Request, Response, View};
-use crate::routing::ParamNames;
 use crate::scope::Scope;
 
 /// `view = "logout"`: ends the session; its live sockets are closed with 4401.
@@ -22,30 +22,15 @@ pub struct Logout {
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// Where to go afterwards.
-    #[serde(default = "root")]
-    redirect: String,
-}
-
-fn root() -> String {
-    "/".to_owned()
+    #[serde(default = "OwnPath::root")]
+    redirect: OwnPath,
 }
 
 impl View for Logout {
     type Options = Options;
 
-    fn new(options: Options) -> Self {
-        Self { options }
-    }
-
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
-        if own_path(&options.redirect) {
-            Vec::new()
-        } else {
-            vec![format!(
-                "redirect: expected a path of this server such as \"/\", found {:?}",
-                options.redirect
-            )]
-        }
+    fn new(options: Options) -> Result<Self, OptionErrors> {
+        Ok(Self { options })
     }
 
     fn middleware() -> &'static [&'static str] {
@@ -92,6 +77,6 @@ impl Logout {
             *response.status_mut() = StatusCode::NO_CONTENT;
             return Ok(response);
         }
-        see_other(&under_root(scope, &self.options.redirect))
+        see_other(&under_root(scope, self.options.redirect.as_str()))
     }
 }

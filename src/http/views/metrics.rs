@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use crate::config::OptionErrors;
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 use crate::queued_bytes;
 
@@ -12,8 +13,8 @@ pub struct Metrics;
 impl View for Metrics {
     type Options = ();
 
-    fn new((): ()) -> Self {
-        Self
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     fn on_disconnect() -> OnDisconnect {

@@ -48,6 +48,36 @@ fn under_root(scope: &Scope, to: &str) -> String {
     }
 }
 
+/// A path of this server, from the options of a view: a redirect to it cannot leave the server.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(try_from = "String")]
+struct OwnPath(String);
+
+impl OwnPath {
+    /// The root of the server.
+    fn root() -> Self {
+        Self("/".to_owned())
+    }
+
+    fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for OwnPath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if own_path(&text) {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "expected a path of this server such as \"/\", found {text:?}"
+            ))
+        }
+    }
+}
+
 /// Tells whether a text is a path of this server, and nothing that a browser could take for another's: `//host`, `/\host`, or
 /// one of them with white space in between.
 fn own_path(text: &str) -> bool {

@@ -4,9 +4,10 @@ use http::{Method, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::under_root;
+use crate::config::{OptionError, OptionErrors};
 use crate::http::location::{is_own_path, location, with_query};
 use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
-use crate::routing::{ParamNames, Params};
+use crate::routing::{Params, RouteContext};
 
 /// What a path must not hold as it is. Only a catch-all has slashes, and they stay.
 const SEGMENT: &AsciiSet = &CONTROLS
@@ -59,38 +60,41 @@ fn permanent() -> u16 {
 impl View for Redirect {
     type Options = Options;
 
-    fn new(options: Options) -> Self {
-        let status = StatusCode::from_u16(options.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
-        Self { options, status }
+    fn new(options: Options) -> Result<Self, OptionErrors> {
+        let mut errors = OptionErrors::default();
+        let status = match options.status {
+            301 | 302 | 303 | 307 | 308 => StatusCode::from_u16(options.status).ok(),
+            _ => None,
+        };
+        if status.is_none() {
+            let found = options.status;
+            let message = format!("expected 301, 302, 303, 307 or 308, found {found}");
+            errors.error("status", message);
+        }
+        let to = &options.to;
+        if to.is_empty() || to.chars().any(char::is_control) {
+            errors.error("to", format!("expected a path or a URL, found {to:?}"));
+        }
+        if to.starts_with('{') {
+            // The client would choose the scheme and the host.
+            let message =
+                format!("expected a path or a URL before the first parameter, found {to:?}");
+            errors.error("to", message);
+        } else if let Some(base) = open_host(to) {
+            let name = parameter_of(to);
+            let error = OptionError::new("to", "a parameter may not be part of the host");
+            errors.push(error.with_hint(format!("write \"{base}/{{{name}}}\"")));
+        }
+        let status = status.unwrap_or(StatusCode::PERMANENT_REDIRECT);
+        errors.into_result(Self { options, status })
     }
 
-    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
-        let mut problems = params.missing_in("to", &options.to);
-        if !matches!(options.status, 301 | 302 | 303 | 307 | 308) {
-            problems.push(format!(
-                "status: expected 301, 302, 303, 307 or 308, found {}",
-                options.status
-            ));
-        }
-        if options.to.is_empty() || options.to.chars().any(char::is_control) {
-            problems.push(format!(
-                "to: expected a path or a URL, found {:?}",
-                options.to
-            ));
-        }
-        if options.to.starts_with('{') {
-            // The client would choose the scheme and the host.
-            problems.push(format!(
-                "to: expected a path or a URL before the first parameter, found {:?}",
-                options.to
-            ));
-        } else if let Some(base) = open_host(&options.to) {
-            let name = parameter_of(&options.to);
-            problems.push(format!(
-                "to: a parameter may not be part of the host (write \"{base}/{{{name}}}\")"
-            ));
-        }
-        problems
+    fn mount(&mut self, route: &RouteContext<'_>) -> Result<(), OptionErrors> {
+        let missing = route.params.missing_in("to", &self.options.to);
+        missing
+            .into_iter()
+            .collect::<OptionErrors>()
+            .into_result(())
     }
 
     fn methods() -> &'static [Method] {

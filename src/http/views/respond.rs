@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+use crate::config::OptionErrors;
 use crate::http::framing;
 use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
-use crate::routing::ParamNames;
 
 /// `view = "respond"`: a fixed status, fixed header fields and a fixed body.
 #[derive(Debug)]
@@ -46,65 +46,53 @@ fn plain() -> String {
 impl View for Respond {
     type Options = Options;
 
-    fn new(options: Options) -> Self {
+    fn new(options: Options) -> Result<Self, OptionErrors> {
+        let mut errors = OptionErrors::default();
+        let status = StatusCode::from_u16(options.status)
+            .ok()
+            .filter(|_| (200..=599).contains(&options.status));
+        if status.is_none() {
+            errors.error(
+                "status",
+                format!("expected 200 to 599, found {}", options.status),
+            );
+        }
         let mut headers = HeaderMap::new();
-        let fields = options
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in
-            std::iter::once(("content-type", options.content_type.as_str())).chain(fields)
-        {
-            if let (Ok(name), Ok(value)) = (
-                HeaderName::from_bytes(name.as_bytes()),
-                HeaderValue::from_str(value),
-            ) {
-                headers.insert(name, value);
-            }
-        }
-        if options.body.is_empty() && !options.headers.contains_key("content-type") {
-            headers.remove(header::CONTENT_TYPE);
-        }
-        Self {
-            status: StatusCode::from_u16(options.status).unwrap_or_default(),
-            headers,
-            body: Bytes::from(options.body),
-        }
-    }
-
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
-        let mut problems = Vec::new();
-        if !(200..=599).contains(&options.status) {
-            problems.push(format!(
-                "status: expected 200 to 599, found {}",
-                options.status
-            ));
-        }
-        if HeaderValue::from_str(&options.content_type).is_err() {
-            problems.push(format!(
-                "content_type: expected a media type, found {:?}",
-                options.content_type
-            ));
+        match HeaderValue::from_str(&options.content_type) {
+            Ok(_) if options.body.is_empty() => {}
+            Ok(value) => drop(headers.insert(header::CONTENT_TYPE, value)),
+            Err(_) => errors.error(
+                "content_type",
+                format!("expected a media type, found {:?}", options.content_type),
+            ),
         }
         if matches!(options.status, 204 | 205 | 304) && !options.body.is_empty() {
-            problems.push(format!(
-                "body: expected none with status {}, which has no body, found {:?}",
+            let message = format!(
+                "expected none with status {}, which has no body, found {:?}",
                 options.status, options.body
-            ));
+            );
+            errors.error("body", message);
         }
         for (name, value) in &options.headers {
             if let Some(sentence) = framing::refusal(name) {
-                problems.push(format!("headers: {sentence}"));
+                errors.error("headers", sentence);
             }
-            if HeaderName::from_bytes(name.as_bytes()).is_err()
-                || HeaderValue::from_str(value).is_err()
-            {
-                problems.push(format!(
-                    "headers: expected the name and the value of a header field, found {name:?}"
-                ));
+            match (
+                HeaderName::from_bytes(name.as_bytes()),
+                HeaderValue::from_str(value),
+            ) {
+                (Ok(name), Ok(value)) => drop(headers.insert(name, value)),
+                _ => errors.error(
+                    "headers",
+                    format!("expected the name and the value of a header field, found {name:?}"),
+                ),
             }
         }
-        problems
+        errors.into_result(Self {
+            status: status.unwrap_or_default(),
+            headers,
+            body: Bytes::from(options.body),
+        })
     }
 
     fn methods() -> &'static [Method] {

@@ -3,6 +3,7 @@
 use http::{HeaderValue, header};
 use serde_json::{Map, Value as Json};
 
+use crate::config::OptionErrors;
 use crate::http::page::render;
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 
@@ -27,7 +28,7 @@ pub struct Options {
 impl View for Template {
     type Options = Options;
 
-    fn new(options: Options) -> Self {
+    fn new(options: Options) -> Result<Self, OptionErrors> {
         let content_type = match options
             .template
             .rsplit_once('.')
@@ -40,14 +41,14 @@ impl View for Template {
             Some("css") => "text/css; charset=utf-8",
             _ => "text/plain; charset=utf-8",
         };
-        Self {
+        Ok(Self {
             options,
             content_type,
-        }
+        })
     }
 
-    fn templates(options: &Options) -> Vec<String> {
-        vec![options.template.clone()]
+    fn templates(&self) -> Vec<String> {
+        vec![self.options.template.clone()]
     }
 
     fn on_disconnect() -> OnDisconnect {

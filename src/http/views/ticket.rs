@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::post_only;
 use crate::auth::{Identified, Login};
+use crate::config::OptionErrors;
 use crate::http::csrf::Csrf;
 use crate::http::origin::AllowedOrigins;
 use crate::http::{Failure, Request, Response, View, respond};
@@ -21,8 +22,8 @@ pub struct Options {}
 impl View for Ticket {
     type Options = Options;
 
-    fn new(_: Options) -> Self {
-        Self
+    fn new(_: Options) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     fn middleware() -> &'static [&'static str] {

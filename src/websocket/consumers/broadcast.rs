@@ -1,9 +1,9 @@
 //! Broadcast: every frame goes to every member of the group as it is.
 
 use crate::channels::{Event, GroupName, GroupOptions};
-use crate::config::WrittenDuration;
+use crate::config::{OptionErrors, WrittenDuration};
 use crate::group_pattern::GroupPattern;
-use crate::routing::ParamNames;
+use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::websocket::{Accept, Close, Consumer, Context, Denial, Message};
 
@@ -53,8 +53,10 @@ impl Consumer for Broadcast {
         }
     }
 
-    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
-        options.group.problems("group", params)
+    fn mount(options: Options, route: &RouteContext<'_>) -> Result<Options, OptionErrors> {
+        let errors = options.group.check("group", &route.params);
+        let errors = OptionErrors::from_iter(errors);
+        errors.into_result(options)
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {

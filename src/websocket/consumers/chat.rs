@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::channels::{Event, GroupName, GroupOptions, Presence, PresenceEvent};
-use crate::config::WrittenDuration;
+use crate::config::{OptionErrors, WrittenDuration};
 use crate::group_pattern::GroupPattern;
-use crate::routing::ParamNames;
+use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::timestamp::Timestamp;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
@@ -93,10 +93,11 @@ impl Consumer for Chat {
         }
     }
 
-    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
-        let mut problems = options.group.problems("group", params);
-        problems.extend(super::recovery_problems(options.recover, options.history));
-        problems
+    fn mount(options: Options, route: &RouteContext<'_>) -> Result<Options, OptionErrors> {
+        let mut errors = OptionErrors::default();
+        errors.extend(options.group.check("group", &route.params));
+        errors.extend(super::check_recovery(options.recover, options.history));
+        errors.into_result(options)
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {

@@ -1,9 +1,9 @@
 //! Feed: the server speaks, the client listens.
 
 use crate::channels::{GroupName, GroupOptions};
-use crate::config::WrittenDuration;
+use crate::config::{OptionErrors, WrittenDuration};
 use crate::group_pattern::GroupPattern;
-use crate::routing::ParamNames;
+use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
 
@@ -48,21 +48,23 @@ impl Consumer for Feed {
         }
     }
 
-    fn problems(options: &Options, params: &ParamNames) -> Vec<String> {
-        let mut problems = super::recovery_problems(options.recover, options.history);
+    fn mount(options: Options, route: &RouteContext<'_>) -> Result<Options, OptionErrors> {
+        let mut errors = OptionErrors::default();
+        errors.extend(super::check_recovery(options.recover, options.history));
         for (at, group) in options.groups.iter().enumerate() {
-            problems.extend(group.problems(&format!("groups[{at}]"), params));
+            errors.extend(group.check(&format!("groups[{at}]"), &route.params));
         }
         if options.groups.is_empty() {
-            problems.push("groups: expected at least one group, found none".to_owned());
+            errors.error("groups", "expected at least one group, found none");
         }
         if options.recover && options.groups.len() > 1 {
             let count = options.groups.len();
-            problems.push(format!(
-                "recover: expected exactly one group to go with it, found {count}"
-            ));
+            errors.error(
+                "recover",
+                format!("expected exactly one group to go with it, found {count}"),
+            );
         }
-        problems
+        errors.into_result(options)
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {

@@ -18,7 +18,7 @@ use http::StatusCode;
 
 use super::accept::Denial;
 use crate::channels::GroupName;
-use crate::config::WrittenDuration;
+use crate::config::{OptionError, WrittenDuration};
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::scope::Scope;
 
@@ -37,11 +37,12 @@ fn an_hour() -> WrittenDuration {
     WrittenDuration(Duration::from_secs(3600))
 }
 
-/// Says what is wrong with options that want clients to go on where they were.
-fn recovery_problems(recover: bool, history: usize) -> Vec<String> {
-    if recover && history == 0 {
-        vec!["recover: expected a history above 0 to go with it, found 0".to_owned()]
-    } else {
-        Vec::new()
-    }
+/// Returns an error if `recover` is on and no history is kept to recover from.
+fn check_recovery(recover: bool, history: usize) -> Option<OptionError> {
+    (recover && history == 0).then(|| {
+        OptionError::new(
+            "recover",
+            "expected a history above 0 to go with it, found 0",
+        )
+    })
 }

@@ -1,6 +1,7 @@
 //! Cors: what a page of another origin may send and read.
 
 use http::{Method, StatusCode};
+use oneport::config::OptionErrors;
 use oneport::gateway::{Registry, Reply};
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::testing::{Application, HttpCommunicator};
@@ -72,8 +73,8 @@ struct Own;
 impl View for Own {
     type Options = ();
 
-    fn new((): ()) -> Self {
-        Self
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

@@ -1,5 +1,6 @@
 //! Forwarded: whom a view takes for the client.
 
+use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::testing::{Application, HttpCommunicator};
@@ -10,8 +11,8 @@ struct Whoami;
 impl View for Whoami {
     type Options = ();
 
-    fn new((): ()) -> Self {
-        Self
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

@@ -1,5 +1,6 @@
 //! Headers: what protects a page is on every answer.
 
+use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::testing::{Application, HttpCommunicator};
@@ -24,8 +25,8 @@ struct Framed;
 impl View for Framed {
     type Options = ();
 
-    fn new((): ()) -> Self {
-        Self
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Response};
+use oneport::config::OptionErrors;
 use oneport::database::{Database, DatabaseSettings};
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, View, respond};
@@ -94,8 +95,8 @@ struct Me;
 impl View for Me {
     type Options = ();
 
-    fn new((): ()) -> Self {
-        Self
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 
     async fn call(&self, request: Request) -> Result<oneport::http::Response, Failure> {

@@ -18,9 +18,8 @@ use run::Limits;
 pub(crate) use tokens::matches;
 use tokens::{Token, Tokens};
 
-use crate::config::{Size, WrittenDuration};
+use crate::config::{OptionErrors, Size, WrittenDuration};
 use crate::http::{Failure, Request, Response, View};
-use crate::routing::ParamNames;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -67,19 +66,15 @@ fn idempotency_expiry() -> WrittenDuration {
 impl View for Publish {
     type Options = Options;
 
-    fn new(options: Options) -> Self {
-        Self {
-            tokens: Tokens::new(options.tokens),
+    fn new(options: Options) -> Result<Self, OptionErrors> {
+        Ok(Self {
+            tokens: Tokens::new("tokens", options.tokens)?,
             limits: Limits {
                 event_bytes: options.max_event.as_usize(),
                 batch_events: options.max_batch,
             },
             idempotency_expiry: options.idempotency_expiry.0,
-        }
-    }
-
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
-        tokens::problems(&options.tokens)
+        })
     }
 
     /// Each call has its own, and answers others with JSON.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::answer::ApiError;
-use crate::config::Secret;
+use crate::config::{OptionErrors, Secret};
 use crate::scope::Scope;
 
 /// A shorter token could be guessed.
@@ -62,9 +62,17 @@ impl Token {
 pub(super) struct Tokens(Vec<([u8; 32], Arc<Token>)>);
 
 impl Tokens {
-    pub(super) fn new(tokens: Vec<Token>) -> Self {
+    /// Takes the tokens of the option `key`: at least one, each of them different, long enough, and of some use.
+    pub(super) fn new(key: &str, tokens: Vec<Token>) -> Result<Self, OptionErrors> {
+        let mut errors = OptionErrors::default();
+        if tokens.is_empty() {
+            errors.error(key, "expected at least one token, found none");
+        }
+        for at in 0..tokens.len() {
+            check(&format!("{key}[{at}]"), &tokens, at, &mut errors);
+        }
         let hashed = |token: Token| (hash(token.token.0.as_bytes()), Arc::new(token));
-        Self(tokens.into_iter().map(hashed).collect())
+        errors.into_result(Self(tokens.into_iter().map(hashed).collect()))
     }
 
     /// Returns the token of a request (RFC 6750 §2.1). How long it takes does not tell how near a guess was.
@@ -104,48 +112,41 @@ fn hash(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-/// Says what is wrong with a route's tokens.
-pub(super) fn problems(tokens: &[Token]) -> Vec<String> {
-    let mut problems = Vec::new();
-    if tokens.is_empty() {
-        problems.push("tokens: expected at least one token, found none".to_owned());
+/// Checks one token by itself and against those before it.
+fn check(key: &str, tokens: &[Token], at: usize, errors: &mut OptionErrors) {
+    let (earlier, token) = (&tokens[..at], &tokens[at]);
+    let characters = token.token.0.chars().count();
+    if characters < CHARACTERS_MIN {
+        errors.error(
+            format!("{key}.token"),
+            format!("expected at least {CHARACTERS_MIN} characters, found {characters}"),
+        );
     }
-    for (at, token) in tokens.iter().enumerate() {
-        let characters = token.token.0.chars().count();
-        if characters < CHARACTERS_MIN {
-            problems.push(format!(
-                "tokens[{at}].token: expected at least {CHARACTERS_MIN} characters, found {characters}"
-            ));
-        }
-        let is_visible = |byte: u8| (0x21..0x7f).contains(&byte);
-        if !token.token.0.bytes().all(is_visible) {
-            problems.push(format!(
-                "tokens[{at}].token: expected visible ASCII characters, found others"
-            ));
-        }
-        if token.groups.is_empty() && !token.connections {
-            problems.push(format!(
-                "tokens[{at}].groups: expected groups such as [\"*\"], found none: the token is good for nothing"
-            ));
-        }
-        if let Some(same) = tokens[..at]
-            .iter()
-            .position(|other| other.name == token.name)
-        {
-            problems.push(format!(
-                "tokens[{at}].name: expected another name than that of tokens[{same}], found the same"
-            ));
-        }
-        let same = tokens[..at]
-            .iter()
-            .position(|other| other.token == token.token);
-        if let Some(same) = same {
-            problems.push(format!(
-                "tokens[{at}].token: expected another token than tokens[{same}], found the same"
-            ));
-        }
+    let is_visible = |byte: u8| (0x21..0x7f).contains(&byte);
+    if !token.token.0.bytes().all(is_visible) {
+        errors.error(
+            format!("{key}.token"),
+            "expected visible ASCII characters, found others",
+        );
     }
-    problems
+    if token.groups.is_empty() && !token.connections {
+        errors.error(
+            format!("{key}.groups"),
+            "expected groups such as [\"*\"], found none: the token is good for nothing",
+        );
+    }
+    if let Some(same) = earlier.iter().position(|other| other.name == token.name) {
+        errors.error(
+            format!("{key}.name"),
+            format!("expected another name than that of tokens[{same}], found the same"),
+        );
+    }
+    if let Some(same) = earlier.iter().position(|other| other.token == token.token) {
+        errors.error(
+            format!("{key}.token"),
+            format!("expected another token than tokens[{same}], found the same"),
+        );
+    }
 }
 
 /// Tells whether a name fits a pattern with `*`.

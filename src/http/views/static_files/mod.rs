@@ -15,12 +15,12 @@ use content::Content;
 use encoding::Encoding;
 use file::{Found, FoundFile, Reading, missing, refusal};
 
-use crate::config::ConfigPath;
+use crate::config::{ConfigPath, OptionErrors};
 use crate::http::conditional::{Precondition, Validators};
 use crate::http::range::{Wanted, wanted};
 use crate::http::view::{Mapped, OnDisconnect};
 use crate::http::{Body, Failure, Request, Response, View};
-use crate::routing::{ParamNames, RoutePattern};
+use crate::routing::{RouteContext, RoutePattern};
 use crate::scope::Scope;
 
 /// `view = "static"`: files of a directory, with ranges, conditional requests and files compressed beforehand (`.br`, `.gz`,
@@ -35,6 +35,7 @@ use crate::scope::Scope;
 #[derive(Debug)]
 pub struct Static {
     options: Options,
+    cache_control: HeaderValue,
     pattern: Option<RoutePattern>,
 }
 
@@ -61,6 +62,9 @@ pub struct Options {
     charset: String,
 }
 
+/// `Cache-Control` of the fallback.
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+
 fn path() -> String {
     "path".to_owned()
 }
@@ -80,37 +84,23 @@ fn utf_8() -> String {
 impl View for Static {
     type Options = Options;
 
-    fn new(options: Options) -> Self {
-        Self {
-            options,
-            pattern: None,
-        }
-    }
-
-    fn mount(&mut self, pattern: &RoutePattern) {
-        self.pattern = Some(pattern.clone());
-    }
-
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
-        let mut problems = Vec::new();
+    fn new(options: Options) -> Result<Self, OptionErrors> {
+        let mut errors = OptionErrors::default();
+        let dir = options.dir.0.display().to_string();
         if !options.dir.0.is_dir() {
-            problems.push(format!(
-                "dir: expected a directory, found none at {}",
-                options.dir.0.display()
-            ));
+            errors.error("dir", format!("expected a directory, found none at {dir}"));
         }
-        if HeaderValue::from_str(&options.cache_control).is_err() {
-            problems.push(format!(
-                "cache_control: expected a header field's value, found {:?}",
-                options.cache_control
-            ));
+        let cache_control = HeaderValue::from_str(&options.cache_control);
+        if cache_control.is_err() {
+            let found = &options.cache_control;
+            let message = format!("expected a header field's value, found {found:?}");
+            errors.error("cache_control", message);
         }
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         if !options.charset.bytes().all(is_token) {
-            problems.push(format!(
-                "charset: expected a charset such as \"utf-8\", found {:?}",
-                options.charset
-            ));
+            let found = &options.charset;
+            let message = format!("expected a charset such as \"utf-8\", found {found:?}");
+            errors.error("charset", message);
         }
         for (key, name) in [
             ("index", Some(&options.index)),
@@ -120,18 +110,30 @@ impl View for Static {
                 && !name.is_empty()
                 && !is_servable(name)
             {
-                problems.push(format!("{key}: expected the name of a file below {:?} that is neither hidden nor outside of it, found {name:?}", options.dir.0.display().to_string()));
+                let message = format!(
+                    "expected the name of a file below {dir:?} that is neither hidden nor outside of it, found {name:?}"
+                );
+                errors.error(key, message);
             }
         }
-        problems
+        errors.into_result(Self {
+            cache_control: cache_control.unwrap_or(NO_CACHE),
+            options,
+            pattern: None,
+        })
+    }
+
+    fn mount(&mut self, route: &RouteContext<'_>) -> Result<(), OptionErrors> {
+        self.pattern = route.pattern.cloned();
+        Ok(())
     }
 
     fn on_disconnect() -> OnDisconnect {
         OnDisconnect::Cancel
     }
 
-    fn maps_onto(options: &Options) -> Option<Mapped> {
-        Some(Mapped::Directory(options.dir.0.clone()))
+    fn maps_onto(&self) -> Option<Mapped> {
+        Some(Mapped::Directory(self.options.dir.0.clone()))
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
@@ -144,7 +146,7 @@ impl View for Static {
         } else {
             Err(missing())
         };
-        let cache_control = &self.options.cache_control;
+        let cache_control = self.cache_control.clone();
         match outcome {
             Ok(Some(file)) => self.respond(&self.file_name(name), file, cache_control, scope),
             Ok(None) => redirect_to_directory(scope),
@@ -153,7 +155,7 @@ impl View for Static {
                     Some(fallback) if !fallback.is_empty() => {
                         let file = open(self.located(fallback), scope).await;
                         match file.map_err(refusal)? {
-                            Found::File(file) => self.respond(fallback, file, "no-cache", scope),
+                            Found::File(file) => self.respond(fallback, file, NO_CACHE, scope),
                             Found::Directory => Err(failure),
                         }
                     }
@@ -218,7 +220,7 @@ impl Static {
         &self,
         name: &str,
         open: FoundFile,
-        cache_control: &str,
+        cache_control: HeaderValue,
         scope: &Scope,
     ) -> Result<Response, Failure> {
         let now = SystemTime::now();
@@ -230,7 +232,7 @@ impl Static {
             let modified = httpdate::fmt_http_date(modified);
             fields.insert(header::LAST_MODIFIED, HeaderValue::from_str(&modified)?);
         }
-        fields.insert(header::CACHE_CONTROL, HeaderValue::from_str(cache_control)?);
+        fields.insert(header::CACHE_CONTROL, cache_control);
         fields.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         match validators.evaluate(scope) {
             Precondition::Holds => {}

@@ -33,7 +33,8 @@ use worker_channel::{PendingDisconnects, WorkerChannel};
 pub(super) use options::Options;
 
 use crate::channels::{ChannelName, Received};
-use crate::routing::ParamNames;
+use crate::config::OptionErrors;
+use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::{Accept, Backlog, Close, CloseCode, Consumer, Context, Denial, Message};
@@ -109,8 +110,8 @@ impl Consumer for Backend {
         }
     }
 
-    fn problems(options: &Options, _params: &ParamNames) -> Vec<String> {
-        options.problems()
+    fn mount(options: Options, _route: &RouteContext<'_>) -> Result<Options, OptionErrors> {
+        options.check().into_result(options)
     }
 
     fn started(options: &Options, services: &Services) {

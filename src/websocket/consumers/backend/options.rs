@@ -8,7 +8,7 @@ use http::HeaderName;
 use super::Route;
 use super::connector::EndpointUrl;
 use crate::channels::ChannelName;
-use crate::config::{Secret, Size, WrittenDuration};
+use crate::config::{OptionErrors, Secret, Size, WrittenDuration};
 
 /// More than any machine has descriptors for, or does in a second.
 const CONCURRENCY_MAX: usize = 65_536;
@@ -172,67 +172,67 @@ fn one_or_several<'de, D: serde::Deserializer<'de>>(
 }
 
 impl Options {
-    /// Says what is wrong with them beyond their types.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let options = self;
-        let mut problems = Vec::new();
-        match (&options.url, &options.channel) {
+    /// Returns the errors that the types of the options do not rule out.
+    pub(super) fn check(&self) -> OptionErrors {
+        let mut errors = OptionErrors::default();
+        match (&self.url, &self.channel) {
             (Some(url), None) => {
                 if let Err(sentence) = EndpointUrl::parse(url) {
-                    problems.push(format!("url: {sentence}"));
+                    errors.error("url", sentence);
                 }
-                if options.secret.is_empty() || options.secret.iter().any(|one| one.0.is_empty()) {
-                    problems.push(
-                        "secret: expected a text to sign the requests with, found none".to_owned(),
-                    );
+                if self.secret.is_empty() || self.secret.iter().any(|one| one.0.is_empty()) {
+                    let message = "expected a text to sign the requests with, found none";
+                    errors.error("secret", message);
                 }
             }
             (None, Some(channel)) => {
                 if let Err(error) = ChannelName::new(channel) {
-                    problems.push(format!("channel: {error}"));
+                    errors.error("channel", error.to_string());
                 }
             }
             (Some(_), Some(_)) => {
-                problems.push("url: expected either \"url\" or \"channel\", found both".to_owned());
+                errors.error("url", "expected either \"url\" or \"channel\", found both");
             }
             (None, None) => {
-                problems
-                    .push("url: expected either \"url\" or \"channel\", found neither".to_owned());
+                errors.error(
+                    "url",
+                    "expected either \"url\" or \"channel\", found neither",
+                );
             }
         }
-        for name in &options.headers {
+        for name in &self.headers {
             if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                problems.push(format!("headers: expected names of fields, found {name:?}"));
+                errors.error(
+                    "headers",
+                    format!("expected names of fields, found {name:?}"),
+                );
             }
         }
         for (key, is_zero) in [
-            ("timeout", options.timeout.0.is_zero()),
-            ("connect_timeout", options.connect_timeout.0.is_zero()),
-            ("concurrency", options.concurrency == 0),
-            ("batch_events", options.batch_events == 0),
-            ("batch_bytes", options.batch_bytes.bytes() == 0),
-            ("hold", options.hold.bytes() == 0),
-            ("hold_total", options.hold_total.bytes() == 0),
-            ("breaker_failures", options.breaker_failures == 0),
-            ("disconnect_rate", options.disconnect_rate == 0),
+            ("timeout", self.timeout.0.is_zero()),
+            ("connect_timeout", self.connect_timeout.0.is_zero()),
+            ("concurrency", self.concurrency == 0),
+            ("batch_events", self.batch_events == 0),
+            ("batch_bytes", self.batch_bytes.bytes() == 0),
+            ("hold", self.hold.bytes() == 0),
+            ("hold_total", self.hold_total.bytes() == 0),
+            ("breaker_failures", self.breaker_failures == 0),
+            ("disconnect_rate", self.disconnect_rate == 0),
         ] {
             if is_zero {
-                problems.push(format!("{key}: expected more than zero, found zero"));
+                errors.error(key, "expected more than zero, found zero");
             }
         }
+        let rate = self.disconnect_rate as usize;
         for (key, found, max) in [
-            ("concurrency", options.concurrency, CONCURRENCY_MAX),
-            (
-                "disconnect_rate",
-                options.disconnect_rate as usize,
-                DISCONNECT_RATE_MAX,
-            ),
+            ("concurrency", self.concurrency, CONCURRENCY_MAX),
+            ("disconnect_rate", rate, DISCONNECT_RATE_MAX),
         ] {
             if found > max {
-                problems.push(format!("{key}: expected at most {max}, found {found}"));
+                errors.error(key, format!("expected at most {max}, found {found}"));
             }
         }
-        problems
+        errors
     }
 
     /// Returns the names of the fields that are passed on.
