@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// The modules from the top to the bottom; one may use those on lines below its own, and those of its own folder.
-const LAYERS: [&[&str]; 12] = [
+/// The modules from the top layer to the bottom. A module uses those of lower layers, and its own folder.
+/// docs/ARCHITECTURE.md shows this table.
+pub(crate) const LAYERS: [&[&str]; 12] = [
     &["main"],
     &["cli"],
     &["server", "testing"],
@@ -37,17 +38,17 @@ const LAYERS: [&[&str]; 12] = [
     ],
 ];
 
-/// Modules of one line that use each other, with the reason.
-const SIBLINGS: [(&str, &str, &str); 5] = [
+/// A module that uses another one of its layer, with the reason.
+pub(crate) const SIBLINGS: [(&str, &str, &str); 5] = [
     ("testing", "server", "the live server is a server"),
     ("group_pattern", "scope", "a pattern is filled from a scope"),
-    ("channels", "auth", "a group knows who its members are"),
-    ("auth", "session", "a login stands in a session"),
-    ("clock", "tasks", "the clock's task has an owner"),
+    ("channels", "auth", "a group knows its members' users"),
+    ("auth", "session", "a session holds the login"),
+    ("clock", "tasks", "`Tasks` owns the clock's task"),
 ];
 
-/// Where the name of a crate may stand.
-const OUTSIDE: &[(&str, &[&str])] = &[
+/// The only files and folders that may name a crate.
+pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     (
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],
