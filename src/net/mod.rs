@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `stream.rs` | one connection's bytes: TCP, unix socket, or anything boxed |
+//! | `connect.rs`, `tls.rs` | opening a stream to another server; TLS |
 //! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
 //! | `acceptor.rs` | the accept loop: admit, refuse, back off |
 //! | `admission.rs`, `client_limit.rs`, `descriptors.rs` | the limits: connections in all, by client, open files |
@@ -12,10 +13,12 @@ mod acceptor;
 mod address;
 mod admission;
 mod client_limit;
+mod connect;
 pub(crate) mod descriptors;
 mod listener;
 mod socket_activation;
 mod stream;
+mod tls;
 mod unix_listener;
 
 pub(crate) use acceptor::{Acceptor, Refused, Serve};

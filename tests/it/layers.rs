@@ -57,8 +57,8 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ("regex_automata", &["routing/language.rs"]),
     ("sqlx", &["database/"]),
     ("redis", &["session/django.rs", "channels/remote/"]),
-    ("rustls", &["channels/remote/redis_stream.rs"]),
-    ("tokio_rustls", &["channels/remote/redis_stream.rs"]),
+    ("rustls", &["net/tls.rs"]),
+    ("tokio_rustls", &["net/tls.rs"]),
     (
         "rmp_serde",
         &["channels/remote/channels_redis_codec/mod.rs"],
@@ -87,7 +87,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ),
     ("clap", &["cli/"]),
     ("listenfd", &["net/"]),
-    ("socket2", &["net/", "channels/remote/redis_stream.rs"]),
+    ("socket2", &["net/"]),
     ("metrics_exporter_prometheus", &["telemetry/"]),
     ("tracing_subscriber", &["telemetry/"]),
 ];

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,19 +13,11 @@ use redis::{
     AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
     RedisResult,
 };
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
 
 use super::command_connections::Driver;
 use crate::config::{RedisHome, RedisUrl};
-
-/// A stream of any kind.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+use crate::net::Stream;
 
 /// Says who we are at a Redis.
 pub(super) fn redis_settings(url: &RedisUrl) -> RedisResult<RedisConnectionInfo> {
@@ -63,11 +55,11 @@ pub(super) async fn commands(
 }
 
 /// Opens a stream to a server, or to where the master is now.
-pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Box<dyn Duplex>> {
+pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Stream> {
     match &url.home {
         RedisHome::Cluster { .. } => Err(timed_out()), // it is found first
-        RedisHome::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        RedisHome::Tcp { host, port, tls } => open_tcp(host, *port, *tls).await,
+        RedisHome::Unix(path) => Ok(Stream::connect_unix(path).await?),
+        RedisHome::Tcp { host, port, tls } => Ok(open_tcp(host, *port, *tls).await?),
         RedisHome::Sentinel {
             hosts,
             service,
@@ -79,7 +71,7 @@ pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Box<d
                 let asked =
                     tokio::time::timeout(share, master((host, *port, *tls), url, service)).await;
                 match asked.unwrap_or_else(|_| Err(timed_out())) {
-                    Ok((host, port)) => return open_tcp(&host, port, *tls).await,
+                    Ok((host, port)) => return Ok(open_tcp(&host, port, *tls).await?),
                     Err(error) => last = Some(error),
                 }
             }
@@ -131,40 +123,12 @@ async fn master(
     })
 }
 
-async fn open_tcp(host: &str, port: u16, tls: bool) -> RedisResult<Box<dyn Duplex>> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    if !tls {
-        return Ok(Box::new(stream));
+async fn open_tcp(host: &str, port: u16, tls: bool) -> io::Result<Stream> {
+    let stream = Stream::connect_tcp(host, port).await?;
+    match tls {
+        true => stream.connect_tls(host).await,
+        false => Ok(stream),
     }
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(tls_config()?)
-        .connect(name, stream)
-        .await?;
-    Ok(Box::new(stream))
-}
-
-/// The certificates that the machine trusts; `SSL_CERT_FILE` names others.
-fn tls_config() -> io::Result<Arc<ClientConfig>> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
-        return Ok(config.clone());
-    }
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "certificates that were to be trusted could not be read");
-    }
-    roots.add_parsable_certificates(found.certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
 }
 
 pub(super) fn timed_out() -> RedisError {
@@ -208,18 +172,18 @@ impl ReadAhead {
 }
 
 /// A stream that is read only so far ahead of those who handle what it brings.
-pub(super) struct MeteredStream<S> {
-    stream: S,
+pub(super) struct MeteredStream {
+    stream: Stream,
     ahead: Arc<ReadAhead>,
 }
 
-impl<S> MeteredStream<S> {
-    pub(super) fn new(stream: S, ahead: Arc<ReadAhead>) -> Self {
+impl MeteredStream {
+    pub(super) fn new(stream: Stream, ahead: Arc<ReadAhead>) -> Self {
         Self { stream, ahead }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
+impl AsyncRead for MeteredStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -239,7 +203,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
+impl AsyncWrite for MeteredStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,0 +1,46 @@
+//! TLS: encrypted streams to other servers.
+//!
+//! A listener does not speak TLS yet. It would take: a `rustls::ServerConfig` beside [`tls_config`] here, a key of the `bind` entry
+//! that names its certificate (`Listen`), the handshake in the task that `Acceptor::admit` spawns, under `timeouts.handshake`, and
+//! [`Stream::boxed`] with [`Scheme::Secure`](super::Scheme::Secure) in the `Connection` that is served. Nothing above `net/`
+//! changes.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+
+use super::stream::Stream;
+
+impl Stream {
+    /// Encrypts a stream to `host`, whose certificate has to be valid for that name. Cancel-safe.
+    pub(crate) async fn connect_tls(self, host: &str) -> io::Result<Self> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(tls_config()?);
+        Ok(Self::boxed(connector.connect(name, self).await?))
+    }
+}
+
+/// Returns the configuration of all outgoing connections. They trust the certificates of the system; `SSL_CERT_FILE` names
+/// others.
+fn tls_config() -> io::Result<Arc<ClientConfig>> {
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(config) = CONFIG.get() {
+        return Ok(config.clone());
+    }
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "cannot read trusted certificates");
+    }
+    roots.add_parsable_certificates(found.certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
+}
