@@ -509,16 +509,33 @@ fn acceptance_cases_are_all_answered() {
     assert_eq!(numbers, (1..=82).collect::<Vec<_>>());
 }
 
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |letter: char| letter.is_alphanumeric() || letter == '-' || letter == '_';
+    let lower = heading.trim().to_lowercase().replace(' ', "-");
+    lower.chars().filter(|letter| kept(*letter)).collect()
+}
+
 #[test]
-fn links_between_the_pages_lead_somewhere() {
-    let link = Regex::new(r"\]\(([^)#:]+)(#[^)]*)?\)").unwrap();
+fn links_between_the_pages_lead_to_a_file_and_a_heading() {
+    let link = Regex::new(r"\]\(([^)#:]*)(?:#([^)]*))?\)").unwrap();
     let mut checked = 0;
     for name in pages() {
         let text = page(&name);
         let directory = root().join(&name).parent().unwrap().to_owned();
         for captures in link.captures_iter(&text) {
-            let target = directory.join(&captures[1]);
+            let target = match &captures[1] {
+                "" => root().join(&name),
+                file => directory.join(file),
+            };
             assert!(target.exists(), "{name}: {}", &captures[1]);
+            if let Some(wanted) = captures.get(2) {
+                let text = fs::read_to_string(&target).unwrap();
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let is_there =
+                    headings.any(|line| anchor(line.trim_start_matches('#')) == wanted.as_str());
+                assert!(is_there, "{name}: {}", &captures[0]);
+            }
             checked += 1;
         }
     }
