@@ -1,5 +1,6 @@
 //! Context: what a consumer can do with its socket.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -90,14 +91,14 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Waits until at most half of the route's `send_queue` is full: for consumers that send much at once.
+    /// Waits until at most half of the route's `send_queue` is full: for consumers that send much at
+    /// once.
+    ///
+    /// The write that makes room wakes it. It also returns when the socket ends, so a client that reads
+    /// nothing holds it up for `write_timeout` at most.
     pub async fn drained(&mut self) {
-        let handle = self.handle.clone();
-        let half = handle.route().settings.send_queue / 2;
         self.flush();
-        while handle.waiting() > half {
-            tokio::time::sleep(crate::clock::TICK / 10).await;
-        }
+        poll_fn(|task| self.handle.poll_drained(task)).await;
     }
 
     /// Joins a group by events: the consumer's `event` runs for each, one after the other.

@@ -196,7 +196,7 @@ impl Deflater {
     }
 
     /// Forgets what was said: the client's window holds something else behind it, or lacks it.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn reset(&mut self) {
         if !self.is_fresh {
             self.context.reset();
             self.is_fresh = true;

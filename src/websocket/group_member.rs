@@ -1,55 +1,61 @@
-//! Member: a socket as a member of groups by frames.
+//! A socket as a member of groups by frames.
+//!
+//! A batch of events is framed, and compressed, once for all members with the same [`Form`]. The
+//! sender's task then writes these bytes to each member's stream; a member's own task is woken only if
+//! its stream does not take them.
 
 use super::deflate;
 use super::extension::WINDOW_BITS_MIN;
 use super::frame::{Opcode, encode};
-use super::send_queue::{QueuedFrame, SendState};
+use super::send_queue::QueuedFrame;
 use super::settings::SlowClient;
 use super::socket_handle::SocketHandle;
 use crate::channels::event::Shown;
 use crate::channels::{Batch, Delivery, Entry, Event, Form, Membership, Position, Subscriber};
 use crate::queued_bytes::QueuedBytes;
 
-/// A member by frames: the group's batch is framed once and written straight to each member's socket.
 impl Subscriber for SocketHandle {
     fn deliver(&self, batch: &Batch, membership: &Membership) -> Delivery {
-        let mut out = self.out();
-        if out.state != SendState::Open {
-            return Delivery::Dropped; // it is past saying
+        let mut queue = self.lock_queue();
+        if !queue.is_open() {
+            return Delivery::Dropped;
         }
-        out.reset_context();
+        // With context takeover: the batch enters the client's window, but not our compressor's.
+        queue.reset_context();
         let form = self.form(membership);
         let render = |entry: &Entry, frames: &mut Vec<u8>| {
             self.encode_event(entry, membership.shows_positions, frames);
         };
         let mut written = 0;
-        if out.queue.is_empty()
+        if queue.is_empty()
             && let Some(bytes) = batch.whole(membership, form, render)
         {
-            match out.write_now(self.stream(), bytes) {
-                None if out.state != SendState::Open => return Delivery::Dropped,
+            match queue.try_write(self.stream(), bytes) {
+                None if !queue.is_open() => return Delivery::Dropped,
                 None => return Delivery::Queued,
                 Some(count) => written = count,
             }
         }
+        // The stream did not take all of the batch: frames that are not written yet are queued one by
+        // one, so that `slow_client` can drop whole messages.
         let mut delivery = Delivery::Queued;
         for (entry, bytes) in batch.pieces(membership, form, render) {
             if written >= bytes.len() {
                 written -= bytes.len();
                 continue;
             }
-            let begun = std::mem::take(&mut written);
-            let Some(now) = out.write_now(self.stream(), &bytes[begun..]) else {
+            let start = std::mem::take(&mut written);
+            let Some(more) = queue.try_write(self.stream(), &bytes[start..]) else {
                 continue;
             };
-            let rest = begun + now;
-            let piece = QueuedFrame {
-                own: QueuedBytes::default(), // shared by all members
+            let rest = start + more;
+            let frame = QueuedFrame {
+                share: QueuedBytes::default(),
                 bytes: bytes.slice(rest..),
-                is_begun: rest > 0,
+                is_partly_written: rest > 0,
                 conflate_key: self.conflate_key(&entry.event),
             };
-            if self.enqueue(&mut out, piece) == Delivery::Dropped {
+            if self.enqueue(&mut queue, frame) == Delivery::Dropped {
                 delivery = Delivery::Dropped;
             }
         }
@@ -66,7 +72,8 @@ impl Subscriber for SocketHandle {
 }
 
 impl SocketHandle {
-    /// Plain, or compressed with one of the windows; with positions or without: what is the same for all who agreed on it.
+    /// Returns the form of a member's frames: plain or compressed with one of the windows, with
+    /// positions or without. Members with the same form get the same bytes.
     fn form(&self, membership: &Membership) -> Form {
         let compressed = self
             .deflate()
@@ -81,7 +88,7 @@ impl SocketHandle {
         )
     }
 
-    /// Appends the frame that shows an event to a client; it refers to no other.
+    /// Appends the frame of an event, compressed without the context of others.
     fn encode_event(&self, entry: &Entry, shows_position: bool, out: &mut Vec<u8>) {
         let positioned;
         let (opcode, payload) = match entry.event.shown() {
@@ -111,13 +118,13 @@ impl SocketHandle {
     }
 }
 
-/// Which forms show each event's position: those from here on.
+/// Forms from this one on have each event's position.
 const POSITIONED: u8 = 8;
 
-/// An event's JSON with its position in `offset`. A field of that name that the event has itself gives way: two keys of one name
-/// are read differently by different clients (RFC 8259 §4).
+/// Returns an event's JSON with its position in `offset`. It replaces the event's own field of that
+/// name: clients differ in which of two keys of one name they read (RFC 8259 §4).
 fn with_position(event: &Event, json: &str, position: Position) -> String {
-    // The JSON is our own serialization, in which the name is written in one way only.
+    // Our own serialization never escapes the name, so a search finds it.
     if json.contains("\"offset\"") {
         let mut fields = event.fields();
         fields.insert("offset".to_owned(), position.to_string().into());

@@ -1,161 +1,418 @@
-//! Outgoing: what one socket has to say and could not write yet.
+//! SendQueue: the frames that a socket could not write yet, and whether it may still send.
+//!
+//! ```text
+//!                  ┌───────────── poll_flush wrote everything ─────────────┐
+//!                  ▼                                                       │
+//!            Open, empty ─── try_write: the stream takes less ───► Open, frames wait ──┐
+//!                  │                                                       │   ▲       │
+//!                  │                                                       │   └───────┘
+//!                  │ send_close                                 send_close │   enqueue: over the limit
+//!                  ▼                                                       ▼   `slow_client` decides
+//!         CloseSent, empty ◄────── poll_flush wrote everything ── CloseSent, frames wait
+//!                  │                                                       │
+//!                  └─────────── close: a write failed, or the end ─────────┘
+//!                                            ▼
+//!                                         Closed
+//! ```
+//!
+//! All of it is behind the lock of the `SocketHandle`, so a sender either writes to the stream or
+//! appends to the frames that wait. It writes only when no frame waits; otherwise its frame would
+//! overtake them. Only the connection's own task empties the queue: it alone is woken when the stream
+//! is writable again.
 
 use std::collections::VecDeque;
-use std::io;
-use std::task::{Context, Waker};
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
 use super::close::Ending;
 use super::deflate::Deflater;
+use super::settings::SlowClient;
+use crate::channels::Delivery;
 use crate::clock::{Millis, NEVER};
 use crate::net::Stream;
 use crate::queued_bytes::QueuedBytes;
 
+/// How many frames one vectored write takes.
+const FRAMES_PER_WRITE: usize = 16;
+
+/// What one socket has to send. Each idle socket holds one, so what is rarely needed is in `Rare`.
+#[derive(Default)]
 pub(super) struct SendQueue {
-    pub(super) queue: VecDeque<QueuedFrame>,
-    pub(super) bytes: usize,
-    pub(super) state: SendState,
-    pub(super) task: Option<Waker>,
-    /// What ended the socket from outside its task.
-    pub(super) order: Option<Box<Ending>>,
-    /// Since when a write makes no progress; `NEVER` when none is waiting.
-    pub(super) blocked_since: Millis,
-    pub(super) sent_bytes: u64,
+    state: SendState,
+    /// Bytes of `Rare::frames`. A frame has at least two, so 0 means that none waits.
+    bytes: usize,
+    /// Wakes the connection's task.
+    waker: Option<Waker>,
+    sent_bytes: u64,
     /// Messages that a slow client lost.
-    pub(super) dropped: u32,
-    /// With context takeover, from the first compressed message on.
-    pub(super) deflater: Option<Box<Deflater>>,
+    dropped: u32,
+    /// Allocated when it is first needed and kept from then on.
+    rare: Option<Box<Rare>>,
 }
 
-/// Bytes that wait, whole frames but for a first that is partly written.
+#[derive(Default)]
+struct Rare {
+    frames: VecDeque<QueuedFrame>,
+    /// Since when a write makes no progress; `None` when no frame waits.
+    blocked_since: Option<Millis>,
+    /// Why another task wants the socket to end; the connection's task takes it.
+    end_request: Option<Ending>,
+    /// The consumer waits in `Context::drained` until at most this many bytes wait.
+    drained: Option<(usize, Waker)>,
+    /// With context takeover, from the first compressed message on.
+    deflater: Option<Deflater>,
+}
+
+/// A frame that waits, or the rest of one that is partly written.
 pub(super) struct QueuedFrame {
     pub(super) bytes: Bytes,
-    /// What they take of the memory of all queues: nothing, where a group's event is shared by its members.
-    pub(super) own: QueuedBytes,
-    pub(super) is_begun: bool,
+    /// Its share of the bytes of all send queues; 0 for a group's event, which its members share.
+    pub(super) share: QueuedBytes,
+    /// Its first bytes are on the wire, so the rest has to follow.
+    pub(super) is_partly_written: bool,
+    /// `slow_client = "conflate"`: a newer frame with the same key replaces this one.
     pub(super) conflate_key: Option<Box<str>>,
 }
 
-/// May something be said?
+impl QueuedFrame {
+    /// The rest of frames that belong to one socket alone, of which `written` bytes were sent.
+    pub(super) fn own(bytes: Bytes, written: usize) -> Self {
+        Self {
+            share: QueuedBytes::new(&bytes),
+            bytes,
+            is_partly_written: written > 0,
+            conflate_key: None,
+        }
+    }
+}
+
+/// Whether frames may be sent.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum SendState {
+    /// Any frame may be sent.
     #[default]
     Open,
     /// Our close frame is written or waits; nothing may follow it (RFC 6455 §5.5.1).
     CloseSent,
-    /// The connection failed.
+    /// A write failed, or the socket has ended.
     Closed,
-}
-
-impl Default for SendQueue {
-    fn default() -> Self {
-        Self {
-            queue: VecDeque::new(),
-            bytes: 0,
-            state: SendState::Open,
-            task: None,
-            order: None,
-            blocked_since: NEVER,
-            sent_bytes: 0,
-            dropped: 0,
-            deflater: None,
-        }
-    }
 }
 
 /// What one socket sent.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct SendStats {
     pub(super) bytes: u64,
+    /// Messages that a slow client lost.
     pub(super) dropped: u32,
 }
 
 impl SendQueue {
-    /// Writes at once if nothing waits. `None`: all is said, or the socket is past saying; else from where on it must wait.
-    pub(super) fn write_now(&mut self, stream: &Stream, bytes: &[u8]) -> Option<usize> {
+    /// Tells whether frames other than those that wait may be sent.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == SendState::Open
+    }
+
+    /// Tells whether no frame waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Returns how many bytes wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn stats(&self) -> SendStats {
+        SendStats {
+            bytes: self.sent_bytes,
+            dropped: self.dropped,
+        }
+    }
+
+    /// Returns since when a write makes no progress; `NEVER` when no frame waits.
+    pub(super) fn blocked_since(&self) -> Millis {
+        let rare = self.rare.as_ref();
+        rare.and_then(|rare| rare.blocked_since).unwrap_or(NEVER)
+    }
+
+    /// Writes if no frame waits. Returns the first unwritten offset, which has to be queued; `None` if
+    /// all is written, or if nothing may be sent any more.
+    pub(super) fn try_write(&mut self, stream: &Stream, bytes: &[u8]) -> Option<usize> {
         if self.state != SendState::Open {
             return None;
         }
-        if !self.queue.is_empty() {
+        if !self.is_empty() {
             return Some(0);
         }
-        match stream.try_write_shared(bytes, self.task.as_ref()) {
+        match stream.try_write_shared(bytes, self.waker.as_ref()) {
             Ok(written) => {
                 self.sent_bytes += written as u64;
                 (written < bytes.len()).then_some(written)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
             Err(_) => {
-                self.state = SendState::Closed; // the socket's own task learns it from its next read or flush
+                self.close();
+                // The connection's task may be asleep: its next read or flush fails.
                 self.wake();
                 None
             }
         }
     }
 
-    pub(super) fn written(&mut self, mut count: usize) {
-        self.blocked_since = NEVER;
+    /// Queues a frame that could not be written, or drops frames as the route's policy says. Returns
+    /// what became of this frame, and how many messages were dropped.
+    ///
+    /// A frame that is partly written is always queued, and so is one that finds the queue empty: its
+    /// client is not late. The queue thus exceeds `limit` by one frame, or one poll's output, at most.
+    pub(super) fn enqueue(
+        &mut self,
+        frame: QueuedFrame,
+        limit: usize,
+        policy: SlowClient,
+        now: Millis,
+    ) -> (Delivery, u32) {
+        let mut dropped = 0;
+        if policy == SlowClient::Conflate && self.conflate(&frame, limit) {
+            return (Delivery::Queued, 1); // the older frame was dropped
+        }
+        if policy == SlowClient::DropOldest {
+            dropped = self.drop_oldest(frame.bytes.len(), limit);
+        }
+        let must_follow = frame.is_partly_written || self.is_empty();
+        if self.bytes + frame.bytes.len() > limit && !must_follow {
+            return (Delivery::Dropped, dropped + 1);
+        }
+        self.push(frame, now);
+        (Delivery::Queued, dropped)
+    }
+
+    /// Writes or queues the close frame, after which nothing may be sent.
+    ///
+    /// A client whose queue is full still learns why the socket ends: frames that wait are dropped to
+    /// make room, except one that is partly written.
+    pub(super) fn send_close(
+        &mut self,
+        stream: &Stream,
+        mut frame: Bytes,
+        limit: usize,
+        now: Millis,
+    ) {
+        if let Some(written) = self.try_write(stream, &frame) {
+            if self.bytes + frame.len() > limit
+                && let Some(rare) = &mut self.rare
+            {
+                rare.frames.retain(|waiting| waiting.is_partly_written);
+                self.bytes = rare.frames.iter().map(|waiting| waiting.bytes.len()).sum();
+            }
+            frame.advance(written);
+            self.push(QueuedFrame::own(frame, written), now);
+        }
+        if self.state == SendState::Open {
+            self.state = SendState::CloseSent;
+        }
+    }
+
+    /// Writes the frames that wait, for the connection's task, which is woken when more can be written.
+    /// `Ready(Ok)`: none waits any more.
+    pub(super) fn poll_flush(
+        &mut self,
+        stream: &Stream,
+        cx: &mut Context<'_>,
+        now: Millis,
+    ) -> Poll<io::Result<()>> {
+        self.register(cx);
+        loop {
+            if self.state == SendState::Closed {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            let Some(rare) = self.rare.as_mut().filter(|_| self.bytes > 0) else {
+                return stream.poll_flush_shared(cx);
+            };
+            let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
+            let count = rare.frames.len().min(FRAMES_PER_WRITE);
+            for (slice, frame) in slices.iter_mut().zip(&rare.frames) {
+                *slice = IoSlice::new(&frame.bytes);
+            }
+            let failed = match stream.poll_write_shared(cx, &slices[..count]) {
+                Poll::Ready(Ok(0)) => io::ErrorKind::WriteZero.into(),
+                Poll::Ready(Ok(written)) => {
+                    self.advance(written);
+                    continue;
+                }
+                Poll::Ready(Err(error)) => error,
+                Poll::Pending => {
+                    rare.blocked_since.get_or_insert(now);
+                    return Poll::Pending;
+                }
+            };
+            self.close();
+            return Poll::Ready(Err(failed));
+        }
+    }
+
+    /// Waits until at most `bytes` wait, or nothing may be sent any more.
+    pub(super) fn poll_drained(&mut self, bytes: usize, cx: &Context<'_>) -> Poll<()> {
+        if self.bytes <= bytes || self.state != SendState::Open {
+            return Poll::Ready(());
+        }
+        self.rare().drained = Some((bytes, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Drops the frames that wait; nothing is sent any more.
+    pub(super) fn close(&mut self) {
+        self.state = SendState::Closed;
+        self.bytes = 0;
+        if let Some(rare) = &mut self.rare {
+            rare.frames = VecDeque::new();
+            rare.blocked_since = None;
+        }
+        self.wake_drained();
+    }
+
+    /// Asks the connection's task to end the socket. The first request wins; later ones are ignored.
+    pub(super) fn request_end(&mut self, ending: Ending) {
+        self.rare().end_request.get_or_insert(ending);
+    }
+
+    pub(super) fn take_end_request(&mut self) -> Option<Ending> {
+        self.rare.as_mut()?.end_request.take()
+    }
+
+    /// Counts messages that a slow client lost. None may refer to them any more.
+    pub(super) fn count_dropped(&mut self, messages: u32) {
+        self.reset_context();
+        self.dropped = self.dropped.saturating_add(messages);
+    }
+
+    /// Returns the compressing context, made when it is first needed.
+    ///
+    /// It is reset while frames wait: one that waits may still be dropped, so none may refer to it.
+    pub(super) fn deflater(&mut self, new: impl FnOnce() -> Deflater) -> &mut Deflater {
+        if !self.is_empty() {
+            self.reset_context();
+        }
+        self.rare().deflater.get_or_insert_with(new)
+    }
+
+    /// The next compressed message refers to none before it.
+    pub(super) fn reset_context(&mut self) {
+        if let Some(rare) = &mut self.rare
+            && let Some(deflater) = &mut rare.deflater
+        {
+            deflater.reset();
+        }
+    }
+
+    /// Wakes the connection's task, if it has registered.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Forgets the connection's task. Its waker keeps the task's memory, and groups may keep this
+    /// handle for longer.
+    pub(super) fn unregister(&mut self) {
+        self.waker = None;
+    }
+
+    fn register(&mut self, cx: &Context<'_>) {
+        let known = self.waker.as_ref();
+        if !known.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn push(&mut self, frame: QueuedFrame, now: Millis) {
+        let was_empty = self.is_empty();
+        self.bytes += frame.bytes.len();
+        let rare = self.rare();
+        rare.frames.push_back(frame);
+        if was_empty {
+            rare.blocked_since = Some(now);
+            self.wake(); // it begins to wait for the stream to become writable
+        }
+    }
+
+    /// Removes what was written.
+    fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         self.sent_bytes += count as u64;
-        while let Some(first) = self.queue.front_mut() {
+        let Some(rare) = &mut self.rare else { return };
+        rare.blocked_since = None;
+        while let Some(first) = rare.frames.front_mut() {
             if count < first.bytes.len() {
                 if count > 0 {
                     first.bytes.advance(count);
-                    first.is_begun = true;
+                    first.is_partly_written = true;
                 }
                 break;
             }
             count -= first.bytes.len();
-            self.queue.pop_front();
+            rare.frames.pop_front();
         }
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
+        if rare.frames.is_empty() {
+            rare.frames = VecDeque::new();
+        }
+        self.wake_drained();
+    }
+
+    fn wake_drained(&mut self) {
+        if let Some(rare) = &mut self.rare
+            && let Some((bytes, _)) = rare.drained
+            && (self.bytes <= bytes || self.state != SendState::Open)
+            && let Some((_, waker)) = rare.drained.take()
+        {
+            waker.wake();
         }
     }
 
-    /// The next message refers to none before it.
-    pub(super) fn reset_context(&mut self) {
-        if let Some(deflater) = &mut self.deflater {
-            deflater.forget();
-        }
-    }
-
-    /// Puts a piece in the place of a waiting one with its key.
-    pub(super) fn conflate(&mut self, piece: &QueuedFrame, limit: usize) -> bool {
-        let Some(key) = piece.conflate_key.as_deref() else {
+    /// Puts a frame in the place of a waiting one with its key.
+    fn conflate(&mut self, frame: &QueuedFrame, limit: usize) -> bool {
+        let Some(key) = frame.conflate_key.as_deref() else {
             return false;
         };
-        let Some(older) = self
-            .queue
-            .iter_mut()
-            .find(|waiting| !waiting.is_begun && waiting.conflate_key.as_deref() == Some(key))
-        else {
+        let Some(older) = self.rare.as_mut().and_then(|rare| {
+            rare.frames.iter_mut().find(|waiting| {
+                !waiting.is_partly_written && waiting.conflate_key.as_deref() == Some(key)
+            })
+        }) else {
             return false;
         };
-        let bytes = self.bytes - older.bytes.len() + piece.bytes.len();
+        let bytes = self.bytes - older.bytes.len() + frame.bytes.len();
         if bytes > limit {
             return false;
         }
         self.bytes = bytes;
-        older.bytes = piece.bytes.clone();
-        older.own = QueuedBytes::default(); // only a group's event has a key
+        older.bytes = frame.bytes.clone();
+        older.share = QueuedBytes::default(); // only a group's event has a key
         true
     }
 
-    pub(super) fn listen(&mut self, cx: &Context<'_>) {
-        if !self
-            .task
-            .as_ref()
-            .is_some_and(|task| task.will_wake(cx.waker()))
+    /// Drops the oldest frames until `more` bytes fit. Returns how many.
+    fn drop_oldest(&mut self, more: usize, limit: usize) -> u32 {
+        let mut dropped = 0;
+        let Some(rare) = &mut self.rare else { return 0 };
+        while self.bytes + more > limit
+            && let Some(at) = rare
+                .frames
+                .iter()
+                .position(|waiting| !waiting.is_partly_written)
+            && let Some(oldest) = rare.frames.remove(at)
         {
-            self.task = Some(cx.waker().clone());
+            self.bytes -= oldest.bytes.len();
+            dropped += 1;
         }
-    }
-
-    pub(super) fn wake(&self) {
-        if let Some(task) = &self.task {
-            task.wake_by_ref();
-        }
+        dropped
     }
 }
+
+#[cfg(test)]
+mod tests;

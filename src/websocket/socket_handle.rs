@@ -1,16 +1,32 @@
-//! SocketHandle: the sending side of one socket, shared by its own task, the groups it is in and the server.
+//! SocketHandle: the sending side of one socket, shared by its own task, its groups and the server.
 //!
-//! Whoever has something to say writes it at once when nothing waits before it; only a full socket gets a queue, and then its
-//! own task is woken to empty it. The queue is bounded by the route's `send_queue`; its `slow_client` says what happens there.
+//! A sender takes the lock of the send queue and writes to the stream at once. Only if the stream does
+//! not take everything is the rest queued; the connection's own task is then woken to write it. So an
+//! event of a group reaches its members' streams without waking their tasks.
+//!
+//! # Notifications
+//!
+//! The clock, and whoever ends the socket, notify the connection's task. The race: the task may be
+//! about to sleep.
+//!
+//! ```text
+//! notifier                        connection's task
+//!   lock queue                      lock queue
+//!   set `is_notified`               register waker      (poll_flush)
+//!   wake, if a waker is registered  unlock
+//!   unlock                          sleep, unless `is_notified`
+//! ```
+//!
+//! Whichever locks first, no notification is lost: either the task sees the flag, because the notifier
+//! set it before it released the lock, or the notifier sees the waker.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::close::{Cause, CloseCode, Ending};
@@ -19,20 +35,17 @@ use super::extension::Deflate;
 use super::frame::{Opcode, encode, encode_close};
 use super::message::Message;
 use super::route::Route;
-use super::send_queue::{QueuedFrame, SendQueue, SendState, SendStats};
+use super::send_queue::{QueuedFrame, SendQueue, SendStats};
 use super::settings::SlowClient;
 use crate::auth::Login;
 use crate::channels::{Delivery, GroupName, Mailbox};
-use crate::clock::{Millis, NEVER, Tick};
+use crate::clock::{Millis, Tick};
 use crate::net::Stream;
-use crate::queued_bytes::{self, QueuedBytes};
+use crate::queued_bytes;
 use crate::scope::Scope;
 use crate::services::Services;
 
-/// How many waiting pieces one write takes.
-const FRAMES_PER_WRITE: usize = 16;
-
-/// A send queue while those of all sockets take too much.
+/// The limit of one send queue while all of them together exceed `send_queue_total`.
 const SEND_QUEUE_SCARCE: usize = 64 * 1024;
 
 /// The sending side of one socket.
@@ -40,26 +53,32 @@ pub struct SocketHandle {
     stream: Stream,
     route: Arc<Route>,
     services: Services,
-    /// What was agreed about compression.
+    /// The parameters of permessage-deflate, if it was negotiated.
     deflate: Option<Deflate>,
-    /// What was known at the handshake.
+    /// The request that became this socket.
     scope: Arc<Scope>,
-    /// In microseconds of the clock's age: half of what an instant takes.
-    started: u64,
-    /// From the first group on.
-    joined: OnceLock<Box<GroupState>>,
-    out: Mutex<SendQueue>,
-    called: AtomicBool,
+    /// When it opened, in microseconds of the clock's age: half the size of an `Instant`.
+    opened: u64,
+    /// Allocated when the socket joins its first group: most routes have none.
+    groups: OnceLock<Box<GroupState>>,
+    /// Behind a lock, because groups and the server send from their own tasks.
+    queue: Mutex<SendQueue>,
+    /// A deadline may be due, or the end was requested. Apart from the queue, so that the connection's
+    /// task can look without the lock.
+    is_notified: AtomicBool,
 }
 
-/// Every idle WebSocket keeps one behind two counters: 224 bytes with them, and an allocator's next size is 256.
+/// Every idle socket keeps one behind two reference counts: 192 bytes, a size class of jemalloc; the
+/// next one is 224.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<SocketHandle>() <= 208);
+const _: () = assert!(size_of::<SocketHandle>() <= 176);
 
-/// What only a socket has that is, or was, in a group.
+/// The groups of a socket.
 #[derive(Default)]
 struct GroupState {
-    groups: Mutex<Vec<GroupName>>,
+    /// Names for `take_groups`, which leaves them all at the end.
+    names: Mutex<Vec<GroupName>>,
+    /// Events that the consumer handles itself; made by the first `Context::group_add`.
     mailbox: OnceLock<Arc<Mailbox>>,
 }
 
@@ -79,113 +98,114 @@ impl SocketHandle {
         deflate: Option<Deflate>,
         scope: Arc<Scope>,
     ) -> Arc<Self> {
-        let started = u64::try_from(services.clock.age().as_micros()).unwrap_or(u64::MAX);
+        let opened = u64::try_from(services.clock.age().as_micros()).unwrap_or(u64::MAX);
         Arc::new(Self {
             stream,
             route,
             services,
             deflate,
             scope,
-            started,
-            joined: OnceLock::new(),
-            out: Mutex::default(),
-            called: AtomicBool::new(false),
+            opened,
+            groups: OnceLock::new(),
+            queue: Mutex::default(),
+            is_notified: AtomicBool::new(false),
         })
     }
 
-    /// Returns the number that names the socket in this process.
+    /// Returns the socket's number, unique in this process.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.scope.connection
     }
 
-    /// Returns the route whose socket it is.
-    #[must_use]
-    pub fn route(&self) -> &Arc<Route> {
-        &self.route
-    }
-
-    /// Returns what the socket's user rests on.
-    #[must_use]
-    pub fn login(&self) -> Option<&Arc<Login>> {
-        self.scope.login.as_ref()
-    }
-
-    /// Returns what was known at the handshake.
-    #[must_use]
-    pub fn scope(&self) -> &Scope {
-        &self.scope
-    }
-
-    /// Returns since how long it is open.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        let age = self.services.clock.age();
-        age.saturating_sub(Duration::from_micros(self.started))
-    }
-
-    /// Returns what names it among the sockets of all processes: `NODE.NUMBER`.
+    /// Returns the socket's name among those of all processes: `NODE.NUMBER`.
     #[must_use]
     pub fn connection_id(&self) -> String {
         format!("{:016x}.{}", self.services.layer.node(), self.id())
     }
 
+    /// Returns the socket's route.
+    #[must_use]
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// Returns the session or token that authenticated the user.
+    #[must_use]
+    pub fn login(&self) -> Option<&Arc<Login>> {
+        self.scope.login.as_ref()
+    }
+
+    /// Returns the request that became this socket.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Returns how long the socket has been open.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let age = self.services.clock.age();
+        age.saturating_sub(Duration::from_micros(self.opened))
+    }
+
+    /// Ends the socket from outside: its own task sends the close frame and calls the consumer's
+    /// `disconnect`. The first call wins; later ones are ignored.
+    pub fn end(&self, ending: Ending) {
+        let mut queue = self.queue.lock();
+        queue.request_end(ending);
+        self.notify(&queue);
+    }
+
     /// Tells whether it is in a group.
     pub(super) fn is_in(&self, group: &str) -> bool {
-        self.joined.get().is_some() && self.groups().iter().any(|joined| joined.as_str() == group)
+        self.groups.get().is_some() && self.groups().iter().any(|name| name.as_str() == group)
     }
 
-    /// Returns the names of the groups it is in, not more than so many.
+    /// Returns the names of at most `max` of its groups.
     pub(super) fn group_names(&self, max: usize) -> Vec<String> {
-        if self.joined.get().is_none() {
+        if self.groups.get().is_none() {
             return Vec::new();
         }
-        let groups = self.groups();
-        groups.iter().take(max).map(GroupName::to_string).collect()
+        let names = self.groups();
+        names.iter().take(max).map(GroupName::to_string).collect()
     }
 
-    /// Returns the groups it is in, for one who joins or leaves.
+    /// Returns its groups, to add or remove one.
     pub(super) fn groups(&self) -> MutexGuard<'_, Vec<GroupName>> {
-        let joined = self.joined.get_or_init(Box::default);
-        joined.groups.lock()
+        self.groups.get_or_init(Box::default).names.lock()
     }
 
-    /// Takes it out of all groups; returns which they were.
+    /// Returns its groups and forgets them.
     pub(super) fn take_groups(&self) -> Vec<GroupName> {
-        if self.joined.get().is_none() {
+        if self.groups.get().is_none() {
             return Vec::new();
         }
         std::mem::take(&mut *self.groups())
     }
 
-    /// Ends the socket from outside: its own task sends the close frame and tells the consumer. The first order counts.
-    pub fn end(&self, ending: Ending) {
-        let mut out = self.out();
-        out.order.get_or_insert_with(|| Box::new(ending));
-        self.call(&out);
-    }
-
-    /// Returns the mailbox for events that the consumer handles itself, made when it is first asked for.
+    /// Returns the mailbox for events that the consumer handles itself, made by the first call.
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
-        let joined = self.joined.get_or_init(Box::default);
-        joined.mailbox.get_or_init(|| {
+        let groups = self.groups.get_or_init(Box::default);
+        groups.mailbox.get_or_init(|| {
             let mailbox = self.services.layer.mailbox();
-            self.out().wake(); // so that its task begins to listen to it
+            // A task that sleeps has not polled the mailbox yet, so no event would wake it.
+            self.queue.lock().wake();
             mailbox
         })
     }
 
-    /// Returns the mailbox when there is one.
-    pub(super) fn has_mailbox(&self) -> Option<&Arc<Mailbox>> {
-        self.joined.get()?.mailbox.get()
+    /// Returns the mailbox if there is one.
+    pub(super) fn existing_mailbox(&self) -> Option<&Arc<Mailbox>> {
+        self.groups.get()?.mailbox.get()
     }
 
-    /// Returns the stream, for the socket's own task to read.
+    /// Returns the stream, which the connection's task reads.
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
     }
 
-    /// Returns what was agreed about compression.
+    /// Returns the parameters of permessage-deflate.
     pub(super) fn deflate(&self) -> Option<Deflate> {
         self.deflate
     }
@@ -194,27 +214,23 @@ impl SocketHandle {
         &self.services
     }
 
-    /// Takes a call: a deadline may have come, or an order to end.
-    pub(super) fn take_notification(&self) -> bool {
-        self.called.load(Ordering::Relaxed) && self.called.swap(false, Ordering::Acquire)
-    }
-
-    /// Tells whether a call waits to be taken.
+    /// Tells whether a notification is pending.
     pub(super) fn is_notified(&self) -> bool {
-        self.called.load(Ordering::Relaxed)
+        self.is_notified.load(Ordering::Relaxed)
     }
 
-    fn call(&self, out: &SendQueue) {
-        self.called.store(true, Ordering::Release);
-        out.wake();
+    /// Takes the notification: a deadline may be due, or the end was requested.
+    pub(super) fn take_notification(&self) -> bool {
+        // The load spares most polls the swap, which is a locked instruction.
+        self.is_notified() && self.is_notified.swap(false, Ordering::Acquire)
     }
 
-    /// Takes an order to end.
-    pub(super) fn take_end_request(&self) -> Option<Box<Ending>> {
-        self.out().order.take()
+    /// Takes the ending that another task requested.
+    pub(super) fn take_end_request(&self) -> Option<Ending> {
+        self.queue.lock().take_end_request()
     }
 
-    /// Says a message, from wherever; it never waits.
+    /// Sends a message from any task; never waits.
     pub(super) fn send_message(&self, message: &Message) {
         let (opcode, payload) = match message {
             Message::Text(text) => (Opcode::Text, text.as_bytes()),
@@ -228,23 +244,18 @@ impl SocketHandle {
         }
     }
 
-    /// Says whole frames that belong to this socket alone.
+    /// Sends whole frames that belong to this socket alone.
     pub(super) fn send(&self, frames: &[u8]) {
-        let mut out = self.out();
-        let Some(rest) = out.write_now(&self.stream, frames) else {
-            return;
-        };
-        let bytes = Bytes::copy_from_slice(&frames[rest..]);
-        let piece = QueuedFrame {
-            own: QueuedBytes::new(&bytes),
-            bytes,
-            is_begun: rest > 0,
-            conflate_key: None,
-        };
-        self.enqueue(&mut out, piece);
+        let mut queue = self.queue.lock();
+        if let Some(written) = queue.try_write(&self.stream, frames) {
+            // Only what is unwritten is copied; most frames never are.
+            let rest = Bytes::copy_from_slice(&frames[written..]);
+            self.enqueue(&mut queue, QueuedFrame::own(rest, written));
+        }
     }
 
-    /// Appends the frame of a message, compressed as was agreed. `false`: it has to go through [`SocketHandle::send_with_context`].
+    /// Appends the frame of a message, compressed as was negotiated. `false`: it has to go through
+    /// [`SocketHandle::send_with_context`].
     pub(super) fn encode(&self, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) -> bool {
         let settings = &self.route.settings.deflate;
         match self.deflate {
@@ -260,107 +271,57 @@ impl SocketHandle {
         true
     }
 
-    /// Says a message that is compressed with regard to those before. What was said earlier must have been sent.
+    /// Sends a message that is compressed with the context of those before it, which must have been
+    /// sent.
     ///
-    /// It is compressed as it leaves, because what a group says in between changes what the client has in its window.
+    /// It is compressed under the lock, as it leaves: a group's event that came in between would change
+    /// the client's window.
     pub(super) fn send_with_context(&self, opcode: Opcode, payload: &[u8]) {
         let Some(agreed) = self.deflate else { return };
-        let mut frame = Vec::new();
-        let mut out = self.out();
-        if out.state != SendState::Open {
+        let mut queue = self.queue.lock();
+        if !queue.is_open() {
             return;
         }
-        if !out.queue.is_empty() {
-            out.reset_context(); // a message that waits may be dropped, so none may refer to it
-        }
-        out.deflater
-            .get_or_insert_with(|| Box::new(Deflater::new(agreed, &self.route.settings.deflate)))
+        let mut frame = Vec::new();
+        queue
+            .deflater(|| Deflater::new(agreed, &self.route.settings.deflate))
             .encode(opcode, payload, &mut frame);
-        self.say(&mut out, &frame.into());
-    }
-
-    fn say(&self, out: &mut SendQueue, frame: &Bytes) {
-        if let Some(rest) = out.write_now(&self.stream, frame) {
-            let bytes = frame.slice(rest..);
-            let piece = QueuedFrame {
-                own: QueuedBytes::new(&bytes),
-                bytes,
-                is_begun: rest > 0,
-                conflate_key: None,
-            };
-            self.enqueue(out, piece);
+        let mut frame = Bytes::from(frame);
+        if let Some(written) = queue.try_write(&self.stream, &frame) {
+            frame.advance(written);
+            self.enqueue(&mut queue, QueuedFrame::own(frame, written));
         }
     }
 
-    /// Says the close frame, the last that is said.
+    /// Sends the close frame, after which nothing is sent.
     pub(super) fn send_close(&self, code: CloseCode, reason: &str) {
         let mut frame = Vec::new();
         encode_close(code, reason, &mut frame);
-        let mut out = self.out();
-        if out.state != SendState::Open {
-            return;
-        }
-        if let Some(rest) = out.write_now(&self.stream, &frame) {
-            // A client so slow that its queue is full shall still learn why: what waits makes room, but for a frame begun.
-            if out.bytes + frame.len() > self.route.settings.send_queue {
-                out.queue.retain(|piece| piece.is_begun);
-                out.bytes = out.queue.iter().map(|piece| piece.bytes.len()).sum();
-            }
-            out.bytes += frame.len() - rest;
-            let bytes = Bytes::from(frame).slice(rest..);
-            out.queue.push_back(QueuedFrame {
-                own: QueuedBytes::new(&bytes),
-                bytes,
-                is_begun: rest > 0,
-                conflate_key: None,
-            });
-        }
-        if out.state == SendState::Open {
-            out.state = SendState::CloseSent;
-        }
+        let (limit, now) = (self.route.settings.send_queue, self.services.clock.now());
+        let mut queue = self.queue.lock();
+        queue.send_close(&self.stream, frame.into(), limit, now);
     }
 
-    /// Writes what waits, for the socket's own task. `Ready(Ok)`: nothing waits any more.
+    /// Writes what is queued, for the connection's task. `Ready(Ok)`: nothing is queued any more.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = self.out();
-        out.listen(cx);
-        loop {
-            if out.state == SendState::Closed {
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-            }
-            if out.queue.is_empty() {
-                out.blocked_since = NEVER;
-                return self.stream.poll_flush_shared(cx);
-            }
-            let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
-            let count = out.queue.len().min(FRAMES_PER_WRITE);
-            for (slice, piece) in slices.iter_mut().zip(&out.queue) {
-                *slice = IoSlice::new(&piece.bytes);
-            }
-            match self.stream.poll_write_shared(cx, &slices[..count]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => out.written(written),
-                Poll::Ready(Err(error)) => {
-                    out.state = SendState::Closed;
-                    return Poll::Ready(Err(error));
-                }
-                Poll::Pending => {
-                    if out.blocked_since == NEVER {
-                        out.blocked_since = self.services.clock.now();
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
+        let now = self.services.clock.now();
+        self.queue.lock().poll_flush(&self.stream, cx, now)
     }
 
-    /// Says to the peer that nothing more comes.
+    /// Waits until at most half of the route's `send_queue` is full, or nothing can be sent any more.
+    pub(super) fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
+        let half = self.route.settings.send_queue / 2;
+        self.queue.lock().poll_drained(half, cx)
+    }
+
+    /// Half-closes the stream.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_shutdown_shared(cx)
     }
 
-    /// Returns how many bytes may wait: the route's `send_queue`, or less while those of all sockets take too much.
-    pub(super) fn send_queue(&self) -> usize {
+    /// Returns the limit of the queue in bytes: the route's `send_queue`, or less while the queues of
+    /// all sockets exceed `send_queue_total`.
+    pub(super) fn queue_limit(&self) -> usize {
         let most = self.route.settings.send_queue;
         if queued_bytes::total() > self.services.send_queue_total {
             most.min(SEND_QUEUE_SCARCE)
@@ -369,90 +330,57 @@ impl SocketHandle {
         }
     }
 
-    /// Returns how many bytes wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.out().bytes
+    /// Returns how many bytes are queued.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queue.lock().bytes()
     }
 
-    /// Returns since when a write makes no progress; `NEVER` when none is waiting.
+    /// Returns since when a write makes no progress; `NEVER` when nothing is queued.
     pub(super) fn blocked_since(&self) -> Millis {
-        self.out().blocked_since
+        self.queue.lock().blocked_since()
     }
 
-    /// Lets go of what waits: nobody will read it.
+    /// Discards what is queued, and lets nothing be sent any more.
     pub(super) fn abort(&self) {
-        let mut out = self.out();
-        out.state = SendState::Closed;
-        out.queue = VecDeque::new();
-        out.bytes = 0;
-        out.task = None;
+        let mut queue = self.queue.lock();
+        queue.close();
+        queue.unregister();
     }
 
     pub(super) fn send_stats(&self) -> SendStats {
-        let out = self.out();
-        SendStats {
-            bytes: out.sent_bytes,
-            dropped: out.dropped,
-        }
+        self.queue.lock().stats()
     }
 
-    /// Queues what could not be written at once, or lets the route's policy decide.
-    pub(super) fn enqueue(&self, out: &mut SendQueue, piece: QueuedFrame) -> Delivery {
-        let limit = self.send_queue();
+    /// Queues what could not be written, or drops frames as the route's `slow_client` says.
+    pub(super) fn enqueue(&self, queue: &mut SendQueue, frame: QueuedFrame) -> Delivery {
         let policy = self.route.settings.slow_client;
-        if policy == SlowClient::Conflate && out.conflate(&piece, limit) {
-            self.count_dropped(out, 1); // the one whose place it took
-            return Delivery::Queued;
+        let now = self.services.clock.now();
+        let (delivery, dropped) = queue.enqueue(frame, self.queue_limit(), policy, now);
+        if dropped > 0 {
+            queue.count_dropped(dropped);
+            self.route.metrics.dropped.increment(dropped.into());
         }
-        if policy == SlowClient::DropOldest {
-            let mut dropped = 0;
-            while out.bytes + piece.bytes.len() > limit
-                && let Some(at) = out.queue.iter().position(|waiting| !waiting.is_begun)
-                && let Some(oldest) = out.queue.remove(at)
-            {
-                out.bytes -= oldest.bytes.len();
-                dropped += 1;
-            }
-            self.count_dropped(out, dropped);
+        if delivery == Delivery::Dropped && policy == SlowClient::Close {
+            queue.request_end(Ending::of(Cause::SlowClient));
+            self.notify(queue);
         }
-        // The rest of what was begun has to follow, whatever it costs, and what finds nobody waiting is not late: at most one frame,
-        // or what was said in one turn, over the limit.
-        let is_due = piece.is_begun || out.queue.is_empty();
-        if out.bytes + piece.bytes.len() > limit && !is_due {
-            self.count_dropped(out, 1);
-            if policy == SlowClient::Close {
-                out.order
-                    .get_or_insert_with(|| Box::new(Ending::of(Cause::SlowClient)));
-                self.call(out);
-            }
-            return Delivery::Dropped;
-        }
-        out.bytes += piece.bytes.len();
-        let was_empty = out.queue.is_empty();
-        out.queue.push_back(piece);
-        if was_empty {
-            out.blocked_since = self.services.clock.now();
-            out.wake();
-        }
-        Delivery::Queued
+        delivery
     }
 
-    fn count_dropped(&self, out: &mut SendQueue, messages: u32) {
-        if messages > 0 {
-            out.reset_context();
-            out.dropped = out.dropped.saturating_add(messages);
-            self.route.metrics.dropped.increment(messages.into());
-        }
+    pub(super) fn lock_queue(&self) -> MutexGuard<'_, SendQueue> {
+        self.queue.lock()
     }
 
-    pub(super) fn out(&self) -> MutexGuard<'_, SendQueue> {
-        self.out.lock()
+    /// Takes the locked queue as proof of the order in the module's diagram.
+    fn notify(&self, queue: &SendQueue) {
+        self.is_notified.store(true, Ordering::Release);
+        queue.wake();
     }
 }
 
-/// The clock's call.
+/// A deadline may be due.
 impl Tick for SocketHandle {
     fn tick(&self) {
-        self.call(&self.out());
+        self.notify(&self.queue.lock());
     }
 }

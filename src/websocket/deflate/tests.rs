@@ -108,7 +108,7 @@ fn context_that_forgot_refers_to_nothing() {
     let mut frames = [Vec::new(), Vec::new(), Vec::new()];
     deflater.encode(Opcode::Text, payload.as_bytes(), &mut frames[0]);
     deflater.encode(Opcode::Text, payload.as_bytes(), &mut frames[1]);
-    deflater.forget();
+    deflater.reset();
     deflater.encode(Opcode::Text, payload.as_bytes(), &mut frames[2]);
     assert!(frames[1].len() < frames[0].len());
     assert_eq!(frames[0], frames[2]);

@@ -224,7 +224,7 @@ impl Socket {
             }
             if let Some(Poll::Ready(received)) = self
                 .handle
-                .has_mailbox()
+                .existing_mailbox()
                 .map(|mailbox| mailbox.poll_receive(cx))
             {
                 return Poll::Ready(Next::Event(received));
@@ -282,7 +282,7 @@ impl Socket {
         let is_first = !std::mem::replace(&mut self.has_begun, true);
         if let Some(ending) = self.handle.take_end_request() {
             self.at_once = true;
-            self.ending.get_or_insert(ending);
+            self.ending.get_or_insert_with(|| Box::new(ending));
             return;
         }
         self.keep_deadlines(is_first);
@@ -387,7 +387,7 @@ impl Socket {
             Poll::Pending => {
                 self.keep_write_deadline();
                 // What one read may call forth shall still fit.
-                let (waiting, limit) = (self.handle.waiting(), self.handle.send_queue());
+                let (waiting, limit) = (self.handle.queued_bytes(), self.handle.queue_limit());
                 waiting == 0 || (waiting < limit / 2 && waiting + READ_BYTES <= limit)
             }
         }

@@ -1,0 +1,140 @@
+//! Tests of the send queue: what each policy drops, and who is woken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+
+use super::*;
+
+const LIMIT: usize = 30;
+
+fn frame(name: &'static str, key: Option<&str>) -> QueuedFrame {
+    QueuedFrame {
+        bytes: Bytes::from_static(name.as_bytes()),
+        share: QueuedBytes::default(),
+        is_partly_written: false,
+        conflate_key: key.map(Box::from),
+    }
+}
+
+fn waiting(queue: &SendQueue) -> Vec<&str> {
+    let rare = queue.rare.as_ref();
+    rare.map_or_else(Vec::new, |rare| {
+        let frames = rare.frames.iter();
+        let texts = frames.map(|frame| std::str::from_utf8(&frame.bytes));
+        texts.collect::<Result<_, _>>().unwrap()
+    })
+}
+
+/// A queue with 26 of its 30 bytes taken: a frame that is partly written, then two whole ones.
+fn full(policy: SlowClient) -> SendQueue {
+    let mut queue = SendQueue::default();
+    for (name, key) in [
+        ("partly-----", None),
+        ("one-----", Some("a")),
+        ("two----", Some("b")),
+    ] {
+        let outcome = queue.enqueue(frame(name, key), LIMIT, policy, 0);
+        assert_eq!(outcome, (Delivery::Queued, 0));
+    }
+    queue.rare().frames[0].is_partly_written = true;
+    queue
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn each_policy_drops_its_own_frames() {
+    let (queued, dropped) = (Delivery::Queued, Delivery::Dropped);
+    let before = ["partly-----", "one-----", "two----"];
+    for (policy, key, outcome, after) in [
+        (SlowClient::Close, None, (dropped, 1), &before[..]),
+        (SlowClient::DropNewest, None, (dropped, 1), &before),
+        (SlowClient::Conflate, None, (dropped, 1), &before),
+        (
+            SlowClient::Conflate,
+            Some("a"),
+            (queued, 1),
+            &["partly-----", "newest--", "two----"],
+        ),
+        (
+            SlowClient::DropOldest,
+            None,
+            (queued, 1),
+            &["partly-----", "two----", "newest--"],
+        ),
+    ] {
+        let mut queue = full(policy);
+        let found = queue.enqueue(frame("newest--", key), LIMIT, policy, 0);
+        assert_eq!(found, outcome, "{policy:?} {key:?}");
+        assert_eq!(waiting(&queue), after, "{policy:?} {key:?}");
+        assert_eq!(queue.bytes(), after.concat().len());
+    }
+}
+
+#[test]
+fn frame_that_finds_the_queue_empty_or_is_partly_written_is_never_dropped() {
+    let mut queue = SendQueue::default();
+    let long = "-".repeat(2 * LIMIT);
+    for written in [0, 1] {
+        let rest = Bytes::from(long.clone());
+        let (delivery, dropped) = queue.enqueue(
+            QueuedFrame::own(rest, written),
+            LIMIT,
+            SlowClient::DropNewest,
+            0,
+        );
+        assert_eq!((delivery, dropped), (Delivery::Queued, 0));
+    }
+    assert_eq!(queue.bytes(), 4 * LIMIT);
+}
+
+#[test]
+fn close_frame_finds_room_in_a_full_queue() {
+    let (half, _peer) = tokio::io::duplex(1);
+    let stream = Stream::boxed(half);
+    let mut queue = full(SlowClient::Close);
+    queue.send_close(&stream, Bytes::from_static(b"close"), LIMIT, 0);
+    assert_eq!(waiting(&queue), ["partly-----", "close"]);
+    assert!(!queue.is_open());
+    assert_eq!(queue.try_write(&stream, b"late"), None);
+}
+
+#[test]
+fn drained_is_woken_by_the_write_that_makes_room_and_by_the_end() {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let cx = Context::from_waker(&waker);
+    let woken = || wakes.0.load(Ordering::Relaxed);
+
+    let mut queue = full(SlowClient::Close);
+    assert!(queue.poll_drained(10, &cx).is_pending());
+    queue.advance(15);
+    assert_eq!((queue.bytes(), woken()), (11, 0));
+    queue.advance(1);
+    assert_eq!((queue.bytes(), woken()), (10, 1));
+    assert!(queue.poll_drained(10, &cx).is_ready());
+
+    assert!(queue.poll_drained(0, &cx).is_pending());
+    queue.close();
+    assert_eq!(woken(), 2);
+    assert!(queue.poll_drained(0, &cx).is_ready());
+}
+
+#[test]
+fn first_request_to_end_wins() {
+    use crate::websocket::Cause;
+    let mut queue = SendQueue::default();
+    queue.request_end(Ending::of(Cause::Reload));
+    queue.request_end(Ending::of(Cause::ServerDrain));
+    let ending = queue.take_end_request();
+    assert_eq!(ending, Some(Ending::of(Cause::Reload)));
+    assert_eq!(queue.take_end_request(), None);
+}
