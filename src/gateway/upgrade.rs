@@ -10,7 +10,7 @@ use crate::net::{ClientPermit, Stream};
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::extension::Deflate;
-use crate::websocket::{ConnectionTask, PendingJoins, Route, SocketParts, Sockets};
+use crate::websocket::{ConnectionTask, PreparedJoins, Route, SocketParts, Sockets};
 
 /// What becomes of a request.
 pub enum Reply {
@@ -28,7 +28,7 @@ pub struct Upgrade {
     pub(super) services: Services,
     pub(super) sockets: Sockets,
     pub(super) deflate: Option<Deflate>,
-    pub(super) pending_joins: PendingJoins,
+    pub(super) prepared_joins: PreparedJoins,
     /// The client behind a trusted proxy, counted until the socket ends.
     pub(super) counted: Option<ClientPermit>,
 }
@@ -44,7 +44,7 @@ impl Upgrade {
     ///
     /// Without a stream (the client left before the 101 reached it) the consumer still gets its `open` and its `disconnect`.
     ///
-    /// `held` is let go when the socket ends.
+    /// `held` is dropped when the socket ends.
     pub fn run(
         self,
         stream: Option<Stream>,
@@ -67,8 +67,8 @@ impl Upgrade {
             services: self.services,
             sockets: self.sockets,
             deflate: self.deflate,
-            pending_joins: self.pending_joins,
-            held,
+            prepared_joins: self.prepared_joins,
+            permits: held,
         })
     }
 }

@@ -21,7 +21,7 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::extension::{self, Deflate};
 use crate::websocket::handshake::Handshake;
-use crate::websocket::{Accept, Accepted, Compression, PendingJoins, Sockets};
+use crate::websocket::{Accept, Accepted, Compression, PreparedJoins, Sockets};
 
 /// Takes a handshake through the WebSocket table.
 pub(super) async fn handle(
@@ -69,7 +69,7 @@ pub(super) async fn handle(
             return refuse(services, table, Some(entry), &scope, &failure, started).await;
         }
     };
-    let Ok(pending_joins) = prepare(services, &scope, &accept).await else {
+    let Ok(prepared_joins) = prepare(services, &scope, &accept).await else {
         let failure = Failure::too_many_rooms();
         return refuse(services, table, Some(entry), &scope, &failure, started).await;
     };
@@ -102,7 +102,7 @@ pub(super) async fn handle(
             services,
             sockets,
             deflate,
-            pending_joins,
+            prepared_joins,
             counted: None,
         }),
     )
@@ -133,18 +133,18 @@ async fn prepare(
     services: &Services,
     scope: &Scope,
     accept: &Accept,
-) -> Result<PendingJoins, LayerError> {
+) -> Result<PreparedJoins, LayerError> {
     if accept.groups.is_empty() {
         return Ok(None);
     }
     let client = scope.client.as_ref().map(|client| client.ip());
-    let pending_joins = accept.groups.iter().map(|(group, options)| {
+    let prepared_joins = accept.groups.iter().map(|(group, options)| {
         services
             .layer
             .begin(group, options, scope.connection, client)
     });
-    let pending_joins = futures_util::future::try_join_all(pending_joins).await?;
-    Ok(Some(Box::new(pending_joins)))
+    let prepared_joins = futures_util::future::try_join_all(prepared_joins).await?;
+    Ok(Some(Box::new(prepared_joins)))
 }
 
 /// Makes the 101 response (RFC 6455 §4.2.2), or over HTTP/2 the 200 (RFC 8441 §5).

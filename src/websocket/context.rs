@@ -31,26 +31,27 @@ impl<'a> Context<'a> {
         }
     }
 
-    pub(super) fn of_end(handle: &'a Arc<SocketHandle>, ending: &'a Ending) -> Self {
+    /// The context of `disconnect`.
+    pub(super) fn ended(handle: &'a Arc<SocketHandle>, ending: &'a Ending) -> Self {
         let ending = Some(ending);
         Self { handle, ending }
     }
 }
 
 impl Context<'_> {
-    /// Returns what was known at the handshake.
+    /// Returns the request that became this socket.
     #[must_use]
     pub fn scope(&self) -> &Scope {
         self.handle.scope()
     }
 
-    /// Returns the number that names this socket in the process.
+    /// Returns the socket's number, unique in this process.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.handle.id()
     }
 
-    /// Returns how the socket ended, while the consumer's `disconnect` is told.
+    /// Returns how the socket ended, in `disconnect`.
     #[must_use]
     pub fn ending(&self) -> Option<&Ending> {
         self.ending
@@ -60,7 +61,7 @@ impl Context<'_> {
         self.handle
     }
 
-    /// Returns what all consumers share.
+    /// Returns what all views and consumers share.
     #[must_use]
     pub fn services(&self) -> &Services {
         self.handle.services()
@@ -74,20 +75,21 @@ impl Context<'_> {
 
     /// Sends a message to the client.
     ///
-    /// It never waits: all that is said while one batch of messages is handled leaves in one write. A client that does not
-    /// read fast enough is the business of the route's `slow_client`; [`Context::drained`] waits for it. After the end nothing
-    /// is sent.
+    /// It never waits. Everything a consumer sends while it handles one batch of messages goes out in
+    /// a single write. If the client does not read fast enough, the route's `slow_client` decides what
+    /// happens; [`Context::drained`] waits for the client. After the socket has ended nothing is sent.
     pub fn send(&mut self, message: impl Into<Message>) {
         match message.into() {
-            Message::Text(text) => self.frame(Opcode::Text, text.as_ref()),
-            Message::Binary(bytes) => self.frame(Opcode::Binary, &bytes),
+            Message::Text(text) => self.send_frame(Opcode::Text, text.as_ref()),
+            Message::Binary(bytes) => self.send_frame(Opcode::Binary, &bytes),
         }
     }
 
-    /// Sends a value as a text message of JSON. Fails when the value cannot be JSON, and sends nothing then.
+    /// Sends a value as a text message of JSON. Fails if the value has no JSON form, and then sends
+    /// nothing.
     pub fn send_json(&mut self, value: &impl Serialize) -> Result<(), serde_json::Error> {
         let text = serde_json::to_vec(value)?;
-        self.frame(Opcode::Text, &text);
+        self.send_frame(Opcode::Text, &text);
         Ok(())
     }
 
@@ -101,26 +103,27 @@ impl Context<'_> {
         poll_fn(|task| self.handle.poll_drained(task)).await;
     }
 
-    /// Joins a group by events: the consumer's `event` runs for each, one after the other.
+    /// Joins a group by events: the consumer's `event` is called for each, one after the other.
     ///
-    /// Once this returns events from other processes come too.
+    /// When this returns, events from other processes arrive too.
     pub async fn group_add(&mut self, group: &GroupName) {
         let mailbox: Arc<dyn Subscriber> = self.handle.mailbox().clone();
         self.join(group, &mailbox, GroupOptions::default()).await;
     }
 
-    /// Joins a group by frames: each event is shown to the client as it is, without waking the consumer.
+    /// Joins a group by frames: each event is sent to the client as it is, without waking the consumer.
     ///
-    /// An event is framed once for all members and written straight to their sockets. The group's history, when the options
-    /// ask for one, comes first. With `recover` in the options a client that came back with `?since=EPOCH.OFFSET` gets what it
-    /// missed instead; it is told so before.
+    /// An event is framed once for all members and written straight to their sockets. The group's
+    /// history comes first, if the options ask for one. With `recover`, a client that reconnects with
+    /// `?since=EPOCH.OFFSET` gets the events that it missed instead, after a message that tells it so.
     pub async fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
-        self.flush(); // what was said before stays before what the group says
+        self.flush(); // what was sent before the join stays before the group's events
         let handle: Arc<dyn Subscriber> = self.handle.clone();
         self.join(group, &handle, options).await;
     }
 
-    /// Leaves a group. Once this returns nothing more of it comes, but for events that wait already.
+    /// Leaves a group. When this returns, no further event of it is queued; those that are queued
+    /// already still arrive.
     pub fn group_discard(&mut self, group: &GroupName) {
         self.handle.groups().retain(|joined| joined != group);
         self.layer().group_discard(group, self.id());
@@ -159,7 +162,7 @@ impl Context<'_> {
         };
         let since = options.recover.then(|| self.scope().query("since"));
         let start = match since.flatten().filter(|since| !since.is_empty()) {
-            // What cannot be a position is none that is known.
+            // A malformed position is treated like one that is no longer known.
             Some(since) => Start::After(since.parse().unwrap_or_default()),
             None => Start::History,
         };
@@ -168,43 +171,47 @@ impl Context<'_> {
         let mut groups = self.handle.groups();
         if !groups.contains(group) {
             if groups.is_empty() {
-                groups.reserve_exact(1); // most are in one
+                groups.reserve_exact(1); // most sockets are in one group
             }
             groups.push(group.clone());
         }
     }
 
-    fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
+    /// Appends the frame to the output of this poll. One that does not fit is sent at once, after the
+    /// output before it.
+    fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) {
         let handle = self.handle;
-        let is_framed = thread_buffers::with(|buffers| {
-            let is_own_turn = buffers.output_owner == handle.id();
-            if is_own_turn && buffers.output.len() + payload.len() <= READ_BYTES {
+        let is_sent = thread_buffers::with(|buffers| {
+            let is_owner = buffers.is_owned_by(handle.id());
+            if is_owner && buffers.output.len() + payload.len() <= READ_BYTES {
                 return handle.encode(opcode, payload, &mut buffers.output);
             }
-            if is_own_turn && !buffers.output.is_empty() {
+            if is_owner && !buffers.output.is_empty() {
                 handle.send(&buffers.output);
                 buffers.clear_output();
             }
-            let mut alone = std::mem::take(&mut buffers.output);
-            let before = alone.len();
-            let is_framed = handle.encode(opcode, payload, &mut alone);
-            if is_framed {
-                handle.send(&alone[before..]);
+            // Encoded behind the output of another owner, if there is any, and removed again: that saves
+            // a buffer.
+            let output = &mut buffers.output;
+            let before = output.len();
+            let is_encoded = handle.encode(opcode, payload, output);
+            if is_encoded {
+                handle.send(&output[before..]);
             }
-            alone.truncate(before);
-            buffers.output = alone;
-            is_framed
+            output.truncate(before);
+            is_encoded
         });
-        if !is_framed {
+        if !is_sent {
             self.flush();
             self.handle.send_with_context(opcode, payload);
         }
     }
 
+    /// Sends the output of this poll now.
     fn flush(&mut self) {
         let handle = self.handle;
         thread_buffers::with(|buffers| {
-            if buffers.output_owner == handle.id() && !buffers.output.is_empty() {
+            if buffers.is_owned_by(handle.id()) && !buffers.output.is_empty() {
                 handle.send(&buffers.output);
                 buffers.clear_output();
             }

@@ -1,8 +1,17 @@
-//! Driver: one WebSocket's life, from the upgrade to its one `disconnect`.
+//! Driver: the life of one WebSocket, from the upgrade to its one `disconnect`.
 //!
-//! One wake-up reads what is there once, runs every complete message through the consumer and writes all answers once. While a
-//! consumer takes its time the socket is still served: pings are answered, what waits is written, deadlines are kept, and up
-//! to 32 messages or 128 KiB are read ahead; then the client has to wait.
+//! ```text
+//!   drive ──► open ──► ┌► poll_next ──► receive / event ─┐ ──► start_closing ──► disconnect
+//!               │      └─────────────────────────────────┘ ▲       close frame       │
+//!               │               │                          │                         ▼
+//!               └───────────────┴── an ending: the client, ┘                  finish_closing
+//!                                   a deadline, another task,                 access log
+//!                                   the consumer's Close, error or panic
+//! ```
+//!
+//! While a call of the consumer is pending, `run_handler` serves the socket: it answers pings, writes
+//! what is queued, keeps deadlines, and reads up to 32 messages or 128 KiB ahead. Then the client has to
+//! wait.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -29,7 +38,7 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::telemetry::ACCESS;
 
-/// What a socket starts with.
+/// What an upgraded connection becomes a socket with.
 pub(crate) struct SocketParts {
     pub(crate) stream: Stream,
     /// What the client sent right behind its handshake.
@@ -38,75 +47,85 @@ pub(crate) struct SocketParts {
     pub(crate) route: Arc<Route>,
     pub(crate) services: Services,
     pub(crate) sockets: Sockets,
-    /// What was agreed about compression.
+    /// The parameters of permessage-deflate, if it was negotiated.
     pub(crate) deflate: Option<Deflate>,
-    /// The groups that `open` will join.
-    pub(crate) pending_joins: PendingJoins,
-    /// What is let go when the socket ends: its place among the connections.
-    pub(crate) held: Box<dyn Any + Send>,
+    /// The groups that `open` joins.
+    pub(crate) prepared_joins: PreparedJoins,
+    /// Dropped when the socket ends: its permits among the connections.
+    pub(crate) permits: Box<dyn Any + Send>,
 }
 
-/// Groups that are kept ready until they were joined; mostly none, so it takes one word of a socket's task.
-pub(crate) type PendingJoins = Option<Box<Vec<PreparedJoin>>>;
+/// Groups that collect events until `open` has joined them. Mostly none, so it takes one word of a
+/// socket's task.
+pub(crate) type PreparedJoins = Option<Box<Vec<PreparedJoin>>>;
 
-/// A consumer's call that did not come to its end.
+/// A call of the consumer that did not return.
 enum HandlerError {
     Panicked,
-    TookTooLong,
+    /// It was still pending `disconnect_timeout` after its socket ended.
+    TimedOut,
 }
 
-/// One socket that is open, all of it but its consumer.
+/// An open socket without its consumer.
 struct OpenSocket {
     socket: Socket,
     handle: Arc<SocketHandle>,
     sockets: Sockets,
-    pending_joins: PendingJoins,
-    held: Box<dyn Any + Send>,
+    prepared_joins: PreparedJoins,
+    permits: Box<dyn Any + Send>,
 }
 
-/// Leads one socket from the upgrade to the end: runs the consumer until something ends the socket, then tells both sides.
+/// Runs one socket from the upgrade to the end.
 ///
-/// While the socket lives its task is this future and no more: what happens before is done, and what happens at the end gets its own memory then.
-pub(crate) fn drive<C: Consumer>(mut consumer: C, parts: SocketParts) -> ConnectionTask {
-    let mut open_socket = OpenSocket::begin(parts);
-    ConnectionTask::new(async move {
-        let ending = 'live: {
+/// Generic over the consumer, so a message is dispatched without an allocation. While the socket is
+/// open its task is this future alone: what came before is done, and the end is boxed when it comes.
+pub(crate) fn drive<C: Consumer>(consumer: C, parts: SocketParts) -> ConnectionTask {
+    ConnectionTask::new(run(consumer, OpenSocket::new(parts)))
+}
+
+/// Not an `async fn`, whose future would hold the arguments twice.
+fn run<C: Consumer>(
+    mut consumer: C,
+    mut open: OpenSocket,
+) -> impl Future<Output = Option<ConnectionTask>> + Send {
+    async move {
+        let ending = 'open: {
             {
-                let mut cx = Context::new(&open_socket.handle);
-                let outcome =
-                    run_handler(&mut open_socket.socket, pin!(consumer.open(&mut cx))).await;
-                open_socket.pending_joins = None;
-                if let Some(ending) = ending_of(outcome, &mut open_socket.socket) {
-                    break 'live ending;
+                let mut cx = Context::new(&open.handle);
+                let outcome = run_handler(&mut open.socket, pin!(consumer.open(&mut cx))).await;
+                open.prepared_joins = None;
+                if let Some(ending) = ending_of(outcome, &mut open.socket) {
+                    break 'open ending;
                 }
             }
             loop {
                 let mut cx;
-                // Nothing but the call itself is kept while it runs.
+                // In a block, so that the future holds only the call while it is pending, not what it was
+                // made from.
                 let call = {
-                    let next = poll_fn(|task| open_socket.socket.poll_next(task)).await;
-                    cx = Context::new(&open_socket.handle);
+                    let next = poll_fn(|task| open.socket.poll_next(task)).await;
+                    cx = Context::new(&open.handle);
                     match next {
                         Next::Message(message) => Either::Left(consumer.receive(&mut cx, message)),
                         Next::Event(received) => {
                             Either::Right(consumer.group_event(&mut cx, received))
                         }
-                        Next::End(ending) => break 'live ending,
+                        Next::End(ending) => break 'open ending,
                     }
                 };
-                let outcome = run_handler(&mut open_socket.socket, pin!(call)).await;
-                if let Some(ending) = ending_of(outcome, &mut open_socket.socket) {
-                    break 'live ending;
+                let outcome = run_handler(&mut open.socket, pin!(call)).await;
+                if let Some(ending) = ending_of(outcome, &mut open.socket) {
+                    break 'open ending;
                 }
             }
         };
-        Box::pin(open_socket.end(consumer, ending)).await;
+        Box::pin(open.end(consumer, ending)).await;
         None
-    })
+    }
 }
 
 impl OpenSocket {
-    fn begin(parts: SocketParts) -> Self {
+    fn new(parts: SocketParts) -> Self {
         let handle = SocketHandle::new(
             parts.stream,
             parts.route,
@@ -115,13 +134,14 @@ impl OpenSocket {
             parts.scope,
         );
         let socket = Socket::new(handle.clone(), &parts.read_already, parts.deflate);
+        // A drain or a reload goes over the registered sockets once. One that is accepted meanwhile may
+        // register too late, so it looks for itself, after it has registered: whichever comes second
+        // ends it.
         parts.sockets.add(&handle);
         if handle.services().tasks.is_draining() {
-            // It was accepted while the others were told.
             handle.end(Ending::of(Cause::ServerDrain));
         }
         if !parts.sockets.is_kept(handle.route().fingerprint) {
-            // It was accepted while the table was replaced.
             handle.end(Ending::of(Cause::Reload));
         }
         handle.route().metrics.open.increment(1.0);
@@ -129,36 +149,36 @@ impl OpenSocket {
             socket,
             handle,
             sockets: parts.sockets,
-            pending_joins: parts.pending_joins,
-            held: parts.held,
+            prepared_joins: parts.prepared_joins,
+            permits: parts.permits,
         }
     }
 
-    /// Tells the consumer, then the client, and lets go of everything.
+    /// Sends the close frame, calls the consumer's `disconnect`, waits for the client's close frame, and
+    /// releases everything.
     async fn end<C: Consumer>(mut self, mut consumer: C, ending: Ending) {
         let handle = self.handle.clone();
         self.leave_groups();
         self.socket.start_closing(&ending);
         {
-            let mut cx = Context::of_end(&handle, &ending);
-            let told = pin!(consumer.disconnect(&mut cx, ending.code));
-            if let Err(HandlerError::Panicked) = run_handler(&mut self.socket, told).await {
+            let mut cx = Context::ended(&handle, &ending);
+            let call = pin!(consumer.disconnect(&mut cx, ending.code));
+            if let Err(HandlerError::Panicked) = run_handler(&mut self.socket, call).await {
                 report_panic(&handle);
             }
         }
         self.save_session().await;
         self.socket.release_buffers();
-        // A consumer may have joined again while it was told; nothing may be left behind.
-        self.leave_groups();
+        self.leave_groups(); // again: `disconnect` may have joined some
         self.socket.finish_closing(&ending).await;
         handle.abort();
         self.sockets.remove(handle.id());
         handle.route().metrics.open.decrement(1.0);
-        drop(self.held);
+        drop(self.permits);
         log_end(&self.socket, &ending);
     }
 
-    /// Saves what the consumer changed in the session and did not save itself.
+    /// Saves changes of the session that the consumer did not save itself.
     async fn save_session(&mut self) {
         let Some(session) = self.handle.scope().session.clone() else {
             return;
@@ -167,7 +187,7 @@ impl OpenSocket {
             && let Ok(Err(error)) = run_handler(&mut self.socket, pin!(session.save())).await
         {
             let handle = &self.handle;
-            tracing::warn!(route = %handle.route().label, socket = handle.id(), %error, "what the consumer changed in the session was not saved");
+            tracing::warn!(route = %handle.route().label, socket = handle.id(), %error, "the consumer's changes to the session are lost");
         }
     }
 
@@ -179,14 +199,14 @@ impl OpenSocket {
     }
 }
 
-/// Lets a consumer's call run to its end and serves the socket meanwhile.
+/// Polls a call of the consumer until it returns, and serves the socket while it is pending.
 ///
-/// A call that goes on after its socket ended is dropped after the route's `disconnect_timeout`.
+/// If the socket ends meanwhile, the call has the route's `disconnect_timeout` left; then it is dropped.
 fn run_handler<'a, F: Future>(
     socket: &'a mut Socket,
     mut call: Pin<&'a mut F>,
 ) -> impl Future<Output = Result<F::Output, HandlerError>> + use<'a, F> {
-    let mut grace: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    let mut timeout: Option<Pin<Box<tokio::time::Sleep>>> = None;
     poll_fn(move |cx| {
         socket.claim_buffers();
         match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
@@ -197,16 +217,16 @@ fn run_handler<'a, F: Future>(
         socket.serve(cx);
         if socket.has_ended() {
             let wait = socket.handle().route().settings.disconnect_timeout;
-            let grace = grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
-            if grace.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(HandlerError::TookTooLong));
+            let timeout = timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+            if timeout.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(HandlerError::TimedOut));
             }
         }
         Poll::Pending
     })
 }
 
-/// Says whether a call's outcome ends the socket, and how.
+/// Returns how a call's outcome ends the socket, if it does.
 #[inline]
 fn ending_of(
     outcome: Result<Result<(), Close>, HandlerError>,
@@ -214,31 +234,31 @@ fn ending_of(
 ) -> Option<Ending> {
     match outcome {
         Ok(Ok(())) => None,
-        other => ending_of_failure(other, socket),
+        Ok(Err(close)) => Some(ending_of_close(close, socket.handle())),
+        Err(error) => Some(ending_of_error(&error, socket)),
     }
 }
 
 #[cold]
-fn ending_of_failure(
-    outcome: Result<Result<(), Close>, HandlerError>,
-    socket: &mut Socket,
-) -> Option<Ending> {
-    let close = match outcome {
-        Ok(Ok(())) => return None,
-        Ok(Err(close)) => close,
-        Err(HandlerError::Panicked) => {
-            report_panic(socket.handle());
-            return Some(Ending::of(Cause::ConsumerPanic));
-        }
-        Err(HandlerError::TookTooLong) => {
-            tracing::warn!(route = %socket.handle().route().label, socket = socket.handle().id(), "the consumer went on after its socket ended and was dropped");
-            return Some(socket.take_ending());
-        }
-    };
+fn ending_of_close(close: Close, handle: &SocketHandle) -> Ending {
     if let Some(error) = close.cause() {
-        tracing::error!(route = %socket.handle().route().label, socket = socket.handle().id(), %error, "the consumer failed");
+        tracing::error!(route = %handle.route().label, socket = handle.id(), %error, "the consumer failed");
     }
-    Some(close.into_ending())
+    close.into_ending()
+}
+
+#[cold]
+fn ending_of_error(error: &HandlerError, socket: &mut Socket) -> Ending {
+    match error {
+        HandlerError::Panicked => {
+            report_panic(socket.handle());
+            Ending::of(Cause::ConsumerPanic)
+        }
+        HandlerError::TimedOut => {
+            tracing::warn!(route = %socket.handle().route().label, socket = socket.handle().id(), "the consumer did not return within disconnect_timeout after its socket ended; its call is dropped");
+            socket.take_ending()
+        }
+    }
 }
 
 fn report_panic(handle: &SocketHandle) {
@@ -246,6 +266,7 @@ fn report_panic(handle: &SocketHandle) {
     tracing::error!(route = %handle.route().label, socket = handle.id(), "the consumer panicked");
 }
 
+/// Counts the end and writes the access log's line.
 fn log_end(socket: &Socket, ending: &Ending) {
     let handle = socket.handle();
     let scope = handle.scope();
@@ -269,4 +290,20 @@ fn log_end(socket: &Socket, ending: &Ending) {
         dropped = sent.dropped,
         "websocket"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::websocket::consumers::Echo;
+
+    /// Every idle socket keeps one, in an allocation of one of jemalloc's size classes.
+    #[test]
+    fn future_of_an_idle_socket_fits_its_size_class() {
+        fn size<F>(_: impl FnOnce(Echo, OpenSocket) -> F) -> usize {
+            size_of::<F>()
+        }
+        let parts = (size_of::<Socket>(), size_of::<OpenSocket>());
+        assert!(size(run::<Echo>) <= 320, "{} {parts:?}", size(run::<Echo>));
+    }
 }

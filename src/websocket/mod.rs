@@ -43,4 +43,4 @@ pub use sockets::Sockets;
 
 pub(crate) use consumer::{Accepted, ConsumerFactory, TypedFactory};
 pub(crate) use directory::Directory;
-pub(crate) use driver::{PendingJoins, SocketParts};
+pub(crate) use driver::{PreparedJoins, SocketParts};

@@ -1,42 +1,64 @@
-//! ThreadBuffers: the buffers that all connections of one thread share.
+//! ThreadBuffers: the input and output buffer that all sockets of one thread share.
+//!
+//! They belong to the socket whose task is being polled, from its first claim to the end of the poll.
 
 use std::cell::RefCell;
 
-/// The most bytes taken from a socket at once.
+/// The most bytes that one read takes.
 pub(super) const READ_BYTES: usize = 64 * 1024;
 
-/// An output buffer that grew beyond this is let go.
-const OUT_BYTES_KEPT: usize = 1 << 20;
+/// An output buffer that grew beyond this is freed.
+const OUTPUT_BYTES_KEPT: usize = 1 << 20;
 
-/// The buffers of one thread; no connection keeps anything in them when its turn ends.
+/// The buffers of one thread. Between polls they are empty.
 pub(super) struct ThreadBuffers {
-    /// What was read and not decoded yet.
+    /// What the owner has read; `Socket::buffered` says which part is not decoded yet.
     pub(super) input: Vec<u8>,
-    /// What `output_owner` said in this turn and was not written yet.
+    /// Frames that the owner sends in this poll. They leave in one write.
     pub(super) output: Vec<u8>,
-    /// The connection whose turn it is.
-    pub(super) output_owner: u64,
+    /// The socket's number; 0 between polls.
+    owner: u64,
 }
 
 thread_local! {
     static BUFFERS: RefCell<ThreadBuffers> = RefCell::new(ThreadBuffers {
-        // The two buffers stay apart modulo 4096: copies between addresses that agree there run several times slower.
+        // The addresses of the two must differ modulo 4096: copies between addresses that agree there
+        // run several times slower.
         input: vec![0; READ_BYTES + 2048],
         output: Vec::with_capacity(READ_BYTES),
-        output_owner: 0,
+        owner: 0,
     });
 }
 
-/// Lends the thread's buffers. Not to be nested: nobody calls a consumer from inside.
+/// Lends the thread's buffers. It must not be nested, so `action` must not call a consumer.
 pub(super) fn with<R>(action: impl FnOnce(&mut ThreadBuffers) -> R) -> R {
     BUFFERS.with_borrow_mut(action)
 }
 
 impl ThreadBuffers {
+    pub(super) fn claim(&mut self, owner: u64) {
+        debug_assert!(
+            self.output.is_empty() || self.owner == owner,
+            "a socket left output behind"
+        );
+        if self.owner != owner {
+            self.clear_output();
+            self.owner = owner;
+        }
+    }
+
+    pub(super) fn release(&mut self) {
+        self.owner = 0;
+    }
+
+    pub(super) fn is_owned_by(&self, socket: u64) -> bool {
+        self.owner == socket
+    }
+
     /// Empties the output buffer after its bytes were written or queued.
     pub(super) fn clear_output(&mut self) {
         self.output.clear();
-        if self.output.capacity() > OUT_BYTES_KEPT {
+        if self.output.capacity() > OUTPUT_BYTES_KEPT {
             self.output = Vec::with_capacity(READ_BYTES);
         }
     }

@@ -16,21 +16,22 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::Socket;
+use super::{Ended, Socket};
 use crate::websocket::close::{Cause, ClosingHandshake, Ending};
 
 impl Socket {
     /// Sends the close frame of an ending, if its cause has one. Nothing can be sent after it.
     pub(in crate::websocket) fn start_closing(&mut self, ending: &Ending) {
         self.claim_buffers();
-        self.write_out();
+        self.write_output();
         match ending.cause {
             // The reply repeats the client's code (RFC 6455 §5.5.1).
             Cause::ClientClose => self.handle.send_close(ending.code, ""),
             cause if cause.closing_handshake() == ClosingHandshake::Skipped => self.handle.abort(),
             _ => self.handle.send_close(ending.code, &ending.reason),
         }
-        self.ending.get_or_insert_with(|| Box::new(ending.clone()));
+        let ended = || Box::new(Ended::AtOnce(ending.clone()));
+        self.ended.get_or_insert_with(ended);
         self.release_buffers();
     }
 
@@ -69,8 +70,8 @@ impl Socket {
     /// While the bytes can be decoded it looks for the client's close frame among them.
     fn poll_discard(&mut self, cx: &mut Context<'_>, can_decode: bool) -> Poll<bool> {
         if can_decode && self.has_undecoded() {
-            self.ending = None; // with an ending, `decode` would return nothing
-            while self.ending.is_none() && self.decode().is_some() {}
+            self.ended = None; // otherwise `decode` returns nothing
+            while !self.has_ended() && self.decode().is_some() {}
             self.pending_input = None;
             self.buffered = 0..0;
             self.release_buffers();

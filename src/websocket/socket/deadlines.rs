@@ -1,62 +1,82 @@
-//! Deadlines: what is due for a socket, and when the clock calls it.
+//! The deadlines of a socket: what is due, and when the clock ticks for it next.
+//!
+//! The clock owes a socket one tick at most. When deadlines move later, which every received byte does
+//! to them, the tick is left as it is: it comes too early, finds nothing due, and is set anew. So a
+//! busy socket does not touch the clock.
 
 use std::sync::{Arc, Weak};
 
-use super::Socket;
+use super::{Ended, Socket};
 use crate::clock::{Millis, NEVER, Tick, TimerKey};
+use crate::websocket::close::Ending;
 use crate::websocket::frame::{Opcode, encode};
 use crate::websocket::keepalive::{Due, millis};
 use crate::websocket::thread_buffers;
 
 impl Socket {
-    pub(super) fn keep_deadlines(&mut self, is_first: bool) {
+    /// Ends the socket if another task requested it or a deadline has passed; pings a silent client.
+    pub(super) fn check_deadlines(&mut self) {
+        let is_timer_outdated = std::mem::take(&mut self.is_timer_outdated);
+        if let Some(ending) = self.handle.take_end_request() {
+            return self.end_at_once(ending);
+        }
         let now = self.handle.services().clock.now();
-        let settings = &self.handle.route().settings;
-        let is_reading = !self.has_undecoded() && self.handle.blocked_since() == NEVER;
-        let due = match self
-            .keepalive
-            .due(now, settings, self.handle.blocked_since(), is_reading)
-        {
+        let due = match self.due(now) {
             Due::Ping => {
                 self.keepalive.pinged(now);
                 thread_buffers::with(|buffers| encode(Opcode::Ping, &[], &mut buffers.output));
-                self.keepalive
-                    .due(now, settings, self.handle.blocked_since(), is_reading)
+                self.due(now)
             }
             other => other,
         };
         match due {
-            Due::End(ending) => {
-                self.at_once = true;
-                self.ending.get_or_insert_with(|| Box::new(ending));
+            Due::End(ending) => self.end_at_once(ending),
+            Due::Nothing(next) => {
+                if is_timer_outdated || now >= self.tick_at() || next < self.tick_at() {
+                    self.set_timer(next);
+                }
             }
-            Due::Nothing(at) if is_first || now >= self.called_at() || at < self.called_at() => {
-                self.call_at(at);
-            }
-            Due::Nothing(_) | Due::Ping => {}
+            Due::Ping => {}
         }
     }
 
-    fn called_at(&self) -> Millis {
-        self.call.map_or(NEVER, TimerKey::at)
-    }
-
-    fn call_at(&mut self, at: Millis) {
-        let clock = &self.handle.services().clock;
-        let call = (at < NEVER).then(|| {
-            let waiting: Weak<dyn Tick> = Arc::downgrade(&(self.handle.clone() as Arc<dyn Tick>));
-            clock.wake_at(at, waiting)
-        });
-        if let Some(before) = std::mem::replace(&mut self.call, call) {
-            clock.cancel(before);
-        }
-    }
-
+    /// Lets the clock tick when a blocked write reaches its deadline, if that is earlier than the next
+    /// tick.
     pub(super) fn keep_write_deadline(&mut self) {
         let wait = millis(self.handle.route().settings.write_timeout);
         let at = self.handle.blocked_since().saturating_add(wait);
-        if wait > 0 && at < self.called_at() {
-            self.call_at(at);
+        if wait > 0 && at < self.tick_at() {
+            self.set_timer(at);
+        }
+    }
+
+    /// If the client has ended the socket already, its ending stays; only the messages that were read
+    /// before it are dropped.
+    fn end_at_once(&mut self, ending: Ending) {
+        let known = self.ended.take().map(|ended| ended.into_ending());
+        self.ended = Some(Box::new(Ended::AtOnce(known.unwrap_or(ending))));
+    }
+
+    fn due(&self, now: Millis) -> Due {
+        let blocked_since = self.handle.blocked_since();
+        // While nothing is read, a pong could not be seen.
+        let is_reading = !self.has_undecoded() && blocked_since == NEVER;
+        let settings = &self.handle.route().settings;
+        self.keepalive.due(now, settings, blocked_since, is_reading)
+    }
+
+    fn tick_at(&self) -> Millis {
+        self.timer.map_or(NEVER, TimerKey::at)
+    }
+
+    fn set_timer(&mut self, at: Millis) {
+        let clock = &self.handle.services().clock;
+        let timer = (at < NEVER).then(|| {
+            let handle: Weak<dyn Tick> = Arc::downgrade(&(self.handle.clone() as Arc<dyn Tick>));
+            clock.wake_at(at, handle)
+        });
+        if let Some(before) = std::mem::replace(&mut self.timer, timer) {
+            clock.cancel(before);
         }
     }
 }
