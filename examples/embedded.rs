@@ -1,12 +1,12 @@
-//! Oneport inside another program: its own runtime, its own end, no command line.
+//! Oneport inside another program, with its own runtime and shutdown, and without a command line.
 //!
-//! `cargo run --example embedded` serves <http://127.0.0.1:8000/> for ten seconds, and says meanwhile what time it is to every
-//! WebSocket at `/ws/clock/`.
+//! `cargo run --example embedded` serves <http://127.0.0.1:8000/> for ten seconds, and sends the time to
+//! every WebSocket at `/ws/clock/`.
 
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "an example speaks to its user"
+    reason = "an example prints for its user"
 )]
 
 use std::error::Error;

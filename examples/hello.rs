@@ -1,4 +1,4 @@
-//! A view of your own beside the built-in ones.
+//! A view of your own next to the built-in ones.
 //!
 //! `cargo run --example hello -- serve --config examples/hello.toml`, then `curl http://127.0.0.1:8000/hello/anna/`.
 
@@ -12,7 +12,7 @@ struct Hello {
     greeting: String,
 }
 
-/// What stands in `options` of the route.
+/// The `options` of the route.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Options {

@@ -1,4 +1,5 @@
-//! The chat of the Channels tutorial: one consumer of twenty lines, one page (`templates/tutorial/room.html`) and its script.
+//! The chat of the Channels tutorial: a consumer of twenty lines, a page
+//! (`templates/tutorial/room.html`) and its script.
 //!
 //! `cargo run --example tutorial -- serve --config examples/tutorial.toml`, then <http://127.0.0.1:8000/chat/lobby/>.
 

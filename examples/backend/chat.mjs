@@ -1,4 +1,4 @@
-// A chat behind `consumer = "backend"`, with nothing but what Node brings.
+// A chat behind `consumer = "backend"`, with Node alone.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
@@ -7,11 +7,11 @@ const secret = process.env.BACKEND_SECRET;
 const port = Number(process.env.BACKEND_PORT ?? 9000);
 if (!secret) throw new Error("expected a secret in BACKEND_SECRET");
 
-// Tells whether the request comes from Oneport, and from this minute or the few around it.
+// Returns whether the request comes from Oneport and is at most minutes old.
 function isSigned(signature, body) {
   const [at, ...given] = signature.replace(/^t=/, "").split(",v1=");
   const wanted = createHmac("sha256", secret).update(`${at}.`).update(body).digest();
-  // One for each secret that Oneport has: several, while one takes the place of another.
+  // One for each secret that Oneport has: several while a secret is being rotated.
   const found = given.map((hex) => Buffer.from(hex, "hex")).filter((one) => one.length === wanted.length);
   return found.some((one) => timingSafeEqual(one, wanted)) && Math.abs(Date.now() / 1000 - Number(at)) < 300;
 }
@@ -44,7 +44,7 @@ function messageOf(text) {
   }
 }
 
-// Says what shall happen after the events of one request.
+// Returns the actions for the events of one request.
 function answer({ connection, scope, events }) {
   const state = connection?.state ?? { said: 0 };
   const room = scope?.url_route.kwargs.room;
@@ -87,7 +87,7 @@ async function handle(request) {
   return [200, answer(JSON.parse(body))];
 }
 
-// A promise that is rejected ends the process, and so would a request that is cut off; 500 ends one connection.
+// An unhandled rejection would end the process, as would a request that is cut off; 500 ends one connection.
 function failed(error) {
   console.error(error);
   return [500, "the program failed: its log says why"];

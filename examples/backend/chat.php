@@ -4,13 +4,13 @@
 
 declare(strict_types=1);
 
-// Tells whether the request comes from Oneport, and from this minute or the few around it.
+// Returns whether the request comes from Oneport and is at most minutes old.
 function is_signed(string $signature, string $body): bool
 {
     $given = explode(',v1=', $signature);
     $at = substr(array_shift($given), strlen('t='));
     $wanted = hash_hmac('sha256', "$at.$body", (string) getenv('BACKEND_SECRET'));
-    // One for each secret that Oneport has: several, while one takes the place of another.
+    // One for each secret that Oneport has: several while a secret is being rotated.
     $ours = array_filter($given, fn (string $one): bool => hash_equals($wanted, $one));
     return $ours !== [] && abs(time() - (int) $at) < 300;
 }
@@ -37,7 +37,7 @@ function receive(string $room, array &$state, ?string $text): array
     return [['type' => 'group.send', 'group' => "chat_$room", 'event' => $event]];
 }
 
-// Says what shall happen after the events of one request.
+// Returns the actions for the events of one request.
 function answer(array $request): array
 {
     $state = $request['connection']['state'] ?? ['said' => 0];
@@ -70,7 +70,7 @@ function handle(string $body): array
     return [200, answer(json_decode($body, true, 512, JSON_THROW_ON_ERROR))];
 }
 
-// With display_errors PHP writes what went wrong into the page, and says 200: here it is a failure, and 500 ends one connection.
+// With display_errors PHP prints errors into the page and responds 200. Here an error responds 500, which ends one connection.
 ini_set('display_errors', '0');
 set_error_handler(fn (int $level, string $message) => throw new ErrorException($message, 0, $level));
 try {

@@ -1,4 +1,4 @@
-"""A chat behind `consumer = "backend"`, with nothing but Python's standard library."""
+"""A chat behind `consumer = "backend"`, with Python's standard library alone."""
 
 import hmac
 import json
@@ -14,10 +14,10 @@ PORT = int(os.environ.get("BACKEND_PORT", "9000"))
 
 
 def is_signed(signature, body):
-    """Tells whether the request comes from Oneport, and from this minute or the few around it."""
+    """Returns whether the request comes from Oneport and is at most minutes old."""
     at, *given = signature.removeprefix("t=").split(",v1=")
     wanted = hmac.new(SECRET, at.encode() + b"." + body, "sha256").hexdigest()
-    # One for each secret that Oneport has: several, while one takes the place of another.
+    # One for each secret that Oneport has: several while a secret is being rotated.
     is_ours = [hmac.compare_digest(wanted.encode(), one.encode()) for one in given]
     return any(is_ours) and at.isdecimal() and abs(time.time() - int(at)) < 300
 
@@ -44,7 +44,7 @@ def receive(room, state, text):
 
 
 def answer(request):
-    """Says what shall happen after the events of one request."""
+    """Returns the actions for the events of one request."""
     state = request.get("connection", {}).get("state") or {"said": 0}
     effects = []
     for event in request["events"]:
@@ -73,7 +73,7 @@ class Endpoint(BaseHTTPRequestHandler):
         try:
             status, value = self.reply()
         except Exception:
-            # Without an answer Oneport would take the program for one that is away, and ask again; 500 ends one connection.
+            # Without a response Oneport would treat the program as unavailable and retry; 500 ends one connection.
             traceback.print_exc()
             status, value = 500, "the program failed: its log says why"
             self.close_connection = True  # what is left of the request would be read as the next

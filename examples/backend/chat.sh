@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A chat behind `consumer = "backend"`: one HTTP request on standard input, its answer on standard output.
-# Wanted: jq, openssl, and a socat that starts it for each connection.
+# A chat behind `consumer = "backend"`: one HTTP request on standard input, its response on standard output.
+# Requires jq, openssl, and socat, which starts it for each connection.
 
 set -euo pipefail
 : "${BACKEND_SECRET:?expected a secret}"
@@ -10,20 +10,20 @@ say() { # STATUS BODY
     "$1" "$(printf %s "$2" | wc -c)" "$2"
 }
 
-# Without an answer Oneport would take the program for one that is away, and ask again; 500 ends one connection.
+# Without a response Oneport would treat the program as unavailable and retry; 500 ends one connection.
 failed() {
   say '500 Internal Server Error' '"the program failed: its log says why"'
   exit 0 # socat may lose what a program says that ends with another code
 }
 trap failed ERR
 
-# Anybody who sees this machine's processes sees the secret for a moment.
+# The secret is briefly visible in this machine's list of processes.
 signature_of() { # TIME BODY
   printf '%s.%s' "$1" "$2" | openssl dgst -sha256 -r -hmac "$BACKEND_SECRET" | cut -d ' ' -f 1
 }
 
-# What is compared are hashes, so that the time it takes says nothing of the signature. There is one for each secret that Oneport
-# has: several, while one takes the place of another.
+# Compares hashes, so that the time it takes reveals nothing about the signature. There is one for each secret
+# that Oneport has: several while a secret is being rotated.
 is_signed() { # TIME SIGNATURES BODY
   [[ $1 =~ ^[0-9]{1,12}$ ]] || return 1
   local age=$(($(date +%s) - $1))

@@ -27,7 +27,7 @@ let wasOpen = false;
 let isStale = false;
 
 socket.addEventListener("status", ({ detail }) => {
-  // A new attempt after a loss is still "reconnecting" to whoever reads, and to a screen reader no news.
+  // Each attempt after a loss is still "reconnecting" for the reader, and not worth an announcement.
   const shown = detail.status === "connecting" && wasOpen ? "waiting" : detail.status;
   if (chat.dataset.status !== shown || status.textContent === "") status.textContent = STATUS_TEXTS[shown];
   chat.dataset.status = shown;
@@ -108,7 +108,7 @@ document.addEventListener("visibilitychange", () => {
   document.title = title;
 });
 
-// A page that the browser kept for the way back may say that somebody is logged in who is not any more.
+// A page from the back/forward cache may show a login that has ended.
 addEventListener("pageshow", ({ persisted }) => {
   if (persisted && (isStale || byId("account") !== null)) location.reload();
 });
@@ -129,7 +129,7 @@ function said() {
   document.title = `(${unread}) ${title}`;
 }
 
-/** Says why the server did not take a message, and gives the text back unless another one was begun. */
+/** Shows why the server rejected a message, and restores its text unless the user has typed another. */
 function refused(sentence) {
   showNotice(typeof sentence === "string" ? sentence : "The server did not take this message.", false);
   if (field.value === "") field.value = lastSent;
@@ -142,7 +142,7 @@ function ended(detail) {
     showNotice(endingOf(detail), true);
     return;
   }
-  // The page was made for somebody who is gone: its name, and the token in its form.
+  // The page has the name of a user who is logged out, and the token for that login.
   isStale = true;
   byId("account")?.remove();
   showNotice("You were logged out.", logIn === null);

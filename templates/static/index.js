@@ -1,4 +1,4 @@
-/** The front page: turns what is typed into a room's name, and goes there. */
+/** The front page: turns the input into a room's name, and opens the room. */
 
 const form = document.getElementById("enter");
 const field = document.getElementById("room");
@@ -25,7 +25,7 @@ form.addEventListener("submit", (event) => {
   location.assign(form.dataset.roomUrl.replace("__room__", room));
 });
 
-// A page that the browser kept for the way back may say that somebody is logged in who is not any more.
+// A page from the back/forward cache may show a login that has ended.
 addEventListener("pageshow", ({ persisted }) => {
   if (persisted && document.getElementById("account") !== null) location.reload();
 });

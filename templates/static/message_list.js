@@ -1,4 +1,4 @@
-/** MessageList: what was said, as DOM. Text only ever goes in as text. */
+/** MessageList: the messages as DOM. Text is only ever inserted as text. */
 
 const ENTRIES_MAX = 300;
 const KEYS_MAX = 1_000;
@@ -34,7 +34,7 @@ export class MessageList {
     new ResizeObserver(() => this.#unseen === 0 && this.toEnd()).observe(log);
   }
 
-  /** Adds a message; returns false for one that is already here (history comes again after a reconnect). */
+  /** Adds a message; returns false for one that is already shown (a reconnect replays the history). */
   addMessage({ id, message, user = null, at }) {
     if (!this.#isNew(id, message, user, at)) return false;
     const name = nameOf(user);
@@ -49,7 +49,7 @@ export class MessageList {
     return true;
   }
 
-  /** Says who came or went. One line takes the place of the line before, so that comings and goings never fill the page. */
+  /** Shows who joined or left. Each line replaces the one before, so that they never fill the page. */
   addPresence(verb, user) {
     const text = `${nameOf(user)} ${verb}`;
     if (this.#presence !== null) {
@@ -78,7 +78,7 @@ export class MessageList {
     }
   }
 
-  /** Takes the oldest entries away, and keeps what is being read where it is. */
+  /** Removes the oldest entries without moving what is being read. */
   #trim() {
     while (this.#log.childElementCount > ENTRIES_MAX) {
       const heightBefore = this.#log.scrollHeight;
@@ -89,7 +89,7 @@ export class MessageList {
   }
 
   #isNew(id, message, user, at) {
-    // What an application puts into the group need not have either.
+    // An event from an application may lack either.
     if ((id ?? at ?? null) === null) return true;
     const key = id ?? JSON.stringify([at, user, message]);
     if (this.#keys.has(key)) return false;

@@ -1,12 +1,12 @@
-/** ReconnectingSocket: a WebSocket that comes back. Knows nothing of the page and nothing of chat. */
+/** ReconnectingSocket: a WebSocket that reconnects. It knows neither the page nor chat. */
 
-/** Close codes after which the same request would end the same way: done, policy, log in again. */
+/** Close codes after which a retry would end the same way: done, policy, log in again. */
 const FINAL_CODES = new Set([1000, 1008, 4401]);
-/** The server goes down or restarts, and another one is probably there already. */
+/** The server stops or restarts, and its successor is probably available. */
 const SOON_CODES = new Set([1001, 1012]);
-/** Overload: coming back at once would make it worse. */
+/** Overload: reconnecting at once would make it worse. */
 const LATER_CODE = 1013;
-/** How many doublings of the delay an overload counts for. */
+/** How many doublings of the delay an overload adds. */
 const LATER_ATTEMPTS = 3;
 
 const DEFAULTS = {
@@ -30,7 +30,7 @@ export function mayReconnect(code) {
 
 /**
  * Returns the delay before the next attempt: exponential back-off with full jitter, so that many clients which lost
- * their server in the same moment do not come back in the same moment.
+ * their server at the same moment do not reconnect at the same moment.
  *
  * `attempt` counts the failures since the socket was last stable, from 0.
  */
@@ -44,12 +44,12 @@ export function retryDelayMs(code, attempt, options = DEFAULTS) {
 }
 
 /**
- * Opens a WebSocket and, when it ends, opens it again.
+ * Opens a WebSocket, and opens it again when it ends.
  *
  * Events: `status` (`detail` is `{status, code, reason, retryMs}`) and `message` (`detail` is the text or binary data).
  * The status is "connecting", "open", "waiting" (for the next attempt) or "closed" (for good, until `open` is called).
  *
- * There is no outbox: what was typed an hour ago is not sent by surprise. `send` says no while there is no open socket.
+ * There is no outbox: a message typed an hour ago is not sent by surprise. `send` returns false without an open socket.
  */
 export class ReconnectingSocket extends EventTarget {
   #url;
@@ -86,7 +86,7 @@ export class ReconnectingSocket extends EventTarget {
     this.#end({ code, reason });
   }
 
-  /** Sends, or returns false when the socket is not open or does not keep up: the data is then still the caller's. */
+  /** Sends, or returns false if the socket is not open or too slow: the caller keeps the data. */
   send(data) {
     if (this.#status !== "open" || this.#socket.bufferedAmount > this.#options.bufferedBytesMax) {
       return false;
@@ -101,7 +101,7 @@ export class ReconnectingSocket extends EventTarget {
     const socket = new WebSocket(this.#url, protocols);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
-    // A socket that was given up may still report; only the current one is heard.
+    // An abandoned socket may still fire events; only the current one counts.
     const current = (handle) => (event) => this.#socket === socket && handle(event);
     socket.onopen = current(() => this.#opened());
     socket.onmessage = current((event) => this.#received(event.data));
@@ -133,7 +133,7 @@ export class ReconnectingSocket extends EventTarget {
     this.#tell("waiting", { code, reason, retryMs });
   }
 
-  /** Drops a socket that does not answer, without waiting for a close handshake it will not answer either. */
+  /** Drops an unresponsive socket without a closing handshake, to which it would not respond either. */
   #giveUp(reason) {
     this.#socket?.close();
     this.#lost(1006, reason);
@@ -144,7 +144,7 @@ export class ReconnectingSocket extends EventTarget {
     this.#timers.retry = setTimeout(() => this.#connect(), delayMs);
   }
 
-  /** The network is back: waiting longer is pointless, and an open socket may have died without a word. */
+  /** The network is back: retry at once, and probe an open socket, which may have died silently. */
   #online() {
     const { probe, probeMs, soonMs, random } = this.#options;
     if (this.#status === "waiting") {
@@ -156,7 +156,7 @@ export class ReconnectingSocket extends EventTarget {
     }
   }
 
-  /** The browser can be wrong (a server on this machine is still there), so attempts go on, but rarely. */
+  /** The browser can be wrong (a server on this machine is still reachable), so attempts continue, but rarely. */
   #offline() {
     if (this.#status === "waiting") this.#retryIn(this.#options.delayMaxMs);
   }

@@ -3,11 +3,11 @@ import { onMounted, onUnmounted, readonly, ref, toValue, watch } from "vue";
 
 /**
  * A socket that lives as long as the component that calls this: opened when it is mounted, closed when it is unmounted,
- * and opened anew when the path changes (`path` is a ref or a function).
+ * and reopened when the path changes (`path` is a ref or a function).
  *
- * Returns `status` ("connecting", "open", "waiting" or "closed"), `reason` (why the server ended it for good), `send`,
- * which returns false while there is no open socket, and `reopen` for one that ended for good. `onEvent` gets each JSON
- * event; `onFresh` comes before the first event of another path.
+ * Returns `status` ("connecting", "open", "waiting" or "closed"), `reason` (why the server closed it for good), `send`,
+ * which returns false without an open socket, and `reopen` for one that was closed for good. `onEvent` gets each JSON
+ * event; `onFresh` is called before the first event of another path.
  */
 export function useSocket(path, { onEvent, onFresh = () => {} }) {
   const status = ref("connecting");
@@ -17,7 +17,7 @@ export function useSocket(path, { onEvent, onFresh = () => {} }) {
   function open() {
     const mine = new ReconnectingSocket(socketUrl(toValue(path)));
     mine.addEventListener("status", ({ detail }) => {
-      // The socket of the path before may still say goodbye.
+      // The socket of the previous path may still fire events.
       if (mine !== socket) return;
       status.value = detail.status;
       reason.value = detail.status === "closed" ? detail.reason || `closed with ${detail.code}` : "";
