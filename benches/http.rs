@@ -1,7 +1,9 @@
-//! What a plain HTTP answer costs beside a bare hyper server: CPU time of the server process for each request.
+//! The cost of a plain HTTP response, compared with a bare hyper server: CPU time of the server
+//! process per request.
 //!
-//! `cargo bench --bench http` (Linux). Each server is a process of its own with two workers; rounds go server by server in a rotated order, and the
-//! ratios are those within one round, so that a machine that is slow for a while is slow for all of them.
+//! `cargo bench --bench http` (Linux). Each server is a process of its own with two workers; rounds
+//! go server by server in a rotated order, and the ratios are those within one round, so that a
+//! machine that is slow for a while is slow for all of them.
 #![expect(
     clippy::print_stdout,
     clippy::expect_used,
@@ -33,7 +35,7 @@ const CONNECTIONS: usize = 64;
 const BODY: &str = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 const FILE: &str = "[[http.route]]\npath = '/hello'\nview = 'respond'\n[http.route.options]\ncontent_type = 'text/plain'\nbody = '";
 
-/// The servers, the first being the measure.
+/// The servers; the first is the reference.
 const SERVERS: [&str; 3] = ["hyper", "hyper-auto", "oneport"];
 
 fn main() {
@@ -179,7 +181,7 @@ fn start(name: &'static str) -> Running {
     }
 }
 
-/// Keeps one request under way on each connection; returns how many were answered.
+/// Keeps one request in flight on each connection; returns the number of responses.
 async fn run(address: SocketAddr, time: Duration) -> u64 {
     let until = Instant::now() + time;
     let mut clients = JoinSet::new();
@@ -195,7 +197,7 @@ async fn run(address: SocketAddr, time: Duration) -> u64 {
                     .await
                     .expect("a request sent");
                 let mut filled = 0;
-                // The body is the end of the answer, and stands nowhere else in it.
+                // The body is the end of the response, and does not occur elsewhere in it.
                 while !buffer[..filled].ends_with(BODY.as_bytes()) {
                     match stream.read(&mut buffer[filled..]).await {
                         Ok(count @ 1..) => filled += count,

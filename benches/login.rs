@@ -1,8 +1,11 @@
-//! What it costs to know who a handshake is from, and whether everybody gets in when all come back at once.
+//! The cost of authenticating a handshake, and whether all clients get in when they reconnect at
+//! once.
 //!
-//! `cargo bench --bench login` (Linux). First, CPU time of the server process for one handshake and its close: anonymous, with a session whose
-//! row was read a moment ago (`session.cache = "1s"`), and with one that is read each time. Then 5,000 clients come back at once, each with a
-//! cookie of its own, while a plain HTTP route is asked. With a URL in `ONEPORT_BENCH_POSTGRES` the same over PostgreSQL.
+//! `cargo bench --bench login` (Linux). First, CPU time of the server process for one handshake and
+//! its close: anonymous, with a session whose row was read recently (`session.cache = "1s"`), and
+//! with one that is read each time. Then 5,000 clients reconnect at once, each with a cookie of its
+//! own, while a plain HTTP route gets requests. With a URL in `ONEPORT_BENCH_POSTGRES` the same
+//! over PostgreSQL.
 #![expect(
     clippy::print_stdout,
     clippy::expect_used,
@@ -30,7 +33,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const CONNECTIONS: usize = 32;
 const RETURNING: usize = 5000;
 const USERS: usize = 20;
-/// The cookies of the rounds: so few that each comes back within the second that its row is kept.
+/// The cookies of the rounds: few enough that each recurs within the second that its row is cached.
 const KNOWN: usize = 100;
 
 const ROUTES: &str = r#"
@@ -226,7 +229,7 @@ async fn handshakes(server: &Running, path: &'static str) -> u64 {
     clients.join_all().await.into_iter().sum()
 }
 
-/// Opens one WebSocket; the cookie is sent in any case.
+/// Opens one WebSocket; the cookie is always sent.
 async fn open(address: SocketAddr, path: &str, key: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
@@ -259,7 +262,8 @@ struct Outcome {
     plain: Vec<Duration>,
 }
 
-/// All clients at once, and a plain route beside them. Nobody tries twice: who is refused is lost.
+/// All clients at once, and a plain route at the same time. No client retries: a refused one is
+/// lost.
 async fn come_back(server: &Running) -> Outcome {
     let is_over = Arc::new(AtomicBool::new(false));
     let mut plain = JoinSet::new();
@@ -291,7 +295,8 @@ async fn come_back(server: &Running) -> Outcome {
     }
 }
 
-/// Asks a plain route every few milliseconds on a connection of its own; returns how long each answer took.
+/// Requests a plain route every few milliseconds on a connection of its own; returns how long each
+/// response took.
 async fn ask_plain(
     address: SocketAddr,
     is_over: Arc<AtomicBool>,

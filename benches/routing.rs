@@ -1,7 +1,8 @@
-//! Routing bench: a look-up in a small and in a large table, and how long the large one takes to build.
+//! Routing bench: a look-up in a small and in a large table, and how long the large one takes to
+//! build.
 //!
-//! Run with `cargo bench --bench routing`. Both tables are asked in turn within each round, so whatever
-//! else the machine does falls on both; medians are printed.
+//! Run with `cargo bench --bench routing`. Look-ups alternate between both tables within each
+//! round, so whatever else the machine does affects both; medians are printed.
 
 #![allow(clippy::print_stdout, reason = "printing is what a bench is for")]
 
@@ -16,8 +17,8 @@ const LOOKUPS_PER_ROUND: usize = 2_000;
 const SMALL: usize = 10;
 const LARGE: usize = 10_000;
 
-/// The sections that a small table has. Asked in a large one they show the cost of the walk alone; asking all
-/// sections of a large table adds that of a memory larger than the processor's caches.
+/// The sections of a small table. In a large one they show the cost of the walk alone; requests to
+/// all sections of a large table add the cost of memory beyond the processor's caches.
 const FEW: usize = SMALL / 4;
 
 /// A kind of look-up: its name, and the path for a number.

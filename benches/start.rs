@@ -1,4 +1,4 @@
-//! What 10,000 routes cost at the start: reading and compiling the file, beside a file of 10.
+//! The cost of 10,000 routes at start: reading and compiling the file, compared with a file of 10.
 //!
 //! `cargo bench --bench start`
 #![expect(

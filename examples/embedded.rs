@@ -1,7 +1,7 @@
 //! Oneport inside another program, with its own runtime and shutdown, and without a command line.
 //!
-//! `cargo run --example embedded` serves <http://127.0.0.1:8000/> for ten seconds, and sends the time to
-//! every WebSocket at `/ws/clock/`.
+//! `cargo run --example embedded` serves <http://127.0.0.1:8000/> for ten seconds, and sends the
+//! time to every WebSocket at `/ws/clock/`.
 
 #![expect(
     clippy::print_stdout,

@@ -1,6 +1,7 @@
 //! A view of your own next to the built-in ones.
 //!
-//! `cargo run --example hello -- serve --config examples/hello.toml`, then `curl http://127.0.0.1:8000/hello/anna/`.
+//! `cargo run --example hello -- serve --config examples/hello.toml`, then `curl
+//! http://127.0.0.1:8000/hello/anna/`.
 
 use std::process::ExitCode;
 

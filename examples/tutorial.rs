@@ -1,7 +1,8 @@
 //! The chat of the Channels tutorial: a consumer of twenty lines, a page
 //! (`templates/tutorial/room.html`) and its script.
 //!
-//! `cargo run --example tutorial -- serve --config examples/tutorial.toml`, then <http://127.0.0.1:8000/chat/lobby/>.
+//! `cargo run --example tutorial -- serve --config examples/tutorial.toml`, then
+//! <http://127.0.0.1:8000/chat/lobby/>.
 
 use std::process::ExitCode;
 

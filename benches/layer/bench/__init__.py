@@ -1,1 +1,1 @@
-"""Measures Oneport's channel layers beside Django Channels'. `benches/layer/run` starts it."""
+"""Measures Oneport's channel layers and Django Channels'. `benches/layer/run` starts it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import loads, report, rounds
 from .processes import REPOSITORY, Failed, Programs, find_redis, versions
 
-# Sockets of the largest test, all alive at once, in this process.
+# The sockets of the largest test, all open at once, in this process.
 FILES = 12_000
 QUICK_ROUNDS, QUICK_SECONDS = 1, 0.7
 

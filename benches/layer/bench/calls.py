@@ -1,4 +1,4 @@
-"""Publish calls: kept-alive HTTP connections, each with one call at a time, and a member that hears what was published."""
+"""Publish calls: kept-alive HTTP connections, each with one call at a time, and a member that gets what was published."""
 
 import json
 import select
@@ -22,7 +22,7 @@ class Connection:
         self.socket.sendall(request)
 
     def is_answered(self) -> bool:
-        """Reads what there is; tells whether the answer is whole."""
+        """Reads the available input; returns whether the response is complete."""
         self._answer += receive(self.socket)
         head, found, body = self._answer.partition(b"\r\n\r\n")
         if not found:
@@ -57,7 +57,7 @@ class Calls:
         self._member.socket.close()
 
     def run(self, connections: int, seconds: float) -> int:
-        """Calls for so long; returns how many calls there were, all of which the member has heard of."""
+        """Calls for this time; returns the number of calls, all of which the member has received."""
         callers = [Connection(self._server) for _ in range(connections)]
         try:
             return self._run(callers, seconds)

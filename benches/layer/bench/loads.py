@@ -14,15 +14,15 @@ FEW = 100
 
 
 class Load(Protocol):
-    """Something that can be run again and again."""
+    """A repeatable run."""
 
     def run(self, width: int, seconds: float) -> int:
-        """Returns how many events or calls there were."""
+        """Returns the number of events or calls."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One line of a table: what is run, and the processes whose CPU counts."""
+    """One line of a table: its run, and the processes whose CPU counts."""
 
     name: str
     load: Load
@@ -41,12 +41,12 @@ class Test:
     name: str
     about: str
     unit: str
-    # How many events are on their way in each group, or how many connections call.
+    # The events in flight in each group, or the calling connections.
     widths: dict[int, str]
     lines: dict[str, Prepare]
     # Lines that the others are compared with.
     bases: list[str]
-    # The line whose cost is the measure of all others' cost.
+    # The line whose cost is the reference for the others.
     reference: str | None = None
 
 
@@ -61,7 +61,7 @@ def _path(group: str) -> str:
 
 
 def _group(name: str) -> str:
-    """A group of this line's own, as all share one Redis."""
+    """A group for this line alone, because all share one Redis."""
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
 
 
@@ -72,7 +72,7 @@ def _rooms(stack: ExitStack, rooms: list[Room]) -> Rooms:
 
 
 def local(contender: Contender) -> Prepare:
-    """All members in one process, one of them speaks."""
+    """All members in one process, one of them sends."""
 
     def prepare(stack: ExitStack, start: Start) -> Subject:
         process = start(contender)
@@ -83,7 +83,7 @@ def local(contender: Contender) -> Prepare:
 
 
 def spread(contender: Contender) -> Prepare:
-    """Half of the members in each of two processes, one of them speaks."""
+    """Half of the members in each of two processes, one of them sends."""
 
     def prepare(stack: ExitStack, start: Start) -> Subject:
         processes = [start(contender), start(contender)]
@@ -95,7 +95,7 @@ def spread(contender: Contender) -> Prepare:
 
 
 def arriving(contender: Contender) -> Prepare:
-    """All members in one process, and one more in another process, which speaks."""
+    """All members in one process, and one more in another process, which sends."""
 
     def prepare(stack: ExitStack, start: Start) -> Subject:
         receiving, sending = start(contender), start(contender)
@@ -108,7 +108,7 @@ def arriving(contender: Contender) -> Prepare:
 
 
 def from_django(contender: Contender, peer: Contender) -> Prepare:
-    """All members in a process of ours, and a consumer of Django's that speaks."""
+    """All members in an Oneport process, and a consumer of Django's that sends."""
 
     def prepare(stack: ExitStack, start: Start) -> Subject:
         receiving, sending = start(contender), start(peer)
@@ -121,7 +121,7 @@ def from_django(contender: Contender, peer: Contender) -> Prepare:
 
 
 def few(contender: Contender) -> Prepare:
-    """Many groups, each with one member in one process, and one in another process, which speaks."""
+    """Many groups, each with one member in one process, and one in another process, which sends."""
 
     def prepare(stack: ExitStack, start: Start) -> Subject:
         receiving, sending = start(contender), start(contender)
@@ -136,7 +136,7 @@ def few(contender: Contender) -> Prepare:
 
 
 def published(contender: Contender) -> Prepare:
-    """Callers of one process; the group's only member is in another one, but where there is no other."""
+    """Callers of one process; the group's only member is in another one, if there is one."""
 
     def prepare(stack: ExitStack, start: Start) -> Subject:
         process = start(contender)

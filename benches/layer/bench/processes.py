@@ -1,4 +1,4 @@
-"""The processes: Redis, Oneport and Daphne, each on a free port, each ended by its process id, and what CPU they used."""
+"""The processes: Redis, Oneport and Daphne, each on a free port, each ended by its process id, and their CPU."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
-    """What could not be measured, and why."""
+    """A test that could not be measured, and why."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ _CLASSES = {"pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer", "core": "
 
 @dataclass(frozen=True)
 class Programs:
-    """What is run."""
+    """The programs and directories."""
 
     oneport: Path
-    # With Daphne and the rest of the peer.
+    # A Python with Daphne and the rest of the peer.
     python: Path
     redis: str
-    # Where logs go.
+    # The directory of the logs.
     directory: Path
 
 
@@ -77,7 +77,7 @@ class Running:
 
 
 def cpu_seconds(processes: Iterable[Running]) -> float:
-    """User and system time since they began."""
+    """User and system time since their start."""
     return sum(_ticks(process.pid) for process in processes) / _TICK
 
 
@@ -88,7 +88,7 @@ def _ticks(pid: int) -> int:
 
 @contextmanager
 def redis_server(programs: Programs) -> Iterator[Running]:
-    """An empty Redis that keeps nothing on disk."""
+    """An empty Redis without persistence."""
     port = _free_port()
     command = [programs.redis, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     with _running(programs, "redis", port, command, {}) as redis:
@@ -97,11 +97,11 @@ def redis_server(programs: Programs) -> Iterator[Running]:
 
 @contextmanager
 def server(programs: Programs, contender: Contender, redis: Running) -> Iterator[Running]:
-    """A fresh process of a contender, which listens and has Redis."""
+    """A fresh process of a contender, listening and connected to Redis."""
     port = _free_port()
     url = f"redis://127.0.0.1:{redis.port}/0"
     if contender.is_oneport:
-        # A copy, as the server makes files beside its configuration.
+        # A copy, because the server creates files next to its configuration.
         config = shutil.copy(BENCH / "oneport.toml", programs.directory)
         command = [str(programs.oneport), "serve", "--config", str(config)]
         backend = "memory" if contender == MEMORY else url
@@ -179,7 +179,7 @@ def _free_port() -> int:
 
 
 def versions(programs: Programs) -> str:
-    """Which programs were measured."""
+    """The versions of the measured programs."""
     packages = ["channels", "channels_redis", "daphne", "Django", "Twisted", "autobahn", "redis"]
     script = f"from importlib.metadata import version as v; print(*(f'{{n}} {{v(n)}}' for n in {packages}), sep=', ')"
     oneport = _said(str(programs.oneport), "--version")

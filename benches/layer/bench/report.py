@@ -54,7 +54,7 @@ def _print_table(test: Test, measured: dict[str, dict[int, Run]]) -> None:
 
 
 def _cost_ratio(runs: dict[int, Run], others: dict[int, Run]) -> float:
-    """The median of what the runs cost, as multiples of those of the same round."""
+    """The median of the costs of the runs, as multiples of those of the same round."""
     return median(run.cost / others[round_].cost for round_, run in runs.items() if round_ in others)
 
 

@@ -1,4 +1,4 @@
-"""Rooms: WebSocket members of groups, one of which speaks while all are read, and every byte is compared."""
+"""Rooms: WebSocket members of groups. One sends, all are read, and every byte is compared."""
 
 import base64
 import os
@@ -12,10 +12,10 @@ from .processes import Failed, Running
 MESSAGE_BYTES = 100
 FRAME_BYTES = MESSAGE_BYTES + 2
 
-# How long nothing may come while something is on its way, and how long a whole run may take.
+# How long no input may arrive while events are in flight, and how long a whole run may take.
 QUIET_SECONDS_MAX = 20
 RUN_SECONDS_MAX = 120
-# In which nothing may come any more after a run.
+# How long after a run no input may arrive.
 AFTERWARDS_SECONDS = 0.1
 
 _JOIN_AT_ONCE = 25
@@ -27,13 +27,13 @@ _FILL = b"what about lunch today, at twelve?"
 
 
 def message(number: int) -> bytes:
-    """A chat message of always the same length."""
+    """A chat message of constant length."""
     head = _HEAD % number
     return head + _FILL[: MESSAGE_BYTES - len(head) - 2].ljust(MESSAGE_BYTES - len(head) - 2, b".") + b'"}'
 
 
 def number_of(text: bytes) -> int:
-    """Which message it is; fails for anything else."""
+    """Returns the number of a message; fails for anything else."""
     at = _HEAD.index(b"%")
     digits = text[at : at + 8]
     if not digits.isdigit() or message(int(digits)) != text:
@@ -52,12 +52,12 @@ def said(text: bytes, opcode: int = _FIN_TEXT) -> bytes:
 
 
 class Member:
-    """A WebSocket that listens, and may speak."""
+    """A WebSocket that receives, and may send."""
 
     __slots__ = ("at", "socket")
 
     def __init__(self, server: Running, path: str):
-        # How far into the room's stream it has heard.
+        # How much of the room's stream it has received.
         self.at = 0
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=QUIET_SECONDS_MAX)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -74,7 +74,7 @@ class Member:
         self.socket.sendall(said(b"here", _FIN_PING))
 
     def joined(self) -> None:
-        """Reads the answer to the ping, which says that the consumer is connected."""
+        """Reads the pong, which shows that the consumer is connected."""
         if self._read_until(b"here") != bytes([_FIN_PONG, 4]) + b"here":
             raise Failed("expected a pong, found something else")
         self.socket.setblocking(False)
@@ -98,7 +98,7 @@ class Member:
 
 
 def join(server: Running, path: str, number: int) -> list[Member]:
-    """That many members, a few at once."""
+    """Opens `count` members, a few at once."""
     members: list[Member] = []
     while len(members) < number:
         come = [Member(server, path) for _ in range(min(_JOIN_AT_ONCE, number - len(members)))]
@@ -111,7 +111,7 @@ def join(server: Running, path: str, number: int) -> list[Member]:
 
 
 class Room:
-    """Members that hear the same stream: every message of the sender once, in order."""
+    """Members that get the same stream: every message of the sender once, in order."""
 
     def __init__(self, sender: Member, listeners: list[Member]):
         self.sender = sender
@@ -120,9 +120,9 @@ class Room:
         self.clear()
 
     def clear(self) -> None:
-        """Begins a run: nothing is said yet."""
+        """Starts a run, before the first message."""
         self.stream = bytearray()
-        # For each message how many have not heard it, and how many messages all have heard.
+        # For each message the number of members that lack it, and the number of messages that all have.
         self.missing: list[int] = []
         self.done = 0
         for member in self.listeners:
@@ -136,7 +136,7 @@ class Room:
         self.sender.say(text)
 
     def hear(self, member: Member, data: bytes) -> bool:
-        """Compares what came; tells whether a message has reached everybody."""
+        """Compares the input; returns whether a message has reached all members."""
         end = member.at + len(data)
         if self.stream[member.at : end] != data:
             raise Failed(self._difference(member, data))
@@ -173,7 +173,7 @@ class Rooms:
                 member.socket.close()
 
     def run(self, window: int, seconds: float) -> int:
-        """Keeps `window` messages of each room on their way for so long; returns how many were said, all of which were heard."""
+        """Keeps `window` messages of each room in flight for this time; returns how many were sent, all of which were received."""
         end = time.monotonic() + seconds
         last = end + RUN_SECONDS_MAX
         for room in self.rooms:
@@ -194,7 +194,7 @@ class Rooms:
         return sum(room.done for room in self.rooms)
 
     def _read(self, ready: Iterable[tuple[int, int]]) -> list[Room]:
-        """Reads what came; returns the rooms in which a message has reached everybody."""
+        """Reads the input; returns the rooms in which a message has reached all members."""
         done: dict[Room, None] = {}
         for number, _ in ready:
             room, member = self._listeners[number]
@@ -203,7 +203,7 @@ class Rooms:
         return list(done)
 
     def check_quiet(self) -> None:
-        """Fails when more comes than was said."""
+        """Fails if more arrives than was sent."""
         if self._poll.poll(AFTERWARDS_SECONDS):
             raise Failed("a member heard something after the last message: a message came twice")
 
@@ -215,7 +215,7 @@ class Rooms:
 
 
 def receive(source: socket.socket) -> bytes:
-    """What there is, of a socket that has something."""
+    """The available input of a readable socket."""
     try:
         data = source.recv(_READ_BYTES)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The rounds: every line of a test in turn, another one first in each round, all processes alive."""
+"""The rounds: every line of a test in turn, starting with another one in each round, with all processes running."""
 
 import sys
 import time
@@ -9,14 +9,14 @@ from .loads import Subject, Test, prepared
 from .processes import Failed, Programs, Running, cpu_seconds, redis_server
 from .rooms import Rooms
 
-# For what members joined to be known everywhere.
+# The time for joins to reach all processes.
 SETTLE_SECONDS = 1.0
 WARM_UP_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run took."""
+    """The result of one run."""
 
     cpu: float
     redis_cpu: float
@@ -40,7 +40,7 @@ class Results:
         return {round_: run for (width_, name_, round_), run in self.runs.items() if (width_, name_) == (width, name)}
 
     def fail(self, name: str, reason: Failed | OSError) -> None:
-        """A line that failed once has no figures."""
+        """Records a failure: a line that failed once has no figures."""
         self.failures[name] = str(reason)
         self.runs = {key: run for key, run in self.runs.items() if key[1] != name}
         _say(name, f"FAILED: {reason}")

@@ -28,7 +28,7 @@ ANSWER = b'{"ok":true}'
 
 
 class Chat(AsyncWebsocketConsumer):
-    """What a member says goes to the group, and what the group hears goes to each member."""
+    """A member's message goes to the group, and the group's events go to each member."""
 
     async def connect(self) -> None:
         self.group = self.scope["url_route"]["kwargs"]["group"]
@@ -46,7 +46,7 @@ class Chat(AsyncWebsocketConsumer):
 
 
 class ToOneport(AsyncWebsocketConsumer):
-    """What the client says goes to the members that Oneport has, as a text frame."""
+    """The client's message goes to Oneport's members, as a text frame."""
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         group = self.scope["url_route"]["kwargs"]["group"]

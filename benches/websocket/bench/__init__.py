@@ -1,1 +1,1 @@
-"""Measures Oneport beside other WebSocket servers. `benches/websocket/run` starts it."""
+"""Measures Oneport and other WebSocket servers. `benches/websocket/run` starts it."""

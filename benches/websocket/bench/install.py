@@ -1,4 +1,4 @@
-"""Builds and installs what is compared, below the repository's `target` directory. What is there already is not made again."""
+"""Builds and installs the servers, below the repository's `target` directory. Existing builds are reused."""
 
 import json
 import platform
@@ -16,12 +16,12 @@ LIBUV_PACKAGES = ("libuv1", "libuv1t64")
 
 
 class Unavailable(Exception):
-    """A server that cannot be had on this machine, and why."""
+    """A server that is not available on this machine, and why."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where things are put."""
+    """The directories."""
 
     target: Path
     # A server that was built elsewhere.
@@ -58,7 +58,7 @@ def build_programs(place: Place) -> None:
 
 
 def build(*options: str, directory: Path) -> None:
-    """Builds by cargo, which says on standard error how it goes."""
+    """Builds with cargo, which prints its progress on standard error."""
     command = ["cargo", "build", "--release", "--locked", *options]
     try:
         if subprocess.run(command, cwd=directory, stdin=subprocess.DEVNULL).returncode != 0:
@@ -99,7 +99,7 @@ def node_modules(place: Place) -> Path:
     for name in ("package.json", lock):
         shutil.copy(source / name, directory / name)
     say("installing the Node packages")
-    # The scripts would build what the packages bring along.
+    # The scripts would build what the packages contain.
     call("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", directory=directory)
     shutil.copy(source / lock, marker)
     return marker.parent
@@ -116,7 +116,7 @@ def build_uwebsockets(place: Place) -> Path:
     if not libraries:
         raise Unavailable("socketify came without its library")
     program = place.root / "uwebsockets"
-    # The old kind of run path holds for the library too, which finds libuv by it.
+    # The old kind of run path applies to the library too, which finds libuv by it.
     paths = f"-Wl,-rpath,{libraries[0].parent},-rpath,{find_libuv(place).parent},--disable-new-dtags,--allow-shlib-undefined"
     source = str(BENCH / "peers/c/uwebsockets.c")
     call("cc", "-O2", "-Wall", "-Wextra", "-o", str(program), source, str(libraries[0]), paths)
@@ -142,7 +142,7 @@ def find_libuv(place: Place) -> Path:
 
 
 def call(*command: str, directory: Path = REPOSITORY) -> str:
-    """Runs a program and returns what it said. One that fails makes a server unavailable."""
+    """Runs a program and returns its output. One that fails makes a server unavailable."""
     try:
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The tests: which load each of them is."""
+"""The tests and their loads."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -7,7 +7,7 @@ from .servers import ONEPORT, UWEBSOCKETS
 
 
 class Table(Enum):
-    """What is shown of a test."""
+    """The columns of a test."""
 
     COST = "cost"
     LATENCY = "latency"
@@ -16,27 +16,27 @@ class Table(Enum):
 
 @dataclass(frozen=True)
 class Load:
-    """A load: the load generator's arguments, and the path they go to."""
+    """A load: the load generator's arguments, and the path."""
 
     name: str
     about: str
-    # What a unit is that the cost is given for.
+    # The unit of the cost.
     unit: str
     arguments: str
     path: str
     table: Table = Table.COST
-    # Only these servers, unless others are asked for by name.
+    # Only these servers, unless others are selected by name.
     servers: tuple[str, ...] | None = None
-    # No more rounds than these: it takes long, and varies little.
+    # The maximum of rounds: the test takes long and varies little.
     rounds_max: int | None = None
-    # For an offered load: the closed load whose rate says what a server can do, and the deliveries of each message.
+    # For an offered load: the closed load whose rate is what a server can do, and the deliveries of each message.
     capacity: str | None = None
     deliveries: int = 1
 
 
 MEMBERS = 1_000
 IDLE_CONNECTIONS = 10_000
-# What is offered, of what the slower server can do.
+# The offered load, as a fraction of what the slower server can do.
 OFFERED = 0.5
 
 ECHO, ROOM = "/echo", "/room"
@@ -70,7 +70,7 @@ LOADS = [
 
 
 def named(names: str | None) -> list[Load]:
-    """The tests of a list such as `echo_1,latency`, in which `latency` stands for all that begin with it; without a list, all."""
+    """The tests of a list such as `echo_1,latency`, in which `latency` selects all that begin with it; without a list, all."""
     if names is None:
         return LOADS
     chosen: list[Load] = []

@@ -7,12 +7,12 @@ from .loads import OFFERED, Load, Table
 from .rounds import Figures, Results
 from .servers import BEFORE, ONEPORT, TUNGSTENITE, UWEBSOCKETS, Server
 
-# What the costs are compared with.
+# The servers that costs are compared with.
 MEASURES = [TUNGSTENITE, UWEBSOCKETS, BEFORE, ONEPORT]
 
 LATENCIES = [("p50_us", 0), ("p99_us", 0), ("p999_us", 0)]
 
-# The heads of a table's columns, and what stands in them for a server.
+# The headings of a table's columns, and their values for a server.
 Columns = tuple[list[str], Callable[[str], list[str]]]
 
 
@@ -121,14 +121,14 @@ def middle(runs: dict[int, Figures], key: str, digits: int = 2) -> str:
 
 
 def ratio(runs: dict[int, Figures], measure: dict[int, Figures], key: str) -> float | None:
-    """The median of what the runs are to those of the same round."""
+    """The median of the ratios of the runs to those of the same round."""
     pairs = ((run.get(key), measure[round_].get(key)) for round_, run in runs.items() if round_ in measure)
     found = [own / other for own, other in pairs if own and other]
     return median(found) if found else None
 
 
 def spread(runs: dict[int, Figures], key: str) -> str:
-    """How far the rounds lie apart, as a part of their median."""
+    """The distance between the rounds, as a fraction of their median."""
     found = values(runs, key)
     if len(found) < 2 or not median(found):
         return "-"

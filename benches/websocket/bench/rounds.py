@@ -1,4 +1,4 @@
-"""The rounds: every server in turn under the same load, each time in a fresh process, another one going first in each round."""
+"""The rounds: every server in turn under the same load, each time in a fresh process, starting with another one in each round."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from .loads import IDLE_CONNECTIONS, LOADS, OFFERED, Load, Table
 from .servers import Launch, running
 
 RUN_SECONDS_MAX = 180
-# Of the limit of open files, what a process needs for itself.
+# The part of the limit of open files that a process needs for itself.
 FILES_BESIDES = 200
 
 Figures = dict[str, Any]
@@ -26,7 +26,7 @@ class Results:
     rates: dict[str, float] = field(default_factory=dict)
 
     def of(self, load: Load, server: str) -> dict[int, Figures]:
-        """By round, what could be measured."""
+        """The figures by round."""
         return {
             round_: figures
             for (test, name, round_), figures in self.figures.items()
@@ -34,7 +34,7 @@ class Results:
         }
 
     def failures(self, load: Load, server: str) -> list[str]:
-        """What went wrong, each once."""
+        """The failures, each once."""
         found: dict[str, None] = {}
         for (test, name, _), figures in self.figures.items():
             if (test, name) == (load.name, server):
@@ -50,7 +50,7 @@ class Results:
 class Bench:
     place: Place
     launches: dict[str, Launch]
-    # Whether the servers were asked for by name.
+    # Whether the servers were selected by name.
     named: bool
     seconds: float
     files: int
@@ -88,7 +88,7 @@ class Bench:
         return self.load(load, name, options)
 
     def offered_rate(self, load: Load) -> float:
-        """Messages a second: a part of what the slower of the servers does when it answers as fast as it can."""
+        """Messages a second: a fraction of what the slower of the servers does at full speed."""
         closed = next(other for other in LOADS if other.name == load.capacity)
         runs = [self.load(closed, name, ["--seconds", str(self.seconds)]) for name in self.servers(load)]
         slowest: float = min((run.get("rate", 0.0) for run in runs), default=0.0)
@@ -117,7 +117,7 @@ class Bench:
 
 
 def show(line: Figures) -> None:
-    """Says on standard error how things go."""
+    """Prints the progress on standard error."""
     shown = ("cpu_us", "rate", "p99_us", "talked_bytes", "failed", "first_failure")
     figures = (f"{key}={line[key]:,.1f}" if isinstance(line[key], float) else f"{key}={line[key]}"
                for key in shown if line.get(key) is not None)  # fmt: skip

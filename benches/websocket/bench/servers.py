@@ -19,7 +19,7 @@ STOP_SECONDS_MAX = 10
 
 @dataclass(frozen=True)
 class Launch:
-    """A command line, in which `{port}` stands for the port, and what it wants around it."""
+    """A command line, with `{port}` for the port, and its environment."""
 
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
@@ -89,7 +89,7 @@ def earlier(binary: Path) -> Server:
 
 
 def prepare(servers: list[Server], place: Place) -> tuple[dict[str, Launch], dict[str, str]]:
-    """How to start each server, and why the others cannot be."""
+    """How to start each server, and why the others are not available."""
     launches: dict[str, Launch] = {}
     missing: dict[str, str] = {}
     for server in servers:
@@ -110,7 +110,7 @@ class Running:
 
 @contextmanager
 def running(name: str, launch: Launch, place: Place) -> Iterator[Running]:
-    """A fresh process of the server, which listens, and is ended afterwards."""
+    """A fresh, listening process of the server, ended afterwards."""
     port = free_port()
     log = place.logs / f"{name}.log"
 
@@ -160,7 +160,7 @@ def free_port() -> int:
 
 
 def raise_file_limit() -> int:
-    """Lets this process and its children have as many open files as they may; says how many that is."""
+    """Raises the limit of open files of this process and its children as far as possible; returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else 1 << 20

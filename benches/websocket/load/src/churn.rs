@@ -1,4 +1,4 @@
-//! Churn: connections that open, say one thing, hear it back, and close.
+//! Churn: connections that open, send one message, get it back, and close.
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ use crate::connection::{Connection, Message, State};
 use crate::deflate;
 use crate::frame::{self, CLOSE};
 
-/// The key of RFC 6455, section 1.3, and the answer to it.
+/// The key of RFC 6455, section 1.3, and its `Sec-WebSocket-Accept`.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -25,7 +25,7 @@ const HANDSHAKES_AT_ONCE: usize = 64;
 const OPENING_MAX: Duration = Duration::from_secs(20);
 const EVENTS_AT_ONCE: usize = 1024;
 
-/// Where the connections go, and what they ask for.
+/// The address of the connections, and their request.
 pub struct Target {
     address: SocketAddrV4,
     request: Vec<u8>,
@@ -33,7 +33,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// With `deflate`, a server that does not take the offer of permessage-deflate is a failure.
+    /// With `deflate`, a server that declines permessage-deflate is a failure.
     pub fn new(port: u16, path: &str, deflate: bool) -> Self {
         let address = SocketAddrV4::new([127, 0, 0, 1].into(), port);
         let mut request = format!(
@@ -52,7 +52,7 @@ impl Target {
     }
 }
 
-/// A connection that can go on.
+/// A connection that can proceed.
 #[derive(Clone, Copy)]
 pub struct Ready {
     pub connection: usize,
@@ -60,7 +60,7 @@ pub struct Ready {
     pub writable: bool,
 }
 
-/// How often something went wrong, and what it was at first.
+/// The number of failures, and the first one.
 #[derive(Default)]
 pub struct Failures {
     pub count: u64,
@@ -102,7 +102,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Opens `count` connections, some of them at once. What a server says meanwhile is dropped.
+    /// Opens `count` connections, some of them at once. Messages from the server are dropped until
+    /// then.
     pub fn open_all(&mut self, count: usize) -> Result<()> {
         let mut events = vec![];
         let mut open = 0;
@@ -137,7 +138,7 @@ impl Client {
         Ok(())
     }
 
-    /// Begins connection `index`, in the place of an earlier one or behind the last.
+    /// Starts connection `index`, which replaces an earlier one or comes after the last.
     pub fn dial(&mut self, index: usize) -> Result<()> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).context("no more sockets")?;
         socket.set_nonblocking(true)?;
@@ -170,7 +171,7 @@ impl Client {
         self.connections[index].leaving
     }
 
-    /// How long ago the connection was begun.
+    /// The age of the connection.
     pub fn age(&self, index: usize) -> Duration {
         self.connections[index].began.elapsed()
     }
@@ -180,7 +181,7 @@ impl Client {
         self.connections.iter().filter(open).count()
     }
 
-    /// Puts the connections that can go on into `ready`, after at most `timeout`.
+    /// Puts the connections that can proceed into `ready`, after at most `timeout`.
     pub fn wait(&mut self, ready: &mut Vec<Ready>, timeout: Duration) -> Result<()> {
         self.events.clear();
         let events = rustix::buffer::spare_capacity(&mut self.events);
@@ -261,7 +262,7 @@ impl Client {
         Ok(true)
     }
 
-    /// Sends frames, now or as soon as the socket takes them.
+    /// Sends frames, now or as soon as the socket is writable.
     pub fn send(&mut self, index: usize, frames: &[u8]) {
         let connection = &mut self.connections[index];
         if connection.state != State::Open {
@@ -285,7 +286,7 @@ impl Client {
         }
     }
 
-    /// Sends what waits and reads what is there: the step of an open connection that is ready.
+    /// Writes pending output and reads available input: the step of a ready open connection.
     pub fn serve(&mut self, ready: Ready, take: impl FnMut(&Message<'_>)) {
         if ready.writable {
             self.flush(ready.connection);
@@ -312,7 +313,8 @@ impl Client {
         }
     }
 
-    /// Reads once and hands over every whole message; answers pings; a connection that ends is a failure.
+    /// Reads once and hands over every whole message; answers pings; the end of the connection is a
+    /// failure.
     fn read(&mut self, index: usize, take: impl FnMut(&Message<'_>)) {
         let connection = &mut self.connections[index];
         if connection.state != State::Open {
@@ -338,13 +340,14 @@ impl Client {
         }
     }
 
-    /// Sends a close frame; from then on the end of the connection is no failure.
+    /// Sends a close frame, after which the end of the connection is not a failure.
     pub fn leave(&mut self, index: usize) {
         self.connections[index].leaving = true;
         self.send(index, &frame::encode(CLOSE, false, &1000_u16.to_be_bytes()));
     }
 
-    /// Ends the connection. It is reset once it is replaced or dropped, which leaves nothing behind in the kernel.
+    /// Ends the connection. It is reset once it is replaced or dropped, so that the kernel keeps
+    /// nothing of it.
     pub fn abort(&mut self, index: usize) {
         let connection = &mut self.connections[index];
         if connection.state == State::Closed {
@@ -353,7 +356,7 @@ impl Client {
         connection.state = State::Closed;
         connection.input = vec![];
         connection.output = VecDeque::new();
-        // What fails here is the end of a connection that has ended already.
+        // An error here means that the connection has ended already.
         let _ = epoll::delete(&self.epoll, &connection.stream);
         let _ = SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO));
     }

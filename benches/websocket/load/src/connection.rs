@@ -11,7 +11,7 @@ use crate::frame::{self, CLOSE, PING, PONG};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Connecting,
-    /// The request is sent, the answer is not whole yet.
+    /// The request is sent, the response is incomplete.
     Shaking,
     Open,
     Closed,
@@ -21,9 +21,9 @@ pub struct Connection {
     pub stream: TcpStream,
     pub state: State,
     pub began: Instant,
-    /// Bytes that were read and are not a whole frame or head yet.
+    /// Bytes that were read and do not form a whole frame or head yet.
     pub input: Vec<u8>,
-    /// Bytes that wait until the socket takes them.
+    /// Bytes that wait until the socket is writable.
     pub output: VecDeque<u8>,
     fragments: Option<Fragments>,
     /// A close frame is sent, so that the connection may end.

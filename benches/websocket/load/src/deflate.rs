@@ -1,4 +1,5 @@
-//! Compressed messages (RFC 7692), each by itself: the offer asks for no context takeover on either side.
+//! Compressed messages (RFC 7692), each by itself: the offer asks for no context takeover on either
+//! side.
 
 use anyhow::{Result, ensure};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
@@ -6,7 +7,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 pub const OFFER: &str =
     "permessage-deflate; client_no_context_takeover; server_no_context_takeover";
 
-/// What ends a flushed block, and is left out on the wire (RFC 7692, section 7.2.1).
+/// The end of a flushed block, omitted on the wire (RFC 7692, section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
 pub fn compress(message: &[u8]) -> Result<Vec<u8>> {

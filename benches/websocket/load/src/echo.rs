@@ -1,4 +1,5 @@
-//! Echo: every message comes back; each connection keeps some in flight, or they leave at a fixed rate.
+//! Echo: every message comes back; each connection keeps some in flight, or they leave at a fixed
+//! rate.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,10 +15,10 @@ use crate::schedule::Schedule;
 use crate::window::{Phase, Window};
 use crate::{Common, deflate, frame, json_text};
 
-/// How long an open loop waits for its last answers.
+/// How long an open loop waits for its last responses.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(2);
 
-/// The answers of each connection that are compared with what was sent, byte by byte.
+/// How many responses of each connection are compared with what was sent, byte by byte.
 const COMPARED: u64 = 2;
 
 #[derive(Args)]
@@ -29,24 +30,24 @@ pub struct Echo {
     /// Bytes of a message
     #[arg(long, default_value_t = 64)]
     size: usize,
-    /// Messages of one connection that wait for their answer
+    /// Messages in flight on one connection
     #[arg(long, default_value_t = 1)]
     in_flight: usize,
-    /// All answers are awaited before the next messages go out, in one write
+    /// Wait for all responses before the next messages go out, in one write
     #[arg(long)]
     burst: bool,
-    /// An open loop: so many messages in each second, taking turns between the connections
+    /// An open loop: messages per second, over the connections in turn
     #[arg(long, conflicts_with_all = ["in_flight", "burst"])]
     rate: Option<f64>,
 }
 
-/// What one run has seen.
+/// The state of one run.
 struct Run<'a> {
     options: &'a Echo,
     payload: Vec<u8>,
     /// For each connection, when its unanswered messages were sent, or were due.
     sent: Vec<VecDeque<Instant>>,
-    /// For each connection, the answers of the burst that is on its way.
+    /// For each connection, the responses to the burst in flight.
     answered: Vec<usize>,
     latencies: Histogram,
     messages: u64,
@@ -167,7 +168,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Notes answers, and says how many messages the connection may send now in a closed loop.
+    /// Records responses; returns how many messages the connection may send now in a closed loop.
     fn answered(&mut self, index: usize, answers: usize, window: &Window) -> usize {
         let now = Instant::now();
         self.messages += answers as u64;

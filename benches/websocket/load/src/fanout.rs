@@ -1,4 +1,5 @@
-//! Fan-out: every message goes to all connections. Some of them send; all of them count what arrives.
+//! Fan-out: every message goes to all connections. Some of them send; all of them count what
+//! arrives.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -15,19 +16,19 @@ use crate::schedule::Schedule;
 use crate::window::{Phase, Window};
 use crate::{Common, deflate, frame, json_text};
 
-/// A message that has not reached everybody by then has lost the rest.
+/// A message that has not reached all members by then is lost for the others.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
-/// How long a room may take until all who joined hear what is said.
+/// How long a room may take until all members get its messages.
 const JOINING_MAX: Duration = Duration::from_secs(30);
 
-/// How long a message may take until everybody is asked anew.
+/// How long a probe may take before another one is sent.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// How many compressed payloads are remembered.
 const LATEST: usize = 16;
 
-/// The digits at the beginning of a message that say which it is.
+/// The digits at the start of a message, which are its number.
 const NUMBER_BYTES: usize = 16;
 
 #[derive(Args)]
@@ -43,15 +44,15 @@ pub struct Fanout {
     /// Members that send, in turn
     #[arg(long, default_value_t = 1)]
     senders: usize,
-    /// Messages at the same time that have not reached everybody
+    /// Messages in flight, not received by all members yet
     #[arg(long, default_value_t = 1)]
     window: usize,
-    /// An open loop: so many messages in each second
+    /// An open loop: messages per second
     #[arg(long, conflicts_with = "window")]
     rate: Option<f64>,
 }
 
-/// A message on its way.
+/// A message in flight.
 struct Sent {
     /// When it was sent, or was due.
     at: Instant,
@@ -65,11 +66,11 @@ struct Room<'a> {
     text: Vec<u8>,
     /// Of the latest message.
     number: u64,
-    /// Of the first message that counts: earlier ones may not reach everybody.
+    /// Of the first message that counts: earlier ones may not reach all members.
     first: u64,
     sent: HashMap<u64, Sent>,
     numbers: Numbers,
-    /// Whether a message has reached everybody, or was given up, since this was last asked.
+    /// Whether a message has reached all members, or was given up, since the last check.
     message_ended: bool,
     /// From sending to each member, and to the last one.
     each: Histogram,
@@ -93,7 +94,8 @@ impl Fanout {
         let mut window = self.common.window();
         loop {
             let now = Instant::now();
-            // A closed loop is measured from the end of a message to the end of another: one may take seconds.
+            // A closed loop is measured from the end of a message to the end of another: one may
+            // take seconds.
             if schedule.is_some() || std::mem::take(&mut room.message_ended) {
                 match window.phase(now) {
                     Phase::Begins => room.begin(),
@@ -138,7 +140,7 @@ impl Fanout {
 }
 
 impl<'a> Room<'a> {
-    /// A room in which everybody hears what is said.
+    /// A room in which all members get every message.
     fn join(options: &'a Fanout) -> Result<Self> {
         let mut room = Self {
             options,
@@ -185,7 +187,7 @@ impl<'a> Room<'a> {
         self.bytes = 0;
     }
 
-    /// Sends the next message, from the member whose turn it is.
+    /// Sends the next message, from the next member in turn.
     fn publish(&mut self, at: Instant) -> Result<()> {
         self.number += 1;
         let message = [
@@ -205,7 +207,7 @@ impl<'a> Room<'a> {
         Ok(())
     }
 
-    /// Waits for what arrives next; says how many connections had something.
+    /// Waits for input; returns how many connections had some.
     fn hear(&mut self, timeout: Duration, window: &Window) -> Result<usize> {
         let mut events = vec![];
         self.client.wait(&mut events, timeout)?;
@@ -248,7 +250,7 @@ impl<'a> Room<'a> {
         Ok(events.len())
     }
 
-    /// Takes messages that are too old for lost, so that others can be sent.
+    /// Treats messages that are too old as lost, so that others can be sent.
     fn give_up(&mut self, now: Instant) {
         self.sent.retain(|_, sent| {
             let late = now.saturating_duration_since(sent.at) >= LOST_AFTER;
@@ -261,7 +263,8 @@ impl<'a> Room<'a> {
     }
 }
 
-/// Knows which message a payload is. A compressed one is looked for among the latest, as all members get the same bytes.
+/// Identifies the message of a payload. A compressed one is looked up among the latest, because all
+/// members get the same bytes.
 #[derive(Default)]
 struct Numbers {
     latest: VecDeque<(Vec<u8>, u64)>,

@@ -1,4 +1,4 @@
-//! Frames (RFC 6455, section 5): what a client sends, and what a server's bytes are.
+//! Frames (RFC 6455, section 5): encoding a client's, decoding a server's.
 
 use anyhow::{Result, bail};
 
@@ -7,10 +7,11 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// The masking key is always the same, so that a frame is made once and sent many times. Servers cannot tell.
+/// The masking key is always the same, so that a frame is encoded once and sent many times. Servers
+/// cannot tell.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame as it stands in what was read.
+/// A frame within the bytes that were read.
 pub struct Frame<'a> {
     pub opcode: u8,
     pub last: bool,
@@ -42,7 +43,7 @@ pub fn encode(opcode: u8, compressed: bool, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Hands over every whole frame of `bytes`, and says how many bytes they took.
+/// Yields every whole frame of `bytes`; returns the number of bytes they took.
 pub fn decode(bytes: &[u8], mut take: impl FnMut(&Frame<'_>)) -> Result<usize> {
     let mut used = 0;
     while let Some((head, length)) = head(&bytes[used..])? {

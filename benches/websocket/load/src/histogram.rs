@@ -1,4 +1,4 @@
-//! Latencies: a histogram of nanoseconds with 64 steps for each power of two, which is exact to 1.6 %.
+//! Latencies: a histogram of nanoseconds with 64 steps for each power of two, exact to 1.6 %.
 
 use std::time::Duration;
 

@@ -10,10 +10,10 @@ use crate::client::Client;
 use crate::process::{self, Cpu, Memory};
 use crate::{Common, frame, json_text};
 
-/// Connections that say their one thing at the same time.
+/// Connections that send their message at the same time.
 const AT_ONCE: usize = 256;
 const ANSWERS_MAX: Duration = Duration::from_secs(20);
-/// How long nothing is done before memory is read.
+/// How long the load pauses before memory is read.
 const SETTLE: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
@@ -83,7 +83,7 @@ impl Idle {
     }
 }
 
-/// Does nothing for a while but answer pings.
+/// Answers pings, and nothing else, for a while.
 fn drain(client: &mut Client, time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     let mut events = vec![];

@@ -1,4 +1,5 @@
-//! wsload: makes WebSocket load on a server on this machine and says what the server used for it, as one line of JSON.
+//! wsload: puts WebSocket load on a local server and prints what the server used for it, as one
+//! line of JSON.
 
 mod churn;
 mod client;
@@ -35,13 +36,13 @@ enum Load {
     Echo(echo::Echo),
     /// Messages that the server sends to all connections
     Fanout(fanout::Fanout),
-    /// Connections that say one thing and leave
+    /// Connections that send one message and close
     Churn(churn::Churn),
     /// Connections that do nothing
     Idle(idle::Idle),
 }
 
-/// What every load has to know.
+/// The arguments of every load.
 #[derive(Args)]
 struct Common {
     /// The server's port on 127.0.0.1

@@ -1,4 +1,4 @@
-//! What processes use, from /proc: CPU time and memory.
+//! The resources of processes, from /proc: CPU time and memory.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,7 +12,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// What the processes have used since they began.
+    /// The CPU time of the processes since they started.
     pub fn of(processes: &[u32]) -> Self {
         let tick = 1e6 / rustix::param::clock_ticks_per_second() as f64;
         let mut cpu = Self::default();
@@ -39,7 +39,8 @@ impl Sub for Cpu {
     }
 }
 
-/// Memory in bytes: the processes' own, and the kernel's slab, which holds sockets and is the whole machine's.
+/// Memory in bytes: the processes' own, and the kernel's slab, which holds sockets and is the whole
+/// machine's.
 #[derive(Clone, Copy)]
 pub struct Memory {
     pub pss: f64,
@@ -80,7 +81,8 @@ pub fn family(roots: &[u32]) -> Vec<u32> {
     }
 }
 
-/// The fields of /proc/PID/stat behind the command, which may hold anything; the first is the state.
+/// The fields of /proc/PID/stat after the command, which may contain anything; the first is the
+/// state.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;

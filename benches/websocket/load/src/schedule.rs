@@ -1,7 +1,7 @@
 //! An open loop: when each message is due, whether or not the earlier ones were answered.
 //!
-//! Latencies count from the moment a message was due. One that was sent late because something stood still is late itself, which a
-//! closed loop never sees ("coordinated omission").
+//! Latencies count from the moment a message was due. One that was sent late because something
+//! paused is late itself, which a closed loop never sees ("coordinated omission").
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ impl Schedule {
         })
     }
 
-    /// The moment the next message was due, once that is past.
+    /// When the next message was due, once that is past.
     pub fn due(&mut self, now: Instant) -> Option<Instant> {
         (self.next <= now).then(|| {
             let due = self.next;

@@ -1,4 +1,4 @@
-//! The measured time: it begins after the warm-up, and knows what was used within it.
+//! The measured time: it starts after the warm-up, and records the resources used within it.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub struct Window {
     start: Option<Used>,
 }
 
-/// A moment, and what the server had used until then.
+/// An instant, and the server's resources until then.
 #[derive(Clone, Copy)]
 struct Used {
     at: Instant,
@@ -26,12 +26,12 @@ struct Used {
 pub enum Phase {
     /// Still warming up, or being measured.
     Running,
-    /// The measured time begins now: counters start anew.
+    /// The measured time starts now: counters are reset.
     Begins,
     Over,
 }
 
-/// What came out of a window.
+/// The result of a window.
 pub struct Usage {
     pub seconds: f64,
     pub server: Cpu,
@@ -48,7 +48,7 @@ impl Window {
         }
     }
 
-    /// To be asked in every turn of a loop.
+    /// Called in every iteration of a loop.
     pub fn phase(&mut self, now: Instant) -> Phase {
         match self.start {
             None if now >= self.warm_up_end => {
@@ -84,7 +84,7 @@ impl Window {
 }
 
 impl Usage {
-    /// Adds the figures that every load has: what one of its `units` cost, how fast they went, what went wrong.
+    /// Adds the figures of every load: the cost of one of its `units`, their rate, the failures.
     pub fn report(
         &self,
         units: u64,

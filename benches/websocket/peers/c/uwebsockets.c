@@ -1,7 +1,7 @@
 /* uWebSockets, through the C interface of the library that PyPI's socketify ships: /echo and /room.
  * It has one thread, and libuv as its loop. Usage: uwebsockets PORT
  *
- * Its header needs one that the package leaves out, so what is called stands here, as socketify 0.0.31 has it. */
+ * The package lacks a header that its own header includes, so the used declarations are here, as in socketify 0.0.31. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>

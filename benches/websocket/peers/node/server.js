@@ -1,4 +1,4 @@
-// Node's `ws`, with the native helper its manual advises: `/echo` and `/room`. Usage: node server.js PORT
+// Node's `ws`, with the native helper that its manual recommends: `/echo` and `/room`. Usage: node server.js PORT
 'use strict';
 const { createServer } = require('node:http');
 const { WebSocketServer } = require('ws');

@@ -1,4 +1,5 @@
-//! What the Rust peers share: two worker threads, as oneport has here, and a listener on the port that the command line names.
+//! Shared by the Rust peers: two worker threads, as oneport has here, and a listener on the port in
+//! the command line.
 
 use std::error::Error;
 

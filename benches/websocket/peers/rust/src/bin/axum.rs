@@ -1,4 +1,5 @@
-//! axum, with a room made of tokio's broadcast channel, as its chat example has it: `/echo` and `/room`.
+//! axum, with a room made of tokio's broadcast channel, as in its chat example: `/echo` and
+//! `/room`.
 
 use std::error::Error;
 

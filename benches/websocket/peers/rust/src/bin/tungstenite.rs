@@ -1,4 +1,4 @@
-//! hyper and tokio-tungstenite, put together as their examples do it: `/echo` and `/room`.
+//! hyper and tokio-tungstenite, combined as in their examples: `/echo` and `/room`.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
