@@ -89,7 +89,8 @@ impl From<Violation> for Ending {
 /// Turns a client's bytes into items.
 #[derive(Debug)]
 pub struct Decoder {
-    inflation: Option<Inflation>,
+    deflate: Option<Deflate>,
+    /// Exists while something is incomplete, or with context takeover while a context is kept.
     partial: Option<Box<Partial>>,
 }
 
@@ -98,22 +99,25 @@ impl Decoder {
     #[must_use]
     pub fn new(deflate: Option<Deflate>) -> Self {
         Self {
-            inflation: deflate.map(Inflation::new),
+            deflate,
             partial: None,
         }
     }
 
-    /// Lets go of what has arrived of a message: nothing more of it is wanted.
-    pub fn forget(&mut self) {
+    /// Frees an incomplete message and the inflating context: nothing more is decoded.
+    pub fn free(&mut self) {
         self.partial = None;
-        self.inflation = None;
     }
 
     /// Takes the next item from `input` and leaves the rest there. `None` when the input is used up.
     ///
-    /// After a violation the connection is to be ended; the decoder is of no more use.
+    /// After a violation the decoder must not be used any more.
     pub fn next(&mut self, input: &mut &[u8], limits: Limits) -> Result<Option<Item>, Violation> {
-        if self.partial.is_none() {
+        if self
+            .partial
+            .as_ref()
+            .is_none_or(|partial| partial.is_idle())
+        {
             if input.is_empty() {
                 return Ok(None);
             }
@@ -121,16 +125,20 @@ impl Decoder {
                 return Ok(Some(Item::Message(message)));
             }
         }
-        let partial = self.partial.get_or_insert_default();
-        let item = partial.next(input, limits, self.inflation.as_mut())?;
-        if partial.is_empty() {
+        let deflate = self.deflate;
+        let partial = self
+            .partial
+            .get_or_insert_with(|| Box::new(Partial::new(deflate)));
+        let item = partial.next(input, limits)?;
+        if partial.is_idle() && !partial.keeps_context() {
             self.partial = None;
         }
         Ok(item)
     }
 }
 
-/// Decodes an unfragmented data frame that has arrived whole. `None`: the general way has to be taken.
+/// Decodes an unfragmented, uncompressed data frame that has arrived whole. `None`: it is something else,
+/// or not whole, and goes through `Partial`.
 fn whole_message(input: &mut &[u8], limits: Limits) -> Result<Option<Message>, Violation> {
     let (first, second) = match **input {
         [first @ (0x81 | 0x82), second, ..] if second & 0x80 != 0 => (first, second),
@@ -179,14 +187,15 @@ fn into_message(is_text: bool, bytes: Vec<u8>) -> Result<Message, Violation> {
     }
 }
 
-/// What has arrived of something that is not whole yet.
-#[derive(Debug, Default)]
+/// What has arrived of a frame or message that is incomplete.
+#[derive(Debug)]
 struct Partial {
     header: [u8; HEADER_BYTES_MAX],
     header_len: usize,
     frame: Option<Frame>,
     control: Vec<u8>,
     message: Option<Fragments>,
+    inflation: Option<Inflation>,
 }
 
 /// The frame whose payload is arriving.
@@ -214,18 +223,24 @@ struct Fragments {
 }
 
 impl Partial {
-    fn next(
-        &mut self,
-        input: &mut &[u8],
-        limits: Limits,
-        mut inflation: Option<&mut Inflation>,
-    ) -> Result<Option<Item>, Violation> {
+    fn new(deflate: Option<Deflate>) -> Self {
+        Self {
+            header: [0; HEADER_BYTES_MAX],
+            header_len: 0,
+            frame: None,
+            control: Vec::new(),
+            message: None,
+            inflation: deflate.map(Inflation::new),
+        }
+    }
+
+    fn next(&mut self, input: &mut &[u8], limits: Limits) -> Result<Option<Item>, Violation> {
         loop {
             if self.frame.is_none() {
                 let Some(frame) = self.next_header(input)? else {
                     return Ok(None);
                 };
-                self.begin(frame, limits, inflation.as_deref_mut())?;
+                self.begin(frame, limits)?;
             }
             let Some(frame) = self.frame.as_mut() else {
                 return Ok(None);
@@ -242,18 +257,24 @@ impl Partial {
             if frame.remaining > 0 {
                 return Ok(None);
             }
-            let item = self.finish(limits, inflation.as_deref_mut())?;
+            let item = self.finish(limits)?;
             if item.is_some() || input.is_empty() {
                 return Ok(item);
             }
         }
     }
 
-    fn is_empty(&self) -> bool {
+    /// Tells whether nothing is incomplete.
+    fn is_idle(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
-    /// Gathers a header and checks what it says alone.
+    fn keeps_context(&self) -> bool {
+        let inflation = self.inflation.as_ref();
+        inflation.is_some_and(Inflation::keeps_context)
+    }
+
+    /// Reads a header and checks it, as far as that needs nothing else.
     fn next_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, Violation> {
         loop {
             let wanted = self.header_wanted();
@@ -318,12 +339,7 @@ impl Partial {
     }
 
     /// Checks a frame against the message under way and the limits.
-    fn begin(
-        &mut self,
-        frame: Frame,
-        limits: Limits,
-        inflation: Option<&mut Inflation>,
-    ) -> Result<(), Violation> {
+    fn begin(&mut self, frame: Frame, limits: Limits) -> Result<(), Violation> {
         if let OpCode::Data(data) = frame.opcode {
             match (data, &mut self.message) {
                 (Data::Continue, None) => {
@@ -346,7 +362,7 @@ impl Partial {
                     return Err(Violation::Protocol("expected a known opcode"));
                 }
                 (data, none) => {
-                    let inflater = match (frame.is_compressed, inflation) {
+                    let inflater = match (frame.is_compressed, &mut self.inflation) {
                         (false, _) => None,
                         (true, Some(inflation)) => Some(inflation.begin()),
                         (true, None) => {
@@ -372,11 +388,7 @@ impl Partial {
     }
 
     /// Handles a frame whose payload is there.
-    fn finish(
-        &mut self,
-        limits: Limits,
-        inflation: Option<&mut Inflation>,
-    ) -> Result<Option<Item>, Violation> {
+    fn finish(&mut self, limits: Limits) -> Result<Option<Item>, Violation> {
         let Some(frame) = self.frame.take() else {
             return Ok(None);
         };
@@ -389,7 +401,7 @@ impl Partial {
             };
             if let Some(mut inflater) = message.inflater.take() {
                 inflater.finish(&mut message.bytes, limits.message_bytes_max)?;
-                if let Some(inflation) = inflation {
+                if let Some(inflation) = &mut self.inflation {
                     inflation.finish(inflater);
                 }
             }

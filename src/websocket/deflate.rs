@@ -84,6 +84,11 @@ impl Inflation {
         }
     }
 
+    /// Tells whether the connection has a context of its own now.
+    pub(super) fn keeps_context(&self) -> bool {
+        matches!(self, Self::Takeover { kept: Some(_), .. })
+    }
+
     /// Takes the context back when its message is whole.
     pub(super) fn finish(&mut self, inflater: Box<Inflater>) {
         match self {

@@ -83,7 +83,10 @@ pub(crate) fn drive<C: Consumer>(consumer: C, parts: SocketParts) -> ConnectionT
     ConnectionTask::new(run(consumer, OpenSocket::new(parts)))
 }
 
-/// Not an `async fn`, whose future would hold the arguments twice.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "the future of an async fn would hold the arguments twice"
+)]
 fn run<C: Consumer>(
     mut consumer: C,
     mut open: OpenSocket,
@@ -206,7 +209,7 @@ fn run_handler<'a, F: Future>(
     socket: &'a mut Socket,
     mut call: Pin<&'a mut F>,
 ) -> impl Future<Output = Result<F::Output, HandlerError>> + use<'a, F> {
-    let mut timeout: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    socket.start_call();
     poll_fn(move |cx| {
         socket.claim_buffers();
         match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
@@ -215,14 +218,10 @@ fn run_handler<'a, F: Future>(
             Err(_) => return Poll::Ready(Err(HandlerError::Panicked)),
         }
         socket.serve(cx);
-        if socket.has_ended() {
-            let wait = socket.handle().route().settings.disconnect_timeout;
-            let timeout = timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
-            if timeout.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(HandlerError::TimedOut));
-            }
+        match socket.poll_call_timeout(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(HandlerError::TimedOut)),
+            Poll::Pending => Poll::Pending,
         }
-        Poll::Pending
     })
 }
 
@@ -304,6 +303,6 @@ mod tests {
             size_of::<F>()
         }
         let parts = (size_of::<Socket>(), size_of::<OpenSocket>());
-        assert!(size(run::<Echo>) <= 320, "{} {parts:?}", size(run::<Echo>));
+        assert!(size(run::<Echo>) <= 256, "{} {parts:?}", size(run::<Echo>));
     }
 }

@@ -3,6 +3,7 @@
 //! They belong to the socket whose task is being polled, from its first claim to the end of the poll.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// The most bytes that one read takes.
 pub(super) const READ_BYTES: usize = 64 * 1024;
@@ -12,8 +13,10 @@ const OUTPUT_BYTES_KEPT: usize = 1 << 20;
 
 /// The buffers of one thread. Between polls they are empty.
 pub(super) struct ThreadBuffers {
-    /// What the owner has read; `Socket::buffered` says which part is not decoded yet.
+    /// What the owner has read.
     pub(super) input: Vec<u8>,
+    /// The part of `input` that is not decoded yet.
+    pub(super) undecoded: Range<usize>,
     /// Frames that the owner sends in this poll. They leave in one write.
     pub(super) output: Vec<u8>,
     /// The socket's number; 0 between polls.
@@ -25,6 +28,7 @@ thread_local! {
         // The addresses of the two must differ modulo 4096: copies between addresses that agree there
         // run several times slower.
         input: vec![0; READ_BYTES + 2048],
+        undecoded: 0..0,
         output: Vec::with_capacity(READ_BYTES),
         owner: 0,
     });
@@ -42,12 +46,14 @@ impl ThreadBuffers {
             "a socket left output behind"
         );
         if self.owner != owner {
+            self.undecoded = 0..0;
             self.clear_output();
             self.owner = owner;
         }
     }
 
     pub(super) fn release(&mut self) {
+        self.undecoded = 0..0;
         self.owner = 0;
     }
 

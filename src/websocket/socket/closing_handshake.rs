@@ -23,6 +23,7 @@ impl Socket {
     /// Sends the close frame of an ending, if its cause has one. Nothing can be sent after it.
     pub(in crate::websocket) fn start_closing(&mut self, ending: &Ending) {
         self.claim_buffers();
+        self.save_undecoded(); // the client's close frame may be in it
         self.write_output();
         match ending.cause {
             // The reply repeats the client's code (RFC 6455 §5.5.1).
@@ -30,8 +31,9 @@ impl Socket {
             cause if cause.closing_handshake() == ClosingHandshake::Skipped => self.handle.abort(),
             _ => self.handle.send_close(ending.code, &ending.reason),
         }
-        let ended = || Box::new(Ended::AtOnce(ending.clone()));
-        self.ended.get_or_insert_with(ended);
+        if !self.has_ended() {
+            self.set_ended(Ended::AtOnce(ending.clone()));
+        }
         self.release_buffers();
     }
 
@@ -70,18 +72,15 @@ impl Socket {
     /// While the bytes can be decoded it looks for the client's close frame among them.
     fn poll_discard(&mut self, cx: &mut Context<'_>, can_decode: bool) -> Poll<bool> {
         if can_decode && self.has_undecoded() {
-            self.ended = None; // otherwise `decode` returns nothing
+            self.take_ended(); // otherwise `decode` returns nothing
             while !self.has_ended() && self.decode().is_some() {}
-            self.pending_input = None;
-            self.buffered = 0..0;
+            self.extras = None;
             self.release_buffers();
             return Poll::Ready(true);
         }
-        self.buffered = 0..0;
         match self.read_some(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(count @ 1..)) => {
-                self.buffered = 0..count;
+            Poll::Ready(Ok(1..)) => {
                 if can_decode {
                     self.save_undecoded();
                 }

@@ -53,8 +53,8 @@ impl Socket {
     /// If the client has ended the socket already, its ending stays; only the messages that were read
     /// before it are dropped.
     fn end_at_once(&mut self, ending: Ending) {
-        let known = self.ended.take().map(|ended| ended.into_ending());
-        self.ended = Some(Box::new(Ended::AtOnce(known.unwrap_or(ending))));
+        let known = self.take_ended().map(Ended::into_ending);
+        self.set_ended(Ended::AtOnce(known.unwrap_or(ending)));
     }
 
     fn due(&self, now: Millis) -> Due {

@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::read_ahead::ReadAhead;
 use super::{Ended, Socket};
 use crate::websocket::close::{Cause, CloseCode, Ending};
 use crate::websocket::decoder::Item;
@@ -13,56 +12,42 @@ use crate::websocket::frame::{Opcode, encode};
 use crate::websocket::message::Message;
 use crate::websocket::thread_buffers::{self, READ_BYTES};
 
-/// Input that outlasts a poll, because the consumer could not take it. Decoded messages are older than
-/// undecoded bytes, and those are older than the thread's input buffer.
-#[derive(Default)]
-pub(super) struct PendingInput {
-    /// Read and not decoded.
-    pub(super) undecoded: Bytes,
-    /// Decoded while the consumer was busy.
-    pub(super) read_ahead: ReadAhead,
-}
-
 impl Socket {
-    pub(super) fn pending_input(&mut self) -> &mut PendingInput {
-        self.pending_input.get_or_insert_default()
-    }
-
     /// Tells whether undecoded bytes were saved.
     pub(super) fn has_undecoded(&self) -> bool {
-        let pending = self.pending_input.as_ref();
-        pending.is_some_and(|pending| !pending.undecoded.is_empty())
+        let extras = self.extras.as_ref();
+        extras.is_some_and(|extras| !extras.undecoded.is_empty())
     }
 
     /// Tells whether messages were read ahead.
     pub(super) fn has_read_ahead(&self) -> bool {
-        let pending = self.pending_input.as_ref();
-        pending.is_some_and(|pending| !pending.read_ahead.is_empty())
+        let extras = self.extras.as_ref();
+        extras.is_some_and(|extras| !extras.read_ahead.is_empty())
     }
 
     /// Decodes messages ahead of the consumer, as far as the socket and the route's backlog have room.
     pub(super) fn read_ahead(&mut self) {
         while !self.has_ended() && self.has_room_ahead() {
             let Some(message) = self.decode() else { return };
-            let pending = self.pending_input.get_or_insert_default();
+            let extras = self.extras.get_or_insert_default();
             let backlog = self.handle.route().backlog();
-            pending.read_ahead.push(message, backlog);
+            extras.read_ahead.push(message, backlog);
         }
     }
 
     fn has_room_ahead(&self) -> bool {
-        let pending = self.pending_input.as_ref();
+        let extras = self.extras.as_ref();
         let backlog = self.handle.route().backlog();
-        pending.is_none_or(|pending| pending.read_ahead.has_room())
+        extras.is_none_or(|extras| extras.read_ahead.has_room())
             && backlog.is_none_or(|backlog| backlog.has_room_ahead())
     }
 
     /// Takes the oldest message: one that was read ahead, or the next one decoded.
     pub(super) fn next_message(&mut self) -> Option<Message> {
-        if let Some(pending) = &mut self.pending_input
-            && let Some(message) = pending.read_ahead.pop()
+        if let Some(extras) = &mut self.extras
+            && let Some(message) = extras.read_ahead.pop()
         {
-            self.free_pending_input();
+            self.free_extras();
             return Some(message);
         }
         self.decode()
@@ -71,28 +56,30 @@ impl Socket {
     /// Decodes the next message, and handles the control frames before it. `None`: more has to be read,
     /// or the socket has ended.
     pub(super) fn decode(&mut self) -> Option<Message> {
-        if self.has_ended() || (self.buffered.is_empty() && !self.has_undecoded()) {
+        if self.has_ended() {
             return None;
         }
         let limits = self.handle.route().settings.limits;
         thread_buffers::with(|buffers| {
             loop {
-                let pending = self.pending_input.as_mut();
-                let undecoded = pending.map(|pending| &mut pending.undecoded);
-                let item = match undecoded.filter(|undecoded| !undecoded.is_empty()) {
-                    Some(undecoded) => {
-                        let mut input = &undecoded[..];
+                let extras = self.extras.as_mut();
+                let saved = extras.map(|extras| &mut extras.undecoded);
+                let item = match saved.filter(|saved| !saved.is_empty()) {
+                    Some(saved) => {
+                        let mut input = &saved[..];
                         let item = self.decoder.next(&mut input, limits);
-                        let taken = undecoded.len() - input.len();
-                        *undecoded = undecoded.slice(taken..);
+                        let taken = saved.len() - input.len();
+                        *saved = saved.slice(taken..);
                         item
                     }
+                    None if buffers.undecoded.is_empty() => {
+                        self.free_extras();
+                        return None;
+                    }
                     None => {
-                        let (start, end) =
-                            (self.buffered.start as usize, self.buffered.end as usize);
-                        let mut input = &buffers.input[start..end];
+                        let mut input = &buffers.input[buffers.undecoded.clone()];
                         let item = self.decoder.next(&mut input, limits);
-                        self.buffered.start = self.buffered.end - input.len() as u32;
+                        buffers.undecoded.start = buffers.undecoded.end - input.len();
                         item
                     }
                 };
@@ -107,14 +94,11 @@ impl Socket {
                     }
                     Ok(Some(Item::Pong)) => {}
                     Ok(Some(Item::Close { code, reason })) => self.peer_close(code, reason),
-                    Ok(None) if self.buffered.is_empty() && !self.has_undecoded() => {
-                        self.free_pending_input();
-                        return None;
-                    }
                     Ok(None) => {}
                     Err(violation) => self.stop_reading(violation.into()),
                 }
                 if self.has_ended() {
+                    buffers.undecoded = 0..0;
                     return None;
                 }
             }
@@ -130,31 +114,26 @@ impl Socket {
     ///
     /// Half a message is freed at once: the closing handshake may take long.
     pub(super) fn stop_reading(&mut self, ending: Ending) {
-        self.decoder.forget();
-        if let Some(pending) = &mut self.pending_input {
-            pending.undecoded = Bytes::new();
-            self.free_pending_input();
-        }
-        self.buffered = 0..0;
-        self.ended = Some(Box::new(Ended::AfterMessages(ending)));
+        self.decoder.free();
+        self.extras().undecoded = Bytes::new();
+        self.set_ended(Ended::AfterMessages(ending));
     }
 
     /// Saves what is undecoded, before another socket reads into the thread's input buffer.
     pub(super) fn save_undecoded(&mut self) {
-        if !self.buffered.is_empty() {
-            let (start, end) = (self.buffered.start as usize, self.buffered.end as usize);
-            self.buffered = 0..0;
-            self.pending_input().undecoded =
-                thread_buffers::with(|buffers| Bytes::copy_from_slice(&buffers.input[start..end]));
-        }
+        thread_buffers::with(|buffers| {
+            if !buffers.undecoded.is_empty() {
+                let undecoded = std::mem::take(&mut buffers.undecoded);
+                self.extras().undecoded = Bytes::copy_from_slice(&buffers.input[undecoded]);
+            }
+        });
     }
 
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.read_some(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(count @ 1..)) => {
-                self.buffered = 0..count;
-                self.received.bytes += u64::from(count);
+                self.received.bytes += count as u64;
                 // A ping was answered: the next deadline is later than the pong's.
                 self.is_timer_outdated |=
                     self.keepalive.received(self.handle.services().clock.now());
@@ -167,24 +146,27 @@ impl Socket {
         Poll::Ready(())
     }
 
-    /// Reads into the thread's input buffer. 0 is the end of the stream.
-    pub(super) fn read_some(&self, cx: &mut Context<'_>) -> Poll<io::Result<u32>> {
+    /// Reads into the thread's input buffer, all of which was decoded or saved. 0 is the end of the
+    /// stream.
+    pub(super) fn read_some(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         thread_buffers::with(|buffers| {
-            let read = self
-                .handle
-                .stream()
-                .poll_read_shared(cx, &mut buffers.input[..READ_BYTES]);
-            read.map_ok(|count| count as u32)
+            let input = &mut buffers.input[..READ_BYTES];
+            let read = self.handle.stream().poll_read_shared(cx, input);
+            if let Poll::Ready(Ok(count)) = read {
+                buffers.undecoded = 0..count;
+            }
+            read
         })
     }
 
-    /// Frees the memory of pending input if there is none.
-    fn free_pending_input(&mut self) {
-        if let Some(pending) = &self.pending_input
-            && pending.undecoded.is_empty()
-            && pending.read_ahead.is_empty()
+    /// Frees the extras if there is nothing in them.
+    fn free_extras(&mut self) {
+        if let Some(extras) = &self.extras
+            && extras.undecoded.is_empty()
+            && extras.read_ahead.is_empty()
+            && extras.ended.is_none()
         {
-            self.pending_input = None;
+            self.extras = None;
         }
     }
 }

@@ -5,8 +5,8 @@
 //!                     │                    │ ▲          │
 //!                     │ the poll ends      │ │          ▼
 //!                     ▼                    │ │   thread's output buffer ──► SocketHandle ──► stream
-//!              PendingInput.undecoded ─────┼─┘
-//!              PendingInput.read_ahead ◄───┘ the consumer is busy
+//!              SocketExtras.undecoded ─────┼─┘
+//!              SocketExtras.read_ahead ◄───┘ the consumer is busy
 //! ```
 //!
 //! One poll of the task claims the thread's buffers, reads once into the input buffer, decodes each
@@ -19,14 +19,14 @@ mod deadlines;
 mod input;
 mod read_ahead;
 
-use std::ops::Range;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::time::Sleep;
 
-use self::input::PendingInput;
+use self::read_ahead::ReadAhead;
 use crate::channels::mailbox;
 use crate::clock::TimerKey;
 use crate::websocket::close::{Cause, Ending};
@@ -82,11 +82,7 @@ pub(super) struct Socket {
     keepalive: KeepAlive,
     /// The next tick that the clock owes this socket.
     timer: Option<TimerKey>,
-    /// The part of the thread's input buffer that is not decoded yet; empty between polls.
-    buffered: Range<u32>,
-    /// Input that the consumer could not take before the poll ended.
-    pending_input: Option<Box<PendingInput>>,
-    ended: Option<Box<Ended>>,
+    extras: Option<Box<SocketExtras>>,
     received: ReceiveStats,
     /// Messages of this poll; counted in the metrics once, when it ends.
     uncounted_messages: u32,
@@ -98,6 +94,21 @@ pub(super) struct Socket {
     owns_buffers: bool,
     /// The client's close frame has arrived, or the end of its stream.
     peer_closed: bool,
+}
+
+/// What a socket has only while its consumer is busy, and when it has ended.
+///
+/// The input in it outlasts a poll. Messages in `read_ahead` are older than the bytes in `undecoded`, and
+/// those are older than the thread's input buffer.
+#[derive(Default)]
+struct SocketExtras {
+    /// Read and not decoded.
+    undecoded: Bytes,
+    /// Decoded while the consumer was busy.
+    read_ahead: ReadAhead,
+    ended: Option<Box<Ended>>,
+    /// When a call of the consumer that is still pending is dropped; set once the socket has ended.
+    call_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
@@ -113,9 +124,7 @@ impl Socket {
             decoder: Decoder::new(deflate),
             keepalive: KeepAlive::new(now, settings, fastrand::f64()),
             timer: None,
-            buffered: 0..0,
-            pending_input: None,
-            ended: None,
+            extras: None,
             received: ReceiveStats {
                 bytes: read_already.len() as u64,
                 ..ReceiveStats::default()
@@ -129,7 +138,7 @@ impl Socket {
         };
         if !read_already.is_empty() {
             // A copy: the original is a slice of the buffer that the handshake was read into.
-            socket.pending_input().undecoded = Bytes::copy_from_slice(read_already);
+            socket.extras().undecoded = Bytes::copy_from_slice(read_already);
         }
         socket
     }
@@ -144,15 +153,51 @@ impl Socket {
 
     /// Tells whether the client, a deadline or another task has ended it; the consumer may not know yet.
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.is_some()
+        self.ended().is_some()
     }
 
     /// Returns how it ended.
     pub(super) fn take_ending(&mut self) -> Ending {
-        match self.ended.take() {
+        match self.take_ended() {
             Some(ended) => ended.into_ending(),
             None => Ending::of(Cause::ClientGone),
         }
+    }
+
+    /// Starts a call of the consumer: one that is pending when the socket ends gets all of
+    /// `disconnect_timeout`, whatever the call before it used up.
+    pub(super) fn start_call(&mut self) {
+        if let Some(extras) = &mut self.extras {
+            extras.call_timeout = None;
+        }
+    }
+
+    /// Completes once the route's `disconnect_timeout` has passed since the socket ended, or since the
+    /// call started if that was later.
+    pub(super) fn poll_call_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_ended() {
+            return Poll::Pending; // `serve` ends the socket, and then this is polled again
+        }
+        let wait = self.handle.route().settings.disconnect_timeout;
+        let timeout = &mut self.extras().call_timeout;
+        let timeout = timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+        timeout.as_mut().poll(cx)
+    }
+
+    fn ended(&self) -> Option<&Ended> {
+        self.extras.as_ref()?.ended.as_deref()
+    }
+
+    fn take_ended(&mut self) -> Option<Ended> {
+        self.extras.as_mut()?.ended.take().map(|ended| *ended)
+    }
+
+    fn set_ended(&mut self, ended: Ended) {
+        self.extras().ended = Some(Box::new(ended));
+    }
+
+    fn extras(&mut self) -> &mut SocketExtras {
+        self.extras.get_or_insert_default()
     }
 
     /// Waits for what the consumer has to handle next. Cancel-safe: nothing is lost when it is dropped
@@ -161,7 +206,7 @@ impl Socket {
         self.claim_buffers();
         loop {
             self.handle_notification();
-            match self.ended.as_deref() {
+            match self.ended() {
                 Some(Ended::AfterMessages(_)) if self.has_read_ahead() => {}
                 Some(_) => return Poll::Ready(Next::End(self.take_ending())),
                 None => {}
