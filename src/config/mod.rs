@@ -26,6 +26,7 @@ mod draft;
 mod problems;
 mod process_user;
 mod read;
+mod restart;
 mod sections;
 mod values;
 
@@ -60,6 +61,7 @@ pub use sections::templates::TemplatesConfig;
 pub use sections::websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
 pub use values::bind::{Bind, BindError, Listen, unix_path_problem};
 pub use values::config_path::ConfigPath;
+pub use values::not_compared::NotCompared;
 pub use values::redis_url::{RedisHome, RedisUrl};
 pub use values::secret::{Secret, hide_url_secrets};
 pub use values::store_url::StoreUrl;

@@ -10,9 +10,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::drain::spread;
 use super::file_watch::{FileSnapshot, WATCH_EVERY};
-use crate::config::{
-    Bind, Config, Listen, Problems, Secret, ServerConfig, SourceLocation, process_environment,
-};
+use crate::config::{Bind, Config, Listen, Problems, process_environment};
 use crate::gateway::{Gateway, Registry, Table, compile_draft};
 use crate::telemetry;
 
@@ -175,14 +173,11 @@ impl Reloader {
         warnings
             .iter()
             .for_each(|warning| tracing::warn!("{warning}"));
-        if meaning(&config.server) != meaning(&self.config.server) {
+        let needs_restart = self.config.needs_restart(&config);
+        if !needs_restart.is_empty() {
             tracing::warn!(
-                "[server] changed: bind, workers, limits and timeouts take effect at the next start"
-            );
-        }
-        if stores(&config) != stores(&self.config) {
-            tracing::warn!(
-                "[session], [auth] or a secret key changed: stores, cookies and keys take effect at the next start"
+                keys = needs_restart.join(", "),
+                "changed keys that take effect at the next start"
             );
         }
         let drain = self.config.server.timeouts.drain;
@@ -235,35 +230,4 @@ async fn until(instant: Option<Instant>) {
 fn refused() {
     counter!("oneport_reloads_total", "outcome" => "refused").increment(1);
     tracing::error!("reload failed; still serving the previous configuration");
-}
-
-/// What `[session]`, `[auth]` and the keys say, wherever they stand.
-fn stores(config: &Config) -> (String, Secret, Vec<Secret>) {
-    (
-        without_locations(&format!("{:?}{:?}", config.session, config.auth)),
-        config.server.secret_key.clone(),
-        config.server.secret_key_fallbacks.clone(),
-    )
-}
-
-/// A text without the places in it.
-fn without_locations(text: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("SourceLocation(") {
-        plain.push_str(before);
-        rest = after.split_once(')').map_or("", |(_, rest)| rest);
-    }
-    plain + rest
-}
-
-/// What a `[server]` says, wherever it stands.
-fn meaning(server: &ServerConfig) -> String {
-    format!(
-        "{:?}",
-        ServerConfig {
-            location: SourceLocation::default(),
-            ..server.clone()
-        }
-    )
 }

@@ -117,7 +117,7 @@ impl<'a> Loader<'a> {
         self.config.http = http;
         self.config.websocket = websocket;
         self.config.log = LogConfig {
-            location: root.key("log"),
+            location: root.key("log").into(),
             ..main.log
         };
         let location = root.key("channel_layer");
@@ -128,23 +128,23 @@ impl<'a> Loader<'a> {
             }
         }
         self.config.channel_layer = ChannelLayerConfig {
-            location,
+            location: location.into(),
             ..main.channel_layer
         };
         let location = root.key("session");
         self.config.session = SessionConfig {
             store: main.session.store.relative_to(location.base()),
-            location,
+            location: location.into(),
             ..main.session
         };
         let location = root.key("auth");
         self.config.auth = AuthConfig {
             users: main.auth.users.relative_to(location.base()),
-            location,
+            location: location.into(),
             ..main.auth
         };
         self.config.csrf = CsrfConfig {
-            location: root.key("csrf"),
+            location: root.key("csrf").into(),
             ..main.csrf
         };
         self.templates(main.templates, root.key("templates"));
@@ -180,7 +180,10 @@ impl<'a> Loader<'a> {
         } else {
             location.base().join(templates.dir)
         };
-        self.config.templates = TemplatesConfig { dir, location };
+        self.config.templates = TemplatesConfig {
+            dir,
+            location: location.into(),
+        };
     }
 
     fn server(&mut self, server: ServerConfig, location: SourceLocation) {
@@ -201,7 +204,7 @@ impl<'a> Loader<'a> {
         self.config.server = ServerConfig {
             secret_key,
             bind,
-            location,
+            location: location.into(),
             ..server
         };
     }

@@ -1,5 +1,6 @@
 //! The tree of values of one document, each with the location in the text where it stands.
 
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 use toml::Spanned;
@@ -187,6 +188,60 @@ impl Node {
             _ => false,
         }
     }
+}
+
+/// Equal values are written the same but for spaces and the order of keys. Numbers compare by their bits, so that a NaN
+/// equals itself.
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::String(a), Self::String(b)) | (Self::Datetime(a), Self::Datetime(b)) => a == b,
+            (Self::Integer(a), Self::Integer(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Boolean(a), Self::Boolean(b)) => a == b,
+            (Self::Array(a), Self::Array(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.value == b.value)
+            }
+            (Self::Table(a), Self::Table(b)) => sorted(a).eq(sorted(b)),
+            (Self::Removed, Self::Removed) => true,
+            (Self::Placeholder(a), Self::Placeholder(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Value {}
+
+impl Hash for Value {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self).hash(state);
+        match self {
+            Self::String(text) | Self::Datetime(text) => text.hash(state),
+            Self::Integer(number) => number.hash(state),
+            Self::Float(number) => number.to_bits().hash(state),
+            Self::Boolean(boolean) => boolean.hash(state),
+            Self::Array(items) => {
+                items.len().hash(state);
+                items.iter().for_each(|item| item.value.hash(state));
+            }
+            Self::Table(entries) => {
+                entries.len().hash(state);
+                sorted(entries).for_each(|entry| entry.hash(state));
+            }
+            Self::Removed => {}
+            Self::Placeholder(attempt) => attempt.hash(state),
+        }
+    }
+}
+
+/// The keys of a table with their values, sorted by key.
+fn sorted(entries: &[Entry]) -> impl Iterator<Item = (&str, &Value)> {
+    let entries = entries.iter();
+    let mut entries: Vec<_> = entries
+        .map(|entry| (entry.key.as_str(), &entry.node.value))
+        .collect();
+    entries.sort_by_key(|(key, _)| *key);
+    entries.into_iter()
 }
 
 impl Builder<'_> {

@@ -14,13 +14,14 @@ use crate::config::values::checked::{
     WrittenName, via,
 };
 use crate::config::values::config_path::ConfigPath;
+use crate::config::values::not_compared::NotCompared;
 use crate::config::values::secret::Secret;
 use crate::config::values::store_url::{StoreUrl, UsersUrl};
 use crate::config::values::units::WrittenDuration;
 use crate::config::values::url_secrets::hide_url;
 
 /// `[auth]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// Where users are kept. Default: `"sqlite:oneport.db"`, beside the file.
@@ -43,11 +44,11 @@ pub struct AuthConfig {
     pub forward: Option<ForwardConfig>,
     /// Where the section stands.
     #[serde(skip)]
-    pub location: SourceLocation,
+    pub location: NotCompared<SourceLocation>,
 }
 
 /// `[auth.django]`: the user table of a Django project.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct DjangoUsersConfig {
     /// The table. Default: `"auth_user"`.
@@ -90,7 +91,7 @@ pub enum IdType {
 }
 
 /// `[auth.bearer]`: JSON Web Tokens (RFC 7519).
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct BearerConfig {
     /// The algorithms that are taken. Default: `["HS256"]`.
@@ -158,7 +159,7 @@ impl<'de> Deserialize<'de> for ClaimValue {
 }
 
 /// `[auth.forward]`: a URL of the app that says who a request is from.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ForwardConfig {
     /// The URL, http alone.
@@ -203,7 +204,7 @@ impl Default for AuthConfig {
             django: DjangoUsersConfig::default(),
             bearer: None,
             forward: None,
-            location: SourceLocation::default(),
+            location: NotCompared::default(),
         }
     }
 }

@@ -8,12 +8,13 @@ use serde::Deserialize;
 use crate::config::problems::suggest::did_you_mean;
 use crate::config::read::source_location::SourceLocation;
 use crate::config::values::checked::{PositiveCount, PositiveDuration, PositiveSize, via};
+use crate::config::values::not_compared::NotCompared;
 use crate::config::values::redis_url::{RedisHome, RedisUrl};
 use crate::config::values::secret::Secret;
 use crate::config::values::units::Size;
 
 /// `[channel_layer]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChannelLayerConfig {
     /// What carries events between consumers. Default: `"memory"`, within this process.
@@ -55,7 +56,7 @@ pub struct ChannelLayerConfig {
     pub max_rooms: usize,
     /// Where the section stands.
     #[serde(skip)]
-    pub location: SourceLocation,
+    pub location: NotCompared<SourceLocation>,
 }
 
 impl Default for ChannelLayerConfig {
@@ -75,7 +76,7 @@ impl Default for ChannelLayerConfig {
             history_size: Size(128 << 20),
             group_history_size: Size(1 << 20),
             max_rooms: 1000,
-            location: SourceLocation::default(),
+            location: NotCompared::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::config::values::checked::{HeaderNames, via};
 use crate::config::values::units::WrittenDuration;
 
 /// The table `cors` of an HTTP route.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorsConfig {
     /// Whether a page may send the visitor's cookies, and read the answer. Default: `false`.

@@ -5,9 +5,10 @@ use serde::Deserialize;
 
 use crate::config::read::source_location::SourceLocation;
 use crate::config::values::checked::{CookieName, CsrfHeader, via};
+use crate::config::values::not_compared::NotCompared;
 
 /// `[csrf]`. In front of a Django project these are the project's settings.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct CsrfConfig {
     /// The cookie's name: `CSRF_COOKIE_NAME`. Default: `"csrftoken"`.
@@ -20,7 +21,7 @@ pub struct CsrfConfig {
     pub use_sessions: bool,
     /// Where the section stands.
     #[serde(skip)]
-    pub location: SourceLocation,
+    pub location: NotCompared<SourceLocation>,
 }
 
 impl Default for CsrfConfig {
@@ -29,7 +30,7 @@ impl Default for CsrfConfig {
             cookie: "csrftoken".to_owned(),
             header: HeaderName::from_static("x-csrftoken"),
             use_sessions: false,
-            location: SourceLocation::default(),
+            location: NotCompared::default(),
         }
     }
 }

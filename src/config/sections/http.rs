@@ -17,6 +17,7 @@ use crate::config::sections::settings::{MissingOrigin, settings};
 use crate::config::values::checked::{
     HeaderTable, HostPattern, ListOf, MethodName, PositiveDuration,
 };
+use crate::config::values::not_compared::NotCompared;
 use crate::config::values::units::Size;
 
 settings! {
@@ -57,7 +58,7 @@ settings! {
 }
 
 /// One `[[http.route]]`: which requests go to which view.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct HttpRoute {
     /// The path with its parameters, such as `/chat/{room:slug}/`; this or [`regex`](Self::regex).
     pub path: Option<String>,
@@ -80,7 +81,7 @@ pub struct HttpRoute {
     /// The section's settings with the route's own laid over.
     pub settings: HttpDefaults,
     /// Where it stands.
-    pub location: SourceLocation,
+    pub location: NotCompared<SourceLocation>,
 }
 
 impl RawHttpRoute {
@@ -113,7 +114,7 @@ impl RawHttpRoute {
             defaults: self.defaults,
             prefix: prefix.to_owned(),
             settings,
-            location,
+            location: location.into(),
         }
     }
 }

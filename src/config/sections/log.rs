@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use crate::config::read::source_location::SourceLocation;
+use crate::config::values::not_compared::NotCompared;
 
 /// `[log]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// How a line looks. Default: `"text"`.
@@ -16,7 +17,7 @@ pub struct LogConfig {
     pub access: bool,
     /// Where the section stands.
     #[serde(skip)]
-    pub location: SourceLocation,
+    pub location: NotCompared<SourceLocation>,
 }
 
 /// How a line of the log looks.
@@ -36,7 +37,7 @@ impl Default for LogConfig {
             format: LogFormat::Text,
             level: "info".to_owned(),
             access: true,
-            location: SourceLocation::default(),
+            location: NotCompared::default(),
         }
     }
 }

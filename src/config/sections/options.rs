@@ -1,6 +1,7 @@
 //! Options: the part of a route that only its view or consumer understands.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -12,7 +13,7 @@ use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
 
 /// The `options` of a route, unread until the view or consumer is known that they are for.
-#[derive(Clone, Default, Eq, PartialEq)]
+#[derive(Clone, Default)]
 pub struct Options {
     location: SourceLocation,
 }
@@ -87,6 +88,32 @@ impl Options {
         match self.location.node().map(|node| &node.value) {
             Some(Value::Table(entries)) => entries.is_empty(),
             _ => true,
+        }
+    }
+}
+
+/// Two options are equal if they hold the same values and resolve relative paths against the same directory, wherever
+/// they are written and in whichever order.
+impl PartialEq for Options {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, two) = (self.location.node(), other.location.node());
+        match (self.is_empty(), other.is_empty()) {
+            (true, true) => true,
+            (false, false) => {
+                self.base() == other.base() && one.zip(two).is_some_and(|(a, b)| a.value == b.value)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Options {}
+
+impl Hash for Options {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if let Some(node) = self.location.node().filter(|_| !self.is_empty()) {
+            self.base().hash(state);
+            node.value.hash(state);
         }
     }
 }

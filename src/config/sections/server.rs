@@ -13,11 +13,12 @@ use crate::config::values::bind::{Bind, Listen};
 use crate::config::values::checked::{
     HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
 };
+use crate::config::values::not_compared::NotCompared;
 use crate::config::values::secret::Secret;
 use crate::config::values::units::{Size, WrittenDuration};
 
 /// `[server]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// The addresses to listen on. Default: `["127.0.0.1:8000"]`.
@@ -50,7 +51,7 @@ pub struct ServerConfig {
     pub timeouts: TimeoutsConfig,
     /// Where the section stands.
     #[serde(skip)]
-    pub location: SourceLocation,
+    pub location: NotCompared<SourceLocation>,
 }
 
 /// The fields by which a proxy says who its client is.
@@ -89,7 +90,7 @@ pub enum Workers {
 }
 
 /// `[server.limits]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
     /// Connections at the same time. Default: 100 000.
@@ -111,7 +112,7 @@ pub struct LimitsConfig {
 }
 
 /// `[server.timeouts]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct TimeoutsConfig {
     /// From the accepted connection to the end of the first request's headers. Default: 10 s.
@@ -144,7 +145,7 @@ impl Default for ServerConfig {
             secret_key_fallbacks: Vec::new(),
             limits: LimitsConfig::default(),
             timeouts: TimeoutsConfig::default(),
-            location: SourceLocation::default(),
+            location: NotCompared::default(),
         }
     }
 }

@@ -8,12 +8,13 @@ use crate::config::read::source_location::SourceLocation;
 use crate::config::values::checked::{
     CookieDomain, CookieName, CookiePath, Identifier, PositiveCount, PositiveDuration, via,
 };
+use crate::config::values::not_compared::NotCompared;
 use crate::config::values::store_url::StoreUrl;
 use crate::config::values::time_zone::TimeZone;
 use crate::config::values::units::WrittenDuration;
 
 /// `[session]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionConfig {
     /// Where sessions are kept. Default: `"sqlite:oneport.db"`, beside the file.
@@ -55,7 +56,7 @@ pub struct SessionConfig {
     pub django: DjangoSessionConfig,
     /// Where the section stands.
     #[serde(skip)]
-    pub location: SourceLocation,
+    pub location: NotCompared<SourceLocation>,
 }
 
 /// Whether a cookie is for https alone.
@@ -85,7 +86,7 @@ pub enum SameSite {
 }
 
 /// `[session.django]`: what differs between Django projects.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct DjangoSessionConfig {
     /// The salt of the signature; empty: that of Django's own store. Default: empty.
@@ -118,7 +119,7 @@ impl Default for SessionConfig {
             connections: 8,
             sweep_interval: Duration::from_secs(3600),
             django: DjangoSessionConfig::default(),
-            location: SourceLocation::default(),
+            location: NotCompared::default(),
         }
     }
 }

@@ -19,13 +19,13 @@ macro_rules! settings {
         }
     ) => {
         $(#[$settings_doc])*
-        #[derive(Clone, Debug)]
+        #[derive(Clone, Debug, Eq, Hash, PartialEq)]
         pub struct $Settings {
             $( $(#[$doc])* pub $key: $Type, )*
             /// Where they stand: the route, or the section when these are the defaults.
-            pub location: SourceLocation,
+            pub location: NotCompared<SourceLocation>,
             /// Where a key stands that the route does not set for itself.
-            inherited: Option<SourceLocation>,
+            inherited: NotCompared<Option<SourceLocation>>,
         }
 
         $(#[$section_doc])*
@@ -46,7 +46,7 @@ macro_rules! settings {
 
         impl Default for $Settings {
             fn default() -> Self {
-                Self { $( $key: $default, )* location: SourceLocation::default(), inherited: None }
+                Self { $( $key: $default, )* location: NotCompared::default(), inherited: NotCompared(None) }
             }
         }
 
@@ -54,7 +54,7 @@ macro_rules! settings {
             /// Where a key stands: in the route if it sets it, else in the section, else where it could be set.
             pub fn location_of(&self, key: &str) -> SourceLocation {
                 let own = self.location.key(key);
-                match &self.inherited {
+                match &*self.inherited {
                     Some(section) if !own.is_written() && section.key(key).is_written() => section.key(key),
                     _ => own,
                 }
@@ -76,7 +76,7 @@ macro_rules! settings {
         impl $Section {
             /// The section's settings, and its routes.
             pub(in crate::config) fn into_parts(self, location: SourceLocation) -> ($Settings, Vec<Located<$Route>>) {
-                let mut settings = $Settings { location, ..$Settings::default() };
+                let mut settings = $Settings { location: location.into(), ..$Settings::default() };
                 $( if let Some(value) = self.$key { settings.$key = value.into(); } )*
                 (settings, self.route)
             }
@@ -86,8 +86,8 @@ macro_rules! settings {
             /// The defaults with the route's own keys laid over; the route is left without them.
             fn settings(&mut self, defaults: &$Settings, location: &SourceLocation) -> $Settings {
                 let mut settings = $Settings {
-                    location: location.clone(),
-                    inherited: Some(defaults.location.clone()),
+                    location: location.clone().into(),
+                    inherited: NotCompared(Some(defaults.location.0.clone())),
                     ..defaults.clone()
                 };
                 $( if let Some(value) = self.$key.take() { settings.$key = value.into(); } )*
@@ -100,7 +100,7 @@ macro_rules! settings {
 pub(in crate::config) use settings;
 
 /// What a handshake or request without an `Origin` header gets.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingOrigin {
     /// It is refused.

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use crate::config::read::source_location::SourceLocation;
 use crate::config::values::checked::via;
 use crate::config::values::config_path::ConfigPath;
+use crate::config::values::not_compared::NotCompared;
 
 /// `[templates]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct TemplatesConfig {
     /// The directory of the templates, relative to the file. Default: `"../templates"`.
@@ -17,14 +18,14 @@ pub struct TemplatesConfig {
     pub dir: PathBuf,
     /// Where the section stands.
     #[serde(skip)]
-    pub location: SourceLocation,
+    pub location: NotCompared<SourceLocation>,
 }
 
 impl Default for TemplatesConfig {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("../templates"),
-            location: SourceLocation::default(),
+            location: NotCompared::default(),
         }
     }
 }

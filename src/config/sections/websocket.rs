@@ -18,6 +18,7 @@ use crate::config::values::checked::{
     CompressionLevel, HeaderTable, HostPattern, ListOf, PositiveCount, PositiveDuration,
     PositiveSize, Subprotocol, WindowBits,
 };
+use crate::config::values::not_compared::NotCompared;
 use crate::config::values::units::{Size, WrittenDuration};
 
 settings! {
@@ -90,7 +91,7 @@ settings! {
 }
 
 /// What happens to a client whose queue is full.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum SlowClient {
     /// It is closed with 1013.
@@ -118,7 +119,7 @@ impl SlowClient {
 }
 
 /// Whether messages are compressed.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
     /// Never.
@@ -129,7 +130,7 @@ pub enum Compression {
 }
 
 /// One `[[websocket.route]]`: which handshakes go to which consumer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct WebsocketRoute {
     /// The path with its parameters, such as `/ws/chat/{room:slug}/`; this or [`regex`](Self::regex).
     pub path: Option<String>,
@@ -152,7 +153,7 @@ pub struct WebsocketRoute {
     /// The section's settings with the route's own laid over.
     pub settings: WebsocketDefaults,
     /// Where it stands.
-    pub location: SourceLocation,
+    pub location: NotCompared<SourceLocation>,
 }
 
 impl RawWebsocketRoute {
@@ -185,7 +186,7 @@ impl RawWebsocketRoute {
             defaults: self.defaults,
             prefix: prefix.to_owned(),
             settings,
-            location,
+            location: location.into(),
         }
     }
 }

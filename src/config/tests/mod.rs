@@ -327,7 +327,7 @@ fn included_routes_come_first_with_their_prefix() {
             .document()
             .name()
             .ends_with("included/app/admin/users.toml"),
-        "{location}"
+        "{location:?}"
     );
     assert!(location.base().ends_with("included/app/admin"));
     assert_eq!(

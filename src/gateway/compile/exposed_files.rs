@@ -40,7 +40,7 @@ impl Compiler<'_> {
             .iter()
             .zip(&self.config.http_routes)
             .filter(|(route, _)| route.value.maps_onto.is_some())
-            .map(|(route, written)| (route, &written.location))
+            .map(|(route, written)| (route, &*written.location))
             .collect();
         for (at, (weak, weak_place)) in mapping.iter().enumerate() {
             for (other, (strong, strong_place)) in mapping.iter().enumerate() {

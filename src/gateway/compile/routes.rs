@@ -39,7 +39,7 @@ impl Compiler<'_> {
         let locations: Vec<&SourceLocation> = config
             .http_routes
             .iter()
-            .map(|written| &written.location)
+            .map(|written| &*written.location)
             .collect();
         self.build(routes, &locations)
     }
@@ -54,7 +54,7 @@ impl Compiler<'_> {
         let locations: Vec<&SourceLocation> = config
             .websocket_routes
             .iter()
-            .map(|written| &written.location)
+            .map(|written| &*written.location)
             .collect();
         self.build(routes, &locations)
     }
@@ -270,11 +270,7 @@ impl Compiler<'_> {
             steps,
             subprotocols: written.subprotocols.clone(),
             answered: StatusCounters::new("oneport_handshakes_total", &label),
-            route: Arc::new(websocket::Route::new(
-                label,
-                fingerprint(written, &settings),
-                settings,
-            )),
+            route: Arc::new(websocket::Route::new(label, fingerprint(written), settings)),
         };
         let mut route = Route::new(pattern, value);
         route.host = host;

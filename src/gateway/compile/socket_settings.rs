@@ -37,34 +37,10 @@ pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
     }
 }
 
-/// Two routes that mean the same have the same fingerprint, wherever they stand.
-pub(super) fn fingerprint(written: &WebsocketRoute, settings: &SocketSettings) -> u64 {
-    let options: serde_json::Value = written.options.read().unwrap_or_default();
-    let middleware = &written.settings;
+/// Returns the hash of all that a route sets and inherits. Routes that mean the same have the same one, wherever they are
+/// written: a reload ends the sockets of a route whose fingerprint is gone.
+pub(super) fn fingerprint(written: &WebsocketRoute) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (
-        &written.path,
-        &written.regex,
-        &written.host,
-        &written.prefix,
-        &written.name,
-    )
-        .hash(&mut hasher);
-    (
-        &written.subprotocols,
-        &written.consumer,
-        options.to_string(),
-        &written.defaults,
-    )
-        .hash(&mut hasher);
-    (
-        &middleware.middleware,
-        &middleware.allowed_origins,
-        &middleware.headers,
-        middleware.token_in_query,
-        format!("{:?}", middleware.missing_origin),
-    )
-        .hash(&mut hasher);
-    format!("{settings:?}").hash(&mut hasher);
+    written.hash(&mut hasher);
     hasher.finish()
 }
