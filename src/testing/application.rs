@@ -14,12 +14,12 @@ pub struct Application {
 }
 
 impl Application {
-    /// Compiles a configuration with the built-in names.
+    /// Compiles a configuration with the built-in views and consumers.
     pub fn parse(text: &str) -> Result<Self, Problems> {
         Self::with(&Registry::builtin(), text)
     }
 
-    /// Compiles a configuration with the names of a registry.
+    /// Compiles a configuration with the views and consumers of a registry.
     pub fn with(registry: &Registry, text: &str) -> Result<Self, Problems> {
         let draft = Config::draft_of("test.toml", text, Path::new("."), &|_| None)?;
         telemetry::start_metrics();
@@ -27,7 +27,7 @@ impl Application {
         Ok(Self::start(&draft.config, table))
     }
 
-    /// Compiles what was read already.
+    /// Compiles a configuration that was read already.
     pub fn compile(config: &Config, registry: &Registry) -> Result<Self, Problems> {
         telemetry::start_metrics();
         let (table, _) = compile(config, registry)?;

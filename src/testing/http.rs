@@ -31,7 +31,7 @@ pub struct HttpCommunicator {
 }
 
 impl HttpCommunicator {
-    /// A request with a method to a path, with `Host: localhost`.
+    /// Returns a request with a method to a path, with `Host: localhost`.
     #[must_use]
     pub fn new(method: Method, path: &str) -> Self {
         let request = Request::builder()
@@ -48,13 +48,13 @@ impl HttpCommunicator {
         }
     }
 
-    /// A GET request.
+    /// Returns a GET request.
     #[must_use]
     pub fn get(path: &str) -> Self {
         Self::new(Method::GET, path)
     }
 
-    /// Sets a header field; one of that name before is replaced.
+    /// Sets a header field, replacing one of the same name.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
@@ -79,7 +79,7 @@ impl HttpCommunicator {
         self
     }
 
-    /// Sends the request and returns the whole answer; a HEAD request's has no body.
+    /// Sends the request and returns the whole response, for HEAD without a body.
     pub async fn send(self, app: &Application) -> Response<Bytes> {
         let is_head = self.request.method() == Method::HEAD;
         let answer = tokio::time::timeout(DEADLINE, async {
@@ -102,7 +102,7 @@ impl HttpCommunicator {
     }
 }
 
-/// A connection from this machine.
+/// Describes a connection from this machine.
 pub(super) fn info(user: Option<Arc<User>>) -> ConnectionInfo {
     ConnectionInfo {
         peer: Some(([127, 0, 0, 1], 40_000).into()),

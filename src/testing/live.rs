@@ -31,12 +31,13 @@ pub struct LiveServer {
 }
 
 impl LiveServer {
-    /// Starts a configuration with the built-in names.
+    /// Starts a configuration with the built-in views and consumers.
     pub async fn start(text: &str) -> Result<Self, Problems> {
         Self::with(&Registry::builtin(), text).await
     }
 
-    /// Starts a configuration with the names of a registry. Of the file's first `bind` the address does not count.
+    /// Starts a configuration with the views and consumers of a registry. The address in the file's
+    /// first `bind` is ignored.
     pub async fn with(registry: &Registry, text: &str) -> Result<Self, Problems> {
         telemetry::start_metrics();
         let draft = Config::draft_of("test.toml", text, Path::new("."), &|_| None)?;
@@ -74,7 +75,7 @@ impl LiveServer {
         })
     }
 
-    /// Returns where it listens.
+    /// Returns the address of its listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -98,7 +99,7 @@ impl LiveServer {
         &self.gateway
     }
 
-    /// Stops it as SIGTERM does, and says how that went.
+    /// Stops it as SIGTERM does, and returns what was drained.
     pub async fn stop(mut self) -> Drained {
         let _ = self.stop.send(());
         match self.running.join_next().await {

@@ -1,8 +1,9 @@
-//! The test kit: drives a configuration without sockets, or a live server on a port of its own.
+//! The public test kit: communicators without sockets, and a live server on a port of its own.
 //!
-//! [`HttpCommunicator`] and [`WebsocketCommunicator`] are Channels' communicators: they take a request or a WebSocket through both
-//! tables, middleware, views and consumers of an [`Application`], and every wait has a deadline. [`LiveServer`] listens on port 0
-//! for tests that need real sockets. A communicator panics where a test would have to fail.
+//! [`HttpCommunicator`] and [`WebsocketCommunicator`] are Channels' communicators: they take a
+//! request or a WebSocket through the tables, middleware, views and consumers of an
+//! [`Application`], and every wait has a deadline. [`LiveServer`] listens on port 0, for tests that
+//! need real sockets. A communicator panics if a test has to fail.
 //!
 //! ```
 //! use oneport::testing::{Application, WebsocketCommunicator};
@@ -26,9 +27,9 @@ mod websocket;
 pub use application::Application;
 pub use http::HttpCommunicator;
 pub use live::LiveServer;
-pub use websocket::{Connected, Heard, WebsocketCommunicator};
+pub use websocket::{Connected, Output, WebsocketCommunicator};
 
 use std::time::Duration;
 
-/// How long a communicator waits for anything.
+/// The deadline of every wait of a communicator.
 pub const DEADLINE: Duration = Duration::from_secs(5);

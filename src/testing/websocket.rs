@@ -20,10 +20,10 @@ use crate::http::Body;
 use crate::net::Stream;
 use crate::websocket::{CloseCode, Message};
 
-/// The bytes between the two ends.
+/// The capacity of the pipe between client and server.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// A WebSocket that is to be opened, without sockets (Channels' `WebsocketCommunicator`).
+/// A WebSocket handshake without sockets (Channels' `WebsocketCommunicator`).
 #[derive(Debug)]
 pub struct WebsocketCommunicator {
     path: String,
@@ -31,12 +31,12 @@ pub struct WebsocketCommunicator {
     user: Option<Arc<User>>,
 }
 
-/// What the server said.
+/// Output of the server.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Heard {
+pub enum Output {
     /// A message.
     Message(Message),
-    /// Its close frame, with its code (1005 for none) and reason.
+    /// A close frame, with its code (1005 for none) and reason.
     Close {
         /// The code.
         code: u16,
@@ -48,7 +48,7 @@ pub enum Heard {
 }
 
 impl WebsocketCommunicator {
-    /// A handshake for a path, with `Host: localhost` and a page of that host as its origin.
+    /// Returns a handshake for a path, with `Host: localhost` and that host as its origin.
     #[must_use]
     pub fn new(path: &str) -> Self {
         let headers = [
@@ -72,7 +72,7 @@ impl WebsocketCommunicator {
         }
     }
 
-    /// Sets a header field; one of that name before is replaced, an empty value removes it.
+    /// Sets a header field, replacing one of the same name; an empty value removes it.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
@@ -100,7 +100,7 @@ impl WebsocketCommunicator {
         self
     }
 
-    /// Sends the handshake. The error is the whole answer of a server that refused.
+    /// Sends the handshake. The error is the response of a server that denies it.
     pub async fn connect(self, app: &Application) -> Result<Connected, Response<Bytes>> {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = match self.path.parse() {
@@ -113,27 +113,27 @@ impl WebsocketCommunicator {
                 .await;
         match answered {
             Ok(Reply::Upgrade(response, upgrade)) => {
-                let (here, there) = tokio::io::duplex(PIPE_BYTES);
-                upgrade.start(Some(Stream::boxed(there)), Bytes::new(), Box::new(()));
+                let (client, server) = tokio::io::duplex(PIPE_BYTES);
+                upgrade.start(Some(Stream::boxed(server)), Bytes::new(), Box::new(()));
                 let (parts, _) = response.into_parts();
                 Ok(Connected {
                     response: Response::from_parts(parts, ()),
-                    client: Client::new(here),
+                    client: Client::new(client),
                 })
             }
             Ok(Reply::Response(response)) => {
                 let (parts, body) = response.into_parts();
                 match body.collect().await {
                     Ok(body) => Err(Response::from_parts(parts, body.to_bytes())),
-                    Err(error) => panic!("the answer's body broke off: {error}"),
+                    Err(error) => panic!("the response's body broke off: {error}"),
                 }
             }
-            Err(_) => panic!("expected an answer to the handshake, found none"),
+            Err(_) => panic!("expected a response to the handshake, found none"),
         }
     }
 }
 
-/// An open WebSocket, the client's end.
+/// The client's end of an open WebSocket.
 #[derive(Debug)]
 pub struct Connected {
     /// The 101 response.
@@ -142,7 +142,7 @@ pub struct Connected {
 }
 
 impl Connected {
-    /// Returns the subprotocol that was chosen.
+    /// Returns the selected subprotocol.
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
         self.response
@@ -167,25 +167,25 @@ impl Connected {
         self.send(value.to_string()).await;
     }
 
-    /// Waits for whatever the server says next.
-    pub async fn hear(&mut self) -> Heard {
-        match tokio::time::timeout(DEADLINE, self.client.hear()).await {
-            Ok(heard) => heard,
+    /// Waits for the next output of the server.
+    pub async fn receive_output(&mut self) -> Output {
+        match tokio::time::timeout(DEADLINE, self.client.read()).await {
+            Ok(output) => output,
             Err(_) => {
-                panic!("expected the server to say something within {DEADLINE:?}, found silence")
+                panic!("expected output of the server within {DEADLINE:?}, found none")
             }
         }
     }
 
     /// Waits for a message.
     pub async fn receive(&mut self) -> Message {
-        match self.hear().await {
-            Heard::Message(message) => message,
+        match self.receive_output().await {
+            Output::Message(message) => message,
             other => panic!("expected a message, found {other:?}"),
         }
     }
 
-    /// Waits for a message of JSON.
+    /// Waits for a message and parses its JSON.
     pub async fn receive_json<T: DeserializeOwned>(&mut self) -> T {
         let message = self.receive().await;
         match serde_json::from_slice(message.as_bytes()) {
@@ -194,17 +194,17 @@ impl Connected {
         }
     }
 
-    /// Tells whether the server says nothing for a time.
+    /// Returns whether the server sends nothing for this time.
     pub async fn receive_nothing(&mut self, time: Duration) -> bool {
-        tokio::time::timeout(time, self.client.hear())
+        tokio::time::timeout(time, self.client.read())
             .await
             .is_err()
     }
 
     /// Waits for the server's close frame.
     pub async fn receive_close(&mut self) -> (u16, String) {
-        match self.hear().await {
-            Heard::Close { code, reason } => (code, reason),
+        match self.receive_output().await {
+            Output::Close { code, reason } => (code, reason),
             other => panic!("expected a close frame, found {other:?}"),
         }
     }
@@ -228,16 +228,16 @@ impl Connected {
             panic!("expected an open WebSocket to close, found {error}");
         }
         loop {
-            match self.hear().await {
-                Heard::Message(_) => {}
-                Heard::Close { code, .. } => return code,
-                Heard::End => return CloseCode::ABNORMAL.get(),
+            match self.receive_output().await {
+                Output::Message(_) => {}
+                Output::Close { code, .. } => return code,
+                Output::End => return CloseCode::ABNORMAL.get(),
             }
         }
     }
 }
 
-/// The client's side of the protocol over a pipe in memory.
+/// The client's side of the protocol, over a pipe in memory.
 #[derive(Debug)]
 struct Client {
     pipe: DuplexStream,
@@ -245,7 +245,7 @@ struct Client {
     memory: Memory,
 }
 
-/// What the context reads from and writes to.
+/// The buffers that the context reads from and writes to.
 #[derive(Debug, Default)]
 struct Memory {
     incoming: Vec<u8>,
@@ -274,13 +274,15 @@ impl Client {
         self.pipe.write_all(&outgoing).await
     }
 
-    /// Cancel-safe but for pongs that are being written.
-    async fn hear(&mut self) -> Heard {
+    /// Cancel-safe, except for pongs that are being written.
+    async fn read(&mut self) -> Output {
         loop {
             match self.context.read(&mut self.memory) {
-                Ok(tungstenite::Message::Text(text)) => return Heard::Message(Message::Text(text)),
+                Ok(tungstenite::Message::Text(text)) => {
+                    return Output::Message(Message::Text(text));
+                }
                 Ok(tungstenite::Message::Binary(bytes)) => {
-                    return Heard::Message(Message::Binary(bytes));
+                    return Output::Message(Message::Binary(bytes));
                 }
                 Ok(tungstenite::Message::Close(frame)) => {
                     let _ = self.context.flush(&mut self.memory);
@@ -289,7 +291,7 @@ impl Client {
                         .map_or((CloseCode::NO_STATUS.get(), String::new()), |frame| {
                             (frame.code.into(), frame.reason.to_string())
                         });
-                    return Heard::Close { code, reason };
+                    return Output::Close { code, reason };
                 }
                 Ok(_) => {
                     let _ = self.flush().await;
@@ -301,7 +303,7 @@ impl Client {
                         _ => self.memory.has_ended = true,
                     }
                 }
-                Err(_) => return Heard::End,
+                Err(_) => return Output::End,
             }
         }
     }

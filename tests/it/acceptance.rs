@@ -1,4 +1,5 @@
-//! Acceptance: the cases of Channels and Daphne that concern routing, the handshake and HTTP, through the test kit.
+//! Acceptance: the cases of Channels and Daphne that concern routing, the handshake and HTTP,
+//! through the test kit.
 
 use oneport::testing::{Application, HttpCommunicator, WebsocketCommunicator};
 
@@ -225,7 +226,7 @@ async fn group_pattern_with_a_user_denies_an_anonymous_visitor() {
     );
 }
 
-/// Case 32, and what encodings may not do.
+/// Case 32, and encodings that are rejected.
 #[tokio::test]
 async fn encoded_slash_makes_no_segment_and_dots_are_refused() {
     assert_eq!(status("/page%2F1/").await, 404);

@@ -1,4 +1,4 @@
-//! Backend: what an HTTP endpoint is told of a WebSocket, and what its answers do, well and badly.
+//! Backend: the requests to an HTTP endpoint, and the effects of its responses, valid and invalid.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What the endpoint answers to one request: written as it is, then the connection is kept, or closed when it is empty.
+/// The endpoint's response to one request, written as it is; an empty one closes the connection.
 type Script = Arc<dyn Fn(&Value) -> String + Send + Sync>;
 
 struct Endpoint {
@@ -59,7 +59,7 @@ impl Endpoint {
         }
     }
 
-    /// Waits for a request that has an event of a type; passes over others.
+    /// Waits for a request with an event of this type; skips others.
     async fn hear(&self, event_type: &str) -> (String, Value) {
         for _ in 0..500 {
             while let Some(heard) = self.heard.lock().unwrap().pop_front() {
@@ -548,7 +548,7 @@ async fn endpoint_that_stays_away_ends_the_connection_and_denies_others() {
         .unwrap();
     is_away.store(true, std::sync::atomic::Ordering::SeqCst);
     socket.send("hi").await;
-    // It is held; the circuit opens.
+    // The event is held, and the circuit opens.
     assert!(socket.receive_nothing(Duration::from_millis(100)).await);
     let denied = WebsocketCommunicator::new("/ws/a/")
         .connect(&app)

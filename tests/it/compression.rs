@@ -1,4 +1,4 @@
-//! Compression: permessage-deflate as a client sees it (RFC 7692), frame by frame.
+//! Compression: permessage-deflate (RFC 7692) from the client's side, frame by frame.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
@@ -46,7 +46,7 @@ const FILE: &str = "
     server_context_takeover = true
 ";
 
-/// A member of the room by frames that also answers by itself.
+/// A member of the room by frames that also sends messages itself.
 struct Both;
 
 impl Consumer for Both {
@@ -111,7 +111,7 @@ impl Client {
         }
     }
 
-    /// Compresses with regard to what was compressed before.
+    /// Compresses with the context of earlier messages.
     fn compress(&mut self, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(payload.len() * 2 + 100);
         self.deflate
@@ -171,8 +171,8 @@ impl Client {
         }
     }
 
-    /// Takes the next message; `true` when it came compressed.
-    async fn hear(&mut self) -> (bool, Vec<u8>) {
+    /// Reads the next message; `true` if it was compressed.
+    async fn message(&mut self) -> (bool, Vec<u8>) {
         let (first, payload) = self.frame().await.expect("a frame, found the end");
         match first {
             0x81 | 0x82 => (false, payload),
@@ -248,15 +248,15 @@ async fn long_messages_come_back_compressed_and_short_ones_plain() {
         client.deflate = Compress::new(Compression::best(), false);
         client.write(&frame(0x81, TEXT.as_bytes())).await;
         assert_eq!(
-            client.hear().await,
+            client.message().await,
             (true, TEXT.as_bytes().to_vec()),
             "{path}"
         );
         client.write(&frame(0x81, b"short")).await;
-        assert_eq!(client.hear().await, (false, b"short".to_vec()), "{path}");
+        assert_eq!(client.message().await, (false, b"short".to_vec()), "{path}");
         client.say_compressed(TEXT.as_bytes()).await;
         assert_eq!(
-            client.hear().await,
+            client.message().await,
             (true, TEXT.as_bytes().to_vec()),
             "{path}"
         );
@@ -277,7 +277,7 @@ async fn compressed_fragments_with_a_ping_between_are_one_message() {
     client.write(&frame(0x00, b"")).await;
     client.write(&frame(0x80, &compressed[2 * third..])).await;
     assert_eq!(client.frame().await, Some((0x8A, b"there?".to_vec())));
-    assert_eq!(client.hear().await, (true, TEXT.as_bytes().to_vec()));
+    assert_eq!(client.message().await, (true, TEXT.as_bytes().to_vec()));
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ async fn longest_message_is_taken_though_its_compressed_form_is_longer() {
     .concat();
     client.write(&header).await;
     client.write(&compressed).await;
-    assert_eq!(client.hear().await, (false, noise));
+    assert_eq!(client.message().await, (false, noise));
 }
 
 #[tokio::test]
@@ -378,31 +378,34 @@ async fn with_context_takeover_messages_refer_to_earlier_ones_both_ways() {
     assert!(lengths[1].0 < 50 && lengths[1].1 < 50, "{lengths:?}");
 }
 
-/// What a group says comes between a connection's own messages, and all that follows still inflates.
+/// A group's events between a connection's own messages leave the context intact.
 #[tokio::test]
 async fn group_events_and_own_messages_share_one_context() {
     let app = application();
     let mut member = Client::open(&app, "/room/takeover/", "permessage-deflate").await;
     assert!(member.has_context);
     let mut publisher = Client::open(&app, "/room/", "x-none").await;
-    // Both are members once each has heard an event.
+    // Both are members once each has received an event.
     publisher.write(&frame(0x81, b"first")).await;
-    publisher.hear().await;
+    publisher.message().await;
     let noise: String = (0..400).map(|_| fastrand::alphanumeric()).collect();
     member.say_compressed(noise.as_bytes()).await;
-    let mut heard = member.hear().await;
+    let mut heard = member.message().await;
     while heard.1 != noise.as_bytes() {
-        heard = member.hear().await;
+        heard = member.message().await;
     }
     for round in 0..200 {
         let text = format!("{round} {TEXT} {}", &noise[..fastrand::usize(..400)]);
         if fastrand::bool() {
             publisher.write(&frame(0x81, text.as_bytes())).await;
-            assert_eq!(publisher.hear().await, (false, text.clone().into_bytes()));
+            assert_eq!(
+                publisher.message().await,
+                (false, text.clone().into_bytes())
+            );
         } else {
             member.write(&frame(0x81, text.as_bytes())).await;
         }
-        assert_eq!(member.hear().await, (true, text.into_bytes()), "{round}");
+        assert_eq!(member.message().await, (true, text.into_bytes()), "{round}");
     }
 }
 
@@ -422,21 +425,21 @@ async fn event_reaches_each_member_in_the_form_it_agreed_on() {
     let mut late = Client::open(&app, "/room/takeover/", "permessage-deflate").await;
     // An echo of its own shows that it has joined.
     late.write(&frame(0x81, b"here")).await;
-    assert_eq!(late.hear().await.1, b"here");
+    assert_eq!(late.message().await.1, b"here");
     members.push(late);
     let mut publisher = Client::open(&app, "/room/", "permessage-deflate").await;
     publisher.say_compressed(TEXT.as_bytes()).await;
-    assert_eq!(publisher.hear().await, (true, TEXT.as_bytes().to_vec()));
+    assert_eq!(publisher.message().await, (true, TEXT.as_bytes().to_vec()));
     for (at, member) in members.iter_mut().enumerate() {
         assert_eq!(
-            member.hear().await,
+            member.message().await,
             (at > 0, TEXT.as_bytes().to_vec()),
             "{at}"
         );
     }
 }
 
-/// A client that does not read loses messages, and what it gets later still inflates.
+/// A client that does not read loses messages, and later ones still inflate.
 #[tokio::test]
 async fn dropped_messages_leave_the_context_sound() {
     let text = "
@@ -472,7 +475,7 @@ async fn dropped_messages_leave_the_context_sound() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let mut heard = 0;
         loop {
-            let (_, payload) = client.hear().await;
+            let (_, payload) = client.message().await;
             if payload == b"the end of the flood" {
                 break;
             }

@@ -1,4 +1,4 @@
-//! Config: every file that is shipped is sound, and every broken one has its Problems.
+//! Config: every shipped file is sound, and every broken one has its Problems.
 
 use std::fmt::Write;
 use std::fs;
@@ -13,7 +13,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Stands for what the examples register.
+/// A view and a consumer in place of those that the examples register.
 struct Any;
 
 impl View for Any {
@@ -71,7 +71,8 @@ fn every_file_that_is_shipped_is_sound() {
     }
 }
 
-/// Reads and compiles `config/refused/*.toml`; `ONEPORT_BLESS=1` writes what is found beside them.
+/// Reads and compiles `config/refused/*.toml`; `ONEPORT_BLESS=1` writes their Problems next to
+/// them.
 #[test]
 fn every_refused_file_has_its_problems() {
     let mut differences = String::new();

@@ -1,4 +1,5 @@
-//! Django: what a Django project wrote is read as Django reads it. `tests/interop/python/test_django.py` has the real one.
+//! Django: what a Django project wrote is read as Django reads it.
+//! `tests/interop/python/test_django.py` has the real one.
 
 use std::time::Duration;
 

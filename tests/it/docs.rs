@@ -1,7 +1,7 @@
-//! Docs: the pages in docs/ and the demo configuration say what the code does.
+//! Docs: the pages in docs/ and the demo configuration agree with the code.
 //!
-//! Which keys there are is asked of the code itself: a file with an unknown key in each section is refused with the keys that
-//! are known there.
+//! The keys come from the code itself: a file with an unknown key in each section is rejected with
+//! a list of the known ones.
 
 #![expect(
     clippy::unwrap_used,
@@ -29,10 +29,10 @@ use crate::support::Directory;
 /// A key that no section, view or consumer has.
 const UNKNOWN: &str = "no_such_key";
 
-/// A value that no key takes that takes one of a few words.
+/// A value that no key accepts, for keys that accept one of a few words.
 const NO_WORD: &str = "no_such_word";
 
-/// The sections whose defaults stand in config/oneport.toml.
+/// The sections whose defaults are in config/oneport.toml.
 const SECTIONS: [&str; 13] = [
     "server",
     "server.limits",
@@ -49,24 +49,25 @@ const SECTIONS: [&str; 13] = [
     "websocket",
 ];
 
-/// The sections whose presence means something: the demo has them in comments.
+/// The sections whose presence has an effect: the demo has them in comments.
 const OPTIONAL_SECTIONS: [&str; 2] = ["auth.bearer", "auth.forward"];
 
-/// What the demo sets otherwise than by default: its pages are safe.
+/// The keys that the demo sets to other values than the default, for its pages.
 const SET_BY_THE_DEMO: [(&str, &str); 2] = [("http", "middleware"), ("http", "headers")];
 
 type Words = BTreeSet<String>;
 
-// --- What the code knows ------------------------------------------------------------------------------------------------
+// --- The code
+// ------------------------------------------------------------------------------------------------
 
-/// Everything that is wrong with a file, read and compiled.
+/// Reads and compiles a file; returns all its Problems.
 fn problems(text: &str) -> Problems {
     let outcome = Config::draft_of("oneport.toml", text, Path::new("."), &|_| None)
         .and_then(|draft| compile_draft(&draft, &Registry::builtin()));
     outcome.map_or_else(|problems| problems, |(_, warnings)| warnings)
 }
 
-/// The keys that are known where the file has an unknown one.
+/// The known keys at the place of the file's unknown one.
 fn known_keys(text: &str) -> Words {
     let start = format!("unknown key \"{UNKNOWN}\"; ");
     let found = problems(text);
@@ -100,7 +101,7 @@ fn keys_of_options(table: &str, target: &str, name: &str) -> Words {
     ))
 }
 
-/// The words a key takes, when it takes one of a few.
+/// The words of a key that accepts one of a few.
 fn words_of(section: &str, key: &str) -> Words {
     let quoted = Regex::new("\"([a-z_]+)\"").unwrap();
     problems(&format!("[{section}]\n{key} = \"{NO_WORD}\"\n"))
@@ -113,7 +114,8 @@ fn words_of(section: &str, key: &str) -> Words {
         .collect()
 }
 
-// --- What the pages say -------------------------------------------------------------------------------------------------
+// --- The pages
+// -------------------------------------------------------------------------------------------------
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -155,7 +157,7 @@ struct Row {
     cells: Vec<String>,
 }
 
-/// The rows that begin with a word in backticks, by the heading they stand under.
+/// The rows that begin with a word in backticks, by their heading.
 fn tables(page: &str) -> BTreeMap<String, Vec<Row>> {
     let mut tables: BTreeMap<String, Vec<Row>> = BTreeMap::new();
     let mut heading = String::new();
@@ -197,7 +199,7 @@ fn keys(rows: &[Row]) -> Words {
     keys
 }
 
-/// The headings that begin so, without that beginning.
+/// The headings with this prefix, without it.
 fn headings(tables: &BTreeMap<String, Vec<Row>>, start: &str) -> Words {
     tables
         .keys()
@@ -206,7 +208,8 @@ fn headings(tables: &BTreeMap<String, Vec<Row>>, start: &str) -> Words {
         .collect()
 }
 
-// --- Claims: docs/CONFIGURATION.md --------------------------------------------------------------------------------------
+// --- Claims: docs/CONFIGURATION.md
+// --------------------------------------------------------------------------------------
 
 #[test]
 fn every_key_of_the_sections_is_explained_and_no_other() {
@@ -316,7 +319,7 @@ fn every_default_is_the_one_of_the_demo() {
             .unwrap_or_else(|| panic!("expected [{section}] in config/oneport.toml, found none"));
         for row in rows(&tables, &format!("[{section}]")) {
             let cell = &row.cells[2];
-            // "as `server.limits.body_size`": what another key says.
+            // "as `server.limits.body_size`": the default is another key's value.
             let literal = match cell.strip_prefix("as `") {
                 Some(other) => {
                     let (section, key) = other.trim_end_matches('`').rsplit_once('.').unwrap();
@@ -347,9 +350,10 @@ fn value(literal: &str) -> toml::Value {
     table["value"].clone()
 }
 
-// --- Claims: config/oneport.toml ----------------------------------------------------------------------------------------
+// --- Claims: config/oneport.toml
+// ----------------------------------------------------------------------------------------
 
-/// The demo's text with the keys that stand in comments, and without its routes.
+/// The demo's text with its commented keys, and without its routes.
 fn demo_sections() -> String {
     let commented = Regex::new(r"(?m)^# ([a-z_]+ +=)").unwrap();
     let text = page("config/oneport.toml");
@@ -429,9 +433,10 @@ fn demo_is_in_order() {
     assert!(warnings.is_empty(), "{warnings}");
 }
 
-// --- Claims: the other pages --------------------------------------------------------------------------------------------
+// --- Claims: the other pages
+// --------------------------------------------------------------------------------------------
 
-/// Every text in quotation marks that the pattern finds in a source file.
+/// Every quoted text that the pattern finds in a source file.
 fn words_in_source(file: &str, pattern: &str) -> Words {
     let text = page(file);
     Regex::new(pattern)
@@ -502,7 +507,7 @@ fn acceptance_cases_are_all_answered() {
     assert_eq!(numbers, (1..=82).collect::<Vec<_>>());
 }
 
-/// The anchor that GitHub gives a heading.
+/// The anchor of a heading on GitHub.
 fn anchor(heading: &str) -> String {
     let kept = |letter: char| letter.is_alphanumeric() || letter == '-' || letter == '_';
     let lower = heading.trim().to_lowercase().replace(' ', "-");
@@ -547,7 +552,8 @@ fn readme_shows_a_consumer_that_compiles() {
     );
 }
 
-/// The file in README.md is sound, and with the typo that the page describes has the Problem that it shows.
+/// The file in README.md is sound, and with the typo that the page describes has the Problem that
+/// it shows.
 #[test]
 fn readme_shows_the_problem_of_its_own_file() {
     let readme = page("README.md");

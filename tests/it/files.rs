@@ -1,4 +1,4 @@
-//! Files: what `static` promises, from the names it refuses to the ranges it answers.
+//! Files: the view `static`, from rejected names to ranges.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -40,7 +40,8 @@ async fn get_with(app: &Application, path: &str, fields: &[(&str, &str)]) -> Res
     request.send(app).await
 }
 
-/// Issue 13, line 1: whatever a client's path causes in the file system is 404 or 403, never 5xx.
+/// Issue 13, line 1: any error that a client's path causes in the file system is 404 or 403, never
+/// 5xx.
 #[tokio::test]
 async fn a_path_that_names_no_regular_file_is_404() {
     let folder = Directory::new().with("a.txt", "a").with("empty/x/y", "y");
@@ -100,7 +101,7 @@ async fn many_requests_for_a_fifo_stop_nothing() {
     assert_eq!(get(&app, "/static/a.txt").await.body(), "a");
 }
 
-/// Issue 13, line 1: `fallback` takes the place of what is missing.
+/// Issue 13, line 1: `fallback` replaces a missing file.
 #[tokio::test]
 async fn fallback_is_served_for_what_is_missing_and_is_never_cached_long() {
     let folder = Directory::new()
@@ -211,7 +212,7 @@ async fn a_directory_is_redirected_to_its_slash_with_mount_point_and_query() {
         Some("/app/docs/"),
     )
     .await;
-    // The path with the slash would not come here, or find nothing: no redirect that leads to itself.
+    // The path with the slash would not reach this route, or find nothing: no redirect to itself.
     check(serving(&folder, STATIC, "index = ''"), "/static/docs", None).await;
     check(
         serving(&folder, STATIC, "index = ''"),
@@ -265,7 +266,7 @@ async fn a_catch_all_serves_the_index_of_its_folder_too() {
         (response.status().as_u16(), field(&response, "location")),
         (308, Some("/static/"))
     );
-    // A route whose own path this is comes first, wherever it stands.
+    // A route with exactly this path comes first, wherever it is in the file.
     let page = "[[http.route]]\npath = '/'\nview = 'respond'\noptions = { body = 'page' }";
     let app = serving_with(&folder, page, "path = '/{*path}'", "");
     assert_eq!(get(&app, "/").await.body(), "page");
@@ -325,7 +326,7 @@ async fn several_ranges_come_as_multipart() {
     assert_eq!(response.body(), expected.as_bytes());
 }
 
-/// A file over what is read in one step, whole and in parts.
+/// A file that is longer than one reading step, whole and in parts.
 #[tokio::test]
 async fn a_long_file_is_served_whole_and_in_parts() {
     let content: Vec<u8> = (0..700_001_u32).map(|at| (at % 251) as u8).collect();
@@ -524,7 +525,8 @@ async fn text_has_a_charset_and_other_types_have_none() {
     );
 }
 
-/// The index of a directory is served under the directory's name, which has no extension: a browser would download the page.
+/// The index of a directory is served under the directory's name, which has no extension: a browser
+/// would download the page.
 #[tokio::test]
 async fn an_index_has_the_media_type_of_its_own_name() {
     let folder = Directory::new()

@@ -362,7 +362,8 @@ async fn event_stream_begins_with_its_position_so_that_nothing_before_the_first_
     }
 }
 
-/// A group without a history is let go with its last member; its positions must not be found again in its next life.
+/// A group without a history is removed with its last member; its positions are not reused by its
+/// successor.
 #[tokio::test]
 async fn position_of_a_group_that_was_let_go_is_never_used_again() {
     let app = app();
@@ -388,7 +389,7 @@ async fn position_of_a_group_that_was_let_go_is_never_used_again() {
     assert_eq!(rising, seen);
 }
 
-/// Cases 50 and 51: memory stays within the route's bounds, and the policy is carried out.
+/// Cases 50 and 51: memory stays within the route's bounds, and the policy applies.
 #[tokio::test]
 async fn slow_client_is_closed_or_loses_events_as_its_route_says() {
     for (policy, is_closed) in [

@@ -1,4 +1,4 @@
-//! HTTP/2: WebSockets on streams of one connection, by extended CONNECT (RFC 8441).
+//! HTTP/2: WebSockets on the streams of one connection, by extended CONNECT (RFC 8441).
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn connect(server: &LiveServer) -> SendRequest<Bytes> {
     #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
     tokio::spawn(connection);
     let mut client = client.ready().await.unwrap();
-    // The server's settings come before its first answer.
+    // The server's settings arrive before its first response.
     let (response, _) = client
         .send_request(
             Request::get("http://localhost/hello/").body(()).unwrap(),
@@ -100,7 +100,7 @@ impl Socket {
         }
     }
 
-    /// Reads until so many bytes are there. `false`: the stream ended before.
+    /// Reads until this many bytes have arrived; returns `false` if the stream ends before.
     async fn read(&mut self, count: usize) -> bool {
         while self.read.len() < count {
             let Some(data) = within(self.receive.data()).await else {
@@ -232,18 +232,18 @@ async fn client_that_resets_its_stream_ends_only_its_own_socket() {
     until_open(server.gateway(), 1).await;
     two.say(&frame(0x81, b"hi")).await;
     two.expect(b"\x81\x02hi").await;
-    // The end of the stream without a close frame is an end too.
+    // The end of the stream without a close frame also ends the socket.
     two.send.send_data(Bytes::new(), true).unwrap();
     until_open(server.gateway(), 0).await;
 }
 
-/// A client that gives no room is not read either, and others on its connection go on.
+/// A client that gives no window is not read either, and others on its connection continue.
 #[tokio::test]
 async fn flow_control_is_felt_as_backpressure() {
     let server = LiveServer::start(FILE).await.unwrap();
     let mut client = connect(&server).await;
     let (mut stuck, mut other) = (open(&mut client).await, open(&mut client).await);
-    // It says far more than it takes back: the echo stops, then the reading.
+    // It sends far more than it reads: the echo stops, then the reading.
     let message = frame(0x82, &vec![7; 60_000]);
     let mut sent = 0;
     loop {
@@ -264,7 +264,7 @@ async fn flow_control_is_felt_as_backpressure() {
     }
     other.say(&frame(0x81, b"hi")).await;
     other.expect(b"\x81\x02hi").await;
-    // Once there is room all of it comes.
+    // Once it gives window everything arrives.
     let whole = sent / message.len();
     for _ in 0..whole {
         assert!(stuck.read(60_004).await);
@@ -317,7 +317,7 @@ async fn listener_with_the_switch_off_does_not_offer_it() {
     assert!(!client.is_extended_connect_protocol_enabled());
 }
 
-/// The keep-alive deadline is for idle connections; one with a WebSocket is none.
+/// The keep-alive deadline is for idle connections, and one with a WebSocket is not idle.
 #[tokio::test]
 async fn connection_with_a_socket_is_not_idle() {
     let text = format!("[server.timeouts]\nkeep_alive = '300ms'\nhandshake = '300ms'\n{FILE}");
@@ -369,7 +369,7 @@ async fn streams_without_window_hold_no_files() {
         .count();
     assert_eq!(open, 0);
     drop(streams);
-    // With window a file arrives whole; one that is changed before its bytes leave ends its stream.
+    // With window a file arrives whole; one that changes before its bytes are sent ends its stream.
     let mut client = connect(&server).await;
     for is_changed in [false, true] {
         let request = Request::get("http://localhost/files/large.bin");

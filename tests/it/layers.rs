@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// The modules from the top layer to the bottom. A module uses those of lower layers, and its own folder.
-/// docs/ARCHITECTURE.md shows this table.
+/// The modules from the top layer to the bottom. A module uses those of lower layers, and its own
+/// folder. docs/ARCHITECTURE.md shows this table.
 pub(crate) const LAYERS: [&[&str]; 12] = [
     &["main"],
     &["cli"],

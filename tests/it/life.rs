@@ -1,4 +1,4 @@
-//! Life: what consumers are told, in which order, exactly how often.
+//! Life: the calls of a consumer, their order and number.
 
 use std::io;
 use std::pin::Pin;
@@ -11,13 +11,13 @@ use bytes::Bytes;
 use oneport::gateway::Registry;
 use oneport::net::Stream;
 use oneport::scope::Scope;
-use oneport::testing::{Application, Heard, LiveServer, WebsocketCommunicator};
+use oneport::testing::{Application, LiveServer, Output, WebsocketCommunicator};
 use oneport::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::support::{HANDSHAKE, frame, read_until, upgrade};
 
-/// What the consumers of one test were told, by the test's name in the path.
+/// The calls of the consumers of one test, by the test's name in the path.
 static TOLD: LazyLock<Mutex<Vec<(String, String)>>> = LazyLock::new(Mutex::default);
 
 fn told(test: &str) -> Vec<String> {
@@ -29,7 +29,7 @@ fn told(test: &str) -> Vec<String> {
         .collect()
 }
 
-/// Does what messages and paths ask of it, and writes down what it is told.
+/// Does what messages and paths ask for, and records its calls.
 struct Obedient {
     test: String,
 }
@@ -251,7 +251,7 @@ async fn ping_is_answered_while_the_consumer_is_busy() {
     );
 }
 
-/// A consumer that never comes back is dropped after its socket ended, and told.
+/// A consumer whose call never returns is dropped after its socket has ended.
 #[tokio::test]
 async fn consumer_that_hangs_is_dropped_after_its_socket_ended() {
     let app = app();
@@ -315,7 +315,7 @@ async fn client_that_answers_no_ping_is_gone() {
     eventually("silent", "disconnect 1006").await;
 }
 
-/// What is left behind after sockets that ended in every way: nothing.
+/// Sockets that ended in every way leave nothing behind.
 #[tokio::test]
 async fn nothing_is_left_behind() {
     let app = app();
@@ -330,7 +330,10 @@ async fn nothing_is_left_behind() {
         if *message == "x" {
             drop(socket);
         } else {
-            assert!(matches!(socket.hear().await, Heard::Close { .. }));
+            assert!(matches!(
+                socket.receive_output().await,
+                Output::Close { .. }
+            ));
         }
     }
     for _ in 0..500 {
@@ -346,13 +349,13 @@ async fn nothing_is_left_behind() {
     );
 }
 
-/// A stream that always has more to say, up to its end.
+/// A stream that always has more to read, up to its end.
 struct Endless {
     frames: Vec<u8>,
-    /// How often it was read, and how often the other one.
+    /// How often this stream was read, and how often the other.
     reads: Arc<AtomicUsize>,
     others: Arc<AtomicUsize>,
-    /// By how many reads it was ahead of the other, at the most.
+    /// The maximum number of reads that it was ahead of the other.
     lead: Arc<AtomicUsize>,
 }
 
@@ -392,7 +395,7 @@ impl AsyncWrite for Endless {
     }
 }
 
-/// A client that always has something to say is served by turns: others on the same worker are not kept waiting.
+/// A client that never pauses is served in turns: others on the same worker do not have to wait.
 #[tokio::test]
 async fn client_that_never_pauses_leaves_room_for_others() {
     let app =

@@ -1,5 +1,5 @@
-//! Integration tests of the public interface: communicators without sockets, and a live server where
-//! the bytes on the wire matter. `support/` holds what several files share.
+//! Integration tests of the public interface: communicators without sockets, and a live server
+//! where the bytes on the wire matter. `support/` holds what several files share.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Messages: what a client or an operator reads when something is nearly right.
+//! Messages: what clients and operators read when something is almost right.
 
 use oneport::testing::{Application, HttpCommunicator, WebsocketCommunicator};
 
@@ -14,7 +14,7 @@ const ROUTES: &str = "
     view = 'health'
 ";
 
-/// Case, path, and what the 404 says of a handshake and of a request.
+/// Case, path, and the sentences of the 404 for a handshake and for a request.
 #[tokio::test]
 async fn a_404_one_slash_away_from_a_websocket_says_where_it_is() {
     for (root_path, path, found) in [

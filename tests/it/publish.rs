@@ -181,7 +181,7 @@ async fn bad_calls_are_refused_with_what_was_expected() {
         let refused = admin.call(method, path, body).await;
         assert_eq!(code(&refused), wanted, "{path} {body}: {}", refused.1);
         let message = refused.1["error"]["message"].as_str().unwrap();
-        // What is no parse error is told as a state.
+        // Messages about state, not about parsing.
         let no_connection = r#"no such connection: "1.1""#;
         assert!(
             message.contains("expected") || message == no_connection,

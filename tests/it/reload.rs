@@ -1,4 +1,4 @@
-//! Reload and drain: who notices, and who does not.
+//! Reload and drain: which sockets notice, and which do not.
 
 use std::path::Path;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn only_sockets_whose_own_route_changed_or_went_get_1012() {
     while app.gateway().sockets().len() < 3 {
         tokio::task::yield_now().await;
     }
-    // The kept route stands elsewhere in the file, with a comment.
+    // The kept route has moved in the file, and has a comment.
     let new = "
 [[http.route]]
 path = '/new/'

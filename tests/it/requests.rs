@@ -1,4 +1,4 @@
-//! Requests: their end, their framing, and the host they name, over a live server.
+//! Requests: their end, framing and host, over a live server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::support::read_until;
 
-/// What the views of one test have done.
+/// A count of the finished work of one test's views.
 struct Done {
     began: AtomicUsize,
     ended: AtomicUsize,
@@ -49,7 +49,7 @@ impl Done {
     }
 }
 
-/// Declares a view that works until it is told to go on.
+/// Declares a view that works until the test releases it.
 macro_rules! worker {
     ($name:ident, $done:ident, $on_disconnect:expr) => {
         static $done: Done = Done::new();
@@ -86,7 +86,7 @@ async fn start(name: &str, registry: Registry, more: &str) -> LiveServer {
 
 const POST: &[u8] = b"POST /work/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi";
 
-/// Issue 13, line 6: work once begun runs to its end, however the client leaves.
+/// Issue 13, line 6: started work runs to its end, however the client disconnects.
 #[tokio::test]
 async fn a_view_with_side_effects_finishes_without_its_client() {
     let registry = Registry::builtin().view::<Finished>("work");
@@ -100,7 +100,7 @@ async fn a_view_with_side_effects_finishes_without_its_client() {
         FINISHED.wait(&FINISHED.began, at).await;
         drop(stream);
     }
-    // The last client is gone before its work may go on.
+    // The last client is gone before its work continues.
     tokio::task::yield_now().await;
     for _ in 0..20 {
         FINISHED.go.notify_one();
@@ -132,7 +132,7 @@ async fn abandoned_work_ends_at_its_deadline() {
     assert_eq!(BOUNDED.ended.load(Ordering::SeqCst), 0);
 }
 
-/// A view that says so is dropped with its connection.
+/// A view with `OnDisconnect::Cancel` is dropped with its connection.
 #[tokio::test]
 async fn a_view_without_side_effects_is_dropped_when_its_connection_is_reset() {
     let registry = Registry::builtin().view::<Cancelled>("work");
@@ -147,7 +147,7 @@ async fn a_view_without_side_effects_is_dropped_when_its_connection_is_reset() {
     assert_eq!(CANCELLED.ended.load(Ordering::SeqCst), 0);
 }
 
-/// Issue 13, line 6: a client that has only closed its sending side reads its answer.
+/// Issue 13, line 6: a client that has only closed its sending side gets its response.
 #[tokio::test]
 async fn a_half_closed_client_gets_its_answer_from_every_view() {
     let registry = Registry::builtin().view::<Halved>("work");
@@ -182,7 +182,8 @@ async fn a_body_that_the_client_cuts_off_is_400() {
     }
 }
 
-/// Issue 14, line 2: a body that trickles is ended before the request's own deadline, also when each byte comes in time.
+/// Issue 14, line 2: a trickling body is ended before the request's own deadline, even if each byte
+/// arrives in time.
 #[tokio::test]
 async fn a_body_that_comes_too_slowly_is_408() {
     let more = "request_timeout = '60s'\n[server.limits]\nmin_rate = '1 MiB'\n";
@@ -203,7 +204,7 @@ async fn a_body_that_comes_too_slowly_is_408() {
     assert!(answer.contains("connection: close"), "{answer}");
 }
 
-/// A view may take its time: only waiting for the client counts.
+/// Only the time spent waiting for the client counts, not the view's.
 #[tokio::test]
 async fn a_body_that_waits_for_its_view_is_not_slow() {
     let more = "request_timeout = '60s'\n[server.limits]\nmin_rate = '1 GiB'\n";
@@ -216,7 +217,7 @@ async fn a_body_that_waits_for_its_view_is_not_slow() {
     assert!(answer.starts_with(b"HTTP/1.1 200"));
 }
 
-/// Reads its body after longer than a slow client is waited for.
+/// Reads its body after more time than a slow client has.
 struct LateReader;
 
 impl View for LateReader {
@@ -237,7 +238,7 @@ impl View for LateReader {
     }
 }
 
-/// A view that says what only the server may say.
+/// A view that sets fields which only the server may set.
 struct Forging;
 
 #[derive(serde::Deserialize)]
@@ -313,7 +314,8 @@ impl Consumer for Forging {
     }
 }
 
-/// Issue 13, line 8: what a view says of the framing is not sent, so the next answer on the connection is whole.
+/// Issue 13, line 8: a view's framing fields are not sent, so the next response on the connection
+/// is intact.
 #[tokio::test]
 async fn a_view_cannot_corrupt_the_connection() {
     for (name, value) in [
@@ -443,7 +445,7 @@ fn framing_fields_in_the_file_are_problems() {
     }
 }
 
-/// Shows what a view sees of its host.
+/// Responds with the host that a view sees.
 struct Host;
 
 impl View for Host {
@@ -459,7 +461,7 @@ impl View for Host {
     }
 }
 
-/// Issue 13, line 9: one truth for the host.
+/// Issue 13, line 9: one host for each request.
 #[tokio::test]
 async fn an_absolute_target_names_the_host_and_no_view_sees_another() {
     let text = "[server]\nallowed_hosts = ['*']\n[[http.route]]\npath = '/'\nview = 'host'\n";
@@ -502,7 +504,8 @@ async fn an_absolute_target_names_the_host_and_no_view_sees_another() {
     }
 }
 
-/// A head that began in the read before is no request line, whatever its fields hold.
+/// A head that began in an earlier read is not taken for a request line, whatever its fields
+/// contain.
 #[tokio::test]
 async fn a_hash_in_a_field_of_a_pipelined_request_is_no_fragment() {
     let text = "[[http.route]]\npath = '/'\nview = 'respond'\noptions = { body = 'x' }\n";
@@ -519,7 +522,7 @@ async fn a_hash_in_a_field_of_a_pipelined_request_is_no_fragment() {
     assert!(second.starts_with(b"HTTP/1.1 200"));
 }
 
-/// The steps have the deadline of the route, too: `csrf` reads the body.
+/// Middleware has the deadline of the route too: `csrf` reads the body.
 #[tokio::test]
 async fn a_slow_body_that_a_step_reads_is_504() {
     let text = "[[http.route]]\npath = '/'\nview = 'respond'\nmiddleware = ['csrf']\nrequest_timeout = '200ms'\n";
@@ -536,7 +539,7 @@ async fn a_slow_body_that_a_step_reads_is_504() {
     );
 }
 
-/// The end of a client's stream stays hidden until the answer is written, not only taken.
+/// The end of a client's stream stays hidden until the response is written, not only produced.
 #[tokio::test]
 async fn a_half_closed_client_that_reads_slowly_gets_the_whole_answer() {
     let length = 3 << 20;
@@ -556,7 +559,7 @@ async fn a_half_closed_client_that_reads_slowly_gets_the_whole_answer() {
     }
 }
 
-/// Without keep-alive an answer says so, and the connection ends.
+/// Without keep-alive the response says so, and the connection ends.
 #[tokio::test]
 async fn keep_alive_of_zero_closes_after_each_answer() {
     let text =

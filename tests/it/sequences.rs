@@ -1,4 +1,5 @@
-//! Table: frames that a client may or may not send, and what the server says to each, however the bytes arrive.
+//! Sequences: frames that a client may or may not send, and the server's reply to each, however the
+//! bytes arrive.
 
 mod arrival;
 mod broken;
@@ -8,15 +9,15 @@ mod fragments;
 mod frame;
 mod lengths;
 mod limits;
+mod output;
 mod run;
-mod said;
 mod text;
 
 use std::collections::HashSet;
 
 use run::{Sequence, check, check_live};
 
-/// Of so many sequences one is also run over TCP.
+/// One in this many sequences also runs over TCP.
 const LIVE_ONE_OF: usize = 8;
 
 fn all() -> Vec<Sequence> {

@@ -1,4 +1,5 @@
-//! Tokens: bearer tokens, the app that is asked, and stores that are away, through the whole journey.
+//! Tokens: bearer tokens, the app that is asked, and stores that are away, through the whole
+//! journey.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -230,7 +231,8 @@ async fn event_stream_ends_when_its_token_expires() {
     assert!(began.elapsed() < Duration::from_secs(8));
 }
 
-/// An app that answers what it is asked by the cookie: a status, or `hang`. Returns its URL and how often it was asked.
+/// An app that answers what it is asked by the cookie: a status, or `hang`. Returns its URL and how
+/// often it was asked.
 async fn upstream(tasks: &mut JoinSet<()>) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/auth", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Wire: what a client sees byte for byte, over a live server.
+//! Wire: the bytes that a client gets, over a live server.
 
 use oneport::testing::LiveServer;
 use tokio::io::AsyncWriteExt;
@@ -32,7 +32,7 @@ async fn everything(server: &LiveServer, sent: &[u8]) -> Vec<u8> {
     read_until(&mut stream, |_| false).await
 }
 
-/// Sends frames after a handshake and returns all that comes back until the end of the stream.
+/// Sends frames after a handshake and returns everything until the end of the stream.
 async fn answer_to(server: &LiveServer, frames: &[u8]) -> Vec<u8> {
     let mut stream = open(server).await;
     stream.write_all(frames).await.unwrap();
@@ -150,7 +150,7 @@ async fn close_is_answered_with_its_code_or_with_none() {
     assert_eq!(answer_to(&server, &frame(0x88, b"")).await, [0x88, 0]);
 }
 
-/// Case 61, and what is no HTTP.
+/// Case 61, and heads that are not HTTP.
 #[tokio::test]
 async fn broken_heads_have_their_status() {
     let server = LiveServer::start(FILE).await.unwrap();

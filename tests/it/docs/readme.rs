@@ -1,4 +1,4 @@
-//! The consumer of README.md, so that it compiles and does what the page says.
+//! The consumer of README.md: it compiles and does what the page says.
 
 use std::process::ExitCode;
 

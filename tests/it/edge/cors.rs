@@ -67,7 +67,7 @@ view = "publish"
 options = { tokens = [{ name = "t", token = "0123456789abcdef", groups = ["*"] }] }
 "#;
 
-/// Answers, or fails as the query says; counts nothing, and must never see a preflight.
+/// Responds, or fails if the query asks for it; must never see a preflight.
 struct Own;
 
 impl View for Own {
@@ -146,7 +146,8 @@ async fn answers_to_a_page_of_an_allowed_origin_name_it_whatever_their_status() 
     assert_eq!(names, Some("x-total, x-page"));
 }
 
-/// The store of sessions is away: `session` fails before the view, or after it, when the other steps have added their fields.
+/// The session store is unavailable: `session` fails before the view, or after it, when other
+/// middleware has added its fields.
 #[tokio::test]
 async fn answer_of_middleware_that_failed_is_readable_too() {
     let app = app(FILE);

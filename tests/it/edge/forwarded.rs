@@ -1,11 +1,11 @@
-//! Forwarded: whom a view takes for the client.
+//! Forwarded: the client's address that a view sees.
 
 use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::testing::{Application, HttpCommunicator};
 
-/// Answers with what the scope says of the client, and with the forwarded fields that are left.
+/// Responds with the client in the scope, and with the remaining forwarded fields.
 struct Whoami;
 
 impl View for Whoami {
@@ -37,7 +37,8 @@ impl View for Whoami {
     }
 }
 
-/// What nginx sends with its usual lines, and the client's own `Forwarded`, which nginx passes on.
+/// The fields from nginx with its usual lines, and the client's own `Forwarded`, which nginx passes
+/// on.
 const NGINX: [(&str, &str); 5] = [
     ("x-forwarded-for", "192.0.2.66, 203.0.113.9"),
     ("x-forwarded-proto", "http"),

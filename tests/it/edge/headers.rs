@@ -1,4 +1,4 @@
-//! Headers: what protects a page is on every answer.
+//! Headers: the fields that protect a page are on every response.
 
 use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
@@ -19,7 +19,7 @@ const FIELDS: [(&str, &str); 4] = [
 
 const PAGE: &str = "[http]\nmiddleware = ['hosts', 'headers']\nheaders = { preset = 'page' }\n";
 
-/// A page that says itself how it may be framed.
+/// A page that sets X-Frame-Options itself.
 struct Framed;
 
 impl View for Framed {
@@ -126,7 +126,7 @@ fn unknown_preset_is_a_problem_that_names_the_known_ones() {
     }
 }
 
-/// The pages that are shipped hold no inline script or style, which the policy would block.
+/// Shipped pages have no inline script or style, which the policy would block.
 #[test]
 fn shipped_pages_have_nothing_inline() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! Lists: header fields with many elements cost no more than their length.
+//! Lists: the cost of a header field with many elements is linear in its length.
 
 use oneport::testing::{Application, HttpCommunicator};
 

@@ -1,4 +1,4 @@
-//! Edge: what a client or a proxy can send before a view sees it, and what every answer carries.
+//! Edge: header fields that clients and proxies send, and those of every response.
 
 mod cors;
 mod forwarded;

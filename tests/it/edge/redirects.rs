@@ -1,8 +1,8 @@
-//! Redirects: where a `Location` leads.
+//! Redirects: the target of a `Location`.
 
 use oneport::testing::{Application, HttpCommunicator};
 
-/// Asks for a path and compares the `Location`.
+/// Requests a path and compares the `Location`.
 async fn leads(text: &str, path: &str, expected: &str) {
     let app = Application::parse(text).unwrap();
     let response = HttpCommunicator::get(path).send(&app).await;
@@ -90,7 +90,7 @@ async fn redirect_never_leads_to_a_host_that_the_client_names() {
     );
 }
 
-/// The siblings of `redirect`: every other `Location` that is made of the file.
+/// The other sources of a `Location` in the configuration.
 #[tokio::test]
 async fn login_page_with_a_fragment_still_learns_where_to_come_back_to() {
     for (login_url, expected) in [

@@ -16,15 +16,16 @@ const MAX_MESSAGE: usize = 64 * KIB;
 const MAX_FRAGMENTS: usize = 1024;
 const HEADER_SIZE: usize = 16 * KIB;
 const SEND_QUEUE: usize = 64 * KIB;
-/// What an attack may cost beside what the limits allow: small allocations. What is allowed is rounded up by a quarter at most.
+/// What an attack may cost in addition to the limits: small allocations. Limits are rounded up by a
+/// quarter at most.
 const SMALL: usize = 10 * KIB;
-/// What an open connection may cost before it is attacked, what its handshake left behind included.
+/// What an open connection may cost before the attack, including the remains of its handshake.
 const OPEN: usize = 16 * KIB;
-/// What may be left of a client that went: pages that are not all free.
+/// What may remain of a client that is gone: pages that are not entirely free.
 const LEFT: usize = 5 * KIB;
-/// What inflates one message, without the message.
+/// The context that inflates one message, without the message.
 const INFLATER: usize = 48 * KIB;
-/// How often the attack comes.
+/// The number of attacks in a row.
 const WAVES: usize = 3;
 
 const ROUTES: &str = "
@@ -47,7 +48,7 @@ struct Attack {
     sent: Vec<u8>,
     /// The close code that each gets, if any.
     code: Option<u16>,
-    /// The most that the limits let each of them take.
+    /// The memory that the limits allow each of them.
     allowed: usize,
 }
 
@@ -57,7 +58,7 @@ enum Opens {
     Connection,
     Websocket,
     CompressedWebsocket,
-    /// Nothing is ever read from it, so that the server stops reading as well.
+    /// The client never reads, so that the server stops reading as well.
     DeafWebsocket,
 }
 
@@ -88,7 +89,7 @@ impl Attack {
             let before = process.resident();
             let watch = Watch::start(&process);
             if self.opens == Opens::DeafWebsocket {
-                // The server may stop reading for good, so this may have no other end than the time.
+                // The server may stop reading for good, so this may only end with the timeout.
                 let all = peers.iter_mut();
                 let all = all.map(|peer| peer.stream.write_all(&self.sent));
                 let _ = timeout(Duration::from_secs(4), async {
@@ -123,7 +124,7 @@ impl Attack {
                 self.name,
                 self.allowed
             );
-            // Another allocator may keep what is free.
+            // Another allocator may retain free memory.
             assert!(
                 cfg!(not(feature = "jemalloc")) || after <= idle + count * LEFT,
                 "{}, wave {wave}: {idle} bytes before all, {after} after",
@@ -234,7 +235,7 @@ fn pings_whose_answers_nobody_reads() {
 #[test]
 fn bombs() {
     let bomb = deflated(64 * KIB * KIB);
-    // It is short enough, only what comes out of it is too long.
+    // It is short enough itself, and inflates to too much.
     assert!(bomb.len() < MAX_MESSAGE + KIB, "{}", bomb.len());
     Attack {
         name: "bombs",
@@ -260,7 +261,7 @@ fn longest_compressed_messages_without_their_last_byte() {
     .run(named!(longest_compressed_messages_without_their_last_byte));
 }
 
-/// So many zeros as the payload of a compressed message (RFC 7692 §7.2.1).
+/// Zeros as the payload of a compressed message (RFC 7692 §7.2.1).
 fn deflated(zeros: usize) -> Vec<u8> {
     let mut compress = Compress::new(Compression::best(), false);
     let zeros = vec![0; zeros];

@@ -14,13 +14,13 @@ use tokio::time::timeout;
 use super::process::{DEADLINE, Process, raised};
 use crate::support::HANDSHAKE;
 
-/// So many handshakes are under way at once.
+/// The number of concurrent handshakes.
 const BATCH: usize = 250;
 
-/// Clients come from so many loopback addresses.
+/// The number of loopback addresses of the clients.
 const SOURCES: usize = 8;
 
-/// Descriptors that are no clients.
+/// Descriptors for anything but clients.
 const OTHER_DESCRIPTORS: usize = 200;
 
 pub(super) const CLOSE: u8 = 0x88;
@@ -30,7 +30,7 @@ pub(super) const PING: u8 = 0x89;
 /// A client's end of a connection.
 pub(super) struct Peer {
     pub(super) stream: TcpStream,
-    /// What was read and not looked at yet.
+    /// Bytes that were read and not parsed yet.
     pub(super) heard: Vec<u8>,
 }
 
@@ -43,7 +43,8 @@ impl Peer {
             .bind((Ipv4Addr::new(127, 0, 0, last), 0).into())
             .unwrap();
         if is_slow {
-            // The kernel holds little for it: a small buffer here, and packets as on a real network, which the server's one is made for.
+            // The kernel buffers little for it: a small receive buffer, and packets of the size on
+            // a real network.
             socket.set_recv_buffer_size(4096).unwrap();
             SockRef::from(&socket).set_tcp_mss(1460).unwrap();
         }
@@ -56,7 +57,7 @@ impl Peer {
         }
     }
 
-    /// Opens a WebSocket; `fields` are further header fields, each with its line's end.
+    /// Opens a WebSocket; `fields` are more header fields, each with its line break.
     pub(super) async fn shake_hands(&mut self, path: &str, fields: &str) {
         let request = HANDSHAKE.replace("/echo/", path).replace(
             "Sec-WebSocket-Version",
@@ -85,7 +86,7 @@ impl Peer {
         written.expect("room for what is said in time").unwrap();
     }
 
-    /// Reads once; `false` at the end.
+    /// Reads once; returns `false` at the end.
     pub(super) async fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];
         let read = timeout(DEADLINE, self.stream.read(&mut buffer)).await;
@@ -94,7 +95,7 @@ impl Peer {
         count > 0
     }
 
-    /// Reads the next frame: its first octet and its payload. `None` at the end.
+    /// Reads the next frame: its first octet and its payload; `None` at the end.
     pub(super) async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             let header = match self.heard.as_slice() {
@@ -119,7 +120,7 @@ impl Peer {
         }
     }
 
-    /// Expects the close frame next, answers it and expects the end.
+    /// Expects the close frame next, replies to it and expects the end.
     pub(super) async fn expect_close(&mut self, code: u16) {
         let frame = self.frame().await;
         let Some((CLOSE, payload)) = &frame else {
@@ -131,7 +132,7 @@ impl Peer {
             "{}",
             String::from_utf8_lossy(&payload[2..])
         );
-        // The server may have waited long enough already.
+        // This may fail: the server may have stopped waiting.
         let _ = self.stream.write_all(&whole(CLOSE, &payload[..2])).await;
         assert_eq!(self.frame().await, None, "expected the end");
     }
@@ -201,8 +202,8 @@ pub(super) fn whole(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Runs a test alone in this process, with its number of clients.
 ///
-/// Where the soft limit of descriptors is too low, the test runs in a process of its own with the hard one. Where that is too low as
-/// well, there are fewer clients, and a sentence says so.
+/// If the soft limit of descriptors is too low, the test runs in a process of its own with the hard
+/// limit. If that is too low as well, there are fewer clients, and a printed sentence says so.
 pub(super) fn with_clients(test: &str, wanted: usize, run: impl AsyncFnOnce(usize)) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,7 +236,7 @@ pub(super) fn with_clients(test: &str, wanted: usize, run: impl AsyncFnOnce(usiz
     runtime.block_on(run(count));
 }
 
-/// Names a test as the runner does, the crate in front.
+/// The path of a test, including the crate.
 macro_rules! named {
     ($name:ident) => {
         concat!(module_path!(), "::", stringify!($name))

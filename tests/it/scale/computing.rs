@@ -1,4 +1,4 @@
-//! Computing: a consumer that keeps its thread does not stop the server.
+//! Computing: a consumer that blocks its thread does not stop the server.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use tokio::time::sleep;
 use super::clients::{Peer, named, print_times, whole, with_clients};
 use super::process::DEADLINE;
 
-/// How often each of the others asks.
+/// How many messages each of the other clients sends.
 const ROUNDS: usize = 50;
 
-/// Keeps its thread for a time whenever it is spoken to.
+/// Blocks its thread for a time at every message.
 struct Computes;
 
 impl Consumer for Computes {
@@ -42,7 +42,7 @@ fn a_consumer_that_computes() {
             path = '/computes/'
             consumer = 'computes'
         ";
-        // The clients are not served by the threads that are kept.
+        // The clients do not run on the blocked threads.
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

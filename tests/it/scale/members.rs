@@ -9,7 +9,7 @@ use super::process::Process;
 
 const MESSAGES: usize = 20;
 
-/// What an idle connection may cost; tasks are larger in a build that is not optimised.
+/// The memory of an idle connection; tasks are larger in an unoptimised build.
 const CONNECTION_BYTES_MAX: f64 = if cfg!(debug_assertions) {
     16_384.0
 } else {
@@ -48,7 +48,7 @@ fn nineteen_thousand_members_hear_every_message() {
     );
 }
 
-/// Returns how many bytes each further connection costs, from stage to stage.
+/// Returns the bytes per additional connection, from stage to stage.
 async fn members_hear_every_message(name: &str, stages: [usize; 3]) -> [f64; 2] {
     let routes = "
         [[websocket.route]]
@@ -109,7 +109,7 @@ async fn members_hear_every_message(name: &str, stages: [usize; 3]) -> [f64; 2] 
         process.resident()
     );
 
-    // Nothing follows but the close frame.
+    // Only the close frame follows.
     let began = Instant::now();
     process.ask_to_stop();
     join_all(members.iter_mut().map(|member| member.expect_close(1001))).await;

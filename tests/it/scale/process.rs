@@ -15,10 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-/// How long anything may take on a machine that is busy with other things.
+/// The deadline of every wait, for a busy machine.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Between two looks at something that is waited for.
+/// The interval at which a condition is checked.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) const KIB: usize = 1024;
@@ -41,7 +41,7 @@ impl Process {
         let mut child = raised(env!("CARGO_BIN_EXE_oneport"))
             .args(["serve", "--config"])
             .arg(&file)
-            // The allocator gives back at once what is free, so that what is seen is what is in use.
+            // The allocator returns free memory at once, so that resident memory is memory in use.
             .env("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -72,12 +72,12 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Bytes of memory it has now.
+    /// Its resident memory in bytes.
     pub(super) fn resident(&self) -> usize {
         resident(self.child.id(), "VmRSS:")
     }
 
-    /// How many sockets it has open, those it listens at and its own among them.
+    /// The number of its open sockets, including listeners and internal ones.
     pub(super) fn sockets(&self) -> usize {
         let descriptors = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
         descriptors
@@ -86,7 +86,7 @@ impl Process {
             .count()
     }
 
-    /// Reads the sum of all metrics of a name whose labels hold all these texts.
+    /// Returns the sum of all metrics of a name whose labels contain all these texts.
     pub(super) async fn metric(&self, name: &str, labels: &[&str]) -> usize {
         let asked = async {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
@@ -124,7 +124,7 @@ impl Process {
         }
     }
 
-    /// How many sockets it has open while nobody is there.
+    /// The number of its open sockets without clients.
     pub(super) async fn settled_sockets(&self) -> usize {
         self.until_metric("oneport_websockets", &[], 0).await; // so it serves, and has all that it needs for that
         let mut sockets = self.sockets();
@@ -151,8 +151,8 @@ impl Process {
         }
     }
 
-    /// Waits a moment until it holds no more bytes than that: a socket is closed before the last of its memory is free.
-    /// Returns what it holds then.
+    /// Waits until its memory is at most this, for 5 s: a socket is closed before all its memory is
+    /// free. Returns its memory then.
     pub(super) async fn until_resident(&self, wanted: usize) -> usize {
         let began = Instant::now();
         loop {
@@ -164,7 +164,8 @@ impl Process {
         }
     }
 
-    /// Says which connections hold bytes that were not read by the server yet, as the kernel's table tells.
+    /// Returns the connections with bytes that the server has not read yet, from the kernel's
+    /// table.
     pub(super) fn unread(&self) -> Vec<String> {
         let address = format!("0100007F:{:04X}", self.address.port());
         let table = fs::read_to_string("/proc/net/tcp").unwrap();
@@ -195,7 +196,7 @@ impl Process {
         }
     }
 
-    /// Asks it to stop, by SIGTERM.
+    /// Sends it SIGTERM.
     pub(super) fn ask_to_stop(&self) {
         let pid = self.child.id().to_string();
         let status = Command::new("sh")
@@ -205,7 +206,7 @@ impl Process {
         assert!(status.success());
     }
 
-    /// Waits for its end, which has to be a good one.
+    /// Waits for its end, which has to be successful and without a panic.
     pub(super) async fn ended(mut self) {
         let began = Instant::now();
         let status = loop {
@@ -233,7 +234,7 @@ impl Drop for Process {
     }
 }
 
-/// What all servers here have in common.
+/// The start of every server's configuration.
 const HEAD: &str = "
     [server]
     bind = ['127.0.0.1:0']
@@ -251,7 +252,7 @@ const HEAD: &str = "
     view = 'metrics'
 ";
 
-/// A program that runs with as many descriptors as the machine allows.
+/// A command that runs with the maximum number of descriptors.
 pub(super) fn raised(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("sh");
     command
@@ -269,7 +270,7 @@ fn resident(pid: u32, field: &str) -> usize {
     kib * KIB
 }
 
-/// Looks at a process' memory all the time.
+/// Samples the memory of a process.
 pub(super) struct Watch {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
@@ -290,7 +291,7 @@ impl Watch {
         Self { is_over, thread }
     }
 
-    /// The most it had.
+    /// Stops, and returns the maximum.
     pub(super) fn most(self) -> usize {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()

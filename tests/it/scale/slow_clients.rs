@@ -1,4 +1,4 @@
-//! Slow clients: one does not hold up the others, and one that is gone is found.
+//! Slow clients: one does not delay the others, and a vanished one is detected.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -75,7 +75,7 @@ async fn one_slow_reader(count: usize) {
     let mut stage = Peer::connect(process.address, 0, false).await;
     stage.shake_hands("/stage/", "").await;
 
-    // The next message is sent when all have heard the one before.
+    // The next message is sent when all members have the previous one.
     let mut number = 0;
     let publish = async |stage: &mut Peer, number: &mut usize| {
         let sent = began.elapsed().as_nanos();
@@ -99,7 +99,8 @@ async fn one_slow_reader(count: usize) {
         .await;
     let slow_client = ["/hall/", "slow_client"];
     let closed = "oneport_websockets_closed_total";
-    // Before it is counted as ended its close frame waits behind what it does not read; so the drop is looked for.
+    // It is counted as ended only after its close frame, which waits behind unread messages; so
+    // this looks for the drop.
     while process
         .metric("oneport_messages_dropped_total", &["/hall/"])
         .await
@@ -112,7 +113,8 @@ async fn one_slow_reader(count: usize) {
     }
     let with = number;
 
-    // It reads at last: what it heard is whole and in order up to where it was cut off, and the close frame is the last.
+    // Now it reads: its messages are complete and in order up to the cut, and the close frame is
+    // last.
     let mut heard = without;
     let payload = loop {
         match slow.frame().await.expect("a close frame before the end") {
@@ -162,7 +164,7 @@ async fn one_slow_reader(count: usize) {
     process.ended().await;
 }
 
-/// Waits for a message; at the server's close frame answers it and gives none.
+/// Waits for a message; replies to the server's close frame and returns `None`.
 async fn heard_or_closed(peer: &mut Peer) -> Option<(u8, Vec<u8>)> {
     match peer.frame().await {
         Some((CLOSE, payload)) => {

@@ -1,4 +1,5 @@
-//! Arrival: the ways in which a sequence's bytes may reach the server, and a stream that brings them so.
+//! Arrival: the ways in which a sequence's bytes may reach the server, and a stream that delivers
+//! them so.
 
 use std::io;
 use std::pin::Pin;
@@ -17,7 +18,8 @@ const NEAR: usize = 20;
 /// How many cuts of a longer one are spread over it.
 const SPREAD: usize = 16;
 
-/// Up to how many bytes a sequence comes byte by byte from its start to its end; a longer one near its frames' borders.
+/// Up to this many bytes a sequence arrives byte by byte; a longer one only near its frames'
+/// borders.
 const BYTE_BY_BYTE: usize = 4 * 1024;
 
 /// How long the pieces are between those borders.
@@ -26,7 +28,8 @@ const PIECE: usize = 997;
 /// How many bytes a slow reader takes at a time.
 const SLOW_BYTES: usize = 61;
 
-/// How often the stream says that nothing is there, and nothing is written, before it says that the client has ended.
+/// How often the stream returns pending, without a write in between, before it reports the client's
+/// end.
 const PAUSES_AT_END: usize = 2;
 
 /// How the bytes of a sequence arrive.
@@ -36,13 +39,13 @@ pub(super) enum Way {
     Whole,
     /// All at once, from a client that takes a few bytes at a time.
     WholeFromSlowReader,
-    /// All at once, and compression was agreed on.
+    /// All at once, with compression negotiated.
     WholeWithDeflate,
     /// All in the same read as the handshake.
     BehindHandshake,
     /// One by one.
     ByteByByte,
-    /// One by one, and compression was agreed on.
+    /// One by one, with compression negotiated.
     ByteByByteWithDeflate,
     /// In two pieces.
     CutAt(usize),
@@ -80,7 +83,7 @@ impl Way {
         matches!(self, Self::WholeWithDeflate | Self::ByteByByteWithDeflate)
     }
 
-    /// How many bytes come in the same read as the handshake.
+    /// How many bytes arrive in the same read as the handshake.
     pub(super) fn behind_handshake(self, length: usize) -> usize {
         match self {
             Self::BehindHandshake => length,
@@ -113,7 +116,8 @@ fn is_near_border(frames: &[Vec<u8>], at: usize) -> bool {
     })
 }
 
-/// A stream whose reader gets one piece after the other and finds nothing between them, then the client's end.
+/// A stream whose reader gets one piece after the other, pending between them, then the client's
+/// end.
 pub(super) struct Pieces {
     bytes: Bytes,
     at: usize,
@@ -122,19 +126,19 @@ pub(super) struct Pieces {
     end: usize,
     pauses: usize,
     slow: Option<Slow>,
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<Received>>,
 }
 
-/// Whether a slow reader takes something at the next write.
+/// Whether a slow reader accepts bytes at the next write.
 #[derive(Clone, Copy)]
 enum Slow {
     Takes,
     Waits,
 }
 
-/// What the client heard.
+/// The output that the client received.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct Received {
     /// While its own half was open.
     pub(super) in_time: Vec<u8>,
     /// Later.
@@ -146,14 +150,14 @@ pub(super) struct Heard {
 }
 
 impl Pieces {
-    /// The bytes of a sequence but for those that came with the handshake.
+    /// The bytes of a sequence without those that arrived with the handshake.
     pub(super) fn new(
         way: Way,
         frames: &[Vec<u8>],
         bytes: Bytes,
         at: usize,
-    ) -> (Self, Arc<Mutex<Heard>>) {
-        let heard = Arc::<Mutex<Heard>>::default();
+    ) -> (Self, Arc<Mutex<Received>>) {
+        let received = Arc::<Mutex<Received>>::default();
         let pieces = Self {
             bytes,
             at,
@@ -161,9 +165,9 @@ impl Pieces {
             end: at,
             pauses: 0,
             slow: (way == Way::WholeFromSlowReader).then_some(Slow::Waits),
-            heard: heard.clone(),
+            received: received.clone(),
         };
-        (pieces, heard)
+        (pieces, received)
     }
 }
 
@@ -186,7 +190,7 @@ impl AsyncRead for Pieces {
         } else if self.pauses < PAUSES_AT_END {
             self.pauses += 1;
         } else {
-            self.heard.lock().unwrap().client_has_ended = true;
+            self.received.lock().unwrap().client_has_ended = true;
             return Poll::Ready(Ok(()));
         }
         cx.waker().wake_by_ref();
@@ -213,11 +217,11 @@ impl AsyncWrite for Pieces {
                 bytes = &bytes[..bytes.len().min(SLOW_BYTES)];
             }
         }
-        let mut heard = self.heard.lock().unwrap();
-        if heard.client_has_ended || heard.server_has_ended {
-            heard.late.extend_from_slice(bytes);
+        let mut received = self.received.lock().unwrap();
+        if received.client_has_ended || received.server_has_ended {
+            received.late.extend_from_slice(bytes);
         } else {
-            heard.in_time.extend_from_slice(bytes);
+            received.in_time.extend_from_slice(bytes);
         }
         Poll::Ready(Ok(bytes.len()))
     }
@@ -227,9 +231,9 @@ impl AsyncWrite for Pieces {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut heard = self.heard.lock().unwrap();
-        heard.server_has_ended = true;
-        heard.ended_first |= !heard.client_has_ended;
+        let mut received = self.received.lock().unwrap();
+        received.server_has_ended = true;
+        received.ended_first |= !received.client_has_ended;
         Poll::Ready(Ok(()))
     }
 }

@@ -3,8 +3,8 @@
 use super::frame::{
     BINARY, BINARY_BEGINS, CLOSE, LAST, MORE, PING, PONG, TEXT, TEXT_BEGINS, begun, frame, unmasked,
 };
+use super::output::{fails, pong, text};
 use super::run::{Sequence, row};
-use super::said::{fails, pong, text};
 
 const RSV1: u8 = 0x40;
 const RSV2: u8 = 0x20;
@@ -67,7 +67,8 @@ fn opcodes() -> Vec<Sequence> {
     rows
 }
 
-/// Without an extension all three are 0; with compression the first may be 1 in the first frame of a message alone (RFC 7692 §6).
+/// Without an extension all three are 0; with compression the first may be 1 in the first frame of
+/// a message alone (RFC 7692 §6).
 fn reserved_bits() -> Vec<Sequence> {
     let mut rows = Vec::new();
     for (bits, reserved) in [

@@ -1,19 +1,20 @@
-//! Close: how the client ends a conversation, rightly or wrongly (RFC 6455 §5.5.1 and §7.4).
+//! Close: valid and invalid close frames from the client (RFC 6455 §5.5.1 and §7.4).
 
 use super::frame::{
     BINARY, BINARY_BEGINS, CLOSE, KEY, LAST, MORE, PING, PONG, TEXT, TEXT_BEGINS, begun, close,
     frame, keyed, letters, unmasked,
 };
+use super::output::{Output, binary, closes, fails, pong, text};
 use super::run::{Sequence, row};
-use super::said::{Said, binary, closes, fails, pong, text};
 
-/// Codes that a client may send: with a meaning in the RFC or the registry, of libraries, of applications.
+/// Codes that a client may send: with a meaning in the RFC or the registry, of libraries, of
+/// applications.
 const GOOD: [u16; 20] = [
     1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3001, 3500, 3999,
     4000, 4001, 4500, 4999,
 ];
 
-/// Codes that nobody may send: not in any range, only reported, or without a meaning so far.
+/// Codes that must not be sent: outside the ranges, only reported, or without a meaning so far.
 const BAD: [u16; 20] = [
     0, 1, 255, 999, 1004, 1005, 1006, 1015, 1016, 1017, 1100, 1500, 1999, 2000, 2500, 2999, 5000,
     9999, 32_768, 65_535,
@@ -56,7 +57,7 @@ fn codes() -> Vec<Sequence> {
 
 fn payloads() -> Vec<Sequence> {
     vec![
-        row("empty close", [frame(CLOSE, "")], [Said::Closes(None)]),
+        row("empty close", [frame(CLOSE, "")], [Output::Closes(None)]),
         row("close of one octet", [frame(CLOSE, [3])], [fails(1002)]),
         row(
             "close of one octet behind a message",
@@ -133,7 +134,7 @@ fn reasons() -> Vec<Sequence> {
     rows
 }
 
-/// What comes behind a close frame is not looked at, whatever it is.
+/// Anything after a close frame is ignored.
 fn what_follows() -> Vec<Sequence> {
     let behind: [(&str, Vec<u8>); 14] = [
         ("text", frame(TEXT, "late")),
@@ -168,7 +169,7 @@ fn what_follows() -> Vec<Sequence> {
             behind.map(|(_, bytes)| bytes).into(),
         ]
         .concat(),
-        [Said::Closes(None)],
+        [Output::Closes(None)],
     ));
     rows.push(row(
         "wrong close before a good one",
@@ -183,7 +184,7 @@ fn what_follows() -> Vec<Sequence> {
     rows
 }
 
-/// What came before a close frame is answered before it.
+/// Messages before a close frame get their reply before its reply.
 fn what_precedes() -> Vec<Sequence> {
     vec![
         row(

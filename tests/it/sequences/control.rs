@@ -3,8 +3,8 @@
 use super::frame::{
     BINARY_BEGINS, CLOSE, LAST, PING, PONG, TEXT, TEXT_BEGINS, begun, close, frame, letters,
 };
+use super::output::{binary, closes, fails, pong, text};
 use super::run::{Sequence, row};
-use super::said::{binary, closes, fails, pong, text};
 
 /// Without it a frame is not final.
 const FIN: u8 = 0x80;

@@ -3,8 +3,8 @@
 use super::frame::{
     BINARY, BINARY_BEGINS, LAST, MORE, PING, PONG, TEXT, TEXT_BEGINS, begun, close, frame, letters,
 };
+use super::output::{binary, closes, fails, pong, text};
 use super::run::{Sequence, row};
-use super::said::{binary, closes, fails, pong, text};
 
 pub(super) fn sequences() -> Vec<Sequence> {
     [good(), among_control_frames(), out_of_place()].concat()

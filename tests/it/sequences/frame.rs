@@ -1,13 +1,13 @@
 //! Frame: bytes as a client sends them, well formed or not.
 
-/// The masking key of a frame that asks for no other.
+/// The default masking key of a frame.
 pub(super) const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 /// First octets of whole messages.
 pub(super) const TEXT: u8 = 0x81;
 pub(super) const BINARY: u8 = 0x82;
 
-/// First octets of fragments: those that begin a message, one in the middle, the last.
+/// First octets of fragments: those that start a message, one in the middle, the last.
 pub(super) const TEXT_BEGINS: u8 = 0x01;
 pub(super) const BINARY_BEGINS: u8 = 0x02;
 pub(super) const MORE: u8 = 0x00;
@@ -23,9 +23,9 @@ pub(super) const PONG: u8 = 0x8A;
 pub(super) enum Form {
     /// In 7 bits.
     Short,
-    /// In 16 bits behind a 126.
+    /// In 16 bits after a 126.
     Medium,
-    /// In 64 bits behind a 127.
+    /// In 64 bits after a 127.
     Long,
 }
 
@@ -40,7 +40,7 @@ impl Form {
     }
 }
 
-/// A masked frame as it should be.
+/// A well-formed masked frame.
 pub(super) fn frame(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     keyed(first, payload, KEY)
 }
@@ -56,7 +56,7 @@ pub(super) fn keyed(first: u8, payload: impl AsRef<[u8]>, key: [u8; 4]) -> Vec<u
     .concat()
 }
 
-/// A masked frame whose length is written in a form.
+/// A masked frame with its length in a certain form.
 pub(super) fn formed(first: u8, payload: impl AsRef<[u8]>, form: Form) -> Vec<u8> {
     let payload = payload.as_ref();
     [
@@ -66,7 +66,7 @@ pub(super) fn formed(first: u8, payload: impl AsRef<[u8]>, form: Form) -> Vec<u8
     .concat()
 }
 
-/// A masked frame that announces a length and has not arrived whole.
+/// A masked frame that is shorter than the length it announces.
 pub(super) fn begun(first: u8, announced: u64, payload: impl AsRef<[u8]>) -> Vec<u8> {
     [
         head(first, Form::shortest(announced), announced, KEY),

@@ -1,11 +1,12 @@
-//! Lengths: messages of every size in every form, whole and half arrived, under every kind of masking key.
+//! Lengths: messages of every size in every form, whole and half arrived, under every kind of
+//! masking key.
 
 use super::frame::{
     BINARY, BINARY_BEGINS, CLOSE, Form, KEY, LAST, MORE, PING, PONG, TEXT, TEXT_BEGINS, begun,
     close, formed, frame, head, keyed, letters,
 };
+use super::output::{binary, closes, fails, pong, text};
 use super::run::{Sequence, row};
-use super::said::{binary, closes, fails, pong, text};
 
 pub(super) fn sequences() -> Vec<Sequence> {
     [
@@ -42,7 +43,8 @@ fn shortest_forms() -> Vec<Sequence> {
     rows.concat()
 }
 
-/// RFC 6455 §5.2 tells the sender to take the shortest form; it does not tell the receiver to fail, and ours reads the others.
+/// RFC 6455 §5.2 tells the sender to take the shortest form; it does not tell the receiver to fail,
+/// and ours reads the others.
 fn longer_forms() -> Vec<Sequence> {
     let mut rows = Vec::new();
     for (length, form) in [
@@ -99,7 +101,7 @@ fn longer_forms() -> Vec<Sequence> {
     rows
 }
 
-/// Lengths that nobody sends, told by the header alone.
+/// Lengths beyond the limit, rejected by the header alone.
 fn announced() -> Vec<Sequence> {
     let mut rows = Vec::new();
     for (what, length, code) in [
@@ -152,7 +154,7 @@ fn announced() -> Vec<Sequence> {
     rows
 }
 
-/// The server waits for the rest, and says nothing when it does not come.
+/// The server waits for the rest, and sends nothing if it does not arrive.
 fn half_arrived() -> Vec<Sequence> {
     let whole = frame(TEXT, letters(300));
     let long = head(TEXT, Form::Long, 70_000, KEY);

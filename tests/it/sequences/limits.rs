@@ -4,13 +4,13 @@ use super::frame::{
     BINARY, BINARY_BEGINS, Form, KEY, LAST, MORE, PING, PONG, TEXT, TEXT_BEGINS, begun, formed,
     frame, head, letters,
 };
+use super::output::{binary, fails, pong, text};
 use super::run::{Sequence, row};
-use super::said::{binary, fails, pong, text};
 
-/// What one of the routes takes.
+/// The limit of one of the routes.
 const SMALL: usize = 1024;
 
-/// What the other takes.
+/// The limit of the other.
 const LARGE: usize = 128 * 1024;
 
 pub(super) fn sequences() -> Vec<Sequence> {

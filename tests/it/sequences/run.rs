@@ -1,4 +1,4 @@
-//! Run: takes sequences through the server in every way and gathers what went wrong.
+//! Run: runs sequences in every way and collects the failures.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::arrival::{Pieces, Way};
-use super::said::Said;
+use super::output::Output;
 use crate::support::{HANDSHAKE, read_until};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// After so many sequences with failures no more are run: the first ones tell enough.
+/// After this many sequences with failures no more are run: the first ones are enough.
 const FAILED_MAX: usize = 30;
 
-/// What the server says stays plain, so that it is the same with and without compression.
+/// The server's output stays plain, so that it is the same with and without compression.
 const FILE: &str = "
     [websocket]
     compression_threshold = '1 MiB'
@@ -38,38 +38,38 @@ const FILE: &str = "
     max_fragments = 4
 ";
 
-/// A client's frames and what is said to them.
+/// A client's frames and the server's reply.
 #[derive(Clone, Debug)]
 pub(super) struct Sequence {
     pub(super) name: String,
     path: &'static str,
     frames: Vec<Vec<u8>>,
-    said: Vec<Said>,
-    /// A compressed message where compression was agreed on.
+    output: Vec<Output>,
+    /// A compressed message, if compression was negotiated.
     is_plain_only: bool,
 }
 
-/// A sequence for a route that takes 128 KiB and many fragments.
+/// A sequence for a route that accepts 128 KiB and many fragments.
 pub(super) fn row(
     name: impl Into<String>,
     frames: impl Into<Vec<Vec<u8>>>,
-    said: impl Into<Vec<Said>>,
+    output: impl Into<Vec<Output>>,
 ) -> Sequence {
-    let mut said = said.into();
-    if said.last().is_some_and(Said::is_close) {
-        said.push(Said::End);
+    let mut output = output.into();
+    if output.last().is_some_and(Output::is_close) {
+        output.push(Output::End);
     }
     Sequence {
         name: name.into(),
         path: "/echo/",
         frames: frames.into(),
-        said,
+        output,
         is_plain_only: false,
     }
 }
 
 impl Sequence {
-    /// For the route that takes 1 KiB and four fragments.
+    /// For the route that accepts 1 KiB and four fragments.
     pub(super) fn small(self) -> Self {
         Self {
             path: "/small/",
@@ -77,7 +77,7 @@ impl Sequence {
         }
     }
 
-    /// For sockets without compression alone.
+    /// For sockets without compression only.
     pub(super) fn plain_only(self) -> Self {
         Self {
             is_plain_only: true,
@@ -85,7 +85,7 @@ impl Sequence {
         }
     }
 
-    async fn run(&self, app: &Application, way: Way) -> Vec<Said> {
+    async fn run(&self, app: &Application, way: Way) -> Vec<Output> {
         let mut request = Request::get(self.path)
             .header("host", "localhost")
             .header("origin", "http://localhost")
@@ -113,40 +113,40 @@ impl Sequence {
         );
         let bytes = Bytes::from(self.frames.concat());
         let behind = way.behind_handshake(bytes.len());
-        let (stream, heard) = Pieces::new(way, &self.frames, bytes.clone(), behind);
+        let (stream, received) = Pieces::new(way, &self.frames, bytes.clone(), behind);
         let (held, let_go) = oneshot::channel::<()>();
         let transport = Some(Stream::boxed(stream));
         upgrade.start(transport, bytes.slice(..behind), Box::new(held));
         let is_over = timeout(DEADLINE, let_go).await.is_ok();
-        let heard = heard.lock().unwrap();
-        let mut said = Said::read(&heard.in_time);
-        if heard.ended_first {
-            said.push(Said::End);
+        let received = received.lock().unwrap();
+        let mut output = Output::read(&received.in_time);
+        if received.ended_first {
+            output.push(Output::End);
         }
-        if !heard.late.is_empty() {
-            said.push(Said::Late(heard.late.clone()));
+        if !received.late.is_empty() {
+            output.push(Output::Late(received.late.clone()));
         }
         if !is_over {
-            said.push(Said::Hangs);
+            output.push(Output::Hangs);
         }
-        said
+        output
     }
 
-    async fn run_live(&self, server: &LiveServer) -> Vec<Said> {
+    async fn run_live(&self, server: &LiveServer) -> Vec<Output> {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         let handshake = HANDSHAKE.replace("/echo/", self.path);
         stream.write_all(handshake.as_bytes()).await.unwrap();
         read_until(&mut stream, |read| read.ends_with(b"\r\n\r\n")).await;
         stream.write_all(&self.frames.concat()).await.unwrap();
-        let is_ended_by_server = self.said.last() == Some(&Said::End);
+        let is_ended_by_server = self.output.last() == Some(&Output::End);
         if !is_ended_by_server {
             stream.shutdown().await.unwrap();
         }
-        let mut said = Said::read(&read_until(&mut stream, |_| false).await);
+        let mut output = Output::read(&read_until(&mut stream, |_| false).await);
         if is_ended_by_server {
-            said.push(Said::End);
+            output.push(Output::End);
         }
-        said
+        output
     }
 }
 
@@ -162,7 +162,7 @@ pub(super) async fn check(sequences: &[Sequence]) {
                 continue;
             }
             let found = sequence.run(&app, way).await;
-            if found == sequence.said {
+            if found == sequence.output {
                 continue;
             }
             match &first {
@@ -173,7 +173,7 @@ pub(super) async fn check(sequences: &[Sequence]) {
         if let Some((way, found)) = first {
             failures.push(format!(
                 "{}: {way:?}\n  expected {:?}\n  found    {found:?}\n  and in {others} other ways",
-                sequence.name, sequence.said
+                sequence.name, sequence.output
             ));
         }
         if failures.len() == FAILED_MAX {
@@ -189,10 +189,10 @@ pub(super) async fn check_live<'a>(sequences: impl Iterator<Item = &'a Sequence>
     let mut failures = Vec::new();
     for sequence in sequences {
         let found = sequence.run_live(&server).await;
-        if found != sequence.said {
+        if found != sequence.output {
             failures.push(format!(
                 "{}: over TCP\n  expected {:?}\n  found    {found:?}",
-                sequence.name, sequence.said
+                sequence.name, sequence.output
             ));
         }
     }

@@ -1,12 +1,12 @@
-//! Text: UTF-8 at its borders (RFC 3629), whole, cut everywhere, and wrong.
+//! Text: UTF-8 at its limits (RFC 3629), whole, cut everywhere, and invalid.
 
 use super::frame::{
     BINARY, BINARY_BEGINS, LAST, MORE, PING, TEXT, TEXT_BEGINS, begun, frame, keyed,
 };
+use super::output::{binary, fails, pong, text};
 use super::run::{Sequence, row};
-use super::said::{binary, fails, pong, text};
 
-/// Texts that are right, though some look strange.
+/// Valid texts, though some look strange.
 const GOOD: [(&str, &str); 22] = [
     ("U+0000", "\0"),
     ("U+007F", "\u{7f}"),
@@ -32,7 +32,7 @@ const GOOD: [(&str, &str); 22] = [
     ("all lengths", "a\u{e9}\u{20ac}\u{1f600}"),
 ];
 
-/// Texts that are wrong, and their first octet that no right text could have in its place.
+/// Invalid texts, each with the position of the first octet that no valid text has there.
 const WRONG: [(&str, &[u8], usize); 44] = [
     ("first continuation alone", b"\x80", 0),
     ("last continuation alone", b"\xBF", 0),
@@ -84,7 +84,7 @@ const WRONG: [(&str, &[u8], usize); 44] = [
     ),
 ];
 
-/// The starts of characters: right so far, wrong when the message ends there.
+/// The starts of characters: valid so far, invalid if the message ends there.
 const CUT: [(&str, &[u8]); 10] = [
     ("1 of 2", b"\xC2"),
     ("1 of 2, the last", b"\xDF"),

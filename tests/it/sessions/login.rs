@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use oneport::auth::login_rate_limit::{LoginLimits, LoginRateLimit};
-use oneport::testing::{Heard, HttpCommunicator};
+use oneport::testing::{HttpCommunicator, Output};
 use oneport::websocket::Message;
 use serde_json::json;
 
@@ -20,8 +20,8 @@ async fn the_same_login_counts_on_both_tables() {
     let mut socket = browser.socket("/ws/me/").await.unwrap();
     socket.send("who").await;
     assert_eq!(
-        socket.hear().await,
-        Heard::Message(Message::text("\"anna\""))
+        socket.receive_output().await,
+        Output::Message(Message::text("\"anna\""))
     );
     assert_eq!(browser.get("/members/").await.status(), 200);
     assert_eq!(browser.get("/staff/").await.status(), 403);
@@ -162,7 +162,8 @@ async fn names_and_passwords_are_never_sql() {
     assert_eq!(browser.user().await.as_deref(), Some(strange));
 }
 
-/// A wrong name works out a hash, as a wrong password does: what is compared is the work, which differs by the factor of a hash.
+/// A wrong name works out a hash, as a wrong password does: what is compared is the work, which
+/// differs by the factor of a hash.
 #[tokio::test]
 async fn an_unknown_name_takes_as_long_as_a_wrong_password() {
     let site = Site::new().await;

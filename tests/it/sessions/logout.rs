@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use oneport::testing::{Heard, HttpCommunicator};
+use oneport::testing::{HttpCommunicator, Output};
 use oneport::websocket::Message;
 use serde_json::json;
 
@@ -29,8 +29,8 @@ async fn live_sockets_end_with_their_login() {
     // Her other login goes on.
     of_elsewhere.send("who").await;
     assert_eq!(
-        of_elsewhere.hear().await,
-        Heard::Message(Message::text("\"anna\""))
+        of_elsewhere.receive_output().await,
+        Output::Message(Message::text("\"anna\""))
     );
     // A new password ends it; removing a user ends hers.
     let auth = &site.app.gateway().services().auth;
@@ -41,8 +41,8 @@ async fn live_sockets_end_with_their_login() {
     assert_eq!(closed_with(&mut of_berta).await, 4401);
     anonymous.send("who").await;
     assert_eq!(
-        anonymous.hear().await,
-        Heard::Message(Message::text("null"))
+        anonymous.receive_output().await,
+        Output::Message(Message::text("null"))
     );
 }
 
@@ -52,7 +52,7 @@ async fn a_session_that_was_ended_is_not_raised_from_the_dead() {
     let mut browser = Browser::logged_in(&site, "anna").await;
     let mut socket = browser.socket("/ws/me/").await.unwrap();
     socket.send("late=1").await;
-    socket.hear().await;
+    socket.receive_output().await;
     let kept = browser.clone();
     browser.log_out().await;
     assert_eq!(closed_with(&mut socket).await, 4401);

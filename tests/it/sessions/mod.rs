@@ -1,5 +1,5 @@
-//! Sessions: what a session keeps, who is logged in, and what protects both. Each test fails when the
-//! protection it is about is taken out.
+//! Sessions: what a session keeps, who is logged in, and what protects both. Each test fails when
+//! the protection it is about is taken out.
 
 mod cookie;
 mod csrf;

@@ -8,7 +8,7 @@ use oneport::config::OptionErrors;
 use oneport::database::{Database, DatabaseSettings};
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, View, respond};
-use oneport::testing::{Application, Connected, Heard, HttpCommunicator, WebsocketCommunicator};
+use oneport::testing::{Application, Connected, HttpCommunicator, Output, WebsocketCommunicator};
 use oneport::websocket::{Close, Consumer, Context, Message};
 use serde_json::json;
 
@@ -158,7 +158,8 @@ pub(super) fn registry() -> Registry {
         .consumer::<MyConsumer>("me")
 }
 
-/// An application with the users anna, berta (staff) and carla (may not log in), whose passwords are their names and `-password`.
+/// An application with the users anna, berta (staff) and carla (may not log in), whose passwords
+/// are their names and `-password`.
 pub(super) struct Site {
     pub(super) app: Application,
     pub(super) directory: Directory,
@@ -169,7 +170,8 @@ impl Site {
         Self::with("sqlite:", "").await
     }
 
-    /// `store` is `memory`, or `sqlite:` for a file of its own; `more` are further keys of `[session]` and sections.
+    /// `store` is `memory`, or `sqlite:` for a file of its own; `more` are further keys of
+    /// `[session]` and sections.
     pub(super) async fn with(store: &str, more: &str) -> Self {
         let directory = Directory::new().with("login.html", LOGIN_PAGE);
         let file = directory.path("users.db");
@@ -327,8 +329,8 @@ pub(super) fn location(response: &Response<Bytes>) -> &str {
 }
 
 pub(super) async fn closed_with(socket: &mut Connected) -> u16 {
-    match socket.hear().await {
-        Heard::Close { code, .. } => code,
+    match socket.receive_output().await {
+        Output::Close { code, .. } => code,
         other => panic!("expected a close frame, found {other:?}"),
     }
 }

@@ -62,12 +62,12 @@ async fn changes_of_different_names_both_count() {
             .await;
         let mut socket = browser.socket("/ws/me/").await.unwrap();
         socket.send("from_socket=1").await;
-        socket.hear().await;
+        socket.receive_output().await;
         browser
             .send(HttpCommunicator::new(Method::POST, "/me/?from_view=1"))
             .await;
         socket.send("save").await;
-        socket.hear().await;
+        socket.receive_output().await;
         assert_eq!(
             browser.me().await["session"],
             json!({"start": "1", "from_view": "1", "from_socket": "1"})
@@ -84,7 +84,7 @@ async fn what_a_consumer_changed_is_saved_at_the_end() {
         .await;
     let mut socket = browser.socket("/ws/me/").await.unwrap();
     socket.send("last=words").await;
-    socket.hear().await;
+    socket.receive_output().await;
     socket.close(CloseCode::NORMAL, "").await;
     let deadline = Instant::now() + Duration::from_secs(5);
     while browser.me().await["session"]["last"] != "words" {
@@ -98,7 +98,7 @@ async fn a_socket_without_a_session_cannot_begin_one() {
     let site = Site::new().await;
     let mut socket = site.browser().socket("/ws/me/").await.unwrap();
     socket.send("a=b").await;
-    socket.hear().await;
+    socket.receive_output().await;
     socket.send("save").await;
     assert_eq!(closed_with(&mut socket).await, 1011);
 }
@@ -199,13 +199,13 @@ async fn a_socket_that_needs_a_store_that_fails_is_closed_with_1013() {
     let browser = Browser::logged_in(&site, "anna").await;
     let mut socket = browser.socket("/ws/me/").await.unwrap();
     socket.send("a=b").await;
-    socket.hear().await;
+    socket.receive_output().await;
     let file = site.directory.path("users.db");
     run_sql(&file, "ALTER TABLE oneport_session RENAME TO away").await;
     // Who does not need it stays.
     tokio::time::sleep(Duration::from_millis(300)).await;
     socket.send("who").await;
-    socket.hear().await;
+    socket.receive_output().await;
     socket.send("save").await;
     assert_eq!(closed_with(&mut socket).await, 1013);
 }

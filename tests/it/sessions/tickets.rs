@@ -1,7 +1,7 @@
 //! Tickets: one opens one WebSocket, for as long as its login lasts.
 
 use http::Method;
-use oneport::testing::{Heard, HttpCommunicator, WebsocketCommunicator};
+use oneport::testing::{HttpCommunicator, Output, WebsocketCommunicator};
 use oneport::websocket::Message;
 
 use super::site::{Browser, Site};
@@ -37,8 +37,8 @@ async fn a_ticket_opens_one_websocket() {
     assert_eq!(socket.subprotocol(), Some("ticket"));
     socket.send("who").await;
     assert_eq!(
-        socket.hear().await,
-        Heard::Message(Message::text("\"anna\""))
+        socket.receive_output().await,
+        Output::Message(Message::text("\"anna\""))
     );
     let again = open(&first, "/ws/me/").connect(&site.app).await;
     assert_eq!(again.unwrap_err().status(), 401);
@@ -54,8 +54,8 @@ async fn a_ticket_opens_one_websocket() {
         .unwrap();
     socket.send("who").await;
     assert_eq!(
-        socket.hear().await,
-        Heard::Message(Message::text("\"anna\""))
+        socket.receive_output().await,
+        Output::Message(Message::text("\"anna\""))
     );
 }
 

@@ -1,4 +1,4 @@
-//! Directory: a temporary one, removed when it is dropped.
+//! Directory: a temporary directory, removed on drop.
 
 use std::fs;
 use std::path::{Path, PathBuf};

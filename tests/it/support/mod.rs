@@ -1,4 +1,4 @@
-//! Support: what several of these tests share.
+//! Support: helpers for several of these tests.
 
 mod directory;
 mod raw_socket;

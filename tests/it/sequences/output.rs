@@ -1,59 +1,59 @@
-//! Said: what the server says to a sequence, read octet by octet without help from its own code.
+//! Output: the server's reply to a sequence, parsed octet by octet without the server's own code.
 
 use std::fmt;
 
-/// One thing the server says.
+/// One item of the server's output.
 #[derive(Clone, Eq, PartialEq)]
-pub(super) enum Said {
-    /// A frame that is no close frame: its first octet (FIN, RSV, opcode) and its payload.
+pub(super) enum Output {
+    /// A frame that is not a close frame: its first octet (FIN, RSV, opcode) and its payload.
     Frame(u8, Vec<u8>),
-    /// A close frame with a code and no reason, or with nothing: the answer to the client's.
+    /// A close frame with a code and no reason, or without a body: the reply to the client's.
     Closes(Option<u16>),
-    /// A close frame with a code and a sentence: the client broke a rule.
+    /// A close frame with a code and a reason: the client broke a rule.
     Fails(u16),
     /// The end of its half of the stream, before the client's.
     End,
-    /// Bytes that came only after the client's half had ended.
+    /// Bytes that arrived after the client's half had ended.
     Late(Vec<u8>),
-    /// What is no whole, unmasked frame with its length in the shortest form.
+    /// Anything but a whole, unmasked frame with its length in the shortest form.
     Nonsense(Vec<u8>),
-    /// The socket did not come to its end.
+    /// The socket did not end.
     Hangs,
 }
 
-pub(super) fn text(payload: impl AsRef<[u8]>) -> Said {
-    Said::Frame(0x81, payload.as_ref().to_vec())
+pub(super) fn text(payload: impl AsRef<[u8]>) -> Output {
+    Output::Frame(0x81, payload.as_ref().to_vec())
 }
 
-pub(super) fn binary(payload: impl AsRef<[u8]>) -> Said {
-    Said::Frame(0x82, payload.as_ref().to_vec())
+pub(super) fn binary(payload: impl AsRef<[u8]>) -> Output {
+    Output::Frame(0x82, payload.as_ref().to_vec())
 }
 
-pub(super) fn pong(payload: impl AsRef<[u8]>) -> Said {
-    Said::Frame(0x8A, payload.as_ref().to_vec())
+pub(super) fn pong(payload: impl AsRef<[u8]>) -> Output {
+    Output::Frame(0x8A, payload.as_ref().to_vec())
 }
 
-pub(super) fn closes(code: u16) -> Said {
-    Said::Closes(Some(code))
+pub(super) fn closes(code: u16) -> Output {
+    Output::Closes(Some(code))
 }
 
-pub(super) fn fails(code: u16) -> Said {
-    Said::Fails(code)
+pub(super) fn fails(code: u16) -> Output {
+    Output::Fails(code)
 }
 
-impl Said {
+impl Output {
     /// Reads all the server's bytes.
     pub(super) fn read(mut bytes: &[u8]) -> Vec<Self> {
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         while !bytes.is_empty() {
             let Some((frame, rest)) = Self::read_one(bytes) else {
-                said.push(Self::Nonsense(bytes.to_vec()));
+                output.push(Self::Nonsense(bytes.to_vec()));
                 break;
             };
-            said.push(frame);
+            output.push(frame);
             bytes = rest;
         }
-        said
+        output
     }
 
     /// Tells whether it is a close frame.
@@ -78,7 +78,7 @@ impl Said {
             _ => return None,
         };
         let (payload, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-        let said = match (first, payload) {
+        let output = match (first, payload) {
             (0x88, []) => Self::Closes(None),
             (0x88, [high, low]) => Self::Closes(Some(u16::from_be_bytes([*high, *low]))),
             (0x88, [high, low, reason @ ..])
@@ -89,11 +89,11 @@ impl Said {
             (0x88, _) => return None,
             _ => Self::Frame(first, payload.to_vec()),
         };
-        Some((said, rest))
+        Some((output, rest))
     }
 }
 
-impl fmt::Debug for Said {
+impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frame(first, payload) => write!(f, "frame {first:02X} {}", short(payload)),
