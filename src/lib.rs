@@ -32,6 +32,7 @@
 pub mod auth;
 pub mod channels;
 pub mod cli;
+pub mod client;
 pub mod clock;
 mod close_code;
 pub mod config;

@@ -1,6 +1,8 @@
 //! Framing: the fields that delimit a message and manage its connection, which are the server's alone to send.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
+
+use crate::client::is_hop_by_hop;
 
 /// Tells whether a response field belongs to the server: it delimits the message (RFC 9112 §6), manages the connection
 /// (RFC 9110 §7.6.1) or is part of the WebSocket handshake (RFC 6455 §11.3).
@@ -14,11 +16,9 @@ use http::{HeaderMap, HeaderName};
 /// ```
 #[must_use]
 pub fn is_framing(name: &HeaderName) -> bool {
-    match name.as_str() {
-        "content-length" | "transfer-encoding" | "connection" | "upgrade" | "trailer" | "te"
-        | "keep-alive" | "proxy-connection" => true,
-        name => name.starts_with("sec-websocket-"),
-    }
+    is_hop_by_hop(name)
+        || *name == header::CONTENT_LENGTH
+        || name.as_str().starts_with("sec-websocket-")
 }
 
 /// Removes the fields that are the server's, and returns their names.

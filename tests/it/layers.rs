@@ -8,7 +8,7 @@ use regex::Regex;
 
 /// The modules from the top layer to the bottom. A module uses those of lower layers, and its own
 /// folder. docs/ARCHITECTURE.md shows this table.
-pub(crate) const LAYERS: [&[&str]; 12] = [
+pub(crate) const LAYERS: [&[&str]; 13] = [
     &["main"],
     &["cli"],
     &["server", "testing"],
@@ -26,6 +26,7 @@ pub(crate) const LAYERS: [&[&str]; 12] = [
         "templates",
     ],
     &["database", "ttl_cache", "secrets", "queued_bytes"],
+    &["client"],
     &["net"],
     &[
         "clock",

@@ -1,86 +1,110 @@
-//! Conversation: what one connection and its backend say to each other, one request at a time.
+//! Conversation: the requests of one open connection, one at a time and in order.
+//!
+//! ```text
+//!        push                         nothing queued
+//! Idle ────────► Sending ─────────────────────────────► Idle     (a task exists in Sending and Failing only)
+//!   │               │ fail
+//!   │ fail          ▼           the task notices
+//!   └──────────► Failing ─────────────────────────────► Failed
+//! ```
+//!
+//! The socket's end may come in any state. `websocket.disconnect` goes to [`Disconnects`](super::disconnects) once no
+//! request is under way: at once in `Idle` and `Failed`, otherwise by the task in its last step. So the backend never
+//! gets it before an earlier event.
+//!
+//! An event stays in the queue until the backend acknowledges it. A request that is retried has the same key and the
+//! same bytes. When the backend acknowledges none of a request's events, the same events are sent with another key, for
+//! the state may have changed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderName;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use super::disconnects::Disconnects;
-use super::endpoint::{Endpoint, PostError, back_off};
-use super::executor::Executor;
-use super::protocol::{self, BackendResponse, Connection};
-use crate::services::Services;
+use super::endpoint::{PostError, back_off};
+use super::executor::{Applied, Executor};
+use super::protocol::action::Action;
+use super::protocol::{self, BackendResponse, Disconnect};
+use super::route::EndpointRoute;
+use crate::client::ClientError;
 use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, Ending};
 
-/// How long to wait before the next try when the server stops.
-const PAUSE_LAST: Duration = Duration::from_millis(100);
+/// The pause before the next attempt once the server stops: there is no time for a longer one.
+const STOPPING_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long what waits is still tried when all sockets have ended.
-const FAREWELL_MAX: Duration = Duration::from_secs(3);
+/// How long a stopping server goes on retrying.
+const STOPPING_RETRY_MAX: Duration = Duration::from_secs(3);
 
-/// The longest pause before a request is tried again.
+/// The longest pause before a request is retried.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// The bounds of one connection's conversation.
-#[derive(Clone, Debug)]
-pub(super) struct Bounds {
-    pub(super) headers: Vec<HeaderName>,
-    pub(super) retries: u32,
-    pub(super) batch_events: usize,
-    pub(super) batch_bytes: usize,
-    pub(super) max_effects: usize,
-    pub(super) max_state: usize,
-    pub(super) hold: usize,
-    pub(super) hold_time: Duration,
-}
-
-impl Bounds {
-    /// Returns how many actions an answer may hold, and how long its state may be.
-    pub(super) fn of_answer(&self) -> (usize, usize) {
-        (self.max_effects, self.max_state)
-    }
-}
-
-/// What all connections of a route share.
-pub(super) struct Shared {
-    pub(super) endpoint: Arc<Endpoint>,
-    pub(super) disconnects: Arc<Disconnects>,
-    pub(super) services: Services,
-    pub(super) node: String,
-    pub(super) bounds: Bounds,
-}
-
-/// What one connection and its backend say to each other.
+/// The requests of one open connection.
 pub(super) struct Conversation {
-    shared: Arc<Shared>,
-    link: Arc<SocketHandle>,
-    pub(super) executor: Executor,
+    route: Arc<EndpointRoute>,
+    socket: Arc<SocketHandle>,
+    executor: Executor,
     id: String,
-    talk: Mutex<Talk>,
+    state: Mutex<State>,
+    /// Notified when the queue gets shorter or the conversation fails.
     room: Notify,
 }
 
-struct Talk {
+struct State {
+    phase: Phase,
+    /// The number of the last event.
     seq: u64,
-    state: Option<Box<RawValue>>,
-    waiting: VecDeque<QueuedEvent>,
-    bytes: usize,
-    /// A request is under way, and takes care of what follows.
-    is_busy: bool,
-    /// How often a request of the same first event said something else than the one before.
-    again: u32,
-    /// Since when the backend answers without taking anything.
-    stalled: Option<Instant>,
-    /// Nothing more is to be said but the end.
-    has_failed: bool,
-    end: Option<(u16, String, &'static str)>,
+    /// The backend's own state, sent with each request.
+    connection_state: Option<Box<RawValue>>,
+    queue: VecDeque<QueuedEvent>,
+    queued_bytes: usize,
+    /// How often in a row the backend acknowledged nothing: part of the next request's key.
+    redelivery: u32,
+    /// Since when it has acknowledged nothing.
+    stalled_since: Option<Instant>,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// Nothing is queued, and no task runs.
+    Idle,
+    /// A task sends what is queued.
+    Sending,
+    /// The conversation has failed while the task runs.
+    Failing,
+    /// The conversation has failed, and no task runs.
+    Failed,
+}
+
+impl Phase {
+    fn has_task(self) -> bool {
+        matches!(self, Self::Sending | Self::Failing)
+    }
+
+    fn has_failed(self) -> bool {
+        matches!(self, Self::Failing | Self::Failed)
+    }
+
+    fn fail(self) -> Self {
+        match self {
+            Self::Sending | Self::Failing => Self::Failing,
+            Self::Idle | Self::Failed => Self::Failed,
+        }
+    }
+
+    /// The task returns.
+    fn task_ended(self) -> Self {
+        match self {
+            Self::Idle | Self::Sending => Self::Idle,
+            Self::Failing | Self::Failed => Self::Failed,
+        }
+    }
 }
 
 struct QueuedEvent {
@@ -88,120 +112,96 @@ struct QueuedEvent {
     event: Box<RawValue>,
 }
 
-/// Why the connection has to end.
-struct Failed {
+/// How the socket ended.
+struct End {
+    code: u16,
+    reason: String,
+    cause: &'static str,
+}
+
+/// Why the connection has to close.
+struct Failure {
     cause: Cause,
     sentence: String,
 }
 
-fn backend_error(sentence: impl Into<String>) -> Failed {
-    Failed {
+/// The backend answers, but not as the protocol demands.
+fn backend_error(sentence: impl Into<String>) -> Failure {
+    Failure {
         cause: Cause::BackendError,
         sentence: sentence.into(),
     }
 }
 
-fn backend_away(sentence: impl Into<String>) -> Failed {
-    Failed {
+/// The backend is unavailable for too long.
+fn backend_away(sentence: impl Into<String>) -> Failure {
+    Failure {
         cause: Cause::BackendAway,
         sentence: sentence.into(),
     }
 }
 
-impl Shared {
-    /// Returns a connection's number among all processes.
-    pub(super) fn connection_id(&self, number: u64) -> String {
-        format!("{}.{number}", self.node)
-    }
-
-    /// Tells the backend, after a while, of a connection that it accepted and that is gone.
-    pub(super) fn tell_disconnect(
-        &self,
-        id: &str,
-        state: Option<&RawValue>,
-        scope: &RawValue,
-        seq: u64,
-        (code, reason, cause): (u16, &str, &str),
-        after: Duration,
-    ) {
-        let event = protocol::raw(&protocol::disconnect_event(seq, code, reason, cause));
-        let body = protocol::body(&self.connection(id, state), scope, &[&*event]);
-        self.disconnects.tell(format!("{id}-{seq}"), body, after);
-    }
-
-    pub(super) fn connection<'a>(
-        &'a self,
-        id: &'a str,
-        state: Option<&'a RawValue>,
-    ) -> Connection<'a> {
-        Connection {
-            id,
-            node: &self.node,
-            name: &self.services.name,
-            state,
-        }
-    }
-}
-
 impl Conversation {
+    /// The conversation of a socket that has opened, with the state from the handshake.
     pub(super) fn new(
-        shared: Arc<Shared>,
-        link: Arc<SocketHandle>,
-        state: Option<Box<RawValue>>,
-        seq: u64,
+        route: Arc<EndpointRoute>,
+        socket: Arc<SocketHandle>,
+        connection_state: Option<Box<RawValue>>,
     ) -> Arc<Self> {
-        let id = shared.connection_id(link.id());
-        let talk = Talk {
-            seq,
-            state,
-            waiting: VecDeque::new(),
-            bytes: 0,
-            is_busy: false,
-            again: 0,
-            stalled: None,
-            has_failed: false,
-            end: None,
-        };
-        let executor = Executor::new(shared.services.clone(), link.clone());
+        let id = route.connection_id(socket.id());
+        let executor = Executor::new(route.services.clone(), socket.clone());
         Arc::new(Self {
-            shared,
-            link,
+            route,
+            socket,
             executor,
             id,
-            talk: Mutex::new(talk),
+            state: Mutex::new(State {
+                phase: Phase::Idle,
+                seq: 1, // `websocket.connect`
+                connection_state,
+                queue: VecDeque::new(),
+                queued_bytes: 0,
+                redelivery: 0,
+                stalled_since: None,
+                end: None,
+            }),
             room: Notify::new(),
         })
     }
 
-    /// Takes an event for the backend; waits while too much waits before it.
-    pub(super) async fn say(self: &Arc<Self>, event: impl FnOnce(u64) -> Value) {
-        let bounds = &self.shared.bounds;
-        let deadline = tokio::time::Instant::now() + bounds.hold_time;
+    /// Carries out a response's actions, up to one that closes the connection.
+    pub(super) async fn apply(&self, actions: Vec<Action>) -> Result<(), String> {
+        for action in actions {
+            if self.executor.apply(action).await? == Applied::Closed {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues an event; `event` builds it from its number. Waits while the queue is full, up to `hold_time`, after which
+    /// the conversation fails. An event of a failed conversation is dropped.
+    pub(super) async fn push(self: &Arc<Self>, event: impl FnOnce(u64) -> Value) {
+        let limits = &self.route.limits;
+        let backlog = &self.route.endpoint.backlog;
+        let deadline = tokio::time::Instant::now() + limits.hold_time;
         let mut event = Some(event);
         loop {
-            let (room, room_for_all) = (self.room.notified(), self.shared.endpoint.backlog.room());
+            // Race: room may appear between the check below and the wait. Both futures exist before the check, so they
+            // see a notification of that moment.
+            let (room, room_for_all) = (self.room.notified(), backlog.room());
             {
-                let mut talk = self.talk();
-                if talk.has_failed || talk.end.is_some() {
+                let state = self.state.lock();
+                if state.phase.has_failed() || state.end.is_some() {
                     return;
                 }
-                if talk.bytes < bounds.hold && self.shared.endpoint.backlog.has_room() {
+                if state.queued_bytes < limits.hold && backlog.has_room() {
                     let Some(event) = event.take() else { return };
-                    talk.seq += 1;
-                    let seq = talk.seq;
-                    let event = protocol::raw(&event(seq));
-                    talk.bytes += event.get().len();
-                    self.shared.endpoint.backlog.queue(event.get().len());
-                    talk.waiting.push_back(QueuedEvent { seq, event });
-                    if !std::mem::replace(&mut talk.is_busy, true) {
-                        drop(talk);
-                        let tasks = &self.shared.services.tasks;
-                        tasks.spawn("backend conversation", self.clone().talk_on());
-                    }
+                    self.enqueue(state, event);
                     return;
                 }
             }
-            let is_away = self.shared.endpoint.open_for().is_some();
+            let is_circuit_open = self.route.endpoint.open_for().is_some();
             let is_late = async {
                 tokio::select! {
                     () = room => false,
@@ -209,226 +209,255 @@ impl Conversation {
                     () = tokio::time::sleep_until(deadline) => true,
                 }
             };
-            if is_away || is_late.await {
-                let hold = bounds.hold;
+            if is_circuit_open || is_late.await {
+                let hold = limits.hold;
                 return self.fail(&backend_away(format!(
-                    "more than {hold} bytes waited for the backend, or more than hold_total of all connections"
+                    "queue full: {hold} bytes of this connection, or hold_total of all connections"
                 )));
             }
         }
     }
 
-    /// The socket has ended: the backend is told, after all that was said before.
-    pub(super) fn end(&self, code: u16, reason: &str, cause: &'static str) {
-        let mut talk = self.talk();
-        if talk.end.is_some() {
-            return;
-        }
-        self.executor.end();
-        talk.seq += 1;
-        talk.end = Some((code, reason.to_owned(), cause));
-        if !talk.is_busy {
-            self.tell_end(&talk);
+    fn enqueue(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        event: impl FnOnce(u64) -> Value,
+    ) {
+        state.seq += 1;
+        let seq = state.seq;
+        let event = protocol::raw(&event(seq));
+        state.queued_bytes += event.get().len();
+        self.route.endpoint.backlog.queue(event.get().len());
+        state.queue.push_back(QueuedEvent { seq, event });
+        if state.phase == Phase::Idle {
+            state.phase = Phase::Sending;
+            drop(state);
+            let tasks = &self.route.services.tasks;
+            tasks.spawn("backend conversation", self.clone().run());
         }
     }
 
-    fn tell_end(&self, talk: &Talk) {
-        let Some((code, reason, cause)) = &talk.end else {
+    /// The socket has ended. The backend is notified after all earlier events.
+    pub(super) fn end(&self, code: u16, reason: &str, cause: &'static str) {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
             return;
-        };
+        }
+        self.executor.close();
+        state.seq += 1;
+        let reason = reason.to_owned();
+        state.end = Some(End {
+            code,
+            reason,
+            cause,
+        });
+        if !state.phase.has_task() {
+            self.notify_end(&state);
+        }
+    }
+
+    fn notify_end(&self, state: &State) {
+        let Some(end) = &state.end else { return };
         let scope = protocol::raw(&self.scope());
-        let end = (*code, reason.as_str(), *cause);
-        let state = talk.state.as_deref();
-        self.shared
-            .tell_disconnect(&self.id, state, &scope, talk.seq, end, Duration::ZERO);
+        let disconnect = Disconnect {
+            seq: state.seq,
+            code: end.code,
+            reason: &end.reason,
+            cause: end.cause,
+        };
+        let connection_state = state.connection_state.as_deref();
+        self.route.notify_disconnect(
+            &self.id,
+            connection_state,
+            &scope,
+            &disconnect,
+            Duration::ZERO,
+        );
     }
 
     fn scope(&self) -> Value {
-        protocol::scope(self.link.scope(), &self.shared.bounds.headers)
+        protocol::scope(self.socket.scope(), &self.route.limits.headers)
     }
 
-    /// Sends what waits, a batch after the other, until nothing does.
-    async fn talk_on(self: Arc<Self>) {
-        loop {
-            let Some((key, last)) = self.batch() else {
-                return;
+    /// Sends what is queued, one batch after the other, until nothing is.
+    async fn run(self: Arc<Self>) {
+        while let Some((key, last)) = self.next_batch() {
+            let sent = match self.post(&key, last).await {
+                Ok(Some(response)) => self.handle(response, last).await,
+                Ok(None) => continue, // the conversation has failed
+                Err(failure) => Err(failure),
             };
-            let said = match self.post(&key, last).await {
-                Ok(Some(answer)) => self.take(answer, last).await,
-                Ok(None) => continue, // it failed meanwhile
-                Err(failed) => Err(failed),
-            };
-            if let Err(failed) = said {
-                self.fail(&failed);
+            if let Err(failure) = sent {
+                self.fail(&failure);
             }
         }
     }
 
-    /// Returns the key of the next request and its last event; none when nothing waits, and then nobody is busy any more.
-    fn batch(&self) -> Option<(String, u64)> {
-        let mut talk = self.talk();
-        let bounds = &self.shared.bounds;
-        if talk.waiting.is_empty() {
-            talk.is_busy = false;
-            self.tell_end(&talk);
+    /// Returns the key of the next request and the number of its last event. `None`: nothing is queued, and the task
+    /// counts as ended.
+    fn next_batch(&self) -> Option<(String, u64)> {
+        let mut state = self.state.lock();
+        let Some(first) = state.queue.front().map(|queued| queued.seq) else {
+            // Race: an event may be queued right after this. It finds a phase without a task and starts another one,
+            // because the phase changes under the lock that looked at the queue.
+            state.phase = state.phase.task_ended();
+            self.notify_end(&state);
             return None;
-        }
+        };
+        let limits = &self.route.limits;
         let mut bytes = 0;
-        let first = talk.waiting.front().map_or(0, |waiting| waiting.seq);
         let mut last = first;
-        for waiting in talk.waiting.iter().take(bounds.batch_events) {
-            bytes += waiting.event.get().len();
-            if waiting.seq > first && bytes > bounds.batch_bytes {
+        for queued in state.queue.iter().take(limits.batch_events) {
+            bytes += queued.event.get().len();
+            if queued.seq > first && bytes > limits.batch_bytes {
                 break;
             }
-            last = waiting.seq;
+            last = queued.seq;
         }
-        let key = match talk.again {
+        let key = match state.redelivery {
             0 => format!("{}-{first}", self.id),
-            again => format!("{}-{first}.{again}", self.id),
+            redelivery => format!("{}-{first}.{redelivery}", self.id),
         };
         Some((key, last))
     }
 
-    /// Makes the body of the request whose last event this is: the same bytes at each try, for until it is answered nothing is taken
-    /// from what waits. `None` when the conversation failed meanwhile.
+    /// Builds the body of the request with the events up to `last`: the same bytes for each attempt, since nothing
+    /// leaves the queue before the response. `None`: the conversation has failed.
     fn body(&self, last: u64) -> Option<Bytes> {
-        let talk = self.talk();
-        if talk.has_failed {
+        let state = self.state.lock();
+        if state.phase.has_failed() {
             return None;
         }
         let scope = protocol::raw(&self.scope());
-        let connection = self.shared.connection(&self.id, talk.state.as_deref());
-        let waiting = talk.waiting.iter();
-        let events: Vec<&RawValue> = waiting
-            .take_while(|waiting| waiting.seq <= last)
-            .map(|waiting| &*waiting.event)
+        let connection_state = state.connection_state.as_deref();
+        let connection = self.route.connection(&self.id, connection_state);
+        let queue = state.queue.iter();
+        let events: Vec<&RawValue> = queue
+            .take_while(|queued| queued.seq <= last)
+            .map(|queued| &*queued.event)
             .collect();
-        Some(protocol::body(&connection, &scope, &events).into())
+        Some(protocol::request_body(&connection, &scope, &events).into())
     }
 
-    /// POSTs the events up to `last` until they are answered, or the backend was away for too long. `None` when the conversation
-    /// failed meanwhile.
-    async fn post(&self, key: &str, last: u64) -> Result<Option<BackendResponse>, Failed> {
-        let bounds = &self.shared.bounds;
-        let began = Instant::now();
-        let mut stopping = None;
+    /// POSTs the events up to `last` until there is a response, or the backend has been unavailable for `hold_time`.
+    /// `None`: the conversation has failed.
+    async fn post(&self, key: &str, last: u64) -> Result<Option<BackendResponse>, Failure> {
+        let limits = &self.route.limits;
+        let tasks = &self.route.services.tasks;
+        let started_at = Instant::now();
+        let mut stopping_since = None;
         let mut attempt = 0;
         loop {
-            let error = match self
-                .shared
-                .endpoint
-                .post(key, &|| self.body(last), bounds.of_answer())
-                .await
-            {
-                Ok(answer) => return Ok(Some(answer)),
-                Err(PostError::GivenUp) => return Ok(None),
+            let body = || self.body(last);
+            let posted = self.route.endpoint.post(key, &body, limits.response).await;
+            let error = match posted {
+                Ok(response) => return Ok(Some(response)),
+                Err(PostError::Withdrawn) => return Ok(None),
                 Err(error) => error,
             };
-            if !error.is_passing() {
+            if !error.is_transient() {
                 return Err(backend_error(error.to_string()));
             }
-            let mut is_late = false;
-            if self.shared.services.tasks.is_stopping() {
-                let since = *stopping.get_or_insert_with(Instant::now);
-                is_late = since.elapsed() >= FAREWELL_MAX;
-            }
-            if is_late || began.elapsed() >= bounds.hold_time {
+            let is_last_attempt = tasks.is_stopping()
+                && stopping_since.get_or_insert_with(Instant::now).elapsed() >= STOPPING_RETRY_MAX;
+            if is_last_attempt || started_at.elapsed() >= limits.hold_time {
                 return Err(backend_away(error.to_string()));
             }
             let pause = async {
                 match &error {
-                    PostError::CircuitOpen(left) => {
-                        let held = bounds.hold_time.saturating_sub(began.elapsed());
+                    PostError::Client(ClientError::CircuitOpen { left }) => {
+                        let held = limits.hold_time.saturating_sub(started_at.elapsed());
                         tokio::time::sleep(held.min(*left)).await;
                     }
-                    _ if attempt < bounds.retries => back_off(attempt, BACKOFF_MAX).await,
+                    _ if attempt < limits.retries => back_off(attempt, BACKOFF_MAX).await,
                     _ => back_off(attempt.max(4), BACKOFF_MAX).await,
                 }
             };
-            let until_stop = async {
-                self.shared.services.tasks.stopping().await;
-                tokio::time::sleep(PAUSE_LAST).await;
+            let stopping_pause = async {
+                tasks.stopping().await;
+                tokio::time::sleep(STOPPING_PAUSE).await;
             };
             tokio::select! {
                 () = pause => {}
-                () = until_stop => {} // there is no time for more
+                () = stopping_pause => {}
             }
             attempt += 1;
         }
     }
 
-    /// Takes an answer: what it acknowledges is done, what it wants happens.
-    async fn take(&self, answer: BackendResponse, last: u64) -> Result<(), Failed> {
-        let BackendResponse { ack, state, events } = answer;
-        let ack = ack.unwrap_or(last);
-        let mut done_bytes = 0;
-        let stalled = {
-            let mut talk = self.talk();
-            let before = talk.waiting.len();
-            let first = talk.waiting.front().map_or(0, |waiting| waiting.seq);
-            if ack > last || ack + 1 < first {
-                return Err(backend_error(format!(
-                    "expected an ack from {} to {last}, found {ack}",
-                    first.saturating_sub(1)
-                )));
-            }
-            while talk
-                .waiting
-                .front()
-                .is_some_and(|waiting| waiting.seq <= ack)
-                && let Some(done) = talk.waiting.pop_front()
-            {
-                talk.bytes -= done.event.get().len();
-                done_bytes += done.event.get().len();
-            }
-            if state.is_some() {
-                talk.state = state;
-            }
-            if talk.waiting.len() < before {
-                (talk.stalled, talk.again) = (None, 0);
-            } else {
-                talk.stalled.get_or_insert_with(Instant::now);
-                talk.again += 1;
-            }
-            talk.stalled
-        };
-        self.shared.endpoint.backlog.release(done_bytes);
+    /// Removes what the response acknowledges from the queue, and carries out its actions.
+    async fn handle(&self, response: BackendResponse, last: u64) -> Result<(), Failure> {
+        let BackendResponse {
+            ack,
+            state,
+            actions,
+        } = response;
+        let stalled_since = self.acknowledge(ack.unwrap_or(last), last, state)?;
         self.room.notify_waiters();
-        for action in events {
-            if self.executor.apply(action).await.map_err(backend_error)? {
-                break;
-            }
-        }
-        let Some(since) = stalled else {
+        self.apply(actions).await.map_err(backend_error)?;
+        let Some(since) = stalled_since else {
             return Ok(());
         };
-        // It wants all of it again.
-        let hold_time = self.shared.bounds.hold_time;
-        if since.elapsed() >= hold_time || self.shared.services.tasks.is_stopping() {
+        // The backend wants all events again.
+        let hold_time = self.route.limits.hold_time;
+        if since.elapsed() >= hold_time || self.route.services.tasks.is_stopping() {
             return Err(backend_away(format!(
-                "it has acknowledged nothing for {hold_time:?}"
+                "the backend has acknowledged nothing for {hold_time:?}"
             )));
         }
         back_off(2, BACKOFF_MAX).await;
         Ok(())
     }
 
-    fn fail(&self, failed: &Failed) {
-        let endpoint = &self.shared.endpoint.settings.url.label;
-        tracing::error!(%endpoint, id = self.id, "the conversation ends: {}", failed.sentence);
-        {
-            let mut talk = self.talk();
-            talk.has_failed = true;
-            talk.waiting.clear();
-            let bytes = std::mem::take(&mut talk.bytes);
-            self.shared.endpoint.backlog.release(bytes);
+    /// Removes the events up to `ack` and keeps the backend's new state. Returns since when nothing was acknowledged.
+    fn acknowledge(
+        &self,
+        ack: u64,
+        last: u64,
+        new_state: Option<Box<RawValue>>,
+    ) -> Result<Option<Instant>, Failure> {
+        let mut state = self.state.lock();
+        let before = state.queue.len();
+        let first = state.queue.front().map_or(0, |queued| queued.seq);
+        if ack > last || ack + 1 < first {
+            return Err(backend_error(format!(
+                "expected an ack from {} to {last}, found {ack}",
+                first.saturating_sub(1)
+            )));
         }
-        self.room.notify_waiters();
-        self.link.end(Ending::of(failed.cause));
+        let mut released = 0;
+        while state.queue.front().is_some_and(|queued| queued.seq <= ack)
+            && let Some(handled) = state.queue.pop_front()
+        {
+            released += handled.event.get().len();
+        }
+        state.queued_bytes -= released;
+        self.route.endpoint.backlog.release(released);
+        if new_state.is_some() {
+            state.connection_state = new_state;
+        }
+        if state.queue.len() < before {
+            (state.stalled_since, state.redelivery) = (None, 0);
+        } else {
+            state.stalled_since.get_or_insert_with(Instant::now);
+            state.redelivery += 1;
+        }
+        Ok(state.stalled_since)
     }
 
-    fn talk(&self) -> MutexGuard<'_, Talk> {
-        self.talk.lock()
+    /// Drops what is queued and closes the socket. A request that waits for a slot is withdrawn, because it finds no
+    /// body any more.
+    fn fail(&self, failure: &Failure) {
+        let endpoint = &self.route.endpoint.settings.url.label;
+        tracing::error!(%endpoint, id = self.id, "backend conversation failed: {}", failure.sentence);
+        {
+            let mut state = self.state.lock();
+            state.phase = state.phase.fail();
+            state.queue.clear();
+            let bytes = std::mem::take(&mut state.queued_bytes);
+            self.route.endpoint.backlog.release(bytes);
+        }
+        self.room.notify_waiters();
+        self.socket.end(Ending::of(failure.cause));
     }
 }

@@ -1,4 +1,16 @@
-//! Disconnects: what a backend has to be told at least once, however long it is away.
+//! Disconnects: notifications that a backend gets at least once, however long it is unavailable.
+//!
+//! ```text
+//! push ── queue full, or closed ──► lost (counted)
+//!  ▼
+//! Queued ── due, and a slot is free ──► Sending ── response ──────────────► done
+//!    ▲                                     │ ───── refused for good ──────► done
+//!    │                                     │ ───── older than `expiry` ───► lost (counted)
+//!    └── later, with a longer pause ◄──────┘ ───── any other error
+//! ```
+//!
+//! One task for each endpoint sends them, paced, and outlives all connections: their last notifications come when the
+//! server stops. It then has `STOPPING_MAX` left, and what is still queued is lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,80 +21,100 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use metrics::{counter, gauge};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::action::Action;
 use super::endpoint::{Endpoint, PostError};
+use super::protocol::ResponseLimits;
+use super::protocol::action::Action;
 use crate::channels::ChannelLayer;
+use crate::client::ClientError;
 use crate::tasks::Tasks;
 use crate::telemetry::Recurring;
 
-/// The most bytes of bodies that wait, beside their number: a body has the handshake's header fields and the state.
+/// The most bytes of queued bodies, besides their number: a body holds the handshake's header fields and the state.
 const QUEUE_BYTES_MAX: usize = 128 << 20;
 
-/// How many are told at once.
-const AT_ONCE: usize = 16;
+/// The most requests at once.
+const CONCURRENCY: usize = 16;
 
-/// The longest pause between two tries.
+/// The longest pause between two attempts.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// How long the last ones are tried when the server stops.
-const FAREWELL_MAX: Duration = Duration::from_secs(3);
+/// How long a stopping server goes on sending.
+const STOPPING_MAX: Duration = Duration::from_secs(3);
 
-/// How many actions an answer may hold; its state is not looked at.
-const ANSWER_MAX: (usize, usize) = (1000, usize::MAX);
+/// How often the task looks whether it is done, once the server stops.
+const STOPPING_TICK: Duration = Duration::from_millis(20);
 
-/// What one endpoint has to be told at least once.
+/// The limits of a response. Its state is ignored.
+const RESPONSE_LIMITS: ResponseLimits = ResponseLimits {
+    actions: 1000,
+    state_bytes: usize::MAX,
+};
+
+/// The notifications of one endpoint.
 pub(super) struct Disconnects {
     endpoint: Arc<Endpoint>,
     layer: ChannelLayer,
     queue: Mutex<Queue>,
-    refused: Recurring,
+    lost_log: Recurring,
+    /// Notified when one is queued.
     work: Notify,
-    /// Nobody tells anything any more.
+    /// The task has ended.
     is_closed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    notifications: VecDeque<Notification>,
     bytes: usize,
 }
 
 impl Queue {
-    fn push(&mut self, job: Job) {
-        self.bytes += job.body.len();
-        self.jobs.push_back(job);
+    fn push(&mut self, notification: Notification) {
+        self.bytes += notification.body.len();
+        self.notifications.push_back(notification);
     }
 
-    /// Takes the first job whose time has come.
-    fn take_due(&mut self, now: Instant) -> Option<Job> {
-        let at = self.jobs.iter().position(|job| job.not_before <= now)?;
-        let job = self.jobs.remove(at)?;
-        self.bytes -= job.body.len();
-        Some(job)
+    /// Removes the first one that is due.
+    fn pop_due(&mut self, now: Instant) -> Option<Notification> {
+        let mut queued = self.notifications.iter();
+        let index = queued.position(|queued| queued.not_before <= now)?;
+        let notification = self.notifications.remove(index)?;
+        self.bytes -= notification.body.len();
+        Some(notification)
     }
 }
 
-/// One thing to be told.
+/// A request that is retried until it is handled.
 #[derive(Debug)]
-struct Job {
+struct Notification {
     key: String,
     body: Bytes,
-    since: Instant,
+    queued_at: Instant,
     not_before: Instant,
     attempt: u32,
 }
 
+/// Whether the server stops.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Running,
+    /// All connections have ended; no notification comes after this.
+    Stopping {
+        ends_at: Instant,
+    },
+}
+
 impl Disconnects {
-    /// A queue and the task that empties it.
+    /// Starts the task of an endpoint.
     pub(super) fn start(endpoint: Arc<Endpoint>, layer: ChannelLayer, tasks: &Tasks) -> Arc<Self> {
         let disconnects = Arc::new(Self {
             endpoint,
             layer,
             queue: Mutex::default(),
-            refused: Recurring::new(),
+            lost_log: Recurring::new(),
             work: Notify::new(),
             is_closed: AtomicBool::new(false),
         });
@@ -93,24 +125,25 @@ impl Disconnects {
         disconnects
     }
 
-    /// Takes something to be told after a while; over the bound it is lost, and counted.
-    pub(super) fn tell(&self, key: String, body: Vec<u8>, after: Duration) {
+    /// Queues a notification that is sent after a delay. If the queue is full it is lost, and counted.
+    pub(super) fn push(&self, key: String, body: Vec<u8>, delay: Duration) {
         let now = Instant::now();
-        let mut queue = self.queue();
-        let is_full = queue.jobs.len() >= self.endpoint.settings.disconnect_queue
+        let mut queue = self.queue.lock();
+        let is_full = queue.notifications.len() >= self.endpoint.settings.disconnect_queue
             || queue.bytes + body.len() > QUEUE_BYTES_MAX;
+        // `run` closes the queue under its lock, so none is queued after it has counted the rest.
         if is_full || self.is_closed.load(Ordering::Relaxed) {
-            let waiting = queue.jobs.len();
+            let queued = queue.notifications.len();
             drop(queue);
-            self.log_refused(waiting, is_full);
-            lost(1);
+            self.log_lost(queued);
+            count_lost(1);
             return;
         }
-        queue.push(Job {
+        queue.push(Notification {
             key,
             body: body.into(),
-            since: now,
-            not_before: now + after,
+            queued_at: now,
+            not_before: now + delay,
             attempt: 0,
         });
         drop(queue);
@@ -118,10 +151,10 @@ impl Disconnects {
         self.work.notify_one();
     }
 
-    fn log_refused(&self, waiting: usize, is_full: bool) {
-        if let Some(times) = self.refused.is_due() {
+    fn log_lost(&self, queued: usize) {
+        if let Some(times) = self.lost_log.is_due() {
             let endpoint = &self.endpoint.settings.url.label;
-            tracing::error!(%endpoint, waiting, is_full, times, "disconnects are lost: there is no room in disconnect_queue, or the server has stopped");
+            tracing::error!(%endpoint, queued, times, "disconnect lost: disconnect_queue is full, or the server has stopped");
         }
     }
 
@@ -129,136 +162,140 @@ impl Disconnects {
         let rate = self.endpoint.settings.disconnect_rate.max(1);
         let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut telling = FuturesUnordered::new();
-        let mut ends_at: Option<Instant> = None;
+        let mut sending = FuturesUnordered::new();
+        let mut phase = Phase::Running;
         loop {
-            if let Some(ends_at) = ends_at
-                && (Instant::now() >= ends_at
-                    || (self.queue().jobs.is_empty() && telling.is_empty()))
+            if let Phase::Stopping { ends_at } = phase
+                && (Instant::now() >= ends_at || (self.is_empty() && sending.is_empty()))
             {
                 break;
             }
-            let has_place = telling.len() < AT_ONCE;
+            let has_slot = sending.len() < CONCURRENCY;
+            // Cancel-safe: `next_due` removes a notification in its last step, without an await after it.
             tokio::select! {
-                Some((job, told)) = telling.next(), if !telling.is_empty() => {
-                    self.told(job, &told, ends_at.is_some());
+                Some((notification, sent)) = sending.next(), if !sending.is_empty() => {
+                    self.finish(notification, &sent, phase);
                 }
-                job = self.due(), if has_place => {
-                    // Who stops has no time for the pace.
+                notification = self.next_due(), if has_slot => {
+                    // A draining server has no time for the pace.
                     if !tasks.is_draining() {
                         pace.tick().await;
                     }
                     let disconnects = self.clone();
-                    telling.push(async move {
-                        let told = disconnects.post(&job).await;
-                        (job, told)
+                    sending.push(async move {
+                        let sent = disconnects.send(&notification).await;
+                        (notification, sent)
                     });
                 }
-                // By then each connection has said that it is gone.
-                () = tasks.ended(), if ends_at.is_none() => {
-                    ends_at = Some(Instant::now() + FAREWELL_MAX);
-                    for job in &mut self.queue().jobs {
-                        job.not_before = Instant::now();
+                // Every connection has queued its own by then, for its task is over.
+                () = tasks.ended(), if phase == Phase::Running => {
+                    phase = Phase::Stopping { ends_at: Instant::now() + STOPPING_MAX };
+                    for notification in &mut self.queue.lock().notifications {
+                        notification.not_before = Instant::now();
                     }
                 }
-                () = tokio::time::sleep(Duration::from_millis(20)), if ends_at.is_some() => {}
+                () = tokio::time::sleep(STOPPING_TICK), if phase != Phase::Running => {}
             }
         }
-        let left = {
-            let queue = self.queue();
+        let lost = {
+            let queue = self.queue.lock();
             self.is_closed.store(true, Ordering::Relaxed);
-            queue.jobs.len() + telling.len()
+            queue.notifications.len() + sending.len()
         };
-        if left > 0 {
+        if lost > 0 {
             let endpoint = &self.endpoint.settings.url.label;
-            tracing::warn!(left, %endpoint, "the backend was not told of all disconnects");
-            lost(left);
+            tracing::warn!(lost, %endpoint, "disconnects lost: the server stops while the backend is unavailable");
+            count_lost(lost);
         }
     }
 
-    /// Tells one thing. Of what the answer wants a connection that is gone can only speak to groups.
-    async fn post(&self, job: &Job) -> Result<(), PostError> {
-        let answer = self
+    fn is_empty(&self) -> bool {
+        self.queue.lock().notifications.is_empty()
+    }
+
+    /// Sends one. A connection that has ended can only send to groups, so other actions are ignored.
+    async fn send(&self, notification: &Notification) -> Result<(), PostError> {
+        let body = || Some(notification.body.clone());
+        let response = self
             .endpoint
-            .post_aside(&job.key, &|| Some(job.body.clone()), ANSWER_MAX)
+            .post_in_background(&notification.key, &body, RESPONSE_LIMITS)
             .await?;
-        for action in answer.events {
+        for action in response.actions {
             if let Action::GroupSend { group, event, .. } = action
                 && let Err(error) = self.layer.group_send(&group, event, None).await
             {
-                tracing::debug!(%error, "a backend's event was dropped"); // and counted there
+                tracing::debug!(%error, "event of a backend dropped"); // the layer counts it
             }
         }
         Ok(())
     }
 
-    /// Waits for the next one whose time has come.
-    async fn due(&self) -> Job {
+    /// Waits for the next one that is due, and removes it from the queue.
+    async fn next_due(&self) -> Notification {
         loop {
             let work = self.work.notified();
             let mut pause = BACKOFF_MAX;
             {
-                let mut queue = self.queue();
+                let mut queue = self.queue.lock();
                 let now = Instant::now();
-                if let Some(job) = queue.take_due(now) {
-                    return job;
+                if let Some(notification) = queue.pop_due(now) {
+                    return notification;
                 }
-                for job in &queue.jobs {
-                    pause = pause.min(job.not_before.saturating_duration_since(now));
+                for queued in &queue.notifications {
+                    pause = pause.min(queued.not_before.saturating_duration_since(now));
                 }
             }
             let _ = tokio::time::timeout(pause.max(Duration::from_millis(5)), work).await;
         }
     }
 
-    fn told(&self, mut job: Job, told: &Result<(), PostError>, is_last: bool) {
-        let is_done = match told {
+    /// Drops a notification that is handled or too old; queues any other one again.
+    fn finish(&self, mut notification: Notification, sent: &Result<(), PostError>, phase: Phase) {
+        let is_handled = match sent {
             Ok(()) => true,
-            // It does not want to know, unless it does not believe us: a secret or a clock is wrong, or will be right.
+            // The backend refuses it for good. After 401 and 403 it is sent again: a secret or a clock may be wrong and
+            // be put right.
             Err(PostError::Refused(refusal)) => {
                 refusal.status.is_client_error()
                     && !matches!(refusal.status.as_u16(), 401 | 403 | 429)
             }
-            Err(PostError::Invalid(_) | PostError::TooLarge(_)) => true, // it was told, and answered nonsense
+            // The backend has it, and sent an invalid response.
+            Err(PostError::Client(ClientError::Invalid(_) | ClientError::TooLarge(_))) => true,
             Err(_) => false,
         };
-        if is_done {
+        if is_handled {
             gauge!("oneport_backend_disconnects_waiting").decrement(1.0);
             return;
         }
-        if job.since.elapsed() > self.endpoint.settings.disconnect_expiry {
+        if notification.queued_at.elapsed() > self.endpoint.settings.disconnect_expiry {
             let endpoint = &self.endpoint.settings.url.label;
-            let last = told.as_ref().err().map(ToString::to_string);
-            tracing::error!(%endpoint, key = job.key, last, "the backend was not told of a disconnect in time");
-            return lost_waiting(1);
+            let last = sent.as_ref().err().map(ToString::to_string);
+            tracing::error!(%endpoint, key = notification.key, last, "disconnect lost: not sent within disconnect_expiry");
+            gauge!("oneport_backend_disconnects_waiting").decrement(1.0);
+            count_lost(1);
+            return;
         }
-        job.attempt += 1;
-        let longest = if is_last {
-            Duration::from_millis(200)
-        } else {
-            BACKOFF_MAX
+        notification.attempt += 1;
+        let longest = match phase {
+            Phase::Running => BACKOFF_MAX,
+            Phase::Stopping { .. } => Duration::from_millis(200),
         };
-        let pause = Duration::from_millis(100) * 2_u32.saturating_pow(job.attempt.min(12));
-        let pause = pause.min(longest).mul_f64(0.5 + fastrand::f64());
-        let pause = match told {
-            Err(PostError::CircuitOpen(left)) => (*left).max(Duration::from_millis(10)),
-            _ => pause,
+        let pause = match sent {
+            Err(PostError::Client(ClientError::CircuitOpen { left })) => {
+                (*left).max(Duration::from_millis(10))
+            }
+            _ => {
+                let doubled =
+                    Duration::from_millis(100) * 2_u32.saturating_pow(notification.attempt.min(12));
+                doubled.min(longest).mul_f64(0.5 + fastrand::f64())
+            }
         };
-        job.not_before = Instant::now() + pause;
-        self.queue().push(job);
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
+        notification.not_before = Instant::now() + pause;
+        self.queue.lock().push(notification);
     }
 }
 
-pub(super) fn lost(count: usize) {
+/// Counts disconnects that the backend never gets.
+pub(super) fn count_lost(count: usize) {
     counter!("oneport_backend_disconnects_lost_total").increment(count as u64);
-}
-
-fn lost_waiting(count: usize) {
-    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-    gauge!("oneport_backend_disconnects_waiting").decrement(count as f64);
-    lost(count);
 }

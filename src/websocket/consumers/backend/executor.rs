@@ -1,92 +1,102 @@
-//! Executor: what a backend wants to happen, done.
+//! Executor: carries out a backend's actions on one connection.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::action::{Action, Deliver};
+use super::protocol::action::{Action, Deliver};
 use crate::channels::{GroupName, GroupOptions, Start, Subscriber};
 use crate::services::Services;
 use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, CloseCode, Ending};
 
-/// Does what a backend wants with one connection.
+/// Carries out actions on one connection.
 pub(super) struct Executor {
     services: Services,
-    link: Arc<SocketHandle>,
-    ended: CancellationToken,
+    socket: Arc<SocketHandle>,
+    closed: CancellationToken,
+}
+
+/// Whether the connection goes on after an action.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Applied {
+    Open,
+    /// The action has closed the connection; those after it are dropped.
+    Closed,
 }
 
 impl Executor {
-    pub(super) fn new(services: Services, link: Arc<SocketHandle>) -> Self {
+    pub(super) fn new(services: Services, socket: Arc<SocketHandle>) -> Self {
         Self {
             services,
-            link,
-            ended: CancellationToken::new(),
+            socket,
+            closed: CancellationToken::new(),
         }
     }
 
-    /// The socket has ended: no group is joined any more.
-    pub(super) fn end(&self) {
-        self.ended.cancel();
+    /// The socket has closed: it joins no group from now on.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
     }
 
-    /// Completes when the socket has ended.
-    pub(super) async fn ended(&self) {
-        self.ended.cancelled().await;
+    /// Completes when the socket has closed.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
-    /// Does one thing; tells whether that ends the connection.
-    pub(super) async fn apply(&self, action: Action) -> Result<bool, String> {
+    /// Carries out one action. Fails with a sentence for the log when the protocol does not allow it now.
+    pub(super) async fn apply(&self, action: Action) -> Result<Applied, String> {
         let layer = &self.services.layer;
         match action {
-            Action::Send(message) => self.link.send_message(&message),
+            Action::Send(message) => self.socket.send_message(&message),
             Action::Close { code, reason } => {
                 let code = code.unwrap_or(CloseCode::NORMAL);
                 let reason = reason.unwrap_or_default();
-                self.link
+                self.socket
                     .end(Ending::chosen(Cause::ConsumerClose, code, reason));
-                return Ok(true);
+                return Ok(Applied::Closed);
             }
-            Action::GroupAdd { group, deliver } => {
-                self.group_add(group, deliver).await;
-            }
+            Action::GroupAdd { group, deliver } => self.group_add(group, deliver).await,
             Action::GroupDiscard { group } => {
-                self.link.groups().retain(|joined| *joined != group);
-                layer.group_discard(&group, self.link.id());
+                self.socket.groups().retain(|joined| *joined != group);
+                layer.group_discard(&group, self.socket.id());
             }
             Action::GroupSend {
                 group,
                 event,
                 exclude_self,
             } => {
-                let except = exclude_self.then(|| self.link.id());
+                let except = exclude_self.then(|| self.socket.id());
                 if let Err(error) = layer.group_send(&group, event, except).await {
-                    tracing::debug!(%error, "a backend's event was dropped"); // and counted there
+                    tracing::debug!(%error, "event of a backend dropped"); // the layer counts it
                 }
             }
             Action::Accept { .. } | Action::Response { .. } => {
-                return Err("expected websocket.accept and websocket.http.response in the answer to websocket.connect only".to_owned());
+                return Err(
+                    "websocket.accept and websocket.http.response answer websocket.connect only"
+                        .to_owned(),
+                );
             }
         }
-        Ok(false)
+        Ok(Applied::Open)
     }
 
     async fn group_add(&self, group: GroupName, deliver: Deliver) {
         let layer = &self.services.layer;
         let options = GroupOptions::default();
-        let _held = layer.prepare(&group, &options, self.link.id()).await;
-        // Under the lock of those who leave all groups at the end: nothing is joined behind them.
-        let mut groups = self.link.groups();
-        if self.ended.is_cancelled() || groups.contains(&group) {
+        let _pending = layer.prepare(&group, &options, self.socket.id()).await;
+        // Race: the socket may close while the join is prepared. A closing socket leaves its groups under this lock,
+        // after `close`, so either the check below sees that it has closed or the socket leaves this group too.
+        let mut groups = self.socket.groups();
+        if self.closed.is_cancelled() || groups.contains(&group) {
             return;
         }
         let subscriber: Arc<dyn Subscriber> = match deliver {
-            Deliver::Client => self.link.clone(),
-            Deliver::Backend => self.link.mailbox().clone(),
+            Deliver::Client => self.socket.clone(),
+            Deliver::Backend => self.socket.mailbox().clone(),
         };
-        let user = self.link.scope().user.clone();
-        let id = self.link.id();
+        let user = self.socket.scope().user.clone();
+        let id = self.socket.id();
         layer.group_resume(&group, id, &subscriber, user, options, Start::Now);
         groups.push(group);
     }

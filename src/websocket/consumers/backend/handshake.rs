@@ -1,4 +1,17 @@
-//! Handshake: the question whether a connection is welcome, and who hears the answer when the client has left.
+//! Handshake: asks the backend whether to accept a connection, in a task that outlives the client.
+//!
+//! The client may leave at any moment. The backend must then still learn that the connection has ended, if it may have
+//! accepted it, and learn that only after `websocket.connect`. So the request runs in a task of its own, and whoever
+//! holds the result sends `websocket.disconnect` when it is dropped unused:
+//!
+//! ```text
+//! request under way ── error, not sent ──────────► denied
+//!    │          └───── error, may be handled ────► denied, and websocket.disconnect
+//!    ▼
+//! AcceptedConnection ── dropped before `open` ───► websocket.disconnect (1006, client_gone)
+//!    ▼
+//! open: the conversation sends websocket.disconnect at the socket's end
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,55 +20,65 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::action::Action;
-use super::connect_response::{bad_gateway, decide, denial};
-use super::conversation::Shared;
+use super::connect_response::{ConnectResponse, bad_gateway, denial};
 use super::endpoint::{PostError, back_off};
-use super::protocol;
+use super::protocol::action::Action;
+use super::protocol::{self, Disconnect, event};
+use super::route::EndpointRoute;
+use crate::client::ClientError;
 use crate::scope::Scope;
 use crate::websocket::close::Cause;
-use crate::websocket::{Accept, Denial};
+use crate::websocket::{Accept, CloseCode, Denial};
 
-/// The longest pause before the question is asked again.
+/// The longest pause before the request is retried.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// A connection that a backend accepted: when it is dropped before the socket has opened, the client has left, and the backend is
-/// told so.
-pub(super) struct Accepted {
-    shared: Arc<Shared>,
+/// A connection that the backend has accepted, and whose socket has not opened yet.
+///
+/// Dropped in that state, it notifies the backend that the client has left.
+pub(super) struct AcceptedConnection {
+    route: Arc<EndpointRoute>,
     id: String,
     scope: Box<RawValue>,
-    /// Until the socket is open.
-    said: Option<Said>,
+    /// Taken when the socket opens.
+    opening: Option<Opening>,
 }
 
-/// The state, and what shall happen once the socket is open.
-type Said = (Option<Box<RawValue>>, Vec<Action>);
+/// What the backend wants for the open socket.
+#[derive(Default)]
+pub(super) struct Opening {
+    pub(super) state: Option<Box<RawValue>>,
+    pub(super) actions: Vec<Action>,
+}
 
-impl Accepted {
-    /// The socket is open.
-    pub(super) fn open(mut self) -> Said {
-        self.said.take().unwrap_or_default()
+impl AcceptedConnection {
+    /// The socket is open; from now on the conversation reports its end.
+    pub(super) fn open(mut self) -> Opening {
+        self.opening.take().unwrap_or_default()
     }
 }
 
-impl Drop for Accepted {
+impl Drop for AcceptedConnection {
     fn drop(&mut self) {
-        if let Some((state, _)) = &self.said {
-            let end = (1006, "", Cause::ClientGone.as_str());
-            let after = Duration::ZERO;
-            self.shared
-                .tell_disconnect(&self.id, state.as_deref(), &self.scope, 2, end, after);
+        if let Some(opening) = &self.opening {
+            let disconnect = Disconnect::abnormal(2, Cause::ClientGone);
+            self.route.notify_disconnect(
+                &self.id,
+                opening.state.as_deref(),
+                &self.scope,
+                &disconnect,
+                Duration::ZERO,
+            );
         }
     }
 }
 
-/// Welcome or not.
-pub(super) type Answered = Result<(Accept, Accepted), Denial>;
+/// The backend's decision, or why there is none.
+pub(super) type HandshakeResult = Result<(Accept, AcceptedConnection), Denial>;
 
-/// The question whether a connection is welcome.
+/// One `websocket.connect` request.
 pub(super) struct Handshake {
-    shared: Arc<Shared>,
+    route: Arc<EndpointRoute>,
     id: String,
     scope: Box<RawValue>,
     offered: Box<[String]>,
@@ -63,13 +86,13 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    pub(super) fn new(shared: Arc<Shared>, scope: &Scope) -> Self {
-        let id = shared.connection_id(scope.connection);
-        let described = protocol::raw(&protocol::scope(scope, &shared.bounds.headers));
-        let event = protocol::raw(&protocol::connect_event(1));
-        let body = protocol::body(&shared.connection(&id, None), &described, &[&*event]);
+    pub(super) fn new(route: Arc<EndpointRoute>, scope: &Scope) -> Self {
+        let id = route.connection_id(scope.connection);
+        let described = protocol::raw(&protocol::scope(scope, &route.limits.headers));
+        let event = protocol::raw(&event::connect(1));
+        let body = protocol::request_body(&route.connection(&id, None), &described, &[&*event]);
         Self {
-            shared,
+            route,
             id,
             scope: described,
             offered: scope.subprotocols.clone(),
@@ -77,72 +100,95 @@ impl Handshake {
         }
     }
 
-    /// Asks, and says what was answered; nobody may hear it any more.
-    pub(super) async fn run(self, reply: oneshot::Sender<Answered>) {
-        let mut reply = reply;
-        let answered = self.ask(&mut reply).await;
-        let _ = reply.send(answered);
+    /// Sends the request and passes the decision on. If the client has left, the decision is dropped, which notifies
+    /// the backend.
+    pub(super) async fn run(self, mut reply: oneshot::Sender<HandshakeResult>) {
+        let result = self.request(&mut reply).await;
+        let _ = reply.send(result);
     }
 
-    async fn ask(&self, reply: &mut oneshot::Sender<Answered>) -> Answered {
-        let (endpoint, bounds) = (&self.shared.endpoint, &self.shared.bounds);
+    async fn request(&self, reply: &mut oneshot::Sender<HandshakeResult>) -> HandshakeResult {
+        let response = self.post(reply).await?;
+        match ConnectResponse::from_response(response, &self.offered) {
+            Ok(ConnectResponse::Accept(accept, opening)) => {
+                let accepted = AcceptedConnection {
+                    route: self.route.clone(),
+                    id: self.id.clone(),
+                    scope: self.scope.clone(),
+                    opening: Some(opening),
+                };
+                Ok((accept, accepted))
+            }
+            Ok(ConnectResponse::Deny(denial)) => Err(denial),
+            Err(sentence) => {
+                self.notify_disconnect(Cause::BackendError, Duration::ZERO);
+                Err(bad_gateway(&sentence))
+            }
+        }
+    }
+
+    /// POSTs until there is a response. Only a failed connection is retried, and only while the client waits.
+    async fn post(
+        &self,
+        reply: &oneshot::Sender<HandshakeResult>,
+    ) -> Result<protocol::BackendResponse, Denial> {
+        let (endpoint, limits) = (&self.route.endpoint, &self.route.limits);
         let key = format!("{}-1", self.id);
         let mut attempt = 0;
-        let mut may_be_known = false;
-        let answer = loop {
-            let error = match endpoint
-                .post(&key, &|| Some(self.body.clone()), bounds.of_answer())
-                .await
-            {
-                Ok(answer) => break answer,
+        let mut may_be_accepted = false;
+        loop {
+            let body = || Some(self.body.clone());
+            let error = match endpoint.post(&key, &body, limits.response).await {
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            may_be_known |= error.is_ambiguous();
-            let is_connection = matches!(error, PostError::Connection(_) | PostError::Connect(_));
-            if is_connection && attempt < bounds.retries && !reply.is_closed() {
+            may_be_accepted |= error.may_have_been_handled();
+            let is_connection = matches!(
+                error,
+                PostError::Client(ClientError::Connection { .. } | ClientError::Connect { .. })
+            );
+            if is_connection && attempt < limits.retries && !reply.is_closed() {
                 back_off(attempt, BACKOFF_MAX).await;
                 attempt += 1;
                 continue;
             }
-            if may_be_known {
-                // One that is slow may still be at it.
-                let is_slow = matches!(error, PostError::Timeout(_));
-                let after = if is_slow {
+            if may_be_accepted {
+                let is_late = matches!(error, PostError::Client(ClientError::Timeout { .. }));
+                // Race: a slow backend may still be handling `websocket.connect`. The notification waits as long as
+                // such a request may take, so that it does not overtake it.
+                let delay = if is_late {
                     endpoint.settings.timeout
                 } else {
                     Duration::ZERO
                 };
                 let cause = if reply.is_closed() {
                     Cause::ClientGone
-                } else if error.is_passing() {
+                } else if error.is_transient() {
                     Cause::BackendAway
                 } else {
                     Cause::BackendError
                 };
-                self.tell_end(cause, after);
+                self.notify_disconnect(cause, delay);
             }
             return Err(denial(error));
-        };
-        let (accept, state, actions) = match decide(answer, &self.offered) {
-            Ok(decided) => decided?,
-            Err(sentence) => {
-                self.tell_end(Cause::BackendError, Duration::ZERO);
-                return Err(bad_gateway(&sentence));
-            }
-        };
-        let accepted = Accepted {
-            shared: self.shared.clone(),
-            id: self.id.clone(),
-            scope: self.scope.clone(),
-            said: Some((state, actions)),
-        };
-        Ok((accept, accepted))
+        }
     }
 
-    /// The backend may have accepted, and the connection ends all the same.
-    fn tell_end(&self, cause: Cause, after: Duration) {
-        let end = (1006, "", cause.as_str());
-        self.shared
-            .tell_disconnect(&self.id, None, &self.scope, 2, end, after);
+    fn notify_disconnect(&self, cause: Cause, delay: Duration) {
+        let disconnect = Disconnect::abnormal(2, cause);
+        self.route
+            .notify_disconnect(&self.id, None, &self.scope, &disconnect, delay);
+    }
+}
+
+impl Disconnect<'static> {
+    /// An end without a close frame (1006).
+    fn abnormal(seq: u64, cause: Cause) -> Self {
+        Self {
+            seq,
+            code: CloseCode::ABNORMAL.get(),
+            reason: "",
+            cause: cause.as_str(),
+        }
     }
 }

@@ -1,38 +1,43 @@
-//! Backend: a consumer in any language: what happens on a WebSocket is POSTed to an HTTP endpoint, which answers what shall
-//! happen.
+//! Backend: a consumer in any language. Its events are POSTed to an HTTP endpoint, or sent to workers over a channel.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `protocol/` | the JSON of requests and responses, with every event type |
+//! | `handshake.rs`, `connect_response.rs` | `websocket.connect`, and what its response means |
+//! | `conversation.rs` | the requests of an open connection |
+//! | `disconnects.rs` | `websocket.disconnect`, at least once |
+//! | `executor.rs` | carries out the events of a response |
+//! | `endpoint.rs`, `route.rs` | one endpoint; what connections and routes share |
+//! | `worker_channel.rs` | the same protocol over a channel |
 
-mod action;
 mod connect_response;
-mod connector;
 mod conversation;
 mod disconnects;
 mod endpoint;
 mod executor;
 mod handshake;
-mod limited_io;
 mod options;
 mod protocol;
+mod route;
 mod worker_channel;
 
-use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use http::HeaderName;
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use connect_response::bad_gateway;
-use connector::EndpointUrl;
-use conversation::{Bounds, Conversation, Shared};
-use disconnects::Disconnects;
-use endpoint::{Endpoint, EndpointSettings};
-use handshake::{Accepted, Handshake};
-use worker_channel::{PendingDisconnects, WorkerChannel};
+use conversation::Conversation;
+use endpoint::EndpointSettings;
+use handshake::{AcceptedConnection, Handshake};
+use protocol::{ResponseLimits, event};
+use route::{EndpointRoute, Limits, Route};
+use worker_channel::{WorkerChannel, WorkerRoute};
 
+use options::Destination;
 pub(super) use options::Options;
 
-use crate::channels::{ChannelName, Received};
+use crate::channels::Received;
 use crate::config::OptionErrors;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
@@ -41,62 +46,19 @@ use crate::websocket::{Accept, Backlog, Close, CloseCode, Consumer, Context, Den
 
 /// `consumer = "backend"`: each connection's events are POSTed to an HTTP endpoint, or sent to a channel that workers read.
 ///
-/// `docs/BACKEND.md` has the format. The endpoint needs no event loop: it is asked once for a batch of events and answers what shall happen.
+/// `docs/BACKEND.md` documents the protocol. The endpoint needs no event loop: it gets a batch of events with each request and
+/// responds with events of its own.
 pub struct Backend {
     route: Arc<OnceLock<Route>>,
-    /// The backend accepted the connection, or nobody knows: it has to hear of its end.
-    accepted: Option<Accepted>,
-    talk: Option<Talk>,
+    /// From the handshake to `open`.
+    accepted: Option<AcceptedConnection>,
+    /// From `open` on.
+    peer: Option<Peer>,
 }
 
-enum Talk {
+enum Peer {
     Endpoint(Arc<Conversation>),
-    Channel(Arc<WorkerChannel>),
-}
-
-/// Where a route's events go.
-enum Route {
-    Endpoint(Arc<Shared>),
-    Channel {
-        channel: ChannelName,
-        headers: Vec<HeaderName>,
-        services: Services,
-        pending_disconnects: Arc<PendingDisconnects>,
-    },
-}
-
-/// The endpoints of a process: routes with the same settings share one, and each URL hears once that the process began.
-#[derive(Default)]
-struct Endpoints(Mutex<Known>);
-
-#[derive(Default)]
-struct Known {
-    endpoints: HashMap<EndpointSettings, (Arc<Endpoint>, Arc<Disconnects>)>,
-    greeted: HashSet<EndpointUrl>,
-}
-
-impl Endpoints {
-    fn get(
-        &self,
-        settings: EndpointSettings,
-        services: &Services,
-        node: &str,
-    ) -> (Arc<Endpoint>, Arc<Disconnects>) {
-        let mut known = self.0.lock();
-        let url = settings.url.clone();
-        let found = known.endpoints.entry(settings.clone()).or_insert_with(|| {
-            let endpoint = Arc::new(Endpoint::new(settings));
-            let layer = services.layer.clone();
-            let disconnects = Disconnects::start(endpoint.clone(), layer, &services.tasks);
-            (endpoint, disconnects)
-        });
-        let found = found.clone();
-        if known.greeted.insert(url) {
-            let body = protocol::node_started(node, &services.name);
-            found.1.tell(format!("{node}-0"), body, Duration::ZERO);
-        }
-        found
-    }
+    Workers(Arc<WorkerChannel>),
 }
 
 impl Consumer for Backend {
@@ -106,71 +68,58 @@ impl Consumer for Backend {
         Self {
             route: options.route.clone(),
             accepted: None,
-            talk: None,
+            peer: None,
         }
     }
 
     fn mount(options: Options, _route: &RouteContext<'_>) -> Result<Options, OptionErrors> {
-        options.check().into_result(options)
+        options.validate()
     }
 
     fn started(options: &Options, services: &Services) {
-        options.route.get_or_init(|| route(options, services));
+        if options.route.get().is_none()
+            && let Some(route) = route(options, services)
+        {
+            let _ = options.route.set(route);
+        }
     }
 
     fn backlog(options: &Options) -> Option<Arc<Backlog>> {
         match options.route.get() {
-            Some(Route::Endpoint(shared)) => Some(shared.endpoint.backlog.clone()),
-            Some(Route::Channel { .. }) | None => None,
+            Some(Route::Endpoint(route)) => Some(route.endpoint.backlog.clone()),
+            Some(Route::Workers(_)) | None => None,
         }
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
         match self.route.get() {
-            Some(Route::Endpoint(shared)) => {
-                let shared = shared.clone();
-                Box::pin(self.ask(&shared, scope)).await
+            Some(Route::Endpoint(route)) => {
+                let route = route.clone();
+                Box::pin(self.handshake(route, scope)).await
             }
-            Some(Route::Channel { .. }) => Ok(Accept::default()),
-            None => Err(Denial::from("the route was not started")),
+            Some(Route::Workers(_)) => Ok(Accept::default()),
+            None => Err(Denial::from("the route has not been started")),
         }
     }
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         match self.route.get() {
-            Some(Route::Endpoint(shared)) => {
+            Some(Route::Endpoint(route)) => {
                 let Some(accepted) = self.accepted.take() else {
                     return Ok(());
                 };
-                let link = cx.handle().clone();
-                let (state, actions) = accepted.open();
-                let conversation = Conversation::new(shared.clone(), link, state, 1);
-                self.talk = Some(Talk::Endpoint(conversation.clone()));
-                for action in actions {
-                    let applied = Box::pin(conversation.executor.apply(action)).await;
-                    if applied.map_err(Close::from)? {
-                        break;
-                    }
-                }
+                let opening = accepted.open();
+                let socket = cx.handle().clone();
+                let conversation = Conversation::new(route.clone(), socket, opening.state);
+                // Before the first await: the socket may close during it, and `disconnect` has to find its peer.
+                self.peer = Some(Peer::Endpoint(conversation.clone()));
+                Box::pin(conversation.apply(opening.actions)).await?;
             }
-            Some(Route::Channel {
-                channel,
-                headers,
-                services,
-                pending_disconnects,
-            }) => {
-                let link = cx.handle().clone();
-                let (channel, headers) = (channel.clone(), headers.clone());
-                let worker = WorkerChannel::start(
-                    channel,
-                    headers,
-                    services.clone(),
-                    link,
-                    pending_disconnects.clone(),
-                );
-                let worker = Box::pin(worker).await;
-                self.talk = Some(Talk::Channel(worker.clone())); // from here on it hears of the end
-                Box::pin(worker.connected()).await;
+            Some(Route::Workers(route)) => {
+                let socket = cx.handle().clone();
+                let worker = Box::pin(WorkerChannel::start(route.clone(), socket)).await;
+                self.peer = Some(Peer::Workers(worker.clone()));
+                Box::pin(worker.connect()).await;
             }
             None => {}
         }
@@ -178,12 +127,12 @@ impl Consumer for Backend {
     }
 
     async fn receive(&mut self, _cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
-        match &self.talk {
-            Some(Talk::Endpoint(conversation)) => {
-                let event = |seq| protocol::receive_event(seq, &message);
-                Box::pin(conversation.say(event)).await;
+        match &self.peer {
+            Some(Peer::Endpoint(conversation)) => {
+                let event = |seq| event::receive(seq, &message);
+                Box::pin(conversation.push(event)).await;
             }
-            Some(Talk::Channel(worker)) => Box::pin(worker.receive(&message)).await,
+            Some(Peer::Workers(worker)) => Box::pin(worker.receive(&message)).await,
             None => {}
         }
         Ok(())
@@ -195,12 +144,12 @@ impl Consumer for Backend {
         received: Received,
     ) -> Result<(), Close> {
         let group = received.group.as_ref().map_or("", |group| group.as_str());
-        match &self.talk {
-            Some(Talk::Endpoint(conversation)) => {
-                let event = |seq| protocol::group_event(seq, group, &received.event);
-                Box::pin(conversation.say(event)).await;
+        match &self.peer {
+            Some(Peer::Endpoint(conversation)) => {
+                let event = |seq| event::group(seq, group, &received.event);
+                Box::pin(conversation.push(event)).await;
             }
-            Some(Talk::Channel(worker)) => {
+            Some(Peer::Workers(worker)) => {
                 Box::pin(worker.group_event(group, &received.event)).await;
             }
             None => {}
@@ -211,9 +160,9 @@ impl Consumer for Backend {
     async fn disconnect(&mut self, cx: &mut Context<'_>, code: CloseCode) {
         let reason = cx.ending().map_or("", |ending| &*ending.reason);
         let cause = cx.ending().map_or("", |ending| ending.cause.as_str());
-        match self.talk.take() {
-            Some(Talk::Endpoint(conversation)) => conversation.end(code.get(), reason, cause),
-            Some(Talk::Channel(worker)) => {
+        match self.peer.take() {
+            Some(Peer::Endpoint(conversation)) => conversation.end(code.get(), reason, cause),
+            Some(Peer::Workers(worker)) => {
                 Box::pin(worker.end(code.get(), reason, cause)).await;
             }
             None => {}
@@ -222,41 +171,37 @@ impl Consumer for Backend {
 }
 
 impl Backend {
-    /// Asks the endpoint whether the connection is welcome.
-    ///
-    /// In a task of its own: when the client leaves meanwhile, the backend is told of the end after what it was asked first.
-    async fn ask(&mut self, shared: &Arc<Shared>, scope: &Scope) -> Result<Accept, Denial> {
+    /// Asks the endpoint whether to accept the connection, in a task that goes on when the client leaves.
+    async fn handshake(
+        &mut self,
+        route: Arc<EndpointRoute>,
+        scope: &Scope,
+    ) -> Result<Accept, Denial> {
         let (reply, replied) = oneshot::channel();
-        let handshake = Handshake::new(shared.clone(), scope).run(reply);
-        let tasks = &shared.services.tasks;
-        tasks.spawn("backend handshake", handshake);
-        let (accept, accepted) = replied
-            .await
-            .unwrap_or_else(|_| Err(bad_gateway("the question was given up")))?;
+        let handshake = Handshake::new(route.clone(), scope).run(reply);
+        route.services.tasks.spawn("backend handshake", handshake);
+        let result = replied.await;
+        let (accept, accepted) =
+            result.unwrap_or_else(|_| Err(bad_gateway("the handshake's task ended early")))?;
         self.accepted = Some(accepted);
         Ok(accept)
     }
 }
 
-fn route(options: &Options, services: &Services) -> Route {
-    if let Some(channel) = options
-        .channel
-        .as_ref()
-        .and_then(|name| ChannelName::new(name).ok())
-    {
-        return Route::Channel {
-            channel,
-            headers: options.listed_headers(),
-            services: services.clone(),
-            pending_disconnects: Arc::new(PendingDisconnects::new(
-                options.disconnect_queue,
-                options.disconnect_expiry.0,
-            )),
-        };
-    }
-    let url = options.url.as_deref().unwrap_or_default();
-    #[expect(clippy::expect_used, reason = "a route with another one is a Problem")]
-    let url = EndpointUrl::parse(url).expect("a URL that was checked");
+fn route(options: &Options, services: &Services) -> Option<Route> {
+    let url = match options.destination.as_ref()? {
+        Destination::Channel(channel) => {
+            return Some(Route::Workers(Arc::new(WorkerRoute {
+                channel: channel.clone(),
+                headers: options.header_names.clone(),
+                services: services.clone(),
+                retries_max: options.disconnect_queue,
+                expiry: options.disconnect_expiry.0,
+                retries: AtomicUsize::new(0),
+            })));
+        }
+        Destination::Endpoint(url) => url.clone(),
+    };
     let settings = EndpointSettings {
         url,
         secrets: options.secret.iter().map(|one| one.0.clone()).collect(),
@@ -271,25 +216,19 @@ fn route(options: &Options, services: &Services) -> Route {
         disconnect_rate: options.disconnect_rate,
         hold_total: options.hold_total.as_usize(),
     };
-    let bounds = Bounds {
-        headers: options.listed_headers(),
+    let limits = Limits {
+        headers: options.header_names.clone(),
         retries: options.retries,
         batch_events: options.batch_events,
         batch_bytes: options.batch_bytes.as_usize(),
-        max_effects: options.max_effects,
-        max_state: options.max_state.as_usize(),
+        response: ResponseLimits {
+            actions: options.max_effects,
+            state_bytes: options.max_state.as_usize(),
+        },
         hold: options.hold.as_usize(),
         hold_time: options.hold_time.0,
     };
-    let node = format!("{:016x}", services.layer.node());
-    let (endpoint, disconnects) = services
-        .shared::<Endpoints>()
-        .get(settings, services, &node);
-    Route::Endpoint(Arc::new(Shared {
-        endpoint,
-        disconnects,
-        services: services.clone(),
-        node,
-        bounds,
-    }))
+    Some(Route::Endpoint(Arc::new(EndpointRoute::new(
+        settings, limits, services,
+    ))))
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::Route;
-use super::connector::EndpointUrl;
+use super::route::Route;
 use crate::channels::ChannelName;
-use crate::config::{OptionErrors, Secret, Size, WrittenDuration};
+use crate::client::{EndpointUrl, EndpointUrlError};
+use crate::config::{OptionErrors, Secret, Size, WrittenDuration, hide_url};
 
 /// More than any machine has descriptors for, or does in a second.
 const CONCURRENCY_MAX: usize = 65_536;
@@ -81,8 +81,21 @@ pub struct Options {
     /// The most disconnects in a second.
     #[serde(default = "disconnect_rate")]
     pub(super) disconnect_rate: u32,
+    /// `url` or `channel`, parsed.
+    #[serde(skip)]
+    pub(super) destination: Option<Destination>,
+    /// `headers`, parsed.
+    #[serde(skip)]
+    pub(super) header_names: Vec<HeaderName>,
     #[serde(skip)]
     pub(super) route: Arc<OnceLock<Route>>,
+}
+
+/// Where a route's events go.
+#[derive(Debug)]
+pub(super) enum Destination {
+    Endpoint(EndpointUrl),
+    Channel(ChannelName),
 }
 
 fn headers() -> Vec<String> {
@@ -172,24 +185,24 @@ fn one_or_several<'de, D: serde::Deserializer<'de>>(
 }
 
 impl Options {
-    /// Returns the errors that the types of the options do not rule out.
-    pub(super) fn check(&self) -> OptionErrors {
+    /// Parses the options, and refuses those that their types do not rule out.
+    pub(super) fn validate(mut self) -> Result<Self, OptionErrors> {
         let mut errors = OptionErrors::default();
         match (&self.url, &self.channel) {
             (Some(url), None) => {
-                if let Err(sentence) = EndpointUrl::parse(url) {
-                    errors.error("url", sentence);
+                match EndpointUrl::parse(url) {
+                    Ok(url) => self.destination = Some(Destination::Endpoint(url)),
+                    Err(error) => errors.error("url", url_error(url, &error)),
                 }
                 if self.secret.is_empty() || self.secret.iter().any(|one| one.0.is_empty()) {
                     let message = "expected a text to sign the requests with, found none";
                     errors.error("secret", message);
                 }
             }
-            (None, Some(channel)) => {
-                if let Err(error) = ChannelName::new(channel) {
-                    errors.error("channel", error.to_string());
-                }
-            }
+            (None, Some(channel)) => match ChannelName::new(channel) {
+                Ok(channel) => self.destination = Some(Destination::Channel(channel)),
+                Err(error) => errors.error("channel", error.to_string()),
+            },
             (Some(_), Some(_)) => {
                 errors.error("url", "expected either \"url\" or \"channel\", found both");
             }
@@ -201,11 +214,12 @@ impl Options {
             }
         }
         for name in &self.headers {
-            if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                errors.error(
+            match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) => self.header_names.push(name),
+                Err(_) => errors.error(
                     "headers",
                     format!("expected names of fields, found {name:?}"),
-                );
+                ),
             }
         }
         for (key, is_zero) in [
@@ -232,14 +246,20 @@ impl Options {
                 errors.error(key, format!("expected at most {max}, found {found}"));
             }
         }
-        errors
+        errors.into_result(self)
     }
+}
 
-    /// Returns the names of the fields that are passed on.
-    pub(super) fn listed_headers(&self) -> Vec<HeaderName> {
-        let names = self.headers.iter();
-        names
-            .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-            .collect()
+fn url_error(url: &str, error: &EndpointUrlError) -> String {
+    match error {
+        EndpointUrlError::Credentials if url.starts_with("http:") => {
+            "expected a URL without a user name and a password (the signature authenticates the requests), found one with an @ sign"
+                .to_owned()
+        }
+        EndpointUrlError::Form | EndpointUrlError::Credentials => format!(
+            "expected \"http://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\", found {:?}",
+            hide_url(url)
+        ),
+        EndpointUrlError::SocketPath(problem) => problem.clone(),
     }
 }

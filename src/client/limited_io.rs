@@ -1,4 +1,4 @@
-//! LimitedIo: a connection to a backend that brings only so much for each request, and lets others have the worker.
+//! LimitedIo: a connection that brings only so many bytes for each request, and lets other tasks run.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,21 +6,24 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How many bytes may come before other tasks have their turn. Interim responses (RFC 9110 §15.2) are passed over in one
-/// go as long as there are any.
-const TURN_BYTES: usize = 64 * 1024;
+/// Bytes that are read before the task yields. hyper skips interim responses (RFC 9110 §15.2) in a loop as long as
+/// there are any, so without it a peer that sends nothing else would keep the thread busy.
+const YIELD_BYTES: usize = 64 * 1024;
 
-/// A connection that fails when more comes for one request than an answer can need.
+/// A stream that fails when more than `max` bytes arrive for one request.
+///
+/// A write starts a new request: HTTP/1.1 sends the next one only after the response to the last.
+#[derive(Debug)]
 pub(super) struct LimitedIo<S> {
     stream: S,
     max: usize,
-    /// What came since something was written.
-    come: usize,
-    /// What came in this turn.
-    turn: usize,
+    /// Bytes read since the last write.
+    read: usize,
+    /// Bytes read since the task yielded.
+    read_since_yield: usize,
 }
 
-/// More came than an answer can need.
+/// The limit is exceeded.
 #[derive(Debug, thiserror::Error)]
 #[error("expected an answer that takes at most {0} bytes with all that is around it, found more")]
 pub(super) struct LimitExceeded(usize);
@@ -30,8 +33,8 @@ impl<S> LimitedIo<S> {
         Self {
             stream,
             max,
-            come: 0,
-            turn: 0,
+            read: 0,
+            read_since_yield: 0,
         }
     }
 }
@@ -42,21 +45,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.turn >= TURN_BYTES {
-            self.turn = 0;
+        if self.read_since_yield >= YIELD_BYTES {
+            self.read_since_yield = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_pending() {
-            self.turn = 0;
+        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if result.is_pending() {
+            self.read_since_yield = 0;
         }
-        ready!(read)?;
-        let come = buffer.filled().len() - before;
-        self.turn += come;
-        self.come += come;
-        if self.come > self.max {
+        ready!(result)?;
+        let bytes = buffer.filled().len() - before;
+        self.read_since_yield += bytes;
+        self.read = self.read.saturating_add(bytes);
+        if self.read > self.max {
             let max = self.max;
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -73,7 +76,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedIo<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.come = 0;
+        self.read = 0;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -88,10 +91,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedIo<S> {
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.come = 0;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        self.read = 0;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -106,7 +109,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn so_much_comes_for_each_request() {
+    async fn the_limit_starts_anew_with_each_request() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         let mut near = LimitedIo::new(near, 200_000);
         let mut read = vec![0; 150_000];

@@ -1,8 +1,18 @@
-//! Protocol: what is POSTed to a backend, and what it may answer.
+//! Protocol: the JSON between the server and a backend. `docs/BACKEND.md` documents it.
+//!
+//! A request is `{"v", "connection", "scope", "events"}`, a response `{"ack", "state", "events"}`. To add an event type:
+//!
+//! | direction | where |
+//! |---|---|
+//! | to the backend, such as `websocket.receive` | a constructor in `event.rs`, called by `mod.rs` of the consumer |
+//! | from the backend, such as `group.send` | a variant of `Action` in `action.rs`, an arm in `../executor.rs` |
+
+pub(super) mod action;
+pub(super) mod event;
 
 use std::collections::BTreeMap;
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, Version};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -10,10 +20,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::action::Action;
-use crate::channels::Event;
 use crate::scope::Scope;
-use crate::websocket::Message;
+use action::Action;
 
 /// The version of the format.
 const VERSION: u8 = 1;
@@ -27,29 +35,41 @@ pub(super) struct Connection<'a> {
     pub(super) state: Option<&'a RawValue>,
 }
 
-/// A request's body.
+/// How a connection ended, for `websocket.disconnect`.
+#[derive(Clone, Debug)]
+pub(super) struct Disconnect<'a> {
+    pub(super) seq: u64,
+    pub(super) code: u16,
+    pub(super) reason: &'a str,
+    pub(super) cause: &'static str,
+}
+
 #[derive(Serialize)]
-struct Body<'a> {
+struct RequestBody<'a> {
     v: u8,
     connection: &'a Connection<'a>,
     scope: &'a RawValue,
     events: &'a [&'a RawValue],
 }
 
-/// Writes a request's body.
-pub(super) fn body(connection: &Connection<'_>, scope: &RawValue, events: &[&RawValue]) -> Vec<u8> {
-    let body = Body {
+/// Serializes the body of a request.
+pub(super) fn request_body(
+    connection: &Connection<'_>,
+    scope: &RawValue,
+    events: &[&RawValue],
+) -> Vec<u8> {
+    let body = RequestBody {
         v: VERSION,
         connection,
         scope,
         events,
     };
-    serde_json::to_vec(&body).unwrap_or_default() // all of it is JSON already
+    serde_json::to_vec(&body).unwrap_or_default() // its parts are JSON already
 }
 
-/// Writes the body that says that a process began: connections of the same name and another node are gone.
-pub(super) fn node_started(node: &str, name: &str) -> Vec<u8> {
-    let event = json!({"seq": 0, "type": "oneport.node_started", "node": node, "name": name});
+/// Serializes the body that announces the start of a process: connections of the same name and another node are gone.
+pub(super) fn node_started_body(node: &str, name: &str) -> Vec<u8> {
+    let event = event::node_started(node, name);
     json!({"v": VERSION, "node": {"id": node, "name": name}, "events": [event]})
         .to_string()
         .into_bytes()
@@ -70,7 +90,7 @@ pub(super) fn signature(secrets: &[String], unix_seconds: u64, body: &[u8]) -> S
     signature
 }
 
-/// What a backend is told of a scope, in ASGI's words; of the header fields only those that are listed.
+/// Describes a scope with ASGI's keys, and of its header fields only the listed ones.
 pub(super) fn scope(scope: &Scope, headers: &[HeaderName]) -> Value {
     let fields: Vec<[String; 2]> = scope
         .headers
@@ -104,7 +124,7 @@ pub(super) fn scope(scope: &Scope, headers: &[HeaderName]) -> Value {
     })
 }
 
-/// A field's value as text: octets are taken for ISO 8859-1, as in ASGI servers.
+/// Decodes a field's value; octets that are not UTF-8 are ISO 8859-1, as in ASGI servers.
 fn latin1(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) => text.to_owned(),
@@ -112,83 +132,67 @@ fn latin1(value: &[u8]) -> String {
     }
 }
 
-pub(super) fn connect_event(seq: u64) -> Value {
-    json!({"seq": seq, "type": "websocket.connect"})
-}
-
-pub(super) fn receive_event(seq: u64, message: &Message) -> Value {
-    match message {
-        Message::Text(text) => {
-            let text: &str = text.as_ref();
-            json!({"seq": seq, "type": "websocket.receive", "text": text})
-        }
-        Message::Binary(bytes) => {
-            json!({"seq": seq, "type": "websocket.receive", "bytes": BASE64.encode(bytes)})
-        }
-    }
-}
-
-pub(super) fn group_event(seq: u64, group: &str, event: &Event) -> Value {
-    json!({"seq": seq, "type": "group.event", "group": group, "event": event.fields()})
-}
-
-pub(super) fn disconnect_event(seq: u64, code: u16, reason: &str, cause: &str) -> Value {
-    json!({
-        "seq": seq, "type": "websocket.disconnect", "code": code, "reason": reason, "cause": cause,
-    })
-}
-
-/// Makes JSON that is written as it is.
+/// Converts to JSON that is embedded as it is.
 pub(super) fn raw(value: &Value) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).unwrap_or_default()
 }
 
-/// What a backend answers.
+/// The backend's response.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct BackendResponse {
-    /// The last event that it handled; the later ones are sent again.
+    /// The last event that it handled; later ones are sent again.
     #[serde(default)]
     pub(super) ack: Option<u64>,
-    /// What it wants to be told with the next request.
-    #[serde(default, deserialize_with = "given")]
+    /// The state to send with the next request. `null` is a state too.
+    #[serde(default, deserialize_with = "present")]
     pub(super) state: Option<Box<RawValue>>,
-    #[serde(default)]
-    pub(super) events: Vec<Action>,
+    #[serde(default, rename = "events")]
+    pub(super) actions: Vec<Action>,
 }
 
-/// A state that is given: null, too, is one.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+/// The most that a response may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ResponseLimits {
+    pub(super) actions: usize,
+    pub(super) state_bytes: usize,
+}
+
+/// Reads a value that is there, also `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl BackendResponse {
-    /// Reads an answer; an empty one says nothing.
-    pub(super) fn read(body: &[u8]) -> Result<Self, String> {
+    /// Parses a response. An empty body is a response without events.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, String> {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
         if body.trim_ascii_start().starts_with(b"[") {
             return Err("expected {\"events\": [...]}, found an array".to_owned());
         }
-        let answer: Option<Self> = serde_json::from_slice(body).map_err(|error| {
-            format!("expected {{\"events\": [...]}} with known events, found {error}")
-        })?;
-        Ok(answer.unwrap_or_default())
+        let response: Option<Self> = serde_json::from_slice(body)
+            .map_err(|error| format!("invalid response from the backend: {error}"))?;
+        Ok(response.unwrap_or_default())
     }
-}
 
-impl BackendResponse {
-    /// Says what is too much in it: of its actions, or its state.
-    pub(super) fn excess(&self, (max_effects, max_state): (usize, usize)) -> Option<String> {
-        let actions = self.events.len();
-        if actions > max_effects {
-            return Some(format!(
-                "expected at most {max_effects} events, found {actions}"
+    /// Checks it against the limits.
+    pub(super) fn check(&self, limits: ResponseLimits) -> Result<(), String> {
+        let actions = self.actions.len();
+        if actions > limits.actions {
+            return Err(format!(
+                "expected at most {} events, found {actions}",
+                limits.actions
             ));
         }
         let state = self.state.as_ref().map_or(0, |state| state.get().len());
-        (state > max_state)
-            .then(|| format!("expected a state of at most {max_state} bytes, found {state}"))
+        if state > limits.state_bytes {
+            return Err(format!(
+                "expected a state of at most {} bytes, found {state}",
+                limits.state_bytes
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -215,24 +219,24 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_or_refused_with_the_place() {
-        assert!(BackendResponse::read(b" ").unwrap().events.is_empty());
-        assert!(BackendResponse::read(b"null").unwrap().events.is_empty());
-        let answer = BackendResponse::read(
+    fn responses_are_parsed_or_refused() {
+        assert!(BackendResponse::parse(b" ").unwrap().actions.is_empty());
+        assert!(BackendResponse::parse(b"null").unwrap().actions.is_empty());
+        let response = BackendResponse::parse(
             br#"{"ack": 2, "state": {"n": 1}, "events": [{"type": "websocket.send", "text": "hi"}]}"#,
         )
         .unwrap();
-        assert_eq!((answer.ack, answer.events.len()), (Some(2), 1));
-        assert_eq!(answer.state.unwrap().get(), r#"{"n": 1}"#);
+        assert_eq!((response.ack, response.actions.len()), (Some(2), 1));
+        assert_eq!(response.state.unwrap().get(), r#"{"n": 1}"#);
         assert_eq!(
-            BackendResponse::read(br#"{"state": null}"#)
+            BackendResponse::parse(br#"{"state": null}"#)
                 .unwrap()
                 .state
                 .unwrap()
                 .get(),
             "null"
         );
-        assert!(BackendResponse::read(b"{}").unwrap().state.is_none());
+        assert!(BackendResponse::parse(b"{}").unwrap().state.is_none());
         for bad in [
             "{",
             "[]",
@@ -241,7 +245,7 @@ mod tests {
             r#"{"events": [{"type": "group.add"}]}"#,
             r#"{"ack": "x"}"#,
         ] {
-            assert!(BackendResponse::read(bad.as_bytes()).is_err(), "{bad}");
+            assert!(BackendResponse::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

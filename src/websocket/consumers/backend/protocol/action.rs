@@ -1,4 +1,6 @@
-//! Action: what a backend, or a worker behind a channel, wants to happen, read whole before any of it is done.
+//! Action: an event from a backend, or from a worker behind a channel, that the server carries out.
+//!
+//! A response is parsed whole before any of its actions is carried out (`../executor.rs`).
 
 use data_encoding::BASE64;
 use serde::Deserialize;
@@ -9,10 +11,10 @@ use crate::channels::{Event, GroupName};
 use crate::websocket::Message;
 use crate::websocket::close::CloseCode;
 
-/// What a backend, or a worker behind a channel, wants to happen.
+/// An event from a backend, or from a worker behind a channel.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "type")]
-pub(super) enum Action {
+pub(in super::super) enum Action {
     #[serde(rename = "websocket.accept")]
     Accept {
         #[serde(default)]
@@ -60,11 +62,11 @@ pub(super) enum Action {
     },
 }
 
-/// Who gets a group's events.
+/// The receiver of a group's events.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Deliver {
-    /// The client, as they are.
+pub(in super::super) enum Deliver {
+    /// The client, unchanged.
     #[default]
     Client,
     /// The backend, as `group.event`.
@@ -72,7 +74,7 @@ pub(super) enum Deliver {
 }
 
 #[derive(Deserialize)]
-struct Written {
+struct Content {
     #[serde(default)]
     text: Option<String>,
     #[serde(default)]
@@ -80,17 +82,17 @@ struct Written {
 }
 
 fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Message, D::Error> {
-    let Written { text, bytes } = Written::deserialize(deserializer)?;
+    let Content { text, bytes } = Content::deserialize(deserializer)?;
     match (text, bytes) {
         (Some(text), None) => Ok(text.into()),
         (None, Some(base64)) => match BASE64.decode(base64.as_bytes()) {
             Ok(bytes) => Ok(Message::binary(bytes)),
             Err(error) => Err(D::Error::custom(format!(
-                "expected base64 in \"bytes\" of websocket.send: {error}"
+                "websocket.send: \"bytes\" is not base64: {error}"
             ))),
         },
         _ => Err(D::Error::custom(
-            "expected exactly one of \"text\" and \"bytes\" in websocket.send, found another number",
+            "websocket.send: expected either \"text\" or \"bytes\"",
         )),
     }
 }
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn effects_are_read_whole_or_refused() {
+    fn actions_are_parsed_whole_or_refused() {
         let read = |text: &str| serde_json::from_str::<Action>(text);
         for good in [
             r#"{"type": "websocket.accept", "subprotocol": null, "headers": [["a", "b"]]}"#,

@@ -1,0 +1,207 @@
+//! Breaker: stops requests to an endpoint that fails, and lets one through to find out whether it is back.
+//!
+//! ```text
+//!            `failures` in a row               `open` has passed, and a request comes
+//!  Closed ───────────────────────────► Open ───────────────────────────────────────► HalfOpen
+//!    ▲  ▲                              ▲  ▲                                            │  │
+//!    │  └──── a success, from ─────────┘  ├──────────── a failure ─────────────────────┘  │
+//!    │        before it opened            └──────────── the probe is dropped (due at once)│
+//!    └───────────────────────────────────────────────── a success ────────────────────────┘
+//! ```
+//!
+//! In `HalfOpen` one request, the probe, is under way; all others are refused. Requests that began before the circuit
+//! opened may end in any state, and their outcomes count as well.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::ClientError;
+
+/// How long a request that comes while the probe is under way is asked to wait.
+const PROBE_WAIT: Duration = Duration::from_millis(50);
+
+/// When to stop sending requests.
+#[derive(Clone, Debug)]
+pub struct BreakerSettings {
+    /// The failures in a row that open the circuit.
+    pub failures: u32,
+    /// How long it stays open, give or take a tenth so that not all processes try again at once.
+    pub open: Duration,
+}
+
+/// How a request went, as far as it tells whether the endpoint works.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// The endpoint works.
+    Success,
+    /// The endpoint is down or overloaded.
+    Failure,
+}
+
+impl Outcome {
+    /// Returns [`Outcome::Failure`] for `true`.
+    #[must_use]
+    pub fn from_failure(has_failed: bool) -> Self {
+        if has_failed {
+            Self::Failure
+        } else {
+            Self::Success
+        }
+    }
+}
+
+/// A change that an operator wants to know of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Transition {
+    /// The circuit has opened.
+    Opened,
+    /// The circuit has closed.
+    Closed,
+}
+
+/// How a request may go through.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Admission {
+    Normal,
+    Probe,
+}
+
+impl Admission {
+    pub(super) fn is_probe(self) -> bool {
+        self == Self::Probe
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Breaker {
+    settings: BreakerSettings,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    HalfOpen,
+}
+
+impl Breaker {
+    pub(super) fn new(settings: BreakerSettings) -> Self {
+        Self {
+            settings,
+            state: Mutex::new(State::Closed { failures: 0 }),
+        }
+    }
+
+    /// Admits a request, or refuses it while the circuit is open.
+    pub(super) fn admit(&self, now: Instant) -> Result<Admission, ClientError> {
+        let mut state = self.state.lock();
+        match *state {
+            State::Closed { .. } => Ok(Admission::Normal),
+            State::Open { until } if now < until => {
+                let left = until - now;
+                Err(ClientError::CircuitOpen { left })
+            }
+            State::Open { .. } => {
+                *state = State::HalfOpen;
+                Ok(Admission::Probe)
+            }
+            State::HalfOpen => Err(ClientError::CircuitOpen { left: PROBE_WAIT }),
+        }
+    }
+
+    /// Counts an outcome.
+    pub(super) fn record(&self, outcome: Outcome, now: Instant) -> Option<Transition> {
+        let mut state = self.state.lock();
+        let was_closed = matches!(*state, State::Closed { .. });
+        *state = match (outcome, *state) {
+            (Outcome::Success, _) => State::Closed { failures: 0 },
+            (Outcome::Failure, State::Closed { failures })
+                if failures + 1 < self.settings.failures =>
+            {
+                let failures = failures + 1;
+                State::Closed { failures }
+            }
+            (Outcome::Failure, _) => {
+                let open = self.settings.open.mul_f64(0.9 + 0.2 * fastrand::f64());
+                State::Open { until: now + open }
+            }
+        };
+        match (was_closed, matches!(*state, State::Closed { .. })) {
+            (true, false) => Some(Transition::Opened),
+            (false, true) => Some(Transition::Closed),
+            _ => None,
+        }
+    }
+
+    /// The probe ended without an outcome: the next request becomes the probe.
+    pub(super) fn abandon_probe(&self) {
+        let mut state = self.state.lock();
+        if let State::HalfOpen = *state {
+            *state = State::Open {
+                until: Instant::now(),
+            };
+        }
+    }
+
+    /// Returns how long the circuit stays open. `None`: a request may go through.
+    pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
+        match *self.state.lock() {
+            State::Open { until } => until.checked_duration_since(now),
+            State::Closed { .. } | State::HalfOpen => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker() -> Breaker {
+        Breaker::new(BreakerSettings {
+            failures: 2,
+            open: Duration::from_secs(10),
+        })
+    }
+
+    #[test]
+    fn opens_after_failures_in_a_row_and_closes_after_a_good_probe() {
+        let (breaker, now) = (breaker(), Instant::now());
+        assert_eq!(breaker.record(Outcome::Failure, now), None);
+        assert_eq!(breaker.record(Outcome::Success, now), None);
+        assert_eq!(breaker.record(Outcome::Failure, now), None);
+        assert_eq!(breaker.admit(now).unwrap(), Admission::Normal);
+        assert_eq!(
+            breaker.record(Outcome::Failure, now),
+            Some(Transition::Opened)
+        );
+        let error = breaker.admit(now).unwrap_err();
+        assert!(matches!(error, ClientError::CircuitOpen { .. }), "{error}");
+        assert!(breaker.open_for(now).unwrap() >= Duration::from_secs(9));
+
+        let later = now + Duration::from_secs(11);
+        assert_eq!(breaker.open_for(later), None);
+        assert_eq!(breaker.admit(later).unwrap(), Admission::Probe);
+        assert!(breaker.admit(later).is_err(), "one probe at a time");
+        assert_eq!(
+            breaker.record(Outcome::Success, later),
+            Some(Transition::Closed)
+        );
+        assert_eq!(breaker.admit(later).unwrap(), Admission::Normal);
+    }
+
+    #[test]
+    fn a_bad_probe_opens_it_again_and_an_abandoned_one_passes_the_turn_on() {
+        let (breaker, now) = (breaker(), Instant::now());
+        breaker.record(Outcome::Failure, now);
+        breaker.record(Outcome::Failure, now);
+        let later = now + Duration::from_secs(11);
+        assert_eq!(breaker.admit(later).unwrap(), Admission::Probe);
+        breaker.abandon_probe();
+        assert_eq!(breaker.admit(later).unwrap(), Admission::Probe);
+        assert_eq!(breaker.record(Outcome::Failure, later), None);
+        assert!(breaker.open_for(later).is_some());
+    }
+}

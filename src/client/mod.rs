@@ -1,0 +1,337 @@
+//! Client: outbound HTTP/1.1 to one endpoint, with a pool, deadlines, byte limits and a circuit breaker.
+//!
+//! `[auth.forward]`, the `backend` consumer and `oneport publish` are its users; each has one [`Client`] for each of its
+//! endpoints. A request goes through these steps:
+//!
+//! ```text
+//! acquire ── circuit open ──────────────────────────► CircuitOpen   nothing was sent
+//!    │   └── no free slot within `queue_timeout` ───► Busy          nothing was sent
+//!    ▼
+//!  Permit ── send ── idle connection, or a new one ─► Connect       nothing was sent
+//!    │        └───── request, then the head ────────► Timeout, Connection, TooLarge, Invalid
+//!    ▼
+//! ResponseBody ── frames within the limits ─────────► Timeout, Connection, TooLarge, Invalid
+//!    ▼
+//! report(Outcome): the caller decides whether the endpoint has failed; the breaker counts
+//! ```
+//!
+//! hyper-util's pool keeps idle connections. It sends a request a second time only when the connection was closed before
+//! any byte of the request was written, so no endpoint sees a request twice.
+
+mod body;
+mod breaker;
+mod connector;
+mod error;
+mod hop_by_hop;
+mod limited_io;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+pub use body::{RequestBody, ResponseBody};
+pub use breaker::{BreakerSettings, Outcome, Transition};
+pub use error::{BoxError, ClientError};
+pub use hop_by_hop::{is_hop_by_hop, remove_hop_by_hop};
+pub use url::{Address, EndpointUrl, EndpointUrlError};
+
+use body::Upload;
+use breaker::Breaker;
+use connector::Connector;
+
+/// How long an idle connection stays in the pool.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a client may take of an endpoint, and what it gives up after.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// Requests in flight at the same time. The pool keeps at most as many idle connections.
+    pub concurrency: usize,
+    /// The longest wait for one of these slots.
+    pub queue_timeout: Duration,
+    /// The longest wait for a connection, over all addresses of a name.
+    pub connect_timeout: Duration,
+    /// The longest wait for the response's head, from the start of the request or the last part of its body that was
+    /// sent. `None`: the caller has a deadline of its own.
+    pub head_timeout: Option<Duration>,
+    /// The longest wait between two parts of the response's body.
+    pub idle_timeout: Option<Duration>,
+    /// The longest time from the start of the request to the end of the response's body.
+    pub total_timeout: Option<Duration>,
+    /// The longest body of a request.
+    pub request_bytes_max: u64,
+    /// The longest body of a response.
+    pub response_bytes_max: u64,
+    /// The longest head of a response. `None`: hyper's own limit of about 400 KiB.
+    pub head_bytes_max: Option<usize>,
+    /// The most bytes that a connection may bring for one request, with interim responses, heads and the framing of
+    /// chunks. It ends a peer that sends such bytes without an end, which no other limit counts.
+    pub wire_bytes_max: usize,
+    /// When to stop sending requests to an endpoint that fails. `None`: never.
+    pub breaker: Option<BreakerSettings>,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self {
+            concurrency: 64,
+            queue_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            head_timeout: Some(Duration::from_secs(30)),
+            idle_timeout: None,
+            total_timeout: None,
+            request_bytes_max: u64::MAX,
+            response_bytes_max: 1 << 20,
+            head_bytes_max: None,
+            wire_bytes_max: usize::MAX,
+            breaker: None,
+        }
+    }
+}
+
+/// An HTTP client of one endpoint (cheap to clone).
+///
+/// ```no_run
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use oneport::client::{Client, ClientSettings, EndpointUrl, RequestBody};
+///
+/// let url = EndpointUrl::parse("http://127.0.0.1:9000/hook")?;
+/// let client = Client::new(&url.address, ClientSettings::default());
+/// let request = http::Request::post(url.uri).body(RequestBody::full("hello"))?;
+/// let response = client.exchange(request).await?;
+/// println!("{}: {} bytes", response.status(), response.body().len());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: ClientSettings,
+    pool: Pool<Connector, RequestBody>,
+    slots: Arc<Semaphore>,
+    breaker: Option<Breaker>,
+}
+
+/// The right to send one request, until it is dropped.
+///
+/// Keep it until the response's body has ended, or give it to the body by [`ResponseBody::hold`].
+#[derive(Debug)]
+#[must_use]
+pub struct Permit {
+    client: Arc<Shared>,
+    _slot: OwnedSemaphorePermit,
+    /// The breaker is half open and waits for this request's outcome.
+    is_probe: bool,
+}
+
+impl Client {
+    /// Makes a client. Connects when the first request is sent.
+    #[must_use]
+    pub fn new(address: &Address, settings: ClientSettings) -> Self {
+        let connector = Connector {
+            address: address.clone(),
+            timeout: settings.connect_timeout,
+            wire_bytes_max: settings.wire_bytes_max,
+        };
+        let mut builder = Pool::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(settings.concurrency);
+        if let Some(max) = settings.head_bytes_max {
+            builder.http1_max_buf_size(max);
+        }
+        Self(Arc::new(Shared {
+            pool: builder.build(connector),
+            slots: Arc::new(Semaphore::new(settings.concurrency)),
+            breaker: settings.breaker.clone().map(Breaker::new),
+            settings,
+        }))
+    }
+
+    /// Waits for a free slot, unless the circuit is open.
+    ///
+    /// Fails with [`ClientError::CircuitOpen`] at once, or with [`ClientError::Busy`] after `queue_timeout`. Cancel-safe.
+    pub async fn acquire(&self) -> Result<Permit, ClientError> {
+        // The breaker goes first: while it is open, requests must not queue for slots.
+        let admission = match &self.0.breaker {
+            Some(breaker) => Some(breaker.admit(Instant::now())?),
+            None => None,
+        };
+        // From here on the probe has an owner that frees it, also when this future is dropped while it waits.
+        let probe = ProbeGuard {
+            client: &self.0,
+            is_probe: admission.is_some_and(breaker::Admission::is_probe),
+        };
+        let queue_timeout = self.0.settings.queue_timeout;
+        let slot = match self.0.slots.clone().try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => {
+                let wait = self.0.slots.clone().acquire_owned();
+                match tokio::time::timeout(queue_timeout, wait).await {
+                    Ok(Ok(slot)) => slot,
+                    Ok(Err(_)) | Err(_) => {
+                        return Err(ClientError::Busy {
+                            waited: queue_timeout,
+                        });
+                    }
+                }
+            }
+        };
+        Ok(Permit {
+            client: self.0.clone(),
+            _slot: slot,
+            is_probe: probe.defuse(),
+        })
+    }
+
+    /// Sends a request and reads the response whole, within all deadlines.
+    ///
+    /// A breaker counts a failure for an error and for the statuses 502, 503 and 504.
+    pub async fn exchange(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Bytes>, ClientError> {
+        let mut permit = self.acquire().await?;
+        let exchanged = async {
+            let (head, body) = permit.send(request).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            Ok(Response::from_parts(head, body))
+        };
+        let exchanged: Result<Response<Bytes>, ClientError> = exchanged.await;
+        let has_failed = match &exchanged {
+            Ok(response) => matches!(response.status().as_u16(), 502..=504),
+            Err(error) => error.is_endpoint_failure(),
+        };
+        permit.report(Outcome::from_failure(has_failed));
+        exchanged
+    }
+
+    /// Returns how many requests could be sent at once.
+    #[cfg(test)]
+    pub(crate) fn free_slots(&self) -> usize {
+        self.0.slots.available_permits()
+    }
+
+    /// Returns how long the circuit stays open. `None`: requests are sent.
+    #[must_use]
+    pub fn open_for(&self) -> Option<Duration> {
+        self.0.breaker.as_ref()?.open_for(Instant::now())
+    }
+}
+
+impl Permit {
+    /// Sends a request and waits for the response's head.
+    ///
+    /// The request's URI is absolute; its authority becomes `Host`, unless the request has that field. Dropping the
+    /// future, or the body before its end, closes the connection.
+    pub async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, ClientError> {
+        let settings = &self.client.settings;
+        let started_at = Instant::now();
+        let ends_at = settings.total_timeout.map(|total| started_at + total);
+        let upload = request.body_mut().limit(settings.request_bytes_max)?;
+        let head = self.client.pool.request(request);
+        let response = match (settings.head_timeout, ends_at) {
+            (None, None) => head.await,
+            (head_timeout, ends_at) => {
+                within(head, upload.as_deref(), head_timeout, ends_at).await?
+            }
+        };
+        let response = response.map_err(|error| ClientError::from_pool(&error))?;
+        Ok(response.map(|incoming| {
+            let max = settings.response_bytes_max;
+            ResponseBody::new(incoming, max, settings.idle_timeout, ends_at)
+        }))
+    }
+
+    /// Tells whether the breaker is half open and this request decides whether it closes.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// Reports to the breaker how the request went; returns the transition that this caused.
+    pub fn report(&mut self, outcome: Outcome) -> Option<Transition> {
+        self.is_probe = false;
+        let breaker = self.client.breaker.as_ref()?;
+        breaker.record(outcome, Instant::now())
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.is_probe
+            && let Some(breaker) = &self.client.breaker
+        {
+            breaker.abandon_probe();
+        }
+    }
+}
+
+/// Frees the probe when its request is given up in the queue.
+struct ProbeGuard<'c> {
+    client: &'c Shared,
+    is_probe: bool,
+}
+
+impl ProbeGuard<'_> {
+    /// Returns whether there is a probe, which is the caller's to free from now on.
+    fn defuse(mut self) -> bool {
+        std::mem::take(&mut self.is_probe)
+    }
+}
+
+impl Drop for ProbeGuard<'_> {
+    fn drop(&mut self) {
+        if self.is_probe
+            && let Some(breaker) = &self.client.breaker
+        {
+            breaker.abandon_probe();
+        }
+    }
+}
+
+/// Waits for the head until a deadline. As long as the request's body is being sent, the head's own timeout starts anew
+/// with each of its parts.
+async fn within<T>(
+    head: impl Future<Output = T>,
+    upload: Option<&Upload>,
+    head_timeout: Option<Duration>,
+    ends_at: Option<Instant>,
+) -> Result<T, ClientError> {
+    let started_at = Instant::now();
+    let mut head = std::pin::pin!(head);
+    loop {
+        let progress_at = upload.map_or(started_at, |upload| upload.progress_at(started_at));
+        let head_at = head_timeout.map(|timeout| (progress_at + timeout, timeout));
+        let total_at = ends_at.map(|at| (at, at - started_at));
+        let next = head_at.into_iter().chain(total_at).min();
+        let Some((due_at, timeout)) = next else {
+            return Ok(head.await);
+        };
+        match tokio::time::timeout_at(due_at, head.as_mut()).await {
+            Ok(response) => return Ok(response),
+            // Race: a part of the body may have left since the deadline was computed. It counts, so look again.
+            Err(_)
+                if upload.is_some_and(|upload| upload.progress_at(started_at) > progress_at)
+                    && ends_at.is_none_or(|at| Instant::now() < at) => {}
+            Err(_) => return Err(ClientError::Timeout { timeout }),
+        }
+    }
+}

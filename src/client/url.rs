@@ -1,0 +1,134 @@
+//! EndpointUrl: where an endpoint listens, and what to request there.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use http::Uri;
+
+use crate::config::unix_path_problem;
+
+/// Where an endpoint listens.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Address {
+    /// `http://HOST:PORT/PATH`.
+    Tcp {
+        /// A name or an address; an IPv6 address without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// `http+unix://SOCKET:/PATH`: the path of the socket.
+    Unix(PathBuf),
+}
+
+/// The URL of an endpoint, parsed.
+#[derive(Clone, Eq, Hash, PartialEq)]
+pub struct EndpointUrl {
+    /// Where it listens.
+    pub address: Address,
+    /// The absolute URI of a request. For a Unix socket its authority is `localhost`.
+    pub uri: Uri,
+    /// The URL without its query, which may hold a token: for metrics and the log.
+    pub label: String,
+}
+
+/// Why a text is not the URL of an endpoint.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EndpointUrlError {
+    /// It has another scheme, no host, or a port that is no number from 1 to 65535.
+    #[error("expected \"http://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\"")]
+    Form,
+    /// It holds a user name or a password, which would not be sent.
+    #[error("expected a URL without a user name and a password, found one with an @ sign")]
+    Credentials,
+    /// The path of the socket is too long.
+    #[error("{0}")]
+    SocketPath(String),
+}
+
+/// Without the query.
+impl fmt::Debug for EndpointUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EndpointUrl({})", self.label)
+    }
+}
+
+impl EndpointUrl {
+    /// Parses `http://HOST:PORT/PATH` and `http+unix://SOCKET:/PATH`. An `https` scheme comes with TLS.
+    pub fn parse(text: &str) -> Result<Self, EndpointUrlError> {
+        let label = text.split(['?', '#']).next().unwrap_or(text).to_owned();
+        if let Some(rest) = text.strip_prefix("http+unix://") {
+            let (socket, path) = rest.split_once(":/").ok_or(EndpointUrlError::Form)?;
+            if socket.is_empty() {
+                return Err(EndpointUrlError::Form);
+            }
+            if let Some(problem) = unix_path_problem(socket.as_ref()) {
+                return Err(EndpointUrlError::SocketPath(problem));
+            }
+            let uri = format!("http://localhost/{path}");
+            return Ok(Self {
+                address: Address::Unix(socket.into()),
+                uri: uri.parse().map_err(|_| EndpointUrlError::Form)?,
+                label,
+            });
+        }
+        let authority = text.split(['/', '?', '#']).nth(2).unwrap_or_default();
+        if authority.contains('@') {
+            return Err(EndpointUrlError::Credentials);
+        }
+        let uri: Uri = text.parse().map_err(|_| EndpointUrlError::Form)?;
+        let authority = uri.authority().ok_or(EndpointUrlError::Form)?;
+        // `Uri` reads a port that is no number as no port, which would be 80.
+        let has_bad_port = authority.as_str() != authority.host() && authority.port_u16().is_none();
+        if uri.scheme_str() != Some("http") || authority.host().is_empty() || has_bad_port {
+            return Err(EndpointUrlError::Form);
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let port = authority.port_u16().unwrap_or(80);
+        Ok(Self {
+            address: Address::Tcp { host, port },
+            uri,
+            label,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_say_where_the_endpoint_listens() {
+        let url = EndpointUrl::parse("http://[::1]:9000/ws?key=1").unwrap();
+        let host = "::1".to_owned();
+        assert_eq!(url.address, Address::Tcp { host, port: 9000 });
+        assert_eq!(url.label, "http://[::1]:9000/ws");
+        assert_eq!(format!("{url:?}"), "EndpointUrl(http://[::1]:9000/ws)");
+        let long = format!("http+unix:///{}:/ws", "x".repeat(200));
+        let error = EndpointUrl::parse(&long).unwrap_err();
+        assert!(error.to_string().contains("at most"), "{error}");
+        let url = EndpointUrl::parse("http+unix:///run/a.sock:/ws?x=1").unwrap();
+        assert_eq!(url.address, Address::Unix("/run/a.sock".into()));
+        assert_eq!(url.uri, "http://localhost/ws?x=1");
+        let url = EndpointUrl::parse("http+unix://run/a.sock:/").unwrap();
+        assert_eq!(url.address, Address::Unix("run/a.sock".into()));
+        for bad in [
+            "",
+            "ws://h",
+            "https://h/",
+            "http://",
+            "http://h:99999/",
+            "/ws",
+            "http+unix://a",
+            "http+unix://:/a",
+        ] {
+            assert_eq!(
+                EndpointUrl::parse(bad),
+                Err(EndpointUrlError::Form),
+                "{bad}"
+            );
+        }
+        let secret = EndpointUrl::parse("http://ann:secret@h/");
+        assert_eq!(secret, Err(EndpointUrlError::Credentials));
+    }
+}

@@ -1,0 +1,146 @@
+//! Route: what all connections of a route share, and the endpoints that routes share.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+
+use super::disconnects::Disconnects;
+use super::endpoint::{Endpoint, EndpointSettings};
+use super::protocol::{self, Connection, Disconnect, ResponseLimits, event};
+use super::worker_channel::WorkerRoute;
+use crate::client::EndpointUrl;
+use crate::services::Services;
+
+/// Where the events of a route go.
+pub(super) enum Route {
+    /// To an HTTP endpoint.
+    Endpoint(Arc<EndpointRoute>),
+    /// To workers that read a channel.
+    Workers(Arc<WorkerRoute>),
+}
+
+/// What all connections of a route with an endpoint share.
+pub(super) struct EndpointRoute {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) disconnects: Arc<Disconnects>,
+    pub(super) services: Services,
+    /// This process, in hexadecimal digits.
+    pub(super) node: String,
+    pub(super) limits: Limits,
+}
+
+/// The limits of one connection's requests.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    /// The header fields that the backend gets.
+    pub(super) headers: Vec<HeaderName>,
+    pub(super) retries: u32,
+    pub(super) batch_events: usize,
+    pub(super) batch_bytes: usize,
+    pub(super) response: ResponseLimits,
+    /// Bytes of queued events; more make the connection wait.
+    pub(super) hold: usize,
+    /// How long an event may be queued, and a request be retried.
+    pub(super) hold_time: Duration,
+}
+
+impl EndpointRoute {
+    pub(super) fn new(settings: EndpointSettings, limits: Limits, services: &Services) -> Self {
+        let node = format!("{:016x}", services.layer.node());
+        let endpoints = services.shared::<Endpoints>();
+        let shared = endpoints.get_or_start(settings, services, &node);
+        Self {
+            endpoint: shared.endpoint,
+            disconnects: shared.disconnects,
+            services: services.clone(),
+            node,
+            limits,
+        }
+    }
+
+    /// Returns the id of a connection, unique among all processes.
+    pub(super) fn connection_id(&self, number: u64) -> String {
+        format!("{}.{number}", self.node)
+    }
+
+    pub(super) fn connection<'a>(
+        &'a self,
+        id: &'a str,
+        state: Option<&'a RawValue>,
+    ) -> Connection<'a> {
+        Connection {
+            id,
+            node: &self.node,
+            name: &self.services.name,
+            state,
+        }
+    }
+
+    /// Notifies the backend, after a delay, that a connection it accepted has ended.
+    pub(super) fn notify_disconnect(
+        &self,
+        id: &str,
+        state: Option<&RawValue>,
+        scope: &RawValue,
+        disconnect: &Disconnect<'_>,
+        delay: Duration,
+    ) {
+        let event = protocol::raw(&event::disconnect(disconnect));
+        let body = protocol::request_body(&self.connection(id, state), scope, &[&*event]);
+        let key = format!("{id}-{}", disconnect.seq);
+        self.disconnects.push(key, body, delay);
+    }
+}
+
+/// The endpoints of a process.
+#[derive(Default)]
+struct Endpoints(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    endpoints: HashMap<EndpointSettings, SharedEndpoint>,
+    /// Those that were notified that this process has started.
+    notified: HashSet<EndpointUrl>,
+}
+
+/// An endpoint with the queue of its disconnects.
+#[derive(Clone)]
+struct SharedEndpoint {
+    endpoint: Arc<Endpoint>,
+    disconnects: Arc<Disconnects>,
+}
+
+impl Endpoints {
+    /// Returns the endpoint with these settings. Each URL gets one `oneport.node_started` from a process, however many
+    /// routes and reloads there are.
+    fn get_or_start(
+        &self,
+        settings: EndpointSettings,
+        services: &Services,
+        node: &str,
+    ) -> SharedEndpoint {
+        let mut known = self.0.lock();
+        let url = settings.url.clone();
+        let shared = known.endpoints.entry(settings.clone()).or_insert_with(|| {
+            let endpoint = Arc::new(Endpoint::new(settings));
+            let layer = services.layer.clone();
+            let disconnects = Disconnects::start(endpoint.clone(), layer, &services.tasks);
+            SharedEndpoint {
+                endpoint,
+                disconnects,
+            }
+        });
+        let shared = shared.clone();
+        if known.notified.insert(url) {
+            let body = protocol::node_started_body(node, &services.name);
+            shared
+                .disconnects
+                .push(format!("{node}-0"), body, Duration::ZERO);
+        }
+        shared
+    }
+}
