@@ -21,21 +21,12 @@ use subrequest::{Upstream, parse_url};
 pub use errors::{ForwardError, ForwardSettingsError};
 
 use crate::auth::User;
+use crate::client::is_hop_by_hop;
 use crate::config::hide_url;
 
-/// Headers about one connection or one body: on the subrequest they would be wrong. (RFC 9110 §7.6.1)
-const CONNECTION_HEADERS: [HeaderName; 10] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::EXPECT,
-    header::HOST,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Fields of one body, which a subrequest does not have, and of its target. Those of one connection are
+/// [`is_hop_by_hop`].
+const MESSAGE_HEADERS: [HeaderName; 3] = [header::CONTENT_LENGTH, header::EXPECT, header::HOST];
 
 /// Whom to ask, with which headers, and where the user stands in the answer.
 #[derive(Clone)]
@@ -119,10 +110,10 @@ impl Forward {
     ///
     /// Fails if the URL is not an `http://` one with a host, or if the listed headers cannot say who a client is.
     pub fn new(mut settings: ForwardSettings) -> Result<Self, ForwardSettingsError> {
-        let uri = parse_url(&settings.url)?;
+        let url = parse_url(&settings.url)?;
         let mut names = Vec::new();
         for name in settings.request_headers {
-            if CONNECTION_HEADERS.contains(&name) {
+            if is_hop_by_hop(&name) || MESSAGE_HEADERS.contains(&name) {
                 return Err(ForwardSettingsError::RequestHeader { found: name });
             }
             if !names.contains(&name) {
@@ -135,7 +126,7 @@ impl Forward {
         settings.request_headers = names;
         Ok(Self {
             answers: Arc::new(Mutex::new(AnswerCache::default())),
-            upstream: Arc::new(Upstream::new(uri, settings)),
+            upstream: Arc::new(Upstream::new(url, settings)),
         })
     }
 

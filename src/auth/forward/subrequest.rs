@@ -1,46 +1,40 @@
-//! Upstream: the app, how it is asked, and the user in its answer.
+//! Subrequest: the request to the app, and the user in its response.
 
-use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
 use super::freshness::Reuse;
 use super::{ForwardError, ForwardSettings, ForwardSettingsError, Subject};
 use crate::auth::User;
+use crate::client::{
+    Address, Client, ClientError, ClientSettings, EndpointUrl, EndpointUrlError, Permit,
+    RequestBody,
+};
 
-/// The most subrequests at once; more wait, and their waiting counts into the timeout.
+/// The most subrequests at once; more wait, and their wait counts into the timeout.
 pub(super) const SUBREQUESTS_MAX: usize = 64;
 
-/// The longest JSON body of an answer that is read.
+/// The longest JSON body of a response.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// The longest head of an answer that is read.
+/// The longest head of a response.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// The most bytes of a user's id or name.
 pub(super) const TEXT_BYTES_MAX: usize = 256;
 
-/// How long a connection to the app is kept for the next subrequest.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// What the subrequest says about the request, whatever the client has sent under these names.
+/// Fields that describe the original request. The client's own fields of these names are dropped.
 pub(super) const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 pub(super) const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The names of what a question says about its request.
+/// All of them.
 pub(super) const DESCRIPTION: [HeaderName; 5] = [
     ORIGINAL_METHOD,
     ORIGINAL_URI,
@@ -49,33 +43,36 @@ pub(super) const DESCRIPTION: [HeaderName; 5] = [
     FORWARDED_FOR,
 ];
 
-/// The app that is asked.
+/// The app.
 pub(super) struct Upstream {
-    pub(super) uri: Uri,
+    pub(super) url: EndpointUrl,
     pub(super) settings: ForwardSettings,
-    client: Client<HttpConnector, Empty<Bytes>>,
-    pub(super) turns: Semaphore,
+    pub(super) client: Client,
 }
 
 impl Upstream {
-    pub(super) fn new(uri: Uri, settings: ForwardSettings) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(SUBREQUESTS_MAX)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(connector);
+    pub(super) fn new(url: EndpointUrl, settings: ForwardSettings) -> Self {
+        let timeout = settings.timeout;
+        let client = Client::new(
+            &url.address,
+            ClientSettings {
+                concurrency: SUBREQUESTS_MAX,
+                queue_timeout: timeout,
+                connect_timeout: timeout,
+                head_timeout: None, // `ask` has one deadline for all
+                response_bytes_max: BODY_BYTES_MAX as u64,
+                head_bytes_max: Some(HEAD_BYTES_MAX),
+                ..ClientSettings::default()
+            },
+        );
         Self {
-            uri,
+            url,
             settings,
             client,
-            turns: Semaphore::new(SUBREQUESTS_MAX),
         }
     }
 
-    /// Returns the fields of a subrequest: the question. None: the request has none of those that say who the client is.
+    /// Returns the fields of a subrequest. `None`: the request has none of the fields that identify the client.
     pub(super) fn question(
         &self,
         subject: &Subject<'_>,
@@ -98,7 +95,7 @@ impl Upstream {
             (FORWARDED_PROTO, Some(subject.scheme)),
             (FORWARDED_FOR, client.as_deref()),
         ] {
-            headers.remove(&name); // what the client says of itself does not count
+            headers.remove(&name); // the client's own
             let Some(value) = value else { continue };
             let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) else {
                 return Err(ForwardError::Subject { header: name });
@@ -108,18 +105,18 @@ impl Upstream {
         Ok(Some(headers))
     }
 
-    /// Asks, and returns the user with what else the answer counts for.
+    /// Sends a subrequest; returns the user and how far the response may be reused.
     pub(super) async fn ask(
         &self,
         question: &HeaderMap,
     ) -> Result<(Option<Arc<User>>, Reuse), ForwardError> {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = self.uri.clone();
+        let mut request = Request::new(RequestBody::empty());
+        *request.uri_mut() = self.url.uri.clone();
         *request.headers_mut() = question.clone();
         let timeout = self.settings.timeout;
         let exchange = async {
-            let _turn = self.turns.acquire().await;
-            self.exchange(request, question).await
+            let permit = self.client.acquire().await.map_err(failed)?;
+            self.exchange(&permit, request, question).await
         };
         tokio::time::timeout(timeout, exchange)
             .await
@@ -128,11 +125,12 @@ impl Upstream {
 
     async fn exchange(
         &self,
-        request: Request<Empty<Bytes>>,
+        permit: &Permit,
+        request: Request<RequestBody>,
         question: &HeaderMap,
     ) -> Result<(Option<Arc<User>>, Reuse), ForwardError> {
-        let response = self.client.request(request).await;
-        let (head, body) = response.map_err(failed_connection)?.into_parts();
+        let response = permit.send(request).await.map_err(failed)?;
+        let (head, body) = response.into_parts();
         let settings = &self.settings;
         let passed = &settings.request_headers;
         let reuse = Reuse::of(&head.headers, question, passed, settings.cache);
@@ -150,13 +148,12 @@ impl Upstream {
         if head.status == StatusCode::NO_CONTENT || !is_json(&head.headers) {
             return Ok((None, reuse));
         }
-        let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-            Ok(_) => ForwardError::Body {
+        let body = body.collect().await.map_err(|error| match error {
+            ClientError::TooLarge(_) => ForwardError::Body {
                 expected: "at most 64 KiB",
                 found: "more",
             },
-            Err(error) => failed_connection(error),
+            error => failed(error),
         })?;
         let user = user_in_json(&body.to_bytes())?;
         Ok((user.map(Arc::new), reuse))
@@ -181,32 +178,28 @@ impl Upstream {
     }
 }
 
-fn failed_connection(error: impl Into<Box<dyn Error + Send + Sync>>) -> ForwardError {
-    ForwardError::Connection {
-        source: Arc::from(error.into()),
+fn failed(error: ClientError) -> ForwardError {
+    match error {
+        ClientError::Timeout { timeout } | ClientError::Busy { waited: timeout } => {
+            ForwardError::Timeout { timeout }
+        }
+        error => ForwardError::Connection {
+            source: Arc::new(error),
+        },
     }
 }
 
-pub(super) fn parse_url(text: &str) -> Result<Uri, ForwardSettingsError> {
-    if text.contains('@')
-        && text
-            .split(['/', '?'])
-            .nth(2)
-            .is_some_and(|a| a.contains('@'))
-    {
-        return Err(ForwardSettingsError::Credentials);
+/// Parses the URL of `[auth.forward]`, which is reached over TCP.
+pub(super) fn parse_url(text: &str) -> Result<EndpointUrl, ForwardSettingsError> {
+    match EndpointUrl::parse(text) {
+        Ok(url) if matches!(url.address, Address::Tcp { .. }) => Ok(url),
+        Err(EndpointUrlError::Credentials) => Err(ForwardSettingsError::Credentials),
+        Ok(_) | Err(EndpointUrlError::Form | EndpointUrlError::SocketPath(_)) => {
+            Err(ForwardSettingsError::Url {
+                found: text.to_owned(),
+            })
+        }
     }
-    let refuse = || ForwardSettingsError::Url {
-        found: text.to_owned(),
-    };
-    let uri: Uri = text.parse().map_err(|_| refuse())?;
-    let authority = uri.authority().ok_or_else(refuse)?;
-    // A port that cannot be read would be taken for none, which is 80.
-    let has_bad_port = authority.as_str() != authority.host() && authority.port_u16().is_none();
-    if uri.scheme_str() != Some("http") || authority.host().is_empty() || has_bad_port {
-        return Err(refuse());
-    }
-    Ok(uri)
 }
 
 /// Returns the value of a header that occurs exactly once; an empty value counts as missing.
