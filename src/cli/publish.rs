@@ -3,17 +3,14 @@
 use std::io::Read;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http::{HeaderValue, Request, StatusCode, header};
 use serde::Deserialize;
 
 use super::arguments::PublishArguments;
 use super::output::{complain, complain_of, say};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::channels::{Event, GroupName};
+use crate::client::{Address, Client, ClientError, ClientSettings, EndpointUrl, RequestBody};
 use crate::config::{
     Bind, Config, HttpRoute, Problems, Secret, hide_url, process_environment, unencoded,
 };
@@ -23,8 +20,11 @@ use crate::http::views::publish::matches;
 /// How long the server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest answer that is printed.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// The longest response that is printed.
+const RESPONSE_BYTES_MAX: u64 = 1 << 20;
+
+/// The longest event that is read from the standard input.
+const EVENT_BYTES_MAX: u64 = 1 << 20;
 
 /// How much is shown of an event that is not JSON.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -149,7 +149,7 @@ fn read_json(argument: &str) -> Result<String, String> {
         return Ok(argument.to_owned());
     }
     let mut json = String::new();
-    let mut input = std::io::stdin().lock().take(ANSWER_BYTES_MAX as u64);
+    let mut input = std::io::stdin().lock().take(EVENT_BYTES_MAX);
     match input.read_to_string(&mut json) {
         Ok(_) => Ok(json),
         Err(error) => Err(format!("cannot read the standard input: {error}")),
@@ -257,30 +257,29 @@ fn own_url(config: &Config, route: &HttpRoute) -> Option<(String, Option<String>
     ))
 }
 
-fn request(
-    caller: &Caller,
-    group: &GroupName,
-    json: String,
-) -> Result<Request<Full<Bytes>>, String> {
+/// A request, and the address that it goes to.
+struct Call {
+    address: Address,
+    host: String,
+    request: Request<RequestBody>,
+}
+
+fn request(caller: &Caller, group: &GroupName, json: String) -> Result<Call, String> {
     let url = format!("{}/groups/{group}", caller.url.trim_end_matches('/'));
-    let bad_url = || {
-        format!(
-            "expected a URL such as http://127.0.0.1:8000/api/, found {:?}{}",
-            caller.shown(),
-            if caller.url.starts_with("https:") {
-                "; TLS is not spoken here, give the address behind the proxy"
-            } else {
-                ""
-            }
-        )
-    };
     if let Some(sentence) = unencoded(&caller.url) {
         return Err(sentence);
     }
-    let uri: Uri = url.parse().map_err(|_| bad_url())?;
-    if uri.scheme_str() != Some("http") || uri.authority().is_none() {
-        return Err(bad_url());
-    }
+    let (address, host, uri) = match EndpointUrl::parse(&url) {
+        Ok(EndpointUrl {
+            address: Address::Tcp { host, port },
+            uri,
+            ..
+        }) => {
+            let name = host.clone();
+            (Address::Tcp { host, port }, name, uri)
+        }
+        Ok(_) | Err(_) => return Err(bad_url(caller)),
+    };
     let mut token = HeaderValue::try_from(format!("Bearer {}", caller.token))
         .map_err(|_| "expected a token of visible characters, found others".to_owned())?;
     token.set_sensitive(true);
@@ -288,44 +287,62 @@ fn request(
     if let Some(host) = &caller.host {
         request = request.header(header::HOST, host);
     }
-    request
+    let request = request
         .header(header::AUTHORIZATION, token)
         .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::from(json))
-        .map_err(|error| error.to_string())
+        .body(RequestBody::full(json))
+        .map_err(|error| error.to_string())?;
+    Ok(Call {
+        address,
+        host,
+        request,
+    })
 }
 
-async fn call(request: Request<Full<Bytes>>, place: &str) -> Result<(StatusCode, String), String> {
-    let host = request.uri().host().unwrap_or_default().to_owned();
-    let answered = async {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let response = client.request(request).await.map_err(|error| {
-            let cause: &(dyn std::error::Error + 'static) = &error;
-            match (io_cause(cause), cause.source()) {
-                (Some(io), _) if error.is_connect() => {
-                    why_not_connected(io, &host, place, "the server")
-                }
-                _ if !error.is_connect() => {
-                    format!("{place} does not speak HTTP; is it another server, or a port for TLS?")
-                }
-                (_, Some(source)) => format!("{place}: {error}: {source}"),
-                (_, None) => format!("{place}: {error}"),
-            }
-        })?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let body = body
-            .collect()
-            .await
-            .map_err(|error| format!("{place}: {error}"))?;
-        let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-        Ok((status, body))
+fn bad_url(caller: &Caller) -> String {
+    let hint = if caller.url.starts_with("https:") {
+        "; TLS is not supported, use the URL behind the proxy"
+    } else {
+        ""
     };
-    match tokio::time::timeout(TIMEOUT, answered).await {
-        Ok(answered) => answered,
-        Err(_) => Err(format!(
-            "no answer from {place} within {} seconds; is it the right server?",
+    format!(
+        "expected a URL such as http://127.0.0.1:8000/api/, found {:?}{hint}",
+        caller.shown()
+    )
+}
+
+/// Sends the request; `url` is shown in messages.
+async fn call(call: Call, url: &str) -> Result<(StatusCode, String), String> {
+    let Call {
+        address,
+        host,
+        request,
+    } = call;
+    let settings = ClientSettings {
+        concurrency: 1,
+        connect_timeout: TIMEOUT,
+        head_timeout: None,
+        total_timeout: Some(TIMEOUT),
+        response_bytes_max: RESPONSE_BYTES_MAX,
+        ..ClientSettings::default()
+    };
+    match Client::new(&address, settings).exchange(request).await {
+        Ok(response) => {
+            let status = response.status();
+            let body = String::from_utf8_lossy(response.body()).into_owned();
+            Ok((status, body))
+        }
+        Err(ClientError::Timeout { .. }) => Err(format!(
+            "no answer from {url} within {} seconds; is it the right server?",
             TIMEOUT.as_secs()
+        )),
+        Err(ClientError::Connect { source }) => Err(match io_cause(&*source) {
+            Some(io) => why_not_connected(io, &host, url, "the server"),
+            None => format!("{url}: {source}"),
+        }),
+        Err(ClientError::TooLarge(sentence)) => Err(format!("{url}: {sentence}")),
+        Err(_) => Err(format!(
+            "{url} does not speak HTTP; is it another server, or a port for TLS?"
         )),
     }
 }
