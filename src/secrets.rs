@@ -8,15 +8,15 @@ use data_encoding::BASE64URL_NOPAD;
 
 use crate::config::{Config, StoreUrl};
 
-/// The random bytes of a key that is made here.
+/// The random bytes of a generated key.
 const KEY_BYTES: usize = 48;
 
-/// The keys that cookies, tokens and hashes are signed with: the newest, and older ones that signatures are still taken from.
+/// The keys that sign cookies, tokens and hashes: the newest signs, older ones still verify.
 #[derive(Default)]
 pub struct Secrets {
-    written: String,
+    configured: String,
     fallbacks: Vec<String>,
-    /// Where the key is kept that was made at the first start.
+    /// The file of the key that the first start generates. `None`: it would last for this process only.
     file: Option<PathBuf>,
     keys: OnceLock<Vec<String>>,
 }
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// The keys of a configuration. Nothing is read or made before they are asked for.
+    /// The keys of a configuration. They are read or generated at the first use.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let beside = |path: &Path| {
@@ -37,7 +37,7 @@ impl Secrets {
             PathBuf::from(file)
         };
         Self {
-            written: config.server.secret_key.0.clone(),
+            configured: config.server.secret_key.0.clone(),
             fallbacks: config
                 .server
                 .secret_key_fallbacks
@@ -52,7 +52,7 @@ impl Secrets {
         }
     }
 
-    /// Returns the newest key: what is signed is signed with it.
+    /// Returns the newest key, which signs.
     #[must_use]
     pub fn key(&self) -> &str {
         self.keys().first().map_or("", String::as_str)
@@ -62,10 +62,10 @@ impl Secrets {
     #[must_use]
     pub fn keys(&self) -> &[String] {
         self.keys.get_or_init(|| {
-            let first = if self.written.is_empty() {
-                self.own_key()
+            let first = if self.configured.is_empty() {
+                self.generated_key()
             } else {
-                self.written.clone()
+                self.configured.clone()
             };
             std::iter::once(first)
                 .chain(self.fallbacks.iter().cloned())
@@ -73,29 +73,37 @@ impl Secrets {
         })
     }
 
-    /// Reads the key of the first start, or makes it.
-    fn own_key(&self) -> String {
+    /// Reads the generated key, or generates it.
+    fn generated_key(&self) -> String {
         let Some(file) = &self.file else {
             return random(KEY_BYTES);
         };
-        match keep(file) {
-            Ok((key, true)) => {
-                tracing::warn!(file = %file.display(), "server.secret_key is empty: a key was made and kept in this file");
+        match read_or_generate(file) {
+            Ok((key, Origin::Generated)) => {
+                tracing::warn!(file = %file.display(), "server.secret_key is empty: generated a key in this file");
                 key
             }
-            Ok((key, false)) => key,
+            Ok((key, Origin::Read)) => key,
             Err(error) => {
-                tracing::error!(file = %file.display(), %error, "server.secret_key is empty and its file cannot be used: logins last until the next start");
+                tracing::error!(file = %file.display(), %error, "server.secret_key is empty and the file of the generated key cannot be used: logins end with this process");
                 random(KEY_BYTES)
             }
         }
     }
 }
 
-/// Returns the key in a file, and whether it was made now.
-fn keep(file: &Path) -> io::Result<(String, bool)> {
+/// Whether a key was in its file before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Origin {
+    Generated,
+    Read,
+}
+
+/// Returns the key in a file; generates it if there is no file.
+fn read_or_generate(file: &Path) -> io::Result<(String, Origin)> {
     if !file.exists() {
-        // Written whole under another name first: another process that starts now must not read half a key.
+        // Race: another process may start now. The key is written whole under another name first, so that it never reads
+        // half of one; the link fails if the other process was faster, and then its key is read below.
         let mut name = file.as_os_str().to_owned();
         name.push(format!(".{}", random(9)));
         let draft = PathBuf::from(name);
@@ -104,14 +112,14 @@ fn keep(file: &Path) -> io::Result<(String, bool)> {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
         let key = random(KEY_BYTES);
-        let made = open.open(&draft).and_then(|mut made| {
-            made.write_all(key.as_bytes())?;
-            made.sync_all()?;
+        let linked = open.open(&draft).and_then(|mut written| {
+            written.write_all(key.as_bytes())?;
+            written.sync_all()?;
             std::fs::hard_link(&draft, file)
         });
         let _ = std::fs::remove_file(&draft);
-        match made {
-            Ok(()) => return Ok((key, true)),
+        match linked {
+            Ok(()) => return Ok((key, Origin::Generated)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -123,10 +131,10 @@ fn keep(file: &Path) -> io::Result<(String, bool)> {
             "expected a key of at least 32 characters",
         ));
     }
-    Ok((key, false))
+    Ok((key, Origin::Read))
 }
 
-/// Returns random bytes as text that fits into a URL and a cookie.
+/// Returns random bytes as text for URLs and cookies.
 #[must_use]
 pub fn random(bytes: usize) -> String {
     let mut random = vec![0; bytes];
@@ -137,10 +145,10 @@ pub fn random(bytes: usize) -> String {
 /// Fills a buffer from the system's source of randomness.
 #[expect(
     clippy::expect_used,
-    reason = "without randomness no key may be made; the system has it from its start on"
+    reason = "a key must not be generated without randomness, which the system always has"
 )]
 pub fn fill(buffer: &mut [u8]) {
-    getrandom::fill(buffer).expect("the system gives random bytes");
+    getrandom::fill(buffer).expect("the system returns random bytes");
 }
 
 #[cfg(test)]
@@ -148,11 +156,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_and_kept() {
+    fn a_key_is_generated_once_and_kept() {
         let file = std::env::temp_dir().join(format!("oneport-{}.secret_key", random(9)));
-        let (made, is_new) = keep(&file).unwrap();
-        assert!(is_new && made.len() >= 64);
-        assert_eq!(keep(&file).unwrap(), (made, false));
+        let (made, origin) = read_or_generate(&file).unwrap();
+        assert!(origin == Origin::Generated && made.len() >= 64);
+        let read = read_or_generate(&file).unwrap();
+        assert_eq!(read, (made, Origin::Read));
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -160,7 +169,7 @@ mod tests {
             assert_eq!(mode & 0o077, 0);
         }
         std::fs::write(&file, "short").unwrap();
-        assert!(keep(&file).is_err());
+        assert!(read_or_generate(&file).is_err());
         std::fs::remove_file(file).unwrap();
     }
 }

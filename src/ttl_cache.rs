@@ -1,4 +1,7 @@
-//! TtlCache: what was read a moment ago, kept for a moment; bounded.
+//! TtlCache: rows that were read a moment ago, bounded in number and age.
+//!
+//! The crates for it (moka, mini-moka, quick_cache) bound and expire as well, but none of them refuses a value that was
+//! read before its key was removed. A logout must not be undone by a read that began before it, so the cache is ours.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -9,10 +12,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 const SHARDS: usize = 16;
 
-/// The most values of one shard; more throw out those that are too old, or else all.
+/// The most values of one shard. When it is full, expired values are evicted, or all if none has expired.
 const SHARD_ENTRIES_MAX: usize = 1024;
 
-/// Values that were read a moment ago.
+/// Values by key, for a time to live.
 pub struct TtlCache<K, V> {
     ttl: Duration,
     shards: [Mutex<Shard<K, V>>; SHARDS],
@@ -21,11 +24,11 @@ pub struct TtlCache<K, V> {
 
 struct Shard<K, V> {
     values: HashMap<K, (V, Instant)>,
-    /// Counts what was removed.
+    /// The number of removals: a [`Generation`].
     removed: u64,
 }
 
-/// A moment before a value was read: what was removed since then was perhaps read before.
+/// A point in time before a value is read. A value whose key was removed since then may be stale.
 #[derive(Clone, Copy, Debug)]
 pub struct Generation(u64);
 
@@ -39,7 +42,7 @@ impl<K, V> Default for Shard<K, V> {
 }
 
 impl<K, V> std::fmt::Debug for TtlCache<K, V> {
-    /// Without what it keeps: keys and users.
+    /// Without keys and values, which are secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TtlCache")
             .field("ttl", &self.ttl)
@@ -48,7 +51,7 @@ impl<K, V> std::fmt::Debug for TtlCache<K, V> {
 }
 
 impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
-    /// Keeps values for a time; zero keeps none.
+    /// Makes a cache with a time to live; zero caches nothing.
     ///
     /// ```
     /// use std::time::Duration;
@@ -66,7 +69,7 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
         }
     }
 
-    /// Returns a value that is not too old.
+    /// Returns a value that has not expired.
     pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -79,7 +82,7 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
         (at.elapsed() < self.ttl).then(|| value.clone())
     }
 
-    /// Returns the moment before a value is read, for [`TtlCache::put`].
+    /// Returns the current generation, to be taken before a value is read from the store.
     pub fn generation<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Generation
     where
         K: Borrow<Q>,
@@ -87,7 +90,10 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
         Generation(self.shard(key).removed)
     }
 
-    /// Keeps a value, unless something was removed since the moment before it was read.
+    /// Inserts a value that was read after `before`.
+    ///
+    /// Race: if its key was removed meanwhile, the value may be from before the removal, and is dropped. Removals are
+    /// counted by shard, so the removal of another key may drop it too, which costs one more read.
     pub fn insert(&self, key: K, value: V, before: Generation) {
         if self.ttl.is_zero() {
             return;
@@ -105,7 +111,7 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
         shard.values.insert(key, (value, Instant::now()));
     }
 
-    /// Forgets a value, and whatever is being read now.
+    /// Removes a value, and makes `insert` drop one that is being read.
     pub fn remove<Q: Hash + Eq + ?Sized>(&self, key: &Q)
     where
         K: Borrow<Q>,
@@ -115,7 +121,7 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
         shard.removed += 1;
     }
 
-    /// Forgets everything.
+    /// Removes all values.
     pub fn clear(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -124,7 +130,7 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
         }
     }
 
-    /// Lets go of values that are too old.
+    /// Evicts expired values, and frees their memory.
     pub fn evict_expired(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();

@@ -1,4 +1,4 @@
-//! HashingQueue: passwords are hashed off the async threads, a few at a time.
+//! HashingQueue: hashes passwords on blocking threads, a few at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,28 +7,31 @@ use tokio::sync::Semaphore;
 
 use crate::database::StoreError;
 
-/// Those that may wait for their turn; more are turned away.
-const WAITING_MAX: usize = 256;
+/// The longest queue; one more is refused.
+const QUEUE_MAX: usize = 256;
 
-/// How long one waits for its turn.
+/// The longest wait in the queue.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The turns at hashing.
+/// The queue for hashing.
 #[derive(Debug)]
 pub(super) struct HashingQueue {
-    at_once: Arc<Semaphore>,
-    waiting: Semaphore,
+    running: Arc<Semaphore>,
+    /// Counts those that run and those in the queue.
+    admitted: Semaphore,
 }
 
 impl HashingQueue {
     pub(super) fn new(at_once: usize) -> Self {
         Self {
-            at_once: Arc::new(Semaphore::new(at_once)),
-            waiting: Semaphore::new(WAITING_MAX + at_once),
+            running: Arc::new(Semaphore::new(at_once)),
+            admitted: Semaphore::new(QUEUE_MAX + at_once),
         }
     }
 
-    /// Runs what takes the processor for long, when it is its turn.
+    /// Runs work that occupies a processor, when it is its turn.
+    ///
+    /// Fails with [`StoreError::Unavailable`] when the queue is full or the wait too long.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -37,22 +40,22 @@ impl HashingQueue {
             store: "password hashing",
             cause: cause.into(),
         };
-        let _place = self
-            .waiting
+        let _admitted = self
+            .admitted
             .try_acquire()
-            .map_err(|_| busy("too many passwords wait"))?;
-        let turn = tokio::time::timeout(WAIT_MAX, self.at_once.clone().acquire_owned());
-        let turn = turn
+            .map_err(|_| busy("too many passwords in the queue"))?;
+        let permit = tokio::time::timeout(WAIT_MAX, self.running.clone().acquire_owned());
+        let permit = permit
             .await
-            .map_err(|_| busy("its turn did not come in time"))?
-            .map_err(|_| busy("it has ended"))?;
-        // The thread holds the turn: it works on even when nobody waits for it any more.
-        let worked = tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(turn);
-            done
+            .map_err(|_| busy("the queue did not move in time"))?
+            .map_err(|_| busy("the queue is closed"))?;
+        // The thread owns the permit, because it goes on when the caller is dropped.
+        let joined = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
         });
-        worked.await.map_err(|error| busy(&error.to_string()))
+        joined.await.map_err(|error| busy(&error.to_string()))
     }
 }
 
@@ -65,7 +68,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn so_many_wait_and_one_more_is_turned_away_at_once() {
+    async fn a_full_queue_refuses_one_more_at_once() {
         let hashing = Arc::new(HashingQueue::new(1));
         let (free, held) = mpsc::channel::<()>();
         let (begun, began) = tokio::sync::oneshot::channel();
@@ -79,23 +82,25 @@ mod tests {
             first.run(hold).await
         });
         began.await.unwrap();
-        for _ in 0..WAITING_MAX {
+        for _ in 0..QUEUE_MAX {
             let hashing = hashing.clone();
             served.spawn(async move { hashing.run(|| true).await });
         }
-        while hashing.waiting.available_permits() > 0 {
+        while hashing.admitted.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
 
         let refused = hashing.run(|| true).await.unwrap_err();
 
         assert!(
-            refused.to_string().contains("too many passwords wait"),
+            refused
+                .to_string()
+                .contains("too many passwords in the queue"),
             "{refused}"
         );
         drop(free);
         let served = served.join_all().await;
-        assert_eq!(served.len(), WAITING_MAX + 1);
+        assert_eq!(served.len(), QUEUE_MAX + 1);
         assert!(served.into_iter().all(|ran| ran.unwrap()));
         assert!(hashing.run(|| true).await.unwrap());
     }

@@ -1,4 +1,4 @@
-//! Tickets: a way into one WebSocket, for browsers that cannot send a header field with it.
+//! Tickets: each lets one WebSocket in, for browsers, which cannot add a header field to a handshake.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use parking_lot::Mutex;
 use super::{Login, User};
 use crate::secrets;
 
-/// The tickets that wait to be used, at most.
-const WAITING_MAX: usize = 10_000;
+/// The most unused tickets.
+const TICKETS_MAX: usize = 10_000;
 
-/// Those of one user; one more takes the place of its oldest.
-const OF_ONE_USER_MAX: usize = 16;
+/// The most unused tickets of one user; one more evicts the oldest.
+const TICKETS_PER_USER_MAX: usize = 16;
 
 const TICKET_BYTES: usize = 24;
 
-/// Tickets that wait to be used.
+/// The unused tickets of this process.
 pub(super) struct Tickets {
     max_age: Duration,
-    waiting: Mutex<Waiting>,
+    unused: Mutex<Unused>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct Unused {
     tickets: HashMap<String, Ticket>,
-    /// The oldest first.
-    of_user: HashMap<String, VecDeque<String>>,
+    /// The tickets of each user, the oldest first.
+    by_user: HashMap<String, VecDeque<String>>,
     swept_at: Option<Instant>,
 }
 
@@ -40,19 +40,19 @@ impl std::fmt::Debug for Tickets {
     }
 }
 
-impl Waiting {
+impl Unused {
     fn remove(&mut self, name: &str) -> Option<Ticket> {
         let ticket = self.tickets.remove(name)?;
-        if let Some(names) = self.of_user.get_mut(&ticket.user.id) {
+        if let Some(names) = self.by_user.get_mut(&ticket.user.id) {
             names.retain(|known| known != name);
             if names.is_empty() {
-                self.of_user.remove(&ticket.user.id);
+                self.by_user.remove(&ticket.user.id);
             }
         }
         Some(ticket)
     }
 
-    /// Lets go of what has expired, at most once a second.
+    /// Removes expired tickets, at most once a second.
     fn sweep(&mut self, now: Instant) {
         if self
             .swept_at
@@ -63,7 +63,7 @@ impl Waiting {
         self.swept_at = Some(now);
         let tickets = &mut self.tickets;
         tickets.retain(|_, ticket| ticket.expires_at > now);
-        self.of_user.retain(|_, names| {
+        self.by_user.retain(|_, names| {
             names.retain(|name| tickets.contains_key(name));
             !names.is_empty()
         });
@@ -80,7 +80,7 @@ impl Tickets {
     pub(super) fn new(max_age: Duration) -> Self {
         Self {
             max_age,
-            waiting: Mutex::default(),
+            unused: Mutex::default(),
         }
     }
 
@@ -88,38 +88,38 @@ impl Tickets {
         self.max_age
     }
 
-    /// Makes a ticket; none when too many wait.
+    /// Issues a ticket. `None`: too many are unused.
     pub(super) fn issue(&self, user: Arc<User>, login: Option<Arc<Login>>) -> Option<String> {
-        let mut waiting = self.waiting.lock();
+        let mut unused = self.unused.lock();
         let now = Instant::now();
-        waiting.sweep(now);
-        let oldest = waiting
-            .of_user
+        unused.sweep(now);
+        let oldest = unused
+            .by_user
             .get(&user.id)
-            .filter(|names| names.len() >= OF_ONE_USER_MAX)
+            .filter(|names| names.len() >= TICKETS_PER_USER_MAX)
             .and_then(|names| names.front().cloned());
         if let Some(oldest) = oldest {
-            waiting.remove(&oldest);
+            unused.remove(&oldest);
         }
-        if waiting.tickets.len() >= WAITING_MAX {
+        if unused.tickets.len() >= TICKETS_MAX {
             return None;
         }
         let name = secrets::random(TICKET_BYTES);
-        let names = waiting.of_user.entry(user.id.clone()).or_default();
+        let names = unused.by_user.entry(user.id.clone()).or_default();
         names.push_back(name.clone());
         let ticket = Ticket {
             user,
             login,
             expires_at: now + self.max_age,
         };
-        waiting.tickets.insert(name.clone(), ticket);
+        unused.tickets.insert(name.clone(), ticket);
         Some(name)
     }
 
     /// Takes a ticket: nobody can use it again.
     pub(super) fn take(&self, name: &str) -> Option<(Arc<User>, Option<Arc<Login>>)> {
-        let mut waiting = self.waiting.lock();
-        let ticket = waiting.remove(name)?;
+        let mut unused = self.unused.lock();
+        let ticket = unused.remove(name)?;
         (ticket.expires_at > Instant::now()).then_some((ticket.user, ticket.login))
     }
 }
@@ -157,10 +157,10 @@ mod tests {
     #[test]
     fn only_so_many_wait() {
         let tickets = Tickets::new(Duration::from_secs(60));
-        let issued = (0..WAITING_MAX + 5)
+        let issued = (0..TICKETS_MAX + 5)
             .filter(|id| tickets.issue(user(*id), None).is_some())
             .count();
-        assert_eq!(issued, WAITING_MAX);
+        assert_eq!(issued, TICKETS_MAX);
     }
 
     #[test]
@@ -170,9 +170,9 @@ mod tests {
             .map(|_| tickets.issue(user(1), None).unwrap())
             .collect();
         let good = names.iter().filter(|name| tickets.take(name).is_some());
-        assert_eq!(good.count(), OF_ONE_USER_MAX);
+        assert_eq!(good.count(), TICKETS_PER_USER_MAX);
         assert!(tickets.take(&names[0]).is_none() && tickets.issue(user(2), None).is_some());
-        let waiting = tickets.waiting.lock();
-        assert_eq!((waiting.tickets.len(), waiting.of_user.len()), (1, 1));
+        let unused = tickets.unused.lock();
+        assert_eq!((unused.tickets.len(), unused.by_user.len()), (1, 1));
     }
 }
