@@ -55,7 +55,7 @@ export async function waitForStatus(tab, text) {
   await tab.waitForFunction((text) => document.querySelector("[role=status]")?.textContent.includes(text), text);
 }
 
-/** Waits until some element of this selector says exactly this. */
+/** Waits until an element of this selector has exactly this text. */
 export async function waitForText(tab, selector, text) {
   await tab.waitForFunction(
     ({ selector, text }) => [...document.querySelectorAll(selector)].some((node) => node.textContent === text),

@@ -84,7 +84,7 @@ test("a page of another origin hears nothing and publishes nothing", LIMIT, asyn
     `${server.origin}/events/lobby/`,
   );
   assert.ok(isRefused);
-  // Where the route has no `cors`, nobody else reads.
+  // Without `cors` on the route, no other origin can read.
   const other = await openTab(context, allowed);
   const closed = (url) => fetch(url).then(() => true, () => false);
   assert.equal(await other.evaluate(closed, `${server.origin}/closed/`), false);

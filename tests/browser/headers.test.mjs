@@ -1,4 +1,4 @@
-/** The header fields of the pages, in Chromium: they work under their own policy, which blocks what is not theirs. */
+/** The header fields of the pages, in Chromium: they work under their own policy, which blocks anything else. */
 
 import assert from "node:assert/strict";
 import http from "node:http";

@@ -137,7 +137,7 @@ test("the form says what was wrong, and leads back to the room it was asked for 
   assert.equal(await tab.getAttribute("#password", "aria-describedby"), "login-error");
   assert.equal(await cookieOf(context, "sessionid"), undefined);
 
-  // The name is there already, so the password is what has the focus.
+  // The name is filled in, so the password has the focus.
   await tab.waitForFunction(() => document.activeElement.id === "password");
   await tab.keyboard.type(PASSWORD);
   await tab.keyboard.press("Enter");

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import WebSocket from "ws";
 import { within } from "./deadline.mjs";
 
-/** A socket that keeps what it received until somebody asks for it. */
+/** A socket that queues what it received. */
 export class Peer {
   #socket;
   #events = [];

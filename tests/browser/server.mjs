@@ -104,7 +104,7 @@ function binary(variable) {
   return file;
 }
 
-/** Returns a port that nobody listens on, for a configuration that has to know it. */
+/** Returns a free port, for a configuration that has to know it. */
 export async function freePort() {
   const listener = net.createServer().listen(0, "127.0.0.1");
   await once(listener, "listening");

@@ -1,10 +1,10 @@
-/** When a socket comes back: the rules of `templates/static/socket.js`, without a browser and without waiting. */
+/** When a socket reconnects: the rules of `templates/static/socket.js`, without a browser and without waiting. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { mayReconnect, ReconnectingSocket, retryDelayMs, socketUrl } from "../../templates/static/socket.js";
 
-/** A WebSocket that does what the test says. */
+/** A WebSocket that the test controls. */
 class FakeWebSocket {
   static made = [];
   bufferedAmount = 0;

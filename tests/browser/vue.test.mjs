@@ -80,7 +80,7 @@ test("the component closes its socket when it is unmounted", LIMIT, async (t) =>
   await tab.click("text=Leave");
   await peer.next("chat.leave", ({ members }) => members === 1);
   await tab.waitForSelector("[data-test=left]");
-  // It comes back when it is mounted again, and not before.
+  // It reconnects when it is mounted again, and not before.
   await tab.click("nav >> text=lobby");
   await peer.next("chat.join", ({ members }) => members === 2);
 });

@@ -157,7 +157,7 @@ class Jumps(Chaos):
         return server
 
     def moved(self, server, offset):
-        """Moves the clock, and waits until the server has seen it: its `Date` says so."""
+        """Moves the clock, and waits until the server's `Date` shows it."""
         self.clock.move(offset)
         hours = {"+1d": 24, "-1d": -24, "+0": 0, "+9h": 9}[offset]
 
@@ -243,7 +243,7 @@ class Jumps(Chaos):
         self.assertIsNone(visitor.name(), "a session of yesterday that lives ten hours")
 
     def test_logins_are_throttled_by_the_monotonic_clock(self):
-        """A day that passes at once gives nobody a day's attempts; a day back locks nobody out."""
+        """A jump of a day grants no day's attempts; a jump back locks no one out."""
         server = self.begin()
         visitor = Visitor(server)
         for _ in range(10):

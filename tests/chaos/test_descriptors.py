@@ -1,4 +1,4 @@
-"""Descriptors: a process that has none left serves what is open, says so once per interval, and recovers by itself.
+"""Descriptors: a process without free ones keeps serving, logs that once per interval, and recovers by itself.
 
 400 clients come where the hard limit is 256. Open connections get their files and `health`, sockets live, SIGHUP reloads, the log stays
 short, and new clients are served once others have left. A low soft limit is raised to the hard one at the start.

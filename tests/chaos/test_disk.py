@@ -1,4 +1,4 @@
-"""Disk: a database without room, or that somebody else writes to, refuses logins with 503 and says so now and then.
+"""Disk: a full database, or one that another process writes to, fails logins with 503, and the log reports it at intervals.
 
 Reading goes on meanwhile, and writing when there is room again.
 """
@@ -129,7 +129,7 @@ class Full(Chaos):
         return len(OVER.findall(without_banner(server.log())))
 
     def test_a_logout_without_room_is_503_and_ends_nothing_by_halves(self):
-        """Where the row cannot be removed the visitor stays logged in, here and everywhere, and is told."""
+        """If the row cannot be removed the visitor stays logged in everywhere, and gets an error."""
         server = self.begin()
         token = self.anna.token("/form/")
         self.fill(server)
@@ -165,7 +165,7 @@ class Full(Chaos):
 
 
 class Locked(Chaos):
-    """Another process has begun to write and does not come to an end: a backup, or somebody at a prompt."""
+    """Another process holds a write transaction open: a backup, or a person at a prompt."""
 
     def test_reading_goes_on_while_many_wait_for_their_turn_to_write(self):
         server = self.enterContext(Disturbed(CONFIG.format(place="."), files=PAGES))

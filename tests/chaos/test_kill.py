@@ -1,4 +1,4 @@
-"""Kill: SIGKILL during every kind of write. The database is intact, what was acknowledged is there, and the next start works.
+"""Kill: SIGKILL during every kind of write. The database is intact, acknowledged writes are present, and the next start works.
 
 Twenty rounds of each, killed at moments that are spread over the time that the write takes.
 """
@@ -75,7 +75,7 @@ class Kill(Chaos):
         return server
 
     def killed(self, server, write, moment):
-        """Runs the write, kills the server after so many seconds, and starts it again; returns the answer, if it came."""
+        """Runs the write, kills the server after `moment` seconds, and starts it again; returns the response, if there was one."""
         with ThreadPoolExecutor(1) as pool:
             written = pool.submit(write)
             time.sleep(moment)  # the moment is what varies, nothing is waited for
@@ -171,7 +171,7 @@ class Kill(Chaos):
         self.counted(acknowledged)
 
     def test_twenty_logins_at_once(self):
-        """Everything that was acknowledged to somebody is there."""
+        """Every acknowledged write is present."""
         server = self.begin()
         add_user(server, "anna")
         visitors = [Visitor(server) for _ in range(20)]
@@ -202,7 +202,7 @@ class Kill(Chaos):
         command = [binary(), "user", "--config", server.config, "add", "--password-stdin", "--"]
 
         def add(name, moment=DEADLINE):
-            """Returns whether the command said that the user was added, before it was killed."""
+            """Returns whether the command reported the added user before it was killed."""
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             with subprocess.Popen([*command, name], cwd=server.directory, **pipes) as process:
                 process.stdin.write(f"{PASSWORD}\n".encode())

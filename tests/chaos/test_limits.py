@@ -1,4 +1,4 @@
-"""Limits: `connections_per_ip` counts clients, not the proxy they come through; a limit that is hit says so once per interval.
+"""Limits: `connections_per_ip` counts clients, not the proxy they come through; a limit that is hit is logged once per interval.
 
 1,500 clients come through one trusted proxy and are all served at once. One client with too much under way gets 503, directly or through
 the proxy, whatever it writes into the forwarded fields itself. What is under way is an event stream here, which stays for as long as it likes.

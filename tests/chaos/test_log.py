@@ -36,7 +36,7 @@ consumer = "echo"
 
 # More lines than a pipe of 64 KiB holds.
 REQUESTS = 2000
-# Requests with paths so long that they fill any reasonable queue soon.
+# Requests with paths long enough to fill any reasonable queue soon.
 LONG = "/" + "x" * 4000
 LOST = re.compile(r"^.*\d+.*\blines?\b.*(?:lost|dropped).*$|^.*(?:lost|dropped).*\d+.*\blines?\b.*$", re.MULTILINE)
 

@@ -82,10 +82,10 @@ consumer = "chat"
 options = {{ group = "chat_{{room}}", history = 5, recover = true }}
 """
 
-# So many that the list of them would fill pages.
+# Enough of them that their list would fill pages.
 HOSTS = ", ".join(f'"host-number-{number}.example.com"' for number in range(400))
 
-# What is tried in the place of every value: each would end a value, a line, or a terminal's good behaviour.
+# Tried in place of every value: each would end a value, a line, or confuse a terminal.
 QUOTE = 'x" forged="1" allowed=['
 PLAIN = "x forged=1 status=200"
 C1 = "x\u0085y\u009b31mz\u2028forged=1\u202e"
@@ -106,7 +106,7 @@ class LogLines(Chaos):
         return self.start(CONFIG.format(hosts=HOSTS, style=self.style), files=PAGES)
 
     def say(self, server, data):
-        """Sends bytes and reads what is answered until the end, or for as long as a whole answer takes."""
+        """Sends bytes and reads the response until the end, or until it is complete."""
         with Bytes(("127.0.0.1", server.port)) as client:
             client.send(data)
             try:
@@ -291,12 +291,12 @@ class JsonLines(LogLines):
 
 
 def fields_of(line):
-    """Returns the fields of a line as a reader of logs takes them: what is quoted is one value."""
+    """Returns the fields of a line as a log reader parses them: a quoted text is one value."""
     return [(name, value) for name, value in FIELD.findall(line)]
 
 
 def remains(line):
-    """Returns what is left of an access line without its beginning and its fields, but for its message."""
+    """Returns the rest of an access line without its start, its fields and its message."""
     return FIELD.sub("", BEGINNING.sub("", line)).split()[1:]
 
 

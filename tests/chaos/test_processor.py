@@ -136,7 +136,7 @@ class Idle(Chaos):
 
 
 class Floods(Chaos):
-    """Messages without an end, on as many sockets as there are workers, and more."""
+    """Endless messages, on as many sockets as there are workers, and more."""
 
     def others_wait_little(self, sockets, size, seconds=4):
         server = self.start(CONFIG.replace('keep_alive = "2s"', 'keep_alive = "30s"'), files={"files/large.bin": LARGE})

@@ -90,7 +90,7 @@ class Renamed(Chaos):
 
 class Blocked(Chaos):
     def blocked(self, *more):
-        """Puts a FIFO that nobody writes to in the place of the file, and asks for a reload."""
+        """Replaces the file by a FIFO without a writer, and requests a reload."""
         server = self.start(config(), *more)
         peer = self.peer(server)
         server.config.unlink()
@@ -222,7 +222,7 @@ class Watched(Chaos):
         place = server.directory / f"..{number}"
         place.mkdir()
         (place / "oneport.toml").write_text(config(body) + WATCHED, encoding="utf-8")
-        # A version made within the same tick, and as long: the time of its file says nothing.
+        # A version from the same tick with the same length: the file's time does not reveal the change.
         os.utime(place / "oneport.toml", (1_700_000_000, 1_700_000_000))
 
     def is_page(self, server, body):
@@ -260,7 +260,7 @@ class Watched(Chaos):
 
 
 def let_go(fifo):
-    """Gives whoever opened it to read an end of it, so that no thread is left behind."""
+    """Unblocks the reader of the FIFO, so that no thread is left behind."""
 
     def write():
         try:

@@ -1,4 +1,4 @@
-"""Stop: SIGTERM ends the server in time whatever is under way, and holds nobody up for what can be done another time."""
+"""Stop: SIGTERM ends the server in time, whatever is in progress, and does not wait for work that can be done later."""
 
 import signal
 import sqlite3

@@ -1,4 +1,4 @@
-"""Unix socket: it has the mode and the group that the file says, from the first moment, and its name belongs to the newest process."""
+"""Unix socket: it has the configured mode and group from the start, and its path belongs to the newest process."""
 
 import grp
 import os
@@ -66,7 +66,7 @@ class UnixSocket(Chaos):
                 server.stop()
 
     def test_it_is_never_open_to_others_before_it_has_its_mode(self):
-        """With a umask that takes nothing away."""
+        """With a umask of zero."""
         seen = set()
         for _ in range(10):
             server = self.made('{ address = "unix:run/a.sock", mode = "0600" }')

@@ -44,7 +44,7 @@ consumer = "echo"
 ping_interval = "0s"
 """
 
-# Keep-alive pings, and the kernel's, take their time before they give somebody up.
+# Keep-alive pings, and the kernel's, take some time to give up a client.
 SECONDS_MAX = 90.0
 LARGE = bytes(1 << 25)
 

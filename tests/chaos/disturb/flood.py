@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from kit.frames import BINARY, RawSocket, encode
 
-# What is given to the kernel at once, in bytes: whole messages.
+# The bytes of one write: whole messages.
 _BATCH = 1 << 18
 
 

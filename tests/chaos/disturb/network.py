@@ -25,7 +25,7 @@ class Network:
         os.close(self._outside)
 
     def cut(self):
-        """Every packet is lost from here on; nobody is told."""
+        """From now on every packet is lost silently."""
         self._loopback("down")
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** How long anything on this machine may take, unless a test says otherwise. */
+/** The default deadline of every wait. */
 export const DEADLINE_MS = 20_000;
 
 /** Returns what the promise resolves to, or fails with what was waited for. */

@@ -9,7 +9,7 @@ import { Server } from "./server.mjs";
 
 const KEPT = "server_context_takeover = true\nclient_context_takeover = true";
 
-// What each route says of compression.
+// The compression settings of each route.
 const ROUTES = {
   fresh: 'compression_threshold = "0 B"',
   kept: `compression_threshold = "0 B"\n${KEPT}`,
@@ -69,7 +69,7 @@ async function talk(peer, messages = MESSAGES) {
   }
 }
 
-/** What was agreed, as the answer said it. */
+/** The negotiated extension, from the response. */
 const agreed = (peer) => peer.socket.extensions;
 
 test("every message comes back whatever is kept", async (t) => {

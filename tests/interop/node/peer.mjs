@@ -1,4 +1,4 @@
-/** Peer: a client by the `ws` library that keeps what it received until somebody asks for it. */
+/** Peer: a client by the `ws` library that queues what it received. */
 
 import { once } from "node:events";
 import WebSocket from "ws";

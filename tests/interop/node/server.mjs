@@ -73,7 +73,7 @@ export class Server {
     this.#child.kill("SIGTERM");
   }
 
-  /** Returns the sum of a metric over all its label sets; 0 when there is none. */
+  /** Returns the sum of a metric over all its label sets; 0 if there is none. */
   async metric(name) {
     const text = await (await fetch(`${this.origin}/metrics`)).text();
     return text

@@ -48,7 +48,7 @@ max_message = "4 KiB"
 
 const words = (length) => "all that was said before is of use, ".repeat(length / 36 + 1).slice(0, length);
 
-/** Opens a socket that keeps what it received until somebody asks for it, and is cut off when the test ends. */
+/** Opens a socket that queues what it received, and is cut off when the test ends. */
 async function open(t, server, path, { protocols = [], dispatcher = new Agent() } = {}) {
   t.after(() => dispatcher.destroy());
   const socket = new WebSocket(`ws://${server.host}${path}`, { protocols, dispatcher, headers: { origin: server.origin } });

@@ -1,4 +1,4 @@
-"""A backend that fails in every way it can: what clients see, what is counted and told later, and that memory stays bounded."""
+"""A backend that fails in every possible way: what clients see, what is counted and delivered later, and bounded memory."""
 
 import binascii
 import functools
@@ -132,7 +132,7 @@ class Backend:
         return [one for one in heard if one.kind == kind and (room is None or one.room == room)]
 
     def hear(self, kind, room=None, number=1):
-        """Waits for so many requests; returns the last of them."""
+        """Waits for `number` requests; returns the last of them."""
         return until(
             lambda: (found := self.requests(kind, room))[number - 1 :] and found[number - 1],
             lambda: f"{number} requests with {kind}, found {[one.body['events'] for one in self.heard][-5:]}",
@@ -180,7 +180,7 @@ def shut(peer):
 
 
 def is_whole(answer):
-    """Tells whether more can be said behind an answer."""
+    """Returns whether more can be sent after a response."""
     head, end, body = answer.partition(b"\r\n\r\n")
     length = re.search(rb"\r\ncontent-length: (\d+)", head)
     return bool(end) and ((length is not None and int(length[1]) == len(body)) or answer.endswith(b"0\r\n\r\n"))
@@ -408,7 +408,7 @@ ENDLESS = {
     "endless chunk extension": endless_chunk_extension,
     "endless trailers": endless_trailers,
 }
-# What is HTTP and means nothing.
+# HTTP without meaning.
 NONSENSE = {
     "html": reply(200, b"<html>"),
     "no object": reply(200, b"[]"),
@@ -420,7 +420,7 @@ NONSENSE = {
     "an event without type": ok({"text": "a"}),
     "an ack that is none": ok(ack="x"),
 }
-# What is well formed and cannot be done.
+# Well formed, but impossible.
 IMPOSSIBLE = {
     "a send without content": ok({"type": "websocket.send"}),
     "a send of wrong base64": ok({"type": "websocket.send", "bytes": "a"}),
@@ -428,7 +428,7 @@ IMPOSSIBLE = {
     "an event of a group without type": ok({"type": "group.send", "group": "a", "event": {}}),
     "an event for a group that is none": ok({"type": "group.send", "group": "a b", "event": {"type": "a"}}),
 }
-# What is no HTTP.
+# Not HTTP.
 GARBAGE = {
     "no HTTP": b"junk\r\n\r\n",
     "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -441,7 +441,7 @@ GARBAGE = {
     "a head in UTF-16": "HTTP/1.1 200 x\r\n\r\n".encode("utf-16"),
     "101": b"HTTP/1.1 101 x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
 }
-# It goes away before it has said all.
+# It closes before the end of its response.
 BROKEN_OFF = {
     "closes at once": b"",
     "closes in the head": b"HTTP/1.1 200 x\r\ncontent-le",
@@ -814,7 +814,7 @@ class Bounded(AwayCase):
 
     def setUp(self):
         super().setUp()
-        # Who is not read is gone when it was held for long enough.
+        # A client that is not read is gone after `hold_time`.
         until(lambda: self.server.metric("oneport_websockets") == 0, "no sockets", 2 * DEADLINE)
         self.most = 0
         self.stop = threading.Event()
@@ -1049,7 +1049,7 @@ class Unix(AwayCase):
 
 
 class Left(AwayCase):
-    """Somebody leaves, or the server does, while the backend is well or away."""
+    """A client, or the server, leaves while the backend is available or not."""
 
     options = {"timeout": "2s", "breaker_failures": 1000}
 
@@ -1190,7 +1190,7 @@ class Left(AwayCase):
             lost = server.metric("oneport_backend_disconnects_lost_total")
             found = self.backend.requests("websocket.disconnect", self.room)
             self.assertEqual(lost + len(found), 8)
-            # Up to sixteen are told at once, beside the queue: what is lost is not exact.
+            # Up to sixteen are sent at once, in addition to the queue: the number of losses is not exact.
             self.assertGreaterEqual(len(found), 3)
 
     def test_disconnects_are_tried_no_longer_than_they_may(self):

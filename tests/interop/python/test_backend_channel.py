@@ -65,7 +65,7 @@ from project.consumers import Chat
 application = ProtocolTypeRouter({"http": http, "channel": ChannelNameRouter({"chat": Chat.as_asgi()})})
 """
 
-# Each word that a client says is answered; what is told of each connection is written to a file for the tests.
+# Each message gets a reply; the events of each connection are written to a file for the tests.
 CONSUMERS = """
 import base64
 import json
@@ -167,7 +167,7 @@ class Workers:
         self._held.cleanup()
 
     def start(self):
-        """Starts one more, and waits until it says that it runs."""
+        """Starts one more, and waits until it reports that it runs."""
         path = self.directory / f"log{len(list(self.directory.glob('log*')))}"
         with open(path, "wb") as log:
             process = subprocess.Popen(
@@ -432,7 +432,7 @@ class Served(WorkerCase):
 
 
 class Failing(WorkerCase):
-    """Workers that die, are away, or are too slow."""
+    """Workers that die, are missing, or are too slow."""
 
     def tearDown(self):
         self.doCleanups()
@@ -490,7 +490,7 @@ class Failing(WorkerCase):
 
 
 class Full(WorkerCase):
-    """The channel is full, or Redis is away."""
+    """The channel is full, or Redis is unavailable."""
 
     layer = {"capacity": 5}
     workers_options = {"capacity": 5}
@@ -607,7 +607,7 @@ class Full(WorkerCase):
                     self.redis.thaw()
                 for server in (self.a, self.b):
                     connected(server)
-                # What the ends had to say is told when Redis is back, and is not for the next way.
+                # The disconnects are delivered when Redis is back, and not left for the next case.
                 until(lambda: self.a.metric("oneport_websockets") == 0, "no sockets")
                 self.empty()
         self.workers.start()

@@ -1,4 +1,4 @@
-"""The examples of consumers in other languages, and the adapter for ASGI consumers, run as their README says."""
+"""The examples of consumers in other languages, and the adapter for ASGI consumers, run as described in their README."""
 
 import hmac
 import http.client
@@ -312,7 +312,7 @@ class Bare(AdapterCase):
                 self.assertEqual(accept["headers"], [["x-raw-path", raw_path or "none"]])
 
     def ask_to_connect(self, path, backend=None, **fields):
-        """Says that a connection wants to come; returns what the application decides. The connection is gone then."""
+        """Sends a `websocket.connect`; returns the application's decision. The connection is gone afterwards."""
         scope = {"type": "websocket", "path": f"/ws/{path}/", "raw_query": "", "headers": [], "subprotocols": [], **fields}
         scope |= {"user": None, "session": None}
         connection = {"id": "0123456789abcdef.1", "node": "0123456789abcdef", "name": "nobody", "state": None}

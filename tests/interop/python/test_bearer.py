@@ -1,4 +1,4 @@
-"""Bearer tokens: made by another library with real keys, brought in every way there is, and spoiled in as many."""
+"""Bearer tokens: made by another library with real keys, sent in every supported way, and corrupted in many."""
 
 import base64
 import hashlib
@@ -537,7 +537,7 @@ class Refused(Shared):
                 found, _, body = self.server.request("/who/", headers={"Authorization": field})
                 self.assertEqual(found, status)
                 self.assertEqual(body.startswith(b"anna"), status == 200)
-        # What is no bearer token is none of this server's business.
+        # Anything but a bearer token is ignored.
         for field in ("Basic YW5uYTp4", good, f"Token {good}", "Bearerx y", ""):
             with self.subTest(field=field[:20]):
                 self.assertEqual(self.server.request("/who/", headers={"Authorization": field})[2], b"nobody")
@@ -738,7 +738,7 @@ class Log(Bearer):
 
 class Configuration(unittest.TestCase):
     def check(self, text, files=None):
-        """Returns what `oneport check` says of a section; it must not be in order."""
+        """Returns the output of `oneport check` for a section, which must have a Problem."""
         directory = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="oneport-test-")))
         for name, content in {**PAGES, **(files or {})}.items():
             path = directory / name

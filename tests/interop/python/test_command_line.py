@@ -1,4 +1,4 @@
-"""Command line: what each command says, and with which exit code it ends."""
+"""Command line: the output and the exit code of each command."""
 
 import getpass
 import json

@@ -27,7 +27,7 @@ def route(name, **settings):
 
 KEPT = {"server_context_takeover": True, "client_context_takeover": True}
 
-# What each route says of compression, and an extension that is agreed to.
+# The compression settings of each route, and an extension that is accepted.
 ROUTES = {
     "default": {},
     "fresh": {"compression_threshold": "0 B"},
@@ -129,7 +129,7 @@ class Compression(unittest.TestCase):
         return self.enterContext(Peer(self.server, f"/ws/{name}/", extensions=offers or None))
 
     def talk(self, peer, messages, ahead=1):
-        """Sends messages and expects them back, with so many of them under way."""
+        """Sends messages and expects them back, with `ahead` of them in flight."""
         for first in range(0, len(messages), ahead):
             some = messages[first : first + ahead]
             for message in some:
@@ -376,7 +376,7 @@ class CompressedFrames(unittest.TestCase):
             ("kept", "; client_max_window_bits", ""),
             ("kept", "; client_max_window_bits=8", "; client_max_window_bits=8"),
             ("kept", "; server_max_window_bits=9", "; server_max_window_bits=9"),
-            # Who names a window for the server wants to hear one (RFC 7692 §7.1.2.1).
+            # A client that names a window for the server expects one in the response (RFC 7692 §7.1.2.1).
             ("kept", "; server_max_window_bits=15", "; server_max_window_bits=15"),
             ("small", "", "; server_max_window_bits=9"),
             ("small", "; client_max_window_bits", "; server_max_window_bits=9; client_max_window_bits=9"),

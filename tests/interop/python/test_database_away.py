@@ -1,4 +1,4 @@
-"""Database away: what needs PostgreSQL is refused in time, all else goes on, and it works again by itself.
+"""Database away: requests that need PostgreSQL are refused in time, all others continue, and it recovers by itself.
 
 PostgreSQL is stopped, killed, or stands still with its connections open. It holds the server's own sessions and users,
 or those of Django.
@@ -27,7 +27,7 @@ TIMEOUT = 1.0
 MOMENT = 1.5
 BACK = 5.0
 CHECK = 0.5
-# How often the log may say that a database is away.
+# How often the log may report an unavailable database.
 INTERVAL = 10.0
 
 CONFIG = """
@@ -103,7 +103,7 @@ def setUpModule():
 
 
 def each_way(test):
-    """Makes a claim for each way in which a database may be away."""
+    """Makes a test for each way in which a database may be unavailable."""
 
     @wraps(test)
     def of_all(self):
@@ -116,16 +116,16 @@ def each_way(test):
 
 
 class Away:
-    """What holds for both: `self.server`, and `self.browser` of somebody who is logged in under the name `self.known`."""
+    """Shared by both: `self.server`, and `self.browser`, logged in as `self.known`."""
 
     @staticmethod
     def engine():
-        """Returns what is away."""
+        """Returns the unavailable part."""
         return POSTGRES
 
     @contextmanager
     def away(self, way):
-        """The database is away inside, and comes back."""
+        """The database is unavailable inside, and back after it."""
         engine = self.engine()
         leave, come_back = {
             "stopped": (engine.stop, engine.start),
@@ -345,7 +345,7 @@ class OwnDatabase(Away, unittest.TestCase):
 
     def test_a_login_that_was_503_uses_up_no_attempt(self):
         login = LOGIN.replace("1000, attempts_per_address = 1000", '2, attempts_per_address = 3, attempts_window = "1h"')
-        # Users and sessions are away; users alone.
+        # Users and sessions are unavailable; users alone.
         for store in (None, "memory"):
             with self.subTest(store=store), self.gateway(login=login, store=store) as server:
                 browser = Browser(server)

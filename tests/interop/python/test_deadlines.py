@@ -1,4 +1,4 @@
-"""Deadlines: whoever comes and goes, those who stay have theirs kept."""
+"""Deadlines: those of lasting sockets are kept while others come and go."""
 
 import time
 import unittest

@@ -1,4 +1,4 @@
-"""Django: who is logged in there is known here, and no longer than there; a real project, its databases and its Redis.
+"""Django: a login there is valid for the server, and ends with it; a real project, its databases and its Redis.
 
 Each class is one way in which a project keeps sessions and users. All hold the same claims, and some of their own.
 """
@@ -540,7 +540,7 @@ class CacheOnRedis(Claims, Revocable, PostgresProject):
 
 
 class SignedCookies(Claims, PostgresProject):
-    """The session is the cookie: nothing can take it back, but for what is known of the user."""
+    """The session is the cookie: it cannot be revoked, except through its user."""
 
     engine = "signed_cookies"
 
@@ -619,7 +619,7 @@ class MembersOnPostgres(Members, Claims, Revocable, PostgresProject):
 
 
 class Guests(SqliteProject):
-    """Users whose key is a text, and who are neither staff nor inactive: there are no such columns."""
+    """Users with a text key, without columns for staff and inactive users."""
 
     settings = {"AUTH_USER_MODEL": "accounts.Guest"}
     user_table, name_field = "guests", "email"

@@ -1,4 +1,4 @@
-"""Drain: how the server ends. Nobody is cut off before the deadline, and nobody holds up the end after it."""
+"""Drain: no client is cut off before the deadline, and none delays the end after it."""
 
 import signal
 import time

@@ -122,7 +122,7 @@ class Left(unittest.TestCase):
 
 
 def stream(server):
-    """Opens an event stream and reads all that it says at first, so that leaving is no reset; none when it is refused."""
+    """Opens an event stream and reads its start, so that closing it is not a reset; none if it is refused."""
     client = Bytes(("127.0.0.1", server.port))
     client.send(b"GET /events/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
     if client.head()[0] != 200:
@@ -220,7 +220,7 @@ class Slow(unittest.TestCase):
 
 
 class NoFiles(unittest.TestCase):
-    """What is no regular file is 404, and blocks nothing."""
+    """Anything but a regular file is 404, and blocks nothing."""
 
     def test_560_requests_for_a_fifo_leave_files_reload_and_stop_alone(self):
         one = self.enterContext(server())

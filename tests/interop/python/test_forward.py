@@ -1,4 +1,4 @@
-"""Forward: an app is asked who somebody is, believed when it answers, and not waited for when it does not."""
+"""Forward: an app authenticates requests; its response is trusted, and waited for no longer than the timeout."""
 
 import http.client
 import json
@@ -103,7 +103,7 @@ class Forward(unittest.TestCase):
             return peer.next("chat.join")["user"]
 
     def is_503(self, server, headers=COOKIE, within=TIMEOUT + MOMENT):
-        """Holds that a page and a handshake are 503 in time, and say when to come back."""
+        """Checks that a page and a handshake get 503 in time, with Retry-After."""
         began = time.monotonic()
         status, fields, body = server.request("/who/", headers=headers)
         self.assertEqual((status, fields["Retry-After"]), (503, "1"), body)
@@ -116,7 +116,7 @@ class Forward(unittest.TestCase):
 
 class Answers(Forward):
     def check(self, answer, said):
-        """Holds who somebody is with an answer: name, id and whether of the staff, or nobody."""
+        """Checks the user of a response: name, id and whether staff, or anonymous."""
         self.app.answer = lambda _: answer
         self.assertEqual(self.page(self.server), said)
         name = None if said == "nobody" else said.split()[0]
@@ -473,7 +473,7 @@ class Remembered(Forward):
         self.assertEqual(len(self.app.asked), 5)
 
     def test_an_answer_for_a_public_page_opens_no_other(self):
-        # Whatever frameworks say by themselves: none of it is said of other URIs.
+        # Fields that frameworks set by themselves: none of them widens the reuse to other URIs.
         for fields in (
             [],
             [("Vary", "Cookie")],
@@ -562,7 +562,7 @@ class Remembered(Forward):
         self.assertEqual(len(self.app.asked), 1)
         self.assertEqual(self.page(server, {"Cookie": "s=8"}), "anna 8 False")
         self.assertEqual(len(self.app.asked), 2)
-        # A token that the answer says nothing of.
+        # A token that the response does not cover.
         self.page(server, {"Cookie": "s=9", "Authorization": "Token 1"})
         self.page(server, {"Cookie": "s=9", "Authorization": "Token 2"})
         self.assertEqual(len(self.app.asked), 4)
@@ -709,7 +709,7 @@ class Remembered(Forward):
 
 
 def _leave(server, seconds):
-    """Asks for a page and leaves when there is no answer in time."""
+    """Requests a page, and closes if there is no response in time."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=seconds)
     try:
         connection.request("GET", "/who/", headers=COOKIE)

@@ -248,7 +248,7 @@ class ServerSentEvents(unittest.TestCase):
                 self.assertEqual(stream.message(), "new")
         position = self.stream("empty").first()[0]
         say("newer")
-        # A client that gives the position in the URL may send the empty field besides.
+        # A client with the position in the URL may also send the empty field.
         self.assertEqual(self.stream("empty", "", f"?last_event_id={position}").message(), "newer")
 
     def test_a_position_of_a_group_that_was_let_go_is_a_gap(self):

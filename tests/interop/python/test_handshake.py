@@ -1,4 +1,4 @@
-"""Handshake: who gets a 101, and what the others are told; the deadline before it."""
+"""Handshake: which requests get a 101, the responses to the others, and the deadline before it."""
 
 import socket
 import time

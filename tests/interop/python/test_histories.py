@@ -66,7 +66,7 @@ class Visitor(Bytes):
         self.status, self.fields = self.head()
 
     def say(self, frames):
-        """Says it, and waits until the server has handled it."""
+        """Sends it, and waits until the server has handled it."""
         seal = os.urandom(8)
         self.send(frames + encode(PING, seal))
         self.until(bytes([0x80 | PONG, len(seal)]) + seal)
@@ -93,13 +93,13 @@ def at_once(count, act):
 
 
 def hear(peer, count):
-    """Returns so many chat messages."""
+    """Returns `count` chat messages."""
     return [peer.next("chat.message")["message"] for _ in range(count)]
 
 
 class HistoriesCase(unittest.TestCase):
     ROOMS, MESSAGES, LENGTH = 1_000, 8, 60_000
-    # What a process may have beside `history_size`: connections, buffers, what an allocator keeps.
+    # What a process may use in addition to `history_size`: connections, buffers, retained pages.
     BESIDE = 96 * MIB
     layer = ""
 
@@ -119,7 +119,7 @@ class HistoriesCase(unittest.TestCase):
         at_once(self.ROOMS, fill_one)
 
     def talk(self, server, room, address="203.0.113.9", count=20):
-        """Opens a real room and says something there; returns its member and the position after half of it."""
+        """Opens a real room and sends messages; returns its member and the position after half of them."""
         member = self.enterContext(Peer(server, f"/ws/chat/{room}/", additional_headers={"x-forwarded-for": address}))
         epoch = member.next("oneport.joined")["offset"].split(".")[0]
         for number in range(count):
@@ -133,7 +133,7 @@ class HistoriesCase(unittest.TestCase):
             self.assertEqual(hear(peer, count), [str(number) for number in range(count)])
 
     def goes_on(self, server, room, last):
-        """A client that comes back gets what it missed."""
+        """A client that reconnects gets what it missed."""
         with Peer(server, f"/ws/chat/{room}/?since={last}") as peer:
             self.assertTrue(peer.next("oneport.joined")["recovered"])
             return peer
@@ -274,8 +274,8 @@ class InRedis(HistoriesCase):
         return [key.decode() for key in self.client.scan_iter(pattern, count=1000)]
 
     def registered(self):
-        """Returns what the registry says that all histories take, when it is the sum of what it says of each."""
-        # In one step: the server goes on writing.
+        """Returns the registry's total of all histories, if it is the sum of its entries."""
+        # In one step, because the server keeps writing.
         with self.client.pipeline(transaction=True) as both:
             both.hgetall("oneport:{histories}:bytes")
             both.zrange("oneport:{histories}:uses", 0, -1)

@@ -1,4 +1,4 @@
-"""Redis away: whoever is in the same process is served all the same, nobody is sent off, and afterwards it goes on by itself.
+"""Redis away: members of the same process are still served, no socket is closed, and it recovers by itself.
 
 Redis is killed, stopped or stands still with its connections open, or it was never there. And the other way round: a process
 dies, and the others notice.
@@ -36,14 +36,14 @@ from kit.redis_server import Redis
 
 # How long Redis may be back before it is used again, in seconds.
 BACKOFF = 3.0
-# No process may need longer than this to notice that Redis stands still: it looks every third of a lease.
+# The time within which a process notices that Redis is paused: it checks every third of a lease.
 NOTICED = LEASE / 3 + TIMEOUT + MOMENT
 
 WAYS = "killed", "stopped", "frozen"
 
 
 def each_way(*ways):
-    """Makes a claim for each way in which Redis may be away; each has a room of its own."""
+    """Makes a test for each way in which Redis may be unavailable, each with a room of its own."""
 
     def of(test):
         @wraps(test)
@@ -83,7 +83,7 @@ class AwayCase(LayerCase):
 
     @contextmanager
     def away(self, way, *, noticed=True):
-        """Redis is away inside, and is used again after it."""
+        """Redis is unavailable inside, and is used again after it."""
         self.leave(way)
         try:
             if noticed:
@@ -272,7 +272,7 @@ class Away(AwayCase):
 
     @each_way()
     def test_who_comes_back_after_it_can_go_on_where_it_was_or_is_told_that_it_cannot(self, way):
-        """An offset from before is only of use where Redis kept the history. Nobody may miss something and not be told."""
+        """An earlier offset is only valid if Redis kept the history. No client may miss an event without learning of it."""
         anna = self.join(self.a, "long")
         anna.joined()
         with Member(self.b, f"/ws/long/{self.room}/") as ben:
@@ -287,7 +287,7 @@ class Away(AwayCase):
         again = self.join(self.b, "long", since=since)
         recovered = again.joined()["recovered"]
         self.assertIs(recovered, way == "frozen")
-        # Of another life all is sent: what was said lately is said again to a Redis that lost it.
+        # From another epoch everything is sent: recent events are sent again to a Redis that lost them.
         wanted = ["two", "three"] if recovered else ["one", "two", "three"]
         self.assertEqual(again.messages(len(wanted)), wanted)
 
@@ -316,7 +316,7 @@ class Away(AwayCase):
         (self.redis.directory / "dump.rdb").unlink()
         self.assertTrue([line for server in self.servers() for line in lines(server, "an older state")])
         third = say("third")
-        # Who saw the other life goes on in this one, and who is new sees all of it, once.
+        # A member of the other epoch continues in this one, and a new one sees all of it, once.
         again = self.join(self.b, "long", since=since)
         self.assertIs(again.joined()["recovered"], True)
         self.assertEqual(again.messages(20), third)
@@ -359,7 +359,7 @@ class Away(AwayCase):
             self.assertEqual(anna.closed()[0], 1001)
 
     def test_who_comes_and_goes_while_redis_comes_back_is_counted_right(self):
-        """What Redis is told when a connection begins takes a while: what changes meanwhile counts too."""
+        """The start of a connection takes a while: changes in the meantime count too."""
         sitting = [self.join(self.a, "presence", room=f"{self.room}-{number}") for number in range(150)]
         going, paused = threading.Event(), threading.Event()
         self.addCleanup(going.set)
@@ -495,13 +495,13 @@ class Refused(AwayCase):
 
 
 class Traffic(AwayCase):
-    """Redis goes while much is said on both processes, and comes back while much is said."""
+    """Redis goes away and returns while both processes send many events."""
 
     SECONDS = 4.0
     layer = {"timeout": "4s"}  # not so soon lost where the machine is slow
 
     def check(self, way, kind):
-        """Returns what each member heard, by speaker: two on each process, the first of each speaks."""
+        """Returns what each member received, by sender: two on each process, the first of each sends."""
         members = {name: self.join(server, kind) for name, server in (("a1", self.a), ("a2", self.a), ("b1", self.b), ("b2", self.b))}
         heard = {name: [] for name in members}
         broken = []
@@ -649,7 +649,7 @@ class Start(unittest.TestCase):
 
 
 class Death(LayerCase):
-    """A process dies, or stands still for too long."""
+    """A process dies, or is paused for too long."""
 
     def who(self, member):
         member.say({"type": "who"})
@@ -712,7 +712,7 @@ class Death(LayerCase):
         self.assertEqual(self.who(anna), ["anna"])
 
     def test_whoever_is_the_last_to_live_or_the_first_to_come_clears_up(self):
-        """Nobody was there to see the process die; the next one that starts does not list its members."""
+        """No other process ran when it died; the next one that starts does not list its members."""
         with self.gateway() as third, self.gateway() as fourth:
             for server in (third, fourth):
                 connected(server)

@@ -93,7 +93,7 @@ class Moves(ClusterCase):
             until(lambda server=server: server.metric("oneport_layer_reconnects_total") >= 1, "a server that looked for the slots anew")
             connected(server)
         event = {"type": "chat.message", "message": "counted"}
-        # A process may come back once more, for slots that moved while it looked; until then counts are too low.
+        # A process may reconnect once more, for slots that moved in the meantime; until then counts are too low.
         wanted = {"matched": 2, "queued": 2, "dropped": 0, "unanswered": 0}
         until(lambda: api(self.a, "POST", f"groups/long_{self.room}", event) == wanted, f"the counts {wanted}")
         for member in (anna, ben):

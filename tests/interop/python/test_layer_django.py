@@ -36,7 +36,7 @@ options = {{ channel = "{channel}" }}
 
 
 class DjangoCase(LayerCase):
-    """Two servers and a Django; `layer_format` and what else both are told."""
+    """Two servers and a Django, with `layer_format` and other settings that both get."""
 
     layer_format = None
     prefix = "asgi"
@@ -69,7 +69,7 @@ class DjangoCase(LayerCase):
         return self.layer_format == "channels_redis.core"
 
     def there(self, group, number):
-        """Waits until so many are in a group: processes, but in the core format each channel of Django for itself."""
+        """Waits until a group has `number` members: processes, but in the core format each channel of Django by itself."""
         with self.redis.client() as client:
 
             def found():
@@ -175,7 +175,7 @@ class Both:
             ({"type": "websocket.send", "text": ""}, ""),
             ({"type": "websocket.send", "bytes": raw}, data),
             ({"type": "websocket.send", "bytes": "AP/BIHJhdw=="}, data),
-            # A consumer may leave the other one out or say None. (ASGI, "Send - send event")
+            # A consumer may omit the other one or set it to None. (ASGI, "Send - send event")
             ({"type": "websocket.send", "text": "and no bytes", "bytes": None}, "and no bytes"),
             ({"type": "websocket.send", "bytes": raw, "text": None}, data),
         ):
@@ -226,7 +226,7 @@ class Both:
         self.settle(group, members, 2)
 
     def settle(self, group, members, processes):
-        """Each side says that it has ended; nobody hears anything else."""
+        """Each side reports its end; nothing else is received."""
         ends = ["end of django"]
         self.django.group_send(group, {"type": "websocket.send", "text": ends[0]})
         for number, member in enumerate(members):
@@ -393,7 +393,7 @@ class Both:
             self.assertEqual(server.metric("oneport_events_dropped_total") - all_then, 1, "expected one event dropped")
 
     def malformed(self):
-        """Returns what a writer may write, by what is wrong with it: bytes, or what makes them for one channel (core)."""
+        """Returns invalid messages by their fault: bytes, or a function that makes them for one channel (core)."""
         bad = {}
 
         def event(name, **fields):
@@ -580,7 +580,7 @@ class Pubsub(Specific, Both, DjangoCase):
 
 
 class PubsubPrefix(Both, DjangoCase):
-    """A prefix is any text; what is behind it is found all the same."""
+    """A prefix is any text; the rest of the name is still found."""
 
     layer_format = "channels_redis.pubsub"
     prefix = "my app:"
@@ -813,7 +813,7 @@ class Capacity(DjangoCase):
                 self.django.flood(group, [{"type": "chat.message", "message": str(each)} for each in range(150)], 1)
             finally:
                 third.thaw()
-            # What waits in the inbox is bounded; a few may be on their way to the server that stands still.
+            # The inbox is bounded; a few messages may be on their way to the paused server.
             self.assertIn(over.count, range(40, 51))
             found = anna.messages(150 - over.count)
             self.assertEqual(found, [str(each) for each in range(150 - over.count)])
@@ -850,7 +850,7 @@ class EncryptedClaims:
         return self.django.layer._serializer
 
     def heard(self, django, message):
-        """Both servers hear that."""
+        """Both servers receive that."""
         django.group_send(f"chat_{self.room}", {"type": "chat.message", "message": message})
 
     def test_a_django_that_still_encrypts_with_the_second_key_is_heard(self):

@@ -1,4 +1,4 @@
-"""The channel layer in its own format: two processes and a Redis are one house, for whoever listens, comes back or asks who is there."""
+"""The channel layer in its own format: two processes at one Redis act as one, for members, reconnects and presence."""
 
 import json
 import unittest
@@ -8,7 +8,7 @@ from kit.layer_case import LEASE, LOST, MOMENT, LayerCase, Member, connected, dr
 from kit.layer_crowd import Crowd, contents, payload, said, shown
 from kit.peer import Peer
 
-# So long nothing may come where nothing shall, in seconds; only where no later event can say so.
+# How long no event may arrive, in seconds; only where no later event can prove it.
 QUIET = 0.3
 
 
@@ -223,7 +223,7 @@ class Presence(LayerCase):
 
 
 class Told:
-    """Equals the event of presence that says so."""
+    """Equals the matching presence event."""
 
     def __init__(self, event_type, user, members):
         self.wanted = (event_type, user, members)
@@ -237,7 +237,7 @@ class Told:
 
 class History(LayerCase):
     def say(self, member, *messages):
-        """Says this and waits until the speaker itself has heard it."""
+        """Sends this and waits until the sender itself has received it."""
         for message in messages:
             member.say({"message": message})
         self.assertEqual(member.messages(len(messages)), list(messages))
@@ -349,7 +349,7 @@ class History(LayerCase):
                 again = self.join(self.b, "kept", since=since)
                 self.assertIs(again.joined()["recovered"], False)
                 again.hears("one")
-        # An empty one is none: nothing is said of a recovery.
+        # An empty one counts as none: there is no recovery.
         again = self.join(self.b, "kept", since="")
         self.assertIsNone(again.joined()["recovered"])
         again.hears("one")
@@ -522,12 +522,12 @@ class Malformed(LayerCase):
     """What others write where only processes of the server should."""
 
     def channels(self):
-        """Returns the channels of Redis that are heard now."""
+        """Returns the channels of Redis that are subscribed now."""
         with self.redis.client() as client:
             return {name.decode() for name in client.pubsub_channels()}
 
     def check(self, channels, payload, reason):
-        """Each channel is told this; it is dropped and counted by each process that hears it, and the layer goes on."""
+        """Publishes this on each channel; each subscribed process drops and counts it, and the layer continues."""
         anna, ben = self.join(self.a, "chat"), self.join(self.b, "chat")
         before = [dropped(server, reason) for server in self.servers()]
         with self.redis.client() as client:
@@ -593,10 +593,10 @@ class Malformed(LayerCase):
 
 
 class Flood(LayerCase):
-    """All that is said, no more and in order."""
+    """Every message, no others, in order."""
 
     def flood(self, kind, events, members, deadline):
-        """Four members say `events` among them; returns the streams of each process that differ, without those of the end."""
+        """Four members send `events` in all; returns the differing streams of each process, without those of the end."""
         each = events // 4
         size = len(shown(payload("a", 0)))
         lost = [server.metric("oneport_events_dropped_total") for server in self.servers()]

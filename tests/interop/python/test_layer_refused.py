@@ -30,7 +30,7 @@ options = {{ group = "chat_{{room}}", history = 10, presence = true }}
 
 FORMATS = {"oneport": "oneport", "channels_redis.pubsub": "asgi", "channels_redis.core": "asgi"}
 
-# What the user may do, and by format what the log names: the command, and the pattern of the names where there is one.
+# The rights of the user, and by format what the log names: the command, and the pattern of the names if there is one.
 RULES = {
     "no keys": ("~other:* &* +@all", {format: rf"(SMEMBERS|EVALSHA|DEL|HSET) on {name}(:oneport)?:?\*" for format, name in FORMATS.items()}),
     "no channels": ("~* resetchannels &other* +@all", {format: rf"SUBSCRIBE on {name}(:oneport)?:\*" for format, name in FORMATS.items()}),
@@ -43,7 +43,7 @@ RULES = {
     "no writing": ("~* &* +@all -@write", {format: rf"(EVALSHA|HSET|DEL|BZPOPMIN) on {name}" for format, name in FORMATS.items()}),
 }
 
-# How long a server is watched, and how often it may say something or connect in that time.
+# How long a server is watched, and how often it may log or connect in that time.
 WATCHED = 4.0
 LINES = 3
 CONNECTIONS = 25
@@ -63,7 +63,7 @@ class Refused(unittest.TestCase):
         return self.enterContext(Server(CONFIG.format(port=self.redis.port, format=format)))
 
     def talks(self, peers):
-        """Each member of a room hears what the first one says."""
+        """Each member of a room receives the first one's message."""
         said = f"said {time.monotonic()}"
         peers[0].say({"message": said})
         for peer in peers:

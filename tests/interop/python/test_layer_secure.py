@@ -120,7 +120,7 @@ class SecureCase(unittest.TestCase):
         return [connected(self.server(backend, **options)) for _ in range(2)]
 
     def share(self, one, two, room=None):
-        """Members of both hear each other, and know of each other."""
+        """Members of both receive each other's messages, and see each other's presence."""
         room = room or f"{self.room}-{next(_ROOMS)}"
         with Peer(one, f"/ws/chat/{room}/") as anna, Peer(two, f"/ws/chat/{room}/") as ben:
             anna.next("chat.join", members=2)
@@ -136,7 +136,7 @@ class SecureCase(unittest.TestCase):
             ben.next("chat.message", message="kept")
 
     def never_connects(self, server, pattern):
-        """It serves alone, and the log says why; no password is in it."""
+        """It serves alone, and the log has the reason, without a password."""
         server.wait_for_log(pattern)
         self.assertFalse(is_connected(server))
         with Peer(server, f"/ws/chat/{self.room}/") as member:
@@ -410,7 +410,7 @@ sentinel known-replica mymaster 127.0.0.1 {self.replica.port}
             self.fails_over()
             self.recovered(one, two)
             self.assertGreaterEqual(self.clients_of(self.replica), 2)
-            # Who was there all the time is in the group still.
+            # A member that stayed is still in the group.
             anna.say({"message": "here"})
             ben.next("chat.message", message="here")
 

@@ -1,4 +1,4 @@
-"""Listeners: TCP, Unix sockets, inherited descriptors, and what is said when one cannot be had."""
+"""Listeners: TCP, Unix sockets, inherited descriptors, and the error if one cannot be opened."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ close_timeout = "200ms"
 
 UNIX = '[server]\nbind = ["unix:run/oneport.sock"]\n' + CONFIG
 
-# What systemd does: the listener is descriptor 3, and two variables say so.
+# As systemd does: the listener is descriptor 3, announced by two variables.
 ACTIVATE = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)

@@ -154,7 +154,7 @@ class Journey(SharedLogin):
         self.assertIsNotNone(socket_before)
         self.assertEqual(visitor.try_to_log_in("anna", connection=connection).status, 303)
         self.assertEqual(visitor.name(connection=connection), "anna")
-        # What a connection was used for before says nothing of the next request.
+        # An earlier request on the connection has no effect on the next one.
         self.assertIsNone(self.visitor().name(connection=connection))
         self.assertEqual(visitor.name(connection=connection), "anna")
         self.assertIs(connection.sock, socket_before)
@@ -491,7 +491,7 @@ class Limits(Login):
 
         with ThreadPoolExecutor(50) as pool:
             found = list(pool.map(hammer, range(50)))
-        # So many at once do not all have their turn at the hash in time.
+        # Too many at once for all of them to be hashed in time.
         self.assertLessEqual({status for statuses in found for status in statuses}, {401, 429, 503})
         began = time.monotonic()
         anna = Visitor(server, headers={"X-Forwarded-For": "198.51.100.7"})

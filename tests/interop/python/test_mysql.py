@@ -163,7 +163,7 @@ class Spellings(unittest.TestCase):
 
 
 class TimeZones(unittest.TestCase):
-    """A column of MySQL says no more of its zone than SQLite's."""
+    """A column of MySQL does not have its zone, as in SQLite."""
 
     def test_a_session_ends_when_django_ends_it(self):
         for zone, use_tz, setting in [

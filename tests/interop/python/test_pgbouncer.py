@@ -1,4 +1,4 @@
-"""PgBouncer: behind a pooler in transaction mode a visitor is who they are, or gets 503; never somebody else, and never nobody.
+"""PgBouncer: behind a pooler in transaction mode a visitor is themself, or gets 503; never another user, and never anonymous.
 
 Each transaction gets one of two connections of PostgreSQL, which other clients use as well: they prepare statements under the names
 that drivers count up, and leave settings behind.

@@ -150,7 +150,7 @@ def code(answer):
 
 
 def bearer(user):
-    """Returns the header fields of somebody with a name; the id is `id-NAME`."""
+    """Returns the header fields of a user with a name; the id is `id-NAME`."""
     if user is None:
         return {}
     claims = {"sub": f"id-{user}"[:100], "name": user, "exp": int(time.time()) + 600}
@@ -913,7 +913,7 @@ class RedisAway(ApiCase):
 
 
 class FrozenRedis(ApiCase):
-    """Redis keeps still, and has much time to do so."""
+    """Redis is silent, with a long timeout."""
 
     layer = {"timeout": "20s"}
 
@@ -1174,7 +1174,7 @@ options = {{ groups = ["{{group}}"] }}
         )
 
     def says(self, done, code, *parts):
-        """Checks the exit code and what is said on standard error; a token is never."""
+        """Checks the exit code and standard error, which never has a token."""
         self.assertEqual(done.returncode, code, (done.stdout, done.stderr))
         said = done.stderr.decode()
         for part in parts:
@@ -1225,7 +1225,7 @@ options = {{ groups = ["{{group}}"] }}
         variables = {"ONEPORT_PUBLISH_URL": self.url, "ONEPORT_PUBLISH_TOKEN": ADMIN, "PUBLISH_TOKEN": None}
         self.taken(self.run_it(self.group, '{"type": "a"}', config=False, environment=variables))
         self.assertEqual(member.event(), {"type": "a"})
-        # What is said goes before the environment.
+        # Arguments override the environment.
         variables = {"ONEPORT_PUBLISH_URL": "http://127.0.0.1:1/", "ONEPORT_PUBLISH_TOKEN": "some-other-token"}
         self.taken(self.run_it("--url", self.url, "--token", ADMIN, self.group, '{"type": "b"}', environment=variables))
         self.assertEqual(member.event(), {"type": "b"})
@@ -1404,7 +1404,7 @@ options = {{ groups = ["{{group}}"] }}
 
 
 class Check(unittest.TestCase):
-    """What `oneport check` says of a server API that cannot be called."""
+    """The output of `oneport check` for a server API that cannot be called."""
 
     ROUTE = f"""
 [[http.route]]
@@ -1416,7 +1416,7 @@ options = {{ tokens = [{{ name = "admin", token = "{ADMIN}", groups = ["*"] }}] 
     WARNING = 'the middleware "auth" takes the tokens of this view for bearer tokens of users'
 
     def check(self, config):
-        """Returns what it says of a configuration that is sound."""
+        """Returns its output for a sound configuration."""
         with tempfile.TemporaryDirectory(prefix="oneport-test-") as directory:
             path = Path(directory) / "oneport.toml"
             path.write_text(config, encoding="utf-8")
@@ -1484,7 +1484,7 @@ options = { groups = ["{group}"] }
         return peer
 
     def say(self, letter, group, number):
-        """Says an event at one of the hosts, always with the same key; returns whether it was carried out now."""
+        """Sends an event to one of the hosts, always with the same key; returns whether it was carried out now."""
         token = {"a": self.A, "b": self.B}[letter]
         answer = call(
             self.server, "POST", f"groups/{group}_{self.room}", {"type": "n", "number": number},

@@ -1,4 +1,4 @@
-"""A client by the `wsproto` library, which does no input and output: plain, compressed, and what it says wrongly."""
+"""A client with the `wsproto` library, which does no I/O: plain, compressed, and with protocol errors."""
 
 import itertools
 import os
@@ -416,7 +416,7 @@ class SansIo(unittest.TestCase):
         self.assertEqual(client.closed()[0], 1002)
 
     def test_a_window_larger_than_agreed_is_noticed_or_harmless(self):
-        """A client that keeps more than it said either is understood or ends with 1007, and never gets wrong bytes back."""
+        """A client that keeps more context than it announced is either understood or closed with 1007, and never gets wrong bytes back."""
 
         class Generous(PerMessageDeflate):
             def finalize(self, offer):

@@ -1,4 +1,4 @@
-"""Slow clients: what waits for them is bounded, and the route's policy says what becomes of them."""
+"""Slow clients: their queue is bounded, and the route's policy decides what happens to them."""
 
 import json
 import time
@@ -99,7 +99,7 @@ class SlowClient(unittest.TestCase):
         return slow
 
     def flood(self, room, total=FLOOD_BYTES, numbered=False):
-        """Speaks so many bytes to a room; returns by how much the server grew meanwhile, at the most."""
+        """Sends `total` bytes to a room; returns the maximum growth of the server in the meantime."""
         speaker = self.enterContext(RawSocket(self.server, f"/ws/speak/{room}/"))
         speaker.socket.settimeout(60)
         before = self.server.resident_bytes()
@@ -193,7 +193,7 @@ class SlowClient(unittest.TestCase):
         slow = self.slow("/ws/drop_newest/newest/")
         self.flood("newest", 32 * MIB, numbered=True)
         speaker = self.enterContext(RawSocket(self.server, "/ws/speak/newest/"))
-        # Whoever reads again is served again.
+        # A client that reads again is served again.
         last = 0xFFFF_FFFF
         found = self.speak_until_heard(speaker, slow, last)
         kept = found[: found.index(last)]
@@ -284,7 +284,7 @@ class SlowClient(unittest.TestCase):
         self.assertEqual(self.dropped("close"), 0)
 
     def speak_until_heard(self, speaker, slow, number):
-        """Says a numbered message again and again until the slow member has heard it; returns all it heard."""
+        """Repeats a numbered message until the slow member has received it; returns all it received."""
         slow.socket.settimeout(0.2)
         found, end = [], time.monotonic() + DEADLINE
         while number not in found:

@@ -1,4 +1,4 @@
-"""Stores that fail: one that cannot be opened ends the start, one that is full is said so once, and a refusal is not asked again and again."""
+"""Stores that fail: one that cannot be opened fails the start, a full one is logged once, and a denied command is not repeated at once."""
 
 import json
 import os
@@ -141,7 +141,7 @@ class Start(unittest.TestCase):
     def test_a_database_that_cannot_be_opened_ends_the_start_with_one_sentence(self):
         nobody = unprivileged() if os.geteuid() == 0 else None
         cases = {
-            # What is there, whether it is a Django project's, the exit code, and what is said.
+            # The existing file, whether it is a Django project's, the exit code, and the message.
             "a directory": (directory, "sqlite", 1, "store.db is a directory"),
             "a directory of Django": (directory, "django+sqlite", 78, "found a directory at"),
             "another file": (other_file, "sqlite", 78, "expected a SQLite database, found another file"),
@@ -223,7 +223,7 @@ class Full(unittest.TestCase):
         refused = 0
         for visitor in visitors * 3:
             refused += visitor.try_to_log_in().status == 503
-            # What is only read goes on, and ends nothing.
+            # Requests that only read continue, and do not end the outage.
             status, _, body = server.request("/page/", headers=known.headers)
             self.assertEqual((status, body), (200, b"anna"))
         self.assertEqual(refused, 24)
@@ -273,7 +273,7 @@ class RedisRefuses(unittest.TestCase):
             users.execute("CREATE TABLE auth_user (id INTEGER, username, password, is_active, is_staff)")
             users.commit()
         cases = {
-            # The rights, the password of the URL, and what is said.
+            # The rights, the password of the URL, and the message.
             "no keys": ("on >pw ~other:* +@all", "pw", r"MGET on :1:django.contrib.sessions.cache\*: NoPerm"),
             "no MGET": ("on >pw ~* +@all -mget", "pw", r"MGET on :1:django.contrib.sessions.cache\*: NoPerm.*'mget'"),
             "no SELECT": ("on >pw ~* +@all -select", "pw", r"(?i)select|NoPerm"),

@@ -1,4 +1,4 @@
-"""Tickets: a way into one WebSocket, once and not for long, for who is logged in and nobody else."""
+"""Tickets: they open one WebSocket, once and for a short time, for their user only."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""User command: who may log in is said at the command line, and what is taken away there is gone for open sockets too."""
+"""User command: it decides who may log in, and also ends the open sockets of removed users."""
 
 import json
 import subprocess

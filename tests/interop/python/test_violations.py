@@ -1,4 +1,4 @@
-"""Violations: frames that break RFC 6455 get a close frame that says so, and then the end of the stream."""
+"""Violations: frames that break RFC 6455 get a close frame with the code, and then the end of the stream."""
 
 import unittest
 
@@ -28,7 +28,7 @@ class Violations(unittest.TestCase):
         cls.server = cls.enterClassContext(Server(CONFIG))
 
     def ends_with(self, code, *frames):
-        """Says the frames; the close frame with this code must arrive, and an orderly end after it."""
+        """Sends the frames; the close frame with this code must arrive, and an orderly end after it."""
         with RawSocket(self.server, "/ws/echo/") as raw:
             raw.send(b"".join(frames))
             frame = raw.frame()

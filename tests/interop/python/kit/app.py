@@ -1,4 +1,4 @@
-"""App: a small HTTP server of the test's own that says who somebody is, or does what it should not."""
+"""App: a small HTTP server of the tests that authenticates requests, or misbehaves."""
 
 import json
 import socket
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from .deadline import DEADLINE
 
-# What the app may do in the place of an answer: say nothing, or leave.
+# What the app may do instead of responding: hang, or close.
 HANG, LEAVE = "hang", "leave"
 
 

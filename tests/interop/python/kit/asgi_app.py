@@ -33,7 +33,7 @@ async def application(scope, receive, send):
 
 
 async def echo(scope, receive, send):
-    """Accepts with the first subprotocol and a header field; says what it hears, and at the end how it ended."""
+    """Accepts with the first subprotocol and a header field; echoes its events, and reports how it ended."""
     subprotocol = next(iter(scope["subprotocols"]), None)
     await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": [(b"x-from", b"the application")]})
     while (event := await receive())["type"] == "websocket.receive":
@@ -42,7 +42,7 @@ async def echo(scope, receive, send):
 
 
 async def echo_later(scope, receive, send):
-    """Says what it hears, and hears nothing at first."""
+    """Echoes its events, and does not receive at first."""
     await send({"type": "websocket.accept"})
     await asyncio.sleep(2.5)
     while (event := await receive())["type"] == "websocket.receive":
@@ -85,7 +85,7 @@ async def show_cookie(scope, receive, send):
 
 
 async def count(scope, receive, send):
-    """Says how many sockets and tasks the adapter has."""
+    """Reports the number of the adapter's sockets and tasks."""
     await send({"type": "websocket.accept"})
     counts = [len(sys.modules["__main__"].SOCKETS), len(asyncio.all_tasks())]
     await send({"type": "websocket.send", "text": json.dumps(counts)})
@@ -102,7 +102,7 @@ async def deny_with_reason(scope, receive, send):
 
 
 async def deny_and_stay(scope, receive, send):
-    """Does not end when it hears that it should."""
+    """Ignores the event that should end it."""
     await send({"type": "websocket.close"})
     while True:
         await asyncio.sleep(3600)
@@ -152,7 +152,7 @@ async def close_with_reason(scope, receive, send):
 
 
 async def tell_the_time(scope, receive, send):
-    """Speaks when nobody asked."""
+    """Sends without being asked."""
     await send({"type": "websocket.accept"})
     await receive()
     for number in range(20):
@@ -190,7 +190,7 @@ def _behind_middleware():
     from django.urls import path
 
     class Visitor(AsyncJsonWebsocketConsumer):
-        """Says who visits, and gives out a session to come back with."""
+        """Reports the visitor, and hands out a session."""
 
         async def connect(self):
             await self.accept()
@@ -207,7 +207,7 @@ def _behind_middleware():
             )
 
     class Doorman(AsyncJsonWebsocketConsumer):
-        """Ends when it hears of the disconnect, as consumers of Channels do."""
+        """Ends on `websocket.disconnect`, as consumers of Channels do."""
 
         async def connect(self):
             await self.close()

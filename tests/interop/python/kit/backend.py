@@ -1,4 +1,4 @@
-"""Backend: a program behind `consumer = "backend"`, run as its example says."""
+"""Backend: a program behind `consumer = "backend"`, run as in its example."""
 
 import os
 import re

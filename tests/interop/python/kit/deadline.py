@@ -2,7 +2,7 @@
 
 import time
 
-# How long anything on this machine may take, unless a test says otherwise.
+# The default deadline of every wait.
 DEADLINE = 20.0
 _PAUSE = 0.02
 

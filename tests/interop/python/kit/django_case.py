@@ -1,4 +1,4 @@
-"""A Django project with servers beside it, and what is asked of them in the tests."""
+"""A Django project with servers next to it, and the checks that its tests share."""
 
 import json
 import time
@@ -120,7 +120,7 @@ _NAMES = count(1)
 
 
 class Project(unittest.TestCase):
-    """A project, and two servers beside it: one reads anew each time, the other one uses a row for a second."""
+    """A project, and two servers next to it: one reads each time, the other caches a row for a second."""
 
     engine = "db"
     settings = {}
@@ -140,13 +140,13 @@ class Project(unittest.TestCase):
 
     @classmethod
     def ready(cls):
-        """Is called when the tables are there."""
+        """Is called when the tables exist."""
 
     @classmethod
     def gateway(
         cls, *, key=KEY, fallbacks=(), cache="0s", session="", store=None, users=None, django=None, sessions=None, csrf=None
     ):
-        """Returns a server beside the project.
+        """Returns a server next to the project.
 
         `django`, `sessions` and `csrf` are keys of `[auth.django]`, `[session.django]` and `[csrf]`.
         """
@@ -165,7 +165,7 @@ class Project(unittest.TestCase):
 
     @classmethod
     def writer(cls):
-        """Returns a server that nobody hinders from writing."""
+        """Returns a server that may write."""
         return cls.gateway()
 
     def name(self, like="anna", **fields):
@@ -212,7 +212,7 @@ class Project(unittest.TestCase):
         self.assertEqual(self.server.request(path, headers=browser.headers)[0], 200)
 
     def stays(self, peer, seconds, **who):
-        """Holds that a socket is open for so long, and who is in its room then."""
+        """Checks that a socket stays open for this time, and the members of its room then."""
         with self.assertRaises(Late):
             peer.receive(seconds)
         peer.say({"type": "who"})

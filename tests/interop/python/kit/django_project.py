@@ -1,4 +1,4 @@
-"""A Django project (`project/`) that runs in a process of its own, and browsers that log in there."""
+"""A Django project (`project/`) in a process of its own, and browsers that log in to it."""
 
 import http.client
 import json
@@ -54,7 +54,7 @@ class DjangoProject:
         self.port = int(until(self._listens, lambda: f"a Django project that listens\n{self.log()}", 3 * DEADLINE)[1])
 
     def restart(self, **settings):
-        """Starts it anew with other settings, as a deployment does."""
+        """Restarts it with other settings, as a deployment does."""
         self._end()
         self.settings.update(settings)
         self.start()
@@ -69,7 +69,7 @@ class DjangoProject:
         return (self.directory / "stderr").read_text(encoding="utf-8", errors="replace")
 
     def control(self, what, /, **values):
-        """Does what an administrator does in Django's shell; returns what it says."""
+        """Runs what an administrator does in Django's shell; returns the output."""
         return json.loads(Browser(self).ask(f"/control/{what}/", json.dumps(values), "application/json", wanted=200)[1])
 
     def create_user(self, name, **fields):
@@ -132,7 +132,7 @@ class Browser:
         return self.cookies["sessionid"]
 
     def copy(self):
-        """Returns a browser that has these cookies now, and hears of no later ones."""
+        """Returns a browser with these cookies, which gets no later ones."""
         other = Browser(self._site)
         other.cookies.update(self.cookies)
         return other

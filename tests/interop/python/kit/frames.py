@@ -1,4 +1,4 @@
-"""Frames: a socket that says exactly the bytes a test wants said (RFC 6455 §5.2)."""
+"""Frames: a socket that sends exactly the bytes of a test (RFC 6455 §5.2)."""
 
 import os
 import socket
@@ -58,7 +58,7 @@ def close_payload(code, reason=b""):
 
 
 class Bytes:
-    """A TCP (or Unix) connection that says bytes and reads bytes; every wait has a deadline."""
+    """A TCP (or Unix) connection that writes and reads bytes; every wait has a deadline."""
 
     def __init__(self, address, *, receive_buffer=None, source=None):
         """`source`: the address of loopback that it comes from."""

@@ -221,7 +221,7 @@ class StreamSocket:
         self.client.write(self.stream, end_stream=True)
 
     def event(self):
-        """Returns what the server's next frame, or part of one, says."""
+        """Returns the payload of the server's next frame, or part of one."""
         self.client.until(lambda: self._events or self._read(), f"a frame on stream {self.stream}")
         return self._events.popleft()
 

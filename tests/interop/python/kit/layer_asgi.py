@@ -19,7 +19,7 @@ from django.urls import path  # noqa: E402
 
 
 class ChatConsumer(AsyncJsonWebsocketConsumer):
-    """Joins `chat_ROOM`; what a client says goes to the group as it is, and what the group hears goes to the client."""
+    """Joins `chat_ROOM`; a client's message goes to the group unchanged, and the group's events go to the client."""
 
     async def connect(self):
         self.group = f"chat_{self.scope['url_route']['kwargs']['room']}"

@@ -1,4 +1,4 @@
-"""Processes of the server that share a Redis, and what is asked of them in the tests of the channel layer."""
+"""Processes of the server that share a Redis, and the checks that the tests of the channel layer share."""
 
 import http.client
 import json
@@ -59,21 +59,21 @@ ping_interval = "0s"
 max_message = "4 MiB"
 send_queue = "8 MiB"
 
-# Nothing is kept, nobody hears who comes.
+# No history, no presence.
 [[websocket.route]]
 path = "/ws/chat/{{room:slug}}/"
 name = "chat"
 consumer = "chat"
 options = {{ group = "chat_{{room}}" }}
 
-# The group hears who comes and goes.
+# With presence.
 [[websocket.route]]
 path = "/ws/presence/{{room:slug}}/"
 name = "presence"
 consumer = "chat"
 options = {{ group = "presence_{{room}}", presence = true }}
 
-# Clients come back and go on.
+# With recovery.
 [[websocket.route]]
 path = "/ws/kept/{{room:slug}}/"
 name = "kept"
@@ -142,7 +142,7 @@ consumer = "feed"
 options = {{ groups = ["kept_{{room}}"], history = 5, recover = true }}
 """
 
-# What the log says of an outage, once each time.
+# The log lines of an outage, once each.
 LOST = r"the channel layer lost Redis"
 BACK = r"the channel layer has Redis again"
 
@@ -150,7 +150,7 @@ _ROOMS = count(1)
 
 
 def layer_server(backend, *, start=None, more="", **keys):
-    """Returns a server with that layer; `keys` are those of `[channel_layer]`, `more` is what else stands in its file."""
+    """Returns a server with that layer; `keys` are those of `[channel_layer]`, `more` is the rest of its file."""
     # `long` keeps 20,000 events.
     keys = {"group_history_size": "64 MiB", "timeout": f"{int(TIMEOUT * 1000)}ms", "lease": f"{int(LEASE * 1000)}ms", **keys}
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in {"backend": backend, **keys}.items())
@@ -168,7 +168,7 @@ def connected(server):
 
 
 def disconnected(server):
-    """Waits until a server knows that Redis is away."""
+    """Waits until a server has noticed that Redis is unavailable."""
     until(lambda: not is_connected(server), lambda: f"a server that knows that Redis is away\n{server.log()}")
     return server
 
@@ -205,7 +205,7 @@ def field(line, name):
 
 
 def name_of(user):
-    """Returns the header fields of somebody with a name."""
+    """Returns the header fields of a user with a name."""
     if user is None:
         return {}
     claims = {"sub": user, "name": user, "exp": int(time.time()) + 600}
@@ -219,7 +219,7 @@ class Member(Peer):
         super().__init__(server, path, additional_headers=name_of(user), **options)
 
     def hears(self, *messages, event_type="chat.message"):
-        """Reads as many events as there are messages, and compares; what else is heard is not passed over."""
+        """Reads as many events as there are messages, and compares; any other event fails."""
         found = []
         for _ in messages:
             event = self.event()
@@ -333,7 +333,7 @@ class LayerCase(unittest.TestCase):
     # Of `[channel_layer]`, and whether Redis keeps what it holds.
     layer = {}
     kept = False
-    # What else stands in the servers' files.
+    # The rest of the servers' files.
     more = ""
 
     @classmethod

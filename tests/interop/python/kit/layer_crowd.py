@@ -1,4 +1,4 @@
-"""Crowd: hundreds of sockets that are read at once, and publishers among them that say all they have as fast as they may.
+"""Crowd: hundreds of sockets that are read at once, and publishers among them that send as fast as they can.
 
 An event is a text frame of always the same length, so that a whole stream is compared without a look at each frame.
 """
@@ -41,7 +41,7 @@ class Sitter:
         self.unsaid = memoryview(b"")
 
     def read(self):
-        """Reads what there is; tells whether it was anything."""
+        """Reads the available input; returns whether there was any."""
         try:
             data = self.raw.socket.recv(_READ_BYTES)
         except BlockingIOError:
@@ -82,12 +82,12 @@ class Crowd:
         return come
 
     def say(self, sitter, frames):
-        """Sees that a member says these frames, while all are read."""
+        """Lets a member send these frames, while all are read."""
         sitter.unsaid = memoryview(bytes(sitter.unsaid) + frames)
         self._selector.modify(sitter.raw.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, sitter)
 
     def turn(self, seconds=0.05):
-        """Reads and says what is possible now; tells whether anything was read."""
+        """Reads and writes what is possible now; returns whether anything was read."""
         has_read = False
         for key, events in self._selector.select(seconds):
             sitter = key.data
@@ -100,7 +100,7 @@ class Crowd:
         return has_read
 
     def read_until(self, size, deadline, *, quiet=DEADLINE):
-        """Reads until each member has so many bytes; fails after `deadline` seconds, or `quiet` ones in which nothing came."""
+        """Reads until each member has `size` bytes; fails after `deadline` seconds, or `quiet` ones without input."""
         end = time.monotonic() + deadline
         last = time.monotonic()
         while any(len(sitter.stream) < size for sitter in self.sitters):

@@ -1,4 +1,4 @@
-"""Django beside the server: its channel layers in an event loop of the tests' own, and a project with a consumer under Daphne."""
+"""Django next to the server: its channel layers in an event loop of the tests, and a project with a consumer under Daphne."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ class Django:
         self.stop()
 
     def restart(self):
-        """Starts it anew: it is in no group."""
+        """Restarts it, without groups."""
         self.stop()
         self._start()
 
@@ -153,7 +153,7 @@ class Worker:
         self._serving.cancel()
 
     def hears(self, path, number):
-        """Waits for so many messages of the socket with that path; returns them."""
+        """Waits for `number` messages of the socket with that path; returns them."""
         return until(lambda: (found := self._of(path))[number - 1 :] and found, lambda: self._expected(path, number))
 
     def _of(self, path):
@@ -174,7 +174,7 @@ class Worker:
 
 
 class OverCapacity(logging.Handler):
-    """Counts what `channels_redis` says that it dropped, by its own log; use it with `with`."""
+    """Counts the drops in the log of `channels_redis`; use it with `with`."""
 
     def __init__(self):
         super().__init__(logging.INFO)

@@ -1,4 +1,4 @@
-"""A server with users of its own, and what is asked of it in the tests."""
+"""A server with users of its own, and the checks that its tests share."""
 
 import json
 import re
@@ -109,7 +109,7 @@ consumer = "echo"
 middleware = ["hosts", "origin", "session", "auth", "staff_required"]
 """
 
-# So many that no test but those about the limit is ever limited.
+# So many that only tests about the limit are ever limited.
 UNLIMITED = "attempts_per_name = 1_000_000, attempts_per_address = 1_000_000"
 KEY = re.compile(r"[a-z0-9]{32}")
 # How often the logins of live sockets are looked at where that counts, and how much later a socket may notice, in seconds.
@@ -118,7 +118,7 @@ MOMENT = 2.0
 
 
 def gateway(*more, file="site.db", store=None, proxies=(), check_interval="1h", server="", session="", login=UNLIMITED):
-    """Returns a server that is not started yet; only a logout in it ends sockets, unless `check_interval` says otherwise."""
+    """Returns a server that is not started yet; only a logout in it ends sockets, unless `check_interval` is set."""
     config = CONFIG.format(
         proxies=json.dumps(list(proxies)),
         server=server,
@@ -132,7 +132,7 @@ def gateway(*more, file="site.db", store=None, proxies=(), check_interval="1h", 
 
 
 def deactivate(server, name):
-    """Takes a user's right to log in; there is no command for it, an operator says it in SQL."""
+    """Takes a user's right to log in; there is no command for it, so this uses SQL, as an operator would."""
     with closing(sqlite3.connect(server.directory / "site.db")) as database, database:
         changed = database.execute("UPDATE oneport_user SET is_active = 0 WHERE username = ?", [name]).rowcount
     assert changed == 1, f"expected a user {name}, found {changed}"

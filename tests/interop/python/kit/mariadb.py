@@ -78,7 +78,7 @@ class MariaDb:
         self._end(signal.SIGKILL)
 
     def freeze(self):
-        """Stops its clock: connections are taken and nobody speaks on them."""
+        """Pauses it: the kernel accepts connections, and nothing is sent on them."""
         freeze(self._process.pid)
 
     def thaw(self):

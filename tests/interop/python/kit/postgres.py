@@ -35,7 +35,7 @@ _SETTINGS = {
 
 
 def free_port():
-    """Returns a port of loopback below those that the kernel gives to clients: nobody takes it while its server is down."""
+    """Returns a port of loopback below those that the kernel gives to clients, so that it stays free while its server is down."""
     for _ in range(200):
         port = random.randrange(20000, 32000)
         with socket.socket() as probe:
@@ -107,7 +107,7 @@ class Postgres:
         self._end(signal.SIGQUIT)
 
     def freeze(self):
-        """Stops the clocks of all its processes: connections are taken and nobody speaks on them."""
+        """Pauses all its processes: the kernel accepts connections, and nothing is sent on them."""
         freeze(self._process.pid)  # first, so that it starts no further process
         self._frozen = [self._process.pid, *_children(self._process.pid)]
         freeze(*self._frozen[1:])
@@ -246,7 +246,7 @@ class Postgres:
 
 
 def unprivileged():
-    """PostgreSQL refuses to run as root: then it runs as Debian's `postgres`, or as `nobody`."""
+    """PostgreSQL refuses to run as root; in that case it runs as Debian's `postgres`, or as `nobody`."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):

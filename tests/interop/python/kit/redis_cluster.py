@@ -8,7 +8,7 @@ from .redis_node import Node
 
 _PASSWORD = "s3cret"
 _SLOTS = 16384
-# A master that keeps still so long is taken for dead.
+# A master that is silent for this long counts as dead.
 _NODE_TIMEOUT = "1500"
 
 
@@ -62,7 +62,7 @@ class RedisCluster:
         return len(self.ask(node, "CLUSTER", "NODES").splitlines())
 
     def is_whole(self):
-        """All servers say that all slots are served, and the replica follows."""
+        """Waits until all servers report that all slots are served, and the replica follows."""
         replication = self.ask(self.nodes[3], "INFO", "replication")
         return replication.get("master_link_status") == "up" and all(
             "cluster_state:ok" in self.ask(node, "CLUSTER", "INFO") for node in self.nodes
@@ -78,7 +78,7 @@ class RedisCluster:
         return any(first <= slot <= last and master[1] == node.port for first, last, master, *_ in ranges)
 
     def begin_to_move(self, key):
-        """Says that the slot of a key is on its way to another master; returns what ends that."""
+        """Starts the migration of a key's slot to another master; returns a function that ends it."""
         source, slot = self.owner(key)
         target = next(node for node in self.nodes[1:3] if node is not source)
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.identity(source))

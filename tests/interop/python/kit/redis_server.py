@@ -85,7 +85,7 @@ class Redis:
         self._process = None
 
     def freeze(self):
-        """Stops its clock: connections are taken and nobody speaks on them."""
+        """Pauses it: the kernel accepts connections, and nothing is sent on them."""
         freeze(self._process.pid)
 
     def thaw(self):

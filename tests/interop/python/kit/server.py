@@ -38,7 +38,7 @@ class Server:
     """A running server. Use it with `with`: it must end with 0 after SIGTERM."""
 
     def __init__(self, config, *more, files=None, environment=None, start=None, bind="127.0.0.1:0"):
-        """`more`: further arguments. `files`: what else lies beside the configuration."""
+        """`more`: further arguments. `files`: other files next to the configuration."""
         self._directory = tempfile.TemporaryDirectory(prefix="oneport-test-")
         self.directory = Path(self._directory.name)
         self.config = self.directory / "oneport.toml"
@@ -69,7 +69,7 @@ class Server:
             self.close()
 
     def write(self, config, name="oneport.toml"):
-        """Writes the configuration (or a file beside it), all at once as an editor does."""
+        """Writes the configuration (or a file next to it), atomically as an editor does."""
         path = self.directory / name
         whole = textwrap.dedent(config) + (WATCHED if name == "oneport.toml" else "")
         draft = path.with_suffix(".draft")
@@ -112,7 +112,7 @@ class Server:
         os.kill(self.pid, number)
 
     def freeze(self):
-        """Stops its clock: connections are taken and nobody speaks on them."""
+        """Pauses it: the kernel accepts connections, and nothing is sent on them."""
         freeze(self.pid)
 
     def thaw(self):
@@ -127,7 +127,7 @@ class Server:
         self._directory.cleanup()
 
     def reload(self, config):
-        """Replaces the configuration, sends SIGHUP, and waits for what the log says of it."""
+        """Replaces the configuration, sends SIGHUP, and waits for its log line."""
         self.write(config)
         before = self.reloads()
         self.signal(signal.SIGHUP)
@@ -153,7 +153,7 @@ class Server:
         return f"http://{self.host}"
 
     def log(self):
-        """Returns what it said so far, on both outputs."""
+        """Returns its output so far, of both streams."""
         return "".join(
             (self.directory / name).read_text(encoding="utf-8", errors="replace")
             for name in ("stdout", "stderr")
@@ -174,7 +174,7 @@ class Server:
             connection.close()
 
     def metric(self, name, **labels):
-        """Returns the sum of a metric over all label sets that hold these labels; 0 when there is none."""
+        """Returns the sum of a metric over all label sets with these labels; 0 if there is none."""
         total = 0.0
         for line in self.request("/metrics")[2].decode().splitlines():
             found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)

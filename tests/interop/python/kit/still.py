@@ -1,4 +1,4 @@
-"""Still: processes that stand still, all their threads, and go on when they are let."""
+"""Still: pauses processes with all their threads, and resumes them."""
 
 import os
 import signal

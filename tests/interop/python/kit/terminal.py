@@ -1,4 +1,4 @@
-"""Terminal: a command with a terminal of its own, at which somebody types."""
+"""Terminal: a command with a terminal of its own, and typed input."""
 
 import errno
 import fcntl
@@ -13,7 +13,7 @@ from .deadline import DEADLINE, Late, until
 
 
 class Terminal:
-    """Use it with `with`. What the command said, and what the terminal echoed, is in `said`."""
+    """Use it with `with`. `said` has the command's output and the terminal's echo."""
 
     def __init__(self, arguments, cwd=None):
         self.said = ""
@@ -44,7 +44,7 @@ class Terminal:
         os.close(self._master)
 
     def wait_for(self, text):
-        """Reads until the text was said since it was last waited for."""
+        """Reads until the text appears after the last one waited for."""
         before = len(self.said)
         end = time.monotonic() + DEADLINE
         while text not in self.said[before:]:
@@ -52,7 +52,7 @@ class Terminal:
                 raise Late(f"expected {text!r}, found {self.said[before:]!r}")
 
     def is_hidden(self):
-        """Returns whether what is typed is not shown."""
+        """Returns whether the terminal does not echo input."""
         return not termios.tcgetattr(self._master)[3] & termios.ECHO
 
     def type_hidden(self, line):

@@ -1,4 +1,4 @@
-"""Visitor: somebody with a browser, that is a jar of cookies, at a server with users of its own."""
+"""Visitor: a browser with its cookies, at a server with users of its own."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ from .server import binary
 
 PASSWORD = "correct horse battery staple"
 
-# What the pages of these tests say: the form as short as it can be, and who is there.
+# The pages of these tests: a minimal form, and the user.
 PAGES = {
     "pages/login.html": """<form method="post">
 <input name="username" value="{{ form.username }}">
@@ -27,7 +27,7 @@ PAGES = {
 
 
 def user(server, *arguments, typed="", wanted=0):
-    """Runs `oneport user` with a server's configuration; returns what it said on its standard output."""
+    """Runs `oneport user` with a server's configuration; returns its standard output."""
     done = subprocess.run(
         [binary(), "user", "--config", server.config, *arguments],
         input=typed,
@@ -93,7 +93,7 @@ class Visitor:
 
     @property
     def headers(self):
-        """Returns the cookies as a header field; none when there are none."""
+        """Returns the cookies as a header field; none if there are none."""
         return {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())} if self.cookies else {}
 
     def request(self, path, method="GET", headers=None, body=None, connection=None):
@@ -168,7 +168,7 @@ class Visitor:
         return answer
 
     def name(self, **more):
-        """Returns who the server says this is: the name, or none."""
+        """Returns the name of the user for the server, or none."""
         answer = self.request("/who/", **more)
         assert answer.status == 200, f"expected a page, found {answer}"
         said = answer.text.split()[0]

@@ -1,4 +1,4 @@
-"""Brings the tables up to date and serves the project at a free port of loopback, which it says on standard output."""
+"""Brings the tables up to date and serves the project at a free port of loopback, which it prints on standard output."""
 
 import os
 import socketserver

@@ -38,7 +38,7 @@ TEMPLATES = [
         },
     }
 ]
-# Django's own format, quicker: what a password costs is not what is tested here.
+# Django's own format, but faster: these tests are not about the cost of a password.
 PASSWORD_HASHERS = ["accounts.hashers.Quick", "django.contrib.auth.hashers.PBKDF2PasswordHasher"]
 LOGIN_REDIRECT_URL = "/whoami/"
 LOGOUT_REDIRECT_URL = "/whoami/"

@@ -1,4 +1,4 @@
-"""The project's own views. What is under `/control/` is what an administrator does in a shell."""
+"""The project's own views. `/control/` does what an administrator does in a shell."""
 
 import json
 from datetime import datetime
@@ -11,7 +11,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 
 def whoami(request):
-    """Says whom Django takes the visitor for."""
+    """Reports who the visitor is for Django."""
     user = request.user
     return JsonResponse({"id": str(user.pk) if user.is_authenticated else None, "name": user.get_username() or None})
 
@@ -62,7 +62,7 @@ def delete_user(name):
 
 
 def session_data(key, data=None):
-    """Returns the column of a session's row, and puts another text there."""
+    """Returns the column of a session's row, and replaces its text."""
     row = Session.objects.get(session_key=key)
     before = row.session_data
     if data is not None:

@@ -34,7 +34,7 @@ class Member(AbstractBaseUser):
 
 
 class Guest(AbstractBaseUser):
-    """Its key is a text, and it knows neither staff nor inactive users: the columns are not there."""
+    """Its key is a text, and it lacks the columns for staff and inactive users."""
 
     code = models.CharField(primary_key=True, max_length=40)
     email = models.CharField(max_length=200, unique=True)
