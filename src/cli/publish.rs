@@ -11,11 +11,10 @@ use super::output::{complain, complain_of, say};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::channels::{Event, GroupName};
 use crate::client::{Address, Client, ClientError, ClientSettings, EndpointUrl, RequestBody};
-use crate::config::{
-    Bind, Config, HttpRoute, Problems, Secret, hide_url, process_environment, unencoded,
-};
+use crate::config::{Bind, Config, HttpRoute, Problems, Secret, hide_url, process_environment};
 use crate::database::{io_cause, why_not_connected};
 use crate::http::views::publish::matches;
+use crate::net::url::{Url, UrlError};
 
 /// How long the server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -266,8 +265,8 @@ struct Call {
 
 fn request(caller: &Caller, group: &GroupName, json: String) -> Result<Call, String> {
     let url = format!("{}/groups/{group}", caller.url.trim_end_matches('/'));
-    if let Some(sentence) = unencoded(&caller.url) {
-        return Err(sentence);
+    if let Err(error @ UrlError::Unencoded { .. }) = Url::parse(&caller.url) {
+        return Err(error.to_string());
     }
     let (address, host, uri) = match EndpointUrl::parse(&url) {
         Ok(EndpointUrl {

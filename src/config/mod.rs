@@ -33,6 +33,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use crate::net::url::hide_url;
+pub use crate::net::{Bind, BindError, Listen, unix_path_problem};
 pub use draft::Draft;
 pub use problems::error_locations::ErrorLocations;
 pub use problems::long::Long;
@@ -59,7 +61,6 @@ pub use sections::session::{DjangoSessionConfig, SameSite, Secure, SessionConfig
 pub use sections::settings::MissingOrigin;
 pub use sections::templates::TemplatesConfig;
 pub use sections::websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
-pub use values::bind::{Bind, BindError, Listen, unix_path_problem};
 pub use values::config_path::ConfigPath;
 pub use values::not_compared::NotCompared;
 pub use values::redis_url::{RedisHome, RedisUrl};
@@ -68,7 +69,6 @@ pub use values::store_url::StoreUrl;
 pub use values::time_zone::TimeZone;
 pub(crate) use values::time_zone::{clock_seconds, shown_offset};
 pub use values::units::{Size, UnitError, WrittenDuration};
-pub(crate) use values::url_secrets::{hide_url, unencoded};
 
 use read::include::{self, Source};
 use read::load::{self, Loader};

@@ -10,10 +10,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::address::{Scheme, ServerAddress};
+use super::bind::{Bind, Listen};
 use super::socket_activation::{self, Inherited};
 use super::stream::Stream;
 use super::unix_listener::{self, SocketFile};
-use crate::config::{Bind, Listen};
 
 /// How many connections the kernel queues until they are accepted.
 pub(super) const BACKLOG: i32 = 4096;

@@ -7,11 +7,12 @@
 //! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
 //! | `acceptor.rs` | the accept loop: admit, refuse, back off |
 //! | `admission.rs`, `client_limit.rs`, `descriptors.rs` | the limits: connections in all, by client, open files |
-//! | `address.rs` | both ends of a connection |
+//! | `address.rs`, `bind.rs`, `url/` | both ends of a connection; where to listen; URLs |
 
 mod acceptor;
 mod address;
 mod admission;
+mod bind;
 mod client_limit;
 mod connect;
 pub(crate) mod descriptors;
@@ -20,10 +21,12 @@ mod socket_activation;
 mod stream;
 mod tls;
 mod unix_listener;
+pub(crate) mod url;
 
 pub(crate) use acceptor::{Acceptor, Refused, Serve};
 pub use address::{ClientAddress, Scheme, ServerAddress};
 pub(crate) use admission::{Admission, ConnectionPermit};
+pub use bind::{Bind, BindError, Listen, unix_path_problem};
 pub(crate) use client_limit::{ClientLimit, ClientPermit, client_network};
 pub(crate) use listener::Connection;
 pub use listener::Listener;

@@ -8,7 +8,7 @@ use regex::Regex;
 
 /// The modules from the top layer to the bottom. A module uses those of lower layers, and its own
 /// folder. docs/ARCHITECTURE.md shows this table.
-pub(crate) const LAYERS: [&[&str]; 13] = [
+pub(crate) const LAYERS: [&[&str]; 14] = [
     &["main"],
     &["cli"],
     &["server", "testing"],
@@ -27,6 +27,7 @@ pub(crate) const LAYERS: [&[&str]; 13] = [
     ],
     &["database", "ttl_cache", "secrets", "queued_bytes"],
     &["client"],
+    &["config"],
     &["net"],
     &[
         "clock",
@@ -34,7 +35,6 @@ pub(crate) const LAYERS: [&[&str]; 13] = [
         "tasks",
         "text",
         "timestamp",
-        "config",
         "telemetry",
     ],
 ];
@@ -89,6 +89,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("listenfd", &["net/"]),
     ("socket2", &["net/"]),
+    ("url", &["net/url/"]),
     ("metrics_exporter_prometheus", &["telemetry/"]),
     ("tracing_subscriber", &["telemetry/"]),
 ];

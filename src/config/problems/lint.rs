@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use crate::config::problems::problem::{Problem, Problems};
 use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
-use crate::config::values::bind::{Bind, unix_path_problem};
+use crate::net::{Bind, unix_path_problem};
 
 /// Wider networks than these hold more than anybody's own proxies: 16 million addresses, and 2^112.
 const WIDE_V4_BITS: u8 = 8;

@@ -353,14 +353,8 @@ fn bind_hint(table: &SourceLocation, key: &str) -> String {
     let address = match value {
         Some(Value::Integer(port)) => format!("127.0.0.1:{port}"),
         Some(Value::String(text)) if text.parse::<u16>().is_ok() => format!("127.0.0.1:{text}"),
-        Some(Value::String(text)) if text.parse::<crate::config::values::bind::Bind>().is_ok() => {
-            text.clone()
-        }
-        Some(Value::String(text))
-            if format!("{text}:8000")
-                .parse::<crate::config::values::bind::Bind>()
-                .is_ok() =>
-        {
+        Some(Value::String(text)) if text.parse::<crate::net::Bind>().is_ok() => text.clone(),
+        Some(Value::String(text)) if format!("{text}:8000").parse::<crate::net::Bind>().is_ok() => {
             let port = match table.key("port").node().map(|node| &node.value) {
                 Some(Value::Integer(port)) => port.to_string(),
                 _ => "8000".to_owned(),

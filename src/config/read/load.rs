@@ -29,9 +29,9 @@ use crate::config::sections::server::ServerConfig;
 use crate::config::sections::session::SessionConfig;
 use crate::config::sections::templates::TemplatesConfig;
 use crate::config::sections::websocket::{RawWebsocketRoute, WebsocketSection};
-use crate::config::values::bind::Listen;
 use crate::config::values::checked::Prefix;
 use crate::config::values::secret::Secret;
+use crate::net::Listen;
 
 /// What the main file may hold.
 #[derive(Debug, Default, Deserialize)]

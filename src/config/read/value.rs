@@ -10,7 +10,7 @@ use crate::config::read::environment::{Env, Expanded, expand};
 use crate::config::read::path::{Segment, Trail};
 use crate::config::read::placeholder;
 use crate::config::values::secret;
-use crate::config::values::url_secrets::{hide_url, url_secrets};
+use crate::net::url::{hide_url, url_secrets};
 
 /// A value and the bytes of the text it was written in.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use crate::config::values::not_compared::NotCompared;
 use crate::config::values::secret::Secret;
 use crate::config::values::store_url::{StoreUrl, UsersUrl};
 use crate::config::values::units::WrittenDuration;
-use crate::config::values::url_secrets::hide_url;
+use crate::net::url::hide_url;
 
 /// `[auth]`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]

@@ -9,13 +9,13 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use crate::config::read::source_location::SourceLocation;
-use crate::config::values::bind::{Bind, Listen};
 use crate::config::values::checked::{
     HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
 };
 use crate::config::values::not_compared::NotCompared;
 use crate::config::values::secret::Secret;
 use crate::config::values::units::{Size, WrittenDuration};
+use crate::net::{Bind, Listen};
 
 /// `[server]`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]

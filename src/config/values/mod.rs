@@ -1,6 +1,5 @@
 //! The types of single values: durations, sizes, addresses, URLs, secrets, and texts with a rule.
 
-pub(in crate::config) mod bind;
 pub(in crate::config) mod checked;
 pub(in crate::config) mod config_path;
 pub(in crate::config) mod not_compared;
@@ -9,4 +8,3 @@ pub(in crate::config) mod secret;
 pub(in crate::config) mod store_url;
 pub(in crate::config) mod time_zone;
 pub(in crate::config) mod units;
-pub(in crate::config) mod url_secrets;

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config::values::bind::unix_path_problem;
 use crate::config::values::secret::Secret;
-use crate::config::values::url_secrets::{hide_url, unencoded};
+use crate::net::unix_path_problem;
+use crate::net::url::{Url, UrlError, decoded, hide_url};
 
 /// Where a Redis is and who we are there. It shows itself without its password.
 #[derive(Clone, Eq, PartialEq)]
@@ -65,67 +65,68 @@ impl std::str::FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let unknown = || format!("expected {KNOWN}, found {:?}", hide_url(text));
-        let (scheme, rest) = text.split_once("://").ok_or_else(unknown)?;
-        if scheme.contains("redis")
-            && let Some(sentence) = unencoded(text)
-        {
-            return Err(sentence);
+        let (scheme, _) = text.split_once("://").ok_or_else(unknown)?;
+        if !scheme.contains("redis") && scheme != "unix" {
+            return Err(unknown());
         }
-        let rest = rest.split('#').next().unwrap_or_default();
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-        let (username, password) = user.split_once(':').unwrap_or((user, ""));
-        let mut url = Self {
-            home: RedisHome::Unix(PathBuf::new()),
-            username: some(decoded(username)?),
-            password: some(decoded(password)?).map(Secret),
-            database: 0,
-        };
-        let mut parts = rest.splitn(3, '/');
-        let authority = parts.next().unwrap_or_default();
-        match scheme {
+        let (url, hosts) = Url::parse_list(text).map_err(sentence)?;
+        let mut segments = url.path().splitn(3, '/').skip(1);
+        let tls = url.scheme().starts_with("rediss");
+        let (home, database) = match url.scheme() {
             "redis" | "rediss" => {
-                let (host, port) = host_and_port(authority, REDIS_PORT)?;
-                let tls = scheme == "rediss";
-                url.home = RedisHome::Tcp { host, port, tls };
-                url.database = database(parts.next().unwrap_or_default())?;
+                let mut hosts = with_ports(hosts, REDIS_PORT)?;
+                let (host, port) = hosts.swap_remove(0);
+                if !hosts.is_empty() {
+                    return Err(format!(
+                        "expected one host with its port (several are of \"redis+cluster://\" or \"redis+sentinel://\"), found {:?}",
+                        hide_url(text)
+                    ));
+                }
+                (RedisHome::Tcp { host, port, tls }, segments.next())
             }
-            "redis+unix" | "unix" if authority.is_empty() && rest.len() > 1 => {
-                let path = PathBuf::from(decoded(rest)?);
+            "redis+unix" | "unix" if url.host().is_none() && url.path().len() > 1 => {
+                let path = PathBuf::from(decoded(url.path()).map_err(sentence)?);
                 if let Some(problem) = unix_path_problem(&path) {
                     return Err(problem);
                 }
-                url.home = RedisHome::Unix(path);
+                (RedisHome::Unix(path), None)
             }
             "redis+cluster" | "rediss+cluster" => {
-                let hosts = hosts_and_ports(authority, REDIS_PORT)?;
-                let tls = scheme == "rediss+cluster";
-                url.home = RedisHome::Cluster { hosts, tls };
-                url.database = database(parts.next().unwrap_or_default())?;
+                let hosts = with_ports(hosts, REDIS_PORT)?;
+                (RedisHome::Cluster { hosts, tls }, segments.next())
             }
             "redis+sentinel" | "rediss+sentinel" => {
-                let hosts = hosts_and_ports(authority, SENTINEL_PORT)?;
-                let Some(service) = parts.next().filter(|service| !service.is_empty()) else {
+                let hosts = with_ports(hosts, SENTINEL_PORT)?;
+                let Some(service) = segments.next().filter(|service| !service.is_empty()) else {
                     return Err(format!(
                         "expected the name of a service after the Sentinels, found none in {:?}",
                         hide_url(text)
                     ));
                 };
-                url.home = RedisHome::Sentinel {
+                let service = decoded(service).map_err(sentence)?;
+                let home = RedisHome::Sentinel {
                     hosts,
-                    service: decoded(service)?,
-                    tls: scheme == "rediss+sentinel",
+                    service,
+                    tls,
                 };
-                url.database = database(parts.next().unwrap_or_default())?;
+                (home, segments.next())
             }
             _ => return Err(unknown()),
-        }
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        };
+        let mut redis = Self {
+            home,
+            username: url.username().map_err(sentence)?,
+            password: url.password().map_err(sentence)?.map(Secret),
+            database: database_number(database.unwrap_or_default())?,
+        };
+        for (key, value) in url.query() {
+            let text = || -> Result<_, String> {
+                Ok(Some(decoded(value).map_err(sentence)?).filter(|text| !text.is_empty()))
+            };
             match key {
-                "db" => url.database = database(value)?,
-                "user" => url.username = some(decoded(value)?),
-                "pass" | "password" => url.password = some(decoded(value)?).map(Secret),
+                "db" => redis.database = database_number(value)?,
+                "user" => redis.username = text()?,
+                "pass" | "password" => redis.password = text()?.map(Secret),
                 other => {
                     return Err(format!(
                         "expected \"db\", \"user\" or \"pass\" in the URL's query, found {other:?}"
@@ -133,28 +134,22 @@ impl std::str::FromStr for RedisUrl {
                 }
             }
         }
-        if matches!(url.home, RedisHome::Cluster { .. }) && url.database != 0 {
-            let found = url.database;
+        if matches!(redis.home, RedisHome::Cluster { .. }) && redis.database != 0 {
+            let found = redis.database;
             return Err(format!(
                 "expected no database, as a cluster has only the first, found {found}"
             ));
         }
-        Ok(url)
+        Ok(redis)
     }
 }
 
-fn some(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn sentence(error: UrlError) -> String {
+    error.to_string()
 }
 
-fn decoded(text: &str) -> Result<String, String> {
-    percent_encoding::percent_decode_str(text)
-        .decode_utf8()
-        .map(Into::into)
-        .map_err(|_| "expected UTF-8 behind the percent signs of the URL, found other bytes".into())
-}
-
-fn database(text: &str) -> Result<i64, String> {
+fn database_number(text: &str) -> Result<i64, String> {
     match text.trim_end_matches('/') {
         "" => Ok(0),
         text => match text.parse() {
@@ -164,37 +159,18 @@ fn database(text: &str) -> Result<i64, String> {
     }
 }
 
-fn hosts_and_ports(text: &str, port: u16) -> Result<Vec<(String, u16)>, String> {
-    let hosts = text.split(',');
-    hosts.map(|host| host_and_port(host, port)).collect()
-}
-
-fn host_and_port(text: &str, port: u16) -> Result<(String, u16), String> {
-    let (host, written) = match text.rsplit_once(':') {
-        Some((host, written)) if !written.contains(']') => (host, Some(written)),
-        _ => (text, None),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
+/// Gives each host the port that it stands for when none is written.
+fn with_ports(
+    hosts: Vec<(String, Option<u16>)>,
+    default: u16,
+) -> Result<Vec<(String, u16)>, String> {
+    if hosts.iter().any(|(host, _)| host.is_empty()) {
         return Err("expected a host after \"//\", found none".to_owned());
     }
-    if host.contains(|found: char| found.is_whitespace() || found == ',') {
-        return Err(format!(
-            "expected one host with its port (several are of \"redis+cluster://\" or \"redis+sentinel://\"), found {text:?}"
-        ));
-    }
-    let port = match written {
-        None => port,
-        Some(written) => match written.parse() {
-            Ok(0) | Err(_) => {
-                return Err(format!(
-                    "expected a port from 1 to 65535, found {written:?}"
-                ));
-            }
-            Ok(port) => port,
-        },
-    };
-    Ok((host.to_owned(), port))
+    let hosts = hosts
+        .into_iter()
+        .map(|(host, port)| (host, port.unwrap_or(default)));
+    Ok(hosts.collect())
 }
 
 impl fmt::Display for RedisUrl {

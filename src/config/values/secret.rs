@@ -1,6 +1,7 @@
 //! Secrets: which values no message may show.
 
-use crate::config::values::url_secrets::hide_url;
+use crate::net::url::hide_url;
+pub(in crate::config) use crate::net::url::{HIDDEN, is_secret_name};
 
 /// A text that is never shown.
 #[derive(Clone, Default, Eq, PartialEq, serde::Deserialize)]
@@ -13,29 +14,8 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What stands in a message where a secret was.
-pub(in crate::config) const HIDDEN: &str = "(hidden)";
-
 /// A shorter secret is hidden only where it stands in quotes: it could be part of any word.
 const BARE_LENGTH_MIN: usize = 4;
-
-const SECRET_WORDS: [&str; 6] = ["secret", "token", "password", "passwd", "credential", "key"];
-
-/// What a name ends with that speaks of a secret and holds none.
-const NAMES_OF_OTHERS: [&str; 4] = ["_file", "_path", "_dir", "_in_query"];
-
-/// Whether a key or a variable of that name holds something secret.
-pub(in crate::config) fn is_secret_name(name: &str) -> bool {
-    let name = name.to_lowercase();
-    if NAMES_OF_OTHERS.iter().any(|end| name.ends_with(end)) {
-        return false;
-    }
-    name.split(['_', '-', '.']).any(|word| {
-        SECRET_WORDS
-            .iter()
-            .any(|secret| word == *secret || word.strip_suffix('s') == Some(*secret))
-    })
-}
 
 /// Hides the secrets of the URLs in a sentence: passwords, a whole `TOKEN@` of an HTTP URL, query values such as `?token=`,
 /// and fragments.

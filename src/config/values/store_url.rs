@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::values::url_secrets::{bad_port, hide_url, unencoded};
+use crate::net::url::{Url, hide_url};
 
 /// Where sessions or users are kept, as the file writes it.
 ///
@@ -109,13 +109,8 @@ impl std::str::FromStr for StoreUrl {
             .map(|path| path.strip_prefix("//").unwrap_or(path));
         let is_postgres = rest.starts_with("postgres://") || rest.starts_with("postgresql://");
         let is_mysql = is_django && rest.starts_with("mysql://");
-        if (is_postgres || is_mysql || rest.starts_with("redis://"))
-            && let Some(sentence) = unencoded(rest)
-        {
-            return Err(sentence);
-        }
-        if let Some(port) = bad_port(rest).filter(|_| is_postgres || is_mysql) {
-            return Err(format!("expected a port from 1 to 65535, found {port:?}"));
+        if is_postgres || is_mysql || rest.starts_with("redis://") {
+            Url::parse(rest).map_err(|error| error.to_string())?;
         }
         Ok(match (rest, path, is_django) {
             ("memory", _, false) => Self::Memory,

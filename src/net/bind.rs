@@ -67,7 +67,7 @@ impl Bind {
     }
 
     /// The same with a relative socket path taken from this directory.
-    pub(in crate::config) fn relative_to(self, base: &Path) -> Self {
+    pub(crate) fn relative_to(self, base: &Path) -> Self {
         match self {
             Self::Unix(path) => Self::Unix(base.join(path)),
             other => other,

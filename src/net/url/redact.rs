@@ -1,22 +1,41 @@
-//! URL secrets: which parts of a URL no message may show, and which must be percent-encoded.
+//! Redact: shows a URL without its secrets, whether it can be parsed or not.
+//!
+//! A password with a `/`, `?` or `#` that is not percent-encoded makes a parser see another URL, with a part of the password in
+//! its path, query or fragment. So the text is cut by its `@` instead, and hides rather too much than too little.
 
-use crate::config::values::secret::{HIDDEN, is_secret_name};
+/// Replaces a secret in a message.
+pub(crate) const HIDDEN: &str = "(hidden)";
 
-/// What must be done to a password that would be read as a path, a query or a fragment.
-const UNENCODED: &str = "the password in the URL must be percent-encoded (\"?\" as %3F, \"#\" as %23, \"/\" as %2F, \"@\" as %40)";
+const SECRET_WORDS: [&str; 6] = ["secret", "token", "password", "passwd", "credential", "key"];
 
-/// A URL, cut where its secrets are.
-struct Parts<'u> {
+/// The ends of names that mention a secret and hold none.
+const NAMES_OF_OTHERS: [&str; 4] = ["_file", "_path", "_dir", "_in_query"];
+
+/// Tells whether a key, a variable or a query parameter of that name holds a secret.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    let name = name.to_lowercase();
+    if NAMES_OF_OTHERS.iter().any(|end| name.ends_with(end)) {
+        return false;
+    }
+    name.split(['_', '-', '.']).any(|word| {
+        SECRET_WORDS
+            .iter()
+            .any(|secret| word == *secret || word.strip_suffix('s') == Some(*secret))
+    })
+}
+
+/// The parts of a URL.
+pub(super) struct Parts<'u> {
     /// With its `://`; empty when there is none.
     scheme: &'u str,
     user: Option<User<'u>>,
     /// The host and the path.
-    location: &'u str,
+    host_and_path: &'u str,
     query: Option<&'u str>,
     fragment: Option<&'u str>,
 }
 
-/// What comes before the `@`.
+/// The text before the `@`.
 #[derive(Clone, Copy)]
 enum User<'u> {
     /// Without characters that end an authority.
@@ -24,11 +43,11 @@ enum User<'u> {
     /// With a `/`, `?` or `#` that should have been encoded, up to the last `@`.
     Unencoded(&'u str),
     /// The last `@` may belong to the query of another host, so nothing of the rest is shown.
-    Unclear,
+    Unclear(&'u str),
 }
 
 impl<'u> Parts<'u> {
-    fn of(url: &'u str) -> Self {
+    pub(super) fn of(url: &'u str) -> Self {
         let (scheme, after) = url.split_at(url.find("://").map_or(0, |at| at + 3));
         let end = after.find(['/', '?', '#']).unwrap_or(after.len());
         let at = if is_authority(&after[..end]) && !has_stray_at(&after[end..]) {
@@ -38,16 +57,18 @@ impl<'u> Parts<'u> {
         };
         let user = at.map(|at| match &after[..at] {
             user if at < end => User::Plain(user),
-            user if user.split_once('?').is_some_and(|(_, it)| it.contains('=')) => User::Unclear,
+            user if user.split_once('?').is_some_and(|(_, it)| it.contains('=')) => {
+                User::Unclear(user)
+            }
             user => User::Unencoded(user),
         });
         let rest = at.map_or(after, |at| &after[at + 1..]);
         let (rest, fragment) = cut(rest, '#');
-        let (location, query) = cut(rest, '?');
+        let (host_and_path, query) = cut(rest, '?');
         Self {
             scheme,
             user,
-            location,
+            host_and_path,
             query,
             fragment,
         }
@@ -102,7 +123,7 @@ pub(crate) fn hide_url(url: &str) -> String {
     let parts = Parts::of(url);
     let mut shown = parts.scheme.to_owned();
     match parts.user {
-        Some(User::Unclear) => {
+        Some(User::Unclear(_)) => {
             shown.push_str(HIDDEN);
             return shown;
         }
@@ -112,7 +133,7 @@ pub(crate) fn hide_url(url: &str) -> String {
         }
         None => {}
     }
-    shown.push_str(parts.location);
+    shown.push_str(parts.host_and_path);
     if let Some(query) = parts.query {
         for (index, pair) in query.split('&').enumerate() {
             shown.push(if index == 0 { '?' } else { '&' });
@@ -157,7 +178,7 @@ fn push_hidden(shown: &mut String, secret: &str) {
 
 /// Returns the secrets of a URL that are hidden wherever they appear: what comes before the `@`, the password in it, and
 /// the values of the query whose names say that they are secret.
-pub(in crate::config) fn url_secrets(url: &str) -> Vec<&str> {
+pub(crate) fn url_secrets(url: &str) -> Vec<&str> {
     let parts = Parts::of(url);
     let mut secrets = Vec::new();
     if let Some(User::Plain(user) | User::Unencoded(user)) = parts.user {
@@ -194,19 +215,39 @@ fn is_secret_query(name: &str) -> bool {
     is_secret_name(name) || short.contains(&name.to_lowercase().as_str())
 }
 
-/// Says that a URL is not read as meant, because its password holds a character that ends the authority.
-pub(crate) fn unencoded(url: &str) -> Option<String> {
-    let user = Parts::of(url).user;
-    matches!(user, Some(User::Unencoded(_) | User::Unclear)).then(|| UNENCODED.to_owned())
-}
+impl Parts<'_> {
+    /// Returns the characters before the `@` that end an authority and should have been percent-encoded; empty when there are
+    /// none.
+    pub(super) fn unencoded(&self) -> String {
+        let (Some(User::Unencoded(user)) | Some(User::Unclear(user))) = self.user else {
+            return String::new();
+        };
+        let mut found = String::new();
+        for char in user.chars().filter(|char| matches!(char, '/' | '?' | '#')) {
+            if !found.contains(char) {
+                found.push(char);
+            }
+        }
+        found
+    }
 
-/// Returns the port of a URL as it is written, when it is none.
-pub(in crate::config) fn bad_port(url: &str) -> Option<&str> {
-    let location = Parts::of(url).location;
-    let authority = location.split('/').next().unwrap_or_default();
-    let (_, port) = authority.rsplit_once(':')?;
-    let is_port = port.ends_with(']') || matches!(port.parse::<u16>(), Ok(1..));
-    (!is_port).then_some(port)
+    /// Returns where the hosts begin in the text, and the hosts with their ports as they are written.
+    pub(super) fn host_list<'t>(&self, text: &'t str) -> (usize, &'t str) {
+        let tail = self.query.map_or(0, |query| query.len() + 1)
+            + self.fragment.map_or(0, |fragment| fragment.len() + 1);
+        let start = text.len() - tail - self.host_and_path.len();
+        let length = self.host_and_path.find('/');
+        let end = start + length.unwrap_or(self.host_and_path.len());
+        (start, &text[start..end])
+    }
+
+    /// Returns the port as it is written, when it is none.
+    pub(super) fn bad_port(&self) -> Option<&str> {
+        let authority = self.host_and_path.split('/').next().unwrap_or_default();
+        let (_, port) = authority.rsplit_once(':')?;
+        let is_port = port.ends_with(']') || matches!(port.parse::<u16>(), Ok(1..));
+        (!is_port).then_some(port)
+    }
 }
 
 #[cfg(test)]
@@ -286,7 +327,7 @@ mod tests {
             "redis://:a#b@h",
             "redis://:a?b=c@h",
         ] {
-            assert!(unencoded(url).is_some(), "{url}");
+            assert!(!Parts::of(url).unencoded().is_empty(), "{url}");
         }
         for url in [
             "postgres://u:p@h/db",
@@ -298,14 +339,15 @@ mod tests {
             "redis+unix:///run/r.sock?db=4&pass=x",
             "redis://h",
         ] {
-            assert_eq!(unencoded(url), None, "{url}");
+            assert_eq!(Parts::of(url).unencoded(), "", "{url}");
         }
     }
 
     #[test]
     fn ports_are_numbers() {
-        let check =
-            |url: &str, expected: Option<&str>| assert_eq!(bad_port(url), expected, "{url}");
+        let check = |url: &str, expected: Option<&str>| {
+            assert_eq!(Parts::of(url).bad_port(), expected, "{url}")
+        };
         check("postgres://u:p@h:abc/db", Some("abc"));
         check("postgres://h:0/db", Some("0"));
         check("postgres://h:/db", Some(""));
