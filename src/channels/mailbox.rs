@@ -11,6 +11,9 @@ use super::batch::Entry;
 use super::{Batch, Delivery, Event, GroupName, Membership, Position, Subscriber};
 use crate::telemetry;
 
+/// The most bytes of events in one mailbox.
+pub(super) const BYTES_MAX: usize = 1 << 20;
+
 /// An event that was read from a mailbox.
 #[derive(Clone, Debug)]
 pub struct Received {

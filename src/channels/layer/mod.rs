@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::channel_registry::ChannelRegistry;
 use super::group::Group;
 use super::history_budget::HistoryBudget;
+use super::mailbox;
 use super::remote::Remote;
 use super::room_limit::RoomLimit;
 use super::{
@@ -21,7 +22,6 @@ use super::{
 };
 use crate::auth::User;
 use crate::tasks::Tasks;
-use crate::telemetry;
 
 const SHARDS: usize = 16;
 
@@ -133,7 +133,7 @@ impl ChannelLayer {
         let LayerSettings {
             capacity, expiry, ..
         } = self.0.settings;
-        Arc::new(Mailbox::new(capacity, telemetry::MAILBOX_BYTES_MAX, expiry))
+        Arc::new(Mailbox::new(capacity, mailbox::BYTES_MAX, expiry))
     }
 
     /// Waits until events from other processes reach a group here, and its shared history is known: what a member should do

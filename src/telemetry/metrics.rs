@@ -1,0 +1,272 @@
+//! Metrics: the table of all metrics, and the recorder that collects them.
+//!
+//! A metric is a row of [`METRICS`] and a row of the page BEHAVIOUR.md, which a test compares. It is counted where its event
+//! happens, by `counter!`, `gauge!` or `histogram!`. A metric with the label `route` is kept by [`ByRoute`], which drops its series
+//! with the route.
+
+use std::sync::OnceLock;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
+
+use super::route_series::{ByRoute, Metrics, RouteSeries};
+
+/// All metrics.
+const METRICS: &[Metric] = &[
+    counter(
+        "oneport_connections_total",
+        "Connections accepted by the kernel, refused ones included.",
+    ),
+    counter(
+        "oneport_connections_refused_total",
+        "Connections over a limit, by reason.",
+    ),
+    gauge("oneport_connections", "Open connections that speak HTTP."),
+    gauge("oneport_event_streams", "Open streams of the view events."),
+    counter(
+        "oneport_streams_stalled_total",
+        "HTTP/2 streams reset because their client gave no window.",
+    ),
+    counter(
+        "oneport_slow_clients_total",
+        "Bodies and responses ended because the client was too slow, by direction.",
+    ),
+    counter(
+        "oneport_requests_abandoned_total",
+        "Requests whose client disconnected while their view ran, by outcome.",
+    ),
+    counter(
+        "oneport_requests_total",
+        "HTTP responses, by route and class of status.",
+    ),
+    counter(
+        "oneport_handshakes_total",
+        "WebSocket handshakes, by route and class of status.",
+    ),
+    gauge("oneport_websockets", "Open WebSockets, by route."),
+    counter(
+        "oneport_websockets_closed_total",
+        "Closed WebSockets, by route and cause.",
+    ),
+    counter(
+        "oneport_messages_received_total",
+        "Messages from clients, by route.",
+    ),
+    counter(
+        "oneport_messages_dropped_total",
+        "Messages to slow clients that were dropped, by route and policy.",
+    ),
+    counter(
+        "oneport_events_dropped_total",
+        "Deliveries of channel layer events that were dropped, by reason.",
+    ),
+    gauge("oneport_history_bytes", "Memory that group histories take."),
+    gauge("oneport_history_groups", "Groups with a history."),
+    counter(
+        "oneport_history_evicted_total",
+        "Events evicted from histories for lack of memory.",
+    ),
+    counter(
+        "oneport_rooms_refused_total",
+        "Groups that clients could not create because of max_rooms.",
+    ),
+    counter(
+        "oneport_reloads_total",
+        "Reloads of the configuration, by outcome.",
+    ),
+    counter(
+        "oneport_panics_total",
+        "Panics, each of which ended one request or one WebSocket.",
+    ),
+    counter("oneport_logins_total", "Login attempts, by outcome."),
+    counter(
+        "oneport_store_errors_total",
+        "Queries that a store did not answer, by store.",
+    ),
+    counter(
+        "oneport_sessions_dropped_total",
+        "Sessions that the memory store had no room for.",
+    ),
+    gauge(
+        "oneport_layer_connected",
+        "1 while the channel layer is connected to Redis.",
+    ),
+    counter(
+        "oneport_layer_reconnects_total",
+        "Reconnections of the channel layer to Redis.",
+    ),
+    counter(
+        "oneport_layer_outage_seconds_total",
+        "Seconds without Redis in outages that are over, rounded up.",
+    ),
+    counter(
+        "oneport_layer_published_total",
+        "Events published to Redis for other processes.",
+    ),
+    counter(
+        "oneport_layer_received_total",
+        "Events received from other processes.",
+    ),
+    counter(
+        "oneport_backend_requests_total",
+        "Requests to backends, by endpoint and outcome.",
+    ),
+    gauge(
+        "oneport_backend_circuit_open",
+        "1 while the circuit breaker of the endpoint is open.",
+    ),
+    gauge(
+        "oneport_backend_disconnects_waiting",
+        "Disconnects waiting to be delivered to their backend.",
+    ),
+    counter(
+        "oneport_backend_disconnects_lost_total",
+        "Disconnects that were never delivered to their backend.",
+    ),
+    counter(
+        "oneport_log_lines_dropped_total",
+        "Log lines dropped because the log could not be written, or not fast enough.",
+    ),
+    gauge(
+        "oneport_send_queue_bytes",
+        "Bytes queued for WebSocket clients, without group events.",
+    ),
+    gauge("oneport_tasks", "Tasks that are alive."),
+];
+
+/// One metric.
+struct Metric {
+    name: &'static str,
+    kind: Kind,
+    /// The text behind `# HELP`.
+    help: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    /// With the upper bounds of its buckets, ascending.
+    Histogram(&'static [f64]),
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    let kind = Kind::Counter;
+    Metric { name, kind, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    let kind = Kind::Gauge;
+    Metric { name, kind, help }
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "no metric is a histogram yet"))]
+const fn histogram(name: &'static str, buckets: &'static [f64], help: &'static str) -> Metric {
+    let kind = Kind::Histogram(buckets);
+    Metric { name, kind, help }
+}
+
+/// Starts collecting metrics for the whole process and returns the handle that prints them; later calls return the same.
+///
+/// Call it before a table is compiled, because routes look up their metrics then. `None` when the program has installed a recorder
+/// of its own.
+pub fn start_metrics() -> Option<Metrics> {
+    static METRICS_HANDLE: OnceLock<Option<Metrics>> = OnceLock::new();
+    let start = || {
+        let process = recorder(METRICS).ok()?;
+        let metrics = Metrics {
+            process: process.handle(),
+            routes: RouteSeries::default(),
+        };
+        let routes = metrics.routes.clone();
+        metrics::set_global_recorder(ByRoute { process, routes }).ok()?;
+        describe(METRICS);
+        Some(metrics)
+    };
+    METRICS_HANDLE.get_or_init(start).clone()
+}
+
+/// Counts one dropped delivery of an event.
+pub fn event_dropped(reason: &'static str) {
+    events_dropped(reason, 1);
+}
+
+/// Counts dropped deliveries of events.
+pub fn events_dropped(reason: &'static str, events: u64) {
+    counter!("oneport_events_dropped_total", "reason" => reason).increment(events);
+}
+
+fn recorder(metrics: &[Metric]) -> Result<PrometheusRecorder, BuildError> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in metrics {
+        if let Kind::Histogram(buckets) = metric.kind {
+            let name = Matcher::Full(metric.name.to_owned());
+            builder = builder.set_buckets_for_metric(name, buckets)?;
+        }
+    }
+    Ok(builder.build_recorder())
+}
+
+fn describe(metrics: &[Metric]) {
+    for metric in metrics {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Histogram(_) => describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_printed_as_its_row_says() {
+        let metrics = [
+            counter("a_total", "Counts."),
+            gauge("b", "Measures."),
+            histogram("c_seconds", &[0.1, 1.0], "Times."),
+        ];
+        let recorder = recorder(&metrics).unwrap();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe(&metrics);
+            metrics::counter!("a_total").increment(2);
+            metrics::gauge!("b").set(3.0);
+            metrics::histogram!("c_seconds").record(0.5);
+        });
+        let text = handle.render();
+        for line in [
+            "# HELP a_total Counts.",
+            "# TYPE a_total counter",
+            "a_total 2",
+            "# TYPE b gauge",
+            "b 3",
+            "# TYPE c_seconds histogram",
+            "c_seconds_bucket{le=\"0.1\"} 0",
+            "c_seconds_bucket{le=\"1\"} 1",
+            "c_seconds_bucket{le=\"+Inf\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn names_follow_the_conventions_and_are_unique() {
+        let mut names: Vec<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        for metric in METRICS {
+            let is_counter = matches!(metric.kind, Kind::Counter);
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                is_counter,
+                "{}",
+                metric.name
+            );
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), METRICS.len());
+    }
+}
