@@ -1,10 +1,24 @@
 //! Clock: one coarse timer for all connections of the process.
 //!
-//! The clock stops while the process is paused (SIGSTOP, a frozen container, a machine that is moved), so a pause expires no
-//! deadlines: nothing could be read in it.
+//! A wheel of 512 slots, one per tick of 100 ms. A timer lies in the slot of its instant, however many turns away:
 //!
-//! A wheel of slots, one tick a slot. Whoever waits asks to be woken at an instant; it may be woken too early (it looks at its own
-//! deadlines and asks again) but never more than a tick too late.
+//! ```text
+//!             now
+//!              ▼
+//! ┌────┬────┬────┬────┬────┬────┐   wake_at(at, target): into slot at % 512, or a free entry of it
+//! │    │ ·· │    │ ·  │    │    │   cancel(key):         entry and stamp match: the target is dropped
+//! └────┴────┴────┴────┴────┴────┘   tick:                entries of the slot with at <= now are taken, then called
+//! ```
+//!
+//! A target is called once, never before its instant, and at most a tick after it. It is held weakly; [`Clock::cancel`] also frees
+//! the memory that a weak reference keeps.
+//!
+//! The clock stops while the process is paused (SIGSTOP, a frozen container, a migrated machine), so that a pause expires no
+//! deadline: nothing could have been read during it.
+//!
+//! Races: targets are called without the lock of their slot, so a target may set or cancel timers. A timer that is cancelled after
+//! it was taken still fires once; targets therefore check their own deadlines when they are called. A key whose entry was reused
+//! does nothing, because the stamps differ.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -17,33 +31,36 @@ use crate::tasks::Tasks;
 /// The length of a tick.
 pub const TICK: Duration = Duration::from_millis(100);
 
+/// The slots of the wheel: one turn takes 51.2 s.
 const SLOTS: usize = 512;
 
-/// Between two ticks no more than this passes. What took longer was a pause.
-const PASSES_MAX: Duration = Duration::from_secs(1);
+/// The most that the clock advances between two ticks. A longer time was a pause.
+const ADVANCE_MAX: Duration = Duration::from_secs(1);
 
-/// Waits for the clock.
+/// The target of a timer.
 pub trait Tick: Send + Sync {
-    /// The instant came, or an earlier one.
+    /// Called when the instant has come. Must not block.
     fn tick(&self);
 }
 
-/// Milliseconds since the clock was made, without pauses of the process.
+/// Milliseconds since the clock was created, without pauses of the process.
 pub type Millis = u64;
 
 /// No instant.
 pub const NEVER: Millis = Millis::MAX;
 
-/// The coarse time of a process and those that wait for it (cheap to clone).
+/// The coarse time of a process, and its timers (cheap to clone).
 #[derive(Clone)]
 pub struct Clock(Arc<Inner>);
 
-/// One promised tick, by which it can be called off.
+/// A timer, for [`Clock::cancel`].
 #[derive(Clone, Copy, Debug)]
 pub struct TimerKey {
     /// In ticks.
     at: u32,
+    /// Of the entry in its slot.
     index: u32,
+    /// Tells the timer from a later one in the same entry.
     stamp: u32,
 }
 
@@ -59,7 +76,7 @@ impl TimerKey {
     }
 }
 
-/// Those that wait for one tick of each turn of the wheel.
+/// The timers of one slot.
 #[derive(Default)]
 struct Slot {
     entries: Vec<Entry>,
@@ -71,7 +88,7 @@ struct Entry {
     /// In ticks; the wheel turns for 13 years before it overflows.
     at: u32,
     stamp: u32,
-    waiting: Option<Weak<dyn Tick>>,
+    target: Option<Weak<dyn Tick>>,
 }
 
 struct Inner {
@@ -106,14 +123,14 @@ impl Clock {
         self.0.now.load(Ordering::Relaxed)
     }
 
-    /// Returns since how long there is this clock, to the moment and not to the tick.
+    /// Returns the exact time since the clock was created, pauses included.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.0.started.elapsed()
     }
 
-    /// Has somebody woken at an instant.
-    pub fn wake_at(&self, at: Millis, waiting: Weak<dyn Tick>) -> TimerKey {
+    /// Calls `target` at an instant, once.
+    pub fn wake_at(&self, at: Millis, target: Weak<dyn Tick>) -> TimerKey {
         let at = ticks(at.max(self.now() + tick_millis()) + tick_millis() - 1); // never before the instant
         let mut slot = self.0.slots[(at % SLOTS as u32) as usize].lock();
         slot.stamp = slot.stamp.wrapping_add(1);
@@ -121,7 +138,7 @@ impl Clock {
         let new = Entry {
             at,
             stamp,
-            waiting: Some(waiting),
+            target: Some(target),
         };
         let index = match slot.free.pop() {
             Some(index) => {
@@ -136,18 +153,18 @@ impl Clock {
         TimerKey { at, index, stamp }
     }
 
-    /// Calls a tick off, if it did not come yet; what waited is let go.
+    /// Cancels a timer that has not fired yet, and drops its target.
     pub fn cancel(&self, key: TimerKey) {
         let mut slot = self.0.slots[key.slot()].lock();
         if let Some(entry) = slot.entries.get_mut(key.index as usize)
             && entry.stamp == key.stamp
-            && entry.waiting.take().is_some()
+            && entry.target.take().is_some()
         {
             slot.free(key.index);
         }
     }
 
-    /// Turns the wheel until all other tasks are over.
+    /// Turns the wheel until all other tasks have ended.
     pub async fn run(self, tasks: Tasks) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -156,7 +173,7 @@ impl Clock {
             tokio::select! {
                 _ = ticks.tick() => {
                     let before = std::mem::replace(&mut age, self.age());
-                    passed += passes(age.saturating_sub(before));
+                    passed += advance(age.saturating_sub(before));
                     let now = u64::try_from(passed.as_millis()).unwrap_or(Millis::MAX);
                     done = self.turn_to(now, done);
                 }
@@ -165,7 +182,7 @@ impl Clock {
         }
     }
 
-    /// Wakes all whose instant came since `done`; returns the new time.
+    /// Calls the targets of all instants since `done`; returns the new time.
     fn turn_to(&self, now: Millis, done: Millis) -> Millis {
         self.0.now.store(now, Ordering::Relaxed);
         let (from, to) = (ticks(done), ticks(now));
@@ -174,13 +191,13 @@ impl Clock {
             {
                 let mut slot = self.0.slots[(tick % SLOTS as u32) as usize].lock();
                 for index in 0..u32::try_from(slot.entries.len()).unwrap_or(u32::MAX) {
-                    if let Some(waiting) = slot.take_due(index, to) {
-                        due.push(waiting);
+                    if let Some(target) = slot.take_due(index, to) {
+                        due.push(target);
                     }
                 }
             }
-            for waiting in due.iter().filter_map(Weak::upgrade) {
-                waiting.tick();
+            for target in due.iter().filter_map(Weak::upgrade) {
+                target.tick();
             }
         }
         now
@@ -188,30 +205,30 @@ impl Clock {
 }
 
 impl Slot {
-    /// Takes who waits at an index, if it is due. The last one takes all entries with it.
+    /// Takes the target of an entry that is due. Frees the memory of the slot with the last one.
     fn take_due(&mut self, index: u32, now: u32) -> Option<Weak<dyn Tick>> {
         let entry = self.entries.get_mut(index as usize)?;
         if entry.at > now {
             return None;
         }
-        let waiting = entry.waiting.take()?;
+        let target = entry.target.take()?;
         self.free(index);
-        Some(waiting)
+        Some(target)
     }
 
     fn free(&mut self, index: u32) {
         self.free.push(index);
         if self.free.len() == self.entries.len() {
-            // Empty again: a slot that was full once holds no memory for ever.
+            // Empty: a slot that was full once must not hold its memory for ever.
             self.entries = Vec::new();
             self.free = Vec::new();
         }
     }
 }
 
-/// Returns how much of the time between two ticks passes.
-fn passes(between: Duration) -> Duration {
-    between.min(PASSES_MAX)
+/// Returns by how much the clock advances between two ticks.
+fn advance(between: Duration) -> Duration {
+    between.min(ADVANCE_MAX)
 }
 
 fn ticks(at: Millis) -> u32 {
@@ -237,7 +254,7 @@ mod tests {
         }
     }
 
-    fn waiting(bell: &Arc<Bell>) -> Weak<dyn Tick> {
+    fn target(bell: &Arc<Bell>) -> Weak<dyn Tick> {
         Arc::downgrade(&(bell.clone() as Arc<dyn Tick>))
     }
 
@@ -245,14 +262,14 @@ mod tests {
     fn ticks_come_once_and_not_before_their_instant() {
         let clock = Clock::default();
         let bell = Arc::new(Bell::default());
-        clock.wake_at(250, waiting(&bell));
+        clock.wake_at(250, target(&bell));
         let mut done = 0;
         for (now, rung) in [(100, 0), (249, 0), (299, 0), (300, 1), (60_000, 1)] {
             done = clock.turn_to(now, done);
             assert_eq!(bell.0.load(Ordering::Relaxed), rung, "{now}");
         }
         // Far beyond one turn of the wheel, and late.
-        clock.wake_at(200_000, waiting(&bell));
+        clock.wake_at(200_000, target(&bell));
         done = clock.turn_to(199_900, done);
         assert_eq!(bell.0.load(Ordering::Relaxed), 1);
         clock.turn_to(900_000, done);
@@ -260,9 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_not_time() {
+    fn a_pause_does_not_advance_the_clock() {
         let passed =
-            [100, 120, 100, 5_000, 100].map(|between| passes(Duration::from_millis(between)));
+            [100, 120, 100, 5_000, 100].map(|between| advance(Duration::from_millis(between)));
         assert_eq!(
             passed.iter().sum::<Duration>(),
             Duration::from_millis(1_420)
@@ -270,12 +287,12 @@ mod tests {
     }
 
     #[test]
-    fn places_that_became_free_behind_the_last_one_due_are_passed_over() {
+    fn entries_freed_after_the_last_one_due_are_skipped() {
         let clock = Clock::default();
         let bells: Vec<_> = (0..3).map(|_| Arc::new(Bell::default())).collect();
         let calls: Vec<_> = bells
             .iter()
-            .map(|bell| clock.wake_at(1_000, waiting(bell)))
+            .map(|bell| clock.wake_at(1_000, target(bell)))
             .collect();
         clock.cancel(calls[1]);
         clock.cancel(calls[2]);
@@ -284,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_called_off_is_let_go_and_nobody_else_is() {
+    fn a_cancelled_timer_drops_its_target_and_no_other() {
         let clock = Clock::default();
         let (gone, other) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
-        let key = clock.wake_at(1_000, waiting(&gone));
+        let key = clock.wake_at(1_000, target(&gone));
         clock.cancel(key);
         assert_eq!(Arc::weak_count(&gone), 0);
-        clock.wake_at(1_000, waiting(&other)); // in the entry that became free
+        clock.wake_at(1_000, target(&other)); // in the entry that became free
         clock.cancel(key);
         assert_eq!(Arc::weak_count(&other), 1);
         clock.turn_to(1_000, 0);
