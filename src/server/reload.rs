@@ -1,11 +1,23 @@
-//! Reload: a new table out of the file, or the old one and every Problem.
+//! Reload: replaces the running table by one made from the file, or keeps it and logs every Problem.
+//!
+//! ```text
+//!        request                       after SLOW
+//! Idle ───────────> Loading ───────────────────────> Slow
+//!   ▲  a thread reads │                                │
+//!   │                 │ loaded: the table is replaced  │ loaded: as on the left
+//!   ├─────────────────┴────────────────────────────────┤
+//!   └─ request: the thread is abandoned, at most 16 ───┘
+//! ```
+//!
+//! A request while one is `Loading` waits for its end; several are one. The thread may wait for a file for ever (a mount that does
+//! not answer), so nothing waits for the thread: not the signal to stop, and not the next request once it is `Slow`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use metrics::counter;
 use tokio::sync::oneshot;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::drain::spread;
@@ -14,32 +26,32 @@ use crate::config::{Bind, Config, Listen, Problems, process_environment};
 use crate::gateway::{Gateway, Registry, Table, compile_draft};
 use crate::telemetry;
 
-/// Where the configuration comes from, and how it is made anew.
+/// How to load the configuration, at the start and again.
 #[derive(Clone, Debug)]
 pub struct Reload {
     /// The main file.
     pub file: PathBuf,
-    /// The names in it.
+    /// The names that it may use.
     pub registry: Registry,
-    /// Where to listen instead of at the file's `bind`; empty: there.
+    /// Addresses that replace the file's `bind`, unless empty.
     pub bind: Vec<Bind>,
-    /// Is the file watched?
+    /// Whether a changed file reloads the configuration.
     pub watch: bool,
 }
 
-/// A configuration that was read and compiled.
+/// A loaded configuration.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What is written.
+    /// The settings.
     pub config: Config,
-    /// What runs.
+    /// The routes compiled from them.
     pub table: Table,
-    /// What is to be mended some time.
+    /// Non-fatal warnings.
     pub warnings: Problems,
 }
 
 impl Reload {
-    /// Reads and compiles the file. All Problems of both are returned at once.
+    /// Reads and compiles the file. Returns the Problems of both stages at once.
     pub fn load(&self) -> Result<Loaded, Problems> {
         telemetry::start_metrics();
         let mut draft = Config::draft(&self.file, &process_environment)?;
@@ -55,111 +67,179 @@ impl Reload {
     }
 }
 
-/// After how long the log says that a reload takes long.
+/// How long a reload may take before the log warns.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// A reload that is under way, on a thread of its own: files may be on a mount that does not answer.
-type Loading = oneshot::Receiver<Result<Loaded, Problems>>;
-
-/// How many reloads that do not come to their end are given up for a new one.
+/// How many threads of slow reloads are abandoned for a new one.
 const ABANDONED_MAX: usize = 16;
 
-/// Reads the configuration anew when it is asked to, or sees a file change; one reload at a time.
-///
-/// Nothing here waits for the file system, so that a file that cannot be read to its end never delays the signal to stop.
+/// The result of the thread that loads. Closed without one when the thread panicked.
+type Loading = oneshot::Receiver<Result<Loaded, Problems>>;
+
+/// Reloads the configuration on request, or when a file changes; one reload at a time.
 pub(super) struct Reloader {
     gateway: Gateway,
     config: Config,
     reload: Reload,
-    loading: Option<Loading>,
-    /// When the log says that the reload takes long; none once it has.
-    slow_at: Option<Instant>,
-    /// Asked for while another one is under way.
+    state: State,
+    /// A reload was requested and has not begun.
     is_requested: bool,
-    /// Threads that may still wait for a file.
+    /// Threads that were abandoned and may still wait for a file.
     abandoned: usize,
-    snapshot: Option<FileSnapshot>,
+    watch: Watch,
+}
+
+/// The state of the current reload.
+enum State {
+    Idle,
+    Loading {
+        loading: Loading,
+        slow_at: Instant,
+    },
+    /// The log has warned; the next request abandons the thread.
+    Slow {
+        loading: Loading,
+    },
+}
+
+/// What a [`State`] waits for.
+enum Event {
+    /// The thread has ended; `None` when it panicked.
+    Loaded(Option<Result<Loaded, Problems>>),
+    Slow,
+}
+
+impl State {
+    /// Waits for the next event; for ever when idle. Cancel-safe.
+    async fn next(&mut self) -> Event {
+        match self {
+            Self::Idle => std::future::pending().await,
+            Self::Loading { loading, slow_at } => tokio::select! {
+                loaded = loading => Event::Loaded(loaded.ok()),
+                () = tokio::time::sleep_until(*slow_at) => Event::Slow,
+            },
+            Self::Slow { loading } => Event::Loaded(loading.await.ok()),
+        }
+    }
+}
+
+/// Compares the watched files with their state at the last scan.
+struct Watch {
+    is_enabled: bool,
+    interval: Interval,
+    /// The scan that is under way, on a thread of the blocking pool.
     scanning: Option<JoinHandle<FileSnapshot>>,
-    scan_interval: Interval,
+    last: Option<FileSnapshot>,
+}
+
+impl Watch {
+    fn new(is_enabled: bool) -> Self {
+        let mut interval = tokio::time::interval(WATCH_EVERY);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            is_enabled,
+            interval,
+            scanning: None,
+            last: None,
+        }
+    }
+
+    /// Waits for the next change; `take` takes a snapshot. Cancel-safe: an interrupted scan is awaited by the next call.
+    async fn changed(&mut self, take: impl Fn() -> JoinHandle<FileSnapshot>) {
+        if !self.is_enabled {
+            return std::future::pending().await;
+        }
+        loop {
+            let scanning = match &mut self.scanning {
+                Some(scanning) => scanning,
+                None => {
+                    self.interval.tick().await;
+                    self.scanning.insert(take())
+                }
+            };
+            let scanned = scanning.await;
+            self.scanning = None;
+            if let Ok(snapshot) = scanned {
+                let before = self.last.replace(snapshot);
+                if before.is_some() && before != self.last {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 impl Reloader {
     pub(super) fn new(gateway: Gateway, config: Config, reload: Reload) -> Self {
-        let mut scan_interval = tokio::time::interval(WATCH_EVERY);
-        scan_interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             gateway,
             config,
+            watch: Watch::new(reload.watch),
             reload,
-            loading: None,
-            slow_at: None,
+            state: State::Idle,
             is_requested: false,
             abandoned: 0,
-            snapshot: None,
-            scanning: None,
-            scan_interval,
         }
     }
 
-    /// Asks for a reload. While one is under way it is remembered, and several are one.
+    /// Requests a reload.
     pub(super) fn request(&mut self) {
-        let is_stuck = self.loading.is_some() && self.slow_at.is_none();
-        if is_stuck && self.abandoned < ABANDONED_MAX {
-            self.abandoned += 1;
-            self.loading = None;
-            tracing::warn!("the reload before did not come to its end: it is given up");
-        } else if self.loading.is_some() {
-            tracing::warn!("a reload is under way; the next one follows it");
+        match self.state {
+            State::Idle => {}
+            State::Slow { .. } if self.abandoned < ABANDONED_MAX => {
+                self.abandoned += 1;
+                self.state = State::Idle;
+                tracing::warn!("the previous reload does not finish; starting another one");
+            }
+            State::Loading { .. } | State::Slow { .. } => {
+                tracing::warn!("a reload is in progress; another one follows it");
+            }
         }
         self.is_requested = true;
     }
 
-    /// Does the next thing there is to do. Cancel-safe; never completes while there is nothing to do.
+    /// Makes one step. Cancel-safe; never completes while there is nothing to do.
     pub(super) async fn step(&mut self) {
-        if self.is_requested && self.loading.is_none() {
+        if self.is_requested && matches!(self.state, State::Idle) {
             self.is_requested = false;
-            self.slow_at = Some(Instant::now() + SLOW);
-            self.loading = Some(start_loading(self.reload.clone()));
+            self.state = State::Loading {
+                loading: start_loading(self.reload.clone()),
+                slow_at: Instant::now() + SLOW,
+            };
         }
+        let (config, file) = (&self.config, &self.reload.file);
+        let take = || {
+            let documents = config.documents.clone();
+            let (main, templates) = (file.clone(), config.templates.dir.clone());
+            tokio::task::spawn_blocking(move || FileSnapshot::take(&documents, &main, &templates))
+        };
         tokio::select! {
-            read = read(&mut self.loading) => {
-                self.loading = None;
-                self.slow_at = None;
-                self.apply(read);
-            }
-            () = until(self.slow_at) => {
-                self.slow_at = None;
+            event = self.state.next() => self.handle(event),
+            () = self.watch.changed(take) => self.request(),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match (std::mem::replace(&mut self.state, State::Idle), event) {
+            (_, Event::Loaded(loaded)) => self.apply(loaded),
+            (State::Loading { loading, .. } | State::Slow { loading }, Event::Slow) => {
+                self.state = State::Slow { loading };
                 tracing::warn!(
                     seconds = SLOW.as_secs(),
-                    "the configuration is still being read; the previous one goes on"
+                    "the configuration is still being read; still serving the previous one"
                 );
             }
-            snapshot = joined(&mut self.scanning) => {
-                self.scanning = None;
-                if let Ok(snapshot) = snapshot {
-                    let before = self.snapshot.replace(snapshot);
-                    if before.is_some() && before != self.snapshot {
-                        self.request();
-                    }
-                }
-            }
-            _ = self.scan_interval.tick(), if self.reload.watch && self.scanning.is_none() => {
-                let documents = self.config.documents.clone();
-                let (main, templates) = (self.reload.file.clone(), self.config.templates.dir.clone());
-                self.scanning = Some(tokio::task::spawn_blocking(move || {
-                    FileSnapshot::take(&documents, &main, &templates)
-                }));
-            }
+            (State::Idle, Event::Slow) => {}
         }
     }
 
     /// Replaces the table, or keeps it and logs every Problem.
-    fn apply(&mut self, read: Option<Result<Loaded, Problems>>) {
+    fn apply(&mut self, loaded: Option<Result<Loaded, Problems>>) {
         let Loaded {
             config,
             table,
             warnings,
-        } = match read {
+        } = match loaded {
             Some(Ok(loaded)) => loaded,
             Some(Err(problems)) => {
                 problems
@@ -167,7 +247,7 @@ impl Reloader {
                     .for_each(|problem| tracing::error!("{problem}"));
                 return refused();
             }
-            // The panic is in the log.
+            // It panicked, which is in the log.
             None => return refused(),
         };
         warnings
@@ -184,7 +264,7 @@ impl Reloader {
         let window = spread(self.gateway.sockets().len(), drain);
         self.config = config;
         counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
-        // Sockets end one after the other; a signal to stop does not wait for that.
+        // In a task: the sockets close one after the other, and a signal to stop does not wait for them.
         let ending = self.gateway.replace(table, window);
         self.gateway.services().tasks.spawn("reload", async move {
             let ended = ending.await;
@@ -193,38 +273,15 @@ impl Reloader {
     }
 }
 
-/// Reads the configuration on a thread of its own, which may wait for a file for ever.
+/// Loads the configuration on a thread of its own: a task of the blocking pool that waits for a file would keep the runtime from
+/// shutting down.
 fn start_loading(reload: Reload) -> Loading {
     let (done, loading) = oneshot::channel();
-    // A thread that cannot be started drops `done`, which refuses the reload.
+    // A thread that cannot be started drops `done`, which counts as a panic: the reload is refused.
     let _ = std::thread::Builder::new()
         .name("reload".to_owned())
         .spawn(move || drop(done.send(reload.load())));
     loading
-}
-
-/// Waits for the end of a reload; for ever when there is none. None when it panicked. Cancel-safe.
-async fn read(loading: &mut Option<Loading>) -> Option<Result<Loaded, Problems>> {
-    match loading {
-        Some(loading) => loading.await.ok(),
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a task on a thread of its own; for ever when there is none. Cancel-safe.
-async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
-    match task {
-        Some(task) => task.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for an instant; for ever when there is none.
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn refused() {
