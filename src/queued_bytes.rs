@@ -1,16 +1,16 @@
-//! Send queues: how much waits for the clients of all WebSockets together.
+//! Queued bytes: how much is queued for the clients of all WebSockets together.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that wait in the queues of all sockets and are each socket's own.
+/// Bytes in the send queues of all sockets, group events left out.
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 
-/// Returns how many bytes wait in the queues of all sockets. Events of groups are left out: their bytes are shared.
+/// Returns how many bytes are in the send queues of all sockets. Group events are left out, because their bytes are shared.
 pub(crate) fn total() -> usize {
     TOTAL.load(Ordering::Relaxed)
 }
 
-/// A share of [`total`], until it is dropped.
+/// A share of [`total`], given back on drop.
 #[derive(Debug, Default)]
 pub(crate) struct QueuedBytes(usize);
 

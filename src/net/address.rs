@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub enum Scheme {
     /// Plain text.
     Plain,
-    /// TLS, here or at a trusted proxy that said so.
+    /// TLS, on this server or reported by a trusted proxy.
     Secure,
 }
 
@@ -22,7 +22,7 @@ pub enum ServerAddress {
     Unix(Arc<str>),
 }
 
-/// Who asks: ASGI's `scope["client"]`.
+/// The client's address: ASGI's `scope["client"]`.
 ///
 /// A socket address without what only this machine understands of it (an IPv6 zone and flow label): 20 bytes of an idle
 /// WebSocket in place of 32. Shown as a socket address.

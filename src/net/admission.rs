@@ -1,4 +1,4 @@
-//! Admission: how many connections there may be, in all and from one address.
+//! Admission: the limits on open connections, in all and per client.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,21 +16,21 @@ pub(crate) struct Admission(Arc<Inner>);
 
 struct Inner {
     connections_max: usize,
-    /// The key that the bound comes from, or the system's limit.
+    /// The name of the limit, for the log: a key, or the limit of open files.
     bound_by: &'static str,
     open: AtomicUsize,
     clients: ClientLimit,
     refused: Recurring,
 }
 
-/// One connection that was let in; dropping it makes room for another.
+/// One admitted connection. Dropping it makes room for another.
 pub(crate) struct ConnectionPermit {
     admission: Admission,
-    _counted: Option<ClientPermit>,
+    _client: Option<ClientPermit>,
 }
 
 impl Admission {
-    /// A connection needs a descriptor, of which some are kept for everything else; so the limit may be less than what is configured.
+    /// Allows `wanted` connections, or fewer when the limit of open files is lower: each connection needs a descriptor.
     pub(crate) fn new(wanted: usize, clients: ClientLimit) -> Self {
         let files = descriptors::limit();
         let possible = descriptors::connections_max(files);
@@ -38,7 +38,7 @@ impl Admission {
             tracing::warn!(
                 files,
                 connections = possible,
-                "server.limits.connections is {wanted}, but the process may open {files} files only: further connections get 503. Raise the limit of open files (ulimit -n, LimitNOFILE=)"
+                "server.limits.connections is {wanted}, but the process may open only {files} files: further connections get 503. Raise the limit of open files (ulimit -n, LimitNOFILE=)"
             );
         } else {
             tracing::info!(files, connections = wanted, "limit of open files");
@@ -61,21 +61,21 @@ impl Admission {
         }))
     }
 
-    /// Admits a connection, or returns `None` at a limit. Pass no `ip` for a peer that is not counted: one on a unix socket, a
-    /// trusted proxy, and a socket over HTTP/2, which the gateway counts.
+    /// Admits a connection; `None` at a limit. Pass no `ip` for one that has no limit per client: on a unix socket, from a trusted
+    /// proxy, or a WebSocket over HTTP/2, which the gateway counts.
     pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Option<ConnectionPermit> {
         let before = self.0.open.fetch_add(1, Ordering::Relaxed);
-        // Made first: dropped, it takes the count back.
+        // Made before the check: dropped at a limit, it takes the count back.
         let mut admitted = ConnectionPermit {
             admission: self.clone(),
-            _counted: None,
+            _client: None,
         };
         if before >= self.0.connections_max {
             self.log_refused();
             return None;
         }
         if let Some(ip) = ip {
-            admitted._counted = Some(self.0.clients.try_acquire(ip)?);
+            admitted._client = Some(self.0.clients.try_acquire(ip)?);
         }
         Some(admitted)
     }
@@ -87,7 +87,7 @@ impl Admission {
             tracing::warn!(
                 limit = self.0.connections_max,
                 times,
-                "{bound_by} is reached: connections get 503"
+                "{bound_by} reached: connections get 503"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Client limit: how many connections and requests of one address are served at a time.
+//! Client limit: how many connections one client may have open.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,10 +9,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::telemetry::Recurring;
 
-/// Counts by the client's address, against `server.limits.connections_per_ip` (cheap to clone).
+/// Counts the connections of each client against `server.limits.connections_per_ip` (cheap to clone).
 ///
-/// A client that connects itself is counted by its connections. Those behind a trusted proxy share the proxy's connections, so
-/// each is counted by its requests and WebSockets under way.
+/// A client that connects directly is counted by its connections. Clients behind a trusted proxy share the proxy's connections, so
+/// each is counted by its open requests and WebSockets.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientLimit(Arc<Inner>);
 
@@ -23,7 +23,7 @@ struct Inner {
     refused: Recurring,
 }
 
-/// One that is served; dropping it makes room for another.
+/// One connection or request of a client. Dropping it makes room for another.
 #[derive(Debug)]
 pub(crate) struct ClientPermit {
     limit: ClientLimit,
@@ -31,7 +31,7 @@ pub(crate) struct ClientPermit {
 }
 
 impl ClientLimit {
-    /// A limit that lets so many of one address in.
+    /// Allows `max_per_ip` for each client.
     #[must_use]
     pub(crate) fn new(max_per_ip: usize) -> Self {
         Self(Arc::new(Inner {
@@ -41,7 +41,7 @@ impl ClientLimit {
         }))
     }
 
-    /// Counts one more of an address; none when there are too many.
+    /// Counts one more of a client; `None` at the limit.
     pub(crate) fn try_acquire(&self, ip: IpAddr) -> Option<ClientPermit> {
         let ip = client_network(ip);
         let mut by_ip = self.by_ip();
@@ -66,7 +66,7 @@ impl ClientLimit {
                 limit = self.0.max_per_ip,
                 client = %ip,
                 times,
-                "server.limits.connections_per_ip is reached: clients get 503"
+                "server.limits.connections_per_ip reached: the client gets 503"
             );
         }
     }
@@ -88,8 +88,8 @@ impl Drop for ClientPermit {
     }
 }
 
-/// Returns what counts as one client: an IPv4 address, or the first half of an IPv6 address, which is one network's (RFC 4291
-/// §2.5.1) and whose second half its hosts choose.
+/// Returns the network that counts as one client: an IPv4 address, or the first half of an IPv6 address, whose second half the hosts
+/// of a network choose (RFC 4291 §2.5.1).
 pub(crate) fn client_network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

@@ -1,16 +1,16 @@
-//! Descriptors: how many files the process may open, and what of that connections may use.
+//! Descriptors: the limit of open files, and how it is shared between connections and everything else.
 
 use std::sync::LazyLock;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 
-/// The smallest and the largest of the two shares that are kept for anything but connections.
+/// The bounds of one share. Two shares are kept for anything but connections.
 const SHARE_MIN: usize = 32;
 const SHARE_MAX: usize = 400;
 
-/// Raises the soft limit of open files to the hard one: the soft limit of 1,024 that most systems start with is for programs
-/// that call `select`. A limit that cannot be raised stays.
+/// Raises the soft limit of open files to the hard one, if it can. The usual soft limit of 1,024 exists for programs that call
+/// `select`.
 pub(crate) fn raise_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
@@ -19,26 +19,26 @@ pub(crate) fn raise_limit() {
     }
 }
 
-/// Returns how many files the process may have open.
+/// Returns the limit of open files.
 pub(crate) fn limit() -> usize {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| {
         usize::try_from(soft).unwrap_or(usize::MAX)
     })
 }
 
-/// Returns how many connections there can be with so many files: a sixteenth is kept for files that are sent, and another one for
-/// stores, Redis, backends and the reload.
+/// Returns how many connections fit in `files`: one share is kept for files that are sent, another for stores, Redis, backends and
+/// reloads.
 pub(crate) fn connections_max(files: usize) -> usize {
     files.saturating_sub(2 * share(files)).max(1)
 }
 
-/// Returns how many of the files that `static` sends stay open while they are sent; a further one is opened for each step of it.
+/// Returns the permits of files that `static` keeps open while it sends them. Without a permit, a file is opened anew for each chunk.
 pub(crate) fn sent_files() -> &'static Semaphore {
     static FILES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(share(limit())));
     &FILES
 }
 
-/// Returns one of the two shares.
+/// Returns the size of one share: a sixteenth, within bounds.
 pub(crate) fn share(files: usize) -> usize {
     (files / 16).clamp(SHARE_MIN, SHARE_MAX)
 }

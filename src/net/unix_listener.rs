@@ -1,4 +1,4 @@
-//! Unix sockets: a listener with its file, the file's permissions, and who may remove it.
+//! Unix listener: a listener on a unix socket, with the file's permissions and its removal.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -12,17 +12,17 @@ use tokio::net::UnixListener;
 
 use super::listener::BACKLOG;
 
-/// A socket's file. It is removed when this is dropped, unless another process has put a socket of its own in its place.
+/// A socket's file, removed on drop unless another process has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode; the inode is not used again before the socket is closed.
+    /// Device and inode. The inode is not reused before the socket is closed.
     identity: (u64, u64),
 }
 
-/// Listens at a path. A socket file that no process listens at is replaced; any other file is not.
+/// Listens on a path. Replaces a socket file that no process listens on, and no other file.
 ///
-/// `mode` and `group` are set before the first connection can come in.
+/// `mode` and `group` are set before the first connection is accepted.
 pub(super) fn open(
     path: &Path,
     mode: Option<u32>,
@@ -40,14 +40,14 @@ pub(super) fn open(
         if is_listened_at(&address)? {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
-                "another process listens there",
+                "another process listens on it",
             ));
         }
         std::fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    // The file is made with the permissions of the socket: its owner's alone, until its group is set.
+    // `bind` creates the file with the permissions of the socket: only the owner's bits, until the group is set.
     if let Some(mode) = mode {
         let descriptor = File::from(socket.as_fd().try_clone_to_owned()?);
         descriptor.set_permissions(Permissions::from_mode(mode & 0o700))?;
@@ -64,12 +64,12 @@ pub(super) fn open(
     if let Some(mode) = mode {
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
-    // Until now connecting was refused.
+    // Before this call, connecting is refused.
     socket.listen(BACKLOG)?;
     Ok((UnixListener::from_std(socket.into())?, file))
 }
 
-/// Tells whether a process listens at a socket. Never waits: one whose queue is full listens, too.
+/// Tells whether a process listens on a socket. Never waits: `EAGAIN` means that its queue is full, so it does.
 fn is_listened_at(address: &SockAddr) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -82,7 +82,7 @@ fn is_listened_at(address: &SockAddr) -> io::Result<bool> {
     }
 }
 
-/// Returns the number of a group, which may be given by name.
+/// Returns the id of a group, given by name or number.
 fn group_id(group: &str) -> io::Result<u32> {
     if let Ok(number) = group.parse() {
         return Ok(number);
@@ -91,7 +91,7 @@ fn group_id(group: &str) -> io::Result<u32> {
         Some(found) => Ok(found.gid.as_raw()),
         None => Err(io::Error::new(
             io::ErrorKind::NotFound,
-            format!("there is no group {group:?}"),
+            format!("no such group: {group:?}"),
         )),
     }
 }

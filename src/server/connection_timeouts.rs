@@ -1,8 +1,39 @@
-//! ConnectionTimeouts: when something last happened on a connection that speaks HTTP, and when that is too long ago.
+//! Connection timeouts: what a connection that speaks HTTP is doing, and how long it may.
+//!
+//! ```text
+//!              head                     no progress
+//! FirstHead ─────────> Answering <────────────────────> Blocked
+//!                       │     ▲          progress
+//!     response flushed  │     │ head
+//!                       ▼     │
+//!                      Idle ──┴──> Head
+//!                         first byte
+//!
+//! any phase ── our side closed ──> Lingering
+//! FirstHead, Idle, Head ── server stops ──> Draining
+//! ```
+//!
+//! | phase | ends the connection after |
+//! |---|---|
+//! | `FirstHead` | `timeouts.handshake` since it was accepted |
+//! | `Head` (HTTP/1.1) | `timeouts.handshake` since the first byte |
+//! | `Answering` | never: views have deadlines of their own |
+//! | `Blocked` | `timeouts.request`, plus the time that the bytes taken so far earn at `limits.min_rate` |
+//! | `Idle` | `timeouts.keep_alive` since the last response |
+//! | `Lingering` | 5 s |
+//! | `Draining` | `timeouts.handshake` |
+//!
+//! The phase is not stored: it follows from instants, each written where its event happens, by one relaxed store. The clock wakes
+//! the connection's task at the deadline that held when it was last polled; when it has moved on meanwhile, the task goes back to
+//! sleep. So a request sets no timer.
+//!
+//! All writes but two come from the connection's own task, which reads and writes the stream and parses heads. A response that is
+//! dropped by another task ends its request ([`InFlight`]), and the clock wakes from its own. Neither needs an order: the
+//! worst that a stale instant does is one more wake-up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -14,45 +45,47 @@ use crate::config::ServerConfig;
 use crate::http::Client;
 use crate::http::pace::earned;
 
-/// How long, in milliseconds, a client is read after our side is closed.
+/// How long a client is read after our side is closed, in milliseconds.
 const LINGERING: Millis = 5_000;
 
-/// What [`ConnectionTimeouts::take_parsed`] has to tell.
+/// Values of [`ConnectionTimeouts::parsed`].
 const NOTHING_PARSED: u8 = 0;
 const PARSED: u8 = 1;
 const PARSED_WITH_BODY: u8 = 2;
 
-/// What is known of a connection's progress.
+/// The progress of one connection.
 pub(super) struct ConnectionTimeouts {
     clock: Clock,
     durations: Durations,
-    /// Requests whose answer hyper has not taken whole.
+    /// Requests whose response hyper has not taken whole; over HTTP/2 several.
     in_flight: AtomicU32,
-    /// Whether hyper may still hold a part of an answer that it has taken.
+    /// hyper may still buffer the end of a response that it has taken; its next flush clears this.
     is_unflushed: AtomicBool,
+    /// A request was parsed.
     has_served: AtomicBool,
     is_http2: AtomicBool,
-    /// When the connection was accepted, or the last answer was written.
+    /// When the connection was accepted, or the last response was taken.
     idle_since: AtomicU64,
-    /// When the first byte of a head came that is not whole yet.
+    /// When the first byte of an incomplete head arrived; `NEVER` outside of one.
     head_since: AtomicU64,
-    /// Since when a write makes no progress.
+    /// When a write last stopped making progress; `NEVER` while they make some.
     blocked_since: AtomicU64,
-    /// How long writes of the answer made no progress before that, and how many bytes followed.
+    /// For how long earlier writes of this response made no progress, and how many bytes were written after the first of them.
     blocked: AtomicU64,
     written: AtomicU64,
-    /// Since when the server stops.
+    /// When the server began to stop; `NEVER` before.
     draining_since: AtomicU64,
-    /// Since when our side is closed and the client's is waited for.
+    /// When our side was closed; `NEVER` before.
     lingering_since: AtomicU64,
-    /// Whether the target of the head that is read has a fragment.
+    /// The target of the head that was just read has a fragment, which hyper drops.
     has_fragment: AtomicBool,
-    /// The last request that was parsed since the last read.
+    /// The last request that was parsed since the last read, for the head scanner.
     parsed: AtomicU8,
+    /// The connection's task.
     task: AtomicWaker,
     client: Client,
-    /// The read that was left pending at the client's end of stream.
-    hidden: AtomicWaker,
+    /// hyper's read, which stays pending at the end of the client's stream while a response is on its way.
+    hidden_read: AtomicWaker,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,13 +93,25 @@ struct Durations {
     handshake: Millis,
     keep_alive: Millis,
     write: Millis,
-    /// Bytes a second, below which a client is too slow.
+    /// In bytes per second.
     min_rate: u64,
-    /// The shortest of them that is not zero: without keep-alive, hyper closes the connection itself.
+    /// The shortest that is not zero. A keep-alive of zero is no deadline: hyper then closes the connection itself.
     shortest: Millis,
 }
 
-/// One request on a connection, until its answer is written.
+/// What a connection is doing, with the instant that its deadline counts from.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    FirstHead { since: Millis },
+    Head { since: Millis },
+    Answering,
+    Blocked { since: Millis },
+    Idle { since: Millis },
+    Lingering { since: Millis },
+    Draining { since: Millis },
+}
+
+/// One request on a connection, until hyper has taken its response.
 pub(super) struct InFlight(pub(super) Arc<ConnectionTimeouts>);
 
 impl ConnectionTimeouts {
@@ -106,11 +151,11 @@ impl ConnectionTimeouts {
             parsed: AtomicU8::new(NOTHING_PARSED),
             task: AtomicWaker::new(),
             client: Client::default(),
-            hidden: AtomicWaker::new(),
+            hidden_read: AtomicWaker::new(),
         })
     }
 
-    /// A request's head is whole.
+    /// Call it when hyper has parsed a head.
     pub(super) fn start_request(
         self: &Arc<Self>,
         version: http::Version,
@@ -129,9 +174,10 @@ impl ConnectionTimeouts {
         InFlight(self.clone())
     }
 
-    /// Tells, once, of the last request that was parsed whether it has a body.
+    /// Returns, once, whether the last request that was parsed has a body.
     pub(super) fn take_parsed(&self) -> Option<bool> {
-        let parsed = self.parsed.load(Ordering::Relaxed); // one task reads and parses
+        // No swap: the connection's task alone reads and parses.
+        let parsed = self.parsed.load(Ordering::Relaxed);
         self.parsed.store(NOTHING_PARSED, Ordering::Relaxed);
         match parsed {
             PARSED => Some(false),
@@ -144,7 +190,7 @@ impl ConnectionTimeouts {
         self.has_fragment.store(true, Ordering::Relaxed);
     }
 
-    /// Watches an answer over HTTP/2, whose stream may be without window.
+    /// Watches a response over HTTP/2, whose stream may have no window.
     pub(super) fn watch_stalls(&self) -> Option<Arc<StallTimeout>> {
         self.is_http2()
             .then(|| StallTimeout::watch(&self.clock, self.durations.write))?
@@ -161,17 +207,17 @@ impl ConnectionTimeouts {
 
     /// Tells, once, whether the target of the request that was just read had a fragment.
     pub(super) fn take_fragment(&self) -> bool {
-        // Without a read-modify-write for the many that have none.
+        // Loaded first: most have none, and need no read-modify-write.
         self.has_fragment.load(Ordering::Relaxed)
             && self.has_fragment.swap(false, Ordering::Relaxed)
     }
 
-    /// Completes when nothing has happened for too long.
+    /// Completes at the deadline of the current phase. Cancel-safe.
     pub(super) async fn expired(self: &Arc<Self>) {
-        let mut called_at = 0;
-        let mut call = ScheduledTick {
+        let mut woken_at = 0;
+        let mut timer = ScheduledTick {
             clock: self.clock.clone(),
-            call: None,
+            key: None,
         };
         std::future::poll_fn(|cx| {
             self.task.register(cx.waker());
@@ -183,114 +229,127 @@ impl ConnectionTimeouts {
                 }
                 return Poll::Ready(());
             }
-            if now >= called_at || deadline < called_at {
-                // Without a deadline now there may be one later; it is at least as long as the shortest of them.
-                let at = deadline.min(now + self.durations.shortest);
-                called_at = at;
-                let waiting: std::sync::Weak<dyn Tick> =
-                    Arc::downgrade(&(self.clone() as Arc<dyn Tick>));
-                call.replace(at, waiting);
+            if now >= woken_at || deadline < woken_at {
+                // Later phases may have earlier deadlines, but none within the shortest duration from now.
+                woken_at = deadline.min(now + self.durations.shortest);
+                let timeouts: Weak<dyn Tick> = Arc::downgrade(&(self.clone() as Arc<dyn Tick>));
+                timer.replace(woken_at, timeouts);
             }
             Poll::Pending
         })
         .await;
     }
 
-    /// How many bytes a second a client has to send and to take.
+    /// Returns how many bytes per second a client has to send and to take.
     pub(super) fn min_rate(&self) -> u64 {
         self.durations.min_rate
     }
 
-    /// Tells whether no request is under way on a connection that carries one at a time.
+    /// Tells whether an HTTP/1.1 connection has no request in flight.
     pub(super) fn is_idle(&self) -> bool {
         !self.is_http2()
             && !self.is_answering()
             && self.lingering_since.load(Ordering::Relaxed) == NEVER
     }
 
-    /// The end of the client's stream is kept from hyper while a request is under way: hyper would drop the request, but the
-    /// client may only have closed its sending side. A body that is cut off is noticed by who reads it.
+    /// Tells whether to hide the end of the client's stream from hyper, which would drop the request: the client may have closed only
+    /// its sending side (RFC 9112 §9.6). A body that is cut off is noticed by its reader.
     pub(super) fn hides_end(&self) -> bool {
         self.is_answering() && !self.is_http2()
     }
 
     /// Leaves a read pending at the hidden end of the stream.
     pub(super) fn hide(&self, cx: &Context<'_>) {
-        self.hidden.register(cx.waker());
+        self.hidden_read.register(cx.waker());
     }
 
-    /// A request is under way, or hyper holds the end of its answer.
+    /// A request is in flight, or hyper buffers the end of its response.
     fn is_answering(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0 || self.is_unflushed.load(Ordering::Relaxed)
     }
 
-    /// All that hyper had to write is written.
+    /// Call it when hyper has flushed its buffer.
     pub(super) fn record_flushed(&self) {
         if self.is_unflushed.load(Ordering::Relaxed) {
             self.is_unflushed.store(false, Ordering::Relaxed);
             if self.client.has_ended() {
-                self.hidden.wake(); // hyper may see the end of the stream now
+                self.hidden_read.wake(); // the end needs no hiding any more
             }
         }
     }
 
-    /// Our side is closed. Tells whether the client's is waited for: one that was idle when the server stopped has nothing to
-    /// lose.
+    /// Call it when our side is closed. Tells whether to wait for the client's: a connection that was idle when the server began
+    /// to stop has no response that a reset could destroy.
     pub(super) fn start_linger(&self) -> bool {
-        let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         let draining = load(&self.draining_since);
         let was_idle = draining != NEVER && load(&self.idle_since) < draining;
         if was_idle && load(&self.head_since) == NEVER {
             return false;
         }
-        // Once: it wakes the task that asks.
+        // Only the first call may wake the task, which is the one that calls.
         if load(&self.lingering_since) == NEVER {
             self.lingering_since
                 .store(self.clock.now(), Ordering::Relaxed);
-            self.tick(); // there is a deadline now
+            self.tick(); // schedules the new deadline
         }
         true
     }
 
-    /// The server stops: what is idle has no more time than a handshake.
+    /// Call it when the server begins to stop.
     pub(super) fn start_drain(&self) {
         self.draining_since
             .store(self.clock.now(), Ordering::Relaxed);
     }
 
-    fn deadline(&self) -> Millis {
-        let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+    fn phase(&self) -> Phase {
         let lingering = load(&self.lingering_since);
         if lingering != NEVER {
-            return lingering.saturating_add(LINGERING);
+            return Phase::Lingering { since: lingering };
         }
         let blocked = load(&self.blocked_since);
         if blocked != NEVER {
-            let earned = earned(load(&self.written), self.durations.min_rate);
-            let left = self.durations.write.saturating_add(earned);
-            let left = left.saturating_sub(load(&self.blocked));
-            return blocked.saturating_add(left.min(self.durations.write));
+            return Phase::Blocked { since: blocked };
         }
         if self.in_flight.load(Ordering::Relaxed) > 0 {
-            return NEVER;
+            return Phase::Answering;
         }
         let idle = load(&self.idle_since);
         let draining = load(&self.draining_since);
         if draining != NEVER {
-            // HTTP/2 takes leave in two steps, and a client that is gone answers neither.
-            return idle.max(draining).saturating_add(self.durations.handshake);
+            let since = idle.max(draining);
+            return Phase::Draining { since };
         }
         if !self.has_served.load(Ordering::Relaxed) {
-            return idle.saturating_add(self.durations.handshake);
+            return Phase::FirstHead { since: idle };
         }
         let head = load(&self.head_since);
-        if head != NEVER && !self.is_http2.load(Ordering::Relaxed) {
-            head.saturating_add(self.durations.handshake)
-        } else {
-            idle.saturating_add(self.durations.keep_alive)
+        if head != NEVER && !self.is_http2() {
+            return Phase::Head { since: head };
+        }
+        Phase::Idle { since: idle }
+    }
+
+    fn deadline(&self) -> Millis {
+        let durations = &self.durations;
+        match self.phase() {
+            Phase::Answering => NEVER,
+            Phase::FirstHead { since } | Phase::Head { since } => {
+                since.saturating_add(durations.handshake)
+            }
+            Phase::Idle { since } => since.saturating_add(durations.keep_alive),
+            Phase::Lingering { since } => since.saturating_add(LINGERING),
+            // HTTP/2 shuts down in two steps, and a client that is gone answers neither (RFC 9113 §6.8).
+            Phase::Draining { since } => since.saturating_add(durations.handshake),
+            Phase::Blocked { since } => {
+                let earned = earned(load(&self.written), durations.min_rate);
+                let left = durations.write.saturating_add(earned);
+                let left = left.saturating_sub(load(&self.blocked));
+                since.saturating_add(left.min(durations.write))
+            }
         }
     }
 
+    /// Call it when bytes were read.
     pub(super) fn record_read(&self) {
         if self.in_flight.load(Ordering::Relaxed) == 0
             && self.head_since.load(Ordering::Relaxed) == NEVER
@@ -299,6 +358,7 @@ impl ConnectionTimeouts {
         }
     }
 
+    /// Call it when bytes were written.
     pub(super) fn record_written(&self, bytes: usize) {
         let since = self.blocked_since.load(Ordering::Relaxed);
         if since != NEVER {
@@ -306,13 +366,13 @@ impl ConnectionTimeouts {
             let blocked = self.clock.now().saturating_sub(since);
             self.blocked.fetch_add(blocked.max(1), Ordering::Relaxed);
         }
-        // Once a write has waited, there is room for as much as the client takes. What was written before only filled the
-        // system's buffers.
+        // Bytes written before the first wait only filled the kernel's buffers; from then on they measure what the client takes.
         if self.blocked.load(Ordering::Relaxed) > 0 {
             self.written.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 
+    /// Call it when a write has to wait.
     pub(super) fn record_blocked(&self) {
         if self.blocked_since.load(Ordering::Relaxed) == NEVER {
             self.blocked_since
@@ -321,15 +381,15 @@ impl ConnectionTimeouts {
     }
 }
 
-/// The clock's promise to a connection; it is called off when the connection ends.
+/// A timer of the clock, which is cancelled when the connection ends.
 struct ScheduledTick {
     clock: Clock,
-    call: Option<TimerKey>,
+    key: Option<TimerKey>,
 }
 
 impl ScheduledTick {
-    fn replace(&mut self, at: Millis, waiting: std::sync::Weak<dyn Tick>) {
-        if let Some(before) = self.call.replace(self.clock.wake_at(at, waiting)) {
+    fn replace(&mut self, at: Millis, timeouts: Weak<dyn Tick>) {
+        if let Some(before) = self.key.replace(self.clock.wake_at(at, timeouts)) {
             self.clock.cancel(before);
         }
     }
@@ -337,19 +397,15 @@ impl ScheduledTick {
 
 impl Drop for ScheduledTick {
     fn drop(&mut self) {
-        if let Some(call) = self.call {
-            self.clock.cancel(call);
+        if let Some(key) = self.key {
+            self.clock.cancel(key);
         }
     }
 }
 
 impl Tick for ConnectionTimeouts {
     fn tick(&self) {
-        self.task
-            .take()
-            .as_ref()
-            .map(Waker::wake_by_ref)
-            .unwrap_or_default();
+        self.task.wake();
     }
 }
 
@@ -358,10 +414,15 @@ impl Drop for InFlight {
         self.0
             .idle_since
             .store(self.0.clock.now(), Ordering::Relaxed);
-        // hyper has taken the last piece, and writes it with its next flush.
+        // hyper has taken the last frame, and writes it with its next flush. Set before `in_flight` falls, so that the connection is
+        // never seen as idle in between.
         self.0.is_unflushed.store(true, Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn load(instant: &AtomicU64) -> Millis {
+    instant.load(Ordering::Relaxed)
 }
 
 fn millis(duration: Duration) -> Millis {

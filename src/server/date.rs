@@ -1,4 +1,4 @@
-//! Date: the value of the `Date` field (RFC 9110 §6.6.1) where hyper's own is wrong.
+//! Date: corrects hyper's `Date` field (RFC 9110 §6.6.1) after the clock was set back.
 
 use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,14 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderValue;
 
 thread_local! {
-    /// The latest second that an answer of this thread was made in.
+    /// The latest second in which this thread made a response.
     static LATEST: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Returns the value for an answer made at `now`, if hyper would send another one.
+/// Returns the value for a response made at `now`, if hyper would send another one.
 ///
-/// hyper keeps a value for each thread until its second is over. A clock that was set back would leave it wrong for as long as
-/// it was set back by.
+/// hyper caches a value per thread until its second is over. After the clock was set back, that is as far away as it was set back.
 pub(super) fn correction(now: SystemTime) -> Option<HeaderValue> {
     let second = now
         .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! Drain: how a server ends without cutting anybody off.
+//! Drain: a graceful shutdown.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use tokio::time::{Instant, timeout_at};
 use crate::gateway::Gateway;
 use crate::websocket::{Cause, Ending};
 
-/// How long one socket's end is put off behind another's, at the most.
+/// The longest pause between the ends of two WebSockets.
 const BETWEEN_SOCKETS: Duration = Duration::from_millis(2);
 
-/// How a drain went.
+/// The outcome of a drain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drained {
-    /// How many sockets were closed with 1001.
+    /// WebSockets closed with 1001.
     pub sockets: usize,
-    /// How many tasks were cut off at the deadline.
+    /// Tasks aborted at the deadline.
     pub cut_off: usize,
 }
 
-/// Lets requests finish, closes all sockets with 1001, waits at most `drain` for all of it.
+/// Lets requests finish, closes all WebSockets with 1001, and aborts what is left after `drain`.
 pub(super) async fn drain(gateway: &Gateway, drain: Duration) -> Drained {
     let deadline = Instant::now() + drain;
     let tasks = &gateway.services().tasks;
@@ -36,8 +36,8 @@ pub(super) async fn drain(gateway: &Gateway, drain: Duration) -> Drained {
     Drained { sockets, cut_off }
 }
 
-/// Returns the time over which that many sockets are ended: a moment for a few, at most half of the drain for many, so that
-/// those who come back do not come all at once.
+/// Returns the time over which to close that many WebSockets: 2 ms each, at most half of the drain. Their clients then reconnect one
+/// after the other instead of all at once.
 pub(super) fn spread(sockets: usize, drain: Duration) -> Duration {
     BETWEEN_SOCKETS
         .saturating_mul(u32::try_from(sockets).unwrap_or(u32::MAX))

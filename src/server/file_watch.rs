@@ -1,4 +1,4 @@
-//! Watch: detects changes to configuration files and templates.
+//! File watch: detects changes to configuration files and templates, by polling.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -8,16 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::Document;
 
-/// How often `--watch` looks.
+/// How often `--watch` takes a snapshot.
 pub(super) const WATCH_EVERY: Duration = Duration::from_millis(500);
 
-/// The most files and directories of one look: a link may lead anywhere.
+/// The most files and directories in one snapshot: a link may lead anywhere.
 const ENTRIES_MAX: usize = 10_000;
 
-/// What a look at the watched files found: it differs once one of them is saved.
+/// The state of the watched files. Two snapshots differ when a file was saved in between.
 ///
-/// Symbolic links are followed, so that a link, or a directory, that is swapped for another one counts: so Kubernetes updates the
-/// files of a ConfigMap.
+/// Symbolic links are followed, because swapping a link or a directory is a change too: Kubernetes updates the files of a ConfigMap
+/// that way.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct FileSnapshot(Vec<FileStamp>);
 
@@ -31,7 +31,7 @@ struct FileStamp {
 }
 
 impl FileSnapshot {
-    /// Looks at the files of a configuration: those that were read, others of their kind beside them, and all templates.
+    /// Takes a snapshot of the files of a configuration: those that were read, other TOML files beside them, and all templates.
     pub(super) fn take(documents: &[Arc<Document>], main: &Path, templates: &Path) -> Self {
         let mut scan = Scan::default();
         let mut directories: Vec<PathBuf> = vec![
@@ -54,11 +54,11 @@ impl FileSnapshot {
     }
 }
 
-/// A look that is under way.
+/// A snapshot that is being taken.
 #[derive(Default)]
 struct Scan {
     files: Vec<FileStamp>,
-    /// Directories, by device and inode: links can lead back to one.
+    /// Directories, by device and inode: links may form a cycle.
     visited: HashSet<(u64, u64)>,
     entries: usize,
 }

@@ -1,17 +1,22 @@
-//! Head watch: follows the bytes of request heads, to see what the parser behind it does not tell.
+//! Head scanner: sees in a request head what hyper's parser does not report.
+//!
+//! ```text
+//! Start ──> RequestLine ──> Fields ──> Elsewhere ──(request without a body was parsed, and nothing follows it)──> Start
+//!                   └── GET, HEAD ────────^
+//! ```
 
-/// A line that is split over reads is remembered so far; the one line that matters is shorter.
+/// How much of a line is kept when a read ends within it. The one line that matters is shorter.
 const LINE_BYTES_MAX: usize = 128;
 
-/// The lengths that hyper keeps for itself, without their last digit.
+/// The two values of `Content-Length` that hyper uses as marks of its own, without their last digit.
 const LARGEST: &[u8] = b"1844674407370955161";
 
-/// Follows heads as far as it is certain where they begin: at the start of a connection, and behind a request without a body
-/// that ended with the bytes that were read. Elsewhere (behind a body, or within pipelined requests) it looks at nothing.
+/// Scans heads where they are certain to begin: at the start of a connection, and after a request without a body that ended with the
+/// bytes that were read. Elsewhere (after a body, or within pipelined requests) it scans nothing.
 #[derive(Debug)]
 pub(super) struct HeadScanner {
     position: Position,
-    /// The line so far, when a read ended within it.
+    /// The start of a line when a read ended within it.
     line: Vec<u8>,
     /// The last bytes that were read.
     tail: [u8; 4],
@@ -34,7 +39,7 @@ impl HeadScanner {
         }
     }
 
-    /// A request was parsed. Behind one without a body another head begins, if nothing was read behind its own.
+    /// Call it when hyper has parsed a request. After one without a body another head begins, unless more than its own was read.
     pub(super) fn parsed(&mut self, has_body: bool) {
         self.line.clear();
         self.position = match !has_body && self.tail == *b"\r\n\r\n" {
@@ -43,11 +48,10 @@ impl HeadScanner {
         };
     }
 
-    /// Looks at what was read, before the parser does. Returns whether the request line has a fragment, which the parser of
-    /// targets drops.
+    /// Scans what was read, before hyper parses it. Returns whether the request line has a fragment, which hyper drops.
     ///
-    /// A `Content-Length` of the two largest 64-bit numbers is made smaller by one or two. hyper keeps them for itself and
-    /// would answer 431 to them; a byte less is as much too long, and is refused as such.
+    /// Lowers a `Content-Length` of one of the two largest 64-bit numbers. hyper uses these as marks of its own and would answer 431; a
+    /// length one or two bytes shorter is refused as what it is, too long.
     pub(super) fn scan(&mut self, read: &mut [u8]) -> bool {
         let mut has_fragment = false;
         let mut at = 0;
@@ -69,7 +73,7 @@ impl HeadScanner {
                 self.remember(line);
             }
             if let Some(end) = end {
-                // These have no body that anybody sends, so their fields say nothing of interest here.
+                // These requests have no body in practice, so their fields are not scanned.
                 let is_short = self.line.starts_with(b"GET ") || self.line.starts_with(b"HEAD ");
                 self.position = match is_short {
                     true => Position::Elsewhere,
@@ -116,7 +120,7 @@ impl HeadScanner {
     }
 }
 
-/// `before` is what an earlier read brought of the line.
+/// `before` is the part of the line from earlier reads.
 fn lower_largest_length(before: &[u8], line: &mut [u8]) {
     let Some(last) = line.iter().rposition(u8::is_ascii_digit) else {
         return;

@@ -1,4 +1,4 @@
-//! Server: opens the listeners, accepts, reloads, and ends.
+//! Server: starts listeners and services, accepts, reloads, and drains.
 
 use std::io;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::gateway::{Gateway, Table};
 use crate::net::{Acceptor, Admission, Listener, Refused};
 use crate::services::Services;
 
-/// After how long without an acknowledgement a client has vanished, unless `timeouts.request` is longer than half of that.
+/// How long a client may acknowledge nothing, unless twice `timeouts.request` is longer.
 const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(60);
 
-/// A server that listens.
+/// A server with open listeners.
 #[derive(Debug)]
 pub struct Server {
     gateway: Gateway,
@@ -30,27 +30,27 @@ pub struct Server {
 /// Why a server did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// An address cannot be listened at.
+    /// A listener cannot be opened.
     #[error("cannot listen at {bind}: {cause}")]
     Bind {
         /// The address.
         bind: Bind,
-        /// The system's reason.
+        /// The system's error.
         cause: io::Error,
     },
-    /// Sessions or users cannot be kept.
+    /// A store of sessions or users cannot be opened.
     #[error("{0}")]
     Store(String),
-    /// Signals cannot be listened to.
-    #[error("cannot listen to signals: {0}")]
+    /// A signal handler cannot be installed.
+    #[error("cannot handle signals: {0}")]
     Signals(io::Error),
 }
 
 impl Server {
-    /// Opens the listeners of a configuration and starts what runs beside them. Needs a tokio runtime.
+    /// Opens the listeners and services of a configuration. Needs a tokio runtime.
     pub async fn start(config: Config, table: Table) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
-        // Longer than any write is waited for, also of a client that reads slowly and acknowledges nothing meanwhile.
+        // Longer than any write may wait: a slow reader with a full buffer acknowledges nothing meanwhile.
         let unacknowledged_max = UNACKNOWLEDGED_MIN.max(config.server.timeouts.request * 2);
         for bind in &config.server.bind {
             let opened = Listener::open(bind)
@@ -60,7 +60,7 @@ impl Server {
                     cause,
                 })?;
             for listener in &opened {
-                // Where the system cannot, deadlines notice them.
+                // Optional: without it, timeouts close these connections.
                 let _ = listener.detect_dead_peers(unacknowledged_max);
             }
             listeners.extend(opened);
@@ -80,7 +80,7 @@ impl Server {
         })
     }
 
-    /// Returns where it listens.
+    /// Returns the listeners.
     #[must_use]
     pub fn listeners(&self) -> &[Listener] {
         &self.listeners
@@ -92,7 +92,7 @@ impl Server {
         &self.gateway
     }
 
-    /// Serves until `stop` completes; then drains.
+    /// Serves until `stop` completes, then drains.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Drained {
         let deadline = self.config.server.timeouts.drain;
         let gateway = self.gateway.clone();
@@ -102,7 +102,7 @@ impl Server {
         drain(&gateway, deadline).await
     }
 
-    /// Serves until the operator stops it; reloads when asked. The second stop ends at once.
+    /// Serves until a signal stops it, and reloads on SIGHUP. A second stop during the drain returns at once.
     pub async fn run(mut self, reload: Reload) -> Result<Drained, StartError> {
         let mut signals = Signals::listen().map_err(StartError::Signals)?;
         let deadline = self.config.server.timeouts.drain;
@@ -124,7 +124,7 @@ impl Server {
         tracing::info!(
             sockets = gateway.sockets().len(),
             seconds = deadline.as_secs_f64(),
-            "stopping; a second signal ends at once"
+            "stopping; a second signal exits at once"
         );
         tokio::select! {
             drained = drain(&gateway, deadline) => Ok(drained),
@@ -159,7 +159,7 @@ impl Server {
     }
 }
 
-/// Opens what sessions and users are kept in. A database of another process may come later: what needs it is 503 until then.
+/// Opens the stores of sessions and users. A database server may come up later: until then, requests that need it get 503.
 async fn open_stores(config: &Config, services: &Services) -> Result<(), StartError> {
     let users = async {
         match services.auth.users() {
@@ -184,12 +184,12 @@ async fn open_stores(config: &Config, services: &Services) -> Result<(), StartEr
             Ok(()) => {}
         }
     }
-    // Only now: a start that fails on its stores writes no key file.
+    // Last, so that a start that fails on its stores writes no key file.
     let _ = services.secrets.key();
     Ok(())
 }
 
-/// The accepting tasks; dropping it ends them and closes the listeners.
+/// The accept loops. Dropping it ends them and closes the listeners.
 struct Accepting(#[expect(dead_code, reason = "held for its drop")] JoinSet<()>);
 
 async fn second_stop(signals: &mut Signals) {

@@ -1,15 +1,15 @@
-//! Signals: what the operator asks of a running server.
+//! Signals: SIGTERM, SIGINT and SIGHUP.
 
 use std::io;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// What the operator asks.
+/// A request of the operator.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: stop, and let everybody finish. The second time: at once.
+    /// SIGTERM or SIGINT: drain and exit. The second one exits at once.
     Stop,
-    /// SIGHUP: read the file again.
+    /// SIGHUP: reload the configuration.
     Reload,
 }
 
@@ -17,7 +17,7 @@ pub(super) struct Signals {
     terminate: Stream,
     interrupt: Stream,
     hangup: Stream,
-    /// A file at its size limit (`ulimit -f`): the write fails, and the signal would end the process.
+    /// SIGXFSZ, sent for a file at its size limit (`ulimit -f`), would end the process. Handled, it only makes the write fail.
     _file_size: Stream,
 }
 
@@ -31,7 +31,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next. Cancel-safe.
+    /// Waits for the next signal. Cancel-safe.
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop,

@@ -1,4 +1,7 @@
-//! Stalled: an HTTP/2 answer whose client gives no window.
+//! Stall timeout: resets an HTTP/2 stream whose client gives no window for its response.
+//!
+//! A TCP socket that takes no bytes blocks its connection, which has timeouts. A stream without window blocks nothing: it would hold
+//! its body, and the file behind it, for ever.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -8,79 +11,73 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use metrics::counter;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 
 thread_local! {
-    /// What cuts the stream that is polled.
-    static CUT: RefCell<Option<CancellationToken>> = const { RefCell::new(None) };
+    /// Resets the stream whose task is being polled.
+    static RESET: RefCell<Option<CancellationToken>> = const { RefCell::new(None) };
 }
 
-/// The task of an HTTP/2 stream. What it polls finds out how to cut it; a stream that is cut is reset.
-///
-/// A socket that takes no bytes is noticed by its connection. A stream without window blocks nothing, so it would hold its body,
-/// and the file behind it, for ever.
+/// Runs the task of an HTTP/2 stream, which everything that it polls can end through [`RESET`]: hyper passes no handle of a stream
+/// to its service. Dropping the task resets the stream.
 pub(super) async fn resettable(stream: impl Future<Output = ()>) {
     struct Within<F>(F, CancellationToken);
     impl<F: Future<Output = ()>> Future for Within<Pin<&mut F>> {
         type Output = ();
         fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-            let before = CUT.replace(Some(self.1.clone()));
+            let before = RESET.replace(Some(self.1.clone()));
             let polled = self.0.as_mut().poll(cx);
-            CUT.replace(before);
+            RESET.replace(before);
             polled
         }
     }
-    let cut = CancellationToken::new();
+    let reset = CancellationToken::new();
     let stream = std::pin::pin!(stream);
     tokio::select! {
-        () = Within(stream, cut.clone()) => {}
-        () = cut.cancelled() => tracing::debug!("an HTTP/2 stream was without window for too long"),
+        () = Within(stream, reset.clone()) => {}
+        () = reset.cancelled() => tracing::debug!("HTTP/2 stream reset: no window for too long"),
     }
 }
 
-/// Watches one answer. Dropped with it.
+/// Watches one response. Dropped with it.
 pub(super) struct StallTimeout {
     clock: Clock,
     write: Millis,
-    cut: CancellationToken,
-    /// Since when a piece of the body waits for window; never while the body has none.
+    reset: CancellationToken,
+    /// When hyper took the last frame and began to wait for window; `NEVER` while the body has no frame to send.
     waiting_since: AtomicU64,
-    call: Mutex<Option<TimerKey>>,
+    timer: Mutex<Option<TimerKey>>,
     me: Weak<Self>,
 }
 
 impl StallTimeout {
-    /// Watches the answer of the stream that is polled; none outside of one. It is cut when `write` passes without window.
+    /// Watches the response of the stream that is being polled; `None` outside of one. It is reset after `write` without window.
     pub(super) fn watch(clock: &Clock, write: Millis) -> Option<Arc<Self>> {
-        let cut = CUT.with_borrow(Clone::clone)?;
+        let reset = RESET.with_borrow(Clone::clone)?;
         let watch = Arc::new_cyclic(|me| Self {
             clock: clock.clone(),
             write,
-            cut,
+            reset,
             waiting_since: AtomicU64::new(clock.now()),
-            call: Mutex::default(),
+            timer: Mutex::default(),
             me: me.clone(),
         });
         watch.wake_at(clock.now().saturating_add(write));
         Some(watch)
     }
 
-    /// hyper asks for the next piece once the one before has found window; `is_ready` tells whether there is one.
+    /// Call it when hyper has polled the body, which it does once the frame before has found window. `is_ready`: it got a frame.
     pub(super) fn polled(&self, is_ready: bool) {
         let since = if is_ready { self.clock.now() } else { NEVER };
         self.waiting_since.store(since, Ordering::Relaxed);
     }
 
     fn wake_at(&self, at: Millis) {
-        let waiting: Weak<dyn Tick> = self.me.clone();
-        *self.call() = Some(self.clock.wake_at(at, waiting));
-    }
-
-    fn call(&self) -> MutexGuard<'_, Option<TimerKey>> {
-        self.call.lock()
+        let watch: Weak<dyn Tick> = self.me.clone();
+        *self.timer.lock() = Some(self.clock.wake_at(at, watch));
     }
 }
 
@@ -94,7 +91,7 @@ impl Tick for StallTimeout {
         };
         if now >= deadline {
             counter!("oneport_streams_stalled_total").increment(1);
-            self.cut.cancel();
+            self.reset.cancel();
         } else {
             self.wake_at(deadline);
         }
@@ -103,8 +100,8 @@ impl Tick for StallTimeout {
 
 impl Drop for StallTimeout {
     fn drop(&mut self) {
-        if let Some(call) = self.call().take() {
-            self.clock.cancel(call);
+        if let Some(key) = self.timer.lock().take() {
+            self.clock.cancel(key);
         }
     }
 }

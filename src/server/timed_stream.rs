@@ -1,4 +1,4 @@
-//! TimedStream: a connection's stream, with its progress noted, the client's end of it hidden, and its own end taken slowly.
+//! Timed stream: a connection's stream while it speaks HTTP. Records progress, hides the client's end of stream, and lingers at close.
 
 use std::io;
 use std::pin::Pin;
@@ -11,10 +11,10 @@ use super::connection_timeouts::ConnectionTimeouts;
 use super::head_scanner::HeadScanner;
 use crate::net::Stream;
 
-/// For how many bytes a client is read after our side is closed.
+/// The most bytes that are read from a client after our side is closed.
 const LINGERING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A stream whose progress is noted.
+/// A stream that records its progress in [`ConnectionTimeouts`].
 pub(super) struct TimedStream {
     stream: Stream,
     timeouts: Arc<ConnectionTimeouts>,
@@ -105,15 +105,15 @@ impl AsyncWrite for TimedStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        // hyper flushes the stream once its own buffer is empty.
+        // hyper flushes the stream only when its own buffer is empty.
         if let Poll::Ready(Ok(())) = flushed {
             self.timeouts.record_flushed();
         }
         flushed
     }
 
-    /// Closes our side, then reads what the client still sends, until it closes its own (RFC 9112 §9.6). Closing a socket with
-    /// unread bytes resets it, and a reset can destroy an answer that the client has not read yet.
+    /// Closes our side, then reads until the client closes its own (RFC 9112 §9.6). Closing a socket with unread bytes resets the
+    /// connection, and a reset can destroy a response that the client has not read yet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.is_shut_down {

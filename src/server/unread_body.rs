@@ -1,4 +1,4 @@
-//! Early: an answer that is there before the request's body was read.
+//! Unread body: a response that is ready before the request's body was read.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,31 +10,31 @@ use hyper::body::Incoming;
 
 use crate::http::{Body, Client, Response};
 
-/// The most bytes of an unread body that are taken from the client so that the connection can go on.
+/// The most bytes of an unread body that are read and discarded to keep the connection.
 const DRAINED_BYTES_MAX: u64 = 64 * 1024;
 
-/// How often the connection is asked for more of the body before its client counts as slow.
-const TURNS: u32 = 3;
+/// How often the body is polled without progress before the client counts as slow.
+const POLLS_MAX: u32 = 3;
 
-/// What is left of an unread body.
+/// The rest of an unread body.
 enum Rest {
     /// Nothing: the connection can carry another request.
     Nothing,
-    /// More than is waited for.
+    /// More than is worth waiting for.
     More,
     /// The framing is broken.
     Broken,
 }
 
-/// Ends a request whose body was not read whole: takes the rest if it is there and short, otherwise announces that the
-/// connection is closed. A body whose framing is broken makes the answer 400.
+/// Finishes a request whose body was not read to its end: discards the rest if it is short and has arrived, otherwise announces
+/// that the connection closes. Broken framing replaces the response by 400.
 pub(super) async fn finish_request(
     response: &mut Response,
     mut unread: Incoming,
     waits_for_continue: bool,
     client: &Client,
 ) {
-    // Asking for the body would invite the client to send it.
+    // Polling the body would send 100 Continue and invite the client to send it.
     let rest = match waits_for_continue {
         true => Rest::More,
         false => drain(&mut unread, client).await,
@@ -54,7 +54,7 @@ pub(super) async fn finish_request(
     }
 }
 
-/// Says that the connection carries no further request (RFC 9112 §9.6).
+/// Announces that the connection carries no further request (RFC 9112 §9.6).
 pub(super) fn announce_close(response: &mut Response) {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
@@ -62,7 +62,7 @@ pub(super) fn announce_close(response: &mut Response) {
 
 async fn drain(unread: &mut Incoming, client: &Client) -> Rest {
     let mut left = DRAINED_BYTES_MAX;
-    let mut turns = 0;
+    let mut polls = 0;
     poll_fn(|cx| {
         loop {
             if unread.size_hint().lower() > left {
@@ -77,12 +77,12 @@ async fn drain(unread: &mut Incoming, client: &Client) -> Rest {
                         Some(rest) => left = rest,
                         None => return Poll::Ready(Rest::More),
                     }
-                    turns = 0;
+                    polls = 0;
                 }
                 Poll::Pending => {
-                    // hyper reads on between two polls, as far as bytes are there.
-                    turns += 1;
-                    if turns > TURNS {
+                    // Between two polls hyper reads what has arrived.
+                    polls += 1;
+                    if polls > POLLS_MAX {
                         return Poll::Ready(match client.has_ended() {
                             true => Rest::Broken, // the rest never comes
                             false => Rest::More,

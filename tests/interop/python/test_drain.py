@@ -146,7 +146,7 @@ class Drain(unittest.TestCase):
         server = self.start(drain="60s")
         self.download(server)
         server.signal(signal.SIGTERM)
-        server.wait_for_log("a second signal ends at once")
+        server.wait_for_log("a second signal exits at once")
         began = time.monotonic()
         server.stop()
         self.assertLess(time.monotonic() - began, 5)

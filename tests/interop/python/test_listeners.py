@@ -71,7 +71,7 @@ class Listeners(unittest.TestCase):
     def test_a_unix_socket_in_use_and_a_file_that_is_no_socket_are_left_alone(self):
         with Server(UNIX, bind=None) as server:
             path = server.directory / "run/oneport.sock"
-            self.fails_to_start(server.config, (), r"cannot listen at unix:.*oneport\.sock: another process listens there")
+            self.fails_to_start(server.config, (), r"cannot listen at unix:.*oneport\.sock: another process listens on it")
             self.assertEqual(get(str(path)), 200)
             precious = server.directory / "precious"
             precious.write_text("do not lose this", encoding="utf-8")
