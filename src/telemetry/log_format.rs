@@ -1,7 +1,7 @@
-//! The form of log lines: text for people, or one JSON object a line.
+//! Log format: a line as text, or as a JSON object.
 //!
-//! Values come from strangers: paths, names, what a peer answered. No value can end its line, leave its quotes, or reach a
-//! terminal as a control character, and none is longer than 2,048 characters.
+//! Values come from outside: paths, names, responses of peers. No value can end its line, leave its quotes, or send a control
+//! character to a terminal, and none is longer than 2,048 characters.
 
 use std::fmt::{self, Debug, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// The most characters of one value.
 const VALUE_MAX: usize = 2048;
 
-/// The field that holds an event's sentence.
+/// The field of an event's message.
 const MESSAGE: &str = "message";
 
 /// `TIME LEVEL TARGET: MESSAGE NAME=VALUE ...`.
@@ -96,7 +96,7 @@ where
     }
 }
 
-/// The time of a line; a clock from before 1970 counts as 1970.
+/// Returns the time of a line. A clock before 1970 counts as 1970.
 fn now() -> humantime::Rfc3339Timestamp {
     humantime::format_rfc3339_micros(SystemTime::now().max(UNIX_EPOCH))
 }
@@ -111,7 +111,7 @@ const fn color(level: &Level) -> u8 {
     }
 }
 
-/// Finds the sentence of an event.
+/// Collects the message of an event.
 struct Message(String);
 
 impl Visit for Message {
@@ -210,14 +210,14 @@ impl Visit for JsonFields<'_> {
     }
 }
 
-/// Seconds and the like: to the millionth, and never with an exponent.
+/// Writes a number with at most six decimals, and never with an exponent.
 fn write_decimal(writer: &mut impl Write, value: f64) -> fmt::Result {
     let text = format!("{value:.6}");
     let short = text.trim_end_matches('0').trim_end_matches('.');
     writer.write_str(if short.is_empty() { "0" } else { short })
 }
 
-/// A value that needs no quotes: an address, a number, a word.
+/// Tells whether a value needs no quotes: an address, a number, a word.
 fn is_plain(value: &str) -> bool {
     (1..=VALUE_MAX).contains(&value.len())
         && value
@@ -225,7 +225,7 @@ fn is_plain(value: &str) -> bool {
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
 }
 
-/// What would act on a terminal, end a line, or change the order in which the line is shown.
+/// Tells whether a character would act on a terminal, end a line, or change its reading order.
 fn is_unsafe(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
@@ -349,7 +349,7 @@ mod tests {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// What strangers would write to forge a line or to reach a terminal.
+    /// Values that try to forge a line or to act on a terminal.
     const FORGERIES: [&str; 9] = [
         "x\" allowed=[",
         "a\nINFO access: http user=\"admin\"",
@@ -362,7 +362,7 @@ mod tests {
         "\u{e0041}tag\u{61c}",
     ];
 
-    /// Returns what follows a text in quotes.
+    /// Returns the text after a quoted one.
     fn behind_quoted(line: &str) -> &str {
         let mut is_escaped = false;
         for (at, char) in line.char_indices().skip(1) {

@@ -1,12 +1,17 @@
-//! The queue of log lines: a thread of its own writes them, so that no worker ever waits for whoever reads the log.
+//! Log queue: a thread writes the lines of the log, so that no worker waits for the reader of the log.
 //!
 //! ```text
-//! workers --push--> waiting (at most 4 MiB) --taken whole by the thread--> write(2)
-//!             \-- full: the line is dropped and counted
+//! workers ──push──> waiting ──swapped out──> taken ──write(2), 64 KiB at a time──> output
+//!             │     └────── at most 4 MiB ──────┘                     │
+//!             └─ full: dropped and counted                            └─ failed: the rest is dropped and counted
 //! ```
 //!
-//! A reader that stalls fills the queue, and a disk that is full fails the write; both cost lines, never a request. What was
-//! dropped is said once it can be written again, at most every 10 s.
+//! A reader that stalls fills the queue, and a full disk fails the write; both cost lines, never a request. Once the output takes
+//! lines again, the log says how many were dropped, at most every 10 s.
+//!
+//! Races: one lock guards `waiting`, `taken` and `is_closing`, and one condition variable announces every change of them. `taken` is
+//! cleared only after the write, so a flush that finds both empty knows that everything is written. The notice is pushed from the
+//! writing thread itself: it is skipped while the queue is more than half full, because a full queue would drop it too.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -16,37 +21,37 @@ use std::time::{Duration, Instant};
 use metrics::counter;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// The most bytes of lines that wait to be written.
+/// The most bytes that are queued or being written.
 const WAITING_MAX: usize = 4 << 20;
 
-/// The most bytes of one write, so that a pipe's reader sees lines as they come.
+/// The most bytes of one write, so that the reader of a pipe sees lines early.
 const WRITE_MAX: usize = 64 << 10;
 
-/// How often the log says how many lines were dropped.
+/// The least time between two notices of dropped lines.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the end of the process waits for the last lines.
+/// How long the process waits at its end for the last lines.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How long the thread waits for a descriptor that does not block and has no room.
+/// How long the thread waits when the output is non-blocking and full.
 const WOULD_BLOCK: Duration = Duration::from_millis(20);
 
-/// Lines of all queues that were dropped since the process began.
+/// Lines dropped by all queues of the process.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how many log lines were dropped since the process began, because the log could not be written, or not fast enough.
+/// Returns how many log lines the process has dropped, because the log could not be written, or not fast enough.
 #[must_use]
 pub fn log_lines_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// The side that takes lines; never waits for the writing side. Clones share one queue.
+/// The side of the workers, which never waits for the writing thread. Clones share one queue.
 #[derive(Clone)]
 pub(crate) struct LogQueue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Told of new lines, of lines that were written, and of the end.
+    /// Notified of new lines, of written lines, and of the end.
     changed: Condvar,
     waiting_max: usize,
 }
@@ -54,7 +59,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Bytes that the thread has taken and not written yet.
+    /// Bytes that the thread is writing.
     taken: usize,
     is_closing: bool,
 }
@@ -87,7 +92,7 @@ impl LogQueue {
         }))
     }
 
-    /// Takes whole lines, or drops and counts them when there is no room.
+    /// Queues whole lines, or drops and counts them when there is no room.
     pub(crate) fn push(&self, lines: &[u8]) {
         let mut state = self.state();
         if state.waiting.len() + state.taken + lines.len() > self.0.waiting_max {
@@ -107,7 +112,7 @@ impl LogQueue {
         self.0.state.lock()
     }
 
-    /// Waits until all lines are written, or the deadline is over; returns whether they are.
+    /// Waits until all lines are written, for `deadline` at most. Returns whether they are.
     fn flush(&self, deadline: Duration) -> bool {
         let is_unwritten = |state: &mut State| state.taken > 0 || !state.waiting.is_empty();
         let mut state = self.state();
@@ -144,10 +149,10 @@ struct Writer<W, N> {
     queue: LogQueue,
     output: W,
     notice: N,
-    /// Dropped lines of the whole process at the last notice.
+    /// The count of dropped lines at the last notice.
     noticed: u64,
     noticed_at: Option<Instant>,
-    /// The output ends inside a line, because a write failed there.
+    /// The output ends within a line, because a write failed there. The next write begins with a line feed.
     is_torn: bool,
 }
 
@@ -175,12 +180,12 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
             self.queue.state().taken = 0;
             self.queue.0.changed.notify_all();
             if can_write {
-                self.say_what_was_dropped();
+                self.notice_dropped();
             }
         }
     }
 
-    /// Waits for lines and takes all there are; false at the end. Comes back with none when a notice is due.
+    /// Waits for lines and takes them all. Returns `false` at the end, and takes none when a notice is due.
     fn take(&self, lines: &mut Vec<u8>, can_write: bool) -> bool {
         let mut state = self.queue.state();
         loop {
@@ -208,7 +213,7 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         }
     }
 
-    /// Writes lines; those that the output does not take are dropped and counted. Returns whether it took them all.
+    /// Writes lines, and drops and counts those that the output does not take. Returns whether it took them all.
     fn write(&mut self, lines: &[u8]) -> bool {
         if self.is_torn && self.write_all(b"\n").is_err() {
             count_dropped(lines_in(lines));
@@ -223,7 +228,7 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         false
     }
 
-    /// Returns how much was written before the output failed.
+    /// Writes all bytes; the error is how many were written before the output failed.
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut written = 0;
         while written < bytes.len() {
@@ -233,7 +238,7 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
                 Ok(count) => written += count,
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    // The descriptor is shared with whoever made it non-blocking.
+                    // Another process made the shared descriptor non-blocking.
                     io::ErrorKind::WouldBlock => std::thread::sleep(WOULD_BLOCK),
                     _ => return Err(written),
                 },
@@ -248,7 +253,7 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         })
     }
 
-    fn say_what_was_dropped(&mut self) {
+    fn notice_dropped(&mut self) {
         let dropped = log_lines_dropped();
         // A queue that is still full would drop the notice as well.
         let has_room = self.queue.state().waiting.len() <= self.queue.0.waiting_max / 2;

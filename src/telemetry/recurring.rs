@@ -1,17 +1,16 @@
-//! Recurring: a line that may be due many times a second, and is logged once per interval.
+//! Recurring: logs a line that may recur many times a second once per interval.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How often one line is logged at most, unless it says otherwise.
+/// The usual interval.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Counts how often something happened, and tells when to log it.
+/// Counts how often a line recurs, and tells when to log it.
 ///
-/// What strangers can cause at will, such as a connection over a limit, is a line of this kind: otherwise they decide how long
-/// the log gets.
+/// Use it for each line that a client can cause at will, such as a connection over a limit: otherwise clients fill the log.
 #[derive(Debug)]
 pub(crate) struct Recurring {
     interval: Duration,
@@ -33,7 +32,7 @@ impl Recurring {
         }
     }
 
-    /// Counts one time. Returns how often it happened since it was last logged, this time included, when a line is due.
+    /// Counts once. When a line is due, returns how often it recurred since the last one, this time included.
     pub(crate) fn is_due(&self) -> Option<u64> {
         self.is_due_at(Instant::now())
     }

@@ -1,7 +1,7 @@
-//! Series of routes: metrics with the label `route`, which go when their route is gone.
+//! Route series: metrics with the label `route`, which are dropped with their route.
 //!
-//! A route looks its series up once and keeps them, and so do its open sockets. A reload may name routes anew as often as the
-//! operator likes, so a series that none of them keeps any more is forgotten, some time after that: a scraper gets its last value.
+//! A route and its open sockets hold their series. Each reload may rename routes, so a series that nothing holds any more is dropped,
+//! but only after a while: a scraper still gets its last value. Histograms are not dropped; do not give them the label `route`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,13 +14,13 @@ use metrics_exporter_prometheus::formatting::{sanitize_description, sanitize_lab
 use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
 use parking_lot::{Mutex, MutexGuard};
 
-/// How long a series is kept whose route is gone.
+/// How long a series is kept after its route.
 const GONE_KEPT: Duration = Duration::from_secs(300);
 
-/// How many of them are kept.
+/// How many series without a route are kept.
 const GONE_MAX: usize = 1_000;
 
-/// What prints the metrics of the process (cheap to clone).
+/// Prints the metrics of the process (cheap to clone).
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(super) process: PrometheusHandle,
@@ -38,13 +38,13 @@ impl Metrics {
         text
     }
 
-    /// Forgets series of routes that are gone for some time.
+    /// Drops series whose route was removed some time ago.
     pub(crate) fn forget_gone(&self) {
         self.routes.forget_gone(Instant::now());
     }
 }
 
-/// Records the series of routes, and gives all others to the recorder of the process.
+/// Records the series with the label `route`, and passes all others to the recorder of the process.
 #[derive(Debug)]
 pub(super) struct ByRoute {
     pub(super) process: PrometheusRecorder,
@@ -60,7 +60,7 @@ pub(super) struct RouteSeries(Arc<Mutex<BTreeMap<String, Family>>>);
 struct Family {
     description: SharedString,
     is_gauge: bool,
-    /// By their labels as they are printed.
+    /// By their labels in printed form.
     series: BTreeMap<String, Series>,
 }
 
@@ -68,7 +68,7 @@ struct Family {
 struct Series {
     /// Bits of an `f64` in a gauge.
     value: Arc<AtomicU64>,
-    /// Since when neither a route nor a socket keeps it.
+    /// When a scan first found that neither a route nor a socket holds it.
     gone_since: Option<Instant>,
 }
 
@@ -120,7 +120,7 @@ impl RouteSeries {
         if surplus == 0 {
             return;
         }
-        // The oldest go; of those that went at the same instant any.
+        // The oldest go first; among those of the same instant, any.
         gone.sort_unstable();
         let newest_to_go = gone[surplus - 1];
         let before = gone.partition_point(|since| *since < newest_to_go);
