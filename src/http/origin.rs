@@ -1,10 +1,10 @@
 //! Origin: which pages may open a WebSocket here.
 
 mod lint;
-mod url;
+mod urlparse;
 
 use crate::host::is_same_domain;
-use crate::http::origin::url::Url;
+use crate::http::origin::urlparse::Url;
 
 pub use crate::config::MissingOrigin;
 pub use crate::http::origin::lint::lint;

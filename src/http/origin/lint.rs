@@ -1,6 +1,6 @@
 //! Lint: the origin patterns that do not allow what they seem to allow.
 
-use crate::http::origin::url::{Port, Url};
+use crate::http::origin::urlparse::{Port, Url};
 
 /// Says what is wrong with a pattern that does not allow what it seems to allow.
 ///

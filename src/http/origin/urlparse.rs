@@ -1,4 +1,4 @@
-//! URL: the parts of an origin, and of what is written for one.
+//! Urlparse: splits an origin as Python's `urlparse` does, which Channels relies on; other URLs are parsed by `net::url`.
 
 /// The parts of a URL that matter here, split as Python's `urlparse` does, which Channels relies on.
 #[derive(Debug, Eq, PartialEq)]
