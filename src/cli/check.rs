@@ -1,7 +1,7 @@
 //! `oneport check`.
 
 use super::arguments::{CheckArguments, CheckFormat};
-use super::output::{complain_of, say};
+use super::output::{print, print_problems};
 use super::{CONFIG, FAILURE, OK};
 use crate::gateway::Registry;
 use crate::server::Reload;
@@ -36,16 +36,16 @@ pub(super) fn run(arguments: &CheckArguments, registry: Registry) -> u8 {
         Err(problems) => (problems, None),
     };
     match arguments.format {
-        CheckFormat::Text => complain_of(&problems),
+        CheckFormat::Text => print_problems(&problems),
         CheckFormat::Json => match serde_json::to_string_pretty(&problems) {
-            Ok(json) => say(&json),
+            Ok(json) => print(&json),
             Err(_) => return FAILURE,
         },
     }
     match summary {
         Some(summary) => {
             if arguments.format == CheckFormat::Text {
-                say(&summary);
+                print(&summary);
             }
             OK
         }

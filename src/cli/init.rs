@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::arguments::InitArguments;
-use super::output::{complain, say};
+use super::output::{print, print_error};
 use super::{FAILURE, OK};
 
 /// A file of the demo, taken into a new project as it is.
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &InitArguments) -> u8 {
         .filter(|path| dir.join(path).exists())
         .collect();
     if !standing.is_empty() {
-        complain(&format!(
+        print_error(&format!(
             "oneport init: expected nothing to overwrite in {}, found {}",
             dir.display(),
             standing.join(", ")
@@ -58,14 +58,14 @@ pub(super) fn run(arguments: &InitArguments) -> u8 {
     }
     for (path, text) in files {
         if let Err(error) = write(&dir.join(path), text) {
-            complain(&format!(
+            print_error(&format!(
                 "oneport init: cannot write {}: {error}",
                 dir.join(path).display()
             ));
             return FAILURE;
         }
     }
-    say(&format!(
+    print(&format!(
         "a new project in {0}\n\n  cd {0}\n  oneport serve --watch    then http://127.0.0.1:8000/\n  cargo run -- serve       with the consumer in src/main.rs",
         dir.display()
     ));

@@ -5,23 +5,23 @@ use std::io::{IsTerminal, Write};
 use crate::config::Problems;
 
 /// Prints to standard output; a reader that went away is no failure.
-pub(super) fn say(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Prints to standard error.
-pub(super) fn complain(text: &str) {
+pub(super) fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints every Problem to standard error: with the line of the file on a terminal, one line each elsewhere.
-pub(super) fn complain_of(problems: &Problems) {
+pub(super) fn print_problems(problems: &Problems) {
     let is_terminal = std::io::stderr().is_terminal();
     for problem in problems.iter() {
         if is_terminal {
-            complain(&format!("{}\n", problem.long()));
+            print_error(&format!("{}\n", problem.long()));
         } else {
-            complain(&problem.to_string());
+            print_error(&problem.to_string());
         }
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use serde::Deserialize;
 
 use super::arguments::PublishArguments;
-use super::output::{complain, complain_of, say};
+use super::output::{print, print_error, print_problems};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::channels::{Event, GroupName};
 use crate::client::{Address, Client, ClientError, ClientSettings, EndpointUrl, RequestBody};
@@ -58,7 +58,7 @@ struct Token {
 
 pub(super) fn run(arguments: &PublishArguments) -> u8 {
     let usage = |sentence: String| {
-        complain(&format!("oneport publish: {sentence}"));
+        print_error(&format!("oneport publish: {sentence}"));
         USAGE
     };
     let group = match GroupName::new(&arguments.group) {
@@ -79,7 +79,7 @@ pub(super) fn run(arguments: &PublishArguments) -> u8 {
     let caller = match caller(arguments, &group) {
         Ok(caller) => caller,
         Err(Unknown::Problems(problems)) => {
-            complain_of(&problems);
+            print_problems(&problems);
             return CONFIG;
         }
         Err(Unknown::Sentence(sentence)) => return usage(sentence),
@@ -97,11 +97,11 @@ pub(super) fn run(arguments: &PublishArguments) -> u8 {
     };
     match answered {
         Ok((status, body)) if status.is_success() => {
-            say(body.trim_end());
+            print(body.trim_end());
             OK
         }
         Ok((status, body)) => {
-            complain(&format!(
+            print_error(&format!(
                 "oneport publish: expected the server to take the event, found {status}: {}{}",
                 body.trim_end(),
                 advice(status, &body, &caller, &group)
@@ -109,7 +109,7 @@ pub(super) fn run(arguments: &PublishArguments) -> u8 {
             FAILURE
         }
         Err(sentence) => {
-            complain(&format!("oneport publish: {sentence}"));
+            print_error(&format!("oneport publish: {sentence}"));
             FAILURE
         }
     }

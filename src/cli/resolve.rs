@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method, Uri, header};
 
 use super::arguments::ResolveArguments;
-use super::output::{complain, complain_of, say};
+use super::output::{print, print_error, print_problems};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::gateway::{Registry, Table};
 use crate::host::HostHeader;
@@ -13,7 +13,7 @@ use crate::scope::{Scope, ScopeType};
 use crate::server::Reload;
 
 /// What is asked.
-struct Question {
+struct ResolveRequest {
     method: Method,
     uri: Uri,
     is_websocket: bool,
@@ -22,10 +22,10 @@ struct Question {
 }
 
 pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
-    let question = match question(arguments) {
-        Ok(question) => question,
+    let request = match request(arguments) {
+        Ok(request) => request,
         Err(sentence) => {
-            complain(&format!("oneport resolve: {sentence}"));
+            print_error(&format!("oneport resolve: {sentence}"));
             return USAGE;
         }
     };
@@ -38,35 +38,35 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
     let table = match reload.load() {
         Ok(loaded) => loaded.table,
         Err(problems) => {
-            complain_of(&problems);
+            print_problems(&problems);
             return CONFIG;
         }
     };
-    let Some(raw_path) = table.below_root(question.uri.path()) else {
+    let Some(raw_path) = table.below_root(request.uri.path()) else {
         let root_path = table.root_path.as_deref().unwrap_or_default();
-        say(&format!(
+        print(&format!(
             "404: the path is outside server.root_path {root_path:?}"
         ));
         return FAILURE;
     };
     let target = Target {
         raw_path,
-        host: Some(question.host.name()),
-        method: (!question.is_websocket).then_some(&question.method),
+        host: Some(request.host.name()),
+        method: (!request.is_websocket).then_some(&request.method),
     };
-    let is_served = if question.is_websocket {
-        answer(table.websocket(), &target, &question, &table, |entry| {
+    let is_served = if request.is_websocket {
+        answer(table.websocket(), &target, &request, &table, |entry| {
             (entry.consumer_name.as_str(), &entry.steps)
         })
     } else {
-        answer(table.http(), &target, &question, &table, |entry| {
+        answer(table.http(), &target, &request, &table, |entry| {
             (entry.view_name.as_str(), &entry.steps)
         })
     };
     if is_served { OK } else { FAILURE }
 }
 
-fn question(arguments: &ResolveArguments) -> Result<Question, String> {
+fn request(arguments: &ResolveArguments) -> Result<ResolveRequest, String> {
     let (method, url) = match arguments.request.as_slice() {
         [url] => (Method::GET, url),
         [method, url] => (
@@ -91,7 +91,7 @@ fn question(arguments: &ResolveArguments) -> Result<Question, String> {
         .or(arguments.host.as_deref())
         .unwrap_or("localhost");
     let host = HostHeader::parse(host).map_err(|error| error.to_string())?;
-    Ok(Question {
+    Ok(ResolveRequest {
         method,
         uri,
         is_websocket,
@@ -103,22 +103,22 @@ fn question(arguments: &ResolveArguments) -> Result<Question, String> {
 fn answer<T>(
     router: &UrlRouter<T>,
     target: &Target<'_>,
-    question: &Question,
+    request: &ResolveRequest,
     table: &Table,
     facts: impl Fn(&T) -> (&str, &[Step]),
 ) -> bool {
     let outcome = match router.resolve(target) {
         Resolution::Found(found) => {
             let (name, steps) = facts(&found.route.value);
-            say(&format!(
+            print(&format!(
                 "{} -> {name} ({})",
                 found.route.pattern,
                 found.route.name.as_deref().unwrap_or("no name")
             ));
             for (name, value) in found.params.iter() {
-                say(&format!("  {name} = {value:?}"));
+                print(&format!("  {name} = {value:?}"));
             }
-            refusal(steps, question)
+            refusal(steps, request)
         }
         Resolution::MethodNotAllowed { allow } => Some(format!(
             "405: the path takes {}",
@@ -131,7 +131,7 @@ fn answer<T>(
         Resolution::SlashRedirect { raw_path } => Some(format!("308: {raw_path}")),
         Resolution::BadPath(bad) => Some(format!("400: {bad}")),
         Resolution::NotFound
-            if !question.is_websocket
+            if !request.is_websocket
                 && matches!(
                     table.websocket().resolve(&Target {
                         method: None,
@@ -151,28 +151,28 @@ fn answer<T>(
         }
     };
     if let Some(outcome) = &outcome {
-        say(outcome);
+        print(outcome);
     }
-    say("");
+    print("");
     for explanation in router.explain(target) {
         if let Some(route) = router.routes().get(explanation.index) {
-            say(&format!("  {}: {}", route.pattern, explanation.verdict));
+            print(&format!("  {}: {}", route.pattern, explanation.verdict));
         }
     }
     outcome.is_none()
 }
 
 /// Asks the middleware that needs nothing but the request's head.
-fn refusal(steps: &[Step], question: &Question) -> Option<String> {
-    let scope_type = if question.is_websocket {
+fn refusal(steps: &[Step], request: &ResolveRequest) -> Option<String> {
+    let scope_type = if request.is_websocket {
         ScopeType::Websocket
     } else {
         ScopeType::Http
     };
-    let target = question.uri.path_and_query().cloned()?;
-    let mut scope = Scope::new(scope_type, question.method.clone(), target);
-    scope.host = Some(question.host.clone());
-    if let Some(origin) = question
+    let target = request.uri.path_and_query().cloned()?;
+    let mut scope = Scope::new(scope_type, request.method.clone(), target);
+    scope.host = Some(request.host.clone());
+    if let Some(origin) = request
         .origin
         .as_deref()
         .and_then(|origin| HeaderValue::from_str(origin).ok())
@@ -181,7 +181,7 @@ fn refusal(steps: &[Step], question: &Question) -> Option<String> {
     }
     steps.iter().find_map(|step| match step {
         // Without an origin on the command line there is none to judge.
-        Step::Origin(_) if question.origin.is_none() => None,
+        Step::Origin(_) if request.origin.is_none() => None,
         step => step
             .precheck(&scope)
             .err()

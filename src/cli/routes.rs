@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::arguments::{RoutesArguments, RoutesFormat};
-use super::output::{columns, complain_of, say};
+use super::output::{columns, print, print_problems};
 use super::{CONFIG, FAILURE, OK};
 use crate::gateway::{HttpEntry, Registry, Table, WebsocketEntry};
 use crate::routing::Route;
@@ -33,18 +33,18 @@ pub(super) fn run(arguments: &RoutesArguments, registry: Registry) -> u8 {
     let loaded = match reload.load() {
         Ok(loaded) => loaded,
         Err(problems) => {
-            complain_of(&problems);
+            print_problems(&problems);
             return CONFIG;
         }
     };
     match arguments.format {
-        RoutesFormat::Table => say(&tables(&loaded.table)),
+        RoutesFormat::Table => print(&tables(&loaded.table)),
         RoutesFormat::Json => {
             let (http, websocket) = rows(&loaded.table);
             match serde_json::to_string_pretty(
                 &serde_json::json!({"http": http, "websocket": websocket}),
             ) {
-                Ok(json) => say(&json),
+                Ok(json) => print(&json),
                 Err(_) => return FAILURE,
             }
         }

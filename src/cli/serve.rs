@@ -7,7 +7,7 @@ use std::panic::PanicHookInfo;
 use std::path::Path;
 
 use super::arguments::ServeArguments;
-use super::output::{complain, complain_of};
+use super::output::{print_error, print_problems};
 use super::{CONFIG, FAILURE, OK, routes};
 use crate::config::{Config, LogFormat, Problems, Workers, process_environment};
 use crate::gateway::Registry;
@@ -38,9 +38,9 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     } else {
         telemetry::Format::Text
     };
-    let says = Says::new(format);
+    let console = Console::new(format);
     if format == telemetry::Format::Text {
-        complain_of(&loaded.warnings);
+        print_problems(&loaded.warnings);
     }
     let _log = telemetry::start_log(format, &log.level, log.access);
     std::panic::set_hook(Box::new(log_panic));
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     }
     let files = descriptors::limit();
     if files < FILES_MIN {
-        says.failure(&format!(
+        console.failure(&format!(
             "the process may open {files} files only, and needs {FILES_MIN} at least (ulimit -n, LimitNOFILE=)"
         ));
         return FAILURE;
@@ -67,11 +67,11 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            says.failure(&format!("cannot start the runtime: {error}"));
+            console.failure(&format!("cannot start the runtime: {error}"));
             return FAILURE;
         }
     };
-    let code = runtime.block_on(serve(loaded, reload, &says));
+    let code = runtime.block_on(serve(loaded, reload, &console));
     // What still runs after the drain was given its time.
     runtime.shutdown_background();
     code
@@ -81,7 +81,7 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
 fn refuse(file: &Path, problems: &Problems) {
     let draft = Config::draft(file, &process_environment);
     if !draft.is_ok_and(|draft| draft.config.log.format == LogFormat::Json) {
-        return complain_of(problems);
+        return print_problems(problems);
     }
     let _log = telemetry::start_log(telemetry::Format::Json, "info", false);
     problems
@@ -89,18 +89,18 @@ fn refuse(file: &Path, problems: &Problems) {
         .for_each(|problem| tracing::error!("{problem}"));
 }
 
-async fn serve(loaded: Loaded, reload: Reload, says: &Says) -> u8 {
+async fn serve(loaded: Loaded, reload: Reload, console: &Console) -> u8 {
     let Loaded { config, table, .. } = loaded;
     let tables = routes::tables(&table);
     let server = match Server::start(config, table).await {
         Ok(server) => server,
         Err(error) => {
-            says.failure(&error.to_string());
+            console.failure(&error.to_string());
             return FAILURE;
         }
     };
     let places: Vec<String> = server.listeners().iter().map(ToString::to_string).collect();
-    says.banner(&places.join(", "), &tables);
+    console.banner(&places.join(", "), &tables);
     match server.run(reload).await {
         Ok(drained) => {
             tracing::info!(
@@ -111,7 +111,7 @@ async fn serve(loaded: Loaded, reload: Reload, says: &Says) -> u8 {
             OK
         }
         Err(error) => {
-            says.failure(&error.to_string());
+            console.failure(&error.to_string());
             FAILURE
         }
     }
@@ -119,14 +119,14 @@ async fn serve(loaded: Loaded, reload: Reload, says: &Says) -> u8 {
 
 /// What the command itself says while it serves. With `log.format = "json"` it is part of the log, so that every line of the
 /// process is JSON.
-struct Says {
+struct Console {
     format: telemetry::Format,
     /// Standard output, which may be a pipe that is not read.
     output: Option<LogQueue>,
     _flush: Flush,
 }
 
-impl Says {
+impl Console {
     fn new(format: telemetry::Format) -> Self {
         let started = std::io::stdout()
             .as_fd()
@@ -160,7 +160,7 @@ impl Says {
     fn failure(&self, sentence: &str) {
         match self.format {
             telemetry::Format::Json => tracing::error!("{sentence}"),
-            telemetry::Format::Text => complain(&format!("oneport: {sentence}")),
+            telemetry::Format::Text => print_error(&format!("oneport: {sentence}")),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufRead};
 use serde_json::json;
 
 use super::arguments::{PasswordArgument, RoutesFormat, UserArguments, UserCommand};
-use super::output::{complain, complain_of, say};
+use super::output::{print, print_error, print_problems};
 use super::{CONFIG, FAILURE, OK};
 use crate::auth::{Users, name_problem, password};
 use crate::config::{Config, Problem, Problems, StoreUrl, process_environment};
@@ -18,12 +18,12 @@ pub(super) fn run(arguments: &UserArguments) -> u8 {
     let config = match Config::load(&arguments.config, &process_environment) {
         Ok((config, _)) => config,
         Err(problems) => {
-            complain_of(&problems);
+            print_problems(&problems);
             return CONFIG;
         }
     };
     if config.auth.users.is_django() {
-        complain(&format!(
+        print_error(&format!(
             "oneport: expected a user table of our own, found {}: its users are kept by the Django project",
             config.auth.users
         ));
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &UserArguments) -> u8 {
         let message = "expected a table of users, found \"memory\", which ends with the server";
         let mut problems = Problems::default();
         problems.push(Problem::error(config.auth.location.key("users"), message));
-        complain_of(&problems);
+        print_problems(&problems);
         return CONFIG;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -46,25 +46,25 @@ pub(super) fn run(arguments: &UserArguments) -> u8 {
     match outcome {
         Ok(()) => OK,
         Err(sentence) => {
-            complain(&format!("oneport: {sentence}"));
+            print_error(&format!("oneport: {sentence}"));
             FAILURE
         }
     }
 }
 
 /// Why nothing was changed.
-enum Trouble {
+enum UserError {
     Store(StoreError),
     Sentence(String),
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for UserError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<String> for Trouble {
+impl From<String> for UserError {
     fn from(sentence: String) -> Self {
         Self::Sentence(sentence)
     }
@@ -74,15 +74,15 @@ impl From<String> for Trouble {
 async fn change_or_say_why(arguments: &UserArguments, config: &Config) -> Result<(), String> {
     match change(arguments, config).await {
         Ok(()) => Ok(()),
-        Err(Trouble::Sentence(sentence)) => Err(sentence),
-        Err(Trouble::Store(error @ StoreError::Unavailable { .. })) => {
+        Err(UserError::Sentence(sentence)) => Err(sentence),
+        Err(UserError::Store(error @ StoreError::Unavailable { .. })) => {
             Err(diagnose("auth.users", &config.auth.users, &error).await)
         }
-        Err(Trouble::Store(error)) => Err(error.to_string()),
+        Err(UserError::Store(error)) => Err(error.to_string()),
     }
 }
 
-async fn change(arguments: &UserArguments, config: &Config) -> Result<(), Trouble> {
+async fn change(arguments: &UserArguments, config: &Config) -> Result<(), UserError> {
     let url = &config.auth.users;
     let settings = DatabaseSettings {
         timeout: config.session.timeout,
@@ -93,7 +93,7 @@ async fn change(arguments: &UserArguments, config: &Config) -> Result<(), Troubl
         Some(Err(error)) => return Err(format!("auth.users: {url}: {error}").into()),
         None => return Err(format!("expected a table of users, found {url}").into()),
     };
-    let nobody = |name: &str| Trouble::Sentence(format!("no such user: {name:?}"));
+    let nobody = |name: &str| UserError::Sentence(format!("no such user: {name:?}"));
     match &arguments.command {
         UserCommand::Add {
             name,
@@ -108,7 +108,7 @@ async fn change(arguments: &UserArguments, config: &Config) -> Result<(), Troubl
             }
             let encoded = new_password(password)?;
             users.add(name, &encoded, *staff).await?;
-            say(&format!("added {name}"));
+            print(&format!("added {name}"));
         }
         UserCommand::Passwd { name, password } => {
             if users.find_by_name(name).await?.is_none() {
@@ -118,19 +118,19 @@ async fn change(arguments: &UserArguments, config: &Config) -> Result<(), Troubl
             if !users.set_password(name, &encoded).await? {
                 return Err(nobody(name));
             }
-            say(&format!("changed the password of {name}"));
+            print(&format!("changed the password of {name}"));
         }
         UserCommand::Remove { name } => {
             if !users.remove(name).await? {
                 return Err(nobody(name));
             }
-            say(&format!("removed {name}"));
+            print(&format!("removed {name}"));
         }
         UserCommand::List { format } => {
             let all = users.list().await?;
             if *format == RoutesFormat::Json {
                 let all: Vec<_> = all.iter().map(|account| json!({"id": account.user.id, "name": account.user.name, "is_active": account.is_active, "is_staff": account.user.is_staff})).collect();
-                say(&serde_json::Value::from(all).to_string());
+                print(&serde_json::Value::from(all).to_string());
                 return Ok(());
             }
             for account in all {
@@ -140,7 +140,7 @@ async fn change(arguments: &UserArguments, config: &Config) -> Result<(), Troubl
                     "{:>6}  {}  {staff} {active}",
                     account.user.id, account.user.name
                 );
-                say(line.trim_end());
+                print(line.trim_end());
             }
         }
     }

@@ -3,7 +3,7 @@
 mod diagnosis;
 mod mysql;
 mod outage;
-mod places;
+mod placeholders;
 mod postgres;
 mod sqlite;
 
@@ -96,10 +96,10 @@ pub type Row = Vec<Option<String>>;
 
 /// A database (cheap to clone).
 #[derive(Clone, Debug)]
-pub struct Database(Arc<Inner>);
+pub struct Database(Arc<Shared>);
 
 #[derive(Debug)]
-struct Inner {
+struct Shared {
     pool: Pool,
     settings: DatabaseSettings,
     /// Are the tables ours, to be made and changed?
@@ -191,7 +191,7 @@ impl Database {
             }
         };
         Some(pool.map(|pool| {
-            Self(Arc::new(Inner {
+            Self(Arc::new(Shared {
                 pool,
                 settings,
                 is_own: !url.is_django(),

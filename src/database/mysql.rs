@@ -6,7 +6,7 @@ use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPool, MySqlPoolOptio
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, MySql, Row as _, SqlSafeStr};
 
-use super::places::{fill, missing};
+use super::placeholders::{missing_value, replace_placeholders};
 use super::{Bind, DatabaseSettings, Row};
 
 /// Prepares a pool; nothing is opened yet.
@@ -60,10 +60,10 @@ pub(super) async fn fetch(
 /// Writes the places as `?`, and returns the values in the order of the places.
 fn numbered<'b>(sql: &str, binds: &[Bind<'b>]) -> Result<(String, Vec<Bind<'b>>), sqlx::Error> {
     let mut values = Vec::with_capacity(binds.len());
-    let sql = fill(sql, |sql, index| {
+    let sql = replace_placeholders(sql, |sql, index| {
         let bind = binds
             .get(index)
-            .ok_or_else(|| missing(index, binds.len()))?;
+            .ok_or_else(|| missing_value(index, binds.len()))?;
         values.push(*bind);
         sql.push('?');
         Ok(())

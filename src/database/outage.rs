@@ -25,17 +25,17 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct Outage {
     store: &'static str,
-    reading: Mutex<Told>,
-    writing: Mutex<Told>,
+    reading: Mutex<OutageLog>,
+    writing: Mutex<OutageLog>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct OutageLog {
     since: Option<Instant>,
     /// When the log was told of a failure.
     last: Option<Instant>,
     /// Was it told of this outage?
-    is_told: bool,
+    is_logged: bool,
     /// Failures that the log was not told of.
     unsaid: u64,
 }
@@ -94,16 +94,16 @@ impl Outage {
         }
     }
 
-    fn told(&self, access: Access) -> MutexGuard<'_, Told> {
-        let told = match access {
+    fn told(&self, access: Access) -> MutexGuard<'_, OutageLog> {
+        let log = match access {
             Access::Read => &self.reading,
             Access::Write => &self.writing,
         };
-        told.lock()
+        log.lock()
     }
 }
 
-impl Told {
+impl OutageLog {
     /// A failure; returns how many were not told of if it is time to tell of this one.
     fn fails(&mut self, now: Instant) -> Option<u64> {
         self.since.get_or_insert(now);
@@ -112,14 +112,14 @@ impl Told {
             return None;
         }
         self.last = Some(now);
-        self.is_told = true;
+        self.is_logged = true;
         Some(std::mem::take(&mut self.unsaid))
     }
 
     /// A success; returns how many seconds an outage took that the log was told of, and how many failures it was not told of.
     fn works(&mut self) -> Option<(f64, u64)> {
         let since = self.since.take()?;
-        if !std::mem::take(&mut self.is_told) {
+        if !std::mem::take(&mut self.is_logged) {
             return None;
         }
         let unsaid = std::mem::take(&mut self.unsaid);
@@ -134,17 +134,17 @@ mod tests {
     #[test]
     fn a_failure_is_told_of_once_in_an_interval_whatever_works_in_between() {
         let start = Instant::now();
-        let mut told = Told::default();
-        assert_eq!(told.fails(start), Some(0));
-        assert_eq!(told.fails(start), None);
-        assert_eq!(told.works().map(|(_, unsaid)| unsaid), Some(1));
+        let mut log = OutageLog::default();
+        assert_eq!(log.fails(start), Some(0));
+        assert_eq!(log.fails(start), None);
+        assert_eq!(log.works().map(|(_, unsaid)| unsaid), Some(1));
         for _ in 0..10 {
-            assert_eq!(told.fails(start + LOG_INTERVAL / 2), None);
-            assert_eq!(told.works(), None);
+            assert_eq!(log.fails(start + LOG_INTERVAL / 2), None);
+            assert_eq!(log.works(), None);
         }
-        assert_eq!(told.fails(start + LOG_INTERVAL), Some(10));
-        assert!(told.works().is_some());
-        assert_eq!(told.works(), None);
+        assert_eq!(log.fails(start + LOG_INTERVAL), Some(10));
+        assert!(log.works().is_some());
+        assert_eq!(log.works(), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use sqlx::migrate::{MigrateError, Migration};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Postgres, Row as _, ValueRef as _, raw_sql};
 
-use super::places::{fill, missing};
+use super::placeholders::{missing_value, replace_placeholders};
 use super::{Bind, DatabaseSettings, MIGRATIONS_TABLE, Row, migrations};
 
 /// Our migrations; their numbers are the order.
@@ -98,10 +98,10 @@ fn row(row: &PgRow) -> Result<Row, sqlx::Error> {
 
 /// Puts values in the places `$1` and so on.
 fn inline(sql: &str, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
-    fill(sql, |sql, index| {
+    replace_placeholders(sql, |sql, index| {
         let bind = binds
             .get(index)
-            .ok_or_else(|| missing(index, binds.len()))?;
+            .ok_or_else(|| missing_value(index, binds.len()))?;
         push_literal(sql, *bind)
     })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::dispatch::Gateway;
 use crate::auth::Login;
 use crate::database::StoreError;
-use crate::http::streams::Streams;
+use crate::http::event_streams::EventStreams;
 use crate::websocket::{Cause, Ending, SocketHandle};
 
 /// The logins that one look asks the stores for at once.
@@ -50,7 +50,7 @@ impl Gateway {
     /// Looks at all logins once.
     async fn close_ended_logins(&self) -> Result<(), StoreError> {
         let mut logins: HashSet<Arc<Login>> = self.sockets().logins();
-        logins.extend(self.services().shared::<Streams>().logins());
+        logins.extend(self.services().shared::<EventStreams>().logins());
         let now = SystemTime::now();
         let mut ended: HashSet<&Login> = HashSet::new();
         let mut sessions: BTreeSet<(&str, &str, bool)> = BTreeSet::new();
@@ -100,7 +100,7 @@ impl Gateway {
     }
 
     async fn close_logins(&self, is_over: impl Fn(&Login) -> bool) {
-        self.services().shared::<Streams>().end(&is_over);
+        self.services().shared::<EventStreams>().end(&is_over);
         let ending = Ending::of(Cause::SessionEnded);
         let which = |handle: &SocketHandle| handle.login().is_some_and(|login| is_over(login));
         self.sockets().end(which, &ending, Duration::ZERO).await;

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::Client;
-use super::pace::Pace;
+use super::read_rate::ReadRate;
 use crate::clock::Clock;
 
 /// Any error of a body's source.
@@ -30,7 +30,7 @@ pub struct Body(Source);
 #[derive(Debug)]
 enum Source {
     Full(Full<Bytes>),
-    Incoming(Incoming, Option<Box<Pace>>),
+    Incoming(Incoming, Option<Box<ReadRate>>),
     /// Over HTTP/1.1: the connection learns what was not read.
     Watched(Watched),
     /// In a lock only so that a request can be shared between threads by reference; it is never waited for.
@@ -67,7 +67,7 @@ struct Watched {
     /// None once it is read to its end, or has failed.
     incoming: Option<Incoming>,
     client: Client,
-    pace: Option<Box<Pace>>,
+    read_rate: Option<Box<ReadRate>>,
 }
 
 /// A client that closed its sending side before its request was whole.
@@ -82,16 +82,16 @@ pub(crate) struct TooSlow;
 
 /// Fails a body that is waited for and comes too slowly.
 fn paced(
-    pace: &mut Option<Box<Pace>>,
+    read_rate: &mut Option<Box<ReadRate>>,
     polled: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
     cx: &Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    let Some(pace) = pace else {
+    let Some(read_rate) = read_rate else {
         return polled.map_err(Into::into);
     };
     match &polled {
-        Poll::Ready(Some(Ok(frame))) => pace.received(frame.data_ref().map_or(0, Bytes::len)),
-        Poll::Pending if pace.is_too_slow(cx) => {
+        Poll::Ready(Some(Ok(frame))) => read_rate.received(frame.data_ref().map_or(0, Bytes::len)),
+        Poll::Pending if read_rate.is_too_slow(cx) => {
             metrics::counter!("oneport_slow_clients_total", "direction" => "request").increment(1);
             return Poll::Ready(Some(Err(TooSlow.into())));
         }
@@ -119,7 +119,7 @@ impl Watched {
                 return Poll::Ready(Some(Err(Broken.into())));
             }
         }
-        let Poll::Ready(frame) = paced(&mut self.pace, polled, cx) else {
+        let Poll::Ready(frame) = paced(&mut self.read_rate, polled, cx) else {
             return Poll::Pending;
         };
         if !matches!(frame, Some(Ok(_))) || incoming.is_end_stream() {
@@ -150,7 +150,7 @@ impl Body {
         Self(Source::Watched(Watched {
             incoming: Some(incoming),
             client: client.clone(),
-            pace: Some(Box::new(Pace::new(clock.clone(), rate))),
+            read_rate: Some(Box::new(ReadRate::new(clock.clone(), rate))),
         }))
     }
 
@@ -159,8 +159,8 @@ impl Body {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        let pace = Some(Box::new(Pace::new(clock.clone(), rate)));
-        Self(Source::Incoming(incoming, pace))
+        let read_rate = Some(Box::new(ReadRate::new(clock.clone(), rate)));
+        Self(Source::Incoming(incoming, read_rate))
     }
 }
 
@@ -188,9 +188,9 @@ impl HttpBody for Body {
             Source::Full(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
-            Source::Incoming(body, pace) => {
+            Source::Incoming(body, read_rate) => {
                 let polled = Pin::new(body).poll_frame(cx);
-                paced(pace, polled, cx)
+                paced(read_rate, polled, cx)
             }
             Source::Watched(body) => body.poll_frame(cx),
             Source::Stream(body) => Pin::new(body.get_mut()).poll_frame(cx),

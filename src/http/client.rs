@@ -26,10 +26,10 @@ use parking_lot::Mutex;
 /// # });
 /// ```
 #[derive(Clone, Default)]
-pub struct Client(Arc<Inner>);
+pub struct Client(Arc<ClientState>);
 
 #[derive(Default)]
-struct Inner {
+struct ClientState {
     has_ended: AtomicBool,
     /// Who waits for the end: the request's body while it is read, then its answer. A connection has one request at a time.
     waiting: AtomicWaker,

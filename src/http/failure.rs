@@ -25,10 +25,10 @@ use crate::database::StoreError;
 /// assert_eq!(parse("x").unwrap_err().status(), 500);
 /// ```
 #[derive(Debug)]
-pub struct Failure(Box<Inner>);
+pub struct Failure(Box<FailureParts>);
 
 #[derive(Debug)]
-struct Inner {
+struct FailureParts {
     status: StatusCode,
     sentence: Cow<'static, str>,
     headers: HeaderMap,
@@ -39,7 +39,7 @@ struct Inner {
 impl Failure {
     /// A status and the sentence the client reads.
     pub fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(FailureParts {
             status,
             sentence: sentence.into(),
             headers: HeaderMap::new(),

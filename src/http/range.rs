@@ -11,7 +11,7 @@ const PARTS_MAX: usize = 16;
 
 /// What a request's `Range` asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Wanted {
+pub enum RequestedRange {
     /// All of it: no `Range`, or one that is ignored.
     Whole,
     /// One part.
@@ -30,23 +30,23 @@ pub enum Wanted {
 ///
 /// ```
 /// use http::HeaderMap;
-/// use oneport::http::range::{Wanted, wanted};
+/// use oneport::http::range::{RequestedRange, requested_range};
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("range", "bytes=0-9".parse().unwrap());
-/// assert_eq!(wanted(&headers.into(), 100), Wanted::Part(0..10));
+/// assert_eq!(requested_range(&headers.into(), 100), RequestedRange::Part(0..10));
 /// ```
 #[must_use]
-pub fn wanted(headers: &Headers, len: u64) -> Wanted {
+pub fn requested_range(headers: &Headers, len: u64) -> RequestedRange {
     let mut fields = headers.all(&header::RANGE);
     let (Some(field), None) = (fields.next(), fields.next()) else {
-        return Wanted::Whole;
+        return RequestedRange::Whole;
     };
     let Some(set) = std::str::from_utf8(field).ok().and_then(byte_ranges) else {
-        return Wanted::Whole;
+        return RequestedRange::Whole;
     };
     if len == 0 {
-        return Wanted::Whole;
+        return RequestedRange::Whole;
     }
     let mut parts: Vec<Range<u64>> = Vec::new();
     let mut specs = 0;
@@ -59,18 +59,18 @@ pub fn wanted(headers: &Headers, len: u64) -> Wanted {
         match part(spec, len) {
             Some(part) if !part.is_empty() => parts.push(part),
             Some(_) => {}
-            None => return Wanted::Whole,
+            None => return RequestedRange::Whole,
         }
         if parts.len() > PARTS_MAX {
-            return Wanted::Whole;
+            return RequestedRange::Whole;
         }
     }
     match parts.len() {
-        0 if specs == 0 => Wanted::Whole,
-        0 => Wanted::Unsatisfiable,
-        1 => Wanted::Part(parts.remove(0)),
-        _ if costs_more_than_the_whole(&parts, len) => Wanted::Whole,
-        _ => Wanted::Parts(parts),
+        0 if specs == 0 => RequestedRange::Whole,
+        0 => RequestedRange::Unsatisfiable,
+        1 => RequestedRange::Part(parts.remove(0)),
+        _ if costs_more_than_the_whole(&parts, len) => RequestedRange::Whole,
+        _ => RequestedRange::Parts(parts),
     }
 }
 
@@ -122,16 +122,17 @@ mod tests {
 
     use super::*;
 
-    fn of(field: &str, len: u64) -> Wanted {
+    fn of(field: &str, len: u64) -> RequestedRange {
         let mut headers = HeaderMap::new();
         headers.insert(header::RANGE, field.parse().unwrap());
-        wanted(&headers.into(), len)
+        requested_range(&headers.into(), len)
     }
 
     #[test]
     fn ranges_are_read_as_the_rfc_says() {
-        let check = |field: &str, expected: Wanted| assert_eq!(of(field, 100), expected, "{field}");
-        use Wanted::{Part, Parts, Unsatisfiable, Whole};
+        let check =
+            |field: &str, expected: RequestedRange| assert_eq!(of(field, 100), expected, "{field}");
+        use RequestedRange::{Part, Parts, Unsatisfiable, Whole};
         check("bytes=0-0", Part(0..1));
         check("bytes=0-99", Part(0..100));
         check("bytes=10-", Part(10..100));
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn an_empty_file_has_no_ranges() {
         for field in ["bytes=0-", "bytes=-5", "bytes=0-0", "bytes=7-9"] {
-            assert_eq!(of(field, 0), Wanted::Whole, "{field}");
+            assert_eq!(of(field, 0), RequestedRange::Whole, "{field}");
         }
     }
 
@@ -181,6 +182,6 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(header::RANGE, "bytes=0-1".parse().unwrap());
         headers.append(header::RANGE, "bytes=2-3".parse().unwrap());
-        assert_eq!(wanted(&headers.into(), 100), Wanted::Whole);
+        assert_eq!(requested_range(&headers.into(), 100), RequestedRange::Whole);
     }
 }

@@ -113,15 +113,16 @@ pub enum Mapped {
 }
 
 /// The future of a type-erased view.
-pub(crate) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
+pub(crate) type ViewFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
 
 /// A type-erased view.
 pub(crate) trait AnyView: Send + Sync {
-    fn call(&self, request: Request) -> Answer<'_>;
+    fn call(&self, request: Request) -> ViewFuture<'_>;
 }
 
 impl<V: View> AnyView for V {
-    fn call(&self, request: Request) -> Answer<'_> {
+    fn call(&self, request: Request) -> ViewFuture<'_> {
         Box::pin(View::call(self, request))
     }
 }

@@ -231,7 +231,7 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::routing::claims::{get, regex, route, with_host, with_methods};
+    use crate::routing::tests::resolution::{get, regex, route, with_host, with_methods};
 
     #[test]
     fn explain_says_why_each_route_does_not_serve() {

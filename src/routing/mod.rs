@@ -40,11 +40,7 @@ mod tree;
 mod trie;
 
 #[cfg(test)]
-mod claims;
-#[cfg(test)]
-mod properties;
-#[cfg(test)]
-mod vectors;
+mod tests;
 
 pub use canonical::BadPath;
 pub use conflict::Conflict;

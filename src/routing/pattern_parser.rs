@@ -82,9 +82,9 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, PatternError> {
     let count = relative.split('/').count();
     for (index, written) in relative.split('/').enumerate() {
         let place = if index + 1 == count {
-            Place::Last
+            SegmentPosition::Last
         } else {
-            Place::Inner
+            SegmentPosition::Inner
         };
         let segment = parse_segment(written, position, place)?;
         if let Some(param) = segment.param() {
@@ -107,21 +107,25 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, PatternError> {
 
 /// Where a segment stands in its pattern.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Place {
+enum SegmentPosition {
     Inner,
     Last,
 }
 
 /// A segment while it is read.
 #[derive(Default)]
-struct Draft {
+struct PartialSegment {
     before: String,
     param: Option<Param>,
     after: String,
 }
 
-fn parse_segment(written: &str, start: usize, place: Place) -> Result<Segment, PatternError> {
-    if written.is_empty() && place == Place::Inner {
+fn parse_segment(
+    written: &str,
+    start: usize,
+    position: SegmentPosition,
+) -> Result<Segment, PatternError> {
+    if written.is_empty() && position == SegmentPosition::Inner {
         return Err(PatternError::new(
             "a segment between two slashes",
             "\"//\"",
@@ -132,7 +136,7 @@ fn parse_segment(written: &str, start: usize, place: Place) -> Result<Segment, P
         let expected = "a segment that a request can have";
         return Err(PatternError::new(expected, format!("{written:?}"), start));
     }
-    let mut draft = Draft::default();
+    let mut draft = PartialSegment::default();
     let mut rest = written;
     while let Some(character) = rest.chars().next() {
         let position = start + written.len() - rest.len();
@@ -162,7 +166,7 @@ fn parse_segment(written: &str, start: usize, place: Place) -> Result<Segment, P
             rest = &rest[character.len_utf8()..];
         }
     }
-    draft.finish(written, start, place)
+    draft.finish(written, start, position)
 }
 
 /// Appends a literal character in its canonical form.
@@ -233,7 +237,7 @@ fn parse_param(inside: &str, position: usize) -> Result<Param, PatternError> {
     })
 }
 
-impl Draft {
+impl PartialSegment {
     /// The text being read: before the parameter, or after it.
     fn text(&mut self) -> &mut String {
         if self.param.is_some() {
@@ -243,7 +247,12 @@ impl Draft {
         }
     }
 
-    fn finish(self, written: &str, start: usize, place: Place) -> Result<Segment, PatternError> {
+    fn finish(
+        self,
+        written: &str,
+        start: usize,
+        position: SegmentPosition,
+    ) -> Result<Segment, PatternError> {
         let Some(param) = self.param else {
             return Ok(Segment::Text(self.before.into()));
         };
@@ -254,7 +263,7 @@ impl Draft {
                 after: self.after.into(),
             });
         }
-        if place == Place::Inner || !self.before.is_empty() || !self.after.is_empty() {
+        if position == SegmentPosition::Inner || !self.before.is_empty() || !self.after.is_empty() {
             let expected = "a catch-all to be the whole last segment";
             return Err(PatternError::new(expected, format!("{written:?}"), start));
         }

@@ -179,7 +179,7 @@ fn value_of<'a>(
 mod tests {
     use super::*;
     use crate::routing::Route;
-    use crate::routing::claims::{regex, route};
+    use crate::routing::tests::resolution::{regex, route};
 
     #[test]
     fn url_for_says_what_is_missing_or_refused() {

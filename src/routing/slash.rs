@@ -35,7 +35,7 @@ impl<T> UrlRouter<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::claims::{get, route, with_host};
+    use crate::routing::tests::resolution::{get, route, with_host};
 
     #[test]
     fn the_other_form_is_known_where_a_route_takes_it() {

@@ -43,7 +43,7 @@ use super::stall_timeout::StallTimeout;
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 use crate::config::ServerConfig;
 use crate::http::Client;
-use crate::http::pace::earned;
+use crate::http::read_rate::allowed_wait;
 
 /// How long a client is read after our side is closed, in milliseconds.
 const LINGERING: Millis = 5_000;
@@ -341,7 +341,7 @@ impl ConnectionTimeouts {
             // HTTP/2 shuts down in two steps, and a client that is gone answers neither (RFC 9113 §6.8).
             Phase::Draining { since } => since.saturating_add(durations.handshake),
             Phase::Blocked { since } => {
-                let earned = earned(load(&self.written), durations.min_rate);
+                let earned = allowed_wait(load(&self.written), durations.min_rate);
                 let left = durations.write.saturating_add(earned);
                 let left = left.saturating_sub(load(&self.blocked));
                 since.saturating_add(left.min(durations.write))

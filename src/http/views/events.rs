@@ -18,7 +18,7 @@ use crate::channels::{GroupName, GroupOptions, Mailbox, Received, Start, Subscri
 use crate::config::{OptionErrors, WrittenDuration};
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
-use crate::http::streams::{OpenStream, Streams};
+use crate::http::event_streams::{EventStreams, OpenEventStream};
 use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::RouteContext;
 use crate::services::Services;
@@ -127,7 +127,7 @@ impl View for Events {
         };
         let member = request.services.layer.next_member();
         // Registered before the first await: the login may end while the group is prepared.
-        let streams = request.services.shared::<Streams>();
+        let streams = request.services.shared::<EventStreams>();
         let open = streams.open(member, scope.login.as_ref());
         let client = scope.client.as_ref().map(|client| client.ip());
         let layer = &request.services.layer;
@@ -169,7 +169,7 @@ struct EventStream {
     first: Option<String>,
     /// The stream has no end of its own, so it ends with what the client sends.
     client: Client,
-    _open: OpenStream,
+    _open: OpenEventStream,
 }
 
 impl EventStream {
@@ -178,7 +178,7 @@ impl EventStream {
         (group, member): (GroupName, u64),
         (keep, last_id): (GroupOptions, Option<&str>),
         (user, services): (Option<Arc<User>>, Services),
-        (client, open): (Client, OpenStream),
+        (client, open): (Client, OpenEventStream),
     ) -> Self {
         let layer = &services.layer;
         let mailbox = layer.mailbox();

@@ -1,6 +1,6 @@
 //! Calls: what the server API can be asked, read from a request.
 
-use super::answer::ApiError;
+use super::response::ApiError;
 use crate::channels::GroupName;
 use crate::close_code::{CloseCode, REASON_BYTES_MAX};
 use crate::scope::Scope;

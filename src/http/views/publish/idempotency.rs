@@ -14,16 +14,16 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::SetOnce;
 
-use super::answer::{ApiError, json_bytes};
+use super::response::{ApiError, json_bytes};
 use super::tokens::Token;
 use crate::http::Response;
 use crate::tasks::Tasks;
 
-/// How many answers are kept; of more the oldest is forgotten.
+/// How many answers are cached; of more the oldest is forgotten.
 const KEYS_MAX: usize = 10_000;
 
 /// How many bytes all of them have.
-const ANSWERS_BYTES_MAX: usize = 32 << 20;
+const CACHE_BYTES_MAX: usize = 32 << 20;
 
 /// The longest key.
 const KEY_BYTES_MAX: usize = 255;
@@ -35,19 +35,19 @@ type Digested = [u8; 32];
 /// The answers to calls with a key, of this process: they outlive a reload.
 #[derive(Debug, Default)]
 pub(super) struct Idempotency {
-    kept: Mutex<Kept>,
+    cache: Mutex<Cache>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    answers: HashMap<Digested, Arc<Answer>>,
+struct Cache {
+    responses: HashMap<Digested, Arc<CachedResponse>>,
     order: VecDeque<Digested>,
     /// Of all answers.
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Answer {
+struct CachedResponse {
     until: Instant,
     request: Digested,
     value: SetOnce<Result<Bytes, ApiError>>,
@@ -81,7 +81,7 @@ impl Idempotency {
             return Err(ApiError::new(conflict, "idempotency_conflict", message));
         }
         if is_first {
-            let (kept, answer) = (self.clone(), answer.clone());
+            let (cache, answer) = (self.clone(), answer.clone());
             tasks.spawn("call with an idempotency key", async move {
                 let work = AssertUnwindSafe(work).catch_unwind().await;
                 let outcome = work.unwrap_or_else(|_| {
@@ -90,7 +90,7 @@ impl Idempotency {
                     Err(ApiError::new(status, "internal_error", "the server failed"))
                 });
                 let outcome = outcome.map(|value| Bytes::from(value.to_string()));
-                kept.answered(&name, &answer, outcome);
+                cache.answered(&name, &answer, outcome);
             });
         }
         let mut response = match answer.value.wait().await {
@@ -105,59 +105,69 @@ impl Idempotency {
     }
 
     /// Returns the answer of that name, and whether it is a new one, still to be found.
-    fn answer(&self, name: Digested, request: Digested, expiry: Duration) -> (Arc<Answer>, bool) {
-        let mut kept = self.kept.lock();
+    fn answer(
+        &self,
+        name: Digested,
+        request: Digested,
+        expiry: Duration,
+    ) -> (Arc<CachedResponse>, bool) {
+        let mut cache = self.cache.lock();
         let now = Instant::now();
-        if let Some(found) = kept.answers.get(&name) {
+        if let Some(found) = cache.responses.get(&name) {
             if now < found.until {
                 return (found.clone(), false);
             }
-            kept.remove(&name);
+            cache.remove(&name);
         }
-        while let Some(oldest) = kept.order.front()
-            && (kept.order.len() >= KEYS_MAX
-                || kept
-                    .answers
+        while let Some(oldest) = cache.order.front()
+            && (cache.order.len() >= KEYS_MAX
+                || cache
+                    .responses
                     .get(oldest)
-                    .is_none_or(|kept| kept.until <= now))
-            && let Some(oldest) = kept.order.pop_front()
+                    .is_none_or(|cache| cache.until <= now))
+            && let Some(oldest) = cache.order.pop_front()
         {
-            kept.drop_answer(&oldest);
+            cache.drop_answer(&oldest);
         }
-        let answer = Arc::new(Answer {
+        let answer = Arc::new(CachedResponse {
             until: now + expiry,
             request,
             value: SetOnce::new(),
         });
-        kept.answers.insert(name, answer.clone());
-        kept.order.push_back(name);
+        cache.responses.insert(name, answer.clone());
+        cache.order.push_back(name);
         (answer, true)
     }
 
-    /// The answer is there: whoever waits has it, and it is kept as long as there is room. One that may be another the next time is
-    /// not kept.
-    fn answered(&self, name: &Digested, answer: &Arc<Answer>, outcome: Result<Bytes, ApiError>) {
-        let mut kept = self.kept.lock();
-        let is_kept = kept
-            .answers
+    /// The answer is there: whoever waits has it, and it is cached as long as there is room. One that may be another the next time is
+    /// not cached.
+    fn answered(
+        &self,
+        name: &Digested,
+        answer: &Arc<CachedResponse>,
+        outcome: Result<Bytes, ApiError>,
+    ) {
+        let mut cache = self.cache.lock();
+        let is_kept = cache
+            .responses
             .get(name)
             .is_some_and(|found| Arc::ptr_eq(found, answer));
         if is_kept {
             match &outcome {
-                Err(error) if error.status.is_server_error() => kept.remove(name),
+                Err(error) if error.status.is_server_error() => cache.remove(name),
                 Err(_) => {}
-                Ok(bytes) => kept.count(name, bytes.len()),
+                Ok(bytes) => cache.count(name, bytes.len()),
             }
         }
         let _ = answer.value.set(outcome);
     }
 }
 
-impl Kept {
+impl Cache {
     /// The oldest go until all have room.
     fn count(&mut self, name: &Digested, bytes: usize) {
         self.bytes += bytes;
-        while self.bytes > ANSWERS_BYTES_MAX
+        while self.bytes > CACHE_BYTES_MAX
             && self.order.front().is_some_and(|oldest| oldest != name)
             && let Some(oldest) = self.order.pop_front()
         {
@@ -166,7 +176,7 @@ impl Kept {
     }
 
     fn drop_answer(&mut self, name: &Digested) {
-        let gone = self.answers.remove(name);
+        let gone = self.responses.remove(name);
         let value = gone.as_ref().and_then(|gone| gone.value.get());
         if let Some(Ok(bytes)) = value {
             self.bytes = self.bytes.saturating_sub(bytes.len());
@@ -175,7 +185,7 @@ impl Kept {
 
     fn remove(&mut self, name: &Digested) {
         self.drop_answer(name);
-        self.order.retain(|kept| kept != name);
+        self.order.retain(|cache| cache != name);
     }
 }
 

@@ -1,20 +1,20 @@
 //! Publish: the server API, by which code outside the process reaches groups and connections.
 
-mod answer;
 mod calls;
+mod execute;
 mod idempotency;
 mod openapi;
-mod run;
+mod response;
 mod tokens;
 
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
-use answer::{ApiError, json_response};
 use calls::Call;
+use execute::Limits;
 use idempotency::Idempotency;
-use run::Limits;
+use response::{ApiError, json_response};
 pub(crate) use tokens::matches;
 use tokens::{Token, Tokens};
 

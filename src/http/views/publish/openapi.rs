@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::json_response;
+use super::response::json_response;
 use crate::http::Response;
 use crate::scope::Scope;
 

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::answer::ApiError;
+use super::response::ApiError;
 use crate::config::{OptionErrors, Secret};
 use crate::scope::Scope;
 

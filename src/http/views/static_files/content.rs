@@ -21,7 +21,7 @@ const LATE_STEP_BYTES: u64 = 16 * 1024;
 
 /// One part of a body: bytes that are there, or a range of the file.
 #[derive(Clone, Debug)]
-enum Piece {
+enum BodyPart {
     Bytes(Bytes),
     File(Range<u64>),
 }
@@ -30,7 +30,7 @@ enum Piece {
 #[derive(Debug)]
 pub(super) struct Content {
     file: Handle,
-    pieces: std::vec::IntoIter<Piece>,
+    pieces: std::vec::IntoIter<BodyPart>,
     current: Range<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     step: u64,
@@ -40,7 +40,7 @@ pub(super) struct Content {
 impl Content {
     /// One range of a file.
     pub(super) fn part(file: Handle, part: Range<u64>) -> Self {
-        Self::new(file, vec![Piece::File(part)])
+        Self::new(file, vec![BodyPart::File(part)])
     }
 
     /// Several ranges as `multipart/byteranges` (RFC 9110 §14.6). Returns the body and its `Content-Type`.
@@ -57,18 +57,18 @@ impl Content {
             let head = format!(
                 "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {first}-{last}/{len}\r\n\r\n"
             );
-            pieces.push(Piece::Bytes(head.into()));
-            pieces.push(Piece::File(part));
+            pieces.push(BodyPart::Bytes(head.into()));
+            pieces.push(BodyPart::File(part));
         }
-        pieces.push(Piece::Bytes(format!("\r\n--{boundary}--\r\n").into()));
+        pieces.push(BodyPart::Bytes(format!("\r\n--{boundary}--\r\n").into()));
         let content_type = format!("multipart/byteranges; boundary={boundary}");
         (Self::new(file, pieces), content_type)
     }
 
-    fn new(file: Handle, pieces: Vec<Piece>) -> Self {
-        let len = |piece: &Piece| match piece {
-            Piece::Bytes(bytes) => bytes.len() as u64,
-            Piece::File(range) => range.end - range.start,
+    fn new(file: Handle, pieces: Vec<BodyPart>) -> Self {
+        let len = |piece: &BodyPart| match piece {
+            BodyPart::Bytes(bytes) => bytes.len() as u64,
+            BodyPart::File(range) => range.end - range.start,
         };
         Self {
             step: match file {
@@ -117,8 +117,8 @@ impl http_body::Body for Content {
                 continue;
             }
             match this.pieces.next() {
-                Some(Piece::File(range)) => this.current = range,
-                Some(Piece::Bytes(bytes)) => return Poll::Ready(Some(Ok(this.deliver(bytes)))),
+                Some(BodyPart::File(range)) => this.current = range,
+                Some(BodyPart::Bytes(bytes)) => return Poll::Ready(Some(Ok(this.deliver(bytes)))),
                 None => return Poll::Ready(None),
             }
         }

@@ -17,7 +17,7 @@ use file::{Found, FoundFile, Reading, missing, refusal};
 
 use crate::config::{ConfigPath, OptionErrors};
 use crate::http::conditional::{Precondition, Validators};
-use crate::http::range::{Wanted, wanted};
+use crate::http::range::{RequestedRange, requested_range};
 use crate::http::view::{Mapped, OnDisconnect};
 use crate::http::{Body, Failure, Request, Response, View};
 use crate::routing::{RouteContext, RoutePattern};
@@ -256,8 +256,8 @@ impl Static {
         }
         let is_ranged = scope.method == Method::GET && validators.allows_range(&scope.headers, now);
         let wanted = match is_ranged {
-            true => wanted(&scope.headers, open.len),
-            false => Wanted::Whole,
+            true => requested_range(&scope.headers, open.len),
+            false => RequestedRange::Whole,
         };
         fill(&mut response, open, wanted, &self.media_type(name), scope)?;
         Ok(response)
@@ -281,28 +281,28 @@ impl Static {
 fn fill(
     response: &mut Response,
     open: FoundFile,
-    wanted: Wanted,
+    wanted: RequestedRange,
     media_type: &str,
     scope: &Scope,
 ) -> Result<(), Failure> {
     let len = open.len;
     let mut content_type = HeaderValue::from_str(media_type)?;
     let whole = match wanted {
-        Wanted::Unsatisfiable => {
+        RequestedRange::Unsatisfiable => {
             let sentence = format!("expected a range within {len} bytes, found none");
             let field = HeaderValue::from_str(&format!("bytes */{len}"))?;
             return Err(Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, sentence)
                 .with_header(header::CONTENT_RANGE, field));
         }
-        Wanted::Whole => 0..len,
-        Wanted::Part(part) => {
+        RequestedRange::Whole => 0..len,
+        RequestedRange::Part(part) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let field = format!("bytes {}-{}/{len}", part.start, part.end - 1);
             let field = HeaderValue::from_str(&field)?;
             response.headers_mut().insert(header::CONTENT_RANGE, field);
             part
         }
-        Wanted::Parts(parts) => {
+        RequestedRange::Parts(parts) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let (content, multipart) = Content::parts(open.handle, parts, len, media_type);
             content_type = HeaderValue::from_str(&multipart)?;

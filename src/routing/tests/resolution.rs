@@ -4,29 +4,32 @@ use http::Method;
 
 use crate::routing::{BadPath, Resolution, Route, RoutePattern, Target, UrlRouter};
 
-pub(super) fn route(pattern: &str, value: &'static str) -> Route<&'static str> {
+pub(in crate::routing) fn route(pattern: &str, value: &'static str) -> Route<&'static str> {
     Route::new(RoutePattern::path(pattern).unwrap(), value)
 }
 
-pub(super) fn regex(source: &str, value: &'static str) -> Route<&'static str> {
+pub(in crate::routing) fn regex(source: &str, value: &'static str) -> Route<&'static str> {
     Route::new(RoutePattern::regex(source).unwrap(), value)
 }
 
-pub(super) fn with_methods(methods: &[Method], route: Route<&'static str>) -> Route<&'static str> {
+pub(in crate::routing) fn with_methods(
+    methods: &[Method],
+    route: Route<&'static str>,
+) -> Route<&'static str> {
     Route {
         methods: methods.to_vec(),
         ..route
     }
 }
 
-pub(super) fn with_host(host: &str, route: Route<&'static str>) -> Route<&'static str> {
+pub(in crate::routing) fn with_host(host: &str, route: Route<&'static str>) -> Route<&'static str> {
     Route {
         host: Some(host.parse().unwrap()),
         ..route
     }
 }
 
-pub(super) fn get(raw_path: &str) -> Target<'_> {
+pub(in crate::routing) fn get(raw_path: &str) -> Target<'_> {
     Target {
         raw_path,
         host: Some("example.com"),

@@ -1,4 +1,4 @@
-//! Pace: how fast a client sends the body of its request.
+//! Read rate: how fast a client sends the body of its request.
 
 use std::sync::{Arc, Weak};
 use std::task::Context;
@@ -12,7 +12,7 @@ const GRACE: Millis = 5_000;
 
 /// Returns how long may be waited for a client that has sent or taken so many bytes, in milliseconds; `rate` is in bytes a
 /// second, 0 for no bound.
-pub(crate) fn earned(bytes: u64, rate: u64) -> Millis {
+pub(crate) fn allowed_wait(bytes: u64, rate: u64) -> Millis {
     bytes
         .saturating_mul(1_000)
         .checked_div(rate)
@@ -22,27 +22,27 @@ pub(crate) fn earned(bytes: u64, rate: u64) -> Millis {
 /// Measures one body. Only the time counts in which a reader waits for the client, so a view that takes its time costs the client
 /// nothing.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct ReadRate {
     clock: Clock,
     rate: u64,
     received: u64,
     waited: Millis,
     waiting_since: Option<Millis>,
     call: Option<TimerKey>,
-    reader: Arc<Reader>,
+    reader: Arc<ReaderWaker>,
 }
 
 /// Who is woken when a body has become too slow.
 #[derive(Debug, Default)]
-struct Reader(AtomicWaker);
+struct ReaderWaker(AtomicWaker);
 
-impl Tick for Reader {
+impl Tick for ReaderWaker {
     fn tick(&self) {
         self.0.wake();
     }
 }
 
-impl Pace {
+impl ReadRate {
     pub(crate) fn new(clock: Clock, rate: u64) -> Self {
         Self {
             clock,
@@ -67,7 +67,7 @@ impl Pace {
     pub(crate) fn is_too_slow(&mut self, cx: &Context<'_>) -> bool {
         let now = self.clock.now();
         let since = *self.waiting_since.get_or_insert(now);
-        let left = GRACE.saturating_add(earned(self.received, self.rate));
+        let left = GRACE.saturating_add(allowed_wait(self.received, self.rate));
         let left = left.saturating_sub(self.waited);
         let deadline = since.saturating_add(left);
         if now >= deadline {
@@ -93,7 +93,7 @@ impl Pace {
     }
 }
 
-impl Drop for Pace {
+impl Drop for ReadRate {
     fn drop(&mut self) {
         self.cancel();
     }
@@ -113,7 +113,7 @@ mod tests {
             (u64::MAX, 1, Millis::MAX),
             (u64::MAX, 1_000, Millis::MAX / 1_000),
         ] {
-            assert_eq!(earned(bytes, rate), expected, "{bytes} at {rate}");
+            assert_eq!(allowed_wait(bytes, rate), expected, "{bytes} at {rate}");
         }
     }
 }

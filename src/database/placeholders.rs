@@ -1,7 +1,7 @@
 //! Places: where the values `$1` and so on stand in the text of a query.
 
-/// Writes a query anew, with what `put` appends in place of `$1` and so on. Names and texts in quotes stay as they are.
-pub(super) fn fill(
+/// Writes a query anew, with what `put` appends in number of `$1` and so on. Names and texts in quotes stay as they are.
+pub(super) fn replace_placeholders(
     sql: &str,
     mut put: impl FnMut(&mut String, usize) -> Result<(), sqlx::Error>,
 ) -> Result<String, sqlx::Error> {
@@ -10,7 +10,7 @@ pub(super) fn fill(
     while let Some(at) = rest.find(['$', '"', '\'', '`']) {
         let (before, found) = rest.split_at(at);
         filled.push_str(before);
-        let Some(place) = found.strip_prefix('$') else {
+        let Some(number) = found.strip_prefix('$') else {
             // A doubled quote inside ends it and begins it again, which comes to the same.
             let end = found[1..]
                 .find(&found[..1])
@@ -19,14 +19,14 @@ pub(super) fn fill(
             rest = &found[end..];
             continue;
         };
-        let end = place
+        let end = number
             .find(|next: char| !next.is_ascii_digit())
-            .unwrap_or(place.len());
-        let (place, after) = place.split_at(end);
-        let index = place.parse::<usize>().ok();
-        let index = index.and_then(|place| place.checked_sub(1));
+            .unwrap_or(number.len());
+        let (number, after) = number.split_at(end);
+        let index = number.parse::<usize>().ok();
+        let index = index.and_then(|number| number.checked_sub(1));
         let Some(index) = index else {
-            let cause = format!("expected the number of a value, found ${place}");
+            let cause = format!("expected the number of a value, found ${number}");
             return Err(sqlx::Error::Encode(cause.into()));
         };
         put(&mut filled, index)?;
@@ -36,8 +36,8 @@ pub(super) fn fill(
     Ok(filled)
 }
 
-/// A place without a value.
-pub(super) fn missing(index: usize, count: usize) -> sqlx::Error {
-    let place = index + 1;
-    sqlx::Error::Encode(format!("expected a value for ${place}, found {count} values").into())
+/// A number without a value.
+pub(super) fn missing_value(index: usize, count: usize) -> sqlx::Error {
+    let number = index + 1;
+    sqlx::Error::Encode(format!("expected a value for ${number}, found {count} values").into())
 }

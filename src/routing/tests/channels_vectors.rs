@@ -133,7 +133,7 @@ fn is_same(resolution: &Resolution<'_, &str>, result: &Value) -> bool {
 #[test]
 fn every_url_router_vector_has_the_same_outcome_or_a_reason() {
     let vectors: Value =
-        serde_json::from_str(include_str!("../../tests/vectors/routing.json")).unwrap();
+        serde_json::from_str(include_str!("../../../tests/vectors/routing.json")).unwrap();
     let mut unused: Vec<_> = DIFFERENCES.to_vec();
     for vector in vectors["url_router"].as_array().unwrap() {
         let (name, scope) = (vector["table"].as_str().unwrap(), &vector["scope"]);

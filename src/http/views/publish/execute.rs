@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::answer::ApiError;
 use super::calls::{Call, ConnectionId, Filter, checked_close, group_name, no_connection};
+use super::response::ApiError;
 use super::tokens::Token;
 use crate::channels::{Event, GroupName, Sent};
 use crate::services::Services;

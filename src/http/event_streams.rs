@@ -1,4 +1,4 @@
-//! Streams: the open event streams of this process, and the logins that they rest on.
+//! EventStreams: the open event streams of this process, and the logins that they rest on.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::auth::Login;
 /// The open event streams, by member number; one value per server (`Services::shared`). An entry lives as long as its response
 /// body, so the map is bounded by the requests in flight.
 #[derive(Debug, Default)]
-pub(crate) struct Streams {
-    /// Streams with a login; an anonymous one has nothing that could end.
+pub(crate) struct EventStreams {
+    /// EventStreams with a login; an anonymous one has nothing that could end.
     of_logins: Mutex<HashMap<u64, Entry>>,
 }
 
@@ -25,15 +25,19 @@ struct Entry {
 
 /// One open stream; dropped with the response body.
 #[derive(Debug)]
-pub(crate) struct OpenStream {
-    streams: Arc<Streams>,
+pub(crate) struct OpenEventStream {
+    streams: Arc<EventStreams>,
     member: u64,
     ended: CancellationToken,
 }
 
-impl Streams {
+impl EventStreams {
     /// Registers a stream. Its token is cancelled when its login ends.
-    pub(crate) fn open(self: Arc<Self>, member: u64, login: Option<&Arc<Login>>) -> OpenStream {
+    pub(crate) fn open(
+        self: Arc<Self>,
+        member: u64,
+        login: Option<&Arc<Login>>,
+    ) -> OpenEventStream {
         let ended = CancellationToken::new();
         if let Some(login) = login {
             let entry = Entry {
@@ -43,7 +47,7 @@ impl Streams {
             self.lock().insert(member, entry);
         }
         gauge!("oneport_event_streams").increment(1.0);
-        OpenStream {
+        OpenEventStream {
             streams: self,
             member,
             ended,
@@ -72,14 +76,14 @@ impl Streams {
     }
 }
 
-impl OpenStream {
+impl OpenEventStream {
     /// Returns the token that is cancelled when the login ends.
     pub(crate) fn ended(&self) -> CancellationToken {
         self.ended.clone()
     }
 }
 
-impl Drop for OpenStream {
+impl Drop for OpenEventStream {
     fn drop(&mut self) {
         self.streams.lock().remove(&self.member);
         gauge!("oneport_event_streams").decrement(1.0);
