@@ -34,10 +34,10 @@ pub struct Identified {
 
 /// Who is who: the user table and what is needed to trust it (cheap to clone).
 #[derive(Clone, Debug)]
-pub struct Auth(Arc<Inner>);
+pub struct Auth(Arc<Shared>);
 
 #[derive(Debug)]
-struct Inner {
+struct Shared {
     users: Option<Users>,
     secrets: Arc<Secrets>,
     /// What a session may name as the checker of its password.
@@ -60,7 +60,7 @@ impl Auth {
         if is_django {
             backends.extend(config.django.backends.iter().cloned());
         }
-        Self(Arc::new(Inner {
+        Self(Arc::new(Shared {
             users,
             secrets,
             backends,

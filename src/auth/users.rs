@@ -18,10 +18,10 @@ const OWN_TABLE: &str = "oneport_user";
 
 /// A table of users (cheap to clone).
 #[derive(Clone, Debug)]
-pub struct Users(Arc<Inner>);
+pub struct Users(Arc<Shared>);
 
 #[derive(Debug)]
-struct Inner {
+struct Shared {
     database: Database,
     is_own: bool,
     id_type: IdType,
@@ -82,7 +82,7 @@ impl Users {
             flag(&table.is_staff, "'0'"),
             quoted(&table.table),
         );
-        Self(Arc::new(Inner {
+        Self(Arc::new(Shared {
             is_own,
             id_type: table.id_type,
             select,
@@ -125,7 +125,7 @@ impl Users {
         &self,
         ids: &[&str],
     ) -> Result<HashMap<String, Arc<Account>>, StoreError> {
-        let Inner {
+        let Shared {
             database,
             id,
             select,

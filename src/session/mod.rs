@@ -1,12 +1,7 @@
 //! Session: what is remembered of a visitor between requests.
 
 mod cookie;
-mod django;
-mod django_clock;
-mod memory;
-mod pickle;
 mod signing;
-mod sql;
 mod store;
 mod values;
 
@@ -18,9 +13,8 @@ use serde_json::{Map, Value};
 
 pub use cookie::SessionCookie;
 pub use signing::{auth_hash, salted_hmac_sha256};
-pub(crate) use sql::read_chunks;
 pub use store::SessionStore;
-pub(crate) use store::unix_seconds;
+pub(crate) use store::{read_chunks, unix_seconds};
 
 use crate::database::StoreError;
 use values::Values;

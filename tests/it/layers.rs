@@ -57,7 +57,10 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ("matchit", &["routing/"]),
     ("regex_automata", &["routing/language.rs"]),
     ("sqlx", &["database/"]),
-    ("redis", &["session/django.rs", "channels/remote/"]),
+    (
+        "redis",
+        &["session/store/django/mod.rs", "channels/remote/"],
+    ),
     ("rustls", &["net/tls.rs"]),
     ("tokio_rustls", &["net/tls.rs"]),
     (

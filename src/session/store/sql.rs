@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::store::{Stored, unix_seconds};
+use super::{Stored, unix_seconds};
 use crate::database::{Bind, Database, Row, StoreError};
 use crate::telemetry::Recurring;
 

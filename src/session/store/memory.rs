@@ -7,7 +7,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 
-use super::store::Stored;
+use super::Stored;
 
 /// The most sessions; one more throws out the one that expires first.
 const SESSIONS_MAX: usize = 100_000;

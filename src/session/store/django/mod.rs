@@ -1,5 +1,8 @@
 //! Django: the sessions of a Django project, read as Django wrote them, never written.
 
+mod clock;
+mod pickle;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,14 +13,14 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
-use super::django_clock::DjangoClock;
-use super::pickle;
-use super::signing::{SignatureError, signed_at, unsign_object};
+use clock::DjangoClock;
+
 use super::sql::read_chunks;
-use super::store::{Stored, unix_seconds};
+use super::{Stored, unix_seconds};
 use crate::config::{SessionConfig, StoreUrl};
 use crate::database::{Access, Database, Dialect, Outage, StoreError};
 use crate::secrets::Secrets;
+use crate::session::signing::{SignatureError, signed_at, unsign_object};
 use crate::telemetry::Recurring;
 
 /// The salt of the stores db, cached_db and file.
@@ -43,20 +46,20 @@ const PICKLE_BYTES_MAX: usize = 1024 * 1024;
 /// Sessions of a Django project.
 #[derive(Debug)]
 pub(super) struct Django {
-    home: Home,
+    engine: Engine,
     salt: String,
     max_age: Duration,
     secrets: Arc<Secrets>,
     unreadable: Recurring,
 }
 
-enum Home {
+enum Engine {
     /// The engines db and cached_db.
     Table(Box<Table>),
     /// The engine cache, over Django's own RedisCache.
-    Redis(Box<Cache>),
+    Cache(Box<Cache>),
     /// The engine signed_cookies.
-    Cookie,
+    SignedCookies,
 }
 
 struct Table {
@@ -83,12 +86,12 @@ struct Failed {
     next: Instant,
 }
 
-impl std::fmt::Debug for Home {
+impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Table(_) => "Table",
-            Self::Redis(_) => "Redis",
-            Self::Cookie => "Cookie",
+            Self::Cache(_) => "Cache",
+            Self::SignedCookies => "SignedCookies",
         })
     }
 }
@@ -100,7 +103,7 @@ impl Django {
         secrets: Arc<Secrets>,
     ) -> Self {
         let django = &config.django;
-        let home = match (&config.store, database) {
+        let engine = match (&config.store, database) {
             (_, Some(database)) => {
                 let dialect = database.dialect();
                 let table = dialect.quoted(&django.table);
@@ -116,7 +119,7 @@ impl Django {
                         (columns, "", Some(clock))
                     }
                 };
-                Home::Table(Box::new(Table {
+                Engine::Table(Box::new(Table {
                     database,
                     select: format!(
                         "SELECT session_key, {columns} FROM {table} WHERE {unexpired}session_key IN"
@@ -124,7 +127,7 @@ impl Django {
                     clock,
                 }))
             }
-            (StoreUrl::DjangoRedis(url), None) => Home::Redis(Box::new(Cache {
+            (StoreUrl::DjangoRedis(url), None) => Engine::Cache(Box::new(Cache {
                 url: url.clone(),
                 key_prefix: format!(
                     "{}:{}:{CACHE_PREFIX}",
@@ -135,16 +138,16 @@ impl Django {
                 failed: Mutex::default(),
                 outage: Outage::new("session"),
             })),
-            _ => Home::Cookie,
+            _ => Engine::SignedCookies,
         };
-        let salt = match (&*django.salt, &home) {
-            ("", Home::Cookie) => SALT_SIGNED_COOKIES,
+        let salt = match (&*django.salt, &engine) {
+            ("", Engine::SignedCookies) => SALT_SIGNED_COOKIES,
             ("", _) => SALT,
             (salt, _) => salt,
         };
         Self {
             salt: salt.to_owned(),
-            home,
+            engine,
             max_age: config.max_age,
             secrets,
             unreadable: Recurring::new(),
@@ -153,16 +156,16 @@ impl Django {
 
     /// Opens the database. Redis is connected to when it is first asked for something.
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
-        match &self.home {
-            Home::Table(table) => table.database.ready().await,
-            Home::Redis(_) | Home::Cookie => Ok(()),
+        match &self.engine {
+            Engine::Table(table) => table.database.ready().await,
+            Engine::Cache(_) | Engine::SignedCookies => Ok(()),
         }
     }
 
     pub(super) fn is_key(&self, value: &str) -> bool {
-        match self.home {
-            Home::Cookie => value.len() <= SIGNED_COOKIE_BYTES_MAX && value.contains(':'),
-            Home::Table(_) | Home::Redis(_) => {
+        match self.engine {
+            Engine::SignedCookies => value.len() <= SIGNED_COOKIE_BYTES_MAX && value.contains(':'),
+            Engine::Table(_) | Engine::Cache(_) => {
                 KEY_LENGTHS.contains(&value.len())
                     && value.bytes().all(|byte| byte.is_ascii_alphanumeric())
             }
@@ -171,8 +174,8 @@ impl Django {
 
     /// Reads sessions, in the order of their keys. As in Django what cannot be decoded counts as empty, and the log says so.
     pub(super) async fn read_many(&self, keys: &[&str]) -> Result<Vec<Option<Stored>>, StoreError> {
-        Ok(match &self.home {
-            Home::Table(table) => {
+        Ok(match &self.engine {
+            Engine::Table(table) => {
                 let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
                 let select = &table.select;
                 let rows = read_chunks(&table.database, &keys, &[], |places| {
@@ -199,11 +202,11 @@ impl Django {
                     })
                     .collect()
             }
-            Home::Cookie => keys
+            Engine::SignedCookies => keys
                 .iter()
                 .map(|cookie| self.unsign(cookie, Some(self.max_age)))
                 .collect(),
-            Home::Redis(cache) => {
+            Engine::Cache(cache) => {
                 let values = cache.read_many(keys).await?;
                 values
                     .into_iter()
@@ -251,7 +254,7 @@ impl Django {
         match unsign_object(signed, &self.salt, self.secrets.keys(), now, max_age) {
             // A cookie comes from outside: anybody can make the log long with wrong ones.
             Err(SignatureError::Expired { .. }) => None,
-            Err(_) if matches!(self.home, Home::Cookie) => None,
+            Err(_) if matches!(self.engine, Engine::SignedCookies) => None,
             decided => self.decoded(decided),
         }
     }

@@ -1,4 +1,18 @@
 //! SessionStore: where sessions are kept.
+//!
+//! | file | store |
+//! |---|---|
+//! | `memory.rs` | the memory of this process |
+//! | `sql.rs` | a table in SQLite or PostgreSQL |
+//! | `django/` | the sessions of a Django project: its table, its Redis cache or its signed cookies, read only |
+//!
+//! To add a store: a file with its type, a variant of `Backend`, and an arm where each method of [`SessionStore`] matches on
+//! it. Its URL is parsed in `src/config/values/store_url.rs`. Stores that can be written never get a session's key, only its
+//! SHA-256.
+
+mod django;
+mod memory;
+mod sql;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,11 +21,14 @@ use http::HeaderValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use django::Django;
+use memory::Memory;
+use sql::Sql;
+
+pub(crate) use sql::read_chunks;
+
 use super::Session;
 use super::cookie::{CookieAttributes, SessionCookie};
-use super::django::Django;
-use super::memory::Memory;
-use super::sql::Sql;
 use crate::config::{SessionConfig, StoreUrl};
 use crate::database::{Database, StoreError};
 use crate::secrets::{self, Secrets};
@@ -24,10 +41,10 @@ const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// Where sessions are kept (cheap to clone).
 #[derive(Clone, Debug)]
-pub struct SessionStore(Arc<Inner>);
+pub struct SessionStore(Arc<Shared>);
 
 #[derive(Debug)]
-struct Inner {
+struct Shared {
     backend: Backend,
     cookie: CookieAttributes,
     cache: TtlCache<String, Arc<Map<String, Value>>>,
@@ -64,7 +81,7 @@ impl SessionStore {
             }
             _ => Backend::Memory(Memory::default()),
         };
-        Self(Arc::new(Inner {
+        Self(Arc::new(Shared {
             backend,
             cookie: CookieAttributes::of_session(config),
             cache: TtlCache::new(config.cache),
