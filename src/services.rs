@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::auth::{Auth, Users};
-use crate::channels::{ChannelLayer, LayerSettings, Remote, RpcHandler};
+use crate::channels::{ChannelLayer, LayerSettings, NodeReply, NodeRequest, RpcHandler};
 use crate::clock::Clock;
 use crate::config::{Config, CsrfConfig, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
@@ -84,9 +84,7 @@ impl Services {
         };
         let layer = ChannelLayer::new(settings, tasks.clone());
         tasks.spawn("channel layer", layer.clone().sweep());
-        if let Some(remote) = Remote::new(&config.channel_layer, layer.node()) {
-            layer.connect(remote);
-        }
+        layer.connect(&config.channel_layer);
         let secrets = Arc::new(Secrets::new(config));
         let (session, auth) = (&config.session, &config.auth);
         let open = |url: &StoreUrl, store| {
@@ -155,10 +153,10 @@ impl Services {
     }
 
     /// Asks who knows the open connections.
-    pub(crate) async fn answer(&self, question: serde_json::Value) -> serde_json::Value {
+    pub(crate) async fn answer(&self, request: NodeRequest) -> NodeReply {
         match self.rpc_handler.get() {
-            Some(rpc_handler) => rpc_handler.handle(question).await,
-            None => serde_json::Value::Null,
+            Some(rpc_handler) => rpc_handler.handle(request).await,
+            None => NodeReply::NotFound,
         }
     }
 

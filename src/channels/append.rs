@@ -1,91 +1,123 @@
-//! Append: the ways an event comes into a group, and whose turn it is to deliver it.
+//! Append: how an event gets into a group's queue, and who delivers it.
+//!
+//! An event comes in one of five ways. They differ in whether it has an offset in a shared history, and in who still lacks it:
+//!
+//! ```text
+//! append                 sent by this process; its own history, if there is one, gives the offset
+//! append_early           sent by this process while Redis is away; gets its offset from Redis later
+//! append_without_offset  given up: Redis will never have it, the members of this process still do
+//! append_shared          came from Redis with its offset
+//! append_loaded          read from a history in Redis that this process has not known so far
+//! ```
+//!
+//! Whoever appends to a group that nobody delivers from becomes its deliverer ([`AppendOutcome::Deliver`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::{Audience, Entry, Tally};
-use super::group::{Group, OUTGOING_BYTES_MAX, Outgoing};
+use super::batch::{Audience, Entry};
+use super::delivery::DeliveryTally;
+use super::event_id::EventId;
+use super::group::{Group, Outgoing, WAITING_BYTES_MAX};
 use super::history::PositionCheck;
 use super::{Event, Position};
 
-/// Is an event kept for those who join later?
+/// Whether an event is kept for those who join later.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Retention {
-    /// As far as the group keeps a history.
+    /// Kept as far as the group keeps a history.
     History,
-    /// It is news only to those who are there.
+    /// Only for the members at this moment.
     Transient,
 }
 
-/// Who has to deliver after an event was appended.
+/// What an append leaves to its caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum AppendOutcome {
-    /// The caller: nobody delivers.
+    /// The caller has to deliver; no other does.
     Deliver,
-    /// Another is at it and will take this event too.
+    /// Another caller is delivering and takes this event too.
     AlreadyDelivering,
-    /// Too much waits already; the event was not appended.
+    /// Too much is waiting already; the event was not appended.
     Full,
 }
 
-/// What an event from elsewhere was to a group whose history is shared.
+/// What happened to an event with an offset in a shared history.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum SharedAppend {
-    /// News, and this is whose turn it is to deliver.
+    /// It was the next one, or the group is full.
     Appended(AppendOutcome),
-    /// Nothing new.
+    /// The members have it already.
     Duplicate,
-    /// There are others before it that have not come.
+    /// Events before it are missing: the history has to be read.
     Gap,
-    /// The same, but the members have it: the history was not read yet.
+    /// Events before it are missing, but members that do not ask for the history have it now.
     AppendedEarly(AppendOutcome),
 }
 
-/// What is appended.
+/// An event that is about to be appended.
 pub(super) struct NewEvent<'a> {
     pub(super) event: &'a Event,
+    /// The member that does not receive it.
     pub(super) except: Option<u64>,
-    pub(super) tally: Option<Arc<Tally>>,
+    /// Counts what becomes of it, for a sender that asked.
+    pub(super) tally: Option<Arc<DeliveryTally>>,
+}
+
+impl<'a> NewEvent<'a> {
+    /// An event that nobody counts.
+    pub(super) fn new(event: &'a Event, except: Option<u64>) -> Self {
+        Self {
+            event,
+            except,
+            tally: None,
+        }
+    }
 }
 
 impl Group {
-    /// Appends an event and says whose turn it is to deliver.
-    pub(super) fn append(&self, new: &NewEvent<'_>, keep: Retention) -> AppendOutcome {
+    /// Appends an event that this process sends.
+    pub(super) fn append(&self, new: &NewEvent<'_>, retention: Retention) -> AppendOutcome {
         let mut outgoing = self.outgoing.lock();
         if outgoing.is_full(new.event) {
             return AppendOutcome::Full;
         }
         let mut entry = outgoing.entry(new);
-        if keep == Retention::History {
+        if retention == Retention::History {
             outgoing.history.append(&mut entry);
         }
         outgoing.enqueue(entry)
     }
 
-    /// Appends an event that this process sends while it has no place in the shared history yet.
-    pub(super) fn append_early(&self, new: &NewEvent<'_>, node: u64, seq: u64) -> AppendOutcome {
+    /// Appends an event that this process sends and that Redis has not given an offset yet.
+    ///
+    /// Exceeds the bound if need be: the caller holds the outbox's lock and cannot wait, and it is one event.
+    pub(super) fn append_early(&self, new: &NewEvent<'_>, id: EventId) -> AppendOutcome {
         let mut outgoing = self.outgoing.lock();
-        if outgoing.history.is_seen(node, seq) {
-            return AppendOutcome::AlreadyDelivering; // it came back meanwhile
+        // Redis may have published it before the connection was lost: then the members have it from there.
+        if outgoing.history.is_seen(id) {
+            return AppendOutcome::AlreadyDelivering;
         }
         let entry = outgoing.entry(new);
-        outgoing.history.append_early(node, seq, &entry);
-        outgoing.enqueue(entry) // even over the bound: nobody can wait here, and it is one event
+        outgoing.history.append_early(id, &entry);
+        outgoing.enqueue(entry)
     }
 
-    /// Appends an event that will have no place; even over the bound, for nobody can wait here.
+    /// Appends an event that will never have an offset. Exceeds the bound if need be, as [`append_early`](Self::append_early).
+    ///
+    /// It is not marked as seen. A number that is marked covers all lower ones of the same sender, and some of those may still
+    /// be on their way through Redis.
     pub(super) fn append_without_offset(&self, new: &NewEvent<'_>) -> AppendOutcome {
         let mut outgoing = self.outgoing.lock();
         let entry = outgoing.entry(new);
         outgoing.enqueue(entry)
     }
 
-    /// Appends an event that has its place in the shared history.
+    /// Appends an event that came with its offset in the shared history.
     pub(super) fn append_shared(
         &self,
         new: &NewEvent<'_>,
-        node: u64,
-        seq: u64,
+        id: EventId,
         position: Position,
         age: Duration,
     ) -> SharedAppend {
@@ -98,33 +130,34 @@ impl Group {
             PositionCheck::Duplicate => return SharedAppend::Duplicate,
             PositionCheck::Gap if outgoing.history.is_loaded() => return SharedAppend::Gap,
             PositionCheck::Gap => {
-                // Who did not ask for the history hears now what comes now; the others have it when it is read.
-                if !outgoing.history.mark_seen(node, seq) {
+                // The history has never been read. Members that do not ask for it get the event now; those that do get it in
+                // its order, when it is read (`append_loaded`).
+                if !outgoing.history.mark_seen(id) {
                     return SharedAppend::Gap;
                 }
                 let mut entry = outgoing.entry(new);
                 entry.position = position;
                 entry.audience = Audience::NotAwaiting;
-                return SharedAppend::AppendedEarly(outgoing.push(entry)); // who is about to join reads it
+                // Not retained for pending joins: they read it from the history.
+                return SharedAppend::AppendedEarly(outgoing.push(entry));
             }
         }
         let mut entry = outgoing.entry(new);
-        let is_news = outgoing
+        let is_new = outgoing
             .history
-            .append_shared(node, seq, position, age, &mut entry);
-        if !is_news {
+            .append_shared(id, position, age, &mut entry);
+        if !is_new {
             return SharedAppend::Duplicate;
         }
         SharedAppend::Appended(outgoing.enqueue(entry))
     }
 
-    /// Takes over an event of the shared history that is read for the first time: those who wait for it get it. Whoever else is
-    /// there has heard it, or came later.
+    /// Appends an event of a shared history that is being read for the first time. Only members that wait for the history receive
+    /// it: the others had it when it was sent, or joined after it.
     pub(super) fn append_loaded(
         &self,
         new: &NewEvent<'_>,
-        node: u64,
-        seq: u64,
+        id: EventId,
         position: Position,
         age: Duration,
     ) -> SharedAppend {
@@ -133,14 +166,14 @@ impl Group {
         if is_awaited && outgoing.is_full(new.event) {
             return SharedAppend::Appended(AppendOutcome::Full);
         }
-        if !outgoing.history.follows(position) {
+        if !outgoing.history.is_after_newest(position) {
             return SharedAppend::Duplicate;
         }
         let mut entry = outgoing.entry(new);
         entry.audience = Audience::AwaitingHistory;
         let is_missing = outgoing
             .history
-            .append_loaded(node, seq, position, age, &mut entry);
+            .append_loaded(id, position, age, &mut entry);
         if !is_awaited || !is_missing {
             return SharedAppend::Duplicate;
         }
@@ -149,13 +182,14 @@ impl Group {
 }
 
 impl Outgoing {
+    /// A single event always fits: a group where nothing is being delivered is never full.
     fn is_full(&self, event: &Event) -> bool {
-        self.delivering && self.bytes + event.size() > OUTGOING_BYTES_MAX
+        self.is_delivering && self.bytes + event.size() > WAITING_BYTES_MAX
     }
 
     fn entry(&mut self, new: &NewEvent<'_>) -> Entry {
         self.number += 1;
-        self.touched = Instant::now();
+        self.last_used = Instant::now();
         Entry {
             number: self.number,
             position: self.history.position(),
@@ -174,10 +208,10 @@ impl Outgoing {
     fn push(&mut self, entry: Entry) -> AppendOutcome {
         self.bytes += entry.event.size();
         self.entries.push(entry);
-        if self.delivering {
+        if self.is_delivering {
             return AppendOutcome::AlreadyDelivering;
         }
-        self.delivering = true;
+        self.is_delivering = true;
         AppendOutcome::Deliver
     }
 }

@@ -1,95 +1,84 @@
-//! Batch: the events of one group that leave together, rendered once for all members.
+//! Batch: events of one group that are delivered together, rendered once for all members.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
+use super::delivery::DeliveryTally;
 use super::{Event, GroupName, Membership, Position};
 
 /// One event on its way to a group's members.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its number among all that this process delivers to the group, from 1.
+    /// Its number among everything that this process delivers to the group, from 1.
     pub(super) number: u64,
-    /// Its place in the group's history; that of the newest event there for one that is not kept.
+    /// Its position in the group's history; for an event that is not kept, that of the newest one that is.
     pub position: Position,
-    /// What is sent.
+    /// The event.
     pub event: Event,
-    /// The member that shall not have it: the sender, when it asked so.
+    /// The member that does not receive it: the sender, if it asked for that.
     pub except: Option<u64>,
     pub(super) audience: Audience,
-    /// Counts what became of it, when somebody wants to know.
-    pub(super) tally: Option<Arc<Tally>>,
+    /// Counts what becomes of it, for a sender that asked.
+    pub(super) tally: Option<Arc<DeliveryTally>>,
 }
 
-/// Which members an event is for, while a shared history is read for the first time.
+/// Which members receive an event while a shared history is read for the first time.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Audience {
     #[default]
     All,
-    /// Those who joined before it could be read, and wait for it.
+    /// Those that joined before the history could be read, and wait for it.
     AwaitingHistory,
-    /// Those who did not ask for it: they have what comes when it comes.
+    /// Those that did not ask for the history: they get an event as soon as it comes.
     NotAwaiting,
 }
 
-/// Counts what became of one event at the members of this process.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    queued: AtomicUsize,
-    dropped: AtomicUsize,
-    is_done: AtomicUsize,
-    done: Notify,
-}
-
-impl Tally {
-    pub(super) fn count(&self, delivery: super::Delivery) {
-        match delivery {
-            super::Delivery::Queued => self.queued.fetch_add(1, Ordering::Relaxed),
-            super::Delivery::Dropped => self.dropped.fetch_add(1, Ordering::Relaxed),
+impl Entry {
+    /// Tells whether a member receives the entry: it was sent after the member joined, and is not kept from it.
+    pub(super) fn is_for(&self, member: &Membership) -> bool {
+        let is_in_audience = match self.audience {
+            Audience::All => true,
+            Audience::AwaitingHistory => member.awaits_history,
+            Audience::NotAwaiting => !member.awaits_history,
         };
+        is_in_audience && self.number > member.since && self.except != Some(member.member)
     }
 
-    pub(super) fn finish(&self) {
-        self.is_done.store(1, Ordering::Release);
-        self.done.notify_waiters();
-    }
-
-    /// Waits until all members were served; returns how many have it, and how many had no room.
-    pub(super) async fn counted(&self) -> (usize, usize) {
-        loop {
-            let done = self.done.notified();
-            if self.is_done.load(Ordering::Acquire) == 1 {
-                let counts = (&self.queued, &self.dropped);
-                return (
-                    counts.0.load(Ordering::Relaxed),
-                    counts.1.load(Ordering::Relaxed),
-                );
-            }
-            done.await;
+    /// Returns the entry as a history keeps it: for all members, and without what was parsed of the event.
+    pub(super) fn to_kept(&self) -> Self {
+        Self {
+            event: self.event.compact(),
+            audience: Audience::All,
+            tally: None,
+            ..self.clone()
         }
     }
+
+    /// Returns the memory that the entry takes in a history.
+    pub(super) fn memory(&self) -> usize {
+        size_of::<(Instant, Self)>() + self.event.memory()
+    }
 }
 
-/// Which form of its events a member takes: a number below [`FORMS`]. Members that take the same form share its bytes.
+/// The form in which a member takes events: a number below [`FORMS`]. Members that take the same form share its bytes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Form(pub u8);
 
 /// How many forms there are.
 pub const FORMS: usize = 16;
 
-/// The events of one group that leave together.
+/// Events of one group that are delivered together.
 ///
-/// What members need in one form (WebSocket frames, plain or compressed with a certain window) is made once, by the first that asks, and
-/// shared by all.
+/// Each form (WebSocket frames, plain or compressed with a certain window) is rendered by the first member that needs it and shared
+/// by all.
 #[derive(Debug)]
 pub struct Batch {
     group: GroupName,
     entries: Vec<Entry>,
-    /// Form 0, which most take.
+    /// Form 0, which most members take: a batch for them needs no allocation for the others.
     first: OnceLock<Rendered>,
     others: OnceLock<Box<[OnceLock<Rendered>; FORMS - 1]>>,
 }
@@ -98,6 +87,7 @@ pub struct Batch {
 #[derive(Debug)]
 struct Rendered {
     bytes: Bytes,
+    /// Where each entry ends.
     ends: Vec<usize>,
 }
 
@@ -117,23 +107,23 @@ impl Batch {
         &self.group
     }
 
-    /// Returns the entries that a member shall have: those sent after it joined, and not excepting it.
+    /// Returns the entries that a member receives: those sent after it joined that are not kept from it.
     pub fn entries<'a>(&'a self, member: &'a Membership) -> impl Iterator<Item = &'a Entry> + 'a {
-        self.entries.iter().filter(|entry| member.receives(entry))
+        self.entries.iter().filter(|entry| entry.is_for(member))
     }
 
-    /// Returns all entries in the form that `render` writes, when the member shall have all of them.
+    /// Returns the bytes of the whole batch, in the form that `render` writes; `None` unless the member receives all entries.
     pub fn whole(
         &self,
         member: &Membership,
         form: Form,
         render: impl Fn(&Entry, &mut Vec<u8>),
     ) -> Option<&Bytes> {
-        let all = self.entries.iter().all(|entry| member.receives(entry));
-        all.then(|| &self.rendered(form, render).bytes)
+        let is_for_it = self.entries.iter().all(|entry| entry.is_for(member));
+        is_for_it.then(|| &self.rendered(form, render).bytes)
     }
 
-    /// Returns each entry that the member shall have, in the form that `render` writes.
+    /// Returns each entry that the member receives, in the form that `render` writes.
     pub fn pieces<'a>(
         &'a self,
         member: &'a Membership,
@@ -142,8 +132,8 @@ impl Batch {
     ) -> impl Iterator<Item = (&'a Entry, Bytes)> + 'a {
         let rendered = self.rendered(form, render);
         let of_member = move |(at, entry): (usize, &'a Entry)| {
-            member
-                .receives(entry)
+            entry
+                .is_for(member)
                 .then(|| (entry, rendered.bytes.slice(rendered.range(at))))
         };
         self.entries.iter().enumerate().filter_map(of_member)
@@ -153,24 +143,20 @@ impl Batch {
         self.entries.last().map_or(0, |entry| entry.number)
     }
 
-    /// Returns what counts the batch: an event that is counted leaves alone.
-    pub(super) fn tally(&self) -> Option<&Arc<Tally>> {
+    /// Returns the tally of a counted event, which is a batch of its own.
+    pub(super) fn tally(&self) -> Option<&Arc<DeliveryTally>> {
         self.entries.first()?.tally.as_ref()
     }
 
     fn rendered(&self, form: Form, render: impl Fn(&Entry, &mut Vec<u8>)) -> &Rendered {
-        let place = match usize::from(form.0) {
+        let slot = match usize::from(form.0) {
             0 => &self.first,
             form => &self.others.get_or_init(Box::default)[(form - 1).min(FORMS - 2)],
         };
-        place.get_or_init(|| {
-            // Ten octets are the longest header of a frame from a server.
-            let mut bytes = Vec::with_capacity(
-                self.entries
-                    .iter()
-                    .map(|entry| entry.event.size() + 10)
-                    .sum(),
-            );
+        slot.get_or_init(|| {
+            // The longest header of a server's frame is ten octets.
+            let bytes = self.entries.iter().map(|entry| entry.event.size() + 10);
+            let mut bytes = Vec::with_capacity(bytes.sum());
             let mut ends = Vec::with_capacity(self.entries.len());
             for entry in &self.entries {
                 render(entry, &mut bytes);

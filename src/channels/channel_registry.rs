@@ -1,4 +1,4 @@
-//! Direct: channels that have one reader each, and what is sent to them.
+//! ChannelRegistry: the channels that are read in this process; each has one reader.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -6,97 +6,81 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::mailbox::Received;
-use super::{ChannelLayer, ChannelName, Delivery, Event, LayerError, Mailbox, Position};
+use super::{ChannelName, Delivery, Event, LayerError, Mailbox, Position};
 use crate::telemetry;
 
 /// The channels that are read in this process.
 #[derive(Default)]
 pub(super) struct ChannelRegistry(Mutex<HashMap<ChannelName, Weak<Mailbox>>>);
 
-impl ChannelLayer {
-    /// Makes a channel of a new name, read through the mailbox; it ends when the mailbox is dropped. With Redis, other processes
-    /// can send to it.
-    pub async fn new_channel(&self) -> (ChannelName, Arc<Mailbox>) {
-        let mailbox = self.mailbox();
-        let name = loop {
-            let text = match self.remote() {
-                Some(remote) => remote.new_channel_name(),
-                None => format!("specific.{:016x}!{:016x}", self.node(), fastrand::u64(..)),
-            };
-            let name = ChannelName::made(&text);
-            let mut channels = self.channels().0.lock();
-            if channels.contains_key(&name) {
-                continue;
-            }
-            channels.insert(name.clone(), Arc::downgrade(&mailbox));
-            break name;
-        };
-        if let Some(remote) = self.remote() {
-            remote.channel_ready(&name).await;
-        }
-        (name, mailbox)
-    }
+/// A channel that was found, and its reader.
+pub(super) struct ChannelReader {
+    name: ChannelName,
+    mailbox: Arc<Mailbox>,
+}
 
-    /// Sends an event to one channel, of this process or of another.
-    ///
-    /// Whether it is read in another process is known only where Redis tells: in `channels_redis.core` a full channel is
-    /// [`LayerError::ChannelFull`]; elsewhere an event that nobody reads is lost.
-    pub async fn send(&self, channel: &ChannelName, event: Event) -> Result<(), LayerError> {
-        let reader = self
-            .channels()
-            .0
-            .lock()
-            .get(channel)
-            .and_then(Weak::upgrade);
-        match (reader, self.remote()) {
-            (Some(reader), _) => push(&reader, channel, event),
-            (None, Some(remote)) => remote.channel_send(channel, event).await,
-            (None, None) => Err(LayerError::NoReader {
-                channel: channel.clone(),
-            }),
+impl ChannelRegistry {
+    /// Adds a channel, under the first name from `new_name` that no other channel has.
+    pub(super) fn insert(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        new_name: impl Fn() -> String,
+    ) -> ChannelName {
+        loop {
+            let name = ChannelName::made(&new_name());
+            let mut channels = self.0.lock();
+            if !channels.contains_key(&name) {
+                channels.insert(name.clone(), Arc::downgrade(mailbox));
+                return name;
+            }
         }
     }
 
-    /// Takes an event that came for a channel of this process.
-    pub(super) fn receive(&self, channel: &str, event: Event) -> Result<(), LayerError> {
-        let reader = self
-            .channels()
-            .0
-            .lock()
-            .get_key_value(channel)
-            .and_then(|(name, reader)| Some((name.clone(), reader.upgrade()?)));
-        let Some((name, reader)) = reader else {
-            telemetry::event_dropped("no_reader"); // it ended meanwhile, or there never was one
-            return Ok(());
-        };
-        push(&reader, &name, event)
+    /// Returns the reader of a channel, if it has one in this process.
+    pub(super) fn get(&self, name: &str) -> Option<ChannelReader> {
+        let channels = self.0.lock();
+        let (name, mailbox) = channels.get_key_value(name)?;
+        Some(ChannelReader {
+            name: name.clone(),
+            mailbox: mailbox.upgrade()?,
+        })
     }
 
-    pub(super) fn forget_channels(&self) {
-        let mut gone = Vec::new();
-        self.channels().0.lock().retain(|name, reader| {
-            let is_read = reader.strong_count() > 0;
-            if !is_read {
-                gone.push(name.clone());
+    /// Puts an event from another process into a channel of this one. An event that is dropped is counted.
+    pub(super) fn receive(&self, name: &str, event: Event) {
+        match self.get(name) {
+            Some(reader) => {
+                let _ = reader.push(event); // the mailbox counts what it drops
             }
-            is_read
+            None => telemetry::event_dropped("no_reader"), // closed meanwhile, or there never was one
+        }
+    }
+
+    /// Removes channels whose mailbox is gone; returns their names.
+    pub(super) fn remove_closed(&self) -> Vec<ChannelName> {
+        let mut closed = Vec::new();
+        self.0.lock().retain(|name, mailbox| {
+            let is_open = mailbox.strong_count() > 0;
+            if !is_open {
+                closed.push(name.clone());
+            }
+            is_open
         });
-        if let Some(remote) = self.remote() {
-            gone.iter().for_each(|name| remote.channel_gone(name));
-        }
+        closed
     }
 }
 
-fn push(reader: &Mailbox, channel: &ChannelName, event: Event) -> Result<(), LayerError> {
-    let received = Received {
-        position: Position::default(),
-        group: None,
-        event,
-    };
-    match reader.push(received) {
-        Delivery::Queued => Ok(()),
-        Delivery::Dropped => Err(LayerError::ChannelFull {
-            channel: channel.clone(),
-        }),
+impl ChannelReader {
+    /// Puts an event into the mailbox; fails when that is full.
+    pub(super) fn push(self, event: Event) -> Result<(), LayerError> {
+        let received = Received {
+            position: Position::default(),
+            group: None,
+            event,
+        };
+        match self.mailbox.push(received) {
+            Delivery::Queued => Ok(()),
+            Delivery::Dropped => Err(LayerError::ChannelFull { channel: self.name }),
+        }
     }
 }

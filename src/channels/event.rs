@@ -1,4 +1,4 @@
-//! Event: what is sent to a group or a channel: a dictionary with a `type`.
+//! Event: a dictionary with a `type`, sent to a group or a channel.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,10 +9,9 @@ use thiserror::Error;
 
 use crate::text::Text;
 
-/// A dictionary with a `type`, sent to a group or a channel (Channels' layer message); a clone shares it.
+/// A dictionary with a `type`, sent to a group or a channel (Channels' layer message). Cheap to clone.
 ///
-/// The members of a group see it as JSON; two types are shown raw instead: `websocket.send` with `text` or with base64
-/// `bytes` is that very frame.
+/// Clients see it as JSON. A `websocket.send` with `text`, or with `bytes` in base64, they see as that frame.
 ///
 /// ```
 /// use oneport::channels::Event;
@@ -35,14 +34,14 @@ enum EventBody {
     Text(Text),
     /// `{"type": "websocket.send", "bytes": ...}`.
     Bytes(Bytes),
-    /// Any other; the fields are read from the text when somebody asks.
+    /// Any other event; the fields are parsed when they are first needed.
     Json {
         text: Text,
         fields: OnceLock<Map<String, Value>>,
     },
 }
 
-/// How an event is shown to a client.
+/// What a client sees of an event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Shown<'a> {
     /// A text frame, or the data of a server-sent event.
@@ -51,13 +50,13 @@ pub enum Shown<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Why a dictionary is no event.
+/// Why a dictionary is not an event.
 #[derive(Debug, Error)]
 pub enum EventError {
-    /// It is no JSON, or has a field of the wrong kind.
+    /// It is not JSON, or has a field of the wrong kind.
     #[error("expected an event as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// It is JSON, but no object.
+    /// It is JSON, but not an object.
     #[error("expected an event as a JSON object, found {found}")]
     NotAnObject {
         /// What it is instead.
@@ -66,27 +65,27 @@ pub enum EventError {
     /// It has no type.
     #[error("expected an event with a \"type\", found none")]
     NoType,
-    /// Its type cannot be one (Channels: no leading "_" after "." became "_").
+    /// Its type is not allowed: Channels turns "." into "_" and refuses a leading "_".
     #[error("expected an event type that does not start with \".\" or \"_\", found {found:?}")]
     BadType {
         /// The type.
         found: String,
     },
-    /// A raw frame whose content is neither.
+    /// It is a raw frame without content, or with both kinds.
     #[error(
         "expected a websocket.send event with exactly one of \"text\" (a string) and \"bytes\" (base64)"
     )]
     BadFrame,
 }
 
-/// What an event's three allocations take beside their content: counters, and what an allocator adds.
+/// What the three allocations of an event take beside their content: reference counts, and the allocator's overhead.
 const ALLOCATIONS_BYTES: usize = 120;
 
 /// The type of events that are raw frames.
 const SEND: &str = "websocket.send";
 
 impl Event {
-    /// An event of a type, with the fields of a value that serializes as a JSON object.
+    /// Creates an event from a type and a value that serializes as a JSON object.
     pub fn new(event_type: &str, fields: &impl Serialize) -> Result<Self, EventError> {
         #[derive(Serialize)]
         struct Typed<'a, T> {
@@ -125,7 +124,7 @@ impl Event {
         Self::from_fields(fields)
     }
 
-    /// Takes a dictionary.
+    /// Creates an event from a dictionary.
     pub fn from_fields(fields: Map<String, Value>) -> Result<Self, EventError> {
         let event_type: Arc<str> = match fields.get("type") {
             Some(Value::String(text)) => text.as_str().into(),
@@ -146,12 +145,12 @@ impl Event {
         ))
     }
 
-    /// A raw text frame.
+    /// Creates a raw text frame.
     pub fn text(text: impl Into<Text>) -> Self {
         Self::of(SEND, EventBody::Text(text.into()))
     }
 
-    /// A raw binary frame.
+    /// Creates a raw binary frame.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self::of(SEND, EventBody::Bytes(bytes.into()))
     }
@@ -193,19 +192,19 @@ impl Event {
         }
     }
 
-    /// Tells whether the client sees the event's JSON, and no raw frame.
+    /// Tells whether clients see the event as JSON, not as a raw frame.
     #[must_use]
     pub fn is_json(&self) -> bool {
         matches!(self.0.body, EventBody::Json { .. })
     }
 
-    /// Takes an event's type and JSON that another process of ours has checked.
+    /// Creates an event from a type and JSON that another Oneport has checked.
     pub(super) fn checked(event_type: &str, json: String) -> Self {
         let (text, fields) = (json.into(), OnceLock::new());
         Self::of(event_type, EventBody::Json { text, fields })
     }
 
-    /// Returns how a client sees the event.
+    /// Returns what a client sees of the event.
     #[must_use]
     pub fn shown(&self) -> Shown<'_> {
         match &self.0.body {
@@ -214,7 +213,7 @@ impl Event {
         }
     }
 
-    /// Returns the bytes the event takes in a queue.
+    /// Returns the size of the event in a queue.
     #[must_use]
     pub fn size(&self) -> usize {
         match self.shown() {
@@ -223,8 +222,7 @@ impl Event {
         }
     }
 
-    /// Returns the same event for a history: only its text is kept, and the fields are parsed again when they
-    /// are needed.
+    /// Returns the event for a history: with its text alone. Fields are parsed again when they are needed.
     pub(super) fn compact(&self) -> Self {
         match &self.0.body {
             EventBody::Json { text, .. } => Self(Arc::new(EventInner {
@@ -238,7 +236,7 @@ impl Event {
         }
     }
 
-    /// Returns the memory that the event takes, its fields aside.
+    /// Returns the memory that the event takes, without parsed fields.
     pub(super) fn memory(&self) -> usize {
         size_of::<EventInner>() + ALLOCATIONS_BYTES + self.0.event_type.len() + self.size()
     }

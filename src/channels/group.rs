@@ -1,14 +1,25 @@
-//! Group: its members, and the way an event takes to each of them.
+//! Group: its members, and the delivery of its events to them.
 //!
-//! Two locks, always in this order: `members`, then `outgoing`. A sender takes only the second, for as long as it takes to
-//! append; whoever finds nobody delivering becomes the one who delivers. While it writes to the members, further events
-//! gather and leave as one batch. So an event costs each member one write at the most, and less when the group is busy.
+//! Two locks, always taken in this order: `members`, then `outgoing`. A sender takes only `outgoing`, for as long as it takes to
+//! append. Delivery is a flag in `outgoing`:
+//!
+//! ```text
+//!                    append (returns Deliver)
+//!         idle ────────────────────────────────▶ delivering ──┐
+//!          ▲                                        │  ▲      │ append (AlreadyDelivering, or Full over 1 MiB)
+//!          └──── take_batch finds nothing waiting ──┘  └──────┘
+//! ```
+//!
+//! The caller that gets `Deliver` takes everything that waits as one [`Batch`], writes it to every member, and repeats until
+//! nothing waits. So a busy group costs each member one write per batch instead of one per event. The flag is cleared in the
+//! same critical section that finds the queue empty: an event is either in the batch or its sender becomes the next deliverer,
+//! so none is left behind, and two batches never overlap.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -21,11 +32,14 @@ use super::room_limit::{RoomLimit, RoomLimitReached, RoomPermit};
 use super::{GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
 use crate::auth::User;
 
-/// How many members are served before others may use the lock, and the worker.
+/// How many members are served before the lock, and the worker, are free for others.
 const MEMBERS_AT_ONCE: usize = 32;
 
-/// How many bytes may wait for the one who delivers before senders have to wait.
-pub(super) const OUTGOING_BYTES_MAX: usize = 1 << 20;
+/// How many bytes of events may wait while a batch is being delivered. More makes senders wait.
+pub(super) const WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// How long a presence event waits for the one before it.
+const PRESENCE_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 struct Member {
     membership: Membership,
@@ -36,42 +50,44 @@ struct Member {
 
 #[derive(Default)]
 struct MemberSlots {
-    /// A member keeps its place, so that a walk in steps meets each exactly once; places of those who left are reused.
+    /// A member never changes its slot, so that a walk that gives up the lock in between meets each member exactly once. Slots
+    /// of members that left are reused.
     slots: Vec<Option<Member>>,
     free: Vec<usize>,
-    /// Where each member's place is.
     slot_of: HashMap<u64, usize>,
 }
 
+/// What waits to be delivered, and what the group remembers.
 pub(super) struct Outgoing {
+    /// The number of the newest entry.
     pub(super) number: u64,
     pub(super) entries: Vec<Entry>,
+    /// The size of `entries`.
     pub(super) bytes: usize,
-    pub(super) delivering: bool,
+    pub(super) is_delivering: bool,
     pub(super) history: GroupHistory,
-    /// Those who are about to join.
     pub(super) pending_joins: PendingJoins,
-    /// When somebody last joined, left or sent.
-    pub(super) touched: Instant,
+    /// When the last member left or the last event was sent.
+    pub(super) last_used: Instant,
 }
 
-/// What is to become of a group without members.
+/// Whether a group without members is still needed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum IdleState {
     /// It has events that a client may come back for.
     HasHistory,
-    /// It has none, and a client that lost its connection may come back in a moment.
+    /// It has no events, but a client that lost its connection may come back in a moment.
     Empty,
     /// It can be removed.
     Expired,
 }
 
-/// One who is in a group.
+/// A member of a group.
 #[derive(Clone, Debug)]
 pub struct GroupMember {
     /// The number of its connection or mailbox in the process.
     pub member: u64,
-    /// Who it is; `None` for somebody anonymous.
+    /// Its user; `None` for an anonymous member.
     pub user: Option<Arc<User>>,
     pub(super) presence: Presence,
 }
@@ -80,11 +96,13 @@ pub(super) struct Group {
     name: GroupName,
     members: Mutex<MemberSlots>,
     pub(super) outgoing: Mutex<Outgoing>,
+    /// How many members there are, readable without a lock.
     len: AtomicUsize,
+    /// Notified when waiting events were taken for delivery.
     space: Notify,
-    /// It is heard, or its shared history was read.
-    changed: Notify,
-    /// Held by who counts the members and tells them.
+    /// Notified when the subscription is confirmed or the shared history was read.
+    ready: Notify,
+    /// Held while members are counted and the group is told the count.
     presence: tokio::sync::Mutex<()>,
 }
 
@@ -93,17 +111,17 @@ impl Group {
         name: GroupName,
         first: Position,
         is_shared: bool,
-        history_budget: Arc<HistoryBudget>,
+        budget: Arc<HistoryBudget>,
     ) -> Self {
-        let account = Account::new(history_budget, name.clone());
+        let account = Account::new(budget, name.clone());
         let outgoing = Outgoing {
             number: 0,
             entries: Vec::new(),
             bytes: 0,
-            delivering: false,
+            is_delivering: false,
             history: GroupHistory::new(first, is_shared, account),
             pending_joins: PendingJoins::default(),
-            touched: Instant::now(),
+            last_used: Instant::now(),
         };
         Self {
             name,
@@ -111,72 +129,111 @@ impl Group {
             outgoing: Mutex::new(outgoing),
             len: AtomicUsize::new(0),
             space: Notify::new(),
-            changed: Notify::new(),
+            ready: Notify::new(),
             presence: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Waits for one's turn to count the members and tell them.
-    pub(super) async fn lock_presence(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.presence.lock().await
+    pub(super) fn name(&self) -> &GroupName {
+        &self.name
     }
 
-    /// Says what the group shall keep; the last that asks for a history decides.
+    /// Waits until no other presence event of this group is under way; a second at most, then without the lock.
+    pub(super) async fn lock_presence(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let lock = tokio::time::timeout(PRESENCE_LOCK_TIMEOUT, self.presence.lock());
+        lock.await.ok()
+    }
+
+    // --- History --------------------------------------------------------------------------------------------------------
+
+    /// Sets how much the group keeps. The last caller that asks for a history decides.
     pub(super) fn set_options(&self, options: &GroupOptions) {
         if options.history > 0 {
-            self.outgoing.lock().history.keep(options);
+            self.outgoing.lock().history.set_bounds(options);
         }
     }
 
-    /// A client is about to join that asks for a history: its address counts as the one that began the group, when it has no event
-    /// yet and no other address did.
+    /// Counts the group for a client's address, if it has no event yet and counts for no other.
     pub(super) fn claim_room(
         &self,
-        room_limit: &Arc<RoomLimit>,
+        limit: &Arc<RoomLimit>,
         client: IpAddr,
     ) -> Result<(), RoomLimitReached> {
         let history = &mut self.outgoing.lock().history;
         if history.account.room_permit.is_none() && history.is_empty() {
-            history.account.room_permit =
-                Some(room_limit.begin(&self.name, client, Instant::now())?);
+            let permit = limit.begin(&self.name, client, Instant::now())?;
+            history.account.room_permit = Some(permit);
         }
         Ok(())
     }
 
-    /// The group is about to be gone: returns its place among those that an address has begun.
+    /// Takes the permit out of a group that is being removed.
     pub(super) fn take_room_permit(&self) -> Option<RoomPermit> {
         self.outgoing.lock().history.account.room_permit.take()
     }
 
-    /// The history was there before: another process, or another client long ago, began the group.
+    /// Drops the permit of a client that turned out not to have begun the group: the shared history has older events. A group
+    /// that lingered has them because the same client began it.
     pub(super) fn drop_room_permit(&self) {
-        let room = &mut self.outgoing.lock().history.account.room_permit;
-        drop(room.take_if(|room| !room.has_lingered()));
+        let permit = &mut self.outgoing.lock().history.account.room_permit;
+        drop(permit.take_if(|permit| !permit.has_lingered()));
     }
 
-    /// A member is about to join: it shall have everything from now on.
+    /// Returns the position of the newest event that was kept.
+    pub(super) fn position(&self) -> Position {
+        self.outgoing.lock().history.position()
+    }
+
+    /// Runs a closure on the history, under the lock.
+    pub(super) fn with_history<T>(&self, act: impl FnOnce(&mut GroupHistory) -> T) -> T {
+        act(&mut self.outgoing.lock().history)
+    }
+
+    /// Tells whether a group without members is still needed. One with a history stays until its newest event has expired: a client
+    /// may come back for what is sent meanwhile.
+    pub(super) fn idle_state(&self, now: Instant) -> IdleState {
+        let mut outgoing = self.outgoing.lock();
+        outgoing.history.forget_old(now);
+        let last_used = outgoing.last_used;
+        match outgoing.history.is_worth_keeping(last_used, now) {
+            false => IdleState::Expired,
+            true if outgoing.history.is_empty() => IdleState::Empty,
+            true => IdleState::HasHistory,
+        }
+    }
+
+    /// Evicts events to free memory: so many bytes of a group with members, everything of one without. Returns how many.
+    pub(super) fn evict(&self, bytes: usize) -> usize {
+        let mut outgoing = self.outgoing.lock();
+        let bytes = if self.len() == 0 { usize::MAX } else { bytes };
+        outgoing.history.evict(bytes)
+    }
+
+    // --- Members --------------------------------------------------------------------------------------------------------
+
+    /// Retains what is sent from now on for a member that is about to join.
     pub(super) fn add_pending_join(&self, member: u64) {
         let mut outgoing = self.outgoing.lock();
         let (since, position) = (outgoing.number, outgoing.history.position());
         outgoing.pending_joins.add(member, since, position);
     }
 
-    /// It is later by now: a member that is about to join for the first time shall have what comes from here on.
+    /// Moves the start of a pending join to now.
     pub(super) fn advance_pending_join(&self, member: u64) {
         let mut outgoing = self.outgoing.lock();
         let (since, position) = (outgoing.number, outgoing.history.position());
-        outgoing.pending_joins.postpone(member, since, position);
+        outgoing.pending_joins.advance(member, since, position);
     }
 
-    /// It joined, or will not.
+    /// Ends a pending join: the member has joined, or never will.
     pub(super) fn remove_pending_join(&self, member: u64) {
         self.outgoing.lock().pending_joins.remove(member);
     }
 
-    /// Adds a member; one that is there already stays as it was.
+    /// Adds a member. Returns where it starts; `None` when it is in the group already.
     ///
-    /// What the history holds for it reaches the subscriber before anything newer does, and before this returns. Returns
-    /// `None` when it was there already.
+    /// What the history has for it reaches the subscriber before this returns and before anything newer: the members' lock is
+    /// held all along, and delivery needs it.
     pub(super) fn join(
         &self,
         member: u64,
@@ -191,13 +248,13 @@ impl Group {
         }
         let mut outgoing = self.outgoing.lock();
         if options.history > 0 {
-            outgoing.history.keep(options);
+            outgoing.history.set_bounds(options);
         }
         if members.slot_of.is_empty() {
             outgoing.history.account.set_members(true);
         }
         let awaits_history =
-            options.history > 0 && start != Start::Now && outgoing.history.wanted();
+            options.history > 0 && start != Start::Now && outgoing.history.await_loaded();
         outgoing.history.forget_old(Instant::now());
         let membership = Membership {
             member,
@@ -205,11 +262,11 @@ impl Group {
             awaits_history,
             since: outgoing.number,
         };
-        let mut replay = outgoing.history.resume(start, options.history > 0);
+        let mut replay = outgoing.history.replay(start, options.history > 0);
         if start == Start::Now
             && let Some(pending_from) = outgoing.pending_joins.position(member)
         {
-            replay.from = pending_from; // what was sent since then is among the entries
+            replay.from = pending_from; // the entries retained since then are replayed
         }
         outgoing.pending_joins.complete(member, &mut replay.entries);
         drop(outgoing);
@@ -244,14 +301,14 @@ impl Group {
         })
     }
 
-    /// Removes a member. Once this returns it is sent nothing more. Tells how it was present, if it was there.
+    /// Removes a member. Once this returns, it receives nothing more. Returns the presence it joined with.
     pub(super) fn leave(&self, member: u64) -> Option<Presence> {
         let mut members = self.members.lock();
         let at = members.slot_of.remove(&member)?;
         let left = members.slots[at].take();
         members.free.push(at);
         let mut outgoing = self.outgoing.lock();
-        outgoing.touched = Instant::now();
+        outgoing.last_used = Instant::now();
         if members.free.len() == members.slots.len() {
             *members = MemberSlots::default();
             outgoing.history.account.set_members(false);
@@ -266,12 +323,12 @@ impl Group {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Tells whether somebody is there, or about to be.
+    /// Tells whether the group has a member, or one is about to join.
     pub(super) fn is_needed(&self) -> bool {
         self.len() > 0 || !self.outgoing.lock().pending_joins.is_empty()
     }
 
-    /// Returns who is there.
+    /// Returns the members.
     pub(super) fn members(&self) -> Vec<GroupMember> {
         self.members
             .lock()
@@ -286,62 +343,30 @@ impl Group {
             .collect()
     }
 
-    /// Returns the place of the newest event that was kept.
-    pub(super) fn position(&self) -> Position {
-        self.outgoing.lock().history.position()
+    /// Completes with the next [`notify_ready`](Self::notify_ready).
+    pub(super) fn ready(&self) -> impl Future<Output = ()> + '_ {
+        self.ready.notified()
     }
 
-    /// Does what is to be done with the history, under its lock.
-    pub(super) fn with_history<T>(&self, act: impl FnOnce(&mut GroupHistory) -> T) -> T {
-        act(&mut self.outgoing.lock().history)
+    /// Wakes those that wait until the group can be joined: its subscription is confirmed, or its history was read.
+    pub(super) fn notify_ready(&self) {
+        self.ready.notify_waiters();
     }
 
-    /// Tells what is to become of a group without members. One that keeps a history is kept until its newest event has expired:
-    /// a client may come back for what is sent meanwhile.
-    pub(super) fn idle_state(&self, now: Instant) -> IdleState {
-        let mut outgoing = self.outgoing.lock();
-        outgoing.history.forget_old(now);
-        let touched = outgoing.touched;
-        match outgoing.history.is_worth_keeping(touched, now) {
-            false => IdleState::Expired,
-            true if outgoing.history.is_empty() => IdleState::Empty,
-            true => IdleState::HasHistory,
-        }
-    }
+    // --- Delivery -------------------------------------------------------------------------------------------------------
 
-    /// Forgets events to free memory: so many bytes of a group with members, all of one without. Returns how many events went.
-    pub(super) fn evict(&self, bytes: usize) -> usize {
-        let mut outgoing = self.outgoing.lock();
-        let bytes = if self.len() == 0 { usize::MAX } else { bytes };
-        outgoing.history.evict(bytes)
-    }
-
-    /// Completes when there is something new for those who wait until the group can be joined.
-    pub(super) fn changed(&self) -> impl Future<Output = ()> + '_ {
-        self.changed.notified()
-    }
-
-    /// It is heard, or its shared history was read.
-    pub(super) fn notify_changed(&self) {
-        self.changed.notify_waiters();
-    }
-
-    /// Returns its name.
-    pub(super) fn name(&self) -> &GroupName {
-        &self.name
-    }
-
-    /// Completes when the one who delivers has taken what waited.
+    /// Completes when waiting events were taken for delivery; at once when none are being delivered.
     pub(super) async fn space(&self) {
-        let waiting = self.space.notified();
-        if self.outgoing.lock().delivering {
-            waiting.await;
+        // Registered before the flag is read: a batch taken in between wakes it.
+        let space = self.space.notified();
+        if self.outgoing.lock().is_delivering {
+            space.await;
         }
     }
 
-    /// Delivers all that waits, in this call. For small groups.
+    /// Delivers everything that waits, in this call. For small groups.
     pub(super) fn deliver_now(&self) {
-        while let Some(batch) = self.take() {
+        while let Some(batch) = self.take_batch() {
             let mut from = 0;
             while let Some(next) = self.deliver_some(&batch, from) {
                 from = next;
@@ -350,9 +375,9 @@ impl Group {
         }
     }
 
-    /// Delivers all that waits, letting others have the worker in between. For large groups.
+    /// Delivers everything that waits, and yields the worker in between. For large groups.
     pub(super) async fn deliver(self: Arc<Self>) {
-        while let Some(batch) = self.take() {
+        while let Some(batch) = self.take_batch() {
             let mut from = 0;
             while let Some(next) = self.deliver_some(&batch, from) {
                 from = next;
@@ -362,22 +387,27 @@ impl Group {
         }
     }
 
-    fn take(&self) -> Option<Batch> {
+    /// Takes what waits; with nothing waiting, ends the delivery.
+    fn take_batch(&self) -> Option<Batch> {
         let mut outgoing = self.outgoing.lock();
         let mut entries = std::mem::take(&mut outgoing.entries);
-        // One that is counted leaves alone.
+        // An event that is counted is a batch of its own: a tally counts one event.
         if let Some(at) = entries.iter().position(|entry| entry.tally.is_some())
             && at.max(1) < entries.len()
         {
             outgoing.entries = entries.split_off(at.max(1));
         }
         outgoing.bytes = outgoing.entries.iter().map(|left| left.event.size()).sum();
-        outgoing.delivering = !entries.is_empty();
+        outgoing.is_delivering = !entries.is_empty();
         drop(outgoing);
         self.space.notify_waiters();
         (!entries.is_empty()).then(|| Batch::new(self.name.clone(), entries))
     }
 
+    /// Serves the members in the next slots; returns the slot to go on with.
+    ///
+    /// Members may join and leave between two calls. One that joins is skipped by this batch, because its `since` is not lower
+    /// than the batch's last number; what it misses of the batch it got from the history, or from the retained events.
     fn deliver_some(&self, batch: &Batch, from: usize) -> Option<usize> {
         let members = self.members.lock();
         let to = members.slots.len().min(from + MEMBERS_AT_ONCE);

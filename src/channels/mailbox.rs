@@ -17,19 +17,19 @@ pub(super) const BYTES_MAX: usize = 1 << 20;
 /// An event that was read from a mailbox.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Its place in its group's history; the first of all when it was sent to a channel.
+    /// Its position in its group's history; the default when it was sent to a channel.
     pub position: Position,
-    /// The group that it was sent to; none when it was sent to a channel.
+    /// The group that it was sent to; `None` when it was sent to a channel.
     pub group: Option<GroupName>,
-    /// What was sent.
+    /// The event.
     pub event: Event,
 }
 
 /// A queue of events for one reader, bounded in number and in bytes.
 ///
-/// Writers never wait: an event that does not fit is dropped (the newest, as in Channels) and counted in
-/// `oneport_events_dropped_total{reason="mailbox_full"}`. One that waited longer than the layer's `expiry` is of no use any more: it is
-/// dropped when it would be read, and counted as `expired`.
+/// Writers never wait. An event that does not fit is dropped (the newest, as in Channels) and counted in
+/// `oneport_events_dropped_total{reason="mailbox_full"}`. One that has waited longer than the layer's `expiry` is dropped when it
+/// would be read, and counted as `expired`.
 #[derive(Debug)]
 pub struct Mailbox {
     events_max: usize,
@@ -47,7 +47,7 @@ struct Queue {
 }
 
 impl Mailbox {
-    /// An empty mailbox for at most `events_max` events and `bytes_max` bytes, none of them older than `expiry`.
+    /// Creates a mailbox for at most `events_max` events and `bytes_max` bytes, none of them older than `expiry`.
     #[must_use]
     pub fn new(events_max: usize, bytes_max: usize, expiry: Duration) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Mailbox {
         }
     }
 
-    /// Puts one event in.
+    /// Adds an event.
     pub fn push(&self, received: Received) -> Delivery {
         let size = received.event.size();
         let mut queue = self.queue();
@@ -82,7 +82,7 @@ impl Mailbox {
         }
     }
 
-    /// Takes the next event, or arranges for a wake-up.
+    /// Takes the next event, or registers the waker.
     pub fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Received> {
         let mut queue = self.queue();
         while let Some((at, received)) = queue.events.pop_front() {
@@ -103,7 +103,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// Tells whether an event was dropped since this was asked last.
+    /// Tells whether an event was dropped since the last call.
     pub fn take_dropped(&self) -> bool {
         std::mem::take(&mut self.queue().has_dropped)
     }
@@ -129,7 +129,7 @@ impl Subscriber for Mailbox {
         delivery
     }
 
-    /// A history that was asked for is taken whole: it is bounded by what the group keeps, and nobody could have read it yet.
+    /// Takes a history whole: it is bounded by what the group keeps, and the reader has had no chance to read any of it.
     fn deliver_history(&self, batch: &Batch, membership: &Membership) {
         for entry in batch.entries(membership) {
             self.put(self.queue(), received(batch, entry));

@@ -2,36 +2,47 @@
 //!
 //! The vocabulary is Django Channels': an [`Event`] is a dictionary with a `type`; a group has a [`GroupName`]; the
 //! [`ChannelLayer`] adds members to groups and sends events to them. Delivery is at most once and in order for each sender.
-//! A layer is one process's, or with Redis that of all processes there ([`Remote`]).
+//! A layer is that of one process or, with Redis, of all processes that share it ([`Remote`]).
+//!
+//! Dependencies point one way: `ChannelLayer` -> [`Remote`] -> `LocalGroups`. The layer's calls go to the link first, if there is
+//! one, and both work on the groups of this process.
 
 mod append;
 mod batch;
 mod channel_registry;
+mod delivery;
 pub mod event;
+mod event_id;
 mod group;
 mod history;
 mod history_budget;
 mod layer;
+mod local_groups;
 pub mod mailbox;
+mod membership;
 pub mod name;
+mod node_rpc;
 mod options;
 mod pending_joins;
 mod position;
 mod presence;
 mod remote;
 mod room_limit;
-mod send;
 mod subscriber;
 
 pub use batch::{Batch, Entry, FORMS, Form};
+pub use delivery::Delivery;
 pub use event::Event;
 pub use group::GroupMember;
 pub use history::{Joined, Start};
-pub use layer::{ChannelLayer, PreparedJoin};
+pub use layer::ChannelLayer;
+pub use local_groups::PreparedJoin;
 pub use mailbox::{Mailbox, Received};
+pub use membership::Membership;
 pub use name::{ChannelName, GroupName};
+pub use node_rpc::{ConnectionInfo, NodeReply, NodeRequest, RpcHandler, RpcReplies, UserInfo};
 pub use options::{GroupOptions, LayerError, LayerSettings, Sent};
 pub use position::{Position, PositionError};
 pub use presence::{Presence, PresenceEvent, Present};
-pub use remote::{Remote, RpcHandler, RpcReplies};
-pub use subscriber::{Delivery, Membership, Subscriber, deliver_direct};
+pub use remote::Remote;
+pub use subscriber::{Subscriber, deliver_direct};

@@ -22,32 +22,32 @@ pub struct GroupName(Arc<str>);
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ChannelName(Arc<str>);
 
-/// A text that is no name.
+/// Why a text is not a name.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum NameError {
-    /// There is nothing.
+    /// It is empty.
     #[error("expected a name of 1 to 99 characters, found none")]
     Empty,
-    /// There is too much.
+    /// It is too long.
     #[error("expected a name of 1 to 99 characters, found {found}")]
     Long {
-        /// How many there are.
+        /// Its length.
         found: usize,
     },
-    /// One character is none of a name's.
+    /// It has a character that names must not have.
     #[error(
         "expected ASCII letters, digits, \"-\", \"_\" and \".\", found {found:?} at character {at}"
     )]
     Character {
         /// The character.
         found: char,
-        /// Its place, from 1.
+        /// The character's number, from 1.
         at: usize,
     },
 }
 
 impl GroupName {
-    /// Takes a text that is a name.
+    /// Parses a name.
     pub fn new(text: &str) -> Result<Self, NameError> {
         check(text, None)?;
         Ok(Self(Arc::from(text)))
@@ -61,13 +61,13 @@ impl GroupName {
 }
 
 impl ChannelName {
-    /// Takes a text that is a name.
+    /// Parses a name.
     pub fn new(text: &str) -> Result<Self, NameError> {
         check(text, text.find('!'))?;
         Ok(Self(Arc::from(text)))
     }
 
-    /// A name that a layer made itself: a prefix in `channels_redis.pubsub` may be any text.
+    /// A name that a layer made itself: the prefix of `channels_redis.pubsub` may be any text.
     pub(super) fn made(text: &str) -> Self {
         Self(Arc::from(text))
     }
@@ -99,14 +99,14 @@ fn check(text: &str, mark: Option<usize>) -> Result<(), NameError> {
     Ok(())
 }
 
-/// So that a table of channels can be asked without making a name.
+/// Lets tables of channels be searched without making a name.
 impl std::borrow::Borrow<str> for ChannelName {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-/// So that a table of groups can be asked without making a name.
+/// Lets tables of groups be searched without making a name.
 impl std::borrow::Borrow<str> for GroupName {
     fn borrow(&self) -> &str {
         &self.0
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_names_the_character_and_its_place() {
+    fn refusal_names_the_character_and_where_it_is() {
         assert_eq!(
             GroupName::new("chat room").unwrap_err().to_string(),
             "expected ASCII letters, digits, \"-\", \"_\" and \".\", found ' ' at character 5"

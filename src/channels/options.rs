@@ -1,4 +1,4 @@
-//! Options: the bounds of a layer, what a member asks of a group, and what becomes of an event.
+//! Options: the bounds of a layer, the options of a member, and the outcome of a send.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use thiserror::Error;
 
 use super::{ChannelName, GroupName, Presence};
 
-/// How long a sender waits for room in a group whose members are being served, or in the queue for Redis.
-pub(super) const ROOM_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a sender waits for space in a group whose members are being served, or in the queue for Redis.
+pub(super) const SPACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The bounds of a layer: `[channel_layer]` in the file.
 #[derive(Clone, Debug)]
 pub struct LayerSettings {
-    /// Events that wait in one mailbox at most.
+    /// How many events may wait in one mailbox.
     pub capacity: usize,
-    /// How long an event may wait in a channel before it is of no use.
+    /// How long an event may wait in a channel before it is dropped.
     pub expiry: Duration,
     /// The memory that the histories of all groups may take in this process.
     pub history_size: usize,
     /// The memory that one group's history may take.
     pub group_history_size: usize,
-    /// How many groups with a history the clients of one address may have begun that are still there.
+    /// How many groups with a history may exist that clients of one address have begun.
     pub max_rooms: usize,
 }
 
@@ -36,17 +36,16 @@ impl Default for LayerSettings {
     }
 }
 
-/// What a group keeps beyond its members, and what a member wants of it; the last member that joins with a history decides how
-/// much is kept.
+/// What a member asks of a group. The last member that joins with a history decides how much the group keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupOptions {
     /// How many of the newest events are kept; 0 keeps none.
     pub history: usize,
     /// How long they are kept.
     pub history_expiry: Duration,
-    /// Does the member want to know the position of each event, so that it can come back and go on there?
+    /// Whether the member wants to know the position of each event, so that it can come back and go on there.
     pub recover: bool,
-    /// How much others know of the member.
+    /// How much other processes and members know about the member.
     pub presence: Presence,
 }
 
@@ -64,45 +63,45 @@ impl Default for GroupOptions {
 /// What became of an event sent to a group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Sent {
-    /// How many members the group had: in this process, and where it was counted ([`ChannelLayer::group_send_counted`](super::ChannelLayer::group_send_counted))
-    /// in all.
+    /// How many members the group had in this process; in all of them after
+    /// [`ChannelLayer::group_send_counted`](super::ChannelLayer::group_send_counted).
     pub matched: usize,
-    /// How many have it, or will when they read. Counted only on request.
+    /// How many have the event, or will when they read. Only if counted.
     pub queued: usize,
-    /// How many had no room for it. Counted only on request.
+    /// How many had no space for it. Only if counted.
     pub dropped: usize,
-    /// How many processes did not say in time what became of it. Counted only on request.
+    /// How many processes did not reply in time what became of it. Only if counted.
     pub unanswered: usize,
 }
 
-/// Why an event was not taken.
+/// Why an event was not sent, or a group not joined.
 #[derive(Debug, Error)]
 pub enum LayerError {
     /// The reader of the channel is too slow (Channels' `ChannelFull`).
-    #[error("expected room in channel {channel}, found it full")]
+    #[error("channel {channel} is full")]
     ChannelFull {
         /// The channel.
         channel: ChannelName,
     },
-    /// Nobody reads the channel.
-    #[error("expected a reader of channel {channel}, found none")]
+    /// The channel has no reader.
+    #[error("channel {channel} has no reader")]
     NoReader {
         /// The channel.
         channel: ChannelName,
     },
     /// Events for the group come faster than its members can be served.
-    #[error("expected room in group {group} within {} seconds, found none", ROOM_DEADLINE.as_secs())]
+    #[error("group {group} is full: its members were not served within {} seconds", SPACE_TIMEOUT.as_secs())]
     GroupFull {
         /// The group.
         group: GroupName,
     },
-    /// Events come faster than Redis takes them, or too many wait until it is back.
-    #[error("expected room in the queue for Redis, found it full")]
+    /// Events come faster than Redis takes them, or too many wait for the connection.
+    #[error("the queue for Redis is full")]
     QueueFull,
     /// The clients of an address have begun as many groups with a history as they may (`max_rooms`).
     #[error("too many groups with a history begun by clients of the same address")]
     TooManyRooms,
-    /// Redis is away.
-    #[error("expected Redis to answer, found it away")]
+    /// There is no connection to Redis.
+    #[error("not connected to Redis")]
     Disconnected,
 }

@@ -1,33 +1,34 @@
-//! Holds: members that are about to join a group, and what they shall have when they do.
+//! PendingJoins: members that are about to join a group, and the events they would miss until they do.
 //!
-//! A client learns that its WebSocket is open before its consumer has joined anything. What is sent to the group in between
-//! would be lost without a sign, so it is retained until the last hold is gone.
+//! A client learns that its WebSocket is open before its consumer has joined a group. An event that is sent in between would be
+//! lost without a sign, so the group retains events as long as a join is pending.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Position;
 use super::batch::Entry;
 
-/// How many events are retained; the oldest goes first. A hold lasts as long as a handshake.
+/// How many events are retained; of more, the oldest are dropped. A join is pending as long as a handshake takes.
 const RETAINED_MAX: usize = 256;
 
-/// How many bytes of events, but for one that is longer.
+/// How many bytes of events are retained, unless a single one is longer.
 const RETAINED_BYTES_MAX: usize = 1 << 20;
 
+/// Members that are about to join a group, and the events they would miss.
 #[derive(Default)]
 pub(super) struct PendingJoins {
     by_member: HashMap<u64, PendingJoin>,
-    /// What was sent since the first of them.
+    /// The events since the first of them.
     retained: VecDeque<Entry>,
     retained_bytes: usize,
 }
 
 struct PendingJoin {
-    /// The number of the last entry that the member shall not have.
+    /// The number of the last entry before the join.
     since: u64,
     /// The group's position after that entry.
     position: Position,
-    /// How often it is about to join.
+    /// How many of the member's joins are pending.
     count: usize,
 }
 
@@ -36,7 +37,7 @@ impl PendingJoins {
         self.by_member.is_empty()
     }
 
-    /// A member shall have what follows an entry; who is held already keeps what it has.
+    /// Adds a join that starts after an entry. If the member has a pending join already, that one decides.
     pub(super) fn add(&mut self, member: u64, since: u64, position: Position) {
         let first = PendingJoin {
             since,
@@ -46,22 +47,22 @@ impl PendingJoins {
         self.by_member.entry(member).or_insert(first).count += 1;
     }
 
-    /// A member that is held once shall have only what follows a later entry.
-    pub(super) fn postpone(&mut self, member: u64, since: u64, position: Position) {
-        if let Some(hold) = self.by_member.get_mut(&member)
-            && hold.count == 1
+    /// Moves the start of a join to a later entry, if it is the member's only one.
+    pub(super) fn advance(&mut self, member: u64, since: u64, position: Position) {
+        if let Some(join) = self.by_member.get_mut(&member)
+            && join.count == 1
         {
-            hold.since = since;
-            hold.position = position;
+            join.since = since;
+            join.position = position;
         }
     }
 
     pub(super) fn remove(&mut self, member: u64) {
-        let Some(hold) = self.by_member.get_mut(&member) else {
+        let Some(join) = self.by_member.get_mut(&member) else {
             return;
         };
-        hold.count -= 1;
-        if hold.count == 0 {
+        join.count -= 1;
+        if join.count == 0 {
             self.by_member.remove(&member);
         }
         if self.by_member.is_empty() {
@@ -69,12 +70,12 @@ impl PendingJoins {
         }
     }
 
-    /// Returns the group's position when the hold of a member began; the member gets what follows.
+    /// Returns the group's position at the start of a member's join.
     pub(super) fn position(&self, member: u64) -> Option<Position> {
-        self.by_member.get(&member).map(|hold| hold.position)
+        self.by_member.get(&member).map(|join| join.position)
     }
 
-    /// Takes note of what is sent, if anybody is about to join.
+    /// Retains an entry, if a join is pending.
     pub(super) fn retain(&mut self, entry: &Entry) {
         if self.by_member.is_empty() {
             return;
@@ -91,16 +92,16 @@ impl PendingJoins {
         });
     }
 
-    /// Adds what a member shall have beside what it gets from the history, in order.
+    /// Adds the retained entries that a member lacks to those from the history, in order.
     pub(super) fn complete(&self, member: u64, entries: &mut Vec<Entry>) {
-        let Some(hold) = self.by_member.get(&member) else {
+        let Some(join) = self.by_member.get(&member) else {
             return;
         };
         let known: HashSet<u64> = entries.iter().map(|entry| entry.number).collect();
         let missing = self
             .retained
             .iter()
-            .filter(|entry| entry.number > hold.since && !known.contains(&entry.number));
+            .filter(|entry| entry.number > join.since && !known.contains(&entry.number));
         entries.extend(missing.cloned());
         entries.sort_by_key(|entry| entry.number);
     }
@@ -129,68 +130,65 @@ mod tests {
         Position { epoch: 1, offset }
     }
 
-    fn completed(pending_joins: &PendingJoins, member: u64, known: &[u64]) -> Vec<u64> {
+    fn completed(joins: &PendingJoins, member: u64, known: &[u64]) -> Vec<u64> {
         let mut entries: Vec<Entry> = known.iter().copied().map(entry).collect();
-        pending_joins.complete(member, &mut entries);
+        joins.complete(member, &mut entries);
         entries.iter().map(|entry| entry.number).collect()
     }
 
     #[test]
-    fn each_member_has_what_came_since_its_hold() {
-        let mut pending_joins = PendingJoins::default();
-        pending_joins.retain(&entry(1));
-        pending_joins.add(7, 1, at(1));
-        pending_joins.retain(&entry(2));
-        pending_joins.add(8, 2, at(2));
-        pending_joins.retain(&entry(3));
-        assert_eq!(completed(&pending_joins, 7, &[]), [2, 3]);
-        assert_eq!(completed(&pending_joins, 8, &[]), [3]);
-        assert_eq!(completed(&pending_joins, 9, &[]), [0; 0]);
+    fn each_member_has_what_came_since_its_join_began() {
+        let mut joins = PendingJoins::default();
+        joins.retain(&entry(1));
+        joins.add(7, 1, at(1));
+        joins.retain(&entry(2));
+        joins.add(8, 2, at(2));
+        joins.retain(&entry(3));
+        assert_eq!(completed(&joins, 7, &[]), [2, 3]);
+        assert_eq!(completed(&joins, 8, &[]), [3]);
+        assert_eq!(completed(&joins, 9, &[]), [0; 0]);
         // The history may have some of it.
-        assert_eq!(completed(&pending_joins, 7, &[1, 3]), [1, 2, 3]);
+        assert_eq!(completed(&joins, 7, &[1, 3]), [1, 2, 3]);
     }
 
     #[test]
-    fn only_a_first_hold_is_postponed() {
-        let mut pending_joins = PendingJoins::default();
-        pending_joins.add(7, 0, at(0));
-        pending_joins.retain(&entry(1));
-        pending_joins.postpone(7, 1, at(1));
-        assert_eq!(pending_joins.position(7), Some(at(1)));
-        pending_joins.retain(&entry(2));
-        assert_eq!(completed(&pending_joins, 7, &[]), [2]);
-        pending_joins.add(7, 2, at(2));
-        pending_joins.postpone(7, 2, at(2));
-        assert_eq!(completed(&pending_joins, 7, &[]), [2]);
-        assert_eq!(
-            (pending_joins.position(7), pending_joins.position(8)),
-            (Some(at(1)), None)
-        );
+    fn only_a_first_join_is_advanced() {
+        let mut joins = PendingJoins::default();
+        joins.add(7, 0, at(0));
+        joins.retain(&entry(1));
+        joins.advance(7, 1, at(1));
+        assert_eq!(joins.position(7), Some(at(1)));
+        joins.retain(&entry(2));
+        assert_eq!(completed(&joins, 7, &[]), [2]);
+        joins.add(7, 2, at(2));
+        joins.advance(7, 2, at(2));
+        assert_eq!(completed(&joins, 7, &[]), [2]);
+        assert_eq!((joins.position(7), joins.position(8)), (Some(at(1)), None));
     }
 
     #[test]
-    fn nothing_is_retained_for_nobody_and_not_more_than_the_bound() {
-        let mut pending_joins = PendingJoins::default();
-        pending_joins.add(7, 0, at(0));
-        pending_joins.add(7, 0, at(0));
+    fn events_are_retained_only_for_pending_joins_and_up_to_the_bound() {
+        let mut joins = PendingJoins::default();
+        joins.add(7, 0, at(0));
+        joins.add(7, 0, at(0));
         for number in 1..=RETAINED_MAX as u64 + 2 {
-            pending_joins.retain(&entry(number));
+            joins.retain(&entry(number));
         }
-        let kept = completed(&pending_joins, 7, &[]);
+        let kept = completed(&joins, 7, &[]);
         assert_eq!((kept.len(), kept[0]), (RETAINED_MAX, 3));
         let long = Event::text("x".repeat(RETAINED_BYTES_MAX / 2));
         for number in 1000..1003 {
             let event = long.clone();
-            pending_joins.retain(&Entry {
+            joins.retain(&Entry {
                 event,
                 ..entry(number)
             });
         }
-        assert_eq!(completed(&pending_joins, 7, &[]), [1001, 1002]);
-        pending_joins.remove(7);
-        assert!(!pending_joins.is_empty());
-        pending_joins.remove(7);
-        assert!(pending_joins.is_empty() && pending_joins.retained.is_empty());
-        pending_joins.remove(7);
+        assert_eq!(completed(&joins, 7, &[]), [1001, 1002]);
+        joins.remove(7);
+        assert!(!joins.is_empty());
+        joins.remove(7);
+        assert!(joins.is_empty() && joins.retained.is_empty());
+        joins.remove(7);
     }
 }

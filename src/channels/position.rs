@@ -1,11 +1,11 @@
-//! Position: a place in a group's history.
+//! Position: a point in a group's history.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A place in a group's history: after the event with this offset, in the life of the history that the epoch names.
+/// A point in a group's history: after the event with this offset, in this epoch.
 ///
-/// It is written `EPOCH.OFFSET`, the epoch in hexadecimal digits: the id of a server-sent event, and what a client gives back in
+/// It is written `EPOCH.OFFSET`, the epoch in hexadecimal digits: the id of a server-sent event, and what a client passes as
 /// `?since=`.
 ///
 /// ```
@@ -17,20 +17,20 @@ use std::str::FromStr;
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Position {
-    /// Tells one life of a history from another: what was before is gone.
+    /// Identifies the history since it was last started. When it is lost, it starts again with another epoch.
     pub epoch: u64,
     /// The number of the event, from 1; 0 before the first.
     pub offset: u64,
 }
 
-/// A text that is no position.
+/// A text that is not a position.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("expected a position such as \"1f.42\", found {found:?}")]
 pub struct PositionError {
     found: String,
 }
 
-/// Returns an epoch for a history that begins; 52 bits, as a browser and Lua can hold them.
+/// Returns a random epoch, of 52 bits: browsers and Lua hold it as a number.
 pub(super) fn new_epoch() -> u64 {
     fastrand::u64(1..) >> 12
 }
@@ -50,7 +50,7 @@ impl FromStr for Position {
             let is_hex = epoch.bytes().all(|digit| digit.is_ascii_hexdigit());
             let is_decimal = offset.bytes().all(|digit| digit.is_ascii_digit());
             if !is_hex || !is_decimal {
-                return None; // a sign is none of it
+                return None; // `parse` would accept a sign
             }
             Some(Self {
                 epoch: u64::from_str_radix(epoch, 16).ok()?,

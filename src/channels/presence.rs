@@ -1,4 +1,4 @@
-//! Presence: who is in a group, and how the group hears of it.
+//! Presence: who is in a group, and how others learn of it.
 
 use serde::Serialize;
 
@@ -6,29 +6,29 @@ use super::Event;
 use super::event::EventError;
 use crate::timestamp::Timestamp;
 
-/// How much the others know of a member.
+/// How much other processes and members know about a member.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Presence {
-    /// Nothing beyond this process.
+    /// Other processes know nothing.
     #[default]
     Untracked,
     /// Other processes can ask who is there.
     Tracked,
-    /// The group hears who comes and goes, and of those whose process died too.
+    /// The group is told when the member joins and leaves, and also when its process dies.
     Announced,
 }
 
 /// Who is in a group, over all processes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Present {
-    /// The name of each member's user, `None` for each that is anonymous.
+    /// The name of each member's user; `None` for an anonymous one.
     pub users: Vec<Option<String>>,
 }
 
-/// `chat.join` and `chat.leave`: who came or went, and how many there are now.
+/// `chat.join` and `chat.leave`: who joined or left, and how many members there are now.
 #[derive(Debug, Serialize)]
 pub struct PresenceEvent<'a> {
-    /// The user's name; `None` for somebody anonymous.
+    /// The user's name; `None` for an anonymous member.
     pub user: Option<&'a str>,
     /// How many members there are, over all processes.
     pub members: usize,
@@ -37,9 +37,9 @@ pub struct PresenceEvent<'a> {
 }
 
 impl PresenceEvent<'_> {
-    /// The type of the event when somebody came.
+    /// The type of the event for a member that joined.
     pub const JOIN: &'static str = "chat.join";
-    /// The type of the event when somebody went.
+    /// The type of the event for a member that left.
     pub const LEAVE: &'static str = "chat.leave";
 
     /// Makes the event.

@@ -1,4 +1,4 @@
-//! Rooms: how many groups that keep a history the clients of one address have begun.
+//! RoomLimit: how many groups with a history the clients of one address have begun.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use super::GroupName;
 use crate::net::client_network;
 use crate::telemetry::Recurring;
 
-/// How many groups without members are remembered whose history is in Redis; of more, those that expire first are forgotten.
+/// How many removed groups are remembered because their history is still in Redis; of more, those that expire first are forgotten.
 const LINGERING_MAX: usize = 50_000;
 
-/// Where clients come from: an IPv4 address, or the first 64 bits of an IPv6 address, which one machine may have all of.
+/// The network of a client: an IPv4 address, or the first 64 bits of an IPv6 address, since one machine may have all of those.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct ClientNetwork(IpAddr);
 
@@ -24,7 +24,7 @@ impl From<IpAddr> for ClientNetwork {
     }
 }
 
-/// The groups that the clients of each address have begun and that are still there.
+/// Counts the groups that clients of each network have begun and that still exist.
 pub(super) struct RoomLimit {
     max: usize,
     state: Mutex<RoomCounts>,
@@ -34,20 +34,20 @@ pub(super) struct RoomLimit {
 #[derive(Default)]
 struct RoomCounts {
     counts: HashMap<ClientNetwork, usize>,
-    /// Groups that are gone here while their history is still in Redis, and when that expires.
+    /// Groups that this process has removed, but whose history is still in Redis, and when that expires.
     lingering: HashMap<GroupName, (ClientNetwork, Instant)>,
     by_end: BTreeSet<(Instant, GroupName)>,
 }
 
-/// A group's place among those that an address has begun; free again when it is dropped.
+/// Counts a group for the network that began it. Dropping it discounts the group.
 pub(super) struct RoomPermit {
     room_limit: Arc<RoomLimit>,
     network: ClientNetwork,
-    /// The group was gone here, and has come back.
+    /// This process had removed the group, and has created it again.
     has_lingered: bool,
 }
 
-/// The clients of an address have begun as many groups as they may.
+/// The clients of a network have begun as many groups as they may.
 #[derive(Debug)]
 pub(super) struct RoomLimitReached;
 
@@ -60,7 +60,7 @@ impl RoomLimit {
         })
     }
 
-    /// A client begins a group. A group that lingers stays with the address that began it.
+    /// Counts a group for the client that begins it. One that lingers stays with the network that began it.
     pub(super) fn begin(
         self: &Arc<Self>,
         group: &GroupName,
@@ -70,7 +70,7 @@ impl RoomLimit {
         let mut state = self.state();
         state.forget_ended(now);
         let (network, has_lingered) = match state.take_back(group) {
-            Some(network) => (network, true), // it is counted
+            Some(network) => (network, true), // counted already
             None => {
                 let network = ClientNetwork::from(client);
                 let count = state.counts.entry(network).or_default();
@@ -103,18 +103,19 @@ impl RoomPermit {
         self.network
     }
 
-    /// Tells whether the group was gone here and has come back: its history in Redis is no sign then that another began it.
+    /// Tells whether this process had removed the group and created it again. Then a history in Redis does not show that another client
+    /// began it.
     pub(super) fn has_lingered(&self) -> bool {
         self.has_lingered
     }
 
-    /// The group is gone here, and counts until its history has expired in Redis.
+    /// This process removes the group, but it counts until its history has expired in Redis.
     pub(super) fn linger(self, group: &GroupName, until: Instant) {
         let mut state = self.room_limit.state();
         if let Some(network) = state.take_back(group) {
-            state.release(network); // there is one at most
+            state.release(network); // a group lingers once
         }
-        *state.counts.entry(self.network).or_default() += 1; // for the one that `self` gives back
+        *state.counts.entry(self.network).or_default() += 1; // dropping `self` discounts one
         let entry = (self.network, until);
         state.lingering.insert(group.clone(), entry);
         state.by_end.insert((until, group.clone()));
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_lingers_counts_once_until_its_end_whoever_comes_back_to_it() {
+    fn a_group_that_lingers_counts_once_until_it_expires_also_when_another_client_comes_back() {
         let room_limit = RoomLimit::new(1);
         let (now, one, other) = (Instant::now(), [192, 0, 2, 1].into(), [192, 0, 2, 2].into());
         let room = room_limit.begin(&name(1), one, now).unwrap();

@@ -214,3 +214,222 @@ fn files_have_one_subject_and_under_five_hundred_lines_of_code() {
         .collect();
     assert!(untold.is_empty(), "{untold:#?}");
 }
+
+/// Folders whose files import each other without a cycle.
+const ACYCLIC: &[&str] = &["channels"];
+
+/// A file as a module: its path from the crate's root, what its code imports, and what it makes known under which name.
+struct Module {
+    file: String,
+    path: Vec<String>,
+    /// Paths that the code uses, but for those that it only passes on (`pub use`).
+    uses: Vec<Vec<String>>,
+    /// The names that `use` brings into the module, and their paths.
+    names: BTreeMap<String, Vec<String>>,
+}
+
+impl Module {
+    fn new(file: &str, text: &str) -> Self {
+        let stem = file.strip_suffix(".rs").unwrap();
+        let stem = stem.strip_suffix("/mod").unwrap_or(stem);
+        let mut module = Self {
+            file: file.to_owned(),
+            path: stem.split('/').map(str::to_owned).collect(),
+            uses: Vec::new(),
+            names: BTreeMap::new(),
+        };
+        let tests = Regex::new(r"(?s)#\[cfg\(test\)\]\s*mod \w+ \{.*").unwrap();
+        let code = code(text);
+        let code = tests.replace(&code, "");
+        let statement = Regex::new(r"(?s)\b(pub(?:\([^)]*\))?\s+)?use ([^;]+);").unwrap();
+        for found in statement.captures_iter(&code) {
+            let is_passed_on = found.get(1).is_some();
+            for (path, name) in imports(&found[2]) {
+                if !is_passed_on {
+                    module.uses.push(path.clone());
+                }
+                module.names.insert(name, path);
+            }
+        }
+        let rest = statement.replace_all(&code, "");
+        let inline = Regex::new(r"\b(?:crate|super|self)(?:::\w+)+").unwrap();
+        for found in inline.find_iter(&rest) {
+            let path = found.as_str().split("::").map(str::to_owned);
+            module.uses.push(path.collect());
+        }
+        module
+    }
+}
+
+/// The paths that the tree of a `use` stands for, and the name that each gets.
+fn imports(tree: &str) -> Vec<(Vec<String>, String)> {
+    let tree = tree.trim();
+    let Some((prefix, group)) = tree.split_once('{') else {
+        let (path, name) = tree.split_once(" as ").unwrap_or((tree, tree));
+        let path: Vec<String> = path
+            .split("::")
+            .map(|part| part.trim().to_owned())
+            .collect();
+        let name = name.rsplit("::").next().unwrap().trim().to_owned();
+        return vec![(path, name)];
+    };
+    let prefix: Vec<String> = prefix
+        .split("::")
+        .map(|part| part.trim().to_owned())
+        .filter(|part| !part.is_empty())
+        .collect();
+    let group = group.strip_suffix('}').unwrap();
+    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
+    for (at, byte) in group.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            b',' if depth == 0 => {
+                parts.push(&group[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&group[start..]);
+    let parts = parts.into_iter().filter(|part| !part.trim().is_empty());
+    let below = parts.flat_map(imports).map(|(path, name)| {
+        let is_self = path == ["self"];
+        let name = if is_self {
+            prefix.last().unwrap().clone()
+        } else {
+            name
+        };
+        let path = path.into_iter().filter(|_| !is_self);
+        (prefix.iter().cloned().chain(path).collect(), name)
+    });
+    below.collect()
+}
+
+/// The module that defines what a path names, seen from a module; `None` outside the given ones.
+fn defining<'m>(
+    modules: &'m BTreeMap<Vec<String>, Module>,
+    from: &Module,
+    path: &[String],
+    depth: usize,
+) -> Option<&'m Module> {
+    let mut at = from.path.clone();
+    let mut path = path;
+    match path.first()?.as_str() {
+        "crate" => at.clear(),
+        "self" => {}
+        "super" => {
+            while path.first().is_some_and(|part| part == "super") {
+                at.pop();
+                path = &path[1..];
+            }
+            return walk(modules, at, path, depth);
+        }
+        first => {
+            at.push(first.to_owned());
+            if !modules.contains_key(&at) {
+                return None; // a crate
+            }
+        }
+    }
+    walk(modules, at, &path[1..], depth)
+}
+
+fn walk<'m>(
+    modules: &'m BTreeMap<Vec<String>, Module>,
+    mut at: Vec<String>,
+    path: &[String],
+    depth: usize,
+) -> Option<&'m Module> {
+    for part in path {
+        at.push(part.clone());
+        if modules.contains_key(&at) {
+            continue;
+        }
+        at.pop();
+        let Some(module) = modules.get(&at) else {
+            at.push(part.clone()); // above the folder: `crate::channels`
+            continue;
+        };
+        // A name that the module has imported, or passes on, is defined elsewhere.
+        return match module.names.get(part) {
+            Some(path) if depth > 0 => defining(modules, module, path, depth - 1),
+            _ => Some(module),
+        };
+    }
+    modules.get(&at)
+}
+
+/// A cycle in a graph, as the files on it.
+fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit(
+        file: &str,
+        graph: &BTreeMap<String, BTreeSet<String>>,
+        way: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> Option<Vec<String>> {
+        if let Some(at) = way.iter().position(|before| before == file) {
+            return Some(way[at..].to_vec());
+        }
+        if done.contains(file) {
+            return None;
+        }
+        way.push(file.to_owned());
+        for next in &graph[file] {
+            if let Some(found) = visit(next, graph, way, done) {
+                return Some(found);
+            }
+        }
+        way.pop();
+        done.insert(file.to_owned());
+        None
+    }
+    let mut done = BTreeSet::new();
+    graph
+        .keys()
+        .find_map(|file| visit(file, graph, &mut Vec::new(), &mut done))
+}
+
+/// Every `use` and every path counts, but for tests, `mod` lines, and what a module file only passes on. An import through such a
+/// re-export counts as one of the file that defines the name.
+#[test]
+fn files_of_a_folder_import_each_other_without_a_cycle() {
+    for folder in ACYCLIC {
+        let prefix = format!("{folder}/");
+        let modules: BTreeMap<Vec<String>, Module> = sources()
+            .iter()
+            .filter(|(file, _)| file.starts_with(&prefix) && !file.ends_with("tests.rs"))
+            .map(|(file, text)| Module::new(file, text))
+            .map(|module| (module.path.clone(), module))
+            .collect();
+        let graph: BTreeMap<String, BTreeSet<String>> = modules
+            .values()
+            .map(|module| {
+                let uses = module.uses.iter();
+                let files = uses
+                    .filter_map(|path| defining(&modules, module, path, 8))
+                    .map(|found| found.file.clone())
+                    .filter(|file| *file != module.file);
+                (module.file.clone(), files.collect())
+            })
+            .collect();
+        assert!(graph.values().any(|files| !files.is_empty()), "{graph:#?}");
+        assert_eq!(cycle(&graph), None, "a cycle of imports in src/{folder}/");
+    }
+}
+
+#[test]
+fn remote_names_no_type_of_the_layer_above_it() {
+    let named: Vec<String> = sources()
+        .into_iter()
+        .filter(|(file, text)| {
+            file.starts_with("channels/remote/") && code(text).contains("ChannelLayer")
+        })
+        .filter(|(_, text)| {
+            let layer = Regex::new(r"\bChannelLayer\b").unwrap();
+            layer.is_match(&code(text))
+        })
+        .map(|(file, _)| file)
+        .collect();
+    assert!(named.is_empty(), "{named:#?}");
+}

@@ -1,12 +1,12 @@
-//! Bounds: how a past stays within its number of events, their age and their bytes.
+//! Bounds: how a history stays within its number of events, their age and their bytes.
 
 use std::time::{Duration, Instant};
 
-use super::{GroupHistory, SharedHistory};
-use crate::channels::batch::{Audience, Entry};
+use super::GroupHistory;
+use crate::channels::batch::Entry;
 
 impl GroupHistory {
-    pub(in crate::channels) fn push(&mut self, entry: &Entry, age: Duration) {
+    pub(super) fn push(&mut self, entry: &Entry, age: Duration) {
         if self.max == 0 {
             return;
         }
@@ -16,13 +16,14 @@ impl GroupHistory {
         while self.events.len() >= self.max {
             self.forget_first();
         }
-        let entry = kept(entry);
-        self.bytes += memory_of(&entry);
+        let entry = entry.to_kept();
+        self.bytes += entry.memory();
         self.events.push_back((at, entry));
         self.trim(self.account.group_size_max());
         self.settle();
     }
 
+    /// Forgets events that have expired.
     pub(in crate::channels) fn forget_old(&mut self, now: Instant) {
         self.forget_expired(now);
         self.settle();
@@ -36,7 +37,7 @@ impl GroupHistory {
         }
     }
 
-    /// Forgets the oldest events until so many bytes are free, or nothing is left. Returns how many events went.
+    /// Forgets the oldest events until so many bytes are free, or nothing is left. Returns how many events.
     pub(in crate::channels) fn evict(&mut self, bytes: usize) -> usize {
         let count = self.count();
         self.trim(self.memory().saturating_sub(bytes));
@@ -44,11 +45,11 @@ impl GroupHistory {
         count - self.count()
     }
 
-    /// Forgets the oldest events until no more than so many bytes are left. An event that is longer alone is not kept.
-    pub(in crate::channels) fn trim(&mut self, bytes_max: usize) {
+    /// Forgets the oldest events until no more than so many bytes are left. So an event larger than that is not kept at all.
+    pub(super) fn trim(&mut self, bytes_max: usize) {
         while self.bytes > 0 && self.memory() > bytes_max {
             match &mut self.shared {
-                Some(shared) if self.events.is_empty() => forget_early(shared, &mut self.bytes),
+                Some(shared) if self.events.is_empty() => self.bytes -= shared.forget_early(),
                 _ => self.forget_first(),
             }
         }
@@ -56,9 +57,9 @@ impl GroupHistory {
 
     fn forget_first(&mut self) {
         if let Some((_, entry)) = self.events.pop_front() {
-            self.bytes -= memory_of(&entry);
+            self.bytes -= entry.memory();
         }
-        // What was set aside for a longer history is given back, and not for each event that goes.
+        // A history that has become much shorter gives memory back, but does not reallocate for each event that it forgets.
         if self.events.capacity() > 16 + 4 * self.events.len() {
             self.events.shrink_to(2 * self.events.len());
         }
@@ -69,49 +70,28 @@ impl GroupHistory {
         self.events.len() + early
     }
 
-    /// Returns what the history takes, places set aside included.
+    /// Returns the memory of the history, reserved capacity included.
     pub(in crate::channels) fn memory(&self) -> usize {
         if self.bytes == 0 {
             return 0;
         }
-        let set_aside = self.events.capacity() - self.events.len();
-        self.bytes + set_aside * size_of::<(Instant, Entry)>()
+        let reserved = self.events.capacity() - self.events.len();
+        self.bytes + reserved * size_of::<(Instant, Entry)>()
     }
 
-    /// Returns what the events take, counted anew.
+    /// Returns the memory of the history, counted event by event.
     #[cfg(test)]
     pub(in crate::channels) fn recount(&self) -> usize {
-        let of_events = self.events.iter().map(|(_, entry)| memory_of(entry));
+        let of_events = self.events.iter().map(|(_, entry)| entry.memory());
         let early = self.shared.iter().flat_map(|shared| &shared.early);
         let sum: usize = of_events
-            .chain(early.map(|early| memory_of(&early.entry)))
+            .chain(early.map(|early| early.entry.memory()))
             .sum();
         assert_eq!(sum, self.bytes);
         self.memory()
     }
 
-    pub(in crate::channels) fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.account.settle(self.memory());
-    }
-}
-
-/// An entry as a history keeps it.
-pub(super) fn kept(entry: &Entry) -> Entry {
-    Entry {
-        event: entry.event.compact(),
-        audience: Audience::All,
-        tally: None,
-        ..entry.clone()
-    }
-}
-
-/// Returns what an entry takes with its place in a history.
-pub(super) fn memory_of(entry: &Entry) -> usize {
-    size_of::<(Instant, Entry)>() + entry.event.memory()
-}
-
-pub(super) fn forget_early(shared: &mut SharedHistory, bytes: &mut usize) {
-    if let Some(early) = shared.early.pop_front() {
-        *bytes -= memory_of(&early.entry);
     }
 }

@@ -1,123 +1,94 @@
-//! Past: what a group remembers, alone or together with other processes.
+//! GroupHistory: a group's newest events, kept by this process alone or shared with others through Redis.
+//!
+//! A shared history is a copy of the one in Redis. Events reach it in the order of their offsets, from two sides: published ones
+//! as they are sent, and pages that `remote/history_sync.rs` reads. Offsets have no gaps, so a gap means that something was
+//! missed, whatever the reason, and the history is read again from the newest event that is here.
+//!
+//! ```text
+//!            read_from                 loaded
+//!   Unread ─────────────▶ Reading ─────────────▶ Loaded
+//!     │                     │                      │
+//!     │ event: Gap          │ event: Next or Gap   │ event: Next, Duplicate or Gap
+//!     ▼                     ▼                      ▼
+//!   is_behind is set at a gap and when the connection is lost, and cleared before a page is requested: a gap that is noticed
+//!   while the answer is on its way sets it again, and the history is read once more.
+//! ```
+//!
+//! While Redis is away, members receive the events of this process at once (`append_early`). They wait in `early` until Redis
+//! gives them an offset; then they move to `events`, and their [`EventId`] shows that the members have them.
 
 mod bounds;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use self::bounds::{forget_early, kept, memory_of};
+use self::shared::{EarlyEvent, LoadState, SharedHistory};
 use super::batch::Entry;
+use super::event_id::EventId;
 use super::history_budget::{Account, EMPTY_KEPT};
+use super::position::new_epoch;
 use super::{GroupOptions, Position};
 
-/// Processes whose newest event is remembered, in one group. Of more, the one longest silent is forgotten.
-const NODES_MAX: usize = 64;
-
-/// Where in a group's history a member starts.
+/// The part of a group's history that a member asks for when it joins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Start {
-    /// With all that is kept.
+    /// Everything that is kept.
     History,
-    /// With what comes from now on.
+    /// Only what comes from now on.
     Now,
-    /// With what came after a position that it has seen.
+    /// What came after a position that it has seen.
     After(Position),
 }
 
-/// Where in a group's history a member starts.
+/// Where in a group's history a member has started.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Joined {
-    /// The position before the first event that it gets. A client that comes back with it misses nothing since.
+    /// The position before the first event that it receives. A client that comes back with it misses nothing since.
     pub from: Position,
     /// Whether nothing is missing after the position that it asked for.
     pub is_complete: bool,
 }
 
-/// What a member that joins gets of the past.
+/// The history that a member receives when it joins.
 pub(super) struct Replay {
-    /// The position before the first of them.
+    /// The position before the first entry.
     pub(super) from: Position,
     pub(super) entries: Vec<Entry>,
-    /// Is nothing missing in between?
+    /// Whether nothing is missing after the position that the member asked for.
     pub(super) is_complete: bool,
 }
 
-/// Where an event stands that has its place in a shared history.
+/// How an event's position relates to the newest one that is here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum PositionCheck {
-    /// Right behind the newest that is here.
+    /// It is the one that follows.
     Next,
-    /// It is here already.
+    /// It is not newer.
     Duplicate,
-    /// Further on, or in another life of the history.
+    /// Events before it are missing, or it is of another epoch.
     Gap,
 }
 
-/// What a group remembers: its newest events, the position of the newest.
-///
-/// A history that is shared is this process's copy of the one in Redis: it is read once when the first member comes, and kept up
-/// by the events that follow. Each of them has the number that its sender gave it (`seq`), by which it is known again when it
-/// comes twice.
+/// A group's newest events, and the position of the newest.
 pub(super) struct GroupHistory {
+    /// The position of the newest event. A shared history takes it over from Redis.
     position: Position,
+    /// The events with an offset, and when each was sent.
     events: VecDeque<(Instant, Entry)>,
-    /// What the events take, of `history` and of those without a position.
+    /// The memory of `events` and of the early ones.
     bytes: usize,
     pub(super) account: Account,
     max: usize,
     expiry: Duration,
+    /// Boxed: most groups share no history.
     shared: Option<Box<SharedHistory>>,
 }
 
-#[derive(Default)]
-struct SharedHistory {
-    /// It was read, from its beginning on, if not to its end.
-    is_begun: bool,
-    /// This process has sent it an event, which may still be on its way.
-    is_used: bool,
-    /// It was read to its end.
-    is_loaded: bool,
-    /// Members joined before it was read, and wait for it.
-    is_awaited: bool,
-    /// Events came that there is a gap before.
-    is_behind: bool,
-    /// The newest event of each process.
-    seen: VecDeque<(u64, u64)>,
-    /// The process and number of the event at the position.
-    newest: Option<(u64, u64)>,
-    /// Events of this process that its members have and that have no position yet.
-    early: VecDeque<EarlyEvent>,
-}
-
-struct EarlyEvent {
-    node: u64,
-    seq: u64,
-    entry: Entry,
-}
-
-impl SharedHistory {
-    fn newest(&self, node: u64) -> u64 {
-        let found = self.seen.iter().find(|(seen, _)| *seen == node);
-        found.map_or(0, |(_, seq)| *seq)
-    }
-
-    fn mark_seen(&mut self, node: u64, seq: u64) {
-        if let Some((last, newest)) = self.seen.back_mut()
-            && *last == node
-        {
-            *newest = seq;
-            return;
-        }
-        self.seen.retain(|(seen, _)| *seen != node);
-        if self.seen.len() >= NODES_MAX {
-            self.seen.pop_front();
-        }
-        self.seen.push_back((node, seq));
-    }
-}
-
 impl GroupHistory {
-    /// An empty history that goes on behind a position. A shared one learns its own from Redis.
+    /// An empty history whose first event follows a position.
     pub(super) fn new(position: Position, is_shared: bool, account: Account) -> Self {
         Self {
             position,
@@ -130,131 +101,36 @@ impl GroupHistory {
         }
     }
 
-    pub(super) fn keep(&mut self, options: &GroupOptions) {
+    pub(super) fn set_bounds(&mut self, options: &GroupOptions) {
         self.max = options.history;
         self.expiry = options.history_expiry;
+    }
+
+    /// Returns how many events are kept, and for how long.
+    pub(super) fn bounds(&self) -> (usize, Duration) {
+        (self.max, self.expiry)
     }
 
     pub(super) fn position(&self) -> Position {
         self.position
     }
 
-    /// Tells whether other processes keep it too: then an event has its position from Redis.
-    pub(super) fn is_shared(&self) -> bool {
-        self.shared.is_some() && self.max > 0
-    }
-
-    /// An event is sent that the shared history will keep.
-    pub(super) fn will_keep(&mut self) {
-        if let Some(shared) = &mut self.shared {
-            shared.is_used = true;
-        }
-    }
-
-    /// Tells whether Redis keeps an event of it, or is about to.
-    pub(super) fn has_shared_events(&self) -> bool {
-        let shared = self.shared.as_ref().filter(|_| self.max > 0);
-        shared.is_some_and(|shared| shared.is_used || self.position.offset > 0)
-    }
-
-    /// Returns what is kept: how many events, and for how long.
-    pub(super) fn bounds(&self) -> (usize, Duration) {
-        (self.max, self.expiry)
-    }
-
-    /// Tells whether a shared history was read to its end and nothing is known to be missing, or there is none to read.
-    pub(super) fn is_complete(&self) -> bool {
-        self.is_loaded() && !self.is_behind()
-    }
-
-    /// Tells whether a shared history was read, or there is none to read.
-    pub(super) fn is_loaded(&self) -> bool {
-        !self.is_shared() || self.shared.as_ref().is_some_and(|shared| shared.is_loaded)
-    }
-
-    /// It was read to its end.
-    pub(super) fn loaded(&mut self) {
-        if let Some(shared) = &mut self.shared {
-            shared.is_loaded = true;
-            shared.is_awaited = false;
-        }
-    }
-
-    /// A member joins that wants it; tells whether it has to wait.
-    pub(super) fn wanted(&mut self) -> bool {
-        let is_loaded = self.is_loaded();
-        if let Some(shared) = &mut self.shared {
-            shared.is_awaited |= !is_loaded;
-        }
-        !is_loaded
-    }
-
-    /// Tells whether members wait for it.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.is_awaited)
-    }
-
-    /// It is asked for: what comes from now on may not be in the answer.
-    pub(super) fn catch_up(&mut self) {
-        if let Some(shared) = &mut self.shared {
-            shared.is_behind = false;
-        }
-    }
-
-    /// It may have missed something. A history of this process alone cannot tell what: another life of it begins.
-    pub(super) fn mark_behind(&mut self) {
-        match &mut self.shared {
-            Some(shared) => shared.is_behind = true,
-            None => self.position.epoch = super::position::new_epoch(),
-        }
-    }
-
-    /// Tells whether it may have missed something.
-    pub(super) fn is_behind(&self) -> bool {
-        self.is_shared() && self.shared.as_ref().is_some_and(|shared| shared.is_behind)
-    }
-
-    /// It was read: the epoch is this one, and nothing before an offset is to be had. Returns how many events were lost.
-    pub(super) fn read_from(&mut self, epoch: u64, before: u64) -> u64 {
-        let was_loaded = match &mut self.shared {
-            Some(shared) => std::mem::replace(&mut shared.is_begun, true),
-            None => return 0,
-        };
-        let is_same_life = self.position.epoch == epoch;
-        if !is_same_life {
-            self.position = Position { epoch, offset: 0 };
-        }
-        let lost = before.saturating_sub(self.position.offset);
-        if lost > 0 {
-            self.position.offset = before;
-            if let Some(shared) = &mut self.shared {
-                shared.newest = None;
-            }
-        }
-        if was_loaded && is_same_life { lost } else { 0 }
-    }
-
-    /// Returns the position up to which a shared history is here, and the process and number of the event there.
-    pub(super) fn known(&self) -> Option<(Position, Option<(u64, u64)>)> {
-        let shared = self.shared.as_ref().filter(|_| self.max > 0)?;
-        Some((self.position, shared.newest))
-    }
-
-    /// Tells whether somebody may come back to a group without members: as long as there are events, and for a moment when there are
-    /// none yet.
-    pub(super) fn is_worth_keeping(&self, touched: Instant, now: Instant) -> bool {
-        self.max > 0
-            && self.shared.is_none()
-            && (!self.events.is_empty() || now.saturating_duration_since(touched) < EMPTY_KEPT)
-    }
-
-    /// Tells whether no event is here.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Returns what a member gets that starts there.
-    pub(super) fn resume(&self, start: Start, wants_history: bool) -> Replay {
+    /// Tells whether a client may come back to a group without members: as long as there are events, and for a moment when there
+    /// are none yet. A shared history is kept by Redis.
+    pub(super) fn is_worth_keeping(&self, last_used: Instant, now: Instant) -> bool {
+        self.max > 0
+            && self.shared.is_none()
+            && (!self.events.is_empty() || now.saturating_duration_since(last_used) < EMPTY_KEPT)
+    }
+
+    // --- Reading --------------------------------------------------------------------------------------------------------
+
+    /// Returns the history for a member that joins.
+    pub(super) fn replay(&self, start: Start, wants_history: bool) -> Replay {
         let since = match start {
             Start::Now => None,
             Start::History if !wants_history => None,
@@ -285,7 +161,7 @@ impl GroupHistory {
             entries.extend(shared.early.iter().map(|early| early.entry.clone()));
         }
         for entry in &mut entries {
-            entry.event = entry.event.compact(); // fields that are read of it do not stay in the history
+            entry.event = entry.event.compact(); // fields that a consumer parses must not stay in the history
         }
         Replay {
             from,
@@ -294,7 +170,7 @@ impl GroupHistory {
         }
     }
 
-    /// Returns the index of the first entry after a position, if nothing between them was forgotten.
+    /// Returns the index of the first event after a position, if none in between was forgotten.
     fn index_after(&self, since: Position) -> Option<usize> {
         if since == self.position {
             return Some(self.events.len());
@@ -303,97 +179,58 @@ impl GroupHistory {
             entry.position.epoch == since.epoch && entry.position.offset == since.offset + 1
         };
         self.events.iter().position(follows).or_else(|| {
-            let is = |(_, entry): &(Instant, Entry)| entry.position == since;
-            self.events.iter().position(is).map(|at| at + 1)
+            // The next epoch may have started after it.
+            let is_it = |(_, entry): &(Instant, Entry)| entry.position == since;
+            self.events.iter().position(is_it).map(|at| at + 1)
         })
     }
 
-    /// Gives an event of this process its position, and keeps it.
+    // --- Appending ------------------------------------------------------------------------------------------------------
+
+    /// Gives an event of this process its position and keeps it. In a shared history Redis does that.
     pub(super) fn append(&mut self, entry: &mut Entry) {
         if self.is_shared() {
-            return; // it has its place from Redis, or none
+            return;
         }
         self.position.offset += 1;
         entry.position = self.position;
         self.push(entry, Duration::ZERO);
     }
 
-    /// Keeps an event of this process that has no position yet.
-    pub(super) fn append_early(&mut self, node: u64, seq: u64, entry: &Entry) {
+    /// Keeps an event of this process that has no offset yet.
+    pub(super) fn append_early(&mut self, id: EventId, entry: &Entry) {
         if let Some(shared) = &mut self.shared {
-            shared.mark_seen(node, seq);
-            let entry = kept(entry);
-            self.bytes += memory_of(&entry);
-            shared.early.push_back(EarlyEvent { node, seq, entry });
+            shared.mark_seen(id);
+            let entry = entry.to_kept();
+            self.bytes += entry.memory();
+            shared.early.push_back(EarlyEvent { id, entry });
             while shared.early.len() > self.max {
-                forget_early(shared, &mut self.bytes);
+                self.bytes -= shared.forget_early();
             }
             self.trim(self.account.group_size_max());
             self.settle();
         }
     }
 
-    /// Tells whether the members have an event.
-    pub(super) fn is_seen(&self, node: u64, seq: u64) -> bool {
-        let shared = self.shared.as_ref();
-        shared.is_some_and(|shared| shared.newest(node) >= seq)
-    }
-
-    /// Takes note of an event that the members have from elsewhere than the history; tells whether it is news to them.
-    pub(super) fn mark_seen(&mut self, node: u64, seq: u64) -> bool {
-        let is_news = !self.is_seen(node, seq);
-        if let Some(shared) = &mut self.shared
-            && is_news
-        {
-            shared.mark_seen(node, seq);
-        }
-        is_news
-    }
-
-    /// Tells whether a position comes after all that is known.
-    pub(super) fn follows(&self, position: Position) -> bool {
-        position.epoch != self.position.epoch || position.offset > self.position.offset
-    }
-
-    /// Says where a position stands.
-    pub(super) fn check_position(&mut self, position: Position) -> PositionCheck {
-        let Some(shared) = &mut self.shared else {
-            return PositionCheck::Next;
-        };
-        if position.epoch == self.position.epoch && position.offset <= self.position.offset {
-            return PositionCheck::Duplicate;
-        }
-        let is_next =
-            position.epoch == self.position.epoch && position.offset == self.position.offset + 1;
-        if is_next && shared.is_begun {
-            return PositionCheck::Next;
-        }
-        shared.is_behind = true;
-        PositionCheck::Gap
-    }
-
-    /// Keeps an event of a history that is read for the first time. Tells whether those who wait for it have it not yet: they have
-    /// what this process said while Redis was away.
+    /// Keeps an event of a history that is read for the first time. Returns whether the members that wait for the history lack it:
+    /// they have the early events of this process.
     pub(super) fn append_loaded(
         &mut self,
-        node: u64,
-        seq: u64,
+        id: EventId,
         position: Position,
         age: Duration,
         entry: &mut Entry,
     ) -> bool {
-        let is_same = |early: &EarlyEvent| early.node == node && early.seq == seq;
         let shared = self.shared.as_ref();
-        let is_early = shared.is_some_and(|shared| shared.early.iter().any(is_same));
-        self.append_shared(node, seq, position, age, entry);
+        let is_early = shared.is_some_and(|shared| shared.early.iter().any(|early| early.id == id));
+        self.append_shared(id, position, age, entry);
         !is_early
     }
 
-    /// Keeps an event at its position. Tells whether it is news to the members.
+    /// Keeps an event at its position. Returns whether it is new to the members.
     pub(super) fn append_shared(
         &mut self,
-        node: u64,
-        seq: u64,
+        id: EventId,
         position: Position,
         age: Duration,
         entry: &mut Entry,
@@ -403,29 +240,168 @@ impl GroupHistory {
         let Some(shared) = &mut self.shared else {
             return true;
         };
-        shared.newest = Some((node, seq));
-        let early = shared.early.len();
-        shared.early.retain(|early| {
-            let is_left = early.node != node || early.seq > seq;
-            if !is_left {
-                self.bytes -= memory_of(&early.entry);
-            }
-            is_left
-        });
-        let was_early = shared.early.len() < early;
-        let is_news = shared.newest(node) < seq;
-        if is_news {
-            shared.mark_seen(node, seq);
+        shared.newest = Some(id);
+        let freed = shared.forget_early_up_to(id);
+        self.bytes -= freed.unwrap_or(0);
+        let was_early = freed.is_some();
+        let is_new = shared.newest_of(id.node) < id.seq;
+        if is_new {
+            shared.mark_seen(id);
         }
         let first = self.events.front();
-        let has_older_life = first.is_some_and(|(_, first)| first.position.epoch != position.epoch);
-        if is_news || was_early || !has_older_life {
+        let has_older_epoch =
+            first.is_some_and(|(_, first)| first.position.epoch != position.epoch);
+        // After a Redis that lost events, a new epoch repeats some that are here with their position in the older one.
+        if is_new || was_early || !has_older_epoch {
             self.push(entry, age);
-        } // else it is here already, with its position in the older life
+        }
         self.settle();
-        is_news
+        is_new
+    }
+
+    /// Tells whether the members have an event.
+    pub(super) fn is_seen(&self, id: EventId) -> bool {
+        let shared = self.shared.as_ref();
+        shared.is_some_and(|shared| shared.newest_of(id.node) >= id.seq)
+    }
+
+    /// Records that the members have an event, from elsewhere than the history; returns whether it is new to them.
+    pub(super) fn mark_seen(&mut self, id: EventId) -> bool {
+        let is_new = !self.is_seen(id);
+        if let Some(shared) = &mut self.shared
+            && is_new
+        {
+            shared.mark_seen(id);
+        }
+        is_new
+    }
+
+    // --- Sharing with Redis ---------------------------------------------------------------------------------------------
+
+    /// Tells whether Redis keeps the history for all processes, and gives its events their positions.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.is_some() && self.max > 0
+    }
+
+    /// Records that this process sends an event that Redis will keep.
+    pub(super) fn mark_used(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.is_used = true;
+        }
+    }
+
+    /// Tells whether Redis keeps an event of the history, or is about to.
+    pub(super) fn has_shared_events(&self) -> bool {
+        let shared = self.shared.as_ref().filter(|_| self.max > 0);
+        shared.is_some_and(|shared| shared.is_used || self.position.offset > 0)
+    }
+
+    /// Returns the position up to which a shared history is here, and the event at that position.
+    pub(super) fn shared_position(&self) -> Option<(Position, Option<EventId>)> {
+        let shared = self.shared.as_ref().filter(|_| self.max > 0)?;
+        Some((self.position, shared.newest))
+    }
+
+    /// Compares an event's position with the newest one.
+    pub(super) fn check_position(&mut self, position: Position) -> PositionCheck {
+        let newest = self.position;
+        let Some(shared) = &mut self.shared else {
+            return PositionCheck::Next;
+        };
+        if position.epoch == newest.epoch && position.offset <= newest.offset {
+            return PositionCheck::Duplicate;
+        }
+        let is_next = position.epoch == newest.epoch && position.offset == newest.offset + 1;
+        if is_next && shared.load != LoadState::Unread {
+            return PositionCheck::Next;
+        }
+        shared.is_behind = true;
+        PositionCheck::Gap
+    }
+
+    /// Tells whether a position is after the newest one, or of another epoch.
+    pub(super) fn is_after_newest(&self, position: Position) -> bool {
+        position.epoch != self.position.epoch || position.offset > self.position.offset
+    }
+
+    /// Takes the epoch of a page that was read, and the offset before the page's first event. Returns how many events were lost: those
+    /// between the newest one here and the page.
+    pub(super) fn read_from(&mut self, epoch: u64, before: u64) -> u64 {
+        let Some(shared) = &mut self.shared else {
+            return 0;
+        };
+        let is_first = shared.load == LoadState::Unread;
+        if is_first {
+            shared.load = LoadState::Reading;
+        }
+        let is_same_epoch = self.position.epoch == epoch;
+        if !is_same_epoch {
+            self.position = Position { epoch, offset: 0 };
+        }
+        let missing = before.saturating_sub(self.position.offset);
+        if missing > 0 {
+            self.position.offset = before;
+            shared.newest = None;
+        }
+        // What a history had before this process first read it, or in another epoch, was never expected.
+        if is_first || !is_same_epoch {
+            0
+        } else {
+            missing
+        }
+    }
+
+    /// Records that the history was read to its end.
+    pub(super) fn loaded(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.load = LoadState::Loaded;
+            shared.is_awaited = false;
+        }
+    }
+
+    /// Tells whether a shared history was read to its end, or there is none to read.
+    pub(super) fn is_loaded(&self) -> bool {
+        let shared = self.shared.as_ref().filter(|_| self.max > 0);
+        shared.is_none_or(|shared| shared.load == LoadState::Loaded)
+    }
+
+    /// Tells whether the history is loaded and nothing is known to be missing.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_loaded() && !self.is_behind()
+    }
+
+    /// A member joins that wants the history. Returns whether it has to wait until that is loaded.
+    pub(super) fn await_loaded(&mut self) -> bool {
+        let is_loaded = self.is_loaded();
+        if let Some(shared) = &mut self.shared {
+            shared.is_awaited |= !is_loaded;
+        }
+        !is_loaded
+    }
+
+    /// Tells whether members wait until the history is loaded.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.is_awaited)
+    }
+
+    /// Called before the history is requested: what is missed from now on may not be in the answer.
+    pub(super) fn clear_behind(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.is_behind = false;
+        }
+    }
+
+    /// Records that events may be missing. A history of this process alone cannot get them from elsewhere, so it starts another
+    /// epoch: a client that comes back then knows that it may have missed something.
+    pub(super) fn mark_behind(&mut self) {
+        match &mut self.shared {
+            Some(shared) => shared.is_behind = true,
+            None => self.position.epoch = new_epoch(),
+        }
+    }
+
+    /// Tells whether events may be missing.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_shared() && self.shared.as_ref().is_some_and(|shared| shared.is_behind)
     }
 }
-
-#[cfg(test)]
-mod tests;

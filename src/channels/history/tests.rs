@@ -1,5 +1,6 @@
 //! Tests of a group's history.
 
+use super::shared::{SENDERS_MAX, SharedHistory};
 use super::*;
 use crate::channels::batch::Audience;
 use crate::channels::history_budget::HistoryBudget;
@@ -20,7 +21,7 @@ fn history(is_shared: bool, max: usize) -> GroupHistory {
         is_shared,
         account,
     );
-    history.keep(&GroupOptions {
+    history.set_bounds(&GroupOptions {
         history: max,
         history_expiry: HOUR,
         ..GroupOptions::default()
@@ -39,18 +40,22 @@ fn entry(text: &str) -> Entry {
     }
 }
 
+fn id(seq: u64) -> EventId {
+    EventId { node: 7, seq }
+}
+
 fn at(epoch: u64, offset: u64) -> Position {
     Position { epoch, offset }
 }
 
-fn texts(resumed: &Replay) -> Vec<String> {
+fn texts(replay: &Replay) -> Vec<String> {
     let text = |entry: &Entry| entry.event.fields()["text"].as_str().map(str::to_owned);
-    resumed.entries.iter().filter_map(text).collect()
+    replay.entries.iter().filter_map(text).collect()
 }
 
 fn shared(history: &mut GroupHistory, seq: u64, position: Position, text: &str) -> bool {
     assert_eq!(history.check_position(position), PositionCheck::Next);
-    history.append_shared(7, seq, position, Duration::ZERO, &mut entry(text))
+    history.append_shared(id(seq), position, Duration::ZERO, &mut entry(text))
 }
 
 #[test]
@@ -67,9 +72,9 @@ fn member_goes_on_where_it_was_or_is_told_that_it_cannot() {
         (at(1, 9), vec!["b", "c", "d"], false),
         (at(2, 3), vec!["b", "c", "d"], false),
     ] {
-        let resumed = history.resume(Start::After(since), true);
+        let replay = history.replay(Start::After(since), true);
         assert_eq!(
-            (texts(&resumed), resumed.is_complete),
+            (texts(&replay), replay.is_complete),
             (
                 wanted.iter().map(ToString::to_string).collect(),
                 is_complete
@@ -77,9 +82,9 @@ fn member_goes_on_where_it_was_or_is_told_that_it_cannot() {
             "{since}"
         );
     }
-    assert_eq!(history.resume(Start::After(at(1, 0)), true).from, at(1, 1));
-    assert_eq!(history.resume(Start::History, true).from, at(1, 1));
-    assert_eq!(history.resume(Start::Now, true).from, at(1, 4));
+    assert_eq!(history.replay(Start::After(at(1, 0)), true).from, at(1, 1));
+    assert_eq!(history.replay(Start::History, true).from, at(1, 1));
+    assert_eq!(history.replay(Start::Now, true).from, at(1, 4));
 }
 
 #[test]
@@ -87,10 +92,10 @@ fn old_events_are_forgotten() {
     let mut history = history(true, 9);
     history.read_from(5, 0);
     history.loaded();
-    history.append_shared(7, 1, at(5, 1), 2 * HOUR, &mut entry("old"));
-    history.append_shared(7, 2, at(5, 2), Duration::ZERO, &mut entry("new"));
+    history.append_shared(id(1), at(5, 1), 2 * HOUR, &mut entry("old"));
+    history.append_shared(id(2), at(5, 2), Duration::ZERO, &mut entry("new"));
     history.forget_old(Instant::now());
-    assert_eq!(texts(&history.resume(Start::History, true)), ["new"]);
+    assert_eq!(texts(&history.replay(Start::History, true)), ["new"]);
 }
 
 #[test]
@@ -98,7 +103,7 @@ fn gap_and_another_life_mean_that_it_has_to_be_read() {
     let mut history = history(true, 9);
     assert_eq!(history.check_position(at(5, 1)), PositionCheck::Gap); // it was never read
     assert!(history.is_behind());
-    history.catch_up();
+    history.clear_behind();
     assert_eq!(history.read_from(5, 0), 0);
     assert!(shared(&mut history, 1, at(5, 1), "a"));
     assert_eq!(history.check_position(at(5, 1)), PositionCheck::Duplicate);
@@ -114,22 +119,26 @@ fn event_that_comes_twice_is_delivered_once_and_kept_at_its_place() {
     let mut history = history(true, 9);
     history.read_from(5, 0);
     history.loaded();
-    history.append_early(7, 1, &entry("a"));
-    history.append_early(7, 2, &entry("b"));
-    assert!(history.is_seen(7, 2) && !history.is_seen(7, 3) && !history.is_seen(8, 1));
+    history.append_early(id(1), &entry("a"));
+    history.append_early(id(2), &entry("b"));
+    assert!(
+        history.is_seen(EventId { node: 7, seq: 2 })
+            && !history.is_seen(EventId { node: 7, seq: 3 })
+            && !history.is_seen(EventId { node: 8, seq: 1 })
+    );
     // A member that joins meanwhile gets them too.
-    let resumed = history.resume(Start::After(at(5, 0)), true);
+    let replay = history.replay(Start::After(at(5, 0)), true);
     assert_eq!(
-        (texts(&resumed), resumed.is_complete),
+        (texts(&replay), replay.is_complete),
         (vec!["a".into(), "b".into()], true)
     );
     assert!(!shared(&mut history, 1, at(5, 1), "a"));
-    let resumed = history.resume(Start::After(at(5, 0)), true);
-    assert_eq!(texts(&resumed), ["a", "b"]);
+    let replay = history.replay(Start::After(at(5, 0)), true);
+    assert_eq!(texts(&replay), ["a", "b"]);
     assert!(!shared(&mut history, 2, at(5, 2), "b"));
     assert!(shared(&mut history, 3, at(5, 3), "c"));
-    let resumed = history.resume(Start::After(at(5, 1)), true);
-    assert_eq!(texts(&resumed), ["b", "c"]);
+    let replay = history.replay(Start::After(at(5, 1)), true);
+    assert_eq!(texts(&replay), ["b", "c"]);
 }
 
 #[test]
@@ -141,9 +150,9 @@ fn client_goes_on_over_the_end_of_a_life() {
     shared(&mut history, 2, at(5, 2), "b");
     history.read_from(6, 0); // Redis lost everything
     shared(&mut history, 3, at(6, 1), "c");
-    let resumed = history.resume(Start::After(at(5, 1)), true);
+    let replay = history.replay(Start::After(at(5, 1)), true);
     assert_eq!(
-        (texts(&resumed), resumed.is_complete),
+        (texts(&replay), replay.is_complete),
         (vec!["b".into(), "c".into()], true)
     );
 }
@@ -155,23 +164,23 @@ fn what_a_new_life_repeats_is_not_kept_twice() {
     history.loaded();
     shared(&mut history, 1, at(5, 1), "a");
     shared(&mut history, 2, at(5, 2), "b");
-    assert_eq!(history.known(), Some((at(5, 2), Some((7, 2)))));
-    history.append_early(7, 3, &entry("c"));
+    assert_eq!(history.shared_position(), Some((at(5, 2), Some(id(2)))));
+    history.append_early(id(3), &entry("c"));
     assert_eq!(history.read_from(6, 0), 0); // Redis came back without it
     assert!(!shared(&mut history, 2, at(6, 1), "b"));
     assert!(!shared(&mut history, 3, at(6, 2), "c"));
     assert!(shared(&mut history, 4, at(6, 3), "d"));
-    let resumed = history.resume(Start::After(at(5, 1)), true);
+    let replay = history.replay(Start::After(at(5, 1)), true);
     assert_eq!(
-        (texts(&resumed), resumed.is_complete),
+        (texts(&replay), replay.is_complete),
         (vec!["b".into(), "c".into(), "d".into()], true)
     );
-    assert_eq!(history.known(), Some((at(6, 3), Some((7, 4)))));
+    assert_eq!(history.shared_position(), Some((at(6, 3), Some(id(4)))));
 }
 
 #[test]
 fn an_event_takes_its_text_and_some_350_bytes() {
-    let (short, long) = (memory_of(&entry("")), memory_of(&entry(&"x".repeat(1000))));
+    let (short, long) = (entry("").memory(), entry(&"x".repeat(1000)).memory());
     assert!((300..400).contains(&short), "{short} bytes");
     assert_eq!(long - short, 1000);
 }
@@ -181,7 +190,7 @@ fn a_history_is_bounded_in_bytes_and_an_event_that_is_longer_alone_is_not_kept()
     let history_budget = HistoryBudget::new(usize::MAX, 100_000);
     let account = Account::new(history_budget.clone(), GroupName::new("room").unwrap());
     let mut history = GroupHistory::new(at(1, 0), false, account);
-    history.keep(&GroupOptions {
+    history.set_bounds(&GroupOptions {
         history: 1000,
         history_expiry: HOUR,
         ..GroupOptions::default()
@@ -195,8 +204,8 @@ fn a_history_is_bounded_in_bytes_and_an_event_that_is_longer_alone_is_not_kept()
     assert_eq!((history.count(), history.position()), (0, at(1, 101)));
     assert_eq!(history_budget.audit(), (0, 0));
     // Who was there before it learns that something is missing.
-    assert!(!history.resume(Start::After(at(1, 100)), true).is_complete);
-    assert!(history.resume(Start::After(at(1, 101)), true).is_complete);
+    assert!(!history.replay(Start::After(at(1, 100)), true).is_complete);
+    assert!(history.replay(Start::After(at(1, 101)), true).is_complete);
 }
 
 proptest::proptest! {
@@ -207,7 +216,7 @@ proptest::proptest! {
         let history_budget = HistoryBudget::new(usize::MAX, 20_000);
         let account = Account::new(history_budget.clone(), GroupName::new("room").unwrap());
         let mut history = GroupHistory::new(at(1, 0), true, account);
-        history.keep(&GroupOptions { history: 20, history_expiry: HOUR, ..GroupOptions::default() });
+        history.set_bounds(&GroupOptions { history: 20, history_expiry: HOUR, ..GroupOptions::default() });
         history.read_from(5, 0);
         let (mut epoch, mut offset, mut seq) = (5, 0, 0);
         for (step, size) in steps {
@@ -215,11 +224,11 @@ proptest::proptest! {
             match step {
                 0 | 1 => {
                     (offset, seq) = (offset + 1, seq + 1);
-                    history.append_shared(7, seq, at(epoch, offset), Duration::ZERO, &mut said);
+                    history.append_shared(id(seq), at(epoch, offset), Duration::ZERO, &mut said);
                 }
                 2 => {
                     seq += 1;
-                    history.append_early(7, seq, &said);
+                    history.append_early(id(seq), &said);
                 }
                 3 => history.forget_old(Instant::now() + HOUR * u32::from(size % 7 == 0)),
                 4 => {
@@ -230,7 +239,7 @@ proptest::proptest! {
                     history.read_from(epoch, 0);
                 }
                 _ => {
-                    history.keep(&GroupOptions { history: size % 40 + 1, history_expiry: HOUR, ..GroupOptions::default() });
+                    history.set_bounds(&GroupOptions { history: size % 40 + 1, history_expiry: HOUR, ..GroupOptions::default() });
                 }
             }
             let memory = history.recount();
@@ -245,10 +254,13 @@ proptest::proptest! {
 #[test]
 fn silent_processes_are_forgotten_first() {
     let mut shared = SharedHistory::default();
-    for node in 0..=NODES_MAX as u64 {
-        shared.mark_seen(node, 1);
-        shared.mark_seen(0, node + 1);
+    for node in 0..=SENDERS_MAX as u64 {
+        shared.mark_seen(EventId { node: node, seq: 1 });
+        shared.mark_seen(EventId {
+            node: 0,
+            seq: node + 1,
+        });
     }
-    assert_eq!(shared.newest(0), NODES_MAX as u64 + 1);
-    assert_eq!((shared.newest(1), shared.newest(2)), (0, 1));
+    assert_eq!(shared.newest_of(0), SENDERS_MAX as u64 + 1);
+    assert_eq!((shared.newest_of(1), shared.newest_of(2)), (0, 1));
 }

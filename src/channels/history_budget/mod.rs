@@ -1,8 +1,8 @@
-//! Histories: the memory that the histories of all groups take in this process, and which of them gives way when it is too much.
+//! HistoryBudget: the memory that the histories of all groups take in this process, and the choice of those that are evicted.
 //!
-//! A history is charged in steps of [`STEP`] bytes, so most events change nothing here. Locks are taken in this order: that of a
-//! group's shard, its members, its outgoing events, then this one's; so the one who evicts asks for a victim, lets go of the lock, and only then
-//! looks the group up.
+//! A history is charged in steps of [`STEP`] bytes, so most events take no lock here. Locks are taken in this order: a group's
+//! shard, its members, its outgoing events, then the ledger. So a sender that evicts asks for a victim, releases the ledger, and
+//! only then looks the group up.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,10 +15,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::GroupName;
 use super::room_limit::{ClientNetwork, RoomPermit};
 
-/// What a history is charged in.
+/// The step in which a history is charged.
 pub(super) const STEP: usize = 1024;
 
-/// What a group takes beside its events: itself, its name, its places in the tables.
+/// What a group takes beside its events: itself, its name, its entries in the tables.
 pub(super) const GROUP_BYTES: usize = 1024;
 
 /// How long a group without members and events is kept: a client that lost its connection before the first event may come back.
@@ -31,8 +31,10 @@ const EMPTY_MAX: usize = 4096;
 pub(super) struct HistoryBudget {
     size_max: usize,
     pub(super) group_size_max: usize,
+    /// What all accounts are charged. Written under the ledger's lock, and read without it for each event.
     bytes: AtomicUsize,
     state: Mutex<Ledger>,
+    /// Held by the sender that evicts: others send on.
     evicting: Mutex<()>,
     metrics: OnceLock<(Gauge, Gauge, Counter)>,
 }
@@ -41,21 +43,23 @@ pub(super) struct HistoryBudget {
 struct Ledger {
     slots: Vec<Option<AccountedGroup>>,
     free: Vec<usize>,
+    /// Counted up with each use of a group.
     tick: u64,
-    /// Groups without members, by who began them: the least recently used first.
+    /// Groups without members, by the network of the client that began them.
     left: HashMap<Option<ClientNetwork>, Share>,
-    /// The same by how much each address has.
+    /// The same networks, ordered by what their groups take.
     shares: BTreeSet<(usize, Option<ClientNetwork>)>,
-    /// Groups with members, ordered by log2 of their history size, then most recently used first.
+    /// Groups with members, by their [`eviction_key`].
     joined: BTreeSet<(u32, u64, usize)>,
     /// Groups that were left before they had an event.
     empty: VecDeque<(Instant, GroupName)>,
 }
 
-/// What the groups without members take that the clients of one address began.
+/// The groups without members that clients of one network began.
 #[derive(Default)]
 struct Share {
     bytes: usize,
+    /// Least recently used first.
     by_use: BTreeSet<(u64, usize)>,
 }
 
@@ -68,16 +72,16 @@ struct AccountedGroup {
     has_members: bool,
 }
 
-/// Which history gives way next.
+/// The history to evict from next.
 pub(super) struct Victim {
     pub(super) group: GroupName,
-    /// How many bytes are too many, of all histories.
+    /// How many bytes all histories take beyond the limit.
     pub(super) excess: usize,
     slot: usize,
 }
 
 impl HistoryBudget {
-    /// Room for so many bytes of all groups, and of one.
+    /// A budget of so many bytes for all groups, and for one.
     pub(super) fn new(size_max: usize, group_size_max: usize) -> Arc<Self> {
         Arc::new(Self {
             size_max,
@@ -94,15 +98,17 @@ impl HistoryBudget {
         self.bytes.load(Ordering::Relaxed) > self.size_max
     }
 
-    /// Returns a guard for the one who evicts; none while another one does.
-    pub(super) fn evicting(&self) -> Option<MutexGuard<'_, ()>> {
+    /// Returns a guard for the sender that evicts; `None` while another does.
+    pub(super) fn try_evict(&self) -> Option<MutexGuard<'_, ()>> {
         self.evicting.try_lock()
     }
 
-    /// Returns which history gives way, while there is too much: of the groups without members, the least recently used of those
-    /// that the address began which has the most; only then the largest with members. Groups that no address began (clients on unix
-    /// sockets, the server API, consumers of one's own) are spared while they take half of all or less: else many addresses with
-    /// little each would evict them first.
+    /// Returns the history to evict from, while all take more than the limit.
+    ///
+    /// Groups without members go first: of the network whose groups take the most, the least recently used one. Then the largest
+    /// group with members. Groups that no address began (clients on unix sockets, the server API, consumers of applications) count
+    /// as one network, which is spared while it takes no more than half of the limit: many networks with a little each would
+    /// otherwise evict it first.
     pub(super) fn victim(&self) -> Option<Victim> {
         let excess = self
             .bytes
@@ -209,7 +215,7 @@ impl Ledger {
         self.slots.get(slot)?.as_ref()
     }
 
-    /// `reserved`: how many bytes of groups that no address began are spared, while there are others.
+    /// `reserved`: how many bytes of groups that no address began are spared while there are others.
     fn first_left(&self, reserved: usize) -> Option<usize> {
         let is_spared = |(bytes, network): &&(usize, Option<ClientNetwork>)| {
             network.is_none() && *bytes <= reserved
@@ -245,7 +251,7 @@ impl Ledger {
         }
     }
 
-    /// Changes what is known of a group that is in use now.
+    /// Changes a group that is being used.
     fn touch(&mut self, slot: usize, change: impl FnOnce(&mut AccountedGroup)) {
         self.withdraw(slot);
         self.tick += 1;
@@ -257,7 +263,7 @@ impl Ledger {
         self.enter(slot);
     }
 
-    /// Puts a group where it is found when something has to give way.
+    /// Adds a group to the indexes.
     fn enter(&mut self, slot: usize) {
         let Some(known) = self.slots.get(slot).and_then(Option::as_ref) else {
             return;
@@ -273,6 +279,7 @@ impl Ledger {
         self.shares.insert((share.bytes, known.network));
     }
 
+    /// Removes a group from the indexes.
     fn withdraw(&mut self, slot: usize) {
         let Some(known) = self.slots.get(slot).and_then(Option::as_ref) else {
             return;
@@ -295,16 +302,16 @@ impl Ledger {
     }
 }
 
-/// Where a group with members is among the others; the last gives way first.
+/// Orders groups with members: by the power of two of their size, then most recently used first. The last one is evicted first.
 fn eviction_key(known: &AccountedGroup, slot: usize) -> (u32, u64, usize) {
     (known.bytes.ilog2(), u64::MAX - known.tick, slot)
 }
 
-/// What one group's history is charged; given back when it is dropped.
+/// What one group's history is charged. Dropping it gives that back.
 pub(super) struct Account {
     history_budget: Arc<HistoryBudget>,
     group: GroupName,
-    /// The group's place among those that an address has begun.
+    /// Held while the group counts for the address that began it.
     pub(super) room_permit: Option<RoomPermit>,
     has_members: bool,
     charged: usize,
@@ -327,7 +334,7 @@ impl Account {
         self.history_budget.group_size_max
     }
 
-    /// The group's first member came, or its last has left.
+    /// The group got its first member, or its last has left.
     pub(super) fn set_members(&mut self, has_members: bool) {
         self.has_members = has_members;
         if let Some(slot) = self.slot {
@@ -336,7 +343,7 @@ impl Account {
         }
     }
 
-    /// The history takes so many bytes now; none when it is empty.
+    /// Charges the bytes that the history takes now; 0 when it is empty.
     #[inline]
     pub(super) fn settle(&mut self, bytes: usize) {
         let charged = charge_for(bytes);
@@ -367,14 +374,14 @@ impl Account {
                 self.slot = Some(state.add(known));
             }
         }
-        // Under the lock, so that the gauges show what is there.
+        // Under the ledger's lock, so that the sum and the gauges agree with it.
         let bytes = history_budget.bytes.load(Ordering::Relaxed) + charged - before;
         history_budget.bytes.store(bytes, Ordering::Relaxed);
         history_budget.publish(bytes, state.len());
     }
 }
 
-/// Returns what a history of so many bytes is charged.
+/// Returns the charge for a history of so many bytes.
 pub(super) fn charge_for(bytes: usize) -> usize {
     if bytes == 0 {
         return 0;
@@ -382,14 +389,14 @@ pub(super) fn charge_for(bytes: usize) -> usize {
     (bytes + GROUP_BYTES).next_multiple_of(STEP)
 }
 
-/// A history has another size.
+/// Changes the charge of a history.
 fn change(state: &mut Ledger, slot: usize, charged: usize) {
     let known = state.slots.get_mut(slot).and_then(Option::as_mut);
     if let Some(known) = known
         && known.has_members
         && known.bytes.ilog2() == charged.ilog2()
     {
-        known.bytes = charged; // its place is the same
+        known.bytes = charged; // its eviction key is the same
         return;
     }
     state.touch(slot, |known| known.bytes = charged);

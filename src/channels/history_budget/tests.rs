@@ -1,4 +1,4 @@
-//! Histories' tests: what all groups keep is counted in bytes, and what gives way is what should.
+//! Tests of the history budget: the bytes of all histories are counted, and the right ones are evicted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -71,13 +71,13 @@ fn visit(layer: &ChannelLayer, group: &GroupName, bytes: usize, client: Option<I
 }
 
 fn kept(layer: &ChannelLayer, group: &GroupName) -> usize {
-    let found = layer.find(group.as_str());
+    let found = layer.local().find(group.as_str());
     found.map_or(0, |found| found.with_history(|history| history.count()))
 }
 
 /// Returns what is charged, when it is what is there.
 fn audit(layer: &ChannelLayer) -> usize {
-    let groups = layer.all_groups();
+    let groups = layer.local().all();
     let memory = groups
         .iter()
         .map(|(_, found)| found.with_history(|history| history.recount()));
@@ -86,7 +86,7 @@ fn audit(layer: &ChannelLayer) -> usize {
         .filter(|charge| *charge > 0)
         .collect();
     let sum = charges.iter().sum();
-    assert_eq!(layer.history_budget().audit(), (sum, charges.len()));
+    assert_eq!(layer.local().history_budget().audit(), (sum, charges.len()));
     sum
 }
 
@@ -144,10 +144,10 @@ proptest! {
             prop_assert!(audit(&layer) <= SIZE);
             for (group, before) in before.into_iter().enumerate() {
                 let after = kept(&layer, &name(group));
-                prop_assert!(after == 0 || layer.find(name(group).as_str()).is_some());
+                prop_assert!(after == 0 || layer.local().find(name(group).as_str()).is_some());
                 // Only an event to the group itself, or want of memory with nobody else to take it from, shortens it.
                 let gave_way = after < before && sent_to != Some(group) && !may_expire;
-                prop_assert!(!gave_way || !has_members(&members, group) || !layer.history_budget().has_left());
+                prop_assert!(!gave_way || !has_members(&members, group) || !layer.local().history_budget().has_left());
             }
         }
         for ((group, member), ()) in members {
@@ -222,7 +222,7 @@ fn rooms_without_members_give_way_before_one_with_members_and_then_the_largest_d
             send(&layer, &name(number), 3000);
         }
     }
-    assert!(audit(&layer) <= SIZE && !layer.history_budget().has_left());
+    assert!(audit(&layer) <= SIZE && !layer.local().history_budget().has_left());
     assert_eq!(kept(&layer, &small), 1);
 }
 

@@ -1,13 +1,12 @@
-//! Channel: what is sent to one reader in another process.
+//! Channel send: an event for one reader in another process.
 
 use metrics::counter;
 use redis::Value;
 
-use super::Remote;
 use super::channels_redis_codec::Recipients;
 use super::channels_redis_core::random_hex;
-use super::outbox::{COMMAND_BYTES, CommandKind, QueuedCommand};
-use super::{READY_MAX, wire};
+use super::queued_command::{COMMAND_BYTES, CommandKind, QueuedCommand};
+use super::{READY_TIMEOUT, Remote, wire};
 use crate::channels::{ChannelName, Event, LayerError};
 use crate::config::LayerFormat;
 use crate::telemetry;
@@ -17,21 +16,22 @@ impl Remote {
     pub(in crate::channels) fn new_channel_name(&self) -> String {
         match self.0.format {
             LayerFormat::Oneport => format!("specific.{:016x}!{}", self.0.node, random_hex()),
-            LayerFormat::Pubsub => format!("{}specific.{}", self.0.prefix, random_hex()),
+            LayerFormat::Pubsub => format!("{}specific.{}", self.0.names.prefix(), random_hex()),
             LayerFormat::Core => self.0.core.channel(&self.0.core.new_local()),
         }
     }
 
-    /// Waits until what is sent to a channel comes here.
-    pub(in crate::channels) async fn channel_ready(&self, name: &ChannelName) {
+    /// Waits until a new channel is subscribed to; not for long, and not without a connection.
+    pub(in crate::channels) async fn wait_for_channel(&self, name: &ChannelName) {
         if self.0.format != LayerFormat::Pubsub {
-            return; // its name says where it goes
+            return; // the name says which process reads it
         }
-        let deadline = tokio::time::Instant::now() + self.0.timeout.min(READY_MAX);
-        self.0.subscriptions.want(name.as_str().to_owned(), true);
+        let deadline = tokio::time::Instant::now() + self.0.timeout.min(READY_TIMEOUT);
+        let subscriptions = &self.0.subscriptions;
+        subscriptions.set_wanted(name.as_str().to_owned(), true);
         loop {
             let changed = self.0.changed.notified();
-            if !self.is_connected() || self.0.subscriptions.is_subscribed(name.as_str()) {
+            if !self.is_connected() || subscriptions.is_subscribed(name.as_str()) {
                 return;
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
@@ -40,9 +40,11 @@ impl Remote {
         }
     }
 
-    pub(in crate::channels) fn channel_gone(&self, name: &ChannelName) {
+    /// Unsubscribes from a channel whose reader is gone.
+    pub(in crate::channels) fn channel_closed(&self, name: &ChannelName) {
         if self.0.format == LayerFormat::Pubsub {
-            self.0.subscriptions.want(name.as_str().to_owned(), false);
+            let subscriptions = &self.0.subscriptions;
+            subscriptions.set_wanted(name.as_str().to_owned(), false);
         }
     }
 
@@ -52,57 +54,61 @@ impl Remote {
         channel: &ChannelName,
         event: Event,
     ) -> Result<(), LayerError> {
-        let no_reader = || LayerError::NoReader {
-            channel: channel.clone(),
-        };
         let name = channel.as_str();
-        let (channel_name, payload) = match self.0.format {
+        let (redis_channel, payload) = match self.0.format {
             LayerFormat::Oneport => {
                 let node = name
                     .strip_prefix("specific.")
                     .and_then(|rest| rest.split_once('!'))
                     .and_then(|(node, _)| u64::from_str_radix(node, 16).ok());
                 let Some(node) = node.filter(|node| *node != self.0.node) else {
-                    return Err(no_reader());
+                    return Err(LayerError::NoReader {
+                        channel: channel.clone(),
+                    });
                 };
-                (self.node_channel(node), wire::channel(name, &event))
+                let redis_channel = self.0.names.node_channel(node);
+                (redis_channel, wire::channel(name, &event))
             }
             LayerFormat::Pubsub => (name.to_owned(), self.0.codec.write(&event, None)),
-            LayerFormat::Core => {
-                let in_it = name.contains('!').then_some(Recipients::One(name));
-                let content = self.0.codec.write(&event, in_it.as_ref());
-                let key = self.0.core.key_of(name);
-                let command = self.0.core.enqueue(self, &key, &content);
-                let answer = self
-                    .query_redis(vec![command])
-                    .await
-                    .ok_or(LayerError::Disconnected)?;
-                counter!("oneport_layer_published_total").increment(1);
-                return match answer.first() {
-                    Some(Value::Int(0)) => {
-                        telemetry::event_dropped("channel_full");
-                        Err(LayerError::ChannelFull {
-                            channel: channel.clone(),
-                        })
-                    }
-                    _ => Ok(()),
-                };
-            }
+            LayerFormat::Core => return self.core_channel_send(channel, &event).await,
         };
-        let command = QueuedCommand {
+        let is_queued = self.0.outbox.push_if_connected(QueuedCommand {
             size: payload.len() + COMMAND_BYTES,
             kind: CommandKind::Publish {
-                channel: channel_name,
+                channel: redis_channel,
                 payload,
             },
             reply: None,
-        };
-        match self.0.outbox.push_if_connected(command) {
-            true => {
-                counter!("oneport_layer_published_total").increment(1);
-                Ok(())
+        });
+        if !is_queued {
+            return Err(LayerError::Disconnected);
+        }
+        counter!("oneport_layer_published_total").increment(1);
+        Ok(())
+    }
+
+    /// Puts an event into a channel of `channels_redis.core`, unless that is full.
+    async fn core_channel_send(
+        &self,
+        channel: &ChannelName,
+        event: &Event,
+    ) -> Result<(), LayerError> {
+        let name = channel.as_str();
+        // Several channels of a process share one key, so the message names its own.
+        let recipient = name.contains('!').then_some(Recipients::One(name));
+        let content = self.0.codec.write(event, recipient.as_ref());
+        let key = self.0.core.key_of(name);
+        let reply = self.query_redis(vec![self.0.core.enqueue(&key, &content)]);
+        let reply = reply.await.ok_or(LayerError::Disconnected)?;
+        counter!("oneport_layer_published_total").increment(1);
+        match reply.first() {
+            Some(Value::Int(0)) => {
+                telemetry::event_dropped("channel_full");
+                Err(LayerError::ChannelFull {
+                    channel: channel.clone(),
+                })
             }
-            false => Err(LayerError::Disconnected),
+            _ => Ok(()),
         }
     }
 }

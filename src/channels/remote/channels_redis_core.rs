@@ -1,7 +1,7 @@
-//! Core: the format of `channels_redis.core`, where each process has an inbox and a group is a list of channels.
+//! Core: the format of `channels_redis.core`, in which each process has an inbox and a group is a list of channels.
 //!
-//! A process is in a group with one channel of its own, whatever the number of members here. So a sender writes one message
-//! into our inbox, which is emptied all the time.
+//! A process joins a group with one channel of its own, however many members the group has in it. So a sender writes one message
+//! into the inbox of each process.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::SystemTime;
@@ -11,29 +11,32 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 
-use super::Remote;
 use super::channels_redis_codec::{ChannelsRedisCodec, Recipients};
 use super::hash_ring::HashRing;
 use super::scripts::ENQUEUE;
 use crate::channels::{Event, GroupName};
+use crate::config::ChannelLayerConfig;
 use crate::telemetry;
 
-/// The random octets before each message, which make equal messages different.
+/// The random octets in front of each message: a sorted set keeps equal members only once.
 pub(super) const RANDOM_PREFIX: usize = 12;
 
 /// How many groups join or leave in one pipeline.
 const CHANGES_AT_ONCE: usize = 1000;
 
+/// Keeps this process in its groups, and makes the keys and commands of the format.
 pub(super) struct ChannelsRedisCore {
     prefix: String,
-    /// Names this process among all that share the Redis.
+    /// Identifies this process among all that use the Redis.
     client: String,
-    /// Among several servers.
+    capacity: usize,
+    expiry: u64,
+    group_expiry: u64,
     ring: HashRing,
     state: Mutex<CoreGroups>,
     work: Notify,
-    /// The time of the newest message, so that no two of ours have the same.
-    last: Mutex<f64>,
+    /// The score of the newest message: no two messages of this process have the same.
+    last_score: Mutex<f64>,
 }
 
 #[derive(Default)]
@@ -62,21 +65,25 @@ pub(super) fn random_hex() -> String {
 }
 
 impl ChannelsRedisCore {
-    pub(super) fn new(prefix: &str, servers: usize) -> Self {
+    pub(super) fn new(config: &ChannelLayerConfig, servers: usize) -> Self {
+        let prefix = config.prefix();
         Self {
             ring: HashRing::new(servers, Some(prefix)),
             prefix: prefix.to_owned(),
+            capacity: config.capacity,
+            expiry: config.expiry.as_secs(),
+            group_expiry: config.group_expiry.as_secs(),
             client: random_hex(),
             state: Mutex::default(),
             work: Notify::new(),
-            last: Mutex::new(0.0),
+            last_score: Mutex::new(0.0),
         }
     }
 
     /// Returns the local part of a new channel's name.
     ///
-    /// Among several servers Django's `send` puts a message where the whole name belongs, and its groups where the part before the
-    /// mark does: a name is taken for which that is the same.
+    /// Among several servers, Django's `send` chooses the server by the whole name, and `group_send` by the part before the `!`. The
+    /// name is one for which both choose the same.
     pub(super) fn new_local(&self) -> String {
         let shared = self.ring.hash(&self.channel(""));
         loop {
@@ -97,7 +104,7 @@ impl ChannelsRedisCore {
         format!("{}specific.{}!", self.prefix, self.client)
     }
 
-    /// Returns the key that a channel's messages are put under: all of one process share one.
+    /// Returns the key of a channel's messages. The channels of a process share one.
     pub(super) fn key_of(&self, channel: &str) -> String {
         let shared = channel.find('!').map_or(channel, |mark| &channel[..=mark]);
         format!("{}{shared}", self.prefix)
@@ -107,7 +114,7 @@ impl ChannelsRedisCore {
         format!("{}:group:{group}", self.prefix)
     }
 
-    pub(super) fn want(&self, group: &GroupName, is_wanted: bool) {
+    pub(super) fn set_wanted(&self, group: &GroupName, is_wanted: bool) {
         let mut state = self.state.lock();
         if !state.groups.contains_key(group) {
             let local = self.new_local();
@@ -146,7 +153,7 @@ impl ChannelsRedisCore {
         self.state.lock().of_local.get(local).cloned()
     }
 
-    /// All is to be said again: to another Redis, or before it forgets. Returns how many groups there are.
+    /// Joins all groups again: on another connection, or before Redis expires them. Returns how many there are.
     pub(super) fn reapply_all(&self) -> usize {
         let mut state = self.state.lock();
         let names: Vec<_> = state.groups.keys().cloned().collect();
@@ -161,7 +168,7 @@ impl ChannelsRedisCore {
         self.work.notified().await;
     }
 
-    /// Returns what is to be said next.
+    /// Takes the next changes; none when there is no difference.
     pub(super) fn changes(&self) -> GroupChanges {
         let mut state = self.state.lock();
         let mut changes = GroupChanges {
@@ -178,14 +185,14 @@ impl ChannelsRedisCore {
             if joined.is_wanted {
                 changes.join.push((group, channel));
             } else {
-                joined.is_joined = false; // from now on; who comes back waits until it is joined again
+                joined.is_joined = false; // from now on: a member that comes back waits until it is joined again
                 changes.leave.push((group, channel));
             }
         }
         changes
     }
 
-    /// Redis did it. What is wanted otherwise by now comes again.
+    /// Redis has made the changes. A group that is wanted otherwise by now is changed again.
     pub(super) fn confirmed(&self, changes: &GroupChanges) {
         let mut state = self.state.lock();
         for (groups, is_joined) in [(&changes.join, true), (&changes.leave, false)] {
@@ -205,20 +212,16 @@ impl ChannelsRedisCore {
         }
     }
 
-    /// Returns the commands that say it. `joined` is the key of what this process is in, for those who clear up after it.
-    pub(super) fn commands(
-        &self,
-        changes: &GroupChanges,
-        group_expiry: u64,
-        joined: &str,
-    ) -> Vec<redis::Cmd> {
+    /// Returns the commands that make the changes. They also record in `joined` which groups this process is in, so that another one
+    /// can remove it when it dies.
+    pub(super) fn commands(&self, changes: &GroupChanges, joined: &str) -> Vec<redis::Cmd> {
         let mut commands = Vec::new();
         for (group, channel) in &changes.join {
             let key = self.group_key(group.as_str());
             let mut add = redis::cmd("ZADD");
             add.arg(&key).arg(time_text(unix_time())).arg(channel);
             let mut expire = redis::cmd("EXPIRE");
-            expire.arg(&key).arg(group_expiry);
+            expire.arg(&key).arg(self.group_expiry);
             let mut list = redis::cmd("HSET");
             list.arg(joined).arg(group.as_str()).arg(channel);
             commands.extend([list, add, expire]);
@@ -233,7 +236,7 @@ impl ChannelsRedisCore {
         commands
     }
 
-    /// Returns the commands that take a process out of groups, by what it wrote down of itself, with its inbox.
+    /// Returns the commands that remove a process from the groups that it recorded, and its inbox.
     pub(super) fn leave_for_node(
         &self,
         joined: &str,
@@ -254,7 +257,7 @@ impl ChannelsRedisCore {
         commands
     }
 
-    /// Returns the commands that take this process out of everything.
+    /// Returns the commands that remove this process from its groups, and its inbox.
     pub(super) fn leave_all(&self, joined: &str) -> Vec<redis::Cmd> {
         let state = self.state.lock();
         let mut commands: Vec<_> = state
@@ -274,36 +277,35 @@ impl ChannelsRedisCore {
         commands
     }
 
-    /// Returns the command that puts a message into a channel if it has room.
-    pub(super) fn enqueue(&self, remote: &Remote, key: &str, content: &[u8]) -> redis::Cmd {
+    /// Returns the command that puts a message into a channel, unless that is full.
+    pub(super) fn enqueue(&self, key: &str, content: &[u8]) -> redis::Cmd {
         let mut member = vec![0; RANDOM_PREFIX];
         fastrand::fill(&mut member);
         member.extend(content);
         let mut call = ENQUEUE.call(&[key]);
         call.arg(self.next_score())
-            .arg(remote.0.expiry.as_secs())
-            .arg(remote.0.capacity)
+            .arg(self.expiry)
+            .arg(self.capacity)
             .arg(member);
         call
     }
 
-    /// Returns the commands that ask who is in a group; who joined too long ago is removed.
-    pub(super) fn ask_members(&self, group: &GroupName, group_expiry: u64) -> [redis::Cmd; 2] {
+    /// Returns the commands that remove a group's expired members and list the others.
+    pub(super) fn ask_members(&self, group: &GroupName) -> [redis::Cmd; 2] {
         let key = self.group_key(group.as_str());
         let mut purge = redis::cmd("ZREMRANGEBYSCORE");
         purge
             .arg(&key)
             .arg(0)
-            .arg(unix_seconds().saturating_sub(group_expiry));
+            .arg(unix_seconds().saturating_sub(self.group_expiry));
         let mut ask = redis::cmd("ZRANGE");
         ask.arg(&key).arg(0).arg(-1);
         [purge, ask]
     }
 
-    /// Returns the commands that bring events to the channels of their groups.
+    /// Returns the commands that send an event to the members of a group in other processes, one for each inbox.
     pub(super) fn deliveries(
         &self,
-        remote: &Remote,
         codec: &ChannelsRedisCodec,
         event: &Event,
         members: &[String],
@@ -320,14 +322,14 @@ impl ChannelsRedisCore {
             .iter()
             .map(|(key, channels)| {
                 let content = codec.write(event, Some(&Recipients::Several(channels)));
-                self.enqueue(remote, key, &content)
+                self.enqueue(key, &content)
             })
             .collect()
     }
 
-    /// Returns the time as Redis sorts by it; later than any before.
+    /// Returns the score of a new message: the time, but higher than any before.
     fn next_score(&self) -> String {
-        let mut last = self.last.lock();
+        let mut last = self.last_score.lock();
         *last = unix_time().max(*last + 0.000_001);
         time_text(*last)
     }
@@ -349,15 +351,15 @@ fn unix_time() -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Counts the messages of one pipeline that found no room.
-pub(super) fn count_full(answers: &[Value]) {
-    let full = answers
+/// Counts the messages of one pipeline whose channel was full.
+pub(super) fn count_full(replies: &[Value]) {
+    let full = replies
         .iter()
-        .filter(|answer| matches!(answer, Value::Int(0)));
+        .filter(|reply| matches!(reply, Value::Int(0)));
     telemetry::events_dropped("channel_full", full.count() as u64);
 }
 
-/// Takes messages out of our inbox; waits for the first, at most so many seconds.
+/// Takes messages out of the inbox. Redis waits for the first one, so many seconds at most.
 pub(super) async fn take_messages(
     connection: &mut MultiplexedConnection,
     inbox: &str,

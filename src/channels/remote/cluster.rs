@@ -1,4 +1,4 @@
-//! Cluster: which master of a Redis Cluster has what.
+//! Cluster: which master of a Redis Cluster has which slots.
 
 use std::io;
 use std::sync::Arc;
@@ -6,24 +6,24 @@ use std::sync::Arc;
 use crc::{CRC_16_XMODEM, Crc};
 use redis::{Cmd, FromRedisValue, RedisError, RedisResult, Value};
 
-/// How many slots the keys of a cluster are in.
+/// How many slots a cluster has.
 const SLOTS: usize = 16384;
 
-/// A slot that no master has.
+/// The number of no master.
 const UNASSIGNED: u16 = u16::MAX;
 
-/// Which master has which slot, by its number among the masters.
+/// The master of each slot, as its number among the masters.
 #[derive(Clone, Eq, PartialEq)]
 pub(super) struct Slots(Arc<[u16]>);
 
 impl Slots {
-    /// Returns the number of the master that has a key, or hears a channel.
+    /// Returns the number of the master that has a key or a channel.
     pub(super) fn server_of(&self, key: &[u8]) -> Option<usize> {
         let server = self.0[slot_of(key)];
         (server != UNASSIGNED).then_some(usize::from(server))
     }
 
-    /// The same for masters that are numbered otherwise; the error is that of a master that is not among those.
+    /// Returns the same slots with the masters numbered as in `others`; fails if one is not among them.
     pub(super) fn reordered(
         &self,
         own: &[(String, u16)],
@@ -47,7 +47,7 @@ impl Slots {
     }
 }
 
-/// Returns the slot of a key: of what stands in its first braces, when there is something. (Redis Cluster, "Hash tags")
+/// Returns the slot of a key: of what is in its first braces, if that is not empty. (Redis Cluster, "Hash tags")
 fn slot_of(key: &[u8]) -> usize {
     static CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
     let at = |bytes: &[u8], wanted: u8| bytes.iter().position(|byte| *byte == wanted);
@@ -59,14 +59,14 @@ fn slot_of(key: &[u8]) -> usize {
     usize::from(CRC.checksum(counted)) % SLOTS
 }
 
-/// Returns the command that asks a server of the cluster who has what.
+/// Returns the command that asks for the slots.
 pub(super) fn slots_command() -> Cmd {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SLOTS");
     command
 }
 
-/// Reads the answer of a server at a host: the masters, and which slots they have.
+/// Reads the reply of a server at a host: the masters, and which slots they have.
 pub(super) fn parse_slots(answer: Value, asked: &str) -> RedisResult<(Vec<(String, u16)>, Slots)> {
     let mut slots = vec![UNASSIGNED; SLOTS];
     let mut masters: Vec<(String, u16)> = Vec::new();
@@ -106,7 +106,7 @@ fn parse_range<'s>(
     let host = Option::<String>::from_redis_value(master.next()?).ok()?;
     let port = u16::from_redis_value(master.next()?).ok()?;
     let host = match host.as_deref() {
-        None | Some("" | "?") => asked.to_owned(), // it knows no name of its own
+        None | Some("" | "?") => asked.to_owned(), // the server does not know its own name
         Some(host) => host.to_owned(),
     };
     Some(((host, port), slots.get_mut(first..=last)?))
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_have_the_slots_that_redis_says_they_have() {
+    fn keys_have_the_slots_that_redis_gives_them() {
         // As CLUSTER KEYSLOT of Redis 7.0 answers.
         for (key, slot) in [
             ("foo", 12182),

@@ -1,6 +1,5 @@
-//! Commands: the connections that commands go through: one to each server.
+//! CommandConnections: the connections for commands, one to each server.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,40 +10,37 @@ use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value
 
 use super::cluster;
 use super::cluster::Slots;
-use super::redis_stream;
+use super::redis_stream::{self, Driver};
 use super::topology::{KeyMap, Topology};
 
-/// How long to wait before commands are said again whose keys are on their way from one master to another.
+/// The pause before commands are sent again whose keys are moving from one master to another.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long they are waited for: all others wait too.
+/// How long such commands are tried: everything behind them waits too.
 const REDIRECT_WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// Where a command goes.
+/// The server that a command is sent to.
 enum Target {
-    /// To who has its key.
+    /// The one that has its key.
     Owner,
-    /// To who is about to have it.
+    /// The one that is about to have it (ASK).
     CommandLabel(usize),
 }
 
-/// What a connection needs to live.
-pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// The connections that commands go through (cheap to clone).
+/// The connections for commands (cheap to clone).
 #[derive(Clone)]
 pub(super) struct CommandConnections(Arc<ConnectionsInner>);
 
 struct ConnectionsInner {
     servers: Vec<MultiplexedConnection>,
-    /// Where those of a cluster are.
+    /// Their addresses, in a cluster.
     addresses: Vec<(String, u16)>,
-    /// Which of them has what, as it was when the connections began, and as it is.
+    /// Which of them has which keys: when the connections were opened, and now.
     first: KeyMap,
     now: Mutex<KeyMap>,
 }
 
-/// Tells whether a Redis that answers so is of no use now, but may be again.
+/// Tells whether an error is of the server as a whole and passes: then the process reconnects and sends the commands again.
 pub(super) fn is_transient(error: &RedisError) -> bool {
     let passing = [
         "NOSCRIPT", // the next connection loads them again
@@ -61,7 +57,7 @@ pub(super) fn is_transient(error: &RedisError) -> bool {
 }
 
 impl CommandConnections {
-    /// Opens the connections; what is returned beside them has to run.
+    /// Opens the connections. The drivers have to be polled for them to work.
     pub(super) async fn connect(
         topology: &Topology,
         timeout: Duration,
@@ -85,10 +81,10 @@ impl CommandConnections {
         self.0.now.lock().server_of(key)
     }
 
-    /// Says commands, those of each server in one pipeline. Returns what was answered to each, in their order.
+    /// Sends commands, those of each server in one pipeline. Returns the replies in the order of the commands.
     ///
-    /// Commands about one key reach Redis in their order. Keys of a cluster that are on their way are followed, and waited for
-    /// a while; then the answer is that they are.
+    /// Commands about one key reach Redis in their order. Redirections of a cluster are followed for a while; after that the reply is
+    /// the redirection.
     pub(super) async fn run(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
         if let [server] = &self.0.servers[..] {
             return run_pipeline(server, commands).await;
@@ -121,7 +117,7 @@ impl CommandConnections {
         }
     }
 
-    /// Says some of the commands, and puts what was answered to each in its place.
+    /// Sends some of the commands, and stores their replies.
     async fn run_some(
         &self,
         commands: &[Cmd],
@@ -164,7 +160,7 @@ impl CommandConnections {
         Ok(())
     }
 
-    /// Returns the server that a cluster says is to be asked for a key that is on its way.
+    /// Returns the server that an ASK redirection names.
     fn ask_target(&self, error: &RedisError) -> Option<usize> {
         let is_ask = matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask));
         let (address, _) = error.redirect_node().filter(|_| is_ask)?;
@@ -173,7 +169,7 @@ impl CommandConnections {
         self.0.addresses.iter().position(is_it)
     }
 
-    /// Says a command to each server; an error is that of any.
+    /// Sends commands to every server; fails with the first error.
     pub(super) async fn run_everywhere(&self, commands: &[Cmd]) -> RedisResult<()> {
         for server in &self.0.servers {
             for answer in run_pipeline(server, commands.to_vec()).await? {
@@ -183,8 +179,8 @@ impl CommandConnections {
         Ok(())
     }
 
-    /// Looks who has what in a cluster now. Returns that when it is not as it was when the connections began; the error is that of
-    /// a cluster with another master.
+    /// Asks a cluster for its slots. Returns them if they differ from those when the connections were opened; fails if the cluster has
+    /// another master.
     pub(super) async fn moved_slots(&self) -> RedisResult<Option<Slots>> {
         self.refresh_slots().await?;
         Ok(match (&*self.0.now.lock(), &self.0.first) {
@@ -193,13 +189,13 @@ impl CommandConnections {
         })
     }
 
-    /// Tells whether what a cluster has is somewhere else than when the connections began: then what subscribes and what publishes
-    /// may be at different servers, and nobody can count.
+    /// Tells whether a cluster's slots differ from those when the connections were opened. Then a channel's subscribers and its
+    /// publishers may be on different servers, and Redis' count of subscribers is too low.
     pub(super) fn is_resharding(&self) -> bool {
         matches!((&*self.0.now.lock(), &self.0.first), (KeyMap::Cluster(now), KeyMap::Cluster(first)) if now != first)
     }
 
-    /// Returns which of the servers a channel is heard at: the same as long as the connections live.
+    /// Returns which of the servers a channel is subscribed to on: the same as long as the connections live.
     pub(super) fn subscription_server(&self, channel: &[u8]) -> usize {
         self.0.first.server_of(channel)
     }
@@ -224,7 +220,7 @@ impl CommandConnections {
     }
 }
 
-/// Tells whether an answer is that a key is elsewhere, or on its way, or that what belongs before is not there.
+/// Tells whether an error says that a key is on another master or moving, or that the event before this one was not executed.
 pub(super) fn is_redirect(error: &RedisError) -> bool {
     matches!(
         error.kind(),
@@ -249,7 +245,7 @@ async fn run_pipeline(
     pipeline.query_async(&mut server.clone()).await
 }
 
-/// Returns the first key of a command, or the channel that it publishes in; none of those that concern no key.
+/// Returns the first key of a command, or the channel that it publishes to; `None` if it has neither.
 fn key_of(command: &Cmd) -> Option<&[u8]> {
     let mut arguments = command.args_iter().map(|argument| match argument {
         Arg::Simple(argument) => argument,

@@ -5,36 +5,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::Remote;
 use super::command_connections::{CommandConnections, is_transient};
-use super::outbox::QueuedCommand;
+use super::queued_command::QueuedCommand;
 use super::refusals::CommandLabel;
-use crate::channels::ChannelLayer;
 
-/// How many commands one pipeline has.
+/// How many commands one pipeline has at most.
 const COMMANDS_AT_ONCE: usize = 1000;
 
-/// What one connection's tasks need.
+/// What the tasks of one connection share.
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) remote: Remote,
-    pub(super) layer: ChannelLayer,
     pub(super) commands: CommandConnections,
-    /// Something has ended, so all shall end.
+    /// Cancelled when one task has ended, so that all do.
     pub(super) ending: CancellationToken,
 }
 
-/// What ended a connection.
+/// Why a connection ended, and the commands that it has sent without a reply.
 pub(super) type ConnectionEnd = (RedisError, Vec<QueuedCommand>);
 
 impl Connection {
-    /// Waits for an answer no longer than the layer's timeout.
+    /// Waits for a reply no longer than the layer's timeout.
     pub(super) async fn within<T>(
         &self,
-        answer: impl Future<Output = RedisResult<T>>,
+        reply: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
-        self.remote.with_timeout(answer).await
+        self.remote.with_timeout(reply).await
     }
 
-    /// Says commands to Redis; one that it refuses, which concerns its own key, has nil for an answer.
+    /// Sends commands. One that Redis refuses is logged and has nil for a reply: only its own key is concerned.
     pub(super) async fn query(&self, commands: Vec<redis::Cmd>) -> RedisResult<Vec<Value>> {
         let mut answers = Vec::with_capacity(commands.len());
         let mut commands = commands.into_iter().peekable();
@@ -57,6 +55,7 @@ impl Connection {
     }
 }
 
+/// The error of a connection that was closed.
 pub(super) fn closed() -> RedisError {
     RedisError::from(std::io::Error::new(
         std::io::ErrorKind::ConnectionReset,

@@ -10,10 +10,11 @@ use super::connection::{Connection, ConnectionEnd};
 use super::redis_stream;
 use super::refusals::CommandLabel;
 
-/// How long one wait for the inbox takes.
+/// How long Redis waits for a message before it replies that there is none.
 const INBOX_SECONDS: u64 = 5;
 
 impl Connection {
+    /// Takes messages out of the inbox as long as the connection lives.
     pub(super) async fn drain_inbox(self, mut connection: MultiplexedConnection) -> ConnectionEnd {
         let inbox = self.remote.0.core.inbox();
         let longest = self.remote.0.timeout + Duration::from_secs(INBOX_SECONDS);
@@ -28,11 +29,12 @@ impl Connection {
                 Err(_) => return (redis_stream::timed_out(), Vec::new()),
             };
             for message in messages {
-                self.remote.on_inbox_message(&self.layer, &message).await;
+                self.remote.on_inbox_message(&message).await;
             }
         }
     }
 
+    /// Joins and leaves groups as they come and go, and joins all of them again before Redis expires them.
     pub(super) async fn sync_core_groups(self) -> ConnectionEnd {
         let inner = &self.remote.0;
         let again = (inner.group_expiry / 3).min(Duration::from_secs(3600));
@@ -51,6 +53,7 @@ impl Connection {
         }
     }
 
+    /// Joins the groups that are wanted and leaves those that are not, until there is no difference.
     pub(super) async fn apply_core_groups(&self) -> RedisResult<()> {
         let inner = &self.remote.0;
         loop {
@@ -58,13 +61,11 @@ impl Connection {
             if changes.join.is_empty() && changes.leave.is_empty() {
                 return Ok(());
             }
-            let joined = self.remote.joined_key(inner.node);
-            let expiry = inner.group_expiry.as_secs();
-            self.query(inner.core.commands(&changes, expiry, &joined))
-                .await?;
+            let joined = inner.names.joined_key(inner.node);
+            self.query(inner.core.commands(&changes, &joined)).await?;
             inner.core.confirmed(&changes);
             for (group, _) in &changes.join {
-                self.notify_changed(group.as_str());
+                self.notify_ready(group.as_str());
             }
         }
     }

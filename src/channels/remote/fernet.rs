@@ -1,4 +1,4 @@
-//! Fernet: how channels_redis encrypts what it sends (the Fernet specification, version 0x80).
+//! Fernet: the encryption of `channels_redis` (the Fernet specification, version 0x80).
 
 use std::time::{Duration, SystemTime};
 
@@ -10,13 +10,13 @@ use sha2::{Digest, Sha256};
 
 const VERSION: u8 = 0x80;
 
-/// How far a sender's clock may be ahead of ours.
+/// How far a sender's clock may be ahead.
 const SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// Version, time, IV, at least one block, HMAC.
 const TOKEN_BYTES_MIN: usize = 1 + 8 + 16 + 16 + 32;
 
-/// One symmetric key, made of a secret as channels_redis does: its SHA-256, half for signing and half for encrypting.
+/// A symmetric key. As in channels_redis it is the SHA-256 of a secret, one half for signing and one for encryption.
 #[derive(Clone)]
 pub(super) struct Fernet {
     signing: [u8; 16],
@@ -35,7 +35,7 @@ impl Fernet {
         }
     }
 
-    /// Returns the token of a content, made now with a random IV.
+    /// Encrypts a content, with the current time and a random IV.
     pub(super) fn encrypt(&self, content: &[u8]) -> Vec<u8> {
         let mut iv = [0; 16];
         crate::secrets::fill(&mut iv);
@@ -53,7 +53,7 @@ impl Fernet {
         BASE64URL.encode(&token).into_bytes()
     }
 
-    /// Returns the content of a token that was made with this key, and within `max_age` if it may not be older.
+    /// Returns the content of a token that was made with this key and is not older than `max_age`.
     pub(super) fn decrypt(&self, token: &[u8], max_age: Option<Duration>) -> Option<Vec<u8>> {
         let token = BASE64URL.decode(token).ok()?;
         if token.len() < TOKEN_BYTES_MIN || token[0] != VERSION {
@@ -121,7 +121,7 @@ mod tests {
         for at in [0, 5, 20, 40, now.len() - 1] {
             let mut changed = now.clone();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            // The last character of base64 may hold bits that count for nothing.
+            // The last character of base64 may have unused bits.
             let same = BASE64URL
                 .decode(&changed)
                 .is_ok_and(|c| BASE64URL.decode(&now).unwrap() == c);

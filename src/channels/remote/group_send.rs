@@ -1,66 +1,68 @@
-//! Send: an event on its way to the members of a group, here and in other processes.
+//! Group send: an event on its way to the members of a group, in this process and in others.
 
 use std::time::Duration;
 
 use metrics::counter;
 use tokio::sync::oneshot;
 
-use super::outbox::{COMMAND_BYTES, CommandKind, HistoryAppend, PushError, QueuedCommand};
+use super::echoes::Echoes;
+use super::outbox::PushError;
+use super::queued_command::{COMMAND_BYTES, CommandKind, HistoryAppend, QueuedCommand};
 use super::receive::MESSAGE_BYTES_MAX;
 use super::wire::Head;
-use super::{Remote, hash, reached};
-use crate::channels::append::Retention;
+use super::{Remote, reached};
+use crate::channels::append::{NewEvent, Retention};
+use crate::channels::event_id::EventId;
 use crate::channels::group::Group;
-use crate::channels::options::ROOM_DEADLINE;
-use crate::channels::send::new_event;
-use crate::channels::{ChannelLayer, Event, GroupName, LayerError, Sent};
+use crate::channels::options::SPACE_TIMEOUT;
+use crate::channels::{Event, GroupName, LayerError, Sent};
 use crate::config::LayerFormat;
 use crate::telemetry;
 
-/// How many events of ours are remembered until they come back, in one channel.
-const ECHOES_MAX: usize = 10_000;
-
 impl Remote {
-    /// Sends an event to a group's members, here and elsewhere. Returns how many there are here.
+    /// Sends an event to a group's members. Returns how many there are in this process.
     pub(in crate::channels) async fn send(
         &self,
-        layer: &ChannelLayer,
-        group: &GroupName,
+        name: &GroupName,
         event: Event,
         except: Option<u64>,
-        keep: Retention,
+        retention: Retention,
     ) -> Result<Sent, LayerError> {
+        let local = &self.0.local;
         let (command, matched) = match self.0.format {
             LayerFormat::Oneport => {
-                let found = layer.find(group.as_str());
-                let matched = found.as_ref().map_or(0, |found| found.len());
-                let bounds = shared_bounds(found.as_deref(), keep);
-                if is_too_long(&event) {
-                    layer
-                        .deliver_local(group, new_event(&event, except), Retention::Transient)
-                        .await?;
-                    return Ok(local_only(matched));
+                let group = local.find(name.as_str());
+                let matched = group.as_ref().map_or(0, |group| group.len());
+                let bounds = shared_bounds(group.as_deref(), retention);
+                if is_oversized(&event) {
+                    let new = NewEvent::new(&event, except);
+                    local.send(name, new, Retention::Transient).await?;
+                    telemetry::event_dropped("oversized");
+                    return Ok(Sent {
+                        matched,
+                        ..Sent::default()
+                    });
                 }
-                // What goes into a shared history, or between its events, members here have from Redis, in the order of all.
-                let is_delivered_by_sender = bounds.is_none() && found.is_some();
-                if is_delivered_by_sender {
-                    layer
-                        .deliver_local(group, new_event(&event, except), keep)
-                        .await?;
+                // Members here receive what goes into a shared history, or between its events, from Redis: so all members of
+                // all processes have the same order.
+                let is_delivered = bounds.is_none() && group.is_some();
+                if is_delivered {
+                    let new = NewEvent::new(&event, except);
+                    local.send(name, new, retention).await?;
                 }
-                let head = self.head(
-                    except.filter(|_| !is_delivered_by_sender),
-                    is_delivered_by_sender,
-                );
-                (history_append(group, head, event, keep, bounds), matched)
+                let head = self.head(except.filter(|_| !is_delivered), is_delivered);
+                (
+                    append_command(name, head, event, retention, bounds),
+                    matched,
+                )
             }
             LayerFormat::Pubsub | LayerFormat::Core => {
-                let here = layer.deliver_local(group, new_event(&event, except), keep);
-                let matched = here.await?.unwrap_or(0);
-                (self.channels_redis_command(group, event), matched)
+                let new = NewEvent::new(&event, except);
+                let matched = local.send(name, new, retention).await?.unwrap_or(0);
+                (self.channels_redis_command(name, event), matched)
             }
         };
-        match self.push(command, layer).await {
+        match self.push(command).await {
             Ok(()) | Err(LayerError::Disconnected) => Ok(Sent {
                 matched,
                 ..Sent::default()
@@ -69,47 +71,41 @@ impl Remote {
         }
     }
 
-    /// Sends an event and waits until all members of all processes were served, but for Redis no longer than for an answer. In
-    /// Django's formats only those here are counted. What the queue for Redis has no room for reaches nobody.
+    /// Sends an event and waits until all members of all processes were served, but no longer than `wait` for Redis and the other
+    /// processes. In the formats of `channels_redis` only members of this process are counted. If the outbox has no space, nothing
+    /// is sent.
     pub(in crate::channels) async fn send_counted(
         &self,
-        layer: &ChannelLayer,
-        group: &GroupName,
+        name: &GroupName,
         event: Event,
         wait: Duration,
     ) -> Result<Sent, LayerError> {
         self.wait_for_space(event.size() + 2 * COMMAND_BYTES, wait)
             .await?;
+        let local = &self.0.local;
         if self.0.format != LayerFormat::Oneport {
-            let mut here = layer
-                .deliver_counted(group, &event, Retention::History)
-                .await?;
-            return match self
-                .push(self.channels_redis_command(group, event), layer)
-                .await
-            {
-                Ok(()) => Ok(here),
+            let mut sent = local.send_counted(name, &event, Retention::History).await?;
+            return match self.push(self.channels_redis_command(name, event)).await {
+                Ok(()) => Ok(sent),
                 Err(LayerError::Disconnected) => {
-                    here.unanswered = 1;
-                    Ok(here)
+                    sent.unanswered = 1;
+                    Ok(sent)
                 }
                 Err(error) => Err(error),
             };
         }
-        let found = layer.find(group.as_str());
-        let bounds = shared_bounds(found.as_deref(), Retention::History);
-        if is_too_long(&event) {
-            local_only(0);
-            let mut here = layer
-                .deliver_counted(group, &event, Retention::Transient)
-                .await?;
-            here.unanswered = 1;
-            return Ok(here);
+        let group = local.find(name.as_str());
+        let bounds = shared_bounds(group.as_deref(), Retention::History);
+        if is_oversized(&event) {
+            telemetry::event_dropped("oversized");
+            let sent = local.send_counted(name, &event, Retention::Transient);
+            let mut sent = sent.await?;
+            sent.unanswered = 1;
+            return Ok(sent);
         }
         if bounds.is_some() && !self.is_connected() {
-            let matched = found.map_or(0, |found| found.len());
-            self.send(layer, group, event, None, Retention::History)
-                .await?;
+            let matched = group.map_or(0, |group| group.len());
+            self.send(name, event, None, Retention::History).await?;
             return Ok(Sent {
                 matched,
                 queued: matched,
@@ -119,17 +115,15 @@ impl Remote {
         }
         let mut sent = Sent::default();
         if bounds.is_none() {
-            sent = layer
-                .deliver_counted(group, &event, Retention::History)
-                .await?;
+            sent = local.send_counted(name, &event, Retention::History).await?;
         }
-        let (id, mut counts) = self.wait_for_counts();
-        let mut head = self.head(None, bounds.is_none() && found.is_some());
-        head.count = Some(id);
-        let mut command = history_append(group, head, event, Retention::History, bounds);
+        let mut counts = self.0.pending_calls.await_counts();
+        let mut head = self.head(None, bounds.is_none() && group.is_some());
+        head.count = Some(counts.call.id);
+        let mut command = append_command(name, head, event, Retention::History, bounds);
         let (reply, replied) = oneshot::channel();
         command.reply = Some(reply);
-        match self.push(command, layer).await {
+        match self.push(command).await {
             Ok(()) => {}
             Err(LayerError::Disconnected) => {
                 sent.unanswered = 1;
@@ -137,23 +131,24 @@ impl Remote {
             }
             Err(error) => return Err(error),
         }
-        // Our own subscription hears it too, and keeps still when its members have it already.
-        let is_heard_here = self.0.subscriptions.is_subscribed(&self.channel_of(group));
-        let Ok(Ok(answer)) = tokio::time::timeout(wait, replied).await else {
+        // This process subscribes too, and sends no counts when its members had the event before it went to Redis.
+        let channel = self.0.names.channel_of(name);
+        let is_subscribed = self.0.subscriptions.is_subscribed(&channel);
+        let Ok(Ok(reply)) = tokio::time::timeout(wait, replied).await else {
             sent.unanswered = 1;
             return Ok(sent);
         };
-        let reached = reached(&answer);
-        let expected = reached.saturating_sub(usize::from(bounds.is_none() && is_heard_here));
-        let (matched, unanswered) = counts.collect(expected, wait).await;
-        sent.queued += matched.queued;
-        sent.dropped += matched.dropped;
+        let own = usize::from(bounds.is_none() && is_subscribed);
+        let expected = reached(&reply).saturating_sub(own);
+        let (others, unanswered) = counts.collect(expected, wait).await;
+        sent.queued += others.queued;
+        sent.dropped += others.dropped;
         sent.matched = sent.queued + sent.dropped;
         sent.unanswered = unanswered;
         Ok(sent)
     }
 
-    /// Waits until an event of that size would be taken, if it is one that waits for Redis at all.
+    /// Waits until the outbox would take an event of that size; fails at once without a connection.
     async fn wait_for_space(&self, size: usize, wait: Duration) -> Result<(), LayerError> {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
@@ -169,15 +164,17 @@ impl Remote {
 
     fn head(&self, except: Option<u64>, is_delivered_by_sender: bool) -> Head {
         Head {
-            node: self.0.node,
-            seq: 0,
+            id: EventId {
+                node: self.0.node,
+                seq: 0, // the outbox numbers it
+            },
             is_delivered_by_sender,
             except,
             count: None,
         }
     }
 
-    /// An event in one of Django's formats.
+    /// Returns the command that sends an event in one of the formats of `channels_redis`.
     fn channels_redis_command(&self, group: &GroupName, event: Event) -> QueuedCommand {
         if self.0.format == LayerFormat::Core {
             return QueuedCommand {
@@ -189,7 +186,7 @@ impl Remote {
                 reply: None,
             };
         }
-        let channel = self.channel_of(group);
+        let channel = self.0.names.channel_of(group);
         let payload = self.0.codec.write(&event, None);
         QueuedCommand {
             size: payload.len() + COMMAND_BYTES,
@@ -198,37 +195,37 @@ impl Remote {
         }
     }
 
-    /// Says something to Redis, in its turn; waits for room.
-    async fn push(&self, command: QueuedCommand, layer: &ChannelLayer) -> Result<(), LayerError> {
-        let deadline = tokio::time::Instant::now() + ROOM_DEADLINE;
+    /// Queues an event; waits for space.
+    async fn push(&self, command: QueuedCommand) -> Result<(), LayerError> {
+        let deadline = tokio::time::Instant::now() + SPACE_TIMEOUT;
         let mut command = command;
         loop {
             let space = self.0.outbox.space();
+            // Expected before it is queued: it may come back before `push` returns.
             let echo = self.expect_echo(&command);
-            let refused = match self.0.outbox.push(command, layer) {
+            let error = match self.0.outbox.push(command) {
                 Ok(()) => {
                     counter!("oneport_layer_published_total").increment(1);
                     return Ok(());
                 }
-                Err(refused) => refused,
+                Err(error) => error,
             };
             if let Some((channel, hash)) = echo {
-                self.is_echo(&channel, hash);
+                self.0.echoes.take(&channel, hash);
             }
-            command = match refused {
+            command = match error {
                 PushError::Disconnected => return Err(LayerError::Disconnected),
                 PushError::Full(back) => back,
             };
-            let is_away = !self.is_connected();
-            if is_away || tokio::time::timeout_at(deadline, space).await.is_err() {
-                self.0.outbox.give_up(command, layer, "redis_queue_full");
+            let is_disconnected = !self.is_connected();
+            if is_disconnected || tokio::time::timeout_at(deadline, space).await.is_err() {
+                self.0.outbox.give_up(command, "redis_queue_full");
                 return Ok(());
             }
         }
     }
 
-    /// In `channels_redis.pubsub` nothing in a message says whose it is: what we send comes back, and our members have it
-    /// already. Two equal messages are as good as each other, so it does not matter which of them is taken for ours.
+    /// In `channels_redis.pubsub`, expects an event back from Redis; returns its channel and hash.
     fn expect_echo(&self, command: &QueuedCommand) -> Option<(String, u64)> {
         let CommandKind::Publish { channel, payload } = &command.kind else {
             return None;
@@ -236,77 +233,40 @@ impl Remote {
         if self.0.format != LayerFormat::Pubsub || !self.0.subscriptions.is_subscribed(channel) {
             return None;
         }
-        let hash = hash(payload);
-        let mut echoes = self.0.echoes.lock();
-        let expected = echoes.entry(channel.clone()).or_default();
-        if expected.len() >= ECHOES_MAX {
-            expected.pop_front();
-        }
-        expected.push_back(hash);
+        let hash = Echoes::hash(payload);
+        self.0.echoes.expect(channel, hash);
         Some((channel.clone(), hash))
-    }
-
-    /// Tells whether a message is one of ours that came back, and expects it no more.
-    pub(super) fn is_echo(&self, channel: &str, hash: u64) -> bool {
-        let mut echoes = self.0.echoes.lock();
-        let Some(expected) = echoes.get_mut(channel) else {
-            return false;
-        };
-        let Some(at) = expected.iter().position(|echo| *echo == hash) else {
-            return false;
-        };
-        expected.remove(at);
-        if expected.is_empty() {
-            echoes.remove(channel);
-        }
-        true
     }
 }
 
-/// Returns how much a group keeps in Redis, where that is known here.
-fn shared_bounds(found: Option<&Group>, keep: Retention) -> Option<(usize, Duration)> {
-    found?.with_history(|history| {
-        if keep == Retention::History {
-            history.will_keep();
+/// Returns how much a group keeps in Redis, if this process knows.
+fn shared_bounds(group: Option<&Group>, retention: Retention) -> Option<(usize, Duration)> {
+    group?.with_history(|history| {
+        if retention == Retention::History {
+            history.mark_used();
         }
         history.is_shared().then(|| history.bounds())
     })
 }
 
-/// Tells whether an event is longer than what other processes take.
-fn is_too_long(event: &Event) -> bool {
+/// Tells whether an event is longer than other processes accept.
+fn is_oversized(event: &Event) -> bool {
     event.size() > MESSAGE_BYTES_MAX - 2 * COMMAND_BYTES
 }
 
-/// An event reaches nobody but the members here.
-fn local_only(matched: usize) -> Sent {
-    telemetry::event_dropped("oversized");
-    Sent {
-        matched,
-        ..Sent::default()
-    }
-}
-
-/// An event that Redis is to give its place in a group's history, if it is kept and there is one.
-fn history_append(
+/// Returns the command that gives an event its offset in a group's history, if the event is kept and the group has one.
+fn append_command(
     group: &GroupName,
     head: Head,
     event: Event,
-    keep: Retention,
+    retention: Retention,
     bounds: Option<(usize, Duration)>,
 ) -> QueuedCommand {
     QueuedCommand {
         size: event.size() + 2 * COMMAND_BYTES,
-        kind: CommandKind::Append(Box::new(HistoryAppend {
-            group: group.clone(),
-            head,
-            event,
-            keep,
-            bounds,
-            is_early: false,
-            was_said: false,
-            is_again: false,
-        })),
+        kind: CommandKind::Append(Box::new(HistoryAppend::new(
+            group, head, event, retention, bounds,
+        ))),
         reply: None,
     }
 }

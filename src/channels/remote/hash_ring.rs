@@ -1,25 +1,25 @@
-//! Ring: several servers among which `channels_redis` shares out what it keeps, by a hash of the name.
+//! HashRing: several servers among which `channels_redis` distributes names by their hash.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 
-/// How many values of the hash count.
+/// How many values the hash has.
 const VALUES: usize = 4096;
 
-/// Which of several servers has what.
+/// Which of several servers has which keys.
 #[derive(Clone)]
 pub(super) struct HashRing {
     servers: usize,
-    /// What the names of `channels_redis.core` begin with, in that format.
+    /// The prefix of the names of `channels_redis.core`, in that format.
     prefix: Option<Arc<str>>,
-    /// Whose turn it is with a channel that is at all of them.
+    /// Counts the messages to channels that all servers have.
     turn: Arc<AtomicUsize>,
 }
 
 impl HashRing {
-    /// `core`: what names begin with in `channels_redis.core`; not in other formats.
+    /// `core`: the prefix of the names of `channels_redis.core`; `None` in other formats.
     pub(super) fn new(servers: usize, core: Option<&str>) -> Self {
         Self {
             servers,
@@ -28,11 +28,11 @@ impl HashRing {
         }
     }
 
-    /// Returns the number of the server that has a key, or hears a channel.
+    /// Returns the number of the server that has a key or a channel.
     ///
-    /// What is hashed is what Django hashes: the name of a group of `channels_redis.core`, the common part of a process' channels
-    /// there, and the whole name of a channel of `channels_redis.pubsub`. Of our own keys it is what stands in braces. A channel that
-    /// workers of `channels_redis.core` read is at all servers, and each has its turn.
+    /// Hashed is what Django hashes: the name of a group of `channels_redis.core`, the common part of a process's channels there, and
+    /// the whole name of a channel of `channels_redis.pubsub`. Of Oneport's own keys it is what is in braces. Channels that workers of
+    /// `channels_redis.core` read are on all servers; messages go to one after the other.
     pub(super) fn server_of(&self, key: &[u8]) -> usize {
         let key = std::str::from_utf8(key).unwrap_or_default();
         let tag = key

@@ -1,6 +1,6 @@
-//! History: the copies here of the histories in Redis, read and kept true.
+//! History sync: keeps the copies in this process of the histories in Redis.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,244 +16,167 @@ use super::wire::{self, Head};
 use crate::channels::append::{AppendOutcome, NewEvent, SharedAppend};
 use crate::channels::group::Group;
 use crate::channels::history::GroupHistory;
-use crate::channels::options::ROOM_DEADLINE;
+use crate::channels::options::SPACE_TIMEOUT;
 use crate::channels::position::new_epoch;
-use crate::channels::send::new_event;
-use crate::channels::{ChannelLayer, Event, GroupName, Position};
+use crate::channels::{Event, GroupName, Position};
 use crate::telemetry;
 
 /// How many histories are read at once.
 const READS_AT_ONCE: usize = 64;
 
-/// How many events are read of a history at once: an answer is to come in the time that every answer has.
-const EVENTS_AT_ONCE: usize = 1000;
+/// How many events one page has: a reply must come within the layer's timeout.
+const PAGE_EVENTS: usize = 1000;
 
-/// How long an answer may take, behind all that is to be said before; it ends with the connection at the latest.
-const READ_MAX: Duration = Duration::from_secs(30);
+/// How long a page may take, behind everything that waits in the outbox. It ends with the connection at the latest.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// When a history is read again that could not be read.
+/// The pause before a history is read again that could not be read.
 const READ_RETRY: Duration = Duration::from_secs(2);
 
-/// How many histories are checked in one pipeline.
+/// How many histories one pipeline verifies.
 const VERIFIED_AT_ONCE: usize = 500;
 
-/// Groups whose shared history is to be read.
-#[derive(Default)]
-pub(super) struct ReadQueue {
-    queue: VecDeque<GroupName>,
-    state: HashMap<GroupName, ReadState>,
-}
-
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum ReadState {
-    Queued,
-    CommandLabel,
-    /// Something came after the question, and may not be in the answer.
-    Stale,
-    /// It could not be read: it is asked for again after a pause, whoever waits for it.
-    RetryLater,
-}
-
-impl ReadQueue {
-    /// A history is to be read from now on; tells whether that is news.
-    pub(super) fn add(&mut self, group: &GroupName) -> bool {
-        match self.state.get_mut(group) {
-            Some(state @ (ReadState::CommandLabel | ReadState::Stale)) => {
-                *state = ReadState::Stale;
-                false
-            }
-            Some(ReadState::Queued | ReadState::RetryLater) => false,
-            None => {
-                self.queue(group.clone());
-                true
-            }
-        }
-    }
-
-    /// Tells whether a history waits, is read just now, or could not be read a moment ago.
-    pub(super) fn has(&self, group: &GroupName) -> bool {
-        self.state.contains_key(group)
-    }
-
-    /// The connection is another one.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    fn queue(&mut self, group: GroupName) {
-        self.state.insert(group.clone(), ReadState::Queued);
-        self.queue.push_back(group);
-    }
-
-    fn take(&mut self, count: usize) -> Vec<GroupName> {
-        let count = self.queue.len().min(count);
-        let groups: Vec<_> = self.queue.drain(..count).collect();
-        for group in &groups {
-            self.state.insert(group.clone(), ReadState::CommandLabel);
-        }
-        groups
-    }
-
-    /// It could not be read.
-    fn failed(&mut self, group: &GroupName) {
-        self.state.insert(group.clone(), ReadState::RetryLater);
-    }
-
-    /// The pause is over: it is to be read again.
-    fn retry(&mut self, group: GroupName) {
-        if self.state.get(&group) == Some(&ReadState::RetryLater) {
-            self.queue(group);
-        }
-    }
-
-    /// It was answered, or will not be; tells whether it is to be read again.
-    fn done(&mut self, group: &GroupName) -> bool {
-        let is_again = self.state.remove(group) == Some(ReadState::Stale);
-        if is_again {
-            self.queue(group.clone());
-        }
-        is_again
-    }
-}
-
-/// What a group's shared history said when it was read.
+/// A part of a group's history in Redis.
 struct HistoryPage {
     epoch: u64,
+    /// The offset of the history's newest event.
     offset: u64,
+    /// The time at Redis, in milliseconds.
     now: u64,
     entries: Vec<StoredEvent>,
-    /// Is there nothing behind them?
-    is_end: bool,
+    /// No events follow those of the page.
+    is_last: bool,
 }
 
-/// One event of a shared history.
+/// One event of a history in Redis.
 struct StoredEvent {
     offset: u64,
+    /// When it was sent, in milliseconds.
     at: u64,
     head: Head,
     event: Event,
 }
 
 impl Connection {
-    /// Reads what is behind, as long as the connection lives.
+    /// Reads queued histories as long as the connection lives.
     pub(super) async fn read_histories(self) -> ConnectionEnd {
-        let inner = &self.remote.0;
-        let mut again: Vec<GroupName> = Vec::new();
-        let mut again_at = Instant::now();
+        let queue = &self.remote.0.read_queue;
+        let mut failed: Vec<GroupName> = Vec::new();
+        let mut retry_at = Instant::now();
         loop {
-            let groups = inner.read_queue.lock().take(READS_AT_ONCE);
-            if groups.is_empty() {
+            let names = queue.take(READS_AT_ONCE);
+            if names.is_empty() {
                 tokio::select! {
-                    () = inner.read_work.notified() => {}
-                    () = tokio::time::sleep_until(again_at), if !again.is_empty() => {
-                        let mut queue = inner.read_queue.lock();
-                        again.drain(..).for_each(|group| queue.retry(group));
+                    () = queue.work() => {}
+                    () = tokio::time::sleep_until(retry_at), if !failed.is_empty() => {
+                        queue.retry(failed.drain(..));
                     }
                 }
                 continue;
             }
-            let (remote, layer) = (&self.remote, &self.layer);
-            let asked = groups.into_iter().filter_map(|group| {
-                let question = layer.find(group.as_str()).and_then(|found| {
-                    let command = remote.history_command(&group, &found)?;
-                    Some((found, command))
-                });
-                let Some((found, command)) = question else {
-                    inner.read_queue.lock().done(&group);
-                    return None;
-                };
-                Some(async move {
-                    let answer = remote.query_redis_within(READ_MAX, vec![command]).await;
-                    let is_read = remote.on_history_page(layer, &found, answer).await;
-                    if !is_read {
-                        found.with_history(GroupHistory::mark_behind);
-                        inner.read_queue.lock().failed(&group);
-                    } else if inner.read_queue.lock().done(&group) {
-                        inner.read_work.notify_one();
-                    }
-                    found.notify_changed();
-                    (!is_read).then_some(group)
-                })
-            });
-            let unread = join_all(asked).await;
-            if again.is_empty() {
-                again_at = Instant::now() + READ_RETRY;
+            let reads = names.into_iter().map(|name| self.read_history(name));
+            let unread = join_all(reads).await;
+            if failed.is_empty() {
+                retry_at = Instant::now() + READ_RETRY;
             }
-            again.extend(unread.into_iter().flatten());
+            failed.extend(unread.into_iter().flatten());
         }
     }
 
-    /// Sees that no history goes on at an offset that members here have seen another event at: a Redis that died may come back
-    /// with what it knew some time before. And asks what of our events it knows: they are not said again.
+    /// Reads the next page of a group's history. Returns the group if that failed.
+    async fn read_history(&self, name: GroupName) -> Option<GroupName> {
+        let (remote, queue) = (&self.remote, &self.remote.0.read_queue);
+        let found = remote.0.local.find(name.as_str()).and_then(|group| {
+            let command = remote.read_command(&name, &group)?;
+            Some((group, command))
+        });
+        let Some((group, command)) = found else {
+            queue.finish(&name); // its last member left, or it keeps no history
+            return None;
+        };
+        let reply = remote.query_redis_within(READ_TIMEOUT, vec![command]).await;
+        let is_read = remote.on_history_page(&group, reply).await;
+        if is_read {
+            queue.finish(&name);
+        } else {
+            group.with_history(GroupHistory::mark_behind);
+            queue.fail(&name);
+        }
+        group.notify_ready();
+        (!is_read).then_some(name)
+    }
+
+    /// Compares every history with the one in Redis, before anything else is sent to it.
+    ///
+    /// A Redis that died may come back with an older state, and would give offsets again that members here have seen on other
+    /// events: then the history starts another epoch. The replies also say which events of this process Redis has; those are
+    /// dropped from the outbox.
     pub(super) async fn verify_histories(&self) -> RedisResult<()> {
-        let (mut groups, mut calls) = (Vec::new(), Vec::new());
-        for (group, found) in self.layer.all_groups() {
-            let Some((position, newest)) = found.with_history(|history| history.known()) else {
+        let inner = &self.remote.0;
+        let (mut names, mut calls) = (Vec::new(), Vec::new());
+        for (name, group) in inner.local.all() {
+            let Some((position, newest)) = group.with_history(|history| history.shared_position())
+            else {
                 continue;
             };
-            let [meta, stream] = self.remote.history_keys(&group);
-            let newest = newest.map(|(node, seq)| [node.to_be_bytes(), seq.to_be_bytes()].concat());
+            let [meta, stream] = inner.names.history_keys(&name);
+            let newest = newest.map(|id| [id.node.to_be_bytes(), id.seq.to_be_bytes()].concat());
             let mut call = VERIFY.call(&[&meta, &stream]);
             call.arg(&position.epoch.to_be_bytes()[..])
                 .arg(position.offset)
                 .arg(newest.unwrap_or_default())
                 .arg(&epoch_bytes()[..])
-                .arg(self.remote.0.node);
+                .arg(inner.node);
             calls.push(call);
-            groups.push(group);
+            names.push(name);
         }
-        let mut others = 0;
-        let mut groups = groups.into_iter();
-        let mut placed = HashMap::new();
+        let mut restarted = 0;
+        let mut names = names.into_iter();
+        let mut confirmed = HashMap::new();
         for calls in calls.chunks(VERIFIED_AT_ONCE) {
-            let answers = self.within(self.commands.run(calls.to_vec())).await?;
-            for (answer, group) in answers.into_iter().zip(groups.by_ref()) {
-                // What is no history is told when it is read.
-                let answer = answer.and_then(|answer| Ok(<(u64, u64)>::from_redis_value(answer)?));
-                let (began, last) = match answer {
-                    Ok(answer) => answer,
+            let replies = self.within(self.commands.run(calls.to_vec())).await?;
+            for (reply, name) in replies.into_iter().zip(names.by_ref()) {
+                let reply = reply.and_then(|reply| Ok(<(u64, u64)>::from_redis_value(reply)?));
+                let (is_restarted, last) = match reply {
+                    Ok(reply) => reply,
                     Err(error) if is_transient(&error) => return Err(error),
-                    Err(_) => continue,
+                    Err(_) => continue, // not a history; logged when it is read
                 };
-                others += began;
-                placed.insert(group, last);
+                restarted += is_restarted;
+                confirmed.insert(name, last);
             }
         }
-        self.remote.0.outbox.drop_confirmed(&placed);
-        if others > 0 {
+        inner.outbox.drop_confirmed(&confirmed);
+        if restarted > 0 {
             tracing::warn!(
-                groups = others,
-                "Redis came back with an older state: these histories begin another life"
+                groups = restarted,
+                "Redis came back with an older state: these histories start another epoch"
             );
         }
         Ok(())
     }
 }
 
-/// An epoch for a history that begins.
+/// An epoch for a history that starts, as Redis keeps it.
 pub(super) fn epoch_bytes() -> [u8; 8] {
     new_epoch().to_be_bytes()
 }
 
 impl Remote {
-    /// Takes what was read of a group's shared history: the members get what they have not seen. What is read for the first time
-    /// only those get who had to join before it could be read. Tells whether it was read.
-    async fn on_history_page(
-        &self,
-        layer: &ChannelLayer,
-        found: &Arc<Group>,
-        answer: Option<Vec<Value>>,
-    ) -> bool {
-        match layer.find(found.name().as_str()) {
+    /// Appends a page that was read: members get the events that they have not received. A history that is read for the first time
+    /// reaches only the members that had to join before it could be read. Returns whether the page could be read.
+    async fn on_history_page(&self, group: &Arc<Group>, reply: Option<Vec<Value>>) -> bool {
+        let queue = &self.0.read_queue;
+        match self.0.local.find(group.name().as_str()) {
             None => return true, // its last member left meanwhile
-            Some(now) if !Arc::ptr_eq(&now, found) => {
-                self.read_history(found.name()); // and another came
+            Some(now) if !Arc::ptr_eq(&now, group) => {
+                queue.add(group.name()); // it left, and another member created the group again
                 return true;
             }
             Some(_) => {}
         }
-        let page = answer
-            .and_then(|answer| answer.into_iter().next())
+        let page = reply
+            .and_then(|reply| reply.into_iter().next())
             .and_then(parse_page);
         let Some(page) = page else {
             return false;
@@ -262,70 +185,70 @@ impl Remote {
             .entries
             .first()
             .map_or(page.offset, |first| first.offset.saturating_sub(1));
-        let lost = found.with_history(|history| history.read_from(page.epoch, before));
+        let lost = group.with_history(|history| history.read_from(page.epoch, before));
         if page.offset == 0 {
-            self.0.registry.read_empty(found.name());
-        } else if !found.with_history(|history| history.is_loaded()) {
-            found.drop_room_permit();
+            self.0.registry.add_empty(group.name());
+        } else if !group.with_history(|history| history.is_loaded()) {
+            group.drop_room_permit();
         }
         if lost > 0 {
             telemetry::events_dropped("redis_away", lost);
             self.0.outbox.count_lost(lost);
         }
-        let (_, expiry) = found.with_history(|history| history.bounds());
-        for kept in page.entries {
-            let age = Duration::from_millis(page.now.saturating_sub(kept.at));
+        let (_, expiry) = group.with_history(|history| history.bounds());
+        for stored in page.entries {
+            let age = Duration::from_millis(page.now.saturating_sub(stored.at));
             if age > expiry {
-                let epoch = page.epoch;
-                found.with_history(|history| history.read_from(epoch, kept.offset));
+                let (epoch, offset) = (page.epoch, stored.offset);
+                group.with_history(|history| history.read_from(epoch, offset));
                 continue;
             }
-            let except = kept.head.except.filter(|_| kept.head.node == self.0.node);
+            let is_ours = stored.head.id.node == self.0.node;
+            let except = stored.head.except.filter(|_| is_ours);
             let position = Position {
                 epoch: page.epoch,
-                offset: kept.offset,
+                offset: stored.offset,
             };
-            let new = new_event(&kept.event, except);
-            if found.with_history(|history| history.is_loaded()) {
-                self.append_shared(layer, found, &new, &kept.head, position, age)
+            let new = NewEvent::new(&stored.event, except);
+            if group.with_history(|history| history.is_loaded()) {
+                self.append_shared(group, &new, &stored.head, position, age)
                     .await;
             } else if !self
-                .append_loaded(layer, found, &new, &kept.head, position, age)
+                .append_loaded(group, &new, &stored.head, position, age)
                 .await
             {
                 return false;
             }
         }
-        if page.is_end {
-            found.with_history(GroupHistory::loaded);
+        if page.is_last {
+            group.with_history(GroupHistory::loaded);
         }
-        if !page.is_end || found.with_history(|history| history.is_behind()) {
-            self.read_history(found.name());
+        if !page.is_last || group.with_history(|history| history.is_behind()) {
+            queue.add(group.name());
         }
         true
     }
 
-    /// Takes over an event of a history that is read for the first time; tells whether there was room in time.
+    /// Appends an event of a history that is read for the first time; returns whether the group had space in time.
     async fn append_loaded(
         &self,
-        layer: &ChannelLayer,
-        found: &Arc<Group>,
+        group: &Arc<Group>,
         new: &NewEvent<'_>,
         head: &Head,
         position: Position,
         age: Duration,
     ) -> bool {
-        let deadline = Instant::now() + ROOM_DEADLINE;
+        let deadline = Instant::now() + SPACE_TIMEOUT;
         loop {
-            match found.append_loaded(new, head.node, head.seq, position, age) {
+            match group.append_loaded(new, head.id, position, age) {
                 SharedAppend::Appended(AppendOutcome::Full) => {
-                    let space = tokio::time::timeout_at(deadline, found.space());
+                    let space = tokio::time::timeout_at(deadline, group.space());
                     if space.await.is_err() {
                         return false;
                     }
                 }
                 SharedAppend::Appended(outcome) | SharedAppend::AppendedEarly(outcome) => {
-                    layer.deliver_appended(found, outcome);
+                    self.0.local.deliver(group, outcome);
                     return true;
                 }
                 SharedAppend::Duplicate | SharedAppend::Gap => return true,
@@ -333,29 +256,34 @@ impl Remote {
         }
     }
 
-    /// Returns the command that reads a group's shared history from where it is known.
-    fn history_command(&self, group: &GroupName, found: &Group) -> Option<redis::Cmd> {
-        let (position, (max, expiry)) = found.with_history(|history| {
-            history.catch_up();
+    /// Returns the command that reads a group's history from its newest event here.
+    fn read_command(&self, name: &GroupName, group: &Group) -> Option<redis::Cmd> {
+        let (position, (max, expiry)) = group.with_history(|history| {
+            history.clear_behind();
             history
                 .is_shared()
                 .then(|| (history.position(), history.bounds()))
         })?;
-        let [meta, stream] = self.history_keys(group);
+        let [meta, stream] = self.0.names.history_keys(name);
         let mut call = READ.call(&[&meta, &stream]);
         call.arg(max)
-            .arg(u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX))
+            .arg(millis(expiry))
             .arg(&position.epoch.to_be_bytes()[..])
             .arg(position.offset)
             .arg(&epoch_bytes()[..])
-            .arg(EVENTS_AT_ONCE)
-            .arg(self.lease_millis());
+            .arg(PAGE_EVENTS)
+            .arg(millis(self.0.lease));
         Some(call)
     }
 }
 
-fn parse_page(answer: Value) -> Option<HistoryPage> {
-    let Value::Array(parts) = answer else {
+/// Returns a duration in milliseconds, as the scripts take it.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn parse_page(reply: Value) -> Option<HistoryPage> {
+    let Value::Array(parts) = reply else {
         return None;
     };
     let [epoch, offset, now, entries] = <[Value; 4]>::try_from(parts).ok()?;
@@ -369,7 +297,7 @@ fn parse_page(answer: Value) -> Option<HistoryPage> {
         epoch: u64::from_be_bytes(epoch.try_into().ok()?),
         offset: u64::from_redis_value(offset).ok()?,
         now: u64::from_redis_value(now).ok()?,
-        is_end: count < EVENTS_AT_ONCE || entries.is_empty(),
+        is_last: count < PAGE_EVENTS || entries.is_empty(),
         entries,
     })
 }

@@ -1,4 +1,8 @@
-//! Life: says that this process is alive and who is here, and clears up after those that died.
+//! Lease: shows that this process is alive, and removes what dead ones have left.
+//!
+//! Each process renews its lease every third of its duration, in a task that does nothing else: a process that is busy must not be
+//! taken for dead. The script that renews it also returns the processes whose lease has run out, and gives the caller a
+//! lease's time to remove them (*reap*). If the caller dies too, another process finds them after that.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -7,6 +11,9 @@ use std::time::Duration;
 use redis::{RedisError, RedisResult};
 
 use super::connection::{Connection, ConnectionEnd};
+use super::history_sync::millis;
+use super::names::RedisNames;
+use super::presence::PresenceEntry;
 use super::scripts::{REMOVE_NODE_MEMBERS, RENEW_LEASE};
 use crate::channels::GroupName;
 use crate::config::LayerFormat;
@@ -14,113 +21,71 @@ use crate::config::LayerFormat;
 /// How many groups one pipeline is about.
 const GROUPS_AT_ONCE: usize = 500;
 
-/// How long the end may take: what waits is said, and that we are gone.
+/// How long the process waits at its end, until what it has queued is sent and it is removed from Redis.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Says anew who is here: what was said before may be lost, or wrong.
+    /// Tells Redis about all members of this process. What Redis has of them may be incomplete, or wrong, so that is removed first.
     pub(super) async fn register(&self) -> RedisResult<()> {
-        let node = self.remote.0.node;
-        for groups in self.groups_of(node).await?.chunks(GROUPS_AT_ONCE) {
-            self.remove_members_of(node, groups).await?;
+        let inner = &self.remote.0;
+        for groups in self.groups_of(inner.node).await?.chunks(GROUPS_AT_ONCE) {
+            self.remove_members_of(inner.node, groups).await?;
         }
-        self.remove_node(node).await?;
+        self.remove_node(inner.node).await?;
         self.query(vec![self.renew_lease_command()]).await?;
-        for groups in self.layer.all_groups().chunks(GROUPS_AT_ONCE) {
-            let said: Vec<_> = groups
+        for groups in inner.local.all().chunks(GROUPS_AT_ONCE) {
+            let told: Vec<_> = groups
                 .iter()
-                .map(|(group, found)| (group, found, found.members()))
+                .map(|(name, group)| (name, group, group.members()))
                 .collect();
-            let commands = said
+            let commands = told
                 .iter()
-                .flat_map(|(group, _, members)| self.remote.presence_commands(group, members));
+                .flat_map(|(name, _, members)| self.remote.presence_commands(name, members));
             self.query(commands.collect()).await?;
-            for (group, found, members) in said {
+            for (name, group, members) in told {
                 self.remote
-                    .remove_departed(group, &members, &found.members());
+                    .remove_departed(name, &members, &group.members());
             }
         }
         Ok(())
     }
 
-    fn renew_lease_command(&self) -> redis::Cmd {
-        let inner = &self.remote.0;
-        let mut call = RENEW_LEASE.call(&[&self.remote.lease_key()]);
-        // A beat comes every third of the lease, and who looks whether it ran out does so with its own beat.
-        let lease = inner.lease * 2 / 3;
-        call.arg(format!("{:016x}", inner.node))
-            .arg(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
-        call
-    }
-
-    /// Returns the groups that a process has members in.
-    async fn groups_of(&self, node: u64) -> RedisResult<Vec<String>> {
-        let mut ask = redis::cmd("SMEMBERS");
-        ask.arg(self.remote.present_groups_key(node));
-        let answer = self.query(vec![ask]).await?.into_iter().next();
-        let groups = answer.map(redis::from_redis_value::<Vec<String>>);
-        Ok(groups.and_then(Result::ok).unwrap_or_default())
-    }
-
-    /// Removes what a process said of its members in some groups; returns the entries of each.
-    async fn remove_members_of(
-        &self,
-        node: u64,
-        groups: &[String],
-    ) -> RedisResult<Vec<Vec<String>>> {
-        let calls = groups.iter().map(|group| {
-            let mut call = REMOVE_NODE_MEMBERS.call(&[&self.remote.presence_key(group)]);
-            call.arg(format!("{node:016x}."));
-            call
-        });
-        let answers = self.query(calls.collect()).await?.into_iter();
-        let entries = |answer| redis::from_redis_value(answer).unwrap_or_default();
-        Ok(answers.map(entries).collect())
-    }
-
-    /// Removes the last that is known of a process.
-    async fn remove_node(&self, node: u64) -> RedisResult<()> {
-        let mut delete = redis::cmd("DEL");
-        delete.arg(self.remote.present_groups_key(node));
-        let mut end = redis::cmd("ZREM");
-        end.arg(self.remote.lease_key()).arg(format!("{node:016x}"));
-        self.query(vec![delete, end]).await.map(drop)
-    }
-
-    /// Renews this process's lease, and does nothing else that takes time: whoever is busy must not be taken for dead.
+    /// Renews the lease as long as the connection lives, and watches the slots of a cluster.
     pub(super) async fn renew_lease(self) -> ConnectionEnd {
         let inner = &self.remote.0;
         let mut moved_to = None;
         loop {
             tokio::time::sleep(inner.lease / 3).await;
-            let answer = match self.query(vec![self.renew_lease_command()]).await {
-                Ok(answer) => answer.into_iter().next(),
+            let reply = match self.query(vec![self.renew_lease_command()]).await {
+                Ok(reply) => reply.into_iter().next(),
                 Err(error) => return (error, Vec::new()),
             };
-            let (known, dead): (i64, Vec<String>) = answer.map_or((1, Vec::new()), |answer| {
-                redis::from_redis_value(answer).unwrap_or((1, Vec::new()))
+            let (known, dead): (i64, Vec<String>) = reply.map_or((1, Vec::new()), |reply| {
+                redis::from_redis_value(reply).unwrap_or((1, Vec::new()))
             });
             if known == 0 {
-                // Somebody flushed Redis, or took us for dead.
-                self.remote.mark_presence_stale();
+                // Redis was flushed, or another process took this one for dead.
+                inner.presence.mark_stale();
                 inner.core.reapply_all();
             }
-            self.remote.queue_for_reaping(&dead);
+            self.queue_for_reaping(&dead);
             inner.reaper_wakeup.notify_one();
-            let now = match self.within(self.commands.moved_slots()).await {
-                Ok(now) => now,
+            let slots = match self.within(self.commands.moved_slots()).await {
+                Ok(slots) => slots,
                 Err(error) => return (error, Vec::new()),
             };
             let is_resharding = self.commands.is_resharding();
             inner.is_resharding.store(is_resharding, Ordering::Relaxed);
-            if now.is_some() && now == moved_to {
-                return (moved(), Vec::new()); // it has come to rest
+            // Twice the same: the slots have come to rest. Reconnecting now subscribes to each channel where it is.
+            if slots.is_some() && slots == moved_to {
+                return (slots_moved(), Vec::new());
             }
-            moved_to = now;
+            moved_to = slots;
         }
     }
 
-    /// Says anew who is here where that is needed, and clears up after processes that died.
+    /// After each renewal, does what may take long: renews empty histories, tells Redis about the members again if needed, and reaps
+    /// dead processes.
     pub(super) async fn run_reaper(self) -> ConnectionEnd {
         let inner = &self.remote.0;
         loop {
@@ -128,7 +93,7 @@ impl Connection {
             if let Err(error) = self.renew_empty().await {
                 return (error, Vec::new());
             }
-            if self.remote.take_presence_stale()
+            if inner.presence.take_stale()
                 && let Err(error) = self.register().await
             {
                 return (error, Vec::new());
@@ -144,14 +109,53 @@ impl Connection {
         }
     }
 
-    /// Removes what a process that died said of its members, and tells their groups that they are gone.
+    /// Sends what is still queued, and removes this process from Redis.
+    pub(super) async fn deregister(self) {
+        let inner = &self.remote.0;
+        let deregister = async {
+            inner.outbox.drained().await;
+            if inner.format == LayerFormat::Core {
+                let joined = inner.names.joined_key(inner.node);
+                self.query(inner.core.leave_all(&joined)).await?;
+            }
+            for groups in self.groups_of(inner.node).await?.chunks(GROUPS_AT_ONCE) {
+                self.remove_members_of(inner.node, groups).await?;
+            }
+            self.remove_node(inner.node).await
+        };
+        if !matches!(
+            tokio::time::timeout(DEREGISTER_TIMEOUT, deregister).await,
+            Ok(Ok(_))
+        ) {
+            tracing::warn!(
+                "the channel layer could not deregister from Redis; another process does so when the lease runs out"
+            );
+        }
+    }
+
+    // --- Reaping --------------------------------------------------------------------------------------------------------
+
+    fn queue_for_reaping(&self, nodes: &[String]) {
+        let inner = &self.remote.0;
+        let mut dead = inner.dead_nodes.lock();
+        let nodes = nodes
+            .iter()
+            .filter_map(|node| u64::from_str_radix(node, 16).ok());
+        for node in nodes.filter(|node| *node != inner.node) {
+            if !dead.contains(&node) {
+                dead.push(node);
+            }
+        }
+    }
+
+    /// Removes the members of a dead process, and tells their groups that they left.
     async fn reap_node(&self, node: u64) -> RedisResult<()> {
         self.leave_core_groups_of(node).await?;
         let mut members = 0;
-        // Whoever takes over, should we not come to the end, tells the groups that we did not tell.
+        // Its set of groups is removed last: if this process dies now, the next one tells the groups that are left.
         for groups in self.groups_of(node).await?.chunks(GROUPS_AT_ONCE) {
-            let gone = self.remove_members_of(node, groups).await?;
-            for (group, entries) in groups.iter().zip(gone) {
+            let removed = self.remove_members_of(node, groups).await?;
+            for (group, entries) in groups.iter().zip(removed) {
                 members += entries.len();
                 self.announce_left(group, &entries).await;
             }
@@ -165,65 +169,82 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells a group that members of a process that died are gone, as far as it heard that they came.
+    /// Tells a group which members have left, of those that it was told had joined.
     async fn announce_left(&self, group: &str, entries: &[String]) {
-        let mut users = Vec::new();
-        for entry in entries {
-            let entry: serde_json::Value = serde_json::from_str(entry).unwrap_or_default();
-            if entry["announced"].as_bool() == Some(true) {
-                users.push(entry["user"].as_str().map(str::to_owned));
-            }
-        }
+        let entries = entries.iter().map(|entry| PresenceEntry::read(entry));
+        let announced = entries.filter(|entry| entry.announced);
+        let users: Vec<_> = announced.map(|entry| entry.user).collect();
         if let Ok(group) = GroupName::new(group)
             && !users.is_empty()
         {
-            Box::pin(self.layer.group_send_left(&group, &users)).await;
+            Box::pin(self.remote.announce_left(&group, users)).await;
         }
     }
 
-    /// Takes a process that died out of the groups of `channels_redis.core`, so that nobody writes into its inbox.
+    /// Removes a dead process from the groups of `channels_redis.core`, so that no other writes into its inbox.
     async fn leave_core_groups_of(&self, node: u64) -> RedisResult<()> {
         let inner = &self.remote.0;
         if inner.format == LayerFormat::Oneport {
             return Ok(());
         }
-        let joined = self.remote.joined_key(node);
+        let joined = inner.names.joined_key(node);
         let mut ask = redis::cmd("HGETALL");
         ask.arg(&joined);
-        let answer = self.query(vec![ask]).await?.into_iter().next();
-        let groups = answer.map(redis::from_redis_value::<Vec<(String, String)>>);
+        let reply = self.query(vec![ask]).await?.into_iter().next();
+        let groups = reply.map(redis::from_redis_value::<Vec<(String, String)>>);
         let groups = groups.and_then(Result::ok).unwrap_or_default();
-        self.query(inner.core.leave_for_node(&joined, &groups))
-            .await?;
-        Ok(())
+        let commands = inner.core.leave_for_node(&joined, &groups);
+        self.query(commands).await.map(drop)
     }
 
-    /// Says what still waits, and that this process is gone.
-    pub(super) async fn deregister(self) {
+    // --- What Redis has of a process ------------------------------------------------------------------------------------
+
+    fn renew_lease_command(&self) -> redis::Cmd {
         let inner = &self.remote.0;
-        let deregister = async {
-            while !inner.outbox.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            if inner.format == LayerFormat::Core {
-                let joined = self.remote.joined_key(inner.node);
-                self.query(inner.core.leave_all(&joined)).await?;
-            }
-            for groups in self.groups_of(inner.node).await?.chunks(GROUPS_AT_ONCE) {
-                self.remove_members_of(inner.node, groups).await?;
-            }
-            self.remove_node(inner.node).await
-        };
-        if !matches!(
-            tokio::time::timeout(DEREGISTER_TIMEOUT, deregister).await,
-            Ok(Ok(_))
-        ) {
-            tracing::warn!("the channel layer could not deregister from Redis");
-        }
+        let mut call = RENEW_LEASE.call(&[&inner.names.lease_key()]);
+        // It is renewed every third of the lease, and other processes look with their own renewal, up to a third later.
+        let lease = inner.lease * 2 / 3;
+        call.arg(format!("{:016x}", inner.node)).arg(millis(lease));
+        call
+    }
+
+    /// Returns the groups that a process has members in.
+    async fn groups_of(&self, node: u64) -> RedisResult<Vec<String>> {
+        let mut ask = redis::cmd("SMEMBERS");
+        ask.arg(self.remote.0.names.present_groups_key(node));
+        let reply = self.query(vec![ask]).await?.into_iter().next();
+        let groups = reply.map(redis::from_redis_value::<Vec<String>>);
+        Ok(groups.and_then(Result::ok).unwrap_or_default())
+    }
+
+    /// Removes the members of a process from some groups; returns the entries that each group had.
+    async fn remove_members_of(
+        &self,
+        node: u64,
+        groups: &[String],
+    ) -> RedisResult<Vec<Vec<String>>> {
+        let calls = groups.iter().map(|group| {
+            let key = self.remote.0.names.presence_key(group);
+            let mut call = REMOVE_NODE_MEMBERS.call(&[&key]);
+            call.arg(RedisNames::presence_fields(node));
+            call
+        });
+        let replies = self.query(calls.collect()).await?.into_iter();
+        let entries = |reply| redis::from_redis_value(reply).unwrap_or_default();
+        Ok(replies.map(entries).collect())
+    }
+
+    /// Removes a process's set of groups and its lease.
+    async fn remove_node(&self, node: u64) -> RedisResult<()> {
+        let names = &self.remote.0.names;
+        let mut delete = redis::cmd("DEL");
+        delete.arg(names.present_groups_key(node));
+        let mut end = redis::cmd("ZREM");
+        end.arg(names.lease_key()).arg(format!("{node:016x}"));
+        self.query(vec![delete, end]).await.map(drop)
     }
 }
 
-/// The masters of the cluster have other slots than when the connections began: they begin anew, so that each is where it should be.
-fn moved() -> RedisError {
+fn slots_moved() -> RedisError {
     RedisError::from(io::Error::other("the cluster's slots have moved"))
 }

@@ -8,30 +8,30 @@ use redis::RedisError;
 use super::Remote;
 use crate::telemetry::LOG_INTERVAL;
 
-/// The time without Redis, and what the log was told of it.
+/// The time without Redis, and what was logged about it.
 #[derive(Default)]
 pub(super) struct Outage {
     since: Option<Instant>,
     is_logged: bool,
-    /// When the log was told of a loss.
+    /// When a loss was last logged.
     last_logged: Option<Instant>,
 }
 
 impl Outage {
-    /// A connection was lost, or could not be made; tells whether the log is to be told. One that Redis refused is told of once per
-    /// interval: it is made, and refused, again and again.
-    fn begins(&mut self, now: Instant, is_away: bool) -> bool {
+    /// A connection was lost, or could not be made. Returns whether to log it: once per outage, and if Redis refused what the process
+    /// asked for, once per interval, because the process connects and is refused again and again.
+    fn begins(&mut self, now: Instant, is_unreachable: bool) -> bool {
         let is_new = self.since.replace(self.since.unwrap_or(now)).is_none();
         let is_due = || {
             self.last_logged
                 .is_none_or(|last| now - last >= LOG_INTERVAL)
         };
-        let tells = !self.is_logged && ((is_new && is_away) || is_due());
-        if tells {
+        let logs = !self.is_logged && ((is_new && is_unreachable) || is_due());
+        if logs {
             self.is_logged = true;
             self.last_logged = Some(now);
         }
-        tells
+        logs
     }
 }
 
@@ -53,14 +53,14 @@ impl Remote {
                 "the channel layer lost Redis: {cause}; members of this process are served all the same"
             );
         } else {
-            tracing::debug!(%error, "Redis is still away");
+            tracing::debug!(%error, "still not connected to Redis");
         }
     }
 
     pub(super) fn log_connected(&self, outage: &mut Outage, resubscribed: usize) {
         let is_logged = std::mem::take(&mut outage.is_logged);
         let Some(since) = outage.since.take() else {
-            tracing::info!(redis = self.shown_urls(), format = %self.0.format, "the channel layer has Redis");
+            tracing::info!(redis = self.shown_urls(), format = %self.0.format, "the channel layer is connected to Redis");
             return;
         };
         let seconds = since.elapsed().as_secs_f64();
@@ -77,7 +77,7 @@ impl Remote {
                 seconds,
                 lost,
                 resubscribed,
-                "the channel layer has Redis again"
+                "the channel layer is connected to Redis again"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Say: brings what waits in the outbox to Redis, a pipeline at a time.
+//! Pipeline writer: sends what waits in the outbox to Redis, one pipeline at a time.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,15 @@ use redis::{Cmd, RedisResult, Value};
 use super::channels_redis_core::count_full;
 use super::command_connections::is_transient;
 use super::connection::{Connection, ConnectionEnd, closed};
-use super::history_sync::epoch_bytes;
-use super::outbox::{CommandKind, QueuedCommand};
+use super::history_sync::{epoch_bytes, millis};
+use super::queued_command::{Attempt, CommandKind, HistoryAppend, QueuedCommand};
 use super::scripts::APPEND;
 use super::wire;
 use crate::channels::GroupName;
 use crate::channels::append::Retention;
 
 impl Connection {
+    /// Writes pipelines as long as the connection lives. Ends with the commands of the last pipeline that have no reply.
     pub(super) async fn write_pipelines(self) -> ConnectionEnd {
         let outbox = &self.remote.0.outbox;
         loop {
@@ -39,7 +40,8 @@ impl Connection {
         }
     }
 
-    /// Says a batch of orders in one pipeline. Those that Redis did not do are left: when it fails, or their keys are on their way.
+    /// Sends a batch in one pipeline. Leaves in `batch` what Redis did not execute: all of it if the connection fails, otherwise what
+    /// it refused for now and what has keys that are moving.
     async fn write_pipeline(&self, batch: &mut Vec<QueuedCommand>) -> RedisResult<()> {
         let members = self.members_of(batch).await?;
         let mut commands = Vec::new();
@@ -48,60 +50,57 @@ impl Connection {
         for command in &*batch {
             let before = commands.len();
             let seq_before = match &command.kind {
-                CommandKind::Append(append) if append.keep == Retention::History => {
-                    last_seqs.insert(&append.group, append.head.seq)
+                CommandKind::Append(append) if append.retention == Retention::History => {
+                    last_seqs.insert(&append.group, append.head.id.seq)
                 }
                 _ => None,
             };
             self.add(&command.kind, seq_before, &members, &mut commands);
             counts.push(commands.len() - before);
         }
-        let answers = self.within(self.commands.run(commands)).await?;
-        let mut answers = answers.into_iter();
+        let replies = self.within(self.commands.run(commands)).await?;
+        let mut replies = replies.into_iter();
         let mut failed = None;
-        for (command, count) in std::mem::take(batch).into_iter().zip(counts) {
-            let own: RedisResult<Vec<Value>> = answers.by_ref().take(count).collect();
+        for (mut command, count) in std::mem::take(batch).into_iter().zip(counts) {
+            let own: RedisResult<Vec<Value>> = replies.by_ref().take(count).collect();
             match own {
                 Ok(own) => self.on_executed(command, own),
                 Err(error) if is_transient(&error) || command.kind.is_retried_after(&error) => {
                     if is_transient(&error) {
                         failed.get_or_insert(error);
                     }
-                    let mut command = command;
                     command.kind.not_executed();
                     batch.push(command);
                 }
                 Err(error) => {
                     let remote = &self.remote;
                     remote.log_refused(&error, || remote.label_of(&command.kind));
-                    let outbox = &self.remote.0.outbox;
-                    outbox.give_up(command, &self.layer, "redis_refused");
+                    remote.0.outbox.give_up(command, "redis_refused");
                 }
             }
         }
         failed.map_or(Ok(()), Err)
     }
 
-    /// Redis did what an order says.
-    fn on_executed(&self, mut command: QueuedCommand, answer: Vec<Value>) {
+    fn on_executed(&self, mut command: QueuedCommand, reply: Vec<Value>) {
         if matches!(command.kind, CommandKind::CoreGroupSend { .. }) {
-            count_full(&answer);
+            count_full(&reply);
         }
-        let is_confirmed = is_confirmed(&answer);
+        let is_confirmed = has_offset(&reply);
         if let CommandKind::Append(append) = &command.kind {
             let expiry = append.bounds.map(|(_, expiry)| expiry);
             let registry = &self.remote.0.registry;
-            registry.appended(&append.group, append.event.size(), &answer, expiry);
+            registry.add(&append.group, append.event.size(), &reply, expiry);
         }
-        if let Some(reply) = command.reply.take() {
-            let _ = reply.send(answer);
+        if let Some(waiting) = command.reply.take() {
+            let _ = waiting.send(reply);
         }
         if is_confirmed {
             self.remote.0.outbox.confirm(command);
         }
     }
 
-    /// `seq_before`: the number of the event before it in the same pipeline and group.
+    /// Adds the Redis commands of a queued one. `seq_before`: the number of the event before it in the same pipeline and group.
     fn add(
         &self,
         kind: &CommandKind,
@@ -115,46 +114,40 @@ impl Connection {
             | CommandKind::NodeMessage { channel, payload } => {
                 out.push(publish(channel, payload));
             }
-            CommandKind::Append(append) if append.keep == Retention::Transient => {
+            CommandKind::Append(append) if append.retention == Retention::Transient => {
                 let payload = wire::event(&append.head, &append.event);
-                out.push(publish(&self.remote.channel_of(&append.group), &payload));
+                out.push(publish(&inner.names.channel_of(&append.group), &payload));
             }
-            CommandKind::Append(append) => {
-                let [meta, stream] = self.remote.history_keys(&append.group);
-                let mut call = APPEND.call(&[&meta, &stream]);
-                call.arg(self.remote.channel_of(&append.group))
-                    .arg(wire::head(&append.head))
-                    .arg(wire::tail(&append.head, &append.event))
-                    .arg(append.head.node)
-                    .arg(append.head.seq);
-                match append.bounds {
-                    Some((max, expiry)) => {
-                        let expiry = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
-                        call.arg(max).arg(expiry);
-                    }
-                    None => {
-                        call.arg("").arg("");
-                    }
-                }
-                call.arg(&epoch_bytes()[..])
-                    .arg(u8::from(append.was_said))
-                    .arg(seq_before.unwrap_or(0))
-                    .arg(inner.group_history_size);
-                out.push(call);
-            }
+            CommandKind::Append(append) => out.push(self.append_command(append, seq_before)),
             CommandKind::CoreGroupSend { group, event } => {
                 let members = members.get(group).map(Vec::as_slice).unwrap_or_default();
-                out.extend(
-                    inner
-                        .core
-                        .deliveries(&self.remote, &inner.codec, event, members),
-                );
+                out.extend(inner.core.deliveries(&inner.codec, event, members));
             }
             CommandKind::Raw(commands) => out.extend(commands.iter().cloned()),
         }
     }
 
-    /// Asks who is in the groups of `channels_redis.core` that are sent to.
+    fn append_command(&self, append: &HistoryAppend, seq_before: Option<u64>) -> Cmd {
+        let inner = &self.remote.0;
+        let [meta, stream] = inner.names.history_keys(&append.group);
+        let mut call = APPEND.call(&[&meta, &stream]);
+        call.arg(inner.names.channel_of(&append.group))
+            .arg(wire::head(&append.head))
+            .arg(wire::tail(&append.head, &append.event))
+            .arg(append.head.id.node)
+            .arg(append.head.id.seq);
+        match append.bounds {
+            Some((max, expiry)) => call.arg(max).arg(millis(expiry)),
+            None => call.arg("").arg(""),
+        };
+        call.arg(&epoch_bytes()[..])
+            .arg(u8::from(append.attempt == Attempt::Repeated))
+            .arg(seq_before.unwrap_or(0))
+            .arg(inner.group_history_size);
+        call
+    }
+
+    /// Asks for the members of the `channels_redis.core` groups that a batch sends to.
     async fn members_of(
         &self,
         batch: &[QueuedCommand],
@@ -172,10 +165,9 @@ impl Connection {
             return Ok(HashMap::new());
         }
         let inner = &self.remote.0;
-        let expiry = inner.group_expiry.as_secs();
         let asked = groups
             .iter()
-            .flat_map(|group| inner.core.ask_members(group, expiry));
+            .flat_map(|group| inner.core.ask_members(group));
         let answers = self.query(asked.collect()).await?;
         let members = answers.into_iter().skip(1).step_by(2);
         let members = members.map(|members| redis::from_redis_value(members).unwrap_or_default());
@@ -189,7 +181,7 @@ fn publish(channel: &str, payload: &[u8]) -> Cmd {
     publish
 }
 
-/// Tells whether an answer of `APPEND` is that there is a place.
-fn is_confirmed(answer: &[Value]) -> bool {
-    matches!(answer, [Value::Array(both)] if !matches!(both.get(1), None | Some(Value::Int(0))))
+/// Tells whether a reply of `APPEND` is that the event has an offset.
+fn has_offset(reply: &[Value]) -> bool {
+    matches!(reply, [Value::Array(parts)] if !matches!(parts.get(1), None | Some(Value::Int(0))))
 }

@@ -1,4 +1,4 @@
-//! Pub/sub: the connections that subscriptions and their messages go through, one to each server.
+//! Pub/sub: the connections for subscriptions and their messages, one to each server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,17 +12,18 @@ use super::connection::{Connection, ConnectionEnd, closed};
 use super::redis_stream::{self, ReadAhead};
 use super::refusals::CommandLabel;
 
-/// How many messages are handled before others may use the worker.
+/// How many messages are handled before the worker is yielded to other tasks.
 const MESSAGES_AT_ONCE: u64 = 64;
 
-/// One connection that is heard.
+/// A connection for subscriptions.
 pub(super) struct PubSubConnection {
     pub(super) sink: PubSubSink,
-    /// How many messages it brought, twice; odd while one is handled.
+    /// Counted up when a message starts to be handled and again when that is done: odd while one is being handled.
     pub(super) activity: Arc<AtomicU64>,
 }
 
 impl Connection {
+    /// Handles messages as they come, as long as the connection lives.
     pub(super) async fn read_pubsub(
         self,
         mut stream: PubSubStream,
@@ -30,7 +31,7 @@ impl Connection {
         activity: Arc<AtomicU64>,
     ) -> ConnectionEnd {
         loop {
-            // Beside the runtime's budget: nothing there has to mean that there is nothing.
+            // Unconstrained: with tokio's budget used up the stream would look empty, and `ReadAhead` would forget its count.
             let next = match unconstrained(stream.next()).now_or_never() {
                 Some(next) => next,
                 None => {
@@ -43,7 +44,7 @@ impl Connection {
             };
             let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
             activity.fetch_add(1, Ordering::Relaxed);
-            self.remote.on_message(&self.layer, channel, payload).await;
+            self.remote.on_message(channel, payload).await;
             let count = activity.fetch_add(1, Ordering::Relaxed) / 2;
             ahead.handled(channel.len() + payload.len());
             if count.is_multiple_of(MESSAGES_AT_ONCE) {
@@ -52,53 +53,56 @@ impl Connection {
         }
     }
 
-    /// Waits for an answer that comes behind all that is heard before it: as long as there is something, Redis is not away.
+    /// Waits for a reply that comes behind the messages that were sent before it. As long as those arrive and are handled, the
+    /// connection lives, and the timeout starts again.
     async fn reply_after_pending<T>(
         &self,
         activity: &AtomicU64,
-        answer: impl Future<Output = RedisResult<T>>,
+        reply: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
-        tokio::pin!(answer);
+        tokio::pin!(reply);
         loop {
             let before = activity.load(Ordering::Relaxed);
-            match tokio::time::timeout(self.remote.0.timeout, &mut answer).await {
-                Ok(answer) => return answer,
-                // What is handled has a deadline of its own.
+            match tokio::time::timeout(self.remote.0.timeout, &mut reply).await {
+                Ok(reply) => return reply,
+                // A message that is being handled waits for space in its group, which has a deadline of its own.
                 Err(_) if before % 2 == 1 || activity.load(Ordering::Relaxed) != before => {}
                 Err(_) => return Err(redis_stream::timed_out()),
             }
         }
     }
 
+    /// Subscribes and unsubscribes as groups come and go. Pings the servers when nothing has changed for a while.
     pub(super) async fn sync_subscriptions(
         self,
-        mut sinks: Vec<PubSubConnection>,
+        mut connections: Vec<PubSubConnection>,
     ) -> ConnectionEnd {
         let pause = self.remote.0.lease / 3;
         loop {
             let changed = self.remote.0.subscriptions.changed();
-            let said = match tokio::time::timeout(pause, changed).await {
-                Ok(()) => self.apply_subscriptions(&mut sinks).await,
-                Err(_) => self.ping_all(&mut sinks).await,
+            let applied = match tokio::time::timeout(pause, changed).await {
+                Ok(()) => self.apply_subscriptions(&mut connections).await,
+                Err(_) => self.ping_all(&mut connections).await,
             };
-            if let Err(error) = said {
+            if let Err(error) = applied {
                 return (error, Vec::new());
             }
         }
     }
 
-    /// Sees whether the connections are alive.
-    async fn ping_all(&self, sinks: &mut [PubSubConnection]) -> RedisResult<()> {
-        for PubSubConnection { sink, activity } in sinks {
+    /// Checks that the connections are alive.
+    async fn ping_all(&self, connections: &mut [PubSubConnection]) -> RedisResult<()> {
+        for PubSubConnection { sink, activity } in connections {
             self.reply_after_pending(activity, sink.ping::<Value>())
                 .await?;
         }
         Ok(())
     }
 
+    /// Subscribes to what is wanted and unsubscribes from what is not, until there is no difference.
     pub(super) async fn apply_subscriptions(
         &self,
-        sinks: &mut [PubSubConnection],
+        connections: &mut [PubSubConnection],
     ) -> RedisResult<()> {
         let inner = &self.remote.0;
         loop {
@@ -106,7 +110,8 @@ impl Connection {
             if changes.subscribe.is_empty() && changes.unsubscribe.is_empty() {
                 return Ok(());
             }
-            for (server, PubSubConnection { sink, activity }) in sinks.iter_mut().enumerate() {
+            for (server, PubSubConnection { sink, activity }) in connections.iter_mut().enumerate()
+            {
                 let own = |channels: &[String]| -> Vec<String> {
                     let is_own = |channel: &&String| {
                         self.commands.subscription_server(channel.as_bytes()) == server
@@ -128,17 +133,17 @@ impl Connection {
             }
             inner.subscriptions.confirmed(&changes);
             for channel in &changes.subscribe {
-                match self.remote.group_of(channel) {
-                    Some(group) => self.notify_changed(group),
+                match inner.names.group_of(channel) {
+                    Some(group) => self.notify_ready(group),
                     None => inner.changed.notify_waiters(),
                 }
             }
         }
     }
 
-    pub(super) fn notify_changed(&self, group: &str) {
-        if let Some(found) = self.layer.find(group) {
-            found.notify_changed();
+    pub(super) fn notify_ready(&self, group: &str) {
+        if let Some(group) = self.remote.0.local.find(group) {
+            group.notify_ready();
         }
     }
 }

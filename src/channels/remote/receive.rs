@@ -1,33 +1,33 @@
-//! Receive: what comes from Redis, and the members here who get it.
+//! Receive: what comes from Redis, and the members of this process that get it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
 
+use super::Remote;
 use super::channels_redis_core::RANDOM_PREFIX;
+use super::echoes::Echoes;
 use super::wire::{self, Head, Message};
-use super::{Remote, hash};
 use crate::channels::append::{AppendOutcome, NewEvent, Retention, SharedAppend};
-use crate::channels::batch::Tally;
+use crate::channels::delivery::DeliveryTally;
 use crate::channels::group::Group;
 use crate::channels::history::GroupHistory;
-use crate::channels::options::ROOM_DEADLINE;
-use crate::channels::send::{counted, new_event};
-use crate::channels::{ChannelLayer, Event, GroupName, Position};
+use crate::channels::options::SPACE_TIMEOUT;
+use crate::channels::{Event, GroupName, Position};
 use crate::config::LayerFormat;
 use crate::telemetry;
 
-/// The longest message that is taken.
+/// The longest message that is accepted.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 impl Remote {
-    /// Takes one message of a subscription.
-    pub(super) async fn on_message(&self, layer: &ChannelLayer, channel: &str, payload: &[u8]) {
-        let group = self.group_of(channel);
+    /// Handles one message of a subscription.
+    pub(super) async fn on_message(&self, channel: &str, payload: &[u8]) {
+        let group = self.0.names.group_of(channel);
         if self.0.format == LayerFormat::Pubsub
             && group.is_some()
-            && self.is_echo(channel, hash(payload))
+            && self.0.echoes.take(channel, Echoes::hash(payload))
         {
             return;
         }
@@ -36,25 +36,25 @@ impl Remote {
         }
         if let Some(group) = group {
             match self.0.format {
-                LayerFormat::Oneport => self.on_group_event(layer, group, payload).await,
-                LayerFormat::Pubsub => self.on_channels_redis_event(layer, group, payload).await,
+                LayerFormat::Oneport => self.on_group_event(group, payload).await,
+                LayerFormat::Pubsub => self.on_channels_redis_event(group, payload).await,
                 LayerFormat::Core => {}
             }
-        } else if channel.starts_with(&self.0.own_prefix) {
-            self.on_node_message(layer, payload);
+        } else if channel.starts_with(self.0.names.own_prefix()) {
+            self.on_node_message(payload);
         } else {
             match self.0.codec.read(payload) {
                 Ok((event, _)) => {
                     counter!("oneport_layer_received_total").increment(1);
-                    let _ = layer.receive(channel, event); // what finds no room is counted there
+                    self.0.local.channels().receive(channel, event);
                 }
                 Err(error) => telemetry::event_dropped(error.reason()),
             }
         }
     }
 
-    /// Takes one message out of our inbox (`channels_redis.core`).
-    pub(super) async fn on_inbox_message(&self, layer: &ChannelLayer, message: &[u8]) {
+    /// Handles one message of the inbox (`channels_redis.core`).
+    pub(super) async fn on_inbox_message(&self, message: &[u8]) {
         if message.len() > MESSAGE_BYTES_MAX {
             return telemetry::event_dropped("oversized");
         }
@@ -71,35 +71,33 @@ impl Remote {
         counter!("oneport_layer_received_total").increment(1);
         for channel in channels {
             match self.0.core.group_of(&channel) {
-                Some(group) => self.deliver_to_members(layer, &group, &event).await,
-                None => {
-                    let _ = layer.receive(&channel, event.clone());
-                }
+                Some(group) => self.deliver_to_members(&group, &event).await,
+                None => self.0.local.channels().receive(&channel, event.clone()),
             }
         }
     }
 
-    async fn on_channels_redis_event(&self, layer: &ChannelLayer, group: &str, payload: &[u8]) {
-        let Some(found) = layer.find(group) else {
+    async fn on_channels_redis_event(&self, name: &str, payload: &[u8]) {
+        let Some(group) = self.0.local.find(name) else {
             return; // its last member left meanwhile
         };
         match self.0.codec.read(payload) {
             Ok((event, _)) => {
                 counter!("oneport_layer_received_total").increment(1);
-                self.deliver_to_members(layer, found.name(), &event).await;
+                self.deliver_to_members(group.name(), &event).await;
             }
             Err(error) => telemetry::event_dropped(error.reason()),
         }
     }
 
-    /// Brings an event of others to the members here. What finds no room in time is dropped, and counted there.
-    async fn deliver_to_members(&self, layer: &ChannelLayer, group: &GroupName, event: &Event) {
-        let _ = layer
-            .deliver_local(group, new_event(event, None), Retention::History)
-            .await;
+    /// Delivers an event of another process to the members of this one. An event that finds no space in time is dropped and
+    /// counted.
+    async fn deliver_to_members(&self, name: &GroupName, event: &Event) {
+        let new = NewEvent::new(event, None);
+        let _ = self.0.local.send(name, new, Retention::History).await;
     }
 
-    async fn on_group_event(&self, layer: &ChannelLayer, group: &str, payload: &[u8]) {
+    async fn on_group_event(&self, name: &str, payload: &[u8]) {
         let Some(Message::Event {
             head,
             position,
@@ -108,124 +106,115 @@ impl Remote {
         else {
             return telemetry::event_dropped("malformed");
         };
-        let is_ours = head.node == self.0.node;
+        let is_ours = head.id.node == self.0.node;
         counter!("oneport_layer_received_total").increment(u64::from(!is_ours));
         let except = head.except.filter(|_| is_ours);
-        let tally = head.count.map(|_| Arc::<Tally>::default());
+        let tally = head.count.map(|_| Arc::<DeliveryTally>::default());
         let new = NewEvent {
             event: &event,
             except,
             tally: tally.clone(),
         };
-        let found = layer.find(group);
-        let is_placed = position.offset > 0;
-        let is_shared = |found: &Group| found.with_history(|history| history.is_shared());
-        let is_taken = match &found {
+        let group = self.0.local.find(name);
+        let has_offset = position.offset > 0;
+        let is_shared = |group: &Group| group.with_history(|history| history.is_shared());
+        let is_delivered = match &group {
             None => false,
-            Some(found) if is_ours && head.is_delivered_by_sender => {
-                // Our members have it.
-                if is_placed {
-                    found.with_history(|history| history.mark_seen(head.node, head.seq));
-                    if is_shared(found) {
-                        self.append_shared(layer, found, &new, &head, position, Duration::ZERO)
+            Some(group) if is_ours && head.is_delivered_by_sender => {
+                // Our members have it; the history does not, if a member has asked for one since the event was sent.
+                if has_offset {
+                    group.with_history(|history| history.mark_seen(head.id));
+                    if is_shared(group) {
+                        self.append_shared(group, &new, &head, position, Duration::ZERO)
                             .await;
                     }
                 }
                 return;
             }
-            Some(found) if is_placed && is_shared(found) => {
-                self.append_shared(layer, found, &new, &head, position, Duration::ZERO)
+            Some(group) if has_offset && is_shared(group) => {
+                self.append_shared(group, &new, &head, position, Duration::ZERO)
                     .await
             }
-            Some(found)
-                if is_placed
-                    && !found.with_history(|history| history.mark_seen(head.node, head.seq)) =>
+            // Other processes keep a history of the group, this one does not: it still must not deliver an event twice.
+            Some(group)
+                if has_offset && !group.with_history(|history| history.mark_seen(head.id)) =>
             {
                 false
             }
-            Some(found) => {
-                let taken = layer
-                    .deliver_local(found.name(), new, Retention::History)
-                    .await;
-                matches!(taken, Ok(Some(_)))
+            Some(group) => {
+                let local = &self.0.local;
+                let sent = local.send(group.name(), new, Retention::History).await;
+                matches!(sent, Ok(Some(_)))
             }
         };
         let Some(count) = head.count else { return };
         match tally {
-            Some(tally) if is_taken => {
+            Some(tally) if is_delivered => {
                 let remote = self.clone();
-                layer
-                    .tasks()
-                    .spawn("counts for another process", async move {
-                        let sent = counted(&tally).await;
-                        remote.reply_counts(head.node, count, sent.queued, sent.dropped);
-                    });
+                let tasks = self.0.local.tasks();
+                tasks.spawn("counts for another process", async move {
+                    let (queued, dropped) = tally.finished().await;
+                    remote.reply_counts(head.id.node, count, queued, dropped);
+                });
             }
-            _ => self.reply_counts(head.node, count, 0, 0),
+            _ => self.reply_counts(head.id.node, count, 0, 0),
         }
     }
 
-    /// Appends an event at its place in a shared history; tells whether it was news.
+    /// Appends an event at its position in a shared history; returns whether it was new. If the group has no space in time, the
+    /// history is read again later.
     pub(super) async fn append_shared(
         &self,
-        layer: &ChannelLayer,
-        found: &Arc<Group>,
+        group: &Arc<Group>,
         new: &NewEvent<'_>,
         head: &Head,
         position: Position,
         age: Duration,
     ) -> bool {
-        let deadline = tokio::time::Instant::now() + ROOM_DEADLINE;
+        let deadline = tokio::time::Instant::now() + SPACE_TIMEOUT;
         loop {
-            match found.append_shared(new, head.node, head.seq, position, age) {
+            match group.append_shared(new, head.id, position, age) {
                 SharedAppend::Appended(AppendOutcome::Full) => {
-                    let space = tokio::time::timeout_at(deadline, found.space());
+                    let space = tokio::time::timeout_at(deadline, group.space());
                     if space.await.is_err() {
-                        found.with_history(GroupHistory::mark_behind);
-                        self.read_history(found.name());
+                        group.with_history(GroupHistory::mark_behind);
+                        self.0.read_queue.add(group.name());
                         return false;
                     }
                 }
                 SharedAppend::Appended(outcome) => {
-                    layer.deliver_appended(found, outcome);
+                    self.0.local.deliver(group, outcome);
                     return true;
                 }
                 SharedAppend::Duplicate => return false,
                 SharedAppend::AppendedEarly(outcome) => {
-                    layer.deliver_appended(found, outcome);
-                    self.read_history(found.name());
+                    self.0.local.deliver(group, outcome);
+                    self.0.read_queue.add(group.name());
                     return true;
                 }
                 SharedAppend::Gap => {
-                    self.read_history(found.name());
+                    self.0.read_queue.add(group.name());
                     return false;
                 }
             }
         }
     }
 
-    /// Takes a message between Oneports.
-    fn on_node_message(&self, layer: &ChannelLayer, payload: &[u8]) {
+    /// Handles a message between Oneports.
+    fn on_node_message(&self, payload: &[u8]) {
         match wire::read(payload) {
             Some(Message::Channel { name, event }) => {
                 counter!("oneport_layer_received_total").increment(1);
-                let _ = layer.receive(name, event);
+                self.0.local.channels().receive(name, event);
             }
-            Some(Message::Request { caller, id, json }) => {
-                self.on_request(caller, id, json, layer.tasks());
-            }
+            Some(Message::Request { caller, id, json }) => self.on_request(caller, id, json),
             Some(Message::Reply { id, json }) => self.on_reply(id, json),
             Some(Message::Counted {
                 id,
                 queued,
                 dropped,
-            }) => self.on_counts(id, queued, dropped),
+            }) => self.0.pending_calls.on_counts(id, queued, dropped),
             Some(Message::Event { .. }) | None => telemetry::event_dropped("malformed"),
         }
-    }
-
-    /// All of it has to come again: the connection is a new one.
-    pub(super) fn forget_echoes(&self) {
-        self.0.echoes.lock().clear();
     }
 }

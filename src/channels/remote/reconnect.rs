@@ -1,4 +1,9 @@
 //! Reconnect: connects to Redis, starts the tasks of the connection, and connects again after a loss.
+//!
+//! A process that connects first subscribes to its groups, then tells Redis about its members, then compares its histories with those
+//! in Redis, and only then sends what waits. In this order: an event that is sent before a group is subscribed to would not come
+//! back to its members, and one that is sent before the histories are compared might get an offset that members have seen on
+//! another event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,13 +19,12 @@ use super::Remote;
 use super::command_connections::CommandConnections;
 use super::connection::{Connection, ConnectionEnd, closed};
 use super::outage::Outage;
-use super::outbox::QueuedCommand;
 use super::pubsub::PubSubConnection;
+use super::queued_command::QueuedCommand;
 use super::redis_stream::{self, MeteredStream, ReadAhead};
 use super::refusals::CommandLabel;
 use super::scripts;
 use super::topology::{KeyMap, Topology};
-use crate::channels::ChannelLayer;
 use crate::config::LayerFormat;
 
 /// How long to wait before connecting again: the first time, and at most.
@@ -28,9 +32,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 impl Remote {
-    /// Lives with Redis until the server has ended.
-    pub(in crate::channels) async fn run(self, layer: ChannelLayer) {
-        let tasks = layer.tasks().clone();
+    /// Keeps a connection until the server has ended.
+    pub(in crate::channels) async fn run(self) {
+        let tasks = self.0.local.tasks().clone();
         let mut outage = Outage::default();
         let mut backoff = BACKOFF_MIN;
         gauge!("oneport_layer_connected").set(0.0);
@@ -38,20 +42,20 @@ impl Remote {
             let ended = tasks.ended();
             tokio::pin!(ended);
             let connected = tokio::select! {
-                connected = self.connect(&layer) => connected,
+                connected = self.connect() => connected,
                 () = &mut ended => return,
             };
             let error = match connected {
                 Ok((connection, set, resubscribed)) => {
                     self.log_connected(&mut outage, resubscribed);
                     let until_ended = until_ended(set, connection.ending.clone());
-                    tokio::pin!(until_ended); // lives through the deregister, which needs those who say what waits
-                    let (error, taken) = tokio::select! {
+                    tokio::pin!(until_ended); // deregistering needs the task that writes what is queued
+                    let (error, in_flight) = tokio::select! {
                         ended = &mut until_ended => ended,
                         () = &mut ended => return connection.deregister().await,
                     };
-                    self.on_disconnect(&layer, taken);
-                    // A Redis that ends the connection by its answers will do so again.
+                    self.on_disconnect(in_flight);
+                    // A Redis that replied with an error will do so again: back off further.
                     if error.is_io_error() {
                         backoff = BACKOFF_MIN;
                     }
@@ -72,15 +76,12 @@ impl Remote {
         }
     }
 
-    /// Connects, says who is here, and starts what lives as long as the connection. Each answer has its time; how many there
-    /// are depends on how much is here.
-    async fn connect(
-        &self,
-        layer: &ChannelLayer,
-    ) -> RedisResult<(Connection, JoinSet<ConnectionEnd>, usize)> {
+    /// Connects, tells Redis what the process has, and starts the tasks of the connection. Each reply has the layer's timeout; the
+    /// number of replies depends on how many groups there are.
+    async fn connect(&self) -> RedisResult<(Connection, JoinSet<ConnectionEnd>, usize)> {
         let (urls, timeout) = (&self.0.urls, self.0.timeout);
         let masters = self.0.masters.lock().clone();
-        let core = (self.0.format == LayerFormat::Core).then_some(&*self.0.prefix);
+        let core = (self.0.format == LayerFormat::Core).then_some(self.0.names.prefix());
         let topology = Topology::find(urls, core, &masters, timeout);
         let topology = self.with_timeout(topology).await?;
         if matches!(topology.map, KeyMap::Cluster(_)) {
@@ -91,7 +92,7 @@ impl Remote {
         let mut set = JoinSet::new();
         let ending = CancellationToken::new();
         for driver in drivers {
-            set.spawn(until_cancelled(ending.clone(), ends(driver)));
+            set.spawn(until_cancelled(ending.clone(), drive(driver)));
         }
         let load = scripts::all().map(|script| {
             let mut load = redis::cmd("SCRIPT");
@@ -101,12 +102,11 @@ impl Remote {
         self.with_timeout(commands.run_everywhere(&load)).await?;
         let connection = Connection {
             remote: self.clone(),
-            layer: layer.clone(),
             commands,
             ending: ending.clone(),
         };
-        let mut resubscribed = self.0.subscriptions.forget();
-        let mut sinks = Vec::new();
+        let mut resubscribed = self.0.subscriptions.reset();
+        let mut connections = Vec::new();
         for url in &topology.servers {
             let (ahead, activity) = (Arc::<ReadAhead>::default(), Arc::<AtomicU64>::default());
             let stream = self.with_timeout(redis_stream::open(url, timeout)).await?;
@@ -116,27 +116,30 @@ impl Remote {
                 .with_timeout(PubSub::new(&redis_settings, stream))
                 .await?;
             let (sink, stream) = pubsub.split();
-            sinks.push(PubSubConnection {
+            connections.push(PubSubConnection {
                 sink,
                 activity: activity.clone(),
             });
             let reader = connection.clone().read_pubsub(stream, ahead, activity);
             set.spawn(until_cancelled(ending.clone(), reader));
         }
-        for own in [self.nodes_channel(), self.node_channel(self.0.node)] {
-            let sink = &mut sinks[connection.commands.subscription_server(own.as_bytes())];
+        for own in [
+            self.0.names.nodes_channel(),
+            self.0.names.node_channel(self.0.node),
+        ] {
+            let sink = &mut connections[connection.commands.subscription_server(own.as_bytes())];
             let subscribed = self.with_timeout(sink.sink.subscribe(&own)).await;
             let asked = CommandLabel::new("SUBSCRIBE", &own);
             subscribed.map_err(|error| self.named(error, &asked))?;
         }
-        connection.apply_subscriptions(&mut sinks).await?;
+        connection.apply_subscriptions(&mut connections).await?;
         if self.0.format == LayerFormat::Core {
             let server = connection
                 .commands
                 .server_of(self.0.core.inbox().as_bytes());
             let inbox = redis_stream::commands(&topology.servers[server], timeout);
             let (inbox, driver) = self.with_timeout(inbox).await?;
-            set.spawn(until_cancelled(ending.clone(), ends(driver)));
+            set.spawn(until_cancelled(ending.clone(), drive(driver)));
             set.spawn(until_cancelled(
                 ending.clone(),
                 connection.clone().drain_inbox(inbox),
@@ -147,91 +150,79 @@ impl Remote {
         self.0.outbox.resyncing();
         connection.register().await?;
         connection.verify_histories().await?;
-        for (group, found) in layer.all_groups() {
+        for (group, found) in self.0.local.all() {
             if found.with_history(|history| {
                 history.mark_behind();
                 history.is_shared()
             }) {
-                self.read_history(&group);
+                self.0.read_queue.add(&group);
             }
         }
         self.0.is_resharding.store(false, Ordering::Relaxed);
         self.0.outbox.connected();
         gauge!("oneport_layer_connected").set(1.0);
         set.spawn(connection.clone().write_pipelines());
-        set.spawn(until_cancelled(
-            ending.clone(),
-            connection.clone().sync_subscriptions(sinks),
-        ));
-        set.spawn(until_cancelled(
-            ending.clone(),
-            connection.clone().read_histories(),
-        ));
-        set.spawn(until_cancelled(
-            ending.clone(),
-            connection.clone().renew_lease(),
-        ));
-        set.spawn(until_cancelled(
-            ending.clone(),
-            connection.clone().run_reaper(),
-        ));
+        let subscriber = connection.clone().sync_subscriptions(connections);
+        set.spawn(until_cancelled(ending.clone(), subscriber));
+        let reader = connection.clone().read_histories();
+        set.spawn(until_cancelled(ending.clone(), reader));
+        let lease = connection.clone().renew_lease();
+        set.spawn(until_cancelled(ending.clone(), lease));
+        let reaper = connection.clone().run_reaper();
+        set.spawn(until_cancelled(ending.clone(), reaper));
         if self.shares_history() {
-            set.spawn(until_cancelled(
-                ending.clone(),
-                connection.clone().sync_registry(),
-            ));
+            let registry = connection.clone().sync_registry();
+            set.spawn(until_cancelled(ending.clone(), registry));
         }
         if self.0.format == LayerFormat::Core {
-            set.spawn(until_cancelled(
-                ending.clone(),
-                connection.clone().sync_core_groups(),
-            ));
+            let groups = connection.clone().sync_core_groups();
+            set.spawn(until_cancelled(ending.clone(), groups));
         }
         self.0.changed.notify_waiters();
         Ok((connection, set, resubscribed))
     }
 
-    /// Waits for Redis no longer than the layer's timeout.
+    /// Waits for a reply no longer than the layer's timeout.
     pub(super) async fn with_timeout<T>(
         &self,
-        answer: impl Future<Output = RedisResult<T>>,
+        reply: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
-        tokio::time::timeout(self.0.timeout, answer)
+        tokio::time::timeout(self.0.timeout, reply)
             .await
             .unwrap_or_else(|_| Err(redis_stream::timed_out()))
     }
 
-    /// Redis is gone: members here are served all the same.
-    fn on_disconnect(&self, layer: &ChannelLayer, taken: Vec<QueuedCommand>) {
+    /// The connection is lost: the members of this process are served without Redis. `in_flight` are the commands without a reply.
+    fn on_disconnect(&self, in_flight: Vec<QueuedCommand>) {
         gauge!("oneport_layer_connected").set(0.0);
-        self.0.outbox.disconnected(taken, layer);
-        self.forget_echoes();
-        self.0.read_queue.lock().clear();
-        self.0.subscriptions.forget();
+        self.0.outbox.disconnected(in_flight);
+        self.0.echoes.clear();
+        self.0.read_queue.clear();
+        self.0.subscriptions.reset();
         self.0.changed.notify_waiters();
     }
 }
 
-/// A connection's own task came to its end.
-async fn ends(driver: impl Future<Output = ()>) -> ConnectionEnd {
+/// Drives a connection until it is closed.
+async fn drive(driver: impl Future<Output = ()>) -> ConnectionEnd {
     driver.await;
     (closed(), Vec::new())
 }
 
-/// Waits for the first task that ends, and ends the others. What was taken to be said comes back.
+/// Waits for the first task that ends, and ends the others. Returns its error, and all commands without a reply.
 async fn until_ended(mut set: JoinSet<ConnectionEnd>, ending: CancellationToken) -> ConnectionEnd {
     let mut error = None;
     let mut commands = Vec::new();
     while let Some(ended) = set.join_next().await {
-        let (found, taken) = ended.unwrap_or_else(|_| (closed(), Vec::new()));
+        let (found, in_flight) = ended.unwrap_or_else(|_| (closed(), Vec::new()));
         error.get_or_insert(found);
-        commands.extend(taken);
-        ending.cancel(); // each task hears it wherever it waits
+        commands.extend(in_flight);
+        ending.cancel();
     }
     (error.unwrap_or_else(closed), commands)
 }
 
-/// Lets a task run until it ends, or all shall.
+/// Runs a task until it ends or `ending` is cancelled. The pipeline writer sees to that itself: it returns what is in flight.
 async fn until_cancelled(
     ending: CancellationToken,
     task: impl Future<Output = ConnectionEnd>,

@@ -1,4 +1,4 @@
-//! Stream: the bare connection to a Redis, and how much of it is read ahead.
+//! Redis stream: opens the streams to the servers, and bounds how far they are read ahead.
 
 use std::io;
 use std::pin::Pin;
@@ -15,11 +15,13 @@ use redis::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::command_connections::Driver;
 use crate::config::{RedisHome, RedisUrl};
 use crate::net::Stream;
 
-/// Says who we are at a Redis.
+/// The task that a connection needs to work.
+pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Returns the user, the password and the database that a connection starts with.
 pub(super) fn redis_settings(url: &RedisUrl) -> RedisResult<RedisConnectionInfo> {
     let plain = format!("redis://localhost/{}", url.database).into_connection_info()?;
     let mut info = plain.redis_settings().clone();
@@ -32,16 +34,16 @@ pub(super) fn redis_settings(url: &RedisUrl) -> RedisResult<RedisConnectionInfo>
     Ok(info.set_protocol(ProtocolVersion::RESP2))
 }
 
-/// How long each of several that are asked may take at least.
+/// The least time for each of several servers that are asked in turn.
 const SHARE_MIN: Duration = Duration::from_millis(100);
 
-/// Several are asked within one timeout, and the first may keep still.
+/// Returns the time for each of several servers, so that one timeout is enough if the first do not reply.
 pub(super) fn timeout_share(timeout: Duration, asked: usize) -> Duration {
     let share = timeout / u32::try_from(2 * asked).unwrap_or(u32::MAX);
     share.max(SHARE_MIN)
 }
 
-/// Opens a connection for commands; what is returned beside it has to run.
+/// Opens a connection for commands. The driver has to be polled for it to work.
 pub(super) async fn commands(
     url: &RedisUrl,
     timeout: Duration,
@@ -54,10 +56,10 @@ pub(super) async fn commands(
     Ok((connection, Box::pin(driver)))
 }
 
-/// Opens a stream to a server, or to where the master is now.
+/// Opens a stream to a server; with Sentinels, to the one that is the master now.
 pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Stream> {
     match &url.home {
-        RedisHome::Cluster { .. } => Err(timed_out()), // it is found first
+        RedisHome::Cluster { .. } => Err(timed_out()), // the topology has its servers
         RedisHome::Unix(path) => Ok(Stream::connect_unix(path).await?),
         RedisHome::Tcp { host, port, tls } => Ok(open_tcp(host, *port, *tls).await?),
         RedisHome::Sentinel {
@@ -66,7 +68,7 @@ pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Strea
             tls,
         } => {
             let mut last = None;
-            let share = timeout_share(timeout, 2 * hosts.len()); // the connection to the master has its time too
+            let share = timeout_share(timeout, 2 * hosts.len()); // half of the time is for the connection to the master
             for (host, port) in hosts {
                 let asked =
                     tokio::time::timeout(share, master((host, *port, *tls), url, service)).await;
@@ -118,7 +120,7 @@ async fn master(
     };
     found.ok_or_else(|| {
         RedisError::from(io::Error::other(format!(
-            "the Sentinel knows no service {service:?}"
+            "the Sentinel does not know the service {service:?}"
         )))
     })
 }
@@ -135,20 +137,20 @@ pub(super) fn timed_out() -> RedisError {
     RedisError::from(io::Error::from(io::ErrorKind::TimedOut))
 }
 
-/// Counts what was read from a stream and not yet handled.
+/// Counts the bytes that were read from a stream and not handled yet.
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
     bytes: AtomicUsize,
-    /// All is handled, and more is waited for: whatever comes, it is not ahead.
+    /// Everything is handled and the handler waits: what comes now is not read ahead.
     is_awaited: AtomicBool,
     reader: AtomicWaker,
 }
 
-/// How much is read ahead; then Redis has to keep it, and in the end ends the connection.
+/// How many bytes are read ahead. What is beyond fills Redis' output buffer, and when that is full Redis closes the connection.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
 
 impl ReadAhead {
-    /// Something that was read is handled.
+    /// A message that was read is handled.
     pub(super) fn handled(&self, bytes: usize) {
         let less = |before: usize| Some(before.saturating_sub(bytes));
         let _ = self
@@ -158,7 +160,7 @@ impl ReadAhead {
         self.reader.wake();
     }
 
-    /// All that was read is handled, and more is waited for.
+    /// Everything that was read is handled, and the handler waits for more.
     pub(super) fn await_more(&self) {
         self.bytes.store(0, Ordering::Release);
         self.is_awaited.store(true, Ordering::Release);
@@ -171,7 +173,7 @@ impl ReadAhead {
     }
 }
 
-/// A stream that is read only so far ahead of those who handle what it brings.
+/// A stream that is read only so far ahead of its handler.
 pub(super) struct MeteredStream {
     stream: Stream,
     ahead: Arc<ReadAhead>,

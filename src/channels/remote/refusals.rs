@@ -1,19 +1,19 @@
-//! Refusals: what Redis does not let our user do, logged once per interval with the command and the names it was about.
+//! Refusals: commands that Redis refuses, logged once per interval with the names that they are about.
 
 use redis::{Arg, Cmd, RedisError};
 
 use super::Remote;
-use super::outbox::CommandKind;
+use super::queued_command::CommandKind;
 use crate::channels::append::Retention;
 
-/// A command and the key or channel it is about.
+/// A command, and the key or channel that it is about, for the log.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct CommandLabel {
     command: &'static str,
     name: String,
 }
 
-/// The commands that are said; another one is shown as such.
+/// The commands that the layer sends.
 const COMMANDS: [&str; 18] = [
     "DEL",
     "EVALSHA",
@@ -49,7 +49,7 @@ impl CommandLabel {
         let found = text(0);
         let known = COMMANDS.into_iter().find(|known| *known == found);
         let name = match known {
-            // Its first key stands behind the script and how many keys there are.
+            // EVALSHA script key-count key...
             Some("EVALSHA") => text(3),
             _ => text(1),
         };
@@ -73,7 +73,7 @@ impl Remote {
         );
     }
 
-    /// Puts the command and the pattern of the names in front of the words of a Redis that gives no right to it.
+    /// Adds the command and the pattern of its names to the error of a Redis whose ACL does not allow it.
     pub(super) fn named(&self, error: RedisError, asked: &CommandLabel) -> RedisError {
         if error.code() != Some("NOPERM") {
             return error;
@@ -82,30 +82,30 @@ impl Remote {
         RedisError::from((error.kind(), "no right to", detail))
     }
 
-    /// Returns the command with the pattern of the names, as an ACL has it.
+    /// Returns the command with the pattern of its names, as it would be written in an ACL.
     fn shown(&self, asked: &CommandLabel) -> String {
-        let (prefix, own) = (&self.0.prefix, &self.0.own_prefix);
+        let (prefix, own) = (self.0.names.prefix(), self.0.names.own_prefix());
         let CommandLabel { command, name } = asked;
-        if name.starts_with(own.as_str()) {
+        if name.starts_with(own) {
             format!("{command} on {own}:*")
-        } else if name.starts_with(prefix.as_str()) {
+        } else if name.starts_with(prefix) {
             format!("{command} on {prefix}*")
         } else {
             (*command).to_owned()
         }
     }
 
-    /// Returns the first command of what was to be said.
+    /// Returns the label of a queued command.
     pub(super) fn label_of(&self, kind: &CommandKind) -> CommandLabel {
         match kind {
             CommandKind::Publish { channel, .. } | CommandKind::NodeMessage { channel, .. } => {
                 CommandLabel::new("PUBLISH", channel)
             }
-            CommandKind::Append(append) if append.keep == Retention::Transient => {
-                CommandLabel::new("PUBLISH", &self.channel_of(&append.group))
+            CommandKind::Append(append) if append.retention == Retention::Transient => {
+                CommandLabel::new("PUBLISH", &self.0.names.channel_of(&append.group))
             }
             CommandKind::Append(append) => {
-                CommandLabel::new("EVALSHA", &self.history_keys(&append.group)[0])
+                CommandLabel::new("EVALSHA", &self.0.names.history_keys(&append.group)[0])
             }
             CommandKind::CoreGroupSend { group, .. } => {
                 CommandLabel::new("EVALSHA", &self.0.core.group_key(group.as_str()))

@@ -1,10 +1,10 @@
-//! Scripts: what Redis does in one step.
+//! Scripts: what Redis executes in one step.
 
 use std::sync::OnceLock;
 
 use redis::Script;
 
-/// What Redis does in one step.
+/// A Lua script, loaded when a connection begins.
 pub(super) struct LuaScript {
     pub(super) code: &'static str,
     script: OnceLock<Script>,
@@ -18,7 +18,7 @@ impl LuaScript {
         }
     }
 
-    /// A call; Redis has to know the script already.
+    /// Returns the command that calls the script.
     pub(super) fn call(&self, keys: &[&str]) -> redis::Cmd {
         let script = self.script.get_or_init(|| Script::new(self.code));
         let mut call = redis::cmd("EVALSHA");
@@ -27,17 +27,25 @@ impl LuaScript {
     }
 }
 
-/// Sends an event to a group, and gives it a place in the group's history where one is kept.
+/// Sends an event to a group. If the group keeps a history, gives the event its offset and stores it.
 ///
-/// Keys: what is known of the history, the history. Arguments: the channel; the message before and behind its position; the
-/// sender and its number for the event; how many events are kept and for how many milliseconds, or two empty texts from
-/// one who does not know; an epoch for a history that begins; whether it may have been said before: then it is said only into a
-/// history; the number of the sender's event before it in the same pipeline, or 0: it is refused where that was; how many bytes the
-/// history may take. Returns how many processes it reached, its offset (0 without a history, -1 when it was there already), and
-/// about how many bytes the history takes.
+/// Keys: the history's hash, and its stream.
 ///
-/// Each event has the sum of all bytes up to it (`b`), so what a stream takes is known from its first event. It is asked for only when
-/// the sum since the last time says that much may have changed; in between, `bytes` is an upper bound.
+/// Arguments:
+/// 1. the channel
+/// 2. the message before its position, and 3. behind it
+/// 4. the sender, and 5. its number for the event
+/// 6. how many events are kept, and 7. for how many milliseconds; two empty texts if the sender does not know
+/// 8. an epoch, for a history that starts
+/// 9. whether the event may have been sent before; then it is sent only if there is a history to tell
+/// 10. the number of the sender's event before it in the same pipeline, or 0; the event is refused if that one is missing
+/// 11. how many bytes the history may take
+///
+/// Returns how many processes the event reached, its offset (0 without a history, -1 if it was stored already), and an upper bound
+/// of the history's bytes.
+///
+/// Each event has the sum of all bytes up to it (`b`), so the first event of a stream tells what the stream takes. It is read only when
+/// the bytes since the last time say that much may have changed.
 pub(super) static APPEND: LuaScript = LuaScript::new(
     r"
 local max, expiry = ARGV[6], ARGV[7]
@@ -64,7 +72,7 @@ if ARGV[10] ~= '0' and (not last or tonumber(string.match(last, '^%d+')) < tonum
   return redis.error_reply('TRYAGAIN the event before it is not there')
 end
 if not last and redis.call('HLEN', KEYS[1]) > 64 then
-  -- Processes that have said nothing for long are gone, or know better than to say again what they said then.
+  -- A process that has been silent for an hour is gone, or will not send again what it sent then.
   local fields = redis.call('HGETALL', KEYS[1])
   for i = 1, #fields, 2 do
     local said = string.match(fields[i + 1], '^%d+:(%d+)$')
@@ -87,7 +95,7 @@ local function add()
 end
 local added = add()
 if type(added) == 'table' and added.err then
-  -- Somebody else wrote there: another life begins.
+  -- Another program wrote to the stream: another epoch starts.
   redis.call('DEL', KEYS[2])
   epoch, offset = ARGV[8], 1
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset)
@@ -106,7 +114,7 @@ if bytes > limit or bytes > 2 * exact + 4096 then
   local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
   bytes = total - tonumber(first[2][8] or '0') + size_of(first)
   if bytes > limit then
-    -- More than has to be, so that the next events need not look again.
+    -- An eighth more than necessary, so that the next events need not trim again.
     local left, gone = limit - math.floor(limit / 8), 0
     local from = '-'
     while bytes > left do
@@ -134,11 +142,11 @@ return {redis.call('PUBLISH', ARGV[1], ARGV[2] .. epoch .. struct.pack('>I8', of
 ",
 );
 
-/// Reads a group's history from a position on, and says that one is kept.
+/// Reads a page of a group's history after a position, and records that the group keeps one.
 ///
-/// Keys: as of `APPEND`. Arguments: how many events are kept and for how many milliseconds; the position; an epoch for a
-/// history that begins; how many events at most; for how many milliseconds a group without events is kept. Returns the epoch, the offset of the newest event, the time in milliseconds,
-/// the events.
+/// Keys: as of `APPEND`. Arguments: how many events are kept, and for how many milliseconds; the position's epoch and offset; an epoch,
+/// for a history that starts; how many events the page has at most; for how many milliseconds an empty history is kept. Returns the
+/// epoch, the offset of the newest event, the time in milliseconds, and the events.
 pub(super) static READ: LuaScript = LuaScript::new(
     r"
 redis.call('HSET', KEYS[1], 'max', ARGV[1], 'expiry', ARGV[2])
@@ -159,11 +167,10 @@ return {epoch, offset, at, redis.call('XRANGE', KEYS[2], string.format('%.0f-0',
 ",
 );
 
-/// Begins another life of a history that is not the one it was: a Redis that died may come back with what it knew earlier.
+/// Starts another epoch of a history that is not what the caller has seen: a Redis that died may come back with an older state.
 ///
-/// Keys: as of `APPEND`. Arguments: the epoch and the offset that the caller knows; the process and number of the event there, or
-/// an empty text; an epoch for another life; the caller. Returns whether it began one, and the number of the caller's newest
-/// event.
+/// Keys: as of `APPEND`. Arguments: the epoch and the offset that the caller knows; the sender and number of the event there, or an
+/// empty text; the other epoch; the caller. Returns whether it was started, and the number of the caller's newest event.
 pub(super) static VERIFY: LuaScript = LuaScript::new(
     r"
 local last = tonumber(string.match(redis.call('HGET', KEYS[1], 'n' .. ARGV[5]) or '0', '^%d+'))
@@ -185,10 +192,10 @@ return {1, last}
 ",
 );
 
-/// Says again that a group keeps a history that has no event yet: nobody else would know.
+/// Records again that a group keeps a history that has no event yet.
 ///
-/// Keys: what is known of the history. Arguments: how many events are kept and for how many milliseconds; the epoch that the
-/// caller knows; for how many milliseconds the group is kept.
+/// Keys: the history's hash. Arguments: how many events are kept, and for how many milliseconds; the epoch that the caller knows; for how
+/// many milliseconds the hash is kept.
 pub(super) static RENEW_EMPTY: LuaScript = LuaScript::new(
     r"
 if redis.call('HEXISTS', KEYS[1], 'offset') == 0 then
@@ -200,13 +207,13 @@ return 0
 ",
 );
 
-/// Notes what histories take, and names those that have to give way: the least recently used first. The caller must evict each
-/// returned history: the registry no longer lists it.
+/// Registers the sizes of histories, and returns those to evict, least recently used first. The caller must evict each of them, or
+/// register it again: the registry no longer lists it.
 ///
-/// Keys: the groups by their last use; what each takes, and all together; the groups by when their history expires. Arguments: how
-/// many bytes all may take; what a group takes beside its events, and what is left of it when they have expired; how many are named at
-/// most; then for each history its group, its bytes and for how many milliseconds it is kept, or an empty text from one who does not know.
-/// Returns how many bytes all take, then each group that was named and its bytes.
+/// Keys: the groups by their last use; the size of each, and of all; the groups by when their history expires. Arguments: the limit for
+/// all; what a group takes beside its events, and when they have expired; how many victims are returned at most; then for each history
+/// its group, its bytes and for how many milliseconds it is kept, an empty text if the caller does not know. Returns the bytes of all,
+/// then the group and the bytes of each victim.
 pub(super) static REGISTER: LuaScript = LuaScript::new(
     r"
 local time = redis.call('TIME')
@@ -241,7 +248,7 @@ end
 for _, group in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', text(now), 'LIMIT', 0, 500)) do
   local bytes = redis.call('HGET', KEYS[2], group)
   if bytes and tonumber(bytes) > rest then
-    note(group, rest) -- its events are gone, its offset is known for another day
+    note(group, rest) -- its events are gone, its hash stays for another day
     redis.call('ZADD', KEYS[3], text(now + day), group)
   else
     forget(group)
@@ -274,10 +281,10 @@ return answer
 ",
 );
 
-/// Takes memory from a group's history.
+/// Deletes a group's history, or halves it.
 ///
-/// Keys: as of `APPEND`. Arguments: the channel; whether a group that a process hears is to lose the older half. Returns how many events
-/// it lost; -1 when a process hears it.
+/// Keys: as of `APPEND`. Arguments: the channel; whether a history with subscribers loses its older half. Returns how many events were
+/// deleted; -1 if none, because a process subscribes to the channel.
 pub(super) static EVICT: LuaScript = LuaScript::new(
     r"
 local heard = redis.pcall('PUBSUB', 'NUMSUB', ARGV[1])
@@ -290,15 +297,15 @@ if ARGV[2] == '0' then
   return -1
 end
 local length = redis.call('XLEN', KEYS[2])
-redis.call('HDEL', KEYS[1], 'exact') -- it is counted anew
+redis.call('HDEL', KEYS[1], 'exact') -- counted again with the next event
 return redis.call('XTRIM', KEYS[2], 'MAXLEN', math.floor(length / 2))
 ",
 );
 
-/// Says that a process is alive, and takes over what is left of those that are not.
+/// Renews the lease of a process, and returns dead ones to it.
 ///
-/// Keys: the leases. Arguments: the process; its lease in milliseconds. Returns whether it had a lease, and then the processes
-/// whose lease ran out: whoever is told of one has a lease's time to clear up after it.
+/// Keys: the leases. Arguments: the process; its lease in milliseconds. Returns whether the process had a lease, and the processes whose
+/// lease has run out. Those get another one, as the time that the caller has to reap them.
 pub(super) static RENEW_LEASE: LuaScript = LuaScript::new(
     r"
 local time = redis.call('TIME')
@@ -314,9 +321,9 @@ return {known and 1 or 0, dead}
 ",
 );
 
-/// Removes all that a process said of its members in one group.
+/// Removes a process's members from a group.
 ///
-/// Keys: the group's members. Arguments: what the names of its entries begin with. Returns the entries.
+/// Keys: the group's members. Arguments: the prefix of the process's fields. Returns the removed entries.
 pub(super) static REMOVE_NODE_MEMBERS: LuaScript = LuaScript::new(
     r"
 local gone = {}
@@ -331,9 +338,9 @@ return gone
 ",
 );
 
-/// Puts a message into a channel of `channels_redis.core`, if it has room.
+/// Puts a message into a channel of `channels_redis.core`, unless that is full.
 ///
-/// Keys: the channel. Arguments: the time in seconds; the expiry in seconds; the capacity; the message. Returns whether it had.
+/// Keys: the channel. Arguments: the time in seconds; the expiry in seconds; the capacity; the message. Returns whether there was space.
 pub(super) static ENQUEUE: LuaScript = LuaScript::new(
     r"
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, math.floor(ARGV[1]) - ARGV[2])
@@ -346,7 +353,7 @@ return 1
 ",
 );
 
-/// All of them, to be loaded when a connection begins.
+/// All scripts.
 pub(super) fn all() -> [&'static LuaScript; 9] {
     [
         &APPEND,

@@ -1,98 +1,117 @@
-//! Subscriptions: which channels of Redis this process wants, and which it has.
+//! Subscriptions: the channels that this process wants, and those that it is subscribed to.
+//!
+//! Redis is told about a difference, and what is wanted may change again before it replies:
+//!
+//! ```text
+//!           changes, if wanted                confirmed
+//!   None ───────────────────────▶ Pending ───────────────▶ Subscribed
+//!    ▲                                                         │
+//!    └────────── confirmed ────── Pending ◀────────────────────┘
+//!                                        changes, if not wanted
+//! ```
+//!
+//! A channel with a pending change is left alone until the reply, and then compared again.
 
 use std::collections::HashMap;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Which channels of Redis this process wants, and which it has.
+/// How many channels one command names.
+const CHANNELS_AT_ONCE: usize = 1000;
+
+/// The channels that this process wants, and those that it is subscribed to.
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    state: Mutex<ChannelTable>,
+    table: Mutex<ChannelTable>,
     work: Notify,
 }
 
 #[derive(Default)]
 struct ChannelTable {
-    channels: HashMap<String, Subscription>,
-    /// Those where want and have may differ.
+    channels: HashMap<String, Channel>,
+    /// Those whose state may differ from what is wanted.
     changed: Vec<String>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Subscription {
+struct Channel {
     is_wanted: bool,
-    is_subscribed: bool,
-    /// Redis was asked and has not answered yet.
-    is_asked: bool,
+    subscription: Subscription,
 }
 
-/// What is to be said to Redis.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+enum Subscription {
+    #[default]
+    None,
+    /// Redis was told and has not replied yet.
+    Pending,
+    Subscribed,
+}
+
+/// Channels to subscribe to and to unsubscribe from.
 #[derive(Debug, Default)]
 pub(super) struct SubscriptionChanges {
     pub(super) subscribe: Vec<String>,
     pub(super) unsubscribe: Vec<String>,
 }
 
-/// How many channels one command names.
-const CHANNELS_AT_ONCE: usize = 1000;
-
 impl Subscriptions {
-    pub(super) fn want(&self, channel: String, is_wanted: bool) {
-        let mut state = self.state();
-        let found = state.channels.entry(channel.clone()).or_default();
+    pub(super) fn set_wanted(&self, channel: String, is_wanted: bool) {
+        let mut table = self.table.lock();
+        let found = table.channels.entry(channel.clone()).or_default();
         if found.is_wanted == is_wanted {
             return;
         }
         found.is_wanted = is_wanted;
-        state.changed.push(channel);
-        drop(state);
+        table.changed.push(channel);
+        drop(table);
         self.work.notify_one();
     }
 
-    /// Tells whether a channel's messages come, and go on to come: not while Redis is asked to end it.
+    /// Tells whether a channel's messages arrive and will go on to: not while Redis is told to unsubscribe.
     pub(super) fn is_subscribed(&self, channel: &str) -> bool {
-        let state = self.state();
-        state
-            .channels
-            .get(channel)
-            .is_some_and(|found| found.is_subscribed && !found.is_asked)
+        let table = self.table.lock();
+        let found = table.channels.get(channel);
+        found.is_some_and(|found| found.subscription == Subscription::Subscribed)
     }
 
-    /// The connection is a new one: nothing is subscribed. Returns how many channels are wanted.
-    pub(super) fn forget(&self) -> usize {
-        let mut state = self.state();
-        state.channels.retain(|_, found| {
-            found.is_subscribed = false;
-            found.is_asked = false;
+    /// A new connection has no subscriptions. Returns how many channels are wanted.
+    pub(super) fn reset(&self) -> usize {
+        let mut table = self.table.lock();
+        table.channels.retain(|_, found| {
+            found.subscription = Subscription::None;
             found.is_wanted
         });
-        state.changed = state.channels.keys().cloned().collect();
-        let wanted = state.channels.len();
-        drop(state);
+        table.changed = table.channels.keys().cloned().collect();
+        let wanted = table.channels.len();
+        drop(table);
         self.work.notify_one();
         wanted
     }
 
-    /// Returns what is to be said next, at most so much as one command holds; nothing when all is said.
+    /// Takes the next changes, as many as one command holds; none when there is no difference.
     pub(super) fn changes(&self) -> SubscriptionChanges {
         let mut changes = SubscriptionChanges::default();
-        let mut state = self.state();
-        while let Some(channel) = state.changed.pop() {
-            match state.channels.get_mut(&channel) {
-                Some(found) if found.is_asked => {} // it comes again with the answer
-                Some(found) if found.is_wanted && !found.is_subscribed => {
-                    found.is_asked = true;
+        let mut table = self.table.lock();
+        while let Some(channel) = table.changed.pop() {
+            let Some(found) = table.channels.get_mut(&channel) else {
+                continue;
+            };
+            match (found.subscription, found.is_wanted) {
+                (Subscription::Pending, _) => {} // compared again in `confirmed`
+                (Subscription::None, true) => {
+                    found.subscription = Subscription::Pending;
                     changes.subscribe.push(channel);
                 }
-                Some(found) if !found.is_wanted && found.is_subscribed => {
-                    found.is_asked = true;
+                (Subscription::Subscribed, false) => {
+                    found.subscription = Subscription::Pending;
                     changes.unsubscribe.push(channel);
                 }
-                Some(found) if !found.is_wanted => {
-                    state.channels.remove(&channel);
+                (Subscription::None, false) => {
+                    table.channels.remove(&channel);
                 }
-                _ => {}
+                (Subscription::Subscribed, true) => {}
             }
             if changes.subscribe.len() + changes.unsubscribe.len() >= CHANNELS_AT_ONCE {
                 break;
@@ -101,38 +120,35 @@ impl Subscriptions {
         changes
     }
 
-    /// Redis said that it did it. What was wanted otherwise meanwhile comes again.
+    /// Redis has confirmed changes. A channel that is wanted otherwise by now is changed again.
     pub(super) fn confirmed(&self, changes: &SubscriptionChanges) {
-        let mut state = self.state();
-        for (channels, is_subscribed) in [(&changes.subscribe, true), (&changes.unsubscribe, false)]
-        {
-            for channel in channels {
-                let Some(found) = state.channels.get_mut(channel) else {
-                    continue;
-                };
-                found.is_subscribed = is_subscribed;
-                found.is_asked = false;
-                if found.is_wanted != is_subscribed {
-                    state.changed.push(channel.clone());
-                } else if !is_subscribed {
-                    state.channels.remove(channel);
-                }
+        let mut table = self.table.lock();
+        let subscribed = changes.subscribe.iter().map(|channel| (channel, true));
+        let unsubscribed = changes.unsubscribe.iter().map(|channel| (channel, false));
+        for (channel, is_subscribed) in subscribed.chain(unsubscribed) {
+            let Some(found) = table.channels.get_mut(channel) else {
+                continue;
+            };
+            found.subscription = match is_subscribed {
+                true => Subscription::Subscribed,
+                false => Subscription::None,
+            };
+            if found.is_wanted != is_subscribed {
+                table.changed.push(channel.clone());
+            } else if !is_subscribed {
+                table.channels.remove(channel);
             }
         }
-        let is_more = !state.changed.is_empty();
-        drop(state);
-        if is_more {
+        let has_changes = !table.changed.is_empty();
+        drop(table);
+        if has_changes {
             self.work.notify_one();
         }
     }
 
-    /// Completes when there is something to be said.
+    /// Completes when there may be changes.
     pub(super) async fn changed(&self) {
         self.work.notified().await;
-    }
-
-    fn state(&self) -> MutexGuard<'_, ChannelTable> {
-        self.state.lock()
     }
 }
 
@@ -141,33 +157,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_wanted_and_then_not_is_never_said() {
+    fn a_change_that_is_taken_back_is_never_sent() {
         let subscriptions = Subscriptions::default();
-        subscriptions.want("a".to_owned(), true);
-        subscriptions.want("b".to_owned(), true);
-        subscriptions.want("b".to_owned(), false);
+        subscriptions.set_wanted("a".to_owned(), true);
+        subscriptions.set_wanted("b".to_owned(), true);
+        subscriptions.set_wanted("b".to_owned(), false);
         let changes = subscriptions.changes();
         assert_eq!(changes.subscribe, ["a"]);
         assert!(changes.unsubscribe.is_empty());
-        // It is wanted no more before Redis confirms.
-        subscriptions.want("a".to_owned(), false);
+        // It is not wanted any more before Redis confirms it.
+        subscriptions.set_wanted("a".to_owned(), false);
         subscriptions.changes();
         subscriptions.confirmed(&changes);
         let changes = subscriptions.changes();
         assert_eq!(changes.unsubscribe, ["a"]);
         subscriptions.confirmed(&changes);
         assert!(!subscriptions.is_subscribed("a"));
-        assert_eq!(subscriptions.forget(), 0);
+        assert_eq!(subscriptions.reset(), 0);
     }
 
     #[test]
-    fn a_channel_that_is_about_to_end_is_not_there() {
+    fn a_channel_that_is_being_unsubscribed_from_is_not_subscribed() {
         let subscriptions = Subscriptions::default();
-        subscriptions.want("a".to_owned(), true);
+        subscriptions.set_wanted("a".to_owned(), true);
         subscriptions.confirmed(&subscriptions.changes());
-        subscriptions.want("a".to_owned(), false);
+        subscriptions.set_wanted("a".to_owned(), false);
         let ending = subscriptions.changes();
-        subscriptions.want("a".to_owned(), true);
+        subscriptions.set_wanted("a".to_owned(), true);
         assert!(!subscriptions.is_subscribed("a"));
         subscriptions.confirmed(&ending);
         assert!(!subscriptions.is_subscribed("a"));
@@ -176,12 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn new_connection_subscribes_all_that_is_wanted() {
+    fn a_new_connection_subscribes_to_all_wanted_channels() {
         let subscriptions = Subscriptions::default();
-        subscriptions.want("a".to_owned(), true);
+        subscriptions.set_wanted("a".to_owned(), true);
         subscriptions.confirmed(&subscriptions.changes());
         assert!(subscriptions.is_subscribed("a"));
-        assert_eq!(subscriptions.forget(), 1);
+        assert_eq!(subscriptions.reset(), 1);
         assert!(!subscriptions.is_subscribed("a"));
         assert_eq!(subscriptions.changes().subscribe, ["a"]);
     }

@@ -1,4 +1,4 @@
-//! Place: the servers that the groups are at, and which of them has what.
+//! Topology: the servers of the layer, and which of them has which keys.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::hash_ring::HashRing;
 use super::redis_stream::{self, timed_out, timeout_share};
 use crate::config::{RedisHome, RedisUrl};
 
-/// Where the servers are now.
+/// The servers of the layer, as they are now.
 pub(super) struct Topology {
     pub(super) servers: Vec<RedisUrl>,
     pub(super) map: KeyMap,
 }
 
-/// Which server has what.
+/// Which server has which keys and channels.
 #[derive(Clone)]
 pub(super) enum KeyMap {
     Single,
@@ -24,18 +24,19 @@ pub(super) enum KeyMap {
 }
 
 impl KeyMap {
-    /// Returns the number of the server that has a key, or hears a channel.
+    /// Returns the number of the server that has a key or a channel.
     pub(super) fn server_of(&self, key: &[u8]) -> usize {
         match self {
             Self::Single => 0,
             Self::HashRing(ring) => ring.server_of(key),
-            Self::Cluster(slots) => slots.server_of(key).unwrap_or(0), // who says that it is elsewhere
+            Self::Cluster(slots) => slots.server_of(key).unwrap_or(0), // any server redirects
         }
     }
 }
 
 impl Topology {
-    /// Finds the servers. `core`: what names begin with in `channels_redis.core`; not in other formats. `masters` are those that the cluster had earlier: the ones in the URL may be gone.
+    /// Finds the servers. `core`: the prefix of the names of `channels_redis.core`; `None` in other formats. `masters`: those that the
+    /// cluster had earlier, in case the ones in the URL are gone.
     pub(super) async fn find(
         urls: &[RedisUrl],
         core: Option<&str>,
@@ -102,7 +103,7 @@ async fn find_cluster(
     Err::<Topology, RedisError>(last.unwrap_or_else(timed_out))
 }
 
-/// Asks a server of a cluster who has what, over a connection of its own.
+/// Asks a server of a cluster for the slots, over a connection of its own.
 async fn ask(url: &RedisUrl) -> RedisResult<redis::Value> {
     let (mut connection, driver) = redis_stream::commands(url, Duration::MAX).await?;
     let question = cluster::slots_command();

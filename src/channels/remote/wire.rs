@@ -3,7 +3,7 @@
 //! All numbers are big-endian. A message begins with its version (1) and its kind:
 //!
 //! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64` and `count u64` where the flags say so, then
-//!   the body. An offset of 0 means that the event has no place in a shared history.
+//!   the body. An offset of 0 means that the event is in no shared history.
 //! - channel: the length of a channel's name `u8`, the name, the body.
 //! - question: `caller u64, id u64`, JSON. answer: `id u64`, JSON.
 //! - counted: `id u64, queued u32, dropped u32`.
@@ -13,6 +13,7 @@
 use bytes::Bytes;
 
 use crate::channels::event::Shown;
+use crate::channels::event_id::EventId;
 use crate::channels::{Event, Position};
 
 const VERSION: u8 = 1;
@@ -27,24 +28,24 @@ const BODY_TEXT: u8 = 1;
 const BODY_BYTES: u8 = 2;
 const BODY_JSON: u8 = 3;
 
-/// The sender's own members have it already.
+/// The members of the sender's process have it already.
 const FLAG_DELIVERED_BY_SENDER: u8 = 1;
 const FLAG_EXCEPT: u8 = 2;
 const FLAG_COUNT: u8 = 4;
 
-/// An event's head without its position, which Redis puts behind it.
+/// The head of an event without its position, which Redis puts behind it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Head {
-    pub(super) node: u64,
-    pub(super) seq: u64,
+    pub(super) id: EventId,
+    /// The members of the sender's process have it already.
     pub(super) is_delivered_by_sender: bool,
-    /// A member of the sender's process that shall not have it.
+    /// The member of the sender's process that does not receive it.
     pub(super) except: Option<u64>,
-    /// Who counts what became of it wants to hear it under this number.
+    /// The number of the call that counts what becomes of it.
     pub(super) count: Option<u64>,
 }
 
-/// What came.
+/// A message that was read.
 #[derive(Debug)]
 pub(super) enum Message<'a> {
     Event {
@@ -82,8 +83,8 @@ pub(super) fn head(head: &Head) -> Vec<u8> {
             | flag(head.except.is_some(), FLAG_EXCEPT)
             | flag(head.count.is_some(), FLAG_COUNT),
     );
-    out.extend(head.node.to_be_bytes());
-    out.extend(head.seq.to_be_bytes());
+    out.extend(head.id.node.to_be_bytes());
+    out.extend(head.id.seq.to_be_bytes());
     out
 }
 
@@ -96,7 +97,7 @@ pub(super) fn tail(head: &Head, event: &Event) -> Vec<u8> {
     out
 }
 
-/// An event's whole message, without a place in a shared history.
+/// The whole message of an event that is in no shared history.
 pub(super) fn event(of: &Head, event: &Event) -> Vec<u8> {
     let mut out = head(of);
     out.extend([0; 16]);
@@ -156,14 +157,14 @@ fn body(event: &Event, out: &mut Vec<u8>) {
                     out.extend([BODY_JSON, len]);
                     out.extend(event_type);
                 }
-                Err(_) => out.extend([BODY_JSON, 0]), // it stands in the JSON
+                Err(_) => out.extend([BODY_JSON, 0]), // the reader takes it from the JSON
             }
             out.extend(text.as_bytes());
         }
     }
 }
 
-/// Reads a message; `None` when it is none of ours.
+/// Reads a message; `None` if it is malformed.
 pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
     let (&[VERSION, kind], rest) = bytes.split_first_chunk::<2>()? else {
         return None;
@@ -171,11 +172,10 @@ pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
     match kind {
         KIND_EVENT => {
             let (flags, mut rest) = rest.split_first()?;
-            let node = number(&mut rest)?;
-            let seq = number(&mut rest)?;
+            let id = event_id(&mut rest)?;
             let epoch = number(&mut rest)?;
             let offset = number(&mut rest)?;
-            let head = read_head(*flags, node, seq, &mut rest)?;
+            let head = read_head(*flags, id, &mut rest)?;
             Some(Message::Event {
                 head,
                 position: Position { epoch, offset },
@@ -220,22 +220,20 @@ pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
     }
 }
 
-/// Reads what a shared history keeps of an event: its head and its tail apart.
+/// Reads an event as a shared history keeps it: head and tail apart.
 pub(super) fn read_stored(head: &[u8], tail: &[u8]) -> Option<(Head, Event)> {
     let (&[VERSION, KIND_EVENT, flags], mut rest) = head.split_first_chunk::<3>()? else {
         return None;
     };
-    let node = number(&mut rest)?;
-    let seq = number(&mut rest)?;
+    let id = event_id(&mut rest)?;
     let mut tail = tail;
-    let head = read_head(flags, node, seq, &mut tail)?;
+    let head = read_head(flags, id, &mut tail)?;
     Some((head, read_body(tail)?))
 }
 
-fn read_head(flags: u8, node: u64, seq: u64, rest: &mut &[u8]) -> Option<Head> {
+fn read_head(flags: u8, id: EventId, rest: &mut &[u8]) -> Option<Head> {
     Some(Head {
-        node,
-        seq,
+        id,
         is_delivered_by_sender: flags & FLAG_DELIVERED_BY_SENDER != 0,
         except: match flags & FLAG_EXCEPT {
             0 => None,
@@ -268,6 +266,13 @@ fn read_body(bytes: &[u8]) -> Option<Event> {
     }
 }
 
+fn event_id(bytes: &mut &[u8]) -> Option<EventId> {
+    Some(EventId {
+        node: number(bytes)?,
+        seq: number(bytes)?,
+    })
+}
+
 fn number(bytes: &mut &[u8]) -> Option<u64> {
     let (number, rest) = bytes.split_first_chunk::<8>()?;
     *bytes = rest;
@@ -295,8 +300,7 @@ mod tests {
         for event in events() {
             for (except, count) in [(None, None), (Some(7), None), (Some(1), Some(u64::MAX))] {
                 let of = Head {
-                    node: 3,
-                    seq: 9,
+                    id: EventId { node: 3, seq: 9 },
                     is_delivered_by_sender: except.is_some(),
                     except,
                     count,

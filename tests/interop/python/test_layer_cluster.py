@@ -143,7 +143,7 @@ class Failover(ClusterCase):
         self.assertEqual(self.join(self.b, "long", room=room).messages(60), numbers)
         self.assertLess(time.monotonic() - begun, 30.0)
         for server in self.servers():
-            self.assertTrue(lines(server, "has Redis again"))
+            self.assertTrue(lines(server, "is connected to Redis again"))
 
 
 class Refused(unittest.TestCase):

@@ -122,7 +122,7 @@ class Groups(LayerCase):
 
     def test_the_log_says_where_redis_is_and_not_its_password(self):
         for server in self.servers():
-            self.assertTrue(lines(server, rf"has Redis .*127\.0\.0\.1:{self.redis.port}"), server.log())
+            self.assertTrue(lines(server, rf"is connected to Redis .*127\.0\.0\.1:{self.redis.port}"), server.log())
             self.assertNotIn("s3cret", server.log())
 
 

@@ -164,7 +164,7 @@ class Tls(SecureCase):
             with self.subTest(host=host):
                 one, two = self.pair(self.url(host=host), authority=self.authority)
                 self.share(one, two)
-                self.assertRegex(one.log(), rf"has Redis.*rediss://{host}")
+                self.assertRegex(one.log(), rf"is connected to Redis.*rediss://{host}")
 
     def test_djangos_formats_go_over_tls_too(self):
         for layer_format in ("channels_redis.core", "channels_redis.pubsub"):

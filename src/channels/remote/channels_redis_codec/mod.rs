@@ -1,4 +1,4 @@
-//! Dictionary: an event as Django Channels writes it for Redis: msgpack or JSON, perhaps encrypted.
+//! Codec: events as Django Channels writes them for Redis: msgpack or JSON, optionally encrypted.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::config::Serializer;
 /// The key of the channels that a message of the core layer is for.
 pub(super) const CHANNELS: &str = "__asgi_channel__";
 
-/// The deepest dictionary that is read.
+/// The deepest nesting that is read.
 const DEPTH_MAX: usize = 64;
 
-/// How events are written.
+/// Reads and writes events in the format of `channels_redis`.
 pub(super) struct ChannelsRedisCodec {
     serializer: Serializer,
     keys: Vec<Fernet>,
-    /// How old an encrypted one may be.
+    /// How old an encrypted event may be.
     max_age: Option<Duration>,
 }
 
-/// Why what came is no event.
+/// Why a message could not be decoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum DecodeError {
     Malformed,
@@ -33,7 +33,7 @@ pub(super) enum DecodeError {
 }
 
 impl DecodeError {
-    /// Returns the reason it is counted under.
+    /// Returns the reason under which it is counted.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -55,11 +55,11 @@ impl ChannelsRedisCodec {
         }
     }
 
-    /// Writes an event, with the channels it is for where the layer wants them in it.
+    /// Writes an event, and the channels it is for if the layer has them in the message.
     pub(super) fn write(&self, event: &Event, channels: Option<&Recipients<'_>>) -> Vec<u8> {
         let written = EventDictionary { event, channels };
         let content = match self.serializer {
-            // Neither can fail: all keys are texts, and memory is all they need.
+            // Neither fails: all keys are strings.
             Serializer::Msgpack => rmp_serde::to_vec(&written).unwrap_or_default(),
             Serializer::Json => serde_json::to_vec(&written).unwrap_or_default(),
         };
@@ -69,7 +69,7 @@ impl ChannelsRedisCodec {
         }
     }
 
-    /// Reads an event, and the channels it is for where they stand in it.
+    /// Reads an event, and the channels it is for if they are in the message.
     pub(super) fn read(&self, bytes: &[u8]) -> Result<(Event, Vec<String>), DecodeError> {
         let decrypted;
         let content = if self.keys.is_empty() {
@@ -119,7 +119,7 @@ pub(super) enum Recipients<'a> {
     Several(&'a [&'a str]),
 }
 
-/// An event as it is written: raw bytes are bytes where the format has them.
+/// An event to be written. Raw bytes are written as bytes if the format has them.
 struct EventDictionary<'a> {
     event: &'a Event,
     channels: Option<&'a Recipients<'a>>,
@@ -162,13 +162,13 @@ impl Serialize for Binary<'_> {
     }
 }
 
-/// Bytes are no type, though they would make a text.
+/// Tells whether the type is a string. Bytes would become one in [`to_json`].
 fn has_text_type(value: &rmpv::Value) -> bool {
     let mut entries = value.as_map().into_iter().flatten();
     entries.any(|(key, value)| key.as_str() == Some("type") && value.is_str())
 }
 
-/// A value as JSON has it: bytes become base64; only texts are keys; what JSON has no word for is refused.
+/// Converts a value to JSON. Bytes become base64. Keys that are not strings, and values that JSON does not have, are refused.
 fn to_json(value: rmpv::Value) -> Option<Value> {
     Some(match value {
         rmpv::Value::Nil => Value::Null,

@@ -13,7 +13,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn captured_dictionaries_are_written_byte_for_byte() {
+fn captured_messages_are_written_byte_for_byte() {
     let event = Event::from_json(r#"{"type": "chat.message", "text": "hi"}"#).unwrap();
     let msgpack = plain(Serializer::Msgpack);
     let bare = "82a474797065ac636861742e6d657373616765a474657874a26869";
@@ -38,7 +38,7 @@ fn captured_dictionaries_are_written_byte_for_byte() {
 }
 
 #[test]
-fn all_that_channels_redis_was_seen_to_write_is_read_and_written_again_byte_for_byte() {
+fn captured_messages_of_channels_redis_are_read_and_written_again_byte_for_byte() {
     let vectors: Value = serde_json::from_str(include_str!(
         "../../../../tests/vectors/channels_redis.json"
     ))
@@ -115,7 +115,7 @@ fn bytes_are_bytes_in_msgpack_and_base64_in_json() {
 }
 
 #[test]
-fn junk_is_refused_and_says_why() {
+fn malformed_messages_are_refused_with_the_reason() {
     let msgpack = plain(Serializer::Msgpack);
     for junk in [
         "",

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::calls::{Call, ConnectionId, Filter, checked_close, group_name, no_connection};
 use super::response::ApiError;
 use super::tokens::Token;
-use crate::channels::{Event, GroupName, Sent};
+use crate::channels::{ConnectionInfo, Event, GroupName, NodeReply, NodeRequest, Sent};
 use crate::services::Services;
 
 /// How long one call waits for other processes, and all events of a batch together.
@@ -75,15 +75,18 @@ impl Limits {
             }
             Call::Connection(id) => {
                 token.check_connections()?;
-                let shown = json!({"ask": "show", "number": id.number});
-                found(*id, ask_node(services, *id, &shown, WAIT_MAX).await?)
+                let show = NodeRequest::Show { number: id.number };
+                found(*id, ask_node(services, *id, show, WAIT_MAX).await?)
             }
             Call::ConnectionEnd(id, frame) => {
                 token.check_connections()?;
-                let end = json!({
-                    "ask": "end", "number": id.number, "code": frame.code, "reason": frame.reason,
-                });
-                found(*id, ask_node(services, *id, &end, WAIT_MAX).await?)
+                let end = NodeRequest::End {
+                    number: Some(id.number),
+                    user: None,
+                    code: frame.code,
+                    reason: frame.reason.clone(),
+                };
+                found(*id, ask_node(services, *id, end, WAIT_MAX).await?)
             }
             Call::Connections(filter) => {
                 token.check_connections()?;
@@ -97,11 +100,18 @@ impl Limits {
                     serde_json::from_slice(body).map_err(|error| of_json(&error))?
                 };
                 let frame = checked_close(asked.code, asked.reason)?;
-                let end = json!({
-                    "ask": "end", "user": user, "code": frame.code, "reason": frame.reason,
-                });
-                let (answers, unanswered) = ask_all(services, &end).await;
-                let matched: u64 = answers.iter().filter_map(|a| a["matched"].as_u64()).sum();
+                let end = NodeRequest::End {
+                    number: None,
+                    user: Some(user.clone()),
+                    code: frame.code,
+                    reason: frame.reason,
+                };
+                let (replies, unanswered) = ask_all(services, end).await;
+                let closed = |reply: &NodeReply| match reply {
+                    NodeReply::Closed { matched, .. } => *matched,
+                    _ => 0,
+                };
+                let matched: u64 = replies.iter().map(closed).sum();
                 Ok(json!({"matched": matched, "closed": matched, "unanswered": unanswered}))
             }
             Call::Batch => self.batch(token, body, services).await,
@@ -227,66 +237,78 @@ async fn connection_send(
     event: &Event,
     wait: Duration,
 ) -> Result<Value, ApiError> {
-    let send = json!({"ask": "send", "number": id.number, "event": event.fields()});
-    found(id, ask_node(services, id, &send, wait).await?)
+    let send = NodeRequest::Send {
+        number: id.number,
+        event: event.fields(),
+    };
+    found(id, ask_node(services, id, send, wait).await?)
 }
 
-/// An answer about one connection; null when there is none.
-fn found(id: ConnectionId, answer: Value) -> Result<Value, ApiError> {
-    if answer.is_null() {
-        return Err(no_connection(&id.to_string()));
+/// Returns the reply about one connection as JSON; fails if there is no such connection.
+fn found(id: ConnectionId, reply: NodeReply) -> Result<Value, ApiError> {
+    match serde_json::to_value(reply) {
+        Ok(reply) if !reply.is_null() => Ok(reply),
+        _ => Err(no_connection(&id.to_string())),
     }
-    Ok(answer)
 }
 
 /// Asks the process of a connection.
 async fn ask_node(
     services: &Services,
     id: ConnectionId,
-    question: &Value,
+    request: NodeRequest,
     wait: Duration,
-) -> Result<Value, ApiError> {
+) -> Result<NodeReply, ApiError> {
     if id.node == services.layer.node() {
-        return Ok(services.answer(question.clone()).await);
+        return Ok(services.answer(request).await);
     }
     let Some(remote) = services.layer.remote() else {
         return Err(no_connection(&id.to_string()));
     };
-    let answers = remote.call_node(id.node, question, wait).await;
-    if answers.unanswered > 0 {
+    let replies = remote.call_node(id.node, &request, wait).await;
+    if replies.unanswered > 0 {
         return Err(ApiError::unavailable(
             "expected the connection's process to answer in time, found silence",
         ));
     }
-    let answer = answers.answers.into_iter().next();
-    answer.ok_or_else(|| no_connection(&id.to_string()))
+    let reply = replies.replies.into_iter().next();
+    reply.ok_or_else(|| no_connection(&id.to_string()))
 }
 
-/// Asks this process and all others; returns the answers, and how many did not answer.
-async fn ask_all(services: &Services, question: &Value) -> (Vec<Value>, usize) {
-    let here = services.answer(question.clone());
+/// Asks this process and all others; returns the replies, and how many processes did not reply.
+async fn ask_all(services: &Services, request: NodeRequest) -> (Vec<NodeReply>, usize) {
+    let own = services.answer(request.clone());
     let Some(remote) = services.layer.remote() else {
-        return (vec![here.await], 0);
+        return (vec![own.await], 0);
     };
-    let (here, others) = tokio::join!(here, remote.call_all(question));
-    let mut answers = others.answers;
-    answers.insert(0, here);
-    (answers, others.unanswered)
+    let (own, others) = tokio::join!(own, remote.call_all(&request));
+    let mut replies = others.replies;
+    replies.insert(0, own);
+    (replies, others.unanswered)
 }
 
 async fn group_shown(services: &Services, group: &GroupName) -> Result<Value, ApiError> {
-    let question = json!({"ask": "group", "group": group.as_str()});
-    let (answers, unanswered) = ask_all(services, &question).await;
+    let request = NodeRequest::Group {
+        group: group.to_string(),
+    };
+    let (replies, unanswered) = ask_all(services, request).await;
     let (mut members, mut anonymous, mut left_out) = (0, 0, 0);
-    let mut users: BTreeMap<&str, (&str, u64)> = BTreeMap::new();
-    for answer in &answers {
-        members += answer["members"].as_u64().unwrap_or(0);
-        anonymous += answer["anonymous"].as_u64().unwrap_or(0);
-        left_out += answer["left_out"].as_u64().unwrap_or(0);
-        for user in answer["users"].as_array().into_iter().flatten() {
-            if let (Some(id), Some(name)) = (user[0].as_str(), user[1].as_str()) {
-                users.entry(id).or_insert((name, 0)).1 += user[2].as_u64().unwrap_or(1);
-            }
+    let mut users: BTreeMap<String, (String, u64)> = BTreeMap::new();
+    for reply in replies {
+        let NodeReply::Group {
+            members: of_node,
+            anonymous: anonymous_of_node,
+            users: users_of_node,
+            left_out: left_out_by_node,
+        } = reply
+        else {
+            continue;
+        };
+        members += of_node;
+        anonymous += anonymous_of_node;
+        left_out += left_out_by_node;
+        for (id, name, connections) in users_of_node {
+            users.entry(id).or_insert((name, 0)).1 += connections;
         }
     }
     let users: Vec<Value> = users
@@ -302,24 +324,31 @@ async fn group_shown(services: &Services, group: &GroupName) -> Result<Value, Ap
 }
 
 async fn connections(services: &Services, filter: &Filter) -> Result<Value, ApiError> {
-    let cursor = filter.cursor.map(|(node, number)| json!([node, number]));
-    let question = json!({
-        "ask": "list", "user": filter.user, "route": filter.route,
-        "group": filter.group.as_ref().map(GroupName::as_str),
-        "cursor": cursor, "limit": filter.limit + 1,
-    });
-    let (answers, unanswered) = ask_all(services, &question).await;
-    let by_node: BTreeMap<u64, Value> = answers
-        .into_iter()
-        .map(|answer| (answer["node"].as_u64().unwrap_or(0), answer))
-        .collect();
-    let mut connections: Vec<Value> = Vec::new();
+    let request = NodeRequest::List {
+        user: filter.user.clone(),
+        route: filter.route.clone(),
+        group: filter.group.as_ref().map(GroupName::to_string),
+        cursor: filter.cursor,
+        limit: filter.limit + 1,
+    };
+    let (replies, unanswered) = ask_all(services, request).await;
+    let mut by_node = BTreeMap::new();
+    for reply in replies {
+        if let NodeReply::List {
+            node,
+            is_cut,
+            connections,
+        } = reply
+        {
+            by_node.insert(node, (is_cut, connections));
+        }
+    }
+    let mut connections: Vec<ConnectionInfo> = Vec::new();
     let mut is_more = false;
-    for answer in by_node.into_values() {
-        let shown = answer["connections"].as_array().into_iter().flatten();
-        connections.extend(shown.cloned());
-        if answer["is_cut"] == true {
-            is_more = true; // what other processes have comes behind what is left out
+    for (is_cut, of_node) in by_node.into_values() {
+        connections.extend(of_node);
+        if is_cut {
+            is_more = true; // the connections of later processes come after those that are left out
             break;
         }
     }
@@ -328,16 +357,18 @@ async fn connections(services: &Services, filter: &Filter) -> Result<Value, ApiE
     let cursor = connections
         .last()
         .filter(|_| is_more)
-        .map(|last| last["id"].clone());
+        .map(|last| last.id.clone());
     Ok(json!({"connections": connections, "cursor": cursor, "unanswered": unanswered}))
 }
 
 async fn info(services: &Services) -> Result<Value, ApiError> {
     let remote = services.layer.remote();
-    let question = json!({"ask": "info"});
-    let here = services.answer(question.clone()).await;
+    let connections = match services.answer(NodeRequest::Info).await {
+        NodeReply::Info { connections } => Some(connections),
+        _ => None,
+    };
     let nodes = match remote {
-        Some(remote) => 1 + remote.call_all(&question).await.answers.len(),
+        Some(remote) => 1 + remote.call_all(&NodeRequest::Info).await.replies.len(),
         None => 1,
     };
     Ok(json!({
@@ -345,7 +376,7 @@ async fn info(services: &Services) -> Result<Value, ApiError> {
         "name": services.name,
         "version": env!("CARGO_PKG_VERSION"),
         "uptime": services.started.elapsed().as_secs_f64(),
-        "connections": here["connections"],
+        "connections": connections,
         "groups": services.layer.groups(),
         "backend": if remote.is_some() { "redis" } else { "memory" },
         "format": remote.map(|remote| remote.format().to_string()),

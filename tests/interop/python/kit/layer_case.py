@@ -144,7 +144,7 @@ options = {{ groups = ["kept_{{room}}"], history = 5, recover = true }}
 
 # The log lines of an outage, once each.
 LOST = r"the channel layer lost Redis"
-BACK = r"the channel layer has Redis again"
+BACK = r"the channel layer is connected to Redis again"
 
 _ROOMS = count(1)
 

@@ -1,0 +1,11 @@
+//! EventId: recognizes an event that reaches a process twice.
+
+/// The process that sent an event, and its own number for it.
+///
+/// A sender numbers its events in order, over all groups, and every process sees those of one group in that order. So a number
+/// that was seen covers all lower ones of the same sender in the group.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct EventId {
+    pub(super) node: u64,
+    pub(super) seq: u64,
+}

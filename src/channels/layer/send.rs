@@ -1,0 +1,97 @@
+//! Send: events for all members of a group.
+
+use std::time::Duration;
+
+use super::ChannelLayer;
+use crate::channels::append::{NewEvent, Retention};
+use crate::channels::{Event, GroupName, LayerError, PresenceEvent, Sent};
+use crate::timestamp::Timestamp;
+
+impl ChannelLayer {
+    /// Sends an event to every member, except the one named; in order for each sender, at most once for each member.
+    ///
+    /// Never waits for a slow member. When events come faster than the members can be served, or faster than Redis takes them,
+    /// waits for space, five seconds at most; then the event is dropped and counted.
+    pub fn group_send<'a>(
+        &'a self,
+        group: &'a GroupName,
+        event: Event,
+        except: Option<u64>,
+    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
+        self.send_retaining(group, event, except, Retention::History)
+    }
+
+    /// Sends an event to every member, but does not keep it for those who join later.
+    pub fn group_send_transient<'a>(
+        &'a self,
+        group: &'a GroupName,
+        event: Event,
+    ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
+        self.send_retaining(group, event, None, Retention::Transient)
+    }
+
+    /// Tells a group that a member joined or left, and how many there are now: a [`PresenceEvent`].
+    ///
+    /// These are sent one after the other in each group, so the last one that members of this process see has the newest count.
+    pub async fn group_send_presence(
+        &self,
+        group: &GroupName,
+        event_type: &str,
+        user: Option<&str>,
+    ) -> Result<Sent, LayerError> {
+        let found = self.0.local.find(group.as_str());
+        let _presence = match &found {
+            Some(found) => found.lock_presence().await,
+            None => None,
+        };
+        let presence = PresenceEvent {
+            user,
+            members: self.group_present_len(group).await,
+            at: Timestamp::now(),
+        };
+        match presence.event(event_type) {
+            Ok(event) => self.group_send_transient(group, event).await,
+            Err(_) => Ok(Sent::default()), // a number and a name always serialize
+        }
+    }
+
+    /// Sends an event to every member and waits until all of them were served, no longer than `wait` for those of other processes.
+    /// Returns how many have it, in all processes.
+    pub async fn group_send_counted(
+        &self,
+        group: &GroupName,
+        event: Event,
+        wait: Duration,
+    ) -> Result<Sent, LayerError> {
+        if let Some(remote) = self.remote() {
+            return remote.send_counted(group, event, wait).await;
+        }
+        let local = &self.0.local;
+        local.send_counted(group, &event, Retention::History).await
+    }
+
+    async fn send_retaining(
+        &self,
+        group: &GroupName,
+        event: Event,
+        except: Option<u64>,
+        retention: Retention,
+    ) -> Result<Sent, LayerError> {
+        // The rare ways are boxed: the future of every sender would be as large as the largest of them.
+        if let Some(remote) = self.remote() {
+            return Box::pin(remote.send(group, event, except, retention)).await;
+        }
+        let local = &self.0.local;
+        let matched = match local.try_send(group, &NewEvent::new(&event, except), retention) {
+            Ok(matched) => matched,
+            Err(full) => {
+                let new = NewEvent::new(&event, except);
+                Box::pin(local.send_when_space(full, group, new, retention)).await?
+            }
+        };
+        Ok(Sent {
+            matched: matched.unwrap_or(0),
+            ..Sent::default()
+        })
+    }
+}

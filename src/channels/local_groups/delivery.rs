@@ -1,0 +1,112 @@
+//! Delivery: an event on its way to the members of a group in this process.
+
+use std::sync::Arc;
+
+use super::LocalGroups;
+use crate::channels::append::{AppendOutcome, NewEvent, Retention};
+use crate::channels::delivery::DeliveryTally;
+use crate::channels::group::Group;
+use crate::channels::options::SPACE_TIMEOUT;
+use crate::channels::{Event, GroupName, LayerError, Sent};
+use crate::telemetry;
+
+/// The sender itself serves groups of up to this many members. Larger ones are served by a task that yields the worker in between.
+const INLINE_MEMBERS_MAX: usize = 16;
+
+impl LocalGroups {
+    /// Sends an event to the members in this process. If the group is full, waits for space, five seconds at most. Returns how
+    /// many members there are; `None` when there is no such group.
+    pub(in crate::channels) async fn send(
+        &self,
+        name: &GroupName,
+        new: NewEvent<'_>,
+        retention: Retention,
+    ) -> Result<Option<usize>, LayerError> {
+        match self.try_send(name, &new, retention) {
+            Ok(matched) => Ok(matched),
+            // Boxed: the wait is rare, and the future of every sender would be as large as this one.
+            Err(full) => Box::pin(self.send_when_space(full, name, new, retention)).await,
+        }
+    }
+
+    /// Sends an event to the members in this process and waits until each of them was served.
+    pub(in crate::channels) async fn send_counted(
+        &self,
+        name: &GroupName,
+        event: &Event,
+        retention: Retention,
+    ) -> Result<Sent, LayerError> {
+        let tally = Arc::new(DeliveryTally::default());
+        let new = NewEvent {
+            event,
+            except: None,
+            tally: Some(tally.clone()),
+        };
+        if self.send(name, new, retention).await?.is_none() {
+            return Ok(Sent::default());
+        }
+        let (queued, dropped) = tally.finished().await;
+        Ok(Sent {
+            matched: queued + dropped,
+            queued,
+            dropped,
+            unanswered: 0,
+        })
+    }
+
+    /// Appends an event and has it delivered. Fails with the group when that is full.
+    pub(in crate::channels) fn try_send(
+        &self,
+        name: &GroupName,
+        new: &NewEvent<'_>,
+        retention: Retention,
+    ) -> Result<Option<usize>, Arc<Group>> {
+        let Some(group) = self.find(name.as_str()) else {
+            return Ok(None);
+        };
+        match group.append(new, retention) {
+            AppendOutcome::Full => Err(group),
+            outcome => {
+                let matched = group.len();
+                self.deliver(&group, outcome);
+                Ok(Some(matched))
+            }
+        }
+    }
+
+    /// Waits for space in a group that was full, and sends then.
+    pub(in crate::channels) async fn send_when_space(
+        &self,
+        mut full: Arc<Group>,
+        name: &GroupName,
+        new: NewEvent<'_>,
+        retention: Retention,
+    ) -> Result<Option<usize>, LayerError> {
+        loop {
+            let space = tokio::time::timeout(SPACE_TIMEOUT, full.space());
+            if space.await.is_err() {
+                telemetry::event_dropped("group_full");
+                return Err(LayerError::GroupFull {
+                    group: name.clone(),
+                });
+            }
+            match self.try_send(name, &new, retention) {
+                Ok(matched) => return Ok(matched),
+                Err(still_full) => full = still_full,
+            }
+        }
+    }
+
+    /// Delivers what was appended to a group, if that is up to the caller.
+    pub(in crate::channels) fn deliver(&self, group: &Arc<Group>, outcome: AppendOutcome) {
+        self.evict_if_over();
+        if outcome != AppendOutcome::Deliver {
+            return;
+        }
+        if group.len() <= INLINE_MEMBERS_MAX {
+            group.deliver_now();
+        } else {
+            self.tasks.spawn("group delivery", group.clone().deliver());
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! LocalGroups: the groups and channels of this process, by name.
+//!
+//! Both the layer and the link to Redis work on it. It knows neither: whoever needs to follow which groups exist registers a
+//! [`GroupObserver`].
+
+mod delivery;
+mod sweep;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::channel_registry::ChannelRegistry;
+use super::group::Group;
+use super::history_budget::HistoryBudget;
+use super::room_limit::RoomLimit;
+use super::{
+    GroupMember, GroupName, GroupOptions, Joined, LayerError, LayerSettings, Position, Presence,
+    Start, Subscriber,
+};
+use crate::auth::User;
+use crate::tasks::Tasks;
+
+const SHARDS: usize = 16;
+
+type Shard = HashMap<GroupName, Arc<Group>>;
+
+/// Follows which groups this process has.
+///
+/// Both calls are made under the lock of the group's shard, so those about one group come in the order of what happened to it.
+/// They must not block and must not call into [`LocalGroups`].
+pub(super) trait GroupObserver: Send + Sync {
+    /// A group got its first member, or a member is about to join it.
+    fn group_created(&self, group: &GroupName);
+
+    /// A group is gone: it has no member and keeps nothing.
+    fn group_removed(&self, group: &GroupName);
+
+    /// Tells whether groups share their histories with other processes.
+    fn shares_history(&self) -> bool;
+}
+
+/// The groups and channels of this process.
+pub(super) struct LocalGroups {
+    /// Identifies this process among all that ever ran: 52 random bits, which Lua and browsers hold as a number.
+    node: u64,
+    /// The offset at which the history of a new group starts: after every offset that a removed group has used. If offsets
+    /// started at 0 again, a client could come back with a position of the removed group, find it in the new one, and miss
+    /// events without noticing.
+    first_offset: AtomicU64,
+    hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+    channels: ChannelRegistry,
+    history_budget: Arc<HistoryBudget>,
+    room_limit: Arc<RoomLimit>,
+    tasks: Tasks,
+    observer: OnceLock<Arc<dyn GroupObserver>>,
+}
+
+/// A member that is about to join a group. As long as it exists, the group stays and retains what the member would miss.
+#[must_use]
+pub struct PreparedJoin {
+    groups: Arc<LocalGroups>,
+    name: GroupName,
+    member: u64,
+    group: Arc<Group>,
+}
+
+impl Drop for PreparedJoin {
+    fn drop(&mut self) {
+        self.group.remove_pending_join(self.member);
+        self.groups.remove_if_unused(&self.name);
+    }
+}
+
+impl std::fmt::Debug for PreparedJoin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PreparedJoin").field(&self.name).finish()
+    }
+}
+
+impl PreparedJoin {
+    pub(super) fn group(&self) -> &Group {
+        &self.group
+    }
+}
+
+impl LocalGroups {
+    /// No groups yet; deliveries to large groups run among `tasks`.
+    pub(super) fn new(settings: &LayerSettings, tasks: Tasks) -> Self {
+        Self {
+            node: fastrand::u64(1..) >> 12,
+            first_offset: AtomicU64::new(0),
+            hasher: RandomState::new(),
+            shards: Default::default(),
+            channels: ChannelRegistry::default(),
+            history_budget: HistoryBudget::new(settings.history_size, settings.group_history_size),
+            room_limit: RoomLimit::new(settings.max_rooms),
+            tasks,
+            observer: OnceLock::new(),
+        }
+    }
+
+    /// Sets who follows the groups. Called once, before there is a group.
+    pub(super) fn set_observer(&self, observer: Arc<dyn GroupObserver>) {
+        let _ = self.observer.set(observer);
+    }
+
+    pub(super) fn node(&self) -> u64 {
+        self.node
+    }
+
+    pub(super) fn channels(&self) -> &ChannelRegistry {
+        &self.channels
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    // --- Joining and leaving --------------------------------------------------------------------------------------------
+
+    /// Creates the group if there is none, and retains what is sent to it from now on until the member joins.
+    pub(super) fn prepare_join(
+        self: &Arc<Self>,
+        name: &GroupName,
+        options: &GroupOptions,
+        member: u64,
+    ) -> PreparedJoin {
+        let mut shard = self.shard(name.as_str());
+        let group = self.find_or_create(&mut shard, name);
+        group.add_pending_join(member);
+        group.set_options(options);
+        PreparedJoin {
+            groups: self.clone(),
+            name: name.clone(),
+            member,
+            group,
+        }
+    }
+
+    /// Counts the group for the client's address, if no other address began it. When the address has as many as it may, the join is
+    /// refused and an empty group removed.
+    pub(super) fn claim_room(
+        &self,
+        prepared: PreparedJoin,
+        client: IpAddr,
+    ) -> Result<PreparedJoin, LayerError> {
+        if prepared.group.claim_room(&self.room_limit, client).is_ok() {
+            return Ok(prepared);
+        }
+        let name = prepared.name.clone();
+        drop(prepared);
+        self.remove_empty(&name); // no client has a position in it to come back with
+        metrics::counter!("oneport_rooms_refused_total").increment(1);
+        Err(LayerError::TooManyRooms)
+    }
+
+    /// Adds a member. Returns where it starts; `None` when it is in the group already.
+    pub(super) fn join(
+        &self,
+        name: &GroupName,
+        member: u64,
+        subscriber: &Arc<dyn Subscriber>,
+        user: Option<Arc<User>>,
+        options: &GroupOptions,
+        start: Start,
+    ) -> Option<Joined> {
+        // Joins under the shard's lock: otherwise the group could be removed between being found and being joined.
+        let mut shard = self.shard(name.as_str());
+        let group = self.find_or_create(&mut shard, name);
+        group.join(member, subscriber, user, options, start)
+    }
+
+    /// Removes a member. Once this returns, the member receives nothing more. Returns the presence it joined with, if it was in
+    /// the group.
+    pub(super) fn leave(&self, name: &GroupName, member: u64) -> Option<Presence> {
+        let shard = self.shard(name.as_str());
+        shard.get(name).and_then(|group| group.leave(member))
+    }
+
+    // --- Looking up -----------------------------------------------------------------------------------------------------
+
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Group>> {
+        self.shard(name).get(name).cloned()
+    }
+
+    /// Returns how many groups there are.
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Returns how many members a group has.
+    pub(super) fn members_len(&self, name: &GroupName) -> usize {
+        self.find(name.as_str()).map_or(0, |group| group.len())
+    }
+
+    /// Returns the members of a group.
+    pub(super) fn members(&self, name: &GroupName) -> Vec<GroupMember> {
+        let group = self.find(name.as_str());
+        group.map(|group| group.members()).unwrap_or_default()
+    }
+
+    /// Returns the position of a group's newest event.
+    pub(super) fn position(&self, name: &GroupName) -> Position {
+        let group = self.find(name.as_str());
+        group.map_or_else(|| self.first_position(), |group| group.position())
+    }
+
+    /// Returns all groups.
+    pub(super) fn all(&self) -> Vec<(GroupName, Arc<Group>)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            all.extend(
+                shard
+                    .iter()
+                    .map(|(name, group)| (name.clone(), group.clone())),
+            );
+        }
+        all
+    }
+
+    #[cfg(test)]
+    pub(super) fn history_budget(&self) -> &HistoryBudget {
+        &self.history_budget
+    }
+
+    fn first_position(&self) -> Position {
+        Position {
+            epoch: self.node,
+            offset: self.first_offset.load(Ordering::Relaxed),
+        }
+    }
+
+    fn find_or_create(&self, shard: &mut Shard, name: &GroupName) -> Arc<Group> {
+        if let Some(group) = shard.get(name) {
+            return group.clone();
+        }
+        let observer = self.observer.get();
+        let group = Arc::new(Group::new(
+            name.clone(),
+            self.first_position(),
+            observer.is_some_and(|observer| observer.shares_history()),
+            self.history_budget.clone(),
+        ));
+        shard.insert(name.clone(), group.clone());
+        if let Some(observer) = observer {
+            observer.group_created(name);
+        }
+        group
+    }
+
+    fn shard(&self, name: &str) -> MutexGuard<'_, Shard> {
+        let at = usize::try_from(self.hasher.hash_one(name)).unwrap_or(0) % SHARDS;
+        self.shards[at].lock()
+    }
+}

@@ -1,0 +1,270 @@
+//! Node RPC: what processes ask each other, and the server API its own process.
+//!
+//! Requests and replies are JSON on the wire, behind the head that `remote/wire.rs` writes. Processes of one version talk to each
+//! other: a request that a process does not know is answered with [`NodeReply::NotFound`].
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A request to one process, or to all.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum NodeRequest {
+    /// Who is in a group? Answered with [`NodeReply::Group`].
+    Group {
+        /// The group's name.
+        group: String,
+    },
+    /// What is known about a connection? Answered with [`NodeReply::Connection`].
+    Show {
+        /// The connection's number in its process.
+        number: u64,
+    },
+    /// Send an event to a connection. Answered with [`NodeReply::Sent`].
+    Send {
+        /// The connection's number in its process.
+        number: u64,
+        /// The event.
+        event: Map<String, Value>,
+    },
+    /// Close a connection, or all connections of a user. Answered with [`NodeReply::Closed`].
+    End {
+        /// The connection's number in its process.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u64>,
+        /// The user's id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+        /// The close code.
+        code: u16,
+        /// The close reason.
+        reason: String,
+    },
+    /// List the connections that match. Answered with [`NodeReply::List`].
+    List {
+        /// Only those of the user with this id.
+        user: Option<String>,
+        /// Only those on this route.
+        route: Option<String>,
+        /// Only those in this group.
+        group: Option<String>,
+        /// Only those after this one: its process and number.
+        cursor: Option<(u64, u64)>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// How much does the process have? Answered with [`NodeReply::Info`].
+    Info,
+}
+
+/// A reply to a [`NodeRequest`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum NodeReply {
+    /// The members of a group in this process.
+    Group {
+        /// How many members there are.
+        members: u64,
+        /// How many of them are anonymous.
+        anonymous: u64,
+        /// Each user's id, name and number of connections.
+        users: Vec<(String, String, u64)>,
+        /// How many users are not listed, because the reply would be too long.
+        left_out: u64,
+    },
+    /// A connection.
+    Connection(ConnectionInfo),
+    /// The connections that match.
+    List {
+        /// The process.
+        node: u64,
+        /// Whether more match than are listed, because the reply would be too long.
+        is_cut: bool,
+        /// The connections, ordered by number.
+        connections: Vec<ConnectionInfo>,
+    },
+    /// The process in numbers.
+    Info {
+        /// How many connections are open.
+        connections: u64,
+    },
+    /// What became of an event that was sent to a connection.
+    Sent {
+        /// How many connections there were.
+        matched: u64,
+        /// How many queued the event.
+        queued: u64,
+        /// How many dropped it.
+        dropped: u64,
+    },
+    /// Connections are being closed.
+    Closed {
+        /// How many connections there were.
+        matched: u64,
+        /// The same, when one connection was named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closed: Option<u64>,
+    },
+    /// There is no such connection or group, or the request is not understood.
+    NotFound,
+}
+
+/// What the server API shows of a connection.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ConnectionInfo {
+    /// Its id, over all processes.
+    pub id: String,
+    /// Its process.
+    pub node: String,
+    /// The route's name or path.
+    pub route: String,
+    /// The request's path.
+    pub path: String,
+    /// The user, unless it is anonymous.
+    pub user: Option<UserInfo>,
+    /// The client's address, unless it connected through a unix socket.
+    pub client: Option<String>,
+    /// The groups that it is in.
+    pub groups: Vec<String>,
+    /// When it was opened (RFC 3339).
+    pub opened_at: String,
+}
+
+/// What the server API shows of a user.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct UserInfo {
+    /// The user's id.
+    pub id: String,
+    /// The user's name.
+    pub name: String,
+}
+
+/// Answers requests of other processes, and of the server API of its own.
+pub trait RpcHandler: Send + Sync + 'static {
+    /// Returns the reply to a request.
+    fn handle(&self, request: NodeRequest) -> Pin<Box<dyn Future<Output = NodeReply> + Send + '_>>;
+}
+
+/// The replies of other processes to a request.
+#[derive(Clone, Debug, Default)]
+pub struct RpcReplies {
+    /// One from each process that replied in time.
+    pub replies: Vec<NodeReply>,
+    /// How many processes did not; 1 when Redis itself did not take the request.
+    pub unanswered: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check<T>(value: &T, wire: &str)
+    where
+        T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        assert_eq!(serde_json::to_string(value).unwrap(), wire);
+        assert_eq!(serde_json::from_str::<T>(wire).unwrap(), *value);
+    }
+
+    #[test]
+    fn requests_have_these_bytes_on_the_wire() {
+        let group = "room".to_owned();
+        check(
+            &NodeRequest::Group { group },
+            r#"{"ask":"group","group":"room"}"#,
+        );
+        check(
+            &NodeRequest::Show { number: 7 },
+            r#"{"ask":"show","number":7}"#,
+        );
+        let Value::Object(event) = json!({"type": "a.b", "n": 1}) else {
+            unreachable!();
+        };
+        check(
+            &NodeRequest::Send { number: 7, event },
+            r#"{"ask":"send","number":7,"event":{"type":"a.b","n":1}}"#,
+        );
+        let end = |number, user: Option<&str>| NodeRequest::End {
+            number,
+            user: user.map(str::to_owned),
+            code: 4000,
+            reason: "bye".to_owned(),
+        };
+        check(
+            &end(Some(7), None),
+            r#"{"ask":"end","number":7,"code":4000,"reason":"bye"}"#,
+        );
+        check(
+            &end(None, Some("5")),
+            r#"{"ask":"end","user":"5","code":4000,"reason":"bye"}"#,
+        );
+        let list = NodeRequest::List {
+            user: None,
+            route: Some("/ws/".to_owned()),
+            group: None,
+            cursor: Some((3, 4)),
+            limit: 101,
+        };
+        check(
+            &list,
+            r#"{"ask":"list","user":null,"route":"/ws/","group":null,"cursor":[3,4],"limit":101}"#,
+        );
+        check(&NodeRequest::Info, r#"{"ask":"info"}"#);
+    }
+
+    #[test]
+    fn replies_have_these_bytes_on_the_wire() {
+        let group = NodeReply::Group {
+            members: 3,
+            anonymous: 1,
+            users: vec![("5".to_owned(), "bob".to_owned(), 2)],
+            left_out: 0,
+        };
+        check(
+            &group,
+            r#"{"members":3,"anonymous":1,"users":[["5","bob",2]],"left_out":0}"#,
+        );
+        let connection = |user| ConnectionInfo {
+            id: "3.7".to_owned(),
+            node: "3".to_owned(),
+            route: "/ws/".to_owned(),
+            path: "/ws/".to_owned(),
+            user,
+            client: None,
+            groups: vec!["room".to_owned()],
+            opened_at: "2026-01-01T00:00:00Z".to_owned(),
+        };
+        let user = UserInfo {
+            id: "5".to_owned(),
+            name: "bob".to_owned(),
+        };
+        let shown = r#"{"id":"3.7","node":"3","route":"/ws/","path":"/ws/","user":{"id":"5","name":"bob"},"client":null,"groups":["room"],"opened_at":"2026-01-01T00:00:00Z"}"#;
+        check(&NodeReply::Connection(connection(Some(user))), shown);
+        let list = NodeReply::List {
+            node: 3,
+            is_cut: false,
+            connections: vec![connection(None)],
+        };
+        check(
+            &list,
+            r#"{"node":3,"is_cut":false,"connections":[{"id":"3.7","node":"3","route":"/ws/","path":"/ws/","user":null,"client":null,"groups":["room"],"opened_at":"2026-01-01T00:00:00Z"}]}"#,
+        );
+        check(&NodeReply::Info { connections: 9 }, r#"{"connections":9}"#);
+        let (matched, queued, dropped) = (1, 1, 0);
+        let sent = NodeReply::Sent {
+            matched,
+            queued,
+            dropped,
+        };
+        check(&sent, r#"{"matched":1,"queued":1,"dropped":0}"#);
+        let closed = |closed| NodeReply::Closed { matched: 1, closed };
+        check(&closed(Some(1)), r#"{"matched":1,"closed":1}"#);
+        check(&closed(None), r#"{"matched":1}"#);
+        check(&NodeReply::NotFound, "null");
+    }
+}

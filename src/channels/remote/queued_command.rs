@@ -1,0 +1,170 @@
+//! QueuedCommand: a command for Redis, and what is known of its execution.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, RedisError, Value};
+use tokio::sync::oneshot;
+
+use super::command_connections::is_redirect;
+use super::wire::Head;
+use crate::channels::append::{AppendOutcome, NewEvent, Retention};
+use crate::channels::group::Group;
+use crate::channels::local_groups::LocalGroups;
+use crate::channels::{Event, GroupName};
+
+/// What a command takes beside its event.
+pub(super) const COMMAND_BYTES: usize = 256;
+
+/// A command for Redis.
+#[derive(Debug)]
+pub(super) struct QueuedCommand {
+    pub(super) kind: CommandKind,
+    /// The bytes that it counts for.
+    pub(super) size: usize,
+    /// Where the reply goes. Dropped without one when the connection is lost.
+    pub(super) reply: Option<oneshot::Sender<Vec<Value>>>,
+}
+
+#[derive(Debug)]
+pub(super) enum CommandKind {
+    /// Publishes an event to whoever subscribes.
+    Publish { channel: String, payload: Vec<u8> },
+    /// Publishes a message between Oneports that is no event.
+    NodeMessage { channel: String, payload: Vec<u8> },
+    /// Sends an event to a group that may keep a history.
+    Append(Box<HistoryAppend>),
+    /// Sends an event to a group of `channels_redis.core`.
+    CoreGroupSend { group: GroupName, event: Event },
+    /// Anything else; of no use on another connection.
+    Raw(Vec<Cmd>),
+}
+
+/// An event for a group that may keep a history.
+#[derive(Debug)]
+pub(super) struct HistoryAppend {
+    pub(super) group: GroupName,
+    pub(super) head: Head,
+    pub(super) event: Event,
+    pub(super) retention: Retention,
+    /// How many events the group keeps and for how long, if this process knows.
+    pub(super) bounds: Option<(usize, Duration)>,
+    pub(super) attempt: Attempt,
+    /// The members of this process have it, without waiting for Redis.
+    is_delivered_early: bool,
+}
+
+/// Whether Redis may have executed an append already.
+///
+/// ```text
+///   Unsent ── begin ──▶ First ── begin (after a loss) ──▶ Repeated
+///     ▲                   │                                  │
+///     └── not_executed ───┘          not_executed: unchanged ┘
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Attempt {
+    /// It was never sent, or Redis refused it.
+    Unsent,
+    /// It was sent once. The script need not look for it.
+    First,
+    /// It was sent before and may have been executed. The script drops it if it was; where there is no history to tell, it drops it
+    /// in any case, since delivery is at most once.
+    Repeated,
+}
+
+impl CommandKind {
+    /// Called before the command is sent.
+    pub(super) fn begin_attempt(&mut self) {
+        if let Self::Append(append) = self {
+            append.attempt = match append.attempt {
+                Attempt::Unsent => Attempt::First,
+                Attempt::First | Attempt::Repeated => Attempt::Repeated,
+            };
+        }
+    }
+
+    /// Redis replied that it did not execute the command.
+    pub(super) fn not_executed(&mut self) {
+        if let Self::Append(append) = self
+            && append.attempt == Attempt::First
+        {
+            append.attempt = Attempt::Unsent;
+        }
+    }
+
+    /// Tells whether the command is sent again after an error that says that its keys are moving to another master. A query is not:
+    /// its caller asks again.
+    pub(super) fn is_retried_after(&self, error: &RedisError) -> bool {
+        is_redirect(error) && matches!(self, Self::Append(_))
+    }
+
+    pub(super) fn is_event(&self) -> bool {
+        !matches!(self, Self::NodeMessage { .. } | Self::Raw(_))
+    }
+
+    /// Tells whether the command waits while Redis is away: an event of a history, or of a group that this process does not have and
+    /// that may keep one.
+    pub(super) fn survives_outage(&self) -> bool {
+        matches!(self, Self::Append(append)
+            if append.retention == Retention::History && !append.head.is_delivered_by_sender)
+    }
+}
+
+impl HistoryAppend {
+    pub(super) fn new(
+        group: &GroupName,
+        head: Head,
+        event: Event,
+        retention: Retention,
+        bounds: Option<(usize, Duration)>,
+    ) -> Self {
+        Self {
+            group: group.clone(),
+            head,
+            event,
+            retention,
+            bounds,
+            attempt: Attempt::Unsent,
+            is_delivered_early: false,
+        }
+    }
+
+    /// Delivers the event to the members of this process, which will not receive it from Redis.
+    pub(super) fn deliver_without_offset(
+        &self,
+        local: &LocalGroups,
+    ) -> Option<(Arc<Group>, AppendOutcome)> {
+        if self.is_delivered_early {
+            return None;
+        }
+        let group = self.waiting_group(local)?;
+        let new = NewEvent::new(&self.event, self.head.except);
+        let outcome = group.append_without_offset(&new);
+        Some((group, outcome))
+    }
+
+    /// Delivers the event to the members of this process, which do not wait for Redis; once.
+    pub(super) fn deliver_early(
+        &mut self,
+        local: &LocalGroups,
+    ) -> Option<(Arc<Group>, AppendOutcome)> {
+        if std::mem::replace(&mut self.is_delivered_early, true) {
+            return None;
+        }
+        let group = self.waiting_group(local)?;
+        let new = NewEvent::new(&self.event, self.head.except);
+        let outcome = group.append_early(&new, self.head.id);
+        Some((group, outcome))
+    }
+
+    /// Returns the group, if its members would receive the event from Redis.
+    fn waiting_group(&self, local: &LocalGroups) -> Option<Arc<Group>> {
+        if self.head.is_delivered_by_sender {
+            return None;
+        }
+        let group = local.find(self.group.as_str())?;
+        group
+            .with_history(|history| history.is_shared())
+            .then_some(group)
+    }
+}

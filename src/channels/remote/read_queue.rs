@@ -1,0 +1,116 @@
+//! ReadQueue: groups whose shared history has to be read.
+
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::channels::GroupName;
+
+/// Groups whose shared history has to be read, each once.
+///
+/// ```text
+///            add              take              finish
+///   (none) ───────▶ Queued ─────────▶ InFlight ─────────▶ (none)
+///                     ▲                 │  │
+///                     │ retry           │  │ add: something arrived after the request, and may not be in the reply
+///                     │                 │  ▼
+///                RetryLater ◀───────────┘  Stale ── finish ──▶ Queued
+///                            fail
+/// ```
+#[derive(Default)]
+pub(super) struct ReadQueue {
+    state: Mutex<ReadStates>,
+    work: Notify,
+}
+
+#[derive(Default)]
+struct ReadStates {
+    queue: VecDeque<GroupName>,
+    states: HashMap<GroupName, ReadState>,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum ReadState {
+    Queued,
+    InFlight,
+    /// In flight, and to be read once more after that.
+    Stale,
+    /// It could not be read, and is read again after a pause, not earlier for members that wait for it.
+    RetryLater,
+}
+
+impl ReadQueue {
+    /// Adds a group, unless it waits already. One that is being read is read once more.
+    pub(super) fn add(&self, group: &GroupName) {
+        let mut state = self.state.lock();
+        match state.states.get_mut(group) {
+            Some(reading @ (ReadState::InFlight | ReadState::Stale)) => *reading = ReadState::Stale,
+            Some(ReadState::Queued | ReadState::RetryLater) => {}
+            None => {
+                state.queue(group.clone());
+                drop(state);
+                self.work.notify_one();
+            }
+        }
+    }
+
+    /// Tells whether a group's history waits, is being read, or could not be read a moment ago.
+    pub(super) fn contains(&self, group: &GroupName) -> bool {
+        self.state.lock().states.contains_key(group)
+    }
+
+    /// The connection is lost: all histories will be added again.
+    pub(super) fn clear(&self) {
+        *self.state.lock() = ReadStates::default();
+    }
+
+    /// Completes when there may be groups to take.
+    pub(super) async fn work(&self) {
+        self.work.notified().await;
+    }
+
+    /// Takes up to `count` groups to read.
+    pub(super) fn take(&self, count: usize) -> Vec<GroupName> {
+        let mut state = self.state.lock();
+        let count = state.queue.len().min(count);
+        let groups: Vec<_> = state.queue.drain(..count).collect();
+        for group in &groups {
+            state.states.insert(group.clone(), ReadState::InFlight);
+        }
+        groups
+    }
+
+    /// A history was read, or there is nothing to read any more.
+    pub(super) fn finish(&self, group: &GroupName) {
+        let mut state = self.state.lock();
+        if state.states.remove(group) == Some(ReadState::Stale) {
+            state.queue(group.clone());
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    /// A history could not be read.
+    pub(super) fn fail(&self, group: &GroupName) {
+        let mut state = self.state.lock();
+        state.states.insert(group.clone(), ReadState::RetryLater);
+    }
+
+    /// The pause is over for groups that failed. The caller takes them next.
+    pub(super) fn retry(&self, groups: impl Iterator<Item = GroupName>) {
+        let mut state = self.state.lock();
+        for group in groups {
+            if state.states.get(&group) == Some(&ReadState::RetryLater) {
+                state.queue(group);
+            }
+        }
+    }
+}
+
+impl ReadStates {
+    fn queue(&mut self, group: GroupName) {
+        self.states.insert(group.clone(), ReadState::Queued);
+        self.queue.push_back(group);
+    }
+}
