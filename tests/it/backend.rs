@@ -10,17 +10,13 @@ use oneport::testing::{Application, WebsocketCommunicator};
 use oneport::websocket::CloseCode;
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
-/// The endpoint's response to one request, written as it is; an empty one closes the connection.
-type Script = Arc<dyn Fn(&Value) -> String + Send + Sync>;
+use crate::support::{HttpEndpoint, head_field};
 
 struct Endpoint {
     url: String,
     heard: Arc<Mutex<VecDeque<(String, Value)>>>,
-    _serving: JoinSet<()>,
+    _server: HttpEndpoint,
 }
 
 fn ok(answer: &Value) -> String {
@@ -41,21 +37,26 @@ fn status(status: u16, body: &str) -> String {
 
 impl Endpoint {
     async fn start(script: impl Fn(&Value) -> String + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/ws?key=1", listener.local_addr().unwrap());
         let heard = Arc::<Mutex<VecDeque<_>>>::default();
-        let (script, hearing): (Script, _) = (Arc::new(script), heard.clone());
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, script.clone(), hearing.clone()));
+        let (script, hearing) = (Arc::new(script), heard.clone());
+        let server = HttpEndpoint::start(move |head, body| {
+            let (script, hearing) = (script.clone(), hearing.clone());
+            async move {
+                check_signature(&head, &body);
+                let value: Value = serde_json::from_slice(&body).unwrap();
+                hearing.lock().unwrap().push_back((head, value.clone()));
+                let response = script(&value);
+                if response == "hang" {
+                    std::future::pending::<()>().await;
+                }
+                response
             }
-        });
+        })
+        .await;
         Self {
-            url,
+            url: format!("http://{}/ws?key=1", server.address),
             heard,
-            _serving: serving,
+            _server: server,
         }
     }
 
@@ -82,53 +83,8 @@ impl Endpoint {
     }
 }
 
-async fn serve(
-    mut stream: TcpStream,
-    script: Script,
-    heard: Arc<Mutex<VecDeque<(String, Value)>>>,
-) {
-    let mut read = Vec::new();
-    loop {
-        let end = loop {
-            if let Some(end) = read.windows(4).position(|found| found == b"\r\n\r\n") {
-                break end;
-            }
-            if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
-                return;
-            }
-        };
-        let head = String::from_utf8(read[..end].to_vec()).unwrap();
-        let len: usize = field(&head, "content-length").unwrap().parse().unwrap();
-        while read.len() < end + 4 + len {
-            if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
-                return;
-            }
-        }
-        let body: Vec<u8> = read[end + 4..end + 4 + len].to_vec();
-        read.drain(..end + 4 + len);
-        check_signature(&head, &body);
-        let value: Value = serde_json::from_slice(&body).unwrap();
-        heard.lock().unwrap().push_back((head, value.clone()));
-        let answer = script(&value);
-        if answer == "hang" {
-            std::future::pending::<()>().await;
-        }
-        let is_half = answer.contains("content-length: 10\r\n\r\n{");
-        if stream.write_all(answer.as_bytes()).await.is_err() || answer.is_empty() || is_half {
-            return;
-        }
-    }
-}
-
-fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
-    head.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim())
-    })
-}
-
 fn check_signature(head: &str, body: &[u8]) {
-    let signature = field(head, "oneport-signature").unwrap();
+    let signature = head_field(head, "oneport-signature").unwrap();
     let (time, found) = signature.split_once(",v1=").unwrap();
     let mut mac = Hmac::<Sha256>::new_from_slice(b"shared").unwrap();
     mac.update(time.strip_prefix("t=").unwrap().as_bytes());
@@ -183,7 +139,10 @@ async fn endpoint_is_told_all_that_happens_and_does_what_it_wants() {
     assert_eq!(socket.subprotocol(), Some("chat"));
     let (head, request) = endpoint.hear("websocket.connect").await;
     let id = request["connection"]["id"].as_str().unwrap();
-    assert_eq!(field(&head, "idempotency-key").unwrap(), format!("{id}-1"));
+    assert_eq!(
+        head_field(&head, "idempotency-key").unwrap(),
+        format!("{id}-1")
+    );
     assert!(head.starts_with("POST /ws?key=1 HTTP/1.1"), "{head}");
     assert_eq!(
         (
@@ -363,7 +322,7 @@ async fn client_that_leaves_while_the_endpoint_decides_is_told_as_gone() {
     assert_eq!(told["connection"]["id"], connect["connection"]["id"]);
     assert_eq!(told["events"][0]["cause"], "client_gone");
     assert_eq!(
-        field(&head, "idempotency-key").map(|key| key.ends_with("-1")),
+        head_field(&head, "idempotency-key").map(|key| key.ends_with("-1")),
         Some(true)
     );
 }

@@ -12,11 +12,8 @@ use oneport::testing::{Application, HttpCommunicator, WebsocketCommunicator};
 use oneport::websocket::{Close, Consumer, Context, Message};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-use crate::support::application;
+use crate::support::{HttpEndpoint, application};
 
 const KEY: &str = "a secret of thirty-two bytes and more";
 
@@ -231,25 +228,15 @@ async fn event_stream_ends_when_its_token_expires() {
     assert!(began.elapsed() < Duration::from_secs(8));
 }
 
-/// An app that answers what it is asked by the cookie: a status, or `hang`. Returns its URL and how
-/// often it was asked.
-async fn upstream(tasks: &mut JoinSet<()>) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/auth", listener.local_addr().unwrap());
+/// An application that authenticates by the cookie. Returns its URL, how often it was asked, and the
+/// server.
+async fn upstream() -> (String, Arc<AtomicUsize>, HttpEndpoint) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
-    tasks.spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            count.fetch_add(1, Ordering::Relaxed);
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                if stream.read(&mut byte).await.unwrap_or(0) == 0 {
-                    break;
-                }
-                head.push(byte[0]);
-            }
-            let head = String::from_utf8_lossy(&head).to_lowercase();
+    let server = HttpEndpoint::start(move |head, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let head = head.to_lowercase();
             let answer = if head.contains("cookie: is=staff") {
                 "200 OK\r\nx-user-id: 7\r\nx-user-name: anna\r\nx-user-staff: 1"
             } else if head.contains("cookie: is=known") {
@@ -262,18 +249,16 @@ async fn upstream(tasks: &mut JoinSet<()>) -> (String, Arc<AtomicUsize>) {
             } else {
                 "401 Unauthorized"
             };
-            let answer =
-                format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-            let _ = stream.write_all(answer.as_bytes()).await;
+            format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         }
-    });
-    (url, asked)
+    })
+    .await;
+    (format!("http://{}/auth", server.address), asked, server)
 }
 
 #[tokio::test]
 async fn the_app_says_who_it_is() {
-    let mut tasks = JoinSet::new();
-    let (url, asked) = upstream(&mut tasks).await;
+    let (url, asked, _server) = upstream().await;
     let app = app(&format!(
         "[auth.forward]\nurl = {url:?}\ntimeout = \"300ms\"\ncache = \"60s\"\n"
     ));

@@ -1,6 +1,7 @@
 //! Support: helpers for several of these tests.
 
 mod directory;
+mod http_endpoint;
 mod raw_socket;
 mod upgrade;
 
@@ -10,6 +11,7 @@ use oneport::gateway::Registry;
 use oneport::testing::Application;
 
 pub(crate) use directory::Directory;
+pub(crate) use http_endpoint::{HttpEndpoint, head_field};
 pub(crate) use raw_socket::{HANDSHAKE, close_code, frame, open, read_until};
 pub(crate) use upgrade::upgrade;
 
