@@ -1,4 +1,4 @@
-//! Accept and Denial: a consumer's two answers to a handshake.
+//! Accept and Denial: the two outcomes of a consumer's `connect`.
 
 use std::borrow::Cow;
 
@@ -7,19 +7,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::channels::{GroupName, GroupOptions};
 use crate::http::Failure;
 
-/// Yes, with what the 101 response shall say.
+/// Accepts the handshake, with the fields of the 101 response.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
-    /// The subprotocol; it must be one the client offered. `None`: the first offered that the route lists.
+    /// The subprotocol, one of those that the client offered. `None`: the first offered that the route lists.
     pub subprotocol: Option<String>,
-    /// Further header fields, `Set-Cookie` for example.
+    /// More header fields, such as `Set-Cookie`.
     pub headers: HeaderMap,
-    /// The groups that `open` will join: what other processes send to them is heard before the client learns that it is open.
+    /// The groups that `open` joins. Their events are collected from before the 101 on, so the client misses none.
     pub groups: Vec<(GroupName, GroupOptions)>,
 }
 
 impl Accept {
-    /// Yes, speaking a subprotocol.
+    /// Accepts with a subprotocol.
     pub fn with_subprotocol(subprotocol: impl Into<String>) -> Self {
         Self {
             subprotocol: Some(subprotocol.into()),
@@ -27,7 +27,7 @@ impl Accept {
         }
     }
 
-    /// Names a group that `open` will join.
+    /// Adds a group that `open` joins.
     #[must_use]
     pub fn with_group(mut self, group: GroupName, options: GroupOptions) -> Self {
         self.groups.push((group, options));
@@ -42,14 +42,14 @@ impl Accept {
     }
 }
 
-/// No, with the HTTP response that says so (ASGI's `websocket.http.response`).
+/// Denies the handshake with an HTTP response (ASGI's `websocket.http.response`).
 ///
-/// `?` turns any error into 500 with that error as its cause; the client never sees the cause.
+/// `?` turns any error into 500 with that error for the log; the client never sees it.
 #[derive(Debug)]
 pub struct Denial(Failure);
 
 impl Denial {
-    /// A status and a sentence. Statuses below 400 would not deny: they become 403.
+    /// A status and a sentence. A status below 400 would not deny, so it becomes 403.
     pub fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
         let status = if status.as_u16() < 400 {
             StatusCode::FORBIDDEN
@@ -59,7 +59,7 @@ impl Denial {
         Self(Failure::new(status, sentence))
     }
 
-    /// A status below 400 becomes 403; the body is what the client gets, as plain text unless a header field says otherwise.
+    /// A status and a body, plain text unless a header field names another type. A status below 300 becomes 403.
     pub(super) fn with_body(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Self {
         let status = if status.as_u16() < 300 {
             StatusCode::FORBIDDEN
@@ -73,7 +73,7 @@ impl Denial {
         Self(failure)
     }
 
-    /// 403 with a sentence: what Channels' `close()` before `accept()` comes to.
+    /// 403 with a sentence, the equivalent of Channels' `close()` before `accept()`.
     pub fn forbidden(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, sentence)
     }
@@ -84,7 +84,7 @@ impl Denial {
         Self(self.0.with_header(name, value))
     }
 
-    /// Returns the failure that the client is answered with.
+    /// Returns the failure that the client gets.
     #[must_use]
     pub fn into_failure(self) -> Failure {
         self.0

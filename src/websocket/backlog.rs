@@ -1,12 +1,12 @@
-//! Backlog: the bytes that wait for something that many sockets share, such as a backend.
+//! Backlog: the bytes that wait for a receiver that many sockets share, such as a backend.
 
 use std::future::Future;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// The bytes that wait for one receiver, of all sockets together: what consumers have queued for it, and what their sockets have read
-/// ahead meanwhile.
+/// The bytes of all sockets that wait for one receiver: those that consumers have queued for it, and those that
+/// their sockets have read ahead.
 #[derive(Debug)]
 pub struct Backlog {
     limit: usize,
@@ -27,7 +27,7 @@ impl WaitingBytes {
 }
 
 impl Backlog {
-    /// An empty backlog with room for so many bytes.
+    /// An empty backlog with room for `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -37,10 +37,10 @@ impl Backlog {
         }
     }
 
-    /// Tells whether a consumer may queue one more message. The message may be longer than what is left of the limit.
+    /// Tells whether a consumer may queue one more message, however long it is.
     ///
-    /// While nothing is queued there is always room: otherwise messages that were read ahead could fill the limit while their
-    /// own consumers wait for room, and nothing would ever move.
+    /// While nothing is queued there is always room. Otherwise messages that were read ahead could fill the limit
+    /// while their consumers wait for room: a deadlock.
     #[must_use]
     pub fn has_room(&self) -> bool {
         let held = self.held();
@@ -52,7 +52,7 @@ impl Backlog {
         self.held().queued += bytes;
     }
 
-    /// Bytes that were queued have been sent, or given up.
+    /// Releases queued bytes that were sent or dropped.
     pub fn release(&self, bytes: usize) {
         if bytes > 0 {
             self.held().queued -= bytes;
@@ -60,12 +60,12 @@ impl Backlog {
         }
     }
 
-    /// Completes when there may be room again.
+    /// Waits until there may be room again.
     pub fn room(&self) -> impl Future<Output = ()> + '_ {
         self.room.notified()
     }
 
-    /// Tells whether a socket may read ahead. Half of the limit is left to what consumers queue.
+    /// Tells whether a socket may read ahead. Half of the limit is reserved for what consumers queue.
     pub(super) fn has_room_ahead(&self) -> bool {
         self.held().total() < self.limit / 2
     }
@@ -74,7 +74,7 @@ impl Backlog {
         self.held().ahead += bytes;
     }
 
-    /// Messages that were read ahead have reached their consumer, or their socket has ended.
+    /// Releases bytes that were read ahead: their consumer took the messages, or their socket has ended.
     pub(super) fn release_ahead(&self, bytes: usize) {
         if bytes > 0 {
             self.held().ahead -= bytes;

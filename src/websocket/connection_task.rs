@@ -1,17 +1,17 @@
-//! ConnectionTask: what a connection's task runs.
+//! ConnectionTask: the future of a connection's task, one stage after the other.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// What a connection's task runs; when one stage is over, the next may follow in the same task.
+/// The future of a connection's task: HTTP, then perhaps a WebSocket.
 ///
-/// A task with a pointer to what it runs is as small as tasks can be, and a stage takes no room for the others: a WebSocket none for the HTTP
-/// that it came from.
+/// Each stage returns the next one, which replaces it. The task holds only a pointer to the current stage, so
+/// it is as small as a task can be, and a WebSocket takes no room for the HTTP that it came from.
 pub struct ConnectionTask(Pin<Box<dyn Future<Output = Option<Self>> + Send>>);
 
 impl ConnectionTask {
-    /// A stage that may name the next.
+    /// A stage, which returns the next one if there is one.
     pub fn new(stage: impl Future<Output = Option<Self>> + Send + 'static) -> Self {
         Self(Box::pin(stage))
     }

@@ -21,10 +21,10 @@ use crate::services::Services;
 
 /// One WebSocket connection; a fresh value is made for each.
 ///
-/// The calls come in this order and never overlap: `connect`, `open`, any number of `receive` and `event`, then exactly one
-/// `disconnect`. A consumer that takes long holds back only its own connection's reading; pings are answered meanwhile. One that
-/// computes without awaiting holds its worker and all that the worker serves: long work belongs in `spawn_blocking`. A panic
-/// ends this one connection with 1011.
+/// The calls come in this order and never overlap: `connect`, `open`, any number of `receive` and `event`, then
+/// exactly one `disconnect`. While a call is pending, pings are answered, but reading soon stops: only this
+/// client waits. A call that computes without awaiting blocks its worker thread and every connection on it;
+/// long work belongs in `spawn_blocking`. A panic ends this one connection with 1011.
 ///
 /// ```
 /// use oneport::websocket::{Close, Consumer, Context, Message};
@@ -44,8 +44,8 @@ use crate::services::Services;
 /// let registry = oneport::gateway::Registry::builtin().consumer::<Shout>("shout");
 /// ```
 pub trait Consumer: Send + Sized + 'static {
-    /// The route's `options` in the file; `()` takes none. Unknown keys are refused when the type says so
-    /// (`#[serde(deny_unknown_fields)]`).
+    /// The route's `options` in the file; `()` takes none. With `#[serde(deny_unknown_fields)]` unknown keys are
+    /// refused.
     type Options: DeserializeOwned + Send + Sync + 'static;
 
     /// Makes the consumer of one connection.
@@ -62,17 +62,17 @@ pub trait Consumer: Send + Sized + 'static {
         Ok(options)
     }
 
-    /// A route with these options is about to be served: at the start, and after each reload.
+    /// Called before a route with these options is served: at the start, and after each reload.
     fn started(_options: &Self::Options, _services: &Services) {}
 
-    /// Returns what messages count against that were read while their consumer was busy, beside the bounds of each socket; called
-    /// after `started`. By default nothing.
+    /// Returns a bound that messages count against while they wait for their consumer, if several sockets share
+    /// one. Each socket has bounds of its own besides. Called after `started`.
     fn backlog(_options: &Self::Options) -> Option<Arc<Backlog>> {
         None
     }
 
-    /// Decides on the handshake. Nothing can be sent yet, hence no `Context`. Past the route's `connect_timeout` the client
-    /// gets 504.
+    /// Accepts or denies the handshake. Nothing can be sent yet, hence no `Context`. After the route's
+    /// `connect_timeout` the client gets 504.
     fn connect(&mut self, _scope: &Scope) -> impl Future<Output = Result<Accept, Denial>> + Send {
         async { Ok(Accept::default()) }
     }
@@ -98,7 +98,7 @@ pub trait Consumer: Send + Sized + 'static {
         async { Ok(()) }
     }
 
-    /// The same with the group it came from; it calls `event`.
+    /// The same with the event's group and position. By default it calls `event`.
     fn group_event(
         &mut self,
         cx: &mut Context<'_>,
@@ -107,7 +107,8 @@ pub trait Consumer: Send + Sized + 'static {
         self.event(cx, received.event)
     }
 
-    /// The socket ended; the groups are left already. `code` is the client's or ours; 1005 and 1006 report that there was none.
+    /// The socket has ended and has left its groups. `code` is that of the first close frame, from either side;
+    /// 1005 and 1006 report that there was none.
     fn disconnect(
         &mut self,
         _cx: &mut Context<'_>,
@@ -120,20 +121,20 @@ pub trait Consumer: Send + Sized + 'static {
 pub(crate) type Connecting<'a> =
     Pin<Box<dyn Future<Output = Result<(Accept, Box<dyn Accepted>), Denial>> + Send + 'a>>;
 
-/// A consumer whose type is known no more: makes one for each handshake.
+/// A type-erased consumer with a route's options; it makes one for each handshake.
 pub(crate) trait ConsumerFactory: Send + Sync {
     fn started(&self, services: &Services);
     fn backlog(&self) -> Option<Arc<Backlog>>;
     fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a>;
 }
 
-/// A consumer that accepted and waits for its socket.
+/// A type-erased consumer that has accepted its handshake.
 pub(crate) trait Accepted: Send {
-    /// Returns the socket's life, made for this very type of consumer.
+    /// Returns the task of its socket, which is monomorphic for the consumer: messages need no dynamic dispatch.
     fn run(self: Box<Self>, parts: SocketParts) -> ConnectionTask;
 }
 
-/// A type of consumer with a route's options.
+/// The factory of one type of consumer.
 pub(crate) struct TypedFactory<C: Consumer> {
     pub(crate) options: Arc<C::Options>,
 }

@@ -1,7 +1,8 @@
-//! Decoder: bytes from a client in, messages and control frames out; without a socket and without a clock (RFC 6455 §5).
+//! Decoder: a client's bytes in, messages and control frames out (RFC 6455 §5). It does no I/O.
 //!
-//! A whole data frame is decoded where it lies. Anything else (a frame that has not arrived whole, a fragment, a control
-//! frame) goes through a `Partial`, which exists only while something is incomplete: an idle connection owns no buffer.
+//! An unfragmented data frame that has arrived whole is decoded where it lies, with one copy that unmasks it.
+//! Everything else (half a frame, a fragment, a control frame, a compressed message) goes through a `Partial`,
+//! which is freed when nothing is incomplete: an idle connection owns no buffer.
 
 use std::io::Cursor;
 
@@ -18,13 +19,13 @@ use super::message::{Message, Text};
 /// The longest header of a frame from a client: 2 octets, 8 of length, 4 of masking key.
 const HEADER_BYTES_MAX: usize = 14;
 
-/// The most bytes that are set aside before they have arrived.
+/// The most bytes that are reserved before they have arrived: a length in a header costs nothing to claim.
 const RESERVED_BYTES_MAX: usize = 16 * 1024;
 
-/// How many bytes a compressed message may be longer than the longest plain one, and a sixty-fourth of that.
+/// A compressed message may be longer than the limit by this many bytes and by a sixty-fourth of the limit.
 const COMPRESSED_EXCESS: usize = 1024;
 
-/// What a client may send.
+/// The limits of a client's messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of one message.
@@ -33,16 +34,16 @@ pub struct Limits {
     pub fragments_max: usize,
 }
 
-/// What came out of the bytes.
+/// What was decoded.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Item {
     /// A whole message.
     Message(Message),
-    /// A ping with its payload, to be answered with a pong of the same.
+    /// A ping with its payload, which the pong repeats.
     Ping(Bytes),
     /// A pong.
     Pong,
-    /// The client's close frame; code 1005 when it named none.
+    /// The client's close frame; its code is 1005 if the frame has none.
     Close {
         /// Its code.
         code: CloseCode,
@@ -198,7 +199,7 @@ struct Partial {
     inflation: Option<Inflation>,
 }
 
-/// The frame whose payload is arriving.
+/// A frame whose payload is arriving.
 #[derive(Debug)]
 struct Frame {
     opcode: OpCode,
@@ -208,17 +209,17 @@ struct Frame {
     is_compressed: bool,
 }
 
-/// The message whose fragments are arriving.
+/// A message whose fragments are arriving.
 #[derive(Debug)]
 struct Fragments {
     is_text: bool,
     bytes: Vec<u8>,
     count: usize,
-    /// What inflates it, when it is compressed.
+    /// Inflates it, if it is compressed.
     inflater: Option<Box<Inflater>>,
-    /// How many bytes it had on the wire.
+    /// The payload bytes that its frames announced.
     wire_bytes: usize,
-    /// Up to here the bytes are valid UTF-8.
+    /// How many of the bytes are known to be valid UTF-8.
     valid: usize,
 }
 
@@ -328,7 +329,7 @@ impl Partial {
         }))
     }
 
-    /// How long the header is, as far as its first two octets tell.
+    /// Returns the length of the header, as far as it is known: the second octet decides.
     fn header_wanted(&self) -> usize {
         match (self.header_len, self.header[1] & 0x7F) {
             (0 | 1, _) => 2,
@@ -338,7 +339,7 @@ impl Partial {
         }
     }
 
-    /// Checks a frame against the message under way and the limits.
+    /// Checks a frame's header against the incomplete message and the limits.
     fn begin(&mut self, frame: Frame, limits: Limits) -> Result<(), Violation> {
         if let OpCode::Data(data) = frame.opcode {
             match (data, &mut self.message) {
@@ -387,7 +388,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Handles a frame whose payload is there.
+    /// Handles a frame whose payload is complete.
     fn finish(&mut self, limits: Limits) -> Result<Option<Item>, Violation> {
         let Some(frame) = self.frame.take() else {
             return Ok(None);
@@ -406,7 +407,7 @@ impl Partial {
                 }
             }
             let mut bytes = message.bytes;
-            bytes.shrink_to_fit(); // it may wait long, and grew by doubling
+            bytes.shrink_to_fit(); // it grew by doubling, and may wait long for its consumer
             return into_message(message.is_text, bytes)
                 .map(|message| Some(Item::Message(message)));
         };
@@ -421,7 +422,7 @@ impl Partial {
 }
 
 impl Fragments {
-    /// Counts a frame that begins, and checks what it announces.
+    /// Counts a frame and checks the length that its header announces.
     fn expect(&mut self, frame_bytes: usize, limits: Limits) -> Result<(), Violation> {
         self.count += 1;
         if self.count > limits.fragments_max {
@@ -432,7 +433,7 @@ impl Fragments {
         let limit = limits.message_bytes_max;
         let wire_max = match self.inflater {
             None => limit,
-            // What cannot be made smaller grows a little, and so does what is flushed often.
+            // Compression makes noise, and what is flushed often, a little longer.
             Some(_) => limit.saturating_add(limit / 64 + COMPRESSED_EXCESS),
         };
         if frame_bytes > wire_max - self.wire_bytes {
@@ -445,7 +446,7 @@ impl Fragments {
         Ok(())
     }
 
-    /// Takes what has arrived of a frame.
+    /// Appends a part of a frame's payload.
     fn take(&mut self, payload: &[u8], key: &mut [u8; 4], limits: Limits) -> Result<(), Violation> {
         match &mut self.inflater {
             None => unmask_into(&mut self.bytes, payload, key),
@@ -456,7 +457,7 @@ impl Fragments {
         self.check_text()
     }
 
-    /// Fails as soon as the bytes are wrong; the start of a character at the end may still become right.
+    /// Fails as soon as the bytes cannot be UTF-8. An incomplete character at the end may still be completed.
     fn check_text(&mut self) -> Result<(), Violation> {
         if !self.is_text {
             return Ok(());

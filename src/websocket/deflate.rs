@@ -1,8 +1,32 @@
-//! Deflate: compressing and inflating messages (RFC 7692 §7.2), and the contexts that do it.
+//! Deflate: compresses and inflates messages (RFC 7692 §7.2), and owns the contexts for it.
 //!
-//! A context costs some 40 KiB (inflating) or 300 KiB (compressing). Without context takeover it is borrowed from a pool of the
-//! thread: for compressing for one message, for inflating from a message's first byte to its last. So an idle connection holds
-//! none. With context takeover it is the connection's own from its first use on.
+//! | context | size | without context takeover | with context takeover |
+//! |---|---|---|---|
+//! | inflating | 40 KiB | from the thread's pool, from a message's first byte to its last | the connection's own from its first compressed message on |
+//! | compressing | 300 KiB | from the thread's pool, for one message | the connection's own from its first compressed message on |
+//!
+//! So an idle connection without context takeover holds none. An event of a group is always compressed without
+//! context, once for all members with the same window.
+//!
+//! With context takeover a compressed message refers to the messages in the client's window, so the
+//! compressor's window has to be the same as the client's:
+//!
+//! ```text
+//!            encode                        encode
+//!   Empty ───────────► Same as the client's ────┐
+//!     ▲                        │   ▲            │
+//!     │         reset          │   └────────────┘
+//!     └────────────────────────┘
+//! ```
+//!
+//! `reset` comes before the next message whenever the windows may differ:
+//!
+//! - a group's event was sent: it is in the client's window, but not in the compressor's
+//! - a message was dropped from the send queue: it is in the compressor's window, but not in the client's
+//! - frames wait in the send queue: one of them may still be dropped
+//!
+//! Messages are compressed under the lock of the send queue, in the order in which they leave, so none of these
+//! can happen between compressing a message and queueing it.
 
 use std::cell::RefCell;
 
@@ -12,25 +36,25 @@ use super::decoder::Violation;
 use super::extension::{Deflate, DeflateSettings, WINDOW_BITS_MAX};
 use super::frame::{Opcode, encode, encode_compressed, unmask};
 
-/// What every message ends with on the side of DEFLATE and not on the wire (§7.2.1).
+/// The end of every DEFLATE block that is flushed. It is not sent: the receiver appends it (§7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
 /// How many idle contexts of each kind a thread keeps.
 const INFLATERS_KEPT: usize = 4;
 const DEFLATERS_KEPT: usize = 4;
 
-/// How much is unmasked at once before it is inflated.
+/// How many bytes are unmasked at once before they are inflated.
 const CHUNK_BYTES: usize = 2048;
 
-/// A buffer of compressed bytes that grew beyond this is let go.
+/// A buffer of compressed bytes that grew beyond this is freed.
 const SCRATCH_BYTES_KEPT: usize = 256 * 1024;
 
 #[derive(Default)]
 struct Pool {
     inflaters: Vec<Decompress>,
-    /// The one used last stands last.
+    /// The one used last is last.
     deflaters: Vec<(u8, u8, Compress)>,
-    /// What was compressed and is not framed yet.
+    /// A compressed payload, until it is framed.
     scratch: Vec<u8>,
 }
 
@@ -38,12 +62,12 @@ thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// Where a connection's inflating contexts come from.
+/// The source of a connection's inflating contexts.
 #[derive(Debug)]
 pub(super) enum Inflation {
-    /// The pool, for each message anew.
+    /// The thread's pool, for each message.
     PerMessage,
-    /// The connection: what was inflated before may be referred to.
+    /// The connection: a message may refer to earlier ones.
     Takeover {
         window_bits: u8,
         kept: Option<Box<Inflater>>,
@@ -62,12 +86,12 @@ impl Inflation {
         }
     }
 
-    /// Returns the context for the message that begins.
+    /// Returns the context for a new message.
     pub(super) fn begin(&mut self) -> Box<Inflater> {
         let new = |context| {
             Box::new(Inflater {
                 context,
-                is_fresh: true,
+                is_at_start: true,
             })
         };
         match self {
@@ -75,7 +99,7 @@ impl Inflation {
                 .with_borrow_mut(|pool| pool.inflaters.pop())
                 .unwrap_or_else(|| Decompress::new_with_window_bits(false, WINDOW_BITS_MAX))),
             Self::Takeover { window_bits, kept } => kept.take().unwrap_or_else(|| {
-                // The smallest window is one that not every compressor keeps to.
+                // At least 512 bytes: with 256, some compressors use a larger window than they announce.
                 new(Decompress::new_with_window_bits(
                     false,
                     (*window_bits).max(9),
@@ -110,12 +134,12 @@ impl Inflation {
 #[derive(Debug)]
 pub(super) struct Inflater {
     context: Decompress,
-    /// It stands at the start of a DEFLATE stream.
-    is_fresh: bool,
+    /// Nothing of the DEFLATE stream has been read.
+    is_at_start: bool,
 }
 
 impl Inflater {
-    /// Appends what a masked part of a message comes to. `key` is turned so that it fits the next octet.
+    /// Unmasks a part of a message and appends it inflated. Rotates `key` so that it fits the octets that follow.
     pub(super) fn inflate_masked(
         &mut self,
         payload: &[u8],
@@ -133,10 +157,10 @@ impl Inflater {
         Ok(())
     }
 
-    /// Appends what is left after a message's last byte.
+    /// Appends what is left in the context after a message's last byte.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>, limit: usize) -> Result<(), Violation> {
-        // A client may end a message with a final block and nothing behind it; the tail would be half a block then.
-        if self.is_fresh {
+        // The message ended with a final block (§7.2.3.4): no stream is open that the tail could end.
+        if self.is_at_start {
             return Ok(());
         }
         self.inflate(&TAIL, out, limit)
@@ -150,7 +174,7 @@ impl Inflater {
     ) -> Result<(), Violation> {
         loop {
             if out.len() == out.capacity() {
-                // One byte over the limit shows that it is passed.
+                // One byte more than the limit, to notice that it is exceeded.
                 out.reserve_exact(
                     out.len()
                         .max(CHUNK_BYTES)
@@ -165,7 +189,7 @@ impl Inflater {
             let taken = usize::try_from(self.context.total_in() - before).unwrap_or(input.len());
             input = &input[taken..];
             if taken > 0 {
-                self.is_fresh = false;
+                self.is_at_start = false;
             }
             if out.len() > limit {
                 return Err(Violation::TooBig { limit });
@@ -173,7 +197,7 @@ impl Inflater {
             if status == Status::StreamEnd {
                 // A final block may be followed by another stream (§7.2.3.4).
                 self.context.reset(false);
-                self.is_fresh = true;
+                self.is_at_start = true;
             }
             let is_full = out.len() == out.capacity();
             if input.is_empty() && (!is_full || status == Status::StreamEnd) {
@@ -189,28 +213,28 @@ impl Inflater {
 /// The compressing context of a connection with context takeover.
 pub(super) struct Deflater {
     context: Compress,
-    is_fresh: bool,
+    is_at_start: bool,
 }
 
 impl Deflater {
     pub(super) fn new(agreed: Deflate, settings: &DeflateSettings) -> Self {
         Self {
             context: new_compress(settings.level, agreed.server_window_bits),
-            is_fresh: true,
+            is_at_start: true,
         }
     }
 
-    /// Forgets what was said: the client's window holds something else behind it, or lacks it.
+    /// Empties the window: the next message refers to none before it.
     pub(super) fn reset(&mut self) {
-        if !self.is_fresh {
+        if !self.is_at_start {
             self.context.reset();
-            self.is_fresh = true;
+            self.is_at_start = true;
         }
     }
 
-    /// Appends a compressed frame that may refer to the earlier ones.
+    /// Appends a compressed frame, which may refer to earlier ones.
     pub(super) fn encode(&mut self, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
-        self.is_fresh = false;
+        self.is_at_start = false;
         with_scratch(|scratch| {
             compress(&mut self.context, payload, scratch);
             encode_compressed(opcode, scratch, out);
@@ -218,7 +242,7 @@ impl Deflater {
     }
 }
 
-/// Appends a frame that refers to no other, compressed if that makes it smaller and the settings want it.
+/// Appends a frame that refers to no other, compressed if it is long enough and becomes smaller.
 pub(super) fn encode_standalone(
     agreed: Deflate,
     settings: &DeflateSettings,
@@ -272,7 +296,7 @@ fn give_back(level: u8, window_bits: u8, mut context: Compress) {
     });
 }
 
-/// Lends the thread's buffer, empty.
+/// Lends the thread's buffer, which is empty.
 fn with_scratch(action: impl FnOnce(&mut Vec<u8>)) {
     let mut scratch = POOL.with_borrow_mut(|pool| std::mem::take(&mut pool.scratch));
     action(&mut scratch);
@@ -282,14 +306,17 @@ fn with_scratch(action: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-/// Appends a message's DEFLATE blocks without the tail (§7.2.1).
+/// Appends a compressed message without the tail (§7.2.1).
 fn compress(context: &mut Compress, mut input: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     loop {
         out.reserve((input.len() / 2).max(64));
         let before = context.total_in();
         let outcome = context.compress_vec(input, out, FlushCompress::Sync);
-        debug_assert!(outcome.is_ok(), "a sound stream cannot fail");
+        debug_assert!(
+            outcome.is_ok(),
+            "compressing fails only with an invalid stream"
+        );
         let taken = usize::try_from(context.total_in() - before).unwrap_or(input.len());
         input = &input[taken..];
         if (input.is_empty() && out.len() < out.capacity()) || outcome.is_err() {

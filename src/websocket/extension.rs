@@ -1,21 +1,21 @@
-//! Extension: the choice among a client's offers of permessage-deflate as a pure function (RFC 7692 §5 and §7.1).
+//! Extension: negotiates permessage-deflate, as a pure function (RFC 7692 §5 and §7.1).
 
 use std::fmt;
 
-/// What a route says of compression.
+/// A route's settings of compression.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct DeflateSettings {
-    /// Messages shorter than this many bytes stay plain.
+    /// Messages shorter than this many bytes are not compressed.
     pub threshold: usize,
     /// From 1, the fastest, to 9, the smallest.
     pub level: u8,
-    /// The server's messages may refer to earlier ones; costs some 300 KiB a connection.
+    /// Context takeover for the server's messages: they may refer to earlier ones. Costs about 300 KiB a connection.
     pub server_context_takeover: bool,
-    /// The client's messages may refer to earlier ones; costs some 40 KiB a connection.
+    /// Context takeover for the client's messages. Costs about 40 KiB a connection.
     pub client_context_takeover: bool,
-    /// The greatest window of the server's messages, as the power of two: 9 to 15.
+    /// The largest window of the server's messages, as a power of two: 9 to 15.
     pub server_max_window_bits: u8,
-    /// The greatest window of the client's messages, if it lets the server choose: 9 to 15.
+    /// The largest window of the client's messages, if the client lets the server choose: 9 to 15.
     pub client_max_window_bits: u8,
 }
 
@@ -32,28 +32,28 @@ impl Default for DeflateSettings {
     }
 }
 
-/// What both sides agreed on; shown as the value of `Sec-WebSocket-Extensions`.
+/// The negotiated parameters. Displayed as the value of `Sec-WebSocket-Extensions`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Deflate {
     /// The window of the server's messages, 9 to 15.
     pub server_window_bits: u8,
     /// The window of the client's messages, 8 to 15.
     pub client_window_bits: u8,
-    /// The server's messages may refer to earlier ones.
+    /// Context takeover for the server's messages.
     pub server_context_takeover: bool,
-    /// The client's messages may refer to earlier ones.
+    /// Context takeover for the client's messages.
     pub client_context_takeover: bool,
-    /// The client asked for a bound on the server's window, so the answer has to name one (§7.1.2.1).
+    /// The client or the route limits the server's window, so the response has to name it (§7.1.2.1).
     pub names_server_window: bool,
 }
 
-/// The greatest window of DEFLATE.
+/// The largest window of DEFLATE.
 pub const WINDOW_BITS_MAX: u8 = 15;
 
-/// The smallest window that our compressor can keep to.
+/// The smallest window that our compressor supports.
 pub const WINDOW_BITS_MIN: u8 = 9;
 
-/// The offers that are looked at; those behind them are passed over.
+/// How many offers are read; later ones are ignored.
 pub const OFFERS_MAX: usize = 32;
 
 const NAME: &str = "permessage-deflate";
@@ -62,11 +62,11 @@ const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
 const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 
-/// Chooses the first offer that can be met, from the values of `Sec-WebSocket-Extensions` in their order.
+/// Accepts the first offer that it can, from the values of `Sec-WebSocket-Extensions` in their order.
 ///
-/// An offer that is malformed, of another extension, with a parameter that is unknown, comes twice or is out of its bounds, or
-/// that asks for a window of 256 bytes (which the compressor cannot keep to) is passed over, and so is every offer after the
-/// first [`OFFERS_MAX`]. `None`: nothing is compressed.
+/// It skips offers that are malformed or of another extension, that have an unknown, repeated or invalid
+/// parameter, or that ask for a window of 256 bytes, which the compressor does not support. It ignores all offers
+/// after the first [`OFFERS_MAX`]. `None`: nothing is compressed.
 ///
 /// ```
 /// use oneport::websocket::extension::{DeflateSettings, negotiate};
@@ -147,7 +147,7 @@ fn window_bits(value: &str) -> Option<u8> {
     }
 }
 
-/// Cuts a field at a separator that stands outside quotes.
+/// Splits a field at the separators outside quotes.
 fn split(field: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut rest = Some(field);
     std::iter::from_fn(move || {

@@ -13,7 +13,7 @@ const FIN: u8 = 0x80;
 /// The payload is compressed.
 const RSV1: u8 = 0x40;
 
-/// What a frame is (RFC 6455 §5.2).
+/// The type of a frame (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Opcode {
     /// More of a fragmented message.
@@ -30,12 +30,12 @@ pub enum Opcode {
     Pong = 0xA,
 }
 
-/// Appends a whole, unmasked frame, as servers send them.
+/// Appends an unfragmented, unmasked frame, as servers send them.
 pub fn encode(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     encode_whole(FIN | opcode as u8, payload, out);
 }
 
-/// Appends a whole, unmasked frame whose payload is compressed already (RFC 7692 §6).
+/// Appends an unfragmented, unmasked frame with a payload that is already compressed (RFC 7692 §6).
 pub(super) fn encode_compressed(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     encode_whole(FIN | RSV1 | opcode as u8, payload, out);
 }
@@ -68,19 +68,19 @@ pub fn encode_close(code: CloseCode, reason: &str, out: &mut Vec<u8>) {
     encode(Opcode::Close, &payload, out);
 }
 
-/// Appends a masked payload in the clear. `key` is turned so that it fits the next octet.
+/// Appends a masked payload unmasked. Rotates `key` so that it fits the octets that follow.
 pub(super) fn unmask_into(out: &mut Vec<u8>, payload: &[u8], key: &mut [u8; 4]) {
     let start = out.len();
     out.extend_from_slice(payload);
     unmask(&mut out[start..], key);
 }
 
-/// Unmasks a payload where it lies. `key` is turned so that it fits the next octet.
+/// Unmasks a payload in place. Rotates `key` so that it fits the octets that follow.
 pub(super) fn unmask(payload: &mut [u8], key: &mut [u8; 4]) {
     let wide = u64::from_ne_bytes([
         key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3],
     ]);
-    let turn = payload.len() & 3;
+    let rotation = payload.len() & 3;
     let (words, rest) = payload.as_chunks_mut::<8>();
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
@@ -88,7 +88,7 @@ pub(super) fn unmask(payload: &mut [u8], key: &mut [u8; 4]) {
     for (at, byte) in rest.iter_mut().enumerate() {
         *byte ^= key[at & 3];
     }
-    key.rotate_left(turn);
+    key.rotate_left(rotation);
 }
 
 #[cfg(test)]

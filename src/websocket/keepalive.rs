@@ -1,4 +1,4 @@
-//! Keep-alive: the deadlines of one socket as a table that takes `now` and does no I/O.
+//! KeepAlive: the deadlines of one socket. It takes `now` and does no I/O.
 
 use std::time::Duration;
 
@@ -9,31 +9,31 @@ use crate::clock::{Millis, NEVER};
 /// What is due.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Due {
-    /// Nothing before this instant.
+    /// Nothing until this instant.
     Nothing(Millis),
-    /// A ping is to be sent.
+    /// Send a ping.
     Ping,
-    /// The socket is to be ended.
+    /// End the socket.
     End(Ending),
 }
 
-/// What a socket's deadlines are reckoned from.
+/// The instants that a socket's deadlines are computed from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeepAlive {
     lifetime_ends: Millis,
-    /// `NEVER` once a message came.
+    /// `NEVER` once a message has arrived.
     first_message_ends: Millis,
     last_received: Millis,
-    /// `NEVER` when no ping waits for its answer.
+    /// When the ping was sent that waits for a reply; `NEVER` if there is none.
     pinged: Millis,
 }
 
 impl KeepAlive {
-    /// A socket that opens now; `jitter` from 0 to 1 spreads the ends of those that opened together.
+    /// A socket that opens now. `jitter`, from 0 to 1, spreads the ends of sockets that opened together.
     pub(super) fn new(now: Millis, settings: &SocketSettings, jitter: f64) -> Self {
         let lifetime_ends = match millis(settings.max_lifetime) {
             0 => NEVER,
-            // Up to a tenth earlier, so that a fleet that connected at once does not leave at once.
+            // Up to a tenth earlier, so that clients that connected together do not reconnect together.
             lifetime => now + lifetime - (lifetime as f64 * 0.1 * jitter) as Millis,
         };
         Self {
@@ -44,24 +44,24 @@ impl KeepAlive {
         }
     }
 
-    /// The client sent something: it is alive. Tells whether it was waited for, so that there is another deadline now.
+    /// Notes that bytes arrived. Returns whether a ping was waiting for them, so that the next deadline changes.
     pub(super) fn received(&mut self, now: Millis) -> bool {
         self.last_received = now;
         std::mem::replace(&mut self.pinged, NEVER) != NEVER
     }
 
-    /// A whole message came.
+    /// Notes that a whole message arrived.
     pub(super) fn message(&mut self) {
         self.first_message_ends = NEVER;
     }
 
-    /// A ping was sent.
+    /// Notes that a ping was sent.
     pub(super) fn pinged(&mut self, now: Millis) {
         self.pinged = now;
     }
 
-    /// Says what is due. `blocked_since`: since when a write waits without progress. `is_reading`: the connection is read,
-    /// so that a pong would be seen.
+    /// Returns what is due. `blocked_since`: since when a write makes no progress. `is_reading`: a pong would be
+    /// read; while input waits for the consumer, or output for the client, the socket does not read.
     pub(super) fn due(
         &self,
         now: Millis,
@@ -101,7 +101,7 @@ impl KeepAlive {
                 .into_iter()
                 .min()
                 .unwrap_or(NEVER);
-            // A pong that cannot be seen now may be due later.
+            // The pong cannot be read now; look again after another `pong_timeout`.
             let again = if is_pinged && !is_reading {
                 next.min(now + millis(settings.pong_timeout))
             } else {
@@ -112,7 +112,7 @@ impl KeepAlive {
     }
 }
 
-/// Returns when a wait is over; one of zero never is.
+/// Returns when a timeout expires; one of zero never does.
 fn after(since: Millis, wait: Duration) -> Millis {
     if wait.is_zero() {
         NEVER

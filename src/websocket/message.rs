@@ -1,12 +1,12 @@
-//! Message: what a client said, whole and in order.
+//! Message: one whole message from a client.
 
 use bytes::Bytes;
 
 pub use crate::text::Text;
 
-/// One WebSocket message, reassembled and checked.
+/// One WebSocket message, reassembled from its fragments and validated.
 ///
-/// It owns its bytes; a clone shares them.
+/// A clone shares the bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Message {
     /// Text: valid UTF-8.
@@ -26,7 +26,7 @@ impl Message {
         Self::Binary(bytes.into())
     }
 
-    /// Returns the text, when it is one.
+    /// Returns the text of a text message.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         match self {
@@ -35,7 +35,7 @@ impl Message {
         }
     }
 
-    /// Returns the bytes of either kind.
+    /// Returns the bytes, of text too.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -44,13 +44,13 @@ impl Message {
         }
     }
 
-    /// Returns how many bytes it has.
+    /// Returns its length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }
 
-    /// Tells whether it has none; an empty message is a message.
+    /// Tells whether it has no bytes. Empty messages are delivered like any other.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,7 +1,7 @@
 //! WebSocket: handshake, engine, consumers (RFC 6455).
 //!
-//! The engine is Oneport's own, around tungstenite's I/O-free parts: frame headers, UTF-8 text and the handshake's key. Its
-//! pieces are [`decoder`] (bytes to messages, no socket, no clock), [`frame`] (messages to bytes), [`extension`] and `deflate` (RFC 7692), `keepalive` (deadlines as
+//! The engine is Oneport's own, around the parts of tungstenite that do no I/O: frame headers, UTF-8 text and
+//! the handshake's key. docs/internals/websocket.md describes it. Its pieces are [`decoder`] (bytes to messages, no socket, no clock), [`frame`] (messages to bytes), [`extension`] and `deflate` (RFC 7692), `keepalive` (deadlines as
 //! data), [`socket_handle`] (the sending side, shared), `socket` (the receiving side) and `driver` (one connection's life).
 
 pub(crate) mod accept;

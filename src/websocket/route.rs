@@ -8,17 +8,17 @@ use super::backlog::Backlog;
 use super::close::Cause;
 use super::settings::SocketSettings;
 
-/// What all sockets of one route share; a socket keeps it until it ends, whatever is reloaded meanwhile.
+/// What all sockets of one route share. A socket keeps it until it ends, across reloads.
 #[derive(Debug)]
 pub struct Route {
-    /// Its name in the file, or else its path: how the log and the metrics call it.
+    /// Its name in the file, or else its path; the route's label in the log and the metrics.
     pub label: Arc<str>,
-    /// Tells whether a reload changed the route: equal for equal routes.
+    /// Equal for equal routes: a reload compares it.
     pub fingerprint: u64,
-    /// Its bounds and deadlines.
+    /// Its limits and timeouts.
     pub settings: SocketSettings,
     pub(crate) metrics: RouteMetrics,
-    /// What its sockets' messages count against while they wait; set before the route is served.
+    /// The bound that its sockets share for messages that wait; set before the route is served.
     backlog: OnceLock<Arc<Backlog>>,
 }
 
@@ -52,7 +52,8 @@ impl Route {
         }
     }
 
-    /// Says what messages count against that wait for a consumer of this route. The first call wins.
+    /// Sets the bound that messages count against while they wait for a consumer. The first call wins; later ones are
+    /// ignored.
     pub(crate) fn set_backlog(&self, backlog: Arc<Backlog>) {
         let _ = self.backlog.set(backlog);
     }

@@ -1,4 +1,4 @@
-//! SocketSettings: the bounds and deadlines of a route's sockets, as the file means them.
+//! SocketSettings: the limits and timeouts of a route's sockets.
 
 use std::time::Duration;
 
@@ -6,36 +6,36 @@ use super::decoder::Limits;
 use super::extension::DeflateSettings;
 pub use crate::config::{Compression, SlowClient};
 
-/// The bounds and deadlines of a route's sockets. A duration of zero means: none.
+/// The limits and timeouts of a route's sockets. A timeout of zero is off.
 #[derive(Clone, Debug)]
 pub struct SocketSettings {
-    /// What a client may send.
+    /// Limits of the client's messages.
     pub limits: Limits,
-    /// Bytes that wait for one client.
+    /// How many bytes may wait for one client.
     pub send_queue: usize,
-    /// What happens beyond them.
+    /// What happens to frames over `send_queue`.
     pub slow_client: SlowClient,
-    /// Silence after which a ping is sent.
+    /// How long the client may be silent before it is pinged.
     pub ping_interval: Duration,
-    /// Silence after a ping that ends the socket.
+    /// How long the client may be silent after a ping before the socket ends.
     pub pong_timeout: Duration,
     /// How long a write may make no progress.
     pub write_timeout: Duration,
-    /// How old a socket may get.
+    /// How long a socket may be open.
     pub max_lifetime: Duration,
-    /// How long there may be no byte from the client.
+    /// How long the client may send no byte.
     pub idle_timeout: Duration,
     /// How long the client may take for its first message.
     pub first_message_timeout: Duration,
-    /// How long the peer's close frame is waited for.
+    /// How long to wait for the client's close frame.
     pub close_timeout: Duration,
-    /// How long the consumer may decide on the handshake.
+    /// How long the consumer's `connect` may take.
     pub connect_timeout: Duration,
-    /// How long a consumer may go on after its socket ended.
+    /// How long a call of the consumer may go on after its socket has ended.
     pub disconnect_timeout: Duration,
-    /// Whether compression is agreed to when a client offers it.
+    /// Whether offers of compression are accepted.
     pub compression: Compression,
-    /// On which terms.
+    /// The parameters of compression.
     pub deflate: DeflateSettings,
 }
 

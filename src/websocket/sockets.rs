@@ -1,4 +1,4 @@
-//! Sockets: all that are open in this process, by number.
+//! Sockets: the open WebSockets of this process, by number.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::auth::Login;
 
 const SHARDS: usize = 16;
 
-/// All open sockets of a server (cheap to clone).
+/// The open sockets of a server (cheap to clone).
 #[derive(Clone, Debug, Default)]
 pub struct Sockets(Arc<SocketTable>);
 
@@ -21,7 +21,7 @@ pub struct Sockets(Arc<SocketTable>);
 struct SocketTable {
     shards: [Mutex<HashMap<u64, Arc<SocketHandle>>>; SHARDS],
     left: Notify,
-    /// The fingerprints of the routes that the newest table has; none before the first reload, when all are new.
+    /// The fingerprints of the current table's routes; `None` before the first reload.
     kept: Mutex<Option<HashSet<u64>>>,
 }
 
@@ -38,7 +38,7 @@ impl Sockets {
         self.len() == 0
     }
 
-    /// Returns what the users of all sockets rest on.
+    /// Returns the sessions and tokens that authenticated the users of all sockets.
     pub(crate) fn logins(&self) -> HashSet<Arc<Login>> {
         let shards = self.0.shards.iter();
         shards
@@ -50,13 +50,13 @@ impl Sockets {
             .collect()
     }
 
-    /// Returns the one of a number.
+    /// Returns the socket with a number.
     #[must_use]
     pub fn get(&self, id: u64) -> Option<Arc<SocketHandle>> {
         self.shard(id).lock().get(&id).cloned()
     }
 
-    /// Returns those that `which` picks, by number, from behind `after` on, at most so many.
+    /// Returns at most `limit` sockets that `which` selects, by number, starting after `after`.
     pub(crate) fn list(
         &self,
         which: impl Fn(&SocketHandle) -> bool,
@@ -77,7 +77,7 @@ impl Sockets {
         found
     }
 
-    /// Ends those that `which` picks, evenly over a time. Returns how many it picked.
+    /// Ends the sockets that `which` selects, evenly over a time. Returns how many.
     pub async fn end(
         &self,
         which: impl Fn(&SocketHandle) -> bool,
@@ -97,7 +97,7 @@ impl Sockets {
                     .collect::<Vec<_>>()
             })
             .collect();
-        // In steps of ten milliseconds: a timer is no finer.
+        // In steps of 10 ms: the runtime's timer is not much finer.
         let steps = usize::try_from(over.as_millis() / 10)
             .unwrap_or(1)
             .clamp(1, picked.len().max(1));
@@ -113,7 +113,7 @@ impl Sockets {
         picked.len()
     }
 
-    /// Completes when none is open.
+    /// Waits until none is open.
     pub async fn all_ended(&self) {
         loop {
             let left = self.0.left.notified();
@@ -124,7 +124,8 @@ impl Sockets {
         }
     }
 
-    /// Says which routes the newest table has, before it is in use: a socket that opens meanwhile finds out by itself.
+    /// Sets the fingerprints of the table that is about to be used. A socket that opens while a reload ends the
+    /// others looks here itself, see `OpenSocket::new`.
     pub(crate) fn keep(&self, fingerprints: HashSet<u64>) {
         *self.0.kept.lock() = Some(fingerprints);
     }

@@ -1,4 +1,4 @@
-//! Broadcast: every frame goes to every member of the group as it is.
+//! Broadcast: sends every message to all members of a group, unchanged.
 
 use crate::channels::{Event, GroupName, GroupOptions};
 use crate::config::{OptionErrors, WrittenDuration};
@@ -7,7 +7,7 @@ use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::websocket::{Accept, Close, Consumer, Context, Denial, Message};
 
-/// `consumer = "broadcast"`: every message goes to every member of the group as it is.
+/// `consumer = "broadcast"`: sends every message to all members of the group, unchanged.
 #[derive(Debug)]
 pub struct Broadcast {
     pattern: GroupPattern,
@@ -16,13 +16,13 @@ pub struct Broadcast {
     group: Option<GroupName>,
 }
 
-/// What `broadcast` takes.
+/// The options of `broadcast`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// The group, such as `room_{room}`.
     group: GroupPattern,
-    /// Does the sender get its own message back?
+    /// Whether the sender gets its own message back.
     #[serde(default = "yes")]
     include_sender: bool,
     /// How many of the newest messages a new member gets.

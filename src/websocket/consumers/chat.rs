@@ -15,8 +15,8 @@ use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Mess
 /// `consumer = "chat"`: `{"message": "hi"}` from a client reaches all members of the group as
 /// `{"type": "chat.message", "message": "hi", "user": ..., "at": ...}`.
 ///
-/// `{"type": "who"}` asks who is there; the answer is `chat.who`. What it cannot read it answers with `chat.error`, and the
-/// socket stays open. With `presence` the group hears `chat.join` and `chat.leave`.
+/// `{"type": "who"}` asks for the members; the reply is `chat.who`. The reply to an invalid message is `chat.error`,
+/// and the socket stays open. With `presence` the group gets `chat.join` and `chat.leave`.
 #[derive(Debug)]
 pub struct Chat {
     options: Options,
@@ -24,7 +24,7 @@ pub struct Chat {
     has_joined: bool,
 }
 
-/// What `chat` takes.
+/// The options of `chat`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -39,10 +39,10 @@ pub struct Options {
     /// How long they are kept.
     #[serde(default = "super::an_hour")]
     history_expiry: WrittenDuration,
-    /// Does a client that comes back with `?since=` get what it missed?
+    /// Whether a client that reconnects with `?since=` gets the events that it missed.
     #[serde(default)]
     recover: bool,
-    /// Does the group hear who comes and goes?
+    /// Whether the group is told who joins and leaves.
     #[serde(default)]
     presence: bool,
     /// The most characters of one message.
@@ -54,9 +54,9 @@ fn a_page() -> usize {
     4000
 }
 
-/// What a client may say.
+/// A message from a client.
 #[derive(Deserialize)]
-struct Said<'a> {
+struct ClientMessage<'a> {
     #[serde(default, borrow, rename = "type")]
     kind: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
@@ -72,7 +72,7 @@ struct ChatMessage<'a> {
 
 #[derive(Serialize)]
 #[serde(tag = "type")]
-enum Answer<'a> {
+enum Reply<'a> {
     #[serde(rename = "chat.who")]
     Who {
         users: Vec<Option<&'a str>>,
@@ -103,14 +103,14 @@ impl Consumer for Chat {
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
         let group = super::group(&self.options.group, scope)?;
         self.group = Some(group.clone());
-        Ok(Accept::default().with_group(group, self.keep()))
+        Ok(Accept::default().with_group(group, self.group_options()))
     }
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         let Some(group) = &self.group else {
             return Ok(());
         };
-        cx.group_add_frames(group, self.keep()).await;
+        cx.group_add_frames(group, self.group_options()).await;
         self.has_joined = true;
         self.tell_presence(cx, PresenceEvent::JOIN).await
     }
@@ -128,13 +128,13 @@ impl Consumer for Chat {
         if std::mem::take(&mut self.has_joined)
             && let Err(close) = self.tell_presence(cx, PresenceEvent::LEAVE).await
         {
-            tracing::debug!(%close, "the group was not told that somebody left");
+            tracing::debug!(%close, "chat.leave was not sent");
         }
     }
 }
 
 impl Chat {
-    fn keep(&self) -> GroupOptions {
+    fn group_options(&self) -> GroupOptions {
         let presence = match self.options.presence {
             true => Presence::Announced,
             false => Presence::Tracked,
@@ -147,7 +147,7 @@ impl Chat {
         }
     }
 
-    /// Answers what concerns the client alone; returns what the group shall hear.
+    /// Replies to what concerns the client alone; returns the event for the group.
     async fn answer(
         &self,
         cx: &mut Context<'_>,
@@ -156,7 +156,7 @@ impl Chat {
         let Some(text) = message.as_text() else {
             return error(cx, "invalid_message", "expected text, found binary data");
         };
-        let said: Said<'_> = match serde_json::from_str(text) {
+        let said: ClientMessage<'_> = match serde_json::from_str(text) {
             Ok(said) => said,
             Err(problem) if problem.is_data() => {
                 return error(
@@ -184,7 +184,7 @@ impl Chat {
         }
     }
 
-    /// Makes the event of a message, or tells the client what is wrong with it.
+    /// Returns the event of a message, or tells the client what is wrong with it.
     fn event(&self, cx: &mut Context<'_>, message: &str) -> Result<Option<Event>, Close> {
         if message.is_empty() {
             return error(
@@ -225,7 +225,7 @@ impl Chat {
             return Ok(());
         };
         let user = cx.scope().user.as_ref().map(|user| user.name.as_str());
-        // Who comes and goes is news, not history.
+        // Not kept in the history.
         Box::pin(cx.layer().group_send_presence(group, event_type, user)).await?;
         Ok(())
     }
@@ -236,7 +236,7 @@ impl Chat {
         };
         let present = cx.layer().group_present(group).await;
         let names: Vec<Option<&str>> = present.users.iter().map(Option::as_deref).collect();
-        cx.send_json(&Answer::Who {
+        cx.send_json(&Reply::Who {
             members: names.len(),
             users: names,
         })?;
@@ -246,6 +246,6 @@ impl Chat {
 
 /// Tells the client alone.
 fn error(cx: &mut Context<'_>, code: &str, message: &str) -> Result<Option<Event>, Close> {
-    cx.send_json(&Answer::Error { code, message })?;
+    cx.send_json(&Reply::Error { code, message })?;
     Ok(None)
 }

@@ -1,8 +1,8 @@
-//! Echo: sends every message back as it came.
+//! Echo: sends every message back.
 
 use crate::websocket::{Close, Consumer, Context, Message};
 
-/// `consumer = "echo"`: sends every message back as it came. No options.
+/// `consumer = "echo"`: sends every message back unchanged. No options.
 #[derive(Debug)]
 pub struct Echo;
 

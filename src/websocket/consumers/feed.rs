@@ -1,4 +1,4 @@
-//! Feed: the server speaks, the client listens.
+//! Feed: sends the events of groups to clients that only listen.
 
 use crate::channels::{GroupName, GroupOptions};
 use crate::config::{OptionErrors, WrittenDuration};
@@ -7,15 +7,16 @@ use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
 
-/// `consumer = "feed"`: joins groups and shows their events to the client; a client that speaks is closed with 1008.
+/// `consumer = "feed"`: joins groups and sends their events to the client. A message from the client closes the
+/// socket with 1008.
 #[derive(Debug)]
 pub struct Feed {
     patterns: Vec<GroupPattern>,
-    keep: GroupOptions,
+    options: GroupOptions,
     groups: Vec<GroupName>,
 }
 
-/// What `feed` takes.
+/// The options of `feed`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -27,7 +28,7 @@ pub struct Options {
     /// How long they are kept.
     #[serde(default = "super::an_hour")]
     history_expiry: WrittenDuration,
-    /// Does a client that comes back with `?since=` get what it missed?
+    /// Whether a client that reconnects with `?since=` gets the events that it missed.
     #[serde(default)]
     recover: bool,
 }
@@ -38,7 +39,7 @@ impl Consumer for Feed {
     fn new(options: &Options) -> Self {
         Self {
             patterns: options.groups.clone(),
-            keep: GroupOptions {
+            options: GroupOptions {
                 history: options.history,
                 history_expiry: options.history_expiry.0,
                 recover: options.recover,
@@ -74,7 +75,7 @@ impl Consumer for Feed {
             .collect::<Result<_, _>>()?;
         let groups = self.groups.iter();
         let accept = Accept {
-            groups: groups.map(|group| (group.clone(), self.keep)).collect(),
+            groups: groups.map(|group| (group.clone(), self.options)).collect(),
             ..Accept::default()
         };
         Ok(accept)
@@ -82,7 +83,7 @@ impl Consumer for Feed {
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         for group in std::mem::take(&mut self.groups) {
-            cx.group_add_frames(&group, self.keep).await;
+            cx.group_add_frames(&group, self.options).await;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Consumers: the built-in ones, by the names they have in the file.
+//! The built-in consumers.
 
 mod backend;
 mod broadcast;
@@ -22,8 +22,8 @@ use crate::config::{OptionError, WrittenDuration};
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::scope::Scope;
 
-/// The group of a handshake, or the denial that says why there is none: 403 to an anonymous visitor, 404 for a name that
-/// cannot be, 500 for a route that lacks the parameter.
+/// Returns the group of a handshake, or a denial: 403 to an anonymous client, 404 for an invalid name, 500 if the
+/// route lacks the parameter.
 fn group(pattern: &GroupPattern, scope: &Scope) -> Result<GroupName, Denial> {
     pattern.group(scope).map_err(|error| match error {
         GroupError::Anonymous { .. } => Denial::forbidden("log in first"),
@@ -32,7 +32,7 @@ fn group(pattern: &GroupPattern, scope: &Scope) -> Result<GroupName, Denial> {
     })
 }
 
-/// How long histories are kept that do not say so themselves.
+/// The default of `history_expiry`.
 fn an_hour() -> WrittenDuration {
     WrittenDuration(Duration::from_secs(3600))
 }

@@ -9,10 +9,10 @@ use crate::websocket::message::Message;
 /// How many messages are read ahead while a consumer is busy.
 pub(super) const MESSAGES_MAX: usize = 32;
 
-/// How many bytes of messages end the reading ahead. The message that reaches the bound may be a longer one.
+/// How many bytes are read ahead. The message that reaches the bound may exceed it.
 pub(super) const BYTES_MAX: usize = 128 * 1024;
 
-/// Messages in the order they came. They count against the route's backlog until the consumer takes them.
+/// Messages in the order of their arrival. They count against the route's backlog until the consumer takes them.
 #[derive(Default)]
 pub(super) struct ReadAhead {
     messages: VecDeque<Message>,
