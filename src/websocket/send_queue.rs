@@ -37,11 +37,11 @@ use crate::queued_bytes::QueuedBytes;
 /// How many frames one vectored write takes.
 const FRAMES_PER_WRITE: usize = 16;
 
-/// What one socket has to send. Each idle socket holds one, so what is rarely needed is in `Rare`.
+/// What one socket has to send. Each idle socket holds one, so what is rarely needed is in `SendExtras`.
 #[derive(Default)]
 pub(super) struct SendQueue {
     state: SendState,
-    /// Bytes of `Rare::frames`. A frame has at least two, so 0 means that none waits.
+    /// Bytes of `SendExtras::frames`. A frame has at least two, so 0 means that none waits.
     bytes: usize,
     /// Wakes the connection's task.
     waker: Option<Waker>,
@@ -49,11 +49,11 @@ pub(super) struct SendQueue {
     /// Messages that a slow client lost.
     dropped: u32,
     /// Allocated when it is first needed and kept from then on.
-    rare: Option<Box<Rare>>,
+    extras: Option<Box<SendExtras>>,
 }
 
 #[derive(Default)]
-struct Rare {
+struct SendExtras {
     frames: VecDeque<QueuedFrame>,
     /// Since when a write makes no progress; `None` when no frame waits.
     blocked_since: Option<Millis>,
@@ -133,8 +133,10 @@ impl SendQueue {
 
     /// Returns since when a write makes no progress; `NEVER` when no frame waits.
     pub(super) fn blocked_since(&self) -> Millis {
-        let rare = self.rare.as_ref();
-        rare.and_then(|rare| rare.blocked_since).unwrap_or(NEVER)
+        let extras = self.extras.as_ref();
+        extras
+            .and_then(|extras| extras.blocked_since)
+            .unwrap_or(NEVER)
     }
 
     /// Writes if no frame waits. Returns the first unwritten offset, which has to be queued; `None` if
@@ -201,10 +203,14 @@ impl SendQueue {
     ) {
         if let Some(written) = self.try_write(stream, &frame) {
             if self.bytes + frame.len() > limit
-                && let Some(rare) = &mut self.rare
+                && let Some(extras) = &mut self.extras
             {
-                rare.frames.retain(|waiting| waiting.is_partly_written);
-                self.bytes = rare.frames.iter().map(|waiting| waiting.bytes.len()).sum();
+                extras.frames.retain(|waiting| waiting.is_partly_written);
+                self.bytes = extras
+                    .frames
+                    .iter()
+                    .map(|waiting| waiting.bytes.len())
+                    .sum();
             }
             frame.advance(written);
             self.push(QueuedFrame::own(frame, written), now);
@@ -227,12 +233,12 @@ impl SendQueue {
             if self.state == SendState::Closed {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            let Some(rare) = self.rare.as_mut().filter(|_| self.bytes > 0) else {
+            let Some(extras) = self.extras.as_mut().filter(|_| self.bytes > 0) else {
                 return stream.poll_flush_shared(cx);
             };
             let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
-            let count = rare.frames.len().min(FRAMES_PER_WRITE);
-            for (slice, frame) in slices.iter_mut().zip(&rare.frames) {
+            let count = extras.frames.len().min(FRAMES_PER_WRITE);
+            for (slice, frame) in slices.iter_mut().zip(&extras.frames) {
                 *slice = IoSlice::new(&frame.bytes);
             }
             let failed = match stream.poll_write_shared(cx, &slices[..count]) {
@@ -243,7 +249,7 @@ impl SendQueue {
                 }
                 Poll::Ready(Err(error)) => error,
                 Poll::Pending => {
-                    rare.blocked_since.get_or_insert(now);
+                    extras.blocked_since.get_or_insert(now);
                     return Poll::Pending;
                 }
             };
@@ -257,7 +263,7 @@ impl SendQueue {
         if self.bytes <= bytes || self.state != SendState::Open {
             return Poll::Ready(());
         }
-        self.rare().drained = Some((bytes, cx.waker().clone()));
+        self.extras().drained = Some((bytes, cx.waker().clone()));
         Poll::Pending
     }
 
@@ -265,20 +271,20 @@ impl SendQueue {
     pub(super) fn close(&mut self) {
         self.state = SendState::Closed;
         self.bytes = 0;
-        if let Some(rare) = &mut self.rare {
-            rare.frames = VecDeque::new();
-            rare.blocked_since = None;
+        if let Some(extras) = &mut self.extras {
+            extras.frames = VecDeque::new();
+            extras.blocked_since = None;
         }
         self.wake_drained();
     }
 
     /// Asks the connection's task to end the socket. The first request wins; later ones are ignored.
     pub(super) fn request_end(&mut self, ending: Ending) {
-        self.rare().end_request.get_or_insert(ending);
+        self.extras().end_request.get_or_insert(ending);
     }
 
     pub(super) fn take_end_request(&mut self) -> Option<Ending> {
-        self.rare.as_mut()?.end_request.take()
+        self.extras.as_mut()?.end_request.take()
     }
 
     /// Counts messages that a slow client lost. None may refer to them any more.
@@ -294,13 +300,13 @@ impl SendQueue {
         if !self.is_empty() {
             self.reset_context();
         }
-        self.rare().deflater.get_or_insert_with(new)
+        self.extras().deflater.get_or_insert_with(new)
     }
 
     /// The next compressed message refers to none before it.
     pub(super) fn reset_context(&mut self) {
-        if let Some(rare) = &mut self.rare
-            && let Some(deflater) = &mut rare.deflater
+        if let Some(extras) = &mut self.extras
+            && let Some(deflater) = &mut extras.deflater
         {
             deflater.reset();
         }
@@ -326,17 +332,17 @@ impl SendQueue {
         }
     }
 
-    fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+    fn extras(&mut self) -> &mut SendExtras {
+        self.extras.get_or_insert_default()
     }
 
     fn push(&mut self, frame: QueuedFrame, now: Millis) {
         let was_empty = self.is_empty();
         self.bytes += frame.bytes.len();
-        let rare = self.rare();
-        rare.frames.push_back(frame);
+        let extras = self.extras();
+        extras.frames.push_back(frame);
         if was_empty {
-            rare.blocked_since = Some(now);
+            extras.blocked_since = Some(now);
             self.wake(); // it begins to wait for the stream to become writable
         }
     }
@@ -345,9 +351,11 @@ impl SendQueue {
     fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         self.sent_bytes += count as u64;
-        let Some(rare) = &mut self.rare else { return };
-        rare.blocked_since = None;
-        while let Some(first) = rare.frames.front_mut() {
+        let Some(extras) = &mut self.extras else {
+            return;
+        };
+        extras.blocked_since = None;
+        while let Some(first) = extras.frames.front_mut() {
             if count < first.bytes.len() {
                 if count > 0 {
                     first.bytes.advance(count);
@@ -356,19 +364,19 @@ impl SendQueue {
                 break;
             }
             count -= first.bytes.len();
-            rare.frames.pop_front();
+            extras.frames.pop_front();
         }
-        if rare.frames.is_empty() {
-            rare.frames = VecDeque::new();
+        if extras.frames.is_empty() {
+            extras.frames = VecDeque::new();
         }
         self.wake_drained();
     }
 
     fn wake_drained(&mut self) {
-        if let Some(rare) = &mut self.rare
-            && let Some((bytes, _)) = rare.drained
+        if let Some(extras) = &mut self.extras
+            && let Some((bytes, _)) = extras.drained
             && (self.bytes <= bytes || self.state != SendState::Open)
-            && let Some((_, waker)) = rare.drained.take()
+            && let Some((_, waker)) = extras.drained.take()
         {
             waker.wake();
         }
@@ -379,8 +387,8 @@ impl SendQueue {
         let Some(key) = frame.conflate_key.as_deref() else {
             return false;
         };
-        let Some(older) = self.rare.as_mut().and_then(|rare| {
-            rare.frames.iter_mut().find(|waiting| {
+        let Some(older) = self.extras.as_mut().and_then(|extras| {
+            extras.frames.iter_mut().find(|waiting| {
                 !waiting.is_partly_written && waiting.conflate_key.as_deref() == Some(key)
             })
         }) else {
@@ -399,13 +407,15 @@ impl SendQueue {
     /// Drops the oldest frames until `more` bytes fit. Returns how many.
     fn drop_oldest(&mut self, more: usize, limit: usize) -> u32 {
         let mut dropped = 0;
-        let Some(rare) = &mut self.rare else { return 0 };
+        let Some(extras) = &mut self.extras else {
+            return 0;
+        };
         while self.bytes + more > limit
-            && let Some(at) = rare
+            && let Some(at) = extras
                 .frames
                 .iter()
                 .position(|waiting| !waiting.is_partly_written)
-            && let Some(oldest) = rare.frames.remove(at)
+            && let Some(oldest) = extras.frames.remove(at)
         {
             self.bytes -= oldest.bytes.len();
             dropped += 1;

@@ -18,9 +18,9 @@ fn frame(name: &'static str, key: Option<&str>) -> QueuedFrame {
 }
 
 fn waiting(queue: &SendQueue) -> Vec<&str> {
-    let rare = queue.rare.as_ref();
-    rare.map_or_else(Vec::new, |rare| {
-        let frames = rare.frames.iter();
+    let extras = queue.extras.as_ref();
+    extras.map_or_else(Vec::new, |extras| {
+        let frames = extras.frames.iter();
         let texts = frames.map(|frame| std::str::from_utf8(&frame.bytes));
         texts.collect::<Result<_, _>>().unwrap()
     })
@@ -37,7 +37,7 @@ fn full(policy: SlowClient) -> SendQueue {
         let outcome = queue.enqueue(frame(name, key), LIMIT, policy, 0);
         assert_eq!(outcome, (Delivery::Queued, 0));
     }
-    queue.rare().frames[0].is_partly_written = true;
+    queue.extras().frames[0].is_partly_written = true;
     queue
 }
 
