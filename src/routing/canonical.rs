@@ -1,16 +1,16 @@
-//! The canonical path: a raw request path, percent-decoded once without losing its segments.
+//! Canonical path: a raw request path, percent-decoded once without losing its segments.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Why a request path is refused before any route is looked at. The answer is 400.
+/// Why a request path is rejected with 400 before any route is tried.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadPath {
     /// The path does not begin with a slash (`*`, or an authority).
     #[error("expected a path that begins with \"/\"")]
     NoLeadingSlash,
-    /// A percent sign without two hexadecimal digits behind it.
+    /// A percent sign that is not followed by two hexadecimal digits.
     #[error("expected two hexadecimal digits after \"%\" at byte {at} of the path")]
     BadEscape {
         /// Byte offset of the percent sign in the raw path.
@@ -30,16 +30,16 @@ pub enum BadPath {
     DotSegment,
 }
 
-/// A path in which two escapes are left: `%2F`, which is not a segment's end, and `%25`.
+/// A decoded path that keeps two escapes: `%2F`, which does not end a segment, and `%25`.
 ///
-/// Everything else is decoded, so equal paths have equal text, whichever way the client wrote them.
+/// Everything else is decoded, so equal paths have equal text however the client encoded them.
 #[derive(Debug)]
 pub(super) struct CanonicalPath<'a> {
     text: Cow<'a, str>,
 }
 
 impl<'a> CanonicalPath<'a> {
-    /// Takes the path of a request target, without query. Borrows it when nothing is encoded.
+    /// Parses the path of a request target, without query. Borrows it if nothing is encoded.
     pub(super) fn parse(raw: &'a str) -> Result<Self, BadPath> {
         // The empty path and "/" name the same resource (RFC 9110 section 4.2.3).
         let raw = if raw.is_empty() { "/" } else { raw };
@@ -65,18 +65,18 @@ impl<'a> CanonicalPath<'a> {
         Ok(Self { text })
     }
 
-    /// The canonical text, with its leading slash.
+    /// Returns the canonical text, with its leading slash.
     pub(super) fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What follows the leading slash.
+    /// Returns the text after the leading slash.
     pub(super) fn relative(&self) -> &str {
         self.text.strip_prefix('/').unwrap_or_default()
     }
 }
 
-/// Decodes the two escapes that a canonical text may hold.
+/// Decodes the two escapes that a canonical text can contain.
 pub(super) fn decode(canonical: &str) -> Cow<'_, str> {
     if !canonical.contains('%') {
         return Cow::Borrowed(canonical);
@@ -84,7 +84,7 @@ pub(super) fn decode(canonical: &str) -> Cow<'_, str> {
     Cow::Owned(canonical.replace("%2F", "/").replace("%25", "%"))
 }
 
-/// Decodes every escape but those of `/` and `%`, which are written in one way.
+/// Decodes every escape except those of `/` and `%`, which become `%2F` and `%25`.
 fn canonicalize(raw: &str) -> Result<String, BadPath> {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw;
@@ -95,7 +95,7 @@ fn canonicalize(raw: &str) -> Result<String, BadPath> {
             .get(percent..percent + 3)
             .ok_or(BadPath::BadEscape { at })?;
         match percent_decode_str(escape).next() {
-            // A bad escape is left as it is, so its first byte is the percent sign.
+            // An invalid escape is left undecoded, so its first byte is the percent sign.
             Some(b'%') if escape != "%25" => return Err(BadPath::BadEscape { at }),
             Some(b'%') | None => bytes.extend_from_slice(b"%25"),
             Some(b'/') => bytes.extend_from_slice(b"%2F"),
@@ -107,8 +107,8 @@ fn canonicalize(raw: &str) -> Result<String, BadPath> {
     String::from_utf8(bytes).map_err(|_| BadPath::NotUtf8)
 }
 
-/// Refuses what no route should have to think about. An encoded slash counts as one here, because a
-/// parameter's value holds it decoded.
+/// Rejects control characters and dot segments. An encoded slash counts as a slash, because a
+/// parameter's value contains it decoded.
 fn refuse_dangerous(decoded: &str) -> Result<(), BadPath> {
     if let Some(found) = decoded.chars().find(|found| found.is_control()) {
         return Err(BadPath::Control { found });

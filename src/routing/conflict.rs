@@ -1,4 +1,4 @@
-//! Conflict: two routes that cannot stand in one table.
+//! Conflict: two routes that cannot be in one table.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use crate::routing::route::Route;
 use crate::routing::segment::Segment;
 use crate::routing::shape::Shape;
 
-/// Two routes that cannot stand in one table. Routes are known by their place in it, from 0.
+/// Two routes that cannot be in one table. Routes are identified by their index, from 0.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Conflict {
-    /// The later route gets no request that the earlier one leaves it.
+    /// The earlier route takes every request that the later one would match.
     #[error(
-        "route {route} ({written}) can never match: route {earlier} ({earlier_written}) comes first and leaves it no request"
+        "route {route} ({written}) can never match: route {earlier} ({earlier_written}) comes first and takes all its requests"
     )]
     NeverMatches {
         /// The later route.
@@ -26,8 +26,8 @@ pub enum Conflict {
         /// Its pattern.
         earlier_written: String,
     },
-    /// Both routes have one name.
-    #[error("expected each name once, found {name:?} for route {route} and route {earlier}")]
+    /// Both routes have the same name.
+    #[error("route {route} and route {earlier} have the same name, {name:?}")]
     DuplicateName {
         /// The later route.
         route: usize,
@@ -39,14 +39,14 @@ pub enum Conflict {
 }
 
 impl Conflict {
-    /// The route at fault, the later of the two.
+    /// Returns the route at fault, the later of the two.
     pub fn route(&self) -> usize {
         match self {
             Self::NeverMatches { route, .. } | Self::DuplicateName { route, .. } => *route,
         }
     }
 
-    /// The route it clashes with.
+    /// Returns the route that it conflicts with.
     pub fn earlier(&self) -> usize {
         match self {
             Self::NeverMatches { earlier, .. } | Self::DuplicateName { earlier, .. } => *earlier,
@@ -54,7 +54,8 @@ impl Conflict {
     }
 }
 
-/// Returns all conflicts of a table in file order, given the routes that are tried one after another.
+/// Returns all conflicts of a table in file order. Each group holds the routes that are tried one
+/// after another.
 pub(super) fn conflicts<'a, T>(
     routes: &[Route<T>],
     groups: impl Iterator<Item = &'a Vec<usize>>,
@@ -66,7 +67,7 @@ pub(super) fn conflicts<'a, T>(
         .collect();
     for group in groups {
         for (place, &route) in group.iter().enumerate() {
-            // Regular expressions come after all paths, wherever they stand.
+            // Regular expressions are tried after all paths, whatever their position in the file.
             let first = match routes[route].pattern.kind() {
                 Kind::Regex(_) => catch_alls.as_slice(),
                 Kind::Path(_) => &[],
@@ -86,7 +87,8 @@ pub(super) fn conflicts<'a, T>(
     conflicts
 }
 
-/// Returns an earlier route if it, alone or with others before, leaves nothing to this one.
+/// Returns the earlier route that, alone or together with routes before it, takes every request of
+/// this one.
 fn hidden_by<T>(
     routes: &[Route<T>],
     earlier: impl Iterator<Item = usize>,
@@ -94,7 +96,7 @@ fn hidden_by<T>(
     languages: &mut Languages,
 ) -> Option<usize> {
     let later = &routes[route];
-    // What is left of the methods; none means all.
+    // The methods that no earlier route takes; empty means all.
     let mut left = later.methods.clone();
     for index in earlier {
         let candidate = &routes[index];
@@ -135,18 +137,18 @@ fn duplicate_names<T>(routes: &[Route<T>]) -> Vec<Conflict> {
     conflicts
 }
 
-/// The languages of the regular expressions, each made when it is first asked for.
+/// The languages of the regular expressions, each built on first use.
 #[derive(Default)]
-struct Languages(HashMap<usize, Known>);
+struct Languages(HashMap<usize, Analysis>);
 
-/// What is known of one expression.
-struct Known {
+/// One expression's language, if the automaton could be built, and an example.
+struct Analysis {
     language: Option<Language>,
     /// A text that it matches.
     witness: Option<String>,
 }
 
-impl Known {
+impl Analysis {
     fn of(regex: &RegexPattern) -> Self {
         let mut language = regex.language();
         let witness = language.as_mut().and_then(Language::witness);
@@ -156,39 +158,42 @@ impl Known {
 
 impl Languages {
     fn includes(&mut self, mine: (usize, &RegexPattern), theirs: (usize, &RegexPattern)) -> bool {
-        let their_known = self
+        let their_analysis = self
             .0
             .entry(theirs.0)
-            .or_insert_with(|| Known::of(theirs.1));
-        // Most pairs have nothing to do with each other, and one text tells.
-        if their_known
+            .or_insert_with(|| Analysis::of(theirs.1));
+        // Most pairs are unrelated, and one example text shows it without a walk.
+        if their_analysis
             .witness
             .as_ref()
             .is_some_and(|witness| !mine.1.matches(witness))
         {
             return false;
         }
-        let [mut my_known, mut their_known] = [mine, theirs].map(|(route, regex)| {
-            // Taken out for the walk, which changes both.
-            self.0.remove(&route).unwrap_or_else(|| Known::of(regex))
+        let [mut my_analysis, mut their_analysis] = [mine, theirs].map(|(route, regex)| {
+            // Removed for the walk, which mutates both.
+            self.0.remove(&route).unwrap_or_else(|| Analysis::of(regex))
         });
-        let includes = match (&mut my_known.language, &mut their_known.language) {
+        let includes = match (&mut my_analysis.language, &mut their_analysis.language) {
             (Some(mine), Some(theirs)) => mine.includes(theirs),
             _ => false,
         };
-        self.0.insert(mine.0, my_known);
-        self.0.insert(theirs.0, their_known);
+        self.0.insert(mine.0, my_analysis);
+        self.0.insert(theirs.0, their_analysis);
         includes
     }
 
     fn takes_nothing(&mut self, (route, regex): (usize, &RegexPattern)) -> bool {
-        let known = self.0.entry(route).or_insert_with(|| Known::of(regex));
-        known.language.as_mut().is_none_or(Language::takes_nothing)
+        let analysis = self.0.entry(route).or_insert_with(|| Analysis::of(regex));
+        analysis
+            .language
+            .as_mut()
+            .is_none_or(Language::takes_nothing)
     }
 }
 
-/// Whether the earlier of two patterns takes every path of the later one. Both are of one shape, both are regular
-/// expressions, or the earlier one is `/{*rest}`.
+/// Returns whether the earlier of two patterns takes every path of the later one. Both have the
+/// same shape, both are regular expressions, or the earlier one is `/{*rest}`.
 fn takes_all_paths_of(
     (earlier, earlier_pattern): (usize, &RoutePattern),
     (later, later_pattern): (usize, &RoutePattern),
@@ -202,7 +207,7 @@ fn takes_all_paths_of(
                 && (mine.source() == theirs.source()
                     || languages.includes((earlier, mine), (later, theirs)))
         }
-        // It takes every path but "/".
+        // `/{*rest}` takes every path except "/".
         (Kind::Path(_), Kind::Regex(theirs)) => {
             !theirs.prefix().is_empty() || !languages.takes_nothing((later, theirs))
         }
@@ -210,7 +215,8 @@ fn takes_all_paths_of(
     }
 }
 
-/// Whether the parameters of one shape take every value that those of the other do.
+/// Returns whether the parameters `mine` accept every value that `theirs` accept. Both have the
+/// same shape.
 fn covers_segments(mine: &[Segment], theirs: &[Segment]) -> bool {
     let converters = |segments: &[Segment]| -> Vec<_> {
         segments

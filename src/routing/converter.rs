@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What one parameter accepts, as in Django's `path()`.
 ///
-/// A converter only accepts or refuses: the value stays the text of the path, so `007` is kept as `007`
+/// A converter only accepts or rejects a value and never changes it: `007` stays `007`
 /// ([`Params::int`](super::Params::int) reads it as 7).
 ///
 /// ```
@@ -16,23 +16,23 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Converter {
-    /// Any text without a slash, not empty. What `{name}` means.
+    /// Non-empty text without a slash. The default: `{name}` means `{name:str}`.
     Str,
-    /// ASCII digits, any number of them.
+    /// One or more ASCII digits.
     Int,
     /// ASCII letters, digits, `-` and `_`.
     Slug,
     /// A hyphenated UUID in lower case.
     Uuid,
-    /// The rest of the path, slashes included, not empty. What `{*name}` means.
+    /// The non-empty rest of the path, slashes included. Written `{*name}`.
     Path,
 }
 
 impl Converter {
-    /// The converters a pattern may name after the colon.
+    /// The converters that a pattern can name after the colon.
     pub(super) const NAMED: [Self; 4] = [Self::Int, Self::Slug, Self::Str, Self::Uuid];
 
-    /// Returns the converter of that name, as written after the colon of `{name:converter}`.
+    /// Returns the converter with this name, as written after the colon in `{name:converter}`.
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::NAMED
             .into_iter()
@@ -50,7 +50,7 @@ impl Converter {
         }
     }
 
-    /// Whether this decoded text may be the parameter's value.
+    /// Returns whether this decoded text is a valid value.
     pub fn accepts(self, value: &str) -> bool {
         let bytes = value.as_bytes();
         match self {
@@ -67,7 +67,7 @@ impl Converter {
         }
     }
 
-    /// Whether every value that `other` accepts is accepted here too.
+    /// Returns whether this converter accepts every value that `other` accepts.
     pub(super) fn covers(self, other: Self) -> bool {
         match self {
             Self::Path => true,
@@ -84,7 +84,7 @@ impl fmt::Display for Converter {
     }
 }
 
-/// Whether the bytes are 8-4-4-4-12 hexadecimal digits in lower case.
+/// Returns whether the bytes are 8-4-4-4-12 hexadecimal digits in lower case.
 fn is_uuid(bytes: &[u8]) -> bool {
     bytes.len() == 36
         && bytes.iter().enumerate().all(|(at, byte)| match at {

@@ -1,4 +1,4 @@
-//! Explanation: for each route, whether it serves a target and why not.
+//! Explanation: for each route, whether it serves a target, and if not, why.
 
 use std::fmt;
 
@@ -9,46 +9,46 @@ use crate::routing::resolution::{Resolution, Target};
 use crate::routing::router::UrlRouter;
 use crate::routing::segment::Mismatch;
 
-/// What one route says about a target.
+/// Whether one route serves a target.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Explanation {
-    /// The route's place in the table.
+    /// The route's index in the table.
     pub index: usize,
-    /// What it says.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
 /// Whether a route serves a target, and why not. Displays as a sentence.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// It serves it, with these params.
+    /// The route serves the target, with these parameters.
     Serves(Params),
-    /// It would, but this one comes first.
+    /// The route matches, but an earlier one takes the request.
     Shadowed {
-        /// The place of the route that serves it.
+        /// The index of the route that serves the target.
         by: usize,
     },
-    /// No route is asked, the path is refused.
+    /// The path is rejected before any route is tried.
     BadPath(BadPath),
-    /// The path differs; the sentence says where.
+    /// The path does not match; the sentence states where.
     Path(String),
-    /// The path fits, but for a value.
+    /// The path matches except for one value.
     Converter {
-        /// The name of the param.
+        /// The name of the parameter.
         param: String,
-        /// What the pattern asks for.
+        /// The pattern's converter.
         converter: Converter,
-        /// What the path says.
+        /// The value in the path.
         found: String,
     },
-    /// It is for another host.
+    /// The route is for another host.
     Host {
         /// The host the route is for.
         expected: String,
         /// The host of the request.
         found: Option<String>,
     },
-    /// It is for other methods.
+    /// The route is for other methods.
     Method {
         /// The methods the route is for.
         expected: Vec<String>,
@@ -58,7 +58,7 @@ pub enum Verdict {
 }
 
 impl<T> UrlRouter<T> {
-    /// Says of every route, in file order, whether it serves a target and if not, why.
+    /// Explains for every route, in file order, whether it serves the target, and if not, why.
     ///
     /// ```
     /// use oneport::routing::{Route, RoutePattern, Target, UrlRouter};
@@ -127,7 +127,7 @@ impl<T> UrlRouter<T> {
     }
 }
 
-/// Words a mismatch; segments are shown decoded.
+/// Describes a mismatch in a sentence. Segments are shown decoded.
 fn verdict_of(mismatch: Mismatch<'_>) -> Verdict {
     Verdict::Path(match mismatch {
         Mismatch::Text {

@@ -1,14 +1,15 @@
-//! Foreign: patterns in the syntax of other routers, and how they are written here.
+//! Foreign: patterns in the syntax of other routers, and their equivalent in ours.
 
 use crate::routing::pattern_parser::PatternError;
 
-/// Pieces that only a regular expression has.
+/// Text that occurs only in a regular expression.
 const REGEX: [&str; 10] = [
     "(?", "\\d", "\\w", "\\.", "\\/", "[^", ".*", ".+", "[0-9]", "[a-z",
 ];
 
-/// Says how a pattern is written here if it is in the syntax of another router: Django, Flask, Express, Rails, Next.js, Go,
-/// or a regular expression. What looks like one of them and is meant literally is written as a `regex`.
+/// Rejects a pattern in the syntax of another router (Django, Flask, Express, Rails, Next.js, Go)
+/// or a regular expression, with a hint that shows the equivalent. Literal text that looks like
+/// such syntax needs a `regex` route.
 pub(super) fn refuse(text: &str) -> Result<(), PatternError> {
     let relative = text.strip_prefix('/').unwrap_or(text);
     if let Some(param) = regex_param(text) {
@@ -45,7 +46,7 @@ pub(super) fn refuse(text: &str) -> Result<(), PatternError> {
     Ok(())
 }
 
-/// Says how a path is written that lacks its slash, whatever else is foreign in it.
+/// Returns a hint for a path without its leading slash, with other foreign syntax translated too.
 pub(super) fn with_slash(text: &str) -> String {
     let path = format!("/{text}");
     let Err(error) = refuse(&path) else {
@@ -73,7 +74,7 @@ pub(super) fn with_slash(text: &str) -> String {
     }
 }
 
-/// A parameter with a regular expression: `{id:[0-9]+}` or `:id(\d+)`.
+/// A parameter that contains a regular expression: `{id:[0-9]+}` or `:id(\d+)`.
 struct RegexParam<'p> {
     written: &'p str,
     position: usize,
@@ -82,7 +83,7 @@ struct RegexParam<'p> {
 }
 
 impl RegexParam<'_> {
-    /// How the parameter is written here: as one of the converters, or in a regular expression of the whole path.
+    /// Returns the parameter as one of our converters, or the whole path as a regular expression.
     fn hint(&self, path: &str) -> String {
         let name = self.name;
         let whole = format!("regex = '{}'", regex_of(path));
@@ -98,7 +99,7 @@ impl RegexParam<'_> {
     }
 }
 
-/// Returns the first parameter with a regular expression in a path.
+/// Returns the first parameter of a path that contains a regular expression.
 fn regex_param(path: &str) -> Option<RegexParam<'_>> {
     path.match_indices(['{', ':']).find_map(|(position, open)| {
         let rest = path.get(position + 1..)?;
@@ -128,7 +129,7 @@ fn regex_param(path: &str) -> Option<RegexParam<'_>> {
     })
 }
 
-/// Returns where the bracket closes that a text begins with.
+/// Returns the offset of the bracket that closes the one at the start of the text.
 fn closing(text: &str, open: char, close: char) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, found) in text.char_indices() {
@@ -144,7 +145,7 @@ fn closing(text: &str, open: char, close: char) -> Option<usize> {
     None
 }
 
-/// Returns the regular expression that a path with parameters of all kinds stands for.
+/// Translates a path with any kind of parameters into a regular expression.
 fn regex_of(path: &str) -> String {
     let mut regex = String::new();
     let mut rest = path.trim_start_matches('/');
@@ -178,7 +179,7 @@ fn regex_of(path: &str) -> String {
     }
 }
 
-/// What to write instead of a segment of another router's.
+/// Returns a hint that replaces a segment in another router's syntax.
 fn hint_of(segment: &str, is_last: bool) -> Option<String> {
     let literal = format!(
         "or regex = '...' for a literal {:?}",
@@ -227,7 +228,8 @@ fn hint_of(segment: &str, is_last: bool) -> Option<String> {
     in_braces(segment)
 }
 
-/// Braces as others fill them: `{room?}`, `{rest...}`, `{path:path}`, `{**rest}`, `{id:[0-9]+}`.
+/// Returns a hint for braces in another router's syntax: `{room?}`, `{rest...}`, `{path:path}`,
+/// `{**rest}`, `{id:[0-9]+}`.
 fn in_braces(segment: &str) -> Option<String> {
     let (before, rest) = segment.split_once('{')?;
     if rest.starts_with('{') {
@@ -249,14 +251,15 @@ fn in_braces(segment: &str) -> Option<String> {
             match converter_of(converter) {
                 "path" => Some(format!("write {before}{}{after}", ours(name, "path"))),
                 "" => Some(format!("write regex = '...' for {converter:?}")),
-                // Ours, or one that is not known: the parser says which there are.
+                // Our own or an unknown converter: the parser reports unknown ones.
                 _ => None,
             }
         }
     }
 }
 
-/// Django and Flask: `<slug:room>`, `<room>`; Flask's converters may have arguments.
+/// Translates Django's and Flask's `<slug:room>` and `<room>`. Flask's converters can have
+/// arguments.
 fn of_angle_brackets(inside: &str) -> String {
     let (converter, name) = match inside.rsplit_once(':') {
         Some((converter, name)) => (converter.split('(').next().unwrap_or(converter), name),
@@ -265,7 +268,7 @@ fn of_angle_brackets(inside: &str) -> String {
     ours(name, converter)
 }
 
-/// A parameter as it is written here.
+/// Returns a parameter in our syntax.
 fn ours(name: &str, converter: &str) -> String {
     let name = if name.is_empty() { "name" } else { name };
     match converter_of(converter) {
@@ -275,7 +278,8 @@ fn ours(name: &str, converter: &str) -> String {
     }
 }
 
-/// The converter that another router's name stands for; the name itself where none does, "" for a regular expression.
+/// Maps another router's converter name to ours. Returns an unknown name unchanged, and "" for a
+/// regular expression.
 fn converter_of(name: &str) -> &str {
     match name {
         "integer" | "i32" | "i64" | "u32" | "u64" | "number" | "digits" => "int",

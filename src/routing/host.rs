@@ -1,9 +1,9 @@
-//! Host pattern: the host a route is meant for.
+//! Host pattern: which hosts a route serves.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Which hosts a route answers: one name, a domain with its subdomains, or all.
+/// The hosts that a route serves: one name, a domain with its subdomains, or all.
 ///
 /// ```
 /// use oneport::routing::HostPattern;
@@ -20,23 +20,23 @@ pub struct HostPattern(Kind);
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Kind {
     Any,
-    /// The domain itself and what ends in a dot and it.
+    /// The domain itself and its subdomains.
     Domain(String),
     Exact(String),
 }
 
-/// A host pattern that could never match.
+/// A host pattern that can never match.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("expected {expected}, found {found:?}")]
 pub struct HostPatternError {
-    /// What would have been right.
+    /// What was expected.
     pub expected: &'static str,
     /// What was written.
     pub found: String,
 }
 
 impl HostPattern {
-    /// Whether this host, without port, is meant. Case and one trailing dot are ignored.
+    /// Returns whether this host, without port, matches. Case and one trailing dot are ignored.
     pub fn matches(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
         match &self.0 {
@@ -46,7 +46,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether every host that `other` matches is matched here too.
+    /// Returns whether this pattern matches every host that `other` matches.
     pub(super) fn covers(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Kind::Any, _) => true,
@@ -57,7 +57,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether any host matches, even none at all.
+    /// Returns whether every request matches, even one without a host.
     pub(super) fn is_any(&self) -> bool {
         self.0 == Kind::Any
     }
@@ -115,7 +115,7 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// Whether the host is the domain or ends in a dot and the domain.
+/// Returns whether the host is the domain or ends in a dot and the domain.
 fn is_within(host: &str, domain: &str) -> bool {
     let Some(cut) = host.len().checked_sub(domain.len()) else {
         return false;

@@ -1,4 +1,4 @@
-//! Language: which texts a regular expression finds a match in, decided without any text.
+//! Language: the set of texts in which a regular expression finds a match.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -6,22 +6,23 @@ use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::util::start;
 
-/// More states than this are not looked at: then nothing is decided.
+/// A walk that visits more states than this gives up undecided.
 const STATES_MAX: usize = 4_000;
 
-/// Memory for the states of one expression.
+/// The memory bound for one expression's states.
 const CACHE_BYTES: usize = 8 << 20;
 
 /// The texts that a regular expression finds a match in.
 ///
-/// The automaton is built as far as it is walked. Each walk stops at the first text that answers the question, and
-/// gives up at [`STATES_MAX`]; an expression that the automaton cannot hold is taken as one about which nothing is known.
+/// The automaton is built lazily, as it is walked. Each walk stops at the first text that answers
+/// the question, and gives up at [`STATES_MAX`]. An expression too large for the automaton counts
+/// as undecided.
 pub(super) struct Language {
     dfa: DFA,
     cache: Cache,
 }
 
-/// What a path pattern may hold of a text, besides any other byte.
+/// The texts to consider.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Texts {
     /// Any path.
@@ -30,19 +31,19 @@ pub(super) enum Texts {
     WithoutLeadingSlash,
 }
 
-/// Where a walk is in one automaton.
+/// The position of a walk in one automaton.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum At {
     State(LazyStateID),
-    /// A match was found: whatever follows, the text has one.
+    /// A match was found, so the text has one whatever follows.
     Matched,
 }
 
-/// A walk that decided nothing.
+/// A walk that gave up.
 struct Undecided;
 
 impl Language {
-    /// Takes an expression as it is compiled for matching.
+    /// Creates the language of an expression, as compiled for matching.
     pub(super) fn new(source: &str) -> Option<Self> {
         let config = DFA::config()
             .unicode_word_boundary(true)
@@ -54,30 +55,31 @@ impl Language {
         Some(Self { dfa, cache })
     }
 
-    /// Tells whether none of these texts has a match; `false` where that is not known.
+    /// Returns whether none of these texts has a match; `false` if undecided.
     pub(super) fn is_empty(&mut self, texts: Texts) -> bool {
         matches!(self.shortest_match(texts), Ok(None))
     }
 
-    /// Tells whether the empty text has a match; `true` where that is not known.
+    /// Returns whether the empty text has a match; `true` if undecided.
     pub(super) fn takes_nothing(&mut self) -> bool {
         let taken = self.start().and_then(|start| self.ends_matched(start));
         taken.unwrap_or(true)
     }
 
-    /// Tells whether every text that has a match in `other` has one here; `false` where that is not known.
+    /// Returns whether every text that matches `other` matches this one too; `false` if undecided.
     pub(super) fn includes(&mut self, other: &mut Self) -> bool {
         self.finds_no_exception(other).unwrap_or(false)
     }
 
-    /// Returns a shortest text that has a match, if that is known: what another expression must match to include this one.
+    /// Returns a shortest text that has a match, if one is found. An expression that includes this
+    /// one must match it too.
     pub(super) fn witness(&mut self) -> Option<String> {
         let found = self.shortest_match(Texts::All).ok()??;
         String::from_utf8(found).ok()
     }
 
     fn shortest_match(&mut self, texts: Texts) -> Result<Option<Vec<u8>>, Undecided> {
-        // The start may come again in the midst of a text, where a slash is welcome.
+        // The start state can recur later in a text, where a slash is allowed.
         let mut is_start = true;
         let mut seen = HashSet::new();
         let mut queue = VecDeque::from([(self.start()?, Vec::new())]);
@@ -107,7 +109,7 @@ impl Language {
         Ok(None)
     }
 
-    /// Walks both automata side by side, as long as this one has no match yet.
+    /// Walks both automata in step until this one has a match.
     fn finds_no_exception(&mut self, other: &mut Self) -> Result<bool, Undecided> {
         let start = (Some(self.start()?), other.start()?);
         let mut seen = HashSet::from([start]);
@@ -141,7 +143,8 @@ impl Language {
         Ok(true)
     }
 
-    /// The bytes of a path, one for each class that neither automaton tells apart. A slash is always among them.
+    /// Returns one path byte for each class of bytes that neither automaton distinguishes. A slash
+    /// is always included.
     fn bytes(&self, other: Option<&Self>) -> Vec<u8> {
         let class_of = |byte: u8| {
             let mine = self.dfa.byte_classes().get(byte);
@@ -160,7 +163,7 @@ impl Language {
         state.map(At::State).map_err(|_| Undecided)
     }
 
-    /// One byte further; `None` where no text can have a match any more.
+    /// Advances by one byte; `None` if no continuation can have a match.
     fn step(&mut self, at: At, byte: u8) -> Result<Option<At>, Undecided> {
         let At::State(state) = at else {
             return Ok(Some(At::Matched));
@@ -176,7 +179,7 @@ impl Language {
         }
     }
 
-    /// Tells whether the text that ends here has a match.
+    /// Returns whether a text that ends at this position has a match.
     fn ends_matched(&mut self, at: At) -> Result<bool, Undecided> {
         let At::State(state) = at else {
             return Ok(true);
@@ -186,9 +189,9 @@ impl Language {
     }
 }
 
-/// The bytes that a path can have: no control characters.
+/// Iterates over the bytes that a path can contain: all except control characters.
 fn path_bytes() -> impl Iterator<Item = u8> {
-    // Letters first: most expressions have a match among them, and the walk ends there.
+    // Letters first: most expressions have a match among them, which ends the walk early.
     (b'a'..=b'z').chain((0x20..=0xff_u8).filter(|byte| !byte.is_ascii_lowercase() && *byte != 0x7f))
 }
 

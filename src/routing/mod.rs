@@ -1,19 +1,25 @@
-//! Routing: which route of a table a path belongs to, and the way back from a route's name to its path.
+//! Routing: resolves a path to a route of a table, and reverses a route's name to its path.
 //!
-//! Nothing here knows what a view or a consumer is: a table is a [`UrlRouter<T>`] of any value.
+//! This module knows neither views nor consumers: a table is a [`UrlRouter<T>`] over any value.
 //!
 //! # Precedence
 //!
-//! Between two patterns that both match a path, the first segment in which they differ decides: literal text
-//! comes before text around a parameter (more literal characters first, then the longer text before the
-//! parameter), that before a parameter alone, and that before a catch-all. Routes whose patterns differ in
-//! parameter names and converters only are tried in file order; `regex` routes come last, in file order. A route
-//! whose converter, host or method refuses the request is passed over, and the next pattern in this order is tried.
+//! If two patterns match a path, the first segment in which they differ decides. The order is:
+//!
+//! 1. literal text;
+//! 2. a parameter with text around it: more literal characters first, then the longer text before
+//!    the parameter;
+//! 3. a parameter alone;
+//! 4. a catch-all.
+//!
+//! Routes whose patterns differ only in parameter names and converters are tried in file order.
+//! `regex` routes come last, in file order. A route whose converter, host or method rejects the
+//! request is skipped, and the next pattern in this order is tried.
 //!
 //! # Paths
 //!
-//! The raw path is percent-decoded once, after it was cut into segments: `%66oo` is `foo`, but `a%2Fb` stays one
-//! segment. Slashes are never merged, so `//foo/` is not `/foo/`.
+//! The raw path is split into segments, then percent-decoded once: `%66oo` is `foo`, but `a%2Fb`
+//! stays one segment. Slashes are never merged, so `//foo/` is not `/foo/`.
 
 mod canonical;
 mod conflict;

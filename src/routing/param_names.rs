@@ -1,4 +1,4 @@
-//! Param names: which parameters a route gives to its view or consumer.
+//! Param names: the parameters that a route passes to its view or consumer.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,8 @@ use thiserror::Error;
 use crate::config::{OptionError, nearest};
 use crate::routing::pattern::RoutePattern;
 
-/// The names of the parameters that a route gives to its view or consumer: those of its pattern and its `defaults`.
+/// The names of the parameters that a route passes to its view or consumer: those of its pattern
+/// and of its `defaults`.
 ///
 /// ```
 /// use oneport::routing::{ParamNames, RoutePattern};
@@ -19,13 +20,13 @@ use crate::routing::pattern::RoutePattern;
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ParamNames {
-    /// None when the pattern is broken.
+    /// `None` if the pattern is invalid.
     names: Option<BTreeSet<String>>,
     gives_user: bool,
 }
 
 impl ParamNames {
-    /// Takes the names of a pattern and of a route's defaults.
+    /// Collects the names of a pattern and of a route's defaults.
     pub fn new<'n>(pattern: &'n RoutePattern, defaults: impl IntoIterator<Item = &'n str>) -> Self {
         let names = pattern.param_names().chain(defaults).map(str::to_owned);
         Self {
@@ -34,7 +35,8 @@ impl ParamNames {
         }
     }
 
-    /// The names of a route whose pattern is broken: it may have any, so nothing more is wrong with those that use them.
+    /// Names for a route whose pattern is invalid. Every name counts as present, so its uses cause
+    /// no further errors.
     #[must_use]
     pub fn unknown() -> Self {
         Self {
@@ -43,19 +45,20 @@ impl ParamNames {
         }
     }
 
-    /// The same for a route that has a user to give, or has none because nothing in it reads one. Default: it has.
+    /// Sets whether the route can provide a user. Default: `true`. It cannot if none of its
+    /// middleware reads one.
     #[must_use]
     pub fn with_user(self, gives_user: bool) -> Self {
         Self { gives_user, ..self }
     }
 
-    /// Tells whether the route can give a user.
+    /// Returns whether the route can provide a user.
     #[must_use]
     pub fn gives_user(&self) -> bool {
         self.gives_user
     }
 
-    /// Tells whether the route has a parameter of this name.
+    /// Returns whether the route has a parameter of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.names.as_ref().is_none_or(|names| names.contains(name))
@@ -78,7 +81,7 @@ impl ParamNames {
         if self.has(name) {
             return None;
         }
-        // `{*rest}` and `{room:slug}` are how a path writes its parameters, not how they are used.
+        // `{*rest}` and `{room:slug}` declare a parameter in a path; a use is written `{rest}`.
         let plain = name.trim_start_matches('*');
         let plain = plain.split(':').next().unwrap_or(plain);
         let own: Vec<String> = self.iter().map(|own| format!("{{{own}}}")).collect();
@@ -105,7 +108,7 @@ impl ParamNames {
             .collect()
     }
 
-    /// Walks the names, sorted.
+    /// Iterates over the names in sorted order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.names.iter().flatten().map(String::as_str)
     }

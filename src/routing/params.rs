@@ -1,12 +1,12 @@
-//! Params: what a path said, by name.
+//! Params: the values that a path's parameters matched, by name.
 
 use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// The parameters of one match, in the order of the pattern, defaults last.
+/// The parameters of one match, in the order of the pattern, with defaults last.
 ///
-/// Values are decoded text. Nothing is allocated while it is empty. Serialises as a map.
+/// Values are decoded text. An empty `Params` allocates nothing. Serialises as a map.
 ///
 /// ```
 /// use oneport::routing::Params;
@@ -18,12 +18,12 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Params {
-    /// Not a place more than there are parameters: a live WebSocket keeps them.
+    /// A boxed slice has no spare capacity: every open WebSocket keeps its parameters.
     entries: Box<[(Arc<str>, Box<str>)]>,
 }
 
 impl Params {
-    /// Sets a value; a value of the same name is replaced in its place.
+    /// Sets a value. If the name exists, its value is replaced and its position kept.
     pub fn insert(&mut self, name: impl Into<Arc<str>>, value: impl Into<Box<str>>) {
         let name = name.into();
         match self.entries.iter_mut().find(|(known, _)| *known == name) {
@@ -32,7 +32,7 @@ impl Params {
         }
     }
 
-    /// Appends a value whose name is known to be new.
+    /// Appends a value whose name is not present yet.
     pub(super) fn push(&mut self, name: &Arc<str>, value: &str) {
         self.append(Arc::clone(name), value.into());
     }
@@ -52,22 +52,23 @@ impl Params {
             .map(|(_, value)| &**value)
     }
 
-    /// Returns the value of a parameter as a number; `None` when it is not one, or longer than an `i128`.
+    /// Returns the value of a parameter as a number; `None` if it is not a number or does not fit
+    /// an `i128`.
     pub fn int(&self, name: &str) -> Option<i128> {
         self.get(name)?.parse().ok()
     }
 
-    /// Visits names and values in order.
+    /// Iterates over names and values in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.entries.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// How many parameters there are.
+    /// Returns the number of parameters.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no parameters.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

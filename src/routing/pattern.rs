@@ -1,4 +1,4 @@
-//! Route pattern: which paths a route answers, as written in the file.
+//! Route pattern: which paths a route matches, as written in the file.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +10,12 @@ use crate::routing::pattern_parser::{PatternError, parse_path};
 use crate::routing::regex_pattern::RegexPattern;
 use crate::routing::segment::{Mismatch, Segment, match_whole};
 
-/// Which paths a route answers: a path with parameters, or a regular expression.
+/// The paths that a route matches: a path with parameters, or a regular expression.
 ///
-/// A path is written decoded, begins with a slash, and has at most one parameter in each segment: `{name}` or
-/// `{name:str}` (anything without a slash), `{name:int}`, `{name:slug}`, `{name:uuid}`, and at the end
-/// `{*name}` for the rest. `{{` and `}}` are braces that are meant literally.
+/// A path is written decoded, begins with a slash, and has at most one parameter in each segment:
+/// `{name}` or `{name:str}` (anything without a slash), `{name:int}`, `{name:slug}` or
+/// `{name:uuid}`. The last segment can be `{*name}`, which takes the rest of the path. `{{` and
+/// `}}` are literal braces.
 ///
 /// ```
 /// use oneport::routing::RoutePattern;
@@ -54,11 +55,12 @@ impl RoutePattern {
         })
     }
 
-    /// Compiles a regular expression, Django's `re_path`.
+    /// Compiles a regular expression, like Django's `re_path`.
     ///
-    /// It is tried on the decoded path without its leading slash and may match anywhere in it, unless it is
-    /// anchored; one that ends in `$` must match all of it. Named groups become params; if no group has a name,
-    /// the groups become params `1`, `2` and so on. A group that takes no part in the match gives no param.
+    /// The expression is applied to the decoded path without its leading slash. It can match
+    /// anywhere unless it is anchored; one that ends in `$` must match the whole path. Named groups
+    /// become parameters. If no group has a name, the groups become parameters `1`, `2` and so on.
+    /// A group that takes no part in the match gives no parameter.
     ///
     /// ```
     /// use oneport::routing::RoutePattern;
@@ -76,11 +78,12 @@ impl RoutePattern {
         })
     }
 
-    /// Puts a pattern behind this one, which becomes its prefix.
+    /// Appends a pattern to this one, which becomes its prefix.
     ///
-    /// The slash between them counts once. Both match their own part, and all params arrive together; where both
-    /// have one of the same name, the inner value is kept, as with nested `URLRouter`s in Django Channels. A
-    /// regular expression and a path with a catch-all cannot be a prefix.
+    /// The slash between them counts once. Each pattern matches its own part, and the match has the
+    /// parameters of both. If both have a parameter of the same name, the inner value wins, as with
+    /// nested `URLRouter`s in Django Channels. A regular expression or a path with a catch-all
+    /// cannot be a prefix.
     ///
     /// ```
     /// use oneport::routing::RoutePattern;
@@ -135,8 +138,8 @@ impl RoutePattern {
         })
     }
 
-    /// Lets the catch-all at the end match nothing, so that `/files/{*path}` matches `/files/` too. A route whose own path is
-    /// `/files/` is still tried first.
+    /// Lets the trailing catch-all match the empty text, so that `/files/{*path}` matches `/files/`
+    /// too. A route whose pattern is `/files/` is still tried first.
     ///
     /// ```
     /// use oneport::routing::RoutePattern;
@@ -153,7 +156,7 @@ impl RoutePattern {
         self
     }
 
-    /// Returns the segments of the path that ends where the catch-all begins, if the catch-all may be empty.
+    /// Returns the segments before the catch-all, if the catch-all can be empty.
     pub(super) fn without_rest(&self) -> Option<Vec<Segment>> {
         match &self.kind {
             Kind::Path(segments) if self.takes_empty_rest => match segments.split_last() {
@@ -167,13 +170,13 @@ impl RoutePattern {
         }
     }
 
-    /// Returns the params of a raw, percent-encoded path if this pattern alone matches it.
+    /// Returns the parameters of a raw, percent-encoded path if this pattern matches it.
     pub fn params_of(&self, raw_path: &str) -> Option<Params> {
         let path = CanonicalPath::parse(raw_path).ok()?;
         self.capture(&path).ok()
     }
 
-    /// Visits the names of the params that a match can have.
+    /// Iterates over the names of the parameters that a match can have.
     pub fn param_names(&self) -> impl Iterator<Item = &str> {
         let (segments, regex) = match &self.kind {
             Kind::Path(segments) => (segments.as_slice(), None),
@@ -188,7 +191,7 @@ impl RoutePattern {
             .chain(regex.into_iter().flat_map(RegexPattern::names))
     }
 
-    /// Whether it was written as a regular expression.
+    /// Returns whether the pattern is a regular expression.
     pub fn is_regex(&self) -> bool {
         matches!(self.kind, Kind::Regex(_))
     }
@@ -197,7 +200,7 @@ impl RoutePattern {
         &self.kind
     }
 
-    /// Holds a path against this pattern alone.
+    /// Matches a path against this pattern alone.
     pub(super) fn capture<'a>(
         &'a self,
         path: &'a CanonicalPath<'_>,
@@ -223,14 +226,14 @@ impl RoutePattern {
 impl FromStr for RoutePattern {
     type Err = PatternError;
 
-    /// Parses a path pattern, see [`RoutePattern::path`].
+    /// Parses a path pattern; see [`RoutePattern::path`].
     fn from_str(text: &str) -> Result<Self, PatternError> {
         Self::path(text)
     }
 }
 
 impl fmt::Display for RoutePattern {
-    /// Writes it as in the file: the path, or the regular expression.
+    /// Writes the pattern as in the file: the path, or the regular expression.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.written)
     }

@@ -1,4 +1,5 @@
-//! Pattern parser: the text of a path pattern to its segments, or what is wrong with it and where.
+//! Pattern parser: parses the text of a path pattern into segments, or reports the error and its
+//! position.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,16 +8,16 @@ use crate::routing::converter::Converter;
 use crate::routing::foreign;
 use crate::routing::segment::{Param, Segment};
 
-/// What is wrong with a pattern.
+/// An error in a pattern.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PatternError {
-    /// What would have been right.
+    /// What was expected.
     pub expected: String,
-    /// What stands there.
+    /// What was found instead.
     pub found: String,
-    /// Where, as a byte offset in the text of the pattern.
+    /// The byte offset of the error in the pattern.
     pub position: usize,
-    /// What to write, if that is known.
+    /// What to write instead, if known.
     pub hint: Option<String>,
 }
 
@@ -34,7 +35,7 @@ impl PatternError {
         }
     }
 
-    /// The same with what to write.
+    /// Adds what to write instead.
     pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
@@ -42,7 +43,7 @@ impl PatternError {
         }
     }
 
-    /// What is wrong, without the hint.
+    /// Returns the message without the hint.
     pub fn sentence(&self) -> String {
         format!(
             "expected {}, found {}, at byte {} of the pattern",
@@ -86,7 +87,7 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, PatternError> {
         } else {
             SegmentPosition::Inner
         };
-        let segment = parse_segment(written, position, place)?;
+        let segment = parse_segment(written, position, order)?;
         if let Some(param) = segment.param() {
             let same =
                 |other: &Segment| other.param().is_some_and(|other| other.name == param.name);
@@ -105,14 +106,14 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, PatternError> {
     Ok(segments)
 }
 
-/// Where a segment stands in its pattern.
+/// The position of a segment in its pattern.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum SegmentPosition {
     Inner,
     Last,
 }
 
-/// A segment while it is read.
+/// A segment under construction.
 #[derive(Default)]
 struct PartialSegment {
     before: String,
@@ -169,7 +170,7 @@ fn parse_segment(
     draft.finish(written, start, position)
 }
 
-/// Appends a literal character in its canonical form.
+/// Appends a literal character in canonical form.
 fn push_literal(
     text: &mut String,
     character: char,
@@ -179,10 +180,7 @@ fn push_literal(
     let refuse = |expected: &str, found: String| Err(PatternError::new(expected, found, position));
     let is_escape = |escape: &str| escape.bytes().skip(1).all(|byte| byte.is_ascii_hexdigit());
     match character {
-        '}' => refuse(
-            "\"}}\" for a brace that is meant literally",
-            "\"}\"".to_owned(),
-        ),
+        '}' => refuse("\"}}\" for a literal brace", "\"}\"".to_owned()),
         '?' | '#' => refuse(
             "a path without query and fragment",
             format!("{character:?}"),
@@ -203,7 +201,7 @@ fn push_literal(
     }
 }
 
-/// Parses what stands between the braces.
+/// Parses the text between the braces.
 fn parse_param(inside: &str, position: usize) -> Result<Param, PatternError> {
     let (name, converter) = if let Some(name) = inside.strip_prefix('*') {
         (name, Converter::Path)
@@ -276,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_pattern_says_what_was_expected_and_where() {
+    fn an_invalid_pattern_is_reported_with_the_expectation_and_position() {
         let check = |pattern: &str, expected: &str| {
             let error = parse_path(pattern).unwrap_err();
             assert_eq!(error.to_string(), expected);
@@ -299,7 +297,7 @@ mod tests {
         );
         check(
             "/a}",
-            "expected \"}}\" for a brace that is meant literally, found \"}\", at byte 2 of the pattern",
+            "expected \"}}\" for a literal brace, found \"}\", at byte 2 of the pattern",
         );
         check(
             "/{}",

@@ -2,7 +2,7 @@
 
 use crate::routing::router::UrlRouter;
 
-/// The two tables of a server. A request's protocol type says which one is asked.
+/// The two tables of a server. A request's protocol type selects the table.
 ///
 /// ```
 /// use oneport::routing::{ProtocolTypeRouter, Route, RoutePattern, UrlRouter};

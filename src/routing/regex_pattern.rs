@@ -1,4 +1,4 @@
-//! Regex pattern: a route written as a regular expression, Django's `re_path`.
+//! Regex pattern: a route written as a regular expression, like Django's `re_path`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::routing::params::Params;
 use crate::routing::pattern_parser::PatternError;
 use crate::routing::segment::{Mismatch, Segment, match_front};
 
-/// A regular expression, behind the segments of an include's prefix if there is one.
+/// A regular expression, after the segments of an include's prefix, if any.
 #[derive(Clone, Debug)]
 pub(super) struct RegexPattern {
     source: String,
@@ -21,9 +21,10 @@ pub(super) struct RegexPattern {
 }
 
 impl RegexPattern {
-    /// Compiles it. As in Django, one that ends in `$` must match the whole path, any other may match anywhere.
+    /// Compiles an expression. As in Django, one that ends in `$` must match the whole path; any
+    /// other can match anywhere.
     pub(super) fn compile(source: &str) -> Result<Self, PatternError> {
-        // Compiled alone first, so that a message quotes what was written and not our frame around it.
+        // Compiled without our anchors first, so that an error message quotes the user's text.
         let alone = compile(source)?;
         let regex = if source.ends_with('$') {
             compile(&format!("^(?:{source})$"))?
@@ -51,38 +52,38 @@ impl RegexPattern {
         })
     }
 
-    /// Puts it behind the segments of a prefix.
+    /// Sets the segments of the prefix.
     pub(super) fn behind(mut self, prefix: Vec<Segment>) -> Self {
         self.prefix = prefix;
         self
     }
 
-    /// The regular expression as written.
+    /// Returns the regular expression as written.
     pub(super) fn source(&self) -> &str {
         &self.source
     }
 
-    /// Tells whether it matches the decoded text behind its prefix.
+    /// Returns whether the expression matches the decoded text after the prefix.
     pub(super) fn matches(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
 
-    /// The texts that it matches.
+    /// Returns the language of the expression, if it can be computed.
     pub(super) fn language(&self) -> Option<Language> {
         Language::new(self.regex.as_str())
     }
 
-    /// The segments of the prefix.
+    /// Returns the segments of the prefix.
     pub(super) fn prefix(&self) -> &[Segment] {
         &self.prefix
     }
 
-    /// The names of its own params.
+    /// Iterates over the names of the expression's own parameters.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.groups.iter().map(|(_, name)| &**name)
     }
 
-    /// Holds a path against it. The regex sees decoded text without the leading slash or the prefix.
+    /// Matches a path. The expression sees decoded text without the leading slash and the prefix.
     pub(super) fn capture<'a>(
         &'a self,
         path: &'a CanonicalPath<'_>,
@@ -103,7 +104,8 @@ impl RegexPattern {
     }
 }
 
-/// Says why an expression matches no path, if that is so. `framed` is it as it is held against paths.
+/// Returns an error if the expression can match no path. `framed` is the expression with our
+/// anchors, as used for matching.
 fn never_matches(source: &str, framed: &str) -> Option<PatternError> {
     let mut language = Language::new(framed)?;
     let refuse = |expected: &str, why: &str| {
@@ -112,7 +114,7 @@ fn never_matches(source: &str, framed: &str) -> Option<PatternError> {
     if language.is_empty(Texts::All) {
         refuse(
             "a regular expression that a path can match",
-            "which none can",
+            "which matches no path",
         )
     } else if language.is_empty(Texts::WithoutLeadingSlash) {
         let bare = ["^/", "^\\/", "\\A/", "/"]
@@ -121,7 +123,7 @@ fn never_matches(source: &str, framed: &str) -> Option<PatternError> {
             .map(|rest| format!("write '^{rest}'"));
         let error = refuse(
             "a regular expression without the leading slash",
-            "which is held against the path behind its first slash",
+            "which is matched against the path without its leading slash",
         )?;
         Some(PatternError {
             hint: bare,
@@ -132,12 +134,13 @@ fn never_matches(source: &str, framed: &str) -> Option<PatternError> {
     }
 }
 
-/// Compiles a regular expression, or says in one line what the library says in a picture.
+/// Compiles a regular expression. Condenses the library's multi-line error message into one line.
 fn compile(source: &str) -> Result<Regex, PatternError> {
     Regex::new(source).map_err(|error| {
         let text = error.to_string();
         let is_caret_line = |line: &&str| line.trim().starts_with('^');
-        // The picture is indented by four spaces, and only right for an expression of one line.
+        // The library indents its excerpt by four spaces. The caret is only right for one-line
+        // expressions.
         let caret = text
             .lines()
             .find(is_caret_line)

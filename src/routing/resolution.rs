@@ -1,4 +1,4 @@
-//! Resolution: what is asked of a table, and what it answers.
+//! Resolution: the target to look up in a table, and the result.
 
 use http::Method;
 
@@ -6,10 +6,10 @@ use crate::routing::canonical::BadPath;
 use crate::routing::params::Params;
 use crate::routing::route::Route;
 
-/// What of a request decides on its route.
+/// The parts of a request that select its route.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// The path as it came, percent-encoded and without query.
+    /// The path as received: percent-encoded, without query.
     pub raw_path: &'a str,
     /// The host without port.
     pub host: Option<&'a str>,
@@ -17,23 +17,23 @@ pub struct Target<'a> {
     pub method: Option<&'a Method>,
 }
 
-/// What a table says about a target.
+/// The result of looking up a target in a table.
 #[derive(Debug)]
 pub enum Resolution<'r, T> {
-    /// This route serves it.
+    /// This route serves the target.
     Found(Match<'r, T>),
-    /// The path is known, the method is not: 405, or the automatic answer to `OPTIONS`.
+    /// A route matches the path but not the method: 405, or the automatic response to `OPTIONS`.
     MethodNotAllowed {
-        /// Every method that some route of this path and host takes, sorted; `HEAD` comes with `GET`, and
-        /// `OPTIONS` always.
+        /// Every method that some route for this path and host takes, sorted. `GET` adds `HEAD`;
+        /// `OPTIONS` is always included.
         allow: Vec<Method>,
     },
-    /// The path would be known with its trailing slash the other way round: 308.
+    /// A route matches the path with its trailing slash added or removed: 308.
     SlashRedirect {
-        /// That path, still encoded as it came, without query.
+        /// That path, encoded as received, without query.
         raw_path: String,
     },
-    /// The path is refused: 400.
+    /// The path is invalid: 400.
     BadPath(BadPath),
     /// No route: 404.
     NotFound,
@@ -44,13 +44,13 @@ pub enum Resolution<'r, T> {
 pub struct Match<'r, T> {
     /// The route.
     pub route: &'r Route<T>,
-    /// Its place in the table.
+    /// The route's index in the table.
     pub index: usize,
-    /// What the path said, with the route's defaults over it.
+    /// The parameters of the path. The route's defaults override them.
     pub params: Params,
 }
 
-/// Returns what an `Allow` header should list.
+/// Returns the methods for an `Allow` header.
 pub(super) fn allow_of(listed: &[&Method]) -> Vec<Method> {
     let mut allow: Vec<Method> = listed.iter().copied().cloned().collect();
     if allow.contains(&Method::GET) {

@@ -8,7 +8,7 @@ use crate::routing::pattern::Kind;
 use crate::routing::router::UrlRouter;
 use crate::routing::segment::{Param, Segment};
 
-/// Everything in a segment but what RFC 3986 section 3.3 lets stand there.
+/// The characters to encode in a segment: all except those that RFC 3986 section 3.3 allows.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -28,67 +28,67 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b':')
     .remove(b'@');
 
-/// The same for several segments.
+/// The same for several segments: slashes are kept.
 const SEGMENTS: &AsciiSet = &SEGMENT.remove(b'/');
 
-/// Why there is no path for a name.
+/// Why a name cannot be reversed to a path.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ReverseError {
-    /// No route has the name.
-    #[error("expected the name of a route, found {name:?}")]
+    /// No route has this name.
+    #[error("no route named {name:?}")]
     UnknownName {
         /// The name.
         name: String,
     },
     /// The route is a regular expression.
     #[error(
-        "expected a route with a `path`, found that {name:?} has a `regex`, which cannot be reversed"
+        "route {name:?} has a `regex`, which cannot be reversed: only a route with a `path` can"
     )]
     Regex {
         /// The name of the route.
         name: String,
     },
-    /// The path needs a param that was not given.
-    #[error("expected a value for {param:?} of route {name:?}, found none")]
+    /// The path needs a parameter that was not given.
+    #[error("route {name:?} needs a value for {param:?}")]
     Missing {
         /// The name of the route.
         name: String,
-        /// The name of the param.
+        /// The name of the parameter.
         param: String,
     },
-    /// The path has no such param.
-    #[error("expected only params of route {name:?}, found {param:?}")]
+    /// The path has no such parameter.
+    #[error("route {name:?} has no parameter {param:?}")]
     Unexpected {
         /// The name of the route.
         name: String,
-        /// The name of the param.
+        /// The name of the parameter.
         param: String,
     },
-    /// The converter refuses the value.
+    /// The converter rejects the value.
     #[error("expected {converter} for {param:?} of route {name:?}, found {value:?}")]
     Refused {
         /// The name of the route.
         name: String,
-        /// The name of the param.
+        /// The name of the parameter.
         param: String,
-        /// What the pattern asks for.
+        /// The pattern's converter.
         converter: Converter,
-        /// What was given.
+        /// The value given.
         value: String,
     },
-    /// The values make a path that a request cannot have.
-    #[error("expected values of route {name:?} that make a path")]
+    /// The values produce a path that a request cannot have.
+    #[error("the values for route {name:?} make an invalid path")]
     BadPath {
         /// The name of the route.
         name: String,
-        /// What is wrong with the path.
+        /// Why the path is invalid.
         #[source]
         reason: BadPath,
     },
 }
 
 impl<T> UrlRouter<T> {
-    /// Returns the percent-encoded path of a named route. Resolving it gives the same values back.
+    /// Returns the percent-encoded path of a named route. Resolving it gives the same values.
     ///
     /// ```
     /// use oneport::routing::{Route, RoutePattern, UrlRouter};
@@ -134,7 +134,7 @@ impl<T> UrlRouter<T> {
                 }
                 Segment::Rest(param) => {
                     let mut value = value_of(&name, param, params)?;
-                    // A link that begins with two slashes would lead to another host.
+                    // A link that begins with two slashes leads to another host.
                     if let Some(behind) = value.strip_prefix('/').filter(|_| url == "/") {
                         url.push_str("%2F");
                         value = behind;
@@ -150,7 +150,7 @@ impl<T> UrlRouter<T> {
     }
 }
 
-/// Returns the value for a param, as its converter wants it.
+/// Returns the value for a parameter if its converter accepts it.
 fn value_of<'a>(
     name: &str,
     param: &Param,
@@ -182,7 +182,7 @@ mod tests {
     use crate::routing::tests::resolution::{regex, route};
 
     #[test]
-    fn url_for_says_what_is_missing_or_refused() {
+    fn url_for_reports_missing_and_rejected_values() {
         let named = |name: &str, route| Route {
             name: Some(name.to_owned()),
             ..route
@@ -207,32 +207,24 @@ mod tests {
             &[("id", "x")],
             Err("expected int for \"id\" of route \"user\", found \"x\""),
         );
-        check(
-            "user",
-            &[],
-            Err("expected a value for \"id\" of route \"user\", found none"),
-        );
+        check("user", &[], Err("route \"user\" needs a value for \"id\""));
         check(
             "user",
             &[("id", "1"), ("x", "")],
-            Err("expected only params of route \"user\", found \"x\""),
+            Err("route \"user\" has no parameter \"x\""),
         );
-        check(
-            "none",
-            &[],
-            Err("expected the name of a route, found \"none\""),
-        );
+        check("none", &[], Err("no route named \"none\""));
         check(
             "regex",
             &[],
             Err(
-                "expected a route with a `path`, found that \"regex\" has a `regex`, which cannot be reversed",
+                "route \"regex\" has a `regex`, which cannot be reversed: only a route with a `path` can",
             ),
         );
         check(
             "all",
             &[("rest", "a/../b")],
-            Err("expected values of route \"all\" that make a path"),
+            Err("the values for route \"all\" make an invalid path"),
         );
     }
 }

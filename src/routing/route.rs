@@ -8,27 +8,27 @@ use crate::routing::host::HostPattern;
 use crate::routing::params::Params;
 use crate::routing::pattern::RoutePattern;
 
-/// One entry of a table: for which requests it is, and what it stands for.
+/// One entry of a table: which requests it matches, and the value that serves them.
 #[derive(Clone, Debug)]
 pub struct Route<T> {
     /// The paths.
     pub pattern: RoutePattern,
-    /// The methods; none means all. `GET` stands for `HEAD` as well.
+    /// The methods; empty means all. `GET` includes `HEAD`.
     pub methods: Vec<Method>,
     /// The host; `None` means any.
     pub host: Option<HostPattern>,
-    /// The name that [`url_for`](super::UrlRouter::url_for) knows it by.
+    /// The name for [`url_for`](super::UrlRouter::url_for).
     pub name: Option<String>,
-    /// Params that need no capture, and win over a capture of the same name.
+    /// Fixed parameters. They override a captured parameter of the same name.
     pub defaults: BTreeMap<String, String>,
-    /// Whether the path with its trailing slash the other way round is redirected here.
+    /// Whether the path with its trailing slash added or removed redirects to this route.
     pub append_slash: bool,
-    /// What the route stands for.
+    /// The value, such as a view or a consumer.
     pub value: T,
 }
 
 impl<T> Route<T> {
-    /// Makes a route for any method and host, without a name, that appends slashes.
+    /// Creates a route for any method and host, without a name, that appends slashes.
     pub fn new(pattern: RoutePattern, value: T) -> Self {
         let (methods, defaults) = (Vec::new(), BTreeMap::new());
         Self {
@@ -42,7 +42,7 @@ impl<T> Route<T> {
         }
     }
 
-    /// Whether requests to this host are meant.
+    /// Returns whether the route takes requests to this host.
     pub(super) fn takes_host(&self, host: Option<&str>) -> bool {
         match (&self.host, host) {
             (None, _) => true,
@@ -51,12 +51,12 @@ impl<T> Route<T> {
         }
     }
 
-    /// Whether requests with this method are meant. A WebSocket has none.
+    /// Returns whether the route takes requests with this method. A WebSocket has none.
     pub(super) fn takes_method(&self, method: Option<&Method>) -> bool {
         method.is_none_or(|method| self.methods.is_empty() || self.lists_method(method))
     }
 
-    /// Whether every host that `later` takes is taken here too.
+    /// Returns whether this route takes every host that `later` takes.
     pub(super) fn covers_host_of(&self, later: &Self) -> bool {
         match (&self.host, &later.host) {
             (None, _) => true,
@@ -65,7 +65,7 @@ impl<T> Route<T> {
         }
     }
 
-    /// Puts the defaults over what the path said.
+    /// Overrides the path's parameters with the defaults.
     pub(super) fn with_defaults(&self, mut params: Params) -> Params {
         for (name, value) in &self.defaults {
             params.insert(name.as_str(), value.as_str());
@@ -73,7 +73,7 @@ impl<T> Route<T> {
         params
     }
 
-    /// Whether the method is one of those listed.
+    /// Returns whether the route lists the method. `GET` also lists `HEAD`.
     pub(super) fn lists_method(&self, method: &Method) -> bool {
         self.methods.contains(method)
             || (method == Method::HEAD && self.methods.contains(&Method::GET))

@@ -1,4 +1,4 @@
-//! URL router: a table of routes, and the look-up of a path in it.
+//! URL router: a table of routes, and the lookup of a path in it.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -14,7 +14,7 @@ use crate::routing::route::Route;
 use crate::routing::shape::Shape;
 use crate::routing::tree::Tree;
 
-/// A table of routes. It does not change once built.
+/// An immutable table of routes.
 ///
 /// ```
 /// use http::Method;
@@ -33,7 +33,7 @@ use crate::routing::tree::Tree;
 pub struct UrlRouter<T> {
     routes: Vec<Route<T>>,
     tree: Tree,
-    /// The routes of each shape, by its number in the tree.
+    /// The routes of each shape, indexed by the shape's number in the tree.
     groups: Vec<Group>,
     regexes: Group,
     names: HashMap<String, usize>,
@@ -43,21 +43,21 @@ pub struct UrlRouter<T> {
 #[derive(Debug)]
 struct Group {
     routes: Vec<usize>,
-    /// Whether no route of it has a parameter, so that the tree's answer says all about the path.
+    /// Whether no route of the group has a parameter, so that the tree alone decides on the path.
     literal: bool,
 }
 
-/// The state of one look-up.
+/// The state of one lookup.
 struct Search<'r, 'a> {
     target: &'a Target<'a>,
-    /// What was listed by routes of the path that refused the method.
+    /// The methods of routes that match the path but not the method.
     allow: Vec<&'r Method>,
-    /// Whether only routes that append slashes are wanted.
+    /// Whether to consider only routes that append slashes.
     append_slash: bool,
 }
 
 impl<T> UrlRouter<T> {
-    /// Builds the table, or says everything that is wrong with it.
+    /// Builds the table, or returns all its conflicts.
     pub fn build(routes: Vec<Route<T>>) -> Result<Self, Vec<Conflict>> {
         let mut numbers: HashMap<Shape, usize> = HashMap::new();
         let mut groups: Vec<Vec<usize>> = Vec::new();
@@ -84,7 +84,7 @@ impl<T> UrlRouter<T> {
         }
         let mut has_rest = vec![false; groups.len()];
         for (index, route) in routes.iter().enumerate() {
-            // Behind the routes whose own path this is: text comes before a catch-all.
+            // Added after the routes that have this very path: text comes before a catch-all.
             let Some(segments) = route.pattern.without_rest() else {
                 continue;
             };
@@ -118,21 +118,21 @@ impl<T> UrlRouter<T> {
         })
     }
 
-    /// All routes, in file order.
+    /// Returns all routes in file order.
     pub fn routes(&self) -> &[Route<T>] {
         &self.routes
     }
 
-    /// Returns the route of a name, with its place in the table.
+    /// Returns the route with this name and its index in the table.
     pub fn named(&self, name: &str) -> Option<(usize, &Route<T>)> {
         let index = *self.names.get(name)?;
         Some((index, &self.routes[index]))
     }
 
-    /// Says which route serves a target.
+    /// Returns the route that serves a target.
     ///
-    /// A path that a route of this host has with another method is `MethodNotAllowed`; only when there is none
-    /// such, the other form of the trailing slash is tried, for HTTP only.
+    /// If a route matches host and path but not the method, the result is `MethodNotAllowed`. If
+    /// none does, the other form of the trailing slash is tried, for HTTP only.
     pub fn resolve<'r>(&'r self, target: &Target<'_>) -> Resolution<'r, T> {
         let path = match CanonicalPath::parse(target.raw_path) {
             Ok(path) => path,
@@ -203,7 +203,8 @@ impl<T> UrlRouter<T> {
         })
     }
 
-    /// Returns the path with its trailing slash added or removed, if a route wants it so.
+    /// Returns the path with its trailing slash added or removed, if a route that appends slashes
+    /// matches it.
     fn other_slash_form(&self, target: &Target<'_>) -> Option<String> {
         target.method?;
         let raw = target.raw_path;

@@ -1,4 +1,4 @@
-//! Segment: one part of a path pattern between slashes, and how a path is held against a list of them.
+//! Segment: one part of a path pattern between slashes, and matching a path against a list of them.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::routing::params::Params;
 /// [`CanonicalPath`](super::canonical::CanonicalPath).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Segment {
-    /// Literal text; the empty one at the end is a trailing slash.
+    /// Literal text. An empty text at the end is a trailing slash.
     Text(Box<str>),
-    /// A parameter, perhaps with literal text before and after it.
+    /// A parameter, with optional literal text before and after it.
     Param {
         before: Box<str>,
         param: Param,
@@ -22,25 +22,26 @@ pub(super) enum Segment {
     Rest(Param),
 }
 
-/// A named hole in a pattern.
+/// A named parameter of a pattern.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Param {
     pub(super) name: Arc<str>,
     pub(super) converter: Converter,
-    /// A parameter of a prefix whose name is used again behind it: checked, but the inner value is kept.
+    /// Whether a later segment uses the name again. The value is still checked, but the later one
+    /// is kept.
     pub(super) shadowed: bool,
 }
 
-/// The first reason why a path is not of a pattern.
+/// The first reason why a path does not match a pattern.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Mismatch<'a> {
-    /// Other literal text at this segment, counted from 1.
+    /// The literal text of this segment, counted from 1, differs.
     Text {
         segment: usize,
         expected: &'a str,
         found: &'a str,
     },
-    /// The text around a parameter differs, or leaves nothing for it.
+    /// The text around a parameter differs, or leaves no value for it.
     Around {
         segment: usize,
         before: &'a str,
@@ -49,16 +50,16 @@ pub(super) enum Mismatch<'a> {
     },
     /// The path ends before this segment.
     Ended { segment: usize },
-    /// The pattern ends, the path goes on.
+    /// The pattern ends before the path does.
     Longer { rest: &'a str },
-    /// The converter refuses the value (canonical text).
+    /// The converter rejects the value (canonical text).
     Converter { param: &'a Param, found: &'a str },
     /// The regex finds nothing.
     Regex,
 }
 
 impl Segment {
-    /// The parameter in it, if there is one.
+    /// Returns the segment's parameter, if any.
     pub(super) fn param(&self) -> Option<&Param> {
         match self {
             Self::Text(_) => None,
@@ -66,7 +67,7 @@ impl Segment {
         }
     }
 
-    /// The same, for a change.
+    /// Returns the segment's parameter, if any, mutably.
     pub(super) fn param_mut(&mut self) -> Option<&mut Param> {
         match self {
             Self::Text(_) => None,
@@ -75,7 +76,7 @@ impl Segment {
     }
 }
 
-/// Returns what stands between the two texts, if they are there and leave something.
+/// Returns the non-empty text between `before` and `after`, if the segment has both.
 pub(super) fn between<'a>(segment: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let value = segment.strip_prefix(before)?.strip_suffix(after)?;
     // An escape is one character: "%2F" does not end in the text "F".
@@ -84,9 +85,11 @@ pub(super) fn between<'a>(segment: &'a str, before: &str, after: &str) -> Option
     (!value.is_empty() && !cuts_an_escape).then_some(value)
 }
 
-/// Holds the front of a path (canonical, without leading slash) against the segments, collecting params.
+/// Matches the start of a path (canonical, without leading slash) against the segments and collects
+/// parameters.
 ///
-/// Returns what is left behind the slash after the last segment, `None` at the end of the path.
+/// Returns the rest of the path after the last segment and its slash; `None` if the path ends
+/// there.
 pub(super) fn match_front<'a>(
     segments: &'a [Segment],
     path: &'a str,
@@ -132,7 +135,8 @@ pub(super) fn match_front<'a>(
     Ok(left)
 }
 
-/// Holds a whole path (canonical, without leading slash) against the segments, collecting params.
+/// Matches a whole path (canonical, without leading slash) against the segments and collects
+/// parameters.
 pub(super) fn match_whole<'a>(
     segments: &'a [Segment],
     path: &'a str,
@@ -144,7 +148,7 @@ pub(super) fn match_whole<'a>(
     }
 }
 
-/// Decodes a value and keeps it if its converter accepts it.
+/// Decodes a value and adds it to the parameters if its converter accepts it.
 fn take<'a>(param: &'a Param, found: &'a str, params: &mut Params) -> Result<(), Mismatch<'a>> {
     let value = decode(found);
     if !param.converter.accepts(&value) {

@@ -1,11 +1,12 @@
-//! Shape: a path pattern without its names and converters. Routes of one shape stand in one place of the tree.
+//! Shape: a path pattern without its names and converters. Routes of one shape share a node of the
+//! tree.
 
 use std::cmp::Ordering;
 use std::fmt::Write;
 
 use crate::routing::segment::{Segment, between};
 
-/// What decides where a pattern stands among others. Ordered by precedence: what is tried first is less.
+/// What decides a pattern's precedence. A lesser shape is tried first.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Shape(Box<[Part]>);
 
@@ -38,7 +39,7 @@ impl Shape {
         &self.0
     }
 
-    /// How many parameters it has.
+    /// Returns the number of parameters.
     pub(super) fn params(&self) -> usize {
         self.0
             .iter()
@@ -46,14 +47,14 @@ impl Shape {
             .count()
     }
 
-    /// Whether a parameter shares its segment with literal text.
+    /// Returns whether a parameter shares its segment with literal text.
     pub(super) fn has_around(&self) -> bool {
         self.0
             .iter()
             .any(|part| matches!(part, Part::Around { .. }))
     }
 
-    /// Returns it in the syntax that the tree reads: `{a}`, `{*a}`, braces doubled.
+    /// Returns the shape in matchit's syntax: `{a}`, `{*a}`, braces doubled.
     pub(super) fn tree_text(&self) -> String {
         let mut text = String::new();
         for (index, part) in self.0.iter().enumerate() {
@@ -71,7 +72,8 @@ impl Shape {
         text
     }
 
-    /// Whether some path is of both shapes. May say yes where only text around parameters tells them apart.
+    /// Returns whether some path can have both shapes. May return `true` wrongly if only text
+    /// around parameters distinguishes them.
     pub(super) fn may_overlap(&self, other: &Self) -> bool {
         let mut pairs = self.0.iter().zip(other.0.iter());
         let differs = pairs.find_map(|(mine, theirs)| match (mine, theirs) {
@@ -84,7 +86,7 @@ impl Shape {
 }
 
 impl Part {
-    /// Whether some segment is of both parts, neither of them a catch-all.
+    /// Returns whether some segment can match both parts, neither of them a catch-all.
     fn may_share(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Text(mine), Self::Text(theirs)) => mine == theirs,

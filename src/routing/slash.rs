@@ -1,11 +1,11 @@
-//! Slash: the other form of a path's trailing slash, for those who are not redirected to it.
+//! Slash: the other form of a path's trailing slash, for requests that are not redirected to it.
 
 use crate::routing::resolution::{Resolution, Target};
 use crate::routing::router::UrlRouter;
 
 impl<T> UrlRouter<T> {
-    /// Returns the path with its trailing slash added or removed if a route takes that one, whatever the method: a
-    /// WebSocket is not redirected, but its 404 can say where it is.
+    /// Returns the path with its trailing slash added or removed if a route matches that path,
+    /// whatever the method. A WebSocket is not redirected, but its 404 can name the right path.
     ///
     /// ```
     /// use oneport::routing::{Route, RoutePattern, Target, UrlRouter};

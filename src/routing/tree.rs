@@ -1,4 +1,4 @@
-//! Tree: the shape of a path in one walk. The only place that names matchit.
+//! Tree: finds the shape of a path in one walk. The only file that uses matchit.
 
 use std::ops::ControlFlow;
 
@@ -8,28 +8,30 @@ use crate::routing::canonical::CanonicalPath;
 use crate::routing::shape::Shape;
 use crate::routing::trie::Trie;
 
-/// More parameters than the tree has names for are left to the trie.
+/// Shapes with more parameters than this are only in the trie: the tree has no names for them.
 const TREE_PARAMS_MAX: usize = 20;
 
-/// With more shapes than this left to the trie, all others are taken as contested instead of being compared.
+/// If more shapes than this are only in the trie, all others count as contested without a
+/// comparison.
 const LEFT_OUT_COMPARED_MAX: usize = 64;
 
-/// All shapes of a table; a shape is known by its number.
+/// All shapes of a table, each identified by its number.
 ///
-/// matchit holds those it can tell apart safely. It answers with one shape and goes on no further, so the trie
-/// knows all of them, and gives every shape of a path in order.
+/// matchit holds the shapes that it distinguishes safely. It returns only one shape for a path, so
+/// the trie holds all shapes and visits every shape of a path in order.
 #[derive(Debug)]
 pub(super) struct Tree {
     router: Router<usize>,
     trie: Trie,
-    /// For each shape, whether a path of it may also be of one that comes first and is not in the router.
+    /// For each shape, whether one of its paths can also have a shape of higher precedence that is
+    /// not in the router.
     contested: Vec<bool>,
     /// Whether some shapes are only in the trie.
     leaves_out: bool,
 }
 
 impl Tree {
-    /// Takes the shapes, each once.
+    /// Builds the tree from distinct shapes.
     pub(super) fn build(shapes: &[Shape]) -> Self {
         let mut order: Vec<usize> = (0..shapes.len()).collect();
         order.sort_unstable_by(|one, other| shapes[*one].cmp(&shapes[*other]));
@@ -39,10 +41,10 @@ impl Tree {
         for index in order {
             let shape = &shapes[index];
             trie.insert(shape, index);
-            // Where text stands around parameters matchit stops at the first fitting ending and does not come
-            // back, so `/{x}ab/c` would hide `/{x}b/d`.
+            // For text around a parameter, matchit stops at the first matching suffix and does not
+            // backtrack, so `/{x}ab/c` would hide `/{x}b/d`.
             let fits = !shape.has_around() && shape.params() <= TREE_PARAMS_MAX;
-            // It refuses a catch-all beside a parameter.
+            // matchit rejects a catch-all next to a parameter.
             if !fits || router.insert(shape.tree_text(), index).is_err() {
                 left_out.push(shape);
             }
@@ -61,8 +63,8 @@ impl Tree {
         }
     }
 
-    /// Visits the shapes of a path in the order of precedence, until the visitor breaks off. The first one may
-    /// come twice.
+    /// Visits the shapes of a path in order of precedence, until the visitor breaks. The first one
+    /// may be visited twice.
     pub(super) fn visit(
         &self,
         path: &CanonicalPath<'_>,

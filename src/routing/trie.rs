@@ -1,7 +1,7 @@
-//! Trie: every shape that a path is of, in the order of precedence.
+//! Trie: finds every shape of a path, in order of precedence.
 //!
-//! The tree answers with one shape. This is asked when that one is not enough: its routes refuse the request, or
-//! the shapes are such that the tree cannot hold them together.
+//! The tree returns one shape. The trie is used if that is not enough: the shape's routes reject
+//! the request, or the tree cannot hold all shapes.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -34,7 +34,7 @@ impl Trie {
         }
     }
 
-    /// Adds a shape, which is not in it yet.
+    /// Adds a shape that is not in the trie yet.
     pub(super) fn insert(&mut self, shape: &Shape, value: usize) {
         let mut at = 0;
         for part in shape.parts() {
@@ -64,7 +64,7 @@ impl Trie {
         self.nodes[at].end = Some(value);
     }
 
-    /// Visits the shapes of a path (canonical, without leading slash) until the visitor breaks off.
+    /// Visits the shapes of a path (canonical, without leading slash) until the visitor breaks.
     pub(super) fn visit(
         &self,
         path: &str,
@@ -73,7 +73,7 @@ impl Trie {
         self.visit_from(0, Some(path), visitor)
     }
 
-    /// Goes no deeper than the longest pattern has segments, whatever the path.
+    /// Recurses no deeper than the longest pattern has segments, whatever the path.
     fn visit_from(
         &self,
         node: usize,

@@ -91,7 +91,7 @@ impl Compiler<'_> {
                     };
                     let message = match &conflict {
                         Conflict::NeverMatches { .. } => format!(
-                            "can never match: {} comes first and leaves it no request",
+                            "can never match: {} comes first and takes all its requests",
                             earlier.path()
                         ),
                         Conflict::DuplicateName { name, .. } => format!(

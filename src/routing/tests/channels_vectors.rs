@@ -1,4 +1,4 @@
-//! Vectors: what Django Channels' `URLRouter` answers, and where we differ on purpose.
+//! Vectors: the results of Django Channels' `URLRouter`, and where we differ on purpose.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -37,14 +37,14 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ("flat path()", "/rootfoo/", "a prefix ends at a slash: 404"),
 ];
 
-/// What Channels encodes when it makes a path of text.
+/// The characters that Channels encodes in a path.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
     .remove(b'_')
     .remove(b'.');
 
-/// One of the tables of the vectors, as a file would have it: patterns with the name of their app.
+/// One of the tables of the vectors: patterns with the name of their app.
 fn table(name: &str, root_path: &str) -> UrlRouter<&'static str> {
     let path = |text: &str| RoutePattern::path(text).unwrap();
     let regex = |text: &str| RoutePattern::regex(text).unwrap();
@@ -101,7 +101,8 @@ fn table(name: &str, root_path: &str) -> UrlRouter<&'static str> {
     UrlRouter::build(routes.into_iter().map(route).collect()).unwrap()
 }
 
-/// Whether app and params are the ones of the vector. Numbers are text, and leading zeros do not count.
+/// Returns whether app and parameters equal those of the vector. Numbers are text, and leading
+/// zeros do not count.
 fn is_same(resolution: &Resolution<'_, &str>, result: &Value) -> bool {
     let Resolution::Found(found) = resolution else {
         return matches!(resolution, Resolution::NotFound) && result.get("exception").is_some();
@@ -137,7 +138,7 @@ fn every_url_router_vector_has_the_same_outcome_or_a_reason() {
     let mut unused: Vec<_> = DIFFERENCES.to_vec();
     for vector in vectors["url_router"].as_array().unwrap() {
         let (name, scope) = (vector["table"].as_str().unwrap(), &vector["scope"]);
-        // A request without path does not exist here: the type has one.
+        // Our request type always has a path.
         let Some(path) = scope["path"].as_str() else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! Properties: what holds for every table and every path.
+//! Properties: invariants of every table and every path.
 
 use std::fmt::Write;
 
@@ -12,20 +12,20 @@ use crate::routing::pattern::Kind;
 use crate::routing::shape::Shape;
 use crate::routing::{Resolution, Route, RoutePattern, Target, UrlRouter};
 
-/// Segments that meet each other often.
+/// Segments that often overlap.
 const SEGMENTS: &[&str] = &[
     "a", "b", "ab", "{x}", "{x:int}", "{x:slug}", "a{x}", "{x}b", "a{x}b", "{x:int}b", "ab{x}",
     "{x}ab", "{{",
 ];
 
-/// Segments of paths for them.
+/// Path segments to match them with.
 const PARTS: &[&str] = &[
     "a", "b", "ab", "7", "7b", "aab", "a-b", "", "", "%7B", "a%2Fb", "%25", "%61", "abab", "aabb",
 ];
 
 const METHODS: &[Method] = &[Method::GET, Method::HEAD, Method::POST, Method::OPTIONS];
 
-/// Numbers the holes, so that each name stands once.
+/// Numbers the parameters, so that each name is unique.
 fn pattern_of(segments: &[&str], end: &str) -> String {
     let mut text = String::new();
     for (index, segment) in segments.iter().enumerate() {
@@ -62,7 +62,7 @@ fn raw_path() -> impl Strategy<Value = String> {
     vec(select(PARTS), 1..5).prop_map(|parts| format!("/{}", parts.join("/")))
 }
 
-/// Drops the routes that `build` complains about.
+/// Builds a router without the routes that conflict.
 fn build(mut routes: Vec<Route<()>>) -> UrlRouter<()> {
     while let Err(conflicts) = UrlRouter::build(routes.clone()) {
         routes.remove(conflicts[0].route());
@@ -70,8 +70,8 @@ fn build(mut routes: Vec<Route<()>>) -> UrlRouter<()> {
     UrlRouter::build(routes).unwrap()
 }
 
-/// The rule of precedence, said plainly: every route is asked, and the first of those that take the request is the
-/// one of the least shape, regexes last, then the one that comes first in the file.
+/// The precedence rule without a tree: of all routes that take the request, returns the one with
+/// the least shape, regexes last, then the first in the file.
 fn naive(routes: &[Route<()>], target: &Target<'_>) -> Option<usize> {
     let path = CanonicalPath::parse(target.raw_path).ok()?;
     let takes = |route: &Route<()>| {

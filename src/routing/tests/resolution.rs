@@ -1,4 +1,4 @@
-//! Claims: what a table promises, in the words of its users.
+//! Claims: the behaviour that a table promises to users.
 
 use http::Method;
 
@@ -37,7 +37,7 @@ pub(in crate::routing) fn get(raw_path: &str) -> Target<'_> {
     }
 }
 
-/// What is served, or a word for what is said instead.
+/// The value that serves the target, or the name of another result.
 fn outcome(router: &UrlRouter<&'static str>, target: &Target<'_>) -> String {
     match router.resolve(target) {
         Resolution::Found(found) => {
