@@ -8,16 +8,17 @@ use minijinja::{Environment, ErrorKind, TemplateSource, context, path_loader};
 use serde::Serialize;
 use thiserror::Error;
 
-/// Finds the path of a named route: `url_for` in templates.
+/// Returns the path of a named route: `url_for` in templates.
 pub type UrlFor = Arc<dyn Fn(&str, &[(String, String)]) -> Result<String, String> + Send + Sync>;
 
-/// Tells whether a route of that name exists: `has_route` in templates.
+/// Returns whether a route with this name exists: `has_route` in templates.
 pub type HasRoute = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// The templates of one directory, with `url_for` (cheap to clone).
 ///
-/// A template sees `scope` (`path`, `query`, `params`, `host`, `scheme`), `user` (`id`, `name`, `is_staff`, or none), `session`
-/// (its values, or none), `csrf_token()`, `url_for(name, key=value)` and `has_route(name)`. What ends in `.html` is escaped.
+/// A template sees `scope` (`path`, `query`, `params`, `host`, `scheme`), `user` (`id`, `name`,
+/// `is_staff`, or none), `session` (its values, or none), `csrf_token()`,
+/// `url_for(name, key=value)` and `has_route(name)`. Templates that end in `.html` are escaped.
 #[derive(Clone, Debug)]
 pub struct Templates(Arc<Loaded>);
 
@@ -27,38 +28,38 @@ struct Loaded {
     environment: Environment<'static>,
 }
 
-/// Why there is no page.
+/// Why a page cannot be rendered.
 #[derive(Debug, Error)]
 pub enum TemplateError {
-    /// No such file.
-    #[error("expected a template {name:?} in {}, found none", dir.display())]
+    /// The file does not exist.
+    #[error("no template {name:?} in {}", dir.display())]
     Missing {
         /// The template.
         name: String,
-        /// Where it was looked for.
+        /// The directory that was searched.
         dir: PathBuf,
     },
-    /// It names another one that does not exist.
-    #[error("template {name:?} uses {part:?}, and there is no such template in {}", dir.display())]
+    /// The template refers to another one that does not exist.
+    #[error("template {name:?} uses {part:?}, which does not exist in {}", dir.display())]
     Part {
         /// The template.
         name: String,
-        /// The one that it extends, includes or imports.
+        /// The template that it extends, includes or imports.
         part: String,
         /// The directory.
         dir: PathBuf,
     },
-    /// It cannot be read as a template, or fails when it is rendered.
+    /// The template is invalid, or rendering fails.
     #[error("template {name:?}: {cause}")]
     Broken {
         /// The template.
         name: String,
-        /// What is wrong.
+        /// The cause.
         cause: minijinja::Error,
     },
 }
 
-/// Loads regular files: a FIFO would never come to its end.
+/// Loads regular files only: reading a FIFO would never end.
 fn files_of(
     dir: &Path,
 ) -> impl Fn(&str) -> Result<Option<TemplateSource>, minijinja::Error> + Send + Sync + 'static {
@@ -71,7 +72,7 @@ fn files_of(
 }
 
 impl Templates {
-    /// The templates of a directory; each is read when it is first used, and again after a reload.
+    /// Returns the templates of a directory. Each is read on first use, and again after a reload.
     #[must_use]
     pub fn new(dir: &Path, url_for: UrlFor, has_route: HasRoute) -> Self {
         let mut environment = Environment::new();
@@ -93,7 +94,7 @@ impl Templates {
         }))
     }
 
-    /// Reads a template and those that it extends, includes or imports, without rendering them.
+    /// Parses a template and those that it extends, includes or imports, without rendering them.
     pub fn check(&self, name: &str) -> Result<(), TemplateError> {
         let mut names = vec![name.to_owned()];
         let mut next = 0;
@@ -117,7 +118,7 @@ impl Templates {
         Ok(())
     }
 
-    /// Tells whether a template exists, sound or not.
+    /// Returns whether a template exists, valid or not.
     fn is_there(&self, name: &str) -> bool {
         match self.0.environment.get_template(name) {
             Ok(_) => true,
@@ -125,8 +126,8 @@ impl Templates {
         }
     }
 
-    /// Returns the parameters of the route that a template needs, `scope.params.NAME`, and those that it extends or includes. One
-    /// that it asks for first, with `is defined` or `|default`, is not needed.
+    /// Returns the route parameters (`scope.params.NAME`) that a template, or one that it extends
+    /// or includes, needs. A parameter guarded by `is defined` or `|default` is not needed.
     #[must_use]
     pub fn params(&self, name: &str) -> Vec<String> {
         let mut params = Vec::new();
@@ -147,7 +148,8 @@ impl Templates {
         params
     }
 
-    /// Returns the parameter in the first `scope.params.get("NAME")` of a template, as Python has it and templates do not.
+    /// Returns the parameter in the first `scope.params.get("NAME")` of a template: valid in
+    /// Python, but not in our templates.
     #[must_use]
     pub fn param_of_get(&self, name: &str) -> Option<String> {
         self.sources(name).iter().find_map(|source| {
@@ -179,13 +181,14 @@ impl Templates {
         sources
     }
 
-    /// Tells whether there is a template of this name.
+    /// Returns whether a valid template with this name exists.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.0.environment.get_template(name).is_ok()
     }
 
-    /// Renders a page with its variables; `csrf_token` makes what the function of that name gives.
+    /// Renders a page with its variables. The template function `csrf_token()` returns the result
+    /// of `csrf_token`.
     pub fn render(
         &self,
         name: &str,
@@ -223,10 +226,10 @@ impl Templates {
     }
 }
 
-/// Another template that one names.
+/// A template that another one refers to.
 struct TemplatePart {
     name: String,
-    /// Is it `{% include "..." ignore missing %}`?
+    /// Whether the reference is `{% include "..." ignore missing %}`.
     may_be_missing: bool,
 }
 
@@ -245,7 +248,7 @@ fn parts_of(source: &str) -> Vec<TemplatePart> {
             .filter(|found| matches!(found, '"' | '\''))?;
         let (name, after) = rest.get(1..)?.split_once(quote)?;
         let after = after.trim_start();
-        // A choice such as `"a.html" if x else "b.html"` is made when it is rendered.
+        // An expression such as `"a.html" if x else "b.html"` is evaluated only when rendered.
         let is_plain = ["", "-", "+"].contains(&after.trim_end());
         let is_import = after.starts_with("as ") || after.starts_with("import ");
         Some(TemplatePart {
@@ -264,7 +267,7 @@ fn without_comments(source: &str) -> String {
     })
 }
 
-/// Tells whether a template asks for a parameter before it uses it.
+/// Returns whether a template tests a parameter before it uses it.
 fn is_guarded(source: &str, param: &str) -> bool {
     let used = format!("scope.params.{param}");
     let mut uses = source.match_indices(&used).map(|(at, _)| at);

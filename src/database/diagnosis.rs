@@ -1,4 +1,4 @@
-//! Diagnosis: why a database cannot be used, in words that say what to do.
+//! Diagnosis: explains why a database cannot be used and what to check.
 
 use std::error::Error;
 use std::fs::OpenOptions;
@@ -15,13 +15,15 @@ use tokio::time::timeout;
 use super::{Database, Pool, Row, StoreError};
 use crate::config::{StoreUrl, hide_url_secrets, process_user};
 
-/// How long a look at a server may take.
+/// The timeout of the connection attempt to a server.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What SQLite needs at least beside its file: a page of the log, and the index of the log.
+/// The least space that SQLite needs next to its file: a page of the write-ahead log, and the log's
+/// index.
 const TRIAL_BYTES: usize = 64 << 10;
 
-/// Says why a store does not open: `session.store: cannot write in config/ as user nobody`. `key` is where it is written.
+/// Explains why a store cannot be opened: `session.store: cannot write in config/ as user nobody`.
+/// `key` is the configuration key of its URL.
 pub(crate) async fn diagnose(key: &str, url: &StoreUrl, error: &StoreError) -> String {
     let cause = match error {
         StoreError::Unavailable { cause, .. } => hide_url_secrets(&cause.to_string()),
@@ -58,7 +60,8 @@ pub(crate) async fn diagnose(key: &str, url: &StoreUrl, error: &StoreError) -> S
 }
 
 impl Database {
-    /// A Django project's database may be meant to be read as one; the check cannot look into PostgreSQL.
+    /// Warns if the database belongs to a Django project, which may need a `django+postgres://`
+    /// URL. `check` cannot test this, because it does not connect to PostgreSQL.
     pub(super) async fn warn_of_django(&self) {
         let Pool::Postgres(_) = self.0.pool else {
             return;
@@ -75,7 +78,7 @@ impl Database {
     }
 }
 
-/// Looks at what SQLite needs: the file itself, and its directory for the journal beside it.
+/// Checks what SQLite needs: access to the file, and to its directory for the journal.
 fn of_file(path: &Path, is_written: bool) -> Option<String> {
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -106,7 +109,7 @@ fn of_file(path: &Path, is_written: bool) -> Option<String> {
     if !is_written {
         return None;
     }
-    // A file of our own beside it, which is gone again at once.
+    // A trial file next to it, which is removed at once.
     let trial = directory.join(format!(".oneport-{}", std::process::id()));
     let opened = OpenOptions::new().write(true).create_new(true).open(&trial);
     let written = opened.and_then(|mut file| {
@@ -127,7 +130,7 @@ fn of_file(path: &Path, is_written: bool) -> Option<String> {
     }
 }
 
-/// The system's reason, unless it is the usual one.
+/// Returns the system's reason, unless it is the usual "permission denied".
 fn unless_denied(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::PermissionDenied => String::new(),
@@ -135,16 +138,14 @@ fn unless_denied(error: &io::Error) -> String {
     }
 }
 
-/// Looks whether anything listens at a server's address: the pool only says that time is up.
+/// Connects to a server's address to find the cause: the pool reports only a timeout.
 async fn of_server(server: &str, (host, port): (&str, u16), cause: &str) -> Option<String> {
     let place = format!("{host}:{port}");
     let is_refused = ["password authentication failed", "(using password"]
         .iter()
         .any(|words| cause.contains(words));
     if is_refused {
-        return Some(format!(
-            "{place} refuses the user or the password of the URL"
-        ));
+        return Some(format!("{place} rejects the user or password of the URL"));
     }
     match timeout(LOOK, TcpStream::connect((host, port))).await {
         Ok(Ok(_)) => Some(format!("{server} at {place}: {cause}")),
@@ -155,7 +156,7 @@ async fn of_server(server: &str, (host, port): (&str, u16), cause: &str) -> Opti
     }
 }
 
-/// Says why nobody answers at an address, and what to look at.
+/// Explains why a connection failed, and what to check.
 pub(crate) fn why_not_connected(
     error: &io::Error,
     host: &str,
@@ -179,7 +180,7 @@ pub(crate) fn why_not_connected(
     }
 }
 
-/// The error of the system among the causes of an error.
+/// Returns the I/O error in an error's chain of sources, if any.
 pub(crate) fn io_cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -195,7 +196,7 @@ pub(crate) fn io_cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::E
 mod tests {
     use super::*;
 
-    async fn said(url: &str) -> String {
+    async fn diagnosis_of(url: &str) -> String {
         let error = StoreError::Unavailable {
             store: "sessions",
             cause: "no answer within 2s".into(),
@@ -204,24 +205,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_that_cannot_be_opened_says_what_to_look_at() {
+    async fn a_database_that_cannot_be_opened_is_diagnosed() {
         let directory =
             std::env::temp_dir().join(format!("oneport-diagnosis-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let shown = directory.display();
         let check = |found: String, expected: String| assert_eq!(found, expected);
         check(
-            said(&format!("sqlite:{shown}/none/a.db")).await,
+            diagnosis_of(&format!("sqlite:{shown}/none/a.db")).await,
             format!(
                 "session.store: cannot open {shown}/none/a.db: there is no directory {shown}/none/"
             ),
         );
         check(
-            said(&format!("sqlite:{shown}")).await,
+            diagnosis_of(&format!("sqlite:{shown}")).await,
             format!("session.store: {shown} is a directory"),
         );
         check(
-            said("sqlite:/proc/self/a.db")
+            diagnosis_of("sqlite:/proc/self/a.db")
                 .await
                 .split(" as user")
                 .next()
@@ -231,19 +232,19 @@ mod tests {
         );
         std::fs::remove_dir_all(&directory).unwrap();
         check(
-            said("postgres://u:s3cret@127.0.0.1:1/db").await,
+            diagnosis_of("postgres://u:s3cret@127.0.0.1:1/db").await,
             "session.store: connection refused; is PostgreSQL running at 127.0.0.1:1?".to_owned(),
         );
         check(
-            said("django+postgres://u:s3cret@no.such.host.invalid/db").await,
+            diagnosis_of("django+postgres://u:s3cret@no.such.host.invalid/db").await,
             "session.store: unknown host \"no.such.host.invalid\"; is its name right?".to_owned(),
         );
         check(
-            said("django+mysql://u:s3cret@127.0.0.1:1/db").await,
+            diagnosis_of("django+mysql://u:s3cret@127.0.0.1:1/db").await,
             "session.store: connection refused; is MySQL running at 127.0.0.1:1?".to_owned(),
         );
         check(
-            said("django+redis://:s3cret@h/0").await,
+            diagnosis_of("django+redis://:s3cret@h/0").await,
             "session.store: django+redis://:(hidden)@h/0: no answer within 2s".to_owned(),
         );
     }

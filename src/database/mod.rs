@@ -1,4 +1,5 @@
-//! Database: tables in SQLite or PostgreSQL, or those of a Django project in MySQL, with a bounded pool, a deadline for each query, and one word about an outage.
+//! Database: tables in SQLite or PostgreSQL, or those of a Django project in MySQL, with a bounded
+//! pool, a deadline for each query, and an outage that is logged once per interval.
 
 mod diagnosis;
 mod mysql;
@@ -24,65 +25,66 @@ pub(crate) use outage::{Access, Outage};
 use self::sqlite::Sqlite;
 use crate::config::StoreUrl;
 
-/// How often a query is tried on another connection when its own turns out to be broken.
+/// How many connections a query is tried on if each turns out to be broken.
 const TRIES: usize = 10;
 
-/// How often migrations are tried when several processes start at once, and how long after each other.
+/// How often migrations are tried if several processes start at once, and the pause between tries.
 const MIGRATION_TRIES: usize = 4;
 const MIGRATION_PAUSE: Duration = Duration::from_millis(50);
 
-/// The table that says which of them ran; not sqlx's own name, for the database may be an application's too.
+/// The table of applied migrations. Not sqlx's default name, because the database may also be an
+/// application's.
 const MIGRATIONS_TABLE: &str = "oneport_migration";
 
-/// What went wrong, for the log.
+/// The cause of a failure, for the log.
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// Why a store gave nothing.
+/// Why a store failed.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// It did not answer in time, or with an error: 503, or 1013 where a socket is open.
-    #[error("{store} does not answer: {cause}")]
+    /// The store failed or did not reply in time: 503, or 1013 on an open socket.
+    #[error("{store} unavailable: {cause}")]
     Unavailable {
-        /// Which one.
+        /// The name of the store.
         store: &'static str,
-        /// What happened.
+        /// The cause, for the log.
         cause: Box<dyn Error + Send + Sync>,
     },
-    /// What was to be changed is there no more: the session was ended elsewhere.
-    #[error("expected a session to change, found that it was ended")]
+    /// The session to change no longer exists: it was ended elsewhere.
+    #[error("the session was ended elsewhere")]
     Gone,
-    /// The store belongs to a Django project: it is read, never written.
-    #[error("expected a store of our own, found one that is Django's: it is never written")]
+    /// The store belongs to a Django project and is never written.
+    #[error("the store belongs to a Django project and is read-only")]
     ReadOnly,
-    /// A new key cannot reach the client any more: its answer has left.
-    #[error("expected a session that the client has the key of, found a new one after the answer")]
+    /// The response is already sent, so a new key cannot reach the client.
+    #[error("a new session cannot be created after the response is sent")]
     Sealed,
-    /// Others changed it all the time.
-    #[error("expected a moment to write, found a session that others change all the time")]
+    /// Concurrent changes won every retry.
+    #[error("too many concurrent changes of the session")]
     Contended,
-    /// The name is in use.
+    /// The user name is taken.
     #[error("user {0:?} already exists")]
     Taken(String),
 }
 
 impl StoreError {
-    /// Tells whether trying again later may help.
+    /// Returns whether a later retry may succeed.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Contended)
     }
 }
 
-/// How a database is used.
+/// The limits of a database.
 #[derive(Clone, Copy, Debug)]
 pub struct DatabaseSettings {
-    /// The time one query has, waiting for a connection included.
+    /// The timeout of one query, including the wait for a connection.
     pub timeout: Duration,
-    /// Connections at the same time, at most.
+    /// The maximum number of connections.
     pub connections: u32,
 }
 
-/// A value for a place in a query.
+/// A value for a placeholder in a query.
 #[derive(Clone, Copy, Debug)]
 pub enum Bind<'a> {
     /// Text.
@@ -91,7 +93,7 @@ pub enum Bind<'a> {
     Integer(i64),
 }
 
-/// One row of an answer; every column is asked for as text.
+/// One row of a result. Every column is selected as text.
 pub type Row = Vec<Option<String>>;
 
 /// A database (cheap to clone).
@@ -102,9 +104,9 @@ pub struct Database(Arc<Shared>);
 struct Shared {
     pool: Pool,
     settings: DatabaseSettings,
-    /// Are the tables ours, to be made and changed?
+    /// Whether the tables are ours, to be created and changed.
     is_own: bool,
-    /// The file that holds them, made when it is asked for the first time.
+    /// The SQLite file, created before the first query.
     file: Option<PathBuf>,
     is_ready: OnceCell<()>,
     outage: Outage,
@@ -117,19 +119,19 @@ enum Pool {
     Mysql(MySqlPool),
 }
 
-/// How a database writes what the standard leaves open.
+/// The SQL dialect of a database.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Dialect {
-    /// SQLite's.
+    /// SQLite.
     Sqlite,
-    /// PostgreSQL's.
+    /// PostgreSQL.
     Postgres,
-    /// That of MySQL and MariaDB.
+    /// MySQL and MariaDB.
     Mysql,
 }
 
 impl Dialect {
-    /// Returns a name in quotes; `schema.table` gets both parts quoted.
+    /// Quotes an identifier. Both parts of `schema.table` are quoted.
     #[must_use]
     pub fn quoted(self, identifier: &str) -> String {
         let quote = match self {
@@ -142,7 +144,7 @@ impl Dialect {
         parts.join(".")
     }
 
-    /// Returns the type that a value is cast to as text.
+    /// Returns the type name for a cast to text.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -151,7 +153,7 @@ impl Dialect {
         }
     }
 
-    /// Returns the type that a value is cast to as a whole number.
+    /// Returns the type name for a cast to an integer.
     #[must_use]
     pub fn integer(self) -> &'static str {
         match self {
@@ -162,7 +164,8 @@ impl Dialect {
 }
 
 impl Pool {
-    /// A query that needs no table. SQLite reads nothing of the file before it is asked for something in it.
+    /// Returns a query that needs no table of ours. SQLite reads the file only for a query that
+    /// needs its contents.
     fn probe(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "SELECT name FROM sqlite_master LIMIT 1",
@@ -172,8 +175,8 @@ impl Pool {
 }
 
 impl Database {
-    /// Prepares a database of ours or of a Django project; nothing is opened yet. Needs a tokio runtime. `store` is what messages
-    /// call it. None for URLs without SQL.
+    /// Prepares a database of ours or of a Django project without opening it. Needs a tokio
+    /// runtime. `store` is its name in messages. Returns `None` for URLs without SQL.
     pub fn new(
         url: &StoreUrl,
         settings: DatabaseSettings,
@@ -205,7 +208,7 @@ impl Database {
         }))
     }
 
-    /// Returns what it speaks.
+    /// Returns the SQL dialect.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match self.0.pool {
@@ -215,29 +218,30 @@ impl Database {
         }
     }
 
-    /// Tells whether it was opened: somebody has asked it something.
+    /// Returns whether the database is open, which the first query does.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.is_ready.initialized()
     }
 
-    /// Opens it and brings our own tables up to date, once; it is tried again with each query until it succeeds. The caller logs
-    /// what fails.
+    /// Opens the database and migrates our own tables, once. Until that succeeds, each query tries
+    /// again. The caller logs a failure.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        let opened = self.asked(|| async { Ok(()) }).await;
+        let opened = self.run(|| async { Ok(()) }).await;
         opened.map_err(|(_, cause)| {
             self.0.outage.report_elsewhere();
             self.unavailable(cause)
         })
     }
 
-    /// Asks for rows. `$1` and so on are the places of the values, in both dialects.
+    /// Fetches rows. `$1` and so on are the placeholders, in every dialect.
     pub async fn fetch(&self, sql: &str, binds: &[Bind<'_>]) -> Result<Vec<Row>, StoreError> {
         let query = || self.try_fetch(sql, binds);
         self.within_time(Access::Read, query).await
     }
 
-    /// Changes rows; returns how many. [`StoreError::ReadOnly`] with a Django project's database.
+    /// Changes rows and returns their number. Fails with [`StoreError::ReadOnly`] on a Django
+    /// project's database.
     pub async fn execute(&self, sql: &str, binds: &[Bind<'_>]) -> Result<u64, StoreError> {
         if !self.0.is_own {
             return Err(StoreError::ReadOnly);
@@ -246,7 +250,7 @@ impl Database {
         self.within_time(Access::Write, query).await
     }
 
-    /// Makes a query within the time it has, and keeps the outage.
+    /// Runs a query within its deadline and records the outcome in the outage.
     async fn within_time<T, F>(
         &self,
         access: Access,
@@ -256,27 +260,27 @@ impl Database {
         F: Future<Output = Result<T, sqlx::Error>>,
     {
         let outage = &self.0.outage;
-        match self.asked(query).await {
+        match self.run(query).await {
             Ok(answer) => {
                 outage.is_over(access);
                 Ok(answer)
             }
-            Err((was_asked, cause)) => {
-                let access = if was_asked { access } else { Access::Read };
+            Err((was_reached, cause)) => {
+                let access = if was_reached { access } else { Access::Read };
                 outage.report(access, &*cause);
                 Err(self.unavailable(cause))
             }
         }
     }
 
-    /// Makes a query within the time it has; a connection that turns out to be broken is no failure yet. An error tells too whether
-    /// the database was reached.
-    async fn asked<T, F>(&self, query: impl Fn() -> F) -> Result<T, (bool, Cause)>
+    /// Runs a query within its deadline. A broken connection is replaced, up to [`TRIES`]. An error
+    /// includes whether the database was reached.
+    async fn run<T, F>(&self, query: impl Fn() -> F) -> Result<T, (bool, Cause)>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {
         let inner = &*self.0;
-        let asked = async {
+        let attempt = async {
             inner.is_ready.get_or_try_init(|| self.prepare()).await?;
             let mut tries = 1;
             loop {
@@ -287,15 +291,15 @@ impl Database {
             }
         };
         let deadline = Instant::now() + inner.settings.timeout;
-        match timeout_at(deadline, asked).await {
+        match timeout_at(deadline, attempt).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
                 let cause = format!("no answer within {:?}", inner.settings.timeout);
                 Err((true, cause.into()))
             }
             Ok(Err(error)) => {
-                let was_asked = matches!(error, sqlx::Error::Database(_));
-                Err((was_asked, plain(error)))
+                let was_reached = matches!(error, sqlx::Error::Database(_));
+                Err((was_reached, plain(error)))
             }
         }
     }
@@ -307,7 +311,7 @@ impl Database {
         }
     }
 
-    /// Makes our own file and tables, or brings them up to date. A Django project's database is only opened.
+    /// Creates or migrates our own file and tables. A Django project's database is only opened.
     async fn prepare(&self) -> Result<(), sqlx::Error> {
         if !self.0.is_own {
             return self.try_fetch(self.0.pool.probe(), &[]).await.map(drop);
@@ -320,11 +324,12 @@ impl Database {
             let outcome = match &self.0.pool {
                 Pool::Sqlite(pool) => pool.migrate().await,
                 Pool::Postgres(pool) => postgres::migrate(pool).await,
-                // Only a Django project's, which is never ours.
+                // MySQL is only a Django project's database, never ours.
                 Pool::Mysql(_) => return Ok(()),
             };
             match outcome {
-                // SQLite has no lock for it: another process may have made the same table a moment before.
+                // SQLite has no advisory lock: another process may just have created the same
+                // table.
                 Err(_) if tries < MIGRATION_TRIES => tokio::time::sleep(MIGRATION_PAUSE).await,
                 Ok(()) => break,
                 Err(error) => return Err(error),
@@ -352,7 +357,7 @@ impl Database {
     }
 }
 
-/// Returns the migrations of a dialect as sqlx has them, with their checksums.
+/// Returns the migrations of a dialect as sqlx's type, with their checksums.
 fn migrations(of_dialect: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {
     let migrations = of_dialect.iter().map(|(version, description, sql)| {
         Migration::new(
@@ -366,7 +371,8 @@ fn migrations(of_dialect: &[(i64, &'static str, &'static str)]) -> Vec<Migration
     migrations.collect()
 }
 
-/// Returns the database's own words where it has any: without sqlx's, error numbers, or lines of the server's source.
+/// Returns the database's own message, if any, without sqlx's prefix, error numbers, or line
+/// numbers of the server's source.
 fn plain(error: sqlx::Error) -> Cause {
     match error {
         sqlx::Error::Database(error) => error.message().into(),
@@ -378,12 +384,13 @@ fn plain(error: sqlx::Error) -> Cause {
     }
 }
 
-/// Errors that say something of one connection, not of the query.
+/// Returns whether an error concerns the connection, not the query.
 fn is_of_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::ConnectionRefused,
         sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => true,
-        // 57P01 to 57P03: the server ends or starts; 08...: the connection is broken; 70100: it was ended (MySQL).
+        // 57P01 to 57P03: the server stops or starts; 08...: the connection is broken; 70100: the
+        // connection was killed (MySQL).
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             code.starts_with("57P") || code.starts_with("08") || code == "70100"
         }),

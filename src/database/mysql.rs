@@ -1,4 +1,4 @@
-//! MySQL and MariaDB: how a Django project's database is connected to and read.
+//! MySQL and MariaDB: connects to a Django project's database and reads it.
 
 use std::str::FromStr;
 
@@ -9,11 +9,11 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, MySql, Row as _, SqlSafeStr}
 use super::placeholders::{missing_value, replace_placeholders};
 use super::{Bind, DatabaseSettings, Row};
 
-/// Prepares a pool; nothing is opened yet.
+/// Prepares a pool without opening a connection.
 pub(super) fn pool(url: &str, settings: DatabaseSettings) -> Result<MySqlPool, sqlx::Error> {
     let options = MySqlConnectOptions::from_str(url)?
         .charset("utf8mb4")
-        // The modes and the time zone are the server's: nothing here depends on them.
+        // The SQL modes and the time zone stay the server's: no query depends on them.
         .pipes_as_concat(false)
         .no_engine_substitution(false)
         .timezone(None)
@@ -31,14 +31,14 @@ pub(super) fn pool(url: &str, settings: DatabaseSettings) -> Result<MySqlPool, s
         .connect_lazy_with(options))
 }
 
-/// Asks for rows.
+/// Fetches rows.
 pub(super) async fn fetch(
     pool: &MySqlPool,
     sql: &str,
     binds: &[Bind<'_>],
 ) -> Result<Vec<Row>, sqlx::Error> {
     let (sql, values) = numbered(sql, binds)?;
-    // The text is ours; what comes from outside is bound.
+    // The SQL is ours; all outside values are bound.
     let mut query: Query<'_, MySql, MySqlArguments> =
         sqlx::query(AssertSqlSafe(sql).into_sql_str());
     for bind in values {
@@ -50,14 +50,14 @@ pub(super) async fn fetch(
     let rows = query.fetch_all(pool).await?;
     rows.iter()
         .map(|row| {
-            // A collation such as utf8mb4_bin makes a text look like bytes.
+            // A collation such as utf8mb4_bin makes text look like bytes.
             let column = |at| row.try_get_unchecked(at);
             (0..row.len()).map(column).collect()
         })
         .collect()
 }
 
-/// Writes the places as `?`, and returns the values in the order of the places.
+/// Replaces the placeholders by `?` and returns the values in the order of the placeholders.
 fn numbered<'b>(sql: &str, binds: &[Bind<'b>]) -> Result<(String, Vec<Bind<'b>>), sqlx::Error> {
     let mut values = Vec::with_capacity(binds.len());
     let sql = replace_placeholders(sql, |sql, index| {
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_question_marks_and_values_stand_in_their_order() {
+    fn placeholders_become_question_marks_with_values_in_order() {
         let binds = [Bind::Integer(1), Bind::Text("two")];
         let (sql, values) = numbered("`a$1` = $2 AND b IN ($1, $2)", &binds).unwrap();
         assert_eq!(sql, "`a$1` = ? AND b IN (?, ?)");

@@ -1,4 +1,5 @@
-//! Outage: logs once per interval that a store does not answer or cannot be written, and once that it does again.
+//! Outage: logs once per interval that a store is unavailable or cannot be written, and once that
+//! it recovered.
 
 use std::error::Error;
 use std::time::Instant;
@@ -8,20 +9,21 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::telemetry::LOG_INTERVAL;
 
-/// What was asked of a store.
+/// The kind of access to a store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Access {
-    /// To say what it has. Also what fails before it could be written, such as a connection.
+    /// Reading. Also counts what fails before a write, such as connecting.
     Read,
-    /// To change it.
+    /// Writing.
     Write,
 }
 
-/// Whether a store answers, and what the log was told of it.
+/// Whether a store works, and when that was last logged.
 ///
-/// Reading and writing fail apart: a full disk is read without an error. So a successful write ends both outages, a successful read
-/// ends only that of reading. An outage that begins soon after the last line of another one waits for its turn: a store that fails
-/// every other time says so once in an interval too.
+/// Reads and writes fail independently: reading from a full disk works. So a successful write ends
+/// both outages, and a successful read ends only that of reading. An outage that begins within the
+/// interval of the last log line is not logged until the interval is over, so a store that fails
+/// every other time is logged once per interval too.
 #[derive(Debug)]
 pub(crate) struct Outage {
     store: &'static str,
@@ -32,7 +34,7 @@ pub(crate) struct Outage {
 #[derive(Debug, Default)]
 struct OutageLog {
     since: Option<Instant>,
-    /// When the log was told of a failure.
+    /// When a failure was last logged.
     last: Option<Instant>,
     /// Was it told of this outage?
     is_logged: bool,
@@ -53,44 +55,49 @@ impl Outage {
         self.store
     }
 
-    /// Counts a failure; the first, and then one in an interval, goes to the log.
+    /// Counts a failure. The first one, and then one per interval, is logged.
     pub(crate) fn report(&self, access: Access, cause: &(dyn Error + Send + Sync)) {
         let store = self.store;
         counter!("oneport_store_errors_total", "store" => store).increment(1);
-        let Some(unsaid) = self.told(access).fails(Instant::now()) else {
+        let Some(unlogged) = self.state(access).fails(Instant::now()) else {
             return;
         };
         match access {
             Access::Read => tracing::error!(
                 store,
-                unsaid,
+                unlogged,
                 "{store} store unavailable: {cause}; requests that need it get 503"
             ),
             Access::Write => tracing::error!(
                 store,
-                unsaid,
+                unlogged,
                 "{store} store cannot be written: {cause}; requests that change it get 503"
             ),
         }
     }
 
-    /// Counts a failure that another line tells of.
+    /// Counts a failure that the caller logs.
     pub(crate) fn report_elsewhere(&self) {
         counter!("oneport_store_errors_total", "store" => self.store).increment(1);
-        self.told(Access::Read).fails(Instant::now());
+        self.state(Access::Read).fails(Instant::now());
     }
 
-    /// Ends the outage, if there is one.
+    /// Ends the outage, if any, and logs the recovery.
     pub(crate) fn is_over(&self, access: Access) {
-        if let Some((seconds, unsaid)) = self.told(Access::Read).works() {
+        if let Some((seconds, unlogged)) = self.state(Access::Read).works() {
             let store = self.store;
-            tracing::info!(store, seconds, unsaid, "it answers again");
+            tracing::info!(store, seconds, unlogged, "{store} store is available again");
         }
         if access == Access::Write
-            && let Some((seconds, unsaid)) = self.told(Access::Write).works()
+            && let Some((seconds, unlogged)) = self.state(Access::Write).works()
         {
             let store = self.store;
-            tracing::info!(store, seconds, unsaid, "it can be written again");
+            tracing::info!(
+                store,
+                seconds,
+                unlogged,
+                "{store} store can be written again"
+            );
         }
     }
 
@@ -108,7 +115,7 @@ impl OutageLog {
     fn fails(&mut self, now: Instant) -> Option<u64> {
         self.since.get_or_insert(now);
         if self.last.is_some_and(|last| now - last < LOG_INTERVAL) {
-            self.unsaid += 1;
+            self.unlogged += 1;
             return None;
         }
         self.last = Some(now);
@@ -116,14 +123,15 @@ impl OutageLog {
         Some(std::mem::take(&mut self.unsaid))
     }
 
-    /// A success; returns how many seconds an outage took that the log was told of, and how many failures it was not told of.
+    /// Records a success. If a logged outage ends, returns its length in seconds and the number of
+    /// unlogged failures.
     fn works(&mut self) -> Option<(f64, u64)> {
         let since = self.since.take()?;
         if !std::mem::take(&mut self.is_logged) {
             return None;
         }
-        let unsaid = std::mem::take(&mut self.unsaid);
-        Some((since.elapsed().as_secs_f64(), unsaid))
+        let unlogged = std::mem::take(&mut self.unlogged);
+        Some((since.elapsed().as_secs_f64(), unlogged))
     }
 }
 
@@ -132,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_told_of_once_in_an_interval_whatever_works_in_between() {
+    fn a_failure_is_logged_of_once_in_an_interval_whatever_works_in_between() {
         let start = Instant::now();
         let mut log = OutageLog::default();
         assert_eq!(log.fails(start), Some(0));
@@ -150,7 +158,7 @@ mod tests {
     #[test]
     fn only_a_write_ends_an_outage_of_writing() {
         let outage = Outage::new("session");
-        let is_out = |access| outage.told(access).since.is_some();
+        let is_out = |access| outage.state(access).since.is_some();
         let cause = std::io::Error::other("full");
         for access in [Access::Read, Access::Write] {
             outage.report(access, &cause);

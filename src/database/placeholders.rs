@@ -1,4 +1,4 @@
-//! Places: where the values `$1` and so on stand in the text of a query.
+//! Placeholders: `$1` and so on in the text of a query.
 
 /// Writes a query anew, with what `put` appends in number of `$1` and so on. Names and texts in quotes stay as they are.
 pub(super) fn replace_placeholders(

@@ -1,14 +1,18 @@
-//! PostgreSQL: how it is connected to and asked, also through a pooler that lends its connections for one transaction.
+//! PostgreSQL: connects and runs queries, also through a pooler in transaction mode.
 //!
-//! PgBouncer in transaction mode (and every pooler like it) gives each transaction any of its server connections. What belongs to a
-//! session is therefore another client's a moment later:
+//! PgBouncer in transaction mode (and every similar pooler) runs each transaction on any of its
+//! server connections. State of a session therefore leaks to another client:
 //!
-//! - A prepared statement is named on one server connection. Executed on another one it is missing, or it is *another client's
-//!   statement of the same name*, whose rows would be taken for the answer. So no statement is prepared: each query is one message of
-//!   the simple protocol, which is one transaction, one round trip, and never split over two connections.
-//! - `SET` would stay on the server connection, for other clients. So what a query needs is set for its own transaction.
-//! - Start-up parameters are limited to those that a pooler keeps for each client: `options` and `extra_float_digits` are not sent.
-//! - An advisory lock of the session would be released by the wrong connection. So the lock of migrations is the transaction's.
+//! - A prepared statement exists on one server connection. On another one it is missing, or it is
+//!   *another client's statement of the same name*, and its rows would be taken for ours. So
+//!   nothing is prepared: each query is one message of the simple protocol, which is one
+//!   transaction, one round trip, and never split over two connections.
+//! - `SET` would persist on the server connection and affect other clients. So settings are made
+//!   for the query's own transaction only.
+//! - Start-up parameters are limited to those that a pooler tracks for each client: `options` and
+//!   `extra_float_digits` are not sent.
+//! - A session's advisory lock would be released on the wrong connection. So migrations use a
+//!   transaction's lock.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -20,20 +24,20 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Postgres, Row as _, ValueRef
 use super::placeholders::{missing_value, replace_placeholders};
 use super::{Bind, DatabaseSettings, MIGRATIONS_TABLE, Row, migrations};
 
-/// Our migrations; their numbers are the order.
+/// Our migrations, in the order of their numbers.
 const MIGRATIONS: [(i64, &str, &str); 1] = [(
     1,
     "sessions and users",
     include_str!("postgres/0001_sessions_and_users.sql"),
 )];
 
-/// The advisory lock of processes that migrate at once.
+/// The advisory lock that serialises processes which migrate at once.
 const MIGRATION_LOCK: i64 = 0x006f_6e65_706f_7274; // "oneport"
 
-/// What comes before a query of a Django project's database. It holds for the query's own transaction.
+/// Precedes each query to a Django project's database and applies to the query's own transaction.
 const READ_ONLY: &str = "SET TRANSACTION READ ONLY; ";
 
-/// Prepares a pool; nothing is opened yet.
+/// Prepares a pool without opening a connection.
 pub(super) fn pool(url: &str, settings: DatabaseSettings) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?
         .application_name("oneport")
@@ -46,7 +50,7 @@ pub(super) fn pool(url: &str, settings: DatabaseSettings) -> Result<PgPool, sqlx
         .connect_lazy_with(options))
 }
 
-/// Asks for rows. `is_own` is false where nothing may be written.
+/// Fetches rows. `is_own` is `false` for a database that is never written.
 pub(super) async fn fetch(
     pool: &PgPool,
     sql: &str,
@@ -57,7 +61,7 @@ pub(super) async fn fetch(
     rows(pool, before.to_owned() + &inline(sql, binds)?).await
 }
 
-/// Changes rows; returns how many.
+/// Changes rows and returns their number.
 pub(super) async fn execute(
     pool: &PgPool,
     sql: &str,
@@ -70,7 +74,7 @@ async fn rows<'e>(
     executor: impl Executor<'e, Database = Postgres>,
     sql: String,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    // `inline` has put every value in as a literal.
+    // `inline` has inserted every value as a literal.
     let rows = raw_sql(AssertSqlSafe(sql)).fetch_all(executor).await?;
     rows.iter().map(row).collect()
 }
@@ -83,7 +87,7 @@ async fn run<'e>(
     Ok(done.rows_affected())
 }
 
-/// In the simple protocol a value of every type comes as text.
+/// Returns a row's columns. In the simple protocol, values of every type arrive as text.
 fn row(row: &PgRow) -> Result<Row, sqlx::Error> {
     let column = |at| {
         let value = row.try_get_raw(at)?;
@@ -96,7 +100,7 @@ fn row(row: &PgRow) -> Result<Row, sqlx::Error> {
     (0..row.len()).map(column).collect()
 }
 
-/// Puts values in the places `$1` and so on.
+/// Replaces the placeholders `$1` and so on by literals.
 fn inline(sql: &str, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
     replace_placeholders(sql, |sql, index| {
         let bind = binds
@@ -106,10 +110,11 @@ fn inline(sql: &str, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
     })
 }
 
-/// Appends a value as a literal that means the same whatever the server's settings are.
+/// Appends a value as a literal with the same meaning under all server settings.
 ///
-/// In an escape string the characters that could end or change it, and those that the connection's encoding decides on, are written
-/// by their numbers. It is a constant, so the planner uses the index as it does for a parameter.
+/// Text becomes an escape string. Characters that could end or change it, and those that depend on
+/// the connection's encoding, are written as numeric escapes. The literal is a constant, so the
+/// planner uses an index as for a parameter.
 fn push_literal(sql: &mut String, bind: Bind<'_>) -> Result<(), sqlx::Error> {
     let text = match bind {
         Bind::Text(text) => text,
@@ -119,7 +124,7 @@ fn push_literal(sql: &mut String, bind: Bind<'_>) -> Result<(), sqlx::Error> {
         }
     };
     if text.contains('\0') {
-        let cause = "expected a text that PostgreSQL can hold, found one with a NUL";
+        let cause = "PostgreSQL cannot store text with a NUL character";
         return Err(sqlx::Error::Encode(cause.into()));
     }
     sql.push_str("E'");
@@ -134,14 +139,14 @@ fn push_literal(sql: &mut String, bind: Bind<'_>) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Brings our tables up to date. The table of migrations has sqlx's columns.
+/// Migrates our tables. The table of migrations has sqlx's columns.
 pub(super) async fn migrate(pool: &PgPool) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let connection = &mut *transaction;
-    // Another process that migrates is waited for as long as a query may take.
+    // Waits for another process's migrations, at most until the query's deadline.
     let sql = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})::text");
     rows(&mut *connection, sql).await?;
-    // A role that may not make tables can start when they are there.
+    // A role that cannot create tables can start if they exist.
     let sql = format!("SELECT to_regclass('{MIGRATIONS_TABLE}')::text");
     let found = rows(&mut *connection, sql).await?;
     if found.iter().flatten().all(Option::is_none) {
@@ -162,7 +167,8 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<(), sqlx::Error> {
     transaction.commit().await
 }
 
-/// Returns the statements of the migrations that are not applied yet. Refuses a database that a newer version has changed.
+/// Returns the statements of the migrations that are not applied yet. Refuses a database that a
+/// newer version has migrated.
 fn missing_migrations(known: &[Migration], applied: &[Row]) -> Result<Vec<String>, sqlx::Error> {
     let refuse = |error| Err(sqlx::Error::Migrate(Box::new(error)));
     let mut missing = Vec::new();

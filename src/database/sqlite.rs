@@ -1,4 +1,4 @@
-//! SQLite: how its file is opened and asked.
+//! SQLite: opens the file and runs queries.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Row as _, SqlSafeStr};
 
 use super::{Bind, DatabaseSettings, MIGRATIONS_TABLE, Row, migrations};
 
-/// Our migrations; their numbers are the order.
+/// Our migrations, in the order of their numbers.
 const MIGRATIONS: [(i64, &str, &str); 1] = [(
     1,
     "sessions and users",
@@ -19,18 +19,20 @@ const MIGRATIONS: [(i64, &str, &str); 1] = [(
 
 /// Connections to one file.
 ///
-/// SQLite has one writer at a time; the others wait for the file's lock, each with a connection of its own. Were that connection one
-/// of the readers', waiting writers would leave nothing to read with. A writer whose time is up keeps its connection until SQLite
-/// gives up too, so counting the calls that are under way would not bound them: the writer's pool of one does.
+/// SQLite has one writer at a time; other writers wait for the file's lock, each on its own
+/// connection. If writers shared the readers' pool, waiting writers could occupy every connection.
+/// A writer that times out keeps its connection until SQLite gives up too, so a count of pending
+/// calls would not bound the connections. The writer's pool of one connection does.
 #[derive(Debug)]
 pub(super) struct Sqlite {
     readers: SqlitePool,
-    /// One connection. The readers' pool where nothing is written, in memory, and when there may be one connection only.
+    /// One connection. The same pool as `readers` if the file is read-only, in memory, or limited
+    /// to one connection.
     writer: SqlitePool,
 }
 
 impl Sqlite {
-    /// Prepares the pools; nothing is opened yet.
+    /// Prepares the pools without opening the file.
     pub(super) fn new(path: &Path, settings: DatabaseSettings, is_read_only: bool) -> Self {
         let is_memory = is_memory(path);
         let mut options = SqliteConnectOptions::new()
@@ -55,7 +57,7 @@ impl Sqlite {
                 .max_connections(connections)
         };
         if is_memory {
-            // It lives as long as its one connection.
+            // An in-memory database lives as long as its one connection.
             let only = pool(1)
                 .min_connections(1)
                 .idle_timeout(None)
@@ -78,7 +80,7 @@ impl Sqlite {
         }
     }
 
-    /// Brings our tables up to date.
+    /// Migrates our tables.
     pub(super) async fn migrate(&self) -> Result<(), sqlx::Error> {
         let mut migrator = Migrator::with_migrations(migrations(&MIGRATIONS));
         migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
@@ -86,7 +88,7 @@ impl Sqlite {
         outcome.map_err(|error| sqlx::Error::Migrate(Box::new(error)))
     }
 
-    /// Asks for rows.
+    /// Fetches rows.
     pub(super) async fn fetch(
         &self,
         sql: &str,
@@ -98,19 +100,20 @@ impl Sqlite {
             .collect()
     }
 
-    /// Changes rows; returns how many.
+    /// Changes rows and returns their number.
     pub(super) async fn execute(&self, sql: &str, binds: &[Bind<'_>]) -> Result<u64, sqlx::Error> {
         let done = query(sql, binds).execute(&self.writer).await?;
         Ok(done.rows_affected())
     }
 }
 
-/// Tells whether it is SQLite's name for what is in memory alone.
+/// Returns whether this is SQLite's name for an in-memory database.
 pub(super) fn is_memory(path: &Path) -> bool {
     path.as_os_str() == ":memory:"
 }
 
-/// Makes the file for its owner alone, as it holds the hashes of passwords. Errors are ignored here: opening the file reports them.
+/// Creates the file readable by its owner only, because it contains password hashes. Errors are
+/// ignored: opening the file reports them.
 pub(super) fn own_file(path: &Path) {
     let mut open = std::fs::OpenOptions::new();
     open.write(true).create_new(true);
@@ -123,7 +126,7 @@ fn query<'q>(
     sql: &str,
     binds: &'q [Bind<'q>],
 ) -> sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
-    // The text is ours; what comes from outside is bound.
+    // The SQL is ours; all outside values are bound.
     let mut query = sqlx::query(AssertSqlSafe(sql).into_sql_str());
     for bind in binds {
         query = match *bind {
