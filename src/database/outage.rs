@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_logged_of_once_in_an_interval_whatever_works_in_between() {
+    fn a_failure_is_logged_once_per_interval_whatever_succeeds_in_between() {
         let start = Instant::now();
         let mut log = OutageLog::default();
         assert_eq!(log.fails(start), Some(0));

@@ -1,4 +1,4 @@
-//! SessionCookie: how a client learns its session's key.
+//! SessionCookie: the cookie that carries a session's key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use http::HeaderValue;
 
 use crate::config::{self, Secure, SessionConfig};
 
-/// What a client's cookie has to become.
+/// A change to a client's session cookie.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SessionCookie {
-    /// It gets this key.
+    /// Set the cookie to this key.
     Set(Arc<str>),
-    /// It goes.
+    /// Delete the cookie.
     Delete,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct CookieAttributes {
 }
 
 impl CookieAttributes {
-    /// Those of the session's cookie.
+    /// Returns the attributes of the session's cookie.
     pub(crate) fn of_session(config: &SessionConfig) -> Self {
         Self {
             name: config.cookie.clone(),
@@ -43,7 +43,8 @@ impl CookieAttributes {
         }
     }
 
-    /// Those of another cookie beside the session's, which the page's scripts may read.
+    /// Returns the attributes of another cookie with the same domain and path, readable by the
+    /// page's scripts.
     pub(crate) fn beside(&self, name: &str, max_age: Duration) -> Self {
         Self {
             name: name.to_owned(),
@@ -53,7 +54,7 @@ impl CookieAttributes {
         }
     }
 
-    /// Returns the `Set-Cookie` field that gives the cookie a value; none takes it away.
+    /// Returns the `Set-Cookie` field that sets the cookie to a value, or deletes it if `None`.
     pub(crate) fn header(&self, value: Option<&str>, is_https: bool) -> Option<HeaderValue> {
         let is_secure = match self.secure {
             Secure::Auto => is_https,

@@ -1,4 +1,4 @@
-//! Session: what is remembered of a visitor between requests.
+//! Session: a visitor's data that persists between requests.
 
 mod cookie;
 mod signing;
@@ -19,14 +19,14 @@ pub(crate) use store::{read_chunks, unix_seconds};
 use crate::database::StoreError;
 use values::Values;
 
-/// How often a change is tried again that another one was faster than.
+/// How often a change is retried after losing against a concurrent one.
 const TRIES: usize = 8;
 
 /// One visitor's session: values by name, kept in a store under a key that only the visitor's cookie has.
 ///
-/// Nothing is stored, and no cookie is set, before something is put in. A view's changes are saved with its answer, those of a
-/// consumer by [`Session::save`] and at the socket's end. Saving changes only the names that were changed: what others changed
-/// meanwhile stays.
+/// Nothing is stored and no cookie is set until a value is set. A view's changes are saved with its
+/// response; a consumer's by [`Session::save`] and when the socket closes. Saving writes only the
+/// changed names, so concurrent changes of other names persist.
 ///
 /// ```
 /// use oneport::session::Session;
@@ -42,22 +42,22 @@ pub struct Session {
 
 #[derive(Default)]
 struct State {
-    /// The key of the row, when there is one.
+    /// The key of the row, if it exists.
     key: Option<Arc<str>>,
     values: Values,
-    /// What was changed since it was saved; none stands for removed.
+    /// Unsaved changes; `None` means removed.
     changes: BTreeMap<String, Option<Value>>,
-    /// Is everything of before to be forgotten, the row and its key too?
+    /// Whether saving deletes the old row and its key.
     is_flushed: bool,
-    /// Is the row to get another key?
+    /// Whether saving moves the row to a new key.
     is_cycled: bool,
-    /// Has the answer left that could give the client a key?
+    /// Whether the response is sent, so that the client can get no new key.
     is_sealed: bool,
     cookie: Option<SessionCookie>,
 }
 
 impl std::fmt::Debug for Session {
-    /// Without its key and its values.
+    /// Omits the key and the values.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
             .field("has_key", &self.key().is_some())
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// What is to be saved.
+/// The changes to save.
 struct Pending {
     key: Option<Arc<str>>,
     data: Arc<Map<String, Value>>,
@@ -76,14 +76,14 @@ struct Pending {
     is_sealed: bool,
 }
 
-/// What was saved.
+/// The result of a save.
 struct Saved {
     key: Option<Arc<str>>,
     data: Arc<Map<String, Value>>,
 }
 
 impl Session {
-    /// A session of a store: of a row, or without a key a new one.
+    /// Creates the session of an existing row, or a new session if `key` is `None`.
     #[must_use]
     pub fn new(store: SessionStore, key: Option<&str>, data: Arc<Map<String, Value>>) -> Self {
         Self {
@@ -102,13 +102,13 @@ impl Session {
         self.state().values.get(name)
     }
 
-    /// Returns all values, as they are now.
+    /// Returns all current values.
     #[must_use]
     pub fn data(&self) -> Arc<Map<String, Value>> {
         self.state().values.map()
     }
 
-    /// Puts a value in.
+    /// Sets a value.
     pub fn set(&self, name: &str, value: impl Into<Value>) {
         let value = value.into();
         let mut state = self.state();
@@ -117,7 +117,7 @@ impl Session {
         state.changes.insert(name.to_owned(), Some(value));
     }
 
-    /// Takes a value out, and returns it.
+    /// Removes a value and returns it.
     pub fn remove(&self, name: &str) -> Option<Value> {
         let mut state = self.state();
         let removed = state.values.get(name)?;
@@ -126,7 +126,8 @@ impl Session {
         Some(removed)
     }
 
-    /// Forgets everything: saving removes the row, and what is put in from now on gets another key.
+    /// Clears the session. Saving deletes the row; values set from now on are stored under a new
+    /// key.
     pub fn flush(&self) {
         let mut state = self.state();
         state.values = Values::default();
@@ -134,29 +135,30 @@ impl Session {
         state.is_flushed = true;
     }
 
-    /// Gives the session another key, against those who planted one before a login; its values stay.
+    /// Gives the session a new key and keeps its values. Prevents session fixation at login.
     pub fn cycle_key(&self) {
         self.state().is_cycled = true;
     }
 
-    /// Returns the key of the row, when there is one; it is as secret as a password.
+    /// Returns the key of the row, if it exists. The key is as secret as a password.
     #[must_use]
     pub fn key(&self) -> Option<Arc<str>> {
         self.state().key.clone()
     }
 
-    /// Tells whether saving would do anything.
+    /// Returns whether there is anything to save.
     #[must_use]
     pub fn is_modified(&self) -> bool {
         let state = self.state();
         !state.changes.is_empty() || state.is_flushed || (state.is_cycled && state.key.is_some())
     }
 
-    /// Saves what was changed since the last time.
+    /// Saves the changes since the last save.
     ///
-    /// Fails with [`StoreError::Gone`] when the session was ended elsewhere, [`StoreError::ReadOnly`] with a Django project's
-    /// store, [`StoreError::Sealed`] for a new session of an open socket (its client has no key of it), and
-    /// [`StoreError::Unavailable`] when the store does not answer; what was changed is kept then, for another try.
+    /// Fails with [`StoreError::Gone`] if the session was ended elsewhere, [`StoreError::ReadOnly`]
+    /// on a Django project's store, [`StoreError::Sealed`] for a new session on an open socket (its
+    /// client cannot get the key), and [`StoreError::Unavailable`] if the store is unavailable.
+    /// After a failure the changes are kept for another try.
     pub async fn save(&self) -> Result<(), StoreError> {
         let Some(store) = &self.store else {
             return Ok(());
@@ -179,7 +181,7 @@ impl Session {
             Some(key) => Some(SessionCookie::Set(key.clone())),
             None => state.key.is_some().then_some(SessionCookie::Delete),
         };
-        // Nobody else has changed it meanwhile: views and consumers await this call.
+        // The state did not change meanwhile: views and consumers await this call.
         *state = State {
             key: saved.key,
             values: saved.data.into(),
@@ -190,17 +192,17 @@ impl Session {
         Ok(())
     }
 
-    /// Returns what the client's cookie has to become, once.
+    /// Takes the pending change to the client's cookie.
     pub(crate) fn take_cookie(&self) -> Option<SessionCookie> {
         self.state().cookie.take()
     }
 
-    /// Makes it small: it may live as long as a socket.
+    /// Packs the values to save memory: the session may live as long as a socket.
     pub(crate) fn pack(&self) {
         self.state().values.pack();
     }
 
-    /// The answer leaves: no key reaches the client any more.
+    /// Marks the response as sent: from now on no new key can reach the client.
     pub(crate) fn seal(&self) {
         self.state().is_sealed = true;
     }
@@ -231,12 +233,12 @@ impl Pending {
                 self.store_new(store, self.data.clone()).await
             }
             Some(old) if self.is_cycled => {
-                // Gone meanwhile: what is put in now, a login, begins a new one.
+                // The row is gone: new values, such as a login, start a new session.
                 let stored = store.read(old).await?;
                 let before = stored.map(|stored| stored.data).unwrap_or_default();
                 let data = Arc::new(apply(&before, &self.changes));
                 let saved = self.store_new(store, data).await?;
-                // Only now: had the new row failed, the old one would still be there.
+                // Deleted last: if storing the new row fails, the old one still exists.
                 store.delete(old).await?;
                 Ok(saved)
             }
@@ -253,7 +255,7 @@ impl Pending {
         }
     }
 
-    /// Stores values under a new key, unless there are none.
+    /// Stores values under a new key, unless the map is empty.
     async fn store_new(
         &self,
         store: &SessionStore,
@@ -267,7 +269,7 @@ impl Pending {
         Ok(Saved { key, data })
     }
 
-    /// Lays the changes over what the store has now.
+    /// Applies the changes to the stored row, and retries if the row changes concurrently.
     async fn merge(
         &self,
         store: &SessionStore,
@@ -302,7 +304,7 @@ fn apply(
     merged
 }
 
-/// The values of a session that is not kept anywhere, for tests.
+/// Creates a session with values but without a store, for tests.
 impl From<Map<String, Value>> for Session {
     fn from(data: Map<String, Value>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Signing: values as Django signs them (`django.core.signing`).
+//! Signing: verifies values in Django's format (`django.core.signing`).
 
 use std::io::Read;
 use std::time::Duration;
@@ -11,30 +11,30 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-/// The most bytes of a value, inflated.
+/// The maximum size of a value after decompression.
 const VALUE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// What a user's session hash is made with (`AbstractBaseUser.get_session_auth_hash`).
+/// The salt of a user's session hash (`AbstractBaseUser.get_session_auth_hash`).
 const AUTH_HASH_SALT: &str = "django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
 
-/// Why a signed value is not taken.
+/// Why a signed value is rejected.
 #[derive(Debug, Eq, Error, PartialEq)]
 pub(super) enum SignatureError {
-    /// It has not the form.
+    /// The value does not have the format.
     #[error("expected \"value:time:signature\", found something else")]
     Malformed,
-    /// It was signed with another key, or changed.
-    #[error("expected a signature of one of the secret keys, found another")]
+    /// The value was signed with another key, or changed.
+    #[error("the signature matches none of the secret keys")]
     Signature,
-    /// It is too old.
-    #[error("expected a signature of at most {max_age:?} ago, found one of {age:?} ago")]
+    /// The signature is too old.
+    #[error("signature expired: its age is {age:?}, the maximum is {max_age:?}")]
     Expired {
-        /// The most.
+        /// The maximum age.
         max_age: Duration,
         /// Its age.
         age: Duration,
     },
-    /// It is signed, but no JSON object.
+    /// The signature is valid, but the value is not a JSON object.
     #[error("expected a JSON object, found {0}")]
     Content(String),
 }
@@ -46,7 +46,8 @@ pub fn salted_hmac_sha256(salt: &str, secret: &str, value: &[u8]) -> [u8; 32] {
         .chain_update(salt)
         .chain_update(secret)
         .finalize();
-    // HMAC fills a shorter key with zeros up to a block (RFC 2104 §2); a whole block cannot be refused.
+    // HMAC pads a shorter key with zeros to a block (RFC 2104 §2); a whole block is always
+    // accepted.
     let mut block = [0; 64];
     block[..key.len()].copy_from_slice(&key);
     Hmac::<Sha256>::new(&block.into())
@@ -56,7 +57,8 @@ pub fn salted_hmac_sha256(salt: &str, secret: &str, value: &[u8]) -> [u8; 32] {
         .into()
 }
 
-/// Returns what a session holds of its user's password: 64 hexadecimal digits (Django's `get_session_auth_hash`).
+/// Returns the hash of a user's password that a session stores: 64 hexadecimal digits (Django's
+/// `get_session_auth_hash`).
 #[must_use]
 pub fn auth_hash(secret: &str, password_column: &str) -> String {
     HEXLOWER.encode(&salted_hmac_sha256(
@@ -66,9 +68,10 @@ pub fn auth_hash(secret: &str, password_column: &str) -> String {
     ))
 }
 
-/// Checks and decodes a signed object (Django's `signing.loads` with the JSON serializer).
+/// Verifies and decodes a signed object (Django's `signing.loads` with the JSON serializer).
 ///
-/// Python's `NaN` and infinities become null, whole numbers beyond 64 bits floats, half a surrogate pair U+FFFD.
+/// Python's `NaN` and infinities become null, integers beyond 64 bits become floats, and a lone
+/// surrogate becomes U+FFFD.
 pub(super) fn unsign_object(
     signed: &str,
     salt: &str,
@@ -95,7 +98,7 @@ pub(super) fn unsign_object(
     decode(payload)
 }
 
-/// Returns when a signed value was signed, in seconds. The signature is not looked at.
+/// Returns the Unix time of signing, in seconds. Does not verify the signature.
 pub(super) fn signed_at(signed: &str) -> Option<i64> {
     let (value, _) = signed.rsplit_once(':')?;
     let (_, time) = value.rsplit_once(':')?;
@@ -124,7 +127,7 @@ fn decode(payload: &str) -> Result<Map<String, Value>, SignatureError> {
     }
     let text = String::from_utf8(bytes).map_err(|error| content(&error))?;
     let parsed = serde_json::from_str(&text).or_else(|_| serde_json::from_str(&standard(&text)));
-    // The parser's own message may quote the value, and this one is logged.
+    // The parser's own message can quote the value, and this one is logged.
     parsed.map_err(|error: serde_json::Error| {
         let (line, column) = (error.line(), error.column());
         content(&format_args!(
@@ -134,8 +137,8 @@ fn decode(payload: &str) -> Result<Map<String, Value>, SignatureError> {
     })
 }
 
-/// Replaces what Python's JSON has beyond the standard: outside of texts `NaN`, `Infinity` and `-Infinity`, in texts the halves of
-/// a surrogate pair without the other one.
+/// Replaces Python's extensions to JSON: `NaN`, `Infinity` and `-Infinity` outside strings, and
+/// lone surrogates inside strings.
 fn standard(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let (mut in_text, mut rest) = (false, text);
@@ -157,7 +160,7 @@ fn standard(text: &str) -> String {
                     rest = &rest[6..];
                     continue;
                 }
-                // What is escaped ends no text.
+                // An escaped quote does not end the string.
                 _ => length += rest[1..].chars().next().map_or(0, char::len_utf8),
             },
             (_, '"') => in_text = !in_text,
@@ -169,13 +172,13 @@ fn standard(text: &str) -> String {
     plain
 }
 
-/// The number of `\uXXXX` at the start of a text.
+/// Returns the code of `\uXXXX` at the start of a text.
 fn escape(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u32::from_str_radix(digits, 16).ok()
 }
 
-/// Reads a time (`django.core.signing.b62_decode`).
+/// Decodes a timestamp (`django.core.signing.b62_decode`).
 fn base62(text: &str) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -230,7 +233,7 @@ mod tests {
         let mut read = 0;
         for entry in vectors["sessions"].as_array().unwrap() {
             let Some(signed) = entry["session_data"].as_str() else {
-                continue; // the cache's are pickled
+                continue; // the cache engine's sessions are pickled
             };
             let found = unsign_object(signed, salt(entry), &secrets(entry), MADE_AT, None);
             assert_eq!(
@@ -251,7 +254,7 @@ mod tests {
             let signed = entry["session_data"].as_str().unwrap();
             let late = entry["name"].as_str().unwrap().contains("after signing");
             let max_age = Duration::from_secs(1_209_600);
-            // The vector stands at the edge: as old as allowed is taken, one second more is not.
+            // The vector is at the limit: the maximum age is accepted, one second more is not.
             let edges: &[(u64, bool)] = if late {
                 &[(0, true), (1, false)]
             } else {

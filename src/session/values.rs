@@ -1,4 +1,4 @@
-//! Values: what a session holds, parsed while it is used and packed while its socket is idle.
+//! Values: a session's values, parsed while in use and packed while its socket is idle.
 
 use std::sync::Arc;
 
@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 /// The values of a session.
 #[derive(Clone)]
 pub(super) enum Values {
-    /// As they are used; shared with whoever read the same row.
+    /// Parsed values, shared with other readers of the same row.
     Parsed(Arc<Map<String, Value>>),
-    /// JSON, a third of the memory: a live socket keeps them for hours and seldom looks.
+    /// JSON text, a third of the memory: an open socket keeps its values for hours and seldom reads
+    /// them.
     Packed(Box<str>),
 }
 
@@ -26,16 +27,16 @@ impl From<Arc<Map<String, Value>>> for Values {
 }
 
 impl Values {
-    /// Returns them parsed.
+    /// Returns the parsed values.
     pub(super) fn map(&self) -> Arc<Map<String, Value>> {
         match self {
             Self::Parsed(map) => map.clone(),
-            // It was made of a map.
+            // The text was serialised from a map, so parsing succeeds.
             Self::Packed(text) => Arc::new(serde_json::from_str(text).unwrap_or_default()),
         }
     }
 
-    /// Returns one.
+    /// Returns a value.
     pub(super) fn get(&self, name: &str) -> Option<Value> {
         match self {
             Self::Parsed(map) => map.get(name).cloned(),
@@ -43,7 +44,7 @@ impl Values {
         }
     }
 
-    /// Returns them to be changed.
+    /// Returns the parsed values for mutation.
     pub(super) fn make_mut(&mut self) -> &mut Map<String, Value> {
         if let Self::Packed(_) = self {
             *self = Self::Parsed(self.map());

@@ -1,4 +1,4 @@
-//! Memory: sessions in this process, until it ends.
+//! Memory: sessions in this process, lost when it exits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use serde_json::{Map, Value};
 
 use super::Stored;
 
-/// The most sessions; one more throws out the one that expires first.
+/// The maximum number of sessions. One more evicts the one that expires first.
 const SESSIONS_MAX: usize = 100_000;
 
 /// Sessions in this process.
 #[derive(Debug, Default)]
-pub(super) struct Memory(Mutex<HashMap<String, Kept>>);
+pub(super) struct Memory(Mutex<HashMap<String, Entry>>);
 
 #[derive(Debug)]
-struct Kept {
+struct Entry {
     stored: Stored,
     expires_at: Instant,
 }
@@ -43,7 +43,7 @@ impl Memory {
         }
         sessions.insert(
             key_hash.to_owned(),
-            Kept {
+            Entry {
                 stored: Stored {
                     data: Arc::new(data.clone()),
                     version: 1,
@@ -53,7 +53,7 @@ impl Memory {
         );
     }
 
-    /// Replaces the data if it still is what was read.
+    /// Replaces the data unless it changed since it was read.
     pub(super) fn replace(
         &self,
         key_hash: &str,
@@ -64,7 +64,7 @@ impl Memory {
         let mut sessions = self.sessions();
         match sessions.get_mut(key_hash) {
             Some(kept) if kept.stored.version == version => {
-                *kept = Kept {
+                *kept = Entry {
                     stored: Stored {
                         data: Arc::new(data.clone()),
                         version: version + 1,
@@ -89,7 +89,7 @@ impl Memory {
         (before - sessions.len()) as u64
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.0.lock()
     }
 }

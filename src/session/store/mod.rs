@@ -34,12 +34,12 @@ use crate::database::{Database, StoreError};
 use crate::secrets::{self, Secrets};
 use crate::ttl_cache::TtlCache;
 
-/// The characters of a key: as many as Django's, 165 bits.
+/// The length of a key: as in Django, 165 bits.
 const KEY_CHARACTERS: usize = 32;
 
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
-/// Where sessions are kept (cheap to clone).
+/// A store of sessions (cheap to clone).
 #[derive(Clone, Debug)]
 pub struct SessionStore(Arc<Shared>);
 
@@ -57,16 +57,16 @@ enum Backend {
     Django(Django),
 }
 
-/// What a store has for a key.
+/// A stored session.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) data: Arc<Map<String, Value>>,
-    /// Counts the changes.
+    /// Incremented by each change.
     pub(super) version: i64,
 }
 
 impl SessionStore {
-    /// The store of a configuration, over its database where it has one. Nothing is opened yet.
+    /// Creates the store of a configuration, on its database if it has one. Opens nothing.
     pub(crate) fn new(
         config: &SessionConfig,
         database: Option<Database>,
@@ -88,8 +88,8 @@ impl SessionStore {
         }))
     }
 
-    /// Returns the session of a cookie's value. A key that the store does not have is never taken over: that gives an empty
-    /// session, which gets a key of its own when something is put in.
+    /// Returns the session for a cookie's value. An unknown key is never adopted: it gives an empty
+    /// session, which gets a key of its own when a value is set.
     pub async fn open(&self, cookie: Option<&str>) -> Result<Session, StoreError> {
         let Some(key) = cookie.filter(|key| self.is_key(key)) else {
             return Ok(self.empty());
@@ -108,40 +108,40 @@ impl SessionStore {
         })
     }
 
-    /// Returns a session with nothing in it.
+    /// Returns an empty session.
     #[must_use]
     pub fn empty(&self) -> Session {
         Session::new(self.clone(), None, Arc::default())
     }
 
-    /// Returns the cookie's name.
+    /// Returns the name of the session cookie.
     #[must_use]
     pub fn cookie_name(&self) -> &str {
         &self.0.cookie.name
     }
 
-    /// Returns the attributes of another cookie of the same host, which scripts may read.
+    /// Returns the attributes of another cookie for the same host that scripts can read.
     pub(crate) fn cookie_beside(&self, name: &str, max_age: Duration) -> CookieAttributes {
         self.0.cookie.beside(name, max_age)
     }
 
-    /// Returns the domain of the cookies; empty for the host alone.
+    /// Returns the `Domain` of the cookies; empty for the host alone.
     pub(crate) fn cookie_domain(&self) -> &str {
         &self.0.cookie.domain
     }
 
-    /// Tells whether a Django project owns it.
+    /// Returns whether a Django project owns the store.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         matches!(self.0.backend, Backend::Django(_))
     }
 
-    /// Lets go of what was read too long ago to be used again.
+    /// Evicts expired entries of the cache.
     pub(crate) fn evict_expired(&self) {
         self.0.cache.evict_expired();
     }
 
-    /// Opens what has to be opened.
+    /// Opens the database, if any.
     pub async fn ready(&self) -> Result<(), StoreError> {
         match &self.0.backend {
             Backend::Sql(sql) => sql.database.ready().await,
@@ -150,12 +150,12 @@ impl SessionStore {
         }
     }
 
-    /// Deletes what has expired; returns how many.
+    /// Deletes expired sessions and returns their number.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         match &self.0.backend {
             Backend::Memory(memory) => Ok(memory.sweep()),
             Backend::Sql(sql) if sql.database.is_open() => sql.sweep().await,
-            Backend::Sql(_) => Ok(0), // nobody has asked for it yet
+            Backend::Sql(_) => Ok(0), // not opened yet
             Backend::Django(_) => Ok(0),
         }
     }
@@ -169,18 +169,18 @@ impl SessionStore {
         self.0.cookie.header(value, is_https)
     }
 
-    /// A session that was read is gone.
+    /// Drops a session from the cache because its row is gone.
     pub(super) fn forget(&self, key: &str) {
         self.0.cache.remove(key);
     }
 
-    /// Reads what the store has now.
+    /// Reads a session from the store, bypassing the cache.
     pub(super) async fn read(&self, key: &str) -> Result<Option<Stored>, StoreError> {
         let found = self.read_many(&[key]).await?;
         Ok(found.into_iter().next().flatten())
     }
 
-    /// Reads what the store has now for many keys, in their order.
+    /// Reads many sessions from the store in the order of their keys, bypassing the cache.
     pub(crate) async fn read_many(&self, keys: &[&str]) -> Result<Vec<Option<Stored>>, StoreError> {
         let hashes = || keys.iter().map(|key| hash(key)).collect::<Vec<_>>();
         Ok(match &self.0.backend {
@@ -195,7 +195,7 @@ impl SessionStore {
         })
     }
 
-    /// Stores a new session; returns its key.
+    /// Stores a new session and returns its key.
     pub(super) async fn insert(&self, data: &Map<String, Value>) -> Result<Arc<str>, StoreError> {
         let key = new_key();
         match &self.0.backend {
@@ -208,7 +208,8 @@ impl SessionStore {
         Ok(key.into())
     }
 
-    /// Replaces a session's data, unless it was changed since it was read; returns whether it did.
+    /// Replaces a session's data unless it changed since it was read. Returns whether it was
+    /// replaced.
     pub(super) async fn replace(
         &self,
         key: &str,
@@ -246,7 +247,7 @@ impl SessionStore {
         self.0.cookie.max_age
     }
 
-    /// Tells whether a cookie's value can be a key at all; others are not looked up.
+    /// Returns whether a cookie's value has the form of a key. Other values are not looked up.
     fn is_key(&self, value: &str) -> bool {
         match &self.0.backend {
             Backend::Django(django) => django.is_key(value),
@@ -257,13 +258,13 @@ impl SessionStore {
     }
 }
 
-/// Makes a key.
+/// Generates a key.
 fn new_key() -> String {
     let mut key = String::with_capacity(KEY_CHARACTERS);
     let mut random = [0; KEY_CHARACTERS];
     while key.len() < KEY_CHARACTERS {
         secrets::fill(&mut random);
-        // 252 is a multiple of 36: each character is as likely as the others.
+        // 252 is a multiple of 36, so all characters are equally likely.
         let fair = random.iter().filter(|byte| **byte < 252);
         key.extend(
             fair.take(KEY_CHARACTERS - key.len())
@@ -273,12 +274,12 @@ fn new_key() -> String {
     key
 }
 
-/// What a store of our own knows a key by.
+/// Returns the hash under which our own stores keep a key.
 fn hash(key: &str) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(key))
 }
 
-/// Returns the time now.
+/// Returns the current Unix time in seconds.
 pub(crate) fn unix_seconds() -> i64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! Sql: sessions in a table of our own.
+//! SQL: sessions in a table of our own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use super::{Stored, unix_seconds};
 use crate::database::{Bind, Database, Row, StoreError};
 use crate::telemetry::Recurring;
 
-/// How many keys one query asks for.
+/// The maximum number of keys in one query.
 const KEYS_AT_ONCE: usize = 100;
 
-/// How many expired rows one statement deletes.
+/// The maximum number of expired rows that one statement deletes.
 const SWEPT_AT_ONCE: i64 = 1000;
 
-/// The rows of a sweep, at most; the next one goes on.
+/// The maximum number of statements in one sweep. The next sweep continues.
 const SWEEP_STATEMENTS_MAX: usize = 1000;
 
 /// Sessions in the table `oneport_session`.
@@ -33,7 +33,7 @@ impl Sql {
         }
     }
 
-    /// Reads rows; those that are missing or expired are left out.
+    /// Reads rows. Missing and expired ones are omitted.
     pub(super) async fn read(
         &self,
         key_hashes: &[String],
@@ -64,7 +64,7 @@ impl Sql {
         self.database.execute(sql, &binds).await.map(drop)
     }
 
-    /// Replaces the data if it still is what was read.
+    /// Replaces the data unless it changed since it was read.
     pub(super) async fn replace(
         &self,
         key_hash: &str,
@@ -88,7 +88,7 @@ impl Sql {
         self.database.execute(sql, &binds).await.map(drop)
     }
 
-    /// Deletes what has expired, a thousand rows at a time so that nobody waits for long.
+    /// Deletes expired rows, a thousand at a time, so that other writers do not wait long.
     pub(super) async fn sweep(&self) -> Result<u64, StoreError> {
         let sql = "DELETE FROM oneport_session WHERE key_hash IN (SELECT key_hash FROM oneport_session WHERE expires_at <= $1 LIMIT $2)";
         let mut swept = 0;
@@ -103,15 +103,15 @@ impl Sql {
         Ok(swept)
     }
 
-    /// A row of `read`, unless it cannot be read.
+    /// Parses a row of `read`. An invalid row is logged and ignored.
     fn stored(&self, row: Row) -> Option<(String, Stored)> {
         let mut columns = row.into_iter().flatten();
         let (key_hash, data, version) = (columns.next()?, columns.next()?, columns.next()?);
         let data = serde_json::from_str(&data)
             .inspect_err(|error| {
-                // It is read again with each request of its visitor.
+                // Each request of the visitor reads the row again, so the log line is rate-limited.
                 if let Some(times) = self.unreadable.is_due() {
-                    tracing::warn!(%error, times, "a session's row cannot be read: it counts as none");
+                    tracing::warn!(%error, times, "invalid session row, ignored");
                 }
             })
             .ok()?;
@@ -125,7 +125,7 @@ impl Sql {
     }
 }
 
-/// Reads rows for many keys; `sql` is given the places of the keys, which come behind those of `first`.
+/// Reads rows for many keys. `sql` receives the keys' placeholders, which follow those of `first`.
 pub(crate) async fn read_chunks(
     database: &Database,
     keys: &[String],
@@ -134,7 +134,8 @@ pub(crate) async fn read_chunks(
 ) -> Result<Vec<Row>, StoreError> {
     let mut found = Vec::new();
     for chunk in keys.chunks(KEYS_AT_ONCE) {
-        // One of two lengths, so that SQLite and MySQL prepare each text of a query once. Nothing is prepared in PostgreSQL.
+        // One of two lengths, so that SQLite and MySQL prepare each query only once. Nothing is
+        // prepared in PostgreSQL.
         let places_count = if chunk.len() == 1 { 1 } else { KEYS_AT_ONCE };
         let places: Vec<String> = (1..=places_count)
             .map(|at| format!("${}", first.len() + at))

@@ -1,8 +1,10 @@
-//! Expiry: whether a row of a Django project has expired, in a column that does not say in which time zone.
+//! DjangoClock: decides whether a row of a Django project has expired if its column has no time
+//! zone.
 //!
-//! Django writes such a column by the clock of `TIME_ZONE` (or in UTC), and compares it with the same clock. Nothing in the row names
-//! the zone, but the data beside it is signed with the time in UTC, and expires `SESSION_COOKIE_AGE` after it: what is left over is
-//! the offset of the clock that wrote it.
+//! Django writes such a column in the local time of `TIME_ZONE` (or in UTC), and compares it with
+//! the same clock. The row does not name the zone. But the row's data is signed with the time in
+//! UTC and expires `SESSION_COOKIE_AGE` later, so the difference is the offset of the clock that
+//! wrote the row.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -11,14 +13,15 @@ use serde_json::{Map, Value};
 
 use crate::config::{TimeZone, clock_seconds, shown_offset};
 
-/// What a session may hold instead of the project's age (`SessionBase.set_expiry`).
+/// The key under which a session stores its own expiry (`SessionBase.set_expiry`).
 const OWN_EXPIRY: &str = "_session_expiry";
 
-/// Offsets are multiples of it, and within that of one side or the other of UTC.
+/// Offsets from UTC are multiples of `OFFSET_STEP` seconds, and at most `OFFSET_MAX` in either
+/// direction.
 const OFFSET_STEP: i64 = 15 * 60;
 const OFFSET_MAX: i64 = 14 * 3600;
 
-/// How long it may take to sign the data and to work out the expiry.
+/// The maximum time in seconds between signing the data and computing the expiry.
 const WRITTEN_WITHIN: i64 = 5;
 
 /// The clock by which rows expire.
@@ -27,8 +30,8 @@ pub(super) struct DjangoClock {
     zone: TimeZone,
     /// `SESSION_COOKIE_AGE`.
     max_age: Duration,
-    /// Was the log told that another zone fits?
-    is_told: AtomicBool,
+    /// Whether the log line about another zone was written.
+    is_logged: AtomicBool,
 }
 
 impl DjangoClock {
@@ -36,21 +39,21 @@ impl DjangoClock {
         Self {
             zone,
             max_age,
-            is_told: AtomicBool::new(false),
+            is_logged: AtomicBool::new(false),
         }
     }
 
-    /// Returns what it shows now.
+    /// Returns the current local time as text.
     pub(super) fn now(&self) -> String {
         self.zone.shown(SystemTime::now())
     }
 
-    /// Tells whether the zone of a row would still be looked at.
+    /// Returns whether `check` still inspects rows, which it does until it has logged a mismatch.
     pub(super) fn is_in_doubt(&self) -> bool {
-        !self.is_told.load(Ordering::Relaxed)
+        !self.is_logged.load(Ordering::Relaxed)
     }
 
-    /// Looks whether a row was written by this clock, and logs once which offset would fit.
+    /// Checks whether a row was written by this clock. Logs once which offset would fit instead.
     pub(super) fn check(&self, expire_date: &str, signed_at: i64, data: &Map<String, Value>) {
         if !self.is_in_doubt() {
             return;
@@ -58,19 +61,19 @@ impl DjangoClock {
         let Some(offset) = self.other_offset(expire_date, signed_at, data) else {
             return;
         };
-        if self.is_told.swap(true, Ordering::Relaxed) {
+        if self.is_logged.swap(true, Ordering::Relaxed) {
             return;
         }
         tracing::warn!(
             "session.django.time_zone is {:?}, an offset of {} from UTC, but the project's sessions are written with an offset of {}: \
-             set it to the TIME_ZONE of the project, or sessions end too early or too late",
+             set it to the TIME_ZONE of the project, or sessions expire too early or too late",
             self.zone.name(),
             shown_offset(self.zone.offset(signed_at)),
             shown_offset(offset),
         );
     }
 
-    /// Returns the offset that a row was written with, if it is certainly another one.
+    /// Returns the offset that a row was written with, if it certainly differs from this clock's.
     fn other_offset(
         &self,
         expire_date: &str,
@@ -80,14 +83,15 @@ impl DjangoClock {
         let age = match data.get(OWN_EXPIRY) {
             None | Some(Value::Null) => self.max_age.as_secs().try_into().ok()?,
             Some(own) => match own.as_i64()? {
-                0 => self.max_age.as_secs().try_into().ok()?, // until the browser ends
+                0 => self.max_age.as_secs().try_into().ok()?, // until the browser closes
                 own => own,
             },
         };
         let left = clock_seconds(expire_date)? - signed_at - age;
         let offset = (left + OFFSET_STEP / 2).div_euclid(OFFSET_STEP) * OFFSET_STEP;
         let is_offset = (left - offset).abs() <= WRITTEN_WITHIN && offset.abs() <= OFFSET_MAX;
-        // Without USE_TZ the age is added to what the clock showed when it was signed, with it to the instant.
+        // Without USE_TZ, Django adds the age to the local time of signing; with USE_TZ, to the
+        // instant.
         let fits = [signed_at, signed_at + age]
             .iter()
             .any(|at| self.zone.offset(*at) == offset);
@@ -116,9 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn the_offset_that_a_row_was_written_with_is_what_is_left_over() {
+    fn the_offset_of_a_row_is_the_difference_to_the_signed_time() {
         let hour = 3600;
-        // An hour after it was signed, by three clocks.
+        // An hour after signing, by three clocks.
         for (written_in, expire_date, offset) in [
             ("", "2026-01-01 01:00:00.25", 0),
             ("Asia/Tokyo", "2026-01-01 10:00:01", 9 * hour),
@@ -138,13 +142,13 @@ mod tests {
         check("", "2026-01-01 01:00:00", &json!({OWN_EXPIRY: null}), None);
         let tokyo = Some(9 * 3600);
         check("", "2026-01-01 09:05:00", &json!({OWN_EXPIRY: 300}), tokyo);
-        // An instant of its own says nothing.
+        // An absolute expiry reveals no offset.
         let instant = json!({OWN_EXPIRY: "2026-01-01T09:00:00+09:00"});
         check("", "2026-01-01 09:00:00", &instant, None);
     }
 
     #[test]
-    fn what_is_no_offset_says_nothing() {
+    fn a_difference_that_is_not_an_offset_is_ignored() {
         // Another SESSION_COOKIE_AGE: ten minutes, or two weeks.
         check("", "2026-01-01 00:10:00", &json!({}), None);
         check("", "2026-01-15 00:00:00", &json!({}), None);

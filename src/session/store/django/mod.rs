@@ -1,4 +1,4 @@
-//! Django: the sessions of a Django project, read as Django wrote them, never written.
+//! Django: reads the sessions of a Django project in Django's formats; never writes them.
 
 mod clock;
 mod pickle;
@@ -30,17 +30,17 @@ const SALT: &str = "django.contrib.sessions.SessionStore";
 const SALT_SIGNED_COOKIES: &str = "django.contrib.sessions.backends.signed_cookies";
 const CACHE_PREFIX: &str = "django.contrib.sessions.cache";
 
-/// Keys that are shorter count as none in Django; its own column holds no longer ones.
+/// Django ignores shorter keys, and its column holds at most 40 characters.
 const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 8..=40;
 
-/// A signed cookie that is longer is none: browsers keep 4096 bytes.
+/// Longer signed cookies are ignored: browsers store at most 4096 bytes.
 const SIGNED_COOKIE_BYTES_MAX: usize = 8 * 1024;
 
-/// How long to wait before connecting to Redis again: the first time, and at most.
+/// The first and the longest pause before reconnecting to Redis.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The pickled bytes of one session, at most.
+/// The maximum pickled size of one session.
 const PICKLE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Sessions of a Django project.
@@ -64,9 +64,10 @@ enum Engine {
 
 struct Table {
     database: Database,
-    /// The query but for the places of its keys.
+    /// The query without the placeholders of its keys.
     select: String,
-    /// By which rows expire whose column knows no zone. PostgreSQL's knows the instant: there the query leaves out what has expired.
+    /// The clock that decides expiry if the column has no time zone. PostgreSQL's column has one,
+    /// so its query excludes expired rows.
     clock: Option<DjangoClock>,
 }
 
@@ -79,7 +80,7 @@ struct Cache {
     outage: Outage,
 }
 
-/// Why the last try to connect failed, and when the next one may be.
+/// The cause of the last failed connection attempt, and the time of the next one.
 struct Failed {
     cause: String,
     pause: Duration,
@@ -154,7 +155,7 @@ impl Django {
         }
     }
 
-    /// Opens the database. Redis is connected to when it is first asked for something.
+    /// Opens the database. Redis is connected on first use.
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Table(table) => table.database.ready().await,
@@ -172,7 +173,8 @@ impl Django {
         }
     }
 
-    /// Reads sessions, in the order of their keys. As in Django what cannot be decoded counts as empty, and the log says so.
+    /// Reads sessions in the order of their keys. As in Django, a session that cannot be decoded
+    /// counts as empty, which is logged.
     pub(super) async fn read_many(&self, keys: &[&str]) -> Result<Vec<Option<Stored>>, StoreError> {
         Ok(match &self.engine {
             Engine::Table(table) => {
@@ -212,7 +214,7 @@ impl Django {
                     .into_iter()
                     .map(|value| match value? {
                         large if large.len() > PICKLE_BYTES_MAX => {
-                            self.decoded(Err("expected at most 1 MiB, found more"))
+                            self.decoded(Err("larger than 1 MiB"))
                         }
                         value => self.decoded(pickle::read(&value)),
                     })
@@ -221,7 +223,7 @@ impl Django {
         })
     }
 
-    /// Reads a row, unless it has expired by the project's clock.
+    /// Reads a row unless it has expired by the project's clock.
     fn unexpired(
         &self,
         clock: &DjangoClock,
@@ -234,13 +236,13 @@ impl Django {
                 clock.check(expire_date, signed_at, data);
             }
         };
-        // Both are texts that sort as times do.
+        // Both are text in a format that sorts like time.
         if expire_date > now {
             return self
                 .unsign(signed, None)
                 .inspect(|stored| check(&stored.data));
         }
-        // By a wrong clock it may have expired at once.
+        // A wrong clock can make every row look expired, so its offset is checked too.
         if clock.is_in_doubt()
             && let Ok(data) = unsign_object(signed, &self.salt, self.secrets.keys(), 0, None)
         {
@@ -252,7 +254,7 @@ impl Django {
     fn unsign(&self, signed: &str, max_age: Option<Duration>) -> Option<Stored> {
         let now = u64::try_from(unix_seconds()).unwrap_or(0);
         match unsign_object(signed, &self.salt, self.secrets.keys(), now, max_age) {
-            // A cookie comes from outside: anybody can make the log long with wrong ones.
+            // Invalid cookies are not logged: any client could flood the log with them.
             Err(SignatureError::Expired { .. }) => None,
             Err(_) if matches!(self.engine, Engine::SignedCookies) => None,
             decided => self.decoded(decided),
@@ -266,9 +268,10 @@ impl Django {
                 version: 0,
             }),
             Err(error) => {
-                // One bad session is read again with each request of its visitor.
+                // Each request of the visitor reads the session again, so the log line is
+                // rate-limited.
                 if let Some(times) = self.unreadable.is_due() {
-                    tracing::warn!(%error, times, "a Django session cannot be read: it counts as empty");
+                    tracing::warn!(%error, times, "invalid Django session, treated as empty");
                 }
                 None
             }
@@ -276,10 +279,10 @@ impl Django {
     }
 }
 
-/// What went wrong, for the log.
+/// The cause of a failure, for the log.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// What Redis has for some keys.
+/// The values that Redis holds for some keys.
 type Values = Vec<Option<Vec<u8>>>;
 
 impl Cache {
@@ -295,7 +298,7 @@ impl Cache {
                 .await?
                 .clone();
             let answer = match connection.mget::<_, Values>(&keys).await {
-                // It broke since it was used: the next one is another.
+                // The connection broke since its last use; the retry runs on a new one.
                 Err(error) if error.is_io_error() || error.is_connection_dropped() => {
                     connection.mget(&keys).await
                 }
@@ -321,8 +324,8 @@ impl Cache {
         })
     }
 
-    /// Connects for the first time, unless that failed a moment ago: the pauses double, so that a Redis which refuses is not asked
-    /// with each request.
+    /// Connects for the first time, unless an attempt failed recently. The pauses double, so that
+    /// an unavailable Redis is not tried on each request.
     async fn connect(&self) -> Result<ConnectionManager, Cause> {
         if let Some(failed) = &*self.failed()
             && Instant::now() < failed.next

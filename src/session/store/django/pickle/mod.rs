@@ -1,23 +1,25 @@
-//! Pickle: plain data that Python pickled, and nothing else.
+//! Pickle: decodes plain data that Python pickled, and nothing else.
 //!
-//! A pickle is a program; the few instructions that make dictionaries, lists, tuples, texts, numbers, booleans and none are known
-//! here, all others (those that import and call) are refused.
+//! A pickle is a program. This decoder implements only the instructions that build dictionaries,
+//! lists, tuples, strings, numbers, booleans and `None`. It refuses all others, such as those that
+//! import and call.
 
 use std::rc::Rc;
 
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
-/// The most values of one pickle, counted again wherever one is used again.
+/// The maximum number of values in one pickle. A value counts each time it is used.
 const VALUES_MAX: usize = 100_000;
 
-/// The most bytes of all texts, counted again wherever one is used again: a text is stored once, and named by two bytes.
+/// The maximum bytes of all strings. A string counts each time it is used: a memoised string is
+/// repeated by a two-byte instruction.
 const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How deep values may lie in each other.
+/// The maximum nesting depth of values.
 const DEPTH_MAX: usize = 64;
 
-/// Why a pickle is not read.
+/// Why a pickle is refused.
 #[derive(Debug, Eq, Error, PartialEq)]
 pub(super) enum PickleError {
     /// An instruction beyond plain data.
@@ -25,19 +27,19 @@ pub(super) enum PickleError {
     Instruction {
         /// The instruction.
         opcode: u8,
-        /// Where it stands.
+        /// Its offset.
         at: usize,
     },
-    /// It ends too early, or its instructions do not fit together.
-    #[error("expected a whole pickle of a dictionary, found one that breaks at byte {at}")]
+    /// The pickle is truncated, or its instructions are inconsistent.
+    #[error("expected a complete pickle of a dictionary, found an error at byte {at}")]
     Broken {
-        /// Where.
+        /// The offset of the error.
         at: usize,
     },
-    /// It does not begin as one of protocol 2 to 5 does.
-    #[error("expected a pickle of protocol 2 to 5, found another beginning")]
+    /// The header is not that of protocol 2 to 5.
+    #[error("expected a pickle of protocol 2 to 5, found another header")]
     Protocol,
-    /// It has too many values or too much text, or they lie too deep.
+    /// The pickle exceeds a limit on values, text or depth.
     #[error(
         "expected at most {VALUES_MAX} values and {TEXT_BYTES_MAX} bytes of text, {DEPTH_MAX} deep, found more"
     )]
@@ -47,8 +49,8 @@ pub(super) enum PickleError {
 /// The instruction that ends a pickle.
 const STOP: u8 = b'.';
 
-/// What lies on the stack of the program. Containers are filled after they were stored in the memo, so they have places of their
-/// own that others refer to.
+/// An item on the program's stack. Containers are filled after they were memoised, so they live in
+/// arenas and items refer to them by index.
 #[derive(Clone, Debug)]
 enum Item {
     Plain(Value),
@@ -58,7 +60,7 @@ enum Item {
     Mark,
 }
 
-/// A program at work.
+/// The state of a running program.
 struct Machine<'p> {
     bytes: &'p [u8],
     at: usize,
@@ -68,7 +70,7 @@ struct Machine<'p> {
     dictionaries: Vec<Vec<(Rc<str>, Item)>>,
 }
 
-/// What may still be made of a program's result.
+/// The remaining limits while the result is built.
 struct Left {
     values: usize,
     text_bytes: usize,
@@ -82,7 +84,7 @@ impl Left {
     }
 }
 
-/// Reads the pickle of a dictionary with text keys, of protocol 2 to 5.
+/// Decodes a pickled dictionary with string keys, protocol 2 to 5.
 pub(super) fn read(bytes: &[u8]) -> Result<Map<String, Value>, PickleError> {
     let [0x80, 2..=5, ..] = bytes else {
         return Err(PickleError::Protocol);
@@ -118,7 +120,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Does what one instruction says; their names are those of Python's `pickletools`.
+    /// Executes one instruction. The names are those of Python's `pickletools`.
     fn step(&mut self, opcode: u8, at: usize) -> Result<(), PickleError> {
         match opcode {
             0x95 => self.take::<8>().map(drop),                   // FRAME
@@ -128,7 +130,7 @@ impl Machine<'_> {
             b'K' => self.number(|[byte]: [u8; 1]| byte),          // BININT1
             b'M' => self.number(u16::from_le_bytes),              // BININT2
             b'J' => self.number(i32::from_le_bytes),              // BININT
-            b'G' => self.number(f64::from_be_bytes), // BINFLOAT; what is no number becomes null
+            b'G' => self.number(f64::from_be_bytes), // BINFLOAT; NaN and infinities become null
             0x8a => self.long(),                     // LONG1
             0x8c => self.text(|[length]: [u8; 1]| length.into()), // SHORT_BINUNICODE
             b'X' => self.text(|bytes| u32::from_le_bytes(bytes).into()), // BINUNICODE
@@ -229,13 +231,13 @@ impl Machine<'_> {
 
     fn text<const N: usize>(&mut self, length: impl Fn([u8; N]) -> u64) -> Result<(), PickleError> {
         let length = length(self.take()?);
-        // Python writes half a surrogate pair as if it were a character.
+        // Python encodes a lone surrogate as if it were a character.
         let text = String::from_utf8_lossy(self.slice(length)?).into();
         self.stack.push(Item::Text(text));
         Ok(())
     }
 
-    /// A whole number of any length, in two's complement; beyond 64 bits it loses digits.
+    /// Pushes an integer of any length, in two's complement. Beyond 64 bits it loses digits.
     fn long(&mut self) -> Result<(), PickleError> {
         let [length] = self.take()?;
         let bytes = self.slice(length.into())?;
@@ -250,7 +252,7 @@ impl Machine<'_> {
         self.push(value)
     }
 
-    /// A list of as many values as lie on top.
+    /// Pushes a list of the top `count` values.
     fn list(&mut self, count: usize) -> Result<(), PickleError> {
         let items = self.pop_many(count)?;
         self.push_list(items)
@@ -339,7 +341,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Makes a value of what the program built. One that holds itself lies too deep.
+    /// Converts an item to a value. An item that contains itself exceeds the depth limit.
     fn value(&self, item: &Item, depth: usize, left: &mut Left) -> Result<Value, PickleError> {
         left.values = left.values.checked_sub(1).ok_or(PickleError::TooMuch)?;
         if depth > DEPTH_MAX {
@@ -365,7 +367,8 @@ impl Machine<'_> {
     }
 }
 
-/// The float next to a whole number of more than 64 bits, as Python's `float` has it: rounded once.
+/// Returns the float nearest to an integer of more than 64 bits, rounded once like Python's
+/// `float`.
 fn nearest(bytes: &[u8], is_negative: bool) -> f64 {
     let mut carries = is_negative;
     let mut magnitude: Vec<u8> = bytes
@@ -381,7 +384,7 @@ fn nearest(bytes: &[u8], is_negative: bool) -> f64 {
         .collect();
     let length = magnitude.iter().rposition(|byte| *byte != 0);
     magnitude.truncate(length.map_or(0, |last| last + 1));
-    // The nine highest bytes hold more bits than a float; that there is something below decides a tie.
+    // The nine highest bytes hold more bits than a float. Any lower bit that is set decides a tie.
     let (below, highest) = magnitude.split_at(magnitude.len().saturating_sub(9));
     let top = highest
         .iter()
