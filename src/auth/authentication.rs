@@ -53,7 +53,7 @@ struct Shared {
 }
 
 impl Auth {
-    /// The users of a configuration; without a table nobody can be found.
+    /// Returns the users of a configuration; without a table nobody can be found.
     pub(crate) fn new(config: &AuthConfig, users: Option<Users>, secrets: Arc<Secrets>) -> Self {
         let is_django = config.users.is_django();
         let mut backends = vec![BACKEND.to_owned()];
@@ -104,7 +104,7 @@ impl Auth {
         }))
     }
 
-    /// Tells whether a session's values are a login of this very user, with the password it has now.
+    /// Returns whether a session's values are a login of this very user, with the password it has now.
     fn stands_for(&self, data: &Map<String, Value>, account: &Account) -> bool {
         let value = |name| data.get(name).and_then(Value::as_str);
         let is_known = value(session_key::BACKEND)
@@ -249,7 +249,7 @@ impl Auth {
         Some(Identified { user, login })
     }
 
-    /// Tells whether a login has ended, as the stores have it now.
+    /// Returns whether a login has ended, as the stores have it now.
     pub(crate) async fn has_ended(
         &self,
         sessions: &SessionStore,

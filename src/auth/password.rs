@@ -91,7 +91,7 @@ pub fn hash(password: &str) -> Result<String, PasswordError> {
     ))
 }
 
-/// Tells whether a password is the one that was encoded, by us or by Django (its `check_password`).
+/// Returns whether a password is the one that was encoded, by us or by Django (its `check_password`).
 ///
 /// An unusable password (`!...`) is nobody's. Fails for other algorithms, and for parameters that would cost too much.
 pub fn verify(password: &str, encoded: &str) -> Result<bool, PasswordError> {
@@ -132,7 +132,7 @@ pub fn verify(password: &str, encoded: &str) -> Result<bool, PasswordError> {
     }
 }
 
-/// Tells whether an encoded password is weaker than a new one would be.
+/// Returns whether an encoded password is weaker than a new one would be.
 #[must_use]
 pub fn needs_rehash(encoded: &str) -> bool {
     let Some((memory, passes, lanes)) = encoded

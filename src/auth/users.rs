@@ -56,7 +56,7 @@ impl std::fmt::Debug for Account {
 }
 
 impl Users {
-    /// The table of a configuration.
+    /// Returns the table of a configuration.
     pub(crate) fn new(config: &AuthConfig, session: &SessionConfig, database: Database) -> Self {
         let is_own = !config.users.is_django();
         let own = DjangoUsersConfig {
@@ -93,7 +93,7 @@ impl Users {
         }))
     }
 
-    /// Tells whether the table is ours to change.
+    /// Returns whether the table is ours to change.
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.0.is_own

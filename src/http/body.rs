@@ -141,7 +141,7 @@ impl Drop for Watched {
 }
 
 impl Body {
-    /// The body of a request over HTTP/1.1, sent at a rate in bytes a second at least. What is not read of it stays with the
+    /// Returns the body of a request over HTTP/1.1, sent at a rate in bytes a second at least. What is not read of it stays with the
     /// client.
     pub(crate) fn watched(incoming: Incoming, client: &Client, clock: &Clock, rate: u64) -> Self {
         if incoming.is_end_stream() {
@@ -154,7 +154,7 @@ impl Body {
         }))
     }
 
-    /// The body of a request over HTTP/2, sent at a rate in bytes a second at least.
+    /// Returns the body of a request over HTTP/2, sent at a rate in bytes a second at least.
     pub(crate) fn paced(incoming: Incoming, clock: &Clock, rate: u64) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();

@@ -46,7 +46,7 @@ impl Client {
         self.0.waiting.wake();
     }
 
-    /// Tells whether nothing more comes from the client.
+    /// Returns whether nothing more comes from the client.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.0.has_ended.load(Ordering::Acquire)
@@ -57,7 +57,7 @@ impl Client {
         poll_fn(|cx| self.poll_gone(cx)).await;
     }
 
-    /// The same for a body's `poll_frame`. The last task that asks is the one that is woken.
+    /// Returns the same for a body's `poll_frame`. The last task that asks is the one that is woken.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.waiting.register(cx.waker());
         match self.has_ended() {
@@ -71,7 +71,7 @@ impl Client {
         self.0.has_broken.store(true, Ordering::Relaxed);
     }
 
-    /// Tells whether the body of a request broke off.
+    /// Returns whether the body of a request broke off.
     pub(crate) fn has_broken(&self) -> bool {
         self.0.has_broken.load(Ordering::Relaxed)
     }

@@ -82,7 +82,7 @@ impl Validators {
         }
     }
 
-    /// Tells whether a `Range` may be honoured: there is no `If-Range`, or it names this very state (RFC 9110 §13.1.5).
+    /// Returns whether a `Range` may be honoured: there is no `If-Range`, or it names this very state (RFC 9110 §13.1.5).
     ///
     /// A date counts only when the state is older than a second: within one second it could have changed twice.
     #[must_use]
@@ -104,7 +104,7 @@ impl Validators {
         is_old && parse_date(field) == Some(modified)
     }
 
-    /// Tells whether a list of entity tags, or `*`, holds this one; none without the field.
+    /// Returns whether a list of entity tags, or `*`, holds this one; none without the field.
     fn matches(
         &self,
         headers: &Headers,

@@ -126,7 +126,7 @@ impl Csrf<'_> {
         cookie.header(Some(value), is_https)
     }
 
-    /// Whether secrets and tokens are as Django makes them. Those in a session need no signature.
+    /// Returns whether secrets and tokens are as Django makes them. Those in a session need no signature.
     fn is_in_djangos_form(self) -> bool {
         self.0.csrf.use_sessions || self.0.sessions.is_read_only()
     }
@@ -347,7 +347,7 @@ fn mask_django(secret: &str) -> String {
     mask + &cipher
 }
 
-/// The secret of a Django token or cookie, plain or masked.
+/// Returns the secret of a Django token or cookie, plain or masked.
 fn unmask_django(token: &str) -> Option<String> {
     if !token.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return None;

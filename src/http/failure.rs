@@ -98,7 +98,7 @@ impl Failure {
         self
     }
 
-    /// Tells whether the sentence is the whole body of the answer.
+    /// Returns whether the sentence is the whole body of the answer.
     #[must_use]
     pub(crate) fn is_verbatim(&self) -> bool {
         self.0.is_verbatim

@@ -44,25 +44,25 @@ impl Form {
     }
 }
 
-/// Tells whether a request's body is a form.
+/// Returns whether a request's body is a form.
 #[must_use]
 pub fn is_form(scope: &Scope) -> bool {
     is_of_type(scope, "application/x-www-form-urlencoded")
 }
 
-/// Tells whether a request's body is JSON.
+/// Returns whether a request's body is JSON.
 #[must_use]
 pub fn is_json(scope: &Scope) -> bool {
     is_of_type(scope, "application/json")
 }
 
-/// Tells whether a client wants JSON rather than a page.
+/// Returns whether a client wants JSON rather than a page.
 #[must_use]
 pub fn wants_json(scope: &Scope) -> bool {
     accepts(scope, "application/json") && !accepts(scope, "text/html")
 }
 
-/// Tells whether a client names a media type in `Accept`, over all its lines and in any case, and does not refuse it with
+/// Returns whether a client names a media type in `Accept`, over all its lines and in any case, and does not refuse it with
 /// `q=0` (RFC 9110 §12.5.1). A range such as `*/*` names none.
 #[must_use]
 pub fn accepts(scope: &Scope, media_type: &str) -> bool {

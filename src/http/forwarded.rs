@@ -53,7 +53,7 @@ pub fn read(
     }
 }
 
-/// Tells whether an address is one of the trusted proxies.
+/// Returns whether an address is one of the trusted proxies.
 #[must_use]
 pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     let address = address.to_canonical();

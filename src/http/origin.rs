@@ -73,7 +73,7 @@ impl AllowedOrigins {
         }
     }
 
-    /// Whether a page of this origin may open a WebSocket. The bytes are those of the header.
+    /// Returns whether a page of this origin may open a WebSocket. The bytes are those of the header.
     pub fn check(
         &self,
         origin: Option<&[u8]>,

@@ -9,7 +9,7 @@ use crate::scope::ScopeType;
 pub struct ConnectProtocol(pub Box<str>);
 
 impl ConnectProtocol {
-    /// Tells whether it asks for a WebSocket.
+    /// Returns whether it asks for a WebSocket.
     #[must_use]
     pub fn is_websocket(&self) -> bool {
         self.0.eq_ignore_ascii_case("websocket")
@@ -46,7 +46,7 @@ pub fn protocol_type(version: Version, headers: &HeaderMap) -> ScopeType {
     }
 }
 
-/// Tells whether a list field holds a token, in any case, over all its lines (RFC 9110 §5.6.1).
+/// Returns whether a list field holds a token, in any case, over all its lines (RFC 9110 §5.6.1).
 pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)

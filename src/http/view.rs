@@ -77,7 +77,7 @@ pub trait View: Send + Sync + Sized + 'static {
         &[]
     }
 
-    /// Tells whether the view changes sessions: with a Django project's store it cannot, and that is a Problem.
+    /// Returns whether the view changes sessions: with a Django project's store it cannot, and that is a Problem.
     #[must_use]
     fn writes_sessions() -> bool {
         false

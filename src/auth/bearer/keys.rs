@@ -214,7 +214,7 @@ fn usable_key(jwk: &Jwk, allowed: &[Algorithm]) -> Option<VerifyingKey> {
     })
 }
 
-/// Whether a key is of the kind an algorithm needs, and long enough. Only such a key may check a signature.
+/// Returns whether a key is of the kind an algorithm needs, and long enough. Only such a key may check a signature.
 fn fits(key: &DecodingKey, algorithm: Algorithm) -> bool {
     let bytes = key.try_get_as_bytes().unwrap_or_default();
     let is_long_enough = match key.family() {

@@ -361,7 +361,7 @@ impl Claims {
         is_usable.then(|| text.to_owned())
     }
 
-    /// Whether a claim is a value, or a list with this one in it.
+    /// Returns whether a claim is a value, or a list with this one in it.
     fn contains(&self, claim: &str, value: &Value) -> bool {
         match self.0.get(claim) {
             Some(Value::Array(list)) => list.iter().any(|one| is_same(one, value)),
@@ -400,7 +400,7 @@ impl Claims {
     }
 }
 
-/// Whether two values are the same; 1 and 1.0 are.
+/// Returns whether two values are the same; 1 and 1.0 are.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) if one.is_f64() != other.is_f64() => {

@@ -75,7 +75,7 @@ impl Reach {
         }
     }
 
-    /// Tells whether the fields say who the client of a question is: one of them is a field of the client's own that the question
+    /// Returns whether the fields say who the client of a question is: one of them is a field of the client's own that the question
     /// has, and `authorization` is among them if the question has it (RFC 9111 §3.5).
     ///
     /// Checked for the question that was answered and for each one that the answer is recalled for: an answer to a cookie alone
@@ -129,7 +129,7 @@ fn add(hash: &mut Sha256, name: &HeaderName, question: &HeaderMap) {
     }
 }
 
-/// Tells whether an answer depends on more than fields (`Vary: *`).
+/// Returns whether an answer depends on more than fields (`Vary: *`).
 fn varies_on_anything(answer: &HeaderMap) -> bool {
     let mut values = answer.get_all(header::VARY).iter();
     values.any(|value| {

@@ -80,7 +80,7 @@ pub(super) fn json_response(status: StatusCode, body: &Value) -> Response {
     json_bytes(status, body.to_string().into())
 }
 
-/// The same for JSON that is written already.
+/// Returns the same for JSON that is written already.
 pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Response {
     let mut response = respond(status.as_u16(), "application/json", body);
     let no_store = HeaderValue::from_static("no-store");

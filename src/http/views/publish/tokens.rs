@@ -29,7 +29,7 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// Tells whether the token is good for a group.
+    /// Returns whether the token is good for a group.
     pub(super) fn covers(&self, group: &str) -> bool {
         self.groups.iter().any(|pattern| matches(pattern, group))
     }
@@ -149,7 +149,7 @@ fn check(key: &str, tokens: &[Token], at: usize, errors: &mut OptionErrors) {
     }
 }
 
-/// Tells whether a name fits a pattern with `*`.
+/// Returns whether a name fits a pattern with `*`.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();

@@ -16,7 +16,7 @@ pub(super) enum Encoding {
 const ALL: [Encoding; 3] = [Encoding::Brotli, Encoding::Zstd, Encoding::Gzip];
 
 impl Encoding {
-    /// The word in `Accept-Encoding` and `Content-Encoding`.
+    /// Returns the word in `Accept-Encoding` and `Content-Encoding`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Brotli => "br",

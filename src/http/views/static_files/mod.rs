@@ -196,7 +196,7 @@ impl Static {
         self.options.dir.0.join(name)
     }
 
-    /// Tells whether the path with a slash behind it would name the same directory here: a redirect to any other path
+    /// Returns whether the path with a slash behind it would name the same directory here: a redirect to any other path
     /// could come back for ever.
     fn takes_slash(&self, name: &str, scope: &Scope) -> bool {
         if self.options.index.is_empty() {
@@ -343,7 +343,7 @@ async fn open(path: PathBuf, scope: &Scope) -> io::Result<Found> {
         .map_err(io::Error::other)?
 }
 
-/// The entity tag is made of the time of the last change, to the nanosecond, and the length: another content gets another one
+/// Returns the entity tag is made of the time of the last change, to the nanosecond, and the length: another content gets another one
 /// unless somebody sets the time back.
 fn validators(open: &FoundFile, now: SystemTime) -> Validators {
     let age = open
@@ -359,14 +359,14 @@ fn validators(open: &FoundFile, now: SystemTime) -> Validators {
     Validators::new(etag, open.modified, now)
 }
 
-/// Tells whether a name may be served at all.
+/// Returns whether a name may be served at all.
 fn is_servable(name: &str) -> bool {
     let is_refused =
         |segment: &str| segment.starts_with('.') && segment != ".well-known" || segment == "..";
     !name.split('/').any(is_refused) && !name.contains('\\') && !name.starts_with('/')
 }
 
-/// Tells whether a slash is percent-encoded: it ended no segment when the route was looked for.
+/// Returns whether a slash is percent-encoded: it ended no segment when the route was looked for.
 fn has_encoded_slash(raw_path: &str) -> bool {
     raw_path
         .as_bytes()
