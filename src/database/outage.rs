@@ -36,10 +36,10 @@ struct OutageLog {
     since: Option<Instant>,
     /// When a failure was last logged.
     last: Option<Instant>,
-    /// Was it told of this outage?
+    /// Whether this outage was logged.
     is_logged: bool,
-    /// Failures that the log was not told of.
-    unsaid: u64,
+    /// The number of failures since the last log line.
+    unlogged: u64,
 }
 
 impl Outage {
@@ -59,7 +59,7 @@ impl Outage {
     pub(crate) fn report(&self, access: Access, cause: &(dyn Error + Send + Sync)) {
         let store = self.store;
         counter!("oneport_store_errors_total", "store" => store).increment(1);
-        let Some(unlogged) = self.state(access).fails(Instant::now()) else {
+        let Some(unlogged) = self.log(access).fails(Instant::now()) else {
             return;
         };
         match access {
@@ -79,17 +79,17 @@ impl Outage {
     /// Counts a failure that the caller logs.
     pub(crate) fn report_elsewhere(&self) {
         counter!("oneport_store_errors_total", "store" => self.store).increment(1);
-        self.state(Access::Read).fails(Instant::now());
+        self.log(Access::Read).fails(Instant::now());
     }
 
     /// Ends the outage, if any, and logs the recovery.
     pub(crate) fn is_over(&self, access: Access) {
-        if let Some((seconds, unlogged)) = self.state(Access::Read).works() {
+        if let Some((seconds, unlogged)) = self.log(Access::Read).works() {
             let store = self.store;
             tracing::info!(store, seconds, unlogged, "{store} store is available again");
         }
         if access == Access::Write
-            && let Some((seconds, unlogged)) = self.state(Access::Write).works()
+            && let Some((seconds, unlogged)) = self.log(Access::Write).works()
         {
             let store = self.store;
             tracing::info!(
@@ -101,7 +101,7 @@ impl Outage {
         }
     }
 
-    fn told(&self, access: Access) -> MutexGuard<'_, OutageLog> {
+    fn log(&self, access: Access) -> MutexGuard<'_, OutageLog> {
         let log = match access {
             Access::Read => &self.reading,
             Access::Write => &self.writing,
@@ -111,7 +111,7 @@ impl Outage {
 }
 
 impl OutageLog {
-    /// A failure; returns how many were not told of if it is time to tell of this one.
+    /// Records a failure. If it is to be logged, returns the number of unlogged failures before it.
     fn fails(&mut self, now: Instant) -> Option<u64> {
         self.since.get_or_insert(now);
         if self.last.is_some_and(|last| now - last < LOG_INTERVAL) {
@@ -120,7 +120,7 @@ impl OutageLog {
         }
         self.last = Some(now);
         self.is_logged = true;
-        Some(std::mem::take(&mut self.unsaid))
+        Some(std::mem::take(&mut self.unlogged))
     }
 
     /// Records a success. If a logged outage ends, returns its length in seconds and the number of
@@ -145,7 +145,7 @@ mod tests {
         let mut log = OutageLog::default();
         assert_eq!(log.fails(start), Some(0));
         assert_eq!(log.fails(start), None);
-        assert_eq!(log.works().map(|(_, unsaid)| unsaid), Some(1));
+        assert_eq!(log.works().map(|(_, unlogged)| unlogged), Some(1));
         for _ in 0..10 {
             assert_eq!(log.fails(start + LOG_INTERVAL / 2), None);
             assert_eq!(log.works(), None);
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn only_a_write_ends_an_outage_of_writing() {
         let outage = Outage::new("session");
-        let is_out = |access| outage.state(access).since.is_some();
+        let is_out = |access| outage.log(access).since.is_some();
         let cause = std::io::Error::other("full");
         for access in [Access::Read, Access::Write] {
             outage.report(access, &cause);

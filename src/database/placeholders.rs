@@ -1,6 +1,7 @@
 //! Placeholders: `$1` and so on in the text of a query.
 
-/// Writes a query anew, with what `put` appends in number of `$1` and so on. Names and texts in quotes stay as they are.
+/// Returns a query with each `$1` and so on replaced by what `put` appends. Quoted names and strings
+/// stay unchanged.
 pub(super) fn replace_placeholders(
     sql: &str,
     mut put: impl FnMut(&mut String, usize) -> Result<(), sqlx::Error>,
@@ -11,7 +12,7 @@ pub(super) fn replace_placeholders(
         let (before, found) = rest.split_at(at);
         filled.push_str(before);
         let Some(number) = found.strip_prefix('$') else {
-            // A doubled quote inside ends it and begins it again, which comes to the same.
+            // A doubled quote ends the string and begins it again, which has the same effect.
             let end = found[1..]
                 .find(&found[..1])
                 .map_or(found.len(), |end| end + 2);
@@ -36,7 +37,7 @@ pub(super) fn replace_placeholders(
     Ok(filled)
 }
 
-/// A number without a value.
+/// The error for a placeholder without a value.
 pub(super) fn missing_value(index: usize, count: usize) -> sqlx::Error {
     let number = index + 1;
     sqlx::Error::Encode(format!("expected a value for ${number}, found {count} values").into())

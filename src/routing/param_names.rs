@@ -97,7 +97,8 @@ impl ParamNames {
         })
     }
 
-    /// Returns an error of the option `key` for each `{name}` in its text that the route has no parameter for.
+    /// Returns an error of the option `key` for each `{name}` in its text that is not a parameter
+    /// of the route.
     #[must_use]
     pub fn missing_in(&self, key: &str, text: &str) -> Vec<OptionError> {
         let names = text.split('{').skip(1);

@@ -87,7 +87,7 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, PatternError> {
         } else {
             SegmentPosition::Inner
         };
-        let segment = parse_segment(written, position, order)?;
+        let segment = parse_segment(written, position, place)?;
         if let Some(param) = segment.param() {
             let same =
                 |other: &Segment| other.param().is_some_and(|other| other.name == param.name);

@@ -32,7 +32,7 @@ fn every_conflict_is_reported_at_once() {
     assert_eq!(pairs, [(0, 1), (0, 1), (2, 3), (5, 6), (7, 8)]);
     assert_eq!(
         conflicts[1].to_string(),
-        "route 1 (/u/{name:int}/) can never match: route 0 (/u/{id}/) comes first and leaves it no request",
+        "route 1 (/u/{name:int}/) can never match: route 0 (/u/{id}/) comes first and takes all its requests",
     );
     assert!(matches!(&conflicts[0], Conflict::DuplicateName { name, .. } if name == "a"));
 }
@@ -80,7 +80,7 @@ fn a_route_that_others_hide_is_refused_whatever_hides_it() {
         None,
     );
     check(vec![of(get, route("/a/", "")), route("/a/", "")], None);
-    // Methods that several take together.
+    // Methods that several routes take together.
     check(
         vec![
             of(get, route("/a/", "")),
@@ -170,7 +170,7 @@ fn a_route_that_others_hide_is_refused_whatever_hides_it() {
         vec![of(get, route("/{*rest}", "")), regex("^a/$", "")],
         None,
     );
-    // Literal text comes before parameters, wherever it stands.
+    // Literal text comes before parameters, whatever the file order.
     check(
         vec![route("/{*rest}", ""), route("/{x}/", ""), route("/a/", "")],
         None,

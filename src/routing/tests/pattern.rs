@@ -35,7 +35,7 @@ fn an_encoded_slash_makes_no_segment_and_only_a_catch_all_takes_it() {
 }
 
 #[test]
-fn text_around_a_parameter_is_held_against_whole_characters() {
+fn text_around_a_parameter_matches_whole_characters() {
     assert_eq!(
         value("/img-{id:int}.png", "/img-7.png").as_deref(),
         Some("7")
@@ -54,7 +54,7 @@ fn a_catch_all_is_not_empty() {
 }
 
 #[test]
-fn a_bad_regex_says_where() {
+fn an_invalid_regex_is_reported_with_its_position() {
     let error = RoutePattern::regex("ab(c").unwrap_err();
     assert_eq!(
         error.to_string(),
