@@ -56,11 +56,11 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
     };
     let is_served = if request.is_websocket {
         answer(table.websocket(), &target, &request, &table, |entry| {
-            (entry.consumer_name.as_str(), &entry.steps)
+            (entry.handler_name.as_str(), entry.chain.steps())
         })
     } else {
         answer(table.http(), &target, &request, &table, |entry| {
-            (entry.view_name.as_str(), &entry.steps)
+            (entry.handler_name.as_str(), entry.chain.steps())
         })
     };
     if is_served { OK } else { FAILURE }

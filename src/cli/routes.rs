@@ -112,7 +112,7 @@ fn http_row(route: &Route<HttpEntry>) -> Row {
         host: route.host.as_ref().map(ToString::to_string),
         methods: Some(route.methods.iter().map(ToString::to_string).collect()),
         name: route.name.clone(),
-        target: route.value.view_name.clone(),
+        target: route.value.handler_name.clone(),
         middleware: route.value.middleware.clone(),
         limits: route.value.limits(),
     }
@@ -124,7 +124,7 @@ fn websocket_row(route: &Route<WebsocketEntry>) -> Row {
         host: route.host.as_ref().map(ToString::to_string),
         methods: None,
         name: route.name.clone(),
-        target: route.value.consumer_name.clone(),
+        target: route.value.handler_name.clone(),
         middleware: route.value.middleware.clone(),
         limits: route.value.limits(),
     }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use ::http::{HeaderValue, StatusCode, header};
 use arc_swap::ArcSwap;
 
-use super::access_log::log_answer;
 use super::connection_info::ConnectionInfo;
-use super::http::Journey;
+use super::http::Incoming;
+use super::pipeline::Pipeline;
 use super::request_head::RequestHead;
 use super::run_to_completion::AbandonedRequests;
 use super::table::Table;
 use super::upgrade::Reply;
-use super::{error_pages, http, websocket};
+use super::{http, websocket};
 use crate::http::{Body, Client, Failure, Response};
 use crate::scope::Scope;
 use crate::services::Services;
@@ -89,7 +89,7 @@ impl Gateway {
             .websocket()
             .routes()
             .iter()
-            .map(|route| route.value.route.fingerprint)
+            .map(|route| route.value.handler.route.fingerprint)
             .collect();
         start_consumers(&table, &self.0.services);
         self.0.sockets.keep(kept.clone());
@@ -119,7 +119,7 @@ impl Gateway {
     /// Nothing that a client sends makes this fail or panic: whatever goes wrong becomes an answer with its status.
     pub async fn serve(&self, request: ::http::Request<Body>, info: &ConnectionInfo) -> Reply {
         let started = Instant::now();
-        // A guard, not a clone: all workers would write to one counter.
+        // A guard instead of a clone: cloning the `Arc` makes all workers contend on its reference count.
         let table = self.0.table.load();
         let (parts, body) = request.into_parts();
         let mut head = RequestHead::new(parts);
@@ -128,66 +128,55 @@ impl Gateway {
         let Inner {
             services, sockets, ..
         } = &*self.0;
+        let pipeline = Pipeline {
+            services,
+            table: &table,
+            started,
+        };
         let mut counted = None;
         if let Some(ip) = counted_by_request(&scope, info) {
             counted = services.clients.try_acquire(ip);
             if counted.is_none() {
-                return self.refuse(&table, &scope, &too_many(), started);
+                return refuse(&pipeline, &scope, &too_many());
             }
         }
         match checked {
             Ok(None) => {
                 let is_head = scope.method == ::http::Method::HEAD;
-                let scope_version = scope.http_version;
-                let journey = Journey {
+                let client = match scope.http_version {
+                    // A stream of HTTP/2 ends by itself, and its connection serves others.
+                    ::http::Version::HTTP_2 => Client::default(),
+                    _ => info.client.clone(),
+                };
+                let incoming = Incoming {
                     scope,
                     body,
-                    client: match scope_version {
-                        // A stream has its own end, and its connection serves others.
-                        ::http::Version::HTTP_2 => Client::default(),
-                        _ => info.client.clone(),
-                    },
-                    started,
+                    client,
                 };
-                let response = http::handle(services, &table, journey, &self.0.abandoned).await;
-                let mut response = if is_head {
-                    without_body(response)
-                } else {
-                    response
-                };
+                let mut response = http::handle(&pipeline, incoming, &self.0.abandoned).await;
+                if is_head {
+                    response = without_body(response);
+                }
                 if let Some(counted) = counted {
                     response.extensions_mut().insert(Arc::new(counted));
                 }
                 Reply::Response(response)
             }
             Ok(Some(handshake)) => {
-                let answer =
-                    websocket::handle(services, sockets, &table, scope, handshake, started).await;
-                match answer {
-                    Reply::Upgrade(response, mut upgrade) => {
-                        upgrade.counted = counted;
-                        Reply::Upgrade(response, upgrade)
-                    }
-                    refused => refused,
+                let mut reply = websocket::handle(&pipeline, sockets, scope, handshake).await;
+                if let Reply::Upgrade(_, upgrade) = &mut reply {
+                    upgrade.counted = counted;
                 }
+                reply
             }
-            Err(failure) => self.refuse(&table, &scope, &failure, started),
+            Err(failure) => refuse(&pipeline, &scope, &failure),
         }
     }
+}
 
-    /// Answers a request that no table sees.
-    fn refuse(
-        &self,
-        table: &Arc<Table>,
-        scope: &Scope,
-        failure: &Failure,
-        started: Instant,
-    ) -> Reply {
-        let mut response = error_pages::answer(&self.0.services, table, scope, failure);
-        table.finish_missed(&mut response);
-        log_answer(scope, "", &response, started);
-        Reply::Response(response)
-    }
+/// Answers a request that no table sees.
+fn refuse(pipeline: &Pipeline<'_>, scope: &Scope, failure: &Failure) -> Reply {
+    Reply::Response(pipeline.finish_unmatched(scope, pipeline.page(scope, failure)))
 }
 
 /// Returns the address of a client that is counted by its requests and sockets: one that a trusted proxy speaks for, whose
@@ -209,9 +198,10 @@ fn too_many() -> Failure {
 /// Says to the consumers of all routes that they are about to be served.
 fn start_consumers(table: &Table, services: &Services) {
     for route in table.websocket().routes() {
-        route.value.consumer.started(services);
-        if let Some(backlog) = route.value.consumer.backlog() {
-            route.value.route.set_backlog(backlog);
+        let handler = &route.value.handler;
+        handler.consumer.started(services);
+        if let Some(backlog) = handler.consumer.backlog() {
+            handler.route.set_backlog(backlog);
         }
     }
 }

@@ -3,17 +3,20 @@
 mod access_log;
 mod compile;
 mod connection_info;
+mod deadline;
 mod dispatch;
 mod error_pages;
 mod http;
 mod login_expiry;
-mod not_found;
+mod middleware_chain;
+mod pipeline;
 mod preflight;
 mod registry;
 mod request_head;
 mod response_framing;
 mod run_to_completion;
 mod table;
+mod unmatched;
 mod upgrade;
 mod websocket;
 
@@ -22,5 +25,5 @@ pub use connection_info::ConnectionInfo;
 pub use dispatch::Gateway;
 pub use registry::Registry;
 pub(crate) use request_head::Fragment;
-pub use table::{HttpEntry, Table, WebsocketEntry};
+pub use table::{HttpEntry, HttpHandler, RouteEntry, Table, WebsocketEntry, WebsocketHandler};
 pub use upgrade::{Reply, Upgrade};

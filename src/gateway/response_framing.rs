@@ -4,14 +4,14 @@ use std::sync::atomic::Ordering;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
-use super::table::HttpEntry;
+use super::table::RouteEntry;
 use crate::http::framing::{is_framing, remove_framing};
 use crate::http::{Body, Response};
 use crate::scope::Scope;
 
 /// Removes the fields that are the server's, with one warning for each route. A `Content-Length` that is right says nothing
 /// new; the answer to HEAD keeps its own, because its body is not there to be measured.
-pub(super) fn own(scope: &Scope, entry: &HttpEntry, response: &mut Response) {
+pub(super) fn own<H>(scope: &Scope, entry: &RouteEntry<H>, response: &mut Response) {
     if response.status().is_informational() {
         tracing::error!(route = %entry.label, status = response.status().as_u16(), "the view answered with an interim status: 500 is sent");
         *response = Response::new(Body::empty());

@@ -8,11 +8,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use metrics::{Counter, counter};
 
+use super::middleware_chain::MiddlewareChain;
+use crate::host::HostHeader;
 use crate::http::forwarded::ForwardedFamily;
 use crate::http::view::AnyView;
 use crate::http::{Mapped, OnDisconnect, Response};
-use crate::middleware::{Headers, Step};
-use crate::routing::{ProtocolTypeRouter, UrlRouter};
+use crate::middleware::Headers;
+use crate::routing::{ProtocolTypeRouter, Target, UrlRouter};
+use crate::scope::{Scope, ScopeType};
 use crate::templates::Templates;
 use crate::websocket::{ConsumerFactory, Route};
 
@@ -24,45 +27,72 @@ pub struct Table {
     pub(crate) root_path: Option<Arc<str>>,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) forwarded: ForwardedFamily,
-    pub(crate) missed: StatusCounters,
-    pub(crate) missed_headers: Option<Headers>,
+    pub(crate) unmatched: StatusCounters,
+    pub(crate) unmatched_headers: Option<Headers>,
 }
 
-/// What an HTTP route runs.
-pub struct HttpEntry {
-    /// The route's name, or its path: how the log and the metrics call it.
+/// One route of a table: what both tables know of it, and its view or consumer.
+pub struct RouteEntry<H> {
+    /// The route's name, or its path: its label in the log and in metrics.
     pub label: Arc<str>,
     /// The route's name, for `url_route`.
     pub name: Option<Arc<str>>,
-    /// The name of the view in the file.
-    pub view_name: String,
+    /// The name of the view or consumer in the file.
+    pub handler_name: String,
     /// The names of its middleware.
     pub middleware: Vec<String>,
-    pub(crate) view: Arc<dyn AnyView>,
-    pub(crate) on_disconnect: OnDisconnect,
-    pub(crate) maps_onto: Option<Mapped>,
-    pub(crate) steps: Arc<[Step]>,
-    pub(crate) body_size: u64,
-    pub(crate) request_timeout: Duration,
+    /// The time from the request to the handler's answer.
+    pub timeout: Duration,
+    /// The view or the consumer.
+    pub handler: H,
+    pub(crate) chain: MiddlewareChain,
     pub(crate) answered: StatusCounters,
-    /// Whether the log has said that the view sets fields that are the server's.
+    /// Whether the log has said that responses set fields that are the server's.
     pub(crate) has_warned: AtomicBool,
 }
 
-/// What a WebSocket route runs.
-pub struct WebsocketEntry {
-    /// The route's name, for `url_route`.
-    pub name: Option<Arc<str>>,
-    /// The name of the consumer in the file.
-    pub consumer_name: String,
-    /// The names of its middleware.
-    pub middleware: Vec<String>,
+/// A route of the HTTP table.
+pub type HttpEntry = RouteEntry<HttpHandler>;
+
+/// A route of the WebSocket table.
+pub type WebsocketEntry = RouteEntry<WebsocketHandler>;
+
+/// The view of an HTTP route.
+pub struct HttpHandler {
+    pub(crate) view: Arc<dyn AnyView>,
+    pub(crate) on_disconnect: OnDisconnect,
+    pub(crate) maps_onto: Option<Mapped>,
+    pub(crate) body_size: u64,
+}
+
+/// The consumer of a WebSocket route.
+pub struct WebsocketHandler {
     /// What all its sockets share.
     pub route: Arc<Route>,
     pub(crate) consumer: Arc<dyn ConsumerFactory>,
-    pub(crate) steps: Arc<[Step]>,
     pub(crate) subprotocols: Vec<String>,
-    pub(crate) answered: StatusCounters,
+}
+
+/// What the pipeline says of a handler that does not answer.
+pub(crate) trait Handler {
+    /// The sentence of the 504 after the route's timeout.
+    const TIMED_OUT: &'static str;
+    /// The cause of the 500 after a panic, for the log.
+    const PANICKED: &'static str;
+    /// Whether success is a response that ends HTTP on the connection.
+    const SWITCHES_PROTOCOLS: bool;
+}
+
+impl Handler for HttpHandler {
+    const TIMED_OUT: &'static str = "the answer took too long";
+    const PANICKED: &'static str = "the view panicked";
+    const SWITCHES_PROTOCOLS: bool = false;
+}
+
+impl Handler for WebsocketHandler {
+    const TIMED_OUT: &'static str = "the decision on the handshake took too long";
+    const PANICKED: &'static str = "the consumer panicked in connect";
+    const SWITCHES_PROTOCOLS: bool = true;
 }
 
 /// One counter for each class of statuses, looked up once.
@@ -102,12 +132,21 @@ impl Table {
         self.uses_sessions
     }
 
-    /// Finishes an answer that no route gives: adds the headers of `[http]`, and counts it.
-    pub(crate) fn finish_missed(&self, response: &mut Response) {
-        if let Some(headers) = &self.missed_headers {
+    /// Returns what the routers look up: the path below the root path, the host and the method. None outside the root path.
+    pub(crate) fn target<'s>(&self, scope: &'s Scope) -> Option<Target<'s>> {
+        Some(Target {
+            raw_path: self.below_root(scope.raw_path())?,
+            host: scope.host.as_ref().map(HostHeader::name),
+            method: (scope.scope_type == ScopeType::Http).then_some(&scope.method),
+        })
+    }
+
+    /// Adds the headers of `[http]` to a response that no route gives, and counts it.
+    pub(crate) fn finish_unmatched(&self, response: &mut Response) {
+        if let Some(headers) = &self.unmatched_headers {
             headers.after(response.headers_mut());
         }
-        self.missed.count(response.status());
+        self.unmatched.count(response.status());
     }
 
     pub(crate) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {
@@ -123,8 +162,8 @@ impl HttpEntry {
     #[must_use]
     pub fn limits(&self) -> Vec<String> {
         vec![
-            format!("body {}", crate::config::Size(self.body_size)),
-            format!("{}s", self.request_timeout.as_secs_f64()),
+            format!("body {}", crate::config::Size(self.handler.body_size)),
+            format!("{}s", self.timeout.as_secs_f64()),
         ]
     }
 }
@@ -133,7 +172,7 @@ impl WebsocketEntry {
     /// Returns the route's bounds in words.
     #[must_use]
     pub fn limits(&self) -> Vec<String> {
-        let settings = &self.route.settings;
+        let settings = &self.handler.route.settings;
         let size = |bytes: usize| crate::config::Size(bytes as u64);
         vec![
             format!("message {}", size(settings.limits.message_bytes_max)),

@@ -1,79 +1,93 @@
-//! The journey of an upgrade: route, middleware, consumer, middleware, 101. Read it from top to bottom.
+//! The life of a handshake: route, then the pipeline around the consumer's `connect`, then 101. Read it from top to bottom.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
 
-use futures_util::FutureExt;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::access_log::log_answer;
-use super::http::target;
-use super::table::{Table, WebsocketEntry};
+use super::pipeline::Pipeline;
+use super::table::WebsocketEntry;
+use super::unmatched;
 use super::upgrade::{Reply, Upgrade};
-use super::{error_pages, not_found};
 use crate::channels::LayerError;
-use crate::http::framing::is_framing;
+use crate::http::framing::{is_framing, remove_framing};
 use crate::http::{Body, Failure, Response};
-use crate::middleware::{BEARER, MiddlewareContext, Step, TICKET};
-use crate::routing::{Match, Resolution};
+use crate::middleware::{BEARER, TICKET};
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::extension::{self, Deflate};
 use crate::websocket::handshake::Handshake;
 use crate::websocket::{Accept, Accepted, Compression, PreparedJoins, Sockets};
 
+/// A handshake that the consumer accepted.
+struct AcceptedHandshake {
+    consumer: Box<dyn Accepted>,
+    prepared_joins: PreparedJoins,
+    deflate: Option<Deflate>,
+    status: StatusCode,
+    /// The fields that make the response a WebSocket handshake's. They are set last: middleware neither changes nor removes them.
+    fields: HeaderMap,
+}
+
 /// Takes a handshake through the WebSocket table.
 pub(super) async fn handle(
-    services: &Services,
+    pipeline: &Pipeline<'_>,
     sockets: &Sockets,
-    table: &Arc<Table>,
     mut scope: Arc<Scope>,
     handshake: Handshake,
-    started: Instant,
 ) -> Reply {
-    let Match { route, params, .. } = match target(table, &scope)
-        .map_or(Resolution::NotFound, |target| {
-            table.websocket().resolve(&target)
-        }) {
-        Resolution::Found(found) => found,
-        missed => {
-            let failure = match missed {
-                Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
-                _ => Failure::not_found(not_found::sentence(table, &scope, "WebSocket")),
-            };
-            return refuse(services, table, None, &scope, &failure, started).await;
-        }
+    let entry = match pipeline.resolve(pipeline.table.websocket(), &mut scope) {
+        Ok((entry, _)) => entry,
+        Err(missed) => return Reply::Response(unmatched::handshake(pipeline, &scope, missed)),
     };
-    let entry = &route.value;
+    let services = pipeline.services;
     let known = Arc::make_mut(&mut scope);
-    known.url_route.name.clone_from(&entry.name);
-    known.url_route.params = params;
     known.subprotocols = handshake.subprotocols.into();
     known.connection = services.layer.next_member();
+    let key = handshake.accept;
 
-    let mut cx = MiddlewareContext {
-        scope: known,
-        body: &mut Body::empty(),
-        body_size: 0,
-        services,
+    let connect = |scope, _: Body| connect(services, entry, scope, key.as_deref());
+    let (mut response, accepted) = pipeline
+        .run(entry, &mut scope, Body::empty(), 0, connect)
+        .await;
+    let Some(accepted) = accepted.filter(|accepted| accepted.status == response.status()) else {
+        return Reply::Response(response);
     };
-    for step in entry.steps.iter() {
-        if let Err(failure) = step.before(&mut cx).await {
-            return refuse(services, table, Some(entry), &scope, &failure, started).await;
-        }
-    }
-    let (accept, consumer) = match connect(entry, &scope).await {
-        Ok(accepted) => accepted,
-        Err(failure) => {
-            return refuse(services, table, Some(entry), &scope, &failure, started).await;
-        }
-    };
-    let Ok(prepared_joins) = prepare(services, &scope, &accept).await else {
-        let failure = Failure::too_many_rooms();
-        return refuse(services, table, Some(entry), &scope, &failure, started).await;
-    };
-    let settings = &entry.route.settings;
+    let headers = response.headers_mut();
+    remove_framing(headers);
+    headers.extend(accepted.fields);
+    *response.body_mut() = Body::empty();
+    Reply::Upgrade(
+        response,
+        Box::new(Upgrade {
+            consumer: accepted.consumer,
+            scope,
+            route: entry.handler.route.clone(),
+            services: services.clone(),
+            sockets: sockets.clone(),
+            deflate: accepted.deflate,
+            prepared_joins: accepted.prepared_joins,
+            counted: None,
+        }),
+    )
+}
+
+/// Asks the consumer, registers the groups that it will join, and makes the response.
+async fn connect(
+    services: &Services,
+    entry: &WebsocketEntry,
+    scope: Arc<Scope>,
+    key: Option<&str>,
+) -> Result<(Response, AcceptedHandshake), Failure> {
+    let (accept, consumer) = entry
+        .handler
+        .consumer
+        .connect(&scope)
+        .await
+        .map_err(|denial| denial.into_failure().without_framing())?;
+    let prepared_joins = register_joins(services, &scope, &accept)
+        .await
+        .map_err(|_| Failure::too_many_rooms())?;
+    let settings = &entry.handler.route.settings;
     let deflate = match settings.compression {
         Compression::Off => None,
         Compression::Auto => {
@@ -81,55 +95,32 @@ pub(super) async fn handle(
             extension::negotiate(offers, &settings.deflate)
         }
     };
-    let mut response = match switch(entry, &scope, accept, handshake.accept.as_deref(), deflate) {
-        Ok(response) => response,
-        Err(failure) => {
-            return refuse(services, table, Some(entry), &scope, &failure, started).await;
-        }
+    let subprotocol = choose_subprotocol(entry, &scope, accept.subprotocol)?;
+    let status = match key {
+        Some(_) => StatusCode::SWITCHING_PROTOCOLS, // RFC 6455 §4.2.2
+        None => StatusCode::OK,                     // over HTTP/2, RFC 8441 §5
     };
-    if let Err(failure) = after(services, entry, &scope, &mut response).await {
-        return refuse(services, table, Some(entry), &scope, &failure, started).await;
-    }
-    entry.answered.count(response.status());
-    log_answer(&scope, &entry.route.label, &response, started);
-    let (services, sockets, route) = (services.clone(), sockets.clone(), entry.route.clone());
-    Reply::Upgrade(
-        response,
-        Box::new(Upgrade {
-            consumer,
-            scope,
-            route,
-            services,
-            sockets,
-            deflate,
-            prepared_joins,
-            counted: None,
-        }),
-    )
-}
-
-/// Lets the consumer decide, within the route's deadline; a panic is a failure.
-async fn connect(
-    entry: &WebsocketEntry,
-    scope: &Scope,
-) -> Result<(Accept, Box<dyn Accepted>), Failure> {
-    let deciding = AssertUnwindSafe(entry.consumer.connect(scope)).catch_unwind();
-    match tokio::time::timeout(entry.route.settings.connect_timeout, deciding).await {
-        Ok(Ok(decided)) => decided.map_err(|denial| denial.into_failure().without_framing()),
-        Ok(Err(_)) => {
-            metrics::counter!("oneport_panics_total").increment(1);
-            Err(Failure::from("the consumer panicked in connect"))
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    for (name, value) in &accept.headers {
+        if !is_framing(name) {
+            response.headers_mut().append(name, value.clone());
         }
-        Err(_) => Err(Failure::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "the decision on the handshake took too long",
-        )),
     }
+    let accepted = AcceptedHandshake {
+        consumer,
+        prepared_joins,
+        deflate,
+        status,
+        fields: handshake_fields(key, subprotocol.as_deref(), deflate)?,
+    };
+    Ok((response, accepted))
 }
 
-/// Waits until the groups that the consumer will join are heard from other processes, and holds them: what is sent to them once
-/// the client knows that it is open shall reach it. Fails when clients of its address have begun too many.
-async fn prepare(
+/// Subscribes to the groups that the consumer will join, in other processes too, and keeps what is sent to them from now on: an
+/// event sent once the client knows that the socket is open must reach it. Fails when the clients of this address have
+/// started too many groups.
+async fn register_joins(
     services: &Services,
     scope: &Scope,
     accept: &Accept,
@@ -138,113 +129,58 @@ async fn prepare(
         return Ok(None);
     }
     let client = scope.client.as_ref().map(|client| client.ip());
-    let prepared_joins = accept.groups.iter().map(|(group, options)| {
+    let joins = accept.groups.iter().map(|(group, options)| {
         services
             .layer
             .begin(group, options, scope.connection, client)
     });
-    let prepared_joins = futures_util::future::try_join_all(prepared_joins).await?;
-    Ok(Some(Box::new(prepared_joins)))
+    let joins = futures_util::future::try_join_all(joins).await?;
+    Ok(Some(Box::new(joins)))
 }
 
-/// Makes the 101 response (RFC 6455 §4.2.2), or over HTTP/2 the 200 (RFC 8441 §5).
-fn switch(
+/// Returns the consumer's choice, or else the first that the client offers and the route speaks.
+fn choose_subprotocol(
     entry: &WebsocketEntry,
     scope: &Scope,
-    accept: Accept,
+    chosen: Option<String>,
+) -> Result<Option<String>, Failure> {
+    if let Some(chosen) = chosen {
+        if scope.subprotocols.contains(&chosen) {
+            return Ok(Some(chosen));
+        }
+        return Err(Failure::from(format!(
+            "the consumer chose subprotocol {chosen:?}, which the client did not offer: {:?}",
+            scope.subprotocols
+        )));
+    }
+    let offered = || scope.subprotocols.iter();
+    let spoken = offered().find(|offered| entry.handler.subprotocols.contains(offered));
+    // A browser that offers subprotocols fails the connection unless it gets one of them, and the words that carry a token or a
+    // ticket may be all that it offers.
+    let is_word = |word: &&String| [BEARER, TICKET].contains(&word.as_str());
+    let chosen = spoken.or_else(|| offered().find(|word| entry.chain.has_auth() && is_word(word)));
+    Ok(chosen.cloned())
+}
+
+/// Makes the fields that answer the handshake (RFC 6455 §4.2.2).
+fn handshake_fields(
     key: Option<&str>,
+    subprotocol: Option<&str>,
     deflate: Option<Deflate>,
-) -> Result<Response, Failure> {
-    let subprotocol = match accept.subprotocol {
-        Some(chosen) if scope.subprotocols.contains(&chosen) => Some(chosen),
-        Some(chosen) => {
-            return Err(Failure::from(format!(
-                "the consumer chose subprotocol {chosen:?}, which the client did not offer: {:?}",
-                scope.subprotocols
-            )));
-        }
-        None => {
-            let offered = || scope.subprotocols.iter();
-            offered()
-                .find(|offered| entry.subprotocols.contains(offered))
-                .or_else(|| {
-                    // A browser that offered some wants one of them.
-                    let has_auth = entry.steps.iter().any(|step| matches!(step, Step::Auth(_)));
-                    offered().find(|word| has_auth && [BEARER, TICKET].contains(&word.as_str()))
-                })
-                .cloned()
-        }
-    };
-    let mut response = Response::new(Body::empty());
-    if key.is_some() {
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    }
-    let headers = response.headers_mut();
-    for (name, value) in &accept.headers {
-        // Fields of the handshake itself are not the consumer's to say.
-        if !is_framing(name) {
-            headers.append(name, value.clone());
-        }
-    }
+) -> Result<HeaderMap, Failure> {
+    let mut fields = HeaderMap::new();
     if let Some(key) = key {
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(key)?);
+        fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        fields.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(key)?);
     }
     if let Some(subprotocol) = subprotocol {
-        headers.insert(
-            header::SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_str(&subprotocol)?,
-        );
+        let subprotocol = HeaderValue::from_str(subprotocol)?;
+        fields.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     if let Some(deflate) = deflate {
-        headers.insert(
-            header::SEC_WEBSOCKET_EXTENSIONS,
-            HeaderValue::from_str(&deflate.to_string())?,
-        );
+        let extensions = HeaderValue::from_str(&deflate.to_string())?;
+        fields.insert(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
     }
-    Ok(response)
-}
-
-async fn refuse(
-    services: &Services,
-    table: &Arc<Table>,
-    entry: Option<&WebsocketEntry>,
-    scope: &Scope,
-    failure: &Failure,
-    started: Instant,
-) -> Reply {
-    let mut response = error_pages::answer(services, table, scope, failure);
-    match entry {
-        Some(entry) => {
-            if let Err(failure) = after(services, entry, scope, &mut response).await {
-                response = error_pages::answer(services, table, scope, &failure);
-                for step in entry.steps.iter().rev() {
-                    step.decorate(scope, response.headers_mut());
-                }
-            }
-            entry.answered.count(response.status());
-        }
-        None => table.finish_missed(&mut response),
-    }
-    log_answer(
-        scope,
-        entry.map_or("", |entry| &entry.route.label),
-        &response,
-        started,
-    );
-    Reply::Response(response)
-}
-
-/// Runs the steps over the answer; the first that fails ends it.
-async fn after(
-    services: &Services,
-    entry: &WebsocketEntry,
-    scope: &Scope,
-    response: &mut Response,
-) -> Result<(), Failure> {
-    for step in entry.steps.iter().rev() {
-        step.after(scope, services, response).await?;
-    }
-    Ok(())
+    Ok(fields)
 }

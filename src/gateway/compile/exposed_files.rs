@@ -14,7 +14,7 @@ impl Compiler<'_> {
     pub(super) fn check_directories(&mut self, http: &UrlRouter<HttpEntry>, uses_sessions: bool) {
         let secrets = self.secret_files(uses_sessions);
         for (route, written) in http.routes().iter().zip(&self.config.http_routes) {
-            let Some(Mapped::Directory(directory)) = &route.value.maps_onto else {
+            let Some(Mapped::Directory(directory)) = &route.value.handler.maps_onto else {
                 continue;
             };
             let directory = real(directory);
@@ -39,7 +39,7 @@ impl Compiler<'_> {
             .routes()
             .iter()
             .zip(&self.config.http_routes)
-            .filter(|(route, _)| route.value.maps_onto.is_some())
+            .filter(|(route, _)| route.value.handler.maps_onto.is_some())
             .map(|(route, written)| (route, &*written.location))
             .collect();
         for (at, (weak, weak_place)) in mapping.iter().enumerate() {
@@ -56,7 +56,7 @@ impl Compiler<'_> {
                         strong_place.path(),
                         strong.pattern
                     );
-                    let hint = format!("move it out of {}", shown(&weak.value.maps_onto));
+                    let hint = format!("move it out of {}", shown(&weak.value.handler.maps_onto));
                     let problem = Problem::warning((*weak_place).clone(), message);
                     self.problems.push(problem.with_hint(hint));
                 }
@@ -111,7 +111,10 @@ impl Compiler<'_> {
 
 /// Tells whether one route maps paths onto something that the other maps onto too.
 fn reaches(weak: &Route<HttpEntry>, strong: &Route<HttpEntry>) -> bool {
-    match (&weak.value.maps_onto, &strong.value.maps_onto) {
+    match (
+        &weak.value.handler.maps_onto,
+        &strong.value.handler.maps_onto,
+    ) {
         (Some(Mapped::Directory(outer)), Some(Mapped::Directory(inner))) => {
             real(inner).starts_with(real(outer))
         }

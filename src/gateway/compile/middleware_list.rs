@@ -1,19 +1,18 @@
 //! A route's list of middleware becomes its steps.
 
-use std::sync::Arc;
-
 use http::{HeaderName, HeaderValue};
 
 use super::compiler::Compiler;
 use super::identity_providers::IdentityProviders;
 use super::middleware_settings::MiddlewareSettings;
 use crate::config::{HeaderFields, HttpDefaults, HttpRoute, Problem, SourceLocation};
+use crate::gateway::middleware_chain::MiddlewareChain;
 use crate::http::{framing, origin};
 use crate::middleware::{Auth, Csrf, Headers, Hosts, LoginRequired, Origin, Session, Step};
 use crate::scope::ScopeType;
 
 impl Compiler<'_> {
-    pub(super) fn steps(&mut self, settings: &MiddlewareSettings<'_>) -> Option<Arc<[Step]>> {
+    pub(super) fn chain(&mut self, settings: &MiddlewareSettings<'_>) -> Option<MiddlewareChain> {
         let mut steps = Vec::with_capacity(settings.middleware.len());
         let mut is_sound = true;
         let list = (settings.location_of)("middleware");
@@ -90,7 +89,7 @@ impl Compiler<'_> {
         if is_known {
             is_sound &= self.check_order(settings, &list);
         }
-        is_sound.then(|| steps.into())
+        is_sound.then(|| MiddlewareChain::new(steps))
     }
 
     /// Holds a route's list against what its view cannot do without.
@@ -182,7 +181,7 @@ fn headers(written: &HeaderFields) -> Headers {
 }
 
 /// The fields of answers that no route gives: those of `[http]`, when its middleware sends them.
-pub(super) fn missed_headers(section: &HttpDefaults) -> Option<Headers> {
+pub(super) fn unmatched_headers(section: &HttpDefaults) -> Option<Headers> {
     let is_sent = section.middleware.iter().any(|name| name == "headers");
     is_sent.then(|| headers(&section.headers))
 }

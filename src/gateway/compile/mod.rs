@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use self::compiler::Compiler;
 use self::identity_providers::IdentityProviders;
-use self::middleware_list::missed_headers;
+use self::middleware_list::unmatched_headers;
 use self::template_checks::templates_of;
 use super::registry::Registry;
 use super::table::{StatusCounters, Table};
@@ -104,8 +104,8 @@ fn compile_known(
             .map(Arc::from),
         trusted_proxies: config.server.trusted_proxies.clone(),
         forwarded: config.server.forwarded,
-        missed: StatusCounters::new("oneport_requests_total", ""),
-        missed_headers: missed_headers(&config.http),
+        unmatched: StatusCounters::new("oneport_requests_total", ""),
+        unmatched_headers: unmatched_headers(&config.http),
     });
     (table, problems)
 }

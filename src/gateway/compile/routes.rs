@@ -10,7 +10,9 @@ use super::middleware_settings::MiddlewareSettings;
 use super::route_pattern::RouteKeys;
 use super::socket_settings::{fingerprint, socket_settings};
 use crate::config::{HttpRoute, Problem, SourceLocation, WebsocketRoute};
-use crate::gateway::table::{HttpEntry, StatusCounters, WebsocketEntry};
+use crate::gateway::table::{
+    HttpEntry, HttpHandler, StatusCounters, WebsocketEntry, WebsocketHandler,
+};
 use crate::routing::{Conflict, Route, UrlRouter};
 use crate::scope::ScopeType;
 use crate::telemetry;
@@ -136,7 +138,7 @@ impl Compiler<'_> {
             location_of: &|key| written.settings.location_of(key),
             is_invalid: &|key| written.settings.is_invalid(key, error_locations),
         };
-        let steps = self.steps(&middleware);
+        let chain = self.chain(&middleware);
         let Some(make) = self.registry.find_view(&written.view) else {
             self.problems.push(Problem::unknown(
                 written.location.key("view"),
@@ -175,7 +177,7 @@ impl Compiler<'_> {
                 .filter_map(|method| Method::from_bytes(method.as_bytes()).ok())
                 .collect(),
         };
-        let (mut pattern, host, steps) = (pattern?, host?, steps?);
+        let (mut pattern, host, chain) = (pattern?, host?, chain?);
         if made.maps_onto.is_some() {
             pattern = pattern.with_empty_rest();
         }
@@ -185,18 +187,20 @@ impl Compiler<'_> {
             .map_or_else(|| pattern.to_string().into(), Arc::from);
         let value = HttpEntry {
             name: written.name.as_deref().map(Arc::from),
-            view_name: written.view.clone(),
+            handler_name: written.view.clone(),
             middleware: written.settings.middleware.clone(),
-            view: made.view,
-            on_disconnect: made.on_disconnect,
-            maps_onto: made.maps_onto,
-            steps,
-            body_size: written
-                .settings
-                .body_size
-                .unwrap_or(self.config.server.limits.body_size)
-                .bytes(),
-            request_timeout: written
+            handler: HttpHandler {
+                view: made.view,
+                on_disconnect: made.on_disconnect,
+                maps_onto: made.maps_onto,
+                body_size: written
+                    .settings
+                    .body_size
+                    .unwrap_or(self.config.server.limits.body_size)
+                    .bytes(),
+            },
+            chain,
+            timeout: written
                 .settings
                 .request_timeout
                 .unwrap_or(self.config.server.timeouts.request),
@@ -235,7 +239,7 @@ impl Compiler<'_> {
             location_of: &|key| written.settings.location_of(key),
             is_invalid: &|key| written.settings.is_invalid(key, error_locations),
         };
-        let steps = self.steps(&middleware);
+        let chain = self.chain(&middleware);
         let Some(make) = self.registry.find_consumer(&written.consumer) else {
             let location = written.location.key("consumer");
             self.problems.push(Problem::unknown(
@@ -256,7 +260,7 @@ impl Compiler<'_> {
         if self.is_wrong(&written.location, &["path", "regex", "host", "defaults"]) {
             return None;
         }
-        let (pattern, host, steps) = (pattern?, host?, steps?);
+        let (pattern, host, chain) = (pattern?, host?, chain?);
         let label: Arc<str> = written
             .name
             .as_deref()
@@ -264,13 +268,18 @@ impl Compiler<'_> {
         let settings = socket_settings(&written.settings);
         let value = WebsocketEntry {
             name: written.name.as_deref().map(Arc::from),
-            consumer_name: written.consumer.clone(),
+            handler_name: written.consumer.clone(),
             middleware: written.settings.middleware.clone(),
-            consumer,
-            steps,
-            subprotocols: written.subprotocols.clone(),
+            timeout: settings.connect_timeout,
+            chain,
             answered: StatusCounters::new("oneport_handshakes_total", &label),
-            route: Arc::new(websocket::Route::new(label, fingerprint(written), settings)),
+            has_warned: AtomicBool::new(false),
+            label: label.clone(),
+            handler: WebsocketHandler {
+                consumer,
+                subprotocols: written.subprotocols.clone(),
+                route: Arc::new(websocket::Route::new(label, fingerprint(written), settings)),
+            },
         };
         let mut route = Route::new(pattern, value);
         route.host = host;

@@ -1,0 +1,67 @@
+//! Deadline: polls work until an instant, and turns a panic or a timeout in it into a failure.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use crate::http::Failure;
+
+/// When work must be done.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deadline {
+    /// At an instant.
+    At(Instant),
+    /// So long after it first had to wait.
+    Within(Duration),
+}
+
+impl Deadline {
+    fn instant(self) -> Instant {
+        match self {
+            Self::At(instant) => instant,
+            Self::Within(time) => Instant::now() + time,
+        }
+    }
+}
+
+/// Runs `work`. Past the deadline it is dropped and fails with 504 and the sentence `timed_out`; a panic in it is counted and
+/// fails with 500 and the cause `panicked`.
+pub(super) async fn run_until<T>(
+    deadline: Deadline,
+    timed_out: &'static str,
+    panicked: &'static str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut work = pin!(work);
+    let mut timer = None;
+    std::future::poll_fn(|cx| {
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
+            Ok(Poll::Pending) => {}
+            Err(_) => {
+                metrics::counter!("oneport_panics_total").increment(1);
+                return Poll::Ready(Err(Failure::from(panicked)));
+            }
+        }
+        // Boxed on the first wait, so that work that completes at once costs neither a timer nor an allocation.
+        let timer = timer.get_or_insert_with(|| Box::pin(expired(deadline.instant())));
+        timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, timed_out)))
+    })
+    .await
+}
+
+/// Completes after `deadline`, and one poll later.
+///
+/// When the process was suspended, timers fire before the sockets are read: the extra poll lets work complete with what arrived
+/// meanwhile.
+async fn expired(deadline: Instant) {
+    tokio::time::sleep_until(deadline.into()).await;
+    tokio::task::yield_now().await;
+}

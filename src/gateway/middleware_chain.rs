@@ -1,0 +1,104 @@
+//! MiddlewareChain: the middleware of one route, in the order of its list.
+
+use std::time::Duration;
+
+use super::deadline::{Deadline, run_until};
+use crate::http::{Failure, Response};
+use crate::middleware::{Cors, Headers, MiddlewareContext, Step};
+use crate::scope::Scope;
+use crate::services::Services;
+
+/// The middleware of one route, in the order of its list.
+#[derive(Debug)]
+pub(crate) struct MiddlewareChain(Box<[Step]>);
+
+impl MiddlewareChain {
+    /// A chain of these steps.
+    pub(super) fn new(steps: Vec<Step>) -> Self {
+        Self(steps.into())
+    }
+
+    /// Returns the steps, for `oneport resolve`.
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    /// Returns the `cors` middleware, if it is in the list.
+    pub(super) fn cors(&self) -> Option<&Cors> {
+        self.0.iter().find_map(|step| match step {
+            Step::Cors(cors) => Some(cors),
+            _ => None,
+        })
+    }
+
+    /// Tells whether the `auth` middleware is in the list.
+    pub(super) fn has_auth(&self) -> bool {
+        self.0.iter().any(|step| matches!(step, Step::Auth(_)))
+    }
+
+    /// Returns what the `hosts` middleware refuses about a request, if it is in the list.
+    pub(super) fn check_host(&self, scope: &Scope) -> Result<(), Failure> {
+        self.0
+            .iter()
+            .filter(|step| matches!(step, Step::Hosts(_)))
+            .try_for_each(|step| step.precheck(scope))
+    }
+
+    /// Returns the fields of the `headers` middleware; none if it is not in the list.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &Headers> {
+        self.0.iter().filter_map(|step| match step {
+            Step::Headers(headers) => Some(headers),
+            _ => None,
+        })
+    }
+
+    /// Runs each step before the handler. The first that fails ends the chain.
+    pub(super) async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
+        for step in &self.0 {
+            step.before(cx).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs each step over the response, the last of the list first. Each step has `timeout`.
+    ///
+    /// When one fails, `page` makes the response that replaces the one so far, and the steps that had run by then add their fields
+    /// to the new one too. Returns whether the response was replaced.
+    pub(super) async fn after(
+        &self,
+        scope: &Scope,
+        services: &Services,
+        response: &mut Response,
+        timeout: Duration,
+        page: impl Fn(&Failure) -> Response,
+    ) -> bool {
+        let mut is_replaced = false;
+        for (at, step) in self.0.iter().enumerate().rev() {
+            let Err(failure) = after(step, scope, services, response, timeout).await else {
+                continue;
+            };
+            *response = page(&failure);
+            is_replaced = true;
+            for step in self.0.iter().skip(at + 1).rev() {
+                step.decorate(scope, response.headers_mut());
+            }
+        }
+        is_replaced
+    }
+}
+
+async fn after(
+    step: &Step,
+    scope: &Scope,
+    services: &Services,
+    response: &mut Response,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    run_until(
+        Deadline::Within(timeout),
+        "the middleware took too long",
+        "a middleware panicked",
+        step.after(scope, services, response),
+    )
+    .await
+}

@@ -1,0 +1,123 @@
+//! Pipeline: what a request and a handshake go through alike. Read it from top to bottom.
+//!
+//! ```text
+//! resolve ─► before ─► handler ─► after, in reverse ─► counters, access log
+//!    │          │fails     │fails    ▲  │fails
+//!    │          └──────────┴─► page ─┘  └► page; steps that had run, again
+//!    └ no route: finish_unmatched
+//! ```
+//!
+//! `http.rs` and `websocket.rs` bring the handler: a view, or a consumer's `connect` and what follows it up to the 101.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::access_log::log_answer;
+use super::deadline::{Deadline, run_until};
+use super::table::{Handler, RouteEntry, Table};
+use super::{error_pages, response_framing};
+use crate::http::{Body, Failure, Response};
+use crate::middleware::MiddlewareContext;
+use crate::routing::{Match, Resolution, UrlRouter};
+use crate::scope::Scope;
+use crate::services::Services;
+
+/// One request or handshake on its way: the table it found, and when it began.
+#[derive(Clone, Copy)]
+pub(super) struct Pipeline<'a> {
+    pub(super) services: &'a Services,
+    pub(super) table: &'a Arc<Table>,
+    pub(super) started: Instant,
+}
+
+impl<'a> Pipeline<'a> {
+    /// Looks up the route of a scope and puts its name and parameters there. Returns the route's entry with its index.
+    pub(super) fn resolve<H>(
+        &self,
+        routes: &'a UrlRouter<RouteEntry<H>>,
+        scope: &mut Arc<Scope>,
+    ) -> Result<(&'a RouteEntry<H>, usize), Resolution<'a, RouteEntry<H>>> {
+        let resolution = match self.table.target(scope) {
+            Some(target) => routes.resolve(&target),
+            None => Resolution::NotFound,
+        };
+        let Match {
+            route,
+            params,
+            index,
+        } = match resolution {
+            Resolution::Found(found) => found,
+            missed => return Err(missed),
+        };
+        let scope = Arc::make_mut(scope);
+        scope.url_route.name.clone_from(&route.value.name);
+        scope.url_route.params = params;
+        Ok((&route.value, index))
+    }
+
+    /// Runs a route's middleware around `handler`, which gets the scope and the body as the middleware left them.
+    ///
+    /// Returns the response, counted and logged, and what the handler made beside it: None when the response is a failure's.
+    pub(super) async fn run<H: Handler, T, F>(
+        &self,
+        entry: &RouteEntry<H>,
+        scope: &mut Arc<Scope>,
+        mut body: Body,
+        body_size: u64,
+        handler: impl FnOnce(Arc<Scope>, Body) -> F,
+    ) -> (Response, Option<T>)
+    where
+        F: Future<Output = Result<(Response, T), Failure>>,
+    {
+        let deadline = Deadline::At(self.started + entry.timeout);
+        let mut cx = MiddlewareContext {
+            scope: Arc::make_mut(scope),
+            body: &mut body,
+            body_size,
+            services: self.services,
+        };
+        // Middleware may read the body, whose client may be slow, so it counts against the same deadline.
+        let before = entry.chain.before(&mut cx);
+        let outcome = match run_until(deadline, H::TIMED_OUT, "a middleware panicked", before).await
+        {
+            Ok(()) => {
+                let handling = handler(scope.clone(), body);
+                run_until(deadline, H::TIMED_OUT, H::PANICKED, handling).await
+            }
+            Err(failure) => Err(failure),
+        };
+        let (mut response, made) = match outcome {
+            Ok((response, made)) => (response, Some(made)),
+            Err(failure) => (self.page(scope, &failure), None),
+        };
+        if !(H::SWITCHES_PROTOCOLS && made.is_some()) {
+            response_framing::own(scope, entry, &mut response);
+        }
+        let page = |failure: &Failure| self.page(scope, failure);
+        let is_replaced = entry
+            .chain
+            .after(scope, self.services, &mut response, entry.timeout, page)
+            .await;
+        self.finish(entry, scope, &response);
+        (response, made.filter(|_| !is_replaced))
+    }
+
+    /// Counts and logs the response of a route.
+    pub(super) fn finish<H>(&self, entry: &RouteEntry<H>, scope: &Scope, response: &Response) {
+        entry.answered.count(response.status());
+        log_answer(scope, &entry.label, response, self.started);
+    }
+
+    /// Adds the headers of `[http]` to a response that no route gives, counts and logs it.
+    pub(super) fn finish_unmatched(&self, scope: &Scope, mut response: Response) -> Response {
+        self.table.finish_unmatched(&mut response);
+        log_answer(scope, "", &response, self.started);
+        response
+    }
+
+    /// Makes the response of a failure.
+    pub(super) fn page(&self, scope: &Scope, failure: &Failure) -> Response {
+        error_pages::answer(self.services, self.table, scope, failure)
+    }
+}
