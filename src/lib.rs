@@ -28,6 +28,9 @@
 //!     oneport::cli::run(Registry::builtin().consumer::<Shout>("shout"))
 //! }
 //! ```
+//!
+//! [`Registry`](gateway::Registry) also takes [middleware](middleware::Middleware), application state
+//! and background tasks: see `examples/tenants.rs`.
 
 pub mod auth;
 pub mod channels;
@@ -50,6 +53,7 @@ pub mod secrets;
 pub mod server;
 pub mod services;
 pub mod session;
+pub mod state;
 pub mod tasks;
 pub mod telemetry;
 pub mod templates;

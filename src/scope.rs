@@ -1,4 +1,4 @@
-//! Scope: what is known of one request or one WebSocket, in ASGI's words.
+//! Scope: the facts of one request or one WebSocket, in ASGI's terms.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,6 +13,7 @@ use crate::host::HostHeader;
 pub use crate::net::{ClientAddress, Scheme, ServerAddress};
 use crate::routing::Params;
 use crate::session::Session;
+use crate::state::{MissingState, State};
 
 /// The protocol type of a scope: ASGI's `scope["type"]`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,17 +24,17 @@ pub enum ScopeType {
     Websocket,
 }
 
-/// Names one request or one WebSocket in the log and in answers.
+/// Identifies one request or one WebSocket in the log and in error responses.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RequestId {
-    /// Made here; shown as sixteen hexadecimal digits.
+    /// Generated; shown as sixteen hexadecimal digits.
     Made(u64),
     /// Taken from `X-Request-Id` of a trusted proxy.
     Given(Box<str>),
 }
 
 impl RequestId {
-    /// Makes a new one.
+    /// Generates an identifier.
     #[must_use]
     pub fn new() -> Self {
         Self::Made(fastrand::u64(..))
@@ -55,63 +56,76 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// The route that was found: ASGI's `scope["url_route"]`.
+/// The matched route: Channels' `scope["url_route"]`.
 #[derive(Clone, Debug, Default)]
 pub struct UrlRoute {
     /// The route's name in the file, if it has one.
     pub name: Option<Arc<str>>,
-    /// What the path's parameters matched, decoded.
+    /// The values of its parameters, decoded.
     pub params: Params,
 }
 
-/// What is known of one request or one WebSocket (ASGI HTTP and WebSocket connection scope).
+/// The facts of one request or one WebSocket (ASGI's HTTP and WebSocket connection scope).
 ///
-/// Views and middleware see it with the request; a consumer sees it in `connect` and through its `Context` for as long as
-/// the socket lives.
+/// Views and middleware get it with the request; a consumer gets it in `connect` and through its
+/// `Context` as long as the socket is open.
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// `http` or `websocket`.
     pub scope_type: ScopeType,
-    /// The version the client spoke.
+    /// The HTTP version of the request.
     pub http_version: Version,
     /// The method; GET for a WebSocket over HTTP/1.1.
     pub method: Method,
-    /// Plain or TLS; [`Scope::scheme`] gives the word.
+    /// Plain or TLS; see [`Scope::scheme`].
     pub security: Scheme,
-    /// The target as it came: path and query, still encoded.
+    /// The target as received: path and query, percent-encoded.
     pub target: PathAndQuery,
-    /// The prefix under which the server is mounted; none at the root.
-    pub root_path: Option<Arc<str>>,
+    /// Values of middleware for the handler, by type.
+    pub extensions: http::Extensions,
     /// The request's header fields.
     pub headers: Headers,
-    /// Who asks; `None` on a unix socket without a trusted proxy's word.
+    /// The client's address; None on a unix socket, unless a trusted proxy sent it.
     pub client: Option<ClientAddress>,
-    /// Where the request arrived.
+    /// The address of the listener.
     pub server: Option<Arc<ServerAddress>>,
-    /// The host the client asked for, and the port; `None` when absent or malformed.
+    /// The requested host and port; None when absent or malformed.
     pub host: Option<HostHeader>,
     /// The subprotocols the client offers, in its order.
     pub subprotocols: Box<[String]>,
     /// The route and its parameters.
     pub url_route: UrlRoute,
-    /// Names this request in the log.
+    /// Identifies this request in the log.
     pub request_id: RequestId,
-    /// The number that names the WebSocket in this process, or its handshake; 0 for a request.
+    /// The number of the WebSocket in this process, also during its handshake; 0 for a request.
     pub connection: u64,
-    /// The session; `None` until a `session` middleware put one here.
+    /// The session; None without the middleware `session`.
     pub session: Option<Arc<Session>>,
-    /// The user; `None` when anonymous.
+    /// The user; None when anonymous.
     pub user: Option<Arc<User>>,
-    /// What the user rests on; `None` for what ends by itself.
+    /// The session or token that identifies the user, for sockets to close when it ends; None if
+    /// nothing can end it.
     pub login: Option<Arc<Login>>,
+    /// What all scopes of a server share; None if there is no root path and no state.
+    pub(crate) app: Option<Arc<App>>,
 }
 
-/// Every idle WebSocket keeps one behind two counters: 256 bytes with them, and an allocator's next size is 320.
+/// What all scopes of a server share.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// `server.root_path`, "" for none.
+    pub(crate) root_path: Box<str>,
+    /// The application's state.
+    pub(crate) state: State,
+}
+
+/// Every idle WebSocket keeps a scope in an `Arc`: 256 bytes with its counters, and the next size
+/// class of the allocator is 320.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Scope>() <= 240);
 
 impl Scope {
-    /// Makes the scope of a request with no header fields: what tests and the test kit start from.
+    /// Makes the scope of a request without header fields, for tests.
     #[must_use]
     pub fn new(scope_type: ScopeType, method: Method, target: PathAndQuery) -> Self {
         Self {
@@ -120,7 +134,7 @@ impl Scope {
             method,
             security: Scheme::Plain,
             target,
-            root_path: None,
+            extensions: http::Extensions::new(),
             headers: Headers::default(),
             client: None,
             server: None,
@@ -132,6 +146,7 @@ impl Scope {
             session: None,
             user: None,
             login: None,
+            app: None,
         }
     }
 
@@ -146,25 +161,67 @@ impl Scope {
         }
     }
 
-    /// Returns the path as it came, still encoded, without the query.
+    /// Returns the prefix under which the server is mounted, "" for none: ASGI's
+    /// `scope["root_path"]`.
+    #[must_use]
+    pub fn root_path(&self) -> &str {
+        self.app.as_ref().map_or("", |app| &app.root_path)
+    }
+
+    /// Returns the application's value of a type, which its `main` gave to `Registry::state`.
+    ///
+    /// In a view or a consumer `?` makes a missing value a 500 or 1011, with the type in the log.
+    ///
+    /// ```
+    /// use oneport::gateway::Registry;
+    /// use oneport::http::{Failure, Request, Response, View, respond};
+    /// # use oneport::config::OptionErrors;
+    ///
+    /// struct Greeting(&'static str);
+    /// struct Hello;
+    ///
+    /// impl View for Hello {
+    ///     type Options = ();
+    ///     fn new((): ()) -> Result<Self, OptionErrors> { Ok(Self) }
+    ///     async fn call(&self, request: Request) -> Result<Response, Failure> {
+    ///         let greeting = request.scope.state::<Greeting>()?;
+    ///         Ok(respond(200, "text/plain", greeting.0))
+    ///     }
+    /// }
+    ///
+    /// let registry = Registry::builtin().state(Greeting("hello")).view::<Hello>("hello");
+    /// # use oneport::testing::{Application, HttpCommunicator};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let app = Application::with(&registry, "[[http.route]]\npath = '/'\nview = 'hello'\n").unwrap();
+    /// assert_eq!(HttpCommunicator::get("/").send(&app).await.body(), "hello");
+    /// # });
+    /// ```
+    pub fn state<T: Send + Sync + 'static>(&self) -> Result<&T, MissingState> {
+        match &self.app {
+            Some(app) => app.state.get(),
+            None => Err(MissingState::of::<T>()),
+        }
+    }
+
+    /// Returns the path as received, percent-encoded, without the query.
     #[must_use]
     pub fn raw_path(&self) -> &str {
         self.target.path()
     }
 
-    /// Returns the path, percent-decoded; octets that are no UTF-8 become U+FFFD, as in ASGI.
+    /// Returns the path, percent-decoded; bytes that are not UTF-8 become U+FFFD, as in ASGI.
     #[must_use]
     pub fn path(&self) -> Cow<'_, str> {
         percent_decode_str(self.raw_path()).decode_utf8_lossy()
     }
 
-    /// Returns the query string as it came, "" when there is none.
+    /// Returns the query string as received, "" when there is none.
     #[must_use]
     pub fn query_string(&self) -> &str {
         self.target.query().unwrap_or_default()
     }
 
-    /// Returns what a parameter of the route matched, "" when the route has none of that name.
+    /// Returns the value of a route parameter, "" when the route has none of that name.
     #[must_use]
     pub fn param(&self, name: &str) -> &str {
         self.url_route.params.get(name).unwrap_or_default()
@@ -186,7 +243,7 @@ impl Scope {
             .find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// Walks the query's parameters, decoded, in their order.
+    /// Iterates over the query's parameters, decoded, in their order.
     pub fn query_pairs(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.query_string()
             .split('&')
@@ -206,7 +263,7 @@ impl Scope {
             .map(|(_, value)| unquoted(value))
     }
 
-    /// Walks the cookies of all `Cookie` fields, in their order, unquoted.
+    /// Iterates over the cookies of all `Cookie` fields, in their order, unquoted.
     pub fn cookies(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.raw_cookies().map(|(name, value)| {
             let name = String::from_utf8_lossy(name).into_owned();
@@ -214,7 +271,7 @@ impl Scope {
         })
     }
 
-    /// Walks the cookies as slices of their fields: a look-up compares a client's names and allocates for none of them.
+    /// Iterates over the cookies as slices of their fields, so that a look-up allocates nothing.
     fn raw_cookies(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.headers
             .all(&header::COOKIE)
@@ -226,10 +283,10 @@ impl Scope {
             })
     }
 
-    /// Lets go of the buffer that the request was read into.
+    /// Copies header values and target out of hyper's read buffer, so that the buffer can be freed.
     ///
-    /// Header values are slices of that buffer (8 KiB and more); a scope that lives as long as a socket holds only its own
-    /// bytes.
+    /// They are slices of that buffer (8 KiB and more), which the scope of a socket would keep
+    /// until the socket ends.
     pub(crate) fn pack(&mut self) {
         self.headers.pack();
         if let Some(session) = &self.session {
@@ -241,7 +298,7 @@ impl Scope {
     }
 }
 
-/// Takes the quotes off a cookie's value (RFC 6265 §4.1.1).
+/// Removes the quotes around a cookie's value (RFC 6265 §4.1.1).
 fn unquoted(value: &[u8]) -> String {
     let inside = value
         .strip_prefix(b"\"")
@@ -254,7 +311,8 @@ fn form_decode(text: &str) -> String {
     percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// The header fields of a request: names in lower case, values as bytes, several of one name in their order.
+/// The header fields of a request: names in lower case, values as bytes, several of one name in
+/// their order.
 #[derive(Clone, Debug)]
 pub struct Headers(Fields);
 
@@ -298,7 +356,7 @@ impl Headers {
             .and_then(|value| std::str::from_utf8(value).ok())
     }
 
-    /// Walks the values of a field.
+    /// Iterates over the values of a field.
     pub fn all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> + 'a {
         let (map, packed) = match &self.0 {
             Fields::Map(map) => (Some(map.get_all(name).into_iter()), None),
@@ -314,7 +372,7 @@ impl Headers {
         )
     }
 
-    /// Walks all fields.
+    /// Iterates over all fields.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + '_ {
         let (map, packed) = match &self.0 {
             Fields::Map(map) => (Some(map.iter()), None),
@@ -327,7 +385,7 @@ impl Headers {
         from_map.chain(packed.into_iter().flatten())
     }
 
-    /// Returns the fields as a map; a scope that let go of it gets it made anew.
+    /// Returns the fields as a map; packed fields are unpacked first.
     pub(crate) fn map_mut(&mut self) -> &mut HeaderMap {
         if let Fields::Packed(bytes) = &self.0 {
             let map = unpack(bytes)
@@ -346,7 +404,7 @@ impl Headers {
         }
     }
 
-    /// Returns the fields as a map, a copy of one.
+    /// Returns a copy of the fields as a map.
     #[must_use]
     pub fn to_map(&self) -> HeaderMap {
         self.clone().map_mut().clone()
@@ -360,7 +418,7 @@ impl Headers {
                 .sum(),
         );
         for (name, value) in &**map {
-            // Over 65,535 octets nothing passes the limit on the header size.
+            // A field over 65,535 bytes does not pass the limit of the header size.
             let (Ok(name_len), Ok(value_len)) = (
                 u16::try_from(name.as_str().len()),
                 u16::try_from(value.len()),
@@ -457,7 +515,8 @@ mod tests {
         assert_eq!(scope.cookie("y"), None);
     }
 
-    /// One step for each cookie, and no allocation: what is walked are slices of the field, once each.
+    /// One step for each cookie, and no allocation: what is walked are slices of the field, once
+    /// each.
     #[test]
     fn cookie_lookup_walks_each_cookie_once() {
         let many: String = (0..2_000).map(|number| format!("c{number}=v; ")).collect();

@@ -1,4 +1,4 @@
-//! Services: what all views and consumers of a server share, whatever is reloaded.
+//! Services: what all views, consumers and middleware of a server share; a reload keeps them.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -17,45 +17,49 @@ use crate::database::{Database, DatabaseSettings};
 use crate::net::ClientLimit;
 use crate::secrets::Secrets;
 use crate::session::SessionStore;
+use crate::state::{MissingState, State};
 use crate::tasks::Tasks;
 use crate::telemetry::{self, Metrics};
 use crate::templates::Templates;
 
-/// What all views and consumers of a server share (cheap to clone).
+/// What all views, consumers and middleware of a server share (cheap to clone).
 #[derive(Clone, Debug)]
 pub struct Services(Arc<Shared>);
 
 /// The parts of [`Services`].
 pub struct Shared {
-    /// Groups, channels and events.
+    /// The channel layer: groups, channels, events.
     pub layer: ChannelLayer,
     /// The owner of all tasks.
     pub tasks: Tasks,
     /// The coarse timer.
     pub clock: Clock,
-    /// The pages, with `url_for` of the newest table; a reload replaces them.
+    /// The templates, with `url_for` of the current table; a reload replaces them.
     pub templates: ArcSwap<Templates>,
-    /// The keys that things are signed with.
+    /// The keys that cookies, tokens and tickets are signed with.
     pub secrets: Arc<Secrets>,
-    /// How much the clients of one address may have open.
+    /// The limit of connections per address.
     pub(crate) clients: ClientLimit,
-    /// The bytes that may wait in the send queues of all sockets.
+    /// The most bytes in the send queues of all sockets together.
     pub(crate) send_queue_total: usize,
-    /// Where sessions are kept.
+    /// The store of sessions.
     pub sessions: SessionStore,
-    /// Who is who.
+    /// Users, logins and tickets.
     pub auth: Auth,
-    /// Where the token against forgery is kept.
+    /// The settings of CSRF tokens.
     pub csrf: CsrfConfig,
-    /// What this process is called: `server.name`, or the machine's name and the port of its first address.
+    /// The name of this process: `server.name`, or the host name with the port of the first
+    /// listener.
     pub name: String,
-    /// When it began.
+    /// When the server started.
     pub started: Instant,
-    /// What views and consumers share by its type.
+    /// The application's state.
+    pub(crate) state: State,
+    /// The values of [`Services::shared`], by type.
     pub(crate) extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     /// Who knows the open connections.
     pub(crate) rpc_handler: OnceLock<Arc<dyn RpcHandler>>,
-    /// What prints the metrics, when this process collects any.
+    /// Renders the metrics; None if this process collects none.
     pub metrics: Option<Metrics>,
 }
 
@@ -68,10 +72,12 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Services {
-    /// Makes what a configuration asks for, and starts what runs beside it. Nothing is opened yet. Needs a tokio runtime.
+    /// Makes the services of a configuration and starts their tasks. Opens no store yet. Needs a
+    /// tokio runtime.
     ///
-    /// Fails with the sentence of a database that cannot be, such as one with a malformed URL.
-    pub fn new(config: &Config, templates: Templates) -> Result<Self, String> {
+    /// Fails with a sentence about a database that cannot be opened, such as one with a malformed
+    /// URL.
+    pub fn new(config: &Config, templates: Templates, state: State) -> Result<Self, String> {
         let tasks = Tasks::default();
         let clock = Clock::default();
         tasks.spawn_last("clock", clock.clone().run(tasks.clone()));
@@ -116,6 +122,7 @@ impl Services {
             csrf: config.csrf.clone(),
             name: name(config),
             started: Instant::now(),
+            state,
             extensions: Mutex::default(),
             rpc_handler: OnceLock::new(),
             metrics: telemetry::start_metrics(),
@@ -124,7 +131,13 @@ impl Services {
 }
 
 impl Services {
-    /// Returns the one value of a type that all of this server share; made when it is first asked for.
+    /// Returns the application's value of a type, which its `main` gave to `Registry::state`.
+    pub fn state<T: Send + Sync + 'static>(&self) -> Result<&T, MissingState> {
+        self.state.get()
+    }
+
+    /// Returns the one value of a type that this server shares, made by `Default` on the first
+    /// call.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -160,7 +173,7 @@ impl Services {
         }
     }
 
-    /// Lets go of sessions and users that were read too long ago to be used again.
+    /// Evicts expired entries from the caches of sessions and users.
     pub(crate) fn evict_expired(&self) {
         self.sessions.evict_expired();
         if let Some(users) = self.auth.users() {
@@ -168,7 +181,7 @@ impl Services {
         }
     }
 
-    /// Starts to delete expired sessions from time to time; zero for never.
+    /// Starts the task that deletes expired sessions at an interval; zero never deletes.
     pub fn sweep_sessions(&self, every: Duration) {
         if every.is_zero() {
             return;
@@ -181,7 +194,7 @@ impl Services {
                     () = tasks.stopping() => return,
                 }
                 tokio::select! {
-                    // What fails is told by the store, and tried again the next time.
+                    // The store logs its failure; the next interval tries again.
                     swept = services.sessions.sweep() => if let Ok(swept) = swept {
                         tracing::debug!(swept, "expired sessions were deleted");
                     },
@@ -192,7 +205,7 @@ impl Services {
     }
 }
 
-/// Returns what this process is called.
+/// Returns the name of this process.
 fn name(config: &Config) -> String {
     if !config.server.name.is_empty() {
         return config.server.name.clone();

@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
         }
     };
     let Some(raw_path) = table.below_root(request.uri.path()) else {
-        let root_path = table.root_path.as_deref().unwrap_or_default();
+        let root_path = table.root_path();
         print(&format!(
             "404: the path is outside server.root_path {root_path:?}"
         ));

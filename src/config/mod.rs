@@ -55,6 +55,7 @@ pub use sections::csrf::CsrfConfig;
 pub use sections::headers::{HeaderFields, HeaderPreset};
 pub use sections::http::{HttpDefaults, HttpRoute};
 pub use sections::log::{LogConfig, LogFormat};
+pub use sections::middleware::MiddlewareSections;
 pub use sections::options::Options;
 pub use sections::server::{ForwardedFamily, LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
 pub use sections::session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
@@ -90,6 +91,8 @@ pub struct Config {
     pub csrf: CsrfConfig,
     /// `[channel_layer]`.
     pub channel_layer: ChannelLayerConfig,
+    /// `[middleware.NAME]`: options of an application's own middleware.
+    pub middleware: MiddlewareSections,
     /// `[http]`: what its routes do unless they say otherwise.
     pub http: HttpDefaults,
     /// `[websocket]`: what its routes do unless they say otherwise.
@@ -149,6 +152,7 @@ impl Default for Config {
             auth: AuthConfig::default(),
             csrf: CsrfConfig::default(),
             channel_layer: ChannelLayerConfig::default(),
+            middleware: MiddlewareSections::default(),
             http: HttpDefaults::default(),
             websocket: WebsocketDefaults::default(),
             http_routes: Vec::new(),

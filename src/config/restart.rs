@@ -40,6 +40,7 @@ impl Config {
             server,
             log,
             templates: _,
+            middleware: _,
             session,
             auth,
             csrf,

@@ -1,4 +1,4 @@
-//! Gateway: decides the protocol type of each request and hands it to its table.
+//! Gateway: determines the protocol type of each request and hands it to its table.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,8 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::{Cause, Directory, Ending, Sockets};
 
-/// The running server without its listeners (cheap to clone): a table that can be replaced, and what survives that.
+/// The running server without its listeners (cheap to clone): the current table, and what outlives
+/// it.
 #[derive(Clone)]
 pub struct Gateway(Arc<Inner>);
 
@@ -41,13 +42,16 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// A gateway with its first table.
+    /// Starts a gateway with its first table, and the application's background tasks.
     #[must_use]
     pub fn new(table: Table, services: Services) -> Self {
         let sockets = Sockets::default();
         let directory = Directory::new(sockets.clone(), services.layer.clone());
         services.set_rpc_handler(Arc::new(directory));
         start_consumers(&table, &services);
+        for task in &table.background_tasks {
+            task.spawn(&services);
+        }
         Self(Arc::new(Inner {
             table: ArcSwap::from_pointee(table),
             services,
@@ -56,7 +60,7 @@ impl Gateway {
         }))
     }
 
-    /// Returns what all views and consumers share.
+    /// Returns the services that all views and consumers share.
     #[must_use]
     pub fn services(&self) -> &Services {
         &self.0.services
@@ -74,16 +78,16 @@ impl Gateway {
         self.0.table.load_full()
     }
 
-    /// Returns the address that a peer's connections count for. None on a unix socket, and for a trusted proxy, whose clients are
-    /// counted by their own addresses, request by request.
+    /// Returns the address that a connection counts against. None for a unix socket, and for a
+    /// trusted proxy: its clients count by their own addresses, request by request.
     pub(crate) fn counted(&self, peer: Option<SocketAddr>) -> Option<IpAddr> {
         let ip = peer?.ip();
         (!self.0.table.load().is_trusted(Some(ip))).then_some(ip)
     }
 
-    /// Replaces the table. Sockets whose own route is not in the new one as it was are ended with 1012, spread over a time;
-    /// the others, and requests under way, never notice. The table is replaced at once; the future ends the sockets and returns how
-    /// many those were.
+    /// Replaces the table at once. The returned future closes the sockets whose route is gone or
+    /// changed, with 1012 and spread over the time `over`, and returns how many those are. Other
+    /// sockets and requests in flight are not affected.
     pub fn replace(&self, table: Table, over: Duration) -> impl Future<Output = usize> + use<> {
         let kept: HashSet<u64> = table
             .websocket()
@@ -116,10 +120,11 @@ impl Gateway {
 
     /// Answers a request.
     ///
-    /// Nothing that a client sends makes this fail or panic: whatever goes wrong becomes an answer with its status.
+    /// Every failure, also a panic in a view, becomes a response with its status.
     pub async fn serve(&self, request: ::http::Request<Body>, info: &ConnectionInfo) -> Reply {
         let started = Instant::now();
-        // A guard instead of a clone: cloning the `Arc` makes all workers contend on its reference count.
+        // A guard instead of a clone: cloning the `Arc` makes all workers contend on its reference
+        // count.
         let table = self.0.table.load();
         let (parts, body) = request.into_parts();
         let mut head = RequestHead::new(parts);
@@ -174,13 +179,14 @@ impl Gateway {
     }
 }
 
-/// Answers a request that no table sees.
+/// Answers a request that is refused before any table.
 fn refuse(pipeline: &Pipeline<'_>, scope: &Scope, failure: &Failure) -> Reply {
     Reply::Response(pipeline.finish_unmatched(scope, pipeline.page(scope, failure)))
 }
 
-/// Returns the address of a client that is counted by its requests and sockets: one that a trusted proxy speaks for, whose
-/// connection is the proxy's, and one over HTTP/2, which may have 250 of them on a connection.
+/// Returns the client's address if its requests and sockets are counted one by one: behind a
+/// trusted proxy, where the connection is the proxy's, and over HTTP/2, where one connection
+/// carries up to 250 of them.
 fn counted_by_request(scope: &Scope, info: &ConnectionInfo) -> Option<IpAddr> {
     let client = scope.client?.ip();
     let is_proxied = info.peer.map(|peer| peer.ip()) != Some(client);
@@ -190,12 +196,12 @@ fn counted_by_request(scope: &Scope, info: &ConnectionInfo) -> Option<IpAddr> {
 fn too_many() -> Failure {
     Failure::new(
         StatusCode::SERVICE_UNAVAILABLE,
-        "too many requests of this address are under way; try again",
+        "too many requests from this address; try again",
     )
     .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
 }
 
-/// Says to the consumers of all routes that they are about to be served.
+/// Calls `started` on every route's consumer before the table goes live.
 fn start_consumers(table: &Table, services: &Services) {
     for route in table.websocket().routes() {
         let handler = &route.value.handler;
@@ -206,7 +212,7 @@ fn start_consumers(table: &Table, services: &Services) {
     }
 }
 
-/// Keeps the head of an answer to HEAD, with the length that the body would have (RFC 9110 §9.3.2).
+/// Drops the body of a response to HEAD and keeps its length as `Content-Length` (RFC 9110 §9.3.2).
 fn without_body(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
     let length = ::http_body::Body::size_hint(&body)

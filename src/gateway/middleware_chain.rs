@@ -1,5 +1,6 @@
 //! MiddlewareChain: the middleware of one route, in the order of its list.
 
+use std::future::Future;
 use std::time::Duration;
 
 use super::deadline::{Deadline, run_until};
@@ -7,6 +8,9 @@ use crate::http::{Failure, Response};
 use crate::middleware::{Cors, Headers, MiddlewareContext, Step};
 use crate::scope::Scope;
 use crate::services::Services;
+
+/// The cause of the 500 after a panic in middleware, for the log.
+pub(super) const MIDDLEWARE_PANICKED: &str = "a middleware panicked";
 
 /// The middleware of one route, in the order of its list.
 #[derive(Debug)]
@@ -52,6 +56,11 @@ impl MiddlewareChain {
         })
     }
 
+    /// Tells whether the application has middleware of its own in the list.
+    pub(super) fn has_custom(&self) -> bool {
+        self.0.iter().any(|step| matches!(step, Step::Custom(_)))
+    }
+
     /// Runs each step before the handler. The first that fails ends the chain.
     pub(super) async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
         for step in &self.0 {
@@ -62,8 +71,9 @@ impl MiddlewareChain {
 
     /// Runs each step over the response, the last of the list first. Each step has `timeout`.
     ///
-    /// When one fails, `page` makes the response that replaces the one so far, and the steps that had run by then add their fields
-    /// to the new one too. Returns whether the response was replaced.
+    /// When one fails, `page` makes the response that replaces the one so far. The steps that had
+    /// run by then run over the new one too, so that every response leaves with the fields of every
+    /// step; a failure in these is only logged. Returns whether the response was replaced.
     pub(super) async fn after(
         &self,
         scope: &Scope,
@@ -74,31 +84,33 @@ impl MiddlewareChain {
     ) -> bool {
         let mut is_replaced = false;
         for (at, step) in self.0.iter().enumerate().rev() {
-            let Err(failure) = after(step, scope, services, response, timeout).await else {
+            let after = step.after(scope, services, response);
+            let Err(failure) = bounded(timeout, after).await else {
                 continue;
             };
             *response = page(&failure);
             is_replaced = true;
             for step in self.0.iter().skip(at + 1).rev() {
-                step.decorate(scope, response.headers_mut());
+                let again = step.after_replaced(scope, response);
+                if let Err(failure) = bounded(timeout, again).await {
+                    tracing::error!(id = %scope.request_id, %failure, "middleware failed over the response of a failure");
+                }
             }
         }
         is_replaced
     }
 }
 
-async fn after(
-    step: &Step,
-    scope: &Scope,
-    services: &Services,
-    response: &mut Response,
+/// Runs one step over a response.
+async fn bounded(
     timeout: Duration,
+    step: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     run_until(
         Deadline::Within(timeout),
         "the middleware took too long",
-        "a middleware panicked",
-        step.after(scope, services, response),
+        MIDDLEWARE_PANICKED,
+        step,
     )
     .await
 }

@@ -1,6 +1,11 @@
-//! Gateway: names to code, a file to a table, and the journey of a request and of a handshake through it.
+//! Gateway: compiles the configuration into a table of routes, and takes requests and handshakes
+//! through it.
+//!
+//! `registry.rs` maps names in the file to code, `compile/` makes the table, the other files serve
+//! with it: start at `dispatch.rs`, then `http.rs` and `websocket.rs`, which share `pipeline.rs`.
 
 mod access_log;
+mod background_task;
 mod compile;
 mod connection_info;
 mod deadline;

@@ -7,7 +7,8 @@
 //!    └ no route: finish_unmatched
 //! ```
 //!
-//! `http.rs` and `websocket.rs` bring the handler: a view, or a consumer's `connect` and what follows it up to the 101.
+//! `http.rs` and `websocket.rs` bring the handler: a view, or a consumer's `connect` and what
+//! follows it up to the 101.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::Instant;
 
 use super::access_log::log_answer;
 use super::deadline::{Deadline, run_until};
+use super::middleware_chain::MIDDLEWARE_PANICKED;
 use super::table::{Handler, RouteEntry, Table};
 use super::{error_pages, response_framing};
 use crate::http::{Body, Failure, Response};
@@ -32,7 +34,8 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    /// Looks up the route of a scope and puts its name and parameters there. Returns the route's entry with its index.
+    /// Looks up the route of a scope and puts its name and parameters there. Returns the route's
+    /// entry with its index.
     pub(super) fn resolve<H>(
         &self,
         routes: &'a UrlRouter<RouteEntry<H>>,
@@ -56,9 +59,11 @@ impl<'a> Pipeline<'a> {
         Ok((&route.value, index))
     }
 
-    /// Runs a route's middleware around `handler`, which gets the scope and the body as the middleware left them.
+    /// Runs a route's middleware around `handler`, which gets the scope and the body as the
+    /// middleware left them.
     ///
-    /// Returns the response, counted and logged, and what the handler made beside it: None when the response is a failure's.
+    /// Returns the response, counted and logged, and what the handler made beside it: None when the
+    /// response is a failure's.
     pub(super) async fn run<H: Handler, T, F>(
         &self,
         entry: &RouteEntry<H>,
@@ -77,10 +82,10 @@ impl<'a> Pipeline<'a> {
             body_size,
             services: self.services,
         };
-        // Middleware may read the body, whose client may be slow, so it counts against the same deadline.
+        // Middleware may read the body, whose client may be slow, so it counts against the same
+        // deadline.
         let before = entry.chain.before(&mut cx);
-        let outcome = match run_until(deadline, H::TIMED_OUT, "a middleware panicked", before).await
-        {
+        let outcome = match run_until(deadline, H::TIMED_OUT, MIDDLEWARE_PANICKED, before).await {
             Ok(()) => {
                 let handling = handler(scope.clone(), body);
                 run_until(deadline, H::TIMED_OUT, H::PANICKED, handling).await
@@ -91,14 +96,18 @@ impl<'a> Pipeline<'a> {
             Ok((response, made)) => (response, Some(made)),
             Err(failure) => (self.page(scope, &failure), None),
         };
-        if !(H::SWITCHES_PROTOCOLS && made.is_some()) {
-            response_framing::own(scope, entry, &mut response);
+        let is_switch = H::SWITCHES_PROTOCOLS && made.is_some();
+        if !is_switch {
+            response_framing::enforce(scope, entry, &mut response);
         }
         let page = |failure: &Failure| self.page(scope, failure);
         let is_replaced = entry
             .chain
             .after(scope, self.services, &mut response, entry.timeout, page)
             .await;
+        if is_replaced || (!is_switch && entry.chain.has_custom()) {
+            response_framing::enforce(scope, entry, &mut response);
+        }
         self.finish(entry, scope, &response);
         (response, made.filter(|_| !is_replaced))
     }

@@ -1,18 +1,24 @@
 //! Registry: the names in the file and the code behind them.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::background_task::BackgroundTask;
 use crate::config::{OptionErrors, Options, Problems};
 use crate::http::view::AnyView;
 use crate::http::views;
 use crate::http::{Mapped, OnDisconnect, View};
+use crate::middleware::{Custom, Middleware};
 use crate::routing::RouteContext;
+use crate::services::Services;
+use crate::state::{State, StateType};
 use crate::websocket::{Consumer, ConsumerFactory, TypedFactory, consumers};
 
-/// Names of views and consumers, and what makes them out of a route's options.
+/// The names in the file and the code behind them: views, consumers and middleware; and the state
+/// and background tasks of an application.
 ///
 /// ```
 /// use oneport::gateway::Registry;
@@ -22,8 +28,27 @@ use crate::websocket::{Consumer, ConsumerFactory, TypedFactory, consumers};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    views: BTreeMap<String, MakeView>,
-    consumers: BTreeMap<String, MakeConsumer>,
+    views: BTreeMap<String, Registered<MakeView>>,
+    consumers: BTreeMap<String, Registered<MakeConsumer>>,
+    middleware: BTreeMap<String, RegisteredMiddleware>,
+    pub(super) state: State,
+    pub(super) background_tasks: Vec<BackgroundTask>,
+}
+
+/// A view or a consumer under its name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registered<Make> {
+    pub(super) make: Make,
+    /// The application state that it reads.
+    pub(super) state: &'static [StateType],
+}
+
+/// Middleware of the application under its name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RegisteredMiddleware {
+    pub(super) make: fn(&Options) -> Result<Custom, Problems>,
+    pub(super) requires: &'static [&'static str],
+    pub(super) state: &'static [StateType],
 }
 
 pub(super) type MakeView = fn(&Options, &Mount<'_>) -> Result<MadeView, Problems>;
@@ -33,7 +58,8 @@ pub(super) type MakeConsumer =
 /// What the constructor of a view or consumer gets beside the options.
 pub(super) struct Mount<'r> {
     pub(super) route: RouteContext<'r>,
-    /// Whether an option has an error already: its value is a placeholder, so the options are not checked further.
+    /// Whether an option has an error already: its value is a placeholder, so the options are not
+    /// checked further.
     pub(super) has_invalid_options: bool,
 }
 
@@ -80,34 +106,120 @@ impl Registry {
     /// Gives a view its name; one of that name before is replaced.
     #[must_use]
     pub fn view<V: View>(mut self, name: &str) -> Self {
-        self.views.insert(name.to_owned(), make_view::<V>);
+        let make: MakeView = make_view::<V>;
+        let state = V::STATE;
+        self.views
+            .insert(name.to_owned(), Registered { make, state });
         self
     }
 
     /// Gives a consumer its name; one of that name before is replaced.
     #[must_use]
     pub fn consumer<C: Consumer>(mut self, name: &str) -> Self {
-        self.consumers.insert(name.to_owned(), make_consumer::<C>);
+        let make: MakeConsumer = make_consumer::<C>;
+        let state = C::STATE;
+        self.consumers
+            .insert(name.to_owned(), Registered { make, state });
         self
     }
 
-    /// Walks the names of views, sorted.
+    /// Gives middleware its name; its options are the section `[middleware.NAME]`. Middleware of
+    /// that name before, also built-in middleware, is replaced.
+    #[must_use]
+    pub fn middleware<M: Middleware>(mut self, name: &str) -> Self {
+        let registered = RegisteredMiddleware {
+            make: make_middleware::<M>,
+            requires: M::REQUIRES,
+            state: M::STATE,
+        };
+        self.middleware.insert(name.to_owned(), registered);
+        self
+    }
+
+    /// Adds a value to the application's state; an earlier one of the same type is replaced. Views
+    /// and middleware read it with
+    /// [`Scope::state`], consumers with [`Context::state`], background tasks with [`Services::state`].
+    ///
+    /// The values live as long as the server: a reload of the file keeps them.
+    ///
+    /// [`Context::state`]: crate::websocket::Context::state
+    /// [`Scope::state`]: crate::scope::Scope::state
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.state.insert(value);
+        self
+    }
+
+    /// Adds a background task. It starts with the server and must return when [`Tasks::stopping`]
+    /// completes: the server waits for it as long as `server.timeouts.drain`, and then ends without
+    /// it. A task that panics is logged and not started again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use oneport::channels::{Event, GroupName};
+    /// use oneport::gateway::Registry;
+    ///
+    /// let registry = Registry::builtin().task("ticker", |services| async move {
+    ///     let Ok(group) = GroupName::new("ticks") else { return };
+    ///     let mut every = tokio::time::interval(Duration::from_secs(1));
+    ///     loop {
+    ///         tokio::select! {
+    ///             _ = every.tick() => {
+    ///                 let Ok(tick) = Event::from_json(r#"{"type": "tick"}"#) else { return };
+    ///                 let _ = services.layer.group_send(&group, tick, None).await;
+    ///             }
+    ///             () = services.tasks.stopping() => return,
+    ///         }
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// [`Tasks::stopping`]: crate::tasks::Tasks::stopping
+    #[must_use]
+    pub fn task<F, W>(mut self, name: &'static str, task: F) -> Self
+    where
+        F: Fn(Services) -> W + Send + Sync + 'static,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        self.background_tasks.push(BackgroundTask::new(name, task));
+        self
+    }
+
+    /// Iterates over the names of the application's middleware, sorted.
+    pub fn middleware_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.middleware.keys().map(String::as_str)
+    }
+
+    /// Iterates over the names of views, sorted.
     pub fn view_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.views.keys().map(String::as_str)
     }
 
-    /// Walks the names of consumers, sorted.
+    /// Iterates over the names of consumers, sorted.
     pub fn consumer_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.consumers.keys().map(String::as_str)
     }
 
-    pub(super) fn find_view(&self, name: &str) -> Option<MakeView> {
+    pub(super) fn find_view(&self, name: &str) -> Option<Registered<MakeView>> {
         self.views.get(name).copied()
     }
 
-    pub(super) fn find_consumer(&self, name: &str) -> Option<MakeConsumer> {
+    pub(super) fn find_middleware(&self, name: &str) -> Option<RegisteredMiddleware> {
+        self.middleware.get(name).copied()
+    }
+
+    pub(super) fn find_consumer(&self, name: &str) -> Option<Registered<MakeConsumer>> {
         self.consumers.get(name).copied()
     }
+}
+
+fn make_middleware<M: Middleware>(options: &Options) -> Result<Custom, Problems> {
+    let read: M::Options = options.read()?;
+    let middleware = M::new(read).map_err(|errors| errors.into_problems(options))?;
+    Ok(Custom {
+        middleware: Arc::new(middleware),
+    })
 }
 
 fn make_view<V: View>(options: &Options, mount: &Mount<'_>) -> Result<MadeView, Problems> {

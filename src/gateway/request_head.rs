@@ -53,7 +53,8 @@ impl RequestHead {
         if let Some(authority) = &uri.authority
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
-            // The target names the host, whatever the field says (RFC 9112 §3.2.2, RFC 9113 §8.3.1): nobody sees another one.
+            // The target names the host, whatever the field says (RFC 9112 §3.2.2, RFC 9113
+            // §8.3.1): nobody sees another one.
             headers.insert(header::HOST, host);
         }
         let scope_type = match &connect_protocol {
@@ -135,8 +136,8 @@ impl RequestHead {
         }
     }
 
-    /// The body is decoded as `chunked` once. Of anything more the server and a proxy in front could make different bodies
-    /// (RFC 9112 §6.1, §11.2).
+    /// The body is decoded as `chunked` once. Of anything more the server and a proxy in front
+    /// could make different bodies (RFC 9112 §6.1, §11.2).
     fn check_transfer_encoding(&self) -> Result<(), Failure> {
         let fields = self.headers.get_all(header::TRANSFER_ENCODING).iter();
         let codings: Vec<&[u8]> = fields
@@ -178,7 +179,7 @@ impl RequestHead {
             method: self.method,
             security: said.scheme.unwrap_or(info.security),
             target: self.target,
-            root_path: table.root_path.clone(),
+            extensions: ::http::Extensions::new(),
             headers: self.headers.into(),
             client: said.client.or(info.peer).map(Into::into),
             server: info.server.clone(),
@@ -189,6 +190,7 @@ impl RequestHead {
             session: None,
             user: info.user.clone(),
             login: None,
+            app: table.app.clone(),
         }
     }
 
@@ -225,7 +227,8 @@ impl RequestHead {
         (said, request_id)
     }
 
-    /// A trusted proxy's word first, then an absolute target's authority (RFC 9112 §3.2.2), then the field.
+    /// A trusted proxy's word first, then an absolute target's authority (RFC 9112 §3.2.2), then
+    /// the field.
     fn host(&mut self, forwarded: Option<HostHeader>) -> Option<HostHeader> {
         let authority = self.authority.as_ref().map(Authority::as_str);
         let named = || match authority {
@@ -238,8 +241,8 @@ impl RequestHead {
     }
 }
 
-/// Reads the `Host` that was sent. RFC 9112 §3.2: one, which names a host; in HTTP/1.0 and HTTP/2 there may be
-/// none.
+/// Reads the `Host` that was sent. RFC 9112 §3.2: one, which names a host; in HTTP/1.0 and HTTP/2
+/// there may be none.
 fn check_host(version: Version, headers: &HeaderMap) -> Result<Option<HostHeader>, Failure> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {

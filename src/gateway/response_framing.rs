@@ -1,4 +1,4 @@
-//! Framing: what a view says of its message's framing is not sent.
+//! Response framing: removes the header fields of a response that only the server sends.
 
 use std::sync::atomic::Ordering;
 
@@ -9,11 +9,12 @@ use crate::http::framing::{is_framing, remove_framing};
 use crate::http::{Body, Response};
 use crate::scope::Scope;
 
-/// Removes the fields that are the server's, with one warning for each route. A `Content-Length` that is right says nothing
-/// new; the answer to HEAD keeps its own, because its body is not there to be measured.
-pub(super) fn own<H>(scope: &Scope, entry: &RouteEntry<H>, response: &mut Response) {
+/// Removes the fields that only the server sends, and warns once per route. A correct
+/// `Content-Length` gives no warning. A response to HEAD keeps it, because the length of its body
+/// cannot be measured. An interim status (1xx) becomes 500.
+pub(super) fn enforce<H>(scope: &Scope, entry: &RouteEntry<H>, response: &mut Response) {
     if response.status().is_informational() {
-        tracing::error!(route = %entry.label, status = response.status().as_u16(), "the view answered with an interim status: 500 is sent");
+        tracing::error!(route = %entry.label, status = response.status().as_u16(), "the handler returned an interim status; sending 500");
         *response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         return;
@@ -39,7 +40,7 @@ pub(super) fn own<H>(scope: &Scope, entry: &RouteEntry<H>, response: &mut Respon
         tracing::warn!(
             route = %entry.label,
             fields = removed.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", "),
-            "the view sets fields of the message's framing, which are the server's: they are not sent"
+            "the response has header fields that only the server sends; they are removed"
         );
     }
 }

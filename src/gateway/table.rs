@@ -1,4 +1,4 @@
-//! Table: a configuration as it runs, immutable; a reload makes another.
+//! Table: the routes that the server runs, immutable; a reload makes another.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use metrics::{Counter, counter};
 
+use super::background_task::BackgroundTask;
 use super::middleware_chain::MiddlewareChain;
 use crate::host::HostHeader;
 use crate::http::forwarded::ForwardedFamily;
@@ -15,16 +16,20 @@ use crate::http::view::AnyView;
 use crate::http::{Mapped, OnDisconnect, Response};
 use crate::middleware::Headers;
 use crate::routing::{ProtocolTypeRouter, Target, UrlRouter};
-use crate::scope::{Scope, ScopeType};
+use crate::scope::{App, Scope, ScopeType};
+use crate::state::State;
 use crate::templates::Templates;
 use crate::websocket::{ConsumerFactory, Route};
 
-/// A configuration as it runs: both tables, their views and consumers, the templates.
+/// The routes that the server runs: both tables, their views and consumers, and the templates.
 pub struct Table {
     pub(crate) router: Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>,
     pub(crate) uses_sessions: bool,
     pub(crate) templates: Templates,
-    pub(crate) root_path: Option<Arc<str>>,
+    /// What all scopes share; None if that is nothing, so that a request does not count a
+    /// reference.
+    pub(crate) app: Option<Arc<App>>,
+    pub(crate) background_tasks: Vec<BackgroundTask>,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) forwarded: ForwardedFamily,
     pub(crate) unmatched: StatusCounters,
@@ -73,7 +78,7 @@ pub struct WebsocketHandler {
     pub(crate) subprotocols: Vec<String>,
 }
 
-/// What the pipeline says of a handler that does not answer.
+/// What the pipeline needs to know of a view or a consumer.
 pub(crate) trait Handler {
     /// The sentence of the 504 after the route's timeout.
     const TIMED_OUT: &'static str;
@@ -95,7 +100,7 @@ impl Handler for WebsocketHandler {
     const SWITCHES_PROTOCOLS: bool = true;
 }
 
-/// One counter for each class of statuses, looked up once.
+/// One counter for each class of status codes, looked up once.
 pub(crate) struct StatusCounters([Counter; 5]);
 
 impl Table {
@@ -111,28 +116,42 @@ impl Table {
         &self.router.websocket
     }
 
-    /// Returns the pages, with `url_for` of this table.
+    /// Returns the templates, whose `url_for` looks routes up in this table.
     #[must_use]
     pub fn templates(&self) -> &Templates {
         &self.templates
     }
 
-    /// Returns the path below the root path, "/" for the root path itself; none outside of it.
+    /// Returns `server.root_path`, "" for none.
+    #[must_use]
+    pub fn root_path(&self) -> &str {
+        self.app.as_ref().map_or("", |app| &app.root_path)
+    }
+
+    /// Returns the application's state.
+    pub(crate) fn state(&self) -> State {
+        self.app
+            .as_ref()
+            .map_or_else(State::default, |app| app.state.clone())
+    }
+
+    /// Returns the path below the root path, "/" for the root path itself; None outside it.
     #[must_use]
     pub fn below_root<'p>(&self, raw_path: &'p str) -> Option<&'p str> {
-        match raw_path.strip_prefix(self.root_path.as_deref().unwrap_or_default())? {
+        match raw_path.strip_prefix(self.root_path())? {
             "" => Some("/"),
             below => below.starts_with('/').then_some(below),
         }
     }
 
-    /// Tells whether a route asks the stores of sessions or users.
+    /// Tells whether a route reads sessions or users.
     #[must_use]
     pub fn uses_sessions(&self) -> bool {
         self.uses_sessions
     }
 
-    /// Returns what the routers look up: the path below the root path, the host and the method. None outside the root path.
+    /// Returns what the routers look up: the path below the root path, the host and the method.
+    /// None outside the root path.
     pub(crate) fn target<'s>(&self, scope: &'s Scope) -> Option<Target<'s>> {
         Some(Target {
             raw_path: self.below_root(scope.raw_path())?,
@@ -150,7 +169,7 @@ impl Table {
     }
 
     pub(crate) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {
-        // A unix socket has no address: only the owner of its file lets anybody in.
+        // A unix socket has no address; the permissions of its file decide who connects.
         !self.trusted_proxies.is_empty()
             && peer
                 .is_none_or(|peer| crate::http::forwarded::is_trusted(peer, &self.trusted_proxies))
@@ -158,7 +177,7 @@ impl Table {
 }
 
 impl HttpEntry {
-    /// Returns the route's bounds in words.
+    /// Returns the route's limits in words.
     #[must_use]
     pub fn limits(&self) -> Vec<String> {
         vec![
@@ -169,7 +188,7 @@ impl HttpEntry {
 }
 
 impl WebsocketEntry {
-    /// Returns the route's bounds in words.
+    /// Returns the route's limits in words.
     #[must_use]
     pub fn limits(&self) -> Vec<String> {
         let settings = &self.handler.route.settings;

@@ -8,7 +8,8 @@ use crate::http::{Body, Failure, Response, location};
 use crate::routing::{Resolution, Target};
 use crate::scope::Scope;
 
-/// Answers a request that has no route: 404, 405, 400, 426, the redirect to the path with its slash, or `OPTIONS`.
+/// Answers a request that has no route: 404, 405, 400, 426, the redirect to the path with its
+/// slash, or `OPTIONS`.
 pub(super) fn request<T>(
     pipeline: &Pipeline<'_>,
     scope: &Scope,
@@ -56,14 +57,15 @@ fn request_response<T>(
     }
 }
 
-/// 404. The sentence names the WebSocket one slash away, if there is one: a handshake is never redirected.
+/// 404. The sentence names the WebSocket one slash away, if there is one: a handshake is never
+///      redirected.
 fn not_found(table: &Table, scope: &Scope, what: &str) -> Failure {
     let other = table
         .target(scope)
         .and_then(|target| table.websocket().other_slash(&target));
     Failure::not_found(match other {
         Some(other) => {
-            let root_path = scope.root_path.as_deref().unwrap_or_default();
+            let root_path = scope.root_path();
             format!("there is no such {what}; there is a WebSocket at {root_path}{other}")
         }
         None => format!("there is no such {what}"),
@@ -108,8 +110,8 @@ fn upgrade_required(scope: &Scope) -> Failure {
         .with_header(header::CONNECTION, HeaderValue::from_static("upgrade"))
 }
 
-/// Tells whether a request that is no handshake has `Upgrade: websocket`. Its `Connection` lacks the token `upgrade`; a proxy in
-/// front may have removed it.
+/// Tells whether a request that is no handshake has `Upgrade: websocket`. Its `Connection` lacks
+/// the token `upgrade`; a proxy in front may have removed it.
 fn asks_for_websocket(scope: &Scope) -> bool {
     scope
         .headers
@@ -140,7 +142,7 @@ fn server_options(table: &Table) -> Response {
 
 /// 308 to the same path with, or without, its trailing slash.
 fn slash_redirect(scope: &Scope, raw_path: &str) -> Response {
-    let root_path = scope.root_path.as_deref().unwrap_or_default();
+    let root_path = scope.root_path();
     let location = match scope.query_string() {
         "" => format!("{root_path}{raw_path}"),
         query => format!("{root_path}{raw_path}?{query}"),

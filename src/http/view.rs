@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{Failure, Request, Response};
 use crate::config::OptionErrors;
 use crate::routing::RouteContext;
+use crate::state::StateType;
 
 /// Answers the requests of a route. One value serves all requests of its route.
 ///
@@ -40,6 +41,9 @@ pub trait View: Send + Sync + Sized + 'static {
     /// The route's `options` in the file; `()` takes none. Unknown keys are refused when the type says so
     /// (`#[serde(deny_unknown_fields)]`).
     type Options: DeserializeOwned;
+
+    /// The types of application state that it reads (`Registry::state`). A route with the view is a Problem when one was not registered.
+    const STATE: &'static [StateType] = &[];
 
     /// Makes the view out of the route's options: at start, at every reload, and for `oneport check`.
     ///

@@ -1,4 +1,4 @@
-//! Auth: who the scope belongs to.
+//! Auth: identifies the user of a request or handshake.
 
 use std::sync::Arc;
 
@@ -13,32 +13,39 @@ use crate::http::Failure;
 use crate::scope::{ClientAddress, Scheme, Scope, ScopeType};
 use crate::services::Services;
 
-/// The subprotocol behind which a browser sends a token or a ticket; the server answers it when no other was agreed on.
+/// The subprotocol that a browser sends before a token. The server selects it when no other
+/// subprotocol is agreed on.
 pub const BEARER: &str = "bearer";
-/// The same for a ticket.
+/// The subprotocol that a browser sends before a ticket.
 pub const TICKET: &str = "ticket";
 
 /// `auth`: puts the user into the scope (Channels' `AuthMiddleware`).
 ///
-/// Asked are in this order: a bearer token or a ticket, if the request has one (a wrong one is 401); the session; the app, if
-/// `[auth.forward]` names its URL. The first that knows somebody decides.
+/// Tries, in order:
+///
+/// 1. a bearer token or a ticket, if the request has one; an invalid one is 401
+/// 2. the session
+/// 3. the app of `[auth.forward]`, if there is one
+///
+/// The first that identifies a user wins.
 #[derive(Debug)]
 pub struct Auth {
     bearer: Option<Arc<Bearer>>,
     forward: Option<Arc<Forward>>,
     token_in_query: bool,
-    /// Of the app that is asked.
+    /// Whether the app of `[auth.forward]` is down, so that the log says so once.
     outage: Outage,
 }
 
-/// What a request brings along.
-enum Brought {
+/// A credential that a request carries.
+enum Credential {
     Token(String),
     Ticket(String),
 }
 
 impl Auth {
-    /// Takes what tokens are checked with and who else is asked, and whether the query string counts.
+    /// Takes the checker of tokens, the app to ask, and whether the query string may carry
+    /// credentials.
     #[must_use]
     pub fn new(
         bearer: Option<Arc<Bearer>>,
@@ -59,20 +66,20 @@ impl Auth {
         services: &Services,
     ) -> Result<(), Failure> {
         if scope.user.is_some() {
-            return Ok(()); // something below HTTP knew it
+            return Ok(()); // the connection has a user already: the test kit sets one
         }
-        let identified = match self.brought(scope) {
-            Some(Brought::Token(token)) => Some(self.of_token(&token)?),
-            Some(Brought::Ticket(ticket)) => {
+        let identified = match self.credential(scope) {
+            Some(Credential::Token(token)) => Some(self.of_token(&token)?),
+            Some(Credential::Ticket(ticket)) => {
                 let identified = services.auth.of_ticket(&ticket);
                 let is_over = match identified.as_ref().map(|found| &found.login) {
-                    // The login that it was issued for may have ended since.
+                    // The login that issued the ticket may have ended since.
                     Some(Some(login)) => services.auth.has_ended(&services.sessions, login).await?,
                     Some(None) => false,
                     None => true,
                 };
                 if is_over {
-                    let sentence = "expected a ticket that waits to be used, found another";
+                    let sentence = "invalid ticket";
                     return Err(Failure::new(StatusCode::UNAUTHORIZED, sentence));
                 }
                 identified
@@ -86,7 +93,7 @@ impl Auth {
         Ok(())
     }
 
-    /// Says what the answer depends on.
+    /// Adds the request fields that the response depends on to `Vary`.
     pub(super) fn after(&self, scope: &Scope, headers: &mut HeaderMap) {
         if scope.scope_type == ScopeType::Http {
             if self.bearer.is_some() {
@@ -132,7 +139,7 @@ impl Auth {
             }
             Err(error) => {
                 self.outage.report(Access::Read, &error);
-                let sentence = "who you are could not be found out; try again";
+                let sentence = "the login cannot be checked right now; try again";
                 let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, sentence);
                 let retry = HeaderValue::from_static("1");
                 Err(failure
@@ -144,7 +151,7 @@ impl Auth {
 
     fn of_token(&self, token: &str) -> Result<Identified, Failure> {
         let refuse = || {
-            let sentence = "expected a bearer token that is good, found another";
+            let sentence = "invalid bearer token";
             let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\""); // RFC 6750 §3
             Failure::new(StatusCode::UNAUTHORIZED, sentence)
                 .with_header(header::WWW_AUTHENTICATE, challenge)
@@ -162,21 +169,22 @@ impl Auth {
         })
     }
 
-    /// Takes a token or a ticket out of the request: no consumer sees one among the subprotocols.
-    fn brought(&self, scope: &mut Scope) -> Option<Brought> {
+    /// Takes a token or a ticket out of the request, so that no consumer sees one among the
+    /// subprotocols.
+    fn credential(&self, scope: &mut Scope) -> Option<Credential> {
         if self.bearer.is_some()
             && let Some(token) = bearer_token(scope)
         {
-            return Some(Brought::Token(token));
+            return Some(Credential::Token(token));
         }
         if scope.scope_type == ScopeType::Websocket {
             if self.bearer.is_some()
                 && let Some(token) = take_behind(scope, BEARER)
             {
-                return Some(Brought::Token(token));
+                return Some(Credential::Token(token));
             }
             if let Some(ticket) = take_behind(scope, TICKET) {
-                return Some(Brought::Ticket(ticket));
+                return Some(Credential::Ticket(ticket));
             }
         }
         if !self.token_in_query {
@@ -186,15 +194,16 @@ impl Auth {
             .bearer
             .as_ref()
             .and_then(|_| scope.query("access_token"));
-        token.map(Brought::Token).or_else(|| {
+        token.map(Credential::Token).or_else(|| {
             let is_websocket = scope.scope_type == ScopeType::Websocket;
             let ticket = is_websocket.then(|| scope.query("ticket"));
-            ticket.flatten().map(Brought::Ticket)
+            ticket.flatten().map(Credential::Ticket)
         })
     }
 }
 
-/// The token of `Authorization: Bearer ...` (RFC 6750 §2.1); empty, and so never good, when it is malformed or there are several.
+/// Returns the token of `Authorization: Bearer ...` (RFC 6750 §2.1). A malformed field, or a second
+/// one, gives the empty token, which is never valid.
 fn bearer_token(scope: &Scope) -> Option<String> {
     let fields = scope.headers.all(&header::AUTHORIZATION);
     let mut tokens = fields.filter_map(|field| {
@@ -212,7 +221,7 @@ fn bearer_token(scope: &Scope) -> Option<String> {
     })
 }
 
-/// Takes what stands behind a word among the subprotocols; the word stays.
+/// Removes and returns the subprotocol after `word`; `word` itself stays.
 fn take_behind(scope: &mut Scope, word: &str) -> Option<String> {
     let at = scope
         .subprotocols

@@ -7,12 +7,15 @@ use crate::http::origin::{AllowedOrigins, MissingOrigin};
 use crate::http::{Body, Response};
 use crate::scope::Scope;
 
-/// `cors`: a page of an origin in `allowed_origins` may read what the route answers, refusals among them, and gets an answer to its
-/// preflight. It never refuses a request: without the fields the browser hides the answer from the page. Use `origin` to refuse.
+/// `cors`: pages of `allowed_origins` may read the route's responses, also refusals, and their
+/// preflights are answered.
+///
+/// It never refuses a request: without the fields the browser hides the response from the page. Use
+/// `origin` to refuse.
 #[derive(Debug)]
 pub struct Cors {
     allowed: AllowedOrigins,
-    /// Any page may read, and none as its visitor.
+    /// Any page may read, without the visitor's credentials.
     is_public: bool,
     has_credentials: bool,
     headers: Option<HeaderValue>,
@@ -21,7 +24,7 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// Takes the origins, and what pages of them may do.
+    /// Takes the allowed origins and what their pages may do.
     #[must_use]
     pub fn new(origins: &[String], settings: &CorsConfig) -> Self {
         let list = |names: &[String]| {
@@ -40,8 +43,8 @@ impl Cors {
         }
     }
 
-    /// Answers a preflight: 204, and what the page may send to a route with these methods (none: all). An origin that is not
-    /// allowed gets 204 too, without the fields that a browser asks for.
+    /// Answers a preflight with 204 and what the page may send to a route with these methods; an
+    /// empty list is every method. An origin that is not allowed gets 204 without these fields.
     pub(crate) fn preflight(&self, scope: &Scope, wanted: &Method, methods: &[Method]) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -71,7 +74,7 @@ impl Cors {
     }
 
     pub(super) fn after(&self, scope: &Scope, fields: &mut HeaderMap) {
-        // Without an Origin too: a cache may give this answer to a page.
+        // Also without an Origin: a cache may give this response to a page.
         fields.append(header::VARY, HeaderValue::from_static("origin"));
         if self.add_origin(scope, fields)
             && let Some(exposed) = &self.exposed
@@ -80,7 +83,7 @@ impl Cors {
         }
     }
 
-    /// Names the page's origin as one that may read; returns whether it is.
+    /// Allows the page's origin to read the response, if it is in the list. Returns whether it is.
     fn add_origin(&self, scope: &Scope, fields: &mut HeaderMap) -> bool {
         let mut origins = scope.headers.all(&header::ORIGIN);
         let (Some(origin), None) = (origins.next(), origins.next()) else {

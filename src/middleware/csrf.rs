@@ -1,21 +1,22 @@
-//! Csrf: only our own pages may send what changes something.
+//! Csrf: refuses changes that a page of another site sends.
 
+use super::context::MiddlewareContext;
+use crate::http::Failure;
 use crate::http::csrf::{self, Csrf as Check};
 use crate::http::form::{Form, is_form};
 use crate::http::origin::AllowedOrigins;
-use crate::http::{Body, Failure, request};
-use crate::scope::{Scope, ScopeType};
-use crate::services::Services;
+use crate::scope::ScopeType;
 
-/// `csrf`: a request that changes something needs the token of one of our own pages, in its form or in a header field; else 403
-/// (Django's `CsrfViewMiddleware`). A handshake changes nothing: `origin` guards it.
+/// `csrf`: a request with an unsafe method needs the token of one of our own pages, in its form or
+/// in a header field; otherwise 403 (Django's `CsrfViewMiddleware`). A handshake passes: `origin`
+/// guards it.
 #[derive(Debug)]
 pub struct Csrf {
     trusted: AllowedOrigins,
 }
 
 impl Csrf {
-    /// Takes the origins that are trusted beside the own one.
+    /// Takes the origins that are trusted in addition to our own.
     #[must_use]
     pub fn new(trusted: &[String]) -> Self {
         Self {
@@ -23,23 +24,18 @@ impl Csrf {
         }
     }
 
-    pub(super) async fn before(
-        &self,
-        scope: &Scope,
-        services: &Services,
-        body: &mut Body,
-        body_size: u64,
-    ) -> Result<(), Failure> {
+    pub(super) async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
+        let services = cx.services;
+        let scope = &*cx.scope;
         if scope.scope_type == ScopeType::Websocket || scope.method.is_safe() {
             return Ok(());
         }
         let mut token = Check(services).header_token(scope);
         if token.is_none() && is_form(scope) {
-            let bytes = request::read(body, body_size).await?;
+            let bytes = cx.body_bytes().await?;
             let form = Form::parse(&String::from_utf8_lossy(&bytes));
             token = form.get(csrf::FIELD).map(str::to_owned);
-            *body = Body::full(bytes); // the view reads it once more
         }
-        Check(services).check(scope, &self.trusted, token.as_deref())
+        Check(services).check(cx.scope, &self.trusted, token.as_deref())
     }
 }

@@ -1,11 +1,12 @@
-//! Headers: fixed header fields on every answer.
+//! Headers: sets fixed header fields on every response.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::config::HeaderPreset;
 
-/// The preset `page`: the page's own scripts, styles, images and connections only, nothing inline, in no frame. `'self'` takes in
-/// the WebSockets of this host. `data:` images are those that a page draws itself.
+/// The preset `page`: scripts, styles, images and connections of this host only, nothing inline, in
+/// no frame. `'self'` includes the WebSockets of this host; `data:` allows images that a page draws
+/// itself.
 const PAGE: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -16,8 +17,8 @@ const PAGE: [(HeaderName, &str); 4] = [
     (header::X_FRAME_OPTIONS, "DENY"),
 ];
 
-/// `headers`: the route's `headers` on every answer, in the place of fields of the same name. Those of a preset leave fields
-/// alone that the view has set.
+/// `headers`: sets the route's `headers` on every response and replaces fields of the same name.
+/// Fields of a preset do not replace what the view has set.
 #[derive(Clone, Debug)]
 pub struct Headers {
     fields: Vec<(HeaderName, HeaderValue)>,
@@ -25,7 +26,7 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Takes the fields of a route, and its preset. A field that is written wins over the preset's.
+    /// Takes the fields of a route and its preset. A field in the file wins over the preset's.
     #[must_use]
     pub fn new(fields: Vec<(HeaderName, HeaderValue)>, preset: Option<HeaderPreset>) -> Self {
         let preset = match preset {

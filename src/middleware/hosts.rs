@@ -1,17 +1,17 @@
-//! Hosts: only hosts the server is meant for.
+//! Hosts: refuses requests for other hosts.
 
 use crate::host::{AllowedHosts, HostHeader};
 use crate::http::Failure;
 use crate::scope::Scope;
 
-/// `hosts`: a host that `server.allowed_hosts` does not have gets 400.
+/// `hosts`: 400 for a host that is not in `server.allowed_hosts`.
 #[derive(Debug)]
 pub struct Hosts {
     allowed: AllowedHosts,
 }
 
 impl Hosts {
-    /// Takes the hosts the server is meant for.
+    /// Takes `server.allowed_hosts`.
     #[must_use]
     pub fn new(written: &[String]) -> Self {
         Self {
@@ -25,9 +25,7 @@ impl Hosts {
             found => {
                 let host = found.as_ref().map(HostHeader::name).unwrap_or_default();
                 tracing::info!(id = %scope.request_id, host, "host refused");
-                Err(Failure::bad_request(
-                    "expected a host this server is meant for",
-                ))
+                Err(Failure::bad_request("host not allowed"))
             }
         }
     }

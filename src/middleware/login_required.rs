@@ -1,4 +1,4 @@
-//! LoginRequired: only those who are logged in, or only staff.
+//! LoginRequired: refuses anonymous visitors, or all but staff.
 
 use http::{HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -8,7 +8,7 @@ use crate::http::form::wants_json;
 use crate::http::location::{is_own_path, location, with_query};
 use crate::scope::{Scope, ScopeType};
 
-/// What a query's value may hold as it is (RFC 3986 §3.4, without what separates values).
+/// What a value in a query may contain unencoded (RFC 3986 §3.4, without the separators of values).
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
@@ -16,8 +16,9 @@ const VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// `login_required` and `staff_required`: an anonymous request goes to `auth.login_url` (302), a program's gets 401; a
-/// handshake gets 403. So does who is logged in and not of the staff, where only that may pass.
+/// `login_required` and `staff_required`: an anonymous browser is redirected to `auth.login_url`
+/// (302), a program gets 401, a handshake 403. `staff_required` also answers 403 to users who are
+/// not staff.
 #[derive(Debug)]
 pub struct LoginRequired {
     login_url: String,
@@ -25,7 +26,7 @@ pub struct LoginRequired {
 }
 
 impl LoginRequired {
-    /// Takes where to log in, and whether only staff may pass.
+    /// Takes the login page, and whether only staff may pass.
     #[must_use]
     pub fn new(login_url: &str, needs_staff: bool) -> Self {
         Self {
@@ -37,7 +38,7 @@ impl LoginRequired {
     pub(super) fn before(&self, scope: &Scope) -> Result<(), Failure> {
         match &scope.user {
             Some(user) if user.is_staff || !self.needs_staff => Ok(()),
-            Some(_) => Err(Failure::forbidden("this is for staff")),
+            Some(_) => Err(Failure::forbidden("staff only")),
             None if scope.scope_type == ScopeType::Websocket => {
                 Err(Failure::forbidden("log in first"))
             }
@@ -54,10 +55,10 @@ impl LoginRequired {
         }
     }
 
-    /// Where to log in, and where to come back to.
+    /// Returns the login page with the way back in `next`.
     fn login_page(&self, scope: &Scope) -> String {
         let root_path = match is_own_path(&self.login_url) {
-            true => scope.root_path.as_deref().unwrap_or_default(),
+            true => scope.root_path(),
             false => "",
         };
         let next = utf8_percent_encode(scope.target.as_str(), VALUE);

@@ -1,4 +1,4 @@
-//! Origin: only pages of allowed origins.
+//! Origin: refuses pages of other origins.
 
 use http::header;
 
@@ -6,10 +6,11 @@ use crate::http::Failure;
 use crate::http::origin::{AllowedOrigins, MissingOrigin};
 use crate::scope::{Scope, ScopeType};
 
-/// `origin`: a page of an origin that is not in the list gets 403, before any upgrade (Channels' `OriginValidator`).
+/// `origin`: 403 for a page of an origin that is not in the list, before any upgrade (Channels'
+/// `OriginValidator`).
 ///
-/// Without the field a handshake is refused or not as `missing_origin` says. A request to the HTTP table passes without it when
-/// its method is safe: browsers leave it out of those.
+/// `missing_origin` decides on a handshake without the field. A request to the HTTP table passes
+/// without it when its method is safe: browsers omit the field there.
 #[derive(Debug)]
 pub struct Origin {
     allowed: AllowedOrigins,
@@ -17,7 +18,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Takes the list, and whether a missing field passes.
+    /// Takes the allowed origins, and whether a missing field passes.
     #[must_use]
     pub fn new(written: &[String], missing: MissingOrigin) -> Self {
         Self {
@@ -42,7 +43,7 @@ impl Origin {
         self.allowed.check(origin, missing).map_err(|refused| {
             let origin = origin.map(String::from_utf8_lossy).unwrap_or_default();
             tracing::info!(id = %scope.request_id, %origin, path = scope.raw_path(), "origin refused");
-            Failure::forbidden("expected a page of an allowed origin").because(refused)
+            Failure::forbidden("origin not allowed").because(refused)
         })
     }
 }

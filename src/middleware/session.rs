@@ -1,4 +1,4 @@
-//! Session: the visitor's session, opened before and saved after.
+//! Session: opens the visitor's session before the handler, and saves it after.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::services::Services;
 
 /// `session`: puts the visitor's session into the scope (Channels' `SessionMiddleware`).
 ///
-/// What a view or a consumer's `connect` changed is saved with the answer; an answer of 500 and above saves nothing. The store
-/// is asked only when the client sent a cookie that can be a key.
+/// Changes by a view or a consumer's `connect` are saved before the response is sent; a response of
+/// 500 and above saves nothing. The store is read only when the client's cookie can be a key.
 #[derive(Debug)]
 pub struct Session;
 
@@ -48,7 +48,7 @@ impl Session {
             }
         }
         if scope.scope_type == ScopeType::Http {
-            // Another client's answer may be another.
+            // The response may differ by visitor.
             headers.append(header::VARY, HeaderValue::from_static("cookie"));
         }
         Ok(())

@@ -65,8 +65,8 @@ impl Server {
             }
             listeners.extend(opened);
         }
-        let services =
-            Services::new(&config, table.templates().clone()).map_err(StartError::Store)?;
+        let services = Services::new(&config, table.templates().clone(), table.state())
+            .map_err(StartError::Store)?;
         if table.uses_sessions() {
             open_stores(&config, &services).await?;
         }

@@ -35,7 +35,7 @@ impl Application {
     }
 
     fn start(config: &Config, table: Table) -> Self {
-        let services = match Services::new(config, table.templates().clone()) {
+        let services = match Services::new(config, table.templates().clone(), table.state()) {
             Ok(services) => services,
             Err(sentence) => panic!("the application did not start: {sentence}"),
         };

@@ -18,6 +18,7 @@ use crate::config::OptionErrors;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::services::Services;
+use crate::state::StateType;
 
 /// One WebSocket connection; a fresh value is made for each.
 ///
@@ -47,6 +48,10 @@ pub trait Consumer: Send + Sized + 'static {
     /// The route's `options` in the file; `()` takes none. With `#[serde(deny_unknown_fields)]` unknown keys are
     /// refused.
     type Options: DeserializeOwned + Send + Sync + 'static;
+
+    /// The types of application state that it reads (`Registry::state`). A route with the consumer is a Problem when one was not
+    /// registered.
+    const STATE: &'static [StateType] = &[];
 
     /// Makes the consumer of one connection.
     fn new(options: &Self::Options) -> Self;

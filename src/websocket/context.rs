@@ -15,6 +15,7 @@ use crate::channels::{
 };
 use crate::scope::Scope;
 use crate::services::Services;
+use crate::state::MissingState;
 
 /// What a consumer can do with its open socket. It exists only after the upgrade.
 #[derive(Debug)]
@@ -65,6 +66,11 @@ impl Context<'_> {
     #[must_use]
     pub fn services(&self) -> &Services {
         self.handle.services()
+    }
+
+    /// Returns the application's value of a type, which its `main` gave to `Registry::state`.
+    pub fn state<T: Send + Sync + 'static>(&self) -> Result<&T, MissingState> {
+        self.services().state()
     }
 
     /// Returns the channel layer.

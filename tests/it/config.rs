@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use oneport::config::{Config, OptionErrors, Problems};
 use oneport::gateway::{Registry, Table, compile_draft};
 use oneport::http::{Failure, Request, Response, View, respond};
+use oneport::middleware::Middleware;
 use oneport::websocket::{Close, Consumer, Context, Message};
 
 fn root() -> &'static Path {
@@ -25,6 +26,14 @@ impl View for Any {
 
     async fn call(&self, _: Request) -> Result<Response, Failure> {
         Ok(respond(200, "text/plain", ""))
+    }
+}
+
+impl Middleware for Any {
+    type Options = serde_json::Value;
+
+    fn new(_: serde_json::Value) -> Result<Self, OptionErrors> {
+        Ok(Self)
     }
 }
 
@@ -62,7 +71,10 @@ fn load(file: &Path, registry: &Registry) -> Result<(Table, Problems), Problems>
 fn every_file_that_is_shipped_is_sound() {
     let registry = Registry::builtin()
         .view::<Any>("hello")
-        .consumer::<Any>("tutorial");
+        .consumer::<Any>("tutorial")
+        .view::<Any>("visits")
+        .consumer::<Any>("visits")
+        .middleware::<Any>("tenant");
     let files = [toml_files("config"), toml_files("examples")].concat();
     assert!(files.len() >= 3, "{files:?}");
     for file in files {

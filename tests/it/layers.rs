@@ -34,6 +34,7 @@ pub(crate) const LAYERS: [&[&str]; 14] = [
         "close_code",
         "tasks",
         "text",
+        "state",
         "timestamp",
         "telemetry",
     ],

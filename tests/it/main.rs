@@ -9,6 +9,7 @@
 )]
 
 mod acceptance;
+mod applications;
 mod backend;
 mod compression;
 mod config;
@@ -22,6 +23,7 @@ mod layers;
 mod life;
 mod messages;
 mod panics;
+mod pipeline;
 mod publish;
 mod reload;
 mod requests;

@@ -1,10 +1,12 @@
 //! Loading: the main file, what it includes, and all problems of both.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::config::Config;
 use crate::config::draft::Draft;
@@ -25,6 +27,7 @@ use crate::config::sections::channel_layer::ChannelLayerConfig;
 use crate::config::sections::csrf::CsrfConfig;
 use crate::config::sections::http::{HttpSection, RawHttpRoute};
 use crate::config::sections::log::LogConfig;
+use crate::config::sections::middleware::MiddlewareSections;
 use crate::config::sections::server::ServerConfig;
 use crate::config::sections::session::SessionConfig;
 use crate::config::sections::templates::TemplatesConfig;
@@ -45,6 +48,7 @@ struct MainFile {
     auth: AuthConfig,
     csrf: CsrfConfig,
     channel_layer: ChannelLayerConfig,
+    middleware: BTreeMap<String, BTreeMap<String, IgnoredAny>>,
     http: HttpSection,
     websocket: WebsocketSection,
 }
@@ -114,6 +118,8 @@ impl<'a> Loader<'a> {
         let (http, http_routes) = main.http.into_parts(root.key("http"));
         let (websocket, websocket_routes) = main.websocket.into_parts(root.key("websocket"));
         self.config.base = document.base().to_owned();
+        let names = main.middleware.into_keys().collect();
+        self.config.middleware = MiddlewareSections::new(names, root.key("middleware"));
         self.config.http = http;
         self.config.websocket = websocket;
         self.config.log = LogConfig {

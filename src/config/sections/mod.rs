@@ -10,6 +10,7 @@ pub(in crate::config) mod csrf;
 pub(in crate::config) mod headers;
 pub(in crate::config) mod http;
 pub(in crate::config) mod log;
+pub(in crate::config) mod middleware;
 pub(in crate::config) mod options;
 pub(in crate::config) mod route;
 pub(in crate::config) mod server;

@@ -1,4 +1,4 @@
-//! A route's list of middleware becomes its steps.
+//! Middleware list: turns a route's list of names into its chain.
 
 use http::{HeaderName, HeaderValue};
 
@@ -16,10 +16,18 @@ impl Compiler<'_> {
         let mut steps = Vec::with_capacity(settings.middleware.len());
         let mut is_sound = true;
         let list = (settings.location_of)("middleware");
-        // Names that could not be read are missing from the list, so its order says nothing.
+        // An invalid list lacks the names that could not be read, so nothing can be concluded from
+        // its order.
         let is_known = !(settings.is_invalid)("middleware");
         for (at, name) in settings.middleware.iter().enumerate() {
             let location = || list.text(at);
+            if self.registry.find_middleware(name).is_some() {
+                match self.custom_step(settings, at, name) {
+                    Some(step) => steps.push(step),
+                    None => is_sound = false,
+                }
+                continue;
+            }
             steps.push(match name.as_str() {
                 "hosts" => Step::Hosts(Hosts::new(&self.config.server.allowed_hosts)),
                 "origin" => Step::Origin(self.origin(settings)),
@@ -72,7 +80,7 @@ impl Compiler<'_> {
                         location(),
                         "middleware",
                         unknown,
-                        Step::NAMES,
+                        Step::NAMES.into_iter().chain(self.registry.middleware_names()),
                     ));
                     is_sound = false;
                     continue;
@@ -92,7 +100,7 @@ impl Compiler<'_> {
         is_sound.then(|| MiddlewareChain::new(steps))
     }
 
-    /// Holds a route's list against what its view cannot do without.
+    /// Checks a route's list for the middleware that its view needs.
     pub(super) fn check_needs(
         &mut self,
         settings: &MiddlewareSettings<'_>,
@@ -114,7 +122,7 @@ impl Compiler<'_> {
             self.problems.push(
                 Problem::warning(
                     location,
-                    "the middleware \"auth\" takes the tokens of this view for bearer tokens of users, and refuses them",
+                    "the middleware \"auth\" reads the tokens of this view as bearer tokens of users, and refuses them",
                 )
                 .with_hint("give the route a list without \"auth\""),
             );
@@ -180,7 +188,8 @@ fn headers(written: &HeaderFields) -> Headers {
     Headers::new(header_fields(written), written.preset)
 }
 
-/// The fields of answers that no route gives: those of `[http]`, when its middleware sends them.
+/// Returns the fields of responses without a route: those of `[http]`, if its middleware contains
+/// `headers`.
 pub(super) fn unmatched_headers(section: &HttpDefaults) -> Option<Headers> {
     let is_sent = section.middleware.iter().any(|name| name == "headers");
     is_sent.then(|| headers(&section.headers))

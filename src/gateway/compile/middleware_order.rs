@@ -1,10 +1,10 @@
-//! Order: which middleware has to stand before which, and whom a list lets in.
+//! Middleware order: which middleware must come before which, and which origins a list lets in.
 
 use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
 use crate::config::{Problem, SourceLocation};
 
-/// The first builds on nothing of the second, the second on the first.
+/// The second needs what the first puts into the scope.
 const ORDER: [(&str, &str); 6] = [
     ("session", "auth"),
     ("session", "csrf"),
@@ -14,7 +14,7 @@ const ORDER: [(&str, &str); 6] = [
     ("auth", "staff_required"),
 ];
 
-/// The first refuses strangers, so that nothing is read from the store for them.
+/// The first refuses requests without reading a store; the second reads one.
 const EARLY: [(&str, &str); 4] = [
     ("hosts", "session"),
     ("hosts", "auth"),
@@ -23,27 +23,27 @@ const EARLY: [(&str, &str); 4] = [
 ];
 
 impl Compiler<'_> {
-    /// Reports steps that stand before one that they build on. Returns whether there are none.
+    /// Reports steps that are listed before one that they need. Returns whether there are none.
     pub(super) fn check_order(
         &mut self,
         settings: &MiddlewareSettings<'_>,
         list: &SourceLocation,
     ) -> bool {
         let mut is_sound = true;
-        let stands_after = |first: &str, second: &str| {
+        let listed_after = |first: &str, second: &str| {
             let (first, second) = (settings.position(first)?, settings.position(second)?);
             (first > second).then_some(second)
         };
         for (first, second) in ORDER {
-            let Some(at) = stands_after(first, second) else {
+            let Some(at) = listed_after(first, second) else {
                 continue;
             };
-            // With "auth" between them, one of the other two pairs is named.
+            // With "auth" in the list, one of its two pairs is reported instead.
             let has_auth = second != "auth" && first == "session" && settings.has("auth");
             if has_auth && second != "csrf" {
                 continue;
             }
-            let message = format!("{first:?} stands after {second:?}; swap them");
+            let message = format!("{first:?} is listed after {second:?}; swap them");
             self.problems.push(Problem::error(list.text(at), message));
             is_sound = false;
         }
@@ -51,9 +51,9 @@ impl Compiler<'_> {
             if second == "auth" && settings.has("session") {
                 continue;
             }
-            if let Some(at) = stands_after(first, second) {
+            if let Some(at) = listed_after(first, second) {
                 let message = format!(
-                    "{first:?} stands after {second:?}, so the store is read for those whom it refuses"
+                    "{first:?} is listed after {second:?}, so the store is read for requests that it refuses"
                 );
                 let hint = format!("put {first:?} before {second:?}");
                 self.problems

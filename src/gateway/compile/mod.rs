@@ -1,7 +1,8 @@
-//! Compile: what is written becomes what runs, or all Problems.
+//! Compile: turns a configuration into the table that runs, or reports all its Problems.
 
 mod compiler;
 mod cors;
+mod custom_middleware;
 mod exposed_files;
 mod identity_providers;
 mod middleware_list;
@@ -16,6 +17,7 @@ mod store_checks;
 mod template_checks;
 mod unused_settings;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::compiler::Compiler;
@@ -26,8 +28,10 @@ use super::registry::Registry;
 use super::table::{StatusCounters, Table};
 use crate::config::{Config, Draft, ErrorLocations, Problems};
 use crate::routing::ProtocolTypeRouter;
+use crate::scope::App;
 
-/// Looks up every name, reads every option, builds both tables. Returns the table with warnings, or all Problems.
+/// Looks up every name, parses every option and builds both tables. Returns the table with all
+/// warnings, or all Problems.
 ///
 /// ```
 /// use oneport::{config::Config, gateway::{Registry, compile}};
@@ -44,8 +48,8 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<(Table, Problems)
     }
 }
 
-/// Compiles a draft, whatever is wrong with it so far, so that the Problems of both stages are reported at once. Returns
-/// the table with all warnings, or all Problems.
+/// Compiles a draft even if it has errors, so that the Problems of both stages are reported at
+/// once. Returns the table with all warnings, or all Problems.
 ///
 /// ```
 /// use oneport::{config::Config, gateway::{Registry, compile_draft}};
@@ -64,7 +68,7 @@ pub fn compile_draft(draft: &Draft, registry: &Registry) -> Result<(Table, Probl
     }
 }
 
-/// Compiles what could be read. Problems at locations that already have an error are dropped.
+/// Compiles what could be read. Drops Problems at locations that already have an error.
 fn compile_known(
     config: &Config,
     registry: &Registry,
@@ -76,13 +80,15 @@ fn compile_known(
         registry,
         error_locations,
         sources: IdentityProviders::new(config, error_locations, &mut problems),
+        custom: BTreeMap::new(),
         templates: Vec::new(),
         problems,
     };
     compiler.check_log();
     let http = compiler.http_routes();
     let websocket = compiler.websocket_routes();
-    compiler.check_idle();
+    compiler.check_middleware_sections();
+    compiler.check_unused_settings();
     let uses_sessions = uses_sessions(config);
     compiler.check_stores(uses_sessions);
     let router = http
@@ -99,9 +105,8 @@ fn compile_known(
         router,
         uses_sessions,
         templates,
-        root_path: Some(config.server.root_path.as_str())
-            .filter(|prefix| !prefix.is_empty())
-            .map(Arc::from),
+        app: app(config, registry),
+        background_tasks: registry.background_tasks.clone(),
         trusted_proxies: config.server.trusted_proxies.clone(),
         forwarded: config.server.forwarded,
         unmatched: StatusCounters::new("oneport_requests_total", ""),
@@ -110,7 +115,18 @@ fn compile_known(
     (table, problems)
 }
 
-/// Tells whether a route asks the stores of sessions or users.
+/// Returns what all scopes share; None if that is nothing.
+fn app(config: &Config, registry: &Registry) -> Option<Arc<App>> {
+    let root_path = config.server.root_path.as_str();
+    (!root_path.is_empty() || !registry.state.is_empty()).then(|| {
+        Arc::new(App {
+            root_path: root_path.into(),
+            state: registry.state.clone(),
+        })
+    })
+}
+
+/// Tells whether a route reads sessions or users.
 fn uses_sessions(config: &Config) -> bool {
     let http = config
         .http_routes

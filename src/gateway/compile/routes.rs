@@ -1,4 +1,4 @@
-//! Routes: what is written of each route becomes its entry in a table.
+//! Routes: turns each route of the file into an entry of a table.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -61,7 +61,8 @@ impl Compiler<'_> {
         self.build(routes, &locations)
     }
 
-    /// Builds a table out of the routes that are sound, so that conflicts among them are told at once with the other Problems.
+    /// Builds a table of the valid routes, so that conflicts among them are reported together with
+    /// the other Problems. None if a route is invalid.
     fn build<T>(
         &mut self,
         routes: Vec<Option<Route<T>>>,
@@ -83,7 +84,8 @@ impl Compiler<'_> {
                     ) else {
                         continue;
                     };
-                    // Beside the other keys of the route, so that an error in one of them does not hide this one.
+                    // At a key that has no error yet: a second Problem at the same location would
+                    // be dropped.
                     let key = match &conflict {
                         Conflict::DuplicateName { .. } => "name",
                         Conflict::NeverMatches { .. } if location.key("regex").is_written() => {
@@ -102,11 +104,7 @@ impl Compiler<'_> {
                         ),
                     };
                     let hint = earlier.position().map(|at| {
-                        format!(
-                            "the other stands at {}:{}",
-                            earlier.document().name(),
-                            at.line
-                        )
+                        format!("the other is at {}:{}", earlier.document().name(), at.line)
                     });
                     self.problems
                         .push(Problem::error(location.key(key), message).with_hint_if(hint));
@@ -139,7 +137,7 @@ impl Compiler<'_> {
             is_invalid: &|key| written.settings.is_invalid(key, error_locations),
         };
         let chain = self.chain(&middleware);
-        let Some(make) = self.registry.find_view(&written.view) else {
+        let Some(registered) = self.registry.find_view(&written.view) else {
             self.problems.push(Problem::unknown(
                 written.location.key("view"),
                 "view",
@@ -148,10 +146,12 @@ impl Compiler<'_> {
             ));
             return None;
         };
+        let what = format!("view {:?}", written.view);
+        self.check_state(&what, registered.state, &written.location.key("view"));
         let (options, location) = (&written.options, &written.location);
         let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
         mount.route.params = mount.route.params.with_user(middleware.gives_user());
-        let made = make(options, &mount)
+        let made = (registered.make)(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
         self.templates
@@ -240,7 +240,7 @@ impl Compiler<'_> {
             is_invalid: &|key| written.settings.is_invalid(key, error_locations),
         };
         let chain = self.chain(&middleware);
-        let Some(make) = self.registry.find_consumer(&written.consumer) else {
+        let Some(registered) = self.registry.find_consumer(&written.consumer) else {
             let location = written.location.key("consumer");
             self.problems.push(Problem::unknown(
                 location,
@@ -250,10 +250,12 @@ impl Compiler<'_> {
             ));
             return None;
         };
+        let what = format!("consumer {:?}", written.consumer);
+        self.check_state(&what, registered.state, &written.location.key("consumer"));
         let (options, location) = (&written.options, &written.location);
         let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
         mount.route.params = mount.route.params.with_user(middleware.gives_user());
-        let consumer = make(options, &mount)
+        let consumer = (registered.make)(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
         self.check_consumer(written);
@@ -278,7 +280,11 @@ impl Compiler<'_> {
             handler: WebsocketHandler {
                 consumer,
                 subprotocols: written.subprotocols.clone(),
-                route: Arc::new(websocket::Route::new(label, fingerprint(written), settings)),
+                route: Arc::new(websocket::Route::new(
+                    label,
+                    fingerprint(written, &self.config.middleware),
+                    settings,
+                )),
             },
         };
         let mut route = Route::new(pattern, value);

@@ -1,13 +1,14 @@
-//! SocketRoute: what a `[[websocket.route]]` means for its sockets: bounds, deadlines, and whether a reload changed it.
+//! SocketSettings of a `[[websocket.route]]`, and its fingerprint, by which a reload sees whether
+//! it changed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::config::{WebsocketDefaults, WebsocketRoute};
+use crate::config::{MiddlewareSections, WebsocketDefaults, WebsocketRoute};
 use crate::websocket::SocketSettings;
 use crate::websocket::decoder::Limits;
 use crate::websocket::extension::DeflateSettings;
 
-/// Returns the bounds and deadlines.
+/// Returns the limits and deadlines of a route.
 pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
     SocketSettings {
         limits: Limits {
@@ -37,10 +38,14 @@ pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
     }
 }
 
-/// Returns the hash of all that a route sets and inherits. Routes that mean the same have the same one, wherever they are
-/// written: a reload ends the sockets of a route whose fingerprint is gone.
-pub(super) fn fingerprint(written: &WebsocketRoute) -> u64 {
+/// Returns the hash of all that a route sets and inherits, and of the options of its middleware.
+/// Routes that mean the same have the same one, wherever they are written: a reload ends the
+/// sockets of a route whose fingerprint is gone.
+pub(super) fn fingerprint(written: &WebsocketRoute, sections: &MiddlewareSections) -> u64 {
     let mut hasher = DefaultHasher::new();
     written.hash(&mut hasher);
+    for name in &written.settings.middleware {
+        sections.options(name).hash(&mut hasher);
+    }
     hasher.finish()
 }

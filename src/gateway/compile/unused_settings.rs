@@ -1,9 +1,9 @@
-//! Idle: settings that no middleware of their routes reads.
+//! Unused settings: those whose middleware is not in the list of their route.
 
 use super::compiler::Compiler;
 use crate::config::{CorsConfig, HeaderFields, MissingOrigin, Problem, SourceLocation};
 
-/// A setting, and the middleware that read it; the first is the one to add.
+/// Each setting and the middleware that reads it. The hint names the first.
 const READERS: [(&str, &[&str]); 5] = [
     ("headers", &["headers"]),
     ("cors", &["cors"]),
@@ -12,7 +12,7 @@ const READERS: [(&str, &[&str]); 5] = [
     ("token_in_query", &["auth"]),
 ];
 
-/// A section or a route: its list of middleware, and which of the settings say something.
+/// A section or a route: its list of middleware, and the settings that are not the default.
 struct Listed<'c> {
     location: &'c SourceLocation,
     middleware: &'c [String],
@@ -32,9 +32,9 @@ impl Listed<'_> {
 }
 
 impl Compiler<'_> {
-    /// Warns of settings without the middleware that they are for: of a route's own at the route, of a section's only when no
-    /// route that takes them over has the middleware.
-    pub(super) fn check_idle(&mut self) {
+    /// Warns about settings without their middleware: about a route's own setting at the route,
+    /// about a section's only when no route that inherits it has the middleware.
+    pub(super) fn check_unused_settings(&mut self) {
         let (config, error_locations) = (self.config, self.error_locations);
         let defaults = &config.http;
         let http = std::iter::once(defaults)
@@ -74,28 +74,29 @@ impl Compiler<'_> {
         }
     }
 
-    /// Looks at one setting of a table, whose section comes first.
+    /// Checks one setting of a table. The first of `listed` is the section.
     fn check_key(&mut self, listed: &[Listed<'_>], key: &'static str, readers: &[&str]) {
         let Some((section, routes)) = listed.split_first() else {
             return;
         };
         let is_own = |route: &Listed<'_>| route.location.key(key).is_written();
-        // Looking for a location in the file costs more than all else here, so it comes last.
+        // `is_own` looks the key up in the file, which costs more than all other conditions, so it
+        // comes last.
         for route in routes {
             if route.set.contains(&key) && !route.reads(readers) && is_own(route) {
                 self.problems
-                    .push(idle(route.location.key(key), key, readers));
+                    .push(unused(route.location.key(key), key, readers));
             }
         }
         if !section.set.contains(&key) {
             return;
         }
         let mut heirs = routes.iter().filter(|route| !is_own(route)).peekable();
-        // The fields of `[http]` are sent with answers of no route too.
+        // Responses without a route have the fields of `[http]` too.
         let is_read_aside = key == "headers" && section.reads(readers);
         if heirs.peek().is_some() && !is_read_aside && !heirs.any(|route| route.reads(readers)) {
             self.problems
-                .push(idle(section.location.key(key), key, readers));
+                .push(unused(section.location.key(key), key, readers));
         }
     }
 }
@@ -118,7 +119,7 @@ fn set_keys(
     set.map(|(key, _)| key).collect()
 }
 
-fn idle(location: SourceLocation, key: &str, readers: &[&str]) -> Problem {
+fn unused(location: SourceLocation, key: &str, readers: &[&str]) -> Problem {
     let reader = readers.first().copied().unwrap_or_default();
     let effect = match key {
         "headers" => "these fields are never sent".to_owned(),

@@ -42,9 +42,9 @@ fn post_only(scope: &Scope) -> Result<(), Failure> {
 
 /// Returns a path of the file as the client has to ask for it, below the root path. A URL stays as it is.
 fn under_root(scope: &Scope, to: &str) -> String {
-    match scope.root_path.as_deref() {
-        Some(root_path) if is_own_path(to) => format!("{root_path}{to}"),
-        _ => to.to_owned(),
+    match is_own_path(to) {
+        true => format!("{}{to}", scope.root_path()),
+        false => to.to_owned(),
     }
 }
 

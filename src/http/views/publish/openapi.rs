@@ -15,7 +15,7 @@ pub(super) fn document(scope: &Scope, call: &str) -> Response {
     let mut document: Value = serde_json::from_str(DOCUMENT).unwrap_or_default();
     let base = scope.raw_path().trim_end_matches('/');
     let base = base.strip_suffix(call).unwrap_or(base);
-    let root_path = scope.root_path.as_deref().unwrap_or_default();
+    let root_path = scope.root_path();
     let base = if base.starts_with(root_path) {
         base.to_owned()
     } else {

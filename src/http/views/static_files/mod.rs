@@ -202,7 +202,7 @@ impl Static {
         if self.options.index.is_empty() {
             return false;
         }
-        let root_path = scope.root_path.as_deref().unwrap_or_default();
+        let root_path = scope.root_path();
         let below = scope.raw_path().strip_prefix(root_path).unwrap_or_default();
         self.pattern
             .as_ref()

@@ -120,7 +120,7 @@ pub(super) fn scope(scope: &Scope, headers: &[HeaderName]) -> Value {
         "url_route": {"name": scope.url_route.name.as_deref(), "kwargs": params},
         "user": scope.user.as_deref(),
         "session": scope.session.as_ref().map(|session| Value::Object((*session.data()).clone())),
-        "root_path": scope.root_path.as_deref().unwrap_or_default(),
+        "root_path": scope.root_path(),
     })
 }
 

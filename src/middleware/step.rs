@@ -1,0 +1,116 @@
+//! Step: one middleware in the list of a route.
+
+use super::auth::Auth;
+use super::context::MiddlewareContext;
+use super::cors::Cors;
+use super::csrf::Csrf;
+use super::custom::Custom;
+use super::headers::Headers;
+use super::hosts::Hosts;
+use super::login_required::LoginRequired;
+use super::origin::Origin;
+use super::session::Session;
+use crate::http::{Failure, Response};
+use crate::scope::Scope;
+use crate::services::Services;
+
+/// One step of a route's list.
+///
+/// Before the view or the consumer the steps run in the order of the list; the first that refuses
+/// ends it. Over the response, also that of a refusal, they run in reverse.
+#[derive(Debug)]
+pub enum Step {
+    /// Refuses hosts that are not in `server.allowed_hosts`.
+    Hosts(Hosts),
+    /// Refuses pages of other origins.
+    Origin(Origin),
+    /// Opens the visitor's session.
+    Session(Session),
+    /// Finds out who the visitor is.
+    Auth(Auth),
+    /// `login_required` and `staff_required`.
+    LoginRequired(LoginRequired),
+    /// Refuses changes without the token of one of our own pages.
+    Csrf(Csrf),
+    /// Lets pages of other origins read the responses.
+    Cors(Cors),
+    /// Sets fixed header fields.
+    Headers(Headers),
+    /// Middleware of the application.
+    Custom(Custom),
+}
+
+impl Step {
+    /// The names of the built-in steps in the file.
+    pub const NAMES: [&'static str; 9] = [
+        "hosts",
+        "origin",
+        "session",
+        "auth",
+        "login_required",
+        "staff_required",
+        "csrf",
+        "cors",
+        "headers",
+    ];
+
+    /// Refuses what the head of a request alone is enough to refuse: the part of [`Step::before`]
+    /// that `oneport resolve` can run.
+    pub fn precheck(&self, scope: &Scope) -> Result<(), Failure> {
+        match self {
+            Self::Hosts(step) => step.before(scope),
+            Self::Origin(step) => step.before(scope),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs the step before the handler: it adds to the scope, or refuses.
+    pub async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
+        // The futures that wait are boxed, so that a request without them does not carry their
+        // size.
+        match self {
+            Self::Hosts(_) | Self::Origin(_) | Self::Cors(_) | Self::Headers(_) => {
+                self.precheck(cx.scope)
+            }
+            Self::Session(step) => Box::pin(step.before(cx.scope, cx.services)).await,
+            Self::Auth(step) => Box::pin(step.before(cx.scope, cx.services)).await,
+            Self::LoginRequired(step) => step.before(cx.scope),
+            Self::Csrf(step) => Box::pin(step.before(cx)).await,
+            Self::Custom(step) => step.middleware.before(cx).await,
+        }
+    }
+
+    /// Runs the step over the response. A failure replaces it.
+    pub async fn after(
+        &self,
+        scope: &Scope,
+        services: &Services,
+        response: &mut Response,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Session(step) => Box::pin(step.after(scope, services, response)).await,
+            _ => self.after_replaced(scope, response).await,
+        }
+    }
+
+    /// Runs the step over a response that replaced the one it ran over before. A session is not
+    /// saved again.
+    pub(crate) async fn after_replaced(
+        &self,
+        scope: &Scope,
+        response: &mut Response,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Headers(step) => step.after(response.headers_mut()),
+            Self::Cors(step) => step.after(scope, response.headers_mut()),
+            Self::Auth(step) => step.after(scope, response.headers_mut()),
+            Self::Custom(step) => step.middleware.after(scope, response).await?,
+            Self::Hosts(_)
+            | Self::Origin(_)
+            | Self::Session(_)
+            | Self::LoginRequired(_)
+            | Self::Csrf(_) => {}
+        }
+        Ok(())
+    }
+}
