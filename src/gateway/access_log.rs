@@ -6,7 +6,7 @@ use crate::http::Response;
 use crate::scope::{Scope, ScopeType};
 use crate::telemetry::ACCESS;
 
-/// Writes the access log's line of an answer.
+/// Writes the access log's line of a response.
 pub(super) fn log_answer(scope: &Scope, route: &str, response: &Response, started: Instant) {
     tracing::info!(
         target: ACCESS,

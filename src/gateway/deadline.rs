@@ -28,8 +28,8 @@ impl Deadline {
     }
 }
 
-/// Runs `work`. Past the deadline it is dropped and fails with 504 and the sentence `timed_out`; a panic in it is counted and
-/// fails with 500 and the cause `panicked`.
+/// Runs `work`. Past the deadline it is dropped and fails with 504 and the sentence `timed_out`; a
+/// panic in it is counted and fails with 500 and the cause `panicked`.
 pub(super) async fn run_until<T>(
     deadline: Deadline,
     timed_out: &'static str,
@@ -47,7 +47,8 @@ pub(super) async fn run_until<T>(
                 return Poll::Ready(Err(Failure::from(panicked)));
             }
         }
-        // Boxed on the first wait, so that work that completes at once costs neither a timer nor an allocation.
+        // Boxed on the first wait, so that work that completes at once costs neither a timer nor an
+        // allocation.
         let timer = timer.get_or_insert_with(|| Box::pin(expired(deadline.instant())));
         timer
             .as_mut()
@@ -59,8 +60,8 @@ pub(super) async fn run_until<T>(
 
 /// Completes after `deadline`, and one poll later.
 ///
-/// When the process was suspended, timers fire before the sockets are read: the extra poll lets work complete with what arrived
-/// meanwhile.
+/// When the process was suspended, timers fire before the sockets are read: the extra poll lets
+/// work complete with what arrived meanwhile.
 async fn expired(deadline: Instant) {
     tokio::time::sleep_until(deadline.into()).await;
     tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Pages: how a failure is shown to a person, a program, a terminal.
+//! Error pages: the response of a failure, as HTML, JSON or plain text.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, json};
@@ -10,9 +10,11 @@ use crate::http::{Failure, Response, respond};
 use crate::scope::Scope;
 use crate::services::Services;
 
-/// Answers with a failure: a page for those who accept `text/html`, JSON for `application/json`, else plain text.
+/// Returns the response of a failure: a page if the client accepts `text/html`, JSON for
+/// `application/json`, otherwise plain text.
 ///
-/// The page is the template named after the status (`404.html`), or `error.html`, or a plain one. The cause goes to the log only.
+/// The page is the template of the status (`404.html`), or `error.html`, or a plain one. The cause
+/// goes to the log only.
 pub(super) fn answer(
     services: &Services,
     table: &Table,
@@ -20,7 +22,8 @@ pub(super) fn answer(
     failure: &Failure,
 ) -> Response {
     let status = failure.status();
-    // What does not answer says so itself, and not with each request; what is not implemented is the client's to know.
+    // 503: the store that is down logs its outage once, not per request. 501: the client asked for
+    // something that does not exist.
     let is_ours = !matches!(
         status,
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::NOT_IMPLEMENTED

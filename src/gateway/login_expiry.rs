@@ -1,4 +1,4 @@
-//! Logins: closes the live sockets and event streams of those whose login has ended.
+//! Login expiry: closes the sockets and event streams of logins that have ended.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -10,14 +10,16 @@ use crate::database::StoreError;
 use crate::http::event_streams::EventStreams;
 use crate::websocket::{Cause, Ending, SocketHandle};
 
-/// The logins that one look asks the stores for at once.
+/// How many sessions one query checks.
 const LOOKED_AT_ONCE: usize = 1000;
 
 impl Gateway {
-    /// Checks the logins of live sockets and event streams every `every`; zero for never. A logout in this process takes effect at once.
+    /// Checks the logins of open sockets and event streams at the interval `every`; zero never
+    /// checks. A logout in this process takes effect at once.
     ///
-    /// A socket rests on the session, or the token, that it was opened with. When the session is gone, or its user, or the
-    /// password is another, or the token has expired, it is closed with 4401; an event stream ends. While a store does not answer, no socket is closed.
+    /// A socket depends on the session or the token that it was opened with. It is closed with
+    /// 4401, and an event stream ends, when the session or its user is deleted, when the password
+    /// changes, or when the token expires. While a store is down, no socket is closed.
     pub fn watch_logins(&self, every: Duration) {
         let gateway = self.clone();
         let tasks = self.services().tasks.clone();
@@ -38,7 +40,7 @@ impl Gateway {
                     }
                     () = interval => {
                         gateway.services().evict_expired();
-                        // What fails is told by the store, and tried again the next time.
+                        // The store logs its failure; the next interval tries again.
                         let _ = gateway.close_ended_logins().await;
                     }
                     () = tasks.stopping() => return,
@@ -47,7 +49,7 @@ impl Gateway {
         });
     }
 
-    /// Looks at all logins once.
+    /// Checks all logins once.
     async fn close_ended_logins(&self) -> Result<(), StoreError> {
         let mut logins: HashSet<Arc<Login>> = self.sockets().logins();
         logins.extend(self.services().shared::<EventStreams>().logins());

@@ -7,11 +7,12 @@ use crate::http::Response;
 use crate::routing::{Match, Resolution, Target};
 use crate::scope::Scope;
 
-/// Answers a preflight for a route with `cors`. Returns None for a request that is no preflight, or whose route has no `cors`: it
-/// is an OPTIONS request like any other.
+/// Answers a preflight for a route with `cors`. Returns None for a request that is no preflight, or
+/// whose route has no `cors`: it is an OPTIONS request like any other.
 ///
-/// The route is that of the method which the preflight asks for. Of its middleware only `hosts` and `headers` run: a preflight
-/// has no cookie and no token, so `session` and `auth` would refuse it. The view is never called.
+/// The route is that of the method which the preflight asks for. Of its middleware only `hosts` and
+/// `headers` run: a preflight has no cookie and no token, so `session` and `auth` would refuse it.
+/// The view is never called.
 pub(super) fn answer(pipeline: &Pipeline<'_>, scope: &Scope) -> Option<Response> {
     if scope.method != Method::OPTIONS {
         return None;

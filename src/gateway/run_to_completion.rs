@@ -1,4 +1,4 @@
-//! RunToCompletion: a request's work that runs to its end, also without its client.
+//! RunToCompletion: runs a request to its end even when its client disconnects.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,16 +11,17 @@ use metrics::counter;
 use crate::http::Response;
 use crate::tasks::Tasks;
 
-/// How many requests whose client has disconnected may run at once. One more is dropped, as all were without this.
+/// How many requests without a client may run at once. Any more are dropped.
 const ABANDONED_MAX: usize = 1_024;
 
 type Work = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-/// The requests that run without their client (cheap to clone).
+/// Counts the requests that run without their client (cheap to clone).
 #[derive(Clone, Default)]
 pub(super) struct AbandonedRequests(Arc<AtomicUsize>);
 
-/// A request's work. Dropped before its end, it goes on in a task of its own; the view's deadline bounds it.
+/// A request's work. When it is dropped before its end, it continues in a task of its own; the
+/// route's deadline bounds it.
 pub(super) struct RunToCompletion {
     work: Option<Work>,
     tasks: Tasks,
@@ -60,7 +61,7 @@ impl Drop for RunToCompletion {
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
         if std::thread::panicking() {
-            return; // the work itself panicked: there is nothing to finish
+            return; // the work itself panicked
         }
         let count = self.abandoned.0.clone();
         if count.fetch_add(1, Ordering::Relaxed) >= ABANDONED_MAX {
@@ -76,7 +77,7 @@ impl Drop for RunToCompletion {
     }
 }
 
-/// Takes one off the count when the task is over, however it ends.
+/// Decrements the count when the task ends, also by a panic.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {

@@ -1,4 +1,4 @@
-//! Upgrade: what the gateway replies, and a WebSocket that is accepted and waits for its stream.
+//! Upgrade: an accepted WebSocket that waits for its stream; the gateway's reply.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use crate::services::Services;
 use crate::websocket::extension::Deflate;
 use crate::websocket::{ConnectionTask, PreparedJoins, Route, SocketParts, Sockets};
 
-/// What becomes of a request.
+/// The gateway's reply to a request.
 pub enum Reply {
     /// An ordinary response.
     Response(Response),
-    /// 101, and what starts once it is sent.
+    /// The response 101, and the socket that starts once it is sent.
     Upgrade(Response, Box<Upgrade>),
 }
 
-/// A WebSocket that is accepted and waits for its stream.
+/// An accepted WebSocket that waits for its stream.
 pub struct Upgrade {
     pub(super) consumer: Box<dyn crate::websocket::Accepted>,
     pub(super) scope: Arc<Scope>,
@@ -29,22 +29,23 @@ pub struct Upgrade {
     pub(super) sockets: Sockets,
     pub(super) deflate: Option<Deflate>,
     pub(super) prepared_joins: PreparedJoins,
-    /// The client behind a trusted proxy, counted until the socket ends.
+    /// Counts the client against `connections_per_ip` until the socket ends, if it is counted by
+    /// requests.
     pub(super) counted: Option<ClientPermit>,
 }
 
 impl Upgrade {
-    /// Starts the socket's task over a stream, as [`Upgrade::run`] has it.
+    /// Spawns [`Upgrade::run`] as a task.
     pub fn start(self, stream: Option<Stream>, read_already: Bytes, held: Box<dyn Any + Send>) {
         let tasks = self.services.tasks.clone();
         tasks.spawn("websocket", self.run(stream, read_already, held));
     }
 
-    /// Returns the socket's whole life over a stream, to be awaited; `read_already` is what the client sent right behind its handshake.
+    /// Returns the future that runs the socket over a stream until it ends. `read_already` is what
+    /// the client sent right after its handshake; `held` is dropped when the socket ends.
     ///
-    /// Without a stream (the client left before the 101 reached it) the consumer still gets its `open` and its `disconnect`.
-    ///
-    /// `held` is dropped when the socket ends.
+    /// If the client disconnects before the 101 is sent, there is no stream; the consumer still
+    /// gets `open` and `disconnect`.
     pub fn run(
         self,
         stream: Option<Stream>,

@@ -1,4 +1,5 @@
-//! The life of a handshake: route, then the pipeline around the consumer's `connect`, then 101. Read it from top to bottom.
+//! The life of a handshake: route, then the pipeline around the consumer's `connect`, then 101.
+//! Read it from top to bottom.
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ struct AcceptedHandshake {
     prepared_joins: PreparedJoins,
     deflate: Option<Deflate>,
     status: StatusCode,
-    /// The fields that make the response a WebSocket handshake's. They are set last: middleware neither changes nor removes them.
+    /// The fields that make the response a WebSocket handshake's. They are set last: middleware
+    /// neither changes nor removes them.
     fields: HeaderMap,
 }
 
@@ -117,9 +119,9 @@ async fn connect(
     Ok((response, accepted))
 }
 
-/// Subscribes to the groups that the consumer will join, in other processes too, and keeps what is sent to them from now on: an
-/// event sent once the client knows that the socket is open must reach it. Fails when the clients of this address have
-/// started too many groups.
+/// Subscribes to the groups that the consumer will join, in other processes too, and keeps what is
+/// sent to them from now on: an event sent once the client knows that the socket is open must reach
+/// it. Fails when the clients of this address have started too many groups.
 async fn register_joins(
     services: &Services,
     scope: &Scope,
@@ -155,8 +157,8 @@ fn choose_subprotocol(
     }
     let offered = || scope.subprotocols.iter();
     let spoken = offered().find(|offered| entry.handler.subprotocols.contains(offered));
-    // A browser that offers subprotocols fails the connection unless it gets one of them, and the words that carry a token or a
-    // ticket may be all that it offers.
+    // A browser that offers subprotocols fails the connection unless it gets one of them, and the
+    // words that carry a token or a ticket may be all that it offers.
     let is_word = |word: &&String| [BEARER, TICKET].contains(&word.as_str());
     let chosen = spoken.or_else(|| offered().find(|word| entry.chain.has_auth() && is_word(word)));
     Ok(chosen.cloned())

@@ -1,4 +1,4 @@
-//! Cors: what the settings of the middleware `cors` must not say.
+//! Cors: checks the settings of the middleware `cors` and makes its step.
 
 use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
@@ -7,11 +7,11 @@ use crate::http::origin;
 use crate::middleware::{Cors, Step};
 
 impl Compiler<'_> {
-    /// Makes the step at this location of the list; none when its settings contradict it.
+    /// Makes the step for this index of the list. None if the settings are invalid.
     pub(super) fn cors(&mut self, settings: &MiddlewareSettings<'_>, at: usize) -> Option<Step> {
         let location = (settings.location_of)("middleware").index(at);
         let Some(cors) = settings.cors else {
-            let message = "expected middleware of a WebSocket, found \"cors\": browsers ask for nothing there";
+            let message = "\"cors\" has no effect on a WebSocket: browsers send no preflight";
             self.problems.push(
                 Problem::error(location, message)
                     .with_hint("\"origin\" says which pages may open the WebSocket"),
@@ -32,7 +32,7 @@ impl Compiler<'_> {
             self.problems.push(Problem::error(origins, message));
             return None;
         }
-        // The step "origin" tells the same.
+        // The step "origin" reports the same.
         if !settings.middleware.iter().any(|name| name == "origin") {
             for (at, pattern) in settings.allowed_origins.iter().enumerate() {
                 if let Some(sentence) = origin::lint(pattern) {

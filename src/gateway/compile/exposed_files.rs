@@ -1,4 +1,5 @@
-//! Exposure: what a view that maps paths onto something must not reach.
+//! Exposed files: secrets, and files behind stronger middleware, that a view which maps paths onto
+//! files or servers would expose.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Warns of a route that maps paths onto what a route with stronger middleware guards.
+    /// Warns about a route that maps paths onto what another route protects with stronger
+    /// middleware.
     pub(super) fn check_overlaps(&mut self, http: &UrlRouter<HttpEntry>) {
         let mapping: Vec<(&Route<HttpEntry>, &SourceLocation)> = http
             .routes()
@@ -52,7 +54,7 @@ impl Compiler<'_> {
                 });
                 if let Some(lacking) = lacking {
                     let message = format!(
-                        "maps paths onto what {} ({}) guards with {lacking:?}, without {lacking:?} itself",
+                        "maps paths onto what {} ({}) protects with {lacking:?}, without {lacking:?} itself",
                         strong_place.path(),
                         strong.pattern
                     );
@@ -64,7 +66,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Returns the files that nobody may read over HTTP, with what they are.
+    /// Returns the files that must not be served, and what each of them is.
     fn secret_files(&self, uses_sessions: bool) -> Vec<(&'static str, PathBuf)> {
         let config = self.config;
         let mut secrets = Vec::new();
@@ -109,7 +111,7 @@ impl Compiler<'_> {
     }
 }
 
-/// Tells whether one route maps paths onto something that the other maps onto too.
+/// Tells whether `weak` maps paths onto something that `strong` maps onto too.
 fn reaches(weak: &Route<HttpEntry>, strong: &Route<HttpEntry>) -> bool {
     match (
         &weak.value.handler.maps_onto,
@@ -131,7 +133,7 @@ fn shown(mapped: &Option<Mapped>) -> String {
     }
 }
 
-/// Follows links as far as the path exists: a database may be made only later.
+/// Resolves links as far as the path exists: a database may be created later.
 fn real(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;

@@ -1,4 +1,5 @@
-//! IdentityProviders: what tells who a request is from, beside its session.
+//! IdentityProviders: what identifies users beside sessions: bearer tokens and the app of
+//! `[auth.forward]`.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::config::{
     reason,
 };
 
-/// What tells who a request is from, beside its session.
+/// What identifies users beside sessions.
 #[derive(Default)]
 pub(super) struct IdentityProviders {
     pub(super) bearer: Option<Arc<Bearer>>,
@@ -19,7 +20,7 @@ pub(super) struct IdentityProviders {
 }
 
 impl IdentityProviders {
-    /// Reads keys and URLs.
+    /// Reads the keys of `[auth.bearer]` and the URL of `[auth.forward]`.
     pub(super) fn new(
         config: &Config,
         error_locations: &ErrorLocations,
@@ -59,7 +60,7 @@ fn bearer(written: &BearerConfig, location: &SourceLocation) -> Result<Bearer, P
         (Some(key), None, None) => ("key", BearerKey::Text(key.0.clone())),
         (None, Some(file), None) => {
             let text = read("key_file", file)?;
-            // The end of the line belongs to the file, not to a secret in it.
+            // An editor adds the newline at the end; it is not part of the key.
             let text = text.trim_end_matches(['\r', '\n']).to_owned();
             ("key_file", BearerKey::Text(text))
         }

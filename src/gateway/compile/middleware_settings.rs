@@ -3,7 +3,7 @@
 use crate::config::{self, CorsConfig, HeaderFields, SourceLocation};
 use crate::scope::ScopeType;
 
-/// The settings that both kinds of routes have.
+/// The settings of a route, of either table, that its middleware reads.
 pub(super) struct MiddlewareSettings<'r> {
     pub(super) table: ScopeType,
     pub(super) middleware: &'r [String],
@@ -13,7 +13,7 @@ pub(super) struct MiddlewareSettings<'r> {
     pub(super) token_in_query: bool,
     /// None for a WebSocket.
     pub(super) cors: Option<&'r CorsConfig>,
-    /// Whether a key's value is made up, because it is wrong where it is written.
+    /// Whether a key's value is a placeholder for one that could not be read.
     pub(super) is_invalid: &'r dyn Fn(&str) -> bool,
     pub(super) location_of: &'r dyn Fn(&str) -> SourceLocation,
 }
@@ -23,12 +23,12 @@ impl MiddlewareSettings<'_> {
         self.middleware.iter().any(|known| known == name)
     }
 
-    /// Tells whether a request can have a user, as far as its list is known.
+    /// Tells whether a request can have a user; true when the list could not be read.
     pub(super) fn gives_user(&self) -> bool {
         self.has("auth") || (self.is_invalid)("middleware")
     }
 
-    /// Where a step stands in the list.
+    /// Returns the index of a name in the list.
     pub(super) fn position(&self, name: &str) -> Option<usize> {
         self.middleware.iter().position(|known| known == name)
     }

@@ -1,4 +1,5 @@
-//! Fit: whether a view or a consumer fits the route that it is on, beyond its own options.
+//! Route checks: whether a built-in view or consumer fits its route and the rest of the
+//! configuration.
 
 use serde::Deserialize;
 
@@ -6,10 +7,10 @@ use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
 use crate::config::{self, ConfigPath, HttpRoute, Problem, WebsocketRoute};
 
-/// HMAC-SHA256 has no use for less (RFC 7518 §3.2).
+/// The shortest secret that HMAC-SHA256 makes full use of (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
-/// What of the options of `backend` is looked at.
+/// The options of `backend` that are checked.
 #[derive(Deserialize)]
 struct BackendOptions {
     #[serde(default)]
@@ -18,7 +19,7 @@ struct BackendOptions {
     secret: Option<serde_json::Value>,
 }
 
-/// What of the options of `static` is looked at.
+/// The options of `static` that are checked.
 #[derive(Deserialize)]
 struct StaticOptions {
     dir: ConfigPath,
@@ -27,7 +28,7 @@ struct StaticOptions {
 }
 
 impl Compiler<'_> {
-    /// Holds a view against its route.
+    /// Checks a view against its route.
     pub(super) fn check_view(&mut self, written: &HttpRoute, settings: &MiddlewareSettings<'_>) {
         match written.view.as_str() {
             "publish" => {
@@ -41,7 +42,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The call stands in a catch-all; a regular expression may catch it in other ways.
+    /// The view reads its call from a catch-all. A regular expression may capture it in other ways.
     fn check_call(&mut self, written: &HttpRoute) {
         let Some(path) = &written.path else { return };
         if path.contains("{*") || self.is_wrong(&written.location, &["path"]) {
@@ -86,7 +87,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Holds a consumer against its route.
+    /// Checks a consumer against its route.
     pub(super) fn check_consumer(&mut self, written: &WebsocketRoute) {
         if written.consumer != "backend" {
             return;

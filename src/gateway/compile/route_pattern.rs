@@ -1,4 +1,4 @@
-//! Paths: a route's pattern and host, as they are written and as they are meant.
+//! Route pattern: parses the path or regular expression of a route, its prefix and its host.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::config::{Options, Problem, SourceLocation};
 use crate::gateway::registry::Mount;
 use crate::routing::{HostPattern, ParamNames, PatternError, RouteContext, RoutePattern};
 
-/// The keys that both kinds of routes have, by reference.
+/// The keys of a route, of either table, that decide which requests it matches.
 pub(super) struct RouteKeys<'r> {
     pub(super) path: Option<&'r str>,
     pub(super) regex: Option<&'r str>,
@@ -22,7 +22,7 @@ impl Compiler<'_> {
             return None;
         }
         let (key, parsed) = match (keys.path, keys.regex) {
-            // The prefix alone.
+            // The path is the prefix alone.
             (Some(""), _) => return self.prefix_alone(keys),
             (Some(path), _) => ("path", RoutePattern::path(path)),
             (None, Some(regex)) => ("regex", RoutePattern::regex(regex)),
@@ -66,7 +66,7 @@ impl Compiler<'_> {
 
     #[expect(
         clippy::option_option,
-        reason = "None: a Problem was found; Some(None): no host is asked for"
+        reason = "None: a Problem was found; Some(None): the route is for every host"
     )]
     pub(super) fn host(&mut self, keys: &RouteKeys<'_>) -> Option<Option<HostPattern>> {
         let Some(written) = keys.host else {

@@ -1,4 +1,5 @@
-//! Store files: whether a SQLite file is a database, whether it is a Django project's, and whether that is what is written.
+//! SQLite files: whether the file of a store is a database, and of Django or ours as the
+//! configuration says.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -7,18 +8,18 @@ use std::path::Path;
 use super::compiler::Compiler;
 use crate::config::{Problem, SourceLocation, StoreUrl};
 
-/// What every SQLite database begins with.
+/// The first bytes of every SQLite database.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// The table that `migrate` makes first.
+/// The table that `manage.py migrate` creates first.
 const MIGRATIONS: &[u8] = b"django_migrations";
 
-/// Its definition stands near the start; a longer file is not read to its end.
+/// The definition of that table is near the start, so a long file is not read to its end.
 const SCANNED_BYTES_MAX: u64 = 16 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
 
 impl Compiler<'_> {
-    /// Looks at the files behind `session.store` and `auth.users`.
+    /// Checks the files of `session.store` and `auth.users`.
     pub(super) fn check_files(&mut self) {
         let (session, auth) = (&self.config.session, &self.config.auth);
         for (location, url) in [
@@ -53,7 +54,7 @@ fn problem_of(location: SourceLocation, url: &StoreUrl) -> Option<Problem> {
                 Ok(found) if found.is_dir() => "a directory",
                 Ok(_) => return None,
                 Err(error) if error.kind() == ErrorKind::NotFound => "no file",
-                // What may not be looked at is said at the start.
+                // The server reports other errors when it opens the file.
                 Err(_) => return None,
             };
             let path = path.display();
@@ -77,7 +78,8 @@ fn problem_of(location: SourceLocation, url: &StoreUrl) -> Option<Problem> {
     }
 }
 
-/// Tells whether a file holds something that is no SQLite database. An empty one becomes a database.
+/// Tells whether a file is something other than a SQLite database. An empty file counts as a
+/// database.
 fn is_other_file(path: &Path) -> bool {
     let mut start = Vec::with_capacity(MAGIC.len());
     let read = File::open(path).and_then(|file| {
@@ -94,7 +96,8 @@ fn missing_directory(path: &Path) -> Option<&Path> {
     (error.kind() == ErrorKind::NotFound).then_some(directory)
 }
 
-/// Tells whether a SQLite file holds the tables of a Django project. It is not opened as a database: nothing is locked.
+/// Tells whether a SQLite file has the tables of a Django project. Reads bytes and does not open a
+/// database, so it takes no lock.
 fn is_of_django(path: &Path) -> io::Result<bool> {
     let mut file = File::open(path)?.take(SCANNED_BYTES_MAX);
     let mut chunk = Vec::with_capacity(CHUNK_BYTES + MIGRATIONS.len());
@@ -113,7 +116,7 @@ fn is_of_django(path: &Path) -> io::Result<bool> {
         {
             return Ok(true);
         }
-        // The name may lie across two chunks.
+        // The name may span two chunks.
         let kept = chunk.len().saturating_sub(MIGRATIONS.len());
         chunk.drain(..kept);
     }

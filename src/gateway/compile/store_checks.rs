@@ -1,13 +1,13 @@
-//! Stores: `[server]`, `[session]` and `[auth]` against each other.
+//! Store checks: contradictions between `[server]`, `[session]` and `[auth]`.
 
 use super::compiler::Compiler;
 use crate::config::{Config, Problem, SameSite, Secure, SourceLocation, StoreUrl};
 
-/// HMAC-SHA256 has no use for less (RFC 7518 §3.2).
+/// The shortest key that HMAC-SHA256 makes full use of (RFC 7518 §3.2).
 const KEY_BYTES_MIN: usize = 32;
 
 impl Compiler<'_> {
-    /// Holds the cookies against what browsers take (RFC 6265bis §4.1.3, §5.7).
+    /// Checks that browsers accept the cookies (RFC 6265bis §4.1.3, §5.7).
     fn check_cookies(&mut self) {
         let (session, csrf) = (&self.config.session, &self.config.csrf);
         let keys = ["cookie", "secure", "domain", "path", "same_site"];
@@ -17,7 +17,7 @@ impl Compiler<'_> {
         let (of_session, of_csrf) = (session.location.key("cookie"), csrf.location.key("cookie"));
         self.check_cookie(&session.cookie, &of_session);
         if !csrf.use_sessions {
-            // It has the attributes of the session's.
+            // The CSRF cookie has the attributes of the session cookie.
             self.check_cookie(&csrf.cookie, &of_csrf);
         }
         if session.same_site == SameSite::None && session.secure == Secure::Never {
@@ -39,7 +39,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Holds the name of a cookie, written at `named`, against the attributes that its prefix asks for.
+    /// Checks the name of a cookie, written at `named`, against the attributes that its prefix
+    /// requires.
     fn check_cookie(&mut self, name: &str, named: &SourceLocation) {
         let session = &self.config.session;
         let mut refuse = |key: &str, message: String| {
@@ -77,7 +78,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Looks at how long the keys are. A Django project's is the project's to choose, and old ones are about to go.
+    /// Checks the length of the keys. A short key of a Django project, or a fallback, is only a
+    /// warning: the first is the project's choice, the second is on its way out.
     fn check_key_length(&mut self) {
         let server = &self.config.server;
         let is_django = self.config.session.store.is_django();
@@ -106,7 +108,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Looks whether there is a column that the time zone is for.
+    /// Warns about a time zone that no column needs.
     fn check_time_zone(&mut self) {
         let session = &self.config.session;
         let zone = session.django.time_zone.name();
@@ -126,7 +128,7 @@ impl Compiler<'_> {
         self.problems.warning(location, message);
     }
 
-    /// Holds `[server]`, `[session]` and `[auth]` against each other, once for all routes.
+    /// Checks `[server]`, `[session]` and `[auth]` against each other, once for all routes.
     pub(super) fn check_stores(&mut self, uses_sessions: bool) {
         let Config {
             server,

@@ -1,4 +1,4 @@
-//! Pages of routes: the templates that routes name, and the routes that templates name.
+//! Template checks: the templates that routes name, and the routes that templates name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl Compiler<'_> {
     }
 }
 
-/// The templates of a directory. Without a router they are good enough to be looked at: nothing is rendered.
+/// Returns the templates of a directory. Without a router they can be checked, not rendered.
 pub(super) fn templates_of(directory: &Path, router: Option<&Arc<Router>>) -> Templates {
     match router {
         Some(router) => Templates::new(directory, url_for(router), has_route(router)),

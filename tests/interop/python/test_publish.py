@@ -1413,7 +1413,7 @@ view = "publish"
 options = {{ tokens = [{{ name = "admin", token = "{ADMIN}", groups = ["*"] }}] }}
 """
     BEARER = f'[auth.bearer]\nkey = "{SECRET}"\n'
-    WARNING = 'the middleware "auth" takes the tokens of this view for bearer tokens of users'
+    WARNING = 'the middleware "auth" reads the tokens of this view as bearer tokens of users'
 
     def check(self, config):
         """Returns its output for a sound configuration."""

@@ -345,7 +345,7 @@ fn settings_that_contradict_the_middleware_are_problems() {
         ),
         (
             "[[websocket.route]]\npath = '/'\nconsumer = 'echo'\nmiddleware = ['cors']\n",
-            "websocket.route[0].middleware[0]: expected middleware of a WebSocket, found \"cors\"",
+            "websocket.route[0].middleware[0]: \"cors\" has no effect on a WebSocket",
         ),
         (
             "[[http.route]]\npath = '/'\nview = 'health'\ncors = { headers = ['a b'] }\n",
