@@ -1,4 +1,4 @@
-//! Arguments: what may be typed.
+//! Arguments: the commands and their options.
 
 use std::path::PathBuf;
 
@@ -23,31 +23,32 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Run the server.
     ///
-    /// SIGTERM or SIGINT let requests finish and close sockets with 1001 over `server.timeouts.drain`; a second one ends at
-    /// once. SIGHUP reads the file again: sockets on unchanged routes never notice, a bad file changes nothing.
+    /// On SIGTERM or SIGINT the server lets requests finish and closes sockets with 1001 within
+    /// `server.timeouts.drain`; a second signal exits at once. SIGHUP reloads the file: sockets on
+    /// unchanged routes stay open, and an invalid file changes nothing.
     Serve(ServeArguments),
-    /// Read and compile the file, print every problem, bind nothing.
+    /// Check the configuration and print every problem, without binding a port.
     ///
-    /// Exit code 78 when there is an error; warnings alone are 0.
+    /// Exits with 78 if there is an error, and with 0 if there are only warnings.
     Check(CheckArguments),
     /// Print both tables: path, name, target, middleware, limits.
     Routes(RoutesArguments),
-    /// Say which route would serve a URL, with its parameters, and why the others would not.
+    /// Show which route serves a URL, with its parameters, and why the others do not.
     Resolve(ResolveArguments),
-    /// Keep the accounts of the built-in user table.
+    /// Manage the accounts of the built-in user table.
     User(UserArguments),
     /// Send an event to a group through the server API.
     Publish(PublishArguments),
-    /// Make a new project: a configuration, templates, a consumer of your own.
+    /// Create a new project: a configuration, templates and a custom consumer.
     Init(InitArguments),
-    /// Print completions for a shell.
+    /// Print shell completions.
     Completions(CompletionsArguments),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct FileArgument {
-    /// The configuration.
-    #[arg(long, value_name = "FILE", default_value = "config/oneport.toml")]
+    /// The configuration file.
+    ///     #[arg(long, value_name = "FILE", default_value = "config/oneport.toml")]
     pub(super) config: PathBuf,
 }
 
@@ -55,10 +56,10 @@ pub(super) struct FileArgument {
 pub(super) struct ServeArguments {
     #[command(flatten)]
     pub(super) file: FileArgument,
-    /// Listen here instead of at `server.bind`: HOST:PORT, unix:PATH or fd:N; may be given several times.
+    /// Listen on this address instead of `server.bind`: HOST:PORT, unix:PATH or fd:N. Repeatable.
     #[arg(long, value_name = "ADDR")]
     pub(super) bind: Vec<Bind>,
-    /// Reload when the configuration or a template is saved.
+    /// Reload when the configuration or a template changes.
     #[arg(long)]
     pub(super) watch: bool,
 }
@@ -67,16 +68,16 @@ pub(super) struct ServeArguments {
 pub(super) struct CheckArguments {
     #[command(flatten)]
     pub(super) file: FileArgument,
-    /// How problems are printed.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
     pub(super) format: CheckFormat,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum CheckFormat {
-    /// For people.
+    /// Human-readable text.
     Text,
-    /// One array of objects: file, line, column, path, severity, message, hint.
+    /// A JSON array of objects: file, line, column, path, severity, message, hint.
     Json,
 }
 
@@ -84,16 +85,16 @@ pub(super) enum CheckFormat {
 pub(super) struct RoutesArguments {
     #[command(flatten)]
     pub(super) file: FileArgument,
-    /// How the tables are printed.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = RoutesFormat::Table)]
     pub(super) format: RoutesFormat,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum RoutesFormat {
-    /// For people.
+    /// Human-readable text.
     Table,
-    /// One object: `http` and `websocket`, an array each.
+    /// A JSON object with two arrays, `http` and `websocket`.
     Json,
 }
 
@@ -101,16 +102,16 @@ pub(super) enum RoutesFormat {
 pub(super) struct ResolveArguments {
     #[command(flatten)]
     pub(super) file: FileArgument,
-    /// Ask the WebSocket table.
+    /// Look the URL up in the WebSocket table.
     #[arg(long)]
     pub(super) ws: bool,
-    /// The host, when the URL has none.
+    /// The host, if the URL has none.
     #[arg(long, value_name = "HOST")]
     pub(super) host: Option<String>,
     /// The origin of the page, for the `origin` middleware.
     #[arg(long, value_name = "ORIGIN")]
     pub(super) origin: Option<String>,
-    /// [METHOD] URL: a path, or a whole URL (ws:// and wss:// ask the WebSocket table).
+    /// [METHOD] URL: a path, or a full URL (ws:// and wss:// use the WebSocket table).
     #[arg(required = true, num_args = 1..=2, value_names = ["METHOD", "URL"])]
     pub(super) request: Vec<String>,
 }
@@ -131,30 +132,30 @@ pub(super) struct UserArguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
-    /// Add a user; asks for the password.
+    /// Add a user. Prompts for the password.
     Add {
         /// The name to log in with.
         name: String,
-        /// May the user see the pages for staff?
+        /// Mark the user as staff.
         #[arg(long)]
         staff: bool,
         #[command(flatten)]
         password: PasswordArgument,
     },
-    /// Give a user another password; all of its logins end.
+    /// Change a user's password. Ends all of the user's logins.
     Passwd {
         /// The user's name.
         name: String,
         #[command(flatten)]
         password: PasswordArgument,
     },
-    /// Print all users.
+    /// List all users.
     List {
-        /// How they are printed.
+        /// The output format.
         #[arg(long, value_enum, default_value_t = RoutesFormat::Table)]
         format: RoutesFormat,
     },
-    /// Remove a user; all of its logins end.
+    /// Remove a user. Ends all of the user's logins.
     Remove {
         /// The user's name.
         name: String,
@@ -163,7 +164,7 @@ pub(super) enum UserCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct PasswordArgument {
-    /// Read the password from the standard input, up to its first line's end.
+    /// Read the password from the first line of standard input.
     #[arg(long)]
     pub(super) password_stdin: bool,
 }
@@ -172,7 +173,8 @@ pub(super) struct PasswordArgument {
 pub(super) struct PublishArguments {
     #[command(flatten)]
     pub(super) file: FileArgument,
-    /// The server API, such as http://127.0.0.1:8000/api/; without it what the configuration says.
+    /// The URL of the server API, such as http://127.0.0.1:8000/api/. Default: from the
+    /// configuration.
     #[arg(
         long,
         value_name = "URL",
@@ -180,7 +182,7 @@ pub(super) struct PublishArguments {
         hide_env_values = true
     )]
     pub(super) url: Option<String>,
-    /// A token of the server API; without it the first of the configuration.
+    /// A token of the server API. Default: the first one in the configuration.
     #[arg(
         long,
         value_name = "TOKEN",
@@ -191,7 +193,7 @@ pub(super) struct PublishArguments {
     /// The group.
     #[arg(value_name = "GROUP")]
     pub(super) group: String,
-    /// The event, such as '{"type": "chat.message", "message": "hi"}'; - reads the standard input.
+    /// The event, such as '{"type": "chat.message", "message": "hi"}'; - reads standard input.
     #[arg(value_name = "JSON", allow_hyphen_values = true)]
     pub(super) json: String,
 }
@@ -207,7 +209,7 @@ impl std::fmt::Debug for PublishArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct InitArguments {
-    /// The directory; made if it is not there. Nothing in it is overwritten.
+    /// The directory, created if it does not exist. Existing files are never overwritten.
     #[arg(value_name = "DIR")]
     pub(super) dir: PathBuf,
 }

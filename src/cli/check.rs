@@ -19,7 +19,7 @@ pub(super) fn run(arguments: &CheckArguments, registry: Registry) -> u8 {
                 loaded.table.http().routes().len(),
                 loaded.table.websocket().routes().len(),
             );
-            // Only a file that nothing is said about is sound.
+            // A file with warnings is not called sound.
             let verdict = match loaded.warnings.len() {
                 0 => "sound".to_owned(),
                 1 => "1 warning".to_owned(),

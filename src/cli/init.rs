@@ -8,14 +8,14 @@ use super::arguments::InitArguments;
 use super::output::{print, print_error};
 use super::{FAILURE, OK};
 
-/// A file of the demo, taken into a new project as it is.
+/// A file of the demo, copied unchanged into a new project.
 macro_rules! demo {
     ($($path:literal),* $(,)?) => {
         &[$(($path, include_str!(concat!("../../", $path)))),*]
     };
 }
 
-/// What a new project has of the demo.
+/// The files that a new project takes from the demo.
 const DEMO: &[(&str, &str)] = demo![
     "config/oneport.toml",
     "templates/404.html",
@@ -32,7 +32,7 @@ const DEMO: &[(&str, &str)] = demo![
     "templates/static/socket.js",
 ];
 
-/// What a new project has of its own.
+/// The files that only a new project has.
 const OWN: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("init/Cargo.toml.txt")),
     ("src/main.rs", include_str!("init/main.rs.txt")),
@@ -43,16 +43,16 @@ const OWN: &[(&str, &str)] = &[
 pub(super) fn run(arguments: &InitArguments) -> u8 {
     let dir = &arguments.dir;
     let files = DEMO.iter().chain(OWN);
-    let standing: Vec<&str> = files
+    let existing: Vec<&str> = files
         .clone()
         .map(|(path, _)| *path)
         .filter(|path| dir.join(path).exists())
         .collect();
-    if !standing.is_empty() {
+    if !existing.is_empty() {
         print_error(&format!(
-            "oneport init: expected nothing to overwrite in {}, found {}",
+            "oneport init: {1} already exists in {0}; nothing was written",
             dir.display(),
-            standing.join(", ")
+            existing.join(", ")
         ));
         return FAILURE;
     }
@@ -83,7 +83,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Every file below a directory, relative to the repository.
+    /// Returns every file below a directory, relative to the repository.
     fn files_below(directory: &str) -> Vec<String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut found = Vec::new();

@@ -1,4 +1,5 @@
-//! The command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `publish`, `init`, `completions`.
+//! Command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `publish`, `init`,
+//! `completions`.
 
 mod arguments;
 mod check;
@@ -17,16 +18,16 @@ use clap::Parser;
 use crate::gateway::Registry;
 use arguments::{Arguments, Command};
 
-/// Ended as asked.
+/// Success.
 pub(crate) const OK: u8 = 0;
-/// Failed while running.
+/// A failure at run time.
 pub(crate) const FAILURE: u8 = 1;
-/// The command line is wrong (sysexits' `EX_USAGE`).
+/// Invalid command line (sysexits' `EX_USAGE`).
 pub(crate) const USAGE: u8 = 64;
-/// The configuration is wrong (sysexits' `EX_CONFIG`).
+/// Invalid configuration (sysexits' `EX_CONFIG`).
 pub(crate) const CONFIG: u8 = 78;
 
-/// Runs the command line with the names of a registry: the whole `main` of a binary.
+/// Parses the command line and runs the command with a registry: the whole `main` of a binary.
 ///
 /// ```no_run
 /// fn main() -> std::process::ExitCode {

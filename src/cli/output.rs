@@ -1,10 +1,10 @@
-//! Output: what the commands print; the log is another thing.
+//! Output: what the commands print. The log is separate.
 
 use std::io::{IsTerminal, Write};
 
 use crate::config::Problems;
 
-/// Prints to standard output; a reader that went away is no failure.
+/// Prints to standard output. A closed pipe is not an error.
 pub(super) fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
@@ -14,7 +14,8 @@ pub(super) fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Prints every Problem to standard error: with the line of the file on a terminal, one line each elsewhere.
+/// Prints every Problem to standard error: with an excerpt of the file on a terminal, otherwise one
+/// line each.
 pub(super) fn print_problems(problems: &Problems) {
     let is_terminal = std::io::stderr().is_terminal();
     for problem in problems.iter() {
@@ -26,7 +27,7 @@ pub(super) fn print_problems(problems: &Problems) {
     }
 }
 
-/// Sets rows in columns; the first row is the heading.
+/// Formats rows as aligned columns. The first row is the heading.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count)

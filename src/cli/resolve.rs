@@ -12,7 +12,7 @@ use crate::routing::{Resolution, Target, UrlRouter};
 use crate::scope::{Scope, ScopeType};
 use crate::server::Reload;
 
-/// What is asked.
+/// The request to resolve.
 struct ResolveRequest {
     method: Method,
     uri: Uri,
@@ -162,7 +162,7 @@ fn answer<T>(
     outcome.is_none()
 }
 
-/// Asks the middleware that needs nothing but the request's head.
+/// Returns the refusal of the middleware that needs only the request's head, if any refuses.
 fn refusal(steps: &[Step], request: &ResolveRequest) -> Option<String> {
     let scope_type = if request.is_websocket {
         ScopeType::Websocket
@@ -180,7 +180,7 @@ fn refusal(steps: &[Step], request: &ResolveRequest) -> Option<String> {
         scope.headers.map_mut().insert(header::ORIGIN, origin);
     }
     steps.iter().find_map(|step| match step {
-        // Without an origin on the command line there is none to judge.
+        // Without `--origin` there is no origin to check.
         Step::Origin(_) if request.origin.is_none() => None,
         step => step
             .precheck(&scope)

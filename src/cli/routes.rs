@@ -9,7 +9,7 @@ use crate::gateway::{HttpEntry, Registry, Table, WebsocketEntry};
 use crate::routing::Route;
 use crate::server::Reload;
 
-/// A route as it is printed.
+/// One printed route.
 #[derive(Debug, Serialize)]
 struct Row {
     path: String,
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &RoutesArguments, registry: Registry) -> u8 {
     OK
 }
 
-/// Both tables, one screen.
+/// Returns both tables as text.
 pub(super) fn tables(table: &Table) -> String {
     let (http, websocket) = rows(table);
     let mut text = String::from("\nHTTP\n");

@@ -15,7 +15,8 @@ use crate::net::descriptors;
 use crate::server::{Loaded, Reload, Server};
 use crate::telemetry::{self, Flush, LogQueue};
 
-/// The fewest files that a server can do with: its own, and a share for all that it keeps open beside connections.
+/// The minimum number of open files: the server's own, and a share for everything except
+/// connections.
 const FILES_MIN: usize = 80;
 
 pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
@@ -58,11 +59,12 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let files = descriptors::limit();
     if files < FILES_MIN {
         console.failure(&format!(
-            "the process may open {files} files only, and needs {FILES_MIN} at least (ulimit -n, LimitNOFILE=)"
+            "the limit of open files is {files}, at least {FILES_MIN} required (ulimit -n, LimitNOFILE=)"
         ));
         return FAILURE;
     }
-    // Each of them may have a file open: half of what is kept for all but connections and files that are sent.
+    // Each blocking thread can have a file open. They get half of the share for everything except
+    // connections and files that are sent.
     runtime.max_blocking_threads(descriptors::share(files) / 2);
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
@@ -72,12 +74,12 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
         }
     };
     let code = runtime.block_on(serve(loaded, reload, &console));
-    // What still runs after the drain was given its time.
+    // Aborts what still runs after the drain.
     runtime.shutdown_background();
     code
 }
 
-/// Prints the Problems that end the start, in the form that the file asks for, as far as it can be read.
+/// Prints the problems that prevent the start, in the format that the file sets, if it can be read.
 fn refuse(file: &Path, problems: &Problems) {
     let draft = Config::draft(file, &process_environment);
     if !draft.is_ok_and(|draft| draft.config.log.format == LogFormat::Json) {
@@ -117,11 +119,11 @@ async fn serve(loaded: Loaded, reload: Reload, console: &Console) -> u8 {
     }
 }
 
-/// What the command itself says while it serves. With `log.format = "json"` it is part of the log, so that every line of the
-/// process is JSON.
+/// The command's own output while the server runs. With `log.format = "json"` it goes to the log,
+/// so that every line of the process is JSON.
 struct Console {
     format: telemetry::Format,
-    /// Standard output, which may be a pipe that is not read.
+    /// Standard output, queued because it may be a pipe that is never read.
     output: Option<LogQueue>,
     _flush: Flush,
 }
@@ -165,10 +167,10 @@ impl Console {
     }
 }
 
-/// A panic is a line of the log: the default hook would write to standard error itself, and wait for its reader.
+/// Logs a panic. The default hook writes to standard error directly and can block on its reader.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
-    let backtrace = Backtrace::capture(); // where RUST_BACKTRACE asks for it
+    let backtrace = Backtrace::capture(); // if RUST_BACKTRACE is set
     tracing::error!(
         thread = thread.name(),
         place = info.location().map(tracing::field::display),

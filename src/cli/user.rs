@@ -11,7 +11,7 @@ use crate::auth::{Users, name_problem, password};
 use crate::config::{Config, Problem, Problems, StoreUrl, process_environment};
 use crate::database::{Database, DatabaseSettings, StoreError, diagnose};
 
-/// A shorter password is refused.
+/// The minimum length of a password.
 const PASSWORD_CHARACTERS_MIN: usize = 8;
 
 pub(super) fn run(arguments: &UserArguments) -> u8 {
@@ -24,13 +24,13 @@ pub(super) fn run(arguments: &UserArguments) -> u8 {
     };
     if config.auth.users.is_django() {
         print_error(&format!(
-            "oneport: expected a user table of our own, found {}: its users are kept by the Django project",
+            "oneport: auth.users is {}, whose users are managed by the Django project",
             config.auth.users
         ));
         return CONFIG;
     }
     if config.auth.users == StoreUrl::Memory {
-        let message = "expected a table of users, found \"memory\", which ends with the server";
+        let message = "auth.users is \"memory\", which exists only inside a running server";
         let mut problems = Problems::default();
         problems.push(Problem::error(config.auth.location.key("users"), message));
         print_problems(&problems);
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &UserArguments) -> u8 {
     }
 }
 
-/// Why nothing was changed.
+/// Why a change failed.
 enum UserError {
     Store(StoreError),
     Sentence(String),
@@ -70,7 +70,7 @@ impl From<String> for UserError {
     }
 }
 
-/// Changes the table, or says what to do so that it can be.
+/// Changes the table. A failure is diagnosed, with what to check.
 async fn change_or_say_why(arguments: &UserArguments, config: &Config) -> Result<(), String> {
     match change(arguments, config).await {
         Ok(()) => Ok(()),
@@ -91,7 +91,7 @@ async fn change(arguments: &UserArguments, config: &Config) -> Result<(), UserEr
     let users = match Database::new(url, settings, "users") {
         Some(Ok(database)) => Users::new(&config.auth, &config.session, database),
         Some(Err(error)) => return Err(format!("auth.users: {url}: {error}").into()),
-        None => return Err(format!("expected a table of users, found {url}").into()),
+        None => return Err(format!("{url} has no table of users").into()),
     };
     let nobody = |name: &str| UserError::Sentence(format!("no such user: {name:?}"));
     match &arguments.command {
@@ -147,7 +147,7 @@ async fn change(arguments: &UserArguments, config: &Config) -> Result<(), UserEr
     Ok(())
 }
 
-/// Asks for a new password and hashes it.
+/// Prompts for a new password and hashes it.
 fn new_password(argument: &PasswordArgument) -> Result<String, String> {
     let given = if argument.password_stdin {
         let mut line = String::new();
@@ -159,19 +159,19 @@ fn new_password(argument: &PasswordArgument) -> Result<String, String> {
     } else {
         let ask = |prompt: &str| {
             rpassword::prompt_password(prompt).map_err(|error| {
-                format!("cannot ask for the password: {error}; use --password-stdin")
+                format!("cannot prompt for the password: {error}; use --password-stdin")
             })
         };
         let given = ask("Password: ")?;
-        if ask("Once more: ")? != given {
-            return Err("expected the same password twice, found two".to_owned());
+        if ask("Repeat the password: ")? != given {
+            return Err("the passwords do not match".to_owned());
         }
         given
     };
     let count = given.chars().count();
     if count < PASSWORD_CHARACTERS_MIN {
         return Err(format!(
-            "expected a password of at least {PASSWORD_CHARACTERS_MIN} characters, found {count}"
+            "the password must have at least {PASSWORD_CHARACTERS_MIN} characters; it has {count}"
         ));
     }
     password::hash(&given).map_err(|error| error.to_string())

@@ -152,7 +152,7 @@ class Descriptors(Chaos):
         for limit in (16, 79):
             with self.subTest(limit), self.assertRaises(AssertionError) as failure:
                 self.start_limited(limit, limit)
-            self.assertIn(f"oneport: the process may open {limit} files only, and needs 80 at least", str(failure.exception))
+            self.assertIn(f"oneport: the limit of open files is {limit}, at least 80 required", str(failure.exception))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! Claims: the behaviour that a table promises to users.
+//! Resolution: which route serves a request, and the results without a route.
 
 use http::Method;
 

@@ -193,7 +193,7 @@ class AtATerminal(Command):
         """Types at both prompts; returns the exit code."""
         terminal.wait_for("Password: ")
         terminal.type_hidden(first)
-        terminal.wait_for("Once more: ")
+        terminal.wait_for("Repeat the password: ")
         terminal.type_hidden(second)
         return terminal.ended()
 
@@ -208,7 +208,7 @@ class AtATerminal(Command):
     def test_two_that_differ_are_1_and_nobody_is_added(self):
         terminal = self.terminal("add", "anna")
         self.assertEqual(self.type_twice(terminal, PASSWORD, PASSWORD + "!"), 1)
-        self.assertIn("expected the same password twice", terminal.said)
+        self.assertIn("the passwords do not match", terminal.said)
         self.assertNotIn(PASSWORD[:6], terminal.said)
         self.assertFalse(terminal.is_hidden())
         self.assertEqual(self.names(), [])
