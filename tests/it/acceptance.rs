@@ -169,7 +169,7 @@ async fn origin_is_judged_before_101() {
 
 /// Case 25.
 #[tokio::test]
-async fn refused_handshakes_quote_what_was_found() {
+async fn rejected_handshakes_quote_what_was_found() {
     let (status, sentence) =
         refusal(WebsocketCommunicator::new("/both/").header("sec-websocket-version", "8")).await;
     assert_eq!(

@@ -99,7 +99,7 @@ fn is(request: &Value, event_type: &str) -> bool {
 }
 
 #[tokio::test]
-async fn endpoint_is_told_all_that_happens_and_does_what_it_wants() {
+async fn endpoint_gets_every_event_and_its_actions_are_carried_out() {
     let endpoint = Endpoint::start(|request| {
         let count = request["connection"]["state"]["count"]
             .as_u64()
@@ -198,7 +198,7 @@ async fn endpoint_is_told_all_that_happens_and_does_what_it_wants() {
 }
 
 #[tokio::test]
-async fn what_comes_meanwhile_is_one_batch_and_what_is_not_acknowledged_comes_again() {
+async fn events_during_a_request_are_one_batch_and_unacknowledged_ones_are_sent_again() {
     let endpoint = Endpoint::start(|request| {
         let events = request["events"].as_array().unwrap();
         if !is(request, "websocket.receive") {
@@ -240,7 +240,7 @@ async fn what_comes_meanwhile_is_one_batch_and_what_is_not_acknowledged_comes_ag
 }
 
 #[tokio::test]
-async fn endpoint_that_takes_nothing_is_away_after_a_while_and_hears_of_the_end() {
+async fn endpoint_that_acknowledges_nothing_counts_as_unavailable_and_gets_the_disconnect() {
     let endpoint = Endpoint::start(|request| {
         let first = request["events"][0]["seq"].as_u64().unwrap_or(1);
         ok(&json!({"ack": first.saturating_sub(u64::from(is(request, "websocket.receive")))}))
@@ -305,7 +305,7 @@ async fn answer_to_the_end_may_speak_to_groups() {
 }
 
 #[tokio::test]
-async fn client_that_leaves_while_the_endpoint_decides_is_told_as_gone() {
+async fn client_that_leaves_while_the_endpoint_decides_is_reported_as_gone() {
     let endpoint = Endpoint::start(|request| {
         if is(request, "websocket.connect") {
             return "hang".to_owned();
@@ -457,7 +457,7 @@ async fn endpoint_that_fails_later_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn endpoint_that_is_away_for_a_moment_loses_nothing() {
+async fn endpoint_that_is_unavailable_for_a_moment_loses_nothing() {
     let tries = Arc::new(Mutex::new(Vec::new()));
     let trying = tries.clone();
     let endpoint = Endpoint::start(move |request| {
@@ -489,7 +489,7 @@ async fn endpoint_that_is_away_for_a_moment_loses_nothing() {
 }
 
 #[tokio::test]
-async fn endpoint_that_stays_away_ends_the_connection_and_denies_others() {
+async fn endpoint_that_stays_unavailable_ends_the_connection_and_denies_others() {
     let is_away = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let away = is_away.clone();
     let endpoint = Endpoint::start(move |_| {

@@ -281,7 +281,7 @@ async fn compressed_fragments_with_a_ping_between_are_one_message() {
 }
 
 #[tokio::test]
-async fn what_breaks_the_rules_ends_with_its_code() {
+async fn broken_compressed_frames_end_with_their_code() {
     let app = application();
     let none = "x-none";
     let deflate = "permessage-deflate";
@@ -344,7 +344,7 @@ async fn what_breaks_the_rules_ends_with_its_code() {
 }
 
 #[tokio::test]
-async fn longest_message_is_taken_though_its_compressed_form_is_longer() {
+async fn longest_message_is_accepted_though_its_compressed_form_is_longer() {
     let app = application();
     let mut client = Client::open(&app, "/echo/", "permessage-deflate").await;
     let noise: Vec<u8> = (0..65_536).map(|_| fastrand::u8(..)).collect();

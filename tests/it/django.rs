@@ -217,7 +217,7 @@ async fn a_django_session_is_that_user_on_both_tables() {
 }
 
 #[tokio::test]
-async fn another_password_an_inactive_user_and_another_key_are_nobody() {
+async fn another_password_an_inactive_user_and_another_key_are_anonymous() {
     let alice = session_of("auth alice");
     let project = Project::new(true).await;
     let app = project.app(KEY, &[]);

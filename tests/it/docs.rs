@@ -235,7 +235,7 @@ fn every_key_of_the_routes_is_explained_and_no_other() {
 }
 
 #[test]
-fn what_an_included_file_may_hold_is_explained() {
+fn every_key_of_an_included_file_is_explained() {
     let directory = Directory::new().with("included.toml", format!("{UNKNOWN} = 1\n"));
     let refused = Config::parse(
         "oneport.toml",
@@ -401,7 +401,7 @@ fn demo_holds_the_optional_sections_in_comments() {
 }
 
 #[test]
-fn demo_says_what_an_empty_file_means() {
+fn demo_means_the_same_as_an_empty_file() {
     let read = |text: &str| {
         Config::parse("oneport.toml", text, Path::new("config"), &|_| None)
             .unwrap_or_else(|problems| panic!("{problems}"))

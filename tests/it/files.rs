@@ -103,7 +103,7 @@ async fn many_requests_for_a_fifo_stop_nothing() {
 
 /// Issue 13, line 1: `fallback` replaces a missing file.
 #[tokio::test]
-async fn fallback_is_served_for_what_is_missing_and_is_never_cached_long() {
+async fn fallback_is_served_for_a_missing_file_and_is_never_cached_long() {
     let folder = Directory::new()
         .with("index.html", "<p>app")
         .with("assets/app.js", "1");
@@ -557,7 +557,7 @@ async fn an_index_has_the_media_type_of_its_own_name() {
 }
 
 #[tokio::test]
-async fn a_file_compressed_beforehand_is_served_to_those_who_take_it() {
+async fn a_precompressed_file_is_served_to_clients_that_accept_it() {
     let folder = Directory::new()
         .with("a.js", "plain")
         .with("a.js.gz", "gzip")

@@ -112,7 +112,7 @@ async fn chat_tells_messages_presence_history_and_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn chat_says_last_how_many_are_left_when_many_leave_at_once() {
+async fn last_chat_leave_has_the_final_count_when_many_leave_at_once() {
     let app = app();
     for _ in 0..20 {
         let mut stays = open(&app, "/chat/crowd/").await;
@@ -206,7 +206,7 @@ async fn feed_shows_events_as_they_are_and_is_for_listening() {
 
 /// None lost, none twice, in order for each sender, while members come and go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_member_hears_every_sender_in_order() {
+async fn every_member_gets_the_events_of_every_sender_in_order() {
     const SENDERS: usize = 4;
     const EVENTS: usize = 500;
     let app = app();
@@ -294,7 +294,7 @@ async fn read_events(
 }
 
 #[tokio::test]
-async fn event_stream_resumes_where_it_was_or_says_that_it_cannot() {
+async fn event_stream_resumes_or_reports_a_gap() {
     let app = app();
     let layer = &app.gateway().services().layer;
     let group = GroupName::new("chat_lobby").unwrap();
@@ -365,7 +365,7 @@ async fn event_stream_begins_with_its_position_so_that_nothing_before_the_first_
 /// A group without a history is removed with its last member; its positions are not reused by its
 /// successor.
 #[tokio::test]
-async fn position_of_a_group_that_was_let_go_is_never_used_again() {
+async fn position_of_a_removed_group_is_never_reused() {
     let app = app();
     let layer = &app.gateway().services().layer;
     let group = GroupName::new("brief").unwrap();
@@ -391,7 +391,7 @@ async fn position_of_a_group_that_was_let_go_is_never_used_again() {
 
 /// Cases 50 and 51: memory stays within the route's bounds, and the policy applies.
 #[tokio::test]
-async fn slow_client_is_closed_or_loses_events_as_its_route_says() {
+async fn slow_client_is_closed_or_loses_events_by_the_policy_of_its_route() {
     for (policy, is_closed) in [
         ("close", true),
         ("drop_newest", false),

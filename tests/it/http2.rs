@@ -289,7 +289,7 @@ async fn large_message_comes_back_over_many_windows() {
 }
 
 #[tokio::test]
-async fn server_that_stops_says_so_on_every_stream() {
+async fn server_that_stops_sends_a_close_frame_on_every_stream() {
     let server = LiveServer::start(FILE).await.unwrap();
     let mut client = connect(&server).await;
     let mut sockets = [open(&mut client).await, open(&mut client).await];

@@ -161,7 +161,7 @@ async fn decisions_on_the_handshake_are_carried_out() {
 
 /// Cases 43 to 47: one `disconnect` for each way a socket can end.
 #[tokio::test]
-async fn each_end_is_told_exactly_once_with_its_code() {
+async fn each_end_calls_disconnect_exactly_once_with_its_code() {
     let app = app();
     for (at, (message, code, reason)) in [
         ("close", 4007, "test reason"),
@@ -297,7 +297,7 @@ async fn deadlines_end_a_socket_with_their_code() {
 
 /// Case 42: a client that does not answer a ping is gone, without a close frame.
 #[tokio::test]
-async fn client_that_answers_no_ping_is_gone() {
+async fn client_that_does_not_reply_to_a_ping_is_gone() {
     let text = format!("{FILE}\nping_interval = '200ms'\npong_timeout = '200ms'\n");
     let server = LiveServer::with(&registry(), &text).await.unwrap();
     let mut stream = tokio::net::TcpStream::connect(server.address())

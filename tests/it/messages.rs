@@ -16,7 +16,7 @@ const ROUTES: &str = "
 
 /// Case, path, and the sentences of the 404 for a handshake and for a request.
 #[tokio::test]
-async fn a_404_one_slash_away_from_a_websocket_says_where_it_is() {
+async fn a_404_one_slash_away_from_a_websocket_names_it() {
     for (root_path, path, found) in [
         ("", "/ws/chat/lobby", Some("/ws/chat/lobby/")),
         ("", "/bare/", Some("/bare")),

@@ -50,7 +50,7 @@ async fn thousand_panics_do_not_hurt_the_next_request() {
 }
 
 #[tokio::test]
-async fn failures_say_a_sentence_and_keep_their_cause() {
+async fn failures_show_a_sentence_and_keep_their_cause() {
     let app = app();
     for (query, status) in [("fail", 500), ("hang", 504)] {
         let response = HttpCommunicator::get(&format!("/?{query}"))

@@ -100,7 +100,7 @@ async fn event_reaches_the_group_and_the_answer_counts() {
 }
 
 #[tokio::test]
-async fn who_may_not_is_told_so() {
+async fn a_call_without_permission_is_rejected() {
     let app = app();
     let event = r#"{"type": "a"}"#;
     let unknown = Caller(&app, "some-other-token");
@@ -129,7 +129,7 @@ async fn who_may_not_is_told_so() {
 }
 
 #[tokio::test]
-async fn bad_calls_are_refused_with_what_was_expected() {
+async fn bad_calls_are_rejected_with_what_was_expected() {
     let app = app();
     let admin = Caller(&app, ADMIN);
     let long = format!(r#"{{"type": "{}"}}"#, "a".repeat(100));

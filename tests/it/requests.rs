@@ -185,7 +185,7 @@ async fn a_body_that_the_client_cuts_off_is_400() {
 /// Issue 14, line 2: a trickling body is ended before the request's own deadline, even if each byte
 /// arrives in time.
 #[tokio::test]
-async fn a_body_that_comes_too_slowly_is_408() {
+async fn a_body_that_arrives_too_slowly_is_408() {
     let more = "request_timeout = '60s'\n[server.limits]\nmin_rate = '1 MiB'\n";
     let server = start("work", Registry::builtin().view::<Halved>("work"), more).await;
     let mut stream = TcpStream::connect(server.address()).await.unwrap();

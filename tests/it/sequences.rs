@@ -64,7 +64,7 @@ async fn broken_frames_fail_with_1002() {
 }
 
 #[tokio::test]
-async fn wrong_utf8_fails_with_1007_at_its_first_wrong_byte() {
+async fn invalid_utf8_fails_with_1007_at_its_first_invalid_byte() {
     check(&text::sequences()).await;
 }
 

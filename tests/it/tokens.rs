@@ -257,7 +257,7 @@ async fn upstream() -> (String, Arc<AtomicUsize>, HttpEndpoint) {
 }
 
 #[tokio::test]
-async fn the_app_says_who_it_is() {
+async fn the_app_authenticates_requests() {
     let (url, asked, _server) = upstream().await;
     let app = app(&format!(
         "[auth.forward]\nurl = {url:?}\ntimeout = \"300ms\"\ncache = \"60s\"\n"
@@ -300,7 +300,7 @@ async fn the_app_says_who_it_is() {
 }
 
 #[tokio::test]
-async fn what_needs_a_store_that_is_away_is_503_and_nothing_else_is() {
+async fn only_requests_that_need_an_unavailable_store_are_503() {
     let app = Application::parse(
         r#"
 [server]

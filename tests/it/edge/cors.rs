@@ -287,7 +287,7 @@ async fn options_without_a_route_with_cors_are_answered_as_before() {
 }
 
 #[tokio::test]
-async fn star_is_answered_only_where_every_page_may_read_and_none_as_its_visitor() {
+async fn star_is_sent_only_if_every_page_may_read_without_credentials() {
     let app = app(FILE);
     let any = HttpCommunicator::get("/any/")
         .header("origin", "null")

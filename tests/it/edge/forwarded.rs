@@ -70,7 +70,7 @@ async fn forwarded_of_the_client_does_not_win_over_the_proxys_own_fields() {
 }
 
 #[tokio::test]
-async fn x_forwarded_fields_of_the_client_do_not_win_where_forwarded_is_believed() {
+async fn x_forwarded_fields_of_the_client_do_not_win_if_forwarded_is_trusted() {
     assert_eq!(
         whoami("trusted_proxies = ['127.0.0.1']\nforwarded = 'forwarded'").await,
         "192.0.2.1 https evil.example forwarded"
@@ -78,7 +78,7 @@ async fn x_forwarded_fields_of_the_client_do_not_win_where_forwarded_is_believed
 }
 
 #[tokio::test]
-async fn no_forwarded_field_is_believed_from_a_peer_that_is_not_trusted() {
+async fn no_forwarded_field_is_trusted_from_an_untrusted_peer() {
     for server in [
         "",
         "trusted_proxies = ['10.0.0.0/8']",

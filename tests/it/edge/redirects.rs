@@ -92,7 +92,7 @@ async fn redirect_never_leads_to_a_host_that_the_client_names() {
 
 /// The other sources of a `Location` in the configuration.
 #[tokio::test]
-async fn login_page_with_a_fragment_still_learns_where_to_come_back_to() {
+async fn login_page_with_a_fragment_still_gets_next() {
     for (login_url, expected) in [
         ("/login/", "/app/login/?next=/app/a%3Fx%3D1"),
         ("/login/#form", "/app/login/?next=/app/a%3Fx%3D1#form"),

@@ -221,7 +221,7 @@ fn frames_that_are_announced_only() {
 }
 
 #[test]
-fn pings_whose_answers_nobody_reads() {
+fn pings_whose_pongs_are_not_read() {
     Attack {
         name: "pings",
         opens: Opens::DeafWebsocket,
@@ -229,7 +229,7 @@ fn pings_whose_answers_nobody_reads() {
         code: None,
         allowed: SEND_QUEUE,
     }
-    .run(named!(pings_whose_answers_nobody_reads));
+    .run(named!(pings_whose_pongs_are_not_read));
 }
 
 #[test]

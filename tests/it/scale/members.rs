@@ -17,25 +17,25 @@ const CONNECTION_BYTES_MAX: f64 = if cfg!(debug_assertions) {
 };
 
 #[test]
-fn a_thousand_members_hear_every_message() {
+fn a_thousand_members_get_every_message() {
     with_clients(
-        named!(a_thousand_members_hear_every_message),
+        named!(a_thousand_members_get_every_message),
         1_000,
         async |count| {
-            members_hear_every_message("thousand", [count / 10, count / 2, count]).await;
+            members_get_every_message("thousand", [count / 10, count / 2, count]).await;
         },
     );
 }
 
 #[test]
 #[ignore = "takes up to a minute and 19,000 descriptors"]
-fn nineteen_thousand_members_hear_every_message() {
+fn nineteen_thousand_members_get_every_message() {
     with_clients(
-        named!(nineteen_thousand_members_hear_every_message),
+        named!(nineteen_thousand_members_get_every_message),
         19_000,
         async |count| {
             let stages = [count / 19, count * 10 / 19, count];
-            let [first, second] = members_hear_every_message("nineteen", stages).await;
+            let [first, second] = members_get_every_message("nineteen", stages).await;
             assert!(
                 first.max(second) <= CONNECTION_BYTES_MAX,
                 "expected at most {CONNECTION_BYTES_MAX} bytes a connection, found {first:.0} and {second:.0}"
@@ -49,7 +49,7 @@ fn nineteen_thousand_members_hear_every_message() {
 }
 
 /// Returns the bytes per additional connection, from stage to stage.
-async fn members_hear_every_message(name: &str, stages: [usize; 3]) -> [f64; 2] {
+async fn members_get_every_message(name: &str, stages: [usize; 3]) -> [f64; 2] {
     let routes = "
         [[websocket.route]]
         path = '/all/'

@@ -67,7 +67,7 @@ async fn a_foreign_page_cannot_open_a_websocket_with_the_visitors_cookie() {
 }
 
 #[tokio::test]
-async fn strange_cookies_are_nobody() {
+async fn strange_cookies_are_anonymous() {
     let site = Site::new().await;
     let browser = Browser::logged_in(&site, "anna").await;
     let key = browser.cookie("sessionid").unwrap().to_owned();

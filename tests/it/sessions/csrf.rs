@@ -97,7 +97,7 @@ async fn forms_of_other_origins_are_refused() {
 }
 
 #[tokio::test]
-async fn a_page_without_the_session_leaves_the_token_of_who_is_logged_in() {
+async fn a_page_without_the_session_keeps_the_token_of_a_login() {
     let site = Site::new().await;
     let mut browser = Browser::logged_in(&site, "anna").await;
     let token = browser.token().await;

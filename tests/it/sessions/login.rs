@@ -36,7 +36,7 @@ async fn the_same_login_counts_on_both_tables() {
 }
 
 #[tokio::test]
-async fn who_is_anonymous_is_sent_to_log_in_and_back() {
+async fn anonymous_visitors_are_sent_to_log_in_and_back() {
     let site = Site::new().await;
     let mut browser = site.browser();
     let response = browser.get("/members/?a=b&c=d").await;
@@ -207,7 +207,7 @@ async fn too_many_attempts_have_to_wait() {
 }
 
 #[tokio::test]
-async fn invented_names_from_many_addresses_lock_out_nobody() {
+async fn invented_names_from_many_addresses_lock_out_no_one() {
     let site = Site::new().await;
     let attempts = site.app.gateway().services().shared::<LoginRateLimit>();
     let limits = LoginLimits {
@@ -266,7 +266,7 @@ async fn another_login_forgets_what_the_first_user_left() {
 }
 
 #[tokio::test]
-async fn a_login_whose_session_has_gone_begins_another() {
+async fn a_login_whose_session_is_gone_starts_another() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser
@@ -285,7 +285,7 @@ async fn a_login_whose_session_has_gone_begins_another() {
 }
 
 #[tokio::test]
-async fn pages_of_who_is_logged_in_are_not_kept_by_the_browser() {
+async fn pages_for_a_login_are_not_stored_by_the_browser() {
     let site = Site::new().await;
     let mut browser = Browser::logged_in(&site, "anna").await;
     let page = browser.get("/login/").await;

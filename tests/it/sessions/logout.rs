@@ -47,7 +47,7 @@ async fn live_sockets_end_with_their_login() {
 }
 
 #[tokio::test]
-async fn a_session_that_was_ended_is_not_raised_from_the_dead() {
+async fn an_ended_session_is_not_saved_again() {
     let site = Site::with("sqlite:", "").await;
     let mut browser = Browser::logged_in(&site, "anna").await;
     let mut socket = browser.socket("/ws/me/").await.unwrap();
@@ -63,7 +63,7 @@ async fn a_session_that_was_ended_is_not_raised_from_the_dead() {
 }
 
 #[tokio::test]
-async fn a_logout_here_is_told_at_once_even_without_an_interval() {
+async fn a_local_logout_ends_sockets_at_once_even_without_an_interval() {
     let site = Site::with("sqlite:", "check_interval = \"0s\"").await;
     let mut browser = Browser::logged_in(&site, "anna").await;
     let mut socket = browser.socket("/ws/me/").await.unwrap();
@@ -72,7 +72,7 @@ async fn a_logout_here_is_told_at_once_even_without_an_interval() {
 }
 
 #[tokio::test]
-async fn who_is_staff_no_more_loses_the_sockets_of_staff() {
+async fn a_user_who_is_no_longer_staff_loses_staff_sockets() {
     let site = Site::new().await;
     let browser = Browser::logged_in(&site, "berta").await;
     let mut socket = browser.socket("/ws/staff/").await.unwrap();

@@ -76,7 +76,7 @@ async fn changes_of_different_names_both_count() {
 }
 
 #[tokio::test]
-async fn what_a_consumer_changed_is_saved_at_the_end() {
+async fn changes_of_a_consumer_are_saved_at_the_end() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser
