@@ -1,24 +1,26 @@
 //! Clock: one coarse timer for all connections of the process.
 //!
-//! A wheel of 512 slots, one per tick of 100 ms. A timer lies in the slot of its instant, however many turns away:
+//! A wheel of 512 slots, one per tick of 100 ms. A timer lies in the slot of its instant, however
+//! many turns away:
 //!
 //! ```text
 //!             now
 //!              ▼
-//! ┌────┬────┬────┬────┬────┬────┐   wake_at(at, target): into slot at % 512, or a free entry of it
-//! │    │ ·· │    │ ·  │    │    │   cancel(key):         entry and stamp match: the target is dropped
-//! └────┴────┴────┴────┴────┴────┘   tick:                entries of the slot with at <= now are taken, then called
+//! ┌────┬────┬────┬────┬────┬────┐   wake_at   puts an entry into slot `at % 512`
+//! │    │ ·· │    │ ·  │    │    │   cancel    drops the target of an entry with the key's stamp
+//! └────┴────┴────┴────┴────┴────┘   tick      takes the slot's entries with `at <= now`, calls them
 //! ```
 //!
-//! A target is called once, never before its instant, and at most a tick after it. It is held weakly; [`Clock::cancel`] also frees
-//! the memory that a weak reference keeps.
+//! A target is called once, never before its instant, and at most a tick after it. It is held
+//! weakly; [`Clock::cancel`] also frees the memory that a weak reference keeps.
 //!
-//! The clock stops while the process is paused (SIGSTOP, a frozen container, a migrated machine), so that a pause expires no
-//! deadline: nothing could have been read during it.
+//! The clock stops while the process is paused (SIGSTOP, a frozen container, a migrated machine),
+//! so that a pause expires no deadline: nothing could have been read during it.
 //!
-//! Races: targets are called without the lock of their slot, so a target may set or cancel timers. A timer that is cancelled after
-//! it was taken still fires once; targets therefore check their own deadlines when they are called. A key whose entry was reused
-//! does nothing, because the stamps differ.
+//! Races: targets are called without the lock of their slot, so a target may set or cancel timers.
+//! A timer that is cancelled after it was taken still fires once; targets therefore check their own
+//! deadlines when they are called. A key whose entry was reused does nothing, because the stamps
+//! differ.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Bytes in the send queues of all sockets, group events left out.
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 
-/// Returns how many bytes are in the send queues of all sockets. Group events are left out, because their bytes are shared.
+/// Returns how many bytes are in the send queues of all sockets. Group events are left out, because
+/// their bytes are shared.
 pub(crate) fn total() -> usize {
     TOTAL.load(Ordering::Relaxed)
 }

@@ -1,7 +1,7 @@
 //! Acceptor: accepts the connections of one listener, and admits, refuses or drops each.
 //!
 //! ```text
-//! accept ──> Admission ──> admitted: a task of its own runs Serve::serve, which holds the permit to its end
+//! accept ──> Admission ──> admitted: a task runs Serve::serve, which holds the permit to its end
 //!    │           └───────> over a limit: refused, answered with Serve::OVERLOADED
 //!    │                        └── more than REFUSED_MAX of those: dropped without an answer
 //!    └── error of the listener (EMFILE, ENFILE, ENOMEM): logged, next try after ACCEPT_PAUSE
@@ -26,10 +26,12 @@ use super::stream::Stream;
 use crate::tasks::Tasks;
 use crate::telemetry::Recurring;
 
-/// How long accepting pauses after an error of the listener, such as too many open files, or after a panic.
+/// How long accepting pauses after an error of the listener, such as too many open files, or after
+/// a panic.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many refused connections are answered at once, and how long each may take to read its answer.
+/// How many refused connections are answered at once, and how long each may take to read its
+/// answer.
 const REFUSED_MAX: usize = 256;
 const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -41,10 +43,12 @@ pub(crate) trait Serve: Send + Sync + 'static {
     /// The bytes that a refused connection is answered with.
     const OVERLOADED: &'static [u8];
 
-    /// Returns the address that counts against the limit per client; `None` exempts the connection from it.
+    /// Returns the address that counts against the limit per client; `None` exempts the connection
+    /// from it.
     fn counted_ip(&self, peer: Option<SocketAddr>) -> Option<IpAddr>;
 
-    /// Serves a connection to its end, in a task of its own. Dropping `permit` makes room for another connection.
+    /// Serves a connection to its end, in a task of its own. Dropping `permit` makes room for
+    /// another connection.
     fn serve(
         self: Arc<Self>,
         connection: Connection,
@@ -90,7 +94,8 @@ impl<S: Serve> Acceptor<S> {
         }
     }
 
-    /// Accepts until the future is dropped, which closes the listener. A panic costs one connection at most.
+    /// Accepts until the future is dropped, which closes the listener. A panic costs one connection
+    /// at most.
     pub(crate) async fn run(self) {
         loop {
             let accepting = AssertUnwindSafe(self.accept());
@@ -121,8 +126,8 @@ impl<S: Serve> Acceptor<S> {
         }
     }
 
-    /// Never waits: a slow client must not delay the next one. A TLS handshake thus belongs into the task that is spawned
-    /// here, in front of [`Serve::serve`].
+    /// Never waits: a slow client must not delay the next one. A TLS handshake thus belongs in the
+    /// spawned task, before [`Serve::serve`].
     fn admit(&self, connection: Connection) {
         let peer = connection.peer;
         match self.admission.admit(self.service.counted_ip(peer)) {
@@ -148,8 +153,9 @@ impl<S: Serve> Acceptor<S> {
     }
 }
 
-/// Sends a short answer, closes our side, and reads until the client closes its own: closing a socket with unread bytes resets the
-/// connection, and a reset can destroy the answer before the client has read it.
+/// Sends a short answer, closes our side, and reads until the client closes its own: closing a
+/// socket with unread bytes resets the connection, and a reset can destroy the answer before the
+/// client has read it.
 async fn answer(mut stream: Stream, answer: &[u8]) {
     let mut scratch = [0; 1024];
     if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {

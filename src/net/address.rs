@@ -24,8 +24,8 @@ pub enum ServerAddress {
 
 /// The client's address: ASGI's `scope["client"]`.
 ///
-/// A socket address without what only this machine understands of it (an IPv6 zone and flow label): 20 bytes of an idle
-/// WebSocket in place of 32. Shown as a socket address.
+/// A socket address without the IPv6 zone and flow label, which mean nothing to other machines: 20
+/// bytes of an idle WebSocket in place of 32. Shown as a socket address.
 ///
 /// ```
 /// use oneport::scope::ClientAddress;

@@ -30,7 +30,8 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl Admission {
-    /// Allows `wanted` connections, or fewer when the limit of open files is lower: each connection needs a descriptor.
+    /// Allows `wanted` connections, or fewer when the limit of open files is lower: each connection
+    /// needs a descriptor.
     pub(crate) fn new(wanted: usize, clients: ClientLimit) -> Self {
         let files = descriptors::limit();
         let possible = descriptors::connections_max(files);
@@ -61,8 +62,9 @@ impl Admission {
         }))
     }
 
-    /// Admits a connection; `None` at a limit. Pass no `ip` for one that has no limit per client: on a unix socket, from a trusted
-    /// proxy, or a WebSocket over HTTP/2, which the gateway counts.
+    /// Admits a connection; `None` at a limit. Pass no `ip` for one that has no limit per client:
+    /// on a unix socket, from a trusted proxy, or a WebSocket over HTTP/2, which the gateway
+    /// counts.
     pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Option<ConnectionPermit> {
         let before = self.0.open.fetch_add(1, Ordering::Relaxed);
         // Made before the check: dropped at a limit, it takes the count back.

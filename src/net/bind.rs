@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-/// One address to listen on: `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`, `unix:run/oneport.sock`, or `fd:3` for
-/// an inherited socket. Displayed as it is written.
+/// One address to listen on: `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`,
+/// `unix:run/oneport.sock`, or `fd:3` for an inherited socket. Displayed as it is written.
 ///
 /// ```
 /// use oneport::config::Bind;
@@ -45,7 +45,7 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const UNIX_PATH_BYTES_MAX: usize = 103;
 
-/// Says that the path of a Unix socket is longer than the system takes.
+/// Returns an error message if the path of a Unix socket is longer than the system allows.
 #[must_use]
 pub fn unix_path_problem(path: &Path) -> Option<String> {
     let found = path.as_os_str().len();
@@ -94,14 +94,14 @@ impl FromStr for Bind {
             let number = number.parse().ok().filter(|number: &i32| *number >= 0);
             return number
                 .map(Self::Fd)
-                .ok_or_else(|| refuse("; after fd: stands a number, 0 or more"));
+                .ok_or_else(|| refuse("; fd: is followed by a number, 0 or more"));
         }
         if text.contains("://") {
             return Err(refuse("; it is an address, not a URL"));
         }
         if text.parse::<std::net::Ipv6Addr>().is_ok() {
             return Err(refuse(
-                "; an IPv6 address stands in brackets, followed by a port",
+                "; an IPv6 address needs brackets, followed by a port",
             ));
         }
         let Some((host, port)) = text.rsplit_once(':') else {
@@ -116,7 +116,7 @@ impl FromStr for Bind {
             ));
         }
         if !is_host(host) {
-            return Err(refuse("; the part before the port is no host"));
+            return Err(refuse("; the part before the port is not a host"));
         }
         Ok(Self::Tcp(text.to_owned()))
     }
@@ -153,12 +153,13 @@ impl fmt::Display for Bind {
     }
 }
 
-/// One entry of `server.bind`: an address alone, or a table `{ address = "...", websocket_over_http2 = false }`.
+/// One entry of `server.bind`: an address alone, or a table
+/// `{ address = "...", websocket_over_http2 = false }`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listen {
     /// Where.
     pub address: Bind,
-    /// WebSockets over HTTP/2 (RFC 8441) are taken here. Default: `true`.
+    /// Whether clients may open WebSockets over HTTP/2 (RFC 8441). Default: `true`.
     pub websocket_over_http2: bool,
     /// The permissions of a unix socket's file; none: as the process's umask has it.
     pub mode: Option<u32>,
@@ -280,9 +281,9 @@ mod tests {
         check("http://localhost:8000", "not a URL");
         check("localhost:http", "from 0 to 65535");
         check("localhost:70000", "from 0 to 65535");
-        check("::1", "in brackets");
-        check("::1:8000", "in brackets");
-        check("[::x]:8000", "no host");
+        check("::1", "needs brackets");
+        check("::1:8000", "needs brackets");
+        check("[::x]:8000", "not a host");
         check("unix:", "path is missing");
         check("fd:-1", "0 or more");
         check("fd:x", "0 or more");

@@ -9,10 +9,11 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::telemetry::Recurring;
 
-/// Counts the connections of each client against `server.limits.connections_per_ip` (cheap to clone).
+/// Counts the connections of each client against `server.limits.connections_per_ip` (cheap to
+/// clone).
 ///
-/// A client that connects directly is counted by its connections. Clients behind a trusted proxy share the proxy's connections, so
-/// each is counted by its open requests and WebSockets.
+/// A client that connects directly is counted by its connections. Clients behind a trusted proxy
+/// share the proxy's connections, so each is counted by its open requests and WebSockets.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientLimit(Arc<Inner>);
 
@@ -88,8 +89,8 @@ impl Drop for ClientPermit {
     }
 }
 
-/// Returns the network that counts as one client: an IPv4 address, or the first half of an IPv6 address, whose second half the hosts
-/// of a network choose (RFC 4291 §2.5.1).
+/// Returns the network that counts as one client: an IPv4 address, or the first half of an IPv6
+/// address, whose second half the hosts of a network choose (RFC 4291 §2.5.1).
 pub(crate) fn client_network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

@@ -1,4 +1,5 @@
-//! Descriptors: the limit of open files, and how it is shared between connections and everything else.
+//! Descriptors: the limit of open files, and how it is shared between connections and everything
+//! else.
 
 use std::sync::LazyLock;
 
@@ -9,8 +10,8 @@ use tokio::sync::Semaphore;
 const SHARE_MIN: usize = 32;
 const SHARE_MAX: usize = 400;
 
-/// Raises the soft limit of open files to the hard one, if it can. The usual soft limit of 1,024 exists for programs that call
-/// `select`.
+/// Raises the soft limit of open files to the hard one, if it can. The usual soft limit of 1,024
+/// exists for programs that call `select`.
 pub(crate) fn raise_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
@@ -26,13 +27,14 @@ pub(crate) fn limit() -> usize {
     })
 }
 
-/// Returns how many connections fit in `files`: one share is kept for files that are sent, another for stores, Redis, backends and
-/// reloads.
+/// Returns how many connections fit in `files`: one share is kept for files that are sent, another
+/// for stores, Redis, backends and reloads.
 pub(crate) fn connections_max(files: usize) -> usize {
     files.saturating_sub(2 * share(files)).max(1)
 }
 
-/// Returns the permits of files that `static` keeps open while it sends them. Without a permit, a file is opened anew for each chunk.
+/// Returns the permits of files that `static` keeps open while it sends them. Without a permit, a
+/// file is reopened for each chunk.
 pub(crate) fn sent_files() -> &'static Semaphore {
     static FILES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(share(limit())));
     &FILES

@@ -31,8 +31,8 @@ pub struct Listener {
 enum Kind {
     Tcp(TcpListener),
     Unix {
-        /// The socket's file, unless it was inherited. The field comes before `listener`, so that the file is removed first: as long as the
-        /// listener is open, no other file has its inode.
+        /// The socket's file, unless it was inherited. The field comes before `listener`, so that
+        /// the file is removed first: as long as the listener is open, no other file has its inode.
         #[expect(dead_code, reason = "removed when it is dropped")]
         file: Option<SocketFile>,
         listener: UnixListener,
@@ -99,8 +99,9 @@ impl Listener {
         }
     }
 
-    /// Makes the kernel close connections whose client is gone: idle ones after a minute, by keep-alive probes, and those that
-    /// acknowledge nothing for `unacknowledged_max`. Accepted connections inherit both.
+    /// Makes the kernel close connections whose client is gone: idle ones after a minute, by
+    /// keep-alive probes, and those that acknowledge nothing for `unacknowledged_max`. Accepted
+    /// connections inherit both.
     pub(crate) fn detect_dead_peers(&self, unacknowledged_max: Duration) -> io::Result<()> {
         let Kind::Tcp(listener) = &self.kind else {
             return Ok(());
@@ -156,7 +157,8 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Returns the address that all connections of a listener share; `None` when it listens on all addresses.
+/// Returns the address that all connections of a listener share; `None` when it listens on all
+/// addresses.
 fn common_address(kind: &Kind) -> Option<Arc<ServerAddress>> {
     match kind {
         Kind::Tcp(listener) => listener

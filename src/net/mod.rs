@@ -6,7 +6,9 @@
 //! | `connect.rs`, `tls.rs` | opening a stream to another server; TLS |
 //! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
 //! | `acceptor.rs` | the accept loop: admit, refuse, back off |
-//! | `admission.rs`, `client_limit.rs`, `descriptors.rs` | the limits: connections in all, by client, open files |
+//! | `admission.rs` | the limit on connections in all |
+//! | `client_limit.rs` | the limit on connections by client |
+//! | `descriptors.rs` | the limit of open files |
 //! | `address.rs`, `bind.rs`, `url/` | both ends of a connection; where to listen; URLs |
 
 mod acceptor;

@@ -1,4 +1,5 @@
-//! Socket activation: listeners that the parent process opened and passed on (systemd's `LISTEN_FDS`).
+//! Socket activation: listeners that the parent process opened and passed on (systemd's
+//! `LISTEN_FDS`).
 
 use std::io;
 use std::sync::Arc;

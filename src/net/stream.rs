@@ -1,16 +1,18 @@
 //! Stream: the bytes of one connection, over TCP, a unix socket, or any other protocol below.
 //!
-//! Its owner reads and writes it through [`AsyncRead`] and [`AsyncWrite`]. A WebSocket shares it: the connection's task reads,
-//! and whoever sends an event writes. The methods that end in `_shared` take `&self` for that.
+//! Its owner reads and writes it through [`AsyncRead`] and [`AsyncWrite`]. A WebSocket shares it:
+//! the connection's task reads, and every sender of an event writes. The methods that end in
+//! `_shared` take `&self` for that.
 //!
 //! ```text
 //!            poll_read_shared   owner only: it is the task that is woken
-//! try_write_shared              anyone; a boxed stream needs the owner's waker, because it has one for writing
+//! try_write_shared              anyone; a boxed stream is written with the owner's waker
 //!           poll_write_shared   owner only
 //! ```
 //!
-//! A TCP or unix socket has a readiness of its own in the runtime, so any thread may write to it without a lock. A boxed stream
-//! (TLS, an HTTP/2 stream, memory) is behind a mutex, which its owner bypasses through `&mut self`.
+//! A TCP or unix socket has a readiness of its own in the runtime, so any thread may write to it
+//! without a lock. A boxed stream (TLS, an HTTP/2 stream, memory) is behind a mutex, which its
+//! owner bypasses through `&mut self`.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read};
@@ -82,10 +84,11 @@ impl Stream {
         }
     }
 
-    /// Writes as much as fits without waiting; `WouldBlock` when nothing does. Safe to call from any thread.
+    /// Writes as much as fits without waiting; `WouldBlock` when nothing does. Safe to call from
+    /// any thread.
     ///
-    /// A boxed stream is written with `owner`, the waker of the task that is woken when there is room again. Without it nothing
-    /// is written.
+    /// A boxed stream is written with `owner`, the waker of the task that is woken when there is
+    /// room again. Without it nothing is written.
     pub(crate) fn try_write_shared(
         &self,
         bytes: &[u8],
@@ -242,8 +245,9 @@ impl AsyncWrite for Stream {
 
 /// Reads once; `None` when there is nothing to read.
 ///
-/// A read that does not fill the buffer has emptied the kernel's. The closure then returns `WouldBlock` although it has read, which
-/// clears the runtime's readiness: the next wake-up announces more, and no second read has to find out that there is none.
+/// A read that does not fill the buffer has emptied the kernel's. The closure then returns
+/// `WouldBlock` although it has read, which clears the runtime's readiness: the next wake-up
+/// announces more, which saves a second read that returns `WouldBlock`.
 fn read_once(
     try_io: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
     mut stream: &socket2::Socket,

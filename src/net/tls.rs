@@ -1,9 +1,14 @@
 //! TLS: encrypted streams to other servers.
 //!
-//! A listener does not speak TLS yet. It would take: a `rustls::ServerConfig` beside [`tls_config`] here, a key of the `bind` entry
-//! that names its certificate (`Listen`), the handshake in the task that `Acceptor::admit` spawns, under `timeouts.handshake`, and
-//! [`Stream::boxed`] with [`Scheme::Secure`](super::Scheme::Secure) in the `Connection` that is served. Nothing above `net/`
-//! changes.
+//! Listeners do not speak TLS yet. The steps to add it:
+//!
+//! 1. a `rustls::ServerConfig` in this file, beside [`tls_config`];
+//! 2. a key of the `bind` entry that names the certificate: `Listen` in `bind.rs`;
+//! 3. the handshake in the task that `Acceptor::admit` spawns, within `timeouts.handshake`;
+//! 4. [`Stream::boxed`] and [`Scheme::Secure`](super::Scheme::Secure) in the `Connection` that is
+//!    served.
+//!
+//! Nothing above `net/` changes.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -23,8 +28,8 @@ impl Stream {
     }
 }
 
-/// Returns the configuration of all outgoing connections. They trust the certificates of the system; `SSL_CERT_FILE` names
-/// others.
+/// Returns the configuration of all outgoing connections. They trust the certificates of the
+/// system; `SSL_CERT_FILE` names others.
 fn tls_config() -> io::Result<Arc<ClientConfig>> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(config) = CONFIG.get() {

@@ -47,7 +47,8 @@ pub(super) fn open(
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    // `bind` creates the file with the permissions of the socket: only the owner's bits, until the group is set.
+    // `bind` creates the file with the permissions of the socket: only the owner's bits, until the
+    // group is set.
     if let Some(mode) = mode {
         let descriptor = File::from(socket.as_fd().try_clone_to_owned()?);
         descriptor.set_permissions(Permissions::from_mode(mode & 0o700))?;
@@ -69,7 +70,8 @@ pub(super) fn open(
     Ok((UnixListener::from_std(socket.into())?, file))
 }
 
-/// Tells whether a process listens on a socket. Never waits: `EAGAIN` means that its queue is full, so it does.
+/// Tells whether a process listens on a socket. Never waits: `EAGAIN` means that its queue is full,
+/// so it does.
 fn is_listened_at(address: &SockAddr) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

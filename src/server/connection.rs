@@ -1,14 +1,15 @@
 //! Connection: one client's stream as long as it speaks HTTP, and the WebSocket that it may become.
 //!
 //! ```text
-//!                      ┌── request ──> respond ──> response ──┐
-//! Acceptor ──> HTTP ───┤                                      ├── until it ends, expires, or is idle in a drain
-//!                      └── upgrade ──> respond ──> 101 ───────┘
-//!                                                   │ written: hyper gives the stream back
-//!                                                   └──> the same task goes on as the WebSocket (HTTP/1.1)
+//! Acceptor ──> HTTP ──┬── request ──> respond ──> response ──> HTTP
+//!               │     └── upgrade ──> respond ──> 101
+//!               │                                  └── written: hyper gives the stream back,
+//!               │                                      and the same task becomes the WebSocket
+//!               └── ends, expires, or is idle in a drain: closed
 //! ```
 //!
-//! An upgrade over HTTP/2 does not end the connection: its stream becomes the WebSocket, in a task of its own (`respond.rs`).
+//! An upgrade over HTTP/2 does not end the connection: its stream becomes the WebSocket, in a task
+//! of its own (`respond.rs`).
 
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
@@ -37,12 +38,13 @@ use crate::websocket::ConnectionTask;
 /// hyper's buffer cannot be smaller.
 const BUFFER_BYTES_MIN: usize = 8192;
 
-/// What a client may send over HTTP/2 before it is read: on one stream, and on all streams of a connection. A WebSocket
-/// whose consumer is busy fills only its own window.
+/// The flow-control windows of HTTP/2: of one stream, and of a connection. A WebSocket whose
+/// consumer is busy fills only its own window.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-/// Pings detect a client that is gone (RFC 9113 §6.7): the streams of an HTTP/2 connection may be silent for long.
+/// Pings detect a client that is gone (RFC 9113 §6.7): the streams of an HTTP/2 connection may be
+/// silent for long.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -153,7 +155,8 @@ impl HttpServer {
             admission: self.admission.clone(),
         });
         let service = service_fn(move |mut request: http::Request<Incoming>| {
-            // All of this happens before the future is polled: hyper reads on in between, and may reach the end of the stream.
+            // All of this happens before the future is polled: hyper reads on in between, and may
+            // reach the end of the stream.
             let timeouts = &shared.timeouts;
             let has_body = !http_body::Body::is_end_stream(request.body());
             let in_flight = timeouts.start_request(request.version(), has_body);
@@ -184,8 +187,8 @@ impl HttpServer {
                 }
             }
             let polled = http.as_mut().poll(cx).map(Some);
-            // A drain does not wait for the rest of a head, which hyper would. An upgrade is no request any more, but its 101
-            // may not be written yet.
+            // A drain does not wait for the rest of a head, which hyper would. An upgrade is no
+            // request any more, but its 101 may not be written yet.
             let is_upgrading = || pending_upgrade.lock().is_some();
             if polled.is_pending() && is_draining && timeouts.is_idle() && !is_upgrading() {
                 return Poll::Ready(None);
@@ -218,8 +221,8 @@ impl Serve for HttpServer {
 
 /// Wakes a task for its side futures (drain and timeouts) and records that they have to be polled.
 ///
-/// Polling them with the task's own waker would poll them for every request, and the wait for the drain takes a lock that all
-/// connections share.
+/// Polling them with the task's own waker would poll them for every request, and the wait for the
+/// drain takes a lock that all connections share.
 #[derive(Default)]
 struct SideWaker {
     /// Clear: poll the side futures. Set by the poll, cleared by their wake-up.
@@ -230,8 +233,9 @@ struct SideWaker {
 impl SideWaker {
     /// Tells whether the side futures have to be polled; `true` the first time.
     ///
-    /// The task's waker is registered before the flag is set: a wake-up in between clears a flag that is clear, and one after it
-    /// finds the waker. Either way the side futures, which are polled next, see what woke them.
+    /// The task's waker is registered before the flag is set: a wake-up in between clears a flag
+    /// that is clear, and one after it finds the waker. Either way the side futures, which are
+    /// polled next, see what woke them.
     fn take_woken(&self, cx: &Context<'_>) -> bool {
         if self.is_idle.load(Ordering::Acquire) {
             return false;

@@ -18,18 +18,20 @@
 //! | `FirstHead` | `timeouts.handshake` since it was accepted |
 //! | `Head` (HTTP/1.1) | `timeouts.handshake` since the first byte |
 //! | `Answering` | never: views have deadlines of their own |
-//! | `Blocked` | `timeouts.request`, plus the time that the bytes taken so far earn at `limits.min_rate` |
+//! | `Blocked` | `timeouts.request`, plus what the bytes taken earn at `limits.min_rate` |
 //! | `Idle` | `timeouts.keep_alive` since the last response |
 //! | `Lingering` | 5 s |
 //! | `Draining` | `timeouts.handshake` |
 //!
-//! The phase is not stored: it follows from instants, each written where its event happens, by one relaxed store. The clock wakes
-//! the connection's task at the deadline that held when it was last polled; when it has moved on meanwhile, the task goes back to
-//! sleep. So a request sets no timer.
+//! The phase is not stored: it follows from instants, each written where its event happens, by one
+//! relaxed store. The clock wakes the connection's task at the deadline that held when it was last
+//! polled; if the deadline has moved since, the task goes back to sleep. So a request sets no
+//! timer.
 //!
-//! All writes but two come from the connection's own task, which reads and writes the stream and parses heads. A response that is
-//! dropped by another task ends its request ([`InFlight`]), and the clock wakes from its own. Neither needs an order: the
-//! worst that a stale instant does is one more wake-up.
+//! All writes but two come from the connection's own task, which reads and writes the stream and
+//! parses heads. A response that is dropped by another task ends its request ([`InFlight`]), and
+//! the clock wakes from its own. Neither needs an order: the worst that a stale instant does is one
+//! more wake-up.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -70,7 +72,8 @@ pub(super) struct ConnectionTimeouts {
     head_since: AtomicU64,
     /// When a write last stopped making progress; `NEVER` while they make some.
     blocked_since: AtomicU64,
-    /// For how long earlier writes of this response made no progress, and how many bytes were written after the first of them.
+    /// For how long earlier writes of this response made no progress, and how many bytes were
+    /// written after the first of them.
     blocked: AtomicU64,
     written: AtomicU64,
     /// When the server began to stop; `NEVER` before.
@@ -84,7 +87,8 @@ pub(super) struct ConnectionTimeouts {
     /// The connection's task.
     task: AtomicWaker,
     client: Client,
-    /// hyper's read, which stays pending at the end of the client's stream while a response is on its way.
+    /// hyper's read, which stays pending at the end of the client's stream while a response is on
+    /// its way.
     hidden_read: AtomicWaker,
 }
 
@@ -95,11 +99,12 @@ struct Durations {
     write: Millis,
     /// In bytes per second.
     min_rate: u64,
-    /// The shortest that is not zero. A keep-alive of zero is no deadline: hyper then closes the connection itself.
+    /// The shortest that is not zero. A keep-alive of zero is no deadline: hyper then closes the
+    /// connection itself.
     shortest: Millis,
 }
 
-/// What a connection is doing, with the instant that its deadline counts from.
+/// The phase of a connection, with the instant that its deadline counts from.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     FirstHead { since: Millis },
@@ -230,7 +235,8 @@ impl ConnectionTimeouts {
                 return Poll::Ready(());
             }
             if now >= woken_at || deadline < woken_at {
-                // Later phases may have earlier deadlines, but none within the shortest duration from now.
+                // Later phases may have earlier deadlines, but none within the shortest duration
+                // from now.
                 woken_at = deadline.min(now + self.durations.shortest);
                 let timeouts: Weak<dyn Tick> = Arc::downgrade(&(self.clone() as Arc<dyn Tick>));
                 timer.replace(woken_at, timeouts);
@@ -252,8 +258,9 @@ impl ConnectionTimeouts {
             && self.lingering_since.load(Ordering::Relaxed) == NEVER
     }
 
-    /// Tells whether to hide the end of the client's stream from hyper, which would drop the request: the client may have closed only
-    /// its sending side (RFC 9112 §9.6). A body that is cut off is noticed by its reader.
+    /// Tells whether to hide the end of the client's stream from hyper, which would drop the
+    /// request: the client may have closed only its sending side (RFC 9112 §9.6). A body that is
+    /// cut off is noticed by its reader.
     pub(super) fn hides_end(&self) -> bool {
         self.is_answering() && !self.is_http2()
     }
@@ -278,8 +285,8 @@ impl ConnectionTimeouts {
         }
     }
 
-    /// Call it when our side is closed. Tells whether to wait for the client's: a connection that was idle when the server began
-    /// to stop has no response that a reset could destroy.
+    /// Call it when our side is closed. Tells whether to wait for the client's: a connection that
+    /// was idle when the server began to stop has no response that a reset could destroy.
     pub(super) fn start_linger(&self) -> bool {
         let draining = load(&self.draining_since);
         let was_idle = draining != NEVER && load(&self.idle_since) < draining;
@@ -338,7 +345,8 @@ impl ConnectionTimeouts {
             }
             Phase::Idle { since } => since.saturating_add(durations.keep_alive),
             Phase::Lingering { since } => since.saturating_add(LINGERING),
-            // HTTP/2 shuts down in two steps, and a client that is gone answers neither (RFC 9113 §6.8).
+            // HTTP/2 shuts down in two steps, and a client that is gone answers neither (RFC 9113
+            // §6.8).
             Phase::Draining { since } => since.saturating_add(durations.handshake),
             Phase::Blocked { since } => {
                 let earned = allowed_wait(load(&self.written), durations.min_rate);
@@ -366,7 +374,8 @@ impl ConnectionTimeouts {
             let blocked = self.clock.now().saturating_sub(since);
             self.blocked.fetch_add(blocked.max(1), Ordering::Relaxed);
         }
-        // Bytes written before the first wait only filled the kernel's buffers; from then on they measure what the client takes.
+        // Bytes written before the first wait only filled the kernel's buffers; from then on they
+        // measure what the client takes.
         if self.blocked.load(Ordering::Relaxed) > 0 {
             self.written.fetch_add(bytes as u64, Ordering::Relaxed);
         }
@@ -414,8 +423,9 @@ impl Drop for InFlight {
         self.0
             .idle_since
             .store(self.0.clock.now(), Ordering::Relaxed);
-        // hyper has taken the last frame, and writes it with its next flush. Set before `in_flight` falls, so that the connection is
-        // never seen as idle in between.
+        // hyper has taken the last frame and writes it with its next flush. Over HTTP/1.1 this runs
+        // in the connection's own task, and before `in_flight` falls, so the connection is never
+        // idle in between.
         self.0.is_unflushed.store(true, Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

@@ -12,7 +12,8 @@ thread_local! {
 
 /// Returns the value for a response made at `now`, if hyper would send another one.
 ///
-/// hyper caches a value per thread until its second is over. After the clock was set back, that is as far away as it was set back.
+/// hyper caches a value per thread until its second is over. After the clock was set back, that is
+/// as far away as it was set back.
 pub(super) fn correction(now: SystemTime) -> Option<HeaderValue> {
     let second = now
         .duration_since(UNIX_EPOCH)

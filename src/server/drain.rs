@@ -36,8 +36,8 @@ pub(super) async fn drain(gateway: &Gateway, drain: Duration) -> Drained {
     Drained { sockets, cut_off }
 }
 
-/// Returns the time over which to close that many WebSockets: 2 ms each, at most half of the drain. Their clients then reconnect one
-/// after the other instead of all at once.
+/// Returns the time over which to close that many WebSockets: 2 ms each, at most half of the drain.
+/// Their clients then reconnect one after the other instead of all at once.
 pub(super) fn spread(sockets: usize, drain: Duration) -> Duration {
     BETWEEN_SOCKETS
         .saturating_mul(u32::try_from(sockets).unwrap_or(u32::MAX))

@@ -16,8 +16,8 @@ const ENTRIES_MAX: usize = 10_000;
 
 /// The state of the watched files. Two snapshots differ when a file was saved in between.
 ///
-/// Symbolic links are followed, because swapping a link or a directory is a change too: Kubernetes updates the files of a ConfigMap
-/// that way.
+/// Symbolic links are followed, because swapping a link or a directory is a change too: Kubernetes
+/// updates the files of a ConfigMap that way.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct FileSnapshot(Vec<FileStamp>);
 
@@ -31,7 +31,8 @@ struct FileStamp {
 }
 
 impl FileSnapshot {
-    /// Takes a snapshot of the files of a configuration: those that were read, other TOML files beside them, and all templates.
+    /// Takes a snapshot of the files of a configuration: those that were read, other TOML files
+    /// beside them, and all templates.
     pub(super) fn take(documents: &[Arc<Document>], main: &Path, templates: &Path) -> Self {
         let mut scan = Scan::default();
         let mut directories: Vec<PathBuf> = vec![

@@ -1,18 +1,20 @@
 //! Head scanner: sees in a request head what hyper's parser does not report.
 //!
 //! ```text
-//! Start ──> RequestLine ──> Fields ──> Elsewhere ──(request without a body was parsed, and nothing follows it)──> Start
+//! Start ──> RequestLine ──> Fields ──> Elsewhere ──> Start, after a request without a body
 //!                   └── GET, HEAD ────────^
 //! ```
 
 /// How much of a line is kept when a read ends within it. The one line that matters is shorter.
 const LINE_BYTES_MAX: usize = 128;
 
-/// The two values of `Content-Length` that hyper uses as marks of its own, without their last digit.
+/// The two values of `Content-Length` that hyper uses as marks of its own, without their last
+/// digit.
 const LARGEST: &[u8] = b"1844674407370955161";
 
-/// Scans heads where they are certain to begin: at the start of a connection, and after a request without a body that ended with the
-/// bytes that were read. Elsewhere (after a body, or within pipelined requests) it scans nothing.
+/// Scans heads where they are certain to begin: at the start of a connection, and after a request
+/// without a body that ended with the bytes that were read. Elsewhere (after a body, or within
+/// pipelined requests) it scans nothing.
 #[derive(Debug)]
 pub(super) struct HeadScanner {
     position: Position,
@@ -39,7 +41,8 @@ impl HeadScanner {
         }
     }
 
-    /// Call it when hyper has parsed a request. After one without a body another head begins, unless more than its own was read.
+    /// Call it when hyper has parsed a request. After one without a body another head begins,
+    /// unless more than its own was read.
     pub(super) fn parsed(&mut self, has_body: bool) {
         self.line.clear();
         self.position = match !has_body && self.tail == *b"\r\n\r\n" {
@@ -48,10 +51,12 @@ impl HeadScanner {
         };
     }
 
-    /// Scans what was read, before hyper parses it. Returns whether the request line has a fragment, which hyper drops.
+    /// Scans what was read, before hyper parses it. Returns whether the request line has a
+    /// fragment, which hyper drops.
     ///
-    /// Lowers a `Content-Length` of one of the two largest 64-bit numbers. hyper uses these as marks of its own and would answer 431; a
-    /// length one or two bytes shorter is refused as what it is, too long.
+    /// Lowers a `Content-Length` of one of the two largest 64-bit numbers. hyper uses these as
+    /// marks of its own and would answer 431; a length one or two bytes shorter is refused as what
+    /// it is, too long.
     pub(super) fn scan(&mut self, read: &mut [u8]) -> bool {
         let mut has_fragment = false;
         let mut at = 0;
@@ -147,7 +152,8 @@ fn lower_largest_length(before: &[u8], line: &mut [u8]) {
 mod tests {
     use super::*;
 
-    /// Feeds a text in reads that end at these places; returns what the parser gets, and in which read a fragment was seen.
+    /// Feeds a text in reads that end at these places; returns what the parser gets, and in which
+    /// read a fragment was seen.
     fn watch(watch: &mut HeadScanner, text: &str, cuts: &[usize]) -> (String, Option<usize>) {
         let mut bytes = text.as_bytes().to_vec();
         let mut seen = None;
@@ -168,7 +174,8 @@ mod tests {
             let (found, _) = watch(&mut HeadScanner::new(), text, &[cut]);
             let is_cut_in_digits = expected.is_some() && found == text;
             if is_cut_in_digits {
-                // The last digit had gone to the parser already, or the start of the line was too far away.
+                // The last digit had gone to the parser already, or the start of the line was too
+                // far away.
                 assert!(cut > text.find("18446").unwrap(), "{cut}");
                 continue;
             }
@@ -236,7 +243,7 @@ mod tests {
         );
         one.parsed(false);
         assert_eq!(watch(&mut one, "#fff\r\n\r\n", &[]).1, None);
-        // Behind a head there is a body.
+        // A body follows the head.
         let mut one = HeadScanner::new();
         watch(
             &mut one,

@@ -2,12 +2,15 @@
 //!
 //! hyper starts two kinds of tasks for an HTTP/2 connection:
 //!
-//! - one for each request, whose response body may wait for window. [`resettable`] resets it through [`StallTimeout`].
-//! - one for each accepted extended CONNECT (RFC 8441), which writes the WebSocket's bytes. A client that gives no window would
-//!   keep it waiting for ever, with its stream and its bytes, after the WebSocket has ended.
+//! - one for each request, whose response body may wait for window. [`resettable`] resets it
+//!   through [`StallTimeout`].
+//! - one for each accepted extended CONNECT (RFC 8441), which writes the WebSocket's bytes. A
+//!   client that gives no window would keep it waiting for ever, with its stream and its bytes,
+//!   after the WebSocket has ended.
 //!
-//! hyper passes both to [`Executor::execute`] without saying which is which, so the second kind is recognized by the name of its
-//! type. The test at the end fails when a new version of hyper renames it.
+//! hyper passes both to [`Executor::execute`] without saying which is which, so the second kind is
+//! recognized by the name of its type. The test at the end fails when a new version of hyper
+//! renames it.
 //!
 //! [`StallTimeout`]: super::stall_timeout::StallTimeout
 
@@ -21,12 +24,13 @@ use tokio_util::sync::CancellationToken;
 use super::stall_timeout::resettable;
 use crate::tasks::Tasks;
 
-/// hyper's type of the task that writes the bytes of an upgraded HTTP/2 stream (`hyper::proto::h2::upgrade`).
+/// hyper's type of the task that writes the bytes of an upgraded HTTP/2 stream
+/// (`hyper::proto::h2::upgrade`).
 const UPGRADE_WRITER: &str = "UpgradedSendStreamTask";
 
 thread_local! {
-    /// Resets the stream of the WebSocket that was just accepted. hyper starts the writer in the same poll that gets the
-    /// response, so no other request comes in between.
+    /// Resets the stream of the WebSocket that was just accepted. hyper starts the writer in the
+    /// same poll that gets the response, so no other request comes in between.
     static NEXT_WRITER: Cell<Option<CancellationToken>> = const { Cell::new(None) };
 }
 
@@ -34,8 +38,8 @@ thread_local! {
 #[derive(Clone)]
 pub(super) struct HyperTasks(pub(super) Tasks);
 
-/// Ends the writer that hyper starts next on this thread when `reset` is cancelled. Call it last before an upgrade's response is
-/// returned to hyper.
+/// Ends the writer that hyper starts next on this thread when `reset` is cancelled. Call it last
+/// before an upgrade's response is returned to hyper.
 pub(super) fn end_writer_with(reset: CancellationToken) {
     NEXT_WRITER.set(Some(reset));
 }

@@ -1,4 +1,5 @@
-//! Reload: replaces the running table by one made from the file, or keeps it and logs every Problem.
+//! Reload: replaces the running table by one made from the file, or keeps it and logs every
+//! Problem.
 //!
 //! ```text
 //!        request                       after SLOW
@@ -9,8 +10,9 @@
 //!   └─ request: the thread is abandoned, at most 16 ───┘
 //! ```
 //!
-//! A request while one is `Loading` waits for its end; several are one. The thread may wait for a file for ever (a mount that does
-//! not answer), so nothing waits for the thread: not the signal to stop, and not the next request once it is `Slow`.
+//! A request while one is `Loading` waits for its end; several are one. The thread may wait for a
+//! file for ever (a mount that does not answer), so nothing waits for the thread: not the signal to
+//! stop, and not the next request once it is `Slow`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -102,7 +104,7 @@ enum State {
     },
 }
 
-/// What a [`State`] waits for.
+/// The events that a [`State`] waits for.
 enum Event {
     /// The thread has ended; `None` when it panicked.
     Loaded(Option<Result<Loaded, Problems>>),
@@ -144,7 +146,8 @@ impl Watch {
         }
     }
 
-    /// Waits for the next change; `take` takes a snapshot. Cancel-safe: an interrupted scan is awaited by the next call.
+    /// Waits for the next change; `take` takes a snapshot. Cancel-safe: an interrupted scan is
+    /// awaited by the next call.
     async fn changed(&mut self, take: impl Fn() -> JoinHandle<FileSnapshot>) {
         if !self.is_enabled {
             return std::future::pending().await;
@@ -198,7 +201,7 @@ impl Reloader {
         self.is_requested = true;
     }
 
-    /// Makes one step. Cancel-safe; never completes while there is nothing to do.
+    /// Handles the next event. Cancel-safe; pending as long as nothing happens.
     pub(super) async fn step(&mut self) {
         if self.is_requested && matches!(self.state, State::Idle) {
             self.is_requested = false;
@@ -264,7 +267,8 @@ impl Reloader {
         let window = spread(self.gateway.sockets().len(), drain);
         self.config = config;
         counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
-        // In a task: the sockets close one after the other, and a signal to stop does not wait for them.
+        // In a task: the sockets close one after the other, and a signal to stop does not wait for
+        // them.
         let ending = self.gateway.replace(table, window);
         self.gateway.services().tasks.spawn("reload", async move {
             let ended = ending.await;
@@ -273,8 +277,8 @@ impl Reloader {
     }
 }
 
-/// Loads the configuration on a thread of its own: a task of the blocking pool that waits for a file would keep the runtime from
-/// shutting down.
+/// Loads the configuration on a thread of its own: a task of the blocking pool that waits for a
+/// file would keep the runtime from shutting down.
 fn start_loading(reload: Reload) -> Loading {
     let (done, loading) = oneshot::channel();
     // A thread that cannot be started drops `done`, which counts as a panic: the reload is refused.

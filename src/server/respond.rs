@@ -22,7 +22,7 @@ use crate::http::upgrade::ConnectProtocol;
 use crate::http::{Body, Response};
 use crate::net::{Admission, Stream};
 
-/// What the requests of one connection share.
+/// State that the requests of one connection share.
 pub(super) struct Shared {
     pub(super) gateway: Gateway,
     pub(super) info: ConnectionInfo,
@@ -52,7 +52,8 @@ pub(super) async fn respond(
     let is_http2 = connect_protocol.is_some();
     let mut permit = None;
     if let Some(protocol) = connect_protocol {
-        // Each WebSocket counts as a connection, although several share one. The gateway counts it by its client's address.
+        // Each WebSocket counts as a connection, although several share one. The gateway counts it
+        // by its client's address.
         permit = admission.admit(None);
         if permit.is_none() {
             return Ok(ResponseBody::new(overloaded(), Some(in_flight)));
@@ -83,7 +84,8 @@ pub(super) async fn respond(
         Reply::Upgrade(response, upgrade) => {
             match on_upgrade {
                 Some(on_upgrade) if is_http2 => {
-                    // The connection goes on, and the WebSocket counts as a request in flight until it ends.
+                    // The WebSocket counts as a request in flight until it ends; other streams of
+                    // the connection go on.
                     let reset = CancellationToken::new();
                     end_writer_with(reset.clone());
                     let held = (in_flight, reset.drop_guard(), permit);

@@ -50,7 +50,7 @@ impl Server {
     /// Opens the listeners and services of a configuration. Needs a tokio runtime.
     pub async fn start(config: Config, table: Table) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
-        // Longer than any write may wait: a slow reader with a full buffer acknowledges nothing meanwhile.
+        // Longer than any write may wait: a slow reader with a full buffer acknowledges nothing.
         let unacknowledged_max = UNACKNOWLEDGED_MIN.max(config.server.timeouts.request * 2);
         for bind in &config.server.bind {
             let opened = Listener::open(bind)
@@ -102,7 +102,8 @@ impl Server {
         drain(&gateway, deadline).await
     }
 
-    /// Serves until a signal stops it, and reloads on SIGHUP. A second stop during the drain returns at once.
+    /// Serves until a signal stops it, and reloads on SIGHUP. A second stop during the drain
+    /// returns at once.
     pub async fn run(mut self, reload: Reload) -> Result<Drained, StartError> {
         let mut signals = Signals::listen().map_err(StartError::Signals)?;
         let deadline = self.config.server.timeouts.drain;
@@ -159,7 +160,8 @@ impl Server {
     }
 }
 
-/// Opens the stores of sessions and users. A database server may come up later: until then, requests that need it get 503.
+/// Opens the stores of sessions and users. A database server may come up later: until then,
+/// requests that need it get 503.
 async fn open_stores(config: &Config, services: &Services) -> Result<(), StartError> {
     let users = async {
         match services.auth.users() {

@@ -17,7 +17,8 @@ pub(super) struct Signals {
     terminate: Stream,
     interrupt: Stream,
     hangup: Stream,
-    /// SIGXFSZ, sent for a file at its size limit (`ulimit -f`), would end the process. Handled, it only makes the write fail.
+    /// SIGXFSZ, sent for a file at its size limit (`ulimit -f`), would end the process. Handled, it
+    /// only makes the write fail.
     _file_size: Stream,
 }
 

@@ -1,7 +1,7 @@
 //! Stall timeout: resets an HTTP/2 stream whose client gives no window for its response.
 //!
-//! A TCP socket that takes no bytes blocks its connection, which has timeouts. A stream without window blocks nothing: it would hold
-//! its body, and the file behind it, for ever.
+//! A TCP socket that takes no bytes blocks its connection, which has timeouts. A stream without
+//! window blocks nothing: it would hold its body, and the file behind it, for ever.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -21,8 +21,8 @@ thread_local! {
     static RESET: RefCell<Option<CancellationToken>> = const { RefCell::new(None) };
 }
 
-/// Runs the task of an HTTP/2 stream, which everything that it polls can end through [`RESET`]: hyper passes no handle of a stream
-/// to its service. Dropping the task resets the stream.
+/// Runs the task of an HTTP/2 stream, which everything that it polls can end through [`RESET`]:
+/// hyper passes no handle of a stream to its service. Dropping the task resets the stream.
 pub(super) async fn resettable(stream: impl Future<Output = ()>) {
     struct Within<F>(F, CancellationToken);
     impl<F: Future<Output = ()>> Future for Within<Pin<&mut F>> {
@@ -47,14 +47,16 @@ pub(super) struct StallTimeout {
     clock: Clock,
     write: Millis,
     reset: CancellationToken,
-    /// When hyper took the last frame and began to wait for window; `NEVER` while the body has no frame to send.
+    /// When hyper took the last frame and began to wait for window; `NEVER` while the body has no
+    /// frame to send.
     waiting_since: AtomicU64,
     timer: Mutex<Option<TimerKey>>,
     me: Weak<Self>,
 }
 
 impl StallTimeout {
-    /// Watches the response of the stream that is being polled; `None` outside of one. It is reset after `write` without window.
+    /// Watches the response of the stream that is being polled; `None` outside of one. It is reset
+    /// after `write` without window.
     pub(super) fn watch(clock: &Clock, write: Millis) -> Option<Arc<Self>> {
         let reset = RESET.with_borrow(Clone::clone)?;
         let watch = Arc::new_cyclic(|me| Self {
@@ -69,7 +71,8 @@ impl StallTimeout {
         Some(watch)
     }
 
-    /// Call it when hyper has polled the body, which it does once the frame before has found window. `is_ready`: it got a frame.
+    /// Call it when hyper has polled the body, which it does once the frame before has found
+    /// window. `is_ready`: it got a frame.
     pub(super) fn polled(&self, is_ready: bool) {
         let since = if is_ready { self.clock.now() } else { NEVER };
         self.waiting_since.store(since, Ordering::Relaxed);

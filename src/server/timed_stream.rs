@@ -1,4 +1,5 @@
-//! Timed stream: a connection's stream while it speaks HTTP. Records progress, hides the client's end of stream, and lingers at close.
+//! Timed stream: a connection's stream while it speaks HTTP. Records progress, hides the client's
+//! end of stream, and lingers at close.
 
 use std::io;
 use std::pin::Pin;
@@ -112,8 +113,9 @@ impl AsyncWrite for TimedStream {
         flushed
     }
 
-    /// Closes our side, then reads until the client closes its own (RFC 9112 §9.6). Closing a socket with unread bytes resets the
-    /// connection, and a reset can destroy a response that the client has not read yet.
+    /// Closes our side, then reads until the client closes its own (RFC 9112 §9.6). Closing a
+    /// socket with unread bytes resets the connection, and a reset can destroy a response that the
+    /// client has not read yet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.is_shut_down {

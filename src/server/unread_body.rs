@@ -26,8 +26,9 @@ enum Rest {
     Broken,
 }
 
-/// Finishes a request whose body was not read to its end: discards the rest if it is short and has arrived, otherwise announces
-/// that the connection closes. Broken framing replaces the response by 400.
+/// Finishes a request whose body was not read to its end: discards the rest if it is short and has
+/// arrived, otherwise announces that the connection closes. Broken framing replaces the response by
+/// 400.
 pub(super) async fn finish_request(
     response: &mut Response,
     mut unread: Incoming,

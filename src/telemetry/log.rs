@@ -27,11 +27,13 @@ pub enum Format {
 #[derive(Default)]
 pub struct Log(#[expect(dead_code, reason = "held for its drop")] Flush);
 
-/// Starts the log on standard error. `level` is a level or a filter in `tracing`'s words (`info,oneport::websocket=debug`).
+/// Starts the log on standard error. `level` is a level or a filter in `tracing`'s words
+/// (`info,oneport::websocket=debug`).
 ///
-/// A thread of its own writes the lines. When their reader stalls, or a disk is full, lines are dropped and counted
-/// ([`log_lines_dropped`](super::log_lines_dropped)); a request never waits for the log. When the program has installed a subscriber
-/// of its own, or calls it twice, nothing changes.
+/// A thread of its own writes the lines. When their reader stalls, or a disk is full, lines are
+/// dropped and counted ([`log_lines_dropped`](super::log_lines_dropped)); a request never waits for
+/// the log. When the program has installed a subscriber of its own, or calls it twice, nothing
+/// changes.
 ///
 /// ```
 /// use oneport::telemetry::{Format, start_log};

@@ -1,17 +1,20 @@
-//! Log queue: a thread writes the lines of the log, so that no worker waits for the reader of the log.
+//! Log queue: a thread writes the lines of the log, so that no worker waits for the reader of the
+//! log.
 //!
 //! ```text
 //! workers ──push──> waiting ──swapped out──> taken ──write(2), 64 KiB at a time──> output
-//!             │     └────── at most 4 MiB ──────┘                     │
-//!             └─ full: dropped and counted                            └─ failed: the rest is dropped and counted
+//!             │     └────── at most 4 MiB ──────┘         │
+//!             └─ full: dropped, counted                   └─ failed: the rest dropped, counted
 //! ```
 //!
-//! A reader that stalls fills the queue, and a full disk fails the write; both cost lines, never a request. Once the output takes
-//! lines again, the log says how many were dropped, at most every 10 s.
+//! A reader that stalls fills the queue, and a full disk fails the write; both cost lines, never a
+//! request. Once the output takes lines again, the log says how many were dropped, at most
+//! every 10 s.
 //!
-//! Races: one lock guards `waiting`, `taken` and `is_closing`, and one condition variable announces every change of them. `taken` is
-//! cleared only after the write, so a flush that finds both empty knows that everything is written. The notice is pushed from the
-//! writing thread itself: it is skipped while the queue is more than half full, because a full queue would drop it too.
+//! Races: one lock guards `waiting`, `taken` and `is_closing`, and one condition variable announces
+//! every change of them. `taken` is cleared only after the write, so a flush that finds both empty
+//! knows that everything is written. The notice is pushed from the writing thread itself: it is
+//! skipped while the queue is more than half full, because a full queue would drop it too.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -39,7 +42,8 @@ const WOULD_BLOCK: Duration = Duration::from_millis(20);
 /// Lines dropped by all queues of the process.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how many log lines the process has dropped, because the log could not be written, or not fast enough.
+/// Returns how many log lines the process has dropped, because the log could not be written, or not
+/// fast enough.
 #[must_use]
 pub fn log_lines_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
@@ -71,7 +75,8 @@ pub(crate) struct Flush(Option<LogQueue>);
 impl LogQueue {
     /// Starts the thread that writes to `output`.
     ///
-    /// `notice` is called on that thread with the number of lines that were dropped since it was last called.
+    /// `notice` is called on that thread with the number of lines that were dropped since it was
+    /// last called.
     pub(crate) fn start(
         output: impl Write + Send + 'static,
         notice: impl Fn(u64) + Send + 'static,
@@ -152,7 +157,8 @@ struct Writer<W, N> {
     /// The count of dropped lines at the last notice.
     noticed: u64,
     noticed_at: Option<Instant>,
-    /// The output ends within a line, because a write failed there. The next write begins with a line feed.
+    /// The output ends within a line, because a write failed there. The next write begins with a
+    /// line feed.
     is_torn: bool,
 }
 
@@ -185,7 +191,8 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         }
     }
 
-    /// Waits for lines and takes them all. Returns `false` at the end, and takes none when a notice is due.
+    /// Waits for lines and takes them all. Returns `false` at the end, and takes none when a notice
+    /// is due.
     fn take(&self, lines: &mut Vec<u8>, can_write: bool) -> bool {
         let mut state = self.queue.state();
         loop {
@@ -213,7 +220,8 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         }
     }
 
-    /// Writes lines, and drops and counts those that the output does not take. Returns whether it took them all.
+    /// Writes lines, and drops and counts those that the output does not take. Returns whether it
+    /// took them all.
     fn write(&mut self, lines: &[u8]) -> bool {
         if self.is_torn && self.write_all(b"\n").is_err() {
             count_dropped(lines_in(lines));
@@ -344,8 +352,8 @@ mod tests {
 
     // One test: the count of dropped lines is the process's.
     #[test]
-    fn lines_are_written_whole_or_dropped_counted_and_said() {
-        // What is written in pieces arrives whole.
+    fn lines_are_written_whole_or_dropped_and_counted_with_a_notice() {
+        // A line that is written in pieces arrives whole.
         let pieces = bench(1 << 10);
         pieces.queue.push(b"one line\n");
         pieces.permit(Ok(4));
@@ -353,7 +361,8 @@ mod tests {
         assert_eq!(pieces.read() + &pieces.read(), "one line\n");
         assert!(pieces.queue.flush(PATIENCE));
 
-        // A reader that stalls costs lines once the queue is full; it is said when it reads again.
+        // A reader that stalls costs lines once the queue is full. The notice follows when it reads
+        // again.
         let stalled = bench(100);
         let before = log_lines_dropped();
         stalled.queue.push(b"taken\n");
@@ -374,14 +383,18 @@ mod tests {
         assert_eq!(stalled.read(), "123456789\n".repeat(9));
         assert_eq!(stalled.notices.recv_timeout(PATIENCE), Ok(11));
 
-        // A write that fails costs the lines that it did not reach, and the next one begins a line of its own.
+        // A write that fails costs the lines that it did not reach, and the next one begins a line
+        // of its own.
         let full = bench(1 << 10);
         full.queue.push(b"first\nsecond\nthird\n");
         full.permit(Ok(8));
         full.permit(Err(io::ErrorKind::StorageFull.into()));
         assert_eq!(full.read(), "first\nse");
         assert!(full.queue.flush(PATIENCE));
-        assert!(full.notices.try_recv().is_err(), "nothing can be said");
+        assert!(
+            full.notices.try_recv().is_err(),
+            "no notice while the output fails"
+        );
         full.queue.push(b"fourth\n");
         full.permit(Ok(100));
         full.permit(Ok(100));

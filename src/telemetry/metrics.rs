@@ -1,8 +1,8 @@
 //! Metrics: the table of all metrics, and the recorder that collects them.
 //!
-//! A metric is a row of [`METRICS`] and a row of the page BEHAVIOUR.md, which a test compares. It is counted where its event
-//! happens, by `counter!`, `gauge!` or `histogram!`. A metric with the label `route` is kept by [`ByRoute`], which drops its series
-//! with the route.
+//! A metric is a row of [`METRICS`] and a row of the page BEHAVIOUR.md, which a test compares. It
+//! is counted where its event happens, by `counter!`, `gauge!` or `histogram!`. A metric with the
+//! label `route` is kept by [`ByRoute`], which drops its series with the route.
 
 use std::sync::OnceLock;
 
@@ -166,10 +166,11 @@ const fn histogram(name: &'static str, buckets: &'static [f64], help: &'static s
     Metric { name, kind, help }
 }
 
-/// Starts collecting metrics for the whole process and returns the handle that prints them; later calls return the same.
+/// Starts collecting metrics for the whole process and returns the handle that prints them; later
+/// calls return the same.
 ///
-/// Call it before a table is compiled, because routes look up their metrics then. `None` when the program has installed a recorder
-/// of its own.
+/// Call it before a table is compiled, because routes look up their metrics then. `None` when the
+/// program has installed a recorder of its own.
 pub fn start_metrics() -> Option<Metrics> {
     static METRICS_HANDLE: OnceLock<Option<Metrics>> = OnceLock::new();
     let start = || {

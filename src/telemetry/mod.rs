@@ -5,7 +5,7 @@
 //! | `metrics.rs` | the table of all metrics: name, kind, buckets, help |
 //! | `route_series.rs` | metrics with the label `route`, which end with their route |
 //! | `log.rs` | starting the log, and its level |
-//! | `log_format.rs` | a line as text or JSON |
+//! | `log_format/` | a line as text or JSON |
 //! | `log_queue.rs` | the thread that writes lines |
 //! | `recurring.rs` | lines that are logged once per interval |
 

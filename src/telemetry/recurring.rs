@@ -10,7 +10,8 @@ pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts how often a line recurs, and tells when to log it.
 ///
-/// Use it for each line that a client can cause at will, such as a connection over a limit: otherwise clients fill the log.
+/// Use it for each line that a client can cause at will, such as a connection over a limit:
+/// otherwise clients fill the log.
 #[derive(Debug)]
 pub(crate) struct Recurring {
     interval: Duration,
@@ -32,7 +33,8 @@ impl Recurring {
         }
     }
 
-    /// Counts once. When a line is due, returns how often it recurred since the last one, this time included.
+    /// Counts once. When a line is due, returns how often it recurred since the last one, this time
+    /// included.
     pub(crate) fn is_due(&self) -> Option<u64> {
         self.is_due_at(Instant::now())
     }

@@ -1,7 +1,8 @@
 //! Route series: metrics with the label `route`, which are dropped with their route.
 //!
-//! A route and its open sockets hold their series. Each reload may rename routes, so a series that nothing holds any more is dropped,
-//! but only after a while: a scraper still gets its last value. Histograms are not dropped; do not give them the label `route`.
+//! A route and its open sockets hold their series. Each reload may rename routes, so a series that
+//! nothing holds any more is dropped, but only after a while: a scraper still gets its last value.
+//! Histograms are not dropped; do not give them the label `route`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -251,7 +252,7 @@ mod tests {
         drop(counter(&series, "gone"));
         series.forget_gone(start);
         assert!(rendered(&series).contains("gone"));
-        // One that comes back counts on.
+        // A series that is used again keeps its count.
         let again = counter(&series, "gone");
         series.forget_gone(start + GONE_KEPT);
         assert!(rendered(&series).contains("gone"));

@@ -1,4 +1,5 @@
-//! Url: the one parser of URLs in the configuration and on the command line, and what of a URL may be shown.
+//! Url: the one parser of URLs in the configuration and on the command line, and what of a URL may
+//! be shown.
 
 mod redact;
 
@@ -59,8 +60,8 @@ impl Url {
         Ok(Self(::url::Url::parse(text)?))
     }
 
-    /// Parses a URL with a list of hosts, `SCHEME://HOST:PORT,HOST:PORT/PATH`, as Redis has them. Returns it with the first of
-    /// the hosts, and all of them.
+    /// Parses a URL with a list of hosts, `SCHEME://HOST:PORT,HOST:PORT/PATH`, as Redis has them.
+    /// Returns it with the first of the hosts, and all of them.
     pub(crate) fn parse_list(text: &str) -> Result<(Self, Vec<(String, Option<u16>)>), UrlError> {
         let parts = Parts::of(text);
         let characters = parts.unencoded();
@@ -85,7 +86,7 @@ impl Url {
         self.0.scheme()
     }
 
-    /// Returns the host, an IPv6 address without its brackets; `None` when there is none.
+    /// Returns the host, an IPv6 address without its brackets; `None` if the URL has none.
     pub(crate) fn host(&self) -> Option<String> {
         let host = match self.0.host()? {
             ::url::Host::Domain(name) => percent_decode_str(name).decode_utf8_lossy().into_owned(),
@@ -100,13 +101,13 @@ impl Url {
         self.0.port()
     }
 
-    /// Returns the name of the user, decoded; `None` when there is none.
+    /// Returns the name of the user, decoded; `None` if the URL has none.
     pub(crate) fn username(&self) -> Result<Option<String>, UrlError> {
         let name = decoded(self.0.username())?;
         Ok((!name.is_empty()).then_some(name))
     }
 
-    /// Returns the password, decoded; `None` when there is none.
+    /// Returns the password, decoded; `None` if the URL has none.
     pub(crate) fn password(&self) -> Result<Option<String>, UrlError> {
         let password = decoded(self.0.password().unwrap_or_default())?;
         Ok((!password.is_empty()).then_some(password))

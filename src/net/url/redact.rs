@@ -1,7 +1,8 @@
 //! Redact: shows a URL without its secrets, whether it can be parsed or not.
 //!
-//! A password with a `/`, `?` or `#` that is not percent-encoded makes a parser see another URL, with a part of the password in
-//! its path, query or fragment. So the text is cut by its `@` instead, and hides rather too much than too little.
+//! A password with a `/`, `?` or `#` that is not percent-encoded makes a parser see another URL,
+//! with a part of the password in its path, query or fragment. So the text is cut by its `@`
+//! instead, and hides rather too much than too little.
 
 /// Replaces a secret in a message.
 pub(crate) const HIDDEN: &str = "(hidden)";
@@ -99,7 +100,8 @@ fn is_authority(text: &str) -> bool {
     })
 }
 
-/// Tells whether an `@` stands behind the authority where none belongs: anywhere but in the value of a query.
+/// Tells whether the text after the authority has an `@` outside of a query value, where it cannot
+/// be part of the URL.
 fn has_stray_at(tail: &str) -> bool {
     let (path, query) = cut(tail, '?');
     let is_stray = |pair: &str| match pair.split_once('=') {
@@ -114,11 +116,11 @@ fn has_stray_at(tail: &str) -> bool {
         })
 }
 
-/// Returns a URL without its secrets: the password, or the whole of what comes before the `@` of an HTTP URL, every value
-/// of the query, and the fragment.
+/// Returns a URL without its secrets: the password, or the whole of what comes before the `@` of an
+/// HTTP URL, every value of the query, and the fragment.
 ///
-/// The text is the whole URL. [`hide_url_secrets`](crate::config::hide_url_secrets) looks for URLs in a sentence, where an odd
-/// character may end one too early.
+/// The text is the whole URL. [`hide_url_secrets`](crate::config::hide_url_secrets) looks for URLs
+/// in a sentence, where an odd character may end one too early.
 pub(crate) fn hide_url(url: &str) -> String {
     let parts = Parts::of(url);
     let mut shown = parts.scheme.to_owned();
@@ -176,8 +178,8 @@ fn push_hidden(shown: &mut String, secret: &str) {
     }
 }
 
-/// Returns the secrets of a URL that are hidden wherever they appear: what comes before the `@`, the password in it, and
-/// the values of the query whose names say that they are secret.
+/// Returns the secrets of a URL that are hidden wherever they appear: what comes before the `@`,
+/// the password in it, and the values of the query whose names say that they are secret.
 pub(crate) fn url_secrets(url: &str) -> Vec<&str> {
     let parts = Parts::of(url);
     let mut secrets = Vec::new();
@@ -216,8 +218,8 @@ fn is_secret_query(name: &str) -> bool {
 }
 
 impl Parts<'_> {
-    /// Returns the characters before the `@` that end an authority and should have been percent-encoded; empty when there are
-    /// none.
+    /// Returns the characters before the `@` that end an authority and should have been
+    /// percent-encoded; empty when there are none.
     pub(super) fn unencoded(&self) -> String {
         let (Some(User::Unencoded(user)) | Some(User::Unclear(user))) = self.user else {
             return String::new();
@@ -231,7 +233,7 @@ impl Parts<'_> {
         found
     }
 
-    /// Returns where the hosts begin in the text, and the hosts with their ports as they are written.
+    /// Returns the list of hosts with their ports, and its offset in the text.
     pub(super) fn host_list<'t>(&self, text: &'t str) -> (usize, &'t str) {
         let tail = self.query.map_or(0, |query| query.len() + 1)
             + self.fragment.map_or(0, |fragment| fragment.len() + 1);
@@ -241,7 +243,7 @@ impl Parts<'_> {
         (start, &text[start..end])
     }
 
-    /// Returns the port as it is written, when it is none.
+    /// Returns the text of the port if it is not a number from 1 to 65535.
     pub(super) fn bad_port(&self) -> Option<&str> {
         let authority = self.host_and_path.split('/').next().unwrap_or_default();
         let (_, port) = authority.rsplit_once(':')?;
