@@ -18,9 +18,10 @@ pub(super) fn print_error(text: &str) {
 /// line each.
 pub(super) fn print_problems(problems: &Problems) {
     let is_terminal = std::io::stderr().is_terminal();
+    let is_styled = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     for problem in problems.iter() {
         if is_terminal {
-            print_error(&format!("{}\n", problem.long()));
+            print_error(&format!("{}\n", problem.snippet().styled(is_styled)));
         } else {
             print_error(&problem.to_string());
         }

@@ -1,8 +1,8 @@
-//! The configuration as it is written: the TOML file, what it includes, and everything wrong with it.
+//! The configuration as written: the TOML file, its includes, and all Problems of them.
 //!
-//! This is the first of three stages. It knows the shape of the file, units, variables and includes, but not which
-//! views, consumers and middleware there are: the gateway looks names up and adds its own [`Problem`]s, for which every
-//! route and section carries its [`SourceLocation`].
+//! This is the first of three stages. It knows sections, units, variables and includes, but not which views, consumers
+//! and middleware exist: the gateway looks names up and adds its own [`Problem`]s. For these, every route and section
+//! carries its [`SourceLocation`].
 //!
 //! ```
 //! use oneport::config::Config;
@@ -37,9 +37,9 @@ pub(crate) use crate::net::url::hide_url;
 pub use crate::net::{Bind, BindError, Listen, unix_path_problem};
 pub use draft::Draft;
 pub use problems::error_locations::ErrorLocations;
-pub use problems::long::Long;
 pub use problems::option_errors::{OptionError, OptionErrors};
 pub use problems::problem::{Problem, Problems, Severity};
+pub use problems::snippet::Snippet;
 pub use problems::suggest::{did_you_mean, nearest};
 pub(crate) use process_user::user as process_user;
 pub use read::document::{Document, Position};
@@ -93,12 +93,12 @@ pub struct Config {
     pub channel_layer: ChannelLayerConfig,
     /// `[middleware.NAME]`: options of an application's own middleware.
     pub middleware: MiddlewareSections,
-    /// `[http]`: what its routes do unless they say otherwise.
+    /// `[http]`: the defaults of its routes.
     pub http: HttpDefaults,
-    /// `[websocket]`: what its routes do unless they say otherwise.
+    /// `[websocket]`: the defaults of its routes.
     pub websocket: WebsocketDefaults,
     /// Every `[[http.route]]`, in the order they are tried: those of an included file before those of the file that
-    /// includes it, because `include` stands above them.
+    /// includes it, because `include` comes first.
     pub http_routes: Vec<HttpRoute>,
     /// Every `[[websocket.route]]`, in the order they are tried.
     pub websocket_routes: Vec<WebsocketRoute>,

@@ -82,6 +82,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ),
     ("jsonwebtoken", &["auth/bearer/"]),
     ("minijinja", &["templates.rs"]),
+    ("annotate_snippets", &["config/problems/snippet.rs"]),
     ("toml", &["config/"]),
     ("jiff", &["config/values/time_zone.rs"]),
     ("nix", &["net/"]),

@@ -3,13 +3,13 @@
 use crate::config::problems::problem::{Problem, Problems, Severity};
 use crate::config::read::source_location::SourceLocation;
 
-/// The locations that already have an error. What was read there is made up or left out, so nothing else can be said about
-/// it, about what holds it, or about what it holds.
+/// The locations that already have an error. Their values are missing or placeholders, so further checks of them, of their
+/// parents and of their children would only find consequences.
 #[derive(Clone, Debug, Default)]
 pub struct ErrorLocations(Vec<SourceLocation>);
 
 impl ErrorLocations {
-    /// The locations of all errors. One that knows only a piece of the text, such as a key that is written twice, is none.
+    /// The locations of all errors, except of those that only have a span of the text, such as a duplicate key.
     pub(in crate::config) fn of(problems: &Problems) -> Self {
         let errors = problems
             .iter()
@@ -23,13 +23,13 @@ impl ErrorLocations {
         self.0.push(location);
     }
 
-    /// Tells whether there is none.
+    /// Returns whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Tells whether there is an error at this location, in something around it, or in something inside it.
+    /// Returns whether there is an error at this location, around it or inside it.
     #[must_use]
     pub fn overlaps(&self, location: &SourceLocation) -> bool {
         self.0.iter().any(|wrong| {
@@ -40,7 +40,7 @@ impl ErrorLocations {
     }
 }
 
-/// Tells whether a path is that of a value itself or of one around it.
+/// Returns whether a path is equal to another one or a parent of it.
 fn is_around(outer: &str, inner: &str) -> bool {
     inner
         .strip_prefix(outer)

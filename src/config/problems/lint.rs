@@ -1,4 +1,4 @@
-//! Lint: what `[server]` may hold and probably does not mean.
+//! Lint: values of `[server]` that are valid, and probably not meant.
 
 use ipnet::IpNet;
 
@@ -7,14 +7,14 @@ use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
 use crate::net::{Bind, unix_path_problem};
 
-/// Wider networks than these hold more than anybody's own proxies: 16 million addresses, and 2^112.
+/// Wider networks than these contain more than a site's own proxies: 16 million addresses, and 2^112.
 const WIDE_V4_BITS: u8 = 8;
 const WIDE_V6_BITS: u8 = 16;
 
 /// Where IPv4 addresses are written as IPv6 ones (RFC 4291 §2.5.5.2).
 const MAPPED_BITS: u8 = 96;
 
-/// Looks at the section at this location.
+/// Checks the section at this location.
 pub(in crate::config) fn server(location: &SourceLocation, problems: &mut Problems) {
     bind(&location.key("bind"), problems);
     allowed_hosts(&location.key("allowed_hosts"), problems);
@@ -71,7 +71,7 @@ fn allowed_hosts(location: &SourceLocation, problems: &mut Problems) {
     }
     let star = |node: &Node| matches!(&node.value, Value::String(text) if text == "*");
     if let Some(index) = items.iter().position(star) {
-        let message = "\"*\" takes every Host header; a forged one can end up in links and caches";
+        let message = "\"*\" accepts any Host header; a forged one can end up in links and caches";
         let problem = Problem::warning(location.index(index), message);
         problems.push(problem.with_hint("list the hosts this server is for"));
     }
@@ -83,11 +83,13 @@ fn trusted_proxies(location: &SourceLocation, problems: &mut Problems) {
             continue;
         };
         let message = match text.parse::<IpNet>() {
-            Ok(network) if is_everybody(&network) => format!(
-                "every client is believed: {text:?} holds all addresses, so anybody can choose the address that is logged and counted"
+            Ok(network) if contains_all(&network) => format!(
+                "{text:?} contains all addresses: any client can forge the address that is logged and counted"
             ),
             Ok(network) if is_wide(&network) => {
-                format!("{text:?} holds more than your own proxies: strangers in it are believed")
+                format!(
+                    "{text:?} contains more than your own proxies: any client in it can forge its address"
+                )
             }
             _ => continue,
         };
@@ -111,7 +113,7 @@ fn own_bits(network: &IpNet) -> (u8, u8) {
     }
 }
 
-fn is_everybody(network: &IpNet) -> bool {
+fn contains_all(network: &IpNet) -> bool {
     own_bits(network).0 == 0
 }
 
@@ -141,7 +143,7 @@ mod tests {
         let check = |text: &str, everybody: bool, wide: bool| {
             let network: IpNet = text.parse().unwrap();
             assert_eq!(
-                (is_everybody(&network), is_wide(&network)),
+                (contains_all(&network), is_wide(&network)),
                 (everybody, wide),
                 "{text}"
             );

@@ -2,8 +2,8 @@
 
 pub(in crate::config) mod error_locations;
 pub(in crate::config) mod lint;
-pub(in crate::config) mod long;
 pub(in crate::config) mod option_errors;
 pub(in crate::config) mod problem;
+pub(in crate::config) mod snippet;
 pub(in crate::config) mod suggest;
 pub(in crate::config) mod unknown;

@@ -1,11 +1,11 @@
-//! Problems: what is wrong in a configuration, where, and what to do about it.
+//! Problems: errors and warnings of a configuration, with their locations and hints.
 
 use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::config::problems::error_locations::ErrorLocations;
-use crate::config::problems::long::Long;
+use crate::config::problems::snippet::Snippet;
 use crate::config::problems::suggest::did_you_mean;
 use crate::config::problems::unknown;
 use crate::config::read::document::Position;
@@ -16,7 +16,7 @@ use crate::config::read::source_location::SourceLocation;
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// It can, but somebody should look.
+    /// It can, but it is probably not what is meant.
     Warning,
 }
 
@@ -62,13 +62,13 @@ impl Severity {
 }
 
 impl Problem {
-    /// Something that must be mended. The message says what was expected and what was found, in lower case and
+    /// An error. The message says what was expected and what was found, in lower case and
     /// without a full stop.
     pub fn error(location: SourceLocation, message: impl Into<String>) -> Self {
         Self::new(Severity::Error, location, &message.into())
     }
 
-    /// Something that works but is probably not meant.
+    /// A warning: it works, but is probably not what is meant.
     pub fn warning(location: SourceLocation, message: impl Into<String>) -> Self {
         Self::new(Severity::Warning, location, &message.into())
     }
@@ -116,14 +116,14 @@ impl Problem {
         problem
     }
 
-    /// The same for an unknown key that was probably meant to be this one.
+    /// Adds the key that was probably meant.
     #[must_use]
     pub(in crate::config) fn with_meant(mut self, meant: Option<SourceLocation>) -> Self {
         self.details.get_or_insert_default().meant = meant;
         self
     }
 
-    /// The same with the words that are known in this location.
+    /// Adds the words that are known at this location.
     #[must_use]
     pub(in crate::config) fn with_known(mut self, known: &[&str]) -> Self {
         let known = known.iter().map(|&word| word.to_owned());
@@ -152,13 +152,13 @@ impl Problem {
         self.details.as_ref()?.meant.as_ref()
     }
 
-    /// The same with a hint: what to write, or what to do.
+    /// Adds a hint: what to write, or what to do.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         self.with_hint_if(Some(hint.into()))
     }
 
-    /// The same with a hint, if there is one.
+    /// Adds a hint, if there is one.
     #[must_use]
     pub fn with_hint_if(mut self, hint: Option<String>) -> Self {
         self.hint = hint.map(|hint| self.location.document().hide_secrets(&hint));
@@ -192,11 +192,11 @@ impl Problem {
     }
 
     /// The form for a terminal: the message, the line of the file, and a caret under the value.
-    pub fn long(&self) -> Long<'_> {
-        Long::new(self)
+    pub fn snippet(&self) -> Snippet<'_> {
+        Snippet::new(self)
     }
 
-    /// By file, then by position; what is said first about a location stays first.
+    /// By file, then by position; problems of one location stay in their order.
     fn order(&self) -> (&str, Option<Position>) {
         (self.location.document().name(), self.location.position())
     }
@@ -208,12 +208,12 @@ impl Problems {
         self.0.push(problem);
     }
 
-    /// Adds something that must be mended; [`Problem::error`] and [`push`](Self::push) when it needs a hint.
+    /// Adds an error; use [`Problem::error`] and [`push`](Self::push) to give it a hint.
     pub fn error(&mut self, location: SourceLocation, message: impl Into<String>) {
         self.push(Problem::error(location, message));
     }
 
-    /// Adds something that works but is probably not meant.
+    /// Adds a warning.
     pub fn warning(&mut self, location: SourceLocation, message: impl Into<String>) {
         self.push(Problem::warning(location, message));
     }
@@ -223,7 +223,7 @@ impl Problems {
         self.0.extend(other.0);
     }
 
-    /// The problems that are not at, around or inside what is wrong already: those may be consequences of it.
+    /// Removes the problems at, around or inside a location that has an error already: they may be consequences of it.
     #[must_use]
     pub fn without(mut self, error_locations: &ErrorLocations) -> Self {
         self.0
@@ -253,7 +253,7 @@ impl Problems {
         self.0.iter()
     }
 
-    /// Sorts by file and position, and says each thing only once: a key that is misspelt is not missing too.
+    /// Sorts by file and position, and removes duplicates: a misspelt key is not reported as missing too.
     #[must_use]
     pub fn sorted(mut self) -> Self {
         let meant: Vec<SourceLocation> = self

@@ -161,7 +161,7 @@ const SYNONYMS: [(&[&str], &[&str]); 29] = [
     ),
 ];
 
-/// Words that stand for TLS.
+/// Keys for TLS, in the spelling of other servers.
 const TLS: [&str; 10] = [
     "tls",
     "ssl",
@@ -200,7 +200,7 @@ const OPTIONS: [&str; 14] = [
     "keep_query",
 ];
 
-/// Keys that stand in a section, for those who write them outside of it.
+/// Keys of sections, for files that set them outside of it.
 const SECTIONS: [(&str, &[&str]); 7] = [
     (
         "[server]",
@@ -258,7 +258,7 @@ pub(in crate::config) fn unknown_key(
 /// `known: a, b, c`, cut where it is long.
 pub(in crate::config) fn list(known: &[&str]) -> String {
     match known {
-        [] => "none is known here".to_owned(),
+        [] => "no key is known".to_owned(),
         _ if known.len() <= KNOWN_SHOWN_MAX + 1 => format!("known: {}", known.join(", ")),
         _ => {
             let shown = known.get(..KNOWN_SHOWN_MAX).unwrap_or(known);
@@ -279,7 +279,7 @@ fn synonym(key: &str, known: &[&'static str]) -> Option<&'static str> {
         .find(|candidate| known.contains(candidate))
 }
 
-/// Where the value belongs that stands under a key of another table: nothing is missing there.
+/// The location where the value of a key of another table belongs: that key is not missing.
 fn meant_elsewhere(
     table: &SourceLocation,
     key: &str,
@@ -297,7 +297,7 @@ fn meant_elsewhere(
     }
 }
 
-/// What to do with a key that is known in another table, or not yet at all.
+/// A hint for a key of another table, or of a feature that does not exist yet.
 fn elsewhere(table: &SourceLocation, key: &str, known: &[&'static str]) -> Option<String> {
     let other = OTHER_TABLE
         .iter()

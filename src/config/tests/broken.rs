@@ -49,7 +49,7 @@ proptest::proptest! {
     fn no_file_makes_it_panic(pieces in proptest::collection::vec(piece(), 0..12)) {
         if let Err(problems) = Config::parse("oneport.toml", &pieces.concat(), Path::new("/none"), &env) {
             for problem in &problems {
-                assert!(!problem.long().to_string().is_empty());
+                assert!(!problem.snippet().to_string().is_empty());
             }
             assert!(!problems.to_string().is_empty());
         }

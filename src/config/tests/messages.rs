@@ -58,7 +58,7 @@ fn no_message_shows_a_secret_of_a_url() {
         let found = problems(&file(url));
         let long: String = found
             .iter()
-            .map(|problem| problem.long().to_string())
+            .map(|problem| problem.snippet().to_string())
             .collect();
         assert!(found.to_string().contains("(hidden)"), "{url}: {found}");
         assert!(

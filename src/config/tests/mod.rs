@@ -236,7 +236,7 @@ fn a_secret_is_not_shown() {
     let shown = problems(text);
     assert!(!shown.to_string().contains("hunter2"), "{shown}");
     let problem = shown.iter().next().unwrap();
-    assert!(!problem.long().to_string().contains("hunter2"));
+    assert!(!problem.snippet().to_string().contains("hunter2"));
 
     #[derive(Debug, serde::Deserialize)]
     struct Publish {
@@ -245,7 +245,7 @@ fn a_secret_is_not_shown() {
     }
     let options = Options::from_toml("token = \"hunter2-hunter2\"").unwrap();
     let shown = options.read::<Publish>().unwrap_err();
-    let long = shown.iter().next().unwrap().long().to_string();
+    let long = shown.iter().next().unwrap().snippet().to_string();
     assert!(
         !format!("{shown}{long}").contains("hunter2"),
         "{shown}{long}"
@@ -254,13 +254,13 @@ fn a_secret_is_not_shown() {
 }
 
 #[test]
-fn the_long_form_shows_the_line_with_carets() {
+fn a_snippet_shows_the_line_with_carets() {
     let found = problems("[server]\n\tworkers = \"many\" # all\n");
-    let long = found.iter().next().unwrap().long().to_string();
+    let long = found.iter().next().unwrap().snippet().to_string();
     assert_eq!(
         long,
         "error: server.workers: expected \"auto\" or a number of threads, 1 or more, found string \"many\"\n \
-         --> oneport.toml:2:12\n  |\n2 | \tworkers = \"many\" # all\n  | \t          ^^^^^^"
+         --> oneport.toml:2:12\n  |\n2 |     workers = \"many\" # all\n  |               ^^^^^^"
     );
 }
 
