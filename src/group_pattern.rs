@@ -46,7 +46,7 @@ pub enum PatternError {
     },
     /// A character that no group name has.
     #[error(
-        "expected ASCII letters, digits, \"-\", \"_\" and \".\" around the places of group pattern {pattern:?}, found {found:?}"
+        "expected ASCII letters, digits, \"-\", \"_\" and \".\" around the placeholders of group pattern {pattern:?}, found {found:?}"
     )]
     Character {
         /// The pattern.
@@ -70,13 +70,13 @@ pub enum PatternError {
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum GroupError {
     /// The pattern needs a user, the visitor is anonymous.
-    #[error("expected a user for group {pattern}, found an anonymous visitor")]
+    #[error("group {pattern} needs a user, but the visitor is anonymous")]
     Anonymous {
         /// The pattern.
         pattern: String,
     },
     /// The pattern needs a parameter that the route does not have.
-    #[error("expected a parameter {name:?} in the route, found none")]
+    #[error("the route has no parameter {name:?}")]
     NoParam {
         /// The parameter.
         name: String,

@@ -1,13 +1,13 @@
-//! Draft: a configuration as far as it could be read.
+//! Draft: a configuration, as far as it could be read.
 
 use super::Config;
 use crate::config::problems::error_locations::ErrorLocations;
 use crate::config::problems::problem::Problems;
 
-/// A configuration as far as it could be read, and everything wrong with it so far.
+/// A configuration, as far as it could be read, and its Problems so far.
 ///
-/// What could not be read is made up or left out, so a draft is not for running: it is for looking up the names in it
-/// (`gateway::compile_draft`), so that the Problems of all stages are reported at once.
+/// Invalid values are missing or replaced by placeholders, so a draft must not run. It is compiled
+/// (`gateway::compile_draft`) to report the Problems of all stages at once.
 ///
 /// ```
 /// use oneport::config::Config;
@@ -20,11 +20,11 @@ use crate::config::problems::problem::Problems;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// What could be read.
+    /// The values that could be read.
     pub config: Config,
-    /// What is wrong so far, warnings among it.
+    /// The Problems so far, warnings included.
     pub problems: Problems,
-    /// Where it is wrong.
+    /// The locations of the errors among them.
     pub error_locations: ErrorLocations,
 }
 

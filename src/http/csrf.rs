@@ -149,7 +149,7 @@ impl Csrf<'_> {
         let Some(sent) = sent.filter(|sent| !sent.is_empty()) else {
             let header = &self.0.csrf.header;
             let why = format!(
-                "expected a token in the field {FIELD} or in the header field {header} (csrf.header), found none"
+                "missing CSRF token: send it in the form field {FIELD} or the header field {header} (csrf.header)"
             );
             return refuse(scope, why);
         };
@@ -164,7 +164,7 @@ impl Csrf<'_> {
         if is_plain || is_masked {
             Ok(())
         } else {
-            let why = "expected the token of this page, found another: load the page again";
+            let why = "invalid CSRF token: reload the page";
             refuse(scope, why)
         }
     }
@@ -174,23 +174,23 @@ impl Csrf<'_> {
         let name = &self.0.csrf.cookie;
         let is_django = self.0.sessions.is_read_only();
         if self.0.csrf.use_sessions {
-            let why = "expected a token in the session (csrf.use_sessions), found none";
+            let why = "no CSRF token in the session (csrf.use_sessions)";
             return match (&client.session, &client.cookie) {
                 (None, _) => format!("{why}: the route has no middleware \"session\""),
-                (Some(_), Some(_)) => format!("{why}, but a cookie {name:?}"),
+                (Some(_), Some(_)) => format!("{why}, but there is a cookie {name:?}"),
                 _ if is_django => format!("{why}: load a page of Django with a form first"),
                 _ => format!("{why}: load a page with a form first"),
             };
         }
         if client.cookie.is_some() {
             return format!(
-                "expected a cookie {name:?} of this login, found another: load the page again"
+                "the CSRF cookie {name:?} is not valid for this login: reload the page"
             );
         }
-        let why = format!("expected a cookie {name:?} (csrf.cookie), found none");
+        let why = format!("no CSRF cookie {name:?} (csrf.cookie)");
         let session = client.session.as_ref();
         if session.is_some_and(|session| session.get(SESSION_KEY).is_some()) {
-            return format!("{why}, but a token in the session (csrf.use_sessions)");
+            return format!("{why}, but there is a token in the session (csrf.use_sessions)");
         }
         why
     }
@@ -216,17 +216,17 @@ impl Csrf<'_> {
             let is_ours = origin == own.as_bytes()
                 || trusted.check(Some(origin), MissingOrigin::Refuse).is_ok();
             return (!is_ours || origins.next().is_some())
-                .then_some("expected a page of this origin, found another's");
+                .then_some("the request comes from a page of another origin");
         }
         if scope.security == Scheme::Plain {
             return None;
         }
         // Over https somebody in the middle could have sent the page by http.
         let Some(referer) = scope.headers.text(&header::REFERER) else {
-            return Some("expected an Origin or a Referer, found neither");
+            return Some("neither Origin nor Referer is set");
         };
         let Some(rest) = referer.strip_prefix("https://") else {
-            return Some("expected a Referer of https, found another");
+            return Some("the Referer is not an https URL");
         };
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let name = authority.split(':').next().unwrap_or_default();
@@ -243,7 +243,7 @@ impl Csrf<'_> {
                 .is_ok()
         };
         let is_ours = authority == host || is_of_domain || is_trusted();
-        (!is_ours).then_some("expected a Referer of this origin, found another's")
+        (!is_ours).then_some("the Referer is a page of another origin")
     }
 
     /// Returns the secret that a client has, if it is one of ours.

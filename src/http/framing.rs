@@ -37,7 +37,5 @@ pub(crate) fn remove_framing(headers: &mut HeaderMap) -> Vec<HeaderName> {
 /// Returns the sentence for a configuration that sets such a field.
 pub(crate) fn refusal(name: &str) -> Option<String> {
     let parsed = HeaderName::from_bytes(name.as_bytes()).ok()?;
-    is_framing(&parsed).then(|| {
-        format!("expected a field of the response, found {name:?}, which the server sets itself")
-    })
+    is_framing(&parsed).then(|| format!("the server sets {name:?} itself"))
 }

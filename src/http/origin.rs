@@ -13,7 +13,7 @@ pub use crate::http::origin::lint::lint;
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OriginRefused {
     /// There is none.
-    #[error("expected an Origin header, found none")]
+    #[error("missing Origin header")]
     Missing,
     /// It names no host that could be allowed.
     #[error("expected an origin with a host, found {found:?}")]
@@ -22,7 +22,7 @@ pub enum OriginRefused {
         found: String,
     },
     /// It is none of the allowed ones.
-    #[error("expected an allowed origin, found {found:?}")]
+    #[error("origin {found:?} is not allowed")]
     NotAllowed {
         /// What was sent.
         found: String,

@@ -39,7 +39,7 @@ fn refuse_longer(body: &Body, limit: u64) -> Result<(), Failure> {
 }
 
 fn too_large(limit: u64) -> Failure {
-    let sentence = format!("expected a body of at most {limit} bytes, found more");
+    let sentence = format!("the body is longer than {limit} bytes");
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, sentence)
 }
 

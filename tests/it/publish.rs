@@ -351,7 +351,7 @@ fn tokens_that_are_none_are_problems() {
         ),
         (
             "[{ name = 'a', token = 'sixteen-or-more-characters', groups = [] }]",
-            "good for nothing",
+            "the token allows nothing",
         ),
         (
             "[{ name = 'a', token = 'sixteen-or-more-characters', groups = ['*'] }, { name = 'b', token = 'sixteen-or-more-characters', groups = ['*'] }]",

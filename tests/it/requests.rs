@@ -439,7 +439,7 @@ fn framing_fields_in_the_file_are_problems() {
             let problems = oneport::gateway::compile(&parsed.unwrap().0, &Registry::builtin())
                 .unwrap_err()
                 .to_string();
-            let wanted = format!("found {name:?}, which the server sets itself");
+            let wanted = format!("the server sets {name:?} itself");
             assert!(problems.contains(&wanted), "{text}\n{problems}");
         }
     }

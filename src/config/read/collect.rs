@@ -1,4 +1,4 @@
-//! Reading a value with all its problems: strike out what is wrong, note it, and read again.
+//! Reads a value with all its problems: remove what is invalid, report it, and read again.
 
 use serde::de::DeserializeOwned;
 
@@ -12,20 +12,20 @@ use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
 use crate::config::values::secret;
 
-/// Reading again costs the whole value each time, so a file full of nonsense is given up at some point.
+/// Each read costs the whole value, so a file full of errors is given up at some point.
 const READS_MAX: usize = 1_000;
 
-/// What to do so that the next read gets further.
+/// The change that lets the next read get further.
 enum Recovery {
     Remove(Vec<Segment>),
-    /// Make up a value for this key of the table at the end of the way.
+    /// Insert a placeholder for this key of the table at the path.
     InsertPlaceholder(Vec<Segment>, &'static str),
 }
 
 /// Reads the value at `location`, which is `node`, and adds everything wrong with it to `problems`.
 ///
-/// Returns what could be read without the wrong parts, or `None` when nothing is left of it. Where something is
-/// returned after a problem, required values may be made up.
+/// Returns the value without its invalid parts, or `None` if nothing is left of it. After a problem, required values may
+/// be placeholders.
 pub(in crate::config) fn read<T: DeserializeOwned>(
     location: &SourceLocation,
     mut node: Node,
@@ -59,7 +59,7 @@ pub(in crate::config) fn read<T: DeserializeOwned>(
     None
 }
 
-/// Replaces a made-up value that did not please by the next one; `false` if the error is about something else.
+/// Replaces a placeholder that was not accepted by the next one; returns `false` if the error is about another value.
 fn try_another(root: &mut Node, path: &[Segment], error: &ReadError) -> bool {
     let Some(node) = root.find_mut(path) else {
         return false;
@@ -74,7 +74,7 @@ fn try_another(root: &mut Node, path: &[Segment], error: &ReadError) -> bool {
     true
 }
 
-/// Decides how to go on after an error, and what to say. Nothing is said about a consequence of an earlier error.
+/// Decides how to go on after an error, and what to report. Consequences of an earlier error are not reported.
 fn diagnose(
     location: &SourceLocation,
     root: &Node,
@@ -119,14 +119,14 @@ fn diagnose(
     (Recovery::Remove(path), Some(problem))
 }
 
-/// A missing key is made up, unless that was tried in vain; one that is written was wrong and is reported already.
+/// A missing key gets a placeholder, unless none was accepted. A key that is written was invalid, and is reported already.
 fn missing(
     here: SourceLocation,
     node: &Node,
     path: Vec<Segment>,
     key: &'static str,
 ) -> (Recovery, Option<Problem>) {
-    // Inside a table that is made up itself, nothing is missing.
+    // Inside a table that is a placeholder itself, nothing is missing.
     let made_up =
         !path.is_empty() && !matches!(here.node().map(|node| &node.value), Some(Value::Table(_)));
     match node.entry(key).map(|entry| &entry.node.value) {
@@ -139,7 +139,7 @@ fn missing(
     }
 }
 
-/// Whether the keys that lead to a value say that it is secret.
+/// Returns whether a key of the path is the name of a secret.
 fn is_secret(location: &SourceLocation) -> bool {
     location.segments().iter().any(|segment| match segment {
         Segment::Key(key) => secret::is_secret_name(key),
@@ -147,7 +147,7 @@ fn is_secret(location: &SourceLocation) -> bool {
     })
 }
 
-/// What to write instead of a value of the wrong type, for the usual slips.
+/// Suggests what to write instead of a value of the wrong type, for common mistakes.
 fn type_hint(location: &SourceLocation, node: &Node, expected: &str) -> Option<String> {
     match (&node.value, expected) {
         (Value::String(_), "an array") if is_secret(location) => Some("write [\"…\"]".to_owned()),

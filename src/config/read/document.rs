@@ -15,10 +15,10 @@ use crate::config::read::syntax;
 use crate::config::read::value::{Builder, HiddenText, Node};
 use crate::config::values::secret;
 
-/// What the TOML parser says of a key that is written twice.
+/// The TOML parser's message for a key that is set twice.
 const DUPLICATE_KEY: &str = "duplicate key";
 
-/// One file that was read. Problems keep it, so that they can show the line they speak of.
+/// One file that was read. Problems keep it, to show the line of their location.
 pub struct Document {
     name: String,
     base: PathBuf,
@@ -38,7 +38,7 @@ pub struct Position {
 }
 
 impl Document {
-    /// Parses a text. What is wrong in the document is struck out, so that the rest of it can still be read.
+    /// Parses a text. Invalid values are removed from the tree, so that the rest can be read.
     pub(in crate::config) fn parse(name: &str, base: &Path, text: &str, env: Env<'_>) -> Parsed {
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut builder = Builder {
@@ -72,7 +72,7 @@ impl Document {
         }
     }
 
-    /// A document without text, for a file that cannot be read and for values that were never written.
+    /// A document without text, for a file that cannot be read and for defaults.
     pub(in crate::config) fn blank(name: &str, base: &Path) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
@@ -112,7 +112,7 @@ impl Document {
         }
     }
 
-    /// The line that holds a byte of the text, without secrets, and how many of its characters the span covers.
+    /// Returns the line of a span, with secrets masked, and how many of its characters the span covers.
     pub(in crate::config) fn line_of(&self, span: &Range<usize>) -> (String, usize) {
         let begin = span.start.min(self.text.len());
         let start = self
@@ -163,7 +163,7 @@ impl Document {
         value_start..value_start
     }
 
-    /// A message about this document without the secrets it holds.
+    /// Replaces the document's secrets in a message.
     pub(in crate::config) fn hide_secrets(&self, message: &str) -> String {
         let secrets = self.secrets.iter();
         // Known values first: in a sentence, an odd character may end a URL too early.
@@ -182,13 +182,13 @@ impl fmt::Debug for Document {
     }
 }
 
-/// What came of parsing a text.
+/// The result of parsing a text.
 pub(in crate::config) struct Parsed {
     pub(in crate::config) document: Arc<Document>,
     pub(in crate::config) problems: Problems,
-    /// The syntax is so wrong that reading on would only find consequences.
+    /// The syntax is broken: further Problems would only be consequences.
     pub(in crate::config) broken: bool,
-    /// The sections that are written twice: what the second one holds is lost.
+    /// Sections that appear twice: the content of the second one is lost.
     pub(in crate::config) duplicates: Vec<SourceLocation>,
 }
 
@@ -234,7 +234,7 @@ fn syntax_problems(
     broken
 }
 
-/// The sections whose header is written a second time: what stands below the second one is lost.
+/// Returns the sections whose header appears a second time: the content below the second one is lost.
 fn doubled_sections(document: &Arc<Document>, errors: &[toml::de::Error]) -> Vec<SourceLocation> {
     let duplicates = errors
         .iter()
@@ -252,7 +252,7 @@ fn doubled_sections(document: &Arc<Document>, errors: &[toml::de::Error]) -> Vec
         .collect()
 }
 
-/// Says what is wrong with the syntax at this location, and guesses what to do.
+/// Returns a message for an error of syntax, and a guess at the fix.
 fn syntax_message(
     document: &Document,
     span: &Range<usize>,
@@ -275,7 +275,7 @@ fn syntax_message(
         let has_quote = written.is_some_and(|line| line.contains(['"', '\'']));
         let hint = match has_quote {
             true => "a quote is missing",
-            false => "text stands in quotes",
+            false => "put text in quotes",
         };
         return (message, Some(hint.to_owned()));
     }
@@ -285,7 +285,7 @@ fn syntax_message(
         return (format!("not TOML: no value after {} =", key.trim()), None);
     }
     let hint = if value.starts_with(plain) && !value.contains(['"', '\'']) {
-        Some(format!("text stands in quotes: {value:?}"))
+        Some(format!("put text in quotes: {value:?}"))
     } else if document
         .text
         .lines()

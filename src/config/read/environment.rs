@@ -39,7 +39,7 @@ impl ExpandError {
 
 /// Fills in the variables of one string.
 ///
-/// As in a shell, the fallback of `${NAME:-fallback}` also stands for a variable that is set but empty. The
+/// As in a shell, the fallback of `${NAME:-fallback}` also replaces a variable that is set but empty. The
 /// fallback ends at the next `}` and is taken as it is.
 pub(in crate::config) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, ExpandError> {
     let mut expanded = Expanded {
@@ -68,7 +68,7 @@ pub(in crate::config) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, Ex
     Ok(expanded)
 }
 
-/// Looks up what stands between `${` and `}`.
+/// Evaluates the text between `${` and `}`.
 fn variable(
     inside: &str,
     env: Env<'_>,

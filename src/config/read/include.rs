@@ -1,4 +1,4 @@
-//! Includes: which files a pattern in `include` stands for.
+//! Includes: the files that a pattern in `include` matches.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -55,10 +55,10 @@ impl PartialEq for Source {
 
 impl Eq for Source {}
 
-/// The files that a pattern in `includer` stands for, sorted by name.
+/// Returns the files that a pattern in `includer` matches, sorted by name.
 ///
-/// A name without `*`, `?` and `[` stands for itself, whether there is such a file or not. A pattern stands for the
-/// files there are, which may be none, without hidden files and without the including file itself.
+/// A name without `*`, `?` and `[` is returned as it is, whether the file exists or not. A pattern may match no file. It
+/// does not match hidden files or the including file itself.
 pub(in crate::config) fn expand(includer: &Source, written: &str) -> Result<Vec<Source>, String> {
     if written.is_empty() {
         return Err("expected the name of a file, found \"\"".to_owned());
@@ -97,7 +97,7 @@ pub(in crate::config) fn expand(includer: &Source, written: &str) -> Result<Vec<
     Ok(sources)
 }
 
-/// Why a file gives no text.
+/// Why a file cannot be read.
 pub(in crate::config) struct Unreadable {
     pub(in crate::config) message: String,
     /// What the operating system said; none for bytes that are no text.

@@ -127,7 +127,7 @@ impl<'a> Loader<'a> {
             ..main.log
         };
         let location = root.key("channel_layer");
-        // A backend that could not be read is made up, and contradicts nothing.
+        // A backend with an error is a placeholder, and contradicts nothing.
         if !ErrorLocations::of(&self.problems).overlaps(&location.key("backend")) {
             for (key, sentence) in main.channel_layer.contradictions() {
                 self.problems.error(location.key(key), sentence);
@@ -215,7 +215,7 @@ impl<'a> Loader<'a> {
         };
     }
 
-    /// Reads what a file includes. `chain` is the way from the main file to this one, `prefix` what it puts before each
+    /// Reads what a file includes. `chain` is the list of files from the main one to this one, `prefix` what it puts before each
     /// path: None when that could not be read.
     fn include(
         &mut self,
@@ -308,7 +308,7 @@ impl<'a> Loader<'a> {
                 .map(|key| Segment::Key((*key).to_owned()))
                 .collect();
             let message = format!(
-                "{key:?} may not stand in an included file; it may hold prefix, include, [[http.route]] and \
+                "{key:?} is not allowed in an included file; it may hold prefix, include, [[http.route]] and \
                  [[websocket.route]]"
             );
             let main = chain

@@ -7,7 +7,7 @@ pub(in crate::config) enum Segment {
     Index(usize),
 }
 
-/// The way from the root to the value being read, kept on the stack so that success costs nothing.
+/// The path from the root to the value being read, kept on the stack so that success costs nothing.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::config) enum Trail<'t> {
     Root,
@@ -27,7 +27,7 @@ impl Trail<'_> {
         above
     }
 
-    /// The keys of the way, without the indexes.
+    /// Returns whether a key of the path passes a test.
     pub(in crate::config) fn any_key(&self, test: &dyn Fn(&str) -> bool) -> bool {
         match self {
             Self::Root => false,

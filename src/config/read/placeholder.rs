@@ -1,18 +1,18 @@
-//! Made-up values: what stands in for a required value that is missing, so that reading can go on and find more.
+//! Placeholders: values for required keys that are missing, so that reading can go on and find more errors.
 //!
-//! They never reach anybody: a value is made up only after an error, and then nothing of what is read is used.
+//! A placeholder never runs: it is inserted only after an error, and a configuration with an error is not used.
 
 use serde::de::{self, Visitor};
 
 use crate::config::read::read_error::ReadError;
 
-/// Texts of which one is probably what a type expects.
+/// Strings of which a type probably accepts one.
 const TEXTS: [&str; 6] = ["", "x", "/", "1s", "1 B", "http://localhost:80"];
 
-/// How many made-up values there are to try.
+/// How many placeholders there are to try.
 pub(in crate::config) const ATTEMPTS: usize = TEXTS.len() + 5;
 
-/// Gives the visitor one of the made-up values.
+/// Passes one of the placeholders to the visitor.
 pub(in crate::config) fn any<'de, V: Visitor<'de>>(
     attempt: usize,
     visitor: V,

@@ -1,4 +1,4 @@
-//! Read error: why a value cannot be read as what it should be, in the words of the file.
+//! Read error: why a value cannot be read as its type, in the terms of TOML.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::config::read::path::{Segment, Trail};
 /// Longer texts are cut in messages.
 const SHOWN_CHARS_MAX: usize = 60;
 
-/// Why reading stopped, and where. It keeps its parts, so that the value at fault can be struck out and reading can
+/// Why reading stopped, and at which path. It keeps its parts, so that the invalid value can be removed and reading can
 /// go on.
 #[derive(Debug)]
 pub(in crate::config) struct ReadError {
@@ -18,7 +18,7 @@ pub(in crate::config) struct ReadError {
     pub(in crate::config) path: Option<Vec<Segment>>,
 }
 
-/// What is wrong.
+/// The kind of an error.
 #[derive(Debug)]
 pub(in crate::config) enum Kind {
     /// A key that is not known in its table.
@@ -26,7 +26,7 @@ pub(in crate::config) enum Kind {
         key: String,
         known: &'static [&'static str],
     },
-    /// A text that is not one of the known ones.
+    /// A string that is not one of the known words.
     UnknownWord {
         word: String,
         known: &'static [&'static str],
@@ -47,7 +47,7 @@ impl ReadError {
         Self { kind, path: None }
     }
 
-    /// The same error, at this way unless it already knows better.
+    /// Sets the path, unless an inner reader has set it.
     pub(in crate::config) fn at(mut self, trail: Trail<'_>) -> Self {
         self.path.get_or_insert_with(|| trail.segments());
         self
@@ -129,7 +129,7 @@ pub(in crate::config) fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// What serde calls a type, in the words of somebody who writes TOML.
+/// Translates serde's name of a type into the terms of TOML.
 fn plain(expected: &str) -> String {
     let whole = |least: &str, most: &str| format!("a whole number from {least} to {most}");
     let words = match expected {
@@ -161,7 +161,7 @@ fn plain(expected: &str) -> String {
     words.to_owned()
 }
 
-/// What was found, in the same words.
+/// Describes the value that was found, in the same terms.
 fn describe(found: Unexpected<'_>) -> String {
     match found {
         Unexpected::Bool(boolean) => format!("boolean {boolean}"),

@@ -173,7 +173,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-/// The items of an array. Those that were struck out are passed over, but they count.
+/// The items of an array. Removed items are skipped but count as indexes.
 struct Items<'de, 't> {
     items: &'de [Node],
     next: usize,
@@ -207,7 +207,7 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
     }
 }
 
-/// The entries of a table, without those that were struck out.
+/// The entries of a table, without removed ones.
 struct Entries<'de, 't> {
     entries: &'de [Entry],
     next: usize,

@@ -1,4 +1,4 @@
-//! A location: a value in a document, by its path, so that a problem can point at it.
+//! Source location: a value of a document by its path, for a problem to point at.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use crate::config::read::document::{Document, Position};
 use crate::config::read::path::{self, Segment};
 use crate::config::read::value::{Node, Value};
 
-/// Where a value stands, or would stand: a document and a path in it.
+/// The location of a value, written or not: a document and a path in it.
 ///
 /// Making one costs a short string; line and column are looked up only when a problem is shown. A path that does
 /// not exist in the file, such as that of a default, resolves to the nearest value around it.
@@ -56,7 +56,7 @@ impl SourceLocation {
         }
     }
 
-    /// The location a path of this document leads to.
+    /// The location of a path in this document.
     pub(in crate::config) fn of_path(document: &Arc<Document>, path: String) -> Self {
         Self {
             path,
@@ -82,7 +82,7 @@ impl SourceLocation {
         location
     }
 
-    /// The value at the end of a way such as `tokens[0].groups`, which begins with a key of this table.
+    /// The value at a relative path such as `tokens[0].groups`.
     #[must_use]
     pub fn below(&self, way: &str) -> Self {
         self.join(&path::segments(way))
@@ -105,18 +105,18 @@ impl SourceLocation {
         location
     }
 
-    /// A piece of the text, whatever value it belongs to.
+    /// A span of the text.
     pub(in crate::config) fn at(mut self, span: Range<usize>) -> Self {
         self.part = Part::Text(span);
         self
     }
 
-    /// Whether it is a piece of the text whose value is not known.
+    /// Whether it is a span of the text without a known value.
     pub(in crate::config) fn is_text(&self) -> bool {
         matches!(self.part, Part::Text(_))
     }
 
-    /// The text number `index` of the array at this location, whatever else stands among the texts.
+    /// The string number `index` of the array at this location; other items do not count.
     #[must_use]
     pub fn text(&self, index: usize) -> Self {
         let items = self.items().unwrap_or_default().iter().enumerate();
@@ -149,7 +149,7 @@ impl SourceLocation {
         (self.part != Part::WholeFile).then(|| self.document.position(self.span().start))
     }
 
-    /// The way to this location, step by step.
+    /// The path, as segments.
     pub(in crate::config) fn segments(&self) -> Vec<Segment> {
         path::segments(&self.path)
     }
@@ -196,7 +196,7 @@ impl SourceLocation {
 }
 
 impl Default for SourceLocation {
-    /// The location of values that nobody wrote.
+    /// The location of defaults.
     fn default() -> Self {
         Self::whole_file(&Document::blank("defaults", Path::new(".")))
     }

@@ -1,4 +1,4 @@
-//! The tree of values of one document, each with the location in the text where it stands.
+//! The tree of values of one document, each with its span in the text.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub(in crate::config) struct Node {
     pub(in crate::config) span: Range<usize>,
 }
 
-/// What a [`Node`] holds.
+/// The value of a [`Node`].
 #[derive(Clone, Debug)]
 pub(in crate::config) enum Value {
     String(String),
@@ -30,11 +30,11 @@ pub(in crate::config) enum Value {
     Array(Vec<Node>),
     /// In the order of the file.
     Table(Vec<Entry>),
-    /// Wrong and already reported. It stays, so that indexes keep counting and nobody asks for a key that is
-    /// written.
+    /// Invalid and already reported. It stays in the tree, so that indexes do not shift and the key does not count as
+    /// missing.
     Removed,
-    /// A required value that is missing or was struck out, made up so that reading can go on behind it. The number
-    /// says which of the made-up values is tried.
+    /// A placeholder for a required value that is missing or was removed, so that reading can go on. The number is the
+    /// index of the placeholder that is tried.
     Placeholder(usize),
 }
 
@@ -46,7 +46,7 @@ pub(in crate::config) struct Entry {
     pub(in crate::config) node: Node,
 }
 
-/// Something wrong with a value that was found while the tree was built.
+/// An invalid value that was found while the tree was built.
 #[derive(Debug)]
 pub(in crate::config) struct TreeError {
     pub(in crate::config) path: Vec<Segment>,
@@ -54,7 +54,7 @@ pub(in crate::config) struct TreeError {
     pub(in crate::config) hint: Option<String>,
 }
 
-/// A text that no message may show, what is shown instead, and where it is written.
+/// A text that no message may show, its replacement, and its span.
 pub(in crate::config) struct HiddenText {
     pub(in crate::config) text: String,
     pub(in crate::config) shown: String,
@@ -71,7 +71,7 @@ impl HiddenText {
     }
 }
 
-/// Builds a tree from what the TOML parser gives.
+/// Builds a tree from the output of the TOML parser.
 pub(in crate::config) struct Builder<'a> {
     pub(in crate::config) env: Env<'a>,
     pub(in crate::config) errors: Vec<TreeError>,
@@ -87,7 +87,7 @@ impl Node {
         }
     }
 
-    /// What kind of value this is, if it is a single one and no text.
+    /// The kind of a scalar that is not a string.
     pub(in crate::config) fn scalar(&self) -> Option<&'static str> {
         match self.value {
             Value::Integer(_) => Some("an integer"),
@@ -120,13 +120,13 @@ impl Node {
         }
     }
 
-    /// The value at the end of the way, if there is one.
+    /// The value at a path, if there is one.
     pub(in crate::config) fn find(&self, path: &[Segment]) -> Option<&Self> {
         path.iter()
             .try_fold(self, |node, segment| node.child(segment))
     }
 
-    /// The value at the end of the way, if there is one.
+    /// The value at a path, if there is one.
     pub(in crate::config) fn find_mut(&mut self, path: &[Segment]) -> Option<&mut Self> {
         path.iter()
             .try_fold(self, |node, segment| match (segment, &mut node.value) {
@@ -139,7 +139,7 @@ impl Node {
             })
     }
 
-    /// Strikes out the value at the end of the way; `false` if there was none.
+    /// Removes the value at a path; returns `false` if there is none.
     pub(in crate::config) fn remove(&mut self, path: &[Segment]) -> bool {
         let Some(node) = self.find_mut(path) else {
             return false;
@@ -149,7 +149,7 @@ impl Node {
         removed
     }
 
-    /// Makes up a value for a key of this table.
+    /// Inserts a placeholder for a key of this table.
     pub(in crate::config) fn insert_placeholder(&mut self, key: &str) {
         if !matches!(self.value, Value::Table(_)) {
             self.value = Value::Table(Vec::new());
@@ -170,7 +170,7 @@ impl Node {
         }
     }
 
-    /// Whether there is nothing to read: it was struck out, or no made-up value would do.
+    /// Returns whether there is nothing to read: the value was removed, or no placeholder was accepted.
     pub(in crate::config) fn is_removed(&self) -> bool {
         match self.value {
             Value::Removed => true,
@@ -179,7 +179,7 @@ impl Node {
         }
     }
 
-    /// Whether a value somewhere inside was struck out or made up.
+    /// Returns whether a value inside was removed or is a placeholder.
     pub(in crate::config) fn is_incomplete(&self) -> bool {
         match &self.value {
             Value::Array(items) => items.iter().any(Self::is_incomplete),
@@ -330,7 +330,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Notes what of a text no message may show.
+    /// Records the parts of a text that no message may show.
     fn hide(&mut self, expanded: &Expanded, span: &Range<usize>, is_secret: bool) {
         let text = &expanded.text;
         let variables = expanded.variables.iter();

@@ -1,4 +1,4 @@
-//! The `[auth]` section: who users are, and how else than by a session they say so.
+//! The `[auth]` section: the user table, bearer tokens, and authentication by the app.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,22 +27,22 @@ pub struct AuthConfig {
     /// Where users are kept. Default: `"sqlite:oneport.db"`, beside the file.
     #[serde(deserialize_with = "via::<UsersUrl, _, _>")]
     pub users: StoreUrl,
-    /// Where those are sent who have to log in first: a path or a URL. Default: `"/login/"`.
+    /// The login page that `login_required` redirects to: a path or a URL. Default: `"/login/"`.
     #[serde(deserialize_with = "via::<LoginUrl, _, _>")]
     pub login_url: String,
-    /// How long a ticket of the view `ticket` is good. Default: 30 s.
+    /// How long a ticket of the view `ticket` is valid. Default: 30 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub ticket_max_age: Duration,
-    /// The passwords that are hashed at the same time, at most. Default: 2.
+    /// The most passwords that are hashed at the same time. Default: 2.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
     pub hashing_at_once: usize,
     /// `[auth.django]`.
     pub django: DjangoUsersConfig,
     /// `[auth.bearer]`; absent: no bearer tokens.
     pub bearer: Option<BearerConfig>,
-    /// `[auth.forward]`; absent: nobody else is asked.
+    /// `[auth.forward]`; absent: the app is not asked.
     pub forward: Option<ForwardConfig>,
-    /// Where the section stands.
+    /// The location of the section.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }
@@ -65,10 +65,10 @@ pub struct DjangoUsersConfig {
     /// The column of the encoded password. Default: `"password"`.
     #[serde(deserialize_with = "via::<Identifier, _, _>")]
     pub password: String,
-    /// The column that says who may log in; empty: all may. Default: `"is_active"`.
+    /// The boolean column for "may log in"; empty: all users may. Default: `"is_active"`.
     #[serde(deserialize_with = "via::<OptionalIdentifier, _, _>")]
     pub is_active: String,
-    /// The column that says who is staff; empty: nobody is. Default: `"is_staff"`.
+    /// The boolean column for staff; empty: no user is staff. Default: `"is_staff"`.
     #[serde(deserialize_with = "via::<OptionalIdentifier, _, _>")]
     pub is_staff: String,
     /// `AUTHENTICATION_BACKENDS`. Default: `["django.contrib.auth.backends.ModelBackend"]`.
@@ -102,9 +102,9 @@ pub struct BearerConfig {
     pub key_file: Option<ConfigPath>,
     /// A file with a JWK set (RFC 7517 §5).
     pub jwks_file: Option<ConfigPath>,
-    /// Who must have issued the token; empty: anybody with the key. Default: empty.
+    /// The issuer (`iss`) of the token; empty: not checked. Default: empty.
     pub issuer: String,
-    /// Whom it must be meant for; empty: anybody. Default: empty.
+    /// The audience (`aud`) of the token; empty: not checked. Default: empty.
     pub audience: String,
     /// Claims that a token must have with this value. Default: none.
     pub required: BTreeMap<String, ClaimValue>,
@@ -115,7 +115,7 @@ pub struct BearerConfig {
     pub user_id: String,
     /// The claim with the user's name. Default: `"name"`.
     pub user_name: String,
-    /// The claim that says who is staff. Default: `"is_staff"`.
+    /// The claim for staff. Default: `"is_staff"`.
     pub is_staff: String,
 }
 
@@ -158,7 +158,7 @@ impl<'de> Deserialize<'de> for ClaimValue {
     }
 }
 
-/// `[auth.forward]`: a URL of the app that says who a request is from.
+/// `[auth.forward]`: a URL of the app that returns the user of a request.
 #[derive(Clone, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ForwardConfig {
@@ -168,19 +168,19 @@ pub struct ForwardConfig {
     /// Default: `["cookie", "authorization"]`.
     #[serde(deserialize_with = "via::<HeaderNames, _, _>")]
     pub request_headers: Vec<String>,
-    /// The answer's field with the user's id. Default: `"x-user-id"`.
+    /// The response field with the user's id. Default: `"x-user-id"`.
     #[serde(deserialize_with = "via::<WrittenName, _, _>")]
     pub id_header: String,
-    /// The answer's field with the user's name. Default: `"x-user-name"`.
+    /// The response field with the user's name. Default: `"x-user-name"`.
     #[serde(deserialize_with = "via::<WrittenName, _, _>")]
     pub name_header: String,
-    /// The answer's field that says who is staff. Default: `"x-user-staff"`.
+    /// The response field for staff. Default: `"x-user-staff"`.
     #[serde(deserialize_with = "via::<WrittenName, _, _>")]
     pub staff_header: String,
-    /// How long an answer is used again; 0 asks each time. Default: 5 s.
+    /// How long a response is reused; 0 asks for each request. Default: 5 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub cache: Duration,
-    /// The time an answer has. Default: 2 s.
+    /// The deadline of a response. Default: 2 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub timeout: Duration,
 }

@@ -54,7 +54,7 @@ pub struct ChannelLayerConfig {
     /// How many groups with a history the clients of one address may have begun that are still there. Default: 1000.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
     pub max_rooms: usize,
-    /// Where the section stands.
+    /// The location of the section.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }

@@ -19,7 +19,7 @@ pub struct CsrfConfig {
     pub header: HeaderName,
     /// Whether the session holds the token in place of a cookie: `CSRF_USE_SESSIONS`. Default: `false`.
     pub use_sessions: bool,
-    /// Where the section stands.
+    /// The location of the section.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }

@@ -80,7 +80,7 @@ pub struct HttpRoute {
     pub prefix: String,
     /// The section's settings with the route's own laid over.
     pub settings: HttpDefaults,
-    /// Where it stands.
+    /// The location of the route.
     pub location: NotCompared<SourceLocation>,
 }
 

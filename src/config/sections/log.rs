@@ -15,7 +15,7 @@ pub struct LogConfig {
     pub level: String,
     /// Whether each request and each WebSocket gets a line. Default: `true`.
     pub access: bool,
-    /// Where the section stands.
+    /// The location of the section.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }

@@ -41,9 +41,9 @@ impl Options {
             .map(|(options, _)| options)
     }
 
-    /// Reads the options as a type; all that is wrong with them comes back, each with its location.
+    /// Reads the options as a type, or returns all Problems with their locations.
     ///
-    /// Absent options read as an empty table. A type without room for unknown keys says so with
+    /// Absent options read as an empty table. A type rejects unknown keys with
     /// `#[serde(deny_unknown_fields)]`; one with no options at all is an empty struct with that attribute.
     ///
     /// ```
@@ -73,12 +73,12 @@ impl Options {
         }
     }
 
-    /// The directory of the file they stand in, where relative paths start from.
+    /// The directory of the file: relative paths start there.
     pub fn base(&self) -> &Path {
         self.location.base()
     }
 
-    /// Where they stand; `location().key("group")` is where one of them does.
+    /// The location of the options; `location().key("group")` is that of one of them.
     pub fn location(&self) -> &SourceLocation {
         &self.location
     }

@@ -16,7 +16,7 @@ pub(in crate::config) struct RouteHead<'a> {
 }
 
 impl RouteHead<'_> {
-    /// Adds what is wrong with them. A key that is written but could not be read was reported then.
+    /// Adds the Problems of these keys. A key that could not be read is reported already.
     pub(in crate::config) fn check(&self, location: &SourceLocation, problems: &mut Problems) {
         let written = |key: &str| location.key(key).is_written();
         match (written("path"), written("regex")) {
@@ -45,7 +45,7 @@ impl RouteHead<'_> {
                 );
                 problems.push(problem.with_hint("an empty path needs a prefix in front of it"));
             }
-            // With parameters the parser of patterns says how all of it is written.
+            // The parser of patterns reports paths with parameters, with the whole syntax.
             Some(path) if path.contains(['<', '{']) && !path.contains("(?") => {}
             Some(path) if !path.is_empty() && !path.starts_with('/') => {
                 let message = format!("expected a path that starts with \"/\", found {path:?}");

@@ -1,4 +1,4 @@
-//! The `[server]` section: what is listened on, who is believed, and the limits of a connection.
+//! The `[server]` section: listeners, trusted proxies, and the limits and timeouts of a connection.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -49,12 +49,12 @@ pub struct ServerConfig {
     pub limits: LimitsConfig,
     /// `[server.timeouts]`.
     pub timeouts: TimeoutsConfig,
-    /// Where the section stands.
+    /// The location of the section.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }
 
-/// The fields by which a proxy says who its client is.
+/// The header fields in which a proxy names its client.
 ///
 /// One family is believed: a proxy sets the fields of its own and passes the client's on in the other.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
@@ -102,7 +102,7 @@ pub struct LimitsConfig {
     /// The first line and the headers of a request. Default: 16 KiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub header_size: Size,
-    /// The body of a request, unless its route says otherwise; 0 allows no body. Default: 1 MiB.
+    /// The body of a request, unless its route sets another; 0 allows no body. Default: 1 MiB.
     pub body_size: Size,
     /// The bytes that may wait for all slow WebSocket clients; beyond, each has a short queue. Default: 256 MiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
@@ -118,13 +118,13 @@ pub struct TimeoutsConfig {
     /// From the accepted connection to the end of the first request's headers. Default: 10 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub handshake: Duration,
-    /// From a request to its answer, unless its route says otherwise. Default: 30 s.
+    /// From a request to its answer, unless its route sets another. Default: 30 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub request: Duration,
     /// How long a connection may wait for its next request; 0 waits for none. Default: 60 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub keep_alive: Duration,
-    /// How long a stopping server waits for what is under way. Default: 30 s.
+    /// How long a stopping server waits for requests and sockets. Default: 30 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub drain: Duration,
 }

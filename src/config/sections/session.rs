@@ -54,7 +54,7 @@ pub struct SessionConfig {
     pub sweep_interval: Duration,
     /// `[session.django]`.
     pub django: DjangoSessionConfig,
-    /// Where the section stands.
+    /// The location of the section.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }

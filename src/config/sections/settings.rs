@@ -22,9 +22,9 @@ macro_rules! settings {
         #[derive(Clone, Debug, Eq, Hash, PartialEq)]
         pub struct $Settings {
             $( $(#[$doc])* pub $key: $Type, )*
-            /// Where they stand: the route, or the section when these are the defaults.
+            /// The location of the route, or of the section for its defaults.
             pub location: NotCompared<SourceLocation>,
-            /// Where a key stands that the route does not set for itself.
+            /// The location of the section, for keys that the route does not set.
             inherited: NotCompared<Option<SourceLocation>>,
         }
 
@@ -51,7 +51,7 @@ macro_rules! settings {
         }
 
         impl $Settings {
-            /// Where a key stands: in the route if it sets it, else in the section, else where it could be set.
+            /// The location of a key: in the route if it sets it, else in the section, else where the route could set it.
             pub fn location_of(&self, key: &str) -> SourceLocation {
                 let own = self.location.key(key);
                 match &*self.inherited {
@@ -62,7 +62,7 @@ macro_rules! settings {
         }
 
         impl $Settings {
-            /// Tells whether a key's value is made up, because it is wrong where it is written.
+            /// Returns whether the value of a key has an error already, so that its value here is a placeholder.
             pub fn is_invalid(&self, key: &str, error_locations: &ErrorLocations) -> bool {
                 if error_locations.is_empty() {
                     return false; // the usual case, without looking for the location

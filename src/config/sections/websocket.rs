@@ -152,7 +152,7 @@ pub struct WebsocketRoute {
     pub prefix: String,
     /// The section's settings with the route's own laid over.
     pub settings: WebsocketDefaults,
-    /// Where it stands.
+    /// The location of the route.
     pub location: NotCompared<SourceLocation>,
 }
 

@@ -290,9 +290,9 @@ fn host_pattern(text: &str) -> Option<&'static str> {
     } else if text.contains("://") {
         Some("leave out the scheme")
     } else if text.parse::<std::net::Ipv6Addr>().is_ok() {
-        Some("an IPv6 address stands in brackets")
+        Some("put an IPv6 address in brackets")
     } else if text.starts_with("*.") {
-        Some("subdomains are meant by a leading dot, without the *")
+        Some("write a leading dot, without the *, for subdomains")
     } else if text.contains('/') {
         Some("leave out the path")
     } else if text.contains(':') {

@@ -8,7 +8,7 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 /// The type name by which the reader knows that it has to resolve a path.
 pub(in crate::config) const NAME: &str = "$oneport::ConfigPath";
 
-/// A path in the file system, written relative to the file it stands in.
+/// A path in the file system, relative to the file that contains it.
 ///
 /// Options of views and consumers use it for paths; [`Options::read`](crate::config::Options::read) resolves it. Read by
 /// any other deserializer it stays as it is.

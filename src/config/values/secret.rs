@@ -1,9 +1,9 @@
-//! Secrets: which values no message may show.
+//! Secrets: values that no message may show.
 
 use crate::net::url::hide_url;
 pub(in crate::config) use crate::net::url::{HIDDEN, is_secret_name};
 
-/// A text that is never shown.
+/// A text that no message and no `Debug` shows.
 #[derive(Clone, Default, Eq, PartialEq, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);
@@ -14,7 +14,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// A shorter secret is hidden only where it stands in quotes: it could be part of any word.
+/// Shorter secrets are hidden only inside quotes: they could be part of any word.
 const BARE_LENGTH_MIN: usize = 4;
 
 /// Hides the secrets of the URLs in a sentence: passwords, a whole `TOKEN@` of an HTTP URL, query values such as `?token=`,
@@ -91,8 +91,8 @@ pub(in crate::config) fn replace(message: &str, secret: &str, shown: &str) -> St
         .replace(secret, shown)
 }
 
-/// A line without what follows a key whose name says that it is secret: for a file that could not be parsed, where
-/// nobody knows where the value ends.
+/// Returns a line without what follows a key with the name of a secret. For a file that could not be parsed: there, the
+/// end of the value is unknown.
 pub(in crate::config) fn hide_line(line: &str) -> String {
     for (at, _) in line.match_indices('=') {
         let before = line[..at].trim_end().trim_end_matches(['"', '\'']);

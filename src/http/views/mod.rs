@@ -35,7 +35,7 @@ fn post_only(scope: &Scope) -> Result<(), Failure> {
     if scope.method == Method::POST {
         return Ok(());
     }
-    let sentence = format!("expected POST, found {}", scope.method);
+    let sentence = format!("method {} is not allowed: use POST", scope.method);
     let allow = HeaderValue::from_static("POST");
     Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, sentence).with_header(header::ALLOW, allow))
 }

@@ -158,8 +158,7 @@ impl Limits {
         for one in batch.events {
             let now = Instant::now();
             if now > deadline + BATCH_MAX {
-                let message =
-                    "expected the events before it to take less time, found no room for them";
+                let message = "not sent: the events before it took too long";
                 results.push(ApiError::unavailable(message).body());
                 continue;
             }
@@ -268,7 +267,7 @@ async fn ask_node(
     let replies = remote.call_node(id.node, &request, wait).await;
     if replies.unanswered > 0 {
         return Err(ApiError::unavailable(
-            "expected the connection's process to answer in time, found silence",
+            "the node of the connection did not reply in time",
         ));
     }
     let reply = replies.replies.into_iter().next();

@@ -66,8 +66,7 @@ impl Idempotency {
     ) -> Result<Response, ApiError> {
         let is_visible = |byte: &u8| (0x20..0x7f).contains(byte);
         if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.iter().all(is_visible) {
-            let message =
-                "expected an Idempotency-Key of 1 to 255 visible characters, found another";
+            let message = "expected an Idempotency-Key of 1 to 255 visible characters";
             return Err(ApiError::bad_request("invalid_request", message));
         }
         // Two routes may call different tokens by one name.
@@ -75,8 +74,7 @@ impl Idempotency {
         let request = digest(&[target.as_bytes(), body]);
         let (answer, is_first) = self.answer(name, request, expiry);
         if answer.request != request {
-            let message =
-                "expected the request that came first with this Idempotency-Key, found another";
+            let message = "this Idempotency-Key was used for another request";
             let conflict = StatusCode::CONFLICT;
             return Err(ApiError::new(conflict, "idempotency_conflict", message));
         }

@@ -39,7 +39,7 @@ impl Token {
             return Ok(());
         }
         let message = format!(
-            "expected a group that token {:?} is good for, found {group:?}",
+            "token {:?} is not allowed to use group {group:?}",
             self.name
         );
         Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
@@ -49,10 +49,7 @@ impl Token {
         if self.connections {
             return Ok(());
         }
-        let message = format!(
-            "expected a token that may use connections, found {:?}",
-            self.name
-        );
+        let message = format!("token {:?} is not allowed to use connections", self.name);
         Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
     }
 }
@@ -87,12 +84,10 @@ impl Tokens {
         };
         let given = scope.headers.get(&header::AUTHORIZATION);
         let Some((scheme, given)) = given.and_then(|value| value.split_at_checked(7)) else {
-            return refuse("expected the header \"Authorization: Bearer TOKEN\", found none");
+            return refuse("missing header \"Authorization: Bearer TOKEN\"");
         };
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
-            return refuse(
-                "expected the header \"Authorization: Bearer TOKEN\", found another scheme",
-            );
+            return refuse("expected the scheme Bearer in the Authorization header");
         }
         let given = hash(given.trim_ascii());
         let mut found = None;
@@ -103,7 +98,7 @@ impl Tokens {
         }
         match found {
             Some(token) => Ok(token),
-            None => refuse("unknown token"),
+            None => refuse("invalid bearer token"),
         }
     }
 }
@@ -132,19 +127,19 @@ fn check(key: &str, tokens: &[Token], at: usize, errors: &mut OptionErrors) {
     if token.groups.is_empty() && !token.connections {
         errors.error(
             format!("{key}.groups"),
-            "expected groups such as [\"*\"], found none: the token is good for nothing",
+            "no groups and no connections: the token allows nothing",
         );
     }
     if let Some(same) = earlier.iter().position(|other| other.name == token.name) {
         errors.error(
             format!("{key}.name"),
-            format!("expected another name than that of tokens[{same}], found the same"),
+            format!("tokens[{same}] has the same name"),
         );
     }
     if let Some(same) = earlier.iter().position(|other| other.token == token.token) {
         errors.error(
             format!("{key}.token"),
-            format!("expected another token than tokens[{same}], found the same"),
+            format!("the same token as tokens[{same}]"),
         );
     }
 }

@@ -88,7 +88,7 @@ impl View for Static {
         let mut errors = OptionErrors::default();
         let dir = options.dir.0.display().to_string();
         if !options.dir.0.is_dir() {
-            errors.error("dir", format!("expected a directory, found none at {dir}"));
+            errors.error("dir", format!("no such directory: {dir}"));
         }
         let cache_control = HeaderValue::from_str(&options.cache_control);
         if cache_control.is_err() {
@@ -241,7 +241,7 @@ impl Static {
                 return Ok(response);
             }
             Precondition::Failed => {
-                let sentence = "the file is another than the one that the request names";
+                let sentence = "the file has changed: the precondition of the request failed";
                 return Err(Failure::new(StatusCode::PRECONDITION_FAILED, sentence));
             }
         }
@@ -289,7 +289,7 @@ fn fill(
     let mut content_type = HeaderValue::from_str(media_type)?;
     let whole = match wanted {
         RequestedRange::Unsatisfiable => {
-            let sentence = format!("expected a range within {len} bytes, found none");
+            let sentence = format!("the requested range is outside of the file's {len} bytes");
             let field = HeaderValue::from_str(&format!("bytes */{len}"))?;
             return Err(Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, sentence)
                 .with_header(header::CONTENT_RANGE, field));
