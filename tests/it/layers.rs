@@ -437,3 +437,33 @@ fn remote_names_no_type_of_the_layer_above_it() {
         .collect();
     assert!(named.is_empty(), "{named:#?}");
 }
+
+/// Where a close code is named besides the table in websocket/close.rs, with the reason.
+const CLOSE_CODES: [(&str, &str); 8] = [
+    ("close_code.rs", "defines them"),
+    ("websocket/close.rs", "the table of causes"),
+    ("websocket/frame.rs", "1005 is sent as an empty payload"),
+    ("websocket/decoder/partial.rs", "an empty payload is read as 1005"),
+    ("websocket/consumers/feed.rs", "a consumer chooses its code"),
+    (
+        "websocket/consumers/backend/handshake.rs",
+        "reported for a socket that never opened",
+    ),
+    ("http/views/publish/calls.rs", "a caller chooses its code"),
+    ("testing/websocket.rs", "the client's side"),
+];
+
+#[test]
+fn close_codes_are_picked_in_one_table() {
+    let named = Regex::new(r"\bCloseCode::[A-Z_]{2,}\b").unwrap();
+    let found: BTreeSet<String> = sources()
+        .into_iter()
+        .filter(|(file, text)| {
+            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+            !file.ends_with("tests.rs") && named.is_match(&code(text))
+        })
+        .map(|(file, _)| file)
+        .collect();
+    let allowed = CLOSE_CODES.map(|(file, _)| file.to_owned());
+    assert_eq!(found, BTreeSet::from(allowed));
+}
