@@ -19,7 +19,7 @@ use crate::routing::{ProtocolTypeRouter, Target, UrlRouter};
 use crate::scope::{App, Scope, ScopeType};
 use crate::state::State;
 use crate::templates::Templates;
-use crate::websocket::{ConsumerFactory, Route};
+use crate::websocket::{ConsumerFactory, SocketRoute};
 
 /// The routes that the server runs: both tables, their views and consumers, and the templates.
 pub struct Table {
@@ -73,7 +73,7 @@ pub struct HttpHandler {
 /// The consumer of a WebSocket route.
 pub struct WebsocketHandler {
     /// What all its sockets share.
-    pub route: Arc<Route>,
+    pub route: Arc<SocketRoute>,
     pub(crate) consumer: Arc<dyn ConsumerFactory>,
     pub(crate) subprotocols: Vec<String>,
 }

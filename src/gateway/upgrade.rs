@@ -10,7 +10,7 @@ use crate::net::{ClientPermit, Stream};
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::extension::Deflate;
-use crate::websocket::{ConnectionTask, PreparedJoins, Route, SocketParts, Sockets};
+use crate::websocket::{ConnectionTask, PreparedJoins, SocketParts, SocketRoute, Sockets};
 
 /// The gateway's reply to a request.
 pub enum Reply {
@@ -24,7 +24,7 @@ pub enum Reply {
 pub struct Upgrade {
     pub(super) consumer: Box<dyn crate::websocket::Accepted>,
     pub(super) scope: Arc<Scope>,
-    pub(super) route: Arc<Route>,
+    pub(super) route: Arc<SocketRoute>,
     pub(super) services: Services,
     pub(super) sockets: Sockets,
     pub(super) deflate: Option<Deflate>,

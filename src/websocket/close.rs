@@ -46,7 +46,7 @@ pub(super) enum ClosingHandshake {
     Skipped,
 }
 
-/// What ends a socket with one cause.
+/// One row of the table.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     label: &'static str,
@@ -215,20 +215,19 @@ impl Ending {
     }
 
     /// The ending of a cause whose code and reason the client, the consumer or a caller of the server
-    /// API chose.
+    /// API chose. Without a code it is the one of the cause's row.
     pub(crate) fn chosen(
         cause: Cause,
-        code: CloseCode,
+        code: impl Into<Option<CloseCode>>,
         reason: impl Into<Cow<'static, str>>,
     ) -> Self {
         debug_assert!(
             matches!(cause.code(), Chosen | Fallback(_)),
             "the table gives {cause:?} its code"
         );
-        Self {
-            code,
-            ..Self::with_reason(cause, reason)
-        }
+        let mut ending = Self::with_reason(cause, reason);
+        ending.code = code.into().unwrap_or(ending.code);
+        ending
     }
 }
 

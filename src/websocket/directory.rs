@@ -67,7 +67,7 @@ impl Directory {
                 code,
                 reason,
             } => {
-                let code = CloseCode::new(code).unwrap_or(CloseCode::POLICY);
+                let code = CloseCode::new(code).ok();
                 let ending = Ending::chosen(Cause::Disconnected, code, reason);
                 if let Some(number) = number {
                     let Some(handle) = self.sockets.get(number) else {

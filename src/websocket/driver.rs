@@ -28,9 +28,9 @@ use super::connection_task::ConnectionTask;
 use super::consumer::Consumer;
 use super::context::Context;
 use super::extension::Deflate;
-use super::route::Route;
 use super::socket::{Next, Socket};
 use super::socket_handle::SocketHandle;
+use super::socket_route::SocketRoute;
 use super::sockets::Sockets;
 use crate::channels::PreparedJoin;
 use crate::net::Stream;
@@ -44,7 +44,7 @@ pub(crate) struct SocketParts {
     /// What the client sent right behind its handshake.
     pub(crate) read_already: Bytes,
     pub(crate) scope: Arc<Scope>,
-    pub(crate) route: Arc<Route>,
+    pub(crate) route: Arc<SocketRoute>,
     pub(crate) services: Services,
     pub(crate) sockets: Sockets,
     /// The parameters of permessage-deflate, if it was negotiated.

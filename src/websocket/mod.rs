@@ -21,11 +21,11 @@ mod group_member;
 pub mod handshake;
 mod keepalive;
 mod message;
-mod route;
 mod send_queue;
 mod settings;
 mod socket;
 pub mod socket_handle;
+mod socket_route;
 mod sockets;
 mod thread_buffers;
 
@@ -36,9 +36,9 @@ pub use connection_task::ConnectionTask;
 pub use consumer::Consumer;
 pub use context::Context;
 pub use message::{Message, Text};
-pub use route::Route;
 pub use settings::{Compression, SlowClient, SocketSettings};
 pub use socket_handle::SocketHandle;
+pub use socket_route::SocketRoute;
 pub use sockets::Sockets;
 
 pub(crate) use consumer::{Accepted, ConsumerFactory, TypedFactory};

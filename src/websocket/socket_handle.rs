@@ -34,9 +34,9 @@ use super::deflate::{self, Deflater};
 use super::extension::Deflate;
 use super::frame::{Opcode, encode, encode_close};
 use super::message::Message;
-use super::route::Route;
 use super::send_queue::{QueuedFrame, SendQueue, SendStats};
 use super::settings::SlowClient;
+use super::socket_route::SocketRoute;
 use crate::auth::Login;
 use crate::channels::{Delivery, GroupName, Mailbox};
 use crate::clock::{Millis, Tick};
@@ -51,7 +51,7 @@ const SEND_QUEUE_SCARCE: usize = 64 * 1024;
 /// The sending side of one socket.
 pub struct SocketHandle {
     stream: Stream,
-    route: Arc<Route>,
+    route: Arc<SocketRoute>,
     services: Services,
     /// The parameters of permessage-deflate, if it was negotiated.
     deflate: Option<Deflate>,
@@ -93,7 +93,7 @@ impl std::fmt::Debug for SocketHandle {
 impl SocketHandle {
     pub(super) fn new(
         stream: Stream,
-        route: Arc<Route>,
+        route: Arc<SocketRoute>,
         services: Services,
         deflate: Option<Deflate>,
         scope: Arc<Scope>,
@@ -126,7 +126,7 @@ impl SocketHandle {
 
     /// Returns the socket's route.
     #[must_use]
-    pub fn route(&self) -> &Arc<Route> {
+    pub fn route(&self) -> &Arc<SocketRoute> {
         &self.route
     }
 

@@ -443,7 +443,10 @@ const CLOSE_CODES: [(&str, &str); 8] = [
     ("close_code.rs", "defines them"),
     ("websocket/close.rs", "the table of causes"),
     ("websocket/frame.rs", "1005 is sent as an empty payload"),
-    ("websocket/decoder/partial.rs", "an empty payload is read as 1005"),
+    (
+        "websocket/decoder/partial.rs",
+        "an empty payload is read as 1005",
+    ),
     ("websocket/consumers/feed.rs", "a consumer chooses its code"),
     (
         "websocket/consumers/backend/handshake.rs",

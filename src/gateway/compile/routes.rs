@@ -280,7 +280,7 @@ impl Compiler<'_> {
             handler: WebsocketHandler {
                 consumer,
                 subprotocols: written.subprotocols.clone(),
-                route: Arc::new(websocket::Route::new(
+                route: Arc::new(websocket::SocketRoute::new(
                     label,
                     fingerprint(written, &self.config.middleware),
                     settings,

@@ -1,4 +1,7 @@
-//! The built-in consumers.
+//! The built-in consumers, a file each.
+//!
+//! A new one is a file with a type that implements [`Consumer`](super::Consumer), a line in `Registry::builtin`
+//! (src/gateway/registry.rs) and a section in docs/CONFIGURATION.md.
 
 mod backend;
 mod broadcast;

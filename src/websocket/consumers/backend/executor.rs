@@ -8,7 +8,7 @@ use super::protocol::action::{Action, Deliver};
 use crate::channels::{GroupName, GroupOptions, Start, Subscriber};
 use crate::services::Services;
 use crate::websocket::SocketHandle;
-use crate::websocket::close::{Cause, CloseCode, Ending};
+use crate::websocket::close::{Cause, Ending};
 
 /// Carries out actions on one connection.
 pub(super) struct Executor {
@@ -50,7 +50,6 @@ impl Executor {
         match action {
             Action::Send(message) => self.socket.send_message(&message),
             Action::Close { code, reason } => {
-                let code = code.unwrap_or(CloseCode::NORMAL);
                 let reason = reason.unwrap_or_default();
                 self.socket
                     .end(Ending::chosen(Cause::ConsumerClose, code, reason));

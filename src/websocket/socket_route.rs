@@ -1,4 +1,4 @@
-//! Route: what all sockets of one route share.
+//! SocketRoute: what all sockets of one route share.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use super::settings::SocketSettings;
 
 /// What all sockets of one route share. A socket keeps it until it ends, across reloads.
 #[derive(Debug)]
-pub struct Route {
+pub struct SocketRoute {
     /// Its name in the file, or else its path; the route's label in the log and the metrics.
     pub label: Arc<str>,
     /// Equal for equal routes: a reload compares it.
@@ -32,7 +32,7 @@ pub(crate) struct RouteMetrics {
     closed: [OnceLock<Counter>; Cause::ALL.len()],
 }
 
-impl Route {
+impl SocketRoute {
     /// A route's shared part.
     #[must_use]
     pub fn new(label: Arc<str>, fingerprint: u64, settings: SocketSettings) -> Self {
