@@ -438,9 +438,8 @@ fn remote_names_no_type_of_the_layer_above_it() {
     assert!(named.is_empty(), "{named:#?}");
 }
 
-/// Where a close code is named besides the table in websocket/close.rs, with the reason.
-const CLOSE_CODES: [(&str, &str); 8] = [
-    ("close_code.rs", "defines them"),
+/// Where a close code is named, with the reason.
+const CLOSE_CODES: [(&str, &str); 7] = [
     ("websocket/close.rs", "the table of causes"),
     ("websocket/frame.rs", "1005 is sent as an empty payload"),
     (
