@@ -1,13 +1,14 @@
-//! Draft: a configuration, as far as it could be read.
+//! Draft: the part of a configuration that could be read.
 
 use super::Config;
 use crate::config::problems::error_locations::ErrorLocations;
 use crate::config::problems::problem::Problems;
 
-/// A configuration, as far as it could be read, and its Problems so far.
+/// The part of a configuration that could be read, and all its errors so far.
 ///
-/// Invalid values are missing or replaced by placeholders, so a draft must not run. It is compiled
-/// (`gateway::compile_draft`) to report the Problems of all stages at once.
+/// Values that could not be read are placeholders or left out, so a draft cannot run. It serves to
+/// look up the names in it (`gateway::compile_draft`), so that the Problems of all stages are
+/// reported at once.
 ///
 /// ```
 /// use oneport::config::Config;
@@ -20,16 +21,16 @@ use crate::config::problems::problem::Problems;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// The values that could be read.
+    /// The part that could be read.
     pub config: Config,
-    /// The Problems so far, warnings included.
+    /// The problems so far, including warnings.
     pub problems: Problems,
-    /// The locations of the errors among them.
+    /// The locations of the errors.
     pub error_locations: ErrorLocations,
 }
 
 impl Draft {
-    /// The configuration with its warnings, or all problems if one of them is an error.
+    /// Returns the configuration with its warnings, or all problems if one of them is an error.
     pub fn finish(self) -> Result<(Config, Problems), Problems> {
         self.problems.into_result(self.config)
     }

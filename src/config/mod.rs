@@ -1,8 +1,8 @@
-//! The configuration as written: the TOML file, its includes, and all Problems of them.
+//! The written configuration: the TOML file, the files it includes, and all their errors.
 //!
-//! This is the first of three stages. It knows sections, units, variables and includes, but not which views, consumers
-//! and middleware exist: the gateway looks names up and adds its own [`Problem`]s. For these, every route and section
-//! carries its [`SourceLocation`].
+//! The first of three stages. It knows the file's structure, units, variables and includes, but not
+//! which views, consumers and middleware exist: the gateway looks names up and adds its own
+//! [`Problem`]s, so every route and section keeps its [`SourceLocation`].
 //!
 //! ```
 //! use oneport::config::Config;
@@ -74,7 +74,8 @@ pub use values::units::{Size, UnitError, WrittenDuration};
 use read::include::{self, Source};
 use read::load::{self, Loader};
 
-/// A whole configuration: the main file and everything it includes. The default is what an empty file means.
+/// A whole configuration: the main file and everything it includes. The default is that of an empty
+/// file.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `[server]`.
@@ -97,8 +98,8 @@ pub struct Config {
     pub http: HttpDefaults,
     /// `[websocket]`: the defaults of its routes.
     pub websocket: WebsocketDefaults,
-    /// Every `[[http.route]]`, in the order they are tried: those of an included file before those of the file that
-    /// includes it, because `include` comes first.
+    /// Every `[[http.route]]`, in the order they are tried. Routes of an included file come before
+    /// those of the file that includes it, because `include` precedes them.
     pub http_routes: Vec<HttpRoute>,
     /// Every `[[websocket.route]]`, in the order they are tried.
     pub websocket_routes: Vec<WebsocketRoute>,
@@ -109,22 +110,22 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a file and everything it includes. Returns the configuration with its warnings, or all problems, warnings
-    /// among them.
+    /// Reads a file and everything it includes. Returns the configuration with its warnings, or
+    /// else all problems including warnings.
     pub fn load(path: &Path, env: Env<'_>) -> Result<(Self, Problems), Problems> {
         Self::draft(path, env)?.finish()
     }
 
-    /// Reads a file and everything it includes as far as that is possible. Returns only Problems when the main file
-    /// cannot be read, or is not TOML.
+    /// Reads as much as possible of a file and everything it includes. Fails only if the main file
+    /// cannot be read or is not TOML.
     pub fn draft(path: &Path, env: Env<'_>) -> Result<Draft, Problems> {
         let source = Source::new(path.display().to_string(), path.to_owned());
         let text = include::read(&source).map_err(|message| load::unreadable(path, message))?;
         Loader::new(env).load(&source, &text)
     }
 
-    /// Reads a text as if it were a file of that name in the directory `base`, which includes and other relative paths
-    /// start from.
+    /// Parses `text` as if it were the file `name` in the directory `base`, from which includes and
+    /// other relative paths resolve.
     pub fn parse(
         name: &str,
         text: &str,
@@ -134,7 +135,7 @@ impl Config {
         Self::draft_of(name, text, base, env)?.finish()
     }
 
-    /// The same as [`draft`](Self::draft) for a text.
+    /// Like [`draft`](Self::draft), for a text.
     pub fn draft_of(name: &str, text: &str, base: &Path, env: Env<'_>) -> Result<Draft, Problems> {
         let file_name = Path::new(name).file_name().unwrap_or(name.as_ref());
         let source = Source::new(name.to_owned(), base.join(file_name));

@@ -1,6 +1,6 @@
-//! User: as whom this process runs, for messages about files it may not read or write.
+//! Process user: the user this process runs as, for messages about files it may not read or write.
 
-/// Returns `user nobody`, or `user 1000` where the number has no name.
+/// Returns `user nobody`, or `user 1000` if the uid has no name.
 pub(crate) fn user() -> String {
     match uid() {
         Some(uid) => {
@@ -12,7 +12,7 @@ pub(crate) fn user() -> String {
     }
 }
 
-/// The owner of this process.
+/// Returns the uid of this process.
 #[cfg(unix)]
 fn uid() -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;

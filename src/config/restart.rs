@@ -5,8 +5,8 @@ use super::{
     SessionConfig, TimeoutsConfig,
 };
 
-/// Compares the keys of one section. Each field of the section has to be listed under `restart` or `reload`: a new key
-/// does not compile until it is.
+/// Compares the keys of one section. Each field must be listed under `restart` or `reload`, so a
+/// new key does not compile until it is.
 macro_rules! changed {
     ($Section:ident $name:literal, $running:expr, $read:expr, {
         restart: [$($restart:ident),* $(,)?],
@@ -22,8 +22,8 @@ macro_rules! changed {
 }
 
 impl Config {
-    /// Returns the keys whose values differ in a file that was read again, and that take effect at the next start only.
-    /// A reload applies all other keys.
+    /// Returns the keys that differ in `new` and take effect only at the next start. A reload
+    /// applies all other keys.
     ///
     /// ```
     /// use oneport::config::Config;

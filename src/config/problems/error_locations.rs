@@ -1,15 +1,17 @@
-//! Error locations: the parts of a file that already have an error, so that no consequence of it is reported.
+//! Error locations: the parts of a file that already have an error, so that consequences are not
+//! reported.
 
 use crate::config::problems::problem::{Problem, Problems, Severity};
 use crate::config::read::source_location::SourceLocation;
 
-/// The locations that already have an error. Their values are missing or placeholders, so further checks of them, of their
-/// parents and of their children would only find consequences.
+/// The locations that already have an error. Values there are placeholders or left out, so nothing
+/// can be checked about them, about the values around them, or about those inside them.
 #[derive(Clone, Debug, Default)]
 pub struct ErrorLocations(Vec<SourceLocation>);
 
 impl ErrorLocations {
-    /// The locations of all errors, except of those that only have a span of the text, such as a duplicate key.
+    /// Collects the locations of all errors, except those that point at a piece of text instead of
+    /// a value, such as a duplicate key.
     pub(in crate::config) fn of(problems: &Problems) -> Self {
         let errors = problems
             .iter()
@@ -23,13 +25,13 @@ impl ErrorLocations {
         self.0.push(location);
     }
 
-    /// Returns whether there is none.
+    /// Returns whether there is no error.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns whether there is an error at this location, around it or inside it.
+    /// Returns whether there is an error at this location, around it, or inside it.
     #[must_use]
     pub fn overlaps(&self, location: &SourceLocation) -> bool {
         self.0.iter().any(|wrong| {
@@ -40,7 +42,7 @@ impl ErrorLocations {
     }
 }
 
-/// Returns whether a path is equal to another one or a parent of it.
+/// Returns whether `outer` is the path of the value at `inner`, or of a value around it.
 fn is_around(outer: &str, inner: &str) -> bool {
     inner
         .strip_prefix(outer)

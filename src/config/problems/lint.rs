@@ -1,4 +1,4 @@
-//! Lint: values of `[server]` that are valid, and probably not meant.
+//! Lint: valid settings of `[server]` that are probably mistakes.
 
 use ipnet::IpNet;
 
@@ -7,14 +7,15 @@ use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
 use crate::net::{Bind, unix_path_problem};
 
-/// Wider networks than these contain more than a site's own proxies: 16 million addresses, and 2^112.
+/// A network wider than these (16 million IPv4 addresses, 2^112 IPv6 addresses) cannot contain only
+/// one's own proxies.
 const WIDE_V4_BITS: u8 = 8;
 const WIDE_V6_BITS: u8 = 16;
 
-/// Where IPv4 addresses are written as IPv6 ones (RFC 4291 §2.5.5.2).
+/// The prefix length of IPv4-mapped IPv6 addresses (RFC 4291 §2.5.5.2).
 const MAPPED_BITS: u8 = 96;
 
-/// Checks the section at this location.
+/// Checks the `[server]` section at this location.
 pub(in crate::config) fn server(location: &SourceLocation, problems: &mut Problems) {
     bind(&location.key("bind"), problems);
     allowed_hosts(&location.key("allowed_hosts"), problems);
@@ -44,7 +45,7 @@ fn bind(location: &SourceLocation, problems: &mut Problems) {
         let Ok(address) = text.parse::<Bind>() else {
             continue;
         };
-        // Port 0 is another one each time.
+        // Port 0 is a different port each time.
         if seen.contains(&address) && address.port() != Some(0) {
             let message = format!("{text:?} is listed twice");
             problems.error(location, message);
@@ -100,7 +101,7 @@ fn trusted_proxies(location: &SourceLocation, problems: &mut Problems) {
     }
 }
 
-/// The bits that tell a network of IPv4 addresses, or of IPv6 addresses, from others.
+/// Returns the bits that distinguish the network from others of its family.
 fn own_bits(network: &IpNet) -> (u8, u8) {
     match network {
         IpNet::V4(network) => (network.prefix_len(), WIDE_V4_BITS),
@@ -117,7 +118,7 @@ fn contains_all(network: &IpNet) -> bool {
     own_bits(network).0 == 0
 }
 
-/// Addresses that only a network of one's own has (RFC 4193 §3.1, RFC 4291 §2.5.6).
+/// Addresses that are only used in private networks (RFC 4193 §3.1, RFC 4291 §2.5.6).
 fn is_private(network: &IpNet) -> bool {
     let private = ["fc00::/7", "fe80::/10"].map(str::parse::<IpNet>);
     private

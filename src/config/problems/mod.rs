@@ -1,4 +1,4 @@
-//! Problems: what is wrong in a file, where, and what to write instead.
+//! Problems: the errors of a file, their locations, and what to write instead.
 
 pub(in crate::config) mod error_locations;
 pub(in crate::config) mod lint;

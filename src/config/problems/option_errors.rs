@@ -1,11 +1,11 @@
-//! Option errors: which of a route's options a view, a consumer or middleware refuses, and why.
+//! Option errors: the options that a view, a consumer or middleware refuses, and why.
 
 use std::fmt;
 
 use super::problem::{Problem, Problems};
 use crate::config::Options;
 
-/// One option that is refused.
+/// A refused option.
 ///
 /// ```
 /// use oneport::config::OptionError;
@@ -21,8 +21,9 @@ pub struct OptionError {
 }
 
 impl OptionError {
-    /// An error of the option `key`: a key of the options, or a path below it such as `tokens[0].name`. The key does not
-    /// have to be in the file; an empty one means the options as a whole.
+    /// An error of the option `key`: a key of the options, or a path below it such as
+    /// `tokens[0].name`. The key need not be in the file; an empty one means the options as a
+    /// whole.
     ///
     /// The message is lower case and has no full stop.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
@@ -48,7 +49,7 @@ impl OptionError {
     }
 }
 
-/// All options that are refused: the error of `View::new` and of the other constructors that take options.
+/// All refused options: the error of `View::new` and of the other constructors that take options.
 ///
 /// `check`, `serve` and a reload report each of them at the line and column of its key.
 ///
@@ -77,7 +78,7 @@ impl OptionErrors {
         self.push(OptionError::new(key, message));
     }
 
-    /// Whether there is no error.
+    /// Returns whether there is no error.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,4 +1,4 @@
-//! Problems: errors and warnings of a configuration, with their locations and hints.
+//! Problems: the errors and warnings of a configuration, with location and advice.
 
 use std::fmt;
 
@@ -11,20 +11,21 @@ use crate::config::problems::unknown;
 use crate::config::read::document::Position;
 use crate::config::read::source_location::SourceLocation;
 
-/// How bad a [`Problem`] is.
+/// The severity of a [`Problem`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// It can, but it is probably not what is meant.
+    /// The configuration works but is probably a mistake.
     Warning,
 }
 
-/// One thing that is wrong, with its location.
+/// An error or a warning, with its location.
 ///
-/// Displayed in one line: `config/oneport.toml:41:12: websocket.route[1].consumer: unknown consumer "caht" (did you mean
-/// "chat"?)`. [`Problem::long`] also shows the line of the file. Values that look secret
-/// are hidden when a problem is made.
+/// Displayed in one line:
+/// `config/oneport.toml:41:12: websocket.route[1].consumer: unknown consumer "caht" (did you mean "chat"?)`.
+/// [`Problem::snippet`] also shows the source line. Values that look secret are hidden when the
+/// problem is created.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
     severity: Severity,
@@ -34,20 +35,20 @@ pub struct Problem {
     details: Option<Box<Details>>,
 }
 
-/// What a problem of a key is about.
+/// Details of a problem with a key.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Details {
     /// The key that is missing at the location.
     missing: Option<&'static str>,
     /// The key that an unknown one was probably meant to be.
     meant: Option<SourceLocation>,
-    /// All words that are known where this one is not; the message shows some of them at most.
+    /// All known words where an unknown one was found; the message shows only some.
     known: Vec<String>,
 }
 
-/// All problems of a configuration: what a failed read returns, and a list to add to.
+/// All problems of a configuration: the error of a failed read, and a list to add to.
 ///
-/// Displayed one in a line, by file and position.
+/// Displayed one per line, sorted by file and position.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Problems(Vec<Problem>);
 
@@ -62,18 +63,18 @@ impl Severity {
 }
 
 impl Problem {
-    /// An error. The message says what was expected and what was found, in lower case and
-    /// without a full stop.
+    /// An error. The message names what was expected and what was found, in lower case and without
+    /// a full stop.
     pub fn error(location: SourceLocation, message: impl Into<String>) -> Self {
         Self::new(Severity::Error, location, &message.into())
     }
 
-    /// A warning: it works, but is probably not what is meant.
+    /// A warning: it works but is probably a mistake.
     pub fn warning(location: SourceLocation, message: impl Into<String>) -> Self {
         Self::new(Severity::Warning, location, &message.into())
     }
 
-    /// A name that is not known: suggests the nearest, or lists the known ones when none is near.
+    /// An unknown name. Suggests the nearest known name, or lists the known ones if none is near.
     ///
     /// ```
     /// # use oneport::config::{SourceLocation, Problem};
@@ -109,21 +110,21 @@ impl Problem {
         }
     }
 
-    /// A key that must be there, in the table at this location.
+    /// A required key that is missing in the table at this location.
     pub(in crate::config) fn missing(location: SourceLocation, key: &'static str) -> Self {
         let mut problem = Self::error(location, format!("missing key {key:?}"));
         problem.details.get_or_insert_default().missing = Some(key);
         problem
     }
 
-    /// Adds the key that was probably meant.
+    /// Notes which key an unknown one was probably meant to be.
     #[must_use]
     pub(in crate::config) fn with_meant(mut self, meant: Option<SourceLocation>) -> Self {
         self.details.get_or_insert_default().meant = meant;
         self
     }
 
-    /// Adds the words that are known at this location.
+    /// Notes the words that are known at this location.
     #[must_use]
     pub(in crate::config) fn with_known(mut self, known: &[&str]) -> Self {
         let known = known.iter().map(|&word| word.to_owned());
@@ -131,7 +132,7 @@ impl Problem {
         self
     }
 
-    /// What the problem is about: the location itself, or where the missing key would be.
+    /// Returns the location itself, or where the missing key would be.
     pub(in crate::config) fn subject(&self) -> SourceLocation {
         match self.missing_key() {
             Some(key) => self.location.key(key),
@@ -139,7 +140,7 @@ impl Problem {
         }
     }
 
-    /// Everything that is wrong because of it: the subject, and the key that was meant.
+    /// Returns the locations that have this error: the subject, and the key that was meant.
     pub(in crate::config) fn error_locations(&self) -> impl Iterator<Item = SourceLocation> {
         std::iter::once(self.subject()).chain(self.meant().cloned())
     }
@@ -165,38 +166,38 @@ impl Problem {
         self
     }
 
-    /// How bad it is.
+    /// Returns the severity.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// Where it is.
+    /// Returns the location.
     pub fn location(&self) -> &SourceLocation {
         &self.location
     }
 
-    /// What is wrong.
+    /// Returns the message.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What to do about it.
+    /// Returns the hint.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The words that are known where an unknown one was found; empty for other problems. The message shows some of
-    /// them, or only the nearest.
+    /// Returns the words that are known where an unknown one was found; none for other problems.
+    /// The message shows only some of them, or the nearest.
     pub fn known(&self) -> &[String] {
         self.details.as_ref().map_or(&[], |details| &details.known)
     }
 
-    /// The form for a terminal: the message, the line of the file, and a caret under the value.
+    /// Returns the form for a terminal: the message, the source line, and carets under the value.
     pub fn snippet(&self) -> Snippet<'_> {
         Snippet::new(self)
     }
 
-    /// By file, then by position; problems of one location stay in their order.
+    /// Sorts by file, then by position; the first problem at a location stays first.
     fn order(&self) -> (&str, Option<Position>) {
         (self.location.document().name(), self.location.position())
     }
@@ -208,22 +209,23 @@ impl Problems {
         self.0.push(problem);
     }
 
-    /// Adds an error; use [`Problem::error`] and [`push`](Self::push) to give it a hint.
+    /// Adds an error without a hint. With a hint, use [`Problem::error`] and [`push`](Self::push).
     pub fn error(&mut self, location: SourceLocation, message: impl Into<String>) {
         self.push(Problem::error(location, message));
     }
 
-    /// Adds a warning.
+    /// Adds a warning without a hint.
     pub fn warning(&mut self, location: SourceLocation, message: impl Into<String>) {
         self.push(Problem::warning(location, message));
     }
 
-    /// Takes over all problems of another list.
+    /// Moves all problems of another list into this one.
     pub fn append(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// Removes the problems at, around or inside a location that has an error already: they may be consequences of it.
+    /// Drops the problems at, around or inside these locations: they may be consequences of the
+    /// errors there.
     #[must_use]
     pub fn without(mut self, error_locations: &ErrorLocations) -> Self {
         self.0
@@ -231,29 +233,29 @@ impl Problems {
         self
     }
 
-    /// Whether there is nothing to say.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many there are.
+    /// Returns how many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether the configuration cannot be used: one of the problems is an error.
+    /// Returns whether the configuration cannot be used: one of the problems is an error.
     pub fn is_fatal(&self) -> bool {
         self.0
             .iter()
             .any(|problem| problem.severity == Severity::Error)
     }
 
-    /// The problems one by one.
+    /// Iterates over the problems.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
     }
 
-    /// Sorts by file and position, and removes duplicates: a misspelt key is not reported as missing too.
+    /// Sorts by file and position, and drops repetitions: a misspelt key is not also missing.
     #[must_use]
     pub fn sorted(mut self) -> Self {
         let meant: Vec<SourceLocation> = self
@@ -275,7 +277,7 @@ impl Problems {
         Self(kept)
     }
 
-    /// The value together with the warnings, or all problems if one of them is an error; sorted.
+    /// Returns the value with the warnings, or all problems if one of them is an error.
     pub fn into_result<T>(self, value: T) -> Result<(T, Self), Self> {
         let problems = self.sorted();
         if problems.is_fatal() {

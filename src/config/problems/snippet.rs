@@ -8,8 +8,8 @@ use annotate_snippets::{AnnotationKind, Level, Origin, Renderer};
 use crate::config::problems::problem::{Problem, Severity};
 use crate::config::read::document::Position;
 
-/// A problem as a terminal shows it: the message, the line of the file, and carets under the value; made by
-/// [`Problem::snippet`]. Secrets in the line are masked.
+/// A problem as a terminal shows it: the message, the line of the file, and carets under the value;
+/// made by [`Problem::snippet`]. Secrets in the line are masked.
 #[derive(Clone, Copy, Debug)]
 pub struct Snippet<'a> {
     problem: &'a Problem,

@@ -1,8 +1,8 @@
-//! Suggestions: the known word that was probably meant.
+//! Suggestions: the known word nearest to an unknown one.
 
-/// Returns the known word nearest to `word`, when one is near enough to be a slip of the hand.
+/// Returns the known word nearest to `word`, if it is near enough to be a typo.
 ///
-/// Upper and lower case, and `-` and `_`, count as the same.
+/// Upper and lower case are equal, and so are `-` and `_`.
 ///
 /// ```
 /// assert_eq!(oneport::config::nearest("caht", ["backend", "chat", "echo"]), Some("chat"));
@@ -27,7 +27,8 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Returns `did you mean "chat"?` when a known word is near: the usual hint of a [`Problem`](crate::config::Problem).
+/// Returns `did you mean "chat"?` if a known word is near: the usual hint of a
+/// [`Problem`](crate::config::Problem).
 ///
 /// ```
 /// assert_eq!(oneport::config::did_you_mean("caht", ["chat", "echo"]).as_deref(), Some(r#"did you mean "chat"?"#));

@@ -1,14 +1,15 @@
-//! Unknown: what to say of a word that is not known, and what it was probably meant to be.
+//! Unknown words: the message for an unknown key or value, and its probable meaning.
 
 use crate::config::problems::problem::Problem;
 use crate::config::problems::suggest::nearest;
 use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::Value;
 
-/// A longer list of known words is cut.
+/// Longer lists of known words are cut to this length.
 const KNOWN_SHOWN_MAX: usize = 12;
 
-/// Words of other servers' files, and what they are called here. The first that is known in the table is meant.
+/// Words from the configuration of other servers, with Oneport's. The first that the table knows is
+/// suggested.
 const SYNONYMS: [(&[&str], &[&str]); 29] = [
     (&["room", "channel", "topic", "name"], &["group", "groups"]),
     (
@@ -161,7 +162,7 @@ const SYNONYMS: [(&[&str], &[&str]); 29] = [
     ),
 ];
 
-/// Keys for TLS, in the spelling of other servers.
+/// Words that mean TLS.
 const TLS: [&str; 10] = [
     "tls",
     "ssl",
@@ -175,14 +176,14 @@ const TLS: [&str; 10] = [
     "acme",
 ];
 
-/// Keys that belong in the other table, with what to say about them.
+/// Keys that belong in the other table, with advice.
 const OTHER_TABLE: [(&str, &str, &str); 3] = [
     ("view", "consumer", "a WebSocket route has a \"consumer\""),
     ("consumer", "view", "an HTTP route has a \"view\""),
     ("methods", "consumer", "a WebSocket route has no methods"),
 ];
 
-/// Keys of a route's options.
+/// Keys that belong in a route's `options`.
 const OPTIONS: [&str; 14] = [
     "group",
     "groups",
@@ -200,7 +201,7 @@ const OPTIONS: [&str; 14] = [
     "keep_query",
 ];
 
-/// Keys of sections, for files that set them outside of it.
+/// Keys of a section that are often written outside of it.
 const SECTIONS: [(&str, &[&str]); 7] = [
     (
         "[server]",
@@ -226,7 +227,7 @@ const SECTIONS: [(&str, &[&str]); 7] = [
     ("[http] or [websocket]", &["middleware", "allowed_origins"]),
 ];
 
-/// `unknown key "x"`, and what to do about it.
+/// Returns the message `unknown key "x"` with advice.
 pub(in crate::config) fn unknown_key(
     table: &SourceLocation,
     key: &str,
@@ -255,7 +256,7 @@ pub(in crate::config) fn unknown_key(
     problem.with_known(known)
 }
 
-/// `known: a, b, c`, cut where it is long.
+/// Returns `known: a, b, c`, cut if it is long.
 pub(in crate::config) fn list(known: &[&str]) -> String {
     match known {
         [] => "no key is known".to_owned(),
@@ -279,7 +280,8 @@ fn synonym(key: &str, known: &[&'static str]) -> Option<&'static str> {
         .find(|candidate| known.contains(candidate))
 }
 
-/// The location where the value of a key of another table belongs: that key is not missing.
+/// Returns where a value belongs that is written under a key of another table. That place is not
+/// missing its value.
 fn meant_elsewhere(
     table: &SourceLocation,
     key: &str,
@@ -297,7 +299,7 @@ fn meant_elsewhere(
     }
 }
 
-/// A hint for a key of another table, or of a feature that does not exist yet.
+/// Returns advice for a key that another table knows, or that is not implemented yet.
 fn elsewhere(table: &SourceLocation, key: &str, known: &[&'static str]) -> Option<String> {
     let other = OTHER_TABLE
         .iter()
@@ -346,7 +348,7 @@ fn elsewhere(table: &SourceLocation, key: &str, known: &[&'static str]) -> Optio
     }
 }
 
-/// How to write an address that is written as a port or a host.
+/// Returns how to write an address that was given as a port or a host.
 fn bind_hint(table: &SourceLocation, key: &str) -> String {
     let host_or_port = table.key(key);
     let value = host_or_port.node().map(|node| &node.value);

@@ -1,4 +1,4 @@
-//! Reads a value with all its problems: remove what is invalid, report it, and read again.
+//! Reading a value with all its problems: removes the part at fault, notes it, and reads again.
 
 use serde::de::DeserializeOwned;
 
@@ -12,20 +12,20 @@ use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
 use crate::config::values::secret;
 
-/// Each read costs the whole value, so a file full of errors is given up at some point.
+/// Each attempt reads the whole value again, so a file with more errors than this is given up.
 const READS_MAX: usize = 1_000;
 
-/// The change that lets the next read get further.
+/// The change that lets the next attempt get further.
 enum Recovery {
     Remove(Vec<Segment>),
-    /// Insert a placeholder for this key of the table at the path.
+    /// Insert a placeholder for this key in the table at the end of the path.
     InsertPlaceholder(Vec<Segment>, &'static str),
 }
 
-/// Reads the value at `location`, which is `node`, and adds everything wrong with it to `problems`.
+/// Reads the value at `location`, which is `node`, and adds all its errors to `problems`.
 ///
-/// Returns the value without its invalid parts, or `None` if nothing is left of it. After a problem, required values may
-/// be placeholders.
+/// Returns the value without the parts at fault, or `None` if nothing is left. If there was a
+/// problem, required values may be placeholders.
 pub(in crate::config) fn read<T: DeserializeOwned>(
     location: &SourceLocation,
     mut node: Node,
@@ -59,7 +59,8 @@ pub(in crate::config) fn read<T: DeserializeOwned>(
     None
 }
 
-/// Replaces a placeholder that was not accepted by the next one; returns `false` if the error is about another value.
+/// Replaces a placeholder that was refused by the next one; returns `false` if the error is about
+/// something else.
 fn try_another(root: &mut Node, path: &[Segment], error: &ReadError) -> bool {
     let Some(node) = root.find_mut(path) else {
         return false;
@@ -74,7 +75,8 @@ fn try_another(root: &mut Node, path: &[Segment], error: &ReadError) -> bool {
     true
 }
 
-/// Decides how to go on after an error, and what to report. Consequences of an earlier error are not reported.
+/// Chooses the change after an error, and the problem to report. Consequences of an earlier error
+/// are not reported.
 fn diagnose(
     location: &SourceLocation,
     root: &Node,
@@ -119,14 +121,15 @@ fn diagnose(
     (Recovery::Remove(path), Some(problem))
 }
 
-/// A missing key gets a placeholder, unless none was accepted. A key that is written was invalid, and is reported already.
+/// Inserts a placeholder for a missing key, unless that was tried without success. A key that is
+/// written was wrong and has been reported.
 fn missing(
     here: SourceLocation,
     node: &Node,
     path: Vec<Segment>,
     key: &'static str,
 ) -> (Recovery, Option<Problem>) {
-    // Inside a table that is a placeholder itself, nothing is missing.
+    // Nothing is missing inside a placeholder.
     let made_up =
         !path.is_empty() && !matches!(here.node().map(|node| &node.value), Some(Value::Table(_)));
     match node.entry(key).map(|entry| &entry.node.value) {
@@ -139,7 +142,7 @@ fn missing(
     }
 }
 
-/// Returns whether a key of the path is the name of a secret.
+/// Returns whether the keys on the path to a value mark it as a secret.
 fn is_secret(location: &SourceLocation) -> bool {
     location.segments().iter().any(|segment| match segment {
         Segment::Key(key) => secret::is_secret_name(key),
@@ -147,7 +150,7 @@ fn is_secret(location: &SourceLocation) -> bool {
     })
 }
 
-/// Suggests what to write instead of a value of the wrong type, for common mistakes.
+/// Returns what to write in place of a value of the wrong type, for common mistakes.
 fn type_hint(location: &SourceLocation, node: &Node, expected: &str) -> Option<String> {
     match (&node.value, expected) {
         (Value::String(_), "an array") if is_secret(location) => Some("write [\"…\"]".to_owned()),

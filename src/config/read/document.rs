@@ -1,4 +1,4 @@
-//! A document: one TOML file, its name, its text, and the tree of its values.
+//! Document: one TOML file with its name, its text and the tree of its values.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,20 +15,20 @@ use crate::config::read::syntax;
 use crate::config::read::value::{Builder, HiddenText, Node};
 use crate::config::values::secret;
 
-/// The TOML parser's message for a key that is set twice.
+/// The TOML parser's message for a duplicate key.
 const DUPLICATE_KEY: &str = "duplicate key";
 
-/// One file that was read. Problems keep it, to show the line of their location.
+/// A file that was read. Problems keep a reference to it to show their source line.
 pub struct Document {
     name: String,
     base: PathBuf,
     text: String,
     root: Node,
-    /// The longest first: a shorter one may be a part of it.
+    /// Longest first: a shorter one may be part of a longer one.
     secrets: Vec<HiddenText>,
 }
 
-/// A line and a column, both counted from 1; the column counts characters.
+/// A line and a column, both counted from 1. The column counts characters.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Position {
     /// The line.
@@ -38,7 +38,7 @@ pub struct Position {
 }
 
 impl Document {
-    /// Parses a text. Invalid values are removed from the tree, so that the rest can be read.
+    /// Parses a text. Erroneous parts are removed, so that the rest can be read.
     pub(in crate::config) fn parse(name: &str, base: &Path, text: &str, env: Env<'_>) -> Parsed {
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut builder = Builder {
@@ -83,17 +83,17 @@ impl Document {
         })
     }
 
-    /// The file's name as it was given.
+    /// Returns the file's name as it was given.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The directory that relative paths in this file start from.
+    /// Returns the directory that relative paths in this file start from.
     pub fn base(&self) -> &Path {
         &self.base
     }
 
-    /// The text as it was read.
+    /// Returns the text as it was read.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -102,7 +102,7 @@ impl Document {
         &self.root
     }
 
-    /// The line and column of a byte of the text.
+    /// Returns the line and column of a byte of the text.
     pub(in crate::config) fn position(&self, offset: usize) -> Position {
         let before = self.text.get(..offset).unwrap_or(&self.text);
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -112,7 +112,8 @@ impl Document {
         }
     }
 
-    /// Returns the line of a span, with secrets masked, and how many of its characters the span covers.
+    /// Returns the line that contains the start of the span, with secrets hidden, and how many of
+    /// its characters the span covers.
     pub(in crate::config) fn line_of(&self, span: &Range<usize>) -> (String, usize) {
         let begin = span.start.min(self.text.len());
         let start = self
@@ -149,7 +150,8 @@ impl Document {
         (line, width)
     }
 
-    /// The span, or the start of the value when the key of its line is secret: where the value ends tells its length.
+    /// Returns the span, or only its start if the key of its line is secret: the end of the value
+    /// would reveal its length.
     fn before_secret(&self, span: &Range<usize>) -> Range<usize> {
         let before = self.text.get(..span.start).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -163,10 +165,10 @@ impl Document {
         value_start..value_start
     }
 
-    /// Replaces the document's secrets in a message.
+    /// Hides the secrets of this document in a message.
     pub(in crate::config) fn hide_secrets(&self, message: &str) -> String {
         let secrets = self.secrets.iter();
-        // Known values first: in a sentence, an odd character may end a URL too early.
+        // Known values first: an unusual character in a sentence may end a URL too early.
         let message = secrets.fold(message.to_owned(), |message, hidden| {
             secret::replace(&message, &hidden.text, &hidden.shown)
         });
@@ -182,18 +184,18 @@ impl fmt::Debug for Document {
     }
 }
 
-/// The result of parsing a text.
+/// The outcome of parsing a text.
 pub(in crate::config) struct Parsed {
     pub(in crate::config) document: Arc<Document>,
     pub(in crate::config) problems: Problems,
-    /// The syntax is broken: further Problems would only be consequences.
+    /// The syntax is so broken that reading on would only report consequences.
     pub(in crate::config) broken: bool,
-    /// Sections that appear twice: the content of the second one is lost.
+    /// The sections with a duplicate header: the contents of the second are lost.
     pub(in crate::config) duplicates: Vec<SourceLocation>,
 }
 
-/// Turns the parser's errors into problems, one for each line, because the second one on a line follows from the
-/// first. Returns whether the tree cannot be trusted.
+/// Turns the parser's errors into problems, one per line, because a second error on a line follows
+/// from the first. Returns whether the tree cannot be trusted.
 fn syntax_problems(
     document: &Arc<Document>,
     errors: &[toml::de::Error],
@@ -211,7 +213,7 @@ fn syntax_problems(
             continue;
         }
         lines_seen.push(line);
-        // The other lines of another format are no news.
+        // The other lines of a foreign format add nothing.
         if other_format.is_some() && lines_seen.len() > 1 {
             break;
         }
@@ -234,7 +236,7 @@ fn syntax_problems(
     broken
 }
 
-/// Returns the sections whose header appears a second time: the content below the second one is lost.
+/// Returns the sections whose header occurs a second time: the contents of the second are lost.
 fn doubled_sections(document: &Arc<Document>, errors: &[toml::de::Error]) -> Vec<SourceLocation> {
     let duplicates = errors
         .iter()
@@ -252,7 +254,7 @@ fn doubled_sections(document: &Arc<Document>, errors: &[toml::de::Error]) -> Vec
         .collect()
 }
 
-/// Returns a message for an error of syntax, and a guess at the fix.
+/// Describes the syntax error at this location and guesses its remedy.
 fn syntax_message(
     document: &Document,
     span: &Range<usize>,
@@ -299,7 +301,8 @@ fn syntax_message(
     (message, hint)
 }
 
-/// The line with a star for each character of the secrets, so that columns stay right. `start` is its first byte.
+/// Replaces each character of a secret in the line by a star, so that columns stay right. `start`
+/// is the line's first byte.
 fn mask(line: &str, start: usize, secrets: &[&Range<usize>]) -> String {
     let hidden = |at: usize| secrets.iter().any(|secret| secret.contains(&(start + at)));
     line.char_indices()
@@ -307,7 +310,7 @@ fn mask(line: &str, start: usize, secrets: &[&Range<usize>]) -> String {
         .collect()
 }
 
-/// A way through a document as text, for messages.
+/// Returns a path through a document as text, for messages.
 pub(in crate::config) fn path_text(path: &[Segment]) -> String {
     path.iter().fold(String::new(), |mut text, segment| {
         crate::config::read::path::push(&mut text, segment);

@@ -1,22 +1,22 @@
 //! Environment variables inside strings: `${NAME}`, `${NAME:-fallback}`, and `$$` for a plain `$`.
 
-/// Where `${NAME}` gets its value from; [`process_environment`] outside of tests.
+/// The source of `${NAME}`'s values; [`process_environment`] outside of tests.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Reads a variable of this process. A value that is not UTF-8 counts as missing.
+/// Reads an environment variable of this process. A value that is not UTF-8 counts as unset.
 pub fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// A string with its variables filled in.
+/// A string with its variables expanded.
 #[derive(Debug)]
 pub(in crate::config) struct Expanded {
     pub(in crate::config) text: String,
-    /// The variables that were used and what they became, so that the values of secret ones are kept out of messages.
+    /// The variables that were used, with their values, so that messages can hide secret ones.
     pub(in crate::config) variables: Vec<(String, String)>,
 }
 
-/// Why a string's variables cannot be filled in.
+/// Why a string's variables cannot be expanded.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub(in crate::config) enum ExpandError {
     #[error("environment variable {0} is not set")]
@@ -28,7 +28,7 @@ pub(in crate::config) enum ExpandError {
 }
 
 impl ExpandError {
-    /// What to do about it.
+    /// Returns what to do about it.
     pub(in crate::config) fn hint(&self) -> String {
         match self {
             Self::Missing(name) => format!("set it, or write ${{{name}:-fallback}}"),
@@ -37,10 +37,10 @@ impl ExpandError {
     }
 }
 
-/// Fills in the variables of one string.
+/// Expands the variables of one string.
 ///
-/// As in a shell, the fallback of `${NAME:-fallback}` also replaces a variable that is set but empty. The
-/// fallback ends at the next `}` and is taken as it is.
+/// As in a shell, the fallback of `${NAME:-fallback}` also replaces a variable that is set but
+/// empty. The fallback ends at the next `}` and is not expanded itself.
 pub(in crate::config) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, ExpandError> {
     let mut expanded = Expanded {
         text: String::with_capacity(text.len()),
@@ -68,7 +68,7 @@ pub(in crate::config) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, Ex
     Ok(expanded)
 }
 
-/// Evaluates the text between `${` and `}`.
+/// Looks up the text between `${` and `}`.
 fn variable(
     inside: &str,
     env: Env<'_>,

@@ -11,11 +11,11 @@ use crate::config::Size;
 /// A file to read.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Source {
-    /// As messages show it.
+    /// The name for messages.
     pub(in crate::config) name: String,
-    /// Where it is.
+    /// The path.
     pub(in crate::config) path: PathBuf,
-    /// The file behind all links, so that the same file is known by any name.
+    /// The path with all links resolved, which identifies the file under any name.
     identity: PathBuf,
 }
 
@@ -29,7 +29,7 @@ impl Source {
         }
     }
 
-    /// The directory that relative paths in it start from.
+    /// Returns the directory that relative paths in it start from.
     pub(in crate::config) fn base(&self) -> PathBuf {
         match self.path.parent() {
             Some(parent) if parent != Path::new("") => parent.to_owned(),
@@ -37,7 +37,7 @@ impl Source {
         }
     }
 
-    /// A file named relative to this one.
+    /// Returns the source of a file named relative to this one.
     fn neighbour(&self, relative: &Path) -> Self {
         let shown = Path::new(&self.name)
             .parent()
@@ -57,8 +57,8 @@ impl Eq for Source {}
 
 /// Returns the files that a pattern in `includer` matches, sorted by name.
 ///
-/// A name without `*`, `?` and `[` is returned as it is, whether the file exists or not. A pattern may match no file. It
-/// does not match hidden files or the including file itself.
+/// A name without `*`, `?` and `[` matches itself, whether that file exists or not. A pattern
+/// matches existing files, possibly none, except hidden files and the including file itself.
 pub(in crate::config) fn expand(includer: &Source, written: &str) -> Result<Vec<Source>, String> {
     if written.is_empty() {
         return Err("expected the name of a file, found \"\"".to_owned());
@@ -97,17 +97,17 @@ pub(in crate::config) fn expand(includer: &Source, written: &str) -> Result<Vec<
     Ok(sources)
 }
 
-/// Why a file cannot be read.
+/// Why a file cannot be read as text.
 pub(in crate::config) struct Unreadable {
     pub(in crate::config) message: String,
-    /// What the operating system said; none for bytes that are no text.
+    /// The operating system's error; none if the file is not UTF-8.
     pub(in crate::config) kind: Option<ErrorKind>,
 }
 
-/// The longest file that is read: a device may have no end.
+/// The most bytes that are read from a file: a device may have no end.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// The text of a file.
+/// Reads a file as text.
 pub(in crate::config) fn read(source: &Source) -> Result<String, Unreadable> {
     let mut bytes = Vec::new();
     let file = File::open(&source.path);
@@ -139,7 +139,7 @@ pub(in crate::config) fn read(source: &Source) -> Result<String, Unreadable> {
     })
 }
 
-/// The operating system's words without its error number.
+/// Returns the operating system's message without its error number.
 pub(crate) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error")

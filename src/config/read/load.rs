@@ -1,4 +1,4 @@
-//! Loading: the main file, what it includes, and all problems of both.
+//! Loading: the main file, the files it includes, and the problems of all of them.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -36,7 +36,7 @@ use crate::config::values::checked::Prefix;
 use crate::config::values::secret::Secret;
 use crate::net::Listen;
 
-/// What the main file may hold.
+/// The keys of the main file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct MainFile {
@@ -53,7 +53,7 @@ struct MainFile {
     websocket: WebsocketSection,
 }
 
-/// What an included file may hold.
+/// The keys of an included file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct RouteFile {
@@ -76,17 +76,18 @@ impl<Route> Default for RoutesOf<Route> {
     }
 }
 
-/// What takes the place of a prefix that could not be read: an empty path after it is no second problem.
+/// Replaces a prefix that could not be read, so that an empty path after it is not reported as
+/// well.
 const UNREAD_PREFIX: &str = "/...";
 
 const ROUTE_FILE_KEYS: [&str; 4] = ["prefix", "include", "http", "websocket"];
 
-/// A load under way.
+/// A load in progress.
 pub(in crate::config) struct Loader<'a> {
     env: Env<'a>,
     config: Config,
     problems: Problems,
-    /// What is wrong without a Problem of its own at that location.
+    /// Locations that are wrong without a Problem of their own.
     unread: Vec<SourceLocation>,
 }
 
@@ -100,7 +101,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Reads the main file and everything it includes, as far as that is possible.
+    /// Reads as much as possible of the main file and everything it includes.
     pub(in crate::config) fn load(
         mut self,
         source: &Source,
@@ -127,7 +128,7 @@ impl<'a> Loader<'a> {
             ..main.log
         };
         let location = root.key("channel_layer");
-        // A backend with an error is a placeholder, and contradicts nothing.
+        // A backend that could not be read is a placeholder and contradicts nothing.
         if !ErrorLocations::of(&self.problems).overlaps(&location.key("backend")) {
             for (key, sentence) in main.channel_layer.contradictions() {
                 self.problems.error(location.key(key), sentence);
@@ -215,8 +216,8 @@ impl<'a> Loader<'a> {
         };
     }
 
-    /// Reads what a file includes. `chain` is the list of files from the main one to this one, `prefix` what it puts before each
-    /// path: None when that could not be read.
+    /// Reads the files that a file includes. `chain` has the files from the main one to this one;
+    /// `prefix` precedes each path, and is None if it could not be read.
     fn include(
         &mut self,
         document: &Arc<Document>,
@@ -294,7 +295,7 @@ impl<'a> Loader<'a> {
         self.add_routes(&document, prefix, file.http.route, file.websocket.route);
     }
 
-    /// Reports the keys that an included file may not hold.
+    /// Reports keys that are not allowed in an included file.
     fn disallowed_keys(&mut self, root: &SourceLocation, chain: &[Source]) -> Vec<Vec<Segment>> {
         let document = Arc::clone(root.document());
         let mut disallowed = Vec::new();
@@ -351,7 +352,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Behind a prefix that could not be read nothing can be said about a route's path.
+    /// After a prefix that could not be read, a route's path cannot be checked.
     fn known_prefix<'p>(&mut self, prefix: Option<&'p str>, location: &SourceLocation) -> &'p str {
         if prefix.is_none() {
             self.unread
@@ -361,7 +362,7 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// The problem of a main file that cannot be read.
+/// Returns the problem of a main file that cannot be read.
 pub(in crate::config) fn unreadable(path: &Path, why: Unreadable) -> Problems {
     let document = Document::blank(&path.display().to_string(), &PathBuf::from("."));
     let hint = match why.kind {

@@ -1,4 +1,4 @@
-//! Located values: a value together with the path it was read from.
+//! Located values: a value with the path it was read from.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,12 +11,12 @@ use crate::config::read::document::path_text;
 use crate::config::read::read_error::ReadError;
 use crate::config::read::reader::Reader;
 
-/// The type name by which the reader knows that the path is asked for too.
+/// The type name by which the reader recognizes a [`Located`].
 pub(in crate::config) const NAME: &str = "$oneport::Located";
 
 const FIELDS: &[&str] = &["path", "value"];
 
-/// A value together with the path it was read from.
+/// A value with the path it was read from.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Located<T> {
     pub(in crate::config) path: String,

@@ -1,5 +1,5 @@
-//! From the bytes of a file to a [`Draft`](crate::config::Draft): TOML, environment variables, includes,
-//! and a serde `Deserializer` that goes on after an error.
+//! From a file's bytes to a [`Draft`](crate::config::Draft): TOML, environment variables, includes,
+//! and a serde `Deserializer` that continues after an error.
 
 pub(in crate::config) mod collect;
 pub(in crate::config) mod document;

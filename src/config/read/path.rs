@@ -7,7 +7,8 @@ pub(in crate::config) enum Segment {
     Index(usize),
 }
 
-/// The path from the root to the value being read, kept on the stack so that success costs nothing.
+/// The path from the root to the value being read, kept on the stack so that it costs nothing
+/// unless an error needs it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::config) enum Trail<'t> {
     Root,
@@ -27,7 +28,7 @@ impl Trail<'_> {
         above
     }
 
-    /// Returns whether a key of the path passes a test.
+    /// Returns the keys of the path, without the indexes.
     pub(in crate::config) fn any_key(&self, test: &dyn Fn(&str) -> bool) -> bool {
         match self {
             Self::Root => false,
@@ -37,7 +38,7 @@ impl Trail<'_> {
     }
 }
 
-/// Appends a key as it would be written in a dotted TOML key.
+/// Appends a key, quoted as in a dotted TOML key.
 pub(in crate::config) fn push_key(path: &mut String, key: &str) {
     if !path.is_empty() {
         path.push('.');
@@ -71,8 +72,8 @@ pub(in crate::config) fn push(path: &mut String, segment: &Segment) {
     }
 }
 
-/// Takes a path apart again. Only paths made by [`push_key`] and [`push_index`] come here, so whatever else
-/// it finds is read as part of a key.
+/// Splits a path into its segments. Its input comes from [`push_key`] and [`push_index`] only;
+/// anything else is read as part of a key.
 pub(in crate::config) fn segments(path: &str) -> Vec<Segment> {
     let mut found = Vec::new();
     let mut rest = path;
@@ -99,7 +100,7 @@ pub(in crate::config) fn segments(path: &str) -> Vec<Segment> {
     found
 }
 
-/// Reads a quoted key after its opening quote; returns what follows the closing one.
+/// Reads a quoted key after its opening quote; returns the rest after the closing quote.
 fn quoted<'a>(text: &'a str, found: &mut Vec<Segment>) -> &'a str {
     let mut key = String::new();
     let mut escaped = false;

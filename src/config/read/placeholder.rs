@@ -1,15 +1,17 @@
-//! Placeholders: values for required keys that are missing, so that reading can go on and find more errors.
+//! Placeholders: values in place of required ones that are missing, so that reading can continue
+//! and find more errors.
 //!
-//! A placeholder never runs: it is inserted only after an error, and a configuration with an error is not used.
+//! They are never used: a placeholder is inserted only after an error, and then the whole result is
+//! discarded.
 
 use serde::de::{self, Visitor};
 
 use crate::config::read::read_error::ReadError;
 
-/// Strings of which a type probably accepts one.
+/// Texts of which one probably parses as the expected type.
 const TEXTS: [&str; 6] = ["", "x", "/", "1s", "1 B", "http://localhost:80"];
 
-/// How many placeholders there are to try.
+/// The number of placeholders to try.
 pub(in crate::config) const ATTEMPTS: usize = TEXTS.len() + 5;
 
 /// Passes one of the placeholders to the visitor.

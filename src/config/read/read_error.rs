@@ -1,4 +1,4 @@
-//! Read error: why a value cannot be read as its type, in the terms of TOML.
+//! Read error: why a value cannot be read as its type, in the file's terms.
 
 use std::fmt;
 
@@ -6,38 +6,38 @@ use serde::de::{self, Expected, Unexpected};
 
 use crate::config::read::path::{Segment, Trail};
 
-/// Longer texts are cut in messages.
+/// Longer texts are cut to this length in messages.
 const SHOWN_CHARS_MAX: usize = 60;
 
-/// Why reading stopped, and at which path. It keeps its parts, so that the invalid value can be removed and reading can
-/// go on.
+/// Why reading stopped, and where. Keeps its parts, so that the value at fault can be removed and
+/// reading can continue.
 #[derive(Debug)]
 pub(in crate::config) struct ReadError {
     pub(in crate::config) kind: Kind,
-    /// From the value that is being read; set by the innermost reader that sees the error.
+    /// The path from the value being read; set by the innermost reader that sees the error.
     pub(in crate::config) path: Option<Vec<Segment>>,
 }
 
-/// The kind of an error.
+/// The kinds of read errors.
 #[derive(Debug)]
 pub(in crate::config) enum Kind {
-    /// A key that is not known in its table.
+    /// A key that its table does not know.
     UnknownKey {
         key: String,
         known: &'static [&'static str],
     },
-    /// A string that is not one of the known words.
+    /// A text that is not one of the allowed words.
     UnknownWord {
         word: String,
         known: &'static [&'static str],
     },
-    /// A key that must be there.
+    /// A missing required key.
     Missing(&'static str),
     /// Too few or too many items.
     Length(String),
-    /// Another type than expected.
+    /// A value of the wrong type.
     Type { expected: String, found: String },
-    /// Anything else, as a sentence.
+    /// Any other error, as a sentence.
     Sentence(String),
 }
 
@@ -47,7 +47,7 @@ impl ReadError {
         Self { kind, path: None }
     }
 
-    /// Sets the path, unless an inner reader has set it.
+    /// Sets the path, unless the error already has one.
     pub(in crate::config) fn at(mut self, trail: Trail<'_>) -> Self {
         self.path.get_or_insert_with(|| trail.segments());
         self
@@ -118,7 +118,7 @@ impl de::Error for ReadError {
     }
 }
 
-/// `"a" or "b"`, `one of "a", "b" or "c"`.
+/// Formats alternatives: `"a" or "b"`, `one of "a", "b" or "c"`.
 pub(in crate::config) fn one_of(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
     match quoted.as_slice() {
@@ -129,7 +129,7 @@ pub(in crate::config) fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// Translates serde's name of a type into the terms of TOML.
+/// Translates serde's name of a type into the terms of a TOML file.
 fn plain(expected: &str) -> String {
     let whole = |least: &str, most: &str| format!("a whole number from {least} to {most}");
     let words = match expected {
@@ -176,7 +176,7 @@ fn describe(found: Unexpected<'_>) -> String {
     }
 }
 
-/// The text, or the beginning of a long one.
+/// Returns the text, cut if it is long.
 pub(in crate::config) fn shorten(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),

@@ -1,4 +1,4 @@
-//! The reader: a serde `Deserializer` over the tree of a document that knows where it is.
+//! Reader: a serde `Deserializer` over a document's tree that knows its location.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::config::values::config_path;
 pub(in crate::config) struct Reader<'de, 't> {
     pub(in crate::config) node: &'de Node,
     pub(in crate::config) trail: Trail<'t>,
-    /// Where relative paths start from.
+    /// The directory that relative paths start from.
     pub(in crate::config) base: &'t Path,
 }
 
@@ -47,7 +47,7 @@ impl<'de, 't> Reader<'de, 't> {
         }
     }
 
-    /// One of a fixed set of words, or `{ word = content }` for a word that carries something.
+    /// One of a fixed set of words, or `{ word = content }` for a variant with content.
     fn word<V: Visitor<'de>>(
         self,
         known: &'static [&'static str],
@@ -69,7 +69,8 @@ impl<'de, 't> Reader<'de, 't> {
         }
     }
 
-    /// A struct; serde would also take an array, in the order of the fields, but that is no file for people.
+    /// Reads a table. serde would also accept an array in the order of the fields, which is
+    /// unreadable in a file.
     fn table<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         match &self.node.value {
             Value::Array(_) => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
@@ -156,7 +157,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         visitor.visit_unit()
     }
 
-    /// `()`, the options of those who take none, is a table without keys.
+    /// `()` reads as a table without keys: the options of a view or consumer that takes none.
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         Nothing::deserialize(self)?;
         visitor.visit_unit()
@@ -173,7 +174,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-/// The items of an array. Removed items are skipped but count as indexes.
+/// The items of an array. Removed items are skipped, but keep their index.
 struct Items<'de, 't> {
     items: &'de [Node],
     next: usize,
@@ -207,7 +208,7 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
     }
 }
 
-/// The entries of a table, without removed ones.
+/// The entries of a table, without the removed ones.
 struct Entries<'de, 't> {
     entries: &'de [Entry],
     next: usize,
@@ -286,7 +287,7 @@ impl<'de> Deserializer<'de> for KeyReader<'de> {
     }
 }
 
-/// A word that carries something: the only entry of a table.
+/// A variant with content: the only entry of a table.
 struct Variant<'de, 't> {
     entry: &'de Entry,
     within: Reader<'de, 't>,

@@ -1,4 +1,4 @@
-//! Source location: a value of a document by its path, for a problem to point at.
+//! Source location: a value in a document, by its path, for problems to point at.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,8 +11,9 @@ use crate::config::read::value::{Node, Value};
 
 /// The location of a value, written or not: a document and a path in it.
 ///
-/// Making one costs a short string; line and column are looked up only when a problem is shown. A path that does
-/// not exist in the file, such as that of a default, resolves to the nearest value around it.
+/// Creating one costs a short string; line and column are computed only when a problem is shown. A
+/// path that does not exist in the file, such as that of a default, resolves to the nearest value
+/// around it.
 ///
 /// ```
 /// # use oneport::config::{Config, SourceLocation};
@@ -29,7 +30,7 @@ pub struct SourceLocation {
     part: Part,
 }
 
-/// Which part of the value a location points at.
+/// The part of the value that a location points at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Part {
     Value,
@@ -48,7 +49,7 @@ impl SourceLocation {
         }
     }
 
-    /// A whole file, without a line: one that cannot be read.
+    /// A whole file, without a line: a file that cannot be read.
     pub(in crate::config) fn whole_file(document: &Arc<Document>) -> Self {
         Self {
             part: Part::WholeFile,
@@ -56,7 +57,7 @@ impl SourceLocation {
         }
     }
 
-    /// The location of a path in this document.
+    /// Returns the location at the end of a path in this document.
     pub(in crate::config) fn of_path(document: &Arc<Document>, path: String) -> Self {
         Self {
             path,
@@ -64,7 +65,7 @@ impl SourceLocation {
         }
     }
 
-    /// The value under a key of this table.
+    /// Returns the location of a key's value in this table.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         let mut location = self.clone();
@@ -73,7 +74,7 @@ impl SourceLocation {
         location
     }
 
-    /// An item of this array, counted from 0.
+    /// Returns the location of an item of this array, counted from 0.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         let mut location = self.clone();
@@ -82,20 +83,21 @@ impl SourceLocation {
         location
     }
 
-    /// The value at a relative path such as `tokens[0].groups`.
+    /// Returns the location at the end of a path such as `tokens[0].groups`, which begins with a
+    /// key of this table.
     #[must_use]
     pub fn below(&self, way: &str) -> Self {
         self.join(&path::segments(way))
     }
 
-    /// The key of this value instead of the value.
+    /// Returns the location of this value's key.
     #[must_use]
     pub fn of_key(mut self) -> Self {
         self.part = Part::Key;
         self
     }
 
-    /// Several steps down.
+    /// Returns the location several segments down.
     pub(in crate::config) fn join(&self, segments: &[Segment]) -> Self {
         let mut location = self.clone();
         for segment in segments {
@@ -105,18 +107,19 @@ impl SourceLocation {
         location
     }
 
-    /// A span of the text.
+    /// A piece of the text, independent of values.
     pub(in crate::config) fn at(mut self, span: Range<usize>) -> Self {
         self.part = Part::Text(span);
         self
     }
 
-    /// Whether it is a span of the text without a known value.
+    /// Returns whether it is a piece of the text without a known value.
     pub(in crate::config) fn is_text(&self) -> bool {
         matches!(self.part, Part::Text(_))
     }
 
-    /// The string number `index` of the array at this location; other items do not count.
+    /// Returns the location of the text number `index` in the array at this location, not counting
+    /// items that are not texts.
     #[must_use]
     pub fn text(&self, index: usize) -> Self {
         let items = self.items().unwrap_or_default().iter().enumerate();
@@ -124,42 +127,43 @@ impl SourceLocation {
         self.index(texts.nth(index).map_or(index, |(at, _)| at))
     }
 
-    /// The document.
+    /// Returns the document.
     pub fn document(&self) -> &Arc<Document> {
         &self.document
     }
 
-    /// The path, such as `websocket.route[1].consumer`; empty for the document itself.
+    /// Returns the path, such as `websocket.route[1].consumer`; empty for the document itself.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The directory that relative paths at this location start from.
+    /// Returns the directory that relative paths at this location start from.
     pub fn base(&self) -> &Path {
         self.document.base()
     }
 
-    /// Whether this path is written in the file; `false` for a default.
+    /// Returns whether this path is written in the file; `false` for a default.
     pub fn is_written(&self) -> bool {
         self.node().is_some()
     }
 
-    /// The line and column, or of the nearest value around it; `None` for a whole file that cannot be read.
+    /// Returns the line and column, or those of the nearest value around it; `None` for a file that
+    /// cannot be read.
     pub fn position(&self) -> Option<Position> {
         (self.part != Part::WholeFile).then(|| self.document.position(self.span().start))
     }
 
-    /// The path, as segments.
+    /// Returns the path's segments.
     pub(in crate::config) fn segments(&self) -> Vec<Segment> {
         path::segments(&self.path)
     }
 
-    /// The value at this location.
+    /// Returns the value at this location.
     pub(in crate::config) fn node(&self) -> Option<&Node> {
         self.document.root().find(&path::segments(&self.path))
     }
 
-    /// The items of the array at this location, as they are written.
+    /// Returns the items of the array at this location, as they are written.
     pub(in crate::config) fn items(&self) -> Option<&[Node]> {
         match self.node().map(|node| &node.value) {
             Some(Value::Array(items)) => Some(items),
@@ -167,7 +171,7 @@ impl SourceLocation {
         }
     }
 
-    /// The text at this location.
+    /// Returns the text at this location.
     pub(in crate::config) fn span(&self) -> Range<usize> {
         if let Part::Text(span) = &self.part {
             return span.clone();
@@ -213,7 +217,7 @@ impl PartialEq for SourceLocation {
 impl Eq for SourceLocation {}
 
 impl fmt::Display for SourceLocation {
-    /// `file:line:column: path`, as far as there is one.
+    /// Displays `file:line:column: path`, as far as these exist.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.document.name())?;
         if let Some(Position { line, column }) = self.position() {

@@ -1,12 +1,12 @@
-//! Syntax: what to do about a text that is not TOML.
+//! Syntax: advice for a text that is not TOML.
 
-/// How each line of the main file's own form looks, for those who bring another one.
+/// The form of the main file's lines, shown to users who pass another format.
 const TOML: &str = "TOML has [server] for a section and bind = [\"127.0.0.1:8000\"] for a key";
 
-/// Quotes that word processors and web pages put in place of straight ones.
+/// Typographic quotes, which word processors and web pages put in place of straight ones.
 const CURLY: [char; 8] = ['“', '”', '„', '‟', '‘', '’', '«', '»'];
 
-/// Says which other format the whole text is in, if it looks like one.
+/// Returns which other format the text looks like, if any.
 pub(in crate::config) fn other_format(text: &str) -> Option<String> {
     let mut lines = text
         .lines()
@@ -29,7 +29,7 @@ pub(in crate::config) fn other_format(text: &str) -> Option<String> {
     None
 }
 
-/// Says what to do about one line, if it shows a slip that is known.
+/// Returns advice for one line, if it has a known mistake.
 pub(in crate::config) fn slip(line: &str, said: &str) -> Option<String> {
     let line = line.trim();
     if let Some(quote) = line.chars().find(|found| CURLY.contains(found)) {
@@ -78,7 +78,7 @@ fn slip_without_equals(line: &str) -> Option<String> {
         .then(|| format!("write {key} = ..., with = between key and value"))
 }
 
-/// Tells whether a line is `key:`, `key: value` or `- key: value`.
+/// Returns whether a line is `key:`, `key: value` or `- key: value`.
 fn is_yaml_line(line: &str) -> bool {
     let line = line.strip_prefix("- ").unwrap_or(line);
     let Some((key, value)) = line.split_once(':') else {

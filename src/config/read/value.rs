@@ -1,4 +1,4 @@
-//! The tree of values of one document, each with its span in the text.
+//! Values: the tree of one document, each value with its span in the text.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
@@ -12,14 +12,14 @@ use crate::config::read::placeholder;
 use crate::config::values::secret;
 use crate::net::url::{hide_url, url_secrets};
 
-/// A value and the bytes of the text it was written in.
+/// A value and its span of bytes in the text.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Node {
     pub(in crate::config) value: Value,
     pub(in crate::config) span: Range<usize>,
 }
 
-/// The value of a [`Node`].
+/// The content of a [`Node`].
 #[derive(Clone, Debug)]
 pub(in crate::config) enum Value {
     String(String),
@@ -30,11 +30,11 @@ pub(in crate::config) enum Value {
     Array(Vec<Node>),
     /// In the order of the file.
     Table(Vec<Entry>),
-    /// Invalid and already reported. It stays in the tree, so that indexes do not shift and the key does not count as
-    /// missing.
+    /// Wrong and already reported. It stays in the tree so that indexes keep counting and its key
+    /// is not reported as missing.
     Removed,
-    /// A placeholder for a required value that is missing or was removed, so that reading can go on. The number is the
-    /// index of the placeholder that is tried.
+    /// A placeholder for a required value that is missing or was removed, so that reading can
+    /// continue. The number selects the placeholder to try.
     Placeholder(usize),
 }
 
@@ -46,7 +46,7 @@ pub(in crate::config) struct Entry {
     pub(in crate::config) node: Node,
 }
 
-/// An invalid value that was found while the tree was built.
+/// An error found while the tree was built.
 #[derive(Debug)]
 pub(in crate::config) struct TreeError {
     pub(in crate::config) path: Vec<Segment>,
@@ -54,7 +54,7 @@ pub(in crate::config) struct TreeError {
     pub(in crate::config) hint: Option<String>,
 }
 
-/// A text that no message may show, its replacement, and its span.
+/// A secret, what to show instead, and its location.
 pub(in crate::config) struct HiddenText {
     pub(in crate::config) text: String,
     pub(in crate::config) shown: String,
@@ -71,7 +71,7 @@ impl HiddenText {
     }
 }
 
-/// Builds a tree from the output of the TOML parser.
+/// Builds the tree from the TOML parser's.
 pub(in crate::config) struct Builder<'a> {
     pub(in crate::config) env: Env<'a>,
     pub(in crate::config) errors: Vec<TreeError>,
@@ -87,7 +87,7 @@ impl Node {
         }
     }
 
-    /// The kind of a scalar that is not a string.
+    /// Returns the kind of a single value that is not a text.
     pub(in crate::config) fn scalar(&self) -> Option<&'static str> {
         match self.value {
             Value::Integer(_) => Some("an integer"),
@@ -98,7 +98,7 @@ impl Node {
         }
     }
 
-    /// The entries, if this is a table.
+    /// Returns the entries, if this is a table.
     pub(in crate::config) fn entries(&self) -> &[Entry] {
         match &self.value {
             Value::Table(entries) => entries,
@@ -106,12 +106,12 @@ impl Node {
         }
     }
 
-    /// The entry of that name, if this is a table that has it, removed or not.
+    /// Returns the entry of that name, removed or not, if this is a table.
     pub(in crate::config) fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries().iter().find(|entry| entry.key == key)
     }
 
-    /// The value one step further down, removed or not.
+    /// Returns the value one segment down, removed or not.
     pub(in crate::config) fn child(&self, segment: &Segment) -> Option<&Self> {
         match (segment, &self.value) {
             (Segment::Key(key), _) => self.entry(key).map(|entry| &entry.node),
@@ -120,13 +120,13 @@ impl Node {
         }
     }
 
-    /// The value at a path, if there is one.
+    /// Returns the value at the end of the path, if it exists.
     pub(in crate::config) fn find(&self, path: &[Segment]) -> Option<&Self> {
         path.iter()
             .try_fold(self, |node, segment| node.child(segment))
     }
 
-    /// The value at a path, if there is one.
+    /// Returns the value at the end of the path, if it exists.
     pub(in crate::config) fn find_mut(&mut self, path: &[Segment]) -> Option<&mut Self> {
         path.iter()
             .try_fold(self, |node, segment| match (segment, &mut node.value) {
@@ -139,7 +139,7 @@ impl Node {
             })
     }
 
-    /// Removes the value at a path; returns `false` if there is none.
+    /// Removes the value at the end of the path; returns `false` if it does not exist.
     pub(in crate::config) fn remove(&mut self, path: &[Segment]) -> bool {
         let Some(node) = self.find_mut(path) else {
             return false;
@@ -170,7 +170,7 @@ impl Node {
         }
     }
 
-    /// Returns whether there is nothing to read: the value was removed, or no placeholder was accepted.
+    /// Returns whether there is nothing to read: it was removed, or no placeholder was accepted.
     pub(in crate::config) fn is_removed(&self) -> bool {
         match self.value {
             Value::Removed => true,
@@ -179,7 +179,7 @@ impl Node {
         }
     }
 
-    /// Returns whether a value inside was removed or is a placeholder.
+    /// Returns whether any value inside was removed or is a placeholder.
     pub(in crate::config) fn is_incomplete(&self) -> bool {
         match &self.value {
             Value::Array(items) => items.iter().any(Self::is_incomplete),
@@ -190,8 +190,8 @@ impl Node {
     }
 }
 
-/// Equal values are written the same but for spaces and the order of keys. Numbers compare by their bits, so that a NaN
-/// equals itself.
+/// Equal values are written the same except for spaces and the order of keys. Numbers compare by
+/// their bits, so that a NaN equals itself.
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -234,7 +234,7 @@ impl Hash for Value {
     }
 }
 
-/// The keys of a table with their values, sorted by key.
+/// Returns the keys of a table with their values, sorted by key.
 fn sorted(entries: &[Entry]) -> impl Iterator<Item = (&str, &Value)> {
     let entries = entries.iter();
     let mut entries: Vec<_> = entries
@@ -245,7 +245,7 @@ fn sorted(entries: &[Entry]) -> impl Iterator<Item = (&str, &Value)> {
 }
 
 impl Builder<'_> {
-    /// Converts a table of the parser.
+    /// Converts one of the parser's tables.
     pub(in crate::config) fn table(
         &mut self,
         table: DeTable<'_>,
@@ -316,12 +316,12 @@ impl Builder<'_> {
         }
     }
 
-    /// A number where a secret belongs is probably the secret without its quotes.
+    /// A number in place of a secret is probably the secret without its quotes.
     fn hide_scalar(&mut self, value: &DeValue<'_>, span: &Range<usize>, trail: Trail<'_>) {
         let text = match value {
             DeValue::Integer(integer) => integer.as_str(),
             DeValue::Float(float) => float.as_str(),
-            // Only the line is hidden: the words of the others are no secrets elsewhere.
+            // Only the whole line is hidden: single words of the others are not secret elsewhere.
             DeValue::Boolean(_) | DeValue::Datetime(_) => "",
             DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_) => return,
         };
@@ -330,7 +330,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Records the parts of a text that no message may show.
+    /// Records the secrets of a text.
     fn hide(&mut self, expanded: &Expanded, span: &Range<usize>, is_secret: bool) {
         let text = &expanded.text;
         let variables = expanded.variables.iter();

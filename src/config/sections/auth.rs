@@ -1,4 +1,5 @@
-//! The `[auth]` section: the user table, bearer tokens, and authentication by the app.
+//! The `[auth]` section: where users are stored, and how requests authenticate other than by a
+//! session.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,25 +25,25 @@ use crate::net::url::hide_url;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// Where users are kept. Default: `"sqlite:oneport.db"`, beside the file.
+    /// Where users are stored. Default: `"sqlite:oneport.db"`, beside the file.
     #[serde(deserialize_with = "via::<UsersUrl, _, _>")]
     pub users: StoreUrl,
-    /// The login page that `login_required` redirects to: a path or a URL. Default: `"/login/"`.
+    /// Where visitors are redirected who must log in: a path or a URL. Default: `"/login/"`.
     #[serde(deserialize_with = "via::<LoginUrl, _, _>")]
     pub login_url: String,
-    /// How long a ticket of the view `ticket` is valid. Default: 30 s.
+    /// The lifetime of a ticket from the view `ticket`. Default: 30 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub ticket_max_age: Duration,
-    /// The most passwords that are hashed at the same time. Default: 2.
+    /// The most passwords hashed at the same time. Default: 2.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
     pub hashing_at_once: usize,
     /// `[auth.django]`.
     pub django: DjangoUsersConfig,
     /// `[auth.bearer]`; absent: no bearer tokens.
     pub bearer: Option<BearerConfig>,
-    /// `[auth.forward]`; absent: the app is not asked.
+    /// `[auth.forward]`; absent: no authentication by another server.
     pub forward: Option<ForwardConfig>,
-    /// The location of the section.
+    /// The section's location.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }
@@ -57,7 +58,7 @@ pub struct DjangoUsersConfig {
     /// The column of the primary key. Default: `"id"`.
     #[serde(deserialize_with = "via::<Identifier, _, _>")]
     pub id: String,
-    /// Its type. Default: `"integer"`.
+    /// The type of that column. Default: `"integer"`.
     pub id_type: IdType,
     /// The column of the name. Default: `"username"`.
     #[serde(deserialize_with = "via::<Identifier, _, _>")]
@@ -65,15 +66,16 @@ pub struct DjangoUsersConfig {
     /// The column of the encoded password. Default: `"password"`.
     #[serde(deserialize_with = "via::<Identifier, _, _>")]
     pub password: String,
-    /// The boolean column for "may log in"; empty: all users may. Default: `"is_active"`.
+    /// The column with the permission to log in; empty: all users may. Default: `"is_active"`.
     #[serde(deserialize_with = "via::<OptionalIdentifier, _, _>")]
     pub is_active: String,
-    /// The boolean column for staff; empty: no user is staff. Default: `"is_staff"`.
+    /// The column that marks staff; empty: no user is staff. Default: `"is_staff"`.
     #[serde(deserialize_with = "via::<OptionalIdentifier, _, _>")]
     pub is_staff: String,
     /// `AUTHENTICATION_BACKENDS`. Default: `["django.contrib.auth.backends.ModelBackend"]`.
     pub backends: Vec<String>,
-    /// Whether a session holds a hash of the password, as it does unless the user model says otherwise. Default: `true`.
+    /// Whether a session holds a hash of the password, as it does unless the user model overrides
+    /// it. Default: `true`.
     pub session_auth_hash: bool,
 }
 
@@ -94,32 +96,32 @@ pub enum IdType {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct BearerConfig {
-    /// The algorithms that are taken. Default: `["HS256"]`.
+    /// The accepted algorithms. Default: `["HS256"]`.
     pub algorithms: Vec<String>,
-    /// A secret for HS..., or a public key in PEM; this, `key_file` or `jwks_file`.
+    /// A secret for HS..., or a public key in PEM. Give one of this, `key_file` and `jwks_file`.
     pub key: Option<Secret>,
-    /// A file with the same.
+    /// A file with the secret or public key.
     pub key_file: Option<ConfigPath>,
     /// A file with a JWK set (RFC 7517 §5).
     pub jwks_file: Option<ConfigPath>,
-    /// The issuer (`iss`) of the token; empty: not checked. Default: empty.
+    /// The required `iss`; empty: any. Default: empty.
     pub issuer: String,
-    /// The audience (`aud`) of the token; empty: not checked. Default: empty.
+    /// The required `aud`; empty: any. Default: empty.
     pub audience: String,
-    /// Claims that a token must have with this value. Default: none.
+    /// Claims that a token must have, with their values. Default: none.
     pub required: BTreeMap<String, ClaimValue>,
-    /// How far clocks may differ. Default: 30 s.
+    /// The tolerated difference between clocks. Default: 30 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub leeway: Duration,
     /// The claim with the user's id. Default: `"sub"`.
     pub user_id: String,
     /// The claim with the user's name. Default: `"name"`.
     pub user_name: String,
-    /// The claim for staff. Default: `"is_staff"`.
+    /// The claim that marks staff. Default: `"is_staff"`.
     pub is_staff: String,
 }
 
-/// What a claim has to be: a text, a number or a boolean.
+/// The required value of a claim: a text, a number or a boolean.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClaimValue(pub serde_json::Value);
 
@@ -158,13 +160,13 @@ impl<'de> Deserialize<'de> for ClaimValue {
     }
 }
 
-/// `[auth.forward]`: a URL of the app that returns the user of a request.
+/// `[auth.forward]`: a URL of the app that authenticates requests.
 #[derive(Clone, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ForwardConfig {
-    /// The URL, http alone.
+    /// The URL (http only).
     pub url: String,
-    /// The header fields that are passed on; a request with none of them is anonymous.
+    /// The request header fields that are forwarded; a request with none of them is anonymous.
     /// Default: `["cookie", "authorization"]`.
     #[serde(deserialize_with = "via::<HeaderNames, _, _>")]
     pub request_headers: Vec<String>,
@@ -174,10 +176,10 @@ pub struct ForwardConfig {
     /// The response field with the user's name. Default: `"x-user-name"`.
     #[serde(deserialize_with = "via::<WrittenName, _, _>")]
     pub name_header: String,
-    /// The response field for staff. Default: `"x-user-staff"`.
+    /// The response field that marks staff. Default: `"x-user-staff"`.
     #[serde(deserialize_with = "via::<WrittenName, _, _>")]
     pub staff_header: String,
-    /// How long a response is reused; 0 asks for each request. Default: 5 s.
+    /// How long a response is reused; 0 asks each time. Default: 5 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub cache: Duration,
     /// The deadline of a response. Default: 2 s.
@@ -185,7 +187,7 @@ pub struct ForwardConfig {
     pub timeout: Duration,
 }
 
-/// Without the secrets of the URL.
+/// Displays the section without the URL's secrets.
 impl fmt::Debug for ForwardConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForwardConfig")

@@ -1,4 +1,4 @@
-//! `[channel_layer]`: what carries events between consumers, and between processes.
+//! The `[channel_layer]` section: the transport of events between consumers, and between processes.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,44 +17,47 @@ use crate::config::values::units::Size;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChannelLayerConfig {
-    /// What carries events between consumers. Default: `"memory"`, within this process.
+    /// The transport of events between consumers. Default: `"memory"`, within this process.
     pub backend: Backend,
-    /// How events are written for Redis. Default: `"oneport"`.
+    /// The format of events in Redis. Default: `"oneport"`.
     pub format: LayerFormat,
-    /// What the names in Redis begin with; empty: `oneport`, or `asgi` in Django's formats.
+    /// The prefix of names in Redis; empty: `oneport`, or `asgi` in Django's formats.
     pub prefix: String,
-    /// How a dictionary is written in Django's formats. Default: `"msgpack"`.
+    /// The serializer in Django's formats. Default: `"msgpack"`.
     pub serializer: Serializer,
-    /// Keys for Django's formats: the first encrypts, all decrypt. Default: none, nothing is encrypted.
+    /// Encryption keys for Django's formats: the first encrypts, all decrypt. Default: none, no
+    /// encryption.
     pub symmetric_encryption_keys: Vec<Secret>,
-    /// The events that may wait for one channel. Default: 100.
+    /// The most events queued for one channel. Default: 100.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
     pub capacity: usize,
-    /// How long an event may wait before it is dropped. Default: 60 s.
+    /// How long an event may be queued before it is dropped. Default: 60 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub expiry: Duration,
-    /// How long Redis keeps who is in a group, in `channels_redis.core`. Default: a day.
+    /// How long Redis keeps the members of a group, in `channels_redis.core`. Default: a day.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub group_expiry: Duration,
-    /// How long Redis may take to answer, or to be reached. Default: 5 s.
+    /// The deadline for connecting to Redis and for each response. Default: 5 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub timeout: Duration,
-    /// After how long the members of a process that died are gone. Default: 10 s.
+    /// How long after the death of a process its members are removed. Default: 10 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub lease: Duration,
-    /// The bytes of events that may wait for Redis. Default: 16 MiB.
+    /// The most bytes of events queued for Redis. Default: 16 MiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub queue: Size,
-    /// The memory that the histories of all groups may take, in this process and as much again in Redis. Default: 128 MiB.
+    /// The most memory for the histories of all groups, in this process and again in Redis.
+    /// Default: 128 MiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub history_size: Size,
-    /// The memory that one group's history may take. Default: 1 MiB.
+    /// The most memory for one group's history. Default: 1 MiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub group_history_size: Size,
-    /// How many groups with a history the clients of one address may have begun that are still there. Default: 1000.
+    /// The most groups with a history that clients of one address may have created and that still
+    /// exist. Default: 1000.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
     pub max_rooms: usize,
-    /// The location of the section.
+    /// The section's location.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }
@@ -82,7 +85,7 @@ impl Default for ChannelLayerConfig {
 }
 
 impl ChannelLayerConfig {
-    /// Returns what the names in Redis begin with.
+    /// Returns the prefix of names in Redis.
     #[must_use]
     pub fn prefix(&self) -> &str {
         match (&*self.prefix, self.format) {
@@ -92,7 +95,7 @@ impl ChannelLayerConfig {
         }
     }
 
-    /// Returns each key that another one makes meaningless, with the sentence that says so.
+    /// Returns each key that another one makes meaningless, with a sentence about it.
     pub(in crate::config) fn contradictions(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         let is_ours = self.format == LayerFormat::Oneport;
@@ -123,17 +126,17 @@ impl ChannelLayerConfig {
     }
 }
 
-/// How events are written for Redis.
+/// The format of events in Redis.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 pub enum LayerFormat {
-    /// Our own, between Oneports.
+    /// Oneport's own.
     #[default]
     #[serde(rename = "oneport")]
     Oneport,
-    /// That of `channels_redis.pubsub.RedisPubSubChannelLayer`.
+    /// The format of `channels_redis.pubsub.RedisPubSubChannelLayer`.
     #[serde(rename = "channels_redis.pubsub")]
     Pubsub,
-    /// That of `channels_redis.core.RedisChannelLayer`.
+    /// The format of `channels_redis.core.RedisChannelLayer`.
     #[serde(rename = "channels_redis.core")]
     Core,
 }
@@ -148,7 +151,7 @@ impl fmt::Display for LayerFormat {
     }
 }
 
-/// How a dictionary is written in Django's formats.
+/// The serializer in Django's formats.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum Serializer {
@@ -159,7 +162,7 @@ pub enum Serializer {
     Json,
 }
 
-/// What carries events between consumers.
+/// The transport of events between consumers.
 ///
 /// ```
 /// use oneport::config::Backend;
@@ -169,10 +172,11 @@ pub enum Serializer {
 /// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Backend {
-    /// This process alone.
+    /// Within this process.
     #[default]
     Memory,
-    /// All processes at one Redis, or at several servers among which the groups are shared out, as `hosts` of `channels_redis`.
+    /// Between all processes at one Redis, or at several servers that share the groups, as `hosts`
+    /// of `channels_redis`.
     Redis(Vec<RedisUrl>),
 }
 
@@ -239,7 +243,7 @@ impl<'de> Deserialize<'de> for Backend {
     }
 }
 
-/// One item of a list: read by itself, so that all that are wrong are told.
+/// One item of a list. Each is read by itself, so that all wrong ones are reported.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct Servers(Vec<RedisUrl>);

@@ -1,4 +1,4 @@
-//! Cors: what the middleware `cors` tells browsers, beside the origins.
+//! CORS: the permissions that the middleware `cors` grants, apart from the origins.
 
 use std::time::Duration;
 
@@ -11,16 +11,17 @@ use crate::config::values::units::WrittenDuration;
 #[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorsConfig {
-    /// Whether a page may send the visitor's cookies, and read the answer. Default: `false`.
+    /// Whether a page may send the visitor's cookies and read the response. Default: `false`.
     pub credentials: bool,
-    /// The request's header fields that a page may set.
-    /// Default: `["authorization", "content-type", "last-event-id"]`.
+    /// The request header fields that a page may set. Default:
+    /// `["authorization", "content-type", "last-event-id"]`.
     #[serde(deserialize_with = "via::<HeaderNames, _, _>")]
     pub headers: Vec<String>,
-    /// The answer's header fields that a page may read. Default: none but those that browsers always show.
+    /// The response header fields that a page may read, apart from the CORS-safelisted ones.
+    /// Default: none.
     #[serde(deserialize_with = "via::<HeaderNames, _, _>")]
     pub expose_headers: Vec<String>,
-    /// How long a browser may keep the answer to a preflight. Default: 10 min.
+    /// How long a browser may cache the response to a preflight. Default: 10 min.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub max_age: Duration,
 }

@@ -1,4 +1,4 @@
-//! The `[csrf]` section: where the token against forgery is kept, and how a program sends it.
+//! The `[csrf]` section: where the CSRF token is stored, and how a program sends it.
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -14,12 +14,14 @@ pub struct CsrfConfig {
     /// The cookie's name: `CSRF_COOKIE_NAME`. Default: `"csrftoken"`.
     #[serde(deserialize_with = "via::<CookieName, _, _>")]
     pub cookie: String,
-    /// The header field with the token of a request without a form: `CSRF_HEADER_NAME`. Default: `"x-csrftoken"`.
+    /// The header field with the token of a request without a form: `CSRF_HEADER_NAME`. Default:
+    /// `"x-csrftoken"`.
     #[serde(deserialize_with = "via::<CsrfHeader, _, _>")]
     pub header: HeaderName,
-    /// Whether the session holds the token in place of a cookie: `CSRF_USE_SESSIONS`. Default: `false`.
+    /// Whether the session stores the token, instead of a cookie: `CSRF_USE_SESSIONS`. Default:
+    /// `false`.
     pub use_sessions: bool,
-    /// The location of the section.
+    /// The section's location.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }

@@ -1,4 +1,4 @@
-//! Headers: the fields that a route adds to its answers.
+//! Headers: the fields that a route adds to its responses.
 
 use std::ops::Deref;
 
@@ -17,12 +17,12 @@ pub struct HeaderFields {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum HeaderPreset {
-    /// What makes a page of this server safe: its own scripts only, shown in no frame, never taken for another type.
+    /// Protects a page of this server: its own scripts only, no framing, no type sniffing.
     Page,
 }
 
 impl HeaderFields {
-    /// Tells whether nothing is added.
+    /// Returns whether nothing is added.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.preset.is_none() && self.written.is_empty()

@@ -1,4 +1,4 @@
-//! HTTP as it is written: the `[http]` section and its routes.
+//! The `[http]` section and its routes, as written.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,25 +21,28 @@ use crate::config::values::not_compared::NotCompared;
 use crate::config::values::units::Size;
 
 settings! {
-    /// The keys of `[http]`, which each `[[http.route]]` may set for itself.
+    /// The keys of `[http]` that each `[[http.route]]` may override.
     pub struct HttpDefaults {
-        /// The middleware in the order it runs. Default: `["hosts"]`.
+        /// The middleware, in order. Default: `["hosts"]`.
         middleware: Vec<String> as Vec<String> = vec!["hosts".to_owned()],
-        /// The origins that the `origin` middleware lets in; empty: the hosts of `server.allowed_hosts`. Default: empty.
+        /// The origins that the `origin` middleware admits; empty: the hosts of
+        /// `server.allowed_hosts`. Default: empty.
         allowed_origins: Vec<String> as Vec<String> = Vec::new(),
-        /// What a request without an `Origin` header gets from that middleware. Default: `"refuse"`.
+        /// How that middleware treats a request without an `Origin` header. Default: `"refuse"`.
         missing_origin: MissingOrigin as MissingOrigin = MissingOrigin::Refuse,
-        /// Whether a bearer token or a ticket in the query string counts. Default: `false`.
+        /// Whether a bearer token or a ticket is accepted in the query string. Default: `false`.
         token_in_query: bool as bool = false,
-        /// Headers that are added to each response, from a table. Default: none.
+        /// Headers that are added to each response, as a table. Default: none.
         headers: HeaderFields as HeaderTable = HeaderFields::default(),
-        /// What the `cors` middleware lets pages of `allowed_origins` do, as a table. Default: see [`CorsConfig`].
+        /// What the `cors` middleware permits to pages of `allowed_origins`, as a table. Default:
+        /// see [`CorsConfig`].
         cors: CorsConfig as CorsConfig = CorsConfig::default(),
-        /// Whether a path that would match with or without its trailing slash answers 308. Default: `true`.
+        /// Whether a path that matches only with or only without its trailing slash gets a 308.
+        /// Default: `true`.
         append_slash: bool as bool = true,
-        /// The greatest body of a request; 0 allows none. Default: `server.limits.body_size`.
+        /// The largest request body; 0 allows none. Default: `server.limits.body_size`.
         body_size: Option<Size> as Size = None,
-        /// The time from a request to its answer. Default: `server.timeouts.request`.
+        /// The time from a request to its response. Default: `server.timeouts.request`.
         request_timeout: Option<Duration> as PositiveDuration = None,
     }
     /// `[http]`.
@@ -64,28 +67,28 @@ pub struct HttpRoute {
     pub path: Option<String>,
     /// A regular expression with named groups in place of a path.
     pub regex: Option<String>,
-    /// The name that links are made from. Default: none.
+    /// The name for `url_for`. Default: none.
     pub name: Option<String>,
     /// The methods; empty: those of the view.
     pub methods: Vec<String>,
-    /// The host it is for. Default: any.
+    /// The host that the route is limited to. Default: any.
     pub host: Option<String>,
     /// The name of the view.
     pub view: String,
-    /// What only the view understands.
+    /// The view's options.
     pub options: Options,
-    /// Parameters that win over those in the path. Default: none.
+    /// Parameters that take precedence over those in the path. Default: none.
     pub defaults: BTreeMap<String, String>,
-    /// What the including files put before the path; empty in the main file.
+    /// The path prefix of the including files; empty in the main file.
     pub prefix: String,
-    /// The section's settings with the route's own laid over.
+    /// The section's settings with the route's overrides.
     pub settings: HttpDefaults,
-    /// The location of the route.
+    /// The route's location.
     pub location: NotCompared<SourceLocation>,
 }
 
 impl RawHttpRoute {
-    /// Checks what concerns several keys, and lays the route over its section.
+    /// Checks the keys against each other and fills in the section's settings.
     pub(in crate::config) fn finish(
         mut self,
         location: SourceLocation,

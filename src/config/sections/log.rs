@@ -9,25 +9,25 @@ use crate::config::values::not_compared::NotCompared;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// How a line looks. Default: `"text"`.
+    /// The format of a line. Default: `"text"`.
     pub format: LogFormat,
-    /// What is logged: a level, or directives such as `"info,oneport::websocket=debug"`. Default: `"info"`.
+    /// The log level, or directives such as `"info,oneport::websocket=debug"`. Default: `"info"`.
     pub level: String,
     /// Whether each request and each WebSocket gets a line. Default: `true`.
     pub access: bool,
-    /// The location of the section.
+    /// The section's location.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }
 
-/// How a line of the log looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object in a line.
+    /// One JSON object per line.
     Json,
 }
 

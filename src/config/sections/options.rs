@@ -12,19 +12,19 @@ use crate::config::read::document::Document;
 use crate::config::read::source_location::SourceLocation;
 use crate::config::read::value::{Node, Value};
 
-/// The `options` of a route, unread until the view or consumer is known that they are for.
+/// A route's `options`, not yet read as the type that its view or consumer declares.
 #[derive(Clone, Default)]
 pub struct Options {
     location: SourceLocation,
 }
 
 impl Options {
-    /// The table at this location; empty when there is none.
+    /// The table at this location, or an empty one.
     pub(in crate::config) fn new(location: SourceLocation) -> Self {
         Self { location }
     }
 
-    /// Options from a text of their own, for tests of a view or a consumer; no variables are filled in.
+    /// Parses options from a text, for tests of a view or a consumer. Variables are not expanded.
     ///
     /// ```
     /// # use oneport::config::Options;
@@ -41,10 +41,11 @@ impl Options {
             .map(|(options, _)| options)
     }
 
-    /// Reads the options as a type, or returns all Problems with their locations.
+    /// Reads the options as a type. Fails with all their errors, each with its location.
     ///
-    /// Absent options read as an empty table. A type rejects unknown keys with
-    /// `#[serde(deny_unknown_fields)]`; one with no options at all is an empty struct with that attribute.
+    /// Absent options read as an empty table. A type that refuses unknown keys has the attribute
+    /// `#[serde(deny_unknown_fields)]`; a type without options is an empty struct with that
+    /// attribute.
     ///
     /// ```
     /// # use oneport::config::Options;
@@ -73,17 +74,17 @@ impl Options {
         }
     }
 
-    /// The directory of the file: relative paths start there.
+    /// Returns the directory of their file, from which relative paths resolve.
     pub fn base(&self) -> &Path {
         self.location.base()
     }
 
-    /// The location of the options; `location().key("group")` is that of one of them.
+    /// Returns the location of the options; `location().key("group")` is that of one of them.
     pub fn location(&self) -> &SourceLocation {
         &self.location
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         match self.location.node().map(|node| &node.value) {
             Some(Value::Table(entries)) => entries.is_empty(),
@@ -92,8 +93,8 @@ impl Options {
     }
 }
 
-/// Two options are equal if they hold the same values and resolve relative paths against the same directory, wherever
-/// they are written and in whichever order.
+/// Two options are equal if they hold the same values and resolve relative paths from the same
+/// directory, regardless of their location and order.
 impl PartialEq for Options {
     fn eq(&self, other: &Self) -> bool {
         let (one, two) = (self.location.node(), other.location.node());
@@ -119,7 +120,7 @@ impl Hash for Options {
 }
 
 impl fmt::Debug for Options {
-    /// Shows the location only: options may hold secrets.
+    /// Shows only the location: options may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Options({})", self.location)
     }

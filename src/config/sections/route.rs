@@ -1,10 +1,10 @@
-//! What the routes of both tables have in common.
+//! Route keys: those that both tables' routes have in common.
 
 use crate::config::problems::problem::{Problem, Problems};
 use crate::config::read::source_location::SourceLocation;
 use crate::config::sections::options::Options;
 
-/// The keys that say where a route is and what it leads to.
+/// The keys that identify a route and its target.
 pub(in crate::config) struct RouteHead<'a> {
     pub(in crate::config) path: Option<&'a str>,
     pub(in crate::config) regex: Option<&'a str>,
@@ -16,7 +16,7 @@ pub(in crate::config) struct RouteHead<'a> {
 }
 
 impl RouteHead<'_> {
-    /// Adds the Problems of these keys. A key that could not be read is reported already.
+    /// Adds their errors. A key that is written but could not be read has been reported.
     pub(in crate::config) fn check(&self, location: &SourceLocation, problems: &mut Problems) {
         let written = |key: &str| location.key(key).is_written();
         match (written("path"), written("regex")) {
@@ -45,7 +45,7 @@ impl RouteHead<'_> {
                 );
                 problems.push(problem.with_hint("an empty path needs a prefix in front of it"));
             }
-            // The parser of patterns reports paths with parameters, with the whole syntax.
+            // The pattern parser reports paths with parameters.
             Some(path) if path.contains(['<', '{']) && !path.contains("(?") => {}
             Some(path) if !path.is_empty() && !path.starts_with('/') => {
                 let message = format!("expected a path that starts with \"/\", found {path:?}");
@@ -84,7 +84,7 @@ impl RouteHead<'_> {
     }
 }
 
-/// What to write instead of a path without its slash.
+/// Returns what to write in place of a path without its slash.
 fn path_hint(path: &str) -> String {
     if let Some((_, rest)) = path.split_once("://") {
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -98,7 +98,7 @@ fn path_hint(path: &str) -> String {
     format!("write \"/{path}\"")
 }
 
-/// The options of the route at this location.
+/// Returns the options of the route at this location.
 pub(in crate::config) fn options_of(location: &SourceLocation) -> Options {
     Options::new(location.key("options"))
 }

@@ -1,4 +1,4 @@
-//! The `[server]` section: listeners, trusted proxies, and the limits and timeouts of a connection.
+//! The `[server]` section: addresses to listen on, trusted proxies, and the limits of connections.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -23,43 +23,46 @@ use crate::net::{Bind, Listen};
 pub struct ServerConfig {
     /// The addresses to listen on. Default: `["127.0.0.1:8000"]`.
     pub bind: Vec<Listen>,
-    /// The hosts this server answers for; `".example.com"` takes subdomains, `"*"` takes all.
-    /// Default: `["localhost", "127.0.0.1", "[::1]"]`.
+    /// The hosts that this server serves: `".example.com"` includes subdomains, `"*"` is every
+    /// host. Default: `["localhost", "127.0.0.1", "[::1]"]`.
     #[serde(deserialize_with = "via::<ListOf<HostPattern>, _, _>")]
     pub allowed_hosts: Vec<String>,
-    /// The networks (CIDR, or a single address) whose forwarded fields and `X-Request-Id` are believed.
-    /// Default: none.
+    /// The networks (CIDR, or a single address) whose forwarded fields and `X-Request-Id` are
+    /// trusted. Default: none.
     #[serde(deserialize_with = "via::<Networks, _, _>")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Which fields of a trusted proxy are believed; the others are removed. Default: `"x-forwarded-for"`.
+    /// The forwarded fields of a trusted proxy that are used; the others are removed. Default:
+    /// `"x-forwarded-for"`.
     pub forwarded: ForwardedFamily,
-    /// The worker threads. Default: `"auto"`, one for each core.
+    /// The number of worker threads. Default: `"auto"`, one per core.
     pub workers: Workers,
-    /// The path that a proxy in front has taken off each URL, such as `/app`. Default: `""`.
+    /// The path prefix that a proxy in front strips from each URL, such as `/app`. Default: `""`.
     #[serde(deserialize_with = "via::<Prefix, _, _>")]
     pub root_path: String,
-    /// What this process is called among others, and by a backend; empty: its host and the port of its first address.
+    /// The name of this process to its peers and to backends; empty: its host and the port of its
+    /// first address.
     pub name: String,
-    /// What cookies, tokens and hashes are signed with; with Django's tables its `SECRET_KEY`. Empty: made at the first
-    /// start and kept beside the session database. Default: the variable `ONEPORT_SECRET_KEY`, or empty.
+    /// The key that signs cookies, tokens and hashes; with Django's tables its `SECRET_KEY`. Empty:
+    /// generated at the first start and stored beside the session database. Default: the variable
+    /// `ONEPORT_SECRET_KEY`, or empty.
     pub secret_key: Secret,
-    /// Older keys that signatures are still taken from. Default: none.
+    /// Older keys whose signatures are still accepted. Default: none.
     pub secret_key_fallbacks: Vec<Secret>,
     /// `[server.limits]`.
     pub limits: LimitsConfig,
     /// `[server.timeouts]`.
     pub timeouts: TimeoutsConfig,
-    /// The location of the section.
+    /// The section's location.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }
 
-/// The header fields in which a proxy names its client.
+/// The fields in which a proxy reports its client.
 ///
-/// One family is believed: a proxy sets the fields of its own and passes the client's on in the other.
+/// Only one family is trusted: a proxy sets its own fields and passes on the client's in the other.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 pub enum ForwardedFamily {
-    /// `X-Forwarded-For`, and beside it `-Proto`, `-Host` and `-Port`.
+    /// `X-Forwarded-For`, with `-Proto`, `-Host` and `-Port`.
     #[default]
     #[serde(rename = "x-forwarded-for")]
     X,
@@ -69,7 +72,7 @@ pub enum ForwardedFamily {
 }
 
 impl ForwardedFamily {
-    /// Returns the word of the file.
+    /// Returns the value as written in the file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,13 +82,13 @@ impl ForwardedFamily {
     }
 }
 
-/// How many worker threads run.
+/// The number of worker threads.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Workers {
-    /// One for each core.
+    /// One per core.
     #[default]
     Auto,
-    /// So many.
+    /// A fixed number.
     Count(NonZeroUsize),
 }
 
@@ -93,21 +96,23 @@ pub enum Workers {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Connections at the same time. Default: 100 000.
+    /// The most open connections. Default: 100 000.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
     pub connections: usize,
-    /// Connections at the same time from one IP address. Default: 1000.
+    /// The most open connections from one IP address. Default: 1000.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
     pub connections_per_ip: usize,
-    /// The first line and the headers of a request. Default: 16 KiB.
+    /// The most bytes of a request's first line and headers. Default: 16 KiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub header_size: Size,
-    /// The body of a request, unless its route sets another; 0 allows no body. Default: 1 MiB.
+    /// The largest request body, unless the route overrides it; 0 allows none. Default: 1 MiB.
     pub body_size: Size,
-    /// The bytes that may wait for all slow WebSocket clients; beyond, each has a short queue. Default: 256 MiB.
+    /// The most bytes queued for all slow WebSocket clients; beyond it, each has only a short
+    /// queue. Default: 256 MiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub send_queue_total: Size,
-    /// How much a client sends of a body, or takes of an answer, in a second of waiting for it; 0 is no bound. Default: 240 B.
+    /// The bytes per second that a client must send of a body, or receive of a response, while the
+    /// server waits for it; 0 is no limit. Default: 240 B.
     pub min_rate: Size,
 }
 
@@ -115,16 +120,16 @@ pub struct LimitsConfig {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct TimeoutsConfig {
-    /// From the accepted connection to the end of the first request's headers. Default: 10 s.
+    /// From accepting the connection to the end of the first request's headers. Default: 10 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub handshake: Duration,
-    /// From a request to its answer, unless its route sets another. Default: 30 s.
+    /// From a request to its response, unless the route overrides it. Default: 30 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub request: Duration,
-    /// How long a connection may wait for its next request; 0 waits for none. Default: 60 s.
+    /// How long a connection may be idle between requests; 0 closes it after each. Default: 60 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub keep_alive: Duration,
-    /// How long a stopping server waits for requests and sockets. Default: 30 s.
+    /// How long a stopping server waits for requests and sockets to finish. Default: 30 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub drain: Duration,
 }
@@ -211,7 +216,7 @@ impl fmt::Display for Workers {
     }
 }
 
-/// Networks as they are written.
+/// A list of networks as written.
 #[derive(Deserialize)]
 struct Networks(Vec<Network>);
 

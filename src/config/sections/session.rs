@@ -1,4 +1,4 @@
-//! The `[session]` section: where sessions are kept, and the cookie that names them.
+//! The `[session]` section: where sessions are stored, and the cookie that holds their key.
 
 use std::time::Duration;
 
@@ -17,53 +17,53 @@ use crate::config::values::units::WrittenDuration;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionConfig {
-    /// Where sessions are kept. Default: `"sqlite:oneport.db"`, beside the file.
+    /// Where sessions are stored. Default: `"sqlite:oneport.db"`, beside the file.
     pub store: StoreUrl,
     /// The cookie's name. Default: `"sessionid"`.
     #[serde(deserialize_with = "via::<CookieName, _, _>")]
     pub cookie: String,
-    /// How long a session lives after it was last changed. Default: 14 d.
+    /// The lifetime of a session after its last change. Default: 14 d.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub max_age: Duration,
     /// The cookie's `Path`. Default: `"/"`.
     #[serde(deserialize_with = "via::<CookiePath, _, _>")]
     pub path: String,
-    /// The cookie's `Domain`; empty: the host alone. Default: empty.
+    /// The cookie's `Domain`; empty: this host only. Default: empty.
     #[serde(deserialize_with = "via::<CookieDomain, _, _>")]
     pub domain: String,
-    /// Whether the cookie is for https alone. Default: `"auto"`, when the request is.
+    /// The cookie's `Secure`. Default: `"auto"`, set if the request came over https.
     pub secure: Secure,
-    /// Whether the page's scripts may not read the cookie. Default: `true`.
+    /// The cookie's `HttpOnly`. Default: `true`.
     pub http_only: bool,
-    /// Which other sites' requests carry the cookie. Default: `"lax"`.
+    /// The cookie's `SameSite`. Default: `"lax"`.
     pub same_site: SameSite,
-    /// How long a row that was read may be used again; 0 reads each time. Default: 1 s.
+    /// How long a row that was read may be reused; 0 reads each time. Default: 1 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub cache: Duration,
-    /// How often the logins of live sockets and event streams are looked at; 0 for never. Default: 3 s.
+    /// How often the logins of live sockets and event streams are checked; 0 never. Default: 3 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub check_interval: Duration,
-    /// The time one query has. Default: 2 s.
+    /// The deadline of a query. Default: 2 s.
     #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
     pub timeout: Duration,
-    /// The connections to the database, at most. Default: 8.
+    /// The most connections to the database. Default: 8.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
     pub connections: usize,
-    /// How often expired rows are deleted; 0 for never. Default: 1 h.
+    /// How often expired rows are deleted; 0 never. Default: 1 h.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub sweep_interval: Duration,
     /// `[session.django]`.
     pub django: DjangoSessionConfig,
-    /// The location of the section.
+    /// The section's location.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }
 
-/// Whether a cookie is for https alone.
+/// Whether a cookie is sent over https only.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum Secure {
-    /// When the request came by https.
+    /// If the request came over https.
     #[default]
     Auto,
     /// Always.
@@ -76,25 +76,26 @@ pub enum Secure {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum SameSite {
-    /// With requests of the own site, and links to it.
+    /// With requests from the same site, and with links to it.
     #[default]
     Lax,
-    /// With requests of the own site alone.
+    /// With requests from the same site only.
     Strict,
-    /// With all requests; browsers take it only with `Secure`.
+    /// With all requests; browsers require `Secure`.
     None,
 }
 
-/// `[session.django]`: what differs between Django projects.
+/// `[session.django]`: the settings in which Django projects differ.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct DjangoSessionConfig {
-    /// The salt of the signature; empty: that of Django's own store. Default: empty.
+    /// The salt of the signature; empty: that of Django's own session store. Default: empty.
     pub salt: String,
     /// The table. Default: `"django_session"`.
     #[serde(deserialize_with = "via::<Identifier, _, _>")]
     pub table: String,
-    /// `TIME_ZONE` of a project that writes local times (`USE_TZ = False`); empty: UTC. Default: empty.
+    /// `TIME_ZONE` of a project that writes local times (`USE_TZ = False`); empty: UTC. Default:
+    /// empty.
     pub time_zone: TimeZone,
     /// `KEY_PREFIX` of the cache. Default: empty.
     pub cache_key_prefix: String,

@@ -1,10 +1,10 @@
-//! Settings: the keys that a section sets for all its routes, and each route may set for itself.
+//! Settings: the keys that a section sets for all its routes and that each route may override.
 
-/// Declares the settings of one table three times from one list: as they are meant (`$Settings`, every key has a
-/// value), as a section writes them (`$Section`, each key may be missing, and the routes follow), and as a route writes
-/// them (`$Route`, each key may be missing, next to the route's own keys).
+/// Declares the settings of one table three times from one list: resolved (`$Settings`, every key
+/// has a value), as a section writes them (`$Section`, each key optional, followed by the routes),
+/// and as a route writes them (`$Route`, each key optional, beside the route's own keys).
 ///
-/// serde's `flatten` would do the same but loses the location of every value.
+/// serde's `flatten` would do the same but loses the location of each value.
 macro_rules! settings {
     (
         $(#[$settings_doc:meta])*
@@ -24,7 +24,7 @@ macro_rules! settings {
             $( $(#[$doc])* pub $key: $Type, )*
             /// The location of the route, or of the section for its defaults.
             pub location: NotCompared<SourceLocation>,
-            /// The location of the section, for keys that the route does not set.
+            /// The location of keys that the route does not override.
             inherited: NotCompared<Option<SourceLocation>>,
         }
 
@@ -51,7 +51,8 @@ macro_rules! settings {
         }
 
         impl $Settings {
-            /// The location of a key: in the route if it sets it, else in the section, else where the route could set it.
+            /// Returns a key's location: in the route if it is set there, else in the section, else
+            /// where it could be set.
             pub fn location_of(&self, key: &str) -> SourceLocation {
                 let own = self.location.key(key);
                 match &*self.inherited {
@@ -62,10 +63,10 @@ macro_rules! settings {
         }
 
         impl $Settings {
-            /// Returns whether the value of a key has an error already, so that its value here is a placeholder.
+            /// Returns whether a key's value is a placeholder, because the written one is wrong.
             pub fn is_invalid(&self, key: &str, error_locations: &ErrorLocations) -> bool {
                 if error_locations.is_empty() {
-                    return false; // the usual case, without looking for the location
+                    return false; // the usual case, without computing the location
                 }
                 let own = self.location.key(key);
                 let section = self.inherited.as_ref().map(|section| section.key(key));
@@ -83,7 +84,7 @@ macro_rules! settings {
         }
 
         impl $Route {
-            /// The defaults with the route's own keys laid over; the route is left without them.
+            /// Returns the defaults with the route's overrides, which are taken out of the route.
             fn settings(&mut self, defaults: &$Settings, location: &SourceLocation) -> $Settings {
                 let mut settings = $Settings {
                     location: location.clone().into(),
@@ -99,13 +100,13 @@ macro_rules! settings {
 
 pub(in crate::config) use settings;
 
-/// What a handshake or request without an `Origin` header gets.
+/// How a handshake or request without an `Origin` header is treated.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingOrigin {
-    /// It is refused.
+    /// Refused.
     #[default]
     Refuse,
-    /// It passes: for clients that are no browsers.
+    /// Admitted: for clients that are not browsers.
     Allow,
 }

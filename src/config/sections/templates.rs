@@ -16,7 +16,7 @@ pub struct TemplatesConfig {
     /// The directory of the templates, relative to the file. Default: `"../templates"`.
     #[serde(deserialize_with = "via::<ConfigPath, _, _>")]
     pub dir: PathBuf,
-    /// The location of the section.
+    /// The section's location.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::env;
 use crate::config::Config;
 
-/// Each `NN_name.toml` is refused with exactly the lines in `NN_name.txt`. After a change of wording, run with
-/// `ONEPORT_BLESS=1` and read the diff.
+/// Each `NN_name.toml` is refused with exactly the lines in `NN_name.txt`. After a change of
+/// wording, run with `ONEPORT_BLESS=1` and read the diff.
 #[test]
 fn every_broken_file_has_its_problems() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/config/broken");
@@ -44,7 +44,8 @@ fn every_broken_file_has_its_problems() {
 }
 
 proptest::proptest! {
-    /// Pieces of real files in any order and state of repair are read or refused, and every problem can be shown.
+    /// Pieces of real files in any order and state of repair are read or refused, and every problem
+    /// can be shown.
     #[test]
     fn no_file_makes_it_panic(pieces in proptest::collection::vec(piece(), 0..12)) {
         if let Err(problems) = Config::parse("oneport.toml", &pieces.concat(), Path::new("/none"), &env) {

@@ -1,4 +1,4 @@
-//! Checked values: what a key may hold beyond its type, checked while it is read.
+//! Checked values: rules beyond a value's type, checked while it is read.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use crate::config::sections::headers::HeaderFields;
 use crate::config::values::units::{Size, WrittenDuration};
 
-/// Reads a value as `Raw` and keeps it as `T`: for `#[serde(deserialize_with)]`.
+/// Reads a value as `Raw` and converts it to `T`, for `#[serde(deserialize_with)]`.
 pub(in crate::config) fn via<'de, Raw, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     Raw: Deserialize<'de> + Into<T>,
@@ -18,7 +18,7 @@ where
     Raw::deserialize(deserializer).map(Into::into)
 }
 
-/// Declares a type that is read as another one and then checked, and that turns into its content.
+/// Declares a type that is read as another one, checked, and converted into its content.
 macro_rules! checked {
     ($(#[$doc:meta])* $name:ident($content:ty) from $raw:ty as $text:literal, |$value:ident| $check:expr) => {
         $(#[$doc])*
@@ -50,7 +50,7 @@ checked! {
 }
 
 checked! {
-    /// How hard to compress.
+    /// A compression level.
     CompressionLevel(u8) from u8 as "u8", |level| match level {
         1..=9 => Ok(level),
         other => Err(format!("expected a level from 1 (fast) to 9 (small), found {other}")),
@@ -89,7 +89,7 @@ checked! {
 }
 
 checked! {
-    /// The name of a cookie (RFC 6265 §4.1.1: a token, as a header name is).
+    /// A cookie name (RFC 6265 §4.1.1: a token, like a header name).
     CookieName(String) from String as "String", |text| match HeaderName::from_bytes(text.as_bytes()) {
         Ok(_) => Ok(text),
         Err(_) => Err(format!("expected the name of a cookie such as \"sessionid\", found {text:?}")),
@@ -128,7 +128,7 @@ checked! {
 }
 
 checked! {
-    /// Where people log in: a path or a URL.
+    /// The login page: a path or a URL.
     LoginUrl(String) from String as "String", |text| {
         let is_url = text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://");
         if is_url && HeaderValue::from_str(&text).is_ok() {
@@ -151,7 +151,7 @@ checked! {
 }
 
 checked! {
-    /// A WebSocket subprotocol (RFC 6455 §4.1: a token, as a header name is).
+    /// A WebSocket subprotocol (RFC 6455 §4.1: a token, like a header name).
     Subprotocol(String) from String as "String", |text| match HeaderName::from_bytes(text.as_bytes()) {
         Ok(_) => Ok(text),
         Err(_) => Err(format!("expected a subprotocol such as \"chat.v1\" (no spaces, commas or slashes), found {text:?}")),
@@ -159,7 +159,7 @@ checked! {
 }
 
 checked! {
-    /// A path that other paths are appended to: empty, or with a slash in front and none behind.
+    /// A path prefix: empty, or with a leading slash and no trailing one.
     Prefix(String) from String as "String", |text| {
         if text.is_empty() || (text.starts_with('/') && !text.ends_with('/')) {
             Ok(text)
@@ -199,7 +199,7 @@ impl<T: Into<String>> From<ListOf<T>> for Vec<String> {
 /// Names of header fields.
 pub(in crate::config) type HeaderNames = ListOf<WrittenName>;
 
-/// Response headers, as a table from name to value, in the order of the file.
+/// Response headers: a table from name to value, in the order of the file.
 #[derive(Debug)]
 pub(in crate::config) struct HeaderTable(HeaderFields);
 
@@ -212,7 +212,8 @@ checked! {
 }
 
 checked! {
-    /// The header field of a token. Django names it as WSGI does; a name with `_` would never arrive.
+    /// The header field of the CSRF token. Django names it as WSGI does; a name with `_` would
+    /// never arrive.
     CsrfHeader(HeaderName) from String as "String", |text| {
         let wsgi = text.strip_prefix("HTTP_").map(|rest| rest.to_ascii_lowercase().replace('_', "-"));
         match (HeaderName::from_bytes(text.as_bytes()), wsgi) {
@@ -276,7 +277,7 @@ impl From<PositiveDuration> for Option<Duration> {
     }
 }
 
-/// What is wrong with a host pattern, if anything is.
+/// Returns what is wrong with a host pattern, if anything.
 fn host_pattern(text: &str) -> Option<&'static str> {
     let inside_brackets = text
         .strip_prefix('[')

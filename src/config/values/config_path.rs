@@ -1,17 +1,17 @@
-//! Paths in the file system, relative to the file they are written in.
+//! ConfigPath: a file system path, relative to the file it is written in.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-/// The type name by which the reader knows that it has to resolve a path.
+/// The type name by which the reader recognizes a path to resolve.
 pub(in crate::config) const NAME: &str = "$oneport::ConfigPath";
 
-/// A path in the file system, relative to the file that contains it.
+/// A file system path, written relative to its file.
 ///
-/// Options of views and consumers use it for paths; [`Options::read`](crate::config::Options::read) resolves it. Read by
-/// any other deserializer it stays as it is.
+/// Options of views and consumers use it for paths; [`Options::read`](crate::config::Options::read)
+/// resolves it. Other deserializers leave it unchanged.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ConfigPath(pub PathBuf);
 

@@ -3,7 +3,8 @@
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-/// A field that comparison and hashing skip: two sections that set the same keys are equal, wherever they are written.
+/// A field that comparison and hashing skip: two sections that set the same keys are equal,
+/// wherever they are written.
 ///
 /// ```
 /// use oneport::config::NotCompared;

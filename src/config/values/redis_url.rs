@@ -1,4 +1,4 @@
-//! RedisUrl: where a Redis is, or several that belong together, and who we are there.
+//! RedisUrl: the address of one or several Redis servers, with credentials.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,20 +7,20 @@ use crate::config::values::secret::Secret;
 use crate::net::unix_path_problem;
 use crate::net::url::{Url, UrlError, decoded, hide_url};
 
-/// Where a Redis is and who we are there. It shows itself without its password.
+/// The address of a Redis, with credentials. Displayed without the password.
 #[derive(Clone, Eq, PartialEq)]
 pub struct RedisUrl {
-    /// How to get there.
+    /// How to reach it.
     pub home: RedisHome,
-    /// The user's name, when there is one.
+    /// The user's name, if any.
     pub username: Option<String>,
-    /// The password, when there is one.
+    /// The password, if any.
     pub password: Option<Secret>,
     /// The number of the database.
     pub database: i64,
 }
 
-/// How to get to a Redis.
+/// How to reach a Redis.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RedisHome {
     /// `redis://HOST:PORT`, and `rediss://HOST:PORT` over TLS.
@@ -29,7 +29,7 @@ pub enum RedisHome {
         host: String,
         /// The port.
         port: u16,
-        /// Is it TLS?
+        /// Whether the connection uses TLS.
         tls: bool,
     },
     /// `redis+unix:///PATH`.
@@ -40,14 +40,15 @@ pub enum RedisHome {
         hosts: Vec<(String, u16)>,
         /// The name of the service.
         service: String,
-        /// Are they, and the master, reached over TLS?
+        /// Whether the connections to them and to the master use TLS.
         tls: bool,
     },
-    /// `redis+cluster://HOST:PORT,HOST:PORT`: the masters of the cluster that one of these servers is of.
+    /// `redis+cluster://HOST:PORT,HOST:PORT`: the masters of the cluster that one of these servers
+    /// belongs to.
     Cluster {
-        /// Servers that are asked who the others are.
+        /// Servers that are asked for the others.
         hosts: Vec<(String, u16)>,
-        /// Are all of them reached over TLS?
+        /// Whether all connections use TLS.
         tls: bool,
     },
 }
@@ -56,7 +57,7 @@ pub(in crate::config) const KNOWN: &str = "\"memory\", \"redis://HOST:PORT/DATAB
                      \"redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE\", \"redis+cluster://HOST:PORT,HOST:PORT\", or \
                      \"rediss...\" for TLS";
 
-/// Schemes and the port where none is written.
+/// The schemes and their default ports.
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
@@ -159,7 +160,7 @@ fn database_number(text: &str) -> Result<i64, String> {
     }
 }
 
-/// Gives each host the port that it stands for when none is written.
+/// Adds the default port to each host without one.
 fn with_ports(
     hosts: Vec<(String, Option<u16>)>,
     default: u16,
@@ -205,7 +206,7 @@ fn list(hosts: &[(String, u16)]) -> String {
     hosts.collect::<Vec<_>>().join(",")
 }
 
-/// Returns an address as it stands in a URL.
+/// Returns an address as in a URL.
 fn written(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")

@@ -14,11 +14,11 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Shorter secrets are hidden only inside quotes: they could be part of any word.
+/// A shorter secret is hidden only inside quotes: it could be part of any word.
 const BARE_LENGTH_MIN: usize = 4;
 
-/// Hides the secrets of the URLs in a sentence: passwords, a whole `TOKEN@` of an HTTP URL, query values such as `?token=`,
-/// and fragments.
+/// Hides the secrets of the URLs in a sentence: passwords, a whole `TOKEN@` of an HTTP URL, query
+/// values such as `?token=`, and fragments.
 ///
 /// ```
 /// use oneport::config::hide_url_secrets;
@@ -40,8 +40,8 @@ pub fn hide_url_secrets(text: &str) -> String {
     shown
 }
 
-/// Returns where a URL ends in the text that it begins: at the quote that it stands in, or else before a space or a quote,
-/// but not before its last `@`.
+/// Returns the end of the URL that a text begins with: the enclosing quote, or else the first space
+/// or quote, but not before the last `@`.
 fn url_end(before: &str, text: &str) -> usize {
     let quote = before.chars().next_back();
     if let Some(quote) = quote.filter(|quote| matches!(quote, '"' | '`'))
@@ -52,7 +52,7 @@ fn url_end(before: &str, text: &str) -> usize {
     let word = text.find(char::is_whitespace).unwrap_or(text.len());
     let is_end = |found: char| matches!(found, '"' | '\'' | '`' | '<' | '>');
     let scheme = text.find("://").map_or(0, |at| at + 3);
-    // A list of URLs in one text: the next one is looked at by itself.
+    // Of a list of URLs in one text, the next one is handled by itself.
     let word = text[scheme..word].find("://").map_or(word, |next| {
         text[..scheme + next]
             .rfind(',')
@@ -63,7 +63,7 @@ fn url_end(before: &str, text: &str) -> usize {
     text[..end].trim_end_matches([',', ';', ':', '.']).len()
 }
 
-/// Returns where a quoted text ends; a quote behind a backslash belongs to it.
+/// Returns the end of a quoted text. A quote after a backslash belongs to it.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut is_escaped = false;
     text.char_indices().find_map(|(at, found)| {
@@ -73,7 +73,7 @@ fn closing(text: &str, quote: char) -> Option<usize> {
     })
 }
 
-/// The message with something else where the secret is.
+/// Returns the message with the secret replaced.
 pub(in crate::config) fn replace(message: &str, secret: &str, shown: &str) -> String {
     if secret.is_empty() {
         return message.to_owned();
@@ -91,8 +91,8 @@ pub(in crate::config) fn replace(message: &str, secret: &str, shown: &str) -> St
         .replace(secret, shown)
 }
 
-/// Returns a line without what follows a key with the name of a secret. For a file that could not be parsed: there, the
-/// end of the value is unknown.
+/// Returns a line without the text after a key that names a secret. For a file that could not be
+/// parsed, where the end of the value is unknown.
 pub(in crate::config) fn hide_line(line: &str) -> String {
     for (at, _) in line.match_indices('=') {
         let before = line[..at].trim_end().trim_end_matches(['"', '\'']);

@@ -1,4 +1,4 @@
-//! StoreUrl: where sessions or users are kept.
+//! StoreUrl: where sessions or users are stored.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::net::url::{Url, hide_url};
 
-/// Where sessions or users are kept, as the file writes it.
+/// Where sessions or users are stored, as written in the file.
 ///
 /// ```
 /// use oneport::config::StoreUrl;
@@ -17,7 +17,7 @@ use crate::net::url::{Url, hide_url};
 #[derive(Clone, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
 pub enum StoreUrl {
-    /// `memory`: in this process, until it ends.
+    /// `memory`: in this process, lost when it ends.
     Memory,
     /// `sqlite:PATH`: our own tables in a file; `sqlite::memory:` for tests.
     Sqlite(PathBuf),
@@ -31,19 +31,19 @@ pub enum StoreUrl {
     DjangoMysql(String),
     /// `django+redis://...`: the sessions of Django's cache engine, read only.
     DjangoRedis(String),
-    /// `django+signed_cookies:`: the sessions are in the cookies themselves.
+    /// `django+signed_cookies:`: in the cookies themselves.
     DjangoSignedCookies,
 }
 
-/// The words a URL may start with.
+/// The schemes of a URL.
 const KNOWN: &str = "\"memory\", \"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\", \"django+postgres://...\", \
                      \"django+mysql://...\", \"django+redis://...\" or \"django+signed_cookies:\"";
 
-/// Those among them that hold users.
+/// The schemes of stores that hold users.
 const KNOWN_OF_USERS: &str = "\"sqlite:PATH\", \"postgres://...\", \"django+sqlite:PATH\", \"django+postgres://...\" or \"django+mysql://...\"";
 
-/// A [`StoreUrl`] where users are kept: another text is refused with the forms that hold users. A form that holds none is
-/// refused when the sections are held against each other.
+/// A [`StoreUrl`] for users. A text of another form is refused with the forms that hold users; a
+/// known form that holds none is refused later, when the sections are checked against each other.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 pub(in crate::config) struct UsersUrl(StoreUrl);
@@ -65,7 +65,7 @@ impl From<UsersUrl> for StoreUrl {
 }
 
 impl StoreUrl {
-    /// Resolves the path of a file from the directory of the configuration.
+    /// Resolves a file's path from the configuration's directory.
     pub(in crate::config) fn relative_to(self, base: &Path) -> Self {
         let resolve = |path: PathBuf| {
             if path.as_os_str() == ":memory:" {
@@ -81,7 +81,7 @@ impl StoreUrl {
         }
     }
 
-    /// Tells whether a Django project writes there, and we only read.
+    /// Returns whether a Django project writes the store and Oneport only reads it.
     #[must_use]
     pub fn is_django(&self) -> bool {
         matches!(
@@ -139,7 +139,7 @@ impl TryFrom<String> for StoreUrl {
     }
 }
 
-/// As it is written, without its password.
+/// Displays it as written, without the password.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = hide_url;

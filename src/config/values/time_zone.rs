@@ -1,4 +1,4 @@
-//! Time zone: whose local times a Django project writes in columns that know no zone.
+//! Time zone: the zone of the local times that a Django project stores in columns without one.
 
 use std::time::SystemTime;
 
@@ -48,14 +48,14 @@ impl TryFrom<String> for TimeZone {
 }
 
 impl TimeZone {
-    /// Returns the name as it is written; empty for UTC.
+    /// Returns the name as written; empty for UTC.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns what a clock in the zone shows at an instant, as a database writes it: `2026-11-30 18:00:00.000000`. Where clocks are
-    /// set back a time comes twice, as it does for Django.
+    /// Returns the local time at an instant as a database stores it: `2026-11-30 18:00:00.000000`.
+    /// When clocks are set back, a local time occurs twice, as it does for Django.
     #[must_use]
     pub fn shown(&self, at: SystemTime) -> String {
         let at = Timestamp::try_from(at).unwrap_or(Timestamp::MAX);
@@ -63,7 +63,7 @@ impl TimeZone {
         local.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string()
     }
 
-    /// Returns how many seconds clocks in the zone are ahead of UTC at an instant, given in seconds.
+    /// Returns the zone's offset from UTC in seconds at an instant, given in seconds.
     #[must_use]
     pub fn offset(&self, unix_seconds: i64) -> i64 {
         let at = Timestamp::from_second(unix_seconds).unwrap_or(Timestamp::MAX);
@@ -71,14 +71,14 @@ impl TimeZone {
     }
 }
 
-/// Reads a time that a clock shows, such as `2026-11-30 18:00:00.5`; returns the seconds that it would be in UTC.
+/// Parses a local time such as `2026-11-30 18:00:00.5`; returns the seconds it would be in UTC.
 pub(crate) fn clock_seconds(text: &str) -> Option<i64> {
     let shown: DateTime = text.parse().ok()?;
     let at = tz::TimeZone::UTC.to_timestamp(shown).ok()?;
     Some(at.as_second())
 }
 
-/// Returns an offset as it is written: `+09:00`.
+/// Formats an offset: `+09:00`.
 pub(crate) fn shown_offset(seconds: i64) -> String {
     let sign = if seconds < 0 { '-' } else { '+' };
     let minutes = seconds.abs() / 60;

@@ -1,4 +1,4 @@
-//! Units: durations and sizes as they are written, `"10s"` and `"64 KiB"`.
+//! Units: durations and sizes as written, `"10s"` and `"64 KiB"`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,10 +11,11 @@ const MILLIS_PER_MINUTE: u64 = 60 * MILLIS_PER_SECOND;
 const MILLIS_PER_HOUR: u64 = 60 * MILLIS_PER_MINUTE;
 const MILLIS_PER_DAY: u64 = 24 * MILLIS_PER_HOUR;
 
-/// Longer than any deadline has a use for, and short enough that `Instant::now() + duration` cannot overflow.
+/// Longer than any useful deadline, and short enough that `Instant::now() + duration` cannot
+/// overflow.
 const MILLIS_MAX: u64 = 36_500 * MILLIS_PER_DAY;
 
-/// From the largest down, as [`WrittenDuration`] is displayed.
+/// Largest first, the order in which [`WrittenDuration`] is displayed.
 const DURATION_UNITS: [(&str, u64); 5] = [
     ("d", MILLIS_PER_DAY),
     ("h", MILLIS_PER_HOUR),
@@ -23,7 +24,7 @@ const DURATION_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// From the largest down within each family, as [`Size`] is displayed.
+/// Largest first within each family, the order in which [`Size`] is displayed.
 const SIZE_UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -34,7 +35,8 @@ const SIZE_UNITS: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
-/// A duration with its unit: `"500ms"`, `"10s"`, `"5m"`, `"2h"`, `"14d"`, or several in a row, `"1m30s"`.
+/// A duration with its unit: `"500ms"`, `"10s"`, `"5m"`, `"2h"`, `"14d"`, or several in a row,
+/// `"1m30s"`.
 ///
 /// Displayed in the largest unit that needs no fraction.
 ///
@@ -48,7 +50,8 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct WrittenDuration(pub Duration);
 
-/// A number of bytes with its unit: `"512 B"`, `"64 KiB"`, `"1 MiB"`, `"1 GiB"`, or the decimal `kB`, `MB`, `GB`.
+/// A number of bytes with its unit: `"512 B"`, `"64 KiB"`, `"1 MiB"`, `"1 GiB"`, or the decimal
+/// `kB`, `MB`, `GB`.
 ///
 /// The space may be left out. Displayed in the largest unit that needs no fraction.
 ///
@@ -62,28 +65,28 @@ pub struct WrittenDuration(pub Duration);
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Size(pub u64);
 
-/// Why a text is no duration or no size.
+/// Why a text is not a duration or a size.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct UnitError(String);
 
 impl Size {
-    /// The number of bytes.
+    /// Returns the number of bytes.
     pub fn bytes(self) -> u64 {
         self.0
     }
 
-    /// The number of bytes as a length in memory; more than fits becomes the greatest length there is.
+    /// Returns the number of bytes as a `usize`, saturating.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 
-    /// So many KiB.
+    /// A size in KiB.
     pub const fn kib(count: u64) -> Self {
         Self(count << 10)
     }
 
-    /// So many MiB.
+    /// A size in MiB.
     pub const fn mib(count: u64) -> Self {
         Self(count << 20)
     }
@@ -245,7 +248,7 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// Splits the digits (and `_` between them, as in TOML) off the front.
+/// Splits the leading digits (with `_` between them, as in TOML) off a text.
 fn split_number(text: &str) -> (&str, &str) {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '_')
