@@ -10,7 +10,7 @@
 //! append_loaded          read from a history in Redis that this process has not known so far
 //! ```
 //!
-//! Whoever appends to a group that nobody delivers from becomes its deliverer ([`AppendOutcome::Deliver`]).
+//! A caller that appends to a group with no delivery under way becomes its deliverer ([`AppendOutcome::Deliver`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ pub(super) struct NewEvent<'a> {
 }
 
 impl<'a> NewEvent<'a> {
-    /// An event that nobody counts.
+    /// An event whose deliveries are not counted.
     pub(super) fn new(event: &'a Event, except: Option<u64>) -> Self {
         Self {
             event,

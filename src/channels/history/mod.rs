@@ -2,7 +2,7 @@
 //!
 //! A shared history is a copy of the one in Redis. Events reach it in the order of their offsets, from two sides: published ones
 //! as they are sent, and pages that `remote/history_sync.rs` reads. Offsets have no gaps, so a gap means that something was
-//! missed, whatever the reason, and the history is read again from the newest event that is here.
+//! missed, whatever the reason, and the history is read again from its newest event on.
 //!
 //! ```text
 //!            read_from                 loaded
@@ -61,7 +61,7 @@ pub(super) struct Replay {
     pub(super) is_complete: bool,
 }
 
-/// How an event's position relates to the newest one that is here.
+/// How an event's position relates to the newest one in the history.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum PositionCheck {
     /// It is the one that follows.
@@ -251,7 +251,7 @@ impl GroupHistory {
         let first = self.events.front();
         let has_older_epoch =
             first.is_some_and(|(_, first)| first.position.epoch != position.epoch);
-        // After a Redis that lost events, a new epoch repeats some that are here with their position in the older one.
+        // After a Redis that lost events, a new epoch repeats some that are kept with their position in the older one.
         if is_new || was_early || !has_older_epoch {
             self.push(entry, age);
         }
@@ -296,7 +296,7 @@ impl GroupHistory {
         shared.is_some_and(|shared| shared.is_used || self.position.offset > 0)
     }
 
-    /// Returns the position up to which a shared history is here, and the event at that position.
+    /// Returns the position up to which this process has a shared history, and the event at that position.
     pub(super) fn shared_position(&self) -> Option<(Position, Option<EventId>)> {
         let shared = self.shared.as_ref().filter(|_| self.max > 0)?;
         Some((self.position, shared.newest))
@@ -325,7 +325,7 @@ impl GroupHistory {
     }
 
     /// Takes the epoch of a page that was read, and the offset before the page's first event. Returns how many events were lost: those
-    /// between the newest one here and the page.
+    /// between the newest one of the history and the page.
     pub(super) fn read_from(&mut self, epoch: u64, before: u64) -> u64 {
         let Some(shared) = &mut self.shared else {
             return 0;

@@ -30,7 +30,7 @@ pub(super) struct SharedHistory {
     pub(super) is_behind: bool,
     /// This process has sent an event to it, which may still be on its way.
     pub(super) is_used: bool,
-    /// The newest event of each sender; the sender heard from last is at the back.
+    /// The newest event of each sender; the one that sent last is at the back.
     seen: VecDeque<EventId>,
     /// The event at the group's position.
     pub(super) newest: Option<EventId>,

@@ -255,7 +255,7 @@ proptest::proptest! {
 fn silent_processes_are_forgotten_first() {
     let mut shared = SharedHistory::default();
     for node in 0..=SENDERS_MAX as u64 {
-        shared.mark_seen(EventId { node: node, seq: 1 });
+        shared.mark_seen(EventId { node, seq: 1 });
         shared.mark_seen(EventId {
             node: 0,
             seq: node + 1,

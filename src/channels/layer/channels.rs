@@ -23,8 +23,7 @@ impl ChannelLayer {
 
     /// Sends an event to one channel, of this process or of another.
     ///
-    /// Only Redis knows whether another process reads the channel, and it tells only in `channels_redis.core`, where a full channel is
-    /// [`LayerError::ChannelFull`]. In the other formats an event without a reader is lost.
+    /// In `channels_redis.core`, a full channel of another process is [`LayerError::ChannelFull`]. In the other formats an event without a reader is lost.
     pub async fn send(&self, channel: &ChannelName, event: Event) -> Result<(), LayerError> {
         if let Some(reader) = self.0.local.channels().get(channel.as_str()) {
             return reader.push(event);

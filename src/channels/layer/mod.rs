@@ -122,7 +122,7 @@ impl ChannelLayer {
 
     // --- Joining and leaving --------------------------------------------------------------------------------------------
 
-    /// Waits until events from other processes reach the group here and its shared history has been read; two seconds at most, not
+    /// Waits until events from other processes reach the group and its shared history has been read; two seconds at most, not
     /// at all without Redis. Call it before the member joins, and keep the result until it has: the member receives everything
     /// sent since this returned.
     pub async fn prepare(

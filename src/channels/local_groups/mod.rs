@@ -1,7 +1,7 @@
 //! LocalGroups: the groups and channels of this process, by name.
 //!
-//! Both the layer and the link to Redis work on it. It knows neither: whoever needs to follow which groups exist registers a
-//! [`GroupObserver`].
+//! Both the layer and the link to Redis work on it. It knows neither. What has to follow which groups exist
+//! registers a [`GroupObserver`].
 
 mod delivery;
 mod sweep;

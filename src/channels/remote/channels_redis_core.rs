@@ -291,7 +291,7 @@ impl ChannelsRedisCore {
     }
 
     /// Returns the commands that remove a group's expired members and list the others.
-    pub(super) fn ask_members(&self, group: &GroupName) -> [redis::Cmd; 2] {
+    pub(super) fn list_members(&self, group: &GroupName) -> [redis::Cmd; 2] {
         let key = self.group_key(group.as_str());
         let mut purge = redis::cmd("ZREMRANGEBYSCORE");
         purge

@@ -43,8 +43,8 @@ impl Remote {
                         ..Sent::default()
                     });
                 }
-                // Members here receive what goes into a shared history, or between its events, from Redis: so all members of
-                // all processes have the same order.
+                // What goes into a shared history, or between its events, reaches the members of this process from Redis too: so
+                // all members of all processes have the same order.
                 let is_delivered = bounds.is_none() && group.is_some();
                 if is_delivered {
                     let new = NewEvent::new(&event, except);

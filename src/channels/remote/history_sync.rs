@@ -108,8 +108,8 @@ impl Connection {
 
     /// Compares every history with the one in Redis, before anything else is sent to it.
     ///
-    /// A Redis that died may come back with an older state, and would give offsets again that members here have seen on other
-    /// events: then the history starts another epoch. The replies also say which events of this process Redis has; those are
+    /// A Redis that died may come back with an older state, and would give offsets again that members have seen on other
+    /// events: then the history starts another epoch. The replies also have the number of the newest event of this process; events up to it are
     /// dropped from the outbox.
     pub(super) async fn verify_histories(&self) -> RedisResult<()> {
         let inner = &self.remote.0;
@@ -256,7 +256,7 @@ impl Remote {
         }
     }
 
-    /// Returns the command that reads a group's history from its newest event here.
+    /// Returns the command that reads a group's history after the newest event that this process has.
     fn read_command(&self, name: &GroupName, group: &Group) -> Option<redis::Cmd> {
         let (position, (max, expiry)) = group.with_history(|history| {
             history.clear_behind();

@@ -50,7 +50,7 @@ impl Remote {
             };
             tracing::error!(
                 redis,
-                "the channel layer lost Redis: {cause}; members of this process are served all the same"
+                "the channel layer lost Redis: {cause}; members of this process still receive its events"
             );
         } else {
             tracing::debug!(%error, "still not connected to Redis");

@@ -18,12 +18,12 @@
 //!           push            next               confirm, 30 s
 //!   (new) ────────▶ queue ────────▶ in flight ──────────────▶ confirmed ────────▶ (gone)
 //!                     ▲                 │                         │
-//!                     │    disconnected: nobody knows which were executed
+//!                     │    disconnected: some may be executed
 //!                     └─────────────────┴─────────────────────────┘
 //! ```
 //!
 //! Confirmed events are sent again after a loss, because a Redis that died may come back without the last it had confirmed, or may
-//! have published them to nobody. The script recognizes those that it has by their number ([`Attempt`]). They go back in front
+//! have published them before anyone subscribed. The script recognizes those that it has by their number ([`Attempt`]). They go back in front
 //! of the others: a history takes a number for all lower ones of the same sender, so an event that is sent after a higher
 //! number would be dropped as a duplicate.
 

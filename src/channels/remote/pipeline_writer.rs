@@ -167,7 +167,7 @@ impl Connection {
         let inner = &self.remote.0;
         let asked = groups
             .iter()
-            .flat_map(|group| inner.core.ask_members(group));
+            .flat_map(|group| inner.core.list_members(group));
         let answers = self.query(asked.collect()).await?;
         let members = answers.into_iter().skip(1).step_by(2);
         let members = members.map(|members| redis::from_redis_value(members).unwrap_or_default());

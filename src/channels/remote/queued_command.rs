@@ -28,7 +28,7 @@ pub(super) struct QueuedCommand {
 
 #[derive(Debug)]
 pub(super) enum CommandKind {
-    /// Publishes an event to whoever subscribes.
+    /// Publishes an event to a channel.
     Publish { channel: String, payload: Vec<u8> },
     /// Publishes a message between Oneports that is no event.
     NodeMessage { channel: String, payload: Vec<u8> },

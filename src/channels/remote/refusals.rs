@@ -69,7 +69,7 @@ impl Remote {
         let asked = self.shown(&asked());
         tracing::warn!(
             unsaid = times - 1,
-            "Redis refuses {asked} for the channel layer: {error}; members of this process are served all the same"
+            "Redis refuses {asked} for the channel layer: {error}; members of this process still receive its events"
         );
     }
 

@@ -44,8 +44,8 @@ impl LuaScript {
 /// Returns how many processes the event reached, its offset (0 without a history, -1 if it was stored already), and an upper bound
 /// of the history's bytes.
 ///
-/// Each event has the sum of all bytes up to it (`b`), so the first event of a stream tells what the stream takes. It is read only when
-/// the bytes since the last time say that much may have changed.
+/// Each event has the sum of all bytes up to it (`b`), so the bytes of a stream follow from its first event. That is read only when
+/// enough has been added since the last time.
 pub(super) static APPEND: LuaScript = LuaScript::new(
     r"
 local max, expiry = ARGV[6], ARGV[7]

@@ -87,7 +87,7 @@ async fn find_cluster(
     let share = timeout_share(timeout, asked.len());
     let mut last = None;
     for (host, port) in asked {
-        let answer = tokio::time::timeout(share, ask(&at(host, *port))).await;
+        let answer = tokio::time::timeout(share, query_slots(&at(host, *port))).await;
         let answer = answer.unwrap_or_else(|_| Err(timed_out()));
         match answer.and_then(|answer| cluster::parse_slots(answer, host)) {
             Ok((masters, slots)) => {
@@ -104,7 +104,7 @@ async fn find_cluster(
 }
 
 /// Asks a server of a cluster for the slots, over a connection of its own.
-async fn ask(url: &RedisUrl) -> RedisResult<redis::Value> {
+async fn query_slots(url: &RedisUrl) -> RedisResult<redis::Value> {
     let (mut connection, driver) = redis_stream::commands(url, Duration::MAX).await?;
     let question = cluster::slots_command();
     tokio::select! {

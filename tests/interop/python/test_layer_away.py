@@ -696,6 +696,10 @@ class Death(LayerCase):
         self.assertEqual(self.join(self.a, "long").messages(50), [str(number) for number in range(50)])
 
     def test_who_clears_up_after_many_is_not_taken_for_dead(self):
+        def reaped():
+            return sum(len(lines(server, "another process died")) for server in self.servers())
+
+        before = reaped()
         anna = self.join(self.a, "presence", "anna")
         with self.gateway() as third:
             connected(third)
@@ -706,9 +710,11 @@ class Death(LayerCase):
         for member in members:
             member.__exit__()
         until(lambda: self.who(anna) == ["anna"], lambda: f"anna alone, found {len(self.who(anna))}", LEASE + MOMENT)
-        buried = sum(len(lines(server, "another process died")) for server in self.servers())
+        # It is logged when the groups have been told.
+        until(lambda: reaped() > before, lambda: "a log line about the process that died")
+        self.assertEqual(reaped(), before + 1)
         time.sleep(LEASE)
-        self.assertEqual(sum(len(lines(server, "another process died")) for server in self.servers()), buried)
+        self.assertEqual(reaped(), before + 1)
         self.assertEqual(self.who(anna), ["anna"])
 
     def test_whoever_is_the_last_to_live_or_the_first_to_come_clears_up(self):
