@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use http::Uri;
 
-use crate::config::unix_path_problem;
+use crate::net::unix_path_problem;
+use crate::net::url::{Url, UrlError};
 
 /// Where an endpoint listens.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -72,19 +73,22 @@ impl EndpointUrl {
                 label,
             });
         }
-        let authority = text.split(['/', '?', '#']).nth(2).unwrap_or_default();
-        if authority.contains('@') {
+        let url = match Url::parse(text) {
+            Ok(url) => url,
+            // Only a password can hold such characters.
+            Err(UrlError::Unencoded { .. }) => return Err(EndpointUrlError::Credentials),
+            Err(_) => return Err(EndpointUrlError::Form),
+        };
+        if url.username() != Ok(None) || url.password() != Ok(None) {
             return Err(EndpointUrlError::Credentials);
         }
+        // hyper's type is stricter: it takes no text that has to be corrected, such as `http:///host`.
         let uri: Uri = text.parse().map_err(|_| EndpointUrlError::Form)?;
-        let authority = uri.authority().ok_or(EndpointUrlError::Form)?;
-        // `Uri` reads a port that is no number as no port, which would be 80.
-        let has_bad_port = authority.as_str() != authority.host() && authority.port_u16().is_none();
-        if uri.scheme_str() != Some("http") || authority.host().is_empty() || has_bad_port {
+        let is_http = url.scheme() == "http" && uri.authority().is_some();
+        let Some(host) = url.host().filter(|_| is_http) else {
             return Err(EndpointUrlError::Form);
-        }
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let port = authority.port_u16().unwrap_or(80);
+        };
+        let port = url.port().unwrap_or(80);
         Ok(Self {
             address: Address::Tcp { host, port },
             uri,
