@@ -12,8 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::Instant;
 
+use super::endpoint_url::Address;
 use super::limited_io::LimitedIo;
-use super::url::Address;
 use crate::net::Stream;
 
 /// Opens connections to one endpoint.

@@ -21,12 +21,12 @@
 mod body;
 mod breaker;
 mod connector;
+mod endpoint_url;
 mod error;
 mod hop_by_hop;
 mod limited_io;
 #[cfg(test)]
 mod tests;
-mod url;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -42,9 +42,9 @@ use tokio::time::Instant;
 
 pub use body::{RequestBody, ResponseBody};
 pub use breaker::{BreakerSettings, Outcome, Transition};
+pub use endpoint_url::{Address, EndpointUrl, EndpointUrlError};
 pub use error::{BoxError, ClientError};
 pub use hop_by_hop::{is_hop_by_hop, remove_hop_by_hop};
-pub use url::{Address, EndpointUrl, EndpointUrlError};
 
 use body::Upload;
 use breaker::Breaker;

@@ -99,20 +99,20 @@ pub enum BearerSettingsError {
 /// Neither the token nor a value of its claims is part of it, so it may be logged.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TokenError {
-    /// The token is longer than any that is taken.
+    /// The token is too long.
     #[error("expected a token of at most 8192 bytes, found {found} bytes")]
     TooLong {
         /// The number of its bytes.
         found: usize,
     },
-    /// The text is no signed token (RFC 7515 §3.1).
+    /// The text is not a signed token (RFC 7515 §3.1).
     #[error("expected {expected} in a token, found other text")]
     Malformed {
         /// The part that cannot be read.
         expected: &'static str,
     },
     /// The algorithm is `none` (RFC 8725 §3.2).
-    #[error("expected a signed token, found one with the algorithm none")]
+    #[error("unsigned token: the algorithm is none")]
     Unsigned,
     /// The algorithm is not one of those allowed (RFC 8725 §3.1).
     #[error("expected a token signed with {expected}, found another algorithm")]
@@ -120,34 +120,34 @@ pub enum TokenError {
         /// The algorithms that are allowed.
         expected: String,
     },
-    /// The token has extensions that have to be understood (RFC 7515 §4.1.11).
-    #[error("expected no extensions in the header of a token, found the parameter {found}")]
+    /// The token has critical extensions (RFC 7515 §4.1.11).
+    #[error("unsupported parameter {found} in the header of a token")]
     Extensions {
         /// The name of the parameter.
         found: &'static str,
     },
     /// The `typ` of the token names another kind of JWT, such as `logout+jwt` (RFC 8725 §3.11).
-    #[error("expected a token with the typ JWT, at+jwt or none, found another kind")]
+    #[error("expected a token of type JWT or at+jwt, found another type")]
     Kind,
-    /// No key, or more than one, fits the `kid` and the algorithm of the token.
-    #[error("expected one key for the kid and the algorithm of a token, found {found}")]
+    /// No key, or more than one, matches the `kid` and the algorithm of the token.
+    #[error("{found} keys match the kid and the algorithm of a token, expected one")]
     Key {
         /// The number of keys that fit.
         found: usize,
     },
-    /// The signature is not one of the key.
-    #[error("expected a signature made with the key, found another")]
+    /// The signature was not made with the key.
+    #[error("invalid signature")]
     Signature,
-    /// The token is no longer valid (RFC 7519 §4.1.4).
-    #[error("expected a token that has not expired, found one that expired {ago:?} ago")]
+    /// The token has expired (RFC 7519 §4.1.4).
+    #[error("token expired {ago:?} ago")]
     Expired {
-        /// How long ago that was, to the second.
+        /// How long ago, in whole seconds.
         ago: Duration,
     },
     /// The token is not valid yet (RFC 7519 §4.1.5).
-    #[error("expected a token that is valid now, found one that will be in {ahead:?}")]
+    #[error("token not valid for another {ahead:?}")]
     TooEarly {
-        /// How long it takes until it is, to the second.
+        /// How long until it is, in whole seconds.
         ahead: Duration,
     },
     /// A claim is missing or has another value.

@@ -1,4 +1,7 @@
-//! AnswerCache: what the app said a moment ago, and what it is being asked.
+//! AnswerCache: the app's recent responses, and the subrequests in flight.
+//!
+//! A crate's cache does not fit: a response is looked up under several keys (one for each list of `Oneport-Vary`), the
+//! newest wins, and the bound counts bytes.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -14,40 +17,41 @@ use super::ForwardError;
 use super::freshness::{Key, Reach, Reuse};
 use crate::auth::User;
 
-/// The bytes of all answers that are kept; the oldest are evicted first.
+/// The most bytes of all answers; the oldest are evicted first.
 pub(super) const ANSWERS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What an answer takes beside the texts of its user: its places in the map and in the queue, and the user itself.
+/// The bytes of an answer besides its user's texts: its entries in the map and the queue, and the user itself.
 pub(super) const ANSWER_BYTES: usize = 384;
 
-/// The lists of fields that are looked for at the same time. An answer with one more counts for its own question alone.
+/// The most lists of `Oneport-Vary` at the same time, since each lookup tries all. An answer with another list is reused for
+/// an equal question only.
 pub(super) const REACHES_MAX: usize = 8;
 
-/// What the app said.
+/// The outcome of a subrequest.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
+pub(super) struct Answer {
     pub(super) user: Option<Arc<User>>,
-    /// Whether it counts for other requests too.
+    /// Whether others that wait for it may use it.
     pub(super) is_shared: bool,
 }
 
-pub(super) type Answer = Result<Said, ForwardError>;
-pub(super) type Subrequest = Shared<Pin<Box<dyn Future<Output = Answer> + Send>>>;
-pub(super) type WeakSubrequest = WeakShared<Pin<Box<dyn Future<Output = Answer> + Send>>>;
+pub(super) type AnswerResult = Result<Answer, ForwardError>;
+pub(super) type Subrequest = Shared<Pin<Box<dyn Future<Output = AnswerResult> + Send>>>;
+pub(super) type WeakSubrequest = WeakShared<Pin<Box<dyn Future<Output = AnswerResult> + Send>>>;
 
-/// What was answered a moment ago, and what is being asked.
+/// Recent answers and running subrequests.
 #[derive(Default)]
 pub(super) struct AnswerCache {
     pub(super) known: HashMap<Key, Known>,
-    /// The oldest in front. An answer that was replaced keeps its place until then.
-    by_age: VecDeque<Place>,
+    /// The oldest first. A replaced answer keeps its entry, and counts, until it is the oldest.
+    by_age: VecDeque<AgeEntry>,
     /// The sum over `by_age`.
     pub(super) bytes: usize,
-    /// The lists of fields that answers in `by_age` depend on, each with how many do.
+    /// The lists of fields in use, each with the number of answers in `by_age` that depend on it.
     reaches: Vec<(Reach, usize)>,
-    /// Each with its number. They run only as long as somebody waits for them.
+    /// Each with its number. A subrequest is dropped with the last request that waits for it.
     pub(super) running: HashMap<Key, (u64, WeakSubrequest)>,
-    /// The last number of an answer or a subrequest.
+    /// The number of the newest answer or subrequest.
     numbered: u64,
 }
 
@@ -58,8 +62,8 @@ pub(super) struct Known {
     number: u64,
 }
 
-/// An answer's place in the order of their age.
-struct Place {
+/// An answer in the order of age.
+struct AgeEntry {
     key: Key,
     number: u64,
     bytes: usize,
@@ -67,7 +71,7 @@ struct Place {
 }
 
 impl AnswerCache {
-    /// Keeps an answer for as long, and for as many questions, as it allows.
+    /// Caches an answer as long, and as widely, as `reuse` allows.
     pub(super) fn remember(
         &mut self,
         question: &HeaderMap,
@@ -99,7 +103,7 @@ impl AnswerCache {
         };
         self.known.insert(key, known);
         self.bytes += bytes;
-        self.by_age.push_back(Place {
+        self.by_age.push_back(AgeEntry {
             key,
             number,
             bytes,
@@ -107,7 +111,7 @@ impl AnswerCache {
         });
     }
 
-    /// Returns the newest answer that counts for a question. `key` is the question's own, hashed before the lock is taken.
+    /// Returns the newest answer to a question. `key` is that of the question itself, hashed before the lock is taken.
     pub(super) fn recall(
         &self,
         question: &HeaderMap,
@@ -134,7 +138,7 @@ impl AnswerCache {
         self.numbered
     }
 
-    /// Drops the oldest answers that are stale, and as many more as a new one needs.
+    /// Evicts the oldest answers: those that are stale, and as many more as a new one needs.
     fn make_room(&mut self, bytes: usize, now: Instant) {
         while let Some(oldest) = self.by_age.front() {
             let known = self.known.get(&oldest.key);
@@ -153,7 +157,7 @@ impl AnswerCache {
         }
     }
 
-    /// Counts an answer of a list of fields, and returns the list; the same question alone, if there are too many lists.
+    /// Counts an answer that depends on a list of fields. Returns [`Reach::Same`] if there are too many lists.
     fn reserve(&mut self, reach: &Reach) -> Reach {
         if *reach == Reach::Same {
             return Reach::Same;
@@ -169,7 +173,7 @@ impl AnswerCache {
         reach.clone()
     }
 
-    /// Forgets a list of fields with its last answer.
+    /// Removes a list of fields with its last answer.
     fn release(&mut self, reach: &Reach) {
         if let Some(at) = self.reaches.iter().position(|(known, _)| known == reach) {
             self.reaches[at].1 -= 1;
@@ -180,7 +184,7 @@ impl AnswerCache {
     }
 }
 
-/// A subrequest's place among those that run, until it has ended or nobody waits for it.
+/// A running subrequest: removed from the cache when it has ended or was dropped.
 pub(super) struct Running {
     pub(super) answers: Arc<Mutex<AnswerCache>>,
     pub(super) key: Key,
@@ -190,7 +194,7 @@ pub(super) struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut answers = self.answers.lock();
-        // Between the last waiter's leave and this, another may have started.
+        // Race: after the last waiter has left and before this, an equal subrequest may have started. It has another number.
         if answers
             .running
             .get(&self.key)

@@ -1,4 +1,4 @@
-//! Reuse: how long an answer counts, and for which other questions. (RFC 9111)
+//! Freshness: how long an answer may be reused, and for which other questions (RFC 9111).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,36 +8,36 @@ use sha2::{Digest, Sha256};
 
 use super::subrequest::DESCRIPTION;
 
-/// The SHA-256 of the fields that count: the cache keeps nothing of a cookie or a token.
+/// The SHA-256 of the fields that an answer depends on, so that the cache holds no cookie and no token.
 pub(super) type Key = [u8; 32];
 
-/// Lists the fields of the question that an answer depends on. No framework sends it by itself.
+/// The fields of the question that an answer depends on. No framework sends this field by itself.
 const ONEPORT_VARY: HeaderName = HeaderName::from_static("oneport-vary");
 
-/// What an answer allows.
+/// How an answer may be reused.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Reuse {
-    /// `no-store`, `no-cache`, or `Vary: *`: one request alone, not even another one that waits at the same time.
+    /// Not at all, not even for an equal request at the same time: `no-store`, `no-cache` or `Vary: *`.
     Never,
-    /// For so long; zero for the requests that wait now.
+    /// For a time. Zero: only for requests that wait for it now.
     For(Duration, Reach),
 }
 
-/// The questions that an answer counts for.
+/// The questions that an answer is for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Reach {
-    /// The same question, field for field.
+    /// An equal question, field for field.
     Same,
-    /// All questions with the same values of these fields, which are sorted.
+    /// All questions with equal values of these fields, which are sorted.
     Fields(Arc<[HeaderName]>),
 }
 
 impl Reuse {
-    /// Reads `Oneport-Vary`, `Vary`, `Cache-Control` and `Age` of an answer to a question. `passed` are the client's own fields,
-    /// `cache` is the longest lifetime.
+    /// Reads `Oneport-Vary`, `Vary`, `Cache-Control` and `Age` of a response. `passed` are the client's own fields, `cache` is the
+    /// longest lifetime.
     ///
-    /// Only `Oneport-Vary` widens an answer. `Vary` and `max-age` do not: frameworks and their middleware add both by themselves,
-    /// whatever else the answer depends on.
+    /// Only `Oneport-Vary` widens the reuse. `Vary` and `max-age` do not, because frameworks and their middleware add both by
+    /// themselves, whatever else a response depends on.
     pub(super) fn of(
         answer: &HeaderMap,
         question: &HeaderMap,
@@ -56,7 +56,7 @@ impl Reuse {
 }
 
 impl Reach {
-    /// Reads `Oneport-Vary`. A list with a name that the question does not tell, or without the client's identity, is ignored.
+    /// Reads `Oneport-Vary`. A list is ignored if it names a field that no question has, or if it does not identify the client.
     fn of(answer: &HeaderMap, question: &HeaderMap, passed: &[HeaderName]) -> Self {
         let names = list(answer.get_all(ONEPORT_VARY)).map(|name| {
             let name = HeaderName::from_bytes(name?.as_bytes()).ok()?;
@@ -91,7 +91,7 @@ impl Reach {
         has_own && (names_authorization || !question.contains_key(header::AUTHORIZATION))
     }
 
-    /// Returns the key of all questions that are as this one.
+    /// Returns the key that this question shares with those the answer is for.
     pub(super) fn key(&self, question: &HeaderMap) -> Key {
         let mut hash = Sha256::new();
         let mut number = |count: usize| hash.update(count.to_be_bytes());
@@ -115,7 +115,8 @@ impl Reach {
     }
 }
 
-/// Hashes a field with its values in their order. Each part has its length before it, so that none runs into the next.
+/// Hashes a field with its values in order. Each part is prefixed with its length, so that different fields never hash the same
+/// bytes.
 fn add(hash: &mut Sha256, name: &HeaderName, question: &HeaderMap) {
     let values = question.get_all(name);
     let mut part = |bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! Forward: asks an app who a request is from, as nginx's `auth_request` does.
+//! Forward: asks an app to identify the client of a request, as nginx's `auth_request` does.
 
 mod cache;
 mod errors;
@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use http::header::{self, HeaderMap, HeaderName};
 use parking_lot::Mutex;
 
-use cache::{AnswerCache, Running, Said, Subrequest};
+use cache::{Answer, AnswerCache, Running, Subrequest};
 use freshness::{Reach, Reuse};
 use subrequest::{Upstream, parse_url};
 
@@ -28,48 +28,48 @@ use crate::config::hide_url;
 /// [`is_hop_by_hop`].
 const MESSAGE_HEADERS: [HeaderName; 3] = [header::CONTENT_LENGTH, header::EXPECT, header::HOST];
 
-/// Whom to ask, with which headers, and where the user stands in the answer.
+/// The URL of the app, the headers it gets, and the headers of its response that name the user.
 #[derive(Clone)]
 pub struct ForwardSettings {
     /// An `http://` URL of the app.
     pub url: String,
-    /// The headers that say who the client is, such as `cookie` and `authorization`. They are sent along.
+    /// The headers that identify the client, such as `cookie` and `authorization`. The app gets them.
     pub request_headers: Vec<HeaderName>,
-    /// The header of the answer with the user's id.
+    /// The header of the response with the user's id.
     pub id_header: HeaderName,
-    /// The header of the answer with the user's name.
+    /// The header of the response with the user's name.
     pub name_header: HeaderName,
-    /// The header of the answer that is `1` or `true` for staff.
+    /// The header of the response that is `1` or `true` for staff.
     pub staff_header: HeaderName,
-    /// How long an answer may be used again, if it does not ask for less. Zero: never, but the same requests that wait at the
-    /// same time share one.
+    /// How long a response is cached, unless it asks for less. Zero: not at all, but equal requests at the same time share
+    /// one subrequest.
     pub cache: Duration,
-    /// How long a subrequest may take, from its start or its place in the queue to the end of the answer.
+    /// The longest time of a subrequest, from its place in the queue to the end of the response.
     pub timeout: Duration,
 }
 
-/// The request that the question is about.
+/// The original request.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// Its method.
     pub method: &'a str,
     /// Its path and query.
     pub uri: &'a str,
-    /// The host it is for. Empty: not known.
+    /// Its host. Empty: unknown.
     pub host: &'a str,
     /// `http` or `https`, also for a WebSocket.
     pub scheme: &'a str,
-    /// The address of the client, if it is known.
+    /// The client's address, if known.
     pub client: Option<IpAddr>,
     /// Its headers.
     pub headers: &'a HeaderMap,
 }
 
-/// Asks an app who a request is from, and remembers what it said for a moment.
+/// Asks an app to identify clients, and caches its responses for a short time.
 ///
-/// The question is a GET with the listed headers of the request and `x-original-method`, `x-original-uri`,
-/// `x-forwarded-host`, `x-forwarded-proto` and `x-forwarded-for`. An answer counts for the same question alone, field for field. With
-/// `Oneport-Vary` it counts for all questions in which the listed fields are the same.
+/// The subrequest is a GET with the listed headers of the request and `x-original-method`, `x-original-uri`,
+/// `x-forwarded-host`, `x-forwarded-proto` and `x-forwarded-for`. A response is reused for an equal
+/// subrequest only, field for field. With `Oneport-Vary` it is reused for all subrequests that are equal in the listed fields.
 ///
 /// ```no_run
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -106,9 +106,9 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Reads the settings. Nobody is asked yet.
+    /// Validates the settings. Connects at the first subrequest.
     ///
-    /// Fails if the URL is not an `http://` one with a host, or if the listed headers cannot say who a client is.
+    /// Fails if the URL is not an `http://` one with a host, or if the listed headers cannot identify a client.
     pub fn new(mut settings: ForwardSettings) -> Result<Self, ForwardSettingsError> {
         let url = parse_url(&settings.url)?;
         let mut names = Vec::new();
@@ -130,13 +130,13 @@ impl Forward {
         })
     }
 
-    /// Returns who a request is from. `None`: somebody anonymous.
+    /// Returns the user of a request. `None`: the client is anonymous.
     ///
-    /// An answer with the status 2xx names the user in its headers, or in a JSON body `{"id", "name", "is_staff"}`, or
-    /// nobody; 401 and 403 name nobody. A request without any of the listed headers is anonymous without asking. Fails if
-    /// the app answers anything else, or not in time; that is not remembered.
+    /// A 2xx response names the user in its headers or in a JSON body `{"id", "name", "is_staff"}`; without a name, and with
+    /// 401 or 403, the client is anonymous. So is one without any of the listed headers, without a subrequest. Fails if the
+    /// app responds otherwise, or not in time; failures are not cached.
     ///
-    /// Cancel-safe: other waiters still receive the answer.
+    /// Cancel-safe: others that wait for the same subrequest still get the response.
     pub async fn ask(&self, subject: &Subject<'_>) -> Result<Option<Arc<User>>, ForwardError> {
         let Some(question) = self.upstream.question(subject)? else {
             return Ok(None);
@@ -146,23 +146,24 @@ impl Forward {
             Found::Started(subrequest) => (subrequest, false),
             Found::Running(subrequest) => (subrequest, true),
         };
-        let said = subrequest.await?;
-        if is_joined && !said.is_shared {
+        let answer = subrequest.await?;
+        if is_joined && !answer.is_shared {
             return Ok(self.upstream.ask(&question).await?.0);
         }
-        Ok(said.user)
+        Ok(answer.user)
     }
 
-    /// Returns the headers that say who a client is.
+    /// Returns the headers that identify a client.
     #[must_use]
     pub fn request_headers(&self) -> &[HeaderName] {
         &self.upstream.settings.request_headers
     }
 
-    /// Looks for an answer and for a subrequest under one lock, so that no two are started for the same question.
+    /// Returns a cached response, the subrequest in flight, or a new one.
     ///
-    /// How far an answer reaches is known only when it is there: requests that wait share one if they are the same in every
-    /// field.
+    /// Race: two equal requests may come at the same time. Both look under one lock, so only one starts a subrequest. How
+    /// widely a response may be reused is known only when it is there, so those that wait share one only if they are equal
+    /// in every field.
     fn find_or_start(&self, question: &HeaderMap) -> Found {
         let key = Reach::Same.key(question);
         let mut answers = self.answers.lock();
@@ -188,7 +189,7 @@ impl Forward {
                 .remember(&question, user.clone(), &reuse, now);
             drop(running);
             let is_shared = reuse != Reuse::Never;
-            Ok(Said { user, is_shared })
+            Ok(Answer { user, is_shared })
         };
         let subrequest = subrequest.boxed().shared();
         if let Some(weak) = subrequest.downgrade() {

@@ -1,7 +1,7 @@
-//! Counters: a table of a fixed size that says how often each of many keys may go on.
+//! Gcra: rate limits of many keys in a table of fixed size (generic cell rate algorithm).
 //!
-//! A counter is one instant (the generic cell rate algorithm): when it will be empty again. An attempt moves it on by a period, and may
-//! not move it further than a window ahead. An expired counter is equivalent to an absent one, so nothing needs sweeping.
+//! A counter is one instant: when it will be empty again. An attempt moves it by a period, and is refused if that is more than a
+//! window ahead. An expired counter equals an absent one, so nothing needs sweeping.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

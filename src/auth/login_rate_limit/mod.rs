@@ -1,7 +1,10 @@
-//! LoginRateLimit: limits how often a login may be tried.
+//! LoginRateLimit: limits how often a login may be attempted.
 //!
-//! Three counters look at each attempt. One counts an address, one counts a name from one address; both refuse. The third counts a
-//! name over all addresses and only delays: a counter that refused would let anybody lock out a name that they know.
+//! | counter of | over its limit |
+//! |---|---|
+//! | an address | refuses |
+//! | a name from one address | refuses |
+//! | a name from all addresses | delays: if it refused, anyone could lock out a name |
 
 mod gcra;
 mod normalize;
@@ -19,17 +22,17 @@ use normalize::normalized;
 
 use crate::net::client_network;
 
-/// The longest delay of an attempt at a name that is tried from several addresses.
+/// The longest delay of an attempt, for a name that is tried from several addresses.
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// The attempts that may be delayed at the same time. One more is not delayed: it must not be refused, and has its own address'
-/// limits.
+/// The most attempts that are delayed at the same time. One more is neither delayed nor refused; its address has a limit of its
+/// own.
 const DELAYED_MAX: usize = 1_024;
 
-/// The interval between log lines about one limit.
+/// The least interval between two log lines about one limit.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// How often one name from one address, and one address, may try in a window. What is used up fills again evenly over it.
+/// The attempts in a window, of one name from one address and of one address. Used attempts come back evenly over the window.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct LoginLimits {
     /// For a name from one address; and over all addresses, before an attempt is delayed.
@@ -40,41 +43,41 @@ pub struct LoginLimits {
     pub window: Duration,
 }
 
-/// The attempts of a process, for all routes. They outlive a reload.
+/// The counters of a process, for all routes. They outlive a reload.
 ///
-/// Routes with the same limits share their counters; other limits begin anew. The memory is bounded: 2 MiB for each of the three
-/// kinds of counters. When there are too many, those that were used least are dropped, so a newcomer is always counted, and never
-/// refused for the others' sake.
+/// Routes with equal limits share counters; changed limits start with empty ones. Memory is bounded at 2 MiB for each of the three
+/// kinds. When a table is full, the least used counter is evicted, so a new one is always counted, and never refused because of
+/// others.
 #[derive(Debug)]
 pub struct LoginRateLimit {
     counters: Mutex<[Counters; 3]>,
     hasher: RandomState,
     began: Instant,
     delayed: Semaphore,
-    said: Mutex<[LogState; 4]>,
+    logged: Mutex<[LogState; 4]>,
 }
 
-/// An attempt that may be made.
+/// An attempt that is admitted.
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
     counted: [Option<(u64, Charge)>; 3],
-    /// How long it has to wait first.
+    /// How long it has to wait before the password is checked.
     pub delay: Duration,
 }
 
-/// An attempt too many.
+/// An attempt over a limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RateLimited {
-    /// How long to wait for the next.
+    /// How long until the next one is admitted.
     pub wait: Duration,
 }
 
-/// What the log was told of one limit.
+/// The log lines about one limit.
 #[derive(Clone, Copy, Debug, Default)]
 struct LogState {
     last: Option<Instant>,
-    /// Hits since then.
+    /// Hits since the last line.
     count: u64,
 }
 
@@ -99,7 +102,7 @@ impl Default for LoginRateLimit {
             hasher: RandomState::new(),
             began: Instant::now(),
             delayed: Semaphore::new(DELAYED_MAX),
-            said: Mutex::default(),
+            logged: Mutex::default(),
         }
     }
 }
@@ -107,7 +110,7 @@ impl Default for LoginRateLimit {
 impl LoginRateLimit {
     /// Counts an attempt.
     ///
-    /// `address` is none only on a unix socket without a trusted proxy; all its clients are then one.
+    /// `address` is `None` only on a Unix socket without a trusted proxy, whose clients then count as one.
     pub fn count(
         &self,
         limits: LoginLimits,
@@ -146,10 +149,10 @@ impl LoginRateLimit {
             let Some(key) = key else { continue };
             let counted = counters[kind].count(key, quota, nanos);
             if counted.evicted {
-                self.say(FULL, now);
+                self.log(FULL, now);
             }
             if let Some(wait) = counted.wait {
-                self.say(kind, now);
+                self.log(kind, now);
                 return Err(RateLimited { wait });
             }
             attempt.counted[kind] = Some((key, counted.charge));
@@ -157,7 +160,7 @@ impl LoginRateLimit {
         let key = self.key(NAME, limits, &name);
         let counted = counters[NAME].count_over(key, per_name, nanos);
         if counted.evicted {
-            self.say(FULL, now);
+            self.log(FULL, now);
         }
         attempt.counted[NAME] = Some((key, counted.charge));
         attempt.delay = counted.wait.unwrap_or_default().min(DELAY_MAX);
@@ -171,7 +174,7 @@ impl LoginRateLimit {
         if delay.is_zero() {
             return;
         }
-        self.say(NAME, now);
+        self.log(NAME, now);
         if let Ok(_place) = self.delayed.try_acquire() {
             tokio::time::sleep(delay).await;
         }
@@ -193,18 +196,18 @@ impl LoginRateLimit {
     }
 
     /// Says in the log that a limit was hit, once in a while with the count; no name, because people type passwords there.
-    fn say(&self, limit: usize, now: Instant) {
-        let mut said = self.said.lock();
-        let said = &mut said[limit];
-        said.count += 1;
-        if said
+    fn log(&self, limit: usize, now: Instant) {
+        let mut logged = self.logged.lock();
+        let logged = &mut logged[limit];
+        logged.count += 1;
+        if logged
             .last
             .is_some_and(|last| now.saturating_duration_since(last) < LOG_EVERY)
         {
             return;
         }
-        let count = std::mem::take(&mut said.count);
-        said.last = Some(now);
+        let count = std::mem::take(&mut logged.count);
+        logged.last = Some(now);
         tracing::warn!(count, "{}", SENTENCES[limit]);
     }
 

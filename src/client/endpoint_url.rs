@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use http::Uri;
 
 use crate::net::unix_path_problem;
-use crate::net::url::{Url, UrlError};
+use crate::net::url::Url;
 
 /// Where an endpoint listens.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -73,12 +73,7 @@ impl EndpointUrl {
                 label,
             });
         }
-        let url = match Url::parse(text) {
-            Ok(url) => url,
-            // Only a password can hold such characters.
-            Err(UrlError::Unencoded { .. }) => return Err(EndpointUrlError::Credentials),
-            Err(_) => return Err(EndpointUrlError::Form),
-        };
+        let url = Url::parse(text).map_err(|_| EndpointUrlError::Form)?;
         if url.username() != Ok(None) || url.password() != Ok(None) {
             return Err(EndpointUrlError::Credentials);
         }
