@@ -48,7 +48,7 @@ pub(super) enum Command {
 #[derive(Args, Debug)]
 pub(super) struct FileArgument {
     /// The configuration file.
-    ///     #[arg(long, value_name = "FILE", default_value = "config/oneport.toml")]
+    #[arg(long, value_name = "FILE", default_value = "config/oneport.toml")]
     pub(super) config: PathBuf,
 }
 
@@ -229,4 +229,17 @@ pub(super) fn print_completions(shell: clap_complete::Shell) -> u8 {
         &mut std::io::stdout(),
     );
     super::OK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_take_the_file_as_an_option() {
+        for command in ["serve", "check", "routes"] {
+            Arguments::try_parse_from(["oneport", command, "--config", "a.toml"]).unwrap();
+            Arguments::try_parse_from(["oneport", command]).unwrap();
+        }
+    }
 }
