@@ -355,7 +355,7 @@ fn tokens_that_are_none_are_problems() {
         ),
         (
             "[{ name = 'a', token = 'sixteen-or-more-characters', groups = ['*'] }, { name = 'b', token = 'sixteen-or-more-characters', groups = ['*'] }]",
-            "another token",
+            "the same token as tokens[0]",
         ),
     ] {
         let file = format!(
