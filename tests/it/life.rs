@@ -421,3 +421,43 @@ async fn client_that_never_pauses_leaves_room_for_others() {
     let lead = lead.load(Ordering::Relaxed);
     assert!(lead < 40, "one was {lead} reads ahead of the other");
 }
+
+/// Sends 2 MiB, and waits for its client before each piece.
+struct Patient;
+
+impl Consumer for Patient {
+    type Options = ();
+
+    fn new((): &()) -> Self {
+        Self
+    }
+
+    async fn receive(&mut self, cx: &mut Context<'_>, _message: Message) -> Result<(), Close> {
+        for _ in 0..64 {
+            cx.drained().await;
+            cx.send(Bytes::from(vec![0; 32 << 10]));
+        }
+        cx.drained().await;
+        cx.send("done");
+        Ok(())
+    }
+}
+
+/// A queue over its bound would end the socket with 1013, and a wait that is not woken would never end.
+#[tokio::test]
+async fn drained_keeps_the_queue_within_its_bound_and_is_woken_by_the_client() {
+    let file = "
+        [[websocket.route]]
+        path = '/'
+        consumer = 'patient'
+        send_queue = '64KiB'
+    ";
+    let registry = Registry::builtin().consumer::<Patient>("patient");
+    let app = Application::with(&registry, file).unwrap();
+    let mut socket = WebsocketCommunicator::new("/").connect(&app).await.unwrap();
+    socket.send("go").await;
+    for _ in 0..64 {
+        assert_eq!(socket.receive().await.len(), 32 << 10);
+    }
+    assert_eq!(socket.receive().await.as_text(), Some("done"));
+}

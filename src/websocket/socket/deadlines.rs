@@ -1,8 +1,8 @@
 //! The deadlines of a socket: what is due, and when the clock ticks for it next.
 //!
-//! The clock owes a socket one tick at most. When deadlines move later, which every received byte does
-//! to them, the tick is left as it is: it comes too early, finds nothing due, and is set anew. So a
-//! busy socket does not touch the clock.
+//! The clock has at most one tick pending for a socket. Every received byte moves deadlines later, but
+//! not the tick: it comes too early, finds nothing due, and is scheduled again. So a busy socket does
+//! not touch the clock.
 
 use std::sync::{Arc, Weak};
 

@@ -80,7 +80,7 @@ pub(super) struct Socket {
     handle: Arc<SocketHandle>,
     decoder: Decoder,
     keepalive: KeepAlive,
-    /// The next tick that the clock owes this socket.
+    /// The tick that is pending at the clock.
     timer: Option<TimerKey>,
     extras: Option<Box<SocketExtras>>,
     received: ReceiveStats,
@@ -88,7 +88,7 @@ pub(super) struct Socket {
     uncounted_messages: u32,
     /// Reads of this poll.
     reads: u8,
-    /// The next tick may have to come later than `timer` says, so it is set anew.
+    /// Deadlines have changed in a way that the pending tick does not cover, so it is scheduled again.
     is_timer_outdated: bool,
     /// The thread's buffers belong to this socket until the poll ends.
     owns_buffers: bool,
