@@ -7,7 +7,7 @@ use crate::scope::{Scope, ScopeType};
 use crate::telemetry::ACCESS;
 
 /// Writes the access log's line of a response.
-pub(super) fn log_answer(scope: &Scope, route: &str, response: &Response, started: Instant) {
+pub(super) fn log_response(scope: &Scope, route: &str, response: &Response, started: Instant) {
     tracing::info!(
         target: ACCESS,
         id = %scope.request_id,

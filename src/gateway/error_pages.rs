@@ -15,7 +15,7 @@ use crate::services::Services;
 ///
 /// The page is the template of the status (`404.html`), or `error.html`, or a plain one. The cause
 /// goes to the log only.
-pub(super) fn answer(
+pub(super) fn response(
     services: &Services,
     table: &Table,
     scope: &Scope,

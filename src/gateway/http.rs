@@ -24,7 +24,7 @@ pub(super) async fn handle(
     abandoned: &AbandonedRequests,
 ) -> Response {
     let scope = &mut incoming.scope;
-    if let Some(response) = preflight::answer(pipeline, scope) {
+    if let Some(response) = preflight::respond(pipeline, scope) {
         return response;
     }
     let (entry, index) = match pipeline.resolve(pipeline.table.http(), scope) {

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::access_log::log_answer;
+use super::access_log::log_response;
 use super::deadline::{Deadline, run_until};
 use super::middleware_chain::MIDDLEWARE_PANICKED;
 use super::table::{Handler, RouteEntry, Table};
@@ -114,19 +114,19 @@ impl<'a> Pipeline<'a> {
 
     /// Counts and logs the response of a route.
     pub(super) fn finish<H>(&self, entry: &RouteEntry<H>, scope: &Scope, response: &Response) {
-        entry.answered.count(response.status());
-        log_answer(scope, &entry.label, response, self.started);
+        entry.responses.count(response.status());
+        log_response(scope, &entry.label, response, self.started);
     }
 
     /// Adds the headers of `[http]` to a response that no route gives, counts and logs it.
     pub(super) fn finish_unmatched(&self, scope: &Scope, mut response: Response) -> Response {
         self.table.finish_unmatched(&mut response);
-        log_answer(scope, "", &response, self.started);
+        log_response(scope, "", &response, self.started);
         response
     }
 
     /// Makes the response of a failure.
     pub(super) fn page(&self, scope: &Scope, failure: &Failure) -> Response {
-        error_pages::answer(self.services, self.table, scope, failure)
+        error_pages::response(self.services, self.table, scope, failure)
     }
 }

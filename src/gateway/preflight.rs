@@ -13,7 +13,7 @@ use crate::scope::Scope;
 /// The route is that of the method which the preflight asks for. Of its middleware only `hosts` and
 /// `headers` run: a preflight has no cookie and no token, so `session` and `auth` would refuse it.
 /// The view is never called.
-pub(super) fn answer(pipeline: &Pipeline<'_>, scope: &Scope) -> Option<Response> {
+pub(super) fn respond(pipeline: &Pipeline<'_>, scope: &Scope) -> Option<Response> {
     if scope.method != Method::OPTIONS {
         return None;
     }

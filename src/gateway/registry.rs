@@ -137,8 +137,8 @@ impl Registry {
     }
 
     /// Adds a value to the application's state; an earlier one of the same type is replaced. Views
-    /// and middleware read it with
-    /// [`Scope::state`], consumers with [`Context::state`], background tasks with [`Services::state`].
+    /// and middleware read it with [`Scope::state`], consumers with [`Context::state`], background
+    /// tasks with [`Services::state`].
     ///
     /// The values live as long as the server: a reload of the file keeps them.
     ///

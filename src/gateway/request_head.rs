@@ -1,4 +1,4 @@
-//! RequestHead: what a request's first lines say, checked and made into a scope.
+//! RequestHead: checks the request line and header fields of a request, and makes its scope.
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
@@ -13,10 +13,10 @@ use crate::http::upgrade::{ConnectProtocol, protocol_type};
 use crate::scope::{RequestId, Scope, ScopeType, UrlRoute};
 use crate::websocket::handshake::{self, Handshake};
 
-/// The longest `X-Request-Id` that is taken from a proxy.
+/// The longest `X-Request-Id` that is accepted from a proxy.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// What a request's first lines say.
+/// The request line and header fields of a request.
 pub(super) struct RequestHead {
     scope_type: ScopeType,
     method: Method,
@@ -25,14 +25,14 @@ pub(super) struct RequestHead {
     authority: Option<Authority>,
     target: PathAndQuery,
     headers: HeaderMap,
-    /// The `Host` that was sent, or what is wrong with it, whether it counts or not.
+    /// The `Host` field, or why it is invalid; an absolute target takes precedence over it.
     sent_host: Result<Option<HostHeader>, Failure>,
     has_fragment: bool,
-    /// The target is a host alone (RFC 9112 §3.2.3).
+    /// Whether the target is a host and port alone (RFC 9112 §3.2.3).
     is_authority_form: bool,
 }
 
-/// Marks a request whose target had a fragment, which the parser has removed.
+/// Marks a request whose target had a fragment: the parser removes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fragment;
 
@@ -53,8 +53,8 @@ impl RequestHead {
         if let Some(authority) = &uri.authority
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
-            // The target names the host, whatever the field says (RFC 9112 §3.2.2, RFC 9113
-            // §8.3.1): nobody sees another one.
+            // The host of an absolute target replaces that of the field (RFC 9112 §3.2.2, RFC 9113
+            // §8.3.1), so that all code sees one host.
             headers.insert(header::HOST, host);
         }
         let scope_type = match &connect_protocol {
@@ -79,7 +79,7 @@ impl RequestHead {
         }
     }
 
-    /// Refuses what no table may see; a sound request for a WebSocket gives its handshake.
+    /// Refuses malformed requests. Returns the handshake of a request for a WebSocket.
     pub(super) fn check(&mut self, has_body: bool) -> Result<Option<Handshake>, Failure> {
         if self.is_authority_form && self.method != Method::CONNECT {
             return Err(Failure::bad_request(
@@ -123,7 +123,7 @@ impl RequestHead {
         }
     }
 
-    /// A length that no body can have is refused also where the view does not read one.
+    /// Refuses an impossible length, also if the view does not read the body.
     fn check_content_length(&self) -> Result<(), Failure> {
         let length = self.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -136,8 +136,8 @@ impl RequestHead {
         }
     }
 
-    /// The body is decoded as `chunked` once. Of anything more the server and a proxy in front
-    /// could make different bodies (RFC 9112 §6.1, §11.2).
+    /// Accepts `chunked` alone. With other codings the server and a proxy in front of it could
+    /// disagree on where the body ends (RFC 9112 §6.1, §11.2).
     fn check_transfer_encoding(&self) -> Result<(), Failure> {
         let fields = self.headers.get_all(header::TRANSFER_ENCODING).iter();
         let codings: Vec<&[u8]> = fields
@@ -162,26 +162,26 @@ impl RequestHead {
                 "expected the transfer coding chunked once and last",
             )),
         }
-        // Where the body ends is not certain.
+        // The end of the body is uncertain, so the connection cannot be reused.
         .map_err(|refusal| {
             refusal.with_header(header::CONNECTION, HeaderValue::from_static("close"))
         })
     }
 
-    /// Makes the scope; what only a trusted proxy may say counts only from one.
+    /// Makes the scope. Forwarded fields count only from a trusted proxy.
     pub(super) fn into_scope(mut self, info: &ConnectionInfo, table: &Table) -> Scope {
         forwarded::strip_ambiguous(&mut self.headers);
-        let (said, request_id) = self.forwarded(info, table);
+        let (from_proxy, request_id) = self.forwarded(info, table);
         Scope {
             scope_type: self.scope_type,
             http_version: self.version,
-            host: self.host(said.host),
+            host: self.host(from_proxy.host),
             method: self.method,
-            security: said.scheme.unwrap_or(info.security),
+            security: from_proxy.scheme.unwrap_or(info.security),
             target: self.target,
             extensions: ::http::Extensions::new(),
             headers: self.headers.into(),
-            client: said.client.or(info.peer).map(Into::into),
+            client: from_proxy.client.or(info.peer).map(Into::into),
             server: info.server.clone(),
             subprotocols: Box::default(),
             url_route: UrlRoute::default(),
@@ -205,10 +205,11 @@ impl RequestHead {
         }
         let family = table.forwarded;
         let ignored = forwarded::strip(&mut self.headers, Some(family));
-        let (trusted, arrived) = (&table.trusted_proxies, info.security);
-        let said = forwarded::read(&self.headers, family, trusted, arrived);
-        // Beside fields that are believed the others are the client's, and no news to the operator.
-        if let Some(name) = ignored.filter(|_| said == Forwarded::default()) {
+        let (trusted, scheme) = (&table.trusted_proxies, info.security);
+        let from_proxy = forwarded::read(&self.headers, family, trusted, scheme);
+        // Fields of the other family are the client's, and no misconfiguration, if the proxy sent
+        // its own.
+        if let Some(name) = ignored.filter(|_| from_proxy == Forwarded::default()) {
             forwarded::warn_of_ignored(&name, peer, Some(family));
         }
         let given = self
@@ -224,11 +225,11 @@ impl RequestHead {
             }
             _ => RequestId::new(),
         };
-        (said, request_id)
+        (from_proxy, request_id)
     }
 
-    /// A trusted proxy's word first, then an absolute target's authority (RFC 9112 §3.2.2), then
-    /// the field.
+    /// Returns the host that a trusted proxy forwards, or that of an absolute target (RFC 9112
+    /// §3.2.2), or that of the `Host` field.
     fn host(&mut self, forwarded: Option<HostHeader>) -> Option<HostHeader> {
         let authority = self.authority.as_ref().map(Authority::as_str);
         let named = || match authority {
@@ -241,8 +242,8 @@ impl RequestHead {
     }
 }
 
-/// Reads the `Host` that was sent. RFC 9112 §3.2: one, which names a host; in HTTP/1.0 and HTTP/2
-/// there may be none.
+/// Parses the `Host` field. HTTP/1.1 requires exactly one, HTTP/1.0 and HTTP/2 at most one (RFC
+/// 9112 §3.2).
 fn check_host(version: Version, headers: &HeaderMap) -> Result<Option<HostHeader>, Failure> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {

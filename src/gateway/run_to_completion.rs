@@ -71,16 +71,16 @@ impl Drop for RunToCompletion {
         }
         counter!("oneport_requests_abandoned_total", "outcome" => "finished").increment(1);
         self.tasks.spawn("abandoned request", async move {
-            let _counted = Counted(count);
+            let _count_guard = CountGuard(count);
             let _ = work.await;
         });
     }
 }
 
 /// Decrements the count when the task ends, also by a panic.
-struct Counted(Arc<AtomicUsize>);
+struct CountGuard(Arc<AtomicUsize>);
 
-impl Drop for Counted {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -51,7 +51,7 @@ pub struct RouteEntry<H> {
     /// The view or the consumer.
     pub handler: H,
     pub(crate) chain: MiddlewareChain,
-    pub(crate) answered: StatusCounters,
+    pub(crate) responses: StatusCounters,
     /// Whether the log has said that responses set fields that are the server's.
     pub(crate) has_warned: AtomicBool,
 }

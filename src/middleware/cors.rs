@@ -1,4 +1,4 @@
-//! Cors: lets pages of other origins read the answers of a route (WHATWG Fetch, section 3.3).
+//! Cors: lets pages of other origins read the responses of a route (WHATWG Fetch, section 3.3).
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 

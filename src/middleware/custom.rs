@@ -96,7 +96,7 @@ pub trait Middleware: Send + Sync + Sized + 'static {
     /// Runs over the response, whoever made it: the view, the consumer, middleware that refused, a
     /// panic. A failure replaces it.
     ///
-    /// The lists runs in reverse. When a step that comes later replaces the response, this runs
+    /// The list runs in reverse. When a step that comes later replaces the response, this runs
     /// once more, over the new one; a failure is then only logged. The same timeout as for the
     /// handler applies anew. Over the 101 of a handshake, another status refuses the handshake.
     fn after(

@@ -220,7 +220,7 @@ fn files_have_one_subject_and_under_five_hundred_lines_of_code() {
 }
 
 /// Folders whose files import each other without a cycle.
-const ACYCLIC: &[&str] = &["channels"];
+const ACYCLIC: &[&str] = &["channels", "gateway", "middleware"];
 
 /// A file as a module: its path from the crate's root, what its code imports, and what it makes known under which name.
 struct Module {

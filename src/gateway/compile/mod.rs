@@ -26,9 +26,10 @@ use self::middleware_list::unmatched_headers;
 use self::template_checks::templates_of;
 use super::registry::Registry;
 use super::table::{StatusCounters, Table};
-use crate::config::{Config, Draft, ErrorLocations, Problems};
+use crate::config::{Config, Draft, ErrorLocations, Problem, Problems};
 use crate::routing::ProtocolTypeRouter;
 use crate::scope::App;
+use crate::telemetry;
 
 /// Looks up every name, parses every option and builds both tables. Returns the table with all
 /// warnings, or all Problems.
@@ -113,6 +114,20 @@ fn compile_known(
         unmatched_headers: unmatched_headers(&config.http),
     });
     (table, problems)
+}
+
+impl Compiler<'_> {
+    fn check_log(&mut self) {
+        let log = &self.config.log;
+        if let Err(error) = telemetry::check_level(&log.level) {
+            let message = format!(
+                "expected a level (error, warn, info, debug, trace) or directives such as \"info,oneport::websocket=debug\", found {:?}: {error}",
+                log.level
+            );
+            self.problems
+                .push(Problem::error(log.location.key("level"), message));
+        }
+    }
 }
 
 /// Returns what all scopes share; None if that is nothing.

@@ -15,22 +15,9 @@ use crate::gateway::table::{
 };
 use crate::routing::{Conflict, Route, UrlRouter};
 use crate::scope::ScopeType;
-use crate::telemetry;
 use crate::websocket;
 
 impl Compiler<'_> {
-    pub(super) fn check_log(&mut self) {
-        let log = &self.config.log;
-        if let Err(error) = telemetry::check_level(&log.level) {
-            let message = format!(
-                "expected a level (error, warn, info, debug, trace) or directives such as \"info,oneport::websocket=debug\", found {:?}: {error}",
-                log.level
-            );
-            self.problems
-                .push(Problem::error(log.location.key("level"), message));
-        }
-    }
-
     pub(super) fn http_routes(&mut self) -> Option<UrlRouter<HttpEntry>> {
         let config = self.config;
         let routes: Vec<Option<Route<HttpEntry>>> = config
@@ -204,7 +191,7 @@ impl Compiler<'_> {
                 .settings
                 .request_timeout
                 .unwrap_or(self.config.server.timeouts.request),
-            answered: StatusCounters::new("oneport_requests_total", &label),
+            responses: StatusCounters::new("oneport_requests_total", &label),
             has_warned: AtomicBool::new(false),
             label,
         };
@@ -274,7 +261,7 @@ impl Compiler<'_> {
             middleware: written.settings.middleware.clone(),
             timeout: settings.connect_timeout,
             chain,
-            answered: StatusCounters::new("oneport_handshakes_total", &label),
+            responses: StatusCounters::new("oneport_handshakes_total", &label),
             has_warned: AtomicBool::new(false),
             label: label.clone(),
             handler: WebsocketHandler {
