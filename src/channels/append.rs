@@ -31,7 +31,7 @@ pub(super) enum Retention {
     Transient,
 }
 
-/// What an append leaves to its caller.
+/// Who delivers after an append.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum AppendOutcome {
     /// The caller has to deliver; no other does.
@@ -42,7 +42,7 @@ pub(super) enum AppendOutcome {
     Full,
 }
 
-/// What happened to an event with an offset in a shared history.
+/// The outcome for an event with an offset in a shared history.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum SharedAppend {
     /// It was the next one, or the group is full.
@@ -94,7 +94,7 @@ impl Group {
     /// Exceeds the bound if need be: the caller holds the outbox's lock and cannot wait, and it is one event.
     pub(super) fn append_early(&self, new: &NewEvent<'_>, id: EventId) -> AppendOutcome {
         let mut outgoing = self.outgoing.lock();
-        // Redis may have published it before the connection was lost: then the members have it from there.
+        // Redis may have published it before the connection was lost: then the members already have it.
         if outgoing.history.is_seen(id) {
             return AppendOutcome::AlreadyDelivering;
         }

@@ -52,7 +52,7 @@ impl ChannelRegistry {
             Some(reader) => {
                 let _ = reader.push(event); // the mailbox counts what it drops
             }
-            None => telemetry::event_dropped("no_reader"), // closed meanwhile, or there never was one
+            None => telemetry::event_dropped("no_reader"), // closed in the meantime, or never existed
         }
     }
 

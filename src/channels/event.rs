@@ -59,7 +59,7 @@ pub enum EventError {
     /// It is JSON, but not an object.
     #[error("expected an event as a JSON object, found {found}")]
     NotAnObject {
-        /// What it is instead.
+        /// The kind of value it is.
         found: &'static str,
     },
     /// It has no type.
@@ -78,7 +78,7 @@ pub enum EventError {
     BadFrame,
 }
 
-/// What the three allocations of an event take beside their content: reference counts, and the allocator's overhead.
+/// The memory of an event's three allocations besides their content: reference counts, and the allocator's overhead.
 const ALLOCATIONS_BYTES: usize = 120;
 
 /// The type of events that are raw frames.

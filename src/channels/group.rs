@@ -57,7 +57,7 @@ struct MemberSlots {
     slot_of: HashMap<u64, usize>,
 }
 
-/// What waits to be delivered, and what the group remembers.
+/// The events that wait to be delivered, and the history.
 pub(super) struct Outgoing {
     /// The number of the newest entry.
     pub(super) number: u64,
@@ -74,9 +74,9 @@ pub(super) struct Outgoing {
 /// Whether a group without members is still needed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum IdleState {
-    /// It has events that a client may come back for.
+    /// It has events that a client may return for.
     HasHistory,
-    /// It has no events, but a client that lost its connection may come back in a moment.
+    /// It has no events, but a client that lost its connection may return in a moment.
     Empty,
     /// It can be removed.
     Expired,
@@ -190,7 +190,7 @@ impl Group {
     }
 
     /// Tells whether a group without members is still needed. One with a history stays until its newest event has expired: a client
-    /// may come back for what is sent meanwhile.
+    /// may return for what is sent in the meantime.
     pub(super) fn idle_state(&self, now: Instant) -> IdleState {
         let mut outgoing = self.outgoing.lock();
         outgoing.history.forget_old(now);
@@ -202,7 +202,7 @@ impl Group {
         }
     }
 
-    /// Evicts events to free memory: so many bytes of a group with members, everything of one without. Returns how many.
+    /// Evicts events to free memory: `bytes` in a group with members, everything in one without. Returns the number of events.
     pub(super) fn evict(&self, bytes: usize) -> usize {
         let mut outgoing = self.outgoing.lock();
         let bytes = if self.len() == 0 { usize::MAX } else { bytes };
@@ -232,7 +232,7 @@ impl Group {
 
     /// Adds a member. Returns where it starts; `None` when it is in the group already.
     ///
-    /// What the history has for it reaches the subscriber before this returns and before anything newer: the members' lock is
+    /// The replay reaches the subscriber before this returns and before anything newer: the members' lock is
     /// held all along, and delivery needs it.
     pub(super) fn join(
         &self,

@@ -36,14 +36,14 @@ impl Default for LayerSettings {
     }
 }
 
-/// What a member asks of a group. The last member that joins with a history decides how much the group keeps.
+/// The options of a member in a group. The last member that joins with a history decides how much the group keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupOptions {
     /// How many of the newest events are kept; 0 keeps none.
     pub history: usize,
     /// How long they are kept.
     pub history_expiry: Duration,
-    /// Whether the member wants to know the position of each event, so that it can come back and go on there.
+    /// Whether the member wants to know the position of each event, so that it can return and continue from it.
     pub recover: bool,
     /// How much other processes and members know about the member.
     pub presence: Presence,
@@ -60,7 +60,7 @@ impl Default for GroupOptions {
     }
 }
 
-/// What became of an event sent to a group.
+/// The outcome of a send to a group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Sent {
     /// How many members the group had in this process; in all of them after
@@ -70,7 +70,7 @@ pub struct Sent {
     pub queued: usize,
     /// How many had no space for it. Only if counted.
     pub dropped: usize,
-    /// How many processes did not reply in time what became of it. Only if counted.
+    /// How many processes did not report their counts in time. Only if counted.
     pub unanswered: usize,
 }
 

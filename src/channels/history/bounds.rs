@@ -37,7 +37,7 @@ impl GroupHistory {
         }
     }
 
-    /// Forgets the oldest events until so many bytes are free, or nothing is left. Returns how many events.
+    /// Forgets the oldest events until `bytes` are free, or nothing is left. Returns the number of events.
     pub(in crate::channels) fn evict(&mut self, bytes: usize) -> usize {
         let count = self.count();
         self.trim(self.memory().saturating_sub(bytes));
@@ -45,7 +45,7 @@ impl GroupHistory {
         count - self.count()
     }
 
-    /// Forgets the oldest events until no more than so many bytes are left. So an event larger than that is not kept at all.
+    /// Forgets the oldest events until the rest takes at most `bytes_max`. So an event larger than that is not kept at all.
     pub(super) fn trim(&mut self, bytes_max: usize) {
         while self.bytes > 0 && self.memory() > bytes_max {
             match &mut self.shared {

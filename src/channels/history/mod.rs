@@ -39,14 +39,14 @@ pub enum Start {
     History,
     /// Only what comes from now on.
     Now,
-    /// What came after a position that it has seen.
+    /// The events after a position that it has seen.
     After(Position),
 }
 
 /// Where in a group's history a member has started.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Joined {
-    /// The position before the first event that it receives. A client that comes back with it misses nothing since.
+    /// The position before the first event that it receives. A client that returns with it misses nothing since.
     pub from: Position,
     /// Whether nothing is missing after the position that it asked for.
     pub is_complete: bool,
@@ -343,7 +343,7 @@ impl GroupHistory {
             self.position.offset = before;
             shared.newest = None;
         }
-        // What a history had before this process first read it, or in another epoch, was never expected.
+        // Events from before the first read, or of another epoch, were never expected.
         if is_first || !is_same_epoch {
             0
         } else {
@@ -392,7 +392,7 @@ impl GroupHistory {
     }
 
     /// Records that events may be missing. A history of this process alone cannot get them from elsewhere, so it starts another
-    /// epoch: a client that comes back then knows that it may have missed something.
+    /// epoch: that shows a returning client that it may have missed something.
     pub(super) fn mark_behind(&mut self) {
         match &mut self.shared {
             Some(shared) => shared.is_behind = true,

@@ -1,4 +1,4 @@
-//! SharedHistory: what a process knows of a history that Redis keeps for all of them.
+//! SharedHistory: the state of a process's copy of a history that Redis keeps for all of them.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ pub(super) enum LoadState {
     Loaded,
 }
 
-/// What a process knows of a history that Redis keeps for all of them.
+/// The state of a process's copy of a history that Redis keeps for all of them.
 #[derive(Default)]
 pub(super) struct SharedHistory {
     pub(super) load: LoadState,

@@ -18,10 +18,10 @@ use super::room_limit::{ClientNetwork, RoomPermit};
 /// The step in which a history is charged.
 pub(super) const STEP: usize = 1024;
 
-/// What a group takes beside its events: itself, its name, its entries in the tables.
+/// The memory of a group besides its events: itself, its name, its entries in the tables.
 pub(super) const GROUP_BYTES: usize = 1024;
 
-/// How long a group without members and events is kept: a client that lost its connection before the first event may come back.
+/// How long a group without members and events is kept: a client that lost its connection before the first event may return.
 pub(super) const EMPTY_KEPT: Duration = Duration::from_secs(10);
 
 /// How many such groups there are at most; of more, the oldest go at once.
@@ -31,7 +31,7 @@ const EMPTY_MAX: usize = 4096;
 pub(super) struct HistoryBudget {
     size_max: usize,
     pub(super) group_size_max: usize,
-    /// What all accounts are charged. Written under the ledger's lock, and read without it for each event.
+    /// The sum of all charges. Written under the ledger's lock, and read without it for each event.
     bytes: AtomicUsize,
     state: Mutex<Ledger>,
     /// Held by the sender that evicts: others send on.
@@ -81,7 +81,7 @@ pub(super) struct Victim {
 }
 
 impl HistoryBudget {
-    /// A budget of so many bytes for all groups, and for one.
+    /// A budget of `size_max` bytes for all groups, of which one may take `group_size_max`.
     pub(super) fn new(size_max: usize, group_size_max: usize) -> Arc<Self> {
         Arc::new(Self {
             size_max,
@@ -307,7 +307,7 @@ fn eviction_key(known: &AccountedGroup, slot: usize) -> (u32, u64, usize) {
     (known.bytes.ilog2(), u64::MAX - known.tick, slot)
 }
 
-/// What one group's history is charged. Dropping it gives that back.
+/// The charge for one group's history, given back on drop.
 pub(super) struct Account {
     history_budget: Arc<HistoryBudget>,
     group: GroupName,
@@ -381,7 +381,7 @@ impl Account {
     }
 }
 
-/// Returns the charge for a history of so many bytes.
+/// Returns the charge for a history of `bytes`.
 pub(super) fn charge_for(bytes: usize) -> usize {
     if bytes == 0 {
         return 0;

@@ -1,6 +1,6 @@
 //! LocalGroups: the groups and channels of this process, by name.
 //!
-//! Both the layer and the link to Redis work on it. It knows neither. What has to follow which groups exist
+//! Both the layer and the link to Redis work on it. It knows neither. Code that follows which groups exist
 //! registers a [`GroupObserver`].
 
 mod delivery;
@@ -49,7 +49,7 @@ pub(super) struct LocalGroups {
     /// Identifies this process among all that ever ran: 52 random bits, which Lua and browsers hold as a number.
     node: u64,
     /// The offset at which the history of a new group starts: after every offset that a removed group has used. If offsets
-    /// started at 0 again, a client could come back with a position of the removed group, find it in the new one, and miss
+    /// started at 0 again, a client could return with a position of the removed group, find it in the new one, and miss
     /// events without noticing.
     first_offset: AtomicU64,
     hasher: RandomState,
@@ -155,7 +155,7 @@ impl LocalGroups {
         }
         let name = prepared.name.clone();
         drop(prepared);
-        self.remove_empty(&name); // no client has a position in it to come back with
+        self.remove_empty(&name); // no client has a position in it to return with
         metrics::counter!("oneport_rooms_refused_total").increment(1);
         Err(LayerError::TooManyRooms)
     }

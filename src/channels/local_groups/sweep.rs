@@ -8,7 +8,7 @@ use crate::channels::GroupName;
 use crate::channels::group::IdleState;
 use crate::channels::history_budget::Victim;
 
-/// How many histories one sender evicts from. The next sender goes on: no sender waits for the whole budget to be restored.
+/// How many histories one sender evicts from. The next sender continues, so that none has to restore the whole budget.
 const EVICTIONS_AT_ONCE: usize = 64;
 
 impl LocalGroups {

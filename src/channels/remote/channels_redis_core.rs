@@ -185,7 +185,7 @@ impl ChannelsRedisCore {
             if joined.is_wanted {
                 changes.join.push((group, channel));
             } else {
-                joined.is_joined = false; // from now on: a member that comes back waits until it is joined again
+                joined.is_joined = false; // from now on: a member that returns waits until it is joined again
                 changes.leave.push((group, channel));
             }
         }
@@ -359,7 +359,7 @@ pub(super) fn count_full(replies: &[Value]) {
     telemetry::events_dropped("channel_full", full.count() as u64);
 }
 
-/// Takes messages out of the inbox. Redis waits for the first one, so many seconds at most.
+/// Takes messages out of the inbox. Redis waits for the first one, at most `seconds`.
 pub(super) async fn take_messages(
     connection: &mut MultiplexedConnection,
     inbox: &str,

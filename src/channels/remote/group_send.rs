@@ -43,7 +43,7 @@ impl Remote {
                         ..Sent::default()
                     });
                 }
-                // What goes into a shared history, or between its events, reaches the members of this process from Redis too: so
+                // An event of a shared history, or between its events, reaches the members of this process through Redis: so
                 // all members of all processes have the same order.
                 let is_delivered = bounds.is_none() && group.is_some();
                 if is_delivered {

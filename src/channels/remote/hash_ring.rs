@@ -30,7 +30,7 @@ impl HashRing {
 
     /// Returns the number of the server that has a key or a channel.
     ///
-    /// Hashed is what Django hashes: the name of a group of `channels_redis.core`, the common part of a process's channels there, and
+    /// It hashes what Django hashes: the name of a group of `channels_redis.core`, the common part of a process's channels there, and
     /// the whole name of a channel of `channels_redis.pubsub`. Of Oneport's own keys it is what is in braces. Channels that workers of
     /// `channels_redis.core` read are on all servers; messages go to one after the other.
     pub(super) fn server_of(&self, key: &[u8]) -> usize {

@@ -30,10 +30,10 @@ const VICTIMS_AT_ONCE: usize = 200;
 /// How many victims with subscribers are passed over, before the largest of them lose their older half.
 const SUBSCRIBED_MAX: usize = 2000;
 
-/// What a group takes in Redis beside its events: a stream allocates 4 KiB.
+/// The memory of a group in Redis besides its events: a stream allocates 4 KiB.
 const GROUP_OVERHEAD_BYTES: usize = 5 * 1024;
 
-/// What a group takes in Redis when its events have expired.
+/// The memory of a group in Redis when its events have expired.
 const EXPIRED_GROUP_BYTES: usize = 512;
 
 impl Connection {

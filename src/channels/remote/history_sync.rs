@@ -108,7 +108,7 @@ impl Connection {
 
     /// Compares every history with the one in Redis, before anything else is sent to it.
     ///
-    /// A Redis that died may come back with an older state, and would give offsets again that members have seen on other
+    /// A Redis that died may come back with an older state, and would reuse offsets that members have seen on other
     /// events: then the history starts another epoch. The replies also have the number of the newest event of this process; events up to it are
     /// dropped from the outbox.
     pub(super) async fn verify_histories(&self) -> RedisResult<()> {
@@ -168,7 +168,7 @@ impl Remote {
     async fn on_history_page(&self, group: &Arc<Group>, reply: Option<Vec<Value>>) -> bool {
         let queue = &self.0.read_queue;
         match self.0.local.find(group.name().as_str()) {
-            None => return true, // its last member left meanwhile
+            None => return true, // its last member has left
             Some(now) if !Arc::ptr_eq(&now, group) => {
                 queue.add(group.name()); // it left, and another member created the group again
                 return true;

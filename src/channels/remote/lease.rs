@@ -25,7 +25,7 @@ const GROUPS_AT_ONCE: usize = 500;
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Tells Redis about all members of this process. What Redis has of them may be incomplete, or wrong, so that is removed first.
+    /// Tells Redis about all members of this process. The entries in Redis may be incomplete or wrong, so they are removed first.
     pub(super) async fn register(&self) -> RedisResult<()> {
         let inner = &self.remote.0;
         for groups in self.groups_of(inner.node).await?.chunks(GROUPS_AT_ONCE) {

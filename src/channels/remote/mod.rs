@@ -4,7 +4,7 @@
 //! master. A group is subscribed to while it has members in this process. Those are served by this process itself, and an event
 //! from another process is framed once for all of them.
 //!
-//! What is sent waits in `outbox.rs` until `pipeline_writer.rs` writes it. What is received comes through `pubsub.rs` to
+//! Events and commands wait in `outbox.rs` until `pipeline_writer.rs` writes them. Messages arrive in `pubsub.rs` and are handled in
 //! `receive.rs`. `reconnect.rs` starts both, again after each loss.
 
 mod channel_send;

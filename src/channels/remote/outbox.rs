@@ -65,7 +65,7 @@ struct OutboxState {
     queue: VecDeque<QueuedCommand>,
     /// The size of the queue and of what is in flight.
     bytes: usize,
-    /// What Redis confirmed lately, and when.
+    /// The commands that Redis has confirmed lately, and when.
     confirmed: VecDeque<(Instant, QueuedCommand)>,
     confirmed_bytes: usize,
     link: LinkState,
@@ -261,7 +261,7 @@ impl Outbox {
         let CommandKind::Append(mut append) = command.kind else {
             return;
         };
-        append.head.count = None; // its sender has the counts, or waits for them no more
+        append.head.count = None; // its sender has the counts, or has stopped waiting
         let now = Instant::now();
         let mut state = self.state.lock();
         state.confirmed_bytes += command.size;
@@ -312,7 +312,7 @@ impl Outbox {
         self.work.notify_one();
     }
 
-    /// The process could not connect. Presence commands that were queued meanwhile are dropped: the next attempt tells Redis about
+    /// The process could not connect. Presence commands that were queued in the meantime are dropped: the next attempt tells Redis about
     /// all members.
     pub(super) fn connect_failed(&self) {
         let mut state = self.state.lock();

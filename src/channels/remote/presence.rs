@@ -154,7 +154,7 @@ impl Remote {
         }
     }
 
-    /// Queues commands without waiting. What finds no space is told to Redis later, with all members.
+    /// Queues commands without waiting. If there is no space, all members are registered again later.
     fn push_presence(&self, commands: Vec<Cmd>) {
         let is_queued = self.0.outbox.push_presence(QueuedCommand {
             size: commands.len() * COMMAND_BYTES,

@@ -13,7 +13,7 @@ use crate::channels::group::Group;
 use crate::channels::local_groups::LocalGroups;
 use crate::channels::{Event, GroupName};
 
-/// What a command takes beside its event.
+/// The bytes that a command counts for besides its event.
 pub(super) const COMMAND_BYTES: usize = 256;
 
 /// A command for Redis.
@@ -166,5 +166,53 @@ impl HistoryAppend {
         group
             .with_history(|history| history.is_shared())
             .then_some(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::ErrorKind;
+
+    use super::*;
+    use crate::channels::event_id::EventId;
+
+    fn append() -> CommandKind {
+        let head = Head {
+            id: EventId { node: 1, seq: 1 },
+            ..Head::default()
+        };
+        let group = GroupName::new("room").unwrap();
+        let event = Event::text("x");
+        let append = HistoryAppend::new(&group, head, event, Retention::History, None);
+        CommandKind::Append(Box::new(append))
+    }
+
+    fn attempt(kind: &CommandKind) -> Attempt {
+        match kind {
+            CommandKind::Append(append) => append.attempt,
+            _ => panic!("expected an append"),
+        }
+    }
+
+    #[test]
+    fn only_an_append_that_may_have_been_executed_is_repeated() {
+        let mut kind = append();
+        kind.begin_attempt();
+        assert_eq!(attempt(&kind), Attempt::First);
+        kind.not_executed();
+        assert_eq!(attempt(&kind), Attempt::Unsent);
+        kind.begin_attempt();
+        kind.begin_attempt(); // after a loss without a reply
+        assert_eq!(attempt(&kind), Attempt::Repeated);
+        kind.not_executed();
+        assert_eq!(attempt(&kind), Attempt::Repeated);
+    }
+
+    #[test]
+    fn a_command_that_is_no_append_is_not_sent_again() {
+        let moved = RedisError::from((ErrorKind::Io, "x"));
+        assert!(!append().is_retried_after(&moved));
+        assert!(append().survives_outage());
+        assert!(!CommandKind::Raw(Vec::new()).survives_outage());
     }
 }

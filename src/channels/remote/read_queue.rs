@@ -114,3 +114,43 @@ impl ReadStates {
         self.queue.push_back(group);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> GroupName {
+        GroupName::new("room").unwrap()
+    }
+
+    #[test]
+    fn a_history_that_changes_while_it_is_read_is_read_once_more() {
+        let queue = ReadQueue::default();
+        queue.add(&name());
+        queue.add(&name());
+        assert_eq!(queue.take(9), [name()]);
+        queue.add(&name());
+        queue.add(&name());
+        assert_eq!(queue.take(9), []);
+        queue.finish(&name());
+        assert_eq!(queue.take(9), [name()]);
+        queue.finish(&name());
+        assert!(!queue.contains(&name()));
+    }
+
+    #[test]
+    fn a_history_that_could_not_be_read_waits_for_its_retry() {
+        let queue = ReadQueue::default();
+        queue.add(&name());
+        queue.take(9);
+        queue.fail(&name());
+        queue.add(&name());
+        assert_eq!(queue.take(9), []);
+        assert!(queue.contains(&name()));
+        queue.retry([name()].into_iter());
+        assert_eq!(queue.take(9), [name()]);
+        queue.clear();
+        queue.retry([name()].into_iter());
+        assert_eq!(queue.take(9), []);
+    }
+}

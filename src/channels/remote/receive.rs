@@ -79,7 +79,7 @@ impl Remote {
 
     async fn on_channels_redis_event(&self, name: &str, payload: &[u8]) {
         let Some(group) = self.0.local.find(name) else {
-            return; // its last member left meanwhile
+            return; // its last member has left
         };
         match self.0.codec.read(payload) {
             Ok((event, _)) => {

@@ -146,7 +146,7 @@ pub(super) struct ReadAhead {
     reader: AtomicWaker,
 }
 
-/// How many bytes are read ahead. What is beyond fills Redis' output buffer, and when that is full Redis closes the connection.
+/// How many bytes are read ahead. More fills Redis' output buffer; Redis closes the connection when that is full.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
 
 impl ReadAhead {
