@@ -16,7 +16,8 @@ const KEY_BYTES: usize = 48;
 pub struct Secrets {
     configured: String,
     fallbacks: Vec<String>,
-    /// The file of the key that the first start generates. `None`: it would last for this process only.
+    /// The file of the key that the first start generates. `None`: it would last for this process
+    /// only.
     file: Option<PathBuf>,
     keys: OnceLock<Vec<String>>,
 }
@@ -102,8 +103,9 @@ enum Origin {
 /// Returns the key in a file; generates it if there is no file.
 fn read_or_generate(file: &Path) -> io::Result<(String, Origin)> {
     if !file.exists() {
-        // Race: another process may start now. The key is written whole under another name first, so that it never reads
-        // half of one; the link fails if the other process was faster, and then its key is read below.
+        // Race: another process may start now. The key is written whole under another name first,
+        // so that it never reads half of one; the link fails if the other process was faster, and
+        // then its key is read below.
         let mut name = file.as_os_str().to_owned();
         name.push(format!(".{}", random(9)));
         let draft = PathBuf::from(name);

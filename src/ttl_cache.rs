@@ -1,7 +1,8 @@
 //! TtlCache: rows that were read a moment ago, bounded in number and age.
 //!
-//! The crates for it (moka, mini-moka, quick_cache) bound and expire as well, but none of them refuses a value that was
-//! read before its key was removed. A logout must not be undone by a read that began before it, so the cache is ours.
+//! The crates for it (moka, mini-moka, quick_cache) bound and expire as well, but none of them
+//! refuses a value that was read before its key was removed. A logout must not be undone by a read
+//! that began before it, so the cache is ours.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -12,7 +13,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 const SHARDS: usize = 16;
 
-/// The most values of one shard. When it is full, expired values are evicted, or all if none has expired.
+/// The most values of one shard. When it is full, expired values are evicted, or all if none has
+/// expired.
 const SHARD_ENTRIES_MAX: usize = 1024;
 
 /// Values by key, for a time to live.
@@ -92,8 +94,9 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
 
     /// Inserts a value that was read after `before`.
     ///
-    /// Race: if its key was removed meanwhile, the value may be from before the removal, and is dropped. Removals are
-    /// counted by shard, so the removal of another key may drop it too, which costs one more read.
+    /// Race: if its key was removed meanwhile, the value may be from before the removal, and is
+    /// dropped. Removals are counted by shard, so the removal of another key may drop it too, which
+    /// costs one more read.
     pub fn insert(&self, key: K, value: V, before: Generation) {
         if self.ttl.is_zero() {
             return;

@@ -1,4 +1,4 @@
-//! Auth: who a session, a ticket or a name with its password stands for.
+//! Auth: the user of a session, of a ticket, or of a name and password.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::database::StoreError;
 use crate::secrets::{self, Secrets};
 use crate::session::{Session, SessionStore, auth_hash};
 
-/// Names that are longer are nobody's; the database is not asked.
+/// A longer name matches no user; the database is not queried.
 const NAME_BYTES_MAX: usize = 1000;
 
-/// The logouts that wait to be told to their sockets, at most.
+/// The most logouts that wait until their sockets are closed.
 const LOGGED_OUT_MAX: usize = 10_000;
 
-/// Who a scope belongs to, and what that rests on.
+/// A user, and the login that identified it.
 #[derive(Clone, Debug)]
 pub struct Identified {
     /// The user.
     pub user: Arc<User>,
-    /// What it rests on; none for what ends by itself.
+    /// The login whose end closes the sockets. `None`: it has no end of its own.
     pub login: Option<Arc<Login>>,
 }
 
@@ -79,7 +79,8 @@ impl Auth {
         self.0.users.as_ref()
     }
 
-    /// Returns who a session stands for; none when nobody logged in, or not any more (Django's `get_user`).
+    /// Returns the user of a session. `None`: no user is logged in, or the login has ended
+    /// (Django's `get_user`).
     pub async fn of_session(&self, session: &Session) -> Result<Option<Identified>, StoreError> {
         let (data, key) = (session.data(), session.key());
         let (Some(key), Some(id)) = (key, user_id(&data)) else {
@@ -104,7 +105,8 @@ impl Auth {
         }))
     }
 
-    /// Returns whether a session's values are a login of this very user, with the password it has now.
+    /// Returns whether a session's values are a login of this very user, with the password it has
+    /// now.
     fn stands_for(&self, data: &Map<String, Value>, account: &Account) -> bool {
         let value = |name| data.get(name).and_then(Value::as_str);
         let is_known = value(session_key::BACKEND)
@@ -122,7 +124,8 @@ impl Auth {
         is_known && is_same && account.is_active && (!self.0.has_hash || is_current())
     }
 
-    /// Returns the user whose name and password these are. A wrong name takes as long as a wrong password.
+    /// Returns the user whose name and password these are. A wrong name takes as long as a wrong
+    /// password.
     pub async fn check_password(
         &self,
         name: &str,
@@ -167,7 +170,8 @@ impl Auth {
                 Err(error) => tracing::warn!(%error, "a password could not be hashed anew"),
             }
         }
-        // What was read of the user before the password was changed elsewhere must not end this very login.
+        // Race: a cached row may be from before another process changed the password; it would end
+        // this new login.
         users.forget(&account.user.id);
         Ok(Some(Arc::new(account)))
     }
@@ -190,8 +194,8 @@ impl Auth {
         })
     }
 
-    /// Logs a user in: what somebody else left in the session goes, and its key changes, so that one planted before is worth
-    /// nothing (Django's `login`). The session has to be saved.
+    /// Logs a user in. Another user's values are dropped, and the session gets a new key, so that a
+    /// key planted before the login is worthless (Django's `login`). The caller saves the session.
     pub fn log_in(&self, session: &Session, account: &Account) {
         let data = session.data();
         match user_id(&data) {
@@ -242,7 +246,7 @@ impl Auth {
         self.0.tickets.max_age()
     }
 
-    /// Takes a ticket; nobody can use it again.
+    /// Redeems a ticket, which is valid once.
     #[must_use]
     pub fn of_ticket(&self, ticket: &str) -> Option<Identified> {
         let (user, login) = self.0.tickets.take(ticket)?;
@@ -268,7 +272,8 @@ impl Auth {
         }
     }
 
-    /// Returns which of these logins have ended: each a session's key, its user, and whether that was staff.
+    /// Returns which of these logins have ended: each a session's key, its user, and whether that
+    /// was staff.
     pub(crate) async fn ended(
         &self,
         sessions: &SessionStore,

@@ -19,8 +19,8 @@ pub use users::{Account, Users, name_problem};
 
 /// A person who is logged in.
 ///
-/// The server puts one into [`Scope::user`](crate::scope::Scope::user); the test kit can do the same. An anonymous visitor
-/// is no user: the scope's place is empty.
+/// The server puts one into [`Scope::user`](crate::scope::Scope::user); the test kit can do the
+/// same. An anonymous visitor is no user: the scope's place is empty.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct User {
     /// The primary key as text; a number or a UUID in most databases.

@@ -91,14 +91,17 @@ pub fn hash(password: &str) -> Result<String, PasswordError> {
     ))
 }
 
-/// Returns whether a password is the one that was encoded, by us or by Django (its `check_password`).
+/// Returns whether a password is the one that was encoded, by us or by Django (its
+/// `check_password`).
 ///
-/// An unusable password (`!...`) is nobody's. Fails for other algorithms, and for parameters that would cost too much.
+/// An unusable password (`!...`) is nobody's. Fails for other algorithms, and for parameters that
+/// would cost too much.
 pub fn verify(password: &str, encoded: &str) -> Result<bool, PasswordError> {
     if encoded.starts_with('!') || password.len() > PASSWORD_BYTES_MAX {
         return Ok(false);
     }
-    // Without a `$` there is no algorithm: the whole may be an old hash, or a password as it was typed.
+    // Without a `$` there is no algorithm: the whole may be an old hash, or a password as it was
+    // typed.
     let (algorithm, rest) = encoded.split_once('$').unwrap_or_default();
     match algorithm {
         "argon2" => argon2(password, rest).ok_or(PasswordError::Parameters {
@@ -194,7 +197,8 @@ fn pbkdf2(
 }
 
 fn bcrypt(password: &str, rest: &str) -> Option<bool> {
-    // "$2b$12$" and 53 characters; the `$` before "2b" is the second one of Django's "bcrypt$$2b$12$...".
+    // "$2b$12$" and 53 characters; the `$` before "2b" is the second one of Django's
+    // "bcrypt$$2b$12$...".
     let hash = rest.strip_prefix("$2")?;
     let cost: u32 = hash.get(2..4)?.parse().ok()?;
     if cost > BCRYPT_COST_MAX {

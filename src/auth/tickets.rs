@@ -1,4 +1,5 @@
-//! Tickets: each lets one WebSocket in, for browsers, which cannot add a header field to a handshake.
+//! Tickets: each lets one WebSocket in, for browsers, which cannot add a header field to a
+//! handshake.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -170,7 +170,8 @@ impl Users {
         self.0.cache.remove(id);
     }
 
-    /// Returns some user's encoded password: what a wrong name is checked against, so that it takes as long as a wrong password.
+    /// Returns some user's encoded password: what a wrong name is checked against, so that it takes
+    /// as long as a wrong password.
     pub(super) async fn some_password(&self) -> Result<Option<String>, StoreError> {
         let sql = format!("{} LIMIT 20", self.0.select);
         let rows = self.0.database.fetch(&sql, &[]).await?;
@@ -215,7 +216,8 @@ impl Users {
         }
     }
 
-    /// Gives a user another password, encoded; all of its logins end. Returns whether there is such a user.
+    /// Gives a user another password, encoded; all of its logins end. Returns whether there is such
+    /// a user.
     pub async fn set_password(&self, name: &str, encoded: &str) -> Result<bool, StoreError> {
         self.own()?;
         let binds = [
@@ -229,7 +231,8 @@ impl Users {
         Ok(is_changed)
     }
 
-    /// Writes the same password encoded anew; logins stay. One that was changed meanwhile stays as it is.
+    /// Writes the same password encoded anew; logins stay. One that was changed meanwhile stays as
+    /// it is.
     pub(super) async fn rehash(&self, account: &Account, encoded: &str) -> Result<(), StoreError> {
         self.own()?;
         let binds = [

@@ -161,7 +161,8 @@ enum Unknown {
     Sentence(String),
 }
 
-/// Finds out where to call: what is said goes before the environment, and that before the configuration.
+/// Finds out where to call: what is said goes before the environment, and that before the
+/// configuration.
 fn caller(arguments: &PublishArguments, group: &GroupName) -> Result<Caller, Unknown> {
     let url = arguments.url.clone();
     let token = arguments.token.clone();

@@ -56,8 +56,8 @@ impl RequestBody {
         Self(Kind::Full(bytes.into()))
     }
 
-    /// A body that is produced while it is sent. When it fails, the connection is closed and the request fails with
-    /// [`ClientError::RequestBody`].
+    /// A body that is produced while it is sent. When it fails, the connection is closed and the
+    /// request fails with [`ClientError::RequestBody`].
     pub fn stream<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -131,8 +131,9 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of a response. It fails with [`ClientError::TooLarge`] after `response_bytes_max`, and with
-/// [`ClientError::Timeout`] after `idle_timeout` or `total_timeout`; after a failure it has ended.
+/// The body of a response. It fails with [`ClientError::TooLarge`] after `response_bytes_max`, and
+/// with [`ClientError::Timeout`] after `idle_timeout` or `total_timeout`; after a failure it has
+/// ended.
 #[derive(Debug)]
 pub struct ResponseBody {
     /// Dropped at a failure, which closes the connection.

@@ -1,4 +1,5 @@
-//! Breaker: stops requests to an endpoint that fails, and lets one through to find out whether it is back.
+//! Breaker: stops requests to an endpoint that fails, and lets one through to find out whether it
+//! is back.
 //!
 //! ```text
 //!            `failures` in a row               `open` has passed, and a request comes
@@ -9,8 +10,8 @@
 //!    └───────────────────────────────────────────────── a success ────────────────────────┘
 //! ```
 //!
-//! In `HalfOpen` one request, the probe, is under way; all others are refused. Requests that began before the circuit
-//! opened may end in any state, and their outcomes count as well.
+//! In `HalfOpen` one request, the probe, is under way; all others are refused. Requests that began
+//! before the circuit opened may end in any state, and their outcomes count as well.
 
 use std::time::Duration;
 

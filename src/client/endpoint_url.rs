@@ -55,7 +55,8 @@ impl fmt::Debug for EndpointUrl {
 }
 
 impl EndpointUrl {
-    /// Parses `http://HOST:PORT/PATH` and `http+unix://SOCKET:/PATH`. An `https` scheme comes with TLS.
+    /// Parses `http://HOST:PORT/PATH` and `http+unix://SOCKET:/PATH`. An `https` scheme comes with
+    /// TLS.
     pub fn parse(text: &str) -> Result<Self, EndpointUrlError> {
         let label = text.split(['?', '#']).next().unwrap_or(text).to_owned();
         if let Some(rest) = text.strip_prefix("http+unix://") {
@@ -77,7 +78,8 @@ impl EndpointUrl {
         if url.username() != Ok(None) || url.password() != Ok(None) {
             return Err(EndpointUrlError::Credentials);
         }
-        // hyper's type is stricter: it takes no text that has to be corrected, such as `http:///host`.
+        // hyper's type is stricter: it takes no text that has to be corrected, such as
+        // `http:///host`.
         let uri: Uri = text.parse().map_err(|_| EndpointUrlError::Form)?;
         let is_http = url.scheme() == "http" && uri.authority().is_some();
         let Some(host) = url.host().filter(|_| is_http) else {

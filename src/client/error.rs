@@ -63,7 +63,8 @@ fn busy(waited: Duration) -> String {
     format!("too many requests in flight: none ended within {waited:?}")
 }
 
-/// The request's body failed. A type of its own, so that it can be found among the causes of hyper's error.
+/// The request's body failed. A type of its own, so that it can be found among the causes of
+/// hyper's error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct UploadFailed(#[source] pub(super) BoxError);
@@ -95,7 +96,8 @@ impl ClientError {
         }
     }
 
-    /// Tells a response that breaks the rules from a connection that failed, by the causes of an error.
+    /// Tells a response that breaks the rules from a connection that failed, by the causes of an
+    /// error.
     pub(super) fn classify(error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
         let mut sentence = String::new();

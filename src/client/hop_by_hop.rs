@@ -23,7 +23,8 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Removes the hop-by-hop fields, with those that `Connection` names, from a message that is passed on.
+/// Removes the hop-by-hop fields, with those that `Connection` names, from a message that is passed
+/// on.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter();
     let named = named

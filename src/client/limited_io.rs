@@ -1,4 +1,5 @@
-//! LimitedIo: a connection that brings only so many bytes for each request, and lets other tasks run.
+//! LimitedIo: a connection that brings only so many bytes for each request, and lets other tasks
+//! run.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,8 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are read before the task yields. hyper skips interim responses (RFC 9110 §15.2) in a loop as long as
-/// there are any, so without it a peer that sends nothing else would keep the thread busy.
+/// Bytes that are read before the task yields. hyper skips interim responses (RFC 9110 §15.2) in a
+/// loop as long as there are any, so without it a peer that sends nothing else would keep the
+/// thread busy.
 const YIELD_BYTES: usize = 64 * 1024;
 
 /// A stream that fails when more than `max` bytes arrive for one request.

@@ -1,7 +1,8 @@
-//! Client: outbound HTTP/1.1 to one endpoint, with a pool, deadlines, byte limits and a circuit breaker.
+//! Client: outbound HTTP/1.1 to one endpoint, with a pool, deadlines, byte limits and a circuit
+//! breaker.
 //!
-//! `[auth.forward]`, the `backend` consumer and `oneport publish` are its users; each has one [`Client`] for each of its
-//! endpoints. A request goes through these steps:
+//! `[auth.forward]`, the `backend` consumer and `oneport publish` are its users; each has one
+//! [`Client`] for each of its endpoints. A request goes through these steps:
 //!
 //! ```text
 //! acquire ── circuit open ──────────────────────────► CircuitOpen   nothing was sent
@@ -15,8 +16,9 @@
 //! report(Outcome): the caller decides whether the endpoint has failed; the breaker counts
 //! ```
 //!
-//! hyper-util's pool keeps idle connections. It sends a request a second time only when the connection was closed before
-//! any byte of the request was written, so no endpoint sees a request twice.
+//! hyper-util's pool keeps idle connections. It sends a request a second time only when the
+//! connection was closed before any byte of the request was written, so no endpoint sees a request
+//! twice.
 
 mod body;
 mod breaker;
@@ -62,8 +64,8 @@ pub struct ClientSettings {
     pub queue_timeout: Duration,
     /// The longest wait for a connection, over all addresses of a name.
     pub connect_timeout: Duration,
-    /// The longest wait for the response's head, from the start of the request or the last part of its body that was
-    /// sent. `None`: the caller has a deadline of its own.
+    /// The longest wait for the response's head, from the start of the request or the last part of
+    /// its body that was sent. `None`: the caller has a deadline of its own.
     pub head_timeout: Option<Duration>,
     /// The longest wait between two parts of the response's body.
     pub idle_timeout: Option<Duration>,
@@ -75,8 +77,9 @@ pub struct ClientSettings {
     pub response_bytes_max: u64,
     /// The longest head of a response. `None`: hyper's own limit of about 400 KiB.
     pub head_bytes_max: Option<usize>,
-    /// The most bytes that a connection may bring for one request, with interim responses, heads and the framing of
-    /// chunks. It ends a peer that sends such bytes without an end, which no other limit counts.
+    /// The most bytes that a connection may bring for one request, with interim responses, heads
+    /// and the framing of chunks. It ends a peer that sends such bytes without an end, which no
+    /// other limit counts.
     pub wire_bytes_max: usize,
     /// When to stop sending requests to an endpoint that fails. `None`: never.
     pub breaker: Option<BreakerSettings>,
@@ -164,14 +167,16 @@ impl Client {
 
     /// Waits for a free slot, unless the circuit is open.
     ///
-    /// Fails with [`ClientError::CircuitOpen`] at once, or with [`ClientError::Busy`] after `queue_timeout`. Cancel-safe.
+    /// Fails with [`ClientError::CircuitOpen`] at once, or with [`ClientError::Busy`] after
+    /// `queue_timeout`. Cancel-safe.
     pub async fn acquire(&self) -> Result<Permit, ClientError> {
         // The breaker goes first: while it is open, requests must not queue for slots.
         let admission = match &self.0.breaker {
             Some(breaker) => Some(breaker.admit(Instant::now())?),
             None => None,
         };
-        // From here on the probe has an owner that frees it, also when this future is dropped while it waits.
+        // From here on the probe has an owner that frees it, also when this future is dropped while
+        // it waits.
         let probe = ProbeGuard {
             client: &self.0,
             is_probe: admission.is_some_and(breaker::Admission::is_probe),
@@ -236,8 +241,8 @@ impl Client {
 impl Permit {
     /// Sends a request and waits for the response's head.
     ///
-    /// The request's URI is absolute; its authority becomes `Host`, unless the request has that field. Dropping the
-    /// future, or the body before its end, closes the connection.
+    /// The request's URI is absolute; its authority becomes `Host`, unless the request has that
+    /// field. Dropping the future, or the body before its end, closes the connection.
     pub async fn send(
         &self,
         mut request: Request<RequestBody>,
@@ -307,8 +312,8 @@ impl Drop for ProbeGuard<'_> {
     }
 }
 
-/// Waits for the head until a deadline. As long as the request's body is being sent, the head's own timeout starts anew
-/// with each of its parts.
+/// Waits for the head until a deadline. As long as the request's body is being sent, the head's own
+/// timeout starts anew with each of its parts.
 async fn within<T>(
     head: impl Future<Output = T>,
     upload: Option<&Upload>,
@@ -327,7 +332,8 @@ async fn within<T>(
         };
         match tokio::time::timeout_at(due_at, head.as_mut()).await {
             Ok(response) => return Ok(response),
-            // Race: a part of the body may have left since the deadline was computed. It counts, so look again.
+            // Race: a part of the body may have left since the deadline was computed. It counts, so
+            // look again.
             Err(_)
                 if upload.is_some_and(|upload| upload.progress_at(started_at) > progress_at)
                     && ends_at.is_none_or(|at| Instant::now() < at) => {}

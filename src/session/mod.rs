@@ -22,7 +22,8 @@ use values::Values;
 /// How often a change is retried after losing against a concurrent one.
 const TRIES: usize = 8;
 
-/// One visitor's session: values by name, kept in a store under a key that only the visitor's cookie has.
+/// One visitor's session: values by name, kept in a store under a key that only the visitor's
+/// cookie has.
 ///
 /// Nothing is stored and no cookie is set until a value is set. A view's changes are saved with its
 /// response; a consumer's by [`Session::save`] and when the socket closes. Saving writes only the

@@ -214,7 +214,8 @@ fn usable_key(jwk: &Jwk, allowed: &[Algorithm]) -> Option<VerifyingKey> {
     })
 }
 
-/// Returns whether a key is of the kind an algorithm needs, and long enough. Only such a key may check a signature.
+/// Returns whether a key is of the kind an algorithm needs, and long enough. Only such a key may
+/// check a signature.
 fn fits(key: &DecodingKey, algorithm: Algorithm) -> bool {
     let bytes = key.try_get_as_bytes().unwrap_or_default();
     let is_long_enough = match key.family() {
@@ -237,7 +238,8 @@ fn rsa_bits(key: &DecodingKey) -> Option<usize> {
         .ok()?,
         DecodingKeyKind::RsaModulusExponent { n, e } => (n.clone(), e.clone()),
     };
-    // Only an odd exponent of at least 3 has an inverse; larger ones than 2^33 are refused by the verifier.
+    // Only an odd exponent of at least 3 has an inverse; larger ones than 2^33 are refused by the
+    // verifier.
     let exponent = significant(&exponent);
     let is_exponent = match exponent {
         [one] => one % 2 == 1 && *one > 1,

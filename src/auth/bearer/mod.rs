@@ -40,7 +40,8 @@ pub struct BearerSettings {
     pub issuer: Option<String>,
     /// What the claim `aud` must be or contain. `None`: it is not looked at.
     pub audience: Option<String>,
-    /// Claims that must be there with this value: a text, a number or a boolean. A claim that is a list has to contain it.
+    /// Claims that must be there with this value: a text, a number or a boolean. A claim that is a
+    /// list has to contain it.
     pub required: BTreeMap<String, Value>,
     /// How far the clocks of this server and of the issuer may be apart.
     pub leeway: Duration,
@@ -81,8 +82,9 @@ pub struct Token {
 
 /// Checks tokens: JWTs (RFC 7519) signed as JWS in its compact form, by the rules of RFC 8725.
 ///
-/// The algorithm has to be allowed and has to fit the key; the token's own keys and links to keys are not looked at. With a
-/// JWK set the key is chosen by `kid`; a token without one is taken if exactly one key fits its algorithm.
+/// The algorithm has to be allowed and has to fit the key; the token's own keys and links to keys
+/// are not looked at. With a JWK set the key is chosen by `kid`; a token without one is taken if
+/// exactly one key fits its algorithm.
 ///
 /// ```
 /// use oneport::auth::bearer::{Bearer, BearerKey, BearerSettings};
@@ -128,8 +130,9 @@ struct ClaimSettings {
 impl Bearer {
     /// Reads the algorithms and the key.
     ///
-    /// Fails if a token could not be checked safely with them: an unknown algorithm, a key of another kind, a short secret,
-    /// one key for two families of algorithms. Keys of a JWK set that do not fit are passed over. (RFC 7517 §5)
+    /// Fails if a token could not be checked safely with them: an unknown algorithm, a key of
+    /// another kind, a short secret, one key for two families of algorithms. Keys of a JWK set that
+    /// do not fit are passed over. (RFC 7517 §5)
     pub fn new(settings: BearerSettings) -> Result<Self, BearerSettingsError> {
         let algorithms = parse_algorithms(&settings.algorithms)?;
         if settings.user_id.is_empty() {
@@ -170,9 +173,11 @@ impl Bearer {
         self.settings.leeway
     }
 
-    /// Returns what a token says, if it is signed with the key, valid now, and meant for this server.
+    /// Returns what a token says, if it is signed with the key, valid now, and meant for this
+    /// server.
     ///
-    /// The id is a text or an integer of at most 256 characters; the name is the id if its claim cannot be one.
+    /// The id is a text or an integer of at most 256 characters; the name is the id if its claim
+    /// cannot be one.
     pub fn verify(&self, token: &str) -> Result<Token, TokenError> {
         self.verify_at(token, SystemTime::now())
     }
@@ -314,9 +319,10 @@ impl Header {
 
     /// Refuses what has to be understood and is not.
     ///
-    /// No extension is implemented, so whatever `crit` lists is refused, as is a list that is empty or none
-    /// (RFC 7515 §4.1.11). `b64` belongs into `crit` and changes what is signed (RFC 7797 §3). A `typ` that names another
-    /// kind of JWT than an access token says that it is not meant as one (RFC 8725 §3.11, RFC 9068 §4).
+    /// No extension is implemented, so whatever `crit` lists is refused, as is a list that is empty
+    /// or none (RFC 7515 §4.1.11). `b64` belongs into `crit` and changes what is signed (RFC 7797
+    /// §3). A `typ` that names another kind of JWT than an access token says that it is not meant
+    /// as one (RFC 8725 §3.11, RFC 9068 §4).
     fn check_extensions(&self) -> Result<(), TokenError> {
         if self.crit {
             return Err(TokenError::Extensions { found: "crit" });

@@ -1,7 +1,7 @@
 //! AnswerCache: the app's recent responses, and the subrequests in flight.
 //!
-//! A crate's cache does not fit: a response is looked up under several keys (one for each list of `Oneport-Vary`), the
-//! newest wins, and the bound counts bytes.
+//! A crate's cache does not fit: a response is looked up under several keys (one for each list of
+//! `Oneport-Vary`), the newest wins, and the bound counts bytes.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -20,11 +20,12 @@ use crate::auth::User;
 /// The most bytes of all answers; the oldest are evicted first.
 pub(super) const ANSWERS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// The bytes of an answer besides its user's texts: its entries in the map and the queue, and the user itself.
+/// The bytes of an answer besides its user's texts: its entries in the map and the queue, and the
+/// user itself.
 pub(super) const ANSWER_BYTES: usize = 384;
 
-/// The most lists of `Oneport-Vary` at the same time, since each lookup tries all. An answer with another list is reused for
-/// an equal question only.
+/// The most lists of `Oneport-Vary` at the same time, since each lookup tries all. An answer with
+/// another list is reused for an equal question only.
 pub(super) const REACHES_MAX: usize = 8;
 
 /// The outcome of a subrequest.
@@ -111,7 +112,8 @@ impl AnswerCache {
         });
     }
 
-    /// Returns the newest answer to a question. `key` is that of the question itself, hashed before the lock is taken.
+    /// Returns the newest answer to a question. `key` is that of the question itself, hashed before
+    /// the lock is taken.
     pub(super) fn recall(
         &self,
         question: &HeaderMap,
@@ -157,7 +159,8 @@ impl AnswerCache {
         }
     }
 
-    /// Counts an answer that depends on a list of fields. Returns [`Reach::Same`] if there are too many lists.
+    /// Counts an answer that depends on a list of fields. Returns [`Reach::Same`] if there are too
+    /// many lists.
     fn reserve(&mut self, reach: &Reach) -> Reach {
         if *reach == Reach::Same {
             return Reach::Same;
@@ -194,7 +197,8 @@ pub(super) struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut answers = self.answers.lock();
-        // Race: after the last waiter has left and before this, an equal subrequest may have started. It has another number.
+        // Race: after the last waiter has left and before this, an equal subrequest may have
+        // started. It has another number.
         if answers
             .running
             .get(&self.key)

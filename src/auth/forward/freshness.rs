@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::subrequest::DESCRIPTION;
 
-/// The SHA-256 of the fields that an answer depends on, so that the cache holds no cookie and no token.
+/// The SHA-256 of the fields that an answer depends on, so that the cache holds no cookie and no
+/// token.
 pub(super) type Key = [u8; 32];
 
 /// The fields of the question that an answer depends on. No framework sends this field by itself.
@@ -17,7 +18,8 @@ const ONEPORT_VARY: HeaderName = HeaderName::from_static("oneport-vary");
 /// How an answer may be reused.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Reuse {
-    /// Not at all, not even for an equal request at the same time: `no-store`, `no-cache` or `Vary: *`.
+    /// Not at all, not even for an equal request at the same time: `no-store`, `no-cache` or `Vary:
+    /// *`.
     Never,
     /// For a time. Zero: only for requests that wait for it now.
     For(Duration, Reach),
@@ -33,11 +35,11 @@ pub(super) enum Reach {
 }
 
 impl Reuse {
-    /// Reads `Oneport-Vary`, `Vary`, `Cache-Control` and `Age` of a response. `passed` are the client's own fields, `cache` is the
-    /// longest lifetime.
+    /// Reads `Oneport-Vary`, `Vary`, `Cache-Control` and `Age` of a response. `passed` are the
+    /// client's own fields, `cache` is the longest lifetime.
     ///
-    /// Only `Oneport-Vary` widens the reuse. `Vary` and `max-age` do not, because frameworks and their middleware add both by
-    /// themselves, whatever else a response depends on.
+    /// Only `Oneport-Vary` widens the reuse. `Vary` and `max-age` do not, because frameworks and
+    /// their middleware add both by themselves, whatever else a response depends on.
     pub(super) fn of(
         answer: &HeaderMap,
         question: &HeaderMap,
@@ -56,7 +58,8 @@ impl Reuse {
 }
 
 impl Reach {
-    /// Reads `Oneport-Vary`. A list is ignored if it names a field that no question has, or if it does not identify the client.
+    /// Reads `Oneport-Vary`. A list is ignored if it names a field that no question has, or if it
+    /// does not identify the client.
     fn of(answer: &HeaderMap, question: &HeaderMap, passed: &[HeaderName]) -> Self {
         let names = list(answer.get_all(ONEPORT_VARY)).map(|name| {
             let name = HeaderName::from_bytes(name?.as_bytes()).ok()?;
@@ -75,11 +78,12 @@ impl Reach {
         }
     }
 
-    /// Returns whether the fields say who the client of a question is: one of them is a field of the client's own that the question
-    /// has, and `authorization` is among them if the question has it (RFC 9111 §3.5).
+    /// Returns whether the fields say who the client of a question is: one of them is a field of
+    /// the client's own that the question has, and `authorization` is among them if the question
+    /// has it (RFC 9111 §3.5).
     ///
-    /// Checked for the question that was answered and for each one that the answer is recalled for: an answer to a cookie alone
-    /// must not serve the same cookie with a token.
+    /// Checked for the question that was answered and for each one that the answer is recalled for:
+    /// an answer to a cookie alone must not serve the same cookie with a token.
     pub(super) fn identifies_client(&self, question: &HeaderMap) -> bool {
         let Self::Fields(names) = self else {
             return true;
@@ -115,8 +119,8 @@ impl Reach {
     }
 }
 
-/// Hashes a field with its values in order. Each part is prefixed with its length, so that different fields never hash the same
-/// bytes.
+/// Hashes a field with its values in order. Each part is prefixed with its length, so that
+/// different fields never hash the same bytes.
 fn add(hash: &mut Sha256, name: &HeaderName, question: &HeaderMap) {
     let values = question.get_all(name);
     let mut part = |bytes: &[u8]| {
@@ -139,7 +143,8 @@ fn varies_on_anything(answer: &HeaderMap) -> bool {
     })
 }
 
-/// Returns for how long an answer is fresh by its own word, if it says so. The outer none: it must not be used again at all.
+/// Returns for how long an answer is fresh by its own word, if it says so. The outer none: it must
+/// not be used again at all.
 ///
 /// The shortest lifetime wins; an unparsable one counts as zero. (RFC 9111 §4.2.1)
 fn max_age(answer: &HeaderMap) -> Option<Option<Duration>> {
@@ -164,7 +169,8 @@ fn max_age(answer: &HeaderMap) -> Option<Option<Duration>> {
     Some(Some(Duration::from_secs(fresh)))
 }
 
-/// Reads a number of seconds; zero when it is none, so that it makes an answer older and never younger.
+/// Reads a number of seconds; zero when it is none, so that it makes an answer older and never
+/// younger.
 fn seconds(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }

@@ -24,8 +24,8 @@ use crate::auth::User;
 use crate::client::is_hop_by_hop;
 use crate::config::hide_url;
 
-/// Fields of one body, which a subrequest does not have, and of its target. Those of one connection are
-/// [`is_hop_by_hop`].
+/// Fields of one body, which a subrequest does not have, and of its target. Those of one connection
+/// are [`is_hop_by_hop`].
 const MESSAGE_HEADERS: [HeaderName; 3] = [header::CONTENT_LENGTH, header::EXPECT, header::HOST];
 
 /// The URL of the app, the headers it gets, and the headers of its response that name the user.
@@ -33,7 +33,8 @@ const MESSAGE_HEADERS: [HeaderName; 3] = [header::CONTENT_LENGTH, header::EXPECT
 pub struct ForwardSettings {
     /// An `http://` URL of the app.
     pub url: String,
-    /// The headers that identify the client, such as `cookie` and `authorization`. The app gets them.
+    /// The headers that identify the client, such as `cookie` and `authorization`. The app gets
+    /// them.
     pub request_headers: Vec<HeaderName>,
     /// The header of the response with the user's id.
     pub id_header: HeaderName,
@@ -41,8 +42,8 @@ pub struct ForwardSettings {
     pub name_header: HeaderName,
     /// The header of the response that is `1` or `true` for staff.
     pub staff_header: HeaderName,
-    /// How long a response is cached, unless it asks for less. Zero: not at all, but equal requests at the same time share
-    /// one subrequest.
+    /// How long a response is cached, unless it asks for less. Zero: not at all, but equal requests
+    /// at the same time share one subrequest.
     pub cache: Duration,
     /// The longest time of a subrequest, from its place in the queue to the end of the response.
     pub timeout: Duration,
@@ -67,9 +68,10 @@ pub struct Subject<'a> {
 
 /// Asks an app to identify clients, and caches its responses for a short time.
 ///
-/// The subrequest is a GET with the listed headers of the request and `x-original-method`, `x-original-uri`,
-/// `x-forwarded-host`, `x-forwarded-proto` and `x-forwarded-for`. A response is reused for an equal
-/// subrequest only, field for field. With `Oneport-Vary` it is reused for all subrequests that are equal in the listed fields.
+/// The subrequest is a GET with the listed headers of the request and `x-original-method`,
+/// `x-original-uri`, `x-forwarded-host`, `x-forwarded-proto` and `x-forwarded-for`. A response is
+/// reused for an equal subrequest only, field for field. With `Oneport-Vary` it is reused for all
+/// subrequests that are equal in the listed fields.
 ///
 /// ```no_run
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -108,7 +110,8 @@ pub struct Forward {
 impl Forward {
     /// Validates the settings. Connects at the first subrequest.
     ///
-    /// Fails if the URL is not an `http://` one with a host, or if the listed headers cannot identify a client.
+    /// Fails if the URL is not an `http://` one with a host, or if the listed headers cannot
+    /// identify a client.
     pub fn new(mut settings: ForwardSettings) -> Result<Self, ForwardSettingsError> {
         let url = parse_url(&settings.url)?;
         let mut names = Vec::new();
@@ -132,9 +135,10 @@ impl Forward {
 
     /// Returns the user of a request. `None`: the client is anonymous.
     ///
-    /// A 2xx response names the user in its headers or in a JSON body `{"id", "name", "is_staff"}`; without a name, and with
-    /// 401 or 403, the client is anonymous. So is one without any of the listed headers, without a subrequest. Fails if the
-    /// app responds otherwise, or not in time; failures are not cached.
+    /// A 2xx response names the user in its headers or in a JSON body `{"id", "name", "is_staff"}`;
+    /// without a name, and with 401 or 403, the client is anonymous. So is one without any of the
+    /// listed headers, without a subrequest. Fails if the app responds otherwise, or not in time;
+    /// failures are not cached.
     ///
     /// Cancel-safe: others that wait for the same subrequest still get the response.
     pub async fn ask(&self, subject: &Subject<'_>) -> Result<Option<Arc<User>>, ForwardError> {
@@ -161,9 +165,9 @@ impl Forward {
 
     /// Returns a cached response, the subrequest in flight, or a new one.
     ///
-    /// Race: two equal requests may come at the same time. Both look under one lock, so only one starts a subrequest. How
-    /// widely a response may be reused is known only when it is there, so those that wait share one only if they are equal
-    /// in every field.
+    /// Race: two equal requests may come at the same time. Both look under one lock, so only one
+    /// starts a subrequest. How widely a response may be reused is known only when it is there, so
+    /// those that wait share one only if they are equal in every field.
     fn find_or_start(&self, question: &HeaderMap) -> Found {
         let key = Reach::Same.key(question);
         let mut answers = self.answers.lock();

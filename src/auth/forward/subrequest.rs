@@ -72,7 +72,8 @@ impl Upstream {
         }
     }
 
-    /// Returns the fields of a subrequest. `None`: the request has none of the fields that identify the client.
+    /// Returns the fields of a subrequest. `None`: the request has none of the fields that identify
+    /// the client.
     pub(super) fn question(
         &self,
         subject: &Subject<'_>,

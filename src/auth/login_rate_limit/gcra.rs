@@ -1,12 +1,14 @@
 //! Gcra: rate limits of many keys in a table of fixed size (generic cell rate algorithm).
 //!
-//! A counter is one instant: when it will be empty again. An attempt moves it by a period, and is refused if that is more than a
-//! window ahead. An expired counter equals an absent one, so nothing needs sweeping.
+//! A counter is one instant: when it will be empty again. An attempt moves it by a period, and is
+//! refused if that is more than a window ahead. An expired counter equals an absent one, so nothing
+//! needs sweeping.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// The places that one key may have. A full set loses the counter that is empty first, which was used least.
+/// The places that one key may have. A full set loses the counter that is empty first, which was
+/// used least.
 const WAYS: usize = 16;
 const SETS: usize = 8_192;
 
@@ -81,8 +83,9 @@ impl Charge {
 
     /// Returns how much of it is still in a counter.
     ///
-    /// What has drained is gone: older attempts drain first, so that what is above `to` was added by later ones. A later attempt
-    /// that went to its bound would be there without this one as well, so nothing is left of this one.
+    /// What has drained is gone: older attempts drain first, so that what is above `to` was added
+    /// by later ones. A later attempt that went to its bound would be there without this one as
+    /// well, so nothing is left of this one.
     fn left(self, empty_at: u64, now: u64) -> u64 {
         if empty_at > self.to && empty_at >= self.bound {
             return 0;
@@ -109,7 +112,8 @@ impl Counters {
         }
     }
 
-    /// Counts an attempt, also one too many; a window after the last the counter is empty in any case.
+    /// Counts an attempt, also one too many; a window after the last the counter is empty in any
+    /// case.
     pub(super) fn count_over(&mut self, key: u64, quota: Quota, now: u64) -> Counted {
         let latest = now.saturating_add(quota.window);
         let mut counted = self.count(key, quota, now);
@@ -122,7 +126,8 @@ impl Counters {
         counted
     }
 
-    /// Takes an attempt back: as much as it has added, not what others have. A counter that was dropped meanwhile stays so.
+    /// Takes an attempt back: as much as it has added, not what others have. A counter that was
+    /// dropped meanwhile stays so.
     pub(super) fn give_back(&mut self, key: u64, charge: Charge, now: u64) {
         let key = key | 1;
         let set = Self::set(key);

@@ -25,14 +25,15 @@ use crate::net::client_network;
 /// The longest delay of an attempt, for a name that is tried from several addresses.
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// The most attempts that are delayed at the same time. One more is neither delayed nor refused; its address has a limit of its
-/// own.
+/// The most attempts that are delayed at the same time. One more is neither delayed nor refused;
+/// its address has a limit of its own.
 const DELAYED_MAX: usize = 1_024;
 
 /// The least interval between two log lines about one limit.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// The attempts in a window, of one name from one address and of one address. Used attempts come back evenly over the window.
+/// The attempts in a window, of one name from one address and of one address. Used attempts come
+/// back evenly over the window.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct LoginLimits {
     /// For a name from one address; and over all addresses, before an attempt is delayed.
@@ -45,9 +46,9 @@ pub struct LoginLimits {
 
 /// The counters of a process, for all routes. They outlive a reload.
 ///
-/// Routes with equal limits share counters; changed limits start with empty ones. Memory is bounded at 2 MiB for each of the three
-/// kinds. When a table is full, the least used counter is evicted, so a new one is always counted, and never refused because of
-/// others.
+/// Routes with equal limits share counters; changed limits start with empty ones. Memory is bounded
+/// at 2 MiB for each of the three kinds. When a table is full, the least used counter is evicted,
+/// so a new one is always counted, and never refused because of others.
 #[derive(Debug)]
 pub struct LoginRateLimit {
     counters: Mutex<[Counters; 3]>,
@@ -110,7 +111,8 @@ impl Default for LoginRateLimit {
 impl LoginRateLimit {
     /// Counts an attempt.
     ///
-    /// `address` is `None` only on a Unix socket without a trusted proxy, whose clients then count as one.
+    /// `address` is `None` only on a Unix socket without a trusted proxy, whose clients then count
+    /// as one.
     pub fn count(
         &self,
         limits: LoginLimits,
@@ -180,7 +182,8 @@ impl LoginRateLimit {
         }
     }
 
-    /// Takes back an attempt that was not decided, because a store is away or too many passwords wait.
+    /// Takes back an attempt that was not decided, because a store is away or too many passwords
+    /// wait.
     pub fn give_back(&self, attempt: &Attempt) {
         self.give_back_at(Instant::now(), attempt);
     }
@@ -195,7 +198,8 @@ impl LoginRateLimit {
         }
     }
 
-    /// Says in the log that a limit was hit, once in a while with the count; no name, because people type passwords there.
+    /// Says in the log that a limit was hit, once in a while with the count; no name, because
+    /// people type passwords there.
     fn log(&self, limit: usize, now: Instant) {
         let mut logged = self.logged.lock();
         let logged = &mut logged[limit];

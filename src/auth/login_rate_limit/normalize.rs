@@ -4,8 +4,9 @@ use unicode_normalization::UnicodeNormalization;
 
 /// Folds a name for counting: drops case, accents, surrounding spaces and invisible characters.
 ///
-/// MySQL's usual collations compare in this way, so that `Änna` logs `anna` in. Folding more than a table does costs little: names
-/// that only look alike share their counters. Users are still found by the name that was sent.
+/// MySQL's usual collations compare in this way, so that `Änna` logs `anna` in. Folding more than a
+/// table does costs little: names that only look alike share their counters. Users are still found
+/// by the name that was sent.
 pub(super) fn normalized(name: &str) -> String {
     let plain: String = name
         .nfkd()
@@ -22,7 +23,8 @@ pub(super) fn normalized(name: &str) -> String {
     plain.trim().to_owned()
 }
 
-/// Returns the letters of a ligature, or of a letter with a stroke, which Unicode does not decompose and MySQL does.
+/// Returns the letters of a ligature, or of a letter with a stroke, which Unicode does not
+/// decompose and MySQL does.
 fn without_stroke(letter: char) -> Option<&'static str> {
     Some(match letter {
         'æ' => "ae",

@@ -130,8 +130,8 @@ fn giving_back_takes_no_more_than_the_attempt_has_added() {
     let limits = limits(3, 30);
     let period = limits.window / 3;
     let millis = Duration::from_millis;
-    // How many attempts come before the one that is given back, how long that one takes, when later ones come, and how much of the
-    // window is used up in the end.
+    // How many attempts come before the one that is given back, how long that one takes, when later
+    // ones come, and how much of the window is used up in the end.
     let table = [
         ("alone", 0, period, vec![], Duration::ZERO),
         ("after one", 1, millis(1), vec![], period - millis(1)),

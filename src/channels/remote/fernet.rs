@@ -1,7 +1,8 @@
 //! Fernet: the encryption of `channels_redis` (the Fernet specification, version 0x80).
 //!
-//! The `fernet` crate needs OpenSSL, or older versions of aes, cbc, hmac and sha2 besides those that the server has, and takes
-//! its key as text. What it would save are the 60 lines of this file that put those crates together.
+//! The `fernet` crate needs OpenSSL, or older versions of aes, cbc, hmac and sha2 besides those
+//! that the server has, and takes its key as text. What it would save are the 60 lines of this file
+//! that put those crates together.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,8 @@ const SKEW_MAX: Duration = Duration::from_secs(60);
 /// Version, time, IV, at least one block, HMAC.
 const TOKEN_BYTES_MIN: usize = 1 + 8 + 16 + 16 + 32;
 
-/// A symmetric key. As in channels_redis it is the SHA-256 of a secret, one half for signing and one for encryption.
+/// A symmetric key. As in channels_redis it is the SHA-256 of a secret, one half for signing and
+/// one for encryption.
 #[derive(Clone)]
 pub(super) struct Fernet {
     signing: [u8; 16],

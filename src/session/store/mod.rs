@@ -6,9 +6,9 @@
 //! | `sql.rs` | a table in SQLite or PostgreSQL |
 //! | `django/` | the sessions of a Django project: its table, its Redis cache or its signed cookies, read only |
 //!
-//! To add a store: a file with its type, a variant of `Backend`, and an arm where each method of [`SessionStore`] matches on
-//! it. Its URL is parsed in `src/config/values/store_url.rs`. Stores that can be written never get a session's key, only its
-//! SHA-256.
+//! To add a store: a file with its type, a variant of `Backend`, and an arm where each method of
+//! [`SessionStore`] matches on it. Its URL is parsed in `src/config/values/store_url.rs`. Stores
+//! that can be written never get a session's key, only its SHA-256.
 
 mod django;
 mod memory;

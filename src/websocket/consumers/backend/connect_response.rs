@@ -19,8 +19,8 @@ pub(super) enum ConnectResponse {
     Deny(Denial),
 }
 
-/// Whether the actions read so far hold `websocket.accept`. Without one the connection is accepted all the same, but a
-/// `websocket.close` denies it.
+/// Whether the actions read so far hold `websocket.accept`. Without one the connection is accepted
+/// all the same, but a `websocket.close` denies it.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Accepted {
     Implicitly,

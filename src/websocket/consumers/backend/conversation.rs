@@ -8,13 +8,14 @@
 //!   └──────────► Failing ─────────────────────────────► Failed
 //! ```
 //!
-//! The socket's end may come in any state. `websocket.disconnect` goes to [`Disconnects`](super::disconnects) once no
-//! request is under way: at once in `Idle` and `Failed`, otherwise by the task in its last step. So the backend never
-//! gets it before an earlier event.
+//! The socket's end may come in any state. `websocket.disconnect` goes to
+//! [`Disconnects`](super::disconnects) once no request is under way: at once in `Idle` and
+//! `Failed`, otherwise by the task in its last step. So the backend never gets it before an earlier
+//! event.
 //!
-//! An event stays in the queue until the backend acknowledges it. A request that is retried has the same key and the
-//! same bytes. When the backend acknowledges none of a request's events, the same events are sent with another key, for
-//! the state may have changed.
+//! An event stays in the queue until the backend acknowledges it. A request that is retried has the
+//! same key and the same bytes. When the backend acknowledges none of a request's events, the same
+//! events are sent with another key, for the state may have changed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -179,16 +180,17 @@ impl Conversation {
         Ok(())
     }
 
-    /// Queues an event; `event` builds it from its number. Waits while the queue is full, up to `hold_time`, after which
-    /// the conversation fails. An event of a failed conversation is dropped.
+    /// Queues an event; `event` builds it from its number. Waits while the queue is full, up to
+    /// `hold_time`, after which the conversation fails. An event of a failed conversation is
+    /// dropped.
     pub(super) async fn push(self: &Arc<Self>, event: impl FnOnce(u64) -> Value) {
         let limits = &self.route.limits;
         let backlog = &self.route.endpoint.backlog;
         let deadline = tokio::time::Instant::now() + limits.hold_time;
         let mut event = Some(event);
         loop {
-            // Race: room may appear between the check below and the wait. Both futures exist before the check, so they
-            // see a notification of that moment.
+            // Race: room may appear between the check below and the wait. Both futures exist before
+            // the check, so they see a notification of that moment.
             let (room, room_for_all) = (self.room.notified(), backlog.room());
             {
                 let state = self.state.lock();
@@ -293,13 +295,14 @@ impl Conversation {
         }
     }
 
-    /// Returns the key of the next request and the number of its last event. `None`: nothing is queued, and the task
-    /// counts as ended.
+    /// Returns the key of the next request and the number of its last event. `None`: nothing is
+    /// queued, and the task counts as ended.
     fn next_batch(&self) -> Option<(String, u64)> {
         let mut state = self.state.lock();
         let Some(first) = state.queue.front().map(|queued| queued.seq) else {
-            // Race: an event may be queued right after this. It finds a phase without a task and starts another one,
-            // because the phase changes under the lock that looked at the queue.
+            // Race: an event may be queued right after this. It finds a phase without a task and
+            // starts another one, because the phase changes under the lock that looked at the
+            // queue.
             state.phase = state.phase.task_ended();
             self.notify_end(&state);
             return None;
@@ -321,8 +324,9 @@ impl Conversation {
         Some((key, last))
     }
 
-    /// Builds the body of the request with the events up to `last`: the same bytes for each attempt, since nothing
-    /// leaves the queue before the response. `None`: the conversation has failed.
+    /// Builds the body of the request with the events up to `last`: the same bytes for each
+    /// attempt, since nothing leaves the queue before the response. `None`: the conversation has
+    /// failed.
     fn body(&self, last: u64) -> Option<Bytes> {
         let state = self.state.lock();
         if state.phase.has_failed() {
@@ -339,8 +343,8 @@ impl Conversation {
         Some(protocol::request_body(&connection, &scope, &events).into())
     }
 
-    /// POSTs the events up to `last` until there is a response, or the backend has been unavailable for `hold_time`.
-    /// `None`: the conversation has failed.
+    /// POSTs the events up to `last` until there is a response, or the backend has been unavailable
+    /// for `hold_time`. `None`: the conversation has failed.
     async fn post(&self, key: &str, last: u64) -> Result<Option<BackendResponse>, Failure> {
         let limits = &self.route.limits;
         let tasks = &self.route.services.tasks;
@@ -409,7 +413,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// Removes the events up to `ack` and keeps the backend's new state. Returns since when nothing was acknowledged.
+    /// Removes the events up to `ack` and keeps the backend's new state. Returns since when nothing
+    /// was acknowledged.
     fn acknowledge(
         &self,
         ack: u64,
@@ -445,8 +450,8 @@ impl Conversation {
         Ok(state.stalled_since)
     }
 
-    /// Drops what is queued and closes the socket. A request that waits for a slot is withdrawn, because it finds no
-    /// body any more.
+    /// Drops what is queued and closes the socket. A request that waits for a slot is withdrawn,
+    /// because it finds no body any more.
     fn fail(&self, failure: &Failure) {
         let endpoint = &self.route.endpoint.settings.url.label;
         tracing::error!(%endpoint, id = self.id, "backend conversation failed: {}", failure.sentence);

@@ -9,8 +9,9 @@
 //!    └── later, with a longer pause ◄──────┘ ───── any other error
 //! ```
 //!
-//! One task for each endpoint sends them, paced, and outlives all connections: their last notifications come when the
-//! server stops. It then has `STOPPING_MAX` left, and what is still queued is lost.
+//! One task for each endpoint sends them, paced, and outlives all connections: their last
+//! notifications come when the server stops. It then has `STOPPING_MAX` left, and what is still
+//! queued is lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ use crate::client::ClientError;
 use crate::tasks::Tasks;
 use crate::telemetry::Recurring;
 
-/// The most bytes of queued bodies, besides their number: a body holds the handshake's header fields and the state.
+/// The most bytes of queued bodies, besides their number: a body holds the handshake's header
+/// fields and the state.
 const QUEUE_BYTES_MAX: usize = 128 << 20;
 
 /// The most requests at once.
@@ -125,7 +127,8 @@ impl Disconnects {
         disconnects
     }
 
-    /// Queues a notification that is sent after a delay. If the queue is full it is lost, and counted.
+    /// Queues a notification that is sent after a delay. If the queue is full it is lost, and
+    /// counted.
     pub(super) fn push(&self, key: String, body: Vec<u8>, delay: Duration) {
         let now = Instant::now();
         let mut queue = self.queue.lock();
@@ -171,7 +174,8 @@ impl Disconnects {
                 break;
             }
             let has_slot = sending.len() < CONCURRENCY;
-            // Cancel-safe: `next_due` removes a notification in its last step, without an await after it.
+            // Cancel-safe: `next_due` removes a notification in its last step, without an await
+            // after it.
             tokio::select! {
                 Some((notification, sent)) = sending.next(), if !sending.is_empty() => {
                     self.finish(notification, &sent, phase);
@@ -213,7 +217,8 @@ impl Disconnects {
         self.queue.lock().notifications.is_empty()
     }
 
-    /// Sends one. A connection that has ended can only send to groups, so other actions are ignored.
+    /// Sends one. A connection that has ended can only send to groups, so other actions are
+    /// ignored.
     async fn send(&self, notification: &Notification) -> Result<(), PostError> {
         let body = || Some(notification.body.clone());
         let response = self
@@ -253,8 +258,8 @@ impl Disconnects {
     fn finish(&self, mut notification: Notification, sent: &Result<(), PostError>, phase: Phase) {
         let is_handled = match sent {
             Ok(()) => true,
-            // The backend refuses it for good. After 401 and 403 it is sent again: a secret or a clock may be wrong and
-            // be put right.
+            // The backend refuses it for good. After 401 and 403 it is sent again: a secret or a
+            // clock may be wrong and be put right.
             Err(PostError::Refused(refusal)) => {
                 refusal.status.is_client_error()
                     && !matches!(refusal.status.as_u16(), 401 | 403 | 429)

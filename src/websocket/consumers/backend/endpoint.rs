@@ -21,7 +21,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest body of a refusal that is read.
 const REFUSAL_BYTES_MAX: usize = 4 * 1024;
 
-/// Bytes that a response may take besides its body, which may itself take twice its length in chunks.
+/// Bytes that a response may take besides its body, which may itself take twice its length in
+/// chunks.
 const OVERHEAD_BYTES_MAX: usize = 128 * 1024;
 
 /// The settings of an endpoint; routes with equal settings share one.
@@ -55,8 +56,8 @@ pub(super) struct Endpoint {
 enum Priority {
     /// A connection: its outcome counts.
     Connection,
-    /// A notification in the background. It is retried for minutes, so its outcome counts only when it is the probe
-    /// that a half-open breaker waits for.
+    /// A notification in the background. It is retried for minutes, so its outcome counts only when
+    /// it is the probe that a half-open breaker waits for.
     Background,
 }
 
@@ -93,7 +94,8 @@ impl PostError {
         }
     }
 
-    /// Tells whether the backend may have handled the request all the same: it was sent, and not refused with 4xx.
+    /// Tells whether the backend may have handled the request all the same: it was sent, and not
+    /// refused with 4xx.
     pub(super) fn may_have_been_handled(&self) -> bool {
         match self {
             Self::Client(error) => !error.is_unsent(),
@@ -158,7 +160,8 @@ impl Endpoint {
 
     /// POSTs a body once, for a connection, and reads the response within `limits`.
     ///
-    /// The body is built once the request has a slot, so that requests in the queue hold no copy of their events.
+    /// The body is built once the request has a slot, so that requests in the queue hold no copy of
+    /// their events.
     pub(super) async fn post(
         &self,
         key: &str,
@@ -290,7 +293,8 @@ impl Refusal {
     }
 }
 
-/// Sleeps before the next attempt: twice as long with each, and spread at random so that clients do not retry in step.
+/// Sleeps before the next attempt: twice as long with each, and spread at random so that clients do
+/// not retry in step.
 pub(super) async fn back_off(attempt: u32, longest: Duration) {
     let pause = Duration::from_millis(50) * 2_u32.saturating_pow(attempt.min(12));
     tokio::time::sleep(pause.min(longest).mul_f64(0.5 + fastrand::f64())).await;

@@ -44,7 +44,8 @@ impl Executor {
         self.closed.cancelled().await;
     }
 
-    /// Carries out one action. Fails with a sentence for the log when the protocol does not allow it now.
+    /// Carries out one action. Fails with a sentence for the log when the protocol does not allow
+    /// it now.
     pub(super) async fn apply(&self, action: Action) -> Result<Applied, String> {
         let layer = &self.services.layer;
         match action {
@@ -84,8 +85,9 @@ impl Executor {
         let layer = &self.services.layer;
         let options = GroupOptions::default();
         let _pending = layer.prepare(&group, &options, self.socket.id()).await;
-        // Race: the socket may close while the join is prepared. A closing socket leaves its groups under this lock,
-        // after `close`, so either the check below sees that it has closed or the socket leaves this group too.
+        // Race: the socket may close while the join is prepared. A closing socket leaves its groups
+        // under this lock, after `close`, so either the check below sees that it has closed or the
+        // socket leaves this group too.
         let mut groups = self.socket.groups();
         if self.closed.is_cancelled() || groups.contains(&group) {
             return;

@@ -1,8 +1,9 @@
 //! Handshake: asks the backend whether to accept a connection, in a task that outlives the client.
 //!
-//! The client may leave at any moment. The backend must then still learn that the connection has ended, if it may have
-//! accepted it, and learn that only after `websocket.connect`. So the request runs in a task of its own, and whoever
-//! holds the result sends `websocket.disconnect` when it is dropped unused:
+//! The client may leave at any moment. The backend must then still learn that the connection has
+//! ended, if it may have accepted it, and learn that only after `websocket.connect`. So the request
+//! runs in a task of its own, and whoever holds the result sends `websocket.disconnect` when it is
+//! dropped unused:
 //!
 //! ```text
 //! request under way ── error, not sent ──────────► denied
@@ -100,8 +101,8 @@ impl Handshake {
         }
     }
 
-    /// Sends the request and passes the decision on. If the client has left, the decision is dropped, which notifies
-    /// the backend.
+    /// Sends the request and passes the decision on. If the client has left, the decision is
+    /// dropped, which notifies the backend.
     pub(super) async fn run(self, mut reply: oneshot::Sender<HandshakeResult>) {
         let result = self.request(&mut reply).await;
         let _ = reply.send(result);
@@ -127,7 +128,8 @@ impl Handshake {
         }
     }
 
-    /// POSTs until there is a response. Only a failed connection is retried, and only while the client waits.
+    /// POSTs until there is a response. Only a failed connection is retried, and only while the
+    /// client waits.
     async fn post(
         &self,
         reply: &oneshot::Sender<HandshakeResult>,
@@ -154,8 +156,8 @@ impl Handshake {
             }
             if may_be_accepted {
                 let is_late = matches!(error, PostError::Client(ClientError::Timeout { .. }));
-                // Race: a slow backend may still be handling `websocket.connect`. The notification waits as long as
-                // such a request may take, so that it does not overtake it.
+                // Race: a slow backend may still be handling `websocket.connect`. The notification
+                // waits as long as such a request may take, so that it does not overtake it.
                 let delay = if is_late {
                     endpoint.settings.timeout
                 } else {

@@ -1,4 +1,5 @@
-//! Backend: a consumer in any language. Its events are POSTed to an HTTP endpoint, or sent to workers over a channel.
+//! Backend: a consumer in any language. Its events are POSTed to an HTTP endpoint, or sent to
+//! workers over a channel.
 //!
 //! | file | contents |
 //! |---|---|
@@ -44,10 +45,11 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::{Accept, Backlog, Close, CloseCode, Consumer, Context, Denial, Message};
 
-/// `consumer = "backend"`: each connection's events are POSTed to an HTTP endpoint, or sent to a channel that workers read.
+/// `consumer = "backend"`: each connection's events are POSTed to an HTTP endpoint, or sent to a
+/// channel that workers read.
 ///
-/// `docs/BACKEND.md` documents the protocol. The endpoint needs no event loop: it gets a batch of events with each request and
-/// responds with events of its own.
+/// `docs/BACKEND.md` documents the protocol. The endpoint needs no event loop: it gets a batch of
+/// events with each request and responds with events of its own.
 pub struct Backend {
     route: Arc<OnceLock<Route>>,
     /// From the handshake to `open`.
@@ -111,7 +113,8 @@ impl Consumer for Backend {
                 let opening = accepted.open();
                 let socket = cx.handle().clone();
                 let conversation = Conversation::new(route.clone(), socket, opening.state);
-                // Before the first await: the socket may close during it, and `disconnect` has to find its peer.
+                // Before the first await: the socket may close during it, and `disconnect` has to
+                // find its peer.
                 self.peer = Some(Peer::Endpoint(conversation.clone()));
                 Box::pin(conversation.apply(opening.actions)).await?;
             }
@@ -171,7 +174,8 @@ impl Consumer for Backend {
 }
 
 impl Backend {
-    /// Asks the endpoint whether to accept the connection, in a task that goes on when the client leaves.
+    /// Asks the endpoint whether to accept the connection, in a task that goes on when the client
+    /// leaves.
     async fn handshake(
         &mut self,
         route: Arc<EndpointRoute>,

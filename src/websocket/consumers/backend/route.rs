@@ -115,8 +115,8 @@ struct SharedEndpoint {
 }
 
 impl Endpoints {
-    /// Returns the endpoint with these settings. Each URL gets one `oneport.node_started` from a process, however many
-    /// routes and reloads there are.
+    /// Returns the endpoint with these settings. Each URL gets one `oneport.node_started` from a
+    /// process, however many routes and reloads there are.
     fn get_or_start(
         &self,
         settings: EndpointSettings,

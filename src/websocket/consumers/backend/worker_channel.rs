@@ -1,4 +1,5 @@
-//! WorkerChannel: the same conversation with workers that read a channel of the layer (Channels' `runworker`).
+//! WorkerChannel: the same conversation with workers that read a channel of the layer (Channels'
+//! `runworker`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -88,8 +89,8 @@ impl WorkerChannel {
         .await;
     }
 
-    /// The socket has ended. Workers get `websocket.disconnect` at least once, if the channel has room for it within
-    /// `disconnect_expiry`.
+    /// The socket has ended. Workers get `websocket.disconnect` at least once, if the channel has
+    /// room for it within `disconnect_expiry`.
     pub(super) async fn end(self: &Arc<Self>, code: u16, reason: &str, cause: &str) {
         self.executor.close();
         let end = [

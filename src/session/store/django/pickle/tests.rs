@@ -93,7 +93,8 @@ fn what_could_run_code_is_refused() {
     ] {
         assert!(read(&of_python(name)).is_err(), "{name}");
     }
-    // GLOBAL, STACK_GLOBAL, REDUCE, BUILD, INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, BINPERSID, EXT1, EXT2, EXT4.
+    // GLOBAL, STACK_GLOBAL, REDUCE, BUILD, INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, BINPERSID, EXT1,
+    // EXT2, EXT4.
     for opcode in [
         b'c', 0x93, b'R', b'b', b'i', b'o', 0x81, 0x92, b'P', b'Q', 0x82, 0x83, 0x84,
     ] {
@@ -156,7 +157,8 @@ fn other_protocols_are_refused() {
     }
 }
 
-/// 10**23 and its negative: Python's `float` says 1e23 and -1e23, which rounding byte by byte need not meet.
+/// 10**23 and its negative: Python's `float` says 1e23 and -1e23, which rounding byte by byte need
+/// not meet.
 #[test]
 fn long_numbers_are_rounded_once() {
     let ten_to_23 = 100_000_000_000_000_000_000_000_i128;

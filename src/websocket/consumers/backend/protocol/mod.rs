@@ -1,6 +1,7 @@
 //! Protocol: the JSON between the server and a backend. `docs/BACKEND.md` documents it.
 //!
-//! A request is `{"v", "connection", "scope", "events"}`, a response `{"ack", "state", "events"}`. To add an event type:
+//! A request is `{"v", "connection", "scope", "events"}`, a response `{"ack", "state", "events"}`.
+//! To add an event type:
 //!
 //! | direction | where |
 //! |---|---|
@@ -67,7 +68,8 @@ pub(super) fn request_body(
     serde_json::to_vec(&body).unwrap_or_default() // its parts are JSON already
 }
 
-/// Serializes the body that announces the start of a process: connections of the same name and another node are gone.
+/// Serializes the body that announces the start of a process: connections of the same name and
+/// another node are gone.
 pub(super) fn node_started_body(node: &str, name: &str) -> Vec<u8> {
     let event = event::node_started(node, name);
     json!({"v": VERSION, "node": {"id": node, "name": name}, "events": [event]})
