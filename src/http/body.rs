@@ -1,4 +1,4 @@
-//! Body: the bytes of a request or a response, at once or as they come.
+//! Body: the bytes of a request or a response, complete or streamed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use super::Client;
 use super::read_rate::ReadRate;
 use crate::clock::Clock;
 
-/// Any error of a body's source.
+/// An error of a body's source.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The bytes of a request or a response.
@@ -31,25 +31,26 @@ pub struct Body(Source);
 enum Source {
     Full(Full<Bytes>),
     Incoming(Incoming, Option<Box<ReadRate>>),
-    /// Over HTTP/1.1: the connection learns what was not read.
+    /// A request's body over HTTP/1.1, which reports unread bytes to the connection.
     Watched(Watched),
-    /// In a lock only so that a request can be shared between threads by reference; it is never waited for.
+    /// The lock only makes a request `Sync`; it is never contended.
     Stream(Mutex<UnsyncBoxBody<Bytes, BodyError>>),
 }
 
 impl Body {
-    /// A body of no bytes.
+    /// Creates an empty body.
     #[must_use]
     pub fn empty() -> Self {
         Self(Source::Full(Full::default()))
     }
 
-    /// A body that is there at once.
+    /// Creates a body from complete bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self(Source::Full(Full::new(bytes.into())))
     }
 
-    /// A body that comes in pieces; an error in it cuts the connection, so that the client sees that something is missing.
+    /// Creates a streamed body. An error aborts the connection, so that the client notices the
+    /// truncation.
     pub fn stream<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -61,26 +62,26 @@ impl Body {
     }
 }
 
-/// A body whose connection has to know whether it was read to its end.
+/// A body that reports to its connection whether it was read to its end.
 #[derive(Debug)]
 struct Watched {
-    /// None once it is read to its end, or has failed.
+    /// `None` after the end or a failure.
     incoming: Option<Incoming>,
     client: Client,
     read_rate: Option<Box<ReadRate>>,
 }
 
-/// A client that closed its sending side before its request was whole.
+/// The client closed its sending side before the request was complete.
 #[derive(Debug, thiserror::Error)]
 #[error("the client closed the connection before the end of the body")]
 struct Broken;
 
-/// A client that sends its body slower than `server.limits.min_rate`.
+/// The client sends its body slower than `server.limits.min_rate`.
 #[derive(Debug, thiserror::Error)]
 #[error("the body came slower than server.limits.min_rate")]
 pub(crate) struct TooSlow;
 
-/// Fails a body that is waited for and comes too slowly.
+/// Fails a pending body that arrives too slowly.
 fn paced(
     read_rate: &mut Option<Box<ReadRate>>,
     polled: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
@@ -110,8 +111,9 @@ impl Watched {
         };
         let mut polled = Pin::new(&mut *incoming).poll_frame(cx);
         if polled.is_pending() && self.client.poll_gone(cx).is_ready() {
-            // The connection hides the end of the stream while a request is under way, so hyper waits for more. Its last piece
-            // may have come before the end, and between these two looks.
+            // The connection hides the end of the stream during a request, so hyper waits for more.
+            // The last chunk may have arrived just before the end, after the poll above, so poll
+            // again.
             polled = Pin::new(&mut *incoming).poll_frame(cx);
             if polled.is_pending() {
                 self.incoming = None;
@@ -141,8 +143,8 @@ impl Drop for Watched {
 }
 
 impl Body {
-    /// Returns the body of a request over HTTP/1.1, sent at a rate in bytes a second at least. What is not read of it stays with the
-    /// client.
+    /// Returns the body of a request over HTTP/1.1. It fails below `rate`, in bytes per second.
+    /// Unread bytes are left with the `Client`.
     pub(crate) fn watched(incoming: Incoming, client: &Client, clock: &Clock, rate: u64) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
@@ -154,7 +156,7 @@ impl Body {
         }))
     }
 
-    /// Returns the body of a request over HTTP/2, sent at a rate in bytes a second at least.
+    /// Returns the body of a request over HTTP/2. It fails below `rate`, in bytes per second.
     pub(crate) fn paced(incoming: Incoming, clock: &Clock, rate: u64) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();

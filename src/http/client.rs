@@ -1,4 +1,4 @@
-//! Client: whether the other end of a connection still sends, and what it sent that no view has read.
+//! Client: whether the client of a connection still sends, and the body that no view has read.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -10,12 +10,14 @@ use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
-/// The client's end of an HTTP/1.1 connection, as its current request sees it (cheap to clone).
+/// The client's side of an HTTP/1.1 connection during the current request (cheap to clone).
 ///
-/// A client that has sent its request may close its sending side and still read the answer (RFC 9112 §9.6), so that is no
-/// reason to drop a request. An answer without an end of its own, such as an event stream, ends with it.
+/// A client may close its sending side after its request and still read the response (RFC 9112
+/// §9.6), so the request is not dropped then. A response without an end of its own, such as an
+/// event stream, ends at that point.
 ///
-/// Over HTTP/2 a stream has its own end, and a client that resets it drops the request: [`Client::gone`] never completes.
+/// Over HTTP/2, a client ends a request by resetting its stream, which drops the request:
+/// [`Client::gone`] never completes.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -31,33 +33,34 @@ pub struct Client(Arc<ClientState>);
 #[derive(Default)]
 struct ClientState {
     has_ended: AtomicBool,
-    /// Who waits for the end: the request's body while it is read, then its answer. A connection has one request at a time.
+    /// Wakes the task that waits for the end: the one that reads the body, then the one that sends
+    /// the response. A connection has one request at a time.
     waiting: AtomicWaker,
     unread: Mutex<Option<Incoming>>,
-    /// Whether there is one: most requests leave nothing, and need no lock.
+    /// Whether `unread` is set. Most requests leave nothing, and then need no lock.
     is_unread: AtomicBool,
     has_broken: AtomicBool,
 }
 
 impl Client {
-    /// Notes that nothing more comes from the client.
+    /// Marks the client's sending side as closed.
     pub fn end(&self) {
         self.0.has_ended.store(true, Ordering::Release);
         self.0.waiting.wake();
     }
 
-    /// Returns whether nothing more comes from the client.
+    /// Returns whether the client's sending side is closed.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.0.has_ended.load(Ordering::Acquire)
     }
 
-    /// Completes when nothing more comes from the client: it has left, or closed its sending side. Cancel-safe.
+    /// Completes when the client disconnects or closes its sending side. Cancel-safe.
     pub async fn gone(&self) {
         poll_fn(|cx| self.poll_gone(cx)).await;
     }
 
-    /// Returns the same for a body's `poll_frame`. The last task that asks is the one that is woken.
+    /// Polls for the same, for a body's `poll_frame`. Only the last polling task is woken.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.waiting.register(cx.waker());
         match self.has_ended() {
@@ -66,23 +69,23 @@ impl Client {
         }
     }
 
-    /// Notes that the body of a request broke off, so that nothing after it can be understood.
+    /// Marks the request's body as truncated, so that nothing after it can be parsed.
     pub(super) fn break_off(&self) {
         self.0.has_broken.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether the body of a request broke off.
+    /// Returns whether a request's body was truncated.
     pub(crate) fn has_broken(&self) -> bool {
         self.0.has_broken.load(Ordering::Relaxed)
     }
 
-    /// Keeps a body that was dropped before its end.
+    /// Stores a body that was dropped before its end.
     pub(super) fn leave_unread(&self, body: Incoming) {
         *self.0.unread.lock() = Some(body);
         self.0.is_unread.store(true, Ordering::Release);
     }
 
-    /// Returns the body of the last request, if it was dropped before its end.
+    /// Takes the body of the last request, if it was dropped before its end.
     pub(crate) fn take_unread(&self) -> Option<Incoming> {
         if !self.0.is_unread.load(Ordering::Acquire) {
             return None;

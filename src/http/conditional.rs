@@ -1,4 +1,5 @@
-//! Conditional: preconditions of a request against a representation's validators (RFC 9110 §13).
+//! Conditional: evaluates a request's preconditions against a representation's validators (RFC 9110
+//! §13).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,32 +7,34 @@ use http::header;
 
 use crate::scope::{Headers, Scope};
 
-/// What identifies one state of a representation.
+/// The validators of one state of a representation.
 ///
 /// The entity tag is strong and quoted, such as `"5f3-1a"`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Validators {
     /// `ETag`.
     pub etag: String,
-    /// `Last-Modified`, in whole seconds since 1970; none when it is not known, earlier, or in the future.
+    /// `Last-Modified`, in whole seconds since 1970; `None` if unknown, before 1970, or in the
+    /// future.
     pub modified: Option<SystemTime>,
 }
 
-/// What the preconditions of a request say about its method.
+/// The outcome of a request's preconditions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Precondition {
-    /// The method is performed.
+    /// Perform the method.
     Holds,
-    /// 304: the client has this state already.
+    /// 304: the client already has this state.
     NotModified,
-    /// 412: the client has another state in mind.
+    /// 412: the client expects another state.
     Failed,
 }
 
 impl Validators {
-    /// Takes an entity tag and the time of the last change.
+    /// Creates validators from an entity tag and the time of the last change.
     ///
-    /// A time before 1970 has no HTTP date, and one in the future may not be sent (RFC 9110 §8.8.2.1).
+    /// A time before 1970 has no HTTP date, and one in the future must not be sent (RFC 9110
+    /// §8.8.2.1).
     #[must_use]
     pub fn new(etag: String, modified: Option<SystemTime>, now: SystemTime) -> Self {
         let modified = modified
@@ -41,7 +44,8 @@ impl Validators {
         Self { etag, modified }
     }
 
-    /// Evaluates the preconditions in the order of RFC 9110 §13.2.2. Dates that are no HTTP dates are ignored.
+    /// Evaluates the preconditions in the order of RFC 9110 §13.2.2. Invalid HTTP dates are
+    /// ignored.
     ///
     /// ```
     /// use std::time::SystemTime;
@@ -82,9 +86,11 @@ impl Validators {
         }
     }
 
-    /// Returns whether a `Range` may be honoured: there is no `If-Range`, or it names this very state (RFC 9110 §13.1.5).
+    /// Returns whether a `Range` applies: there is no `If-Range`, or it matches this state (RFC
+    /// 9110 §13.1.5).
     ///
-    /// A date counts only when the state is older than a second: within one second it could have changed twice.
+    /// A date counts only if the state is older than a second: within one second it could have
+    /// changed twice.
     #[must_use]
     pub fn allows_range(&self, headers: &Headers, now: SystemTime) -> bool {
         let mut fields = headers.all(&header::IF_RANGE);
@@ -104,7 +110,7 @@ impl Validators {
         is_old && parse_date(field) == Some(modified)
     }
 
-    /// Returns whether a list of entity tags, or `*`, holds this one; none without the field.
+    /// Returns whether a list of entity tags, or `*`, matches this one; `None` without the field.
     fn matches(
         &self,
         headers: &Headers,
@@ -127,7 +133,8 @@ impl Validators {
     }
 }
 
-/// Walks a list of entity tags. A comma may stand within one, so the quotes decide where it ends.
+/// Iterates over a list of entity tags. A tag can contain commas, so the quotes decide where it
+/// ends.
 fn entity_tags(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let start = list
@@ -136,7 +143,7 @@ fn entity_tags(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
         list = &list[start..];
         let quote = if list.starts_with(b"W/") { 2 } else { 0 };
         if list.get(quote) != Some(&b'"') {
-            return None; // no entity tag: the rest cannot be told apart
+            return None; // not an entity tag: the rest cannot be split
         }
         let inside = &list[quote + 1..];
         let end = quote + 1 + inside.iter().position(|byte| *byte == b'"')? + 1;

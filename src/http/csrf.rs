@@ -1,9 +1,10 @@
-//! Csrf: only our own pages may send what changes something.
+//! CSRF: accepts unsafe requests from our own pages only.
 //!
-//! A signed double submit: a cookie that another site cannot read, and its value once more, masked, in the form. The signature
-//! is bound to the session of who is logged in, so that a cookie planted from elsewhere is worth nothing. Before that the
-//! `Origin`, or over https the `Referer`, has to be our own. In front of a Django project cookie and tokens are Django's. With
-//! `csrf.use_sessions` the session holds the secret, as Django's `CSRF_USE_SESSIONS`, and there is no cookie.
+//! A signed double submit: a cookie that other sites cannot read, and its masked value in the form.
+//! The signature is bound to the user's session, so a planted cookie is worthless. In addition, the
+//! `Origin`, or over https the `Referer`, must be our own. In front of a Django project, cookie and
+//! tokens have Django's format. With `csrf.use_sessions` (Django's `CSRF_USE_SESSIONS`) the session
+//! stores the secret and there is no cookie.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,10 +25,10 @@ use crate::session::{Session, salted_hmac_sha256};
 /// The field of a form that holds the token.
 pub const FIELD: &str = "csrfmiddlewaretoken";
 
-/// The value of a session that holds the token, as Django names it.
+/// Django's key of the token in a session.
 const SESSION_KEY: &str = "_csrftoken";
 
-/// A year, as Django's.
+/// A year, as in Django.
 const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(31_449_600);
 
 const SALT: &str = "oneport.csrf";
@@ -35,12 +36,12 @@ const SALT: &str = "oneport.csrf";
 /// The random bytes of a cookie.
 const NONCE_BYTES: usize = 16;
 
-/// Django's cookie: so many characters of its alphabet; a masked token has twice as many.
+/// The number of characters in Django's cookie; a masked token has twice as many.
 const DJANGO_CHARACTERS: usize = 32;
 const DJANGO_ALPHABET: &[u8; 62] =
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
-/// Makes and checks cookies and tokens, with what all views share.
+/// Creates and checks cookies and tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Csrf<'a>(pub &'a Services);
 
@@ -49,14 +50,14 @@ pub struct Csrf<'a>(pub &'a Services);
 pub struct CsrfClient {
     cookie: Option<String>,
     session: Option<Arc<Session>>,
-    /// What its cookie is bound to: the session of who is logged in.
+    /// The session of the user, which the cookie is bound to.
     bound_to: String,
 }
 
-/// A token for a page, and the cookie it belongs to when the client has none yet.
+/// A token for a page, with its cookie if the client has none yet.
 #[derive(Clone, Debug)]
 pub struct CsrfToken {
-    /// What the form sends along.
+    /// The token for the form.
     pub token: String,
     /// The cookie's new value.
     pub(crate) new_cookie: Option<String>,
@@ -84,10 +85,10 @@ impl Csrf<'_> {
         scope.headers.text(&self.0.csrf.header).map(str::to_owned)
     }
 
-    /// Returns a token for a client's page, masked anew each time.
+    /// Returns a token for a client's page, with a new mask each time.
     ///
-    /// With `csrf.use_sessions` a session without a token gets one. The token is empty if there is no session, or if only Django
-    /// may write it.
+    /// With `csrf.use_sessions`, a session without a token gets one. The token is empty if there is
+    /// no session, or if only Django may write it.
     #[must_use]
     pub fn token(self, client: &CsrfClient) -> CsrfToken {
         let known = self.secret(client);
@@ -110,14 +111,14 @@ impl Csrf<'_> {
         }
     }
 
-    /// Drops the token of a session with a new login: a page from before has to be loaded again.
+    /// Drops the token of a session at login: older pages have to be reloaded.
     pub(crate) fn rotate(self, session: &Session) {
         if session.get(SESSION_KEY).is_some() {
             session.remove(SESSION_KEY);
         }
     }
 
-    /// Returns the `Set-Cookie` field of a token whose cookie the client does not have.
+    /// Returns the `Set-Cookie` field for a token, if the client lacks its cookie.
     pub(crate) fn set_cookie(self, token: &CsrfToken, scope: &Scope) -> Option<HeaderValue> {
         let is_https = scope.security == Scheme::Secure;
         let value = token.new_cookie.as_deref()?;
@@ -126,12 +127,14 @@ impl Csrf<'_> {
         cookie.header(Some(value), is_https)
     }
 
-    /// Returns whether secrets and tokens are as Django makes them. Those in a session need no signature.
+    /// Returns whether secrets and tokens have Django's format. Secrets in a session need no
+    /// signature.
     fn is_in_djangos_form(self) -> bool {
         self.0.csrf.use_sessions || self.0.sessions.is_read_only()
     }
 
-    /// Refuses a request that is not one of our own pages' (403). `sent` is the token of its form or its header field.
+    /// Refuses a request with 403 unless it comes from one of our own pages. `sent` is the token in
+    /// its form or header field.
     pub fn check(
         self,
         scope: &Scope,
@@ -169,7 +172,7 @@ impl Csrf<'_> {
         }
     }
 
-    /// Says why a client has no secret, and which setting decides where it is looked for.
+    /// Explains why a client has no secret, and which setting decides where it is stored.
     fn no_secret(self, client: &CsrfClient) -> String {
         let name = &self.0.csrf.cookie;
         let is_django = self.0.sessions.is_read_only();

@@ -1,4 +1,5 @@
-//! Failure: a view's or a middleware's "no": what the client sees, and what only the log sees.
+//! Failure: an error of a view or middleware: the part that the client sees, and the cause for the
+//! log.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -9,9 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::framing::remove_framing;
 use crate::database::StoreError;
 
-/// Why a request gets no ordinary answer: a status and a sentence for the client, a cause for the log.
+/// A failed request: a status and a sentence for the client, and a cause for the log.
 ///
-/// `?` turns any error into 500 with that error as its cause; the client never sees the cause. A store that does not answer is 503.
+/// `?` turns any error into 500 with that error as its cause; the client never sees the cause. An
+/// unavailable store becomes 503.
 ///
 /// ```
 /// use oneport::http::Failure;
@@ -37,7 +39,7 @@ struct FailureParts {
 }
 
 impl Failure {
-    /// A status and the sentence the client reads.
+    /// Creates a failure with a status and a sentence for the client.
     pub fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(FailureParts {
             status,
@@ -48,57 +50,58 @@ impl Failure {
         }))
     }
 
-    /// 404 with a sentence.
+    /// Creates a 404 with a sentence.
     pub fn not_found(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, sentence)
     }
 
-    /// 400 with a sentence.
+    /// Creates a 400 with a sentence.
     pub fn bad_request(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, sentence)
     }
 
-    /// 403 with a sentence.
+    /// Creates a 403 with a sentence.
     pub fn forbidden(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, sentence)
     }
 
-    /// 429 for a client whose address has begun too many groups; the layer has logged it.
+    /// Creates a 429 for a client whose address has started too many groups. The channel layer logs
+    /// it.
     pub(crate) fn too_many_rooms() -> Self {
         let sentence = "too many rooms were begun from this address; try again later";
         Self::new(StatusCode::TOO_MANY_REQUESTS, sentence)
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
     }
 
-    /// Adds what the log shall know and the client shall not.
+    /// Adds the cause, which is logged but never sent to the client.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// Adds a header field to the answer.
+    /// Adds a header field to the response.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.append(name, value);
         self
     }
 
-    /// Removes the fields that are the server's to send.
+    /// Removes the fields that only the server may send.
     #[must_use]
     pub(crate) fn without_framing(mut self) -> Self {
         remove_framing(&mut self.0.headers);
         self
     }
 
-    /// Says that the sentence is the whole body of the answer: no page is made around it.
+    /// Makes the sentence the whole body of the response, without an error page.
     #[must_use]
     pub(crate) fn verbatim(mut self) -> Self {
         self.0.is_verbatim = true;
         self
     }
 
-    /// Returns whether the sentence is the whole body of the answer.
+    /// Returns whether the sentence is the whole body of the response.
     #[must_use]
     pub(crate) fn is_verbatim(&self) -> bool {
         self.0.is_verbatim
@@ -116,7 +119,7 @@ impl Failure {
         &self.0.sentence
     }
 
-    /// Returns the header fields for the answer.
+    /// Returns the header fields for the response.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers

@@ -1,4 +1,4 @@
-//! Form: the fields of a form that was sent (WHATWG URL §5, `application/x-www-form-urlencoded`).
+//! Form: the fields of a submitted form (WHATWG URL §5, `application/x-www-form-urlencoded`).
 
 use http::header;
 use percent_encoding::percent_decode_str;
@@ -10,7 +10,7 @@ use crate::scope::Scope;
 pub struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// Reads the body of a form.
+    /// Parses the body of a form.
     ///
     /// ```
     /// use oneport::http::form::Form;
@@ -56,14 +56,14 @@ pub fn is_json(scope: &Scope) -> bool {
     is_of_type(scope, "application/json")
 }
 
-/// Returns whether a client wants JSON rather than a page.
+/// Returns whether a client prefers JSON to a page.
 #[must_use]
 pub fn wants_json(scope: &Scope) -> bool {
     accepts(scope, "application/json") && !accepts(scope, "text/html")
 }
 
-/// Returns whether a client names a media type in `Accept`, over all its lines and in any case, and does not refuse it with
-/// `q=0` (RFC 9110 §12.5.1). A range such as `*/*` names none.
+/// Returns whether `Accept` names a media type, on any of its lines and in any case, without `q=0`
+/// (RFC 9110 §12.5.1). A range such as `*/*` does not count.
 #[must_use]
 pub fn accepts(scope: &Scope, media_type: &str) -> bool {
     scope

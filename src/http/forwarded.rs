@@ -15,14 +15,14 @@ use crate::scope::Scheme;
 pub use crate::config::ForwardedFamily;
 pub(crate) use ignored::warn_of_ignored;
 
-/// What a chain of trusted proxies said.
+/// The values reported by a chain of trusted proxies.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Forwarded {
-    /// The right-most address that is no trusted proxy; port 0 when none was given.
+    /// The right-most address that is not a trusted proxy; port 0 if none is given.
     pub client: Option<SocketAddr>,
-    /// Plain or TLS on the client's side.
+    /// The scheme on the client's side.
     pub scheme: Option<Scheme>,
-    /// The host the client asked for, with its port where that is not the scheme's own.
+    /// The host that the client requested, with its port unless it is the scheme's default.
     pub host: Option<HostHeader>,
 }
 
@@ -35,11 +35,13 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Reads the fields of one family: `Forwarded` (RFC 7239), or `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`. `arrived` is the
 /// scheme of the connection, for a forwarded host whose scheme is not forwarded.
 ///
-/// Called only when the peer itself is trusted. Several fields of one name are one list (RFC 9110 §5.3), and empty elements do
-/// not count (§5.6.1). The list of addresses is walked from the right, past every trusted one: each proxy appends the address of
-/// its own peer, so an element is worth as much as the address to its right. The first address that is not trusted is the
-/// client; an element that is no address ends the walk at the last good one. Scheme, host and port are then those that the same
-/// proxy appended: the elements as far from the right as the client's, or the left-most of a list that is shorter.
+/// Called only if the peer itself is trusted. Several fields with one name form one list (RFC 9110
+/// §5.3), and empty elements are ignored (§5.6.1). The list of addresses is walked from the right,
+/// past every trusted one: each proxy appends the address of its own peer, so an element is as
+/// trustworthy as the address to its right. The first address that is not trusted is the client. An
+/// element that is not an address ends the walk at the last valid one. Scheme, host and port are
+/// those that the same proxy appended: the elements as far from the right as the client's, or the
+/// left-most one of a shorter list.
 #[must_use]
 pub fn read(
     headers: &HeaderMap,
@@ -60,8 +62,9 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-/// Removes the fields that only a trusted proxy may send, and returns the name of the first one. `believed` is the family
-/// that stays, for a trusted peer: a proxy forwards fields that it does not know, so those of the other family are the client's.
+/// Removes the fields that only a trusted proxy may send, and returns the name of the first one.
+/// `believed` is the family to keep for a trusted peer. A proxy passes unknown fields on, so fields
+/// of the other family come from the client.
 pub fn strip(headers: &mut HeaderMap, believed: Option<ForwardedFamily>) -> Option<HeaderName> {
     remove(headers, |name| match family(name) {
         Some(family) => believed != Some(family),
@@ -69,15 +72,15 @@ pub fn strip(headers: &mut HeaderMap, believed: Option<ForwardedFamily>) -> Opti
     })
 }
 
-/// Removes what nobody may send: names with `_`, which some applications cannot tell from `-`, and `Daphne-Root-Path`, which
-/// would move the root.
+/// Removes fields that are never allowed: names with `_`, which some applications confuse with `-`,
+/// and `Daphne-Root-Path`, which would change the root path.
 pub fn strip_ambiguous(headers: &mut HeaderMap) {
     remove(headers, |name| {
         name.as_str().bytes().any(|byte| byte == b'_') || name == "daphne-root-path"
     });
 }
 
-/// Returns the family that a field is of.
+/// Returns the family of a field.
 fn family(name: &HeaderName) -> Option<ForwardedFamily> {
     if *name == header::FORWARDED {
         Some(ForwardedFamily::Standard)
@@ -99,11 +102,11 @@ fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) -> Op
 /// The result of walking a list of addresses.
 struct Walk {
     client: Option<SocketAddr>,
-    /// How many elements are to the right of the client's.
+    /// The number of elements to the right of the client's.
     distance: usize,
 }
 
-/// Walks addresses from the right; `None` is an element that is no address.
+/// Walks addresses from the right. `None` is an element that is not an address.
 fn walk(addresses: impl Iterator<Item = Option<SocketAddr>>, trusted: &[IpNet]) -> Walk {
     let mut found = Walk {
         client: None,
@@ -129,7 +132,7 @@ fn rfc7239(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
     }
     let elements: Vec<Element> = elements.into_iter().rev().map(Element::parse).collect();
     let Walk { client, distance } = walk(elements.iter().map(|element| element.client), trusted);
-    // What the client's element does not say, a proxy nearer to us may have said.
+    // A value that the client's element lacks may come from a proxy nearer to us.
     let said = elements.get(..=distance).unwrap_or(&elements);
     Forwarded {
         client,

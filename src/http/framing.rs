@@ -1,4 +1,5 @@
-//! Framing: the fields that delimit a message and manage its connection, which are the server's alone to send.
+//! Framing: the fields that delimit a message and manage its connection. Only the server sends
+//! them.
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -21,7 +22,7 @@ pub fn is_framing(name: &HeaderName) -> bool {
         || name.as_str().starts_with("sec-websocket-")
 }
 
-/// Removes the fields that are the server's, and returns their names.
+/// Removes the server's fields and returns their names.
 pub(crate) fn remove_framing(headers: &mut HeaderMap) -> Vec<HeaderName> {
     let removed: Vec<HeaderName> = headers
         .keys()
@@ -34,7 +35,7 @@ pub(crate) fn remove_framing(headers: &mut HeaderMap) -> Vec<HeaderName> {
     removed
 }
 
-/// Returns the sentence for a configuration that sets such a field.
+/// Returns the error for a configuration that sets such a field.
 pub(crate) fn refusal(name: &str) -> Option<String> {
     let parsed = HeaderName::from_bytes(name.as_bytes()).ok()?;
     is_framing(&parsed).then(|| format!("the server sets {name:?} itself"))

@@ -4,8 +4,9 @@ use http::HeaderValue;
 use http::header::InvalidHeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// What no URL holds as it is (WHATWG URL §1.3, the query percent-encode set and the backslash). `%` and `#` stay: what is
-/// encoded already is not encoded twice. Non-ASCII characters are always encoded, as UTF-8.
+/// The characters to encode in a URL (WHATWG URL §1.3, the query percent-encode set and the
+/// backslash). `%` and `#` stay, so that nothing is encoded twice. Non-ASCII characters are always
+/// encoded, as UTF-8.
 const NOT_IN_A_URL: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -18,12 +19,14 @@ const NOT_IN_A_URL: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// Returns the field's value for a path or a URL as a person writes it; what no URL may hold is percent-encoded.
+/// Returns the field's value for a path or a URL. Characters that a URL cannot contain are
+/// percent-encoded.
 pub(crate) fn location(to: &str) -> Result<HeaderValue, InvalidHeaderValue> {
     HeaderValue::from_str(&utf8_percent_encode(to, NOT_IN_A_URL).to_string())
 }
 
-/// Adds to the query of a path or a URL. The query goes before the fragment, behind the query that is there (RFC 3986 §3.4).
+/// Appends to the query of a path or a URL: after an existing query and before the fragment (RFC
+/// 3986 §3.4).
 pub(crate) fn with_query(to: &str, query: &str) -> String {
     if query.is_empty() {
         return to.to_owned();

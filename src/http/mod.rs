@@ -1,4 +1,4 @@
-//! HTTP: requests, responses, views and the failures they end in.
+//! HTTP: requests, responses, views and failures.
 
 pub mod body;
 mod client;
@@ -25,10 +25,10 @@ pub use failure::Failure;
 pub use request::Request;
 pub use view::{Mapped, OnDisconnect, View};
 
-/// What a view answers: a status, header fields and a body.
+/// A response: a status, header fields and a body.
 pub type Response = http::Response<Body>;
 
-/// Makes a response with a body that is there at once.
+/// Creates a response with a complete body.
 ///
 /// ```
 /// use oneport::http::respond;
@@ -36,7 +36,7 @@ pub type Response = http::Response<Body>;
 /// assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
 /// ```
 ///
-/// A status outside 100 to 999 or a content type that no header field may hold becomes 500.
+/// A status outside 100 to 999, or a content type that is not a valid header value, becomes 500.
 pub fn respond(status: u16, content_type: &str, body: impl Into<bytes::Bytes>) -> Response {
     let made = http::Response::builder()
         .status(status)

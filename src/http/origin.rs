@@ -1,4 +1,4 @@
-//! Origin: which pages may open a WebSocket here.
+//! Origin: which pages may open a WebSocket.
 
 mod lint;
 mod urlparse;
@@ -9,30 +9,30 @@ use crate::http::origin::urlparse::Url;
 pub use crate::config::MissingOrigin;
 pub use crate::http::origin::lint::lint;
 
-/// Why an origin is refused. The answer is 403.
+/// Why an origin is refused with 403.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OriginRefused {
     /// There is none.
     #[error("missing Origin header")]
     Missing,
-    /// It names no host that could be allowed.
+    /// The origin has no host.
     #[error("expected an origin with a host, found {found:?}")]
     NoHost {
-        /// What was sent.
+        /// The value of the header.
         found: String,
     },
     /// It is none of the allowed ones.
     #[error("origin {found:?} is not allowed")]
     NotAllowed {
-        /// What was sent.
+        /// The value of the header.
         found: String,
     },
 }
 
 /// The origins that may open a WebSocket, by the rules of Django Channels' `OriginValidator`.
 ///
-/// `*` allows all. A pattern without scheme, `example.com` or `.example.com`, is held against the host alone. One
-/// with a scheme, `https://example.com`, needs the same scheme and port too.
+/// `*` allows all. A pattern without scheme, `example.com` or `.example.com`, is compared with the
+/// host alone. One with a scheme, `https://example.com`, must also match scheme and port.
 ///
 /// ```
 /// use oneport::http::origin::{AllowedOrigins, MissingOrigin};
@@ -48,7 +48,7 @@ pub struct AllowedOrigins {
     patterns: Vec<OriginPattern>,
 }
 
-/// One allowed origin, as it is understood.
+/// One parsed pattern.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum OriginPattern {
     All,
@@ -58,12 +58,12 @@ enum OriginPattern {
         host: String,
         port: Option<u16>,
     },
-    /// Nothing can be like it; [`lint`] says why.
+    /// The pattern matches nothing; [`lint`] reports why.
     Nothing,
 }
 
 impl AllowedOrigins {
-    /// Takes the patterns as written. One that can match nothing is kept, and matches nothing.
+    /// Parses the patterns. One that can match nothing is kept, and matches nothing.
     pub fn new(patterns: &[String]) -> Self {
         Self {
             patterns: patterns
@@ -73,7 +73,7 @@ impl AllowedOrigins {
         }
     }
 
-    /// Returns whether a page of this origin may open a WebSocket. The bytes are those of the header.
+    /// Checks whether a page of this origin may open a WebSocket. The bytes are the header's value.
     pub fn check(
         &self,
         origin: Option<&[u8]>,
@@ -88,7 +88,7 @@ impl AllowedOrigins {
                 MissingOrigin::Refuse => Err(OriginRefused::Missing),
             };
         };
-        // Latin-1, as header values are.
+        // Decoded as Latin-1, like any header value.
         let found: String = origin.iter().copied().map(char::from).collect();
         let Some(url) = Url::split(&found).filter(|url| url.host.is_some()) else {
             return Err(OriginRefused::NoHost { found });
@@ -111,7 +111,8 @@ impl OriginPattern {
         };
         if url.scheme.is_empty() {
             return match Url::split(&format!("//{lower}")) {
-                // A pattern without host, such as "/x", is compared as it is, and no host is like it.
+                // A pattern without host, such as "/x", is compared unchanged, and no host equals
+                // it.
                 Some(url) => url.host.map_or(Self::Nothing, Self::Host),
                 None => Self::Nothing,
             };
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    /// The vectors in which we differ from Channels: pattern, origin, and what we do instead.
+    /// The vectors that differ from Channels: pattern, origin, and our result.
     const DIFFERENCES: &[(&str, &str, &str)] = &[
         (
             "http://other.com:abc",
@@ -167,7 +168,7 @@ mod tests {
         ),
     ];
 
-    /// The vectors that are not about one origin, and who deals with them.
+    /// The vectors that are not about one origin, and the code that handles them.
     const ELSEWHERE: &[(&str, &str)] = &[
         (
             "note",

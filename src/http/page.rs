@@ -1,4 +1,4 @@
-//! Page: what a template is told of a request.
+//! Page: renders a template with the variables of a request.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,8 +11,9 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::templates::{TemplateError, Templates};
 
-/// Renders a page for a scope. A page that asked for a token against forgery has header fields of its own: the cookie of the token, if
-/// the client has none yet, and that the page is for this client alone.
+/// Renders a page for a scope. A page that uses the CSRF token gets header fields: the token's
+/// cookie, if the client has none yet, and cache directives that keep the page private to this
+/// client.
 pub(crate) fn render(
     templates: &Templates,
     services: &Services,
@@ -31,7 +32,8 @@ pub(crate) fn render(
     let mut fields = HeaderMap::new();
     if let Some(token) = token.get() {
         fields.append(header::VARY, HeaderValue::from_static("cookie"));
-        // A page without the session cannot know what the cookie of who is logged in is bound to: that one stays.
+        // Without the session, the page cannot know the login that an existing cookie is bound to,
+        // so it keeps that cookie.
         let is_blind =
             scope.session.is_none() && scope.cookie(services.sessions.cookie_name()).is_some();
         if let Some(cookie) = Csrf(services)
@@ -44,7 +46,8 @@ pub(crate) fn render(
     Ok((page, fields))
 }
 
-/// Returns the variables of a page: `scope`, `user` and `session`, and over them what a view adds.
+/// Returns the variables of a page: `scope`, `user` and `session`, overridden by those that a view
+/// adds.
 #[must_use]
 pub fn variables(scope: &Scope, more: &Map<String, Value>) -> Map<String, Value> {
     let params: Map<String, Value> = scope
@@ -69,7 +72,7 @@ pub fn variables(scope: &Scope, more: &Map<String, Value>) -> Map<String, Value>
         }),
     );
     variables.insert("user".to_owned(), json!(scope.user.as_deref()));
-    // Names with `_` in front are the server's own: the login, its hash.
+    // Names with a leading `_` are the server's own, such as the login and its hash.
     let own = |data: &Map<String, Value>| -> Map<String, Value> {
         data.iter()
             .filter(|(name, _)| !name.starts_with('_'))

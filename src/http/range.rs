@@ -1,4 +1,4 @@
-//! Range: which bytes of a representation a request asks for (RFC 9110 §14).
+//! Range: the bytes of a representation that a request asks for (RFC 9110 §14).
 
 use std::ops::Range;
 
@@ -6,27 +6,28 @@ use http::header;
 
 use crate::scope::Headers;
 
-/// More parts than this are more trouble than the whole.
+/// A request for more parts than this gets the whole representation.
 const PARTS_MAX: usize = 16;
 
-/// What a request's `Range` asks for.
+/// The parsed `Range` of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RequestedRange {
-    /// All of it: no `Range`, or one that is ignored.
+    /// The whole representation: no `Range`, or an ignored one.
     Whole,
     /// One part.
     Part(Range<u64>),
     /// Several parts, in the order they were asked for, none empty.
     Parts(Vec<Range<u64>>),
-    /// 416: nothing that is there.
+    /// 416: no requested byte exists.
     Unsatisfiable,
 }
 
-/// Reads `Range` for a representation of `len` bytes.
+/// Parses `Range` for a representation of `len` bytes.
 ///
-/// Ignored are several fields, another unit than `bytes` (§14.2), a field that breaks the grammar, any range of an empty
-/// representation, and lists that cost more than the whole: over 16 parts, parts that overlap, or parts as long as the whole
-/// together (§17.15). A part that ends behind the representation is cut to it; parts that begin behind it are left out.
+/// The following are ignored: several fields, a unit other than `bytes` (§14.2), a malformed field,
+/// any range of an empty representation, and lists that cost more than the whole: over 16 parts,
+/// overlapping parts, or parts whose total length reaches the whole (§17.15). A part that ends
+/// after the representation is truncated; parts that begin after it are omitted.
 ///
 /// ```
 /// use http::HeaderMap;
@@ -74,13 +75,13 @@ pub fn requested_range(headers: &Headers, len: u64) -> RequestedRange {
     }
 }
 
-/// Returns what follows `bytes=`; the unit is a token in any case.
+/// Returns the text after `bytes=`. The unit is case-insensitive.
 fn byte_ranges(field: &str) -> Option<&str> {
     let (unit, set) = field.split_once('=')?;
     unit.trim().eq_ignore_ascii_case("bytes").then_some(set)
 }
 
-/// Returns the bytes of one range, empty when they are not there; none when it breaks the grammar.
+/// Returns the bytes of one range, empty if they do not exist; `None` if the range is malformed.
 fn part(spec: &str, len: u64) -> Option<Range<u64>> {
     let (first, last) = spec.split_once('-')?;
     if first.is_empty() {
@@ -101,7 +102,7 @@ fn part(spec: &str, len: u64) -> Option<Range<u64>> {
     Some(first.min(len)..end.max(first.min(len)))
 }
 
-/// Reads digits alone; what is over `u64` is behind the end of everything.
+/// Parses digits. A number that overflows `u64` is after the end of any representation.
 fn number(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -153,7 +154,7 @@ mod tests {
         check("bytes=99999999999999999999999-", Unsatisfiable);
         check("bytes=-0", Unsatisfiable);
         check("bytes=200-,300-", Unsatisfiable);
-        // Ignored: another unit, no grammar, too dear.
+        // Ignored: another unit, malformed, too expensive.
         check("lines=0-1", Whole);
         check("bytes", Whole);
         check("bytes=", Whole);

@@ -1,4 +1,4 @@
-//! Read rate: how fast a client sends the body of its request.
+//! ReadRate: measures how fast a client sends the body of its request.
 
 use std::sync::{Arc, Weak};
 use std::task::Context;
@@ -7,11 +7,11 @@ use futures_util::task::AtomicWaker;
 
 use crate::clock::{Clock, Millis, Tick, TimerKey};
 
-/// How long a body may be waited for before its rate counts, in milliseconds.
+/// The grace period before the rate counts, in milliseconds.
 const GRACE: Millis = 5_000;
 
-/// Returns how long may be waited for a client that has sent or taken so many bytes, in milliseconds; `rate` is in bytes a
-/// second, 0 for no bound.
+/// Returns the total time allowed for a client that has sent or received `bytes`, in milliseconds.
+/// `rate` is in bytes per second; 0 means no bound.
 pub(crate) fn allowed_wait(bytes: u64, rate: u64) -> Millis {
     bytes
         .saturating_mul(1_000)
@@ -19,8 +19,8 @@ pub(crate) fn allowed_wait(bytes: u64, rate: u64) -> Millis {
         .unwrap_or(Millis::MAX)
 }
 
-/// Measures one body. Only the time counts in which a reader waits for the client, so a view that takes its time costs the client
-/// nothing.
+/// Measures one body. Only the time spent waiting for the client counts, so a slow view is not
+/// counted against the client.
 #[derive(Debug)]
 pub(crate) struct ReadRate {
     clock: Clock,
@@ -32,7 +32,7 @@ pub(crate) struct ReadRate {
     reader: Arc<ReaderWaker>,
 }
 
-/// Who is woken when a body has become too slow.
+/// Wakes the reader when the body has become too slow.
 #[derive(Debug, Default)]
 struct ReaderWaker(AtomicWaker);
 
@@ -55,7 +55,7 @@ impl ReadRate {
         }
     }
 
-    /// A piece of the body came.
+    /// Records received bytes.
     pub(crate) fn received(&mut self, bytes: usize) {
         self.received = self.received.saturating_add(bytes as u64);
         if let Some(since) = self.waiting_since.take() {
@@ -63,7 +63,8 @@ impl ReadRate {
         }
     }
 
-    /// Nothing has come yet. Returns whether the client is too slow; if not, the reader is woken when it has become so.
+    /// Returns whether the client is too slow, after a poll without data. If not, the reader is
+    /// woken once it is.
     pub(crate) fn is_too_slow(&mut self, cx: &Context<'_>) -> bool {
         let now = self.clock.now();
         let since = *self.waiting_since.get_or_insert(now);
@@ -77,7 +78,7 @@ impl ReadRate {
             return false;
         }
         self.reader.0.register(cx.waker());
-        // A call that comes too early asks again.
+        // A timer that fires too early is set again.
         if self.call.is_none_or(|call| call.at() <= now) {
             self.cancel();
             let reader: Weak<dyn Tick> = Arc::downgrade(&(self.reader.clone() as Arc<dyn Tick>));

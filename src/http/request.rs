@@ -1,4 +1,4 @@
-//! Request: a scope and a body with a bound.
+//! Request: a scope and a bounded body.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,9 +13,10 @@ use super::{Body, Client, Failure};
 use crate::scope::Scope;
 use crate::services::Services;
 
-/// Reads a whole body of at most so many bytes.
+/// Reads a whole body of at most `limit` bytes.
 pub(crate) async fn read(body: &mut Body, limit: u64) -> Result<Bytes, Failure> {
-    // Before the first byte: a client that waits for `100 Continue` gets the refusal in its place.
+    // Checked before the first read: a client that waits for `100 Continue` gets the refusal
+    // instead.
     refuse_longer(body, limit)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     match Limited::new(std::mem::take(body), limit).collect().await {
@@ -30,7 +31,7 @@ pub(crate) async fn read(body: &mut Body, limit: u64) -> Result<Bytes, Failure> 
     }
 }
 
-/// Refuses a body whose announced length is over a limit.
+/// Refuses a body whose declared length exceeds the limit.
 fn refuse_longer(body: &Body, limit: u64) -> Result<(), Failure> {
     if http_body::Body::size_hint(body).lower() > limit {
         return Err(too_large(limit));
@@ -46,35 +47,35 @@ fn too_large(limit: u64) -> Failure {
 /// One HTTP request on its way to a view.
 #[derive(Debug)]
 pub struct Request {
-    /// What is known of it.
+    /// The scope.
     pub scope: Arc<Scope>,
-    /// Its body, read by the methods below or by the view itself.
+    /// The body, read by the methods below or by the view itself.
     pub body: Body,
-    /// The most bytes of body that the route takes.
+    /// The route's maximum body size in bytes.
     pub body_size: u64,
     /// When the route's `request_timeout` ends it with 504.
     pub deadline: Instant,
-    /// What all views share: layer, templates, tasks, clock.
+    /// The shared services: channel layer, templates, tasks, clock.
     pub services: Services,
-    /// The client's end of the connection: an answer without an end of its own ends with it.
+    /// The client's side of the connection. A response without an end of its own ends with it.
     pub client: Client,
 }
 
 impl Request {
-    /// Reads the whole body. More than the route's `body_size` is 413, a body that breaks off is 400, one that comes slower than
-    /// `server.limits.min_rate` is 408.
+    /// Reads the whole body. Fails with 413 above the route's `body_size`, 400 if the body is
+    /// truncated, and 408 below `server.limits.min_rate`.
     pub async fn bytes(&mut self) -> Result<Bytes, Failure> {
         read(&mut self.body, self.body_size).await
     }
 
-    /// Reads the body as UTF-8 text. Other octets are 400.
+    /// Reads the body as UTF-8 text. Fails with 400 for other bytes.
     pub async fn text(&mut self) -> Result<String, Failure> {
         let bytes = self.bytes().await?;
         String::from_utf8(bytes.into())
             .map_err(|error| Failure::bad_request("expected a body in UTF-8").because(error))
     }
 
-    /// Reads the body as JSON. What does not fit is 400 with the place in the text.
+    /// Reads the body as JSON. Fails with 400 and the position of the error.
     pub async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         let bytes = self.bytes().await?;
         serde_json::from_slice(&bytes)

@@ -1,4 +1,4 @@
-//! Upgrade: which protocol type a request asks for.
+//! Upgrade: the protocol type that a request asks for.
 
 use http::{HeaderMap, HeaderName, Version, header};
 
@@ -9,18 +9,20 @@ use crate::scope::ScopeType;
 pub struct ConnectProtocol(pub Box<str>);
 
 impl ConnectProtocol {
-    /// Returns whether it asks for a WebSocket.
+    /// Returns whether the protocol is `websocket`.
     #[must_use]
     pub fn is_websocket(&self) -> bool {
         self.0.eq_ignore_ascii_case("websocket")
     }
 }
 
-/// Decides the protocol type of a request that is no extended CONNECT (RFC 9110 §7.8, RFC 6455 §4.1).
+/// Returns the protocol type of a request that is not an extended CONNECT (RFC 9110 §7.8, RFC 6455
+/// §4.1).
 ///
-/// A WebSocket handshake over HTTP/1.1 has the token `websocket` in `Upgrade` and the token `upgrade` in `Connection`, each
-/// in a list, over several fields and in any case. Any other wish to upgrade (h2c, an unknown protocol) may be ignored
-/// by a server, so such a request is an ordinary one. HTTP/2 has no `Upgrade`.
+/// A WebSocket handshake over HTTP/1.1 has the token `websocket` in `Upgrade` and the token
+/// `upgrade` in `Connection`. Both are lists, possibly over several fields, and case-insensitive. A
+/// server may ignore any other upgrade (h2c, an unknown protocol), so such a request is an ordinary
+/// one. HTTP/2 has no `Upgrade`.
 ///
 /// ```
 /// use http::{HeaderMap, Version};
@@ -46,7 +48,8 @@ pub fn protocol_type(version: Version, headers: &HeaderMap) -> ScopeType {
     }
 }
 
-/// Returns whether a list field holds a token, in any case, over all its lines (RFC 9110 §5.6.1).
+/// Returns whether a list field contains a token, in any case, on any of its lines (RFC 9110
+/// §5.6.1).
 pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)

@@ -1,11 +1,11 @@
-//! Element: one proxy's words in a list of forwarded fields, read byte by byte.
+//! Element: one proxy's element in a list of forwarded fields, parsed byte by byte.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::host::HostHeader;
 use crate::scope::Scheme;
 
-/// One element of `Forwarded` (RFC 7239 §4). What is malformed, or said twice, is not said.
+/// One element of `Forwarded` (RFC 7239 §4). A malformed or repeated parameter is ignored.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Element {
     pub(super) client: Option<SocketAddr>,
@@ -37,14 +37,15 @@ impl Element {
     }
 }
 
-/// Cuts a field of `Forwarded` at its commas outside quotes, and leaves empty elements out.
+/// Splits a `Forwarded` field at the commas outside quotes, without empty elements.
 ///
-/// A quote that is never closed is no quote: the client may have written it, so that all a proxy appends would be inside.
+/// An unclosed quote is not a quote: a client could send one so that everything a proxy appends
+/// would be inside it.
 pub(super) fn split_quoted<'t>(field: &'t [u8], elements: &mut Vec<&'t [u8]>) {
     split(field, b',', elements);
 }
 
-/// Cuts a text at a separator outside quotes, and leaves empty parts out.
+/// Splits a text at a separator outside quotes, without empty parts.
 fn split<'t>(text: &'t [u8], separator: u8, parts: &mut Vec<&'t [u8]>) {
     let known = parts.len();
     let add = |parts: &mut Vec<&'t [u8]>, part: &'t [u8]| {
@@ -75,7 +76,8 @@ fn split<'t>(text: &'t [u8], separator: u8, parts: &mut Vec<&'t [u8]>) {
     }
 }
 
-/// Takes the quotes off a quoted string. No address, word or host needs an escape, so a value with one says nothing.
+/// Removes the quotes of a quoted string. No address, token or host needs an escape, so a value
+/// with one is ignored.
 fn unquote(value: &[u8]) -> Option<&[u8]> {
     let inside = match value.strip_prefix(b"\"") {
         Some(rest) => rest.strip_suffix(b"\"")?,
@@ -85,8 +87,8 @@ fn unquote(value: &[u8]) -> Option<&[u8]> {
     is_plain.then_some(inside)
 }
 
-/// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`; port 0 when there is none, or when
-/// the proxy hides it (`:_name`, RFC 7239 §6.3).
+/// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`; port 0
+/// if there is none, or if the proxy obfuscates it (`:_name`, RFC 7239 §6.3).
 pub(super) fn address(text: &[u8]) -> Option<SocketAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let text = match text.rsplit_once(":_") {
@@ -103,7 +105,8 @@ pub(super) fn address(text: &[u8]) -> Option<SocketAddr> {
         };
         Some(SocketAddr::new(ip, 0))
     })?;
-    // Without an IPv6 address's zone, and an IPv4 address as one: a limit by address counts one client once.
+    // Drops an IPv6 zone and unmaps an IPv4 address, so that limits by address count one client
+    // once.
     Some(SocketAddr::new(whole.ip().to_canonical(), whole.port()))
 }
 

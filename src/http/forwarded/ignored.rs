@@ -11,10 +11,10 @@ use crate::telemetry::Recurring;
 /// The shortest time between two warnings: an untrusted proxy causes one per request, and so can any client.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// One per process: requests on all workers share the interval.
+/// One per process: requests on all worker threads share the interval.
 static IGNORED: Recurring = Recurring::every(INTERVAL);
 
-/// Warns that a field is ignored, and says what to set; at most once a minute.
+/// Warns that a field is ignored and which setting accepts it, at most once a minute.
 pub(crate) fn warn_of_ignored(
     name: &HeaderName,
     peer: Option<IpAddr>,
@@ -27,7 +27,7 @@ pub(crate) fn warn_of_ignored(
     }
 }
 
-/// `believed` is the family of a peer that is trusted.
+/// Returns the warning. `believed` is the family of a trusted peer.
 fn sentence(
     name: &HeaderName,
     peer: Option<IpAddr>,
@@ -54,7 +54,7 @@ fn sentence(
     }
 }
 
-/// Returns a field's name as it is usually written.
+/// Returns a field's name in its usual capitalisation.
 fn shown(name: &HeaderName) -> String {
     let word = |word: &str| match word.split_at_checked(1) {
         Some((first, rest)) => first.to_ascii_uppercase() + rest,
