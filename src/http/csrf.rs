@@ -206,7 +206,7 @@ impl Csrf<'_> {
         }
     }
 
-    /// Says why a request is from elsewhere, if it is.
+    /// Returns why a request does not come from our own pages, if it does not.
     fn foreign(self, scope: &Scope, trusted: &AllowedOrigins) -> Option<&'static str> {
         let host = scope.host.as_ref().map(|host| match host.port() {
             Some(port) => format!("{}:{port}", host.name()),
@@ -224,7 +224,7 @@ impl Csrf<'_> {
         if scope.security == Scheme::Plain {
             return None;
         }
-        // Over https somebody in the middle could have sent the page by http.
+        // Over https, a page sent by http could come from an attacker on the network.
         let Some(referer) = scope.headers.text(&header::REFERER) else {
             return Some("neither Origin nor Referer is set");
         };
@@ -249,7 +249,7 @@ impl Csrf<'_> {
         (!is_ours).then_some("the Referer is a page of another origin")
     }
 
-    /// Returns the secret that a client has, if it is one of ours.
+    /// Returns the client's secret, if we issued it.
     fn secret(self, client: &CsrfClient) -> Option<String> {
         if self.0.csrf.use_sessions {
             let kept = client.session.as_ref()?.get(SESSION_KEY)?;
@@ -267,7 +267,7 @@ impl Csrf<'_> {
         is_signed.then(|| cookie.to_owned())
     }
 
-    /// Makes a secret; none when a session would have to hold it, and there is none that may be written.
+    /// Creates a secret; `None` if it has to be stored in a session and no writable one exists.
     fn new_secret(self, client: &CsrfClient) -> Option<String> {
         if self.0.csrf.use_sessions {
             let is_read_only = self.0.sessions.is_read_only();
@@ -296,7 +296,8 @@ fn sign(key: &str, nonce: &str, bound_to: &str) -> String {
     BASE64URL_NOPAD.encode(&salted_hmac_sha256(SALT, key, signed.as_bytes()))
 }
 
-/// Hides a secret behind as many random bytes, so that compression of the page says nothing of it.
+/// Masks a secret with as many random bytes, so that the size of the compressed page reveals
+/// nothing (BREACH).
 fn mask(secret: &str) -> String {
     let mut bytes = vec![0; secret.len()];
     secrets::fill(&mut bytes);
@@ -321,7 +322,7 @@ fn random_django() -> String {
     let mut bytes = [0; DJANGO_CHARACTERS];
     while secret.len() < DJANGO_CHARACTERS {
         secrets::fill(&mut bytes);
-        // 248 is a multiple of 62: each character is as likely as the others.
+        // 248 is a multiple of 62, so all characters are equally likely.
         let fair = bytes.iter().filter(|byte| **byte < 248);
         secret.extend(
             fair.take(DJANGO_CHARACTERS - secret.len())

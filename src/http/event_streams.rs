@@ -1,4 +1,4 @@
-//! EventStreams: the open event streams of this process, and the logins that they rest on.
+//! EventStreams: the open event streams of this process, with their logins.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::auth::Login;
 /// body, so the map is bounded by the requests in flight.
 #[derive(Debug, Default)]
 pub(crate) struct EventStreams {
-    /// EventStreams with a login; an anonymous one has nothing that could end.
+    /// The streams with a login. An anonymous stream has no login that could end.
     of_logins: Mutex<HashMap<u64, Entry>>,
 }
 
@@ -70,7 +70,6 @@ impl EventStreams {
         }
     }
 
-    /// A panic elsewhere leaves the map whole.
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
         self.of_logins.lock()
     }

@@ -1,4 +1,4 @@
-//! View: the code that answers a request.
+//! View: a handler of HTTP requests.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::config::OptionErrors;
 use crate::routing::RouteContext;
 use crate::state::StateType;
 
-/// Answers the requests of a route. One value serves all requests of its route.
+/// Handles the requests of a route. One value serves all requests of its route.
 ///
 /// ```
 /// use oneport::config::{OptionError, OptionErrors};
@@ -38,33 +38,37 @@ use crate::state::StateType;
 /// let registry = oneport::gateway::Registry::builtin().view::<Report>("report");
 /// ```
 pub trait View: Send + Sync + Sized + 'static {
-    /// The route's `options` in the file; `()` takes none. Unknown keys are refused when the type says so
-    /// (`#[serde(deny_unknown_fields)]`).
+    /// The route's `options` in the file; `()` takes none. Unknown keys are rejected if the type
+    /// has `#[serde(deny_unknown_fields)]`.
     type Options: DeserializeOwned;
 
     /// The types of application state that it reads (`Registry::state`). A route with the view is a Problem when one was not registered.
     const STATE: &'static [StateType] = &[];
 
-    /// Makes the view out of the route's options: at start, at every reload, and for `oneport check`.
+    /// Creates the view from the route's options: at start, at every reload, and for
+    /// `oneport check`.
     ///
     /// Returns an error for each option that is invalid beyond its type; `check`, `serve` and a reload report it at the
     /// line and column of its key.
     fn new(options: Self::Options) -> Result<Self, OptionErrors>;
 
-    /// Tells the view about its route. Called once, after `new` and before the first request; refuses options that do
-    /// not fit the route, such as a parameter that its path does not have.
+    /// Attaches the view to its route. Called once, after `new` and before the first request.
+    /// Returns an error for options that do not fit the route, such as a parameter that its path
+    /// lacks.
     fn mount(&mut self, _route: &RouteContext<'_>) -> Result<(), OptionErrors> {
         Ok(())
     }
 
-    /// Tells what becomes of `call` when the client disconnects before it has its answer.
+    /// Returns whether `call` finishes or is cancelled if the client disconnects before the
+    /// response.
     #[must_use]
     fn on_disconnect() -> OnDisconnect {
         OnDisconnect::Finish
     }
 
-    /// Returns what the view maps the rest of the path onto, if it does. The catch-all of such a view may be empty, and
-    /// `check` compares its middleware with that of the routes inside it.
+    /// Returns the target that the view maps the rest of the path onto, if any. The catch-all of
+    /// such a view may be empty, and `check` compares its middleware with that of the routes inside
+    /// it.
     #[must_use]
     fn maps_onto(&self) -> Option<Mapped> {
         None
@@ -75,39 +79,42 @@ pub trait View: Send + Sync + Sized + 'static {
         Vec::new()
     }
 
-    /// Returns the middleware that the view cannot do without; a route whose list lacks one of them is a Problem.
+    /// Returns the middleware that the view requires. A route whose list lacks one of them is a
+    /// problem.
     #[must_use]
     fn middleware() -> &'static [&'static str] {
         &[]
     }
 
-    /// Returns whether the view changes sessions: with a Django project's store it cannot, and that is a Problem.
+    /// Returns whether the view writes sessions. With a Django project's read-only store, that is a
+    /// problem.
     #[must_use]
     fn writes_sessions() -> bool {
         false
     }
 
-    /// Returns the methods the view answers when the route names none; an empty list is every method.
+    /// Returns the methods that the view handles if the route sets none. An empty list means every
+    /// method.
     #[must_use]
     fn methods() -> &'static [http::Method] {
         &[http::Method::GET]
     }
 
-    /// Answers one request. The route's `request_timeout` ends it with 504; a panic in it is 500.
+    /// Handles one request. The route's `request_timeout` ends it with 504, a panic with 500.
     fn call(&self, request: Request) -> impl Future<Output = Result<Response, Failure>> + Send;
 }
 
-/// What becomes of a view's work when its client disconnects before it has its answer.
+/// What happens to a view's call if its client disconnects before the response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnDisconnect {
-    /// It runs to its end, within the route's `request_timeout`: the default, because the client may have been promised a
-    /// side effect.
+    /// The call runs to completion within the route's `request_timeout`. The default, because the
+    /// client may rely on a side effect.
     Finish,
-    /// It is dropped. For views that change nothing.
+    /// The call is dropped. For views without side effects.
     Cancel,
 }
 
-/// What a view maps the rest of a path onto.
+/// The target that a view maps the rest of a path onto.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Mapped {
     /// The files of a directory.

@@ -1,8 +1,8 @@
-//! Lint: the origin patterns that do not allow what they seem to allow.
+//! Lint: finds origin patterns that do not allow what they seem to allow.
 
 use crate::http::origin::urlparse::{Port, Url};
 
-/// Says what is wrong with a pattern that does not allow what it seems to allow.
+/// Returns a warning for a pattern that does not allow what it seems to allow.
 ///
 /// ```
 /// use oneport::http::origin::lint;

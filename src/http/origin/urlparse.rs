@@ -3,7 +3,7 @@
 /// The parts of a URL that matter here, split as Python's `urlparse` does, which Channels relies on.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Url {
-    /// In lower case; empty when there is none.
+    /// In lower case; empty if absent.
     pub(super) scheme: String,
     /// In lower case, an IPv6 address without its brackets.
     pub(super) host: Option<String>,
@@ -18,7 +18,7 @@ pub(super) enum Port {
 }
 
 impl Url {
-    /// Splits a URL; `None` when its brackets make no sense.
+    /// Splits a URL; `None` if its brackets are unbalanced.
     pub(super) fn split(text: &str) -> Option<Self> {
         let is_control_or_space = |character: char| character <= ' ';
         let text: String = text
@@ -64,7 +64,7 @@ impl Port {
         }
     }
 
-    /// Returns the port, or the one the scheme stands for, if it is known.
+    /// Returns the port, or the scheme's default, if known.
     pub(super) fn or_default_of(self, scheme: &str) -> Result<Option<u16>, BadPort> {
         match (self, scheme) {
             (Self::Bad, _) => Err(BadPort),
@@ -76,7 +76,7 @@ impl Port {
     }
 }
 
-/// A port that is no number up to 65535. No port is equal to it.
+/// A port that is not a number up to 65535. It equals no port.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct BadPort;
 
@@ -85,7 +85,8 @@ fn is_scheme(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(is_allowed)
 }
 
-/// Splits `[address]:port`; `None` when there is no IPv6 address in the brackets or text around them.
+/// Splits `[address]:port`; `None` if the brackets contain no IPv6 address or have text around
+/// them.
 fn split_bracketed(text: &str) -> Option<(&str, &str)> {
     let (address, behind) = text.strip_prefix('[')?.split_once(']')?;
     let without_zone = address.split('%').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Events: a group as Server-Sent Events.
+//! Events: streams a group as Server-Sent Events.
 
 use std::fmt::Write;
 use std::pin::Pin;
@@ -23,43 +23,45 @@ use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::RouteContext;
 use crate::services::Services;
 
-/// Says that events are missing here.
+/// Marks a gap: events are missing at this position.
 const GAP: &str = "event: oneport.gap\ndata: {}\n\n";
 
-/// Says that the login has ended, and why the stream does.
+/// The last event of a stream whose login has ended.
 const SESSION_ENDED: &[u8] = b"event: oneport.session_ended\ndata: {}\n\n";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// `view = "events"`: a group as Server-Sent Events (WHATWG HTML, section 9.2).
 ///
-/// Each event is a `message` whose data is the event's JSON (or the text of a raw frame, or the base64 of a binary one) and
-/// whose id is `EPOCH.OFFSET`. A client that comes back with `Last-Event-ID` (or `?last_event_id=`) gets what it missed out of
-/// the group's history; where that does not reach back, an event named `oneport.gap` comes first. It comes too where the
-/// client was so slow that events for it were dropped. The first bytes hold the position of the group at the join as an id without
-/// data, so that a client which loses its connection before the first event misses nothing either. Comments keep the
-/// connection alive. When the login that the stream rests on ends, an event named `oneport.session_ended` is the last.
+/// Each event is a `message` whose data is the event's JSON (or the text of a raw frame, or the
+/// base64 of a binary one) and whose id is `EPOCH.OFFSET`. A client that reconnects with
+/// `Last-Event-ID` (or `?last_event_id=`) gets the missed events from the group's history. If the
+/// history does not reach back that far, an event named `oneport.gap` comes first. The same event
+/// marks a position where events were dropped because the client was too slow. The stream starts
+/// with the group's position at the join, as an id without data, so that a client that disconnects
+/// before the first event misses nothing either. Comments keep the connection alive. If the
+/// stream's login ends, the last event is named `oneport.session_ended`.
 #[derive(Debug)]
 pub struct Events {
     options: Options,
 }
 
-/// What `events` takes.
+/// The options of `events`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// The group, such as `news_{topic}`.
     group: GroupPattern,
-    /// How many of the newest events are kept for clients that come back.
+    /// The number of newest events kept for clients that reconnect.
     #[serde(default)]
     history: usize,
-    /// How long they are kept.
+    /// How long these events are kept.
     #[serde(default = "history_expiry")]
     history_expiry: WrittenDuration,
-    /// How often a comment is sent when there is no event.
+    /// The interval of comments while there is no event.
     #[serde(default = "heartbeat")]
     heartbeat: WrittenDuration,
-    /// After how long a client that lost its connection shall come back.
+    /// The delay after which a disconnected client reconnects.
     #[serde(default = "retry")]
     retry: WrittenDuration,
 }
@@ -126,7 +128,7 @@ impl View for Events {
             ..GroupOptions::default()
         };
         let member = request.services.layer.next_member();
-        // Registered before the first await: the login may end while the group is prepared.
+        // Registered before the first await: the login may end while the join is prepared.
         let streams = request.services.shared::<EventStreams>();
         let open = streams.open(member, scope.login.as_ref());
         let client = scope.client.as_ref().map(|client| client.ip());
@@ -155,7 +157,7 @@ impl View for Events {
     }
 }
 
-/// The body of one such response: a member of the group until it is dropped.
+/// The body of one response: a member of the group until it is dropped.
 struct EventStream {
     services: Services,
     group: GroupName,
@@ -167,7 +169,7 @@ struct EventStream {
     session_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_over: bool,
     first: Option<String>,
-    /// The stream has no end of its own, so it ends with what the client sends.
+    /// The stream has no end of its own, so it ends when the client's sending side closes.
     client: Client,
     _open: OpenEventStream,
 }
@@ -185,7 +187,7 @@ impl EventStream {
         let subscriber: Arc<dyn Subscriber> = mailbox.clone();
         let start = match last_id {
             None => Start::Now,
-            // What cannot be a position is none that is known.
+            // An invalid position counts as an unknown one.
             Some(id) => Start::After(id.parse().unwrap_or_default()),
         };
         let joined = layer.group_resume(&group, member, &subscriber, user, keep, start);
@@ -219,7 +221,7 @@ impl EventStream {
     fn write(received: &Received, out: &mut String) {
         let _ = writeln!(out, "id: {}", received.position);
         match received.event.shown() {
-            // A line of its own for each line of the text; `\r` ends a line too, and both together are one end.
+            // One `data` line for each line of the text. `\n`, `\r` and `\r\n` each end a line.
             Shown::Text(text) => {
                 for line in text.replace("\r\n", "\n").split(['\n', '\r']) {
                     let _ = writeln!(out, "data: {line}");
@@ -245,7 +247,7 @@ impl http_body::Body for EventStream {
         if this.is_over {
             return Poll::Ready(None);
         }
-        // Before the queued events: a client whose login has ended must not read them.
+        // Checked before the queued events: a client whose login has ended must not receive them.
         if this.session_ended.as_mut().poll(cx).is_ready() {
             this.is_over = true;
             let last = Bytes::from_static(SESSION_ENDED);

@@ -1,11 +1,11 @@
-//! Health: is the server up, and does it want new work?
+//! Health: reports whether the server is up and accepts new work.
 
 use crate::config::OptionErrors;
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 use crate::telemetry;
 
-/// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server stops; with `log_lines_dropped` when the log
-/// has lost lines. No options.
+/// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server stops;
+/// with `log_lines_dropped` if log lines were dropped. No options.
 #[derive(Debug)]
 pub struct Health;
 

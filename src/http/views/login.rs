@@ -1,4 +1,4 @@
-//! Login: a form for a name and a password.
+//! Login: a form for name and password.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -19,34 +19,34 @@ use crate::http::page::render;
 use crate::http::{Body, Failure, Request, Response, View, respond};
 use crate::scope::ClientAddress;
 
-/// The one sentence for a wrong name, a wrong password, and a user who may not log in.
+/// The same sentence for a wrong name, a wrong password and an inactive user.
 const WRONG: &str = "The name or the password is wrong.";
 
-/// The bytes that are held of each field while an attempt is delayed and while its password waits to be hashed. A longer name or
-/// password is wrong in any case.
+/// The maximum bytes kept of each field while an attempt is delayed or waits for hashing. A longer
+/// name or password is wrong in any case.
 const FIELD_BYTES_MAX: usize = 8 * 1024;
 
-/// `view = "login"`: shows a form, and logs in who knows the name and the password.
+/// `view = "login"`: shows a form, and logs a user in by name and password.
 #[derive(Debug)]
 pub struct Login {
     options: Options,
     limits: LoginLimits,
 }
 
-/// What `login` takes.
+/// The options of `login`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// The page with the form.
     #[serde(default = "login_html")]
     template: String,
-    /// Where to go afterwards, when the form does not say.
+    /// The redirect target, if the form sets none.
     #[serde(default = "OwnPath::root")]
     redirect: OwnPath,
-    /// How often one name may be tried from one address in a window.
+    /// The attempts allowed for one name from one address in a window.
     #[serde(default = "ten")]
     attempts_per_name: NonZeroU32,
-    /// How often one address may try in a window.
+    /// The attempts allowed from one address in a window.
     #[serde(default = "thirty")]
     attempts_per_address: NonZeroU32,
     /// The window.
@@ -70,7 +70,7 @@ fn a_minute() -> WrittenDuration {
     WrittenDuration(Duration::from_secs(60))
 }
 
-/// What the form says; a program sends the same as JSON.
+/// The fields of the form, or of the same object as JSON.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Sent {
@@ -130,7 +130,7 @@ impl View for Login {
         let checked = checked.inspect_err(|_| attempts.give_back(&attempt));
         let Some(account) = checked? else {
             counter!("oneport_logins_total", "outcome" => "wrong").increment(1);
-            // Not the name: people type their password there.
+            // The name is not logged: users sometimes type their password there.
             tracing::info!(id = %scope.request_id, client = scope.client.map(tracing::field::display), "login refused");
             return self.refuse(&request, StatusCode::UNAUTHORIZED, &sent, WRONG);
         };
@@ -139,7 +139,7 @@ impl View for Login {
         };
         auth.log_in(session, &account);
         Csrf(services).rotate(session);
-        // Here and not with the answer, so that a login that is not kept gives its attempt back.
+        // Saved here instead of with the response, so that a failed save gives the attempt back.
         let saved = session.save().await;
         saved.inspect_err(|_| attempts.give_back(&attempt))?;
         counter!("oneport_logins_total", "outcome" => "ok").increment(1);
@@ -218,7 +218,7 @@ impl Sent {
     fn shortened(mut self) -> Self {
         for field in [&mut self.username, &mut self.password] {
             if field.len() > FIELD_BYTES_MAX {
-                // A copy: cutting it would keep all of its memory.
+                // A copy: truncating in place would keep the whole allocation.
                 *field = field[..field.floor_char_boundary(FIELD_BYTES_MAX)].to_owned();
             }
         }
@@ -232,7 +232,7 @@ impl Sent {
     async fn read(request: &mut Request) -> Result<Self, Failure> {
         let token = Csrf(&request.services).header_token(&request.scope);
         if is_json(&request.scope) {
-            // An object: a list of texts would do for serde.
+            // Parsed as an object first: serde would also accept a list of strings.
             let fields: serde_json::Map<String, serde_json::Value> = request.json().await?;
             let sent: Self = serde_json::from_value(fields.into())
                 .map_err(|error| Failure::bad_request(format!("expected JSON: {error}")))?;
@@ -249,7 +249,7 @@ impl Sent {
     }
 }
 
-/// Sends the client to another page, to be fetched with GET (RFC 9110 §15.4.4).
+/// Redirects the client to another page, to be fetched with GET (RFC 9110 §15.4.4).
 pub(super) fn see_other(to: &str) -> Result<Response, Failure> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;

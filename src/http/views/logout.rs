@@ -1,4 +1,4 @@
-//! Logout: forgets who is logged in.
+//! Logout: ends the session.
 
 use http::{Method, StatusCode};
 
@@ -11,17 +11,17 @@ use crate::http::origin::AllowedOrigins;
 use crate::http::{Body, Failure, Request, Response, View};
 use crate::scope::Scope;
 
-/// `view = "logout"`: ends the session; its live sockets are closed with 4401.
+/// `view = "logout"`: ends the session and closes its open sockets with 4401.
 #[derive(Debug)]
 pub struct Logout {
     options: Options,
 }
 
-/// What `logout` takes.
+/// The options of `logout`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Where to go afterwards.
+    /// The redirect target.
     #[serde(default = "OwnPath::root")]
     redirect: OwnPath,
 }
@@ -58,11 +58,11 @@ impl View for Logout {
         let session = scope.session.as_ref();
         let key = session.and_then(|session| session.key());
         let (Some(session), Some(key)) = (session, key) else {
-            return self.done(scope); // logged out already, in another tab perhaps
+            return self.done(scope); // already logged out, perhaps in another tab
         };
         Csrf(services).check(scope, &trusted, token.as_deref())?;
         session.flush();
-        // Saved here, and not with the answer, so that the sockets are closed at once.
+        // Saved here instead of with the response, so that the sockets are closed at once.
         session.save().await?;
         services.auth.logged_out(key);
         tracing::info!(id = %scope.request_id, user = scope.user.as_ref().map(|user| user.name.as_str()), "logged out");

@@ -1,4 +1,4 @@
-//! Metrics: what the server counts, in Prometheus' text format.
+//! Metrics: the server's metrics in Prometheus' text format.
 
 use http::StatusCode;
 
@@ -6,7 +6,7 @@ use crate::config::OptionErrors;
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 use crate::queued_bytes;
 
-/// `view = "metrics"`: what the server counts, in Prometheus' text format. No options.
+/// `view = "metrics"`: the server's metrics in Prometheus' text format. No options.
 #[derive(Debug)]
 pub struct Metrics;
 

@@ -1,4 +1,4 @@
-//! Views: the built-in ones, by the names they have in the file.
+//! Views: the built-in views.
 
 mod events;
 mod health;
@@ -30,7 +30,7 @@ use crate::http::Failure;
 use crate::http::location::is_own_path;
 use crate::scope::Scope;
 
-/// Refuses what changes something and is not asked for with POST, whatever `methods` the route has.
+/// Refuses any method except POST, whatever `methods` the route has. For views with side effects.
 fn post_only(scope: &Scope) -> Result<(), Failure> {
     if scope.method == Method::POST {
         return Ok(());
@@ -40,7 +40,8 @@ fn post_only(scope: &Scope) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, sentence).with_header(header::ALLOW, allow))
 }
 
-/// Returns a path of the file as the client has to ask for it, below the root path. A URL stays as it is.
+/// Returns a configured path as the client must request it, below the root path. A URL stays
+/// unchanged.
 fn under_root(scope: &Scope, to: &str) -> String {
     match is_own_path(to) {
         true => format!("{}{to}", scope.root_path()),
@@ -48,7 +49,7 @@ fn under_root(scope: &Scope, to: &str) -> String {
     }
 }
 
-/// A path of this server, from the options of a view: a redirect to it cannot leave the server.
+/// A path of this server in the options of a view. A redirect to it cannot leave the server.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(try_from = "String")]
 struct OwnPath(String);
@@ -78,8 +79,8 @@ impl TryFrom<String> for OwnPath {
     }
 }
 
-/// Tells whether a text is a path of this server, and nothing that a browser could take for another's: `//host`, `/\host`, or
-/// one of them with white space in between.
+/// Returns whether a text is a path of this server. Rejects what a browser could read as another
+/// host: `//host`, `/\host`, or either with white space in between.
 fn own_path(text: &str) -> bool {
     let is_path = text.starts_with('/') && !text.starts_with("//");
     is_path

@@ -1,4 +1,4 @@
-//! Redirect: sends the client elsewhere.
+//! Redirect: redirects the client to a path or a URL.
 
 use http::{Method, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -9,7 +9,7 @@ use crate::http::location::{is_own_path, location, with_query};
 use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::{Params, RouteContext};
 
-/// What a path must not hold as it is. Only a catch-all has slashes, and they stay.
+/// The characters to encode in a path. Only a catch-all contains slashes, and they stay.
 const SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -23,7 +23,8 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'}')
     .add(b'\\');
 
-/// What a value in a query or a fragment may hold as it is: `&`, `=` and `+` would cut it or change it.
+/// The characters to encode in a query or a fragment: `&`, `=` and `+` would split or change the
+/// value.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
@@ -31,24 +32,24 @@ const VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// `view = "redirect"`: sends the client to another place.
+/// `view = "redirect"`: redirects the client to a path or a URL.
 #[derive(Debug)]
 pub struct Redirect {
     options: Options,
     status: StatusCode,
 }
 
-/// What `redirect` takes.
+/// The options of `redirect`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Where to: a path, with one slash in front below `server.root_path`, or a URL; `{name}` is a parameter of the route,
-    /// percent-encoded.
+    /// The target: a URL, or a path that begins with one slash and is relative to
+    /// `server.root_path`. `{name}` is a parameter of the route, percent-encoded.
     to: String,
     /// 301, 302, 303, 307 or 308.
     #[serde(default = "permanent")]
     status: u16,
-    /// Is the query passed on? It goes behind the query of `to`, before its fragment.
+    /// Whether to append the request's query, after the query of `to` and before its fragment.
     #[serde(default)]
     keep_query: bool,
 }
@@ -76,7 +77,7 @@ impl View for Redirect {
             errors.error("to", format!("expected a path or a URL, found {to:?}"));
         }
         if to.starts_with('{') {
-            // The client would choose the scheme and the host.
+            // Otherwise the client could choose the scheme and the host.
             let message =
                 format!("expected a path or a URL before the first parameter, found {to:?}");
             errors.error("to", message);
@@ -109,7 +110,7 @@ impl View for Redirect {
         let scope = &request.scope;
         let written = &self.options.to;
         let mut to = fill(written, &scope.url_route.params);
-        // A parameter must not lead to another host: "//" at the start would.
+        // A parameter must not lead to another host, which "//" at the start would.
         if is_own_path(written) && !is_own_path(&to) {
             to = format!("/{}", to.trim_start_matches('/'));
         }
@@ -130,11 +131,11 @@ impl View for Redirect {
     }
 }
 
-/// Returns a URL to write the parameter behind, if a client could choose the host with it: it stands in the scheme, in the
-/// authority, or directly behind it.
+/// If the first parameter lets a client choose the host, returns a URL to put the parameter after.
+/// That is so if it is in the scheme, in the authority, or directly after it.
 fn open_host(written: &str) -> Option<String> {
     if is_own_path(written) {
-        return None; // held to this server when it is filled in
+        return None; // kept on this server when it is filled in
     }
     let (before, _) = written.split_once('{')?;
     let is_end = |found: char| matches!(found, '/' | '\\' | '?' | '#');
@@ -163,7 +164,7 @@ fn parameter_of(written: &str) -> &str {
     after.split('}').next().unwrap_or_default()
 }
 
-/// Puts the parameters in their places, each encoded for the part of the URL that it is in.
+/// Substitutes the parameters, each encoded for its part of the URL.
 fn fill(written: &str, params: &Params) -> String {
     let path_end = written.find(['?', '#']).unwrap_or(written.len());
     let (path, rest) = written.split_at(path_end);

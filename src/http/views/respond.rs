@@ -1,4 +1,4 @@
-//! Respond: a fixed status, fixed fields, a fixed body.
+//! Respond: a fixed response.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub struct Respond {
     body: Bytes,
 }
 
-/// What `respond` takes.
+/// The options of `respond`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {

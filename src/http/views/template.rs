@@ -1,4 +1,4 @@
-//! Template: a page.
+//! Template: renders a page.
 
 use http::{HeaderValue, header};
 use serde_json::{Map, Value as Json};
@@ -14,11 +14,11 @@ pub struct Template {
     content_type: &'static str,
 }
 
-/// What `template` takes.
+/// The options of `template`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// The file's name below the directory of templates.
+    /// The file name, relative to the directory of templates.
     template: String,
     /// Further variables.
     #[serde(default)]
@@ -65,7 +65,7 @@ impl View for Template {
         )?;
         let mut response = respond(200, self.content_type, page);
         response.headers_mut().extend(fields);
-        // A browser must not show a person's page again after the logout.
+        // A browser must not show a user's page again after logout.
         let cache = match request.scope.user {
             Some(_) => "no-store",
             None => "no-cache",

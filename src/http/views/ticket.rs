@@ -1,4 +1,5 @@
-//! Ticket: a way into one WebSocket for a browser that has a token and no cookie.
+//! Ticket: issues a one-time ticket for a WebSocket handshake, for browsers with a token and no
+//! cookie.
 
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
@@ -10,11 +11,12 @@ use crate::http::csrf::Csrf;
 use crate::http::origin::AllowedOrigins;
 use crate::http::{Failure, Request, Response, View, respond};
 
-/// `view = "ticket"`: gives who is logged in a ticket, good for one handshake and for `auth.ticket_max_age`.
+/// `view = "ticket"`: issues the user a ticket, valid for one handshake within
+/// `auth.ticket_max_age`.
 #[derive(Debug)]
 pub struct Ticket;
 
-/// `ticket` takes nothing.
+/// `ticket` has no options.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {}
@@ -41,7 +43,8 @@ impl View for Ticket {
             return Err(Failure::new(StatusCode::UNAUTHORIZED, "log in first"));
         };
         if !matches!(scope.login.as_deref(), Some(Login::Token { .. })) {
-            // A token is sent by a program on purpose, a cookie by any page.
+            // A bearer token is sent deliberately, while any page can cause a request with the
+            // cookie.
             let csrf = Csrf(&request.services);
             let token = csrf.header_token(scope);
             csrf.check(scope, &AllowedOrigins::default(), token.as_deref())?;

@@ -1,4 +1,4 @@
-//! Calls: what the server API can be asked, read from a request.
+//! Calls: parses the server API's calls from requests.
 
 use super::response::ApiError;
 use crate::channels::GroupName;
@@ -6,7 +6,7 @@ use crate::close_code::{CloseCode, REASON_BYTES_MAX};
 use crate::scope::Scope;
 use http::{HeaderValue, Method, StatusCode, header};
 
-/// The most connections of one page, and how many there are without a limit.
+/// The maximum and the default number of connections in one page.
 const PAGE_MAX: usize = 1000;
 const PAGE: usize = 100;
 
@@ -66,7 +66,7 @@ impl ConnectionId {
 }
 
 impl Call {
-    /// Reads a call from its method, its path and its query.
+    /// Parses a call from its method, path and query.
     pub(super) fn read(scope: &Scope, path: &str) -> Result<Self, ApiError> {
         let parts: Vec<&str> = path.split('/').collect();
         let method = match scope.method {
@@ -100,7 +100,7 @@ impl Call {
                 };
                 (&[Method::GET, Method::POST, Method::DELETE], call)
             }
-            // An id may have slashes in it.
+            // An id can contain slashes.
             ["users", ref id @ .., "disconnect"] if id.iter().any(|part| !part.is_empty()) => {
                 let call = (method == Method::POST).then(|| Self::UserDisconnect(id.join("/")));
                 (&[Method::POST], call)

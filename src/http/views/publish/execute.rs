@@ -1,4 +1,4 @@
-//! Run: carries the calls of the server API out.
+//! Execute: executes the calls of the server API.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::tokens::Token;
 use crate::channels::{ConnectionInfo, Event, GroupName, NodeReply, NodeRequest, Sent};
 use crate::services::Services;
 
-/// How long one call waits for other processes, and all events of a batch together.
+/// How long one call, and all events of a batch together, wait for other nodes.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 const BATCH_MAX: Duration = Duration::from_secs(5);
 
@@ -40,17 +40,17 @@ struct Disconnect {
     reason: String,
 }
 
-/// How much one call may bring.
+/// The limits of one call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// The longest event.
+    /// The maximum size of an event.
     pub(super) event_bytes: usize,
-    /// The most events of one batch.
+    /// The maximum number of events in a batch.
     pub(super) batch_events: usize,
 }
 
 impl Limits {
-    /// Carries a call out.
+    /// Executes a call.
     pub(super) async fn run(
         &self,
         token: &Token,
@@ -153,7 +153,7 @@ impl Limits {
             return Err(ApiError::too_large(message));
         }
         let mut results = Vec::with_capacity(batch.events.len());
-        // However many processes keep still, all events are sent, and the answer comes in time.
+        // All events are sent and the response is in time, however many nodes do not reply.
         let deadline = Instant::now() + BATCH_MAX;
         for one in batch.events {
             let now = Instant::now();
@@ -251,7 +251,7 @@ fn found(id: ConnectionId, reply: NodeReply) -> Result<Value, ApiError> {
     }
 }
 
-/// Asks the process of a connection.
+/// Sends a request to the node of a connection.
 async fn ask_node(
     services: &Services,
     id: ConnectionId,
@@ -274,7 +274,8 @@ async fn ask_node(
     reply.ok_or_else(|| no_connection(&id.to_string()))
 }
 
-/// Asks this process and all others; returns the replies, and how many processes did not reply.
+/// Sends a request to all nodes, this one included. Returns the replies and the number of nodes
+/// that did not reply.
 async fn ask_all(services: &Services, request: NodeRequest) -> (Vec<NodeReply>, usize) {
     let own = services.answer(request.clone());
     let Some(remote) = services.layer.remote() else {
@@ -347,7 +348,7 @@ async fn connections(services: &Services, filter: &Filter) -> Result<Value, ApiE
     for (is_cut, of_node) in by_node.into_values() {
         connections.extend(of_node);
         if is_cut {
-            is_more = true; // the connections of later processes come after those that are left out
+            is_more = true; // connections of later nodes come after those left out
             break;
         }
     }

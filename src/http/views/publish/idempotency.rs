@@ -1,4 +1,4 @@
-//! Idempotency: a call with a key is carried out once, and answered the same again.
+//! Idempotency: executes a call with a key once, and repeats its response.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -19,20 +19,20 @@ use super::tokens::Token;
 use crate::http::Response;
 use crate::tasks::Tasks;
 
-/// How many answers are cached; of more the oldest is forgotten.
+/// The maximum number of cached responses. The oldest is evicted first.
 const KEYS_MAX: usize = 10_000;
 
-/// How many bytes all of them have.
+/// The maximum bytes of all cached responses.
 const CACHE_BYTES_MAX: usize = 32 << 20;
 
-/// The longest key.
+/// The maximum length of a key.
 const KEY_BYTES_MAX: usize = 255;
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 type Digested = [u8; 32];
 
-/// The answers to calls with a key, of this process: they outlive a reload.
+/// This process's responses to calls with a key. They survive a reload.
 #[derive(Debug, Default)]
 pub(super) struct Idempotency {
     cache: Mutex<Cache>,
@@ -42,7 +42,7 @@ pub(super) struct Idempotency {
 struct Cache {
     responses: HashMap<Digested, Arc<CachedResponse>>,
     order: VecDeque<Digested>,
-    /// Of all answers.
+    /// The size of all responses.
     bytes: usize,
 }
 
@@ -54,8 +54,9 @@ struct CachedResponse {
 }
 
 impl Idempotency {
-    /// Carries a call out, unless it was before. A second one that comes meanwhile waits for the first. It is carried out to
-    /// its end even when the caller goes away: one who tries again wants to know what became of it.
+    /// Executes a call unless it was executed before. A concurrent call with the same key waits for
+    /// the first. The call runs to completion even if the caller disconnects, so that a retry gets
+    /// its outcome.
     pub(super) async fn once(
         self: &Arc<Self>,
         (token, key): (&Token, &[u8]),
@@ -69,7 +70,7 @@ impl Idempotency {
             let message = "expected an Idempotency-Key of 1 to 255 visible characters";
             return Err(ApiError::bad_request("invalid_request", message));
         }
-        // Two routes may call different tokens by one name.
+        // Two routes may use one name for different tokens.
         let name = digest(&[token.name.as_bytes(), token.token.0.as_bytes(), key]);
         let request = digest(&[target.as_bytes(), body]);
         let (answer, is_first) = self.answer(name, request, expiry);
@@ -102,7 +103,8 @@ impl Idempotency {
         Ok(response)
     }
 
-    /// Returns the answer of that name, and whether it is a new one, still to be found.
+    /// Returns the slot for a call's response, and whether it is new, so that the caller must
+    /// execute the call.
     fn answer(
         &self,
         name: Digested,
@@ -137,8 +139,8 @@ impl Idempotency {
         (answer, true)
     }
 
-    /// The answer is there: whoever waits has it, and it is cached as long as there is room. One that may be another the next time is
-    /// not cached.
+    /// Records the response: all waiting calls receive it, and it is cached as long as there is
+    /// room. A response that may differ on a retry is not cached.
     fn answered(
         &self,
         name: &Digested,
@@ -162,7 +164,7 @@ impl Idempotency {
 }
 
 impl Cache {
-    /// The oldest go until all have room.
+    /// Adds a response and evicts the oldest ones over the limits.
     fn count(&mut self, name: &Digested, bytes: usize) {
         self.bytes += bytes;
         while self.bytes > CACHE_BYTES_MAX

@@ -1,4 +1,4 @@
-//! Publish: the server API, by which code outside the process reaches groups and connections.
+//! Publish: the server API, through which other programs reach groups and connections.
 
 mod calls;
 mod execute;
@@ -23,10 +23,11 @@ use crate::http::{Failure, Request, Response, View};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// `view = "publish"`: the server API. Its route ends in `{*call}`; what stands there is the call, such as `groups/chat_lobby`.
+/// `view = "publish"`: the server API. Its route ends in `{*call}`, which selects the call, such as
+/// `groups/chat_lobby`.
 ///
-/// `docs/API.md` has all calls, and `openapi.json` beside them says the same to programs. Who calls has one of the route's
-/// bearer tokens, each with the groups it is good for.
+/// `docs/API.md` describes all calls, and `openapi.json` does so for programs. A caller needs one
+/// of the route's bearer tokens, each of which allows certain groups.
 #[derive(Debug)]
 pub struct Publish {
     tokens: Tokens,
@@ -34,19 +35,19 @@ pub struct Publish {
     idempotency_expiry: Duration,
 }
 
-/// What `publish` takes.
+/// The options of `publish`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Who may call, and what.
+    /// The tokens and their permissions.
     tokens: Vec<Token>,
-    /// The longest event.
+    /// The maximum size of an event.
     #[serde(default = "max_event")]
     max_event: Size,
-    /// The most events of one batch.
+    /// The maximum number of events in a batch.
     #[serde(default = "max_batch")]
     max_batch: usize,
-    /// How long the answer to a call with an idempotency key is kept.
+    /// How long the response to a call with an idempotency key is kept.
     #[serde(default = "idempotency_expiry")]
     idempotency_expiry: WrittenDuration,
 }
@@ -77,7 +78,7 @@ impl View for Publish {
         })
     }
 
-    /// Each call has its own, and answers others with JSON.
+    /// Each call has its own methods, and rejects others with JSON.
     fn methods() -> &'static [Method] {
         &[]
     }

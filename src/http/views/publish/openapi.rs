@@ -1,4 +1,4 @@
-//! OpenAPI: the server API as programs read it.
+//! OpenAPI: the machine-readable description of the server API.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use super::response::json_response;
 use crate::http::Response;
 use crate::scope::Scope;
 
-/// The document, but for the server it stands on.
+/// The document without its `servers` and `version`.
 const DOCUMENT: &str = include_str!("openapi.json");
 
-/// Returns the document (OpenAPI 3.1) with the path that it was asked at.
+/// Returns the document (OpenAPI 3.1) with the URL path that it was requested at.
 pub(super) fn document(scope: &Scope, call: &str) -> Response {
     let mut document: Value = serde_json::from_str(DOCUMENT).unwrap_or_default();
     let base = scope.raw_path().trim_end_matches('/');

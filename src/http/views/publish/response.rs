@@ -1,4 +1,4 @@
-//! Answer: what the server API says, always JSON.
+//! Response: the server API's responses, always JSON.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Failure, Response, respond};
 
-/// A call that was refused: a status, a code for programs, a sentence for people.
+/// A failed call: a status, a code for programs, a sentence for people.
 #[derive(Clone, Debug)]
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
@@ -53,7 +53,7 @@ impl ApiError {
         self
     }
 
-    /// What reading the body ended in.
+    /// Converts a failure to read the body.
     pub(super) fn of_failure(failure: &Failure) -> Self {
         let sentence = failure.sentence().to_owned();
         match failure.status() {
@@ -80,7 +80,7 @@ pub(super) fn json_response(status: StatusCode, body: &Value) -> Response {
     json_bytes(status, body.to_string().into())
 }
 
-/// Returns the same for JSON that is written already.
+/// Returns a response with serialised JSON.
 pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Response {
     let mut response = respond(status.as_u16(), "application/json", body);
     let no_store = HeaderValue::from_static("no-store");

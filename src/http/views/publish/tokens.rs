@@ -1,4 +1,4 @@
-//! Tokens: who may call the server API, and what for.
+//! Tokens: the bearer tokens of the server API and their permissions.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use super::response::ApiError;
 use crate::config::{OptionErrors, Secret};
 use crate::scope::Scope;
 
-/// A shorter token could be guessed.
+/// The minimum length of a token: a shorter one could be guessed.
 const CHARACTERS_MIN: usize = 16;
 
 /// One of a route's tokens.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Token {
-    /// Whose it is: for the log.
+    /// The name of the token's owner, for the log.
     pub(super) name: String,
     /// The token itself.
     pub(super) token: Secret,
-    /// The groups it is good for; `*` stands for any characters.
+    /// The groups that the token allows. `*` matches any characters.
     groups: Vec<String>,
-    /// May it look at connections, send to them and end them?
+    /// Whether the token may list connections, send to them and close them.
     #[serde(default)]
     pub(super) connections: bool,
 }
 
 impl Token {
-    /// Returns whether the token is good for a group.
+    /// Returns whether the token allows a group.
     pub(super) fn covers(&self, group: &str) -> bool {
         self.groups.iter().any(|pattern| matches(pattern, group))
     }
@@ -54,12 +54,13 @@ impl Token {
     }
 }
 
-/// All tokens of a route, with what they are found by.
+/// All tokens of a route, with the hashes by which they are found.
 #[derive(Debug)]
 pub(super) struct Tokens(Vec<([u8; 32], Arc<Token>)>);
 
 impl Tokens {
-    /// Takes the tokens of the option `key`: at least one, each of them different, long enough, and of some use.
+    /// Checks the tokens of the option `key`: there is at least one, and each is unique, long
+    /// enough, and allows something.
     pub(super) fn new(key: &str, tokens: Vec<Token>) -> Result<Self, OptionErrors> {
         let mut errors = OptionErrors::default();
         if tokens.is_empty() {
@@ -72,7 +73,8 @@ impl Tokens {
         errors.into_result(Self(tokens.into_iter().map(hashed).collect()))
     }
 
-    /// Returns the token of a request (RFC 6750 §2.1). How long it takes does not tell how near a guess was.
+    /// Returns the token of a request (RFC 6750 §2.1). The time it takes does not reveal how close
+    /// a guess was.
     pub(super) fn check(&self, scope: &Scope) -> Result<&Arc<Token>, ApiError> {
         let refuse = |message: &'static str| {
             Err(
@@ -107,7 +109,7 @@ fn hash(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-/// Checks one token by itself and against those before it.
+/// Checks one token on its own and against those before it.
 fn check(key: &str, tokens: &[Token], at: usize, errors: &mut OptionErrors) {
     let (earlier, token) = (&tokens[..at], &tokens[at]);
     let characters = token.token.0.chars().count();
@@ -144,7 +146,7 @@ fn check(key: &str, tokens: &[Token], at: usize, errors: &mut OptionErrors) {
     }
 }
 
-/// Returns whether a name fits a pattern with `*`.
+/// Returns whether a name matches a pattern with `*`.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();

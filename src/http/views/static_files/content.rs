@@ -12,21 +12,22 @@ use tokio::task::JoinHandle;
 use super::file::Handle;
 use crate::http::body::BodyError;
 
-/// How much is read in one step. One step is under way for a body, so a slow client holds this much.
+/// The bytes read in one step. A body has one step in flight, so a slow client occupies this much.
 const STEP_BYTES: u64 = 128 * 1024;
 
-/// The same of a file that is opened for each step: hyper asks for one before it knows of window, and a client may have many
-/// streams that take nothing.
+/// The same for a file that is opened for each step: hyper polls for a step before there is window,
+/// and a client may have many stalled streams.
 const LATE_STEP_BYTES: u64 = 16 * 1024;
 
-/// One part of a body: bytes that are there, or a range of the file.
+/// One part of a body: bytes in memory, or a range of the file.
 #[derive(Clone, Debug)]
 enum BodyPart {
     Bytes(Bytes),
     File(Range<u64>),
 }
 
-/// A body out of pieces. A file that became shorter meanwhile ends it with an error, so that the connection is cut.
+/// A body of several parts. If the file shrinks meanwhile, the body fails, so that the connection
+/// is aborted.
 #[derive(Debug)]
 pub(super) struct Content {
     file: Handle,
@@ -38,12 +39,13 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// One range of a file.
+    /// Creates a body of one range of a file.
     pub(super) fn part(file: Handle, part: Range<u64>) -> Self {
         Self::new(file, vec![BodyPart::File(part)])
     }
 
-    /// Several ranges as `multipart/byteranges` (RFC 9110 §14.6). Returns the body and its `Content-Type`.
+    /// Creates a body of several ranges as `multipart/byteranges` (RFC 9110 §14.6). Returns it with
+    /// its `Content-Type`.
     pub(super) fn parts(
         file: Handle,
         parts: Vec<Range<u64>>,

@@ -1,10 +1,10 @@
-//! Encoding: which file that was compressed beforehand a client takes (RFC 9110 §12.5.3).
+//! Encoding: which precompressed file a client accepts (RFC 9110 §12.5.3).
 
 use http::header;
 
 use crate::scope::Headers;
 
-/// A coding in which a file may lie beside the plain one.
+/// The coding of a precompressed file next to the plain one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Encoding {
     Brotli,
@@ -12,11 +12,11 @@ pub(super) enum Encoding {
     Gzip,
 }
 
-/// The best first: where a client likes several equally, this order decides.
+/// In our order of preference, which decides if a client gives several the same weight.
 const ALL: [Encoding; 3] = [Encoding::Brotli, Encoding::Zstd, Encoding::Gzip];
 
 impl Encoding {
-    /// Returns the word in `Accept-Encoding` and `Content-Encoding`.
+    /// Returns the name in `Accept-Encoding` and `Content-Encoding`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Brotli => "br",
@@ -25,7 +25,7 @@ impl Encoding {
         }
     }
 
-    /// What is appended to the file's name.
+    /// Returns the suffix of the file name.
     pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Brotli => ".br",
@@ -35,7 +35,7 @@ impl Encoding {
     }
 }
 
-/// Returns the codings that the client likes at least as much as the plain file, the best first.
+/// Returns the codings that the client weighs at least as high as the plain file, the best first.
 pub(super) fn accepted(headers: &Headers) -> Vec<Encoding> {
     let mut weights: [Option<u16>; 3] = [None; 3];
     let (mut identity, mut any) = (None, None);
@@ -56,7 +56,7 @@ pub(super) fn accepted(headers: &Headers) -> Vec<Encoding> {
             weights[at] = weights[at].or(Some(weight));
         }
     }
-    // Without a word about it the plain file is acceptable, and less liked than what is named.
+    // If `identity` is not listed, the plain file is acceptable but ranks below the listed codings.
     let identity = identity.unwrap_or(0);
     let mut liked: Vec<(u16, Encoding)> = ALL
         .into_iter()
@@ -64,11 +64,12 @@ pub(super) fn accepted(headers: &Headers) -> Vec<Encoding> {
         .map(|(encoding, weight)| (weight.or(any).unwrap_or(0), encoding))
         .filter(|(weight, _)| *weight > 0 && *weight >= identity)
         .collect();
-    liked.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight)); // stable: equals stay in order
+    liked.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight)); // stable sort keeps our order
     liked.into_iter().map(|(_, encoding)| encoding).collect()
 }
 
-/// Reads `q=0.5` in thousandths; none when it is another parameter. A malformed weight is 0: the coding is not used.
+/// Parses `q=0.5` in thousandths; `None` for another parameter. A malformed weight is 0, so the
+/// coding is not used.
 fn weight(parameter: &[u8]) -> Option<u16> {
     let parameter = parameter.trim_ascii();
     let value = parameter

@@ -1,4 +1,5 @@
-//! File: a regular file below the view's directory, opened, and what the file system says instead.
+//! File: opens regular files below the view's directory, and maps errors of the file system to
+//! failures.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -18,7 +19,7 @@ use crate::net::descriptors;
 /// Files up to this size are read in the same step that opens them.
 const READ_AT_ONCE: u64 = 64 * 1024;
 
-/// What a path names.
+/// The result of opening a path.
 #[derive(Debug)]
 pub(super) enum Found {
     File(FoundFile),
@@ -30,27 +31,27 @@ pub(super) enum Found {
 pub(super) struct FoundFile {
     pub(super) handle: Handle,
     pub(super) len: u64,
-    /// When it was last changed, as far as the file system knows.
+    /// The time of the last change, if the file system provides it.
     pub(super) modified: Option<SystemTime>,
-    /// How it was compressed beforehand, if it was.
+    /// The coding, if the file is precompressed.
     pub(super) encoding: Option<Encoding>,
-    /// Its bytes, when they are few.
+    /// The content of a small file.
     pub(super) content: Option<Bytes>,
 }
 
-/// A file whose bytes can be read, in steps.
+/// A file to read in steps.
 #[derive(Clone, Debug)]
 pub(super) enum Handle {
-    /// Open, with a share of the descriptors.
+    /// Open, with a permit for its descriptor.
     Open(
         Arc<File>,
         #[expect(dead_code, reason = "held for its drop")] Arc<SemaphorePermit<'static>>,
     ),
-    /// Opened for each step, and read only if it is still the same.
+    /// Opened for each step, and read only if its identity is unchanged.
     Path(Arc<Path>, Identity),
 }
 
-/// What tells a file from another one, and from what it was before a change.
+/// Distinguishes a file from another one, and from its state before a change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Identity {
     device: u64,
@@ -59,14 +60,15 @@ pub(super) struct Identity {
     modified: (i64, i64),
 }
 
-/// How a file is read that is sent.
+/// How to read the file to send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Reading {
-    /// What is short is read at once; a longer file stays open while it is sent.
+    /// A small file is read at once; a larger one stays open while it is sent.
     Eager,
-    /// Nothing stays open between two steps, which are short: over HTTP/2 each stream of a client may wait for long.
+    /// The file is closed between two steps, which are short: over HTTP/2, each stream of a client
+    /// may stall for long.
     Late,
-    /// Nothing: the request is for the head.
+    /// Nothing is read: the method is HEAD.
     Nothing,
 }
 
@@ -82,7 +84,8 @@ impl Identity {
 }
 
 impl Handle {
-    /// Reads so many bytes from a place; fewer, and another file at the path, are an error, because the length was promised.
+    /// Reads `count` bytes at an offset. Fewer bytes, or another file at the path, are an error,
+    /// because the length is already sent.
     pub(super) fn read(&self, from: u64, count: u64) -> io::Result<Bytes> {
         match self {
             Self::Open(file, _) => read_part(file, from, count),
@@ -97,10 +100,11 @@ impl Handle {
     }
 }
 
-/// Opens what a path names, compressed in the best of the given ways in which it is there.
+/// Opens the file at a path, in the best of the given codings that exists.
 ///
-/// Only regular files are opened. The type is checked before opening, because opening a device can have effects, and again
-/// after it; `O_NONBLOCK` keeps a FIFO that took the file's place in between from blocking the thread.
+/// Only regular files are opened. The type is checked before opening, because opening a device can
+/// have side effects, and again afterwards. `O_NONBLOCK` keeps a FIFO that replaced the file in
+/// between from blocking the thread.
 pub(super) fn open(path: &Path, encodings: &[Encoding], reading: Reading) -> io::Result<Found> {
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {
@@ -109,7 +113,7 @@ pub(super) fn open(path: &Path, encodings: &[Encoding], reading: Reading) -> io:
     for encoding in encodings {
         let mut compressed = path.as_os_str().to_owned();
         compressed.push(encoding.suffix());
-        // One that cannot be served is no reason to refuse the file itself.
+        // If it cannot be opened, the plain file is served.
         if let Ok(mut file) = find(Path::new(&compressed), reading) {
             file.encoding = Some(*encoding);
             return Ok(Found::File(file));
@@ -161,7 +165,8 @@ fn read_part(file: &File, from: u64, count: u64) -> io::Result<Bytes> {
     Ok(buffer.into())
 }
 
-/// Returns the answer to a path that cannot be opened: 404 or 403 for everything that a client's choice of path can cause.
+/// Returns the failure for a path that cannot be opened: 404 or 403 for every error that a client's
+/// choice of path can cause.
 pub(super) fn refusal(error: io::Error) -> Failure {
     match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => {
@@ -192,7 +197,7 @@ pub(super) fn refusal(error: io::Error) -> Failure {
     }
 }
 
-/// 404.
+/// Returns a 404.
 pub(super) fn missing() -> Failure {
     Failure::not_found("there is no such file")
 }

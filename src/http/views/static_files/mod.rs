@@ -1,4 +1,4 @@
-//! Static: files of a directory.
+//! Static: serves the files of a directory.
 
 mod content;
 mod encoding;
@@ -23,15 +23,17 @@ use crate::http::{Body, Failure, Request, Response, View};
 use crate::routing::{RouteContext, RoutePattern};
 use crate::scope::Scope;
 
-/// `view = "static"`: files of a directory, with ranges, conditional requests and files compressed beforehand (`.br`, `.gz`,
-/// `.zst`).
+/// `view = "static"`: serves the files of a directory, with ranges, conditional requests and
+/// precompressed files (`.br`, `.gz`, `.zst`).
 ///
-/// The file is the route's catch-all parameter. A path that ends in a slash, or a route without the parameter, serves the
-/// index; a directory without its slash gets 308 to it, where the route takes that path too. Names that start with a dot are
-/// not served, except `.well-known`.
+/// The file is the route's catch-all parameter. A path that ends in a slash, or a route without the
+/// parameter, serves the index; a directory without its slash gets a 308 to the path with it, if
+/// the route matches that path too. Names that start with a dot are not served, except
+/// `.well-known`.
 ///
-/// The view serves a path only as the router has read it: an encoded slash, an empty segment or a backslash names no file,
-/// because a route with stronger middleware could not see the same path in it.
+/// The view serves only paths as the router parsed them: an encoded slash, an empty segment or a
+/// backslash names no file. Otherwise a request could bypass a route with stricter middleware,
+/// whose pattern does not match that spelling.
 #[derive(Debug)]
 pub struct Static {
     options: Options,
@@ -39,11 +41,11 @@ pub struct Static {
     pattern: Option<RoutePattern>,
 }
 
-/// What `static` takes.
+/// The options of `static`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// The directory, relative to the file the route stands in.
+    /// The directory, relative to the file that defines the route.
     dir: ConfigPath,
     /// The parameter of the route that names the file.
     #[serde(default = "path")]
@@ -51,13 +53,13 @@ pub struct Options {
     /// The file served for a directory; "" for none.
     #[serde(default = "index_html")]
     index: String,
-    /// The file served, with 200, in place of one that is missing: for pages that route in the browser.
+    /// The file served with 200 instead of a missing one, for single-page applications.
     #[serde(default)]
     fallback: Option<String>,
-    /// `Cache-Control` of files that are found; the fallback is always `no-cache`.
+    /// `Cache-Control` of existing files. The fallback always has `no-cache`.
     #[serde(default = "no_cache")]
     cache_control: String,
-    /// The charset of text files; "" names none.
+    /// The charset of text files; "" omits it.
     #[serde(default = "utf_8")]
     charset: String,
 }
@@ -168,7 +170,7 @@ impl View for Static {
 }
 
 impl Static {
-    /// Finds the file of a name; none for a directory that has to be asked for with its slash.
+    /// Finds the file of a name; `None` for a directory that must be requested with its slash.
     async fn find(&self, name: &str, scope: &Scope) -> Result<Option<FoundFile>, Failure> {
         let is_directory = name.is_empty() || name.ends_with('/');
         if is_directory && self.options.index.is_empty() {
@@ -184,7 +186,7 @@ impl Static {
         }
     }
 
-    /// Returns the name of the file itself: a directory's is that of its index.
+    /// Returns the file name: for a directory, that of its index.
     fn file_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
         match name.is_empty() || name.ends_with('/') {
             true => format!("{name}{}", self.options.index).into(),
@@ -196,8 +198,8 @@ impl Static {
         self.options.dir.0.join(name)
     }
 
-    /// Returns whether the path with a slash behind it would name the same directory here: a redirect to any other path
-    /// could come back for ever.
+    /// Returns whether the path with a slash appended reaches the same directory through this
+    /// route. Otherwise a redirect could loop forever.
     fn takes_slash(&self, name: &str, scope: &Scope) -> bool {
         if self.options.index.is_empty() {
             return false;
@@ -277,7 +279,7 @@ impl Static {
     }
 }
 
-/// Puts the bytes that are asked for into a response.
+/// Sets the requested bytes as the body of a response.
 fn fill(
     response: &mut Response,
     open: FoundFile,
@@ -330,7 +332,7 @@ fn fill(
     Ok(())
 }
 
-/// Opens a file off the threads that serve connections.
+/// Opens a file on a blocking thread.
 async fn open(path: PathBuf, scope: &Scope) -> io::Result<Found> {
     let encodings: Vec<Encoding> = encoding::accepted(&scope.headers);
     let reading = match scope.http_version {
@@ -343,8 +345,8 @@ async fn open(path: PathBuf, scope: &Scope) -> io::Result<Found> {
         .map_err(io::Error::other)?
 }
 
-/// Returns the entity tag is made of the time of the last change, to the nanosecond, and the length: another content gets another one
-/// unless somebody sets the time back.
+/// Returns a file's validators. The entity tag consists of the modification time, in nanoseconds,
+/// and the length: changed content gets another tag unless the time is set back.
 fn validators(open: &FoundFile, now: SystemTime) -> Validators {
     let age = open
         .modified
@@ -359,14 +361,15 @@ fn validators(open: &FoundFile, now: SystemTime) -> Validators {
     Validators::new(etag, open.modified, now)
 }
 
-/// Returns whether a name may be served at all.
+/// Returns whether a file of this name may be served.
 fn is_servable(name: &str) -> bool {
     let is_refused =
         |segment: &str| segment.starts_with('.') && segment != ".well-known" || segment == "..";
     !name.split('/').any(is_refused) && !name.contains('\\') && !name.starts_with('/')
 }
 
-/// Returns whether a slash is percent-encoded: it ended no segment when the route was looked for.
+/// Returns whether a slash is percent-encoded, which the router does not treat as the end of a
+/// segment.
 fn has_encoded_slash(raw_path: &str) -> bool {
     raw_path
         .as_bytes()
@@ -374,9 +377,9 @@ fn has_encoded_slash(raw_path: &str) -> bool {
         .any(|escape| escape.eq_ignore_ascii_case(b"%2f"))
 }
 
-/// A directory's pages name their neighbours relative to its slash.
+/// Redirects to the path with its slash: relative links in the directory's pages depend on it.
 fn redirect_to_directory(scope: &Scope) -> Result<Response, Failure> {
-    // Two slashes at the start would name another host.
+    // Two slashes at the start would lead to another host.
     let path = scope.raw_path().trim_start_matches('/');
     let location = match scope.target.query() {
         Some(query) => format!("/{path}/?{query}"),
