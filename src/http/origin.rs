@@ -12,7 +12,7 @@ pub use crate::http::origin::lint::lint;
 /// Why an origin is refused with 403.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OriginRefused {
-    /// There is none.
+    /// The header is missing.
     #[error("missing Origin header")]
     Missing,
     /// The origin has no host.
@@ -21,7 +21,7 @@ pub enum OriginRefused {
         /// The value of the header.
         found: String,
     },
-    /// It is none of the allowed ones.
+    /// The origin is not allowed.
     #[error("origin {found:?} is not allowed")]
     NotAllowed {
         /// The value of the header.
