@@ -1241,7 +1241,7 @@ class Stopped(AwayCase):
             server.wait()
             self.assertLess(time.monotonic() - began, 15)
             self.assertGreater(time.monotonic() - began, 2.5)
-            self.assertRegex(server.log(), r"WARN.*not told of all disconnects.*")
+            self.assertRegex(server.log(), r"WARN.*disconnects lost: the server stops.*")
             self.assertRegex(server.log(), r"left=5")
 
     def test_a_backend_that_comes_back_in_the_last_three_seconds_is_told(self):
