@@ -245,6 +245,9 @@ mod tests {
         let url = redis("redis://u%40:p%2Fw@h:1/0");
         assert_eq!(url.username.as_deref(), Some("u@"));
         assert_eq!(url.password, Some(Secret("p/w".to_owned())));
+        let url = redis("redis+unix://:p%23@/run/r.sock?db=4");
+        assert_eq!(url.home, RedisHome::Unix("/run/r.sock".into()));
+        assert_eq!(url.password, Some(Secret("p#".to_owned())));
         let url = redis("redis+unix:///run/r.sock?db=4&pass=x");
         assert_eq!(url.home, RedisHome::Unix("/run/r.sock".into()));
         assert_eq!((url.database, url.password.is_some()), (4, true));

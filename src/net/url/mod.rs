@@ -20,7 +20,15 @@ pub(crate) use redact::{HIDDEN, hide_url, is_secret_name, url_secrets};
 ///               password
 /// ```
 #[derive(Clone, Eq, Hash, PartialEq)]
-pub(crate) struct Url(::url::Url);
+pub(crate) struct Url {
+    url: ::url::Url,
+    /// The parser accepts a user only with a host, so `redis+unix://:PASSWORD@/PATH` is parsed with
+    /// [`PLACEHOLDER`].
+    has_placeholder: bool,
+}
+
+/// The host of a URL that has a user and no host.
+const PLACEHOLDER: &str = "localhost";
 
 /// Why a text is no URL. Never shows a secret.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -57,7 +65,19 @@ impl Url {
             let found = found.to_owned();
             return Err(UrlError::Port { found });
         }
-        Ok(Self(::url::Url::parse(text)?))
+        let (url, has_placeholder) = match ::url::Url::parse(text) {
+            Err(::url::ParseError::EmptyHost) if parts.is_path_of_user() => {
+                let (start, _) = parts.host_list(text);
+                let (before, after) = text.split_at(start);
+                let with_host = format!("{before}{PLACEHOLDER}{after}");
+                (::url::Url::parse(&with_host)?, true)
+            }
+            parsed => (parsed?, false),
+        };
+        Ok(Self {
+            url,
+            has_placeholder,
+        })
     }
 
     /// Parses a URL with a list of hosts, `SCHEME://HOST:PORT,HOST:PORT/PATH`, as Redis has them.
@@ -83,12 +103,15 @@ impl Url {
 
     /// Returns the scheme, in lower case.
     pub(crate) fn scheme(&self) -> &str {
-        self.0.scheme()
+        self.url.scheme()
     }
 
     /// Returns the host, an IPv6 address without its brackets; `None` if the URL has none.
     pub(crate) fn host(&self) -> Option<String> {
-        let host = match self.0.host()? {
+        if self.has_placeholder {
+            return None;
+        }
+        let host = match self.url.host()? {
             ::url::Host::Domain(name) => percent_decode_str(name).decode_utf8_lossy().into_owned(),
             ::url::Host::Ipv4(address) => address.to_string(),
             ::url::Host::Ipv6(address) => address.to_string(),
@@ -98,29 +121,29 @@ impl Url {
 
     /// Returns the port, when one is written that is not the scheme's default.
     pub(crate) fn port(&self) -> Option<u16> {
-        self.0.port()
+        self.url.port()
     }
 
     /// Returns the name of the user, decoded; `None` if the URL has none.
     pub(crate) fn username(&self) -> Result<Option<String>, UrlError> {
-        let name = decoded(self.0.username())?;
+        let name = decoded(self.url.username())?;
         Ok((!name.is_empty()).then_some(name))
     }
 
     /// Returns the password, decoded; `None` if the URL has none.
     pub(crate) fn password(&self) -> Result<Option<String>, UrlError> {
-        let password = decoded(self.0.password().unwrap_or_default())?;
+        let password = decoded(self.url.password().unwrap_or_default())?;
         Ok((!password.is_empty()).then_some(password))
     }
 
     /// Returns the path, encoded.
     pub(crate) fn path(&self) -> &str {
-        self.0.path()
+        self.url.path()
     }
 
     /// Returns the names and values of the query, encoded.
     pub(crate) fn query(&self) -> impl Iterator<Item = (&str, &str)> {
-        let pairs = self.0.query().unwrap_or_default().split('&');
+        let pairs = self.url.query().unwrap_or_default().split('&');
         pairs
             .filter(|pair| !pair.is_empty())
             .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
@@ -129,7 +152,11 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hide_url(self.0.as_str()))
+        let shown = hide_url(self.url.as_str());
+        match self.has_placeholder {
+            true => f.write_str(&shown.replacen(&format!("@{PLACEHOLDER}"), "@", 1)),
+            false => f.write_str(&shown),
+        }
     }
 }
 
@@ -173,6 +200,13 @@ mod tests {
         let url = Url::parse("redis+unix:///run/a%20b.sock").unwrap();
         assert_eq!((url.host(), url.path()), (None, "/run/a%20b.sock"));
         assert_eq!(Url::parse("redis://h").unwrap().port(), None);
+        let url = Url::parse("redis+unix://:p%40@/run/r.sock?db=4").unwrap();
+        assert_eq!((url.host(), url.path()), (None, "/run/r.sock"));
+        assert_eq!(url.password(), Ok(Some("p@".to_owned())));
+        assert_eq!(
+            url.to_string(),
+            "redis+unix://:(hidden)@/run/r.sock?db=(hidden)"
+        );
     }
 
     #[test]

@@ -218,6 +218,11 @@ fn is_secret_query(name: &str) -> bool {
 }
 
 impl Parts<'_> {
+    /// Tells whether a user is followed by a path, without a host.
+    pub(super) fn is_path_of_user(&self) -> bool {
+        self.user.is_some() && !self.is_web() && self.host_and_path.starts_with('/')
+    }
+
     /// Returns the characters before the `@` that end an authority and should have been
     /// percent-encoded; empty when there are none.
     pub(super) fn unencoded(&self) -> String {
