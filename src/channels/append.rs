@@ -1,16 +1,18 @@
 //! Append: how an event gets into a group's queue, and who delivers it.
 //!
-//! An event comes in one of five ways. They differ in whether it has an offset in a shared history, and in who still lacks it:
+//! An event arrives in one of five ways. They differ in whether the event has an offset in a shared
+//! history, and in which members still lack it:
 //!
 //! ```text
 //! append                 sent by this process; its own history, if there is one, gives the offset
 //! append_early           sent by this process while Redis is away; gets its offset from Redis later
-//! append_without_offset  given up: Redis will never have it, the members of this process still do
+//! append_without_offset  given up: Redis will never have it; the members of this process still get it
 //! append_shared          came from Redis with its offset
 //! append_loaded          read from a history in Redis that this process has not known so far
 //! ```
 //!
-//! A caller that appends to a group with no delivery under way becomes its deliverer ([`AppendOutcome::Deliver`]).
+//! A caller that appends to a group with no delivery under way becomes its deliverer
+//! ([`AppendOutcome::Deliver`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,12 +62,12 @@ pub(super) struct NewEvent<'a> {
     pub(super) event: &'a Event,
     /// The member that does not receive it.
     pub(super) except: Option<u64>,
-    /// Counts what becomes of it, for a sender that asked.
+    /// Counts the event's deliveries, if the sender asked for counts.
     pub(super) tally: Option<Arc<DeliveryTally>>,
 }
 
 impl<'a> NewEvent<'a> {
-    /// An event whose deliveries are not counted.
+    /// Creates an event whose deliveries are not counted.
     pub(super) fn new(event: &'a Event, except: Option<u64>) -> Self {
         Self {
             event,
@@ -91,10 +93,11 @@ impl Group {
 
     /// Appends an event that this process sends and that Redis has not given an offset yet.
     ///
-    /// Exceeds the bound if need be: the caller holds the outbox's lock and cannot wait, and it is one event.
+    /// May exceed the bound by this one event: the caller holds the outbox's lock and cannot wait.
     pub(super) fn append_early(&self, new: &NewEvent<'_>, id: EventId) -> AppendOutcome {
         let mut outgoing = self.outgoing.lock();
-        // Redis may have published it before the connection was lost: then the members already have it.
+        // Redis may have published it before the connection was lost: then the members already have
+        // it.
         if outgoing.history.is_seen(id) {
             return AppendOutcome::AlreadyDelivering;
         }
@@ -103,10 +106,11 @@ impl Group {
         outgoing.enqueue(entry)
     }
 
-    /// Appends an event that will never have an offset. Exceeds the bound if need be, as [`append_early`](Self::append_early).
+    /// Appends an event that will never have an offset. May exceed the bound, as
+    /// [`append_early`](Self::append_early) does.
     ///
-    /// It is not marked as seen. A number that is marked covers all lower ones of the same sender, and some of those may still
-    /// be on their way through Redis.
+    /// It is not marked as seen. Marking a number covers all lower ones of the same sender, and
+    /// some of those may still be on their way through Redis.
     pub(super) fn append_without_offset(&self, new: &NewEvent<'_>) -> AppendOutcome {
         let mut outgoing = self.outgoing.lock();
         let entry = outgoing.entry(new);
@@ -130,8 +134,8 @@ impl Group {
             PositionCheck::Duplicate => return SharedAppend::Duplicate,
             PositionCheck::Gap if outgoing.history.is_loaded() => return SharedAppend::Gap,
             PositionCheck::Gap => {
-                // The history has never been read. Members that do not ask for it get the event now; those that do get it in
-                // its order, when it is read (`append_loaded`).
+                // The history has never been read. Members that do not ask for it get the event
+                // now; the others get it in order when the history is read (`append_loaded`).
                 if !outgoing.history.mark_seen(id) {
                     return SharedAppend::Gap;
                 }
@@ -152,8 +156,9 @@ impl Group {
         SharedAppend::Appended(outgoing.enqueue(entry))
     }
 
-    /// Appends an event of a shared history that is being read for the first time. Only members that wait for the history receive
-    /// it: the others had it when it was sent, or joined after it.
+    /// Appends an event of a shared history that is being read for the first time. Only members
+    /// that wait for the history receive it: the others received it when it was sent, or joined
+    /// after it.
     pub(super) fn append_loaded(
         &self,
         new: &NewEvent<'_>,

@@ -12,16 +12,17 @@ use super::{Event, GroupName, Membership, Position};
 /// One event on its way to a group's members.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its number among everything that this process delivers to the group, from 1.
+    /// Its number among all entries that this process delivers to the group, from 1.
     pub(super) number: u64,
-    /// Its position in the group's history; for an event that is not kept, that of the newest one that is.
+    /// Its position in the group's history; for an event that is not kept, the position of the
+    /// newest kept one.
     pub position: Position,
     /// The event.
     pub event: Event,
     /// The member that does not receive it: the sender, if it asked for that.
     pub except: Option<u64>,
     pub(super) audience: Audience,
-    /// Counts what becomes of it, for a sender that asked.
+    /// Counts its deliveries, if the sender asked for counts.
     pub(super) tally: Option<Arc<DeliveryTally>>,
 }
 
@@ -32,12 +33,13 @@ pub(super) enum Audience {
     All,
     /// Those that joined before the history could be read, and wait for it.
     AwaitingHistory,
-    /// Those that did not ask for the history: they get an event as soon as it comes.
+    /// Those that did not ask for the history: they get an event as soon as it arrives.
     NotAwaiting,
 }
 
 impl Entry {
-    /// Tells whether a member receives the entry: it was sent after the member joined, and is not kept from it.
+    /// Returns whether a member receives the entry: it was sent after the member joined, and the
+    /// member is not excepted.
     pub(super) fn is_for(&self, member: &Membership) -> bool {
         let is_in_audience = match self.audience {
             Audience::All => true,
@@ -47,7 +49,8 @@ impl Entry {
         is_in_audience && self.number > member.since && self.except != Some(member.member)
     }
 
-    /// Returns the entry as a history keeps it: for all members, and without what was parsed of the event.
+    /// Returns the entry as a history keeps it: for all members, and without the event's parsed
+    /// fields.
     pub(super) fn to_kept(&self) -> Self {
         Self {
             event: self.event.compact(),
@@ -63,17 +66,18 @@ impl Entry {
     }
 }
 
-/// The form in which a member takes events: a number below [`FORMS`]. Members that take the same form share its bytes.
+/// The form in which a member takes events: a number below [`FORMS`]. Members with the same form
+/// share its bytes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Form(pub u8);
 
-/// How many forms there are.
+/// The number of forms.
 pub const FORMS: usize = 16;
 
 /// Events of one group that are delivered together.
 ///
-/// Each form (WebSocket frames, plain or compressed with a certain window) is rendered by the first member that needs it and shared
-/// by all.
+/// Each form (WebSocket frames, plain or compressed with a certain window) is rendered by the first
+/// member that needs it and shared by all.
 #[derive(Debug)]
 pub struct Batch {
     group: GroupName,
@@ -107,12 +111,14 @@ impl Batch {
         &self.group
     }
 
-    /// Returns the entries that a member receives: those sent after it joined that are not kept from it.
+    /// Returns the entries that a member receives: those sent after it joined, except those it is
+    /// excepted from.
     pub fn entries<'a>(&'a self, member: &'a Membership) -> impl Iterator<Item = &'a Entry> + 'a {
         self.entries.iter().filter(|entry| entry.is_for(member))
     }
 
-    /// Returns the bytes of the whole batch, in the form that `render` writes; `None` unless the member receives all entries.
+    /// Returns the bytes of the whole batch, in the form that `render` writes; `None` unless the
+    /// member receives all entries.
     pub fn whole(
         &self,
         member: &Membership,
@@ -154,7 +160,7 @@ impl Batch {
             form => &self.others.get_or_init(Box::default)[(form - 1).min(FORMS - 2)],
         };
         slot.get_or_init(|| {
-            // The longest header of a server's frame is ten octets.
+            // The longest header of a server's frame is ten bytes.
             let bytes = self.entries.iter().map(|entry| entry.event.size() + 10);
             let mut bytes = Vec::with_capacity(bytes.sum());
             let mut ends = Vec::with_capacity(self.entries.len());

@@ -46,7 +46,8 @@ impl ChannelRegistry {
         })
     }
 
-    /// Puts an event from another process into a channel of this one. An event that is dropped is counted.
+    /// Puts an event from another process into a channel of this one. An event that is dropped is
+    /// counted.
     pub(super) fn receive(&self, name: &str, event: Event) {
         match self.get(name) {
             Some(reader) => {

@@ -1,10 +1,10 @@
-//! Delivery: what became of an event at the members of this process.
+//! Delivery: the outcome of an event at the members of this process.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// What became of a batch at one member.
+/// The outcome of a batch at one member.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Delivery {
     /// All of it is written or waits in the member's queue.
@@ -13,7 +13,7 @@ pub enum Delivery {
     Dropped,
 }
 
-/// Counts what became of one event at the members of this process.
+/// Counts the outcomes of one event at the members of this process.
 #[derive(Debug, Default)]
 pub(super) struct DeliveryTally {
     queued: AtomicUsize,
@@ -30,13 +30,14 @@ impl DeliveryTally {
         };
     }
 
-    /// All members were served.
+    /// Marks that all members have been served.
     pub(super) fn finish(&self) {
         self.is_finished.store(true, Ordering::Release);
         self.finished.notify_waiters();
     }
 
-    /// Waits until all members were served; returns how many queued the event, and how many dropped it.
+    /// Waits until all members have been served; returns how many queued the event, and how many
+    /// dropped it.
     pub(super) async fn finished(&self) -> (usize, usize) {
         loop {
             // Registered before the flag is read: `finish` in between wakes it.

@@ -9,9 +9,11 @@ use thiserror::Error;
 
 use crate::text::Text;
 
-/// A dictionary with a `type`, sent to a group or a channel (Channels' layer message). Cheap to clone.
+/// A dictionary with a `type`, sent to a group or a channel (Channels' layer message). Cheap to
+/// clone.
 ///
-/// Clients see it as JSON. A `websocket.send` with `text`, or with `bytes` in base64, they see as that frame.
+/// Clients see it as JSON, except a `websocket.send` event with `text`, or with `bytes` in base64:
+/// that they see as a frame.
 ///
 /// ```
 /// use oneport::channels::Event;
@@ -41,7 +43,7 @@ enum EventBody {
     },
 }
 
-/// What a client sees of an event.
+/// The form in which a client sees an event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Shown<'a> {
     /// A text frame, or the data of a server-sent event.
@@ -50,7 +52,7 @@ pub enum Shown<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Why a dictionary is not an event.
+/// The reason why a dictionary is not an event.
 #[derive(Debug, Error)]
 pub enum EventError {
     /// It is not JSON, or has a field of the wrong kind.
@@ -59,7 +61,7 @@ pub enum EventError {
     /// It is JSON, but not an object.
     #[error("expected an event as a JSON object, found {found}")]
     NotAnObject {
-        /// The kind of value it is.
+        /// The kind of value found.
         found: &'static str,
     },
     /// It has no type.
@@ -78,7 +80,8 @@ pub enum EventError {
     BadFrame,
 }
 
-/// The memory of an event's three allocations besides their content: reference counts, and the allocator's overhead.
+/// The memory of an event's three allocations besides their content: reference counts and allocator
+/// overhead.
 const ALLOCATIONS_BYTES: usize = 120;
 
 /// The type of events that are raw frames.
@@ -192,7 +195,7 @@ impl Event {
         }
     }
 
-    /// Tells whether clients see the event as JSON, not as a raw frame.
+    /// Returns whether clients see the event as JSON, not as a raw frame.
     #[must_use]
     pub fn is_json(&self) -> bool {
         matches!(self.0.body, EventBody::Json { .. })
@@ -204,7 +207,7 @@ impl Event {
         Self::of(event_type, EventBody::Json { text, fields })
     }
 
-    /// Returns what a client sees of the event.
+    /// Returns the event as a client sees it.
     #[must_use]
     pub fn shown(&self) -> Shown<'_> {
         match &self.0.body {
@@ -222,7 +225,7 @@ impl Event {
         }
     }
 
-    /// Returns the event for a history: with its text alone. Fields are parsed again when they are needed.
+    /// Returns the event for a history: with its text alone. Fields are parsed again when needed.
     pub(super) fn compact(&self) -> Self {
         match &self.0.body {
             EventBody::Json { text, .. } => Self(Arc::new(EventInner {

@@ -2,8 +2,8 @@
 
 /// The process that sent an event, and its own number for it.
 ///
-/// A sender numbers its events in order, over all groups, and every process sees those of one group in that order. So a number
-/// that was seen covers all lower ones of the same sender in the group.
+/// A sender numbers its events in order, over all groups, and every process sees those of one group
+/// in that order. So a seen number covers all lower ones of the same sender in the group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct EventId {
     pub(super) node: u64,

@@ -1,7 +1,7 @@
 //! Group: its members, and the delivery of its events to them.
 //!
-//! Two locks, always taken in this order: `members`, then `outgoing`. A sender takes only `outgoing`, for as long as it takes to
-//! append. Delivery is a flag in `outgoing`:
+//! Two locks, always taken in this order: `members`, then `outgoing`. A sender takes only
+//! `outgoing`, for as long as it takes to append. Delivery is a flag in `outgoing`:
 //!
 //! ```text
 //!                    append (returns Deliver)
@@ -10,10 +10,11 @@
 //!          └──── take_batch finds nothing waiting ──┘  └──────┘
 //! ```
 //!
-//! The caller that gets `Deliver` takes everything that waits as one [`Batch`], writes it to every member, and repeats until
-//! nothing waits. So a busy group costs each member one write per batch instead of one per event. The flag is cleared in the
-//! same critical section that finds the queue empty: an event is either in the batch or its sender becomes the next deliverer,
-//! so none is left behind, and two batches never overlap.
+//! The caller that gets `Deliver` takes everything that waits as one [`Batch`], writes it to every
+//! member, and repeats until nothing waits. So a busy group costs each member one write per batch
+//! instead of one per event. The flag is cleared in the same critical section that finds the queue
+//! empty: an event is either in the batch or its sender becomes the next deliverer, so none is left
+//! behind, and two batches never overlap.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -32,10 +33,11 @@ use super::room_limit::{RoomLimit, RoomLimitReached, RoomPermit};
 use super::{GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
 use crate::auth::User;
 
-/// How many members are served before the lock, and the worker, are free for others.
+/// The number of members served before the lock and the worker are yielded to others.
 const MEMBERS_AT_ONCE: usize = 32;
 
-/// How many bytes of events may wait while a batch is being delivered. More makes senders wait.
+/// The most bytes of events that may wait while a batch is being delivered. Beyond it, senders
+/// wait.
 pub(super) const WAITING_BYTES_MAX: usize = 1 << 20;
 
 /// How long a presence event waits for the one before it.
@@ -50,14 +52,14 @@ struct Member {
 
 #[derive(Default)]
 struct MemberSlots {
-    /// A member never changes its slot, so that a walk that gives up the lock in between meets each member exactly once. Slots
-    /// of members that left are reused.
+    /// A member never changes its slot, so a walk that releases the lock in between visits each
+    /// member exactly once. Slots of members that left are reused.
     slots: Vec<Option<Member>>,
     free: Vec<usize>,
     slot_of: HashMap<u64, usize>,
 }
 
-/// The events that wait to be delivered, and the history.
+/// The events that await delivery, and the history.
 pub(super) struct Outgoing {
     /// The number of the newest entry.
     pub(super) number: u64,
@@ -76,7 +78,7 @@ pub(super) struct Outgoing {
 pub(super) enum IdleState {
     /// It has events that a client may return for.
     HasHistory,
-    /// It has no events, but a client that lost its connection may return in a moment.
+    /// It has no events, but a client that lost its connection may soon return.
     Empty,
     /// It can be removed.
     Expired,
@@ -96,13 +98,13 @@ pub(super) struct Group {
     name: GroupName,
     members: Mutex<MemberSlots>,
     pub(super) outgoing: Mutex<Outgoing>,
-    /// How many members there are, readable without a lock.
+    /// The number of members, readable without a lock.
     len: AtomicUsize,
     /// Notified when waiting events were taken for delivery.
     space: Notify,
     /// Notified when the subscription is confirmed or the shared history was read.
     ready: Notify,
-    /// Held while members are counted and the group is told the count.
+    /// Held while members are counted and the count is sent to the group.
     presence: tokio::sync::Mutex<()>,
 }
 
@@ -138,7 +140,8 @@ impl Group {
         &self.name
     }
 
-    /// Waits until no other presence event of this group is under way; a second at most, then without the lock.
+    /// Waits until no other presence event of this group is being sent. After a second, gives up
+    /// and returns without the lock.
     pub(super) async fn lock_presence(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let lock = tokio::time::timeout(PRESENCE_LOCK_TIMEOUT, self.presence.lock());
         lock.await.ok()
@@ -146,7 +149,7 @@ impl Group {
 
     // --- History --------------------------------------------------------------------------------------------------------
 
-    /// Sets how much the group keeps. The last caller that asks for a history decides.
+    /// Sets how much history the group keeps. The last caller that asks for a history decides.
     pub(super) fn set_options(&self, options: &GroupOptions) {
         if options.history > 0 {
             self.outgoing.lock().history.set_bounds(options);
@@ -167,19 +170,20 @@ impl Group {
         Ok(())
     }
 
-    /// Takes the permit out of a group that is being removed.
+    /// Takes the permit from a group that is being removed.
     pub(super) fn take_room_permit(&self) -> Option<RoomPermit> {
         self.outgoing.lock().history.account.room_permit.take()
     }
 
-    /// Drops the permit of a client that turned out not to have begun the group: the shared history has older events. A group
-    /// that lingered has them because the same client began it.
+    /// Drops the permit of a client that did not begin the group after all: the shared history has
+    /// older events. A group that lingered keeps its permit: its older events are there because the
+    /// same client began it.
     pub(super) fn drop_room_permit(&self) {
         let permit = &mut self.outgoing.lock().history.account.room_permit;
         drop(permit.take_if(|permit| !permit.has_lingered()));
     }
 
-    /// Returns the position of the newest event that was kept.
+    /// Returns the position of the newest event kept.
     pub(super) fn position(&self) -> Position {
         self.outgoing.lock().history.position()
     }
@@ -189,8 +193,9 @@ impl Group {
         act(&mut self.outgoing.lock().history)
     }
 
-    /// Tells whether a group without members is still needed. One with a history stays until its newest event has expired: a client
-    /// may return for what is sent in the meantime.
+    /// Returns whether a group without members is still needed. A group with a history stays until
+    /// its newest event has expired: a client may return for events that were sent while it was
+    /// away.
     pub(super) fn idle_state(&self, now: Instant) -> IdleState {
         let mut outgoing = self.outgoing.lock();
         outgoing.history.forget_old(now);
@@ -202,16 +207,18 @@ impl Group {
         }
     }
 
-    /// Evicts events to free memory: `bytes` in a group with members, everything in one without. Returns the number of events.
+    /// Evicts events to free memory: `bytes` in a group with members, everything in one without.
+    /// Returns the number of events.
     pub(super) fn evict(&self, bytes: usize) -> usize {
         let mut outgoing = self.outgoing.lock();
         let bytes = if self.len() == 0 { usize::MAX } else { bytes };
         outgoing.history.evict(bytes)
     }
 
-    // --- Members --------------------------------------------------------------------------------------------------------
+    // --- Members
+    // --------------------------------------------------------------------------------------------------------
 
-    /// Retains what is sent from now on for a member that is about to join.
+    /// Retains events from now on for a member that is about to join.
     pub(super) fn add_pending_join(&self, member: u64) {
         let mut outgoing = self.outgoing.lock();
         let (since, position) = (outgoing.number, outgoing.history.position());
@@ -230,10 +237,10 @@ impl Group {
         self.outgoing.lock().pending_joins.remove(member);
     }
 
-    /// Adds a member. Returns where it starts; `None` when it is in the group already.
+    /// Adds a member. Returns its start; `None` if it is already in the group.
     ///
-    /// The replay reaches the subscriber before this returns and before anything newer: the members' lock is
-    /// held all along, and delivery needs it.
+    /// The replay reaches the subscriber before this returns and before any newer event: the
+    /// members' lock is held throughout, and delivery needs it.
     pub(super) fn join(
         &self,
         member: u64,
@@ -301,7 +308,8 @@ impl Group {
         })
     }
 
-    /// Removes a member. Once this returns, it receives nothing more. Returns the presence it joined with.
+    /// Removes a member. Once this returns, it receives nothing more. Returns the presence it
+    /// joined with.
     pub(super) fn leave(&self, member: u64) -> Option<Presence> {
         let mut members = self.members.lock();
         let at = members.slot_of.remove(&member)?;
@@ -318,12 +326,12 @@ impl Group {
         left.map(|left| left.presence)
     }
 
-    /// Returns how many members there are.
+    /// Returns the number of members.
     pub(super) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Tells whether the group has a member, or one is about to join.
+    /// Returns whether the group has a member, or one is about to join.
     pub(super) fn is_needed(&self) -> bool {
         self.len() > 0 || !self.outgoing.lock().pending_joins.is_empty()
     }
@@ -348,14 +356,16 @@ impl Group {
         self.ready.notified()
     }
 
-    /// Wakes those that wait until the group can be joined: its subscription is confirmed, or its history was read.
+    /// Wakes those that wait until the group can be joined: its subscription is confirmed, or its
+    /// history has been read.
     pub(super) fn notify_ready(&self) {
         self.ready.notify_waiters();
     }
 
     // --- Delivery -------------------------------------------------------------------------------------------------------
 
-    /// Completes when waiting events were taken for delivery; at once when none are being delivered.
+    /// Completes when waiting events have been taken for delivery; at once if no delivery is under
+    /// way.
     pub(super) async fn space(&self) {
         // Registered before the flag is read: a batch taken in between wakes it.
         let space = self.space.notified();
@@ -364,7 +374,7 @@ impl Group {
         }
     }
 
-    /// Delivers everything that waits, in this call. For small groups.
+    /// Delivers all waiting events in this call. For small groups.
     pub(super) fn deliver_now(&self) {
         while let Some(batch) = self.take_batch() {
             let mut from = 0;
@@ -375,7 +385,7 @@ impl Group {
         }
     }
 
-    /// Delivers everything that waits, and yields the worker in between. For large groups.
+    /// Delivers all waiting events and yields the worker in between. For large groups.
     pub(super) async fn deliver(self: Arc<Self>) {
         while let Some(batch) = self.take_batch() {
             let mut from = 0;
@@ -387,11 +397,11 @@ impl Group {
         }
     }
 
-    /// Takes what waits; with nothing waiting, ends the delivery.
+    /// Takes the waiting events; ends the delivery if there are none.
     fn take_batch(&self) -> Option<Batch> {
         let mut outgoing = self.outgoing.lock();
         let mut entries = std::mem::take(&mut outgoing.entries);
-        // An event that is counted is a batch of its own: a tally counts one event.
+        // A counted event is a batch of its own: a tally counts one event.
         if let Some(at) = entries.iter().position(|entry| entry.tally.is_some())
             && at.max(1) < entries.len()
         {
@@ -404,10 +414,11 @@ impl Group {
         (!entries.is_empty()).then(|| Batch::new(self.name.clone(), entries))
     }
 
-    /// Serves the members in the next slots; returns the slot to go on with.
+    /// Serves the members in the next slots; returns the slot to continue with.
     ///
-    /// Members may join and leave between two calls. One that joins is skipped by this batch, because its `since` is not lower
-    /// than the batch's last number; what it misses of the batch it got from the history, or from the retained events.
+    /// Members may join and leave between two calls. A member that joins is skipped by this batch,
+    /// because its `since` is not lower than the batch's last number; it has received those events
+    /// from the history or from the retained events.
     fn deliver_some(&self, batch: &Batch, from: usize) -> Option<usize> {
         let members = self.members.lock();
         let to = members.slots.len().min(from + MEMBERS_AT_ONCE);

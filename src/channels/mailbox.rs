@@ -14,12 +14,12 @@ use crate::telemetry;
 /// The most bytes of events in one mailbox.
 pub(super) const BYTES_MAX: usize = 1 << 20;
 
-/// An event that was read from a mailbox.
+/// An event read from a mailbox.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Its position in its group's history; the default when it was sent to a channel.
+    /// Its position in its group's history; the default if it was sent to a channel.
     pub position: Position,
-    /// The group that it was sent to; `None` when it was sent to a channel.
+    /// The group that it was sent to; `None` if it was sent to a channel.
     pub group: Option<GroupName>,
     /// The event.
     pub event: Event,
@@ -27,9 +27,10 @@ pub struct Received {
 
 /// A queue of events for one reader, bounded in number and in bytes.
 ///
-/// Writers never wait. An event that does not fit is dropped (the newest, as in Channels) and counted in
-/// `oneport_events_dropped_total{reason="mailbox_full"}`. One that has waited longer than the layer's `expiry` is dropped when it
-/// would be read, and counted as `expired`.
+/// Writers never wait. An event that does not fit is dropped (the newest, as in Channels) and
+/// counted in `oneport_events_dropped_total{reason="mailbox_full"}`. An event that has waited
+/// longer than the layer's `expiry` is dropped when its turn to be read comes, and counted as
+/// `expired`.
 #[derive(Debug)]
 pub struct Mailbox {
     events_max: usize,
@@ -47,7 +48,8 @@ struct Queue {
 }
 
 impl Mailbox {
-    /// Creates a mailbox for at most `events_max` events and `bytes_max` bytes, none of them older than `expiry`.
+    /// Creates a mailbox for at most `events_max` events and `bytes_max` bytes, none of them older
+    /// than `expiry`.
     #[must_use]
     pub fn new(events_max: usize, bytes_max: usize, expiry: Duration) -> Self {
         Self {
@@ -103,7 +105,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// Tells whether an event was dropped since the last call.
+    /// Returns whether an event was dropped since the last call.
     pub fn take_dropped(&self) -> bool {
         std::mem::take(&mut self.queue().has_dropped)
     }
@@ -129,7 +131,8 @@ impl Subscriber for Mailbox {
         delivery
     }
 
-    /// Takes a history whole: it is bounded by what the group keeps, and the reader has had no chance to read any of it.
+    /// Takes a whole history: it is bounded by what the group keeps, and the reader has had no
+    /// chance to read any of it.
     fn deliver_history(&self, batch: &Batch, membership: &Membership) {
         for entry in batch.entries(membership) {
             self.put(self.queue(), received(batch, entry));

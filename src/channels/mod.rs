@@ -1,11 +1,12 @@
 //! Channels: named groups of sockets and mailboxes, and the events sent to them.
 //!
-//! The vocabulary is Django Channels': an [`Event`] is a dictionary with a `type`; a group has a [`GroupName`]; the
-//! [`ChannelLayer`] adds members to groups and sends events to them. Delivery is at most once and in order for each sender.
-//! A layer is that of one process or, with Redis, of all processes that share it ([`Remote`]).
+//! The vocabulary is Django Channels': an [`Event`] is a dictionary with a `type`; a group has a
+//! [`GroupName`]; the [`ChannelLayer`] adds members to groups and sends events to them. Delivery is
+//! at most once and in order for each sender. A layer covers one process or, with Redis, all
+//! processes that share it ([`Remote`]).
 //!
-//! Dependencies point one way: `ChannelLayer` -> [`Remote`] -> `LocalGroups`. The layer's calls go to the link first, if there is
-//! one, and both work on the groups of this process.
+//! Dependencies point one way: `ChannelLayer` -> [`Remote`] -> `LocalGroups`. If there is a link,
+//! the layer's calls go to it first. Layer and link both work on the groups of this process.
 
 mod append;
 mod batch;

@@ -18,11 +18,12 @@ const NAME_CHARACTERS_MAX: usize = 99;
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GroupName(Arc<str>);
 
-/// The name of one channel: a group's characters, and at most one `!` before the part that is local to a process.
+/// The name of one channel: a group's characters, and at most one `!` before the part that is local
+/// to a process.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ChannelName(Arc<str>);
 
-/// Why a text is not a name.
+/// The reason why a text is not a name.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum NameError {
     /// It is empty.
@@ -67,7 +68,8 @@ impl ChannelName {
         Ok(Self(Arc::from(text)))
     }
 
-    /// A name that a layer made itself: the prefix of `channels_redis.pubsub` may be any text.
+    /// Creates a name that a layer made itself: the prefix of `channels_redis.pubsub` may be any
+    /// text.
     pub(super) fn made(text: &str) -> Self {
         Self(Arc::from(text))
     }
@@ -99,14 +101,14 @@ fn check(text: &str, mark: Option<usize>) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Lets tables of channels be searched without making a name.
+/// Allows lookups in tables of channels without creating a name.
 impl std::borrow::Borrow<str> for ChannelName {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-/// Lets tables of groups be searched without making a name.
+/// Allows lookups in tables of groups without creating a name.
 impl std::borrow::Borrow<str> for GroupName {
     fn borrow(&self) -> &str {
         &self.0

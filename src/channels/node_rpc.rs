@@ -1,7 +1,8 @@
-//! Node RPC: what processes ask each other, and the server API its own process.
+//! Node RPC: requests between processes, and from the server API to its own process.
 //!
-//! Requests and replies are JSON on the wire, behind the head that `remote/wire.rs` writes. Processes of one version talk to each
-//! other: a request that a process does not know is answered with [`NodeReply::NotFound`].
+//! Requests and replies are JSON on the wire, after the head that `remote/wire.rs` writes. All
+//! processes should run the same version: a request that a process does not know is answered with
+//! [`NodeReply::NotFound`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,24 +14,24 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum NodeRequest {
-    /// Who is in a group? Answered with [`NodeReply::Group`].
+    /// Asks for the members of a group. Answered with [`NodeReply::Group`].
     Group {
         /// The group's name.
         group: String,
     },
-    /// What is known about a connection? Answered with [`NodeReply::Connection`].
+    /// Asks for a connection's details. Answered with [`NodeReply::Connection`].
     Show {
         /// The connection's number in its process.
         number: u64,
     },
-    /// Send an event to a connection. Answered with [`NodeReply::Sent`].
+    /// Sends an event to a connection. Answered with [`NodeReply::Sent`].
     Send {
         /// The connection's number in its process.
         number: u64,
         /// The event.
         event: Map<String, Value>,
     },
-    /// Close a connection, or all connections of a user. Answered with [`NodeReply::Closed`].
+    /// Closes a connection, or all connections of a user. Answered with [`NodeReply::Closed`].
     End {
         /// The connection's number in its process.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +44,7 @@ pub enum NodeRequest {
         /// The close reason.
         reason: String,
     },
-    /// List the connections that match. Answered with [`NodeReply::List`].
+    /// Lists the connections that match. Answered with [`NodeReply::List`].
     List {
         /// Only those of the user with this id.
         user: Option<String>,
@@ -53,10 +54,10 @@ pub enum NodeRequest {
         group: Option<String>,
         /// Only those after this one: its process and number.
         cursor: Option<(u64, u64)>,
-        /// At most so many.
+        /// The most connections to list.
         limit: usize,
     },
-    /// How much does the process have? Answered with [`NodeReply::Info`].
+    /// Asks for the process's totals. Answered with [`NodeReply::Info`].
     Info,
 }
 
@@ -66,13 +67,13 @@ pub enum NodeRequest {
 pub enum NodeReply {
     /// The members of a group in this process.
     Group {
-        /// How many members there are.
+        /// The number of members.
         members: u64,
-        /// How many of them are anonymous.
+        /// The number of anonymous members.
         anonymous: u64,
         /// Each user's id, name and number of connections.
         users: Vec<(String, String, u64)>,
-        /// How many users are not listed, because the reply would be too long.
+        /// The number of users that are not listed, because the reply would be too long.
         left_out: u64,
     },
     /// A connection.
@@ -81,30 +82,30 @@ pub enum NodeReply {
     List {
         /// The process.
         node: u64,
-        /// Whether more match than are listed, because the reply would be too long.
+        /// Whether more connections match than are listed, because the reply would be too long.
         is_cut: bool,
         /// The connections, ordered by number.
         connections: Vec<ConnectionInfo>,
     },
-    /// The process in numbers.
+    /// The totals of the process.
     Info {
-        /// How many connections are open.
+        /// The number of open connections.
         connections: u64,
     },
-    /// What became of an event that was sent to a connection.
+    /// The outcome of an event sent to a connection.
     Sent {
-        /// How many connections there were.
+        /// The number of connections found.
         matched: u64,
-        /// How many queued the event.
+        /// The number that queued the event.
         queued: u64,
-        /// How many dropped it.
+        /// The number that dropped it.
         dropped: u64,
     },
     /// Connections are being closed.
     Closed {
-        /// How many connections there were.
+        /// The number of connections found.
         matched: u64,
-        /// The same, when one connection was named.
+        /// The same, if one connection was named.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         closed: Option<u64>,
     },
@@ -112,7 +113,7 @@ pub enum NodeReply {
     NotFound,
 }
 
-/// What the server API shows of a connection.
+/// A connection, as the server API shows it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ConnectionInfo {
     /// Its id, over all processes.
@@ -133,7 +134,7 @@ pub struct ConnectionInfo {
     pub opened_at: String,
 }
 
-/// What the server API shows of a user.
+/// A user, as the server API shows it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct UserInfo {
     /// The user's id.
@@ -142,7 +143,7 @@ pub struct UserInfo {
     pub name: String,
 }
 
-/// Answers requests of other processes, and of the server API of its own.
+/// Answers requests of other processes, and of the server API of its own process.
 pub trait RpcHandler: Send + Sync + 'static {
     /// Returns the reply to a request.
     fn handle(&self, request: NodeRequest) -> Pin<Box<dyn Future<Output = NodeReply> + Send + '_>>;
@@ -151,9 +152,9 @@ pub trait RpcHandler: Send + Sync + 'static {
 /// The replies of other processes to a request.
 #[derive(Clone, Debug, Default)]
 pub struct RpcReplies {
-    /// One from each process that replied in time.
+    /// One reply from each process that replied in time.
     pub replies: Vec<NodeReply>,
-    /// How many processes did not; 1 when Redis itself did not take the request.
+    /// The number of processes that did not; 1 if Redis itself did not take the request.
     pub unanswered: usize,
 }
 

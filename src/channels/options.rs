@@ -6,7 +6,8 @@ use thiserror::Error;
 
 use super::{ChannelName, GroupName, Presence};
 
-/// How long a sender waits for space in a group whose members are being served, or in the queue for Redis.
+/// How long a sender waits for space in a group whose members are being served, or in the queue for
+/// Redis.
 pub(super) const SPACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The bounds of a layer: `[channel_layer]` in the file.
@@ -20,7 +21,7 @@ pub struct LayerSettings {
     pub history_size: usize,
     /// The memory that one group's history may take.
     pub group_history_size: usize,
-    /// How many groups with a history may exist that clients of one address have begun.
+    /// The most groups with a history that clients of one address may begin.
     pub max_rooms: usize,
 }
 
@@ -36,16 +37,18 @@ impl Default for LayerSettings {
     }
 }
 
-/// The options of a member in a group. The last member that joins with a history decides how much the group keeps.
+/// The options of a member in a group. The last member that joins with a history decides how much
+/// the group keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupOptions {
     /// How many of the newest events are kept; 0 keeps none.
     pub history: usize,
     /// How long they are kept.
     pub history_expiry: Duration,
-    /// Whether the member wants to know the position of each event, so that it can return and continue from it.
+    /// Whether the member receives the position of each event, so that it can return and continue
+    /// from it.
     pub recover: bool,
-    /// How much other processes and members know about the member.
+    /// How much other processes and members learn about the member.
     pub presence: Presence,
 }
 
@@ -63,18 +66,18 @@ impl Default for GroupOptions {
 /// The outcome of a send to a group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Sent {
-    /// How many members the group had in this process; in all of them after
+    /// The number of members in this process; in all processes after
     /// [`ChannelLayer::group_send_counted`](super::ChannelLayer::group_send_counted).
     pub matched: usize,
-    /// How many have the event, or will when they read. Only if counted.
+    /// The number of members that have the event, or will when they read. Only if counted.
     pub queued: usize,
-    /// How many had no space for it. Only if counted.
+    /// The number of members that had no space for it. Only if counted.
     pub dropped: usize,
-    /// How many processes did not report their counts in time. Only if counted.
+    /// The number of processes that did not report their counts in time. Only if counted.
     pub unanswered: usize,
 }
 
-/// Why an event was not sent, or a group not joined.
+/// The reason why an event was not sent, or a group not joined.
 #[derive(Debug, Error)]
 pub enum LayerError {
     /// The reader of the channel is too slow (Channels' `ChannelFull`).
@@ -95,10 +98,11 @@ pub enum LayerError {
         /// The group.
         group: GroupName,
     },
-    /// Events come faster than Redis takes them, or too many wait for the connection.
+    /// Events come faster than Redis takes them, or too many await the connection.
     #[error("the queue for Redis is full")]
     QueueFull,
-    /// The clients of an address have begun as many groups with a history as they may (`max_rooms`).
+    /// The clients of an address have already begun as many groups with a history as they may
+    /// (`max_rooms`).
     #[error("too many groups with a history begun by clients of the same address")]
     TooManyRooms,
     /// There is no connection to Redis.

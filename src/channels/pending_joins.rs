@@ -1,17 +1,19 @@
-//! PendingJoins: members that are about to join a group, and the events they would miss until they do.
+//! PendingJoins: members that are about to join a group, and the events they would miss until they
+//! do.
 //!
-//! A client learns that its WebSocket is open before its consumer has joined a group. An event that is sent in between would be
-//! lost without a sign, so the group retains events as long as a join is pending.
+//! A client learns that its WebSocket is open before its consumer has joined a group. An event sent
+//! in between would be lost silently, so the group retains events while a join is pending.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Position;
 use super::batch::Entry;
 
-/// How many events are retained; of more, the oldest are dropped. A join is pending as long as a handshake takes.
+/// The most events retained; beyond it, the oldest are dropped. A join is pending for as long as a
+/// handshake takes.
 const RETAINED_MAX: usize = 256;
 
-/// How many bytes of events are retained, unless a single one is longer.
+/// The most bytes of events retained, unless a single event is longer.
 const RETAINED_BYTES_MAX: usize = 1 << 20;
 
 /// Members that are about to join a group, and the events they would miss.
@@ -28,7 +30,7 @@ struct PendingJoin {
     since: u64,
     /// The group's position after that entry.
     position: Position,
-    /// How many of the member's joins are pending.
+    /// The number of the member's pending joins.
     count: usize,
 }
 
@@ -37,7 +39,8 @@ impl PendingJoins {
         self.by_member.is_empty()
     }
 
-    /// Adds a join that starts after an entry. If the member has a pending join already, that one decides.
+    /// Adds a join that starts after an entry. If the member already has a pending join, that one
+    /// decides.
     pub(super) fn add(&mut self, member: u64, since: u64, position: Position) {
         let first = PendingJoin {
             since,

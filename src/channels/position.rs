@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 /// A point in a group's history: after the event with this offset, in this epoch.
 ///
-/// It is written `EPOCH.OFFSET`, the epoch in hexadecimal digits: the id of a server-sent event, and what a client passes as
-/// `?since=`.
+/// It is written `EPOCH.OFFSET`, the epoch in hexadecimal: the id of a server-sent event, and the
+/// value that a client passes as `?since=`.
 ///
 /// ```
 /// use oneport::channels::Position;
@@ -17,7 +17,8 @@ use std::str::FromStr;
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Position {
-    /// Identifies the history since it was last started. When it is lost, it starts again with another epoch.
+    /// Identifies one run of the history. If the history is lost, it starts again with another
+    /// epoch.
     pub epoch: u64,
     /// The number of the event, from 1; 0 before the first.
     pub offset: u64,
@@ -30,7 +31,7 @@ pub struct PositionError {
     found: String,
 }
 
-/// Returns a random epoch, of 52 bits: browsers and Lua hold it as a number.
+/// Returns a random epoch of 52 bits, which browsers and Lua represent exactly as a number.
 pub(super) fn new_epoch() -> u64 {
     fastrand::u64(1..) >> 12
 }

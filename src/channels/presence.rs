@@ -1,4 +1,4 @@
-//! Presence: who is in a group, and how others learn of it.
+//! Presence: the members of a group that others can see, and the events about them.
 
 use serde::Serialize;
 
@@ -6,33 +6,33 @@ use super::Event;
 use super::event::EventError;
 use crate::timestamp::Timestamp;
 
-/// How much other processes and members know about a member.
+/// How much other processes and members learn about a member.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Presence {
-    /// Other processes know nothing.
+    /// Other processes learn nothing.
     #[default]
     Untracked,
-    /// Other processes can ask who is there.
+    /// Other processes can ask for the members.
     Tracked,
-    /// The group is told when the member joins and leaves, and also when its process dies.
+    /// The group receives an event when the member joins and leaves, also when its process dies.
     Announced,
 }
 
-/// Who is in a group, over all processes.
+/// The members of a group, over all processes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Present {
     /// The name of each member's user; `None` for an anonymous one.
     pub users: Vec<Option<String>>,
 }
 
-/// `chat.join` and `chat.leave`: who joined or left, and how many members there are now.
+/// `chat.join` and `chat.leave`: the member's user, and the new number of members.
 #[derive(Debug, Serialize)]
 pub struct PresenceEvent<'a> {
     /// The user's name; `None` for an anonymous member.
     pub user: Option<&'a str>,
-    /// How many members there are, over all processes.
+    /// The number of members, over all processes.
     pub members: usize,
-    /// When it was.
+    /// The time of the join or leave.
     pub at: Timestamp,
 }
 

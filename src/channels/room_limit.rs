@@ -1,4 +1,4 @@
-//! RoomLimit: how many groups with a history the clients of one address have begun.
+//! RoomLimit: limits how many groups with a history the clients of one address may begin.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -11,10 +11,12 @@ use super::GroupName;
 use crate::net::client_network;
 use crate::telemetry::Recurring;
 
-/// How many removed groups are remembered because their history is still in Redis; of more, those that expire first are forgotten.
+/// The most removed groups that are remembered because their history is still in Redis; beyond it,
+/// those that expire first are forgotten.
 const LINGERING_MAX: usize = 50_000;
 
-/// The network of a client: an IPv4 address, or the first 64 bits of an IPv6 address, since one machine may have all of those.
+/// The network of a client: an IPv4 address, or the first 64 bits of an IPv6 address, since one
+/// machine may have all the addresses below it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct ClientNetwork(IpAddr);
 
@@ -34,7 +36,8 @@ pub(super) struct RoomLimit {
 #[derive(Default)]
 struct RoomCounts {
     counts: HashMap<ClientNetwork, usize>,
-    /// Groups that this process has removed, but whose history is still in Redis, and when that expires.
+    /// Groups that this process has removed, but whose history is still in Redis, with the time it
+    /// expires.
     lingering: HashMap<GroupName, (ClientNetwork, Instant)>,
     by_end: BTreeSet<(Instant, GroupName)>,
 }
@@ -43,11 +46,11 @@ struct RoomCounts {
 pub(super) struct RoomPermit {
     room_limit: Arc<RoomLimit>,
     network: ClientNetwork,
-    /// This process had removed the group, and has created it again.
+    /// True if this process had removed the group, and has created it again.
     has_lingered: bool,
 }
 
-/// The clients of a network have begun as many groups as they may.
+/// The clients of a network have already begun as many groups as they may.
 #[derive(Debug)]
 pub(super) struct RoomLimitReached;
 
@@ -60,7 +63,8 @@ impl RoomLimit {
         })
     }
 
-    /// Counts a group for the client that begins it. One that lingers stays with the network that began it.
+    /// Counts a group for the client that begins it. One that lingers stays with the network that
+    /// began it.
     pub(super) fn begin(
         self: &Arc<Self>,
         group: &GroupName,
@@ -103,13 +107,14 @@ impl RoomPermit {
         self.network
     }
 
-    /// Tells whether this process had removed the group and created it again. Then a history in Redis does not show that another client
-    /// began it.
+    /// Returns whether this process had removed the group and created it again. Then a history in
+    /// Redis does not show that another client began it.
     pub(super) fn has_lingered(&self) -> bool {
         self.has_lingered
     }
 
-    /// This process removes the group, but it counts until its history has expired in Redis.
+    /// Called when this process removes the group. The group counts until its history has expired
+    /// in Redis.
     pub(super) fn linger(self, group: &GroupName, until: Instant) {
         let mut state = self.room_limit.state();
         if let Some(network) = state.take_back(group) {

@@ -23,7 +23,7 @@ impl GroupHistory {
         self.settle();
     }
 
-    /// Forgets events that have expired.
+    /// Forgets expired events.
     pub(in crate::channels) fn forget_old(&mut self, now: Instant) {
         self.forget_expired(now);
         self.settle();
@@ -37,7 +37,8 @@ impl GroupHistory {
         }
     }
 
-    /// Forgets the oldest events until `bytes` are free, or nothing is left. Returns the number of events.
+    /// Forgets the oldest events until `bytes` are free, or nothing is left. Returns the number of
+    /// events.
     pub(in crate::channels) fn evict(&mut self, bytes: usize) -> usize {
         let count = self.count();
         self.trim(self.memory().saturating_sub(bytes));
@@ -45,7 +46,8 @@ impl GroupHistory {
         count - self.count()
     }
 
-    /// Forgets the oldest events until the rest takes at most `bytes_max`. So an event larger than that is not kept at all.
+    /// Forgets the oldest events until the rest takes at most `bytes_max`. An event larger than
+    /// that is not kept at all.
     pub(super) fn trim(&mut self, bytes_max: usize) {
         while self.bytes > 0 && self.memory() > bytes_max {
             match &mut self.shared {
@@ -59,7 +61,8 @@ impl GroupHistory {
         if let Some((_, entry)) = self.events.pop_front() {
             self.bytes -= entry.memory();
         }
-        // A history that has become much shorter gives memory back, but does not reallocate for each event that it forgets.
+        // A history that has become much shorter frees memory, but does not reallocate for each
+        // event that it forgets.
         if self.events.capacity() > 16 + 4 * self.events.len() {
             self.events.shrink_to(2 * self.events.len());
         }

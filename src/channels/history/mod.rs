@@ -1,8 +1,10 @@
-//! GroupHistory: a group's newest events, kept by this process alone or shared with others through Redis.
+//! GroupHistory: a group's newest events, kept by this process alone or shared with others through
+//! Redis.
 //!
-//! A shared history is a copy of the one in Redis. Events reach it in the order of their offsets, from two sides: published ones
-//! as they are sent, and pages that `remote/history_sync.rs` reads. Offsets have no gaps, so a gap means that something was
-//! missed, whatever the reason, and the history is read again from its newest event on.
+//! A shared history is a copy of the one in Redis. Events reach it in the order of their offsets,
+//! from two sources: published events as they are sent, and pages that `remote/history_sync.rs`
+//! reads. Offsets have no gaps, so a gap means that an event was missed, whatever the reason. The
+//! history is then read again from its newest event on.
 //!
 //! ```text
 //!            read_from                 loaded
@@ -10,12 +12,14 @@
 //!     │                     │                      │
 //!     │ event: Gap          │ event: Next or Gap   │ event: Next, Duplicate or Gap
 //!     ▼                     ▼                      ▼
-//!   is_behind is set at a gap and when the connection is lost, and cleared before a page is requested: a gap that is noticed
-//!   while the answer is on its way sets it again, and the history is read once more.
+//!   is_behind is set at a gap and when the connection is lost, and cleared before a page is
+//!   requested: a gap noticed while the reply is on its way sets it again, and the history is
+//!   read once more.
 //! ```
 //!
-//! While Redis is away, members receive the events of this process at once (`append_early`). They wait in `early` until Redis
-//! gives them an offset; then they move to `events`, and their [`EventId`] shows that the members have them.
+//! While Redis is away, members receive the events of this process at once (`append_early`). They
+//! wait in `early` until Redis gives them an offset; then they move to `events`, and their
+//! [`EventId`] shows that the members have them.
 
 mod bounds;
 mod shared;
@@ -35,20 +39,21 @@ use super::{GroupOptions, Position};
 /// The part of a group's history that a member asks for when it joins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Start {
-    /// Everything that is kept.
+    /// All events that are kept.
     History,
-    /// Only what comes from now on.
+    /// Only events from now on.
     Now,
-    /// The events after a position that it has seen.
+    /// The events after a position that the member has seen.
     After(Position),
 }
 
-/// Where in a group's history a member has started.
+/// The point in a group's history at which a member has started.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Joined {
-    /// The position before the first event that it receives. A client that returns with it misses nothing since.
+    /// The position before the first event that it receives. A client that returns with it misses
+    /// no event since.
     pub from: Position,
-    /// Whether nothing is missing after the position that it asked for.
+    /// True if no event is missing after the position that it asked for.
     pub is_complete: bool,
 }
 
@@ -57,7 +62,7 @@ pub(super) struct Replay {
     /// The position before the first entry.
     pub(super) from: Position,
     pub(super) entries: Vec<Entry>,
-    /// Whether nothing is missing after the position that the member asked for.
+    /// True if no event is missing after the position that the member asked for.
     pub(super) is_complete: bool,
 }
 
@@ -74,9 +79,9 @@ pub(super) enum PositionCheck {
 
 /// A group's newest events, and the position of the newest.
 pub(super) struct GroupHistory {
-    /// The position of the newest event. A shared history takes it over from Redis.
+    /// The position of the newest event. In a shared history, Redis sets it.
     position: Position,
-    /// The events with an offset, and when each was sent.
+    /// The events with an offset, and the time each was sent.
     events: VecDeque<(Instant, Entry)>,
     /// The memory of `events` and of the early ones.
     bytes: usize,
@@ -119,8 +124,8 @@ impl GroupHistory {
         self.bytes == 0
     }
 
-    /// Tells whether a client may come back to a group without members: as long as there are events, and for a moment when there
-    /// are none yet. A shared history is kept by Redis.
+    /// Returns whether a client may return to a group without members: while there are events, and
+    /// for a short time if there are none yet. Redis keeps a shared history.
     pub(super) fn is_worth_keeping(&self, last_used: Instant, now: Instant) -> bool {
         self.max > 0
             && self.shared.is_none()
@@ -170,7 +175,7 @@ impl GroupHistory {
         }
     }
 
-    /// Returns the index of the first event after a position, if none in between was forgotten.
+    /// Returns the index of the first event after a position, if no event in between was forgotten.
     fn index_after(&self, since: Position) -> Option<usize> {
         if since == self.position {
             return Some(self.events.len());
@@ -187,7 +192,8 @@ impl GroupHistory {
 
     // --- Appending ------------------------------------------------------------------------------------------------------
 
-    /// Gives an event of this process its position and keeps it. In a shared history Redis does that.
+    /// Gives an event of this process its position and keeps it. In a shared history, Redis does
+    /// both.
     pub(super) fn append(&mut self, entry: &mut Entry) {
         if self.is_shared() {
             return;
@@ -212,8 +218,8 @@ impl GroupHistory {
         }
     }
 
-    /// Keeps an event of a history that is read for the first time. Returns whether the members that wait for the history lack it:
-    /// they have the early events of this process.
+    /// Keeps an event of a history that is read for the first time. Returns whether the members
+    /// that wait for the history lack it: they already have the early events of this process.
     pub(super) fn append_loaded(
         &mut self,
         id: EventId,
@@ -251,7 +257,8 @@ impl GroupHistory {
         let first = self.events.front();
         let has_older_epoch =
             first.is_some_and(|(_, first)| first.position.epoch != position.epoch);
-        // After a Redis that lost events, a new epoch repeats some that are kept with their position in the older one.
+        // After Redis lost events, a new epoch repeats some that are kept with their position in
+        // the older one.
         if is_new || was_early || !has_older_epoch {
             self.push(entry, age);
         }
@@ -259,13 +266,14 @@ impl GroupHistory {
         is_new
     }
 
-    /// Tells whether the members have an event.
+    /// Returns whether the members have an event.
     pub(super) fn is_seen(&self, id: EventId) -> bool {
         let shared = self.shared.as_ref();
         shared.is_some_and(|shared| shared.newest_of(id.node) >= id.seq)
     }
 
-    /// Records that the members have an event, from elsewhere than the history; returns whether it is new to them.
+    /// Records that the members have an event from a source other than the history; returns whether
+    /// it is new to them.
     pub(super) fn mark_seen(&mut self, id: EventId) -> bool {
         let is_new = !self.is_seen(id);
         if let Some(shared) = &mut self.shared
@@ -278,7 +286,8 @@ impl GroupHistory {
 
     // --- Sharing with Redis ---------------------------------------------------------------------------------------------
 
-    /// Tells whether Redis keeps the history for all processes, and gives its events their positions.
+    /// Returns whether Redis keeps the history for all processes and gives its events their
+    /// positions.
     pub(super) fn is_shared(&self) -> bool {
         self.shared.is_some() && self.max > 0
     }
@@ -290,13 +299,14 @@ impl GroupHistory {
         }
     }
 
-    /// Tells whether Redis keeps an event of the history, or is about to.
+    /// Returns whether Redis keeps an event of the history, or is about to.
     pub(super) fn has_shared_events(&self) -> bool {
         let shared = self.shared.as_ref().filter(|_| self.max > 0);
         shared.is_some_and(|shared| shared.is_used || self.position.offset > 0)
     }
 
-    /// Returns the position up to which this process has a shared history, and the event at that position.
+    /// Returns the position up to which this process has a shared history, and the event at that
+    /// position.
     pub(super) fn shared_position(&self) -> Option<(Position, Option<EventId>)> {
         let shared = self.shared.as_ref().filter(|_| self.max > 0)?;
         Some((self.position, shared.newest))
@@ -319,13 +329,13 @@ impl GroupHistory {
         PositionCheck::Gap
     }
 
-    /// Tells whether a position is after the newest one, or of another epoch.
+    /// Returns whether a position is after the newest one, or of another epoch.
     pub(super) fn is_after_newest(&self, position: Position) -> bool {
         position.epoch != self.position.epoch || position.offset > self.position.offset
     }
 
-    /// Takes the epoch of a page that was read, and the offset before the page's first event. Returns how many events were lost: those
-    /// between the newest one of the history and the page.
+    /// Takes the epoch of a page that was read, and the offset before the page's first event.
+    /// Returns the number of events lost: those between the newest one of the history and the page.
     pub(super) fn read_from(&mut self, epoch: u64, before: u64) -> u64 {
         let Some(shared) = &mut self.shared else {
             return 0;
@@ -359,18 +369,19 @@ impl GroupHistory {
         }
     }
 
-    /// Tells whether a shared history was read to its end, or there is none to read.
+    /// Returns whether a shared history has been read to its end, or there is none to read.
     pub(super) fn is_loaded(&self) -> bool {
         let shared = self.shared.as_ref().filter(|_| self.max > 0);
         shared.is_none_or(|shared| shared.load == LoadState::Loaded)
     }
 
-    /// Tells whether the history is loaded and nothing is known to be missing.
+    /// Returns whether the history is loaded and no event is known to be missing.
     pub(super) fn is_complete(&self) -> bool {
         self.is_loaded() && !self.is_behind()
     }
 
-    /// A member joins that wants the history. Returns whether it has to wait until that is loaded.
+    /// Called when a member joins that wants the history. Returns whether it has to wait until the
+    /// history is loaded.
     pub(super) fn await_loaded(&mut self) -> bool {
         let is_loaded = self.is_loaded();
         if let Some(shared) = &mut self.shared {
@@ -379,20 +390,21 @@ impl GroupHistory {
         !is_loaded
     }
 
-    /// Tells whether members wait until the history is loaded.
+    /// Returns whether members wait until the history is loaded.
     pub(super) fn is_awaited(&self) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.is_awaited)
     }
 
-    /// Called before the history is requested: what is missed from now on may not be in the answer.
+    /// Called before the history is requested: events missed from now on may not be in the reply.
     pub(super) fn clear_behind(&mut self) {
         if let Some(shared) = &mut self.shared {
             shared.is_behind = false;
         }
     }
 
-    /// Records that events may be missing. A history of this process alone cannot get them from elsewhere, so it starts another
-    /// epoch: that shows a returning client that it may have missed something.
+    /// Records that events may be missing. A history of this process alone has no other source for
+    /// them, so it starts another epoch: that shows a returning client that it may have missed
+    /// events.
     pub(super) fn mark_behind(&mut self) {
         match &mut self.shared {
             Some(shared) => shared.is_behind = true,
@@ -400,7 +412,7 @@ impl GroupHistory {
         }
     }
 
-    /// Tells whether events may be missing.
+    /// Returns whether events may be missing.
     pub(super) fn is_behind(&self) -> bool {
         self.is_shared() && self.shared.as_ref().is_some_and(|shared| shared.is_behind)
     }

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use crate::channels::batch::Entry;
 use crate::channels::event_id::EventId;
 
-/// How many senders are remembered by the number of their newest event. Of more, the one silent for longest is forgotten.
+/// How many senders are remembered by the number of their newest event. Beyond it, the sender that
+/// has been silent longest is forgotten.
 pub(super) const SENDERS_MAX: usize = 64;
 
-/// How far this process has read a shared history.
+/// How much of a shared history this process has read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum LoadState {
-    /// Not at all: offsets that arrive say nothing about what is missing.
+    /// Nothing: offsets that arrive do not show what is missing.
     #[default]
     Unread,
     /// From its beginning, but not to its end.
@@ -24,11 +25,12 @@ pub(super) enum LoadState {
 #[derive(Default)]
 pub(super) struct SharedHistory {
     pub(super) load: LoadState,
-    /// Members joined before the history was loaded, and wait for it.
+    /// True if members joined before the history was loaded, and wait for it.
     pub(super) is_awaited: bool,
-    /// An event arrived behind a gap, or the connection was lost: events may be missing until the history is read again.
+    /// True if an event arrived after a gap, or the connection was lost: events may be missing
+    /// until the history is read again.
     pub(super) is_behind: bool,
-    /// This process has sent an event to it, which may still be on its way.
+    /// True if this process has sent an event to it, which may still be on its way.
     pub(super) is_used: bool,
     /// The newest event of each sender; the one that sent last is at the back.
     seen: VecDeque<EventId>,
@@ -70,7 +72,8 @@ impl SharedHistory {
         early.map_or(0, |early| early.entry.memory())
     }
 
-    /// Forgets early events of a sender up to one that has its offset now; returns the memory that they took.
+    /// Forgets early events of a sender up to one that has its offset now; returns the memory that
+    /// they took.
     pub(super) fn forget_early_up_to(&mut self, id: EventId) -> Option<usize> {
         let before = self.early.len();
         let mut freed = 0;

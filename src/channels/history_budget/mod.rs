@@ -1,8 +1,10 @@
-//! HistoryBudget: the memory that the histories of all groups take in this process, and the choice of those that are evicted.
+//! HistoryBudget: the memory of all groups' histories in this process, and which of them are
+//! evicted.
 //!
-//! A history is charged in steps of [`STEP`] bytes, so most events take no lock here. Locks are taken in this order: a group's
-//! shard, its members, its outgoing events, then the ledger. So a sender that evicts asks for a victim, releases the ledger, and
-//! only then looks the group up.
+//! A history is charged in steps of [`STEP`] bytes, so most events take no lock of the budget.
+//! Locks are taken in this order: a group's shard, its members, its outgoing events, then the
+//! ledger. So a sender that evicts first picks a victim, then releases the ledger, and only then
+//! looks up the group.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,13 +20,14 @@ use super::room_limit::{ClientNetwork, RoomPermit};
 /// The step in which a history is charged.
 pub(super) const STEP: usize = 1024;
 
-/// The memory of a group besides its events: itself, its name, its entries in the tables.
+/// The memory of a group besides its events: the group, its name, its entries in the tables.
 pub(super) const GROUP_BYTES: usize = 1024;
 
-/// How long a group without members and events is kept: a client that lost its connection before the first event may return.
+/// How long a group without members and events is kept: a client that lost its connection before
+/// the first event may return.
 pub(super) const EMPTY_KEPT: Duration = Duration::from_secs(10);
 
-/// How many such groups there are at most; of more, the oldest go at once.
+/// The most such groups; beyond it, the oldest are removed at once.
 const EMPTY_MAX: usize = 4096;
 
 /// The memory of all histories.
@@ -34,7 +37,7 @@ pub(super) struct HistoryBudget {
     /// The sum of all charges. Written under the ledger's lock, and read without it for each event.
     bytes: AtomicUsize,
     state: Mutex<Ledger>,
-    /// Held by the sender that evicts: others send on.
+    /// Held by the sender that evicts; other senders continue meanwhile.
     evicting: Mutex<()>,
     metrics: OnceLock<(Gauge, Gauge, Counter)>,
 }
@@ -43,11 +46,11 @@ pub(super) struct HistoryBudget {
 struct Ledger {
     slots: Vec<Option<AccountedGroup>>,
     free: Vec<usize>,
-    /// Counted up with each use of a group.
+    /// Incremented with each use of a group.
     tick: u64,
     /// Groups without members, by the network of the client that began them.
     left: HashMap<Option<ClientNetwork>, Share>,
-    /// The same networks, ordered by what their groups take.
+    /// The same networks, ordered by the memory of their groups.
     shares: BTreeSet<(usize, Option<ClientNetwork>)>,
     /// Groups with members, by their [`eviction_key`].
     joined: BTreeSet<(u32, u64, usize)>,
@@ -75,13 +78,13 @@ struct AccountedGroup {
 /// The history to evict from next.
 pub(super) struct Victim {
     pub(super) group: GroupName,
-    /// How many bytes all histories take beyond the limit.
+    /// The bytes by which all histories exceed the limit.
     pub(super) excess: usize,
     slot: usize,
 }
 
 impl HistoryBudget {
-    /// A budget of `size_max` bytes for all groups, of which one may take `group_size_max`.
+    /// Creates a budget of `size_max` bytes for all groups, of which one may take `group_size_max`.
     pub(super) fn new(size_max: usize, group_size_max: usize) -> Arc<Self> {
         Arc::new(Self {
             size_max,
@@ -93,22 +96,23 @@ impl HistoryBudget {
         })
     }
 
-    /// Tells whether histories take more than they may.
+    /// Returns whether histories exceed the limit.
     pub(super) fn is_over(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > self.size_max
     }
 
-    /// Returns a guard for the sender that evicts; `None` while another does.
+    /// Returns a guard for the sender that evicts; `None` while another one does.
     pub(super) fn try_evict(&self) -> Option<MutexGuard<'_, ()>> {
         self.evicting.try_lock()
     }
 
-    /// Returns the history to evict from, while all take more than the limit.
+    /// Returns the history to evict from, while all of them exceed the limit.
     ///
-    /// Groups without members go first: of the network whose groups take the most, the least recently used one. Then the largest
-    /// group with members. Groups that no address began (clients on unix sockets, the server API, consumers of applications) count
-    /// as one network, which is spared while it takes no more than half of the limit: many networks with a little each would
-    /// otherwise evict it first.
+    /// Groups without members go first: the least recently used group of the network whose groups
+    /// take the most. Then the largest group with members. Groups that no address began (clients on
+    /// unix sockets, the server API, consumers of applications) count as one network, which is
+    /// spared while it takes no more than half of the limit: otherwise many networks with small
+    /// shares would evict it first.
     pub(super) fn victim(&self) -> Option<Victim> {
         let excess = self
             .bytes
@@ -142,7 +146,8 @@ impl HistoryBudget {
         self.metrics().2.increment(events as u64);
     }
 
-    /// Records a group that was left empty; returns the oldest one to remove when the list is full.
+    /// Records a group that was left empty; if the list is full, returns the oldest group, to be
+    /// removed.
     pub(super) fn left_empty(&self, group: &GroupName, now: Instant) -> Option<GroupName> {
         let mut state = self.state();
         state.empty.push_back((now, group.clone()));
@@ -151,7 +156,7 @@ impl HistoryBudget {
         first.map(|(_, group)| group)
     }
 
-    /// Forgets which groups were left without events, where that is long enough ago.
+    /// Forgets groups that were left without events, once that is long enough ago.
     pub(super) fn forget_empty(&self, now: Instant) {
         let mut state = self.state();
         let is_due = |(left, _): &(Instant, GroupName)| now.duration_since(*left) >= EMPTY_KEPT;
@@ -203,7 +208,7 @@ impl HistoryBudget {
         (sum, known.len())
     }
 
-    /// Tells whether a group without members has a history.
+    /// Returns whether a group without members has a history.
     #[cfg(test)]
     pub(super) fn has_left(&self) -> bool {
         !self.state().left.is_empty()
@@ -215,7 +220,8 @@ impl Ledger {
         self.slots.get(slot)?.as_ref()
     }
 
-    /// `reserved`: how many bytes of groups that no address began are spared while there are others.
+    /// `reserved`: how many bytes of groups that no address began are spared while there are
+    /// others.
     fn first_left(&self, reserved: usize) -> Option<usize> {
         let is_spared = |(bytes, network): &&(usize, Option<ClientNetwork>)| {
             network.is_none() && *bytes <= reserved
@@ -251,7 +257,7 @@ impl Ledger {
         }
     }
 
-    /// Changes a group that is being used.
+    /// Changes a group that is in use.
     fn touch(&mut self, slot: usize, change: impl FnOnce(&mut AccountedGroup)) {
         self.withdraw(slot);
         self.tick += 1;
@@ -302,12 +308,13 @@ impl Ledger {
     }
 }
 
-/// Orders groups with members: by the power of two of their size, then most recently used first. The last one is evicted first.
+/// Orders groups with members: by the power of two of their size, then most recently used first.
+/// The last one is evicted first.
 fn eviction_key(known: &AccountedGroup, slot: usize) -> (u32, u64, usize) {
     (known.bytes.ilog2(), u64::MAX - known.tick, slot)
 }
 
-/// The charge for one group's history, given back on drop.
+/// The charge for one group's history, returned on drop.
 pub(super) struct Account {
     history_budget: Arc<HistoryBudget>,
     group: GroupName,
@@ -334,7 +341,7 @@ impl Account {
         self.history_budget.group_size_max
     }
 
-    /// The group got its first member, or its last has left.
+    /// Called when the group gets its first member, and when its last one has left.
     pub(super) fn set_members(&mut self, has_members: bool) {
         self.has_members = has_members;
         if let Some(slot) = self.slot {
@@ -343,7 +350,7 @@ impl Account {
         }
     }
 
-    /// Charges the bytes that the history takes now; 0 when it is empty.
+    /// Charges the bytes that the history takes now; 0 if it is empty.
     #[inline]
     pub(super) fn settle(&mut self, bytes: usize) {
         let charged = charge_for(bytes);

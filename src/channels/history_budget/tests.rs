@@ -1,4 +1,5 @@
-//! Tests of the history budget: the bytes of all histories are counted, and the right ones are evicted.
+//! Tests of the history budget: the bytes of all histories are counted, and the right ones are
+//! evicted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -145,7 +146,8 @@ proptest! {
             for (group, before) in before.into_iter().enumerate() {
                 let after = kept(&layer, &name(group));
                 prop_assert!(after == 0 || layer.local().find(name(group).as_str()).is_some());
-                // Only an event to the group itself, or want of memory with nobody else to take it from, shortens it.
+                // Only an event to the group itself, or want of memory with nobody else to take it
+                // from, shortens it.
                 let gave_way = after < before && sent_to != Some(group) && !may_expire;
                 prop_assert!(!gave_way || !has_members(&members, group) || !layer.local().history_budget().has_left());
             }
@@ -186,7 +188,8 @@ fn many_addresses_do_not_evict_the_rooms_of_the_site_and_these_leave_half_to_add
     for number in 0..5 {
         assert_eq!(kept(&layer, &name(number)), 1, "room {number}");
     }
-    // Half is all that is theirs alone: beyond it they take from each other, the least recently used first.
+    // Half is all that is theirs alone: beyond it they take from each other, the least recently
+    // used first.
     for number in 5..100 {
         visit(&layer, &name(number), 4000, None);
     }

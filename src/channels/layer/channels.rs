@@ -6,8 +6,8 @@ use super::ChannelLayer;
 use crate::channels::{ChannelName, Event, LayerError, Mailbox};
 
 impl ChannelLayer {
-    /// Creates a channel with a new name that is read through the mailbox. It closes when the mailbox is dropped. With Redis, other
-    /// processes can send to it.
+    /// Creates a channel with a new name, read through the mailbox. It closes when the mailbox is
+    /// dropped. With Redis, other processes can send to it.
     pub async fn new_channel(&self) -> (ChannelName, Arc<Mailbox>) {
         let mailbox = self.mailbox();
         let channels = self.0.local.channels();
@@ -23,7 +23,8 @@ impl ChannelLayer {
 
     /// Sends an event to one channel, of this process or of another.
     ///
-    /// In `channels_redis.core`, a full channel of another process is [`LayerError::ChannelFull`]. In the other formats an event without a reader is lost.
+    /// In `channels_redis.core`, sending to a full channel of another process fails with
+    /// [`LayerError::ChannelFull`]. In the other formats, an event without a reader is lost.
     pub async fn send(&self, channel: &ChannelName, event: Event) -> Result<(), LayerError> {
         if let Some(reader) = self.0.local.channels().get(channel.as_str()) {
             return reader.push(event);

@@ -19,10 +19,10 @@ use crate::auth::User;
 use crate::config::ChannelLayerConfig;
 use crate::tasks::Tasks;
 
-/// How often groups that are not needed any more are removed.
+/// How often groups that are no longer needed are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The groups and channels of one process, and through Redis those of the others (cheap to clone).
+/// The groups and channels of one process and, through Redis, those of the others (cheap to clone).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -55,7 +55,7 @@ impl std::fmt::Debug for ChannelLayer {
 }
 
 impl ChannelLayer {
-    /// Creates a layer of this process alone. Deliveries to large groups run among `tasks`.
+    /// Creates a layer for this process alone. Deliveries to large groups run among `tasks`.
     #[must_use]
     pub fn new(settings: LayerSettings, tasks: Tasks) -> Self {
         Self(Arc::new(LayerInner {
@@ -66,7 +66,8 @@ impl ChannelLayer {
         }))
     }
 
-    /// Joins the layer to those of other processes, if the configuration names a Redis. Called once, before the layer is used.
+    /// Connects the layer to those of other processes, if the configuration names a Redis. Called
+    /// once, before the layer is used.
     pub(crate) fn connect(&self, config: &ChannelLayerConfig) {
         let Some(remote) = Remote::new(config, self.0.local.clone()) else {
             return;
@@ -99,7 +100,8 @@ impl ChannelLayer {
         Arc::new(Mailbox::new(capacity, mailbox::BYTES_MAX, expiry))
     }
 
-    /// Removes expired events and unneeded groups and channels from time to time, until the server stops.
+    /// Periodically removes expired events and unneeded groups and channels, until the server
+    /// stops.
     pub async fn sweep(self) {
         let tasks = self.0.local.tasks().clone();
         loop {
@@ -122,9 +124,10 @@ impl ChannelLayer {
 
     // --- Joining and leaving --------------------------------------------------------------------------------------------
 
-    /// Waits until events from other processes reach the group and its shared history has been read; two seconds at most, not
-    /// at all without Redis. Call it before the member joins, and keep the result until it has: the member receives everything
-    /// sent since this returned.
+    /// Waits until events from other processes reach the group and its shared history has been
+    /// read: at most two seconds, and not at all without Redis. Call it before the member joins,
+    /// and keep the result until it has joined: the member receives everything sent since this
+    /// returned.
     pub async fn prepare(
         &self,
         group: &GroupName,
@@ -136,8 +139,9 @@ impl ChannelLayer {
         prepared
     }
 
-    /// Like [`prepare`](ChannelLayer::prepare), for a client of that address. Fails if clients of the address have begun as many
-    /// groups with a history as they may and this would be one more.
+    /// Like [`prepare`](ChannelLayer::prepare), for a client of that address. Fails if clients of
+    /// the address have already begun as many groups with a history as they may, and this would be
+    /// one more.
     pub async fn begin(
         &self,
         group: &GroupName,
@@ -162,10 +166,11 @@ impl ChannelLayer {
         }
     }
 
-    /// Adds a member to a group; one that is in it already stays as it was.
+    /// Adds a member to a group. A member that is already in it is left unchanged.
     ///
-    /// The group's history reaches the subscriber first. `member` is the number that names it in the process. Events from
-    /// other processes may start to arrive a moment later, unless the group is [prepared](ChannelLayer::prepare).
+    /// The group's history reaches the subscriber first. `member` is the number that names it in
+    /// the process. Events from other processes may start to arrive a moment later, unless the
+    /// group is [prepared](ChannelLayer::prepare).
     pub fn group_add(
         &self,
         group: &GroupName,
@@ -179,7 +184,7 @@ impl ChannelLayer {
 
     /// Adds a member that chooses where in the group's history it starts.
     ///
-    /// Returns where it starts; `None` when it is in the group already.
+    /// Returns its start; `None` if it is already in the group.
     pub fn group_resume(
         &self,
         group: &GroupName,
@@ -211,7 +216,7 @@ impl ChannelLayer {
 
     // --- Looking up -----------------------------------------------------------------------------------------------------
 
-    /// Returns how many members a group has in this process.
+    /// Returns the number of members that a group has in this process.
     #[must_use]
     pub fn group_len(&self, group: &GroupName) -> usize {
         self.0.local.members_len(group)
@@ -223,8 +228,9 @@ impl ChannelLayer {
         self.0.local.members(group)
     }
 
-    /// Returns who is in a group, in all processes: the members that joined with
-    /// [`Presence::Tracked`](super::Presence::Tracked) or more. Without a connection to Redis, those of this process.
+    /// Returns the users in a group, over all processes: the members that joined with
+    /// [`Presence::Tracked`](super::Presence::Tracked) or more. Without a connection to Redis, only
+    /// those of this process.
     pub async fn group_present(&self, group: &GroupName) -> Present {
         if let Some(remote) = self.remote()
             && let Some(present) = Box::pin(remote.group_present(group)).await
@@ -239,7 +245,7 @@ impl ChannelLayer {
         }
     }
 
-    /// Returns how many members are in a group; counts as [`ChannelLayer::group_present`] does.
+    /// Returns the number of members in a group, counted as in [`ChannelLayer::group_present`].
     pub async fn group_present_len(&self, group: &GroupName) -> usize {
         if let Some(remote) = self.remote()
             && let Some(len) = Box::pin(remote.group_present_len(group)).await
@@ -261,7 +267,7 @@ impl ChannelLayer {
         self.0.local.node()
     }
 
-    /// Returns how many groups there are in this process.
+    /// Returns the number of groups in this process.
     #[must_use]
     pub fn groups(&self) -> usize {
         self.0.local.len()

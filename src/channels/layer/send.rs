@@ -8,10 +8,12 @@ use crate::channels::{Event, GroupName, LayerError, PresenceEvent, Sent};
 use crate::timestamp::Timestamp;
 
 impl ChannelLayer {
-    /// Sends an event to every member, except the one named; in order for each sender, at most once for each member.
+    /// Sends an event to every member, except the one named; in order for each sender, at most once
+    /// for each member.
     ///
-    /// Never waits for a slow member. When events come faster than the members can be served, or faster than Redis takes them,
-    /// waits for space, five seconds at most; then the event is dropped and counted.
+    /// Never waits for a slow member. If events come faster than the members can be served, or
+    /// faster than Redis takes them, waits for space, at most five seconds; then the event is
+    /// dropped and counted.
     pub fn group_send<'a>(
         &'a self,
         group: &'a GroupName,
@@ -21,7 +23,7 @@ impl ChannelLayer {
         self.send_retaining(group, event, except, Retention::History)
     }
 
-    /// Sends an event to every member, but does not keep it for those who join later.
+    /// Sends an event to every member without keeping it for those that join later.
     pub fn group_send_transient<'a>(
         &'a self,
         group: &'a GroupName,
@@ -30,9 +32,11 @@ impl ChannelLayer {
         self.send_retaining(group, event, None, Retention::Transient)
     }
 
-    /// Tells a group that a member joined or left, and how many there are now: a [`PresenceEvent`].
+    /// Notifies a group that a member joined or left, with the new number of members: a
+    /// [`PresenceEvent`].
     ///
-    /// These are sent one after the other in each group, so the last one that members of this process see has the newest count.
+    /// These events are sent one at a time in each group, so the last one that members of this
+    /// process see has the newest count.
     pub async fn group_send_presence(
         &self,
         group: &GroupName,
@@ -55,8 +59,8 @@ impl ChannelLayer {
         }
     }
 
-    /// Sends an event to every member and waits until all of them were served, no longer than `wait` for those of other processes.
-    /// Returns how many have it, in all processes.
+    /// Sends an event to every member and waits until all have been served; for those of other
+    /// processes at most `wait`. Returns how many received it, over all processes.
     pub async fn group_send_counted(
         &self,
         group: &GroupName,
@@ -77,7 +81,8 @@ impl ChannelLayer {
         except: Option<u64>,
         retention: Retention,
     ) -> Result<Sent, LayerError> {
-        // The rare ways are boxed: the future of every sender would be as large as the largest of them.
+        // The rare paths are boxed: otherwise the future of every sender would be as large as the
+        // largest of them.
         if let Some(remote) = self.remote() {
             return Box::pin(remote.send(group, event, except, retention)).await;
         }

@@ -1,4 +1,4 @@
-//! Delivery: an event on its way to the members of a group in this process.
+//! Delivery: an event's way to the members of a group in this process.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use crate::channels::options::SPACE_TIMEOUT;
 use crate::channels::{Event, GroupName, LayerError, Sent};
 use crate::telemetry;
 
-/// The sender itself serves groups of up to this many members. Larger ones are served by a task that yields the worker in between.
+/// The sender itself serves groups of up to this many members. Larger ones are served by a task
+/// that yields the worker in between.
 const INLINE_MEMBERS_MAX: usize = 16;
 
 impl LocalGroups {
-    /// Sends an event to the members in this process. If the group is full, waits for space, five seconds at most. Returns how
-    /// many members there are; `None` when there is no such group.
+    /// Sends an event to the members in this process. If the group is full, waits for space, at
+    /// most five seconds. Returns the number of members; `None` if there is no such group.
     pub(in crate::channels) async fn send(
         &self,
         name: &GroupName,
@@ -24,12 +25,13 @@ impl LocalGroups {
     ) -> Result<Option<usize>, LayerError> {
         match self.try_send(name, &new, retention) {
             Ok(matched) => Ok(matched),
-            // Boxed: the wait is rare, and the future of every sender would be as large as this one.
+            // Boxed: the wait is rare, and otherwise the future of every sender would be as large
+            // as this one.
             Err(full) => Box::pin(self.send_when_space(full, name, new, retention)).await,
         }
     }
 
-    /// Sends an event to the members in this process and waits until each of them was served.
+    /// Sends an event to the members in this process and waits until all have been served.
     pub(in crate::channels) async fn send_counted(
         &self,
         name: &GroupName,
@@ -54,7 +56,7 @@ impl LocalGroups {
         })
     }
 
-    /// Appends an event and has it delivered. Fails with the group when that is full.
+    /// Appends an event and has it delivered. Fails with the group if that is full.
     pub(in crate::channels) fn try_send(
         &self,
         name: &GroupName,
@@ -74,7 +76,7 @@ impl LocalGroups {
         }
     }
 
-    /// Waits for space in a group that was full, and sends then.
+    /// Waits for space in a full group, then sends.
     pub(in crate::channels) async fn send_when_space(
         &self,
         mut full: Arc<Group>,
@@ -97,7 +99,7 @@ impl LocalGroups {
         }
     }
 
-    /// Delivers what was appended to a group, if that is up to the caller.
+    /// Delivers the events appended to a group, if the caller has to.
     pub(in crate::channels) fn deliver(&self, group: &Arc<Group>, outcome: AppendOutcome) {
         self.evict_if_over();
         if outcome != AppendOutcome::Deliver {

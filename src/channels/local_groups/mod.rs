@@ -1,7 +1,7 @@
 //! LocalGroups: the groups and channels of this process, by name.
 //!
-//! Both the layer and the link to Redis work on it. It knows neither. Code that follows which groups exist
-//! registers a [`GroupObserver`].
+//! Both the layer and the link to Redis work on it; it knows neither. Code that needs to know which
+//! groups exist registers a [`GroupObserver`].
 
 mod delivery;
 mod sweep;
@@ -29,28 +29,29 @@ const SHARDS: usize = 16;
 
 type Shard = HashMap<GroupName, Arc<Group>>;
 
-/// Follows which groups this process has.
+/// Observes which groups this process has.
 ///
-/// Both calls are made under the lock of the group's shard, so those about one group come in the order of what happened to it.
-/// They must not block and must not call into [`LocalGroups`].
+/// Both calls are made under the lock of the group's shard, so calls about one group come in the
+/// order of its changes. They must not block and must not call into [`LocalGroups`].
 pub(super) trait GroupObserver: Send + Sync {
-    /// A group got its first member, or a member is about to join it.
+    /// Called when a group gets its first member, or a member is about to join it.
     fn group_created(&self, group: &GroupName);
 
-    /// A group is gone: it has no member and keeps nothing.
+    /// Called when a group is removed: it has no member and keeps no events.
     fn group_removed(&self, group: &GroupName);
 
-    /// Tells whether groups share their histories with other processes.
+    /// Returns whether groups share their histories with other processes.
     fn shares_history(&self) -> bool;
 }
 
 /// The groups and channels of this process.
 pub(super) struct LocalGroups {
-    /// Identifies this process among all that ever ran: 52 random bits, which Lua and browsers hold as a number.
+    /// Identifies this process among all that ever ran: 52 random bits, which Lua and browsers
+    /// represent exactly as a number.
     node: u64,
-    /// The offset at which the history of a new group starts: after every offset that a removed group has used. If offsets
-    /// started at 0 again, a client could return with a position of the removed group, find it in the new one, and miss
-    /// events without noticing.
+    /// The offset at which the history of a new group starts: after every offset that a removed
+    /// group has used. If offsets started at 0 again, a client could return with a position of the
+    /// removed group, find it in the new one, and miss events without noticing.
     first_offset: AtomicU64,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
@@ -61,7 +62,8 @@ pub(super) struct LocalGroups {
     observer: OnceLock<Arc<dyn GroupObserver>>,
 }
 
-/// A member that is about to join a group. As long as it exists, the group stays and retains what the member would miss.
+/// A member that is about to join a group. While it exists, the group stays and retains the events
+/// that the member would miss.
 #[must_use]
 pub struct PreparedJoin {
     groups: Arc<LocalGroups>,
@@ -90,7 +92,7 @@ impl PreparedJoin {
 }
 
 impl LocalGroups {
-    /// No groups yet; deliveries to large groups run among `tasks`.
+    /// Creates an empty table; deliveries to large groups run among `tasks`.
     pub(super) fn new(settings: &LayerSettings, tasks: Tasks) -> Self {
         Self {
             node: fastrand::u64(1..) >> 12,
@@ -105,7 +107,7 @@ impl LocalGroups {
         }
     }
 
-    /// Sets who follows the groups. Called once, before there is a group.
+    /// Sets the observer of the groups. Called once, before there is a group.
     pub(super) fn set_observer(&self, observer: Arc<dyn GroupObserver>) {
         let _ = self.observer.set(observer);
     }
@@ -124,7 +126,8 @@ impl LocalGroups {
 
     // --- Joining and leaving --------------------------------------------------------------------------------------------
 
-    /// Creates the group if there is none, and retains what is sent to it from now on until the member joins.
+    /// Creates the group if there is none, and retains events sent to it from now on until the
+    /// member joins.
     pub(super) fn prepare_join(
         self: &Arc<Self>,
         name: &GroupName,
@@ -143,8 +146,8 @@ impl LocalGroups {
         }
     }
 
-    /// Counts the group for the client's address, if no other address began it. When the address has as many as it may, the join is
-    /// refused and an empty group removed.
+    /// Counts the group for the client's address, if no other address began it. If the address has
+    /// reached its limit, refuses the join and removes an empty group.
     pub(super) fn claim_room(
         &self,
         prepared: PreparedJoin,
@@ -160,7 +163,7 @@ impl LocalGroups {
         Err(LayerError::TooManyRooms)
     }
 
-    /// Adds a member. Returns where it starts; `None` when it is in the group already.
+    /// Adds a member. Returns its start; `None` if it is already in the group.
     pub(super) fn join(
         &self,
         name: &GroupName,
@@ -170,14 +173,15 @@ impl LocalGroups {
         options: &GroupOptions,
         start: Start,
     ) -> Option<Joined> {
-        // Joins under the shard's lock: otherwise the group could be removed between being found and being joined.
+        // Joins under the shard's lock: otherwise the group could be removed between lookup and
+        // join.
         let mut shard = self.shard(name.as_str());
         let group = self.find_or_create(&mut shard, name);
         group.join(member, subscriber, user, options, start)
     }
 
-    /// Removes a member. Once this returns, the member receives nothing more. Returns the presence it joined with, if it was in
-    /// the group.
+    /// Removes a member. Once this returns, the member receives nothing more. Returns the presence
+    /// it joined with, if it was in the group.
     pub(super) fn leave(&self, name: &GroupName, member: u64) -> Option<Presence> {
         let shard = self.shard(name.as_str());
         shard.get(name).and_then(|group| group.leave(member))
@@ -189,12 +193,12 @@ impl LocalGroups {
         self.shard(name).get(name).cloned()
     }
 
-    /// Returns how many groups there are.
+    /// Returns the number of groups.
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Returns how many members a group has.
+    /// Returns the number of members of a group.
     pub(super) fn members_len(&self, name: &GroupName) -> usize {
         self.find(name.as_str()).map_or(0, |group| group.len())
     }

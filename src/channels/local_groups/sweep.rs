@@ -1,4 +1,4 @@
-//! Sweep: which groups are removed, and which histories give up memory.
+//! Sweep: removes unused groups, and evicts histories when memory is over the limit.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -8,11 +8,12 @@ use crate::channels::GroupName;
 use crate::channels::group::IdleState;
 use crate::channels::history_budget::Victim;
 
-/// How many histories one sender evicts from. The next sender continues, so that none has to restore the whole budget.
+/// How many histories one sender evicts from. The next sender continues, so no single sender has to
+/// restore the whole budget.
 const EVICTIONS_AT_ONCE: usize = 64;
 
 impl LocalGroups {
-    /// Removes a group without members, unless a client may come back for its history.
+    /// Removes a group without members, unless a client may return for its history.
     pub(in crate::channels) fn remove_if_unused(&self, name: &GroupName) {
         let now = Instant::now();
         let state = {
@@ -35,7 +36,7 @@ impl LocalGroups {
         }
     }
 
-    /// Removes a group that was left before it had an event, unless a member has come back to it.
+    /// Removes a group that was left before it had an event, unless a member has returned to it.
     pub(super) fn remove_empty(&self, name: &GroupName) {
         let mut shard = self.shard(name.as_str());
         let is_empty = shard.get(name).is_some_and(|group| {
@@ -58,7 +59,8 @@ impl LocalGroups {
         if let Some(observer) = self.observer.get() {
             observer.group_removed(name);
         }
-        // Redis keeps a shared history longer than this process keeps the group, so it counts for its address until it expires.
+        // Redis keeps a shared history longer than this process keeps the group, so the group
+        // counts for its address until the history expires.
         let (is_kept, expiry) =
             removed.with_history(|history| (history.has_shared_events(), history.bounds().1));
         if is_kept && let Some(permit) = removed.take_room_permit() {
@@ -66,7 +68,7 @@ impl LocalGroups {
         }
     }
 
-    /// Drops expired events, and groups that are not needed any more.
+    /// Drops expired events, and groups that are no longer needed.
     pub(in crate::channels) fn sweep_expired(&self, now: Instant) {
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -85,7 +87,7 @@ impl LocalGroups {
         self.history_budget.forget_empty(now);
     }
 
-    /// Evicts events while all histories together take more memory than they may.
+    /// Evicts events while all histories together exceed the limit.
     #[inline]
     pub(super) fn evict_if_over(&self) {
         if self.history_budget.is_over() {
@@ -111,7 +113,7 @@ impl LocalGroups {
         }
     }
 
-    /// Evicts events of one group; returns how many.
+    /// Evicts events of one group; returns their number.
     fn evict_from(&self, victim: &Victim) -> usize {
         let mut shard = self.shard(victim.group.as_str());
         let Some(group) = shard.get(&victim.group) else {

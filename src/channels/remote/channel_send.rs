@@ -21,7 +21,7 @@ impl Remote {
         }
     }
 
-    /// Waits until a new channel is subscribed to; not for long, and not without a connection.
+    /// Waits briefly until a new channel is subscribed to; not at all without a connection.
     pub(in crate::channels) async fn wait_for_channel(&self, name: &ChannelName) {
         if self.0.format != LayerFormat::Pubsub {
             return; // the name has the process that reads it
@@ -87,14 +87,14 @@ impl Remote {
         Ok(())
     }
 
-    /// Puts an event into a channel of `channels_redis.core`, unless that is full.
+    /// Puts an event into a channel of `channels_redis.core`, unless the channel is full.
     async fn core_channel_send(
         &self,
         channel: &ChannelName,
         event: &Event,
     ) -> Result<(), LayerError> {
         let name = channel.as_str();
-        // Several channels of a process share one key, so the message names its own.
+        // Several channels of a process share one key, so the message names its recipient.
         let recipient = name.contains('!').then_some(Recipients::One(name));
         let content = self.0.codec.write(event, recipient.as_ref());
         let key = self.0.core.key_of(name);

@@ -1,7 +1,8 @@
-//! Core: the format of `channels_redis.core`, in which each process has an inbox and a group is a list of channels.
+//! Core: the format of `channels_redis.core`, in which each process has an inbox and a group is a
+//! list of channels.
 //!
-//! A process joins a group with one channel of its own, however many members the group has in it. So a sender writes one message
-//! into the inbox of each process.
+//! A process joins a group with one channel of its own, however many members it has in the group.
+//! So a sender writes one message into the inbox of each process.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::SystemTime;
@@ -18,10 +19,10 @@ use crate::channels::{Event, GroupName};
 use crate::config::ChannelLayerConfig;
 use crate::telemetry;
 
-/// The random octets in front of each message: a sorted set keeps equal members only once.
+/// The random bytes before each message: a sorted set keeps equal members only once.
 pub(super) const RANDOM_PREFIX: usize = 12;
 
-/// How many groups join or leave in one pipeline.
+/// The number of groups that join or leave in one pipeline.
 const CHANGES_AT_ONCE: usize = 1000;
 
 /// Keeps this process in its groups, and makes the keys and commands of the format.
@@ -35,7 +36,7 @@ pub(super) struct ChannelsRedisCore {
     ring: HashRing,
     state: Mutex<CoreGroups>,
     work: Notify,
-    /// The score of the newest message: no two messages of this process have the same.
+    /// The score of the newest message: no two messages of this process have the same score.
     last_score: Mutex<f64>,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct GroupChanges {
     pub(super) leave: Vec<(GroupName, String)>,
 }
 
-/// The part of a channel's name that no other has.
+/// Returns the unique part of a channel's name.
 pub(super) fn random_hex() -> String {
     format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
@@ -82,8 +83,9 @@ impl ChannelsRedisCore {
 
     /// Returns the local part of a new channel's name.
     ///
-    /// Among several servers, Django's `send` chooses the server by the whole name, and `group_send` by the part before the `!`. The
-    /// name is one for which both choose the same.
+    /// With several servers, Django's `send` hashes the whole name to choose a server, and
+    /// `group_send` the part before the `!`. Only a name for which both choose the same server is
+    /// returned.
     pub(super) fn new_local(&self) -> String {
         let shared = self.ring.hash(&self.channel(""));
         loop {
@@ -144,7 +146,7 @@ impl ChannelsRedisCore {
             .is_some_and(|joined| joined.is_joined)
     }
 
-    /// Returns the group that one of our channels is in.
+    /// Returns the group of one of our channels.
     pub(super) fn group_of(&self, channel: &str) -> Option<GroupName> {
         let (client, local) = channel.strip_prefix("specific.")?.split_once('!')?;
         if client != self.client {
@@ -153,7 +155,8 @@ impl ChannelsRedisCore {
         self.state.lock().of_local.get(local).cloned()
     }
 
-    /// Joins all groups again: on another connection, or before Redis expires them. Returns how many there are.
+    /// Joins all groups again: on another connection, or before Redis expires them. Returns their
+    /// number.
     pub(super) fn reapply_all(&self) -> usize {
         let mut state = self.state.lock();
         let names: Vec<_> = state.groups.keys().cloned().collect();
@@ -168,7 +171,7 @@ impl ChannelsRedisCore {
         self.work.notified().await;
     }
 
-    /// Takes the next changes; none when there is no difference.
+    /// Takes the next changes; empty if there is no difference.
     pub(super) fn changes(&self) -> GroupChanges {
         let mut state = self.state.lock();
         let mut changes = GroupChanges {
@@ -192,7 +195,8 @@ impl ChannelsRedisCore {
         changes
     }
 
-    /// Redis has made the changes. A group that is wanted otherwise by now is changed again.
+    /// Called when Redis has made the changes. A group whose wanted state has changed since is
+    /// changed again.
     pub(super) fn confirmed(&self, changes: &GroupChanges) {
         let mut state = self.state.lock();
         for (groups, is_joined) in [(&changes.join, true), (&changes.leave, false)] {
@@ -212,8 +216,8 @@ impl ChannelsRedisCore {
         }
     }
 
-    /// Returns the commands that make the changes. They also record in `joined` which groups this process is in, so that another one
-    /// can remove it when it dies.
+    /// Returns the commands that make the changes. They also record in `joined` which groups this
+    /// process is in, so that another process can remove it when it dies.
     pub(super) fn commands(&self, changes: &GroupChanges, joined: &str) -> Vec<redis::Cmd> {
         let mut commands = Vec::new();
         for (group, channel) in &changes.join {
@@ -277,7 +281,7 @@ impl ChannelsRedisCore {
         commands
     }
 
-    /// Returns the command that puts a message into a channel, unless that is full.
+    /// Returns the command that puts a message into a channel, unless the channel is full.
     pub(super) fn enqueue(&self, key: &str, content: &[u8]) -> redis::Cmd {
         let mut member = vec![0; RANDOM_PREFIX];
         fastrand::fill(&mut member);
@@ -303,7 +307,8 @@ impl ChannelsRedisCore {
         [purge, ask]
     }
 
-    /// Returns the commands that send an event to the members of a group in other processes, one for each inbox.
+    /// Returns the commands that send an event to the members of a group in other processes, one
+    /// for each inbox.
     pub(super) fn deliveries(
         &self,
         codec: &ChannelsRedisCodec,
@@ -327,7 +332,7 @@ impl ChannelsRedisCore {
             .collect()
     }
 
-    /// Returns the score of a new message: the time, but higher than any before.
+    /// Returns the score of a new message: the time, but higher than any score before.
     fn next_score(&self) -> String {
         let mut last = self.last_score.lock();
         *last = unix_time().max(*last + 0.000_001);

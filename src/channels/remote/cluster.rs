@@ -1,4 +1,4 @@
-//! Cluster: which master of a Redis Cluster has which slots.
+//! Cluster: the master of each slot in a Redis Cluster.
 
 use std::io;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crc::{CRC_16_XMODEM, Crc};
 use redis::{Cmd, FromRedisValue, RedisError, RedisResult, Value};
 
-/// How many slots a cluster has.
+/// The number of slots in a cluster.
 const SLOTS: usize = 16384;
 
-/// The number of no master.
+/// The master number of an unassigned slot.
 const UNASSIGNED: u16 = u16::MAX;
 
 /// The master of each slot, as its number among the masters.
@@ -23,7 +23,8 @@ impl Slots {
         (server != UNASSIGNED).then_some(usize::from(server))
     }
 
-    /// Returns the same slots with the masters numbered as in `others`; fails if one is not among them.
+    /// Returns the same slots with the masters numbered as in `others`; fails if a master is not
+    /// among them.
     pub(super) fn reordered(
         &self,
         own: &[(String, u16)],
@@ -47,7 +48,8 @@ impl Slots {
     }
 }
 
-/// Returns the slot of a key: of what is in its first braces, if that is not empty. (Redis Cluster, "Hash tags")
+/// Returns the slot of a key: the hash of the text in its first braces, unless that is empty.
+/// (Redis Cluster, "Hash tags")
 fn slot_of(key: &[u8]) -> usize {
     static CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
     let at = |bytes: &[u8], wanted: u8| bytes.iter().position(|byte| *byte == wanted);
@@ -66,7 +68,7 @@ pub(super) fn slots_command() -> Cmd {
     command
 }
 
-/// Reads the reply of a server at a host: the masters, and which slots they have.
+/// Reads a server's reply: the masters, and the slots of each.
 pub(super) fn parse_slots(answer: Value, asked: &str) -> RedisResult<(Vec<(String, u16)>, Slots)> {
     let mut slots = vec![UNASSIGNED; SLOTS];
     let mut masters: Vec<(String, u16)> = Vec::new();

@@ -13,17 +13,17 @@ use super::cluster::Slots;
 use super::redis_stream::{self, Driver};
 use super::topology::{KeyMap, Topology};
 
-/// The pause before commands are sent again whose keys are moving from one master to another.
+/// The pause before commands are sent again while their keys are moving from one master to another.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long such commands are tried: everything behind them waits too.
+/// How long such commands are retried: all commands behind them wait too.
 const REDIRECT_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// The server that a command is sent to.
 enum Target {
-    /// The one that has its key.
+    /// The server that has its key.
     Owner,
-    /// The one that is about to have it (ASK).
+    /// The server that is about to have it (ASK).
     CommandLabel(usize),
 }
 
@@ -35,12 +35,13 @@ struct ConnectionsInner {
     servers: Vec<MultiplexedConnection>,
     /// Their addresses, in a cluster.
     addresses: Vec<(String, u16)>,
-    /// Which of them has which keys: when the connections were opened, and now.
+    /// The servers' keys: when the connections were opened, and now.
     first: KeyMap,
     now: Mutex<KeyMap>,
 }
 
-/// Tells whether an error is of the server as a whole and passes: then the process reconnects and sends the commands again.
+/// Returns whether an error concerns the server as a whole and is temporary. The process then
+/// reconnects and sends the commands again.
 pub(super) fn is_transient(error: &RedisError) -> bool {
     let passing = [
         "NOSCRIPT", // the next connection loads them again
@@ -57,7 +58,7 @@ pub(super) fn is_transient(error: &RedisError) -> bool {
 }
 
 impl CommandConnections {
-    /// Opens the connections. The drivers have to be polled for them to work.
+    /// Opens the connections. They work only while the drivers are polled.
     pub(super) async fn connect(
         topology: &Topology,
         timeout: Duration,
@@ -76,15 +77,16 @@ impl CommandConnections {
         Ok((Self(Arc::new(inner)), drivers))
     }
 
-    /// Returns which of the servers, in the order of the place, has a key or a channel.
+    /// Returns which server, in the order of the topology, has a key or a channel.
     pub(super) fn server_of(&self, key: &[u8]) -> usize {
         self.0.now.lock().server_of(key)
     }
 
-    /// Sends commands, those of each server in one pipeline. Returns the replies in the order of the commands.
+    /// Sends commands, those for each server in one pipeline. Returns the replies in the order of
+    /// the commands.
     ///
-    /// Commands about one key reach Redis in their order. Redirections of a cluster are followed for a while; after that the reply is
-    /// the redirection.
+    /// Commands about one key reach Redis in their order. Redirections of a cluster are followed
+    /// for a limited time; after that, the reply is the redirection.
     pub(super) async fn run(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
         if let [server] = &self.0.servers[..] {
             return run_pipeline(server, commands).await;
@@ -179,8 +181,8 @@ impl CommandConnections {
         Ok(())
     }
 
-    /// Asks a cluster for its slots. Returns them if they differ from those when the connections were opened; fails if the cluster has
-    /// another master.
+    /// Asks a cluster for its slots. Returns them if they differ from those at the time the
+    /// connections were opened; fails if the cluster has another master.
     pub(super) async fn moved_slots(&self) -> RedisResult<Option<Slots>> {
         self.refresh_slots().await?;
         Ok(match (&*self.0.now.lock(), &self.0.first) {
@@ -189,13 +191,15 @@ impl CommandConnections {
         })
     }
 
-    /// Tells whether a cluster's slots differ from those when the connections were opened. Then a channel's subscribers and its
-    /// publishers may be on different servers, and Redis' count of subscribers is too low.
+    /// Returns whether a cluster's slots differ from those at the time the connections were opened.
+    /// Then a channel's subscribers and its publishers may be on different servers, and Redis'
+    /// count of subscribers is too low.
     pub(super) fn is_resharding(&self) -> bool {
         matches!((&*self.0.now.lock(), &self.0.first), (KeyMap::Cluster(now), KeyMap::Cluster(first)) if now != first)
     }
 
-    /// Returns which of the servers a channel is subscribed to on: the same as long as the connections live.
+    /// Returns the server on which a channel is subscribed to: the same one as long as the
+    /// connections live.
     pub(super) fn subscription_server(&self, channel: &[u8]) -> usize {
         self.0.first.server_of(channel)
     }
@@ -220,7 +224,8 @@ impl CommandConnections {
     }
 }
 
-/// Tells whether an error says that a key is on another master or moving, or that the event before this one was not executed.
+/// Returns whether an error means that a key is on another master or moving, or that the event
+/// before this one was not executed.
 pub(super) fn is_redirect(error: &RedisError) -> bool {
     matches!(
         error.kind(),
@@ -245,7 +250,8 @@ async fn run_pipeline(
     pipeline.query_async(&mut server.clone()).await
 }
 
-/// Returns the first key of a command, or the channel that it publishes to; `None` if it has neither.
+/// Returns the first key of a command, or the channel that it publishes to; `None` if it has
+/// neither.
 fn key_of(command: &Cmd) -> Option<&[u8]> {
     let mut arguments = command.args_iter().map(|argument| match argument {
         Arg::Simple(argument) => argument,

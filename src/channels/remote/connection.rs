@@ -1,4 +1,4 @@
-//! Connection: what the tasks of one connection to Redis share.
+//! Connection: the state that the tasks of one connection to Redis share.
 
 use redis::{RedisError, RedisResult, Value};
 use tokio_util::sync::CancellationToken;
@@ -8,23 +8,23 @@ use super::command_connections::{CommandConnections, is_transient};
 use super::queued_command::QueuedCommand;
 use super::refusals::CommandLabel;
 
-/// How many commands one pipeline has at most.
+/// The most commands in one pipeline.
 const COMMANDS_AT_ONCE: usize = 1000;
 
-/// What the tasks of one connection share.
+/// The state that the tasks of one connection share.
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) remote: Remote,
     pub(super) commands: CommandConnections,
-    /// Cancelled when one task has ended, so that all do.
+    /// Cancelled when one task has ended, so that all of them end.
     pub(super) ending: CancellationToken,
 }
 
-/// Why a connection ended, and the commands that it has sent without a reply.
+/// The reason why a connection ended, and the commands it has sent without a reply.
 pub(super) type ConnectionEnd = (RedisError, Vec<QueuedCommand>);
 
 impl Connection {
-    /// Waits for a reply no longer than the layer's timeout.
+    /// Waits for a reply, at most for the layer's timeout.
     pub(super) async fn within<T>(
         &self,
         reply: impl Future<Output = RedisResult<T>>,
@@ -32,7 +32,8 @@ impl Connection {
         self.remote.with_timeout(reply).await
     }
 
-    /// Sends commands. One that Redis refuses is logged and has nil for a reply: only its own key is concerned.
+    /// Sends commands. A command that Redis refuses is logged, and its reply is nil: only its own
+    /// key is affected.
     pub(super) async fn query(&self, commands: Vec<redis::Cmd>) -> RedisResult<Vec<Value>> {
         let mut answers = Vec::with_capacity(commands.len());
         let mut commands = commands.into_iter().peekable();

@@ -14,7 +14,7 @@ use super::refusals::CommandLabel;
 const INBOX_SECONDS: u64 = 5;
 
 impl Connection {
-    /// Takes messages out of the inbox as long as the connection lives.
+    /// Takes messages out of the inbox for as long as the connection lives.
     pub(super) async fn drain_inbox(self, mut connection: MultiplexedConnection) -> ConnectionEnd {
         let inbox = self.remote.0.core.inbox();
         let longest = self.remote.0.timeout + Duration::from_secs(INBOX_SECONDS);
@@ -34,7 +34,8 @@ impl Connection {
         }
     }
 
-    /// Joins and leaves groups as they come and go, and joins all of them again before Redis expires them.
+    /// Joins and leaves groups as they are created and removed, and joins all of them again before
+    /// Redis expires them.
     pub(super) async fn sync_core_groups(self) -> ConnectionEnd {
         let inner = &self.remote.0;
         let again = (inner.group_expiry / 3).min(Duration::from_secs(3600));
@@ -53,7 +54,7 @@ impl Connection {
         }
     }
 
-    /// Joins the groups that are wanted and leaves those that are not, until there is no difference.
+    /// Joins the groups that are wanted and leaves the others, until there is no difference.
     pub(super) async fn apply_core_groups(&self) -> RedisResult<()> {
         let inner = &self.remote.0;
         loop {

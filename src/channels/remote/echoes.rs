@@ -5,13 +5,13 @@ use std::hash::{DefaultHasher, Hasher};
 
 use parking_lot::Mutex;
 
-/// How many events are expected back in one channel; of more, the oldest are forgotten.
+/// The most events expected back in one channel; beyond it, the oldest are forgotten.
 const ECHOES_MAX: usize = 10_000;
 
 /// Hashes of the events that this process has published and not received yet, by channel.
 ///
-/// Nothing in a message of `channels_redis.pubsub` names its sender, and our members have received ours already. Of two equal
-/// messages it does not matter which one is taken for ours.
+/// A message of `channels_redis.pubsub` does not name its sender, and our members have already
+/// received our own messages. Of two equal messages it does not matter which one is taken for ours.
 #[derive(Default)]
 pub(super) struct Echoes(Mutex<HashMap<String, VecDeque<u64>>>);
 
@@ -31,7 +31,7 @@ impl Echoes {
         expected.push_back(hash);
     }
 
-    /// Tells whether a message is expected back in a channel; then it is not any more.
+    /// Returns whether a message is expected back in a channel, and stops expecting it.
     pub(super) fn take(&self, channel: &str, hash: u64) -> bool {
         let mut echoes = self.0.lock();
         let Some(expected) = echoes.get_mut(channel) else {
@@ -47,12 +47,12 @@ impl Echoes {
         true
     }
 
-    /// The channel is not subscribed any more.
+    /// Called when the channel is no longer subscribed to.
     pub(super) fn forget(&self, channel: &str) {
         self.0.lock().remove(channel);
     }
 
-    /// The connection is lost, and with it everything that was expected.
+    /// Called when the connection is lost, and with it all expected messages.
     pub(super) fn clear(&self) {
         self.0.lock().clear();
     }

@@ -1,8 +1,8 @@
 //! Fernet: the encryption of `channels_redis` (the Fernet specification, version 0x80).
 //!
 //! The `fernet` crate needs OpenSSL, or older versions of aes, cbc, hmac and sha2 besides those
-//! that the server has, and takes its key as text. What it would save are the 60 lines of this file
-//! that put those crates together.
+//! that the server has, and takes its key as text. It would save only the 60 lines of this file
+//! that combine those crates.
 
 use std::time::{Duration, SystemTime};
 

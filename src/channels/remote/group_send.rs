@@ -1,4 +1,4 @@
-//! Group send: an event on its way to the members of a group, in this process and in others.
+//! Group send: an event's way to the members of a group, in this process and in others.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::config::LayerFormat;
 use crate::telemetry;
 
 impl Remote {
-    /// Sends an event to a group's members. Returns how many there are in this process.
+    /// Sends an event to a group's members. Returns the number of members in this process.
     pub(in crate::channels) async fn send(
         &self,
         name: &GroupName,
@@ -43,8 +43,9 @@ impl Remote {
                         ..Sent::default()
                     });
                 }
-                // An event of a shared history, or between its events, reaches the members of this process through Redis: so
-                // all members of all processes have the same order.
+                // An event of a shared history, or one that comes between its events, reaches the
+                // members of this process through Redis, so all members of all processes see the
+                // same order.
                 let is_delivered = bounds.is_none() && group.is_some();
                 if is_delivered {
                     let new = NewEvent::new(&event, except);
@@ -71,9 +72,9 @@ impl Remote {
         }
     }
 
-    /// Sends an event and waits until all members of all processes were served, but no longer than `wait` for Redis and the other
-    /// processes. In the formats of `channels_redis` only members of this process are counted. If the outbox has no space, nothing
-    /// is sent.
+    /// Sends an event and waits until all members of all processes have been served, but at most
+    /// `wait` for Redis and the other processes. In the formats of `channels_redis`, only members
+    /// of this process are counted. If the outbox has no space, the event is not sent.
     pub(in crate::channels) async fn send_counted(
         &self,
         name: &GroupName,
@@ -131,7 +132,8 @@ impl Remote {
             }
             Err(error) => return Err(error),
         }
-        // This process subscribes too, and sends no counts when its members had the event before it went to Redis.
+        // This process subscribes too; it sends no counts if its members had the event before Redis
+        // did.
         let channel = self.0.names.channel_of(name);
         let is_subscribed = self.0.subscriptions.is_subscribed(&channel);
         let Ok(Ok(reply)) = tokio::time::timeout(wait, replied).await else {
@@ -148,7 +150,8 @@ impl Remote {
         Ok(sent)
     }
 
-    /// Waits until the outbox would take an event of that size; fails at once without a connection.
+    /// Waits until the outbox has space for an event of that size; fails at once without a
+    /// connection.
     async fn wait_for_space(&self, size: usize, wait: Duration) -> Result<(), LayerError> {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
@@ -201,7 +204,7 @@ impl Remote {
         let mut command = command;
         loop {
             let space = self.0.outbox.space();
-            // Expected before it is queued: it may come back before `push` returns.
+            // Expected before it is queued: it may arrive before `push` returns.
             let echo = self.expect_echo(&command);
             let error = match self.0.outbox.push(command) {
                 Ok(()) => {
@@ -225,7 +228,8 @@ impl Remote {
         }
     }
 
-    /// In `channels_redis.pubsub`, expects an event back from Redis; returns its channel and hash.
+    /// In `channels_redis.pubsub`, records that an event is expected back from Redis; returns its
+    /// channel and hash.
     fn expect_echo(&self, command: &QueuedCommand) -> Option<(String, u64)> {
         let CommandKind::Publish { channel, payload } = &command.kind else {
             return None;
@@ -239,7 +243,7 @@ impl Remote {
     }
 }
 
-/// Returns how much a group keeps in Redis, if this process knows.
+/// Returns how much history a group keeps in Redis, if this process knows.
 fn shared_bounds(group: Option<&Group>, retention: Retention) -> Option<(usize, Duration)> {
     group?.with_history(|history| {
         if retention == Retention::History {
@@ -249,12 +253,13 @@ fn shared_bounds(group: Option<&Group>, retention: Retention) -> Option<(usize, 
     })
 }
 
-/// Tells whether an event is longer than other processes accept.
+/// Returns whether an event is longer than other processes accept.
 fn is_oversized(event: &Event) -> bool {
     event.size() > MESSAGE_BYTES_MAX - 2 * COMMAND_BYTES
 }
 
-/// Returns the command that gives an event its offset in a group's history, if the event is kept and the group has one.
+/// Returns the command that gives an event its offset in a group's history, if the event is kept
+/// and the group has one.
 fn append_command(
     group: &GroupName,
     head: Head,

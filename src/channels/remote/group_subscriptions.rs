@@ -12,7 +12,8 @@ use crate::config::LayerFormat;
 
 /// Subscribes to the groups that this process has, and in `channels_redis.core` joins them.
 ///
-/// It shares its parts with the link to Redis but does not own that link, which owns the local groups.
+/// It shares its parts with the link to Redis instead of owning the link, because the link owns the
+/// local groups.
 pub(super) struct GroupSubscriptions {
     pub(super) format: LayerFormat,
     pub(super) names: Arc<RedisNames>,
@@ -47,7 +48,7 @@ impl GroupObserver for GroupSubscriptions {
     }
 }
 
-/// Tells whether Redis keeps the histories of groups for all processes.
+/// Returns whether Redis keeps the histories of groups for all processes.
 pub(super) fn shares_history(format: LayerFormat) -> bool {
     format == LayerFormat::Oneport
 }

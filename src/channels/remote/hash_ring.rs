@@ -1,14 +1,14 @@
-//! HashRing: several servers among which `channels_redis` distributes names by their hash.
+//! HashRing: distributes names over several servers by their hash, as `channels_redis` does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 
-/// How many values the hash has.
+/// The number of values of the hash.
 const VALUES: usize = 4096;
 
-/// Which of several servers has which keys.
+/// Maps keys to servers.
 #[derive(Clone)]
 pub(super) struct HashRing {
     servers: usize,
@@ -30,9 +30,10 @@ impl HashRing {
 
     /// Returns the number of the server that has a key or a channel.
     ///
-    /// It hashes what Django hashes: the name of a group of `channels_redis.core`, the common part of a process's channels there, and
-    /// the whole name of a channel of `channels_redis.pubsub`. Of Oneport's own keys it is what is in braces. Channels that workers of
-    /// `channels_redis.core` read are on all servers; messages go to one after the other.
+    /// It hashes the same text as Django: for `channels_redis.core`, a group's name or the common
+    /// part of a process's channels; for `channels_redis.pubsub`, the whole name of a channel; for
+    /// Oneport's own keys, the text in braces. Channels that workers of `channels_redis.core` read
+    /// are on all servers; messages go to the servers in turn.
     pub(super) fn server_of(&self, key: &[u8]) -> usize {
         let key = std::str::from_utf8(key).unwrap_or_default();
         let tag = key
@@ -54,7 +55,8 @@ impl HashRing {
         }
     }
 
-    /// Returns the number of the server that a name belongs to: `consistent_hash` of `channels_redis`.
+    /// Returns the number of the server that a name belongs to: `consistent_hash` of
+    /// `channels_redis`.
     pub(super) fn hash(&self, name: &str) -> usize {
         static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
         let value = usize::try_from(CRC.checksum(name.as_bytes())).unwrap_or(0) % VALUES;

@@ -1,10 +1,12 @@
-//! History registry: the memory that all histories in Redis take, and the eviction of those least recently used.
+//! History registry: tracks the memory of all histories in Redis, and evicts the least recently
+//! used.
 //!
-//! Redis counts the bytes of each history where its events are appended, and returns the size with the offset. Once a second each
-//! process reports the sizes it was given to a registry of three keys that all processes share. When the total exceeds the
-//! limit, the script removes the least recently used histories from the registry and returns them (the *victims*). The caller
-//! deletes those that no process subscribes to, and registers the others again. In a cluster the registry is on one master and
-//! each history on its own, so no script could do both.
+//! Redis counts the bytes of each history where its events are appended, and returns the size with
+//! the offset. Once a second, each process reports the sizes it received to a registry of three
+//! keys that all processes share. When the total exceeds the limit, the script removes the least
+//! recently used histories from the registry and returns them (the *victims*). The caller deletes
+//! those that no process subscribes to, and registers the others again. In a cluster the registry
+//! is on one master and each history on its own, so no single script could do both.
 
 use std::time::Duration;
 
@@ -20,24 +22,24 @@ use crate::channels::GroupName;
 /// How long sizes are buffered.
 const BUFFER_TIME: Duration = Duration::from_secs(1);
 
-/// How often the registry is called without sizes to report, so that it forgets what has expired.
+/// How often the registry is called without sizes to report, so that it forgets expired histories.
 const IDLE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How many histories one call registers, and how many victims it returns.
+/// How many histories one call registers, and the most victims it returns.
 const REGISTERED_AT_ONCE: usize = 500;
 const VICTIMS_AT_ONCE: usize = 200;
 
-/// How many victims with subscribers are passed over, before the largest of them lose their older half.
+/// How many victims with subscribers are skipped, before the largest of them lose their older half.
 const SUBSCRIBED_MAX: usize = 2000;
 
 /// The memory of a group in Redis besides its events: a stream allocates 4 KiB.
 const GROUP_OVERHEAD_BYTES: usize = 5 * 1024;
 
-/// The memory of a group in Redis when its events have expired.
+/// The memory of a group in Redis after its events have expired.
 const EXPIRED_GROUP_BYTES: usize = 512;
 
 impl Connection {
-    /// Reports sizes and evicts histories as long as the connection lives.
+    /// Reports sizes and evicts histories for as long as the connection lives.
     pub(super) async fn sync_registry(self) -> ConnectionEnd {
         let buffer = &self.remote.0.registry;
         let mut last_call = tokio::time::Instant::now();
@@ -78,7 +80,8 @@ impl Connection {
         if subscribed.histories.is_empty() {
             return Ok(sum > limit as u64);
         }
-        // Only histories with subscribers are left: the largest lose their older half, as many as it takes.
+        // Only histories with subscribers are left: the largest lose their older half, as many as
+        // needed.
         let histories = &mut subscribed.histories;
         histories.sort_unstable_by_key(|(_, size)| std::cmp::Reverse(size.bytes));
         let all: u64 = histories.iter().map(|(_, size)| size.bytes).sum();
@@ -99,8 +102,8 @@ impl Connection {
         Ok(sum > limit as u64)
     }
 
-    /// Registers some of the histories. Returns the bytes of all, and the victims to evict so that they take no more than the limit; a
-    /// limit of 0 means none.
+    /// Registers some of the histories. Returns the total bytes, and the victims to evict to bring
+    /// the total within the limit; a limit of 0 means no limit.
     async fn register_some<'b>(
         &self,
         unregistered: &mut UnregisteredHistories<'b>,
@@ -145,8 +148,8 @@ impl Connection {
         Ok((sum, victims))
     }
 
-    /// Deletes the histories that no process subscribes to. The others lose their older half if `halves`, and otherwise nothing. Returns
-    /// those that were left as they are.
+    /// Deletes the histories that no process subscribes to. If `halves`, the others lose their
+    /// older half; otherwise they stay unchanged. Returns those that are unchanged.
     async fn evict(
         &self,
         victims: &[(GroupName, HistorySize)],
@@ -175,7 +178,8 @@ impl Connection {
         Ok(subscribed)
     }
 
-    /// Renews the keys of groups that keep a history and have no event yet. Redis keeps those no longer than a lease.
+    /// Renews the keys of groups that keep a history but have no event yet. Redis keeps those for a
+    /// lease at most.
     pub(super) async fn renew_empty(&self) -> RedisResult<()> {
         let inner = &self.remote.0;
         let mut groups = inner.registry.take_empty();

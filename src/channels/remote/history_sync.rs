@@ -1,4 +1,4 @@
-//! History sync: keeps the copies in this process of the histories in Redis.
+//! History sync: keeps this process's copies of the histories in Redis up to date.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,19 +21,20 @@ use crate::channels::position::new_epoch;
 use crate::channels::{Event, GroupName, Position};
 use crate::telemetry;
 
-/// How many histories are read at once.
+/// The number of histories read at once.
 const READS_AT_ONCE: usize = 64;
 
-/// How many events one page has: a reply must come within the layer's timeout.
+/// The most events in one page: a reply must arrive within the layer's timeout.
 const PAGE_EVENTS: usize = 1000;
 
-/// How long a page may take, behind everything that waits in the outbox. It ends with the connection at the latest.
+/// How long a page may take, behind all commands in the outbox. The wait ends with the connection
+/// at the latest.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The pause before a history is read again that could not be read.
+/// The pause before a history that could not be read is read again.
 const READ_RETRY: Duration = Duration::from_secs(2);
 
-/// How many histories one pipeline verifies.
+/// The number of histories that one pipeline verifies.
 const VERIFIED_AT_ONCE: usize = 500;
 
 /// A part of a group's history in Redis.
@@ -44,21 +45,21 @@ struct HistoryPage {
     /// The time at Redis, in milliseconds.
     now: u64,
     entries: Vec<StoredEvent>,
-    /// No events follow those of the page.
+    /// True if no events follow those of the page.
     is_last: bool,
 }
 
 /// One event of a history in Redis.
 struct StoredEvent {
     offset: u64,
-    /// When it was sent, in milliseconds.
+    /// The time it was sent, in milliseconds.
     at: u64,
     head: Head,
     event: Event,
 }
 
 impl Connection {
-    /// Reads queued histories as long as the connection lives.
+    /// Reads queued histories for as long as the connection lives.
     pub(super) async fn read_histories(self) -> ConnectionEnd {
         let queue = &self.remote.0.read_queue;
         let mut failed: Vec<GroupName> = Vec::new();
@@ -83,7 +84,7 @@ impl Connection {
         }
     }
 
-    /// Reads the next page of a group's history. Returns the group if that failed.
+    /// Reads the next page of a group's history. Returns the group on failure.
     async fn read_history(&self, name: GroupName) -> Option<GroupName> {
         let (remote, queue) = (&self.remote, &self.remote.0.read_queue);
         let found = remote.0.local.find(name.as_str()).and_then(|group| {
@@ -106,11 +107,11 @@ impl Connection {
         (!is_read).then_some(name)
     }
 
-    /// Compares every history with the one in Redis, before anything else is sent to it.
+    /// Compares every history with the one in Redis, before anything else is sent to Redis.
     ///
-    /// A Redis that died may come back with an older state, and would reuse offsets that members have seen on other
-    /// events: then the history starts another epoch. The replies also have the number of the newest event of this process; events up to it are
-    /// dropped from the outbox.
+    /// A Redis that crashed may restart with an older state, and would reuse offsets that members
+    /// have seen on other events. Such a history starts another epoch. The replies also contain the
+    /// number of this process's newest event; events up to it are dropped from the outbox.
     pub(super) async fn verify_histories(&self) -> RedisResult<()> {
         let inner = &self.remote.0;
         let (mut names, mut calls) = (Vec::new(), Vec::new());
@@ -157,14 +158,15 @@ impl Connection {
     }
 }
 
-/// An epoch for a history that starts, as Redis keeps it.
+/// Returns an epoch for a new history, as Redis stores it.
 pub(super) fn epoch_bytes() -> [u8; 8] {
     new_epoch().to_be_bytes()
 }
 
 impl Remote {
-    /// Appends a page that was read: members get the events that they have not received. A history that is read for the first time
-    /// reaches only the members that had to join before it could be read. Returns whether the page could be read.
+    /// Appends a page that was read: members get the events that they have not received. A history
+    /// that is read for the first time reaches only the members that joined before it could be
+    /// read. Returns whether the page could be read.
     async fn on_history_page(&self, group: &Arc<Group>, reply: Option<Vec<Value>>) -> bool {
         let queue = &self.0.read_queue;
         match self.0.local.find(group.name().as_str()) {
@@ -229,7 +231,8 @@ impl Remote {
         true
     }
 
-    /// Appends an event of a history that is read for the first time; returns whether the group had space in time.
+    /// Appends an event of a history that is read for the first time; returns whether the group had
+    /// space in time.
     async fn append_loaded(
         &self,
         group: &Arc<Group>,
@@ -256,7 +259,8 @@ impl Remote {
         }
     }
 
-    /// Returns the command that reads a group's history after the newest event that this process has.
+    /// Returns the command that reads a group's history after the newest event that this process
+    /// has.
     fn read_command(&self, name: &GroupName, group: &Group) -> Option<redis::Cmd> {
         let (position, (max, expiry)) = group.with_history(|history| {
             history.clear_behind();
@@ -277,7 +281,7 @@ impl Remote {
     }
 }
 
-/// Returns a duration in milliseconds, as the scripts take it.
+/// Returns a duration in milliseconds, as the scripts expect it.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,9 @@
-//! Lease: shows that this process is alive, and removes what dead ones have left.
+//! Lease: shows that this process is alive, and removes the entries of dead ones.
 //!
-//! Each process renews its lease every third of its duration, in a task that does nothing else: a process that is busy must not be
-//! taken for dead. The script that renews it also returns the processes whose lease has run out, and gives the caller a
-//! lease's time to remove them (*reap*). If the caller dies too, another process finds them after that.
+//! Each process renews its lease every third of its duration, in a task that does nothing else: a
+//! busy process must not be taken for dead. The script that renews it also returns the processes
+//! whose lease has expired, and gives the caller a lease's time to remove them (*reap*). If the
+//! caller dies too, another process finds them after that.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -18,14 +19,15 @@ use super::scripts::{REMOVE_NODE_MEMBERS, RENEW_LEASE};
 use crate::channels::GroupName;
 use crate::config::LayerFormat;
 
-/// How many groups one pipeline is about.
+/// The most groups in one pipeline.
 const GROUPS_AT_ONCE: usize = 500;
 
-/// How long the process waits at its end, until what it has queued is sent and it is removed from Redis.
+/// How long a stopping process waits until its queue is sent and it is removed from Redis.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Tells Redis about all members of this process. The entries in Redis may be incomplete or wrong, so they are removed first.
+    /// Registers all members of this process in Redis. The entries there may be incomplete or
+    /// wrong, so they are removed first.
     pub(super) async fn register(&self) -> RedisResult<()> {
         let inner = &self.remote.0;
         for groups in self.groups_of(inner.node).await?.chunks(GROUPS_AT_ONCE) {
@@ -50,7 +52,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Renews the lease as long as the connection lives, and watches the slots of a cluster.
+    /// Renews the lease for as long as the connection lives, and watches the slots of a cluster.
     pub(super) async fn renew_lease(self) -> ConnectionEnd {
         let inner = &self.remote.0;
         let mut moved_to = None;
@@ -76,7 +78,8 @@ impl Connection {
             };
             let is_resharding = self.commands.is_resharding();
             inner.is_resharding.store(is_resharding, Ordering::Relaxed);
-            // Twice the same: the slots have come to rest. Reconnecting now subscribes to each channel where it is.
+            // Twice the same: the slots have settled. Reconnecting now subscribes to each channel
+            // on its new server.
             if slots.is_some() && slots == moved_to {
                 return (slots_moved(), Vec::new());
             }
@@ -84,8 +87,8 @@ impl Connection {
         }
     }
 
-    /// After each renewal, does what may take long: renews empty histories, tells Redis about the members again if needed, and reaps
-    /// dead processes.
+    /// After each renewal, does the slow work: renews empty histories, registers the members again
+    /// if needed, and reaps dead processes.
     pub(super) async fn run_reaper(self) -> ConnectionEnd {
         let inner = &self.remote.0;
         loop {
@@ -109,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// Sends what is still queued, and removes this process from Redis.
+    /// Sends the remaining queue, and removes this process from Redis.
     pub(super) async fn deregister(self) {
         let inner = &self.remote.0;
         let deregister = async {
@@ -148,11 +151,12 @@ impl Connection {
         }
     }
 
-    /// Removes the members of a dead process, and tells their groups that they left.
+    /// Removes the members of a dead process, and notifies their groups.
     async fn reap_node(&self, node: u64) -> RedisResult<()> {
         self.leave_core_groups_of(node).await?;
         let mut members = 0;
-        // Its set of groups is removed last: if this process dies now, the next one tells the groups that are left.
+        // Its set of groups is removed last: if this process dies now, the next one notifies the
+        // remaining groups.
         for groups in self.groups_of(node).await?.chunks(GROUPS_AT_ONCE) {
             let removed = self.remove_members_of(node, groups).await?;
             for (group, entries) in groups.iter().zip(removed) {
@@ -169,7 +173,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells a group which members have left, of those that it was told had joined.
+    /// Notifies a group of the members that have left, except those whose joining was never
+    /// announced.
     async fn announce_left(&self, group: &str, entries: &[String]) {
         let entries = entries.iter().map(|entry| PresenceEntry::read(entry));
         let announced = entries.filter(|entry| entry.announced);
@@ -181,7 +186,8 @@ impl Connection {
         }
     }
 
-    /// Removes a dead process from the groups of `channels_redis.core`, so that no other writes into its inbox.
+    /// Removes a dead process from the groups of `channels_redis.core`, so that no other process
+    /// writes into its inbox.
     async fn leave_core_groups_of(&self, node: u64) -> RedisResult<()> {
         let inner = &self.remote.0;
         if inner.format == LayerFormat::Oneport {
@@ -197,18 +203,20 @@ impl Connection {
         self.query(commands).await.map(drop)
     }
 
-    // --- What Redis has of a process ------------------------------------------------------------------------------------
+    // --- Entries of a process in Redis
+    // ------------------------------------------------------------------------------------
 
     fn renew_lease_command(&self) -> redis::Cmd {
         let inner = &self.remote.0;
         let mut call = RENEW_LEASE.call(&[&inner.names.lease_key()]);
-        // It is renewed every third of the lease, and other processes look with their own renewal, up to a third later.
+        // A lease is renewed every third of its duration, and other processes check with their own
+        // renewal, up to a third later.
         let lease = inner.lease * 2 / 3;
         call.arg(format!("{:016x}", inner.node)).arg(millis(lease));
         call
     }
 
-    /// Returns the groups that a process has members in.
+    /// Returns the groups in which a process has members.
     async fn groups_of(&self, node: u64) -> RedisResult<Vec<String>> {
         let mut ask = redis::cmd("SMEMBERS");
         ask.arg(self.remote.0.names.present_groups_key(node));
@@ -217,7 +225,7 @@ impl Connection {
         Ok(groups.and_then(Result::ok).unwrap_or_default())
     }
 
-    /// Removes the members of a process from some groups; returns the entries that each group had.
+    /// Removes the members of a process from some groups; returns the entries of each group.
     async fn remove_members_of(
         &self,
         node: u64,

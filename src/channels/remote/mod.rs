@@ -1,11 +1,12 @@
 //! Remote: the groups of other processes, through Redis.
 //!
-//! A process has one connection for commands, all of them pipelined, and one for subscriptions; in a cluster, one of each to every
-//! master. A group is subscribed to while it has members in this process. Those are served by this process itself, and an event
-//! from another process is framed once for all of them.
+//! A process has one connection for commands, all of them pipelined, and one for subscriptions; in
+//! a cluster, one of each to every master. It subscribes to a group while it has members in it. It
+//! serves those members itself: an event from another process is framed once for all of them.
 //!
-//! Events and commands wait in `outbox.rs` until `pipeline_writer.rs` writes them. Messages arrive in `pubsub.rs` and are handled in
-//! `receive.rs`. `reconnect.rs` starts both, again after each loss.
+//! Events and commands wait in `outbox.rs` until `pipeline_writer.rs` writes them. Messages arrive
+//! in `pubsub.rs` and are handled in `receive.rs`. `reconnect.rs` starts both, and starts them
+//! again after each loss.
 
 mod channel_send;
 mod channels_redis_codec;
@@ -94,23 +95,24 @@ struct RemoteInner {
     outbox: Outbox,
     subscriptions: Arc<Subscriptions>,
     echoes: Arc<Echoes>,
-    /// Notified when the connection comes or goes, and when a channel that is no group's is subscribed to.
+    /// Notified when the connection is made or lost, and when a channel that is not a group's is
+    /// subscribed to.
     changed: Notify,
-    /// Groups whose shared history has to be read.
+    /// Groups whose shared history must be read.
     read_queue: ReadQueue,
     /// Sizes of histories that the registry in Redis does not have yet.
     registry: RegistryBuffer,
     presence: PresenceIndex,
     pending_calls: Arc<PendingCalls>,
     rpc_handler: OnceLock<Arc<dyn RpcHandler>>,
-    /// Processes whose lease ran out, and whose members this process has to remove.
+    /// Processes whose lease has expired, and whose members this process must remove.
     dead_nodes: Mutex<Vec<u64>>,
     /// Notified after each renewal of the lease.
     reaper_wakeup: Notify,
-    /// The cluster moves slots: Redis' count of subscribers may be too low.
+    /// True while the cluster moves slots: Redis' count of subscribers may be too low.
     is_resharding: AtomicBool,
     refused: Recurring,
-    /// The masters that the cluster had when it was last asked.
+    /// The masters of the cluster when it was last asked.
     masters: Mutex<Vec<(String, u16)>>,
 }
 
@@ -124,8 +126,9 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// Creates the link that a configuration asks for, and lets it follow the local groups. Returns `None` without a Redis. Nothing
-    /// is opened before [`run`](Remote::run).
+    /// Creates the link that a configuration asks for, and registers it as the observer of the
+    /// local groups. Returns `None` without a Redis. No connection is opened before
+    /// [`run`](Remote::run).
     pub(super) fn new(config: &ChannelLayerConfig, local: Arc<LocalGroups>) -> Option<Self> {
         let Backend::Redis(urls) = &config.backend else {
             return None;
@@ -135,7 +138,8 @@ impl Remote {
         let names = Arc::new(RedisNames::new(config, database, node));
         let keys = config.symmetric_encryption_keys.iter();
         let keys = keys.map(|key| Fernet::new(&key.0)).collect();
-        // As in channels_redis: the core layer rejects old messages, the pubsub layer does not check their age.
+        // As in channels_redis: the core layer rejects old messages, the pubsub layer does not
+        // check their age.
         let max_age =
             (config.format == LayerFormat::Core).then(|| config.expiry + Duration::from_secs(10));
         let core = Arc::new(ChannelsRedisCore::new(config, urls.len()));
@@ -178,13 +182,13 @@ impl Remote {
         })))
     }
 
-    /// Tells whether the process is connected to Redis.
+    /// Returns whether the process is connected to Redis.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0.outbox.is_connected()
     }
 
-    /// Returns the format of what goes through Redis.
+    /// Returns the format of the messages in Redis.
     #[must_use]
     pub fn format(&self) -> LayerFormat {
         self.0.format
@@ -194,11 +198,12 @@ impl Remote {
         shares_history(self.0.format)
     }
 
-    /// Waits until a group is subscribed to and its history has been read; not for long, and not without a connection.
+    /// Waits briefly until a group is subscribed to and its history has been read; not at all
+    /// without a connection.
     pub(in crate::channels) async fn wait_until_ready(&self, name: &GroupName, group: &Group) {
         let deadline = tokio::time::Instant::now() + self.0.timeout.min(READY_TIMEOUT);
         loop {
-            // Both are registered before the state is read: a change in between wakes this.
+            // Both are registered before the state is read: a change in between wakes this task.
             let (group_ready, all_changed) = (group.ready(), self.0.changed.notified());
             if !self.is_connected() {
                 return;
@@ -228,7 +233,8 @@ impl Remote {
 
     // --- Commands -------------------------------------------------------------------------------------------------------
 
-    /// Sends commands through the outbox; returns the replies, `None` without a connection or if one was refused.
+    /// Sends commands through the outbox; returns the replies, or `None` without a connection or if
+    /// a command was refused.
     async fn query_redis(&self, commands: Vec<redis::Cmd>) -> Option<Vec<Value>> {
         self.query_redis_within(self.0.timeout, commands).await
     }
@@ -251,7 +257,8 @@ impl Remote {
     }
 }
 
-/// Reads how many processes a message reached, from the reply to PUBLISH or to a script that publishes.
+/// Returns how many processes a message reached, from the reply to PUBLISH or to a script that
+/// publishes.
 fn reached(reply: &[Value]) -> usize {
     let reached = match reply.first() {
         Some(Value::Int(reached)) => *reached,

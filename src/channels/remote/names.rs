@@ -1,7 +1,7 @@
 //! Names: the keys and channels that the layer uses in Redis.
 //!
-//! In a cluster, keys that one command touches have to be in one slot. Redis hashes only what is in braces, so keys and channel of
-//! a group have its name in braces.
+//! In a cluster, the keys of one command must be in one slot. Redis hashes only the text in braces,
+//! so the keys and the channel of a group have its name in braces.
 
 use crate::channels::GroupName;
 use crate::config::{ChannelLayerConfig, LayerFormat};
@@ -17,8 +17,8 @@ pub(super) struct RedisNames {
 }
 
 impl RedisNames {
-    /// `database`: the number in the URL. Redis has one set of channels for all databases, so channels have the number in their
-    /// names.
+    /// `database`: the number in the URL. Redis has one set of channels for all databases, so
+    /// channels have the number in their names.
     pub(super) fn new(config: &ChannelLayerConfig, database: i64, node: u64) -> Self {
         let prefix = config.prefix().to_owned();
         let suffix = match database {
@@ -66,7 +66,7 @@ impl RedisNames {
         }
     }
 
-    /// Returns the keys of a group's history: what is known of it, and the stream of its events.
+    /// Returns the keys of a group's history: its metadata, and the stream of its events.
     pub(super) fn history_keys(&self, group: &GroupName) -> [String; 2] {
         let prefix = &self.own_prefix;
         [
@@ -105,12 +105,12 @@ impl RedisNames {
         format!("{}{member}", Self::presence_fields(self.node))
     }
 
-    /// Returns what the fields of a process's members begin with.
+    /// Returns the common prefix of the fields of a process's members.
     pub(super) fn presence_fields(node: u64) -> String {
         format!("{node:016x}.")
     }
 
-    /// Returns the key of the groups that a process has members in.
+    /// Returns the key of the groups in which a process has members.
     pub(super) fn present_groups_key(&self, node: u64) -> String {
         format!("{}:present:{node:016x}", self.own_prefix)
     }

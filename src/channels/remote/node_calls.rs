@@ -13,28 +13,29 @@ use crate::channels::{NodeReply, NodeRequest, RpcHandler, RpcReplies};
 /// How long a process may take to reply.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many requests are handled at once; further ones get no reply.
+/// The number of requests handled at once; further ones get no reply.
 static HANDLING: Semaphore = Semaphore::const_new(64);
 
 impl Remote {
-    /// Sets who answers the requests of other processes. Called once.
+    /// Sets the handler for requests of other processes. Called once.
     pub(crate) fn set_rpc_handler(&self, rpc_handler: Arc<dyn RpcHandler>) {
         let _ = self.0.rpc_handler.set(rpc_handler);
     }
 
-    /// Sends a request to all other processes, and waits for their replies, a second at most.
+    /// Sends a request to all other processes, and waits for their replies, at most a second.
     pub async fn call_all(&self, request: &NodeRequest) -> RpcReplies {
         let channel = self.0.names.nodes_channel();
         self.call(channel, 1, request, REPLY_TIMEOUT).await // this process subscribes to it too
     }
 
-    /// Sends a request to another process, and waits for its reply. No reply is missing if there is no such process.
+    /// Sends a request to another process, and waits for its reply. If there is no such process, no
+    /// reply counts as missing.
     pub async fn call_node(&self, node: u64, request: &NodeRequest, wait: Duration) -> RpcReplies {
         let channel = self.0.names.node_channel(node);
         self.call(channel, 0, request, wait).await
     }
 
-    /// `own`: how many of the channel's subscribers are this process.
+    /// `own`: how many of the channel's subscribers are in this process.
     async fn call(
         &self,
         channel: String,
@@ -59,7 +60,8 @@ impl Remote {
         });
         if is_queued && let Ok(Ok(answer)) = tokio::time::timeout(wait, replied).await {
             let others = reached(&answer).saturating_sub(own);
-            // While the cluster moves slots, a message may reach more subscribers than Redis counts.
+            // While the cluster moves slots, a message may reach more subscribers than Redis
+            // counts.
             let is_resharding = self.0.is_resharding.load(Ordering::Relaxed);
             let others = others.max(usize::from(is_resharding));
             let deadline = tokio::time::Instant::now() + wait;
@@ -73,7 +75,7 @@ impl Remote {
         replies
     }
 
-    /// Sends a process what became of an event that it counts.
+    /// Sends a process the delivery counts of an event that it asked for.
     pub(super) fn reply_counts(&self, node: u64, id: u64, queued: usize, dropped: usize) {
         if node == self.0.node {
             self.0.pending_calls.on_counts(id, queued, dropped);
@@ -88,7 +90,7 @@ impl Remote {
         }
     }
 
-    /// Handles a request of another process, in a task of its own.
+    /// Handles a request of another process, in its own task.
     pub(super) fn on_request(&self, caller: u64, id: u64, json: &[u8]) {
         if caller == self.0.node {
             return;

@@ -1,4 +1,4 @@
-//! Outage: the time without Redis, and what is logged about it.
+//! Outage: a time without Redis, and the rate limit of its log lines.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use redis::RedisError;
 use super::Remote;
 use crate::telemetry::LOG_INTERVAL;
 
-/// The time without Redis, and what was logged about it.
+/// A time without Redis, and the rate limit of its log lines.
 #[derive(Default)]
 pub(super) struct Outage {
     since: Option<Instant>,
@@ -18,8 +18,9 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    /// A connection was lost, or could not be made. Returns whether to log it: once per outage, and if Redis refused what the process
-    /// asked for, once per interval, because the process connects and is refused again and again.
+    /// Called when a connection was lost or could not be made. Returns whether to log it: once per
+    /// outage. If Redis refused a command, once per interval, because the process connects and is
+    /// refused again and again.
     fn begins(&mut self, now: Instant, is_unreachable: bool) -> bool {
         let is_new = self.since.replace(self.since.unwrap_or(now)).is_none();
         let is_due = || {

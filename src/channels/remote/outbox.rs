@@ -1,4 +1,4 @@
-//! Outbox: what waits to be sent to Redis, in order and bounded.
+//! Outbox: a bounded, ordered queue of commands for Redis.
 //!
 //! ```text
 //!                   resyncing             connected
@@ -8,11 +8,12 @@
 //!        └─────────────────── disconnected ──────────────┘
 //! ```
 //!
-//! While Redis is away, the events of histories wait for it, and members of this process receive them at once. Other events are
-//! lost to other processes, and commands are refused. While the process resyncs, it tells Redis who its members are; a change of
-//! those is queued behind that, since it may not be in what was read for the resync.
+//! While Redis is away, events of histories wait in the queue, and members of this process receive
+//! them at once. Other events do not reach other processes, and commands are refused. While the
+//! process resyncs, it registers its members in Redis; changes to them are queued behind that,
+//! since they may not be part of it.
 //!
-//! A history's event goes through these states, so that it is neither lost nor sent twice:
+//! An event of a history goes through these states, so that it is neither lost nor sent twice:
 //!
 //! ```text
 //!           push            next               confirm, 30 s
@@ -22,10 +23,11 @@
 //!                     └─────────────────┴─────────────────────────┘
 //! ```
 //!
-//! Confirmed events are sent again after a loss, because a Redis that died may come back without the last it had confirmed, or may
-//! have published them before anyone subscribed. The script recognizes those that it has by their number ([`Attempt`]). They go back in front
-//! of the others: a history takes a number for all lower ones of the same sender, so an event that is sent after a higher
-//! number would be dropped as a duplicate.
+//! Confirmed events are sent again after a loss. A Redis that crashed may restart without the last
+//! events it had confirmed, or may have published them before any process had subscribed. The
+//! script recognizes the events it has by their number ([`Attempt`]). They go back to the front of
+//! the queue: in a history a number covers all lower ones of the same sender, so an event sent
+//! after a higher number would be dropped as a duplicate.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -40,13 +42,15 @@ use crate::channels::append::Retention;
 use crate::channels::local_groups::LocalGroups;
 use crate::telemetry;
 
-/// How many commands, and bytes of them, one pipeline has. The number falls after each loss, for the pipeline may have been more
-/// than Redis can execute within the timeout, and rises again with each reply.
+/// The number of commands in one pipeline, and the number of bytes. The first falls after each
+/// loss, because the pipeline may have been more than Redis can execute within the timeout, and
+/// rises again with each reply.
 const BATCH_SIZE_MIN: usize = 16;
 const BATCH_SIZE_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// For how long, and how many, confirmed events are remembered, and which share of the queue's bytes they may take.
+/// How long confirmed events are remembered, how many of them, and the share of the queue's bytes
+/// they may take.
 const CONFIRMED_AGE_MAX: Duration = Duration::from_secs(30);
 const CONFIRMED_MAX: usize = 4096;
 const CONFIRMED_SHARE: usize = 4;
@@ -63,9 +67,9 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct OutboxState {
     queue: VecDeque<QueuedCommand>,
-    /// The size of the queue and of what is in flight.
+    /// The size of the queue and of the commands in flight.
     bytes: usize,
-    /// The commands that Redis has confirmed lately, and when.
+    /// The commands that Redis has confirmed recently, with the time.
     confirmed: VecDeque<(Instant, QueuedCommand)>,
     confirmed_bytes: usize,
     link: LinkState,
@@ -80,12 +84,12 @@ struct OutboxState {
 enum LinkState {
     #[default]
     Disconnected,
-    /// Connected, and Redis is being told what this process has.
+    /// Connected; the process is registering its members and subscriptions in Redis.
     Resyncing,
     Connected,
 }
 
-/// Why a command was not queued.
+/// The reason why a command was not queued.
 #[derive(Debug)]
 pub(super) enum PushError {
     Disconnected,
@@ -109,7 +113,7 @@ impl Outbox {
 
     // --- Queueing -------------------------------------------------------------------------------------------------------
 
-    /// Queues an event. Without a connection only the events of histories are queued.
+    /// Queues an event. Without a connection, only events of histories are queued.
     pub(super) fn push(&self, mut command: QueuedCommand) -> Result<(), PushError> {
         let mut state = self.state.lock();
         if state.link != LinkState::Connected && !command.kind.survives_outage() {
@@ -123,7 +127,7 @@ impl Outbox {
         }
         let mut delivery = None;
         if let CommandKind::Append(append) = &mut command.kind {
-            // Numbered under the lock that orders the queue: numbers reach Redis in their order.
+            // Numbered under the lock that orders the queue, so numbers reach Redis in order.
             if append.retention == Retention::History {
                 state.seq += 1;
                 append.head.id.seq = state.seq;
@@ -142,20 +146,22 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues a command that is no event, if the process is connected; returns whether it was queued.
+    /// Queues a command that is not an event, if the process is connected; returns whether it was
+    /// queued.
     pub(super) fn push_if_connected(&self, command: QueuedCommand) -> bool {
         let state = self.state.lock();
         state.link == LinkState::Connected && self.enqueue_plain(state, command)
     }
 
-    /// Queues commands that change who the members of this process are. Returns whether they are queued or not needed: a process
-    /// that connects tells Redis about all members.
+    /// Queues commands that change the registered members of this process. Returns true if they are
+    /// queued or not needed: a process that connects registers all its members.
     pub(super) fn push_presence(&self, command: QueuedCommand) -> bool {
         let state = self.state.lock();
         state.link == LinkState::Disconnected || self.enqueue_plain(state, command)
     }
 
-    /// Queues a command that is no event. These have twice the space, so that events cannot crowd them out.
+    /// Queues a command that is not an event. Such commands have twice the space, so that events
+    /// cannot crowd them out.
     fn enqueue_plain(
         &self,
         mut state: MutexGuard<'_, OutboxState>,
@@ -171,7 +177,7 @@ impl Outbox {
         true
     }
 
-    /// Tells whether an event of that size would be queued.
+    /// Returns whether an event of that size would be queued.
     pub(super) fn has_space(&self, size: usize) -> bool {
         let state = self.state.lock();
         state.queue.is_empty() || state.bytes + size <= self.bytes_max
@@ -182,10 +188,10 @@ impl Outbox {
         self.space.notified()
     }
 
-    /// Completes when nothing waits and nothing is in flight.
+    /// Completes when no command waits and none is in flight.
     pub(super) async fn drained(&self) {
         loop {
-            // Registered before the state is read: a reply in between wakes this.
+            // Registered before the state is read: a reply in between wakes this task.
             let space = self.space.notified();
             let is_drained = {
                 let state = self.state.lock();
@@ -198,8 +204,8 @@ impl Outbox {
         }
     }
 
-    /// Gives up an event that Redis will never have. The members of this process receive it all the same, before those that are
-    /// still on their way.
+    /// Gives up an event that Redis will never have. The members of this process still receive it,
+    /// before the events that are still on their way.
     pub(super) fn give_up(&self, command: QueuedCommand, reason: &'static str) {
         if command.kind.is_event() {
             self.count_lost(1);
@@ -214,7 +220,7 @@ impl Outbox {
 
     // --- Sending --------------------------------------------------------------------------------------------------------
 
-    /// Takes the commands of the next pipeline; waits until there is one.
+    /// Takes the commands of the next pipeline; waits until there are some.
     pub(super) async fn next(&self) -> Vec<QueuedCommand> {
         loop {
             {
@@ -237,7 +243,7 @@ impl Outbox {
         }
     }
 
-    /// Puts back, in front of the queue, what was taken and has to be sent again.
+    /// Puts taken commands that must be sent again back in front of the queue.
     pub(super) fn put_back(&self, commands: Vec<QueuedCommand>) {
         let mut state = self.state.lock();
         for command in commands.into_iter().rev() {
@@ -247,7 +253,7 @@ impl Outbox {
         self.work.notify_one();
     }
 
-    /// Gives back the space of commands that were executed.
+    /// Returns the space of executed commands.
     pub(super) fn done(&self, bytes: usize) {
         let mut state = self.state.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
@@ -256,7 +262,7 @@ impl Outbox {
         self.space.notify_waiters();
     }
 
-    /// Remembers an event for a while that Redis has given an offset.
+    /// Remembers, for a limited time, an event that has received its offset from Redis.
     pub(super) fn confirm(&self, command: QueuedCommand) {
         let CommandKind::Append(mut append) = command.kind else {
             return;
@@ -281,7 +287,7 @@ impl Outbox {
         }
     }
 
-    /// Drops the events that Redis has: in each group those up to a number.
+    /// Drops the events that Redis has: in each group, those up to a number.
     pub(super) fn drop_confirmed(&self, confirmed: &HashMap<GroupName, u64>) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -302,7 +308,7 @@ impl Outbox {
 
     // --- The connection -------------------------------------------------------------------------------------------------
 
-    /// Redis is about to be told what this process has.
+    /// Called when the process starts to register its members and subscriptions in Redis.
     pub(super) fn resyncing(&self) {
         self.state.lock().link = LinkState::Resyncing;
     }
@@ -312,8 +318,8 @@ impl Outbox {
         self.work.notify_one();
     }
 
-    /// The process could not connect. Presence commands that were queued in the meantime are dropped: the next attempt tells Redis about
-    /// all members.
+    /// Called when the process could not connect. Presence commands queued in the meantime are
+    /// dropped: the next attempt registers all members.
     pub(super) fn connect_failed(&self) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -327,11 +333,13 @@ impl Outbox {
         });
     }
 
-    /// The connection is lost. `in_flight` are the commands without a reply, which Redis may have executed or not.
+    /// Called when the connection is lost. `in_flight` are the commands without a reply, which
+    /// Redis may or may not have executed.
     ///
-    /// Events of histories go back to the queue: first those that Redis confirmed lately, then those in flight, then those that
-    /// waited, which is the order of their numbers. The members of this process now receive what they have not got from Redis.
-    /// All other commands are dropped, and their callers learn it by the end of the reply channel.
+    /// Events of histories go back to the queue: first those that Redis confirmed recently, then
+    /// those in flight, then those that waited, which is the order of their numbers. The members of
+    /// this process now receive the events that they have not received from Redis. All other
+    /// commands are dropped; their callers see the reply channel close.
     pub(super) fn disconnected(&self, in_flight: Vec<QueuedCommand>) {
         let mut deliveries = Vec::new();
         {
@@ -346,7 +354,7 @@ impl Outbox {
                     continue;
                 }
                 if let CommandKind::Append(append) = &mut command.kind {
-                    // Most members have it from Redis already; `append_early` recognizes it then.
+                    // Most members already have it from Redis; `append_early` recognizes it then.
                     deliveries.extend(append.deliver_early(&self.local));
                 }
                 bytes += command.size;
@@ -362,7 +370,8 @@ impl Outbox {
                         queue.push_back(command);
                         continue;
                     }
-                    // One that was in flight may have reached the members through Redis: at most once.
+                    // An event in flight may have reached the members through Redis; delivery is at
+                    // most once.
                     CommandKind::Append(append) if append.attempt == Attempt::Unsent => {
                         deliveries.extend(append.deliver_without_offset(&self.local));
                     }
@@ -382,12 +391,12 @@ impl Outbox {
         }
     }
 
-    /// Returns how many events were lost since the last call.
+    /// Returns the number of events lost since the last call.
     pub(super) fn take_lost(&self) -> u64 {
         std::mem::take(&mut self.state.lock().lost)
     }
 
-    /// Counts events that were lost.
+    /// Counts lost events.
     pub(super) fn count_lost(&self, events: u64) {
         self.state.lock().lost += events;
     }

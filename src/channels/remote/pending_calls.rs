@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::channels::{NodeReply, Sent};
 
-/// How many replies to one call may wait to be read; further ones are dropped.
+/// The most replies to one call that may wait to be read; further ones are dropped.
 const REPLIES_MAX: usize = 1024;
 
 /// Calls to other processes that wait for replies, by their number.
@@ -25,7 +25,7 @@ enum PendingCall {
     Replies(mpsc::Sender<NodeReply>),
 }
 
-/// The number of a call; not waited for any more when it is dropped.
+/// The number of a call. Dropping it ends the wait for replies.
 pub(super) struct CallId {
     calls: Arc<PendingCalls>,
     pub(super) id: u64,
@@ -37,7 +37,7 @@ impl Drop for CallId {
     }
 }
 
-/// Counts that other processes send about one event.
+/// The counts that other processes send about one event.
 pub(super) struct DeliveryCounts {
     pub(super) call: CallId,
     received: mpsc::Receiver<(usize, usize)>,

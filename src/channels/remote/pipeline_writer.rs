@@ -1,4 +1,4 @@
-//! Pipeline writer: sends what waits in the outbox to Redis, one pipeline at a time.
+//! Pipeline writer: sends the commands of the outbox to Redis, one pipeline at a time.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,8 @@ use crate::channels::GroupName;
 use crate::channels::append::Retention;
 
 impl Connection {
-    /// Writes pipelines as long as the connection lives. Ends with the commands of the last pipeline that have no reply.
+    /// Writes pipelines for as long as the connection lives. Returns the commands of the last
+    /// pipeline that have no reply.
     pub(super) async fn write_pipelines(self) -> ConnectionEnd {
         let outbox = &self.remote.0.outbox;
         loop {
@@ -40,8 +41,9 @@ impl Connection {
         }
     }
 
-    /// Sends a batch in one pipeline. Leaves in `batch` what Redis did not execute: all of it if the connection fails, otherwise what
-    /// it refused for now and what has keys that are moving.
+    /// Sends a batch in one pipeline. Leaves in `batch` the commands that Redis did not execute:
+    /// all of them if the connection fails, otherwise those that it refused temporarily and those
+    /// whose keys are moving.
     async fn write_pipeline(&self, batch: &mut Vec<QueuedCommand>) -> RedisResult<()> {
         let members = self.members_of(batch).await?;
         let mut commands = Vec::new();
@@ -100,7 +102,8 @@ impl Connection {
         }
     }
 
-    /// Adds the Redis commands of a queued one. `seq_before`: the number of the event before it in the same pipeline and group.
+    /// Adds the Redis commands of a queued command. `seq_before`: the number of the event before it
+    /// in the same pipeline and group.
     fn add(
         &self,
         kind: &CommandKind,
@@ -181,7 +184,7 @@ fn publish(channel: &str, payload: &[u8]) -> Cmd {
     publish
 }
 
-/// Tells whether a reply of `APPEND` is that the event has an offset.
+/// Returns whether a reply of `APPEND` shows that the event has an offset.
 fn has_offset(reply: &[Value]) -> bool {
     matches!(reply, [Value::Array(parts)] if !matches!(parts.get(1), None | Some(Value::Int(0))))
 }

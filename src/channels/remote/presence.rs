@@ -1,7 +1,7 @@
-//! Presence: who is in a group, over all processes.
+//! Presence: the members of a group, over all processes.
 //!
-//! In Redis each group has a hash of its members, and each process a set of the groups that it has members in. By that set the
-//! entries of a process that died are found and removed (`lease.rs`).
+//! In Redis each group has a hash of its members, and each process a set of the groups in which it
+//! has members. Through that set, the entries of a dead process are found and removed (`lease.rs`).
 
 use std::collections::HashSet;
 
@@ -19,19 +19,19 @@ use crate::timestamp::Timestamp;
 #[serde(default)]
 pub(super) struct PresenceEntry {
     pub(super) user: Option<String>,
-    /// Whether the group is told when the member joins and leaves.
+    /// Whether the group is notified when the member joins and leaves.
     pub(super) announced: bool,
 }
 
 impl PresenceEntry {
-    /// Reads an entry. One that cannot be read is an anonymous member.
+    /// Reads an entry. An unreadable one counts as an anonymous member.
     pub(super) fn read(json: &str) -> Self {
         serde_json::from_str(json).unwrap_or_default()
     }
 }
 
 impl Remote {
-    /// Tells Redis that a member joined.
+    /// Registers a member that joined.
     pub(in crate::channels) fn member_joined(
         &self,
         group: &GroupName,
@@ -50,7 +50,7 @@ impl Remote {
         self.push_presence(commands);
     }
 
-    /// Tells Redis that a member left.
+    /// Removes a member that left.
     pub(in crate::channels) fn member_left(
         &self,
         group: &GroupName,
@@ -68,7 +68,7 @@ impl Remote {
         self.push_presence(commands);
     }
 
-    /// Returns the commands that tell Redis about the members of a group.
+    /// Returns the commands that register the members of a group.
     pub(super) fn presence_commands(&self, group: &GroupName, members: &[GroupMember]) -> Vec<Cmd> {
         let tracked = members
             .iter()
@@ -85,8 +85,8 @@ impl Remote {
         commands
     }
 
-    /// Removes members from Redis that left while the process was telling Redis about all members. Their own removal may have come
-    /// before that, and then had no effect.
+    /// Removes members that left while the process was registering all its members. Their own
+    /// removal may have come before the registration, and then had no effect.
     pub(super) fn remove_departed(
         &self,
         group: &GroupName,
@@ -130,7 +130,7 @@ impl Remote {
         redis::from_redis_value(reply.into_iter().next()?).ok()
     }
 
-    /// Tells a group that these members of a dead process have left. They are not counted any more.
+    /// Notifies a group that these members of a dead process have left. They are no longer counted.
     pub(super) async fn announce_left(&self, group: &GroupName, users: Vec<Option<String>>) {
         let found = self.0.local.find(group.as_str());
         let _presence = match &found {
@@ -154,7 +154,8 @@ impl Remote {
         }
     }
 
-    /// Queues commands without waiting. If there is no space, all members are registered again later.
+    /// Queues commands without waiting. If there is no space, all members are registered again
+    /// later.
     fn push_presence(&self, commands: Vec<Cmd>) {
         let is_queued = self.0.outbox.push_presence(QueuedCommand {
             size: commands.len() * COMMAND_BYTES,
@@ -192,7 +193,8 @@ impl Remote {
         remove
     }
 
-    /// Adds a group to the set of those that this process has members in (SADD), or removes it (SREM).
+    /// Adds a group to the set of those in which this process has members (SADD), or removes it
+    /// (SREM).
     fn list_command(&self, command: &str, group: &GroupName) -> Cmd {
         let mut list = redis::cmd(command);
         list.arg(self.0.names.present_groups_key(self.0.node))

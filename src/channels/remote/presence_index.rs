@@ -1,4 +1,4 @@
-//! PresenceIndex: the members of this process that other processes know of.
+//! PresenceIndex: the members of this process that other processes know about.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,12 +7,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::channels::GroupName;
 
-/// Counts the members of this process that other processes know of, by group.
+/// Counts the members of this process that other processes know about, by group.
 #[derive(Default)]
 pub(super) struct PresenceIndex {
-    /// Locked while commands are queued, so that those about a group's first and last member are queued in order.
+    /// Locked while commands are queued, so that those about a group's first and last member are
+    /// queued in order.
     counts: Mutex<PresenceCounts>,
-    /// A command could not be queued: Redis has to be told about all members again.
+    /// True if a command could not be queued: all members must be registered in Redis again.
     is_stale: AtomicBool,
 }
 
@@ -28,7 +29,7 @@ impl PresenceIndex {
         self.is_stale.store(true, Ordering::Relaxed);
     }
 
-    /// Tells whether it was marked stale since the last call.
+    /// Returns whether it was marked stale since the last call.
     pub(super) fn take_stale(&self) -> bool {
         self.is_stale.swap(false, Ordering::Relaxed)
     }

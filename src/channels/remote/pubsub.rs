@@ -1,4 +1,4 @@
-//! Pub/sub: the connections for subscriptions and their messages, one to each server.
+//! Pub/sub: the connections for subscriptions, one to each server, and their messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,18 +12,19 @@ use super::connection::{Connection, ConnectionEnd, closed};
 use super::redis_stream::{self, ReadAhead};
 use super::refusals::CommandLabel;
 
-/// How many messages are handled before the worker is yielded to other tasks.
+/// The number of messages handled before the worker is yielded to other tasks.
 const MESSAGES_AT_ONCE: u64 = 64;
 
 /// A connection for subscriptions.
 pub(super) struct PubSubConnection {
     pub(super) sink: PubSubSink,
-    /// Counted up when a message starts to be handled and again when that is done: odd while one is being handled.
+    /// Incremented when the handling of a message starts and again when it ends: odd while a
+    /// message is being handled.
     pub(super) activity: Arc<AtomicU64>,
 }
 
 impl Connection {
-    /// Handles messages as they come, as long as the connection lives.
+    /// Handles messages as they arrive, for as long as the connection lives.
     pub(super) async fn read_pubsub(
         self,
         mut stream: PubSubStream,
@@ -31,7 +32,8 @@ impl Connection {
         activity: Arc<AtomicU64>,
     ) -> ConnectionEnd {
         loop {
-            // Unconstrained: with tokio's budget used up the stream would look empty, and `ReadAhead` would forget its count.
+            // Unconstrained: with tokio's budget used up, the stream would look empty, and
+            // `ReadAhead` would forget its count.
             let next = match unconstrained(stream.next()).now_or_never() {
                 Some(next) => next,
                 None => {
@@ -53,8 +55,8 @@ impl Connection {
         }
     }
 
-    /// Waits for a reply that comes behind the messages that were sent before it. As long as those arrive and are handled, the
-    /// connection lives, and the timeout starts again.
+    /// Waits for a reply that comes after the messages sent before it. While those arrive and are
+    /// handled, the connection is alive, and the timeout starts again.
     async fn reply_after_pending<T>(
         &self,
         activity: &AtomicU64,
@@ -65,14 +67,16 @@ impl Connection {
             let before = activity.load(Ordering::Relaxed);
             match tokio::time::timeout(self.remote.0.timeout, &mut reply).await {
                 Ok(reply) => return reply,
-                // A message that is being handled waits for space in its group, which has a deadline of its own.
+                // A message that is being handled waits for space in its group, which has its own
+                // deadline.
                 Err(_) if before % 2 == 1 || activity.load(Ordering::Relaxed) != before => {}
                 Err(_) => return Err(redis_stream::timed_out()),
             }
         }
     }
 
-    /// Subscribes and unsubscribes as groups come and go. Pings the servers when nothing has changed for a while.
+    /// Subscribes and unsubscribes as groups are created and removed. Pings the servers after a
+    /// time without changes.
     pub(super) async fn sync_subscriptions(
         self,
         mut connections: Vec<PubSubConnection>,
@@ -99,7 +103,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Subscribes to what is wanted and unsubscribes from what is not, until there is no difference.
+    /// Subscribes to the wanted channels and unsubscribes from the others, until there is no
+    /// difference.
     pub(super) async fn apply_subscriptions(
         &self,
         connections: &mut [PubSubConnection],

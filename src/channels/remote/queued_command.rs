@@ -1,4 +1,4 @@
-//! QueuedCommand: a command for Redis, and what is known of its execution.
+//! QueuedCommand: a command for Redis, and the state of its execution.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::channels::group::Group;
 use crate::channels::local_groups::LocalGroups;
 use crate::channels::{Event, GroupName};
 
-/// The bytes that a command counts for besides its event.
+/// The bytes charged for a command besides its event.
 pub(super) const COMMAND_BYTES: usize = 256;
 
 /// A command for Redis.
 #[derive(Debug)]
 pub(super) struct QueuedCommand {
     pub(super) kind: CommandKind,
-    /// The bytes that it counts for.
+    /// The bytes charged for it.
     pub(super) size: usize,
-    /// Where the reply goes. Dropped without one when the connection is lost.
+    /// The channel for the reply. Dropped without a reply when the connection is lost.
     pub(super) reply: Option<oneshot::Sender<Vec<Value>>>,
 }
 
@@ -30,13 +30,13 @@ pub(super) struct QueuedCommand {
 pub(super) enum CommandKind {
     /// Publishes an event to a channel.
     Publish { channel: String, payload: Vec<u8> },
-    /// Publishes a message between Oneports that is no event.
+    /// Publishes a message between Oneports that is not an event.
     NodeMessage { channel: String, payload: Vec<u8> },
     /// Sends an event to a group that may keep a history.
     Append(Box<HistoryAppend>),
     /// Sends an event to a group of `channels_redis.core`.
     CoreGroupSend { group: GroupName, event: Event },
-    /// Anything else; of no use on another connection.
+    /// Any other command; not sent again on another connection.
     Raw(Vec<Cmd>),
 }
 
@@ -50,7 +50,7 @@ pub(super) struct HistoryAppend {
     /// How many events the group keeps and for how long, if this process knows.
     pub(super) bounds: Option<(usize, Duration)>,
     pub(super) attempt: Attempt,
-    /// The members of this process have it, without waiting for Redis.
+    /// True if the members of this process have it, without waiting for Redis.
     is_delivered_early: bool,
 }
 
@@ -67,8 +67,8 @@ pub(super) enum Attempt {
     Unsent,
     /// It was sent once. The script need not look for it.
     First,
-    /// It was sent before and may have been executed. The script drops it if it was; where there is no history to tell, it drops it
-    /// in any case, since delivery is at most once.
+    /// It was sent before and may have been executed. The script drops it if it was. If there is no
+    /// history to check, the script drops it in any case: delivery is at most once.
     Repeated,
 }
 
@@ -83,7 +83,7 @@ impl CommandKind {
         }
     }
 
-    /// Redis replied that it did not execute the command.
+    /// Called when Redis replies that it did not execute the command.
     pub(super) fn not_executed(&mut self) {
         if let Self::Append(append) = self
             && append.attempt == Attempt::First
@@ -92,8 +92,8 @@ impl CommandKind {
         }
     }
 
-    /// Tells whether the command is sent again after an error that says that its keys are moving to another master. A query is not:
-    /// its caller asks again.
+    /// Returns whether the command is sent again after an error that its keys are moving to another
+    /// master. A query is not: its caller repeats it.
     pub(super) fn is_retried_after(&self, error: &RedisError) -> bool {
         is_redirect(error) && matches!(self, Self::Append(_))
     }
@@ -102,8 +102,8 @@ impl CommandKind {
         !matches!(self, Self::NodeMessage { .. } | Self::Raw(_))
     }
 
-    /// Tells whether the command waits while Redis is away: an event of a history, or of a group that this process does not have and
-    /// that may keep one.
+    /// Returns whether the command waits while Redis is away: an event of a history, or of a group
+    /// that this process does not have and that may keep one.
     pub(super) fn survives_outage(&self) -> bool {
         matches!(self, Self::Append(append)
             if append.retention == Retention::History && !append.head.is_delivered_by_sender)
@@ -143,7 +143,7 @@ impl HistoryAppend {
         Some((group, outcome))
     }
 
-    /// Delivers the event to the members of this process, which do not wait for Redis; once.
+    /// Delivers the event to the members of this process, once, without waiting for Redis.
     pub(super) fn deliver_early(
         &mut self,
         local: &LocalGroups,

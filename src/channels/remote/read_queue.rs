@@ -1,4 +1,4 @@
-//! ReadQueue: groups whose shared history has to be read.
+//! ReadQueue: groups whose shared history must be read.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::channels::GroupName;
 
-/// Groups whose shared history has to be read, each once.
+/// Groups whose shared history must be read, each listed once.
 ///
 /// ```text
 ///            add              take              finish
@@ -34,14 +34,14 @@ struct ReadStates {
 enum ReadState {
     Queued,
     InFlight,
-    /// In flight, and to be read once more after that.
+    /// In flight, to be read once more after that.
     Stale,
-    /// It could not be read, and is read again after a pause, not earlier for members that wait for it.
+    /// Could not be read. It is read again after a pause, even if members wait for it.
     RetryLater,
 }
 
 impl ReadQueue {
-    /// Adds a group, unless it waits already. One that is being read is read once more.
+    /// Adds a group, unless it is already waiting. A group that is being read is read once more.
     pub(super) fn add(&self, group: &GroupName) {
         let mut state = self.state.lock();
         match state.states.get_mut(group) {
@@ -55,12 +55,12 @@ impl ReadQueue {
         }
     }
 
-    /// Tells whether a group's history waits, is being read, or could not be read a moment ago.
+    /// Returns whether a group's history is waiting, being read, or to be retried.
     pub(super) fn contains(&self, group: &GroupName) -> bool {
         self.state.lock().states.contains_key(group)
     }
 
-    /// The connection is lost: all histories will be added again.
+    /// Called when the connection is lost: all histories will be added again.
     pub(super) fn clear(&self) {
         *self.state.lock() = ReadStates::default();
     }
@@ -81,7 +81,7 @@ impl ReadQueue {
         groups
     }
 
-    /// A history was read, or there is nothing to read any more.
+    /// Called when a history was read, or there is no longer one to read.
     pub(super) fn finish(&self, group: &GroupName) {
         let mut state = self.state.lock();
         if state.states.remove(group) == Some(ReadState::Stale) {
@@ -91,13 +91,13 @@ impl ReadQueue {
         }
     }
 
-    /// A history could not be read.
+    /// Called when a history could not be read.
     pub(super) fn fail(&self, group: &GroupName) {
         let mut state = self.state.lock();
         state.states.insert(group.clone(), ReadState::RetryLater);
     }
 
-    /// The pause is over for groups that failed. The caller takes them next.
+    /// Ends the pause of groups that failed. The caller takes them next.
     pub(super) fn retry(&self, groups: impl Iterator<Item = GroupName>) {
         let mut state = self.state.lock();
         for group in groups {

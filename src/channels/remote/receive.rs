@@ -1,4 +1,4 @@
-//! Receive: what comes from Redis, and the members of this process that get it.
+//! Receive: handles the messages from Redis, and delivers them to the members of this process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,8 +90,8 @@ impl Remote {
         }
     }
 
-    /// Delivers an event of another process to the members of this one. An event that finds no space in time is dropped and
-    /// counted.
+    /// Delivers an event of another process to the members of this one. An event that finds no
+    /// space in time is dropped and counted.
     async fn deliver_to_members(&self, name: &GroupName, event: &Event) {
         let new = NewEvent::new(event, None);
         let _ = self.0.local.send(name, new, Retention::History).await;
@@ -121,7 +121,8 @@ impl Remote {
         let is_delivered = match &group {
             None => false,
             Some(group) if is_ours && head.is_delivered_by_sender => {
-                // Our members have it; the history does not, if a member has asked for one since the event was sent.
+                // Our members have it; the history does not, if a member has asked for one since
+                // the event was sent.
                 if has_offset {
                     group.with_history(|history| history.mark_seen(head.id));
                     if is_shared(group) {
@@ -135,7 +136,8 @@ impl Remote {
                 self.append_shared(group, &new, &head, position, Duration::ZERO)
                     .await
             }
-            // Other processes keep a history of the group, this one does not: it still must not deliver an event twice.
+            // Other processes keep a history of the group, this one does not. It must still not
+            // deliver an event twice.
             Some(group)
                 if has_offset && !group.with_history(|history| history.mark_seen(head.id)) =>
             {
@@ -161,8 +163,8 @@ impl Remote {
         }
     }
 
-    /// Appends an event at its position in a shared history; returns whether it was new. If the group has no space in time, the
-    /// history is read again later.
+    /// Appends an event at its position in a shared history; returns whether it was new. If the
+    /// group has no space in time, the history is read again later.
     pub(super) async fn append_shared(
         &self,
         group: &Arc<Group>,

@@ -1,9 +1,10 @@
-//! Reconnect: connects to Redis, starts the tasks of the connection, and connects again after a loss.
+//! Reconnect: connects to Redis, starts the connection's tasks, and reconnects after a loss.
 //!
-//! A process that connects first subscribes to its groups, then tells Redis about its members, then compares its histories with those
-//! in Redis, and only then sends what waits. In this order: an event that is sent before a group is subscribed to would not come
-//! back to its members, and one that is sent before the histories are compared might get an offset that members have seen on
-//! another event.
+//! A process that connects first subscribes to its groups, then registers its members, then
+//! compares its histories with those in Redis, and only then sends the queued commands. The order
+//! matters: an event sent before its group is subscribed to would not reach the members of this
+//! process. An event sent before the histories are compared might get an offset that members have
+//! seen on another event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,12 +28,12 @@ use super::scripts;
 use super::topology::{KeyMap, Topology};
 use crate::config::LayerFormat;
 
-/// How long to wait before connecting again: the first time, and at most.
+/// The pause before connecting again: the first one, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 impl Remote {
-    /// Keeps a connection until the server has ended.
+    /// Keeps a connection until the server has stopped.
     pub(in crate::channels) async fn run(self) {
         let tasks = self.0.local.tasks().clone();
         let mut outage = Outage::default();
@@ -76,8 +77,9 @@ impl Remote {
         }
     }
 
-    /// Connects, tells Redis what the process has, and starts the tasks of the connection. Each reply has the layer's timeout; the
-    /// number of replies depends on how many groups there are.
+    /// Connects, registers the process's members and subscriptions, and starts the connection's
+    /// tasks. Each reply has the layer's timeout; the number of replies depends on the number of
+    /// groups.
     async fn connect(&self) -> RedisResult<(Connection, JoinSet<ConnectionEnd>, usize)> {
         let (urls, timeout) = (&self.0.urls, self.0.timeout);
         let masters = self.0.masters.lock().clone();
@@ -182,7 +184,7 @@ impl Remote {
         Ok((connection, set, resubscribed))
     }
 
-    /// Waits for a reply no longer than the layer's timeout.
+    /// Waits for a reply, at most for the layer's timeout.
     pub(super) async fn with_timeout<T>(
         &self,
         reply: impl Future<Output = RedisResult<T>>,
@@ -192,7 +194,8 @@ impl Remote {
             .unwrap_or_else(|_| Err(redis_stream::timed_out()))
     }
 
-    /// The connection is lost: the members of this process are served without Redis. `in_flight` are the commands without a reply.
+    /// Called when the connection is lost: the members of this process are served without Redis.
+    /// `in_flight` are the commands without a reply.
     fn on_disconnect(&self, in_flight: Vec<QueuedCommand>) {
         gauge!("oneport_layer_connected").set(0.0);
         self.0.outbox.disconnected(in_flight);
@@ -209,7 +212,8 @@ async fn drive(driver: impl Future<Output = ()>) -> ConnectionEnd {
     (closed(), Vec::new())
 }
 
-/// Waits for the first task that ends, and ends the others. Returns its error, and all commands without a reply.
+/// Waits for the first task to end, and ends the others. Returns its error, and all commands
+/// without a reply.
 async fn until_ended(mut set: JoinSet<ConnectionEnd>, ending: CancellationToken) -> ConnectionEnd {
     let mut error = None;
     let mut commands = Vec::new();
@@ -222,7 +226,8 @@ async fn until_ended(mut set: JoinSet<ConnectionEnd>, ending: CancellationToken)
     (error.unwrap_or_else(closed), commands)
 }
 
-/// Runs a task until it ends or `ending` is cancelled. The pipeline writer sees to that itself: it returns what is in flight.
+/// Runs a task until it ends or `ending` is cancelled. The pipeline writer watches `ending` itself,
+/// because it returns the commands in flight.
 async fn until_cancelled(
     ending: CancellationToken,
     task: impl Future<Output = ConnectionEnd>,

@@ -1,4 +1,4 @@
-//! Redis stream: opens the streams to the servers, and bounds how far they are read ahead.
+//! Redis stream: opens the streams to the servers, and bounds their read-ahead.
 
 use std::io;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::config::{RedisHome, RedisUrl};
 use crate::net::Stream;
 
-/// The task that a connection needs to work.
+/// The task that drives a connection.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Returns the user, the password and the database that a connection starts with.
@@ -34,16 +34,17 @@ pub(super) fn redis_settings(url: &RedisUrl) -> RedisResult<RedisConnectionInfo>
     Ok(info.set_protocol(ProtocolVersion::RESP2))
 }
 
-/// The least time for each of several servers that are asked in turn.
+/// The minimum time for each of several servers that are tried in turn.
 const SHARE_MIN: Duration = Duration::from_millis(100);
 
-/// Returns the time for each of several servers, so that one timeout is enough if the first do not reply.
+/// Returns the time for each of several servers, so that one timeout is enough if the first ones do
+/// not reply.
 pub(super) fn timeout_share(timeout: Duration, asked: usize) -> Duration {
     let share = timeout / u32::try_from(2 * asked).unwrap_or(u32::MAX);
     share.max(SHARE_MIN)
 }
 
-/// Opens a connection for commands. The driver has to be polled for it to work.
+/// Opens a connection for commands. It works only while the driver is polled.
 pub(super) async fn commands(
     url: &RedisUrl,
     timeout: Duration,
@@ -56,7 +57,7 @@ pub(super) async fn commands(
     Ok((connection, Box::pin(driver)))
 }
 
-/// Opens a stream to a server; with Sentinels, to the one that is the master now.
+/// Opens a stream to a server; with Sentinels, to the current master.
 pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Stream> {
     match &url.home {
         RedisHome::Cluster { .. } => Err(timed_out()), // the topology has its servers
@@ -82,7 +83,7 @@ pub(super) async fn open(url: &RedisUrl, timeout: Duration) -> RedisResult<Strea
     }
 }
 
-/// Asks a Sentinel who the master is. (Redis Sentinel, "Sentinel commands")
+/// Asks a Sentinel for the master. (Redis Sentinel, "Sentinel commands")
 async fn master(
     (host, port, tls): (&str, u16, bool),
     url: &RedisUrl,
@@ -141,16 +142,18 @@ pub(super) fn timed_out() -> RedisError {
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
     bytes: AtomicUsize,
-    /// Everything is handled and the handler waits: what comes now is not read ahead.
+    /// True if everything is handled and the handler waits: bytes that arrive now do not count as
+    /// read ahead.
     is_awaited: AtomicBool,
     reader: AtomicWaker,
 }
 
-/// How many bytes are read ahead. More fills Redis' output buffer; Redis closes the connection when that is full.
+/// The most bytes read ahead. Beyond it, data piles up in Redis' output buffer; Redis closes the
+/// connection when that is full.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
 
 impl ReadAhead {
-    /// A message that was read is handled.
+    /// Called when a message that was read has been handled.
     pub(super) fn handled(&self, bytes: usize) {
         let less = |before: usize| Some(before.saturating_sub(bytes));
         let _ = self
@@ -160,7 +163,7 @@ impl ReadAhead {
         self.reader.wake();
     }
 
-    /// Everything that was read is handled, and the handler waits for more.
+    /// Called when everything that was read has been handled, and the handler waits for more.
     pub(super) fn await_more(&self) {
         self.bytes.store(0, Ordering::Release);
         self.is_awaited.store(true, Ordering::Release);
@@ -173,7 +176,7 @@ impl ReadAhead {
     }
 }
 
-/// A stream that is read only so far ahead of its handler.
+/// A stream whose read-ahead is bounded.
 pub(super) struct MeteredStream {
     stream: Stream,
     ahead: Arc<ReadAhead>,

@@ -1,4 +1,4 @@
-//! Refusals: commands that Redis refuses, logged once per interval with the names that they are about.
+//! Refusals: commands that Redis refuses, logged once per interval with their key or channel.
 
 use redis::{Arg, Cmd, RedisError};
 
@@ -6,7 +6,7 @@ use super::Remote;
 use super::queued_command::CommandKind;
 use crate::channels::append::Retention;
 
-/// A command, and the key or channel that it is about, for the log.
+/// A command, and its key or channel, for the log.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct CommandLabel {
     command: &'static str,
@@ -73,7 +73,8 @@ impl Remote {
         );
     }
 
-    /// Adds the command and the pattern of its names to the error of a Redis whose ACL does not allow it.
+    /// Adds the command and the pattern of its names to an error of a Redis whose ACL does not
+    /// allow it.
     pub(super) fn named(&self, error: RedisError, asked: &CommandLabel) -> RedisError {
         if error.code() != Some("NOPERM") {
             return error;
@@ -82,7 +83,7 @@ impl Remote {
         RedisError::from((error.kind(), "no right to", detail))
     }
 
-    /// Returns the command with the pattern of its names, as it would be written in an ACL.
+    /// Returns the command with the pattern of its names, as an ACL would contain it.
     fn shown(&self, asked: &CommandLabel) -> String {
         let (prefix, own) = (self.0.names.prefix(), self.0.names.own_prefix());
         let CommandLabel { command, name } = asked;

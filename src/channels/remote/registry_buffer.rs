@@ -9,14 +9,17 @@ use tokio::sync::Notify;
 
 use crate::channels::GroupName;
 
-/// How many histories, and how many bytes of new events, are registered at once instead of after a second.
+/// The number of histories, and of bytes of new events, that are registered at once instead of
+/// after a second.
 const HISTORIES_URGENT: usize = 5000;
 const BYTES_URGENT: usize = 4 << 20;
 
-/// How many histories are buffered again after an error, some 256 bytes each. The others are registered with their next event.
+/// The most histories buffered again after an error, some 256 bytes each. The others are registered
+/// with their next event.
 const HISTORIES_MAX: usize = 50_000;
 
-/// How many empty histories are renewed, some 256 bytes each. Redis forgets the others after a lease, until their first event.
+/// The most empty histories renewed, some 256 bytes each. Redis forgets the others after a lease,
+/// until their first event.
 const EMPTY_MAX: usize = 50_000;
 
 /// Sizes of histories, as Redis returned them, that the registry does not have yet.
@@ -24,7 +27,7 @@ const EMPTY_MAX: usize = 50_000;
 pub(super) struct RegistryBuffer {
     sizes: Mutex<BufferedSizes>,
     urgent: Notify,
-    /// Groups of this process that keep a history and have no event yet, [`EMPTY_MAX`] at most.
+    /// Groups of this process that keep a history and have no event yet, at most [`EMPTY_MAX`].
     empty: Mutex<HashSet<GroupName>>,
 }
 
@@ -38,7 +41,7 @@ struct BufferedSizes {
 #[derive(Clone, Copy)]
 pub(super) struct HistorySize {
     pub(super) bytes: u64,
-    /// `None` when this process does not know it.
+    /// `None` if this process does not know it.
     pub(super) expiry: Option<Duration>,
 }
 
@@ -77,7 +80,7 @@ impl RegistryBuffer {
         }
     }
 
-    /// Completes when so much is buffered that it should be registered now.
+    /// Completes when enough is buffered to be registered now.
     pub(super) async fn urgent(&self) {
         self.urgent.notified().await;
     }
@@ -116,10 +119,11 @@ impl RegistryBuffer {
     }
 }
 
-/// Histories that the registry in Redis does not list: not yet, or not any more because it has chosen them as victims.
+/// Histories that the registry in Redis does not list: not yet, or no longer because it has chosen
+/// them as victims.
 ///
-/// Dropping it puts the histories back into the buffer. Otherwise an error, or a connection that ends before the reply, would leave
-/// them out of the total until their next event.
+/// Dropping it puts the histories back into the buffer. Otherwise an error, or a connection that
+/// ends before the reply, would leave them out of the total until their next event.
 pub(super) struct UnregisteredHistories<'b> {
     pub(super) buffer: &'b RegistryBuffer,
     pub(super) histories: Vec<(GroupName, HistorySize)>,
@@ -169,7 +173,8 @@ mod tests {
         }
         let mut taken = buffer.take();
         assert_eq!(buffered(&buffer), []);
-        // One is registered, another gets an event meanwhile, and the registry chooses a third as a victim.
+        // One is registered, another gets an event meanwhile, and the registry chooses a third as a
+        // victim.
         taken.histories.retain(|(group, _)| *group != name(0));
         add(&buffer, 1, 200);
         let mut victims = UnregisteredHistories::none(&buffer);

@@ -1,10 +1,10 @@
-//! Scripts: what Redis executes in one step.
+//! Scripts: the Lua scripts that Redis executes atomically.
 
 use std::sync::OnceLock;
 
 use redis::Script;
 
-/// A Lua script, loaded when a connection begins.
+/// A Lua script, loaded at the start of a connection.
 pub(super) struct LuaScript {
     pub(super) code: &'static str,
     script: OnceLock<Script>,
@@ -27,25 +27,29 @@ impl LuaScript {
     }
 }
 
-/// Sends an event to a group. If the group keeps a history, gives the event its offset and stores it.
+/// Sends an event to a group. If the group keeps a history, gives the event its offset and stores
+/// it.
 ///
 /// Keys: the history's hash, and its stream.
 ///
 /// Arguments:
 /// 1. the channel
-/// 2. the message before its position, and 3. behind it
+/// 2. the part of the message before its position, and 3. the part after it
 /// 4. the sender, and 5. its number for the event
-/// 6. how many events are kept, and 7. for how many milliseconds; two empty texts if the sender does not know
-/// 8. an epoch, for a history that starts
-/// 9. whether the event may have been sent before; then it is sent only if there is a history to tell
-/// 10. the number of the sender's event before it in the same pipeline, or 0; the event is refused if that one is missing
+/// 6. how many events are kept, and 7. for how many milliseconds; two empty strings if the sender
+///    does not know
+/// 8. an epoch, in case the history starts
+/// 9. whether the event may have been sent before; then it is sent only if there is a history to
+///    check
+/// 10. the number of the sender's event before it in the same pipeline, or 0; the event is refused
+///     if that one is missing
 /// 11. how many bytes the history may take
 ///
-/// Returns how many processes the event reached, its offset (0 without a history, -1 if it was stored already), and an upper bound
-/// of the history's bytes.
+/// Returns how many processes the event reached, its offset (0 without a history, -1 if it was
+/// already stored), and an upper bound of the history's bytes.
 ///
-/// Each event has the sum of all bytes up to it (`b`), so the bytes of a stream follow from its first event. That is read only when
-/// enough has been added since the last time.
+/// Each event has the sum of all bytes up to it (`b`), so the bytes of a stream follow from its
+/// first event. That event is read only if enough has been added since the last time.
 pub(super) static APPEND: LuaScript = LuaScript::new(
     r"
 local max, expiry = ARGV[6], ARGV[7]
@@ -144,9 +148,10 @@ return {redis.call('PUBLISH', ARGV[1], ARGV[2] .. epoch .. struct.pack('>I8', of
 
 /// Reads a page of a group's history after a position, and records that the group keeps one.
 ///
-/// Keys: as of `APPEND`. Arguments: how many events are kept, and for how many milliseconds; the position's epoch and offset; an epoch,
-/// for a history that starts; how many events the page has at most; for how many milliseconds an empty history is kept. Returns the
-/// epoch, the offset of the newest event, the time in milliseconds, and the events.
+/// Keys: as for `APPEND`. Arguments: how many events are kept, and for how many milliseconds; the
+/// position's epoch and offset; an epoch, in case the history starts; the most events in the page;
+/// for how many milliseconds an empty history is kept. Returns the epoch, the offset of the newest
+/// event, the time in milliseconds, and the events.
 pub(super) static READ: LuaScript = LuaScript::new(
     r"
 redis.call('HSET', KEYS[1], 'max', ARGV[1], 'expiry', ARGV[2])
@@ -167,10 +172,12 @@ return {epoch, offset, at, redis.call('XRANGE', KEYS[2], string.format('%.0f-0',
 ",
 );
 
-/// Starts another epoch of a history that is not what the caller has seen: a Redis that died may come back with an older state.
+/// Starts another epoch of a history that differs from the one the caller has seen: a Redis that
+/// crashed may restart with an older state.
 ///
-/// Keys: as of `APPEND`. Arguments: the epoch and the offset that the caller knows; the sender and number of the event there, or an
-/// empty text; the other epoch; the caller. Returns whether it was started, and the number of the caller's newest event.
+/// Keys: as for `APPEND`. Arguments: the epoch and the offset that the caller knows; the sender and
+/// number of the event at that offset, or an empty string; the other epoch; the caller. Returns
+/// whether the other epoch was started, and the number of the caller's newest event.
 pub(super) static VERIFY: LuaScript = LuaScript::new(
     r"
 local last = tonumber(string.match(redis.call('HGET', KEYS[1], 'n' .. ARGV[5]) or '0', '^%d+'))
@@ -194,8 +201,8 @@ return {1, last}
 
 /// Records again that a group keeps a history that has no event yet.
 ///
-/// Keys: the history's hash. Arguments: how many events are kept, and for how many milliseconds; the epoch that the caller knows; for how
-/// many milliseconds the hash is kept.
+/// Keys: the history's hash. Arguments: how many events are kept, and for how many milliseconds;
+/// the epoch that the caller knows; for how many milliseconds the hash is kept.
 pub(super) static RENEW_EMPTY: LuaScript = LuaScript::new(
     r"
 if redis.call('HEXISTS', KEYS[1], 'offset') == 0 then
@@ -207,13 +214,14 @@ return 0
 ",
 );
 
-/// Registers the sizes of histories, and returns those to evict, least recently used first. The caller must evict each of them, or
-/// register it again: the registry no longer lists it.
+/// Registers the sizes of histories, and returns those to evict, least recently used first. The
+/// caller must evict each of them or register it again, because the registry no longer lists it.
 ///
-/// Keys: the groups by their last use; the size of each, and of all; the groups by when their history expires. Arguments: the limit for
-/// all; what a group takes beside its events, and when they have expired; how many victims are returned at most; then for each history
-/// its group, its bytes and for how many milliseconds it is kept, an empty text if the caller does not know. Returns the bytes of all,
-/// then the group and the bytes of each victim.
+/// Keys: the groups by their last use; the size of each, and of all; the groups by the time their
+/// history expires. Arguments: the limit for all; the memory of a group besides its events, and
+/// after they have expired; the most victims to return; then for each history its group, its bytes
+/// and for how many milliseconds it is kept (an empty string if the caller does not know). Returns
+/// the bytes of all, then the group and the bytes of each victim.
 pub(super) static REGISTER: LuaScript = LuaScript::new(
     r"
 local time = redis.call('TIME')
@@ -283,8 +291,9 @@ return answer
 
 /// Deletes a group's history, or halves it.
 ///
-/// Keys: as of `APPEND`. Arguments: the channel; whether a history with subscribers loses its older half. Returns how many events were
-/// deleted; -1 if none, because a process subscribes to the channel.
+/// Keys: as for `APPEND`. Arguments: the channel; whether a history with subscribers loses its
+/// older half. Returns how many events were deleted; -1 if none, because a process subscribes to
+/// the channel.
 pub(super) static EVICT: LuaScript = LuaScript::new(
     r"
 local heard = redis.pcall('PUBSUB', 'NUMSUB', ARGV[1])
@@ -302,10 +311,11 @@ return redis.call('XTRIM', KEYS[2], 'MAXLEN', math.floor(length / 2))
 ",
 );
 
-/// Renews the lease of a process, and returns dead ones to it.
+/// Renews the lease of a process, and returns dead processes to it.
 ///
-/// Keys: the leases. Arguments: the process; its lease in milliseconds. Returns whether the process had a lease, and the processes whose
-/// lease has run out. Those get another one, as the time that the caller has to reap them.
+/// Keys: the leases. Arguments: the process; its lease in milliseconds. Returns whether the process
+/// had a lease, and the processes whose lease has expired. Those get another lease, which is the
+/// time the caller has to reap them.
 pub(super) static RENEW_LEASE: LuaScript = LuaScript::new(
     r"
 local time = redis.call('TIME')
@@ -323,7 +333,8 @@ return {known and 1 or 0, dead}
 
 /// Removes a process's members from a group.
 ///
-/// Keys: the group's members. Arguments: the prefix of the process's fields. Returns the removed entries.
+/// Keys: the group's members. Arguments: the prefix of the process's fields. Returns the removed
+/// entries.
 pub(super) static REMOVE_NODE_MEMBERS: LuaScript = LuaScript::new(
     r"
 local gone = {}
@@ -338,9 +349,10 @@ return gone
 ",
 );
 
-/// Puts a message into a channel of `channels_redis.core`, unless that is full.
+/// Puts a message into a channel of `channels_redis.core`, unless the channel is full.
 ///
-/// Keys: the channel. Arguments: the time in seconds; the expiry in seconds; the capacity; the message. Returns whether there was space.
+/// Keys: the channel. Arguments: the time in seconds; the expiry in seconds; the capacity; the
+/// message. Returns whether there was space.
 pub(super) static ENQUEUE: LuaScript = LuaScript::new(
     r"
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, math.floor(ARGV[1]) - ARGV[2])

@@ -1,6 +1,6 @@
-//! Subscriptions: the channels that this process wants, and those that it is subscribed to.
+//! Subscriptions: the channels that this process wants, and those it is subscribed to.
 //!
-//! Redis is told about a difference, and what is wanted may change again before it replies:
+//! A difference is sent to Redis, and the wanted state may change again before Redis replies:
 //!
 //! ```text
 //!           changes, if wanted                confirmed
@@ -17,10 +17,10 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// How many channels one command names.
+/// The number of channels in one command.
 const CHANNELS_AT_ONCE: usize = 1000;
 
-/// The channels that this process wants, and those that it is subscribed to.
+/// The channels that this process wants, and those it is subscribed to.
 #[derive(Default)]
 pub(super) struct Subscriptions {
     table: Mutex<ChannelTable>,
@@ -30,7 +30,7 @@ pub(super) struct Subscriptions {
 #[derive(Default)]
 struct ChannelTable {
     channels: HashMap<String, Channel>,
-    /// Those whose state may differ from what is wanted.
+    /// The channels whose state may differ from the wanted one.
     changed: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ struct Channel {
 enum Subscription {
     #[default]
     None,
-    /// Redis was told and has not replied yet.
+    /// The change was sent to Redis, which has not replied yet.
     Pending,
     Subscribed,
 }
@@ -69,14 +69,15 @@ impl Subscriptions {
         self.work.notify_one();
     }
 
-    /// Tells whether a channel's messages arrive and will go on to: not while Redis is told to unsubscribe.
+    /// Returns whether a channel's messages arrive and will continue to: not while an unsubscribe
+    /// is pending.
     pub(super) fn is_subscribed(&self, channel: &str) -> bool {
         let table = self.table.lock();
         let found = table.channels.get(channel);
         found.is_some_and(|found| found.subscription == Subscription::Subscribed)
     }
 
-    /// A new connection has no subscriptions. Returns how many channels are wanted.
+    /// Clears all subscriptions for a new connection. Returns how many channels are wanted.
     pub(super) fn reset(&self) -> usize {
         let mut table = self.table.lock();
         table.channels.retain(|_, found| {
@@ -90,7 +91,7 @@ impl Subscriptions {
         wanted
     }
 
-    /// Takes the next changes, as many as one command holds; none when there is no difference.
+    /// Takes the next changes, as many as one command may hold; empty if there is no difference.
     pub(super) fn changes(&self) -> SubscriptionChanges {
         let mut changes = SubscriptionChanges::default();
         let mut table = self.table.lock();
@@ -120,7 +121,8 @@ impl Subscriptions {
         changes
     }
 
-    /// Redis has confirmed changes. A channel that is wanted otherwise by now is changed again.
+    /// Called when Redis has confirmed changes. A channel whose wanted state has changed since is
+    /// changed again.
     pub(super) fn confirmed(&self, changes: &SubscriptionChanges) {
         let mut table = self.table.lock();
         let subscribed = changes.subscribe.iter().map(|channel| (channel, true));
@@ -165,7 +167,7 @@ mod tests {
         let changes = subscriptions.changes();
         assert_eq!(changes.subscribe, ["a"]);
         assert!(changes.unsubscribe.is_empty());
-        // It is not wanted any more before Redis confirms it.
+        // It is no longer wanted before Redis confirms it.
         subscriptions.set_wanted("a".to_owned(), false);
         subscriptions.changes();
         subscriptions.confirmed(&changes);

@@ -1,4 +1,4 @@
-//! Topology: the servers of the layer, and which of them has which keys.
+//! Topology: the servers of the layer, and the keys of each.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::hash_ring::HashRing;
 use super::redis_stream::{self, timed_out, timeout_share};
 use crate::config::{RedisHome, RedisUrl};
 
-/// The servers of the layer, as they are now.
+/// The current servers of the layer.
 pub(super) struct Topology {
     pub(super) servers: Vec<RedisUrl>,
     pub(super) map: KeyMap,
 }
 
-/// Which server has which keys and channels.
+/// Maps keys and channels to servers.
 #[derive(Clone)]
 pub(super) enum KeyMap {
     Single,
@@ -35,8 +35,8 @@ impl KeyMap {
 }
 
 impl Topology {
-    /// Finds the servers. `core`: the prefix of the names of `channels_redis.core`; `None` in other formats. `masters`: those that the
-    /// cluster had earlier, in case the ones in the URL are gone.
+    /// Finds the servers. `core`: the prefix of the names of `channels_redis.core`; `None` in other
+    /// formats. `masters`: the cluster's earlier masters, in case those in the URL are gone.
     pub(super) async fn find(
         urls: &[RedisUrl],
         core: Option<&str>,
@@ -103,7 +103,7 @@ async fn find_cluster(
     Err::<Topology, RedisError>(last.unwrap_or_else(timed_out))
 }
 
-/// Asks a server of a cluster for the slots, over a connection of its own.
+/// Asks a server of a cluster for the slots, over a separate connection.
 async fn query_slots(url: &RedisUrl) -> RedisResult<redis::Value> {
     let (mut connection, driver) = redis_stream::commands(url, Duration::MAX).await?;
     let question = cluster::slots_command();

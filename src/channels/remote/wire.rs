@@ -1,14 +1,16 @@
-//! Wire: our own format between Oneports.
+//! Wire: Oneport's own message format between processes.
 //!
 //! All numbers are big-endian. A message begins with its version (1) and its kind:
 //!
-//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64` and `count u64` if their flags are set, then
-//!   the body. An offset of 0 means that the event is in no shared history.
+//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64` and `count u64`
+//!   if their flags are set, then the body. An offset of 0 means that the event is in no shared
+//!   history.
 //! - channel: the length of a channel's name `u8`, the name, the body.
 //! - question: `caller u64, id u64`, JSON. answer: `id u64`, JSON.
 //! - counted: `id u64, queued u32, dropped u32`.
 //!
-//! A body begins with its kind: a text frame, a binary frame, or an event's JSON behind its type (`length u8, type`).
+//! A body begins with its kind: a text frame, a binary frame, or an event's JSON behind its type
+//! (`length u8, type`).
 
 use bytes::Bytes;
 
@@ -28,20 +30,20 @@ const BODY_TEXT: u8 = 1;
 const BODY_BYTES: u8 = 2;
 const BODY_JSON: u8 = 3;
 
-/// The members of the sender's process have it already.
+/// Set if the members of the sender's process already have it.
 const FLAG_DELIVERED_BY_SENDER: u8 = 1;
 const FLAG_EXCEPT: u8 = 2;
 const FLAG_COUNT: u8 = 4;
 
-/// The head of an event without its position, which Redis puts behind it.
+/// The head of an event without its position, which Redis adds after it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Head {
     pub(super) id: EventId,
-    /// The members of the sender's process have it already.
+    /// True if the members of the sender's process already have it.
     pub(super) is_delivered_by_sender: bool,
     /// The member of the sender's process that does not receive it.
     pub(super) except: Option<u64>,
-    /// The number of the call that counts what becomes of it.
+    /// The number of the call that counts its deliveries.
     pub(super) count: Option<u64>,
 }
 
@@ -73,7 +75,7 @@ pub(super) enum Message<'a> {
     },
 }
 
-/// The part of an event's message before its position.
+/// Returns the part of an event's message before its position.
 pub(super) fn head(head: &Head) -> Vec<u8> {
     let mut out = Vec::with_capacity(19);
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
@@ -88,7 +90,7 @@ pub(super) fn head(head: &Head) -> Vec<u8> {
     out
 }
 
-/// The part of an event's message behind its position.
+/// Returns the part of an event's message after its position.
 pub(super) fn tail(head: &Head, event: &Event) -> Vec<u8> {
     let mut out = Vec::with_capacity(event.size() + event.event_type().len() + 18);
     out.extend(head.except.iter().flat_map(|number| number.to_be_bytes()));
@@ -97,7 +99,7 @@ pub(super) fn tail(head: &Head, event: &Event) -> Vec<u8> {
     out
 }
 
-/// The whole message of an event that is in no shared history.
+/// Returns the whole message of an event that is not in a shared history.
 pub(super) fn event(of: &Head, event: &Event) -> Vec<u8> {
     let mut out = head(of);
     out.extend([0; 16]);
@@ -220,7 +222,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
     }
 }
 
-/// Reads an event as a shared history keeps it: head and tail apart.
+/// Reads an event as a shared history stores it: head and tail apart.
 pub(super) fn read_stored(head: &[u8], tail: &[u8]) -> Option<(Head, Event)> {
     let (&[VERSION, KIND_EVENT, flags], mut rest) = head.split_first_chunk::<3>()? else {
         return None;

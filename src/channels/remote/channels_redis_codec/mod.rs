@@ -11,21 +11,21 @@ use crate::channels::Event;
 use crate::channels::event::Shown;
 use crate::config::Serializer;
 
-/// The key of the channels that a message of the core layer is for.
+/// The key under which a message of the core layer names its recipient channels.
 pub(super) const CHANNELS: &str = "__asgi_channel__";
 
-/// The deepest nesting that is read.
+/// The deepest nesting accepted.
 const DEPTH_MAX: usize = 64;
 
 /// Reads and writes events in the format of `channels_redis`.
 pub(super) struct ChannelsRedisCodec {
     serializer: Serializer,
     keys: Vec<Fernet>,
-    /// How old an encrypted event may be.
+    /// The maximum age of an encrypted event.
     max_age: Option<Duration>,
 }
 
-/// Why a message could not be decoded.
+/// The reason why a message could not be decoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum DecodeError {
     Malformed,
@@ -33,7 +33,7 @@ pub(super) enum DecodeError {
 }
 
 impl DecodeError {
-    /// Returns the reason under which it is counted.
+    /// Returns the reason label of the metric that counts it.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -55,11 +55,11 @@ impl ChannelsRedisCodec {
         }
     }
 
-    /// Writes an event, and the channels it is for if the layer has them in the message.
+    /// Writes an event, and its recipient channels if the layer puts them into the message.
     pub(super) fn write(&self, event: &Event, channels: Option<&Recipients<'_>>) -> Vec<u8> {
         let written = EventDictionary { event, channels };
         let content = match self.serializer {
-            // Neither fails: all keys are strings.
+            // Cannot fail: all keys are strings.
             Serializer::Msgpack => rmp_serde::to_vec(&written).unwrap_or_default(),
             Serializer::Json => serde_json::to_vec(&written).unwrap_or_default(),
         };
@@ -69,7 +69,7 @@ impl ChannelsRedisCodec {
         }
     }
 
-    /// Reads an event, and the channels it is for if they are in the message.
+    /// Reads an event, and its recipient channels if they are in the message.
     pub(super) fn read(&self, bytes: &[u8]) -> Result<(Event, Vec<String>), DecodeError> {
         let decrypted;
         let content = if self.keys.is_empty() {
@@ -111,15 +111,15 @@ impl ChannelsRedisCodec {
     }
 }
 
-/// The channels that a message of the core layer is for.
+/// The recipient channels of a message of the core layer.
 pub(super) enum Recipients<'a> {
-    /// As `send` writes it.
+    /// Written as `send` writes it.
     One(&'a str),
-    /// As `group_send` writes them.
+    /// Written as `group_send` writes them.
     Several(&'a [&'a str]),
 }
 
-/// An event to be written. Raw bytes are written as bytes if the format has them.
+/// An event to write. Raw bytes are written as bytes if the format has them.
 struct EventDictionary<'a> {
     event: &'a Event,
     channels: Option<&'a Recipients<'a>>,
@@ -162,13 +162,14 @@ impl Serialize for Binary<'_> {
     }
 }
 
-/// Tells whether the type is a string. Bytes would become one in [`to_json`].
+/// Returns whether the type is a string. Bytes would become one in [`to_json`].
 fn has_text_type(value: &rmpv::Value) -> bool {
     let mut entries = value.as_map().into_iter().flatten();
     entries.any(|(key, value)| key.as_str() == Some("type") && value.is_str())
 }
 
-/// Converts a value to JSON. Bytes become base64. Keys that are not strings, and values that JSON does not have, are refused.
+/// Converts a value to JSON. Bytes become base64. Refuses keys that are not strings, and values
+/// that JSON does not have.
 fn to_json(value: rmpv::Value) -> Option<Value> {
     Some(match value {
         rmpv::Value::Nil => Value::Null,
