@@ -1242,7 +1242,7 @@ class Stopped(AwayCase):
             self.assertLess(time.monotonic() - began, 15)
             self.assertGreater(time.monotonic() - began, 2.5)
             self.assertRegex(server.log(), r"WARN.*disconnects lost: the server stops.*")
-            self.assertRegex(server.log(), r"left=5")
+            self.assertRegex(server.log(), r"lost=5")
 
     def test_a_backend_that_comes_back_in_the_last_three_seconds_is_told(self):
         with Server(self.config(self.backend, breaker_failures=1000)) as server:
