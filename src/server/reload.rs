@@ -76,7 +76,7 @@ const SLOW: Duration = Duration::from_secs(10);
 const ABANDONED_MAX: usize = 16;
 
 /// The result of the thread that loads. Closed without one when the thread panicked.
-type Loading = oneshot::Receiver<Result<Loaded, Problems>>;
+type Loading = oneshot::Receiver<Box<Result<Loaded, Problems>>>;
 
 /// Reloads the configuration on request, or when a file changes; one reload at a time.
 pub(super) struct Reloader {
@@ -107,7 +107,7 @@ enum State {
 /// The events that a [`State`] waits for.
 enum Event {
     /// The thread has ended; `None` when it panicked.
-    Loaded(Option<Result<Loaded, Problems>>),
+    Loaded(Option<Box<Result<Loaded, Problems>>>),
     Slow,
 }
 
@@ -237,12 +237,12 @@ impl Reloader {
     }
 
     /// Replaces the table, or keeps it and logs every Problem.
-    fn apply(&mut self, loaded: Option<Result<Loaded, Problems>>) {
+    fn apply(&mut self, loaded: Option<Box<Result<Loaded, Problems>>>) {
         let Loaded {
             config,
             table,
             warnings,
-        } = match loaded {
+        } = match loaded.map(|loaded| *loaded) {
             Some(Ok(loaded)) => loaded,
             Some(Err(problems)) => {
                 problems
@@ -284,7 +284,7 @@ fn start_loading(reload: Reload) -> Loading {
     // A thread that cannot be started drops `done`, which counts as a panic: the reload is refused.
     let _ = std::thread::Builder::new()
         .name("reload".to_owned())
-        .spawn(move || drop(done.send(reload.load())));
+        .spawn(move || drop(done.send(Box::new(reload.load()))));
     loading
 }
 

@@ -263,7 +263,10 @@ async fn request_and_handshake_fail_alike() {
         let mut request = traces(&app, &log, HttpCommunicator::get(&path).send(&app)).await;
         let connect = async {
             let connected = WebsocketCommunicator::new(&path).connect(&app).await;
-            connected.err().expect("the handshake is refused")
+            let Err(refusal) = connected else {
+                panic!("expected the handshake to be refused");
+            };
+            refusal
         };
         let mut handshake = traces(&app, &log, connect).await;
         assert_eq!(request.status, status, "{case}");

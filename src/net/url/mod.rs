@@ -53,6 +53,9 @@ pub(crate) enum UrlError {
     Invalid(#[from] ::url::ParseError),
 }
 
+/// A host, and its port if one is written.
+pub(crate) type HostPort = (String, Option<u16>);
+
 impl Url {
     /// Parses an absolute URL.
     pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
@@ -82,7 +85,7 @@ impl Url {
 
     /// Parses a URL with a list of hosts, `SCHEME://HOST:PORT,HOST:PORT/PATH`, as Redis has them.
     /// Returns it with the first of the hosts, and all of them.
-    pub(crate) fn parse_list(text: &str) -> Result<(Self, Vec<(String, Option<u16>)>), UrlError> {
+    pub(crate) fn parse_list(text: &str) -> Result<(Self, Vec<HostPort>), UrlError> {
         let parts = Parts::of(text);
         let characters = parts.unencoded();
         if !characters.is_empty() {

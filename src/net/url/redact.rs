@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn ports_are_numbers() {
         let check = |url: &str, expected: Option<&str>| {
-            assert_eq!(Parts::of(url).bad_port(), expected, "{url}")
+            assert_eq!(Parts::of(url).bad_port(), expected, "{url}");
         };
         check("postgres://u:p@h:abc/db", Some("abc"));
         check("postgres://h:0/db", Some("0"));
