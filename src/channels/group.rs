@@ -215,8 +215,7 @@ impl Group {
         outgoing.history.evict(bytes)
     }
 
-    // --- Members
-    // --------------------------------------------------------------------------------------------------------
+    // --- Members -----------------------------------------------------------------------------------------------------
 
     /// Retains events from now on for a member that is about to join.
     pub(super) fn add_pending_join(&self, member: u64) {

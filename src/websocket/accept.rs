@@ -10,11 +10,13 @@ use crate::http::Failure;
 /// Accepts the handshake, with the fields of the 101 response.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
-    /// The subprotocol, one of those that the client offered. `None`: the first offered that the route lists.
+    /// The subprotocol, one of those that the client offered. `None` picks the first offered one
+    /// that the route lists.
     pub subprotocol: Option<String>,
     /// More header fields, such as `Set-Cookie`.
     pub headers: HeaderMap,
-    /// The groups that `open` joins. Their events are collected from before the 101 on, so the client misses none.
+    /// The groups that `open` joins. Their events are retained from before the 101 on, so the
+    /// client misses none.
     pub groups: Vec<(GroupName, GroupOptions)>,
 }
 
@@ -49,7 +51,7 @@ impl Accept {
 pub struct Denial(Failure);
 
 impl Denial {
-    /// A status and a sentence. A status below 400 would not deny, so it becomes 403.
+    /// Denies with a status and a sentence. A status below 400 would not deny, so it becomes 403.
     pub fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
         let status = if status.as_u16() < 400 {
             StatusCode::FORBIDDEN
@@ -59,7 +61,8 @@ impl Denial {
         Self(Failure::new(status, sentence))
     }
 
-    /// A status and a body, plain text unless a header field names another type. A status below 300 becomes 403.
+    /// Denies with a status and a body, which is plain text unless a header field names another
+    /// type. A status below 300 becomes 403.
     pub(super) fn with_body(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Self {
         let status = if status.as_u16() < 300 {
             StatusCode::FORBIDDEN
@@ -73,7 +76,7 @@ impl Denial {
         Self(failure)
     }
 
-    /// 403 with a sentence, the equivalent of Channels' `close()` before `accept()`.
+    /// Denies with 403 and a sentence, the equivalent of Channels' `close()` before `accept()`.
     pub fn forbidden(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, sentence)
     }

@@ -1,12 +1,12 @@
-//! Backlog: the bytes that wait for a receiver that many sockets share, such as a backend.
+//! Backlog: the bytes queued for a receiver that many sockets share, such as a backend.
 
 use std::future::Future;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// The bytes of all sockets that wait for one receiver: those that consumers have queued for it, and those that
-/// their sockets have read ahead.
+/// The bytes of all sockets queued for one receiver: those that consumers have queued, and those
+/// that their sockets have read ahead.
 #[derive(Debug)]
 pub struct Backlog {
     limit: usize,
@@ -27,7 +27,7 @@ impl WaitingBytes {
 }
 
 impl Backlog {
-    /// An empty backlog with room for `limit` bytes.
+    /// Creates an empty backlog with room for `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -37,10 +37,10 @@ impl Backlog {
         }
     }
 
-    /// Tells whether a consumer may queue one more message, however long it is.
+    /// Returns whether a consumer may queue one more message, of any length.
     ///
-    /// While nothing is queued there is always room. Otherwise messages that were read ahead could fill the limit
-    /// while their consumers wait for room: a deadlock.
+    /// While nothing is queued, there is always room. Otherwise messages read ahead could fill the
+    /// limit while their consumers wait for room: a deadlock.
     #[must_use]
     pub fn has_room(&self) -> bool {
         let held = self.held();
@@ -65,7 +65,8 @@ impl Backlog {
         self.room.notified()
     }
 
-    /// Tells whether a socket may read ahead. Half of the limit is reserved for what consumers queue.
+    /// Returns whether a socket may read ahead. Half of the limit is reserved for messages that
+    /// consumers queue.
     pub(super) fn has_room_ahead(&self) -> bool {
         self.held().total() < self.limit / 2
     }
@@ -74,7 +75,8 @@ impl Backlog {
         self.held().ahead += bytes;
     }
 
-    /// Releases bytes that were read ahead: their consumer took the messages, or their socket has ended.
+    /// Releases bytes that were read ahead: their consumer has taken the messages, or their socket
+    /// has ended.
     pub(super) fn release_ahead(&self, bytes: usize) {
         if bytes > 0 {
             self.held().ahead -= bytes;

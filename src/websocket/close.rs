@@ -16,12 +16,12 @@ use crate::database::StoreError;
 use ClosingHandshake::{FrameOnly, Full, HalfClose, Skipped};
 use Code::{Chosen, Fallback, Fixed, NotSent};
 
-/// Where the close code of a cause comes from.
+/// The source of a cause's close code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Code {
-    /// Always this one.
+    /// Always this code.
     Fixed(CloseCode),
-    /// This one, unless the consumer or the caller of the server API chose another.
+    /// This code, unless the consumer or the caller of the server API chose another.
     Fallback(CloseCode),
     /// The code in the client's close frame.
     Chosen,
@@ -29,20 +29,20 @@ pub enum Code {
     NotSent(CloseCode),
 }
 
-/// How much of the closing handshake (RFC 6455 §7.1.2) a cause leaves to do.
+/// The part of the closing handshake (RFC 6455 §7.1.2) that remains after a cause.
 ///
 /// A connection that is closed while received bytes are unread is reset, and the reset can overtake
-/// the close frame. So the server normally reads on after it has sent the frame.
+/// the close frame. So the server normally continues to read after it has sent the frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ClosingHandshake {
-    /// Send the close frame, read until the client's, at most for `close_timeout`.
+    /// Send the close frame, then read until the client's close frame, at most for `close_timeout`.
     Full,
-    /// The client's bytes cannot be decoded any more: send the close frame, half-close (FIN), and
+    /// The client's bytes can no longer be decoded: send the close frame, half-close (FIN), and
     /// discard bytes until the end of the stream, at most for `close_timeout`.
     HalfClose,
     /// The client does not read: write the close frame if the socket takes it now, and do not wait.
     FrameOnly,
-    /// The client is gone: nothing is sent.
+    /// The client has disconnected: send nothing.
     Skipped,
 }
 
@@ -55,12 +55,13 @@ struct Row {
     handshake: ClosingHandshake,
 }
 
-/// Declares `Cause`, `Cause::ALL` and `Cause::row` from one table, so that none can miss a row.
+/// Declares `Cause`, `Cause::ALL` and `Cause::row` from one table, so every cause has a row.
 macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident: $label:literal, $code:expr, $reason:literal, $handshake:expr;)*) => {
         /// Why a WebSocket ended.
         ///
-        /// Some causes share a label, because users count them together and only their codes differ.
+        /// Some causes share a label, because users count them together and only their codes
+        /// differ.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum Cause {
             $($(#[$doc])* $cause,)*
@@ -82,7 +83,7 @@ macro_rules! causes {
 
 // Each row: the cause; its label in the access log, in the metric
 // `oneport_websockets_closed_total{cause}` and in a backend's `websocket.disconnect`; the close
-// code; the reason that the client reads, `{limit}` filled in; the rest of the closing handshake.
+// code; the reason sent to the client, with `{limit}` filled in; the rest of the closing handshake.
 causes! {
     /// The client's close frame came first; the server replies with the same code.
     ClientClose: "client_close", Chosen, "", Full;
@@ -135,7 +136,8 @@ causes! {
 
     /// The backend failed, or sent a response that is not allowed.
     BackendError: "backend_error", Fixed(CloseCode::INTERNAL_ERROR), "the application failed", Full;
-    /// The backend was unavailable for longer, or more waited for it, than is held.
+    /// The backend was unavailable for too long, or more events were queued for it than the limits
+    /// allow.
     BackendAway: "backend_away", Fixed(CloseCode::TRY_AGAIN_LATER), "the application is unavailable", Full;
 }
 
@@ -146,14 +148,13 @@ impl Cause {
         self.row().label
     }
 
-    /// Returns where its close code comes from.
+    /// Returns the source of its close code.
     #[must_use]
     pub const fn code(self) -> Code {
         self.row().code
     }
 
-    /// Returns the reason for the client; empty when there is none, or when it is chosen with the
-    /// code.
+    /// Returns the reason for the client; empty if there is none, or if it is chosen with the code.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         self.row().reason
@@ -170,20 +171,21 @@ impl fmt::Display for Cause {
     }
 }
 
-/// How a WebSocket ended. The access log writes all of it; the consumer's `disconnect` gets the code.
+/// How a WebSocket ended. The access log records all fields; the consumer's `disconnect` gets the
+/// code.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ending {
-    /// The code of the first close frame: the client's, or ours. 1005 and 1006 report that there was
-    /// none.
+    /// The code of the first close frame: the client's, or ours. 1005 and 1006 report that there
+    /// was none.
     pub code: CloseCode,
     /// Its reason.
     pub reason: Cow<'static, str>,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
 }
 
 impl Ending {
-    /// The ending of a cause, with the code and the reason of its row.
+    /// Creates the ending of a cause, with the code and the reason of its row.
     #[must_use]
     pub(crate) fn of(cause: Cause) -> Self {
         let code = match cause.code() {
@@ -197,7 +199,7 @@ impl Ending {
         }
     }
 
-    /// The ending of a cause that exceeded a limit, which the reason quotes.
+    /// Creates the ending of a cause that exceeded a limit, which the reason quotes.
     pub(super) fn over_limit(cause: Cause, limit: usize) -> Self {
         let reason = cause.reason().replace("{limit}", &limit.to_string());
         Self {
@@ -206,7 +208,7 @@ impl Ending {
         }
     }
 
-    /// The ending of a cause with a reason of its own; one over 123 bytes is cut at a character.
+    /// Creates the ending of a cause with another reason; one over 123 bytes is cut at a character.
     pub(super) fn with_reason(cause: Cause, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason: truncate(reason.into()),
@@ -214,8 +216,8 @@ impl Ending {
         }
     }
 
-    /// The ending of a cause whose code and reason the client, the consumer or a caller of the server
-    /// API chose. Without a code it is the one of the cause's row.
+    /// Creates the ending of a cause whose code and reason the client, the consumer or a caller of
+    /// the server API chose. Without a code, the code of the cause's row is used.
     pub(crate) fn chosen(
         cause: Cause,
         code: impl Into<Option<CloseCode>>,
@@ -231,10 +233,11 @@ impl Ending {
     }
 }
 
-/// A consumer's request to end its socket: a code and a reason for the client, an error for the log.
+/// A consumer's request to end its socket: a code and a reason for the client, an error for the
+/// log.
 ///
-/// `?` turns any error into 1011 with that error for the log; the client never sees it. The error of
-/// an unavailable store becomes 1013, that of a session that has ended 4401.
+/// `?` turns any error into 1011 with that error for the log; the client never sees it. The error
+/// of an unavailable store becomes 1013, that of a session that has ended 4401.
 ///
 /// ```
 /// use oneport::websocket::{Close, CloseCode};
@@ -256,7 +259,8 @@ struct CloseParts {
 }
 
 impl Close {
-    /// A code and the reason that the client reads; one over 123 bytes is cut at a character.
+    /// Creates a request with a code and the reason sent to the client; one over 123 bytes is cut
+    /// at a character.
     pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(CloseParts {
             ending: Ending::chosen(Cause::ConsumerClose, code, reason),
@@ -264,7 +268,7 @@ impl Close {
         }))
     }
 
-    /// 1000, without a reason.
+    /// Creates a request with 1000 and no reason.
     #[must_use]
     pub fn normal() -> Self {
         Self::new(CloseCode::NORMAL, "")
@@ -329,7 +333,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Close {
     }
 }
 
-/// Cuts a reason to what a close frame can hold.
+/// Cuts a reason to the length that fits into a close frame.
 fn truncate(reason: Cow<'static, str>) -> Cow<'static, str> {
     if reason.len() <= REASON_BYTES_MAX {
         return reason;

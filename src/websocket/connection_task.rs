@@ -6,8 +6,9 @@ use std::task::{Context, Poll, ready};
 
 /// The future of a connection's task: HTTP, then perhaps a WebSocket.
 ///
-/// Each stage returns the next one, which replaces it. The task holds only a pointer to the current stage, so
-/// it is as small as a task can be, and a WebSocket takes no room for the HTTP that it came from.
+/// Each stage returns the next one, which replaces it. The task holds only a pointer to the current
+/// stage. So the task is as small as possible, and a WebSocket keeps no memory of the HTTP stage
+/// before it.
 pub struct ConnectionTask(Pin<Box<dyn Future<Output = Option<Self>> + Send>>);
 
 impl ConnectionTask {

@@ -20,12 +20,13 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::state::StateType;
 
-/// One WebSocket connection; a fresh value is made for each.
+/// One WebSocket connection; a new value is created for each.
 ///
-/// The calls come in this order and never overlap: `connect`, `open`, any number of `receive` and `event`, then
-/// exactly one `disconnect`. While a call is pending, pings are answered, but reading soon stops: only this
-/// client waits. A call that computes without awaiting blocks its worker thread and every connection on it;
-/// long work belongs in `spawn_blocking`. A panic ends this one connection with 1011.
+/// The calls come in this order and never overlap: `connect`, `open`, any number of `receive` and
+/// `event`, then exactly one `disconnect`. While a call is pending, pings are answered, but reading
+/// soon stops, which slows only this client. A call that computes without awaiting blocks its
+/// worker thread and every connection on it; long work belongs in `spawn_blocking`. A panic ends
+/// only this connection, with 1011.
 ///
 /// ```
 /// use oneport::websocket::{Close, Consumer, Context, Message};
@@ -45,21 +46,23 @@ use crate::state::StateType;
 /// let registry = oneport::gateway::Registry::builtin().consumer::<Shout>("shout");
 /// ```
 pub trait Consumer: Send + Sized + 'static {
-    /// The route's `options` in the file; `()` takes none. With `#[serde(deny_unknown_fields)]` unknown keys are
-    /// refused.
+    /// The route's `options` in the file; `()` takes none. With `#[serde(deny_unknown_fields)]`,
+    /// unknown keys are rejected.
     type Options: DeserializeOwned + Send + Sync + 'static;
 
-    /// The types of application state that it reads (`Registry::state`). A route with the consumer is a Problem when one was not
-    /// registered.
+    /// The types of application state that it reads (`Registry::state`). A route with the consumer
+    /// is a Problem when one was not registered.
     const STATE: &'static [StateType] = &[];
 
-    /// Makes the consumer of one connection.
+    /// Creates the consumer of one connection.
     fn new(options: &Self::Options) -> Self;
 
-    /// Parses the options further and fits them to their route: once, when the file is compiled, before the first `new`.
+    /// Finishes parsing the options and checks them against their route: once, when the file is
+    /// compiled, before the first `new`.
     ///
-    /// Returns an error for each option that is invalid beyond its type, or names a parameter that the route does not
-    /// have; `check`, `serve` and a reload report it at the line and column of its key.
+    /// Returns an error for each option that is invalid beyond its type, or names a parameter that
+    /// the route does not have; `check`, `serve` and a reload report it at the line and column of
+    /// its key.
     fn mount(
         options: Self::Options,
         _route: &RouteContext<'_>,
@@ -70,14 +73,14 @@ pub trait Consumer: Send + Sized + 'static {
     /// Called before a route with these options is served: at the start, and after each reload.
     fn started(_options: &Self::Options, _services: &Services) {}
 
-    /// Returns a bound that messages count against while they wait for their consumer, if several sockets share
-    /// one. Each socket has bounds of its own besides. Called after `started`.
+    /// Returns a bound that several sockets share, if there is one: messages count against it while
+    /// they wait for their consumer. Each socket also has its own bounds. Called after `started`.
     fn backlog(_options: &Self::Options) -> Option<Arc<Backlog>> {
         None
     }
 
-    /// Accepts or denies the handshake. Nothing can be sent yet, hence no `Context`. After the route's
-    /// `connect_timeout` the client gets 504.
+    /// Accepts or denies the handshake. Nothing can be sent yet, so there is no `Context`. After
+    /// the route's `connect_timeout` the client gets 504.
     fn connect(&mut self, _scope: &Scope) -> impl Future<Output = Result<Accept, Denial>> + Send {
         async { Ok(Accept::default()) }
     }
@@ -94,7 +97,7 @@ pub trait Consumer: Send + Sized + 'static {
         message: Message,
     ) -> impl Future<Output = Result<(), Close>> + Send;
 
-    /// A group joined with [`Context::group_add`] was sent an event.
+    /// A group joined with [`Context::group_add`] received an event.
     fn event(
         &mut self,
         _cx: &mut Context<'_>,
@@ -103,7 +106,7 @@ pub trait Consumer: Send + Sized + 'static {
         async { Ok(()) }
     }
 
-    /// The same with the event's group and position. By default it calls `event`.
+    /// Like `event`, with the event's group and position. By default it calls `event`.
     fn group_event(
         &mut self,
         cx: &mut Context<'_>,
@@ -112,8 +115,8 @@ pub trait Consumer: Send + Sized + 'static {
         self.event(cx, received.event)
     }
 
-    /// The socket has ended and has left its groups. `code` is that of the first close frame, from either side;
-    /// 1005 and 1006 report that there was none.
+    /// The socket has ended and has left its groups. `code` is that of the first close frame, from
+    /// either side; 1005 and 1006 report that there was none.
     fn disconnect(
         &mut self,
         _cx: &mut Context<'_>,
@@ -126,7 +129,7 @@ pub trait Consumer: Send + Sized + 'static {
 pub(crate) type Connecting<'a> =
     Pin<Box<dyn Future<Output = Result<(Accept, Box<dyn Accepted>), Denial>> + Send + 'a>>;
 
-/// A type-erased consumer with a route's options; it makes one for each handshake.
+/// A type-erased consumer with a route's options; it creates one consumer for each handshake.
 pub(crate) trait ConsumerFactory: Send + Sync {
     fn started(&self, services: &Services);
     fn backlog(&self) -> Option<Arc<Backlog>>;
@@ -135,11 +138,12 @@ pub(crate) trait ConsumerFactory: Send + Sync {
 
 /// A type-erased consumer that has accepted its handshake.
 pub(crate) trait Accepted: Send {
-    /// Returns the task of its socket, which is monomorphic for the consumer: messages need no dynamic dispatch.
+    /// Returns the task of its socket, which is monomorphic for the consumer: messages need no
+    /// dynamic dispatch.
     fn run(self: Box<Self>, parts: SocketParts) -> ConnectionTask;
 }
 
-/// The factory of one type of consumer.
+/// The factory of one consumer type.
 pub(crate) struct TypedFactory<C: Consumer> {
     pub(crate) options: Arc<C::Options>,
 }

@@ -1,4 +1,4 @@
-//! Context: what a consumer can do with its socket.
+//! Context: a consumer's access to its socket.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::state::MissingState;
 
-/// What a consumer can do with its open socket. It exists only after the upgrade.
+/// A consumer's access to its open socket. It exists only after the upgrade.
 #[derive(Debug)]
 pub struct Context<'a> {
     handle: &'a Arc<SocketHandle>,
@@ -32,7 +32,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The context of `disconnect`.
+    /// Creates the context of `disconnect`.
     pub(super) fn ended(handle: &'a Arc<SocketHandle>, ending: &'a Ending) -> Self {
         let ending = Some(ending);
         Self { handle, ending }
@@ -62,13 +62,13 @@ impl Context<'_> {
         self.handle
     }
 
-    /// Returns what all views and consumers share.
+    /// Returns the services that all views and consumers share.
     #[must_use]
     pub fn services(&self) -> &Services {
         self.handle.services()
     }
 
-    /// Returns the application's value of a type, which its `main` gave to `Registry::state`.
+    /// Returns the application's value of a type, which its `main` passed to `Registry::state`.
     pub fn state<T: Send + Sync + 'static>(&self) -> Result<&T, MissingState> {
         self.services().state()
     }
@@ -81,9 +81,10 @@ impl Context<'_> {
 
     /// Sends a message to the client.
     ///
-    /// It never waits. Everything a consumer sends while it handles one batch of messages goes out in
-    /// a single write. If the client does not read fast enough, the route's `slow_client` decides what
-    /// happens; [`Context::drained`] waits for the client. After the socket has ended nothing is sent.
+    /// It never waits. Everything a consumer sends while handling one batch of messages goes out in
+    /// a single write. If the client does not read fast enough, the route's `slow_client` decides
+    /// what happens; [`Context::drained`] waits for the client. After the socket has ended,
+    /// messages are dropped.
     pub fn send(&mut self, message: impl Into<Message>) {
         match message.into() {
             Message::Text(text) => self.send_frame(Opcode::Text, text.as_ref()),
@@ -91,7 +92,7 @@ impl Context<'_> {
         }
     }
 
-    /// Sends a value as a text message of JSON. Fails if the value has no JSON form, and then sends
+    /// Sends a value as a JSON text message. If the value has no JSON form, fails and sends
     /// nothing.
     pub fn send_json(&mut self, value: &impl Serialize) -> Result<(), serde_json::Error> {
         let text = serde_json::to_vec(value)?;
@@ -99,11 +100,11 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Waits until at most half of the route's `send_queue` is full: for consumers that send much at
-    /// once.
+    /// Waits until at most half of the route's `send_queue` is full: for consumers that send much
+    /// at once.
     ///
-    /// The write that makes room wakes it. It also returns when the socket ends, so a client that reads
-    /// nothing holds it up for `write_timeout` at most.
+    /// The write that makes room wakes it. It also returns when the socket ends, so a client that
+    /// does not read delays it for `write_timeout` at most.
     pub async fn drained(&mut self) {
         self.flush();
         poll_fn(|task| self.handle.poll_drained(task)).await;
@@ -117,25 +118,27 @@ impl Context<'_> {
         self.join(group, &mailbox, GroupOptions::default()).await;
     }
 
-    /// Joins a group by frames: each event is sent to the client as it is, without waking the consumer.
+    /// Joins a group by frames: each event is sent to the client as it is, without waking the
+    /// consumer.
     ///
     /// An event is framed once for all members and written straight to their sockets. The group's
-    /// history comes first, if the options ask for one. With `recover`, a client that reconnects with
-    /// `?since=EPOCH.OFFSET` gets the events that it missed instead, after a message that tells it so.
+    /// history comes first, if the options ask for one. With `recover`, a client that reconnects
+    /// with `?since=EPOCH.OFFSET` instead gets a message that announces the recovery, then the
+    /// events that it missed.
     pub async fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
         self.flush(); // what was sent before the join stays before the group's events
         let handle: Arc<dyn Subscriber> = self.handle.clone();
         self.join(group, &handle, options).await;
     }
 
-    /// Leaves a group. When this returns, no further event of it is queued; those that are queued
-    /// already still arrive.
+    /// Leaves a group. When this returns, no further event of the group is queued; events already
+    /// queued still arrive.
     pub fn group_discard(&mut self, group: &GroupName) {
         self.handle.groups().retain(|joined| joined != group);
         self.layer().group_discard(group, self.id());
     }
 
-    /// Sends an event to all members of a group, this socket among them if it is one.
+    /// Sends an event to all members of a group, including this socket if it is a member.
     pub fn group_send<'s>(
         &'s mut self,
         group: &'s GroupName,
@@ -145,7 +148,7 @@ impl Context<'_> {
         layer.group_send(group, event, None)
     }
 
-    /// Sends an event to all members of a group but this socket.
+    /// Sends an event to all members of a group except this socket.
     pub fn group_send_others<'s>(
         &'s mut self,
         group: &'s GroupName,
@@ -183,8 +186,8 @@ impl Context<'_> {
         }
     }
 
-    /// Appends the frame to the output of this poll. One that does not fit is sent at once, after the
-    /// output before it.
+    /// Appends the frame to the output of this poll. A frame that does not fit is sent at once,
+    /// after the output before it.
     fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) {
         let handle = self.handle;
         let is_sent = thread_buffers::with(|buffers| {
@@ -196,8 +199,8 @@ impl Context<'_> {
                 handle.send(&buffers.output);
                 buffers.clear_output();
             }
-            // Encoded behind the output of another owner, if there is any, and removed again: that saves
-            // a buffer.
+            // Encoded behind the output of another owner, if there is any, and then removed: that
+            // saves a buffer.
             let output = &mut buffers.output;
             let before = output.len();
             let is_encoded = handle.encode(opcode, payload, output);

@@ -1,8 +1,9 @@
-//! Decoder: a client's bytes in, messages and control frames out (RFC 6455 §5). It does no I/O.
+//! Decoder: turns a client's bytes into messages and control frames (RFC 6455 §5). It does no I/O.
 //!
-//! An unfragmented data frame that has arrived whole is decoded where it lies, with one copy that unmasks it.
-//! Everything else (half a frame, a fragment, a control frame, a compressed message) goes through a `Partial`,
-//! which is freed when nothing is incomplete: an idle connection owns no buffer.
+//! An unfragmented data frame that has arrived whole is decoded in the input buffer, with one copy
+//! that unmasks it. Everything else (half a frame, a fragment, a control frame, a compressed
+//! message) goes through a `Partial`, which is freed once no frame or message is incomplete: an
+//! idle connection owns no buffer.
 
 mod partial;
 
@@ -23,7 +24,7 @@ pub struct Limits {
     pub fragments_max: usize,
 }
 
-/// What was decoded.
+/// A decoded item.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Item {
     /// A whole message.
@@ -41,7 +42,7 @@ pub enum Item {
     },
 }
 
-/// How a client broke the rules; each has its close code in `close.rs`.
+/// A client's violation of the rules; each has its close code in `close.rs`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Violation {
     /// RFC 6455 was broken; the sentence names the rule.
@@ -80,12 +81,13 @@ impl From<Violation> for Ending {
 #[derive(Debug)]
 pub struct Decoder {
     deflate: Option<Deflate>,
-    /// Exists while something is incomplete, or with context takeover while a context is kept.
+    /// Exists while a frame or message is incomplete or, with context takeover, while a context is
+    /// kept.
     partial: Option<Box<Partial>>,
 }
 
 impl Decoder {
-    /// A decoder at the start of a connection, with what was agreed about compression.
+    /// Creates a decoder for a new connection, with the negotiated compression.
     #[must_use]
     pub fn new(deflate: Option<Deflate>) -> Self {
         Self {
@@ -94,14 +96,15 @@ impl Decoder {
         }
     }
 
-    /// Frees an incomplete message and the inflating context: nothing more is decoded.
+    /// Frees an incomplete message and the inflating context: decoding has ended.
     pub fn free(&mut self) {
         self.partial = None;
     }
 
-    /// Takes the next item from `input` and leaves the rest there. `None` when the input is used up.
+    /// Takes the next item from `input` and leaves the rest there. `None` when the input is used
+    /// up.
     ///
-    /// After a violation the decoder must not be used any more.
+    /// After a violation the decoder must not be used again.
     pub fn next(&mut self, input: &mut &[u8], limits: Limits) -> Result<Option<Item>, Violation> {
         if self
             .partial
@@ -127,8 +130,8 @@ impl Decoder {
     }
 }
 
-/// Decodes an unfragmented, uncompressed data frame that has arrived whole. `None`: it is something else,
-/// or not whole, and goes through `Partial`.
+/// Decodes an unfragmented, uncompressed data frame that has arrived whole. `None`: it is another
+/// kind of frame, or not whole, and goes through `Partial`.
 fn whole_message(input: &mut &[u8], limits: Limits) -> Result<Option<Message>, Violation> {
     let (first, second) = match **input {
         [first @ (0x81 | 0x82), second, ..] if second & 0x80 != 0 => (first, second),

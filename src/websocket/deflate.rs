@@ -5,8 +5,8 @@
 //! | inflating | 40 KiB | from the thread's pool, from a message's first byte to its last | the connection's own from its first compressed message on |
 //! | compressing | 300 KiB | from the thread's pool, for one message | the connection's own from its first compressed message on |
 //!
-//! So an idle connection without context takeover holds none. An event of a group is always compressed without
-//! context, once for all members with the same window.
+//! So an idle connection without context takeover holds none. An event of a group is always
+//! compressed without context, once for all members with the same window.
 //!
 //! With context takeover a compressed message refers to the messages in the client's window, so the
 //! compressor's window has to be the same as the client's:
@@ -22,11 +22,12 @@
 //! `reset` comes before the next message whenever the windows may differ:
 //!
 //! - a group's event was sent: it is in the client's window, but not in the compressor's
-//! - a message was dropped from the send queue: it is in the compressor's window, but not in the client's
+//! - a message was dropped from the send queue: it is in the compressor's window, but not in the
+//!   client's
 //! - frames wait in the send queue: one of them may still be dropped
 //!
-//! Messages are compressed under the lock of the send queue, in the order in which they leave, so none of these
-//! can happen between compressing a message and queueing it.
+//! Messages are compressed under the lock of the send queue, in the order in which they are sent,
+//! so none of these can happen between compressing a message and queueing it.
 
 use std::cell::RefCell;
 
@@ -36,14 +37,14 @@ use super::decoder::Violation;
 use super::extension::{Deflate, DeflateSettings, WINDOW_BITS_MAX};
 use super::frame::{Opcode, encode, encode_compressed, unmask};
 
-/// The end of every DEFLATE block that is flushed. It is not sent: the receiver appends it (§7.2.1).
+/// The end of every flushed DEFLATE block. It is not sent: the receiver appends it (§7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
-/// How many idle contexts of each kind a thread keeps.
+/// The number of idle contexts of each kind that a thread keeps.
 const INFLATERS_KEPT: usize = 4;
 const DEFLATERS_KEPT: usize = 4;
 
-/// How many bytes are unmasked at once before they are inflated.
+/// The number of bytes unmasked at once before they are inflated.
 const CHUNK_BYTES: usize = 2048;
 
 /// A buffer of compressed bytes that grew beyond this is freed.
@@ -52,7 +53,7 @@ const SCRATCH_BYTES_KEPT: usize = 256 * 1024;
 #[derive(Default)]
 struct Pool {
     inflaters: Vec<Decompress>,
-    /// The one used last is last.
+    /// Ordered by last use; the most recent is last.
     deflaters: Vec<(u8, u8, Compress)>,
     /// A compressed payload, until it is framed.
     scratch: Vec<u8>,
@@ -99,7 +100,8 @@ impl Inflation {
                 .with_borrow_mut(|pool| pool.inflaters.pop())
                 .unwrap_or_else(|| Decompress::new_with_window_bits(false, WINDOW_BITS_MAX))),
             Self::Takeover { window_bits, kept } => kept.take().unwrap_or_else(|| {
-                // At least 512 bytes: with 256, some compressors use a larger window than they announce.
+                // At least 512 bytes: with 256, some compressors use a larger window than they
+                // announce.
                 new(Decompress::new_with_window_bits(
                     false,
                     (*window_bits).max(9),
@@ -108,7 +110,7 @@ impl Inflation {
         }
     }
 
-    /// Tells whether the connection has a context of its own now.
+    /// Returns whether the connection has its own context now.
     pub(super) fn keeps_context(&self) -> bool {
         matches!(self, Self::Takeover { kept: Some(_), .. })
     }
@@ -134,12 +136,12 @@ impl Inflation {
 #[derive(Debug)]
 pub(super) struct Inflater {
     context: Decompress,
-    /// Nothing of the DEFLATE stream has been read.
+    /// True until a byte of the DEFLATE stream has been read.
     is_at_start: bool,
 }
 
 impl Inflater {
-    /// Unmasks a part of a message and appends it inflated. Rotates `key` so that it fits the octets that follow.
+    /// Unmasks a part of a message and appends it inflated. Rotates `key` to match the next octets.
     pub(super) fn inflate_masked(
         &mut self,
         payload: &[u8],
@@ -157,9 +159,10 @@ impl Inflater {
         Ok(())
     }
 
-    /// Appends what is left in the context after a message's last byte.
+    /// Appends the bytes left in the context after a message's last byte.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>, limit: usize) -> Result<(), Violation> {
-        // The message ended with a final block (§7.2.3.4): no stream is open that the tail could end.
+        // The message ended with a final block (§7.2.3.4): there is no open stream that the tail
+        // could end.
         if self.is_at_start {
             return Ok(());
         }
@@ -174,7 +177,7 @@ impl Inflater {
     ) -> Result<(), Violation> {
         loop {
             if out.len() == out.capacity() {
-                // One byte more than the limit, to notice that it is exceeded.
+                // One byte more than the limit, to detect that it is exceeded.
                 out.reserve_exact(
                     out.len()
                         .max(CHUNK_BYTES)
@@ -224,7 +227,7 @@ impl Deflater {
         }
     }
 
-    /// Empties the window: the next message refers to none before it.
+    /// Empties the window: the next message refers to no earlier one.
     pub(super) fn reset(&mut self) {
         if !self.is_at_start {
             self.context.reset();
@@ -266,7 +269,7 @@ pub(super) fn encode_standalone(
     });
 }
 
-/// Tells whether a message is long enough to be compressed.
+/// Returns whether a message is long enough to be compressed.
 pub(super) fn should_compress(length: usize, settings: &DeflateSettings) -> bool {
     length >= settings.threshold.max(1)
 }

@@ -17,13 +17,14 @@ use crate::channels::{
 };
 use crate::timestamp::Timestamp;
 
-/// The longest reply. A process accepts no message of twice that from another.
+/// The longest reply. A process rejects messages of twice that length from another.
 const REPLY_BYTES_MAX: usize = 512 << 10;
 
 /// How many groups of one socket are listed.
 const GROUPS_LISTED_MAX: usize = 1000;
 
-/// Answers requests about the sockets of this process, from its own server API and from other processes.
+/// Answers requests about the sockets of this process, from its own server API and from other
+/// processes.
 #[derive(Debug)]
 pub(crate) struct Directory {
     sockets: Sockets,
@@ -167,7 +168,7 @@ impl Directory {
     }
 }
 
-/// Takes items as long as they fit into one reply.
+/// Takes items while they fit into one reply.
 fn within_bound<T: Serialize>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut bytes = 0;
     items

@@ -9,9 +9,9 @@
 //!                                   the consumer's Close, error or panic
 //! ```
 //!
-//! While a call of the consumer is pending, `run_handler` serves the socket: it answers pings, writes
-//! what is queued, keeps deadlines, and reads up to 32 messages or 128 KiB ahead. Then the client has to
-//! wait.
+//! While a call of the consumer is pending, `run_handler` serves the socket: it answers pings,
+//! writes queued frames, checks deadlines, and reads up to 32 messages or 128 KiB ahead. Then the
+//! client has to wait.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -38,10 +38,10 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::telemetry::ACCESS;
 
-/// What an upgraded connection becomes a socket with.
+/// The parts from which an upgraded connection becomes a socket.
 pub(crate) struct SocketParts {
     pub(crate) stream: Stream,
-    /// What the client sent right behind its handshake.
+    /// Bytes that the client sent right after its handshake.
     pub(crate) read_already: Bytes,
     pub(crate) scope: Arc<Scope>,
     pub(crate) route: Arc<SocketRoute>,
@@ -55,7 +55,7 @@ pub(crate) struct SocketParts {
     pub(crate) permits: Box<dyn Any + Send>,
 }
 
-/// Groups that collect events until `open` has joined them. Mostly none, so it takes one word of a
+/// Groups that retain events until `open` has joined them. Usually none, so it takes one word of a
 /// socket's task.
 pub(crate) type PreparedJoins = Option<Box<Vec<PreparedJoin>>>;
 
@@ -78,7 +78,8 @@ struct OpenSocket {
 /// Runs one socket from the upgrade to the end.
 ///
 /// Generic over the consumer, so a message is dispatched without an allocation. While the socket is
-/// open its task is this future alone: what came before is done, and the end is boxed when it comes.
+/// open, its task is this future alone: earlier stages are done, and the end is boxed when it is
+/// reached.
 pub(crate) fn drive<C: Consumer>(consumer: C, parts: SocketParts) -> ConnectionTask {
     ConnectionTask::new(run(consumer, OpenSocket::new(parts)))
 }
@@ -103,7 +104,7 @@ fn run<C: Consumer>(
             }
             loop {
                 let mut cx;
-                // In a block, so that the future holds only the call while it is pending, not what it was
+                // In a block, so that the future holds only the pending call, not the values it was
                 // made from.
                 let call = {
                     let next = poll_fn(|task| open.socket.poll_next(task)).await;
@@ -137,9 +138,9 @@ impl OpenSocket {
             parts.scope,
         );
         let socket = Socket::new(handle.clone(), &parts.read_already, parts.deflate);
-        // A drain or a reload goes over the registered sockets once. One that is accepted meanwhile may
-        // register too late, so it looks for itself, after it has registered: whichever comes second
-        // ends it.
+        // A drain or a reload goes over the registered sockets once. A socket accepted in the
+        // meantime may register too late, so it checks for itself after it has registered:
+        // whichever comes second ends it.
         parts.sockets.add(&handle);
         if handle.services().tasks.is_draining() {
             handle.end(Ending::of(Cause::ServerDrain));
@@ -157,8 +158,8 @@ impl OpenSocket {
         }
     }
 
-    /// Sends the close frame, calls the consumer's `disconnect`, waits for the client's close frame, and
-    /// releases everything.
+    /// Sends the close frame, calls the consumer's `disconnect`, waits for the client's close
+    /// frame, and releases everything.
     async fn end<C: Consumer>(mut self, mut consumer: C, ending: Ending) {
         let handle = self.handle.clone();
         self.leave_groups();
@@ -181,7 +182,7 @@ impl OpenSocket {
         log_end(&self.socket, &ending);
     }
 
-    /// Saves changes of the session that the consumer did not save itself.
+    /// Saves session changes that the consumer did not save itself.
     async fn save_session(&mut self) {
         let Some(session) = self.handle.scope().session.clone() else {
             return;
@@ -204,7 +205,8 @@ impl OpenSocket {
 
 /// Polls a call of the consumer until it returns, and serves the socket while it is pending.
 ///
-/// If the socket ends meanwhile, the call has the route's `disconnect_timeout` left; then it is dropped.
+/// If the socket ends in the meantime, the call has the route's `disconnect_timeout` left; then it
+/// is dropped.
 fn run_handler<'a, F: Future>(
     socket: &'a mut Socket,
     mut call: Pin<&'a mut F>,
@@ -265,7 +267,7 @@ fn report_panic(handle: &SocketHandle) {
     tracing::error!(route = %handle.route().label, socket = handle.id(), "the consumer panicked");
 }
 
-/// Counts the end and writes the access log's line.
+/// Counts the end and writes the access log line.
 fn log_end(socket: &Socket, ending: &Ending) {
     let handle = socket.handle();
     let scope = handle.scope();

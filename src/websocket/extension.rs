@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-/// A route's settings of compression.
+/// A route's compression settings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct DeflateSettings {
     /// Messages shorter than this many bytes are not compressed.
     pub threshold: usize,
     /// From 1, the fastest, to 9, the smallest.
     pub level: u8,
-    /// Context takeover for the server's messages: they may refer to earlier ones. Costs about 300 KiB a connection.
+    /// Context takeover for the server's messages: they may refer to earlier ones. Costs about 300
+    /// KiB a connection.
     pub server_context_takeover: bool,
     /// Context takeover for the client's messages. Costs about 40 KiB a connection.
     pub client_context_takeover: bool,
@@ -43,7 +44,8 @@ pub struct Deflate {
     pub server_context_takeover: bool,
     /// Context takeover for the client's messages.
     pub client_context_takeover: bool,
-    /// The client or the route limits the server's window, so the response has to name it (§7.1.2.1).
+    /// True if the client or the route limits the server's window: the response has to name it
+    /// (§7.1.2.1).
     pub names_server_window: bool,
 }
 
@@ -53,7 +55,7 @@ pub const WINDOW_BITS_MAX: u8 = 15;
 /// The smallest window that our compressor supports.
 pub const WINDOW_BITS_MIN: u8 = 9;
 
-/// How many offers are read; later ones are ignored.
+/// The most offers read; later ones are ignored.
 pub const OFFERS_MAX: usize = 32;
 
 const NAME: &str = "permessage-deflate";
@@ -62,11 +64,12 @@ const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
 const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 
-/// Accepts the first offer that it can, from the values of `Sec-WebSocket-Extensions` in their order.
+/// Accepts the first acceptable offer, from the values of `Sec-WebSocket-Extensions` in their
+/// order.
 ///
-/// It skips offers that are malformed or of another extension, that have an unknown, repeated or invalid
-/// parameter, or that ask for a window of 256 bytes, which the compressor does not support. It ignores all offers
-/// after the first [`OFFERS_MAX`]. `None`: nothing is compressed.
+/// It skips offers that are malformed or of another extension, that have an unknown, repeated or
+/// invalid parameter, or that ask for a window of 256 bytes, which the compressor does not support.
+/// It ignores all offers after the first [`OFFERS_MAX`]. `None`: nothing is compressed.
 ///
 /// ```
 /// use oneport::websocket::extension::{DeflateSettings, negotiate};

@@ -1,4 +1,4 @@
-//! Frame: headers and payloads of RFC 6455 §5.2, without state and without a socket.
+//! Frame: headers and payloads of RFC 6455 §5.2, without state or a socket.
 
 use bytes::BufMut;
 
@@ -16,7 +16,7 @@ const RSV1: u8 = 0x40;
 /// The type of a frame (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Opcode {
-    /// More of a fragmented message.
+    /// The continuation of a fragmented message.
     Continuation = 0x0,
     /// Text, or its first fragment.
     Text = 0x1,
@@ -68,14 +68,14 @@ pub fn encode_close(code: CloseCode, reason: &str, out: &mut Vec<u8>) {
     encode(Opcode::Close, &payload, out);
 }
 
-/// Appends a masked payload unmasked. Rotates `key` so that it fits the octets that follow.
+/// Appends a masked payload unmasked. Rotates `key` to match the next octets.
 pub(super) fn unmask_into(out: &mut Vec<u8>, payload: &[u8], key: &mut [u8; 4]) {
     let start = out.len();
     out.extend_from_slice(payload);
     unmask(&mut out[start..], key);
 }
 
-/// Unmasks a payload in place. Rotates `key` so that it fits the octets that follow.
+/// Unmasks a payload in place. Rotates `key` to match the next octets.
 pub(super) fn unmask(payload: &mut [u8], key: &mut [u8; 4]) {
     let wide = u64::from_ne_bytes([
         key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3],

@@ -1,8 +1,8 @@
-//! A socket as a member of groups by frames.
+//! Group member: a socket as a member of groups by frames.
 //!
 //! A batch of events is framed, and compressed, once for all members with the same [`Form`]. The
-//! sender's task then writes these bytes to each member's stream; a member's own task is woken only if
-//! its stream does not take them.
+//! sender's task then writes these bytes to each member's stream; a member's own task is woken only
+//! if its stream does not take all of them.
 
 use super::deflate;
 use super::extension::WINDOW_BITS_MIN;
@@ -36,8 +36,8 @@ impl Subscriber for SocketHandle {
                 Some(count) => written = count,
             }
         }
-        // The stream did not take all of the batch: frames that are not written yet are queued one by
-        // one, so that `slow_client` can drop whole messages.
+        // The stream did not take the whole batch: frames not written yet are queued one by one, so
+        // that `slow_client` can drop whole messages.
         let mut delivery = Delivery::Queued;
         for (entry, bytes) in batch.pieces(membership, form, render) {
             if written >= bytes.len() {
@@ -88,7 +88,7 @@ impl SocketHandle {
         )
     }
 
-    /// Appends the frame of an event, compressed without the context of others.
+    /// Appends the frame of an event, compressed without the context of other messages.
     fn encode_event(&self, entry: &Entry, shows_position: bool, out: &mut Vec<u8>) {
         let positioned;
         let (opcode, payload) = match entry.event.shown() {
@@ -118,7 +118,7 @@ impl SocketHandle {
     }
 }
 
-/// Forms from this one on have each event's position.
+/// Forms from this one on include each event's position.
 const POSITIONED: u8 = 8;
 
 /// Returns an event's JSON with its position in `offset`. It replaces the event's own field of that

@@ -1,4 +1,4 @@
-//! Handshake: the server's check of an upgrade request as a pure function (RFC 6455 §4.2).
+//! Handshake: checks an upgrade request, as a pure function (RFC 6455 §4.2).
 
 use std::collections::HashSet;
 
@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 
 use crate::http::Failure;
 
-/// The most subprotocols a client may offer. The check runs before routing and middleware, so its cost has to be bounded.
+/// The most subprotocols a client may offer. The check runs before routing and middleware, so its
+/// cost must be bounded.
 pub const SUBPROTOCOLS_MAX: usize = 64;
 
 /// A valid request for a WebSocket.
@@ -19,20 +20,22 @@ pub struct Handshake {
     pub subprotocols: Vec<String>,
 }
 
-/// Checks a request for `websocket`: over HTTP/1.1 an upgrade, over HTTP/2 an extended CONNECT (RFC 8441 §5),
-/// which has no key.
+/// Checks a request for `websocket`: over HTTP/1.1 an upgrade, over HTTP/2 an extended CONNECT (RFC
+/// 8441 §5), which has no key.
 ///
 /// It refuses, in this order:
 ///
 /// - a method other than GET, or over HTTP/2 other than CONNECT (405)
 /// - HTTP/1.0 (400)
 /// - a body (400)
-/// - a missing `Sec-WebSocket-Version` (400) or one other than 13 (426), both with `Sec-WebSocket-Version: 13`
+/// - a missing `Sec-WebSocket-Version` (400) or one other than 13 (426), both with
+///   `Sec-WebSocket-Version: 13`
 /// - a missing or repeated `Sec-WebSocket-Key` (400), and more than one `Origin` (400)
 /// - a key that is not 16 bytes of base64 (400)
 /// - subprotocols that are not tokens, are repeated, or are more than [`SUBPROTOCOLS_MAX`] (400)
 ///
-/// It ignores offers of extensions; [`extension::negotiate`](super::extension::negotiate) reads them.
+/// It ignores offers of extensions; [`extension::negotiate`](super::extension::negotiate) reads
+/// them.
 ///
 /// ```
 /// use http::{HeaderMap, Method, Version};
@@ -146,7 +149,7 @@ fn check_key(key: &HeaderValue) -> Result<(), Failure> {
     }
 }
 
-/// Reads the offer in one pass, and stops at the first subprotocol that it refuses.
+/// Reads the offer in one pass, and stops at the first invalid subprotocol.
 fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, Failure> {
     let words = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
@@ -180,7 +183,7 @@ fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, Failure> {
     Ok(found)
 }
 
-/// Tells whether an octet may be in a token (RFC 9110 §5.6.2).
+/// Returns whether an octet may be in a token (RFC 9110 §5.6.2).
 pub(crate) fn is_token_octet(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }

@@ -6,10 +6,10 @@ use super::close::{Cause, Ending};
 use super::settings::SocketSettings;
 use crate::clock::{Millis, NEVER};
 
-/// What is due.
+/// The next action, if any is due.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Due {
-    /// Nothing until this instant.
+    /// Nothing is due until this instant.
     Nothing(Millis),
     /// Send a ping.
     Ping,
@@ -17,23 +17,25 @@ pub(super) enum Due {
     End(Ending),
 }
 
-/// The instants that a socket's deadlines are computed from.
+/// The instants from which a socket's deadlines are computed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeepAlive {
     lifetime_ends: Millis,
     /// `NEVER` once a message has arrived.
     first_message_ends: Millis,
     last_received: Millis,
-    /// When the ping was sent that waits for a reply; `NEVER` if there is none.
+    /// The time of the pending ping; `NEVER` if there is none.
     pinged: Millis,
 }
 
 impl KeepAlive {
-    /// A socket that opens now. `jitter`, from 0 to 1, spreads the ends of sockets that opened together.
+    /// Creates the deadlines of a socket that opens now. `jitter`, from 0 to 1, spreads the ends of
+    /// sockets that opened together.
     pub(super) fn new(now: Millis, settings: &SocketSettings, jitter: f64) -> Self {
         let lifetime_ends = match millis(settings.max_lifetime) {
             0 => NEVER,
-            // Up to a tenth earlier, so that clients that connected together do not reconnect together.
+            // Up to a tenth earlier, so that clients that connected together do not reconnect
+            // together.
             lifetime => now + lifetime - (lifetime as f64 * 0.1 * jitter) as Millis,
         };
         Self {
@@ -44,24 +46,26 @@ impl KeepAlive {
         }
     }
 
-    /// Notes that bytes arrived. Returns whether a ping was waiting for them, so that the next deadline changes.
+    /// Records that bytes arrived. Returns whether a ping was waiting for them, so that the next
+    /// deadline changes.
     pub(super) fn received(&mut self, now: Millis) -> bool {
         self.last_received = now;
         std::mem::replace(&mut self.pinged, NEVER) != NEVER
     }
 
-    /// Notes that a whole message arrived.
+    /// Records that a whole message arrived.
     pub(super) fn message(&mut self) {
         self.first_message_ends = NEVER;
     }
 
-    /// Notes that a ping was sent.
+    /// Records that a ping was sent.
     pub(super) fn pinged(&mut self, now: Millis) {
         self.pinged = now;
     }
 
-    /// Returns what is due. `blocked_since`: since when a write makes no progress. `is_reading`: a pong would be
-    /// read; while input waits for the consumer, or output for the client, the socket does not read.
+    /// Returns the next action. `blocked_since`: the time since which a write makes no progress.
+    /// `is_reading`: whether a pong would be read; the socket does not read while input waits for
+    /// the consumer, or output for the client.
     pub(super) fn due(
         &self,
         now: Millis,
@@ -101,7 +105,7 @@ impl KeepAlive {
                 .into_iter()
                 .min()
                 .unwrap_or(NEVER);
-            // The pong cannot be read now; look again after another `pong_timeout`.
+            // The pong cannot be read now; check again after another `pong_timeout`.
             let again = if is_pinged && !is_reading {
                 next.min(now + millis(settings.pong_timeout))
             } else {

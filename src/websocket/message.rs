@@ -16,12 +16,12 @@ pub enum Message {
 }
 
 impl Message {
-    /// Makes a text message.
+    /// Creates a text message.
     pub fn text(text: impl Into<Text>) -> Self {
         Self::Text(text.into())
     }
 
-    /// Makes a binary message.
+    /// Creates a binary message.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
         Self::Binary(bytes.into())
     }
@@ -35,7 +35,7 @@ impl Message {
         }
     }
 
-    /// Returns the bytes, of text too.
+    /// Returns the bytes, also of a text message.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -50,7 +50,7 @@ impl Message {
         self.as_bytes().len()
     }
 
-    /// Tells whether it has no bytes. Empty messages are delivered like any other.
+    /// Returns whether it has no bytes. Empty messages are delivered like any other.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,8 +1,10 @@
 //! WebSocket: the handshake, the engine, and the consumers (RFC 6455).
 //!
-//! The engine is Oneport's own, around the parts of tungstenite that do no I/O: frame headers, UTF-8 text and
-//! the handshake's key. docs/internals/websocket.md describes it. Its pieces are [`decoder`] (bytes to messages, no socket, no clock), [`frame`] (messages to bytes), [`extension`] and `deflate` (RFC 7692), `keepalive` (deadlines as
-//! data), [`socket_handle`] (the sending side, shared), `socket` (the receiving side) and `driver` (one connection's life).
+//! The engine is Oneport's own, around the parts of tungstenite that do no I/O: frame headers,
+//! UTF-8 text and the handshake's key. docs/internals/websocket.md describes it. Its parts are
+//! [`decoder`] (bytes to messages, no socket, no clock), [`frame`] (messages to bytes),
+//! [`extension`] and `deflate` (RFC 7692), `keepalive` (deadlines as data), [`socket_handle`] (the
+//! sending side, shared), `socket` (the receiving side) and `driver` (one connection's life).
 
 pub(crate) mod accept;
 mod backlog;

@@ -15,10 +15,10 @@
 //!                                         Closed
 //! ```
 //!
-//! All of it is behind the lock of the `SocketHandle`, so a sender either writes to the stream or
-//! appends to the frames that wait. It writes only when no frame waits; otherwise its frame would
-//! overtake them. Only the connection's own task empties the queue: it alone is woken when the stream
-//! is writable again.
+//! The whole queue is behind the lock of the `SocketHandle`, so a sender either writes to the
+//! stream or appends to the waiting frames. It writes only if no frame waits; otherwise its frame
+//! would overtake them. Only the connection's own task empties the queue: it alone is woken when
+//! the stream is writable again.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -34,10 +34,11 @@ use crate::clock::{Millis, NEVER};
 use crate::net::Stream;
 use crate::queued_bytes::QueuedBytes;
 
-/// How many frames one vectored write takes.
+/// The number of frames in one vectored write.
 const FRAMES_PER_WRITE: usize = 16;
 
-/// What one socket has to send. Each idle socket holds one, so what is rarely needed is in `SendExtras`.
+/// The outgoing frames of one socket. Each idle socket holds one, so rarely needed fields are in
+/// `SendExtras`.
 #[derive(Default)]
 pub(super) struct SendQueue {
     state: SendState,
@@ -46,7 +47,7 @@ pub(super) struct SendQueue {
     /// Wakes the connection's task.
     waker: Option<Waker>,
     sent_bytes: u64,
-    /// Messages that a slow client lost.
+    /// The number of messages dropped because the client was too slow.
     dropped: u32,
     /// Allocated when it is first needed and kept from then on.
     extras: Option<Box<SendExtras>>,
@@ -55,29 +56,30 @@ pub(super) struct SendQueue {
 #[derive(Default)]
 struct SendExtras {
     frames: VecDeque<QueuedFrame>,
-    /// Since when a write makes no progress; `None` when no frame waits.
+    /// The time since which a write makes no progress; `None` if no frame waits.
     blocked_since: Option<Millis>,
-    /// Why another task wants the socket to end; the connection's task takes it.
+    /// The ending that another task requested; the connection's task takes it.
     end_request: Option<Ending>,
-    /// The consumer waits in `Context::drained` until at most this many bytes wait.
+    /// A consumer's wait in `Context::drained` until at most this many bytes are queued.
     drained: Option<(usize, Waker)>,
-    /// With context takeover, from the first compressed message on.
+    /// Set with context takeover, from the first compressed message on.
     deflater: Option<Deflater>,
 }
 
-/// A frame that waits, or the rest of one that is partly written.
+/// A waiting frame, or the rest of one that is partly written.
 pub(super) struct QueuedFrame {
     pub(super) bytes: Bytes,
     /// Its share of the bytes of all send queues; 0 for a group's event, which its members share.
     pub(super) share: QueuedBytes,
-    /// Its first bytes are on the wire, so the rest has to follow.
+    /// True if its first bytes are on the wire, so the rest must follow.
     pub(super) is_partly_written: bool,
     /// `slow_client = "conflate"`: a newer frame with the same key replaces this one.
     pub(super) conflate_key: Option<Box<str>>,
 }
 
 impl QueuedFrame {
-    /// The rest of frames that belong to one socket alone, of which `written` bytes were sent.
+    /// Creates the rest of frames that belong to one socket alone, of which `written` bytes were
+    /// sent.
     pub(super) fn own(bytes: Bytes, written: usize) -> Self {
         Self {
             share: QueuedBytes::new(&bytes),
@@ -94,32 +96,32 @@ pub(super) enum SendState {
     /// Any frame may be sent.
     #[default]
     Open,
-    /// Our close frame is written or waits; nothing may follow it (RFC 6455 §5.5.1).
+    /// Our close frame is written or queued; no frame may follow it (RFC 6455 §5.5.1).
     CloseSent,
     /// A write failed, or the socket has ended.
     Closed,
 }
 
-/// What one socket sent.
+/// The totals that one socket sent.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct SendStats {
     pub(super) bytes: u64,
-    /// Messages that a slow client lost.
+    /// The number of messages dropped because the client was too slow.
     pub(super) dropped: u32,
 }
 
 impl SendQueue {
-    /// Tells whether frames other than those that wait may be sent.
+    /// Returns whether further frames may be sent.
     pub(super) fn is_open(&self) -> bool {
         self.state == SendState::Open
     }
 
-    /// Tells whether no frame waits.
+    /// Returns whether no frame waits.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Returns how many bytes wait.
+    /// Returns how many bytes are queued.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -131,7 +133,7 @@ impl SendQueue {
         }
     }
 
-    /// Returns since when a write makes no progress; `NEVER` when no frame waits.
+    /// Returns the time since which a write makes no progress; `NEVER` if no frame waits.
     pub(super) fn blocked_since(&self) -> Millis {
         let extras = self.extras.as_ref();
         extras
@@ -139,8 +141,8 @@ impl SendQueue {
             .unwrap_or(NEVER)
     }
 
-    /// Writes if no frame waits. Returns the first unwritten offset, which has to be queued; `None` if
-    /// all is written, or if nothing may be sent any more.
+    /// Writes if no frame waits. Returns the first unwritten offset, from which the rest must be
+    /// queued; `None` if everything is written, or if sending has ended.
     pub(super) fn try_write(&mut self, stream: &Stream, bytes: &[u8]) -> Option<usize> {
         if self.state != SendState::Open {
             return None;
@@ -163,11 +165,12 @@ impl SendQueue {
         }
     }
 
-    /// Queues a frame that could not be written, or drops frames as the route's policy says. Returns
-    /// what became of this frame, and how many messages were dropped.
+    /// Queues a frame that could not be written, or drops frames according to the route's policy.
+    /// Returns the outcome of this frame, and how many messages were dropped.
     ///
-    /// A frame that is partly written is always queued, and so is one that finds the queue empty: its
-    /// client is not late. The queue thus exceeds `limit` by one frame, or one poll's output, at most.
+    /// A partly written frame is always queued, and so is one that finds the queue empty: its
+    /// client is not late. The queue thus exceeds `limit` by one frame, or one poll's output, at
+    /// most.
     pub(super) fn enqueue(
         &mut self,
         frame: QueuedFrame,
@@ -192,8 +195,8 @@ impl SendQueue {
 
     /// Writes or queues the close frame, after which nothing may be sent.
     ///
-    /// A client whose queue is full still learns why the socket ends: frames that wait are dropped to
-    /// make room, except one that is partly written.
+    /// A client whose queue is full still gets the reason for the close: waiting frames are dropped
+    /// to make room, except a partly written one.
     pub(super) fn send_close(
         &mut self,
         stream: &Stream,
@@ -220,8 +223,8 @@ impl SendQueue {
         }
     }
 
-    /// Writes the frames that wait, for the connection's task, which is woken when more can be written.
-    /// `Ready(Ok)`: none waits any more.
+    /// Writes the waiting frames, for the connection's task, which is woken when more can be
+    /// written. `Ready(Ok)`: the queue is empty.
     pub(super) fn poll_flush(
         &mut self,
         stream: &Stream,
@@ -258,7 +261,7 @@ impl SendQueue {
         }
     }
 
-    /// Waits until at most `bytes` wait, or nothing may be sent any more.
+    /// Waits until at most `bytes` are queued, or sending has ended.
     pub(super) fn poll_drained(&mut self, bytes: usize, cx: &Context<'_>) -> Poll<()> {
         if self.bytes <= bytes || self.state != SendState::Open {
             return Poll::Ready(());
@@ -267,7 +270,7 @@ impl SendQueue {
         Poll::Pending
     }
 
-    /// Drops the frames that wait; nothing is sent any more.
+    /// Drops the waiting frames and ends sending.
     pub(super) fn close(&mut self) {
         self.state = SendState::Closed;
         self.bytes = 0;
@@ -278,7 +281,8 @@ impl SendQueue {
         self.wake_drained();
     }
 
-    /// Asks the connection's task to end the socket. The first request wins; later ones are ignored.
+    /// Asks the connection's task to end the socket. The first request wins; later ones are
+    /// ignored.
     pub(super) fn request_end(&mut self, ending: Ending) {
         self.extras().end_request.get_or_insert(ending);
     }
@@ -287,15 +291,16 @@ impl SendQueue {
         self.extras.as_mut()?.end_request.take()
     }
 
-    /// Counts messages that a slow client lost. None may refer to them any more.
+    /// Counts messages dropped because the client was too slow. No later message may refer to them.
     pub(super) fn count_dropped(&mut self, messages: u32) {
         self.reset_context();
         self.dropped = self.dropped.saturating_add(messages);
     }
 
-    /// Returns the compressing context, made when it is first needed.
+    /// Returns the compressing context, created when it is first needed.
     ///
-    /// It is reset while frames wait: one that waits may still be dropped, so none may refer to it.
+    /// It is reset while frames wait: a waiting frame may still be dropped, so no later frame may
+    /// refer to it.
     pub(super) fn deflater(&mut self, new: impl FnOnce() -> Deflater) -> &mut Deflater {
         if !self.is_empty() {
             self.reset_context();
@@ -303,7 +308,7 @@ impl SendQueue {
         self.extras().deflater.get_or_insert_with(new)
     }
 
-    /// The next compressed message refers to none before it.
+    /// Resets the context: the next compressed message refers to no earlier one.
     pub(super) fn reset_context(&mut self) {
         if let Some(extras) = &mut self.extras
             && let Some(deflater) = &mut extras.deflater
@@ -319,8 +324,8 @@ impl SendQueue {
         }
     }
 
-    /// Forgets the connection's task. Its waker keeps the task's memory, and groups may keep this
-    /// handle for longer.
+    /// Forgets the connection's task. Its waker keeps the task's memory alive, and groups may keep
+    /// this handle for longer.
     pub(super) fn unregister(&mut self) {
         self.waker = None;
     }
@@ -347,7 +352,7 @@ impl SendQueue {
         }
     }
 
-    /// Removes what was written.
+    /// Removes the written bytes from the queue.
     fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         self.sent_bytes += count as u64;
@@ -382,7 +387,7 @@ impl SendQueue {
         }
     }
 
-    /// Puts a frame in the place of a waiting one with its key.
+    /// Replaces a waiting frame that has the same key.
     fn conflate(&mut self, frame: &QueuedFrame, limit: usize) -> bool {
         let Some(key) = frame.conflate_key.as_deref() else {
             return false;

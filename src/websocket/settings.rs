@@ -11,7 +11,7 @@ pub use crate::config::{Compression, SlowClient};
 pub struct SocketSettings {
     /// Limits of the client's messages.
     pub limits: Limits,
-    /// How many bytes may wait for one client.
+    /// The most bytes queued for one client.
     pub send_queue: usize,
     /// What happens to frames over `send_queue`.
     pub slow_client: SlowClient,
@@ -31,7 +31,7 @@ pub struct SocketSettings {
     pub close_timeout: Duration,
     /// How long the consumer's `connect` may take.
     pub connect_timeout: Duration,
-    /// How long a call of the consumer may go on after its socket has ended.
+    /// How long a consumer's call may continue after its socket has ended.
     pub disconnect_timeout: Duration,
     /// Whether offers of compression are accepted.
     pub compression: Compression,

@@ -1,13 +1,13 @@
 //! SocketHandle: the sending side of one socket, shared by its own task, its groups and the server.
 //!
-//! A sender takes the lock of the send queue and writes to the stream at once. Only if the stream does
-//! not take everything is the rest queued; the connection's own task is then woken to write it. So an
-//! event of a group reaches its members' streams without waking their tasks.
+//! A sender takes the lock of the send queue and writes to the stream at once. Only the bytes that
+//! the stream does not take are queued; the connection's own task is then woken to write them. So
+//! an event of a group reaches its members' streams without waking their tasks.
 //!
 //! # Notifications
 //!
-//! The clock, and whoever ends the socket, notify the connection's task. The race: the task may be
-//! about to sleep.
+//! The clock, and any task that ends the socket, notify the connection's task. The race: the task
+//! may be about to sleep.
 //!
 //! ```text
 //! notifier                        connection's task
@@ -17,8 +17,8 @@
 //!   unlock                          sleep, unless `is_notified`
 //! ```
 //!
-//! Whichever locks first, no notification is lost: either the task sees the flag, because the notifier
-//! set it before it released the lock, or the notifier sees the waker.
+//! Regardless of which locks first, no notification is lost: either the task sees the flag, because
+//! the notifier set it before it released the lock, or the notifier sees the waker.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,28 +57,28 @@ pub struct SocketHandle {
     deflate: Option<Deflate>,
     /// The request that became this socket.
     scope: Arc<Scope>,
-    /// When it opened, in microseconds of the clock's age: half the size of an `Instant`.
+    /// When it opened, in microseconds on the clock: half the size of an `Instant`.
     opened: u64,
     /// Allocated when the socket joins its first group: most routes have none.
     groups: OnceLock<Box<GroupState>>,
     /// Behind a lock, because groups and the server send from their own tasks.
     queue: Mutex<SendQueue>,
-    /// A deadline may be due, or the end was requested. Apart from the queue, so that the connection's
-    /// task can look without the lock.
+    /// True if a deadline may be due, or the end was requested. Separate from the queue, so that
+    /// the connection's task can check it without the lock.
     is_notified: AtomicBool,
 }
 
-/// Every idle socket keeps one behind two reference counts: 192 bytes, a size class of jemalloc; the
-/// next one is 224.
+/// Every idle socket keeps one behind two reference counts: 192 bytes, a size class of jemalloc;
+/// the next one is 224.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<SocketHandle>() <= 176);
 
 /// The groups of a socket.
 #[derive(Default)]
 struct GroupState {
-    /// Names for `take_groups`, which leaves them all at the end.
+    /// The names for `take_groups`, which leaves them all at the end.
     names: Mutex<Vec<GroupName>>,
-    /// Events that the consumer handles itself; made by the first `Context::group_add`.
+    /// Events that the consumer handles itself; created by the first `Context::group_add`.
     mailbox: OnceLock<Arc<Mailbox>>,
 }
 
@@ -118,7 +118,7 @@ impl SocketHandle {
         self.scope.connection
     }
 
-    /// Returns the socket's name among those of all processes: `NODE.NUMBER`.
+    /// Returns the socket's name, unique among all processes: `NODE.NUMBER`.
     #[must_use]
     pub fn connection_id(&self) -> String {
         format!("{:016x}.{}", self.services.layer.node(), self.id())
@@ -157,7 +157,7 @@ impl SocketHandle {
         self.notify(&queue);
     }
 
-    /// Tells whether it is in a group.
+    /// Returns whether it is in a group.
     pub(super) fn is_in(&self, group: &str) -> bool {
         self.groups.get().is_some() && self.groups().iter().any(|name| name.as_str() == group)
     }
@@ -184,7 +184,7 @@ impl SocketHandle {
         std::mem::take(&mut *self.groups())
     }
 
-    /// Returns the mailbox for events that the consumer handles itself, made by the first call.
+    /// Returns the mailbox for events that the consumer handles itself, created by the first call.
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
         let groups = self.groups.get_or_init(Box::default);
         groups.mailbox.get_or_init(|| {
@@ -214,12 +214,13 @@ impl SocketHandle {
         &self.services
     }
 
-    /// Tells whether a notification is pending.
+    /// Returns whether a notification is pending.
     pub(super) fn is_notified(&self) -> bool {
         self.is_notified.load(Ordering::Relaxed)
     }
 
-    /// Takes the notification: a deadline may be due, or the end was requested.
+    /// Clears the notification: a deadline may be due, or the end was requested. Returns whether
+    /// there was one.
     pub(super) fn take_notification(&self) -> bool {
         // The load spares most polls the swap, which is a locked instruction.
         self.is_notified() && self.is_notified.swap(false, Ordering::Acquire)
@@ -248,13 +249,13 @@ impl SocketHandle {
     pub(super) fn send(&self, frames: &[u8]) {
         let mut queue = self.queue.lock();
         if let Some(written) = queue.try_write(&self.stream, frames) {
-            // Only what is unwritten is copied; most frames never are.
+            // Only the unwritten bytes are copied; most frames are written whole.
             let rest = Bytes::copy_from_slice(&frames[written..]);
             self.enqueue(&mut queue, QueuedFrame::own(rest, written));
         }
     }
 
-    /// Appends the frame of a message, compressed as was negotiated. `false`: it has to go through
+    /// Appends the frame of a message, compressed as negotiated. `false`: it must go through
     /// [`SocketHandle::send_with_context`].
     pub(super) fn encode(&self, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) -> bool {
         let settings = &self.route.settings.deflate;
@@ -271,11 +272,11 @@ impl SocketHandle {
         true
     }
 
-    /// Sends a message that is compressed with the context of those before it, which must have been
-    /// sent.
+    /// Sends a message that is compressed with the context of the messages before it, which must
+    /// have been sent.
     ///
-    /// It is compressed under the lock, as it leaves: a group's event that came in between would change
-    /// the client's window.
+    /// It is compressed under the lock, at the moment it is sent: a group's event in between would
+    /// change the client's window.
     pub(super) fn send_with_context(&self, opcode: Opcode, payload: &[u8]) {
         let Some(agreed) = self.deflate else { return };
         let mut queue = self.queue.lock();
@@ -302,13 +303,13 @@ impl SocketHandle {
         queue.send_close(&self.stream, frame.into(), limit, now);
     }
 
-    /// Writes what is queued, for the connection's task. `Ready(Ok)`: nothing is queued any more.
+    /// Writes the queued frames, for the connection's task. `Ready(Ok)`: the queue is empty.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now = self.services.clock.now();
         self.queue.lock().poll_flush(&self.stream, cx, now)
     }
 
-    /// Waits until at most half of the route's `send_queue` is full, or nothing can be sent any more.
+    /// Waits until at most half of the route's `send_queue` is full, or sending has ended.
     pub(super) fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
         let half = self.route.settings.send_queue / 2;
         self.queue.lock().poll_drained(half, cx)
@@ -319,8 +320,8 @@ impl SocketHandle {
         self.stream.poll_shutdown_shared(cx)
     }
 
-    /// Returns the limit of the queue in bytes: the route's `send_queue`, or less while the queues of
-    /// all sockets exceed `send_queue_total`.
+    /// Returns the limit of the queue in bytes: the route's `send_queue`, or less while the queues
+    /// of all sockets exceed `send_queue_total`.
     pub(super) fn queue_limit(&self) -> usize {
         let most = self.route.settings.send_queue;
         if queued_bytes::total() > self.services.send_queue_total {
@@ -335,12 +336,12 @@ impl SocketHandle {
         self.queue.lock().bytes()
     }
 
-    /// Returns since when a write makes no progress; `NEVER` when nothing is queued.
+    /// Returns the time since which a write makes no progress; `NEVER` if the queue is empty.
     pub(super) fn blocked_since(&self) -> Millis {
         self.queue.lock().blocked_since()
     }
 
-    /// Discards what is queued, and lets nothing be sent any more.
+    /// Discards the queued frames, and ends sending.
     pub(super) fn abort(&self) {
         let mut queue = self.queue.lock();
         queue.close();
@@ -351,7 +352,8 @@ impl SocketHandle {
         self.queue.lock().stats()
     }
 
-    /// Queues what could not be written, or drops frames as the route's `slow_client` says.
+    /// Queues bytes that could not be written, or drops frames according to the route's
+    /// `slow_client`.
     pub(super) fn enqueue(&self, queue: &mut SendQueue, frame: QueuedFrame) -> Delivery {
         let policy = self.route.settings.slow_client;
         let now = self.services.clock.now();

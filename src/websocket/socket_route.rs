@@ -1,4 +1,4 @@
-//! SocketRoute: what all sockets of one route share.
+//! SocketRoute: the state that all sockets of one route share.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,17 +8,18 @@ use super::backlog::Backlog;
 use super::close::Cause;
 use super::settings::SocketSettings;
 
-/// What all sockets of one route share. A socket keeps it until it ends, across reloads.
+/// The state that all sockets of one route share. A socket keeps it until it ends, across reloads.
 #[derive(Debug)]
 pub struct SocketRoute {
-    /// Its name in the file, or else its path; the route's label in the log and the metrics.
+    /// Its name in the file, or its path if it has none; the route's label in the log and the
+    /// metrics.
     pub label: Arc<str>,
-    /// Equal for equal routes: a reload compares it.
+    /// Equal for equal routes; a reload compares it.
     pub fingerprint: u64,
     /// Its limits and timeouts.
     pub settings: SocketSettings,
     pub(crate) metrics: RouteMetrics,
-    /// The bound that its sockets share for messages that wait; set before the route is served.
+    /// The shared bound of its sockets for waiting messages; set before the route is served.
     backlog: OnceLock<Arc<Backlog>>,
 }
 
@@ -28,12 +29,13 @@ pub(crate) struct RouteMetrics {
     pub(super) open: Gauge,
     pub(super) received: Counter,
     pub(super) dropped: Counter,
-    /// By cause, each registered when its first socket ends. Causes with one label share a metric.
+    /// By cause; each is registered when its first socket ends. Causes with the same label share a
+    /// metric.
     closed: [OnceLock<Counter>; Cause::ALL.len()],
 }
 
 impl SocketRoute {
-    /// A route's shared part.
+    /// Creates a route's shared state.
     #[must_use]
     pub fn new(label: Arc<str>, fingerprint: u64, settings: SocketSettings) -> Self {
         let name = || label.to_string();
@@ -52,8 +54,8 @@ impl SocketRoute {
         }
     }
 
-    /// Sets the bound that messages count against while they wait for a consumer. The first call wins; later ones are
-    /// ignored.
+    /// Sets the bound that messages count against while they wait for a consumer. The first call
+    /// wins; later calls are ignored.
     pub(crate) fn set_backlog(&self, backlog: Arc<Backlog>) {
         let _ = self.backlog.set(backlog);
     }

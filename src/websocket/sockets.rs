@@ -26,13 +26,13 @@ struct SocketTable {
 }
 
 impl Sockets {
-    /// Returns how many are open.
+    /// Returns the number of open sockets.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Tells whether none is open.
+    /// Returns whether no socket is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -77,7 +77,7 @@ impl Sockets {
         found
     }
 
-    /// Ends the sockets that `which` selects, evenly over a time. Returns how many.
+    /// Ends the sockets that `which` selects, evenly spread over a time. Returns their number.
     pub async fn end(
         &self,
         which: impl Fn(&SocketHandle) -> bool,
@@ -113,7 +113,7 @@ impl Sockets {
         picked.len()
     }
 
-    /// Waits until none is open.
+    /// Waits until all sockets have ended.
     pub async fn all_ended(&self) {
         loop {
             let left = self.0.left.notified();
@@ -124,8 +124,8 @@ impl Sockets {
         }
     }
 
-    /// Sets the fingerprints of the table that is about to be used. A socket that opens while a reload ends the
-    /// others looks here itself, see `OpenSocket::new`.
+    /// Sets the fingerprints of the table that is about to be used. A socket that opens while a
+    /// reload ends others checks them itself, see `OpenSocket::new`.
     pub(crate) fn keep(&self, fingerprints: HashSet<u64>) {
         *self.0.kept.lock() = Some(fingerprints);
     }

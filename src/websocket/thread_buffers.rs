@@ -1,11 +1,12 @@
 //! ThreadBuffers: the input and output buffer that all sockets of one thread share.
 //!
-//! They belong to the socket whose task is being polled, from its first claim to the end of the poll.
+//! They belong to the socket whose task is being polled, from its first claim to the end of the
+//! poll.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// The most bytes that one read takes.
+/// The most bytes of one read.
 pub(super) const READ_BYTES: usize = 64 * 1024;
 
 /// An output buffer that grew beyond this is freed.
@@ -13,11 +14,11 @@ const OUTPUT_BYTES_KEPT: usize = 1 << 20;
 
 /// The buffers of one thread. Between polls they are empty.
 pub(super) struct ThreadBuffers {
-    /// What the owner has read.
+    /// The bytes that the owner has read.
     pub(super) input: Vec<u8>,
     /// The part of `input` that is not decoded yet.
     pub(super) undecoded: Range<usize>,
-    /// Frames that the owner sends in this poll. They leave in one write.
+    /// Frames that the owner sends in this poll. They go out in one write.
     pub(super) output: Vec<u8>,
     /// The socket's number; 0 between polls.
     owner: u64,
@@ -25,8 +26,8 @@ pub(super) struct ThreadBuffers {
 
 thread_local! {
     static BUFFERS: RefCell<ThreadBuffers> = RefCell::new(ThreadBuffers {
-        // The addresses of the two must differ modulo 4096: copies between addresses that agree there
-        // run several times slower.
+        // The addresses of the two must differ modulo 4096: copies between addresses that are equal
+        // modulo 4096 run several times slower.
         input: vec![0; READ_BYTES + 2048],
         undecoded: 0..0,
         output: Vec::with_capacity(READ_BYTES),

@@ -203,8 +203,7 @@ impl Connection {
         self.query(commands).await.map(drop)
     }
 
-    // --- Entries of a process in Redis
-    // ------------------------------------------------------------------------------------
+    // --- Entries of a process in Redis -------------------------------------------------------------------------------
 
     fn renew_lease_command(&self) -> redis::Cmd {
         let inner = &self.remote.0;

@@ -15,8 +15,9 @@ use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Mess
 /// `consumer = "chat"`: `{"message": "hi"}` from a client reaches all members of the group as
 /// `{"type": "chat.message", "message": "hi", "user": ..., "at": ...}`.
 ///
-/// `{"type": "who"}` asks for the members; the reply is `chat.who`. The reply to an invalid message is `chat.error`,
-/// and the socket stays open. With `presence` the group gets `chat.join` and `chat.leave`.
+/// `{"type": "who"}` asks for the members; the reply is `chat.who`. The reply to an invalid message
+/// is `chat.error`, and the socket stays open. With `presence` the group gets `chat.join` and
+/// `chat.leave`.
 #[derive(Debug)]
 pub struct Chat {
     options: Options,
@@ -42,7 +43,7 @@ pub struct Options {
     /// Whether a client that reconnects with `?since=` gets the events that it missed.
     #[serde(default)]
     recover: bool,
-    /// Whether the group is told who joins and leaves.
+    /// Whether the group is notified when members join and leave.
     #[serde(default)]
     presence: bool,
     /// The most characters of one message.
@@ -147,7 +148,7 @@ impl Chat {
         }
     }
 
-    /// Replies to what concerns the client alone; returns the event for the group.
+    /// Handles messages that concern only the client; returns the event for the group.
     async fn answer(
         &self,
         cx: &mut Context<'_>,
@@ -184,7 +185,7 @@ impl Chat {
         }
     }
 
-    /// Returns the event of a message, or tells the client what is wrong with it.
+    /// Returns the event of a message, or sends the client an error.
     fn event(&self, cx: &mut Context<'_>, message: &str) -> Result<Option<Event>, Close> {
         if message.is_empty() {
             return error(
@@ -244,7 +245,7 @@ impl Chat {
     }
 }
 
-/// Tells the client alone.
+/// Sends an error to the client alone.
 fn error(cx: &mut Context<'_>, code: &str, message: &str) -> Result<Option<Event>, Close> {
     cx.send_json(&Reply::Error { code, message })?;
     Ok(None)

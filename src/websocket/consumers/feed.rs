@@ -7,8 +7,8 @@ use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
 
-/// `consumer = "feed"`: joins groups and sends their events to the client. A message from the client closes the
-/// socket with 1008.
+/// `consumer = "feed"`: joins groups and sends their events to the client. A message from the
+/// client closes the socket with 1008.
 #[derive(Debug)]
 pub struct Feed {
     patterns: Vec<GroupPattern>,

@@ -1,7 +1,7 @@
-//! The built-in consumers, a file each.
+//! The built-in consumers, one file each.
 //!
-//! A new one is a file with a type that implements [`Consumer`](super::Consumer), a line in `Registry::builtin`
-//! (src/gateway/registry.rs) and a section in docs/CONFIGURATION.md.
+//! A new one is a file with a type that implements [`Consumer`](super::Consumer), a line in
+//! `Registry::builtin` (src/gateway/registry.rs) and a section in docs/CONFIGURATION.md.
 
 mod backend;
 mod broadcast;
@@ -25,8 +25,8 @@ use crate::config::{OptionError, WrittenDuration};
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::scope::Scope;
 
-/// Returns the group of a handshake, or a denial: 403 to an anonymous client, 404 for an invalid name, 500 if the
-/// route lacks the parameter.
+/// Returns the group of a handshake, or a denial: 403 to an anonymous client, 404 for an invalid
+/// name, 500 if the route lacks the parameter.
 fn group(pattern: &GroupPattern, scope: &Scope) -> Result<GroupName, Denial> {
     pattern.group(scope).map_err(|error| match error {
         GroupError::Anonymous { .. } => Denial::forbidden("log in first"),
@@ -40,7 +40,7 @@ fn an_hour() -> WrittenDuration {
     WrittenDuration(Duration::from_secs(3600))
 }
 
-/// Returns an error if `recover` is on and no history is kept to recover from.
+/// Returns an error if `recover` is on but no history is kept to recover from.
 fn check_recovery(recover: bool, history: usize) -> Option<OptionError> {
     (recover && history == 0).then(|| {
         OptionError::new(

@@ -24,13 +24,14 @@ use crate::websocket::frame::{CONTROL_BYTES_MAX, unmask_into};
 /// The longest header of a frame from a client: 2 octets, 8 of length, 4 of masking key.
 const HEADER_BYTES_MAX: usize = 14;
 
-/// The most bytes that are reserved before they have arrived: a length in a header costs nothing to claim.
+/// The most bytes reserved before they have arrived: a header can claim any length at no cost.
 const RESERVED_BYTES_MAX: usize = 16 * 1024;
 
-/// A compressed message may be longer than the limit by this many bytes and by a sixty-fourth of the limit.
+/// A compressed message may be longer than the limit by this many bytes and by a sixty-fourth of
+/// the limit.
 const COMPRESSED_EXCESS: usize = 1024;
 
-/// What has arrived of a frame or message that is incomplete.
+/// The part of a frame or message that has arrived.
 #[derive(Debug)]
 pub(super) struct Partial {
     header: [u8; HEADER_BYTES_MAX],
@@ -59,9 +60,9 @@ struct Fragments {
     count: usize,
     /// Inflates it, if it is compressed.
     inflater: Option<Box<Inflater>>,
-    /// The payload bytes that its frames announced.
+    /// The total of the payload lengths in its frames' headers.
     wire_bytes: usize,
-    /// How many of the bytes are known to be valid UTF-8.
+    /// The number of leading bytes known to be valid UTF-8.
     valid: usize,
 }
 
@@ -111,18 +112,18 @@ impl Partial {
         }
     }
 
-    /// Tells whether nothing is incomplete.
+    /// Returns whether no frame or message is incomplete.
     pub(super) fn is_idle(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
-    /// Tells whether it holds the connection's inflating context.
+    /// Returns whether it holds the connection's inflating context.
     pub(super) fn keeps_context(&self) -> bool {
         let inflation = self.inflation.as_ref();
         inflation.is_some_and(Inflation::keeps_context)
     }
 
-    /// Reads a header and checks it, as far as that needs nothing else.
+    /// Reads a header and makes the checks that depend on the header alone.
     fn next_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, Violation> {
         loop {
             let wanted = self.header_wanted();
@@ -280,7 +281,7 @@ impl Fragments {
         let limit = limits.message_bytes_max;
         let wire_max = match self.inflater {
             None => limit,
-            // Compression makes noise, and what is flushed often, a little longer.
+            // Compression makes random data slightly longer, and also data that is flushed often.
             Some(_) => limit.saturating_add(limit / 64 + COMPRESSED_EXCESS),
         };
         if frame_bytes > wire_max - self.wire_bytes {
@@ -304,7 +305,8 @@ impl Fragments {
         self.check_text()
     }
 
-    /// Fails as soon as the bytes cannot be UTF-8. An incomplete character at the end may still be completed.
+    /// Fails as soon as the bytes cannot be UTF-8. An incomplete character at the end is still
+    /// accepted.
     fn check_text(&mut self) -> Result<(), Violation> {
         if !self.is_text {
             return Ok(());

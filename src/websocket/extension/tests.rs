@@ -110,7 +110,8 @@ fn offers_behind_the_32nd_are_passed_over() {
     assert_eq!(negotiate(lines, &TAKEOVER), None);
 }
 
-/// Every character is looked at once for its offer and once for its parameters, however the offers are cut.
+/// Every character is looked at once for its offer and once for its parameters, however the offers
+/// are cut.
 #[test]
 fn offers_are_cut_in_one_pass() {
     for field in ["a;".repeat(2_000), ",".repeat(4_000), "\"a,".repeat(1_000)] {

@@ -1,4 +1,4 @@
-//! The closing handshake: the close frame, and the wait until the client has received it.
+//! Closing handshake: the close frame, and the wait until the client has received it.
 //!
 //! ```text
 //!                 start_closing                     finish_closing
@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Why it waits: closing a TCP connection while received bytes are unread resets it (RFC 1122
-//! §4.2.2.13), and the reset can overtake the close frame. So `finish_closing` reads on until the
-//! client's close frame or the end of its stream, at most for the route's `close_timeout`. How much
-//! of this a cause needs is a column of the table in `close.rs`.
+//! §4.2.2.13), and the reset can overtake the close frame. So `finish_closing` continues to read
+//! until the client's close frame or the end of its stream, at most for the route's
+//! `close_timeout`. A column of the table in `close.rs` says how much of this each cause needs.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -37,8 +37,8 @@ impl Socket {
         self.release_buffers();
     }
 
-    /// Writes what is queued, then waits for the client's close frame or the end of its stream. Gives
-    /// up after the route's `close_timeout`.
+    /// Writes the queued frames, then waits for the client's close frame or the end of its stream.
+    /// Gives up after the route's `close_timeout`.
     pub(in crate::websocket) async fn finish_closing(&mut self, ending: &Ending) {
         let can_decode = match ending.cause.closing_handshake() {
             ClosingHandshake::Full => true,
@@ -59,7 +59,7 @@ impl Socket {
                 }
             }
             let _ = poll_fn(|cx| self.handle.poll_shutdown(cx)).await;
-            // A stream that is dropped before its other half ends is reset (RFC 9113 §8.1).
+            // Dropping a stream before its other half ends resets it (RFC 9113 §8.1).
             if self.handle.stream().is_boxed() {
                 while poll_fn(|cx| self.poll_discard(cx, false)).await {}
             }
@@ -67,9 +67,9 @@ impl Socket {
         .await;
     }
 
-    /// Reads and discards; `false` at the end of the stream.
+    /// Reads and discards bytes; `false` at the end of the stream.
     ///
-    /// While the bytes can be decoded it looks for the client's close frame among them.
+    /// While the bytes can be decoded, it looks for the client's close frame among them.
     fn poll_discard(&mut self, cx: &mut Context<'_>, can_decode: bool) -> Poll<bool> {
         if can_decode && self.has_undecoded() {
             self.take_ended(); // otherwise `decode` returns nothing

@@ -1,8 +1,8 @@
-//! The deadlines of a socket: what is due, and when the clock ticks for it next.
+//! Deadlines: the due actions of a socket, and its next tick of the clock.
 //!
-//! The clock has at most one tick pending for a socket. Every received byte moves deadlines later, but
-//! not the tick: it comes too early, finds nothing due, and is scheduled again. So a busy socket does
-//! not touch the clock.
+//! A socket has at most one tick pending at the clock. Every received byte moves deadlines later,
+//! but not the tick: it fires early, finds nothing due, and is scheduled again. So a busy socket
+//! does not touch the clock.
 
 use std::sync::{Arc, Weak};
 
@@ -14,7 +14,8 @@ use crate::websocket::keepalive::{Due, millis};
 use crate::websocket::thread_buffers;
 
 impl Socket {
-    /// Ends the socket if another task requested it or a deadline has passed; pings a silent client.
+    /// Ends the socket if another task requested it or a deadline has passed; pings a silent
+    /// client.
     pub(super) fn check_deadlines(&mut self) {
         let is_timer_outdated = std::mem::take(&mut self.is_timer_outdated);
         if let Some(ending) = self.handle.take_end_request() {
@@ -40,8 +41,7 @@ impl Socket {
         }
     }
 
-    /// Lets the clock tick when a blocked write reaches its deadline, if that is earlier than the next
-    /// tick.
+    /// Schedules a tick for the deadline of a blocked write, if that is earlier than the next tick.
     pub(super) fn keep_write_deadline(&mut self) {
         let wait = millis(self.handle.route().settings.write_timeout);
         let at = self.handle.blocked_since().saturating_add(wait);
@@ -50,8 +50,8 @@ impl Socket {
         }
     }
 
-    /// If the client has ended the socket already, its ending stays; only the messages that were read
-    /// before it are dropped.
+    /// If the client has already ended the socket, its ending stays; only the messages read before
+    /// it are dropped.
     fn end_at_once(&mut self, ending: Ending) {
         let known = self.take_ended().map(Ended::into_ending);
         self.set_ended(Ended::AtOnce(known.unwrap_or(ending)));
@@ -59,7 +59,7 @@ impl Socket {
 
     fn due(&self, now: Millis) -> Due {
         let blocked_since = self.handle.blocked_since();
-        // While nothing is read, a pong could not be seen.
+        // While the socket does not read, a pong could not be seen.
         let is_reading = !self.has_undecoded() && blocked_since == NEVER;
         let settings = &self.handle.route().settings;
         self.keepalive.due(now, settings, blocked_since, is_reading)

@@ -1,4 +1,4 @@
-//! The input of a socket: reading, decoding, and keeping what the consumer cannot take yet.
+//! Input: reads and decodes a socket's bytes, and keeps messages that the consumer cannot take yet.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -13,19 +13,20 @@ use crate::websocket::message::Message;
 use crate::websocket::thread_buffers::{self, READ_BYTES};
 
 impl Socket {
-    /// Tells whether undecoded bytes were saved.
+    /// Returns whether undecoded bytes were saved.
     pub(super) fn has_undecoded(&self) -> bool {
         let extras = self.extras.as_ref();
         extras.is_some_and(|extras| !extras.undecoded.is_empty())
     }
 
-    /// Tells whether messages were read ahead.
+    /// Returns whether messages were read ahead.
     pub(super) fn has_read_ahead(&self) -> bool {
         let extras = self.extras.as_ref();
         extras.is_some_and(|extras| !extras.read_ahead.is_empty())
     }
 
-    /// Decodes messages ahead of the consumer, as far as the socket and the route's backlog have room.
+    /// Decodes messages ahead of the consumer, as far as the socket and the route's backlog have
+    /// room.
     pub(super) fn read_ahead(&mut self) {
         while !self.has_ended() && self.has_room_ahead() {
             let Some(message) = self.decode() else { return };
@@ -53,8 +54,8 @@ impl Socket {
         self.decode()
     }
 
-    /// Decodes the next message, and handles the control frames before it. `None`: more has to be read,
-    /// or the socket has ended.
+    /// Decodes the next message, and handles the control frames before it. `None`: more bytes are
+    /// needed, or the socket has ended.
     pub(super) fn decode(&mut self) -> Option<Message> {
         if self.has_ended() {
             return None;
@@ -110,16 +111,16 @@ impl Socket {
         self.peer_closed = true;
     }
 
-    /// Ends the socket after the messages that were read ahead. What follows is not decoded.
+    /// Ends the socket after the messages that were read ahead. Later bytes are not decoded.
     ///
-    /// Half a message is freed at once: the closing handshake may take long.
+    /// An incomplete message is freed at once: the closing handshake may take long.
     pub(super) fn stop_reading(&mut self, ending: Ending) {
         self.decoder.free();
         self.extras().undecoded = Bytes::new();
         self.set_ended(Ended::AfterMessages(ending));
     }
 
-    /// Saves what is undecoded, before another socket reads into the thread's input buffer.
+    /// Saves the undecoded bytes, before another socket reads into the thread's input buffer.
     pub(super) fn save_undecoded(&mut self) {
         thread_buffers::with(|buffers| {
             if !buffers.undecoded.is_empty() {
@@ -146,8 +147,8 @@ impl Socket {
         Poll::Ready(())
     }
 
-    /// Reads into the thread's input buffer, all of which was decoded or saved. 0 is the end of the
-    /// stream.
+    /// Reads into the thread's input buffer, whose previous bytes have all been decoded or saved. 0
+    /// is the end of the stream.
     pub(super) fn read_some(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         thread_buffers::with(|buffers| {
             let input = &mut buffers.input[..READ_BYTES];
@@ -159,7 +160,7 @@ impl Socket {
         })
     }
 
-    /// Frees the extras if there is nothing in them.
+    /// Frees the extras if they are empty.
     fn free_extras(&mut self) {
         if let Some(extras) = &self.extras
             && extras.undecoded.is_empty()

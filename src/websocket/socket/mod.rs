@@ -10,9 +10,9 @@
 //! ```
 //!
 //! One poll of the task claims the thread's buffers, reads once into the input buffer, decodes each
-//! message where it lies, and gathers everything the consumer sends in the output buffer. Before the
-//! task sleeps, `release_buffers` writes the output and saves what is undecoded. So an idle socket
-//! holds no buffer, and no socket finds another one's bytes.
+//! message in place, and gathers everything the consumer sends in the output buffer. Before the
+//! task sleeps, `release_buffers` writes the output and saves the undecoded bytes. So an idle
+//! socket holds no buffer, and no socket sees the bytes of another.
 
 mod closing_handshake;
 mod deadlines;
@@ -37,32 +37,32 @@ use crate::websocket::message::Message;
 use crate::websocket::socket_handle::SocketHandle;
 use crate::websocket::thread_buffers::{self, READ_BYTES, ThreadBuffers};
 
-/// How many reads, and how many messages, one poll takes before other tasks run.
+/// The most reads, and messages, in one poll before other tasks run.
 const READS_PER_POLL: u8 = 8;
 const MESSAGES_PER_POLL: u32 = 4096;
 
-/// What the consumer has to handle next.
+/// The next item for the consumer.
 pub(super) enum Next {
     /// The client sent a message.
     Message(Message),
-    /// A group that the consumer joined by events was sent one.
+    /// A group that the consumer joined by events received one.
     Event(mailbox::Received),
     /// The socket ends.
     End(Ending),
 }
 
-/// What one socket received.
+/// The totals that one socket received.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReceiveStats {
     pub(super) messages: u64,
     pub(super) bytes: u64,
 }
 
-/// How the socket ends, and whether messages that were read before still reach the consumer.
+/// How the socket ends, and whether messages read before that still reach the consumer.
 enum Ended {
     /// The client ended it: its earlier messages come first.
     AfterMessages(Ending),
-    /// A deadline or another task ended it: messages that wait are dropped.
+    /// A deadline or another task ended it: waiting messages are dropped.
     AtOnce(Ending),
 }
 
@@ -74,8 +74,8 @@ impl Ended {
     }
 }
 
-/// The receiving side of one WebSocket. Each idle socket holds one, so what is rarely needed is behind
-/// a pointer.
+/// The receiving side of one WebSocket. Each idle socket holds one, so rarely needed fields are
+/// behind a pointer.
 pub(super) struct Socket {
     handle: Arc<SocketHandle>,
     decoder: Decoder,
@@ -88,31 +88,33 @@ pub(super) struct Socket {
     uncounted_messages: u32,
     /// Reads of this poll.
     reads: u8,
-    /// Deadlines have changed in a way that the pending tick does not cover, so it is scheduled again.
+    /// True if deadlines have changed in a way that the pending tick does not cover: it is
+    /// scheduled again.
     is_timer_outdated: bool,
-    /// The thread's buffers belong to this socket until the poll ends.
+    /// True if the thread's buffers belong to this socket until the poll ends.
     owns_buffers: bool,
-    /// The client's close frame has arrived, or the end of its stream.
+    /// True if the client's close frame has arrived, or the end of its stream.
     peer_closed: bool,
 }
 
-/// What a socket has only while its consumer is busy, and when it has ended.
+/// State that a socket needs only while its consumer is busy, and after it has ended.
 ///
-/// The input in it outlasts a poll. Messages in `read_ahead` are older than the bytes in `undecoded`, and
-/// those are older than the thread's input buffer.
+/// The input in it outlasts a poll. Messages in `read_ahead` are older than the bytes in
+/// `undecoded`, and those are older than the thread's input buffer.
 #[derive(Default)]
 struct SocketExtras {
-    /// Read and not decoded.
+    /// Bytes that were read but not decoded.
     undecoded: Bytes,
-    /// Decoded while the consumer was busy.
+    /// Messages decoded while the consumer was busy.
     read_ahead: ReadAhead,
     ended: Option<Box<Ended>>,
-    /// When a call of the consumer that is still pending is dropped; set once the socket has ended.
+    /// The time at which a pending call of the consumer is dropped; set once the socket has ended.
     call_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    /// A socket at its start; `read_already` is what the client sent right behind its handshake.
+    /// Creates a socket; `read_already` holds the bytes that the client sent right after its
+    /// handshake.
     pub(super) fn new(
         handle: Arc<SocketHandle>,
         read_already: &[u8],
@@ -151,7 +153,8 @@ impl Socket {
         self.received
     }
 
-    /// Tells whether the client, a deadline or another task has ended it; the consumer may not know yet.
+    /// Returns whether the client, a deadline or another task has ended it; the consumer may not
+    /// know yet.
     pub(super) fn has_ended(&self) -> bool {
         self.ended().is_some()
     }
@@ -164,16 +167,16 @@ impl Socket {
         }
     }
 
-    /// Starts a call of the consumer: one that is pending when the socket ends gets all of
-    /// `disconnect_timeout`, whatever the call before it used up.
+    /// Starts a call of the consumer. A call that is pending when the socket ends gets the full
+    /// `disconnect_timeout`, regardless of the previous call.
     pub(super) fn start_call(&mut self) {
         if let Some(extras) = &mut self.extras {
             extras.call_timeout = None;
         }
     }
 
-    /// Completes once the route's `disconnect_timeout` has passed since the socket ended, or since the
-    /// call started if that was later.
+    /// Completes once the route's `disconnect_timeout` has passed since the socket ended, or since
+    /// the call started if that was later.
     pub(super) fn poll_call_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.has_ended() {
             return Poll::Pending; // `serve` ends the socket, and then this is polled again
@@ -200,8 +203,8 @@ impl Socket {
         self.extras.get_or_insert_default()
     }
 
-    /// Waits for what the consumer has to handle next. Cancel-safe: nothing is lost when it is dropped
-    /// between two polls.
+    /// Waits for the consumer's next item. Cancel-safe: dropping it between two polls loses
+    /// nothing.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         self.claim_buffers();
         loop {
@@ -225,8 +228,8 @@ impl Socket {
                 return Poll::Ready(Next::Event(received));
             }
             let has_room = self.flush(cx);
-            // Looked at again: the flush registered the task, so a notification that came before it
-            // woke nothing (see `SocketHandle`).
+            // Checked again: the flush registered the task, so an earlier notification woke nothing
+            // (see `SocketHandle`).
             if self.has_ended() || self.handle.is_notified() {
                 continue;
             }
@@ -277,7 +280,7 @@ impl Socket {
         thread_buffers::with(|buffers| buffers.claim(self.handle.id()));
     }
 
-    /// Writes the output and gives the thread's buffers back. What is undecoded has been saved.
+    /// Writes the output and returns the thread's buffers. Undecoded bytes have been saved.
     pub(super) fn release_buffers(&mut self) {
         self.write_output();
         thread_buffers::with(ThreadBuffers::release);
@@ -297,14 +300,14 @@ impl Socket {
 
     /// Ends a poll that has more to do, after other tasks and their input.
     ///
-    /// Not by `wake_by_ref`: the runtime polls a task that wakes itself up to 61 times before it looks
-    /// for input again.
+    /// It does not use `wake_by_ref`: the runtime polls a task that wakes itself up to 61 times
+    /// before it checks for input again.
     fn yield_to_others<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         let _ = pin!(tokio::task::yield_now()).poll(cx);
         self.end_poll()
     }
 
-    /// Looks at deadlines and at a request to end, if there was a notification.
+    /// Checks deadlines and requests to end, if there was a notification.
     #[inline]
     fn handle_notification(&mut self) {
         if self.handle.take_notification() || self.is_timer_outdated {
@@ -312,8 +315,8 @@ impl Socket {
         }
     }
 
-    /// Writes the output of this poll and what is queued. `false`: so much is queued that nothing more
-    /// may be read.
+    /// Writes the output of this poll and the queued frames. `false`: the queue is so full that
+    /// nothing more may be read.
     fn flush(&mut self, cx: &mut Context<'_>) -> bool {
         self.write_output();
         match self.handle.poll_flush(cx) {
@@ -324,7 +327,7 @@ impl Socket {
             }
             Poll::Pending => {
                 self.keep_write_deadline();
-                // What one more read may cause to be sent must still fit.
+                // The replies to one more read must still fit.
                 let (queued, limit) = (self.handle.queued_bytes(), self.handle.queue_limit());
                 queued == 0 || (queued < limit / 2 && queued + READ_BYTES <= limit)
             }
@@ -342,7 +345,8 @@ impl Socket {
 }
 
 impl Drop for Socket {
-    /// The clock holds the handle's memory by a weak reference until the tick, so it gives it back now.
+    /// Until the tick, the clock's weak reference keeps the handle's memory allocated, so the tick
+    /// is cancelled now.
     fn drop(&mut self) {
         if let Some(timer) = self.timer {
             self.handle.services().clock.cancel(timer);

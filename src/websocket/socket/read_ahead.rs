@@ -6,13 +6,14 @@ use std::sync::Arc;
 use crate::websocket::backlog::Backlog;
 use crate::websocket::message::Message;
 
-/// How many messages are read ahead while a consumer is busy.
+/// The most messages read ahead while a consumer is busy.
 pub(super) const MESSAGES_MAX: usize = 32;
 
-/// How many bytes are read ahead. The message that reaches the bound may exceed it.
+/// The most bytes read ahead. The message that reaches the bound may exceed it.
 pub(super) const BYTES_MAX: usize = 128 * 1024;
 
-/// Messages in the order of their arrival. They count against the route's backlog until the consumer takes them.
+/// Messages in the order of their arrival. They count against the route's backlog until the
+/// consumer takes them.
 #[derive(Default)]
 pub(super) struct ReadAhead {
     messages: VecDeque<Message>,
@@ -25,7 +26,7 @@ impl ReadAhead {
         self.messages.is_empty()
     }
 
-    /// Tells whether another message may be read.
+    /// Returns whether another message may be read.
     pub(super) fn has_room(&self) -> bool {
         self.messages.len() < MESSAGES_MAX && self.bytes < BYTES_MAX
     }

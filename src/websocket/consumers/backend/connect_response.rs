@@ -1,4 +1,5 @@
-//! ConnectResponse: what the backend's response to `websocket.connect` means for the handshake.
+//! ConnectResponse: the backend's decision on a handshake, from its response to
+//! `websocket.connect`.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -19,8 +20,8 @@ pub(super) enum ConnectResponse {
     Deny(Denial),
 }
 
-/// Whether the actions read so far hold `websocket.accept`. Without one the connection is accepted
-/// all the same, but a `websocket.close` denies it.
+/// Whether the actions read so far contain `websocket.accept`. Without one the connection is still
+/// accepted, but a `websocket.close` denies it.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Accepted {
     Implicitly,
@@ -28,7 +29,7 @@ enum Accepted {
 }
 
 impl ConnectResponse {
-    /// Reads the decision. Fails with a sentence for the log when the response breaks the protocol.
+    /// Reads the decision. Fails with a sentence for the log if the response breaks the protocol.
     pub(super) fn from_response(
         response: BackendResponse,
         offered: &[String],
@@ -116,7 +117,7 @@ fn header_map(pairs: Vec<(String, String)>) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// The client's response when the endpoint gave no usable one.
+/// Returns the client's response when the endpoint gave no usable one.
 pub(super) fn denial(error: PostError) -> Denial {
     let failure = |status, sentence: &'static str, error: &PostError| {
         Denial::of(Failure::new(status, sentence).because(error.to_string()))
@@ -138,7 +139,7 @@ pub(super) fn denial(error: PostError) -> Denial {
     }
 }
 
-/// Passes the backend's own refusal (4xx) on, if its body is text.
+/// Passes on the backend's own refusal (4xx), if its body is text.
 fn refused(refusal: &Refusal) -> Denial {
     let content_type = refusal.headers.get(header::CONTENT_TYPE);
     let is_text = content_type

@@ -8,14 +8,14 @@
 //!   └──────────► Failing ─────────────────────────────► Failed
 //! ```
 //!
-//! The socket's end may come in any state. `websocket.disconnect` goes to
+//! The socket may end in any state. `websocket.disconnect` goes to
 //! [`Disconnects`](super::disconnects) once no request is under way: at once in `Idle` and
 //! `Failed`, otherwise by the task in its last step. So the backend never gets it before an earlier
 //! event.
 //!
-//! An event stays in the queue until the backend acknowledges it. A request that is retried has the
-//! same key and the same bytes. When the backend acknowledges none of a request's events, the same
-//! events are sent with another key, for the state may have changed.
+//! An event stays in the queue until the backend acknowledges it. A retried request has the same
+//! key and the same bytes. If the backend acknowledges none of a request's events, the same events
+//! are sent with another key, because the state may have changed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,10 +36,11 @@ use crate::client::ClientError;
 use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, Ending};
 
-/// The pause before the next attempt once the server stops: there is no time for a longer one.
+/// The pause before the next attempt when the server is stopping: there is no time for a longer
+/// one.
 const STOPPING_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a stopping server goes on retrying.
+/// How long a stopping server continues to retry.
 const STOPPING_RETRY_MAX: Duration = Duration::from_secs(3);
 
 /// The longest pause before a request is retried.
@@ -64,9 +65,9 @@ struct State {
     connection_state: Option<Box<RawValue>>,
     queue: VecDeque<QueuedEvent>,
     queued_bytes: usize,
-    /// How often in a row the backend acknowledged nothing: part of the next request's key.
+    /// How many times in a row the backend acknowledged nothing: part of the next request's key.
     redelivery: u32,
-    /// Since when it has acknowledged nothing.
+    /// The time since which it has acknowledged nothing.
     stalled_since: Option<Instant>,
     end: Option<End>,
 }
@@ -75,7 +76,7 @@ struct State {
 enum Phase {
     /// Nothing is queued, and no task runs.
     Idle,
-    /// A task sends what is queued.
+    /// A task sends the queued events.
     Sending,
     /// The conversation has failed while the task runs.
     Failing,
@@ -126,7 +127,7 @@ struct Failure {
     sentence: String,
 }
 
-/// The backend answers, but not as the protocol demands.
+/// The backend responds, but violates the protocol.
 fn backend_error(sentence: impl Into<String>) -> Failure {
     Failure {
         cause: Cause::BackendError,
@@ -134,7 +135,7 @@ fn backend_error(sentence: impl Into<String>) -> Failure {
     }
 }
 
-/// The backend is unavailable for too long.
+/// The backend has been unavailable for too long.
 fn backend_away(sentence: impl Into<String>) -> Failure {
     Failure {
         cause: Cause::BackendAway,
@@ -143,7 +144,7 @@ fn backend_away(sentence: impl Into<String>) -> Failure {
 }
 
 impl Conversation {
-    /// The conversation of a socket that has opened, with the state from the handshake.
+    /// Creates the conversation of a socket that has opened, with the state from the handshake.
     pub(super) fn new(
         route: Arc<EndpointRoute>,
         socket: Arc<SocketHandle>,
@@ -181,8 +182,7 @@ impl Conversation {
     }
 
     /// Queues an event; `event` builds it from its number. Waits while the queue is full, up to
-    /// `hold_time`, after which the conversation fails. An event of a failed conversation is
-    /// dropped.
+    /// `hold_time`; then the conversation fails. Drops the event if the conversation has failed.
     pub(super) async fn push(self: &Arc<Self>, event: impl FnOnce(u64) -> Value) {
         let limits = &self.route.limits;
         let backlog = &self.route.endpoint.backlog;
@@ -239,7 +239,7 @@ impl Conversation {
         }
     }
 
-    /// The socket has ended. The backend is notified after all earlier events.
+    /// Called when the socket has ended. The backend is notified after all earlier events.
     pub(super) fn end(&self, code: u16, reason: &str, cause: &'static str) {
         let mut state = self.state.lock();
         if state.end.is_some() {
@@ -281,7 +281,7 @@ impl Conversation {
         protocol::scope(self.socket.scope(), &self.route.limits.headers)
     }
 
-    /// Sends what is queued, one batch after the other, until nothing is.
+    /// Sends the queued events, one batch after the other, until the queue is empty.
     async fn run(self: Arc<Self>) {
         while let Some((key, last)) = self.next_batch() {
             let sent = match self.post(&key, last).await {
@@ -295,14 +295,14 @@ impl Conversation {
         }
     }
 
-    /// Returns the key of the next request and the number of its last event. `None`: nothing is
-    /// queued, and the task counts as ended.
+    /// Returns the key of the next request and the number of its last event. `None`: the queue is
+    /// empty, and the task counts as ended.
     fn next_batch(&self) -> Option<(String, u64)> {
         let mut state = self.state.lock();
         let Some(first) = state.queue.front().map(|queued| queued.seq) else {
-            // Race: an event may be queued right after this. It finds a phase without a task and
-            // starts another one, because the phase changes under the lock that looked at the
-            // queue.
+            // Race: an event may be queued right after this. Its sender finds a phase without a
+            // task and starts another one, because the phase changes under the lock that looked at
+            // the queue.
             state.phase = state.phase.task_ended();
             self.notify_end(&state);
             return None;
@@ -325,7 +325,7 @@ impl Conversation {
     }
 
     /// Builds the body of the request with the events up to `last`: the same bytes for each
-    /// attempt, since nothing leaves the queue before the response. `None`: the conversation has
+    /// attempt, because no event leaves the queue before the response. `None`: the conversation has
     /// failed.
     fn body(&self, last: u64) -> Option<Bytes> {
         let state = self.state.lock();
@@ -389,7 +389,7 @@ impl Conversation {
         }
     }
 
-    /// Removes what the response acknowledges from the queue, and carries out its actions.
+    /// Removes the acknowledged events from the queue, and carries out the response's actions.
     async fn handle(&self, response: BackendResponse, last: u64) -> Result<(), Failure> {
         let BackendResponse {
             ack,
@@ -413,8 +413,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// Removes the events up to `ack` and keeps the backend's new state. Returns since when nothing
-    /// was acknowledged.
+    /// Removes the events up to `ack` and keeps the backend's new state. Returns the time since
+    /// which nothing was acknowledged.
     fn acknowledge(
         &self,
         ack: u64,
@@ -450,8 +450,8 @@ impl Conversation {
         Ok(state.stalled_since)
     }
 
-    /// Drops what is queued and closes the socket. A request that waits for a slot is withdrawn,
-    /// because it finds no body any more.
+    /// Drops the queued events and closes the socket. A request that waits for a slot is withdrawn,
+    /// because its body can no longer be built.
     fn fail(&self, failure: &Failure) {
         let endpoint = &self.route.endpoint.settings.url.label;
         tracing::error!(%endpoint, id = self.id, "backend conversation failed: {}", failure.sentence);

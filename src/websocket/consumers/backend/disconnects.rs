@@ -9,9 +9,9 @@
 //!    └── later, with a longer pause ◄──────┘ ───── any other error
 //! ```
 //!
-//! One task for each endpoint sends them, paced, and outlives all connections: their last
-//! notifications come when the server stops. It then has `STOPPING_MAX` left, and what is still
-//! queued is lost.
+//! Each endpoint has one task that sends them at a limited rate. It outlives all connections: their
+//! last notifications are queued when the server stops. It then has `STOPPING_MAX` left;
+//! notifications still queued after that are lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ use crate::client::ClientError;
 use crate::tasks::Tasks;
 use crate::telemetry::Recurring;
 
-/// The most bytes of queued bodies, besides their number: a body holds the handshake's header
-/// fields and the state.
+/// The most bytes of queued bodies, a limit besides their number: a body contains the handshake's
+/// header fields and the state.
 const QUEUE_BYTES_MAX: usize = 128 << 20;
 
 /// The most requests at once.
@@ -43,10 +43,10 @@ const CONCURRENCY: usize = 16;
 /// The longest pause between two attempts.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// How long a stopping server goes on sending.
+/// How long a stopping server continues to send.
 const STOPPING_MAX: Duration = Duration::from_secs(3);
 
-/// How often the task looks whether it is done, once the server stops.
+/// How often the task checks whether it is done, once the server is stopping.
 const STOPPING_TICK: Duration = Duration::from_millis(20);
 
 /// The limits of a response. Its state is ignored.
@@ -61,9 +61,9 @@ pub(super) struct Disconnects {
     layer: ChannelLayer,
     queue: Mutex<Queue>,
     lost_log: Recurring,
-    /// Notified when one is queued.
+    /// Notified when a notification is queued.
     work: Notify,
-    /// The task has ended.
+    /// True once the task has ended.
     is_closed: AtomicBool,
 }
 
@@ -99,11 +99,11 @@ struct Notification {
     attempt: u32,
 }
 
-/// Whether the server stops.
+/// Whether the server is stopping.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
     Running,
-    /// All connections have ended; no notification comes after this.
+    /// All connections have ended; no further notification is queued.
     Stopping {
         ends_at: Instant,
     },
@@ -127,8 +127,8 @@ impl Disconnects {
         disconnects
     }
 
-    /// Queues a notification that is sent after a delay. If the queue is full it is lost, and
-    /// counted.
+    /// Queues a notification that is sent after a delay. If the queue is full, the notification is
+    /// lost and counted.
     pub(super) fn push(&self, key: String, body: Vec<u8>, delay: Duration) {
         let now = Instant::now();
         let mut queue = self.queue.lock();
@@ -181,7 +181,7 @@ impl Disconnects {
                     self.finish(notification, &sent, phase);
                 }
                 notification = self.next_due(), if has_slot => {
-                    // A draining server has no time for the pace.
+                    // A draining server does not limit the rate.
                     if !tasks.is_draining() {
                         pace.tick().await;
                     }
@@ -191,7 +191,7 @@ impl Disconnects {
                         (notification, sent)
                     });
                 }
-                // Every connection has queued its own by then, for its task is over.
+                // Every connection has queued its notification by then, because its task is over.
                 () = tasks.ended(), if phase == Phase::Running => {
                     phase = Phase::Stopping { ends_at: Instant::now() + STOPPING_MAX };
                     for notification in &mut self.queue.lock().notifications {
@@ -217,8 +217,8 @@ impl Disconnects {
         self.queue.lock().notifications.is_empty()
     }
 
-    /// Sends one. A connection that has ended can only send to groups, so other actions are
-    /// ignored.
+    /// Sends one notification. A connection that has ended can only send to groups, so other
+    /// actions are ignored.
     async fn send(&self, notification: &Notification) -> Result<(), PostError> {
         let body = || Some(notification.body.clone());
         let response = self
@@ -254,17 +254,17 @@ impl Disconnects {
         }
     }
 
-    /// Drops a notification that is handled or too old; queues any other one again.
+    /// Drops a notification that is handled or too old; otherwise queues it again.
     fn finish(&self, mut notification: Notification, sent: &Result<(), PostError>, phase: Phase) {
         let is_handled = match sent {
             Ok(()) => true,
-            // The backend refuses it for good. After 401 and 403 it is sent again: a secret or a
-            // clock may be wrong and be put right.
+            // The backend refuses it permanently. After 401 and 403 it is sent again: a wrong
+            // secret or clock may be corrected.
             Err(PostError::Refused(refusal)) => {
                 refusal.status.is_client_error()
                     && !matches!(refusal.status.as_u16(), 401 | 403 | 429)
             }
-            // The backend has it, and sent an invalid response.
+            // The backend has received it, and sent an invalid response.
             Err(PostError::Client(ClientError::Invalid(_) | ClientError::TooLarge(_))) => true,
             Err(_) => false,
         };

@@ -1,4 +1,4 @@
-//! Endpoint: one backend behind an HTTP endpoint: requests are signed, bounded and counted.
+//! Endpoint: one backend behind an HTTP endpoint. Its requests are signed, bounded and counted.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,10 +18,10 @@ use crate::websocket::Backlog;
 const SIGNATURE: HeaderName = HeaderName::from_static("oneport-signature");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The longest body of a refusal that is read.
+/// The most bytes read of a refusal's body.
 const REFUSAL_BYTES_MAX: usize = 4 * 1024;
 
-/// Bytes that a response may take besides its body, which may itself take twice its length in
+/// Bytes that a response may take besides its body. The body itself may take twice its length in
 /// chunks.
 const OVERHEAD_BYTES_MAX: usize = 128 * 1024;
 
@@ -29,7 +29,7 @@ const OVERHEAD_BYTES_MAX: usize = 128 * 1024;
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct EndpointSettings {
     pub(super) url: EndpointUrl,
-    /// Each signs every request; the newest first.
+    /// The secrets that sign every request, the newest first.
     pub(super) secrets: Vec<String>,
     pub(super) timeout: Duration,
     pub(super) connect_timeout: Duration,
@@ -51,20 +51,20 @@ pub(super) struct Endpoint {
     pub(super) backlog: Arc<Backlog>,
 }
 
-/// What waits for the response; it decides whether the breaker counts the outcome.
+/// The sender that waits for the response; it decides whether the breaker counts the outcome.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Priority {
     /// A connection: its outcome counts.
     Connection,
-    /// A notification in the background. It is retried for minutes, so its outcome counts only when
-    /// it is the probe that a half-open breaker waits for.
+    /// A notification in the background. It is retried for minutes, so its outcome counts only if
+    /// it is the probe of a half-open breaker.
     Background,
 }
 
 /// Builds the body of a request. `None`: the request is no longer wanted.
 pub(super) type BuildBody<'a> = &'a (dyn Fn() -> Option<Bytes> + Sync);
 
-/// Why there is no usable response.
+/// The reason why there is no usable response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PostError {
     #[error(transparent)]
@@ -85,7 +85,7 @@ pub(super) struct Refusal {
 }
 
 impl PostError {
-    /// Tells whether the same request may succeed later.
+    /// Returns whether the same request may succeed later.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Client(error) => error.is_unsent() || error.is_endpoint_failure(),
@@ -94,8 +94,8 @@ impl PostError {
         }
     }
 
-    /// Tells whether the backend may have handled the request all the same: it was sent, and not
-    /// refused with 4xx.
+    /// Returns whether the backend may have handled the request despite the error: it was sent, and
+    /// not refused with 4xx.
     pub(super) fn may_have_been_handled(&self) -> bool {
         match self {
             Self::Client(error) => !error.is_unsent(),
@@ -104,7 +104,7 @@ impl PostError {
         }
     }
 
-    /// Tells whether the backend is down or overloaded, rather than the request wrong.
+    /// Returns whether the backend is down or overloaded, rather than the request wrong.
     fn outcome(&self) -> Outcome {
         Outcome::from_failure(match self {
             Self::Client(error) => error.is_endpoint_failure(),
@@ -160,7 +160,7 @@ impl Endpoint {
 
     /// POSTs a body once, for a connection, and reads the response within `limits`.
     ///
-    /// The body is built once the request has a slot, so that requests in the queue hold no copy of
+    /// The body is built once the request has a slot, so requests in the queue hold no copy of
     /// their events.
     pub(super) async fn post(
         &self,
@@ -293,7 +293,7 @@ impl Refusal {
     }
 }
 
-/// Sleeps before the next attempt: twice as long with each, and spread at random so that clients do
+/// Sleeps before the next attempt: twice as long with each, and randomly spread so that clients do
 /// not retry in step.
 pub(super) async fn back_off(attempt: u32, longest: Duration) {
     let pause = Duration::from_millis(50) * 2_u32.saturating_pow(attempt.min(12));

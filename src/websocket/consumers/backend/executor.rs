@@ -17,11 +17,11 @@ pub(super) struct Executor {
     closed: CancellationToken,
 }
 
-/// Whether the connection goes on after an action.
+/// Whether the connection continues after an action.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Applied {
     Open,
-    /// The action has closed the connection; those after it are dropped.
+    /// The action has closed the connection; later actions are dropped.
     Closed,
 }
 
@@ -34,7 +34,7 @@ impl Executor {
         }
     }
 
-    /// The socket has closed: it joins no group from now on.
+    /// Marks that the socket has closed: it joins no group from now on.
     pub(super) fn close(&self) {
         self.closed.cancel();
     }
@@ -44,8 +44,8 @@ impl Executor {
         self.closed.cancelled().await;
     }
 
-    /// Carries out one action. Fails with a sentence for the log when the protocol does not allow
-    /// it now.
+    /// Carries out one action. Fails with a sentence for the log if the protocol does not allow it
+    /// now.
     pub(super) async fn apply(&self, action: Action) -> Result<Applied, String> {
         let layer = &self.services.layer;
         match action {
@@ -86,7 +86,7 @@ impl Executor {
         let options = GroupOptions::default();
         let _pending = layer.prepare(&group, &options, self.socket.id()).await;
         // Race: the socket may close while the join is prepared. A closing socket leaves its groups
-        // under this lock, after `close`, so either the check below sees that it has closed or the
+        // under this lock, after `close`. So either the check below sees that it has closed, or the
         // socket leaves this group too.
         let mut groups = self.socket.groups();
         if self.closed.is_cancelled() || groups.contains(&group) {

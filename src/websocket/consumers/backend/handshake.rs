@@ -1,9 +1,9 @@
 //! Handshake: asks the backend whether to accept a connection, in a task that outlives the client.
 //!
-//! The client may leave at any moment. The backend must then still learn that the connection has
-//! ended, if it may have accepted it, and learn that only after `websocket.connect`. So the request
-//! runs in a task of its own, and whoever holds the result sends `websocket.disconnect` when it is
-//! dropped unused:
+//! The client may disconnect at any moment. If the backend may have accepted the connection, it
+//! must still learn of its end, and only after `websocket.connect`. So the request runs in its own
+//! task, and the holder of the result sends `websocket.disconnect` when the result is dropped
+//! unused:
 //!
 //! ```text
 //! request under way ── error, not sent ──────────► denied
@@ -36,7 +36,7 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// A connection that the backend has accepted, and whose socket has not opened yet.
 ///
-/// Dropped in that state, it notifies the backend that the client has left.
+/// If dropped in that state, it notifies the backend that the client has disconnected.
 pub(super) struct AcceptedConnection {
     route: Arc<EndpointRoute>,
     id: String,
@@ -45,7 +45,7 @@ pub(super) struct AcceptedConnection {
     opening: Option<Opening>,
 }
 
-/// What the backend wants for the open socket.
+/// The backend's state and actions for the open socket.
 #[derive(Default)]
 pub(super) struct Opening {
     pub(super) state: Option<Box<RawValue>>,
@@ -53,7 +53,7 @@ pub(super) struct Opening {
 }
 
 impl AcceptedConnection {
-    /// The socket is open; from now on the conversation reports its end.
+    /// Called when the socket is open; from now on the conversation reports its end.
     pub(super) fn open(mut self) -> Opening {
         self.opening.take().unwrap_or_default()
     }
@@ -74,7 +74,7 @@ impl Drop for AcceptedConnection {
     }
 }
 
-/// The backend's decision, or why there is none.
+/// The backend's decision, or the denial if there is none.
 pub(super) type HandshakeResult = Result<(Accept, AcceptedConnection), Denial>;
 
 /// One `websocket.connect` request.
@@ -101,8 +101,8 @@ impl Handshake {
         }
     }
 
-    /// Sends the request and passes the decision on. If the client has left, the decision is
-    /// dropped, which notifies the backend.
+    /// Sends the request and passes on the decision. If the client has disconnected, the decision
+    /// is dropped, which notifies the backend.
     pub(super) async fn run(self, mut reply: oneshot::Sender<HandshakeResult>) {
         let result = self.request(&mut reply).await;
         let _ = reply.send(result);
@@ -157,7 +157,7 @@ impl Handshake {
             if may_be_accepted {
                 let is_late = matches!(error, PostError::Client(ClientError::Timeout { .. }));
                 // Race: a slow backend may still be handling `websocket.connect`. The notification
-                // waits as long as such a request may take, so that it does not overtake it.
+                // waits for as long as such a request may take, so that it does not overtake it.
                 let delay = if is_late {
                     endpoint.settings.timeout
                 } else {
@@ -184,7 +184,7 @@ impl Handshake {
 }
 
 impl Disconnect<'static> {
-    /// An end without a close frame (1006).
+    /// Creates an end without a close frame (1006).
     fn abnormal(seq: u64, cause: Cause) -> Self {
         Self {
             seq,

@@ -48,13 +48,13 @@ use crate::websocket::{Accept, Backlog, Close, CloseCode, Consumer, Context, Den
 /// `consumer = "backend"`: each connection's events are POSTed to an HTTP endpoint, or sent to a
 /// channel that workers read.
 ///
-/// `docs/BACKEND.md` documents the protocol. The endpoint needs no event loop: it gets a batch of
-/// events with each request and responds with events of its own.
+/// `docs/BACKEND.md` documents the protocol. The endpoint needs no event loop: each request brings
+/// a batch of events, and the response contains events in return.
 pub struct Backend {
     route: Arc<OnceLock<Route>>,
-    /// From the handshake to `open`.
+    /// Set from the handshake to `open`.
     accepted: Option<AcceptedConnection>,
-    /// From `open` on.
+    /// Set from `open` on.
     peer: Option<Peer>,
 }
 
@@ -113,8 +113,8 @@ impl Consumer for Backend {
                 let opening = accepted.open();
                 let socket = cx.handle().clone();
                 let conversation = Conversation::new(route.clone(), socket, opening.state);
-                // Before the first await: the socket may close during it, and `disconnect` has to
-                // find its peer.
+                // Before the first await: the socket may close during it, and `disconnect` needs
+                // its peer.
                 self.peer = Some(Peer::Endpoint(conversation.clone()));
                 Box::pin(conversation.apply(opening.actions)).await?;
             }
@@ -174,8 +174,8 @@ impl Consumer for Backend {
 }
 
 impl Backend {
-    /// Asks the endpoint whether to accept the connection, in a task that goes on when the client
-    /// leaves.
+    /// Asks the endpoint whether to accept the connection, in a task that continues if the client
+    /// disconnects.
     async fn handshake(
         &mut self,
         route: Arc<EndpointRoute>,

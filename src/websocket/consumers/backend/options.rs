@@ -1,4 +1,4 @@
-//! Options: what `backend` takes.
+//! Options: the options of `backend`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,36 +10,36 @@ use crate::channels::ChannelName;
 use crate::client::{EndpointUrl, EndpointUrlError};
 use crate::config::{OptionErrors, Secret, Size, WrittenDuration, hide_url};
 
-/// More than any machine has descriptors for, or does in a second.
+/// More descriptors than any machine has, and more disconnects than it sends in a second.
 const CONCURRENCY_MAX: usize = 65_536;
 const DISCONNECT_RATE_MAX: usize = 1_000_000;
 
-/// What `backend` takes.
+/// The options of `backend`.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// The endpoint: `http://HOST:PORT/PATH` or `http+unix://SOCKET:/PATH`.
     #[serde(default)]
     pub(super) url: Option<String>,
-    /// What each request is signed with; several while one takes the place of another.
+    /// The secrets that sign each request; several during a rotation.
     #[serde(default, deserialize_with = "one_or_several")]
     pub(super) secret: Vec<Secret>,
-    /// Instead of the endpoint: the channel whose workers get the events.
+    /// The channel whose workers get the events, instead of an endpoint.
     #[serde(default)]
     pub(super) channel: Option<String>,
-    /// The request's header fields that are passed on.
+    /// The request's header fields that are passed on to the backend.
     #[serde(default = "headers")]
     pub(super) headers: Vec<String>,
-    /// How long an answer may take.
+    /// How long a response may take.
     #[serde(default = "five_seconds")]
     pub(super) timeout: WrittenDuration,
-    /// How long a connection may take.
+    /// How long opening a connection may take.
     #[serde(default = "a_second")]
     pub(super) connect_timeout: WrittenDuration,
-    /// The most requests at once.
+    /// The most concurrent requests.
     #[serde(default = "concurrency")]
     pub(super) concurrency: usize,
-    /// How often a request is tried again at once.
+    /// How many times a request is retried immediately.
     #[serde(default = "retries")]
     pub(super) retries: u32,
     /// The most events of one request.
@@ -48,37 +48,37 @@ pub struct Options {
     /// The most bytes of events of one request.
     #[serde(default = "batch_bytes")]
     pub(super) batch_bytes: Size,
-    /// The longest answer.
+    /// The most bytes of one response.
     #[serde(default = "a_mebibyte")]
     pub(super) max_response: Size,
-    /// The most events of one answer.
+    /// The most events of one response.
     #[serde(default = "max_effects")]
     pub(super) max_effects: usize,
-    /// The longest state.
+    /// The most bytes of the state.
     #[serde(default = "max_state")]
     pub(super) max_state: Size,
-    /// The most bytes that wait for the backend, of one connection.
+    /// The most bytes queued for the backend, for one connection.
     #[serde(default = "a_mebibyte")]
     pub(super) hold: Size,
-    /// How long they wait.
+    /// How long events may be queued.
     #[serde(default = "hold_time")]
     pub(super) hold_time: WrittenDuration,
-    /// The most bytes that wait for the backend, of all connections.
+    /// The most bytes queued for the backend, over all connections.
     #[serde(default = "hold_total")]
     pub(super) hold_total: Size,
-    /// After how many failures in a row nothing is sent any more.
+    /// The number of consecutive failures that opens the circuit breaker.
     #[serde(default = "breaker_failures")]
     pub(super) breaker_failures: u32,
-    /// For how long.
+    /// How long the circuit breaker stays open.
     #[serde(default = "breaker_open")]
     pub(super) breaker_open: WrittenDuration,
-    /// The most disconnects that wait.
+    /// The most queued disconnects.
     #[serde(default = "disconnect_queue")]
     pub(super) disconnect_queue: usize,
-    /// How long they wait.
+    /// How long a disconnect may be queued.
     #[serde(default = "disconnect_expiry")]
     pub(super) disconnect_expiry: WrittenDuration,
-    /// The most disconnects in a second.
+    /// The most disconnects sent in a second.
     #[serde(default = "disconnect_rate")]
     pub(super) disconnect_rate: u32,
     /// `url` or `channel`, parsed.
@@ -91,7 +91,7 @@ pub struct Options {
     pub(super) route: Arc<OnceLock<Route>>,
 }
 
-/// Where a route's events go.
+/// The destination of a route's events.
 #[derive(Debug)]
 pub(super) enum Destination {
     Endpoint(EndpointUrl),
@@ -152,7 +152,7 @@ fn disconnect_rate() -> u32 {
     500
 }
 
-/// A text, or a list of texts.
+/// Reads a string, or a list of strings.
 fn one_or_several<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Secret>, D::Error> {
@@ -185,7 +185,7 @@ fn one_or_several<'de, D: serde::Deserializer<'de>>(
 }
 
 impl Options {
-    /// Parses the options, and refuses those that their types do not rule out.
+    /// Parses the options, and rejects values that their types do not rule out.
     pub(super) fn validate(mut self) -> Result<Self, OptionErrors> {
         let mut errors = OptionErrors::default();
         match (&self.url, &self.channel) {

@@ -1,4 +1,4 @@
-//! Route: what all connections of a route share, and the endpoints that routes share.
+//! Route: the state that all connections of a route share, and the endpoints that routes share.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use super::worker_channel::WorkerRoute;
 use crate::client::EndpointUrl;
 use crate::services::Services;
 
-/// Where the events of a route go.
+/// The destination of a route's events.
 pub(super) enum Route {
-    /// To an HTTP endpoint.
+    /// An HTTP endpoint.
     Endpoint(Arc<EndpointRoute>),
-    /// To workers that read a channel.
+    /// Workers that read a channel.
     Workers(Arc<WorkerRoute>),
 }
 
-/// What all connections of a route with an endpoint share.
+/// The state that all connections of a route with an endpoint share.
 pub(super) struct EndpointRoute {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) disconnects: Arc<Disconnects>,
     pub(super) services: Services,
-    /// This process, in hexadecimal digits.
+    /// The id of this process, in hexadecimal.
     pub(super) node: String,
     pub(super) limits: Limits,
 }
@@ -36,13 +36,13 @@ pub(super) struct EndpointRoute {
 /// The limits of one connection's requests.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
-    /// The header fields that the backend gets.
+    /// The header fields that are passed on to the backend.
     pub(super) headers: Vec<HeaderName>,
     pub(super) retries: u32,
     pub(super) batch_events: usize,
     pub(super) batch_bytes: usize,
     pub(super) response: ResponseLimits,
-    /// Bytes of queued events; more make the connection wait.
+    /// The most bytes of queued events; beyond it, the connection waits.
     pub(super) hold: usize,
     /// How long an event may be queued, and a request be retried.
     pub(super) hold_time: Duration,
@@ -103,7 +103,7 @@ struct Endpoints(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     endpoints: HashMap<EndpointSettings, SharedEndpoint>,
-    /// Those that were notified that this process has started.
+    /// The endpoints that have been notified that this process has started.
     notified: HashSet<EndpointUrl>,
 }
 
@@ -115,8 +115,8 @@ struct SharedEndpoint {
 }
 
 impl Endpoints {
-    /// Returns the endpoint with these settings. Each URL gets one `oneport.node_started` from a
-    /// process, however many routes and reloads there are.
+    /// Returns the endpoint with these settings. A process sends one `oneport.node_started` to each
+    /// URL, regardless of the number of routes and reloads.
     fn get_or_start(
         &self,
         settings: EndpointSettings,

@@ -21,10 +21,10 @@ use crate::websocket::Message;
 use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, Ending};
 
-/// What all connections of a route with a channel share.
+/// The state that all connections of a route with a channel share.
 pub(super) struct WorkerRoute {
     pub(super) channel: ChannelName,
-    /// The header fields that workers get.
+    /// The header fields that are passed on to workers.
     pub(super) headers: Vec<HeaderName>,
     pub(super) services: Services,
     /// The most disconnects that are retried at the same time.
@@ -43,7 +43,7 @@ pub(super) struct WorkerChannel {
 }
 
 impl WorkerChannel {
-    /// Opens the channel for replies, with a task that reads it.
+    /// Opens the reply channel, with a task that reads it.
     pub(super) async fn start(route: Arc<WorkerRoute>, socket: Arc<SocketHandle>) -> Arc<Self> {
         let (reply_channel, mailbox) = route.services.layer.new_channel().await;
         let executor = Executor::new(route.services.clone(), socket.clone());
@@ -67,7 +67,7 @@ impl WorkerChannel {
         self.send("websocket.connect", [("scope", scope)]).await;
     }
 
-    /// Sends a message of the client.
+    /// Sends a message from the client.
     pub(super) async fn receive(&self, message: &Message) {
         let content = match message {
             Message::Text(text) => {
@@ -89,8 +89,8 @@ impl WorkerChannel {
         .await;
     }
 
-    /// The socket has ended. Workers get `websocket.disconnect` at least once, if the channel has
-    /// room for it within `disconnect_expiry`.
+    /// Called when the socket has ended. Workers get `websocket.disconnect` at least once, if the
+    /// channel has room for it within `disconnect_expiry`.
     pub(super) async fn end(self: &Arc<Self>, code: u16, reason: &str, cause: &str) {
         self.executor.close();
         let end = [
@@ -121,7 +121,7 @@ impl WorkerChannel {
         }
     }
 
-    /// Sends a disconnect again until the channel takes it; once more when the server stops.
+    /// Retries a disconnect until the channel takes it; once more when the server stops.
     async fn retry(self: Arc<Self>, event: Event) {
         let (layer, tasks) = (&self.route.services.layer, &self.route.services.tasks);
         gauge!("oneport_backend_disconnects_waiting").increment(1.0);
@@ -175,7 +175,7 @@ impl WorkerChannel {
         }
     }
 
-    /// Carries out the replies of workers until the socket has ended.
+    /// Carries out the workers' replies until the socket has ended.
     async fn receive_replies(self: Arc<Self>, mailbox: Arc<Mailbox>) {
         loop {
             let received = tokio::select! {

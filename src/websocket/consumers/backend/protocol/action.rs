@@ -1,6 +1,6 @@
 //! Action: an event from a backend, or from a worker behind a channel, that the server carries out.
 //!
-//! A response is parsed whole before any of its actions is carried out (`../executor.rs`).
+//! A response is parsed completely before any of its actions is carried out (`../executor.rs`).
 
 use data_encoding::BASE64;
 use serde::Deserialize;

@@ -68,8 +68,8 @@ pub(super) fn request_body(
     serde_json::to_vec(&body).unwrap_or_default() // its parts are JSON already
 }
 
-/// Serializes the body that announces the start of a process: connections of the same name and
-/// another node are gone.
+/// Serializes the body that announces the start of a process: connections with the same name and
+/// another node have ended.
 pub(super) fn node_started_body(node: &str, name: &str) -> Vec<u8> {
     let event = event::node_started(node, name);
     json!({"v": VERSION, "node": {"id": node, "name": name}, "events": [event]})
@@ -92,7 +92,7 @@ pub(super) fn signature(secrets: &[String], unix_seconds: u64, body: &[u8]) -> S
     signature
 }
 
-/// Describes a scope with ASGI's keys, and of its header fields only the listed ones.
+/// Describes a scope with ASGI's keys, and only with the listed header fields.
 pub(super) fn scope(scope: &Scope, headers: &[HeaderName]) -> Value {
     let fields: Vec<[String; 2]> = scope
         .headers
@@ -126,7 +126,7 @@ pub(super) fn scope(scope: &Scope, headers: &[HeaderName]) -> Value {
     })
 }
 
-/// Decodes a field's value; octets that are not UTF-8 are ISO 8859-1, as in ASGI servers.
+/// Decodes a field's value; bytes that are not UTF-8 are read as ISO 8859-1, as in ASGI servers.
 fn latin1(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) => text.to_owned(),
@@ -134,7 +134,7 @@ fn latin1(value: &[u8]) -> String {
     }
 }
 
-/// Converts to JSON that is embedded as it is.
+/// Converts a value to JSON that is embedded unchanged.
 pub(super) fn raw(value: &Value) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).unwrap_or_default()
 }
@@ -142,24 +142,24 @@ pub(super) fn raw(value: &Value) -> Box<RawValue> {
 /// The backend's response.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct BackendResponse {
-    /// The last event that it handled; later ones are sent again.
+    /// The last event that the backend handled; later ones are sent again.
     #[serde(default)]
     pub(super) ack: Option<u64>,
-    /// The state to send with the next request. `null` is a state too.
+    /// The state to send with the next request. `null` is also a state.
     #[serde(default, deserialize_with = "present")]
     pub(super) state: Option<Box<RawValue>>,
     #[serde(default, rename = "events")]
     pub(super) actions: Vec<Action>,
 }
 
-/// The most that a response may hold.
+/// The limits of a response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResponseLimits {
     pub(super) actions: usize,
     pub(super) state_bytes: usize,
 }
 
-/// Reads a value that is there, also `null`.
+/// Reads a value that is present, even if it is `null`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
@@ -178,7 +178,7 @@ impl BackendResponse {
         Ok(response.unwrap_or_default())
     }
 
-    /// Checks it against the limits.
+    /// Checks the response against the limits.
     pub(super) fn check(&self, limits: ResponseLimits) -> Result<(), String> {
         let actions = self.actions.len();
         if actions > limits.actions {
