@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::GroupName;
 use crate::net::client_network;
-use crate::telemetry::Recurring;
+use crate::telemetry::LogThrottle;
 
 /// The most removed groups that are remembered because their history is still in Redis; beyond it,
 /// those that expire first are forgotten.
@@ -30,7 +30,7 @@ impl From<IpAddr> for ClientNetwork {
 pub(super) struct RoomLimit {
     max: usize,
     state: Mutex<RoomCounts>,
-    refused: Recurring,
+    refused: LogThrottle,
 }
 
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl RoomLimit {
         Arc::new(Self {
             max,
             state: Mutex::default(),
-            refused: Recurring::new(),
+            refused: LogThrottle::new(),
         })
     }
 
@@ -80,7 +80,7 @@ impl RoomLimit {
                 let count = state.counts.entry(network).or_default();
                 if *count >= self.max {
                     drop(state);
-                    if let Some(times) = self.refused.is_due() {
+                    if let Some(times) = self.refused.count() {
                         tracing::warn!(%client, max_rooms = self.max, times, "the clients of an address have begun as many groups with a history as they may; further ones are refused");
                     }
                     return Err(RoomLimitReached);

@@ -52,10 +52,10 @@ pub use sections::auth::{
 pub use sections::channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
 pub use sections::cors::CorsConfig;
 pub use sections::csrf::CsrfConfig;
+pub use sections::custom_middleware::CustomMiddlewareSections;
 pub use sections::headers::{HeaderFields, HeaderPreset};
 pub use sections::http::{HttpDefaults, HttpRoute};
 pub use sections::log::{LogConfig, LogFormat};
-pub use sections::middleware::MiddlewareSections;
 pub use sections::options::Options;
 pub use sections::server::{ForwardedFamily, LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
 pub use sections::session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
@@ -93,7 +93,7 @@ pub struct Config {
     /// `[channel_layer]`.
     pub channel_layer: ChannelLayerConfig,
     /// `[middleware.NAME]`: options of an application's own middleware.
-    pub middleware: MiddlewareSections,
+    pub middleware: CustomMiddlewareSections,
     /// `[http]`: the defaults of its routes.
     pub http: HttpDefaults,
     /// `[websocket]`: the defaults of its routes.
@@ -153,7 +153,7 @@ impl Default for Config {
             auth: AuthConfig::default(),
             csrf: CsrfConfig::default(),
             channel_layer: ChannelLayerConfig::default(),
-            middleware: MiddlewareSections::default(),
+            middleware: CustomMiddlewareSections::default(),
             http: HttpDefaults::default(),
             websocket: WebsocketDefaults::default(),
             http_routes: Vec::new(),

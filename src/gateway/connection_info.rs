@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::auth::User;
-use crate::http::Client;
+use crate::http::ClientEnd;
 use crate::scope::{Scheme, ServerAddress};
 
 /// The facts of the connection that a request came on.
@@ -19,5 +19,5 @@ pub struct ConnectionInfo {
     /// The user of the connection, if something below HTTP identifies one; the test kit does.
     pub user: Option<Arc<User>>,
     /// The client's end of the connection.
-    pub client: Client,
+    pub client: ClientEnd,
 }

@@ -16,7 +16,7 @@ use super::run_to_completion::AbandonedRequests;
 use super::table::Table;
 use super::upgrade::Reply;
 use super::{http, websocket};
-use crate::http::{Body, Client, Failure, Response};
+use crate::http::{Body, ClientEnd, Failure, Response};
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::{Cause, Directory, Ending, Sockets};
@@ -150,7 +150,7 @@ impl Gateway {
                 let is_head = scope.method == ::http::Method::HEAD;
                 let client = match scope.http_version {
                     // A stream of HTTP/2 ends by itself, and its connection serves others.
-                    ::http::Version::HTTP_2 => Client::default(),
+                    ::http::Version::HTTP_2 => ClientEnd::default(),
                     _ => info.client.clone(),
                 };
                 let incoming = Incoming {

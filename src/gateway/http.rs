@@ -7,14 +7,14 @@ use super::pipeline::Pipeline;
 use super::run_to_completion::{AbandonedRequests, RunToCompletion};
 use super::table::HttpEntry;
 use super::{preflight, unmatched};
-use crate::http::{Body, Client, OnDisconnect, Request, Response};
+use crate::http::{Body, ClientEnd, OnDisconnect, Request, Response};
 use crate::scope::Scope;
 
 /// A request before its view is known.
 pub(super) struct Incoming {
     pub(super) scope: Arc<Scope>,
     pub(super) body: Body,
-    pub(super) client: Client,
+    pub(super) client: ClientEnd,
 }
 
 /// Takes a request through the HTTP table.

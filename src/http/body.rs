@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
-use super::Client;
+use super::ClientEnd;
 use super::read_rate::ReadRate;
 use crate::clock::Clock;
 
@@ -67,7 +67,7 @@ impl Body {
 struct Watched {
     /// `None` after the end or a failure.
     incoming: Option<Incoming>,
-    client: Client,
+    client: ClientEnd,
     read_rate: Option<Box<ReadRate>>,
 }
 
@@ -144,8 +144,13 @@ impl Drop for Watched {
 
 impl Body {
     /// Returns the body of a request over HTTP/1.1. It fails below `rate`, in bytes per second.
-    /// Unread bytes are left with the `Client`.
-    pub(crate) fn watched(incoming: Incoming, client: &Client, clock: &Clock, rate: u64) -> Self {
+    /// Unread bytes are left with the `ClientEnd`.
+    pub(crate) fn watched(
+        incoming: Incoming,
+        client: &ClientEnd,
+        clock: &Clock,
+        rate: u64,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }

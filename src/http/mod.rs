@@ -1,7 +1,7 @@
 //! HTTP: requests, responses, views and failures.
 
 pub mod body;
-mod client;
+mod client_end;
 pub mod conditional;
 pub mod csrf;
 pub(crate) mod event_streams;
@@ -20,7 +20,7 @@ pub mod view;
 pub mod views;
 
 pub use body::Body;
-pub use client::Client;
+pub use client_end::ClientEnd;
 pub use failure::Failure;
 pub use request::Request;
 pub use view::{Mapped, OnDisconnect, View};

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::body::TooSlow;
-use super::{Body, Client, Failure};
+use super::{Body, ClientEnd, Failure};
 use crate::scope::Scope;
 use crate::services::Services;
 
@@ -57,8 +57,8 @@ pub struct Request {
     pub deadline: Instant,
     /// The shared services: channel layer, templates, tasks, clock.
     pub services: Services,
-    /// The client's side of the connection. A response without an end of its own ends with it.
-    pub client: Client,
+    /// The client's end of the connection. A response without an end of its own ends with it.
+    pub client: ClientEnd,
 }
 
 impl Request {

@@ -24,7 +24,7 @@ use super::descriptors;
 use super::listener::{Connection, Listener};
 use super::stream::Stream;
 use crate::tasks::Tasks;
-use crate::telemetry::Recurring;
+use crate::telemetry::LogThrottle;
 
 /// How long accepting pauses after an error of the listener, such as too many open files, or after
 /// a panic.
@@ -108,7 +108,7 @@ impl<S: Serve> Acceptor<S> {
 
     async fn accept(&self) {
         let accepted = counter!("oneport_connections_total");
-        let failures = Recurring::new();
+        let failures = LogThrottle::new();
         loop {
             match self.listener.accept().await {
                 Ok(connection) => {
@@ -117,7 +117,7 @@ impl<S: Serve> Acceptor<S> {
                 }
                 Err(error) if is_connection_error(&error) => {}
                 Err(error) => {
-                    if let Some(times) = failures.is_due() {
+                    if let Some(times) = failures.count() {
                         tracing::error!(%error, times, listener = %self.listener, "connections cannot be accepted; trying again");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -8,7 +8,7 @@ use metrics::counter;
 
 use super::client_limit::{ClientLimit, ClientPermit};
 use super::descriptors;
-use crate::telemetry::Recurring;
+use crate::telemetry::LogThrottle;
 
 /// Counts connections against `server.limits`.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ struct Inner {
     bound_by: &'static str,
     open: AtomicUsize,
     clients: ClientLimit,
-    refused: Recurring,
+    refused: LogThrottle,
 }
 
 /// One admitted connection. Dropping it makes room for another.
@@ -58,7 +58,7 @@ impl Admission {
             bound_by,
             open: AtomicUsize::new(0),
             clients,
-            refused: Recurring::new(),
+            refused: LogThrottle::new(),
         }))
     }
 
@@ -84,7 +84,7 @@ impl Admission {
 
     fn log_refused(&self) {
         counter!("oneport_connections_refused_total", "reason" => "connections").increment(1);
-        if let Some(times) = self.0.refused.is_due() {
+        if let Some(times) = self.0.refused.count() {
             let bound_by = self.0.bound_by;
             tracing::warn!(
                 limit = self.0.connections_max,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::telemetry::Recurring;
+use crate::telemetry::LogThrottle;
 
 /// Counts the connections of each client against `server.limits.connections_per_ip` (cheap to
 /// clone).
@@ -21,7 +21,7 @@ pub(crate) struct ClientLimit(Arc<Inner>);
 struct Inner {
     max_per_ip: usize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
-    refused: Recurring,
+    refused: LogThrottle,
 }
 
 /// One connection or request of a client. Dropping it makes room for another.
@@ -38,7 +38,7 @@ impl ClientLimit {
         Self(Arc::new(Inner {
             max_per_ip,
             by_ip: Mutex::default(),
-            refused: Recurring::new(),
+            refused: LogThrottle::new(),
         }))
     }
 
@@ -62,7 +62,7 @@ impl ClientLimit {
     fn log_refused(&self, ip: IpAddr) {
         counter!("oneport_connections_refused_total", "reason" => "connections_per_ip")
             .increment(1);
-        if let Some(times) = self.0.refused.is_due() {
+        if let Some(times) = self.0.refused.count() {
             tracing::warn!(
                 limit = self.0.max_per_ip,
                 client = %ip,

@@ -44,7 +44,7 @@ use metrics::counter;
 use super::stall_timeout::StallTimeout;
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 use crate::config::ServerConfig;
-use crate::http::Client;
+use crate::http::ClientEnd;
 use crate::http::read_rate::allowed_wait;
 
 /// How long a client is read after our side is closed, in milliseconds.
@@ -86,7 +86,7 @@ pub(super) struct ConnectionTimeouts {
     parsed: AtomicU8,
     /// The connection's task.
     task: AtomicWaker,
-    client: Client,
+    client: ClientEnd,
     /// hyper's read, which stays pending at the end of the client's stream while a response is on
     /// its way.
     hidden_read: AtomicWaker,
@@ -155,7 +155,7 @@ impl ConnectionTimeouts {
             has_fragment: AtomicBool::new(false),
             parsed: AtomicU8::new(NOTHING_PARSED),
             task: AtomicWaker::new(),
-            client: Client::default(),
+            client: ClientEnd::default(),
             hidden_read: AtomicWaker::new(),
         })
     }
@@ -206,7 +206,7 @@ impl ConnectionTimeouts {
     }
 
     /// Returns the client's end of the connection.
-    pub(super) fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &ClientEnd {
         &self.client
     }
 

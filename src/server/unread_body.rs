@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::http::{Body, Client, Response};
+use crate::http::{Body, ClientEnd, Response};
 
 /// The most bytes of an unread body that are read and discarded to keep the connection.
 const DRAINED_BYTES_MAX: u64 = 64 * 1024;
@@ -33,7 +33,7 @@ pub(super) async fn finish_request(
     response: &mut Response,
     mut unread: Incoming,
     waits_for_continue: bool,
-    client: &Client,
+    client: &ClientEnd,
 ) {
     // Polling the body would send 100 Continue and invite the client to send it.
     let rest = match waits_for_continue {
@@ -61,7 +61,7 @@ pub(super) fn announce_close(response: &mut Response) {
     response.headers_mut().insert(header::CONNECTION, close);
 }
 
-async fn drain(unread: &mut Incoming, client: &Client) -> Rest {
+async fn drain(unread: &mut Incoming, client: &ClientEnd) -> Rest {
     let mut left = DRAINED_BYTES_MAX;
     let mut polls = 0;
     poll_fn(|cx| {

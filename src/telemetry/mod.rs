@@ -7,18 +7,18 @@
 //! | `log.rs` | starting the log, and its level |
 //! | `log_format/` | a line as text or JSON |
 //! | `log_queue.rs` | the thread that writes lines |
-//! | `recurring.rs` | lines that are logged once per interval |
+//! | `log_throttle.rs` | lines that are logged once per interval |
 
 mod log;
 mod log_format;
 mod log_queue;
+mod log_throttle;
 mod metrics;
-mod recurring;
 mod route_series;
 
 pub use log::{ACCESS, Format, Log, check_level, start_log};
 pub use log_queue::log_lines_dropped;
 pub(crate) use log_queue::{Flush, LogQueue};
+pub(crate) use log_throttle::{LOG_INTERVAL, LogThrottle};
 pub use metrics::{event_dropped, events_dropped, start_metrics};
-pub(crate) use recurring::{LOG_INTERVAL, Recurring};
 pub use route_series::Metrics;

@@ -69,7 +69,7 @@ use super::group::Group;
 use super::local_groups::LocalGroups;
 use super::{GroupName, RpcHandler};
 use crate::config::{Backend, ChannelLayerConfig, LayerFormat, RedisUrl};
-use crate::telemetry::Recurring;
+use crate::telemetry::LogThrottle;
 
 /// How long a member waits until its group is subscribed to and the history has been read.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -111,7 +111,7 @@ struct RemoteInner {
     reaper_wakeup: Notify,
     /// True while the cluster moves slots: Redis' count of subscribers may be too low.
     is_resharding: AtomicBool,
-    refused: Recurring,
+    refused: LogThrottle,
     /// The masters of the cluster when it was last asked.
     masters: Mutex<Vec<(String, u16)>>,
 }
@@ -177,7 +177,7 @@ impl Remote {
             dead_nodes: Mutex::default(),
             reaper_wakeup: Notify::new(),
             is_resharding: AtomicBool::new(false),
-            refused: Recurring::new(),
+            refused: LogThrottle::new(),
             masters: Mutex::default(),
         })))
     }

@@ -63,7 +63,7 @@ impl CommandLabel {
 impl Remote {
     /// Logs that Redis refused a command, once per interval.
     pub(super) fn log_refused(&self, error: &RedisError, asked: impl FnOnce() -> CommandLabel) {
-        let Some(times) = self.0.refused.is_due() else {
+        let Some(times) = self.0.refused.count() else {
             return;
         };
         let asked = self.shown(&asked());

@@ -25,9 +25,9 @@ use crate::config::read::source_location::SourceLocation;
 use crate::config::sections::auth::AuthConfig;
 use crate::config::sections::channel_layer::ChannelLayerConfig;
 use crate::config::sections::csrf::CsrfConfig;
+use crate::config::sections::custom_middleware::CustomMiddlewareSections;
 use crate::config::sections::http::{HttpSection, RawHttpRoute};
 use crate::config::sections::log::LogConfig;
-use crate::config::sections::middleware::MiddlewareSections;
 use crate::config::sections::server::ServerConfig;
 use crate::config::sections::session::SessionConfig;
 use crate::config::sections::templates::TemplatesConfig;
@@ -120,7 +120,7 @@ impl<'a> Loader<'a> {
         let (websocket, websocket_routes) = main.websocket.into_parts(root.key("websocket"));
         self.config.base = document.base().to_owned();
         let names = main.middleware.into_keys().collect();
-        self.config.middleware = MiddlewareSections::new(names, root.key("middleware"));
+        self.config.middleware = CustomMiddlewareSections::new(names, root.key("middleware"));
         self.config.http = http;
         self.config.websocket = websocket;
         self.config.log = LogConfig {

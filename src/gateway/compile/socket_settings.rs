@@ -3,7 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::config::{MiddlewareSections, WebsocketDefaults, WebsocketRoute};
+use crate::config::{CustomMiddlewareSections, WebsocketDefaults, WebsocketRoute};
 use crate::websocket::SocketSettings;
 use crate::websocket::decoder::Limits;
 use crate::websocket::extension::DeflateSettings;
@@ -41,7 +41,7 @@ pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
 /// Returns the hash of all that a route sets and inherits, and of the options of its middleware.
 /// Routes that mean the same have the same one, wherever they are written: a reload ends the
 /// sockets of a route whose fingerprint is gone.
-pub(super) fn fingerprint(written: &WebsocketRoute, sections: &MiddlewareSections) -> u64 {
+pub(super) fn fingerprint(written: &WebsocketRoute, sections: &CustomMiddlewareSections) -> u64 {
     let mut hasher = DefaultHasher::new();
     written.hash(&mut hasher);
     for name in &written.settings.middleware {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::{ForwardedFamily, family};
-use crate::telemetry::Recurring;
+use crate::telemetry::LogThrottle;
 
 /// The shortest time between two warnings: an untrusted proxy causes one per request, and so can any client.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// One per process: requests on all worker threads share the interval.
-static IGNORED: Recurring = Recurring::every(INTERVAL);
+static IGNORED: LogThrottle = LogThrottle::every(INTERVAL);
 
 /// Warns that a field is ignored and which setting accepts it, at most once a minute.
 pub(crate) fn warn_of_ignored(
@@ -21,7 +21,7 @@ pub(crate) fn warn_of_ignored(
     believed: Option<ForwardedFamily>,
 ) {
     if let Some(sentence) = sentence(name, peer, believed)
-        && IGNORED.is_due().is_some()
+        && IGNORED.count().is_some()
     {
         tracing::warn!("{sentence}");
     }

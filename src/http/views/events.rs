@@ -19,7 +19,7 @@ use crate::config::{OptionErrors, WrittenDuration};
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
 use crate::http::event_streams::{EventStreams, OpenEventStream};
-use crate::http::{Body, Client, Failure, OnDisconnect, Request, Response, View};
+use crate::http::{Body, ClientEnd, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::RouteContext;
 use crate::services::Services;
 
@@ -170,7 +170,7 @@ struct EventStream {
     is_over: bool,
     first: Option<String>,
     /// The stream has no end of its own, so it ends when the client's sending side closes.
-    client: Client,
+    client: ClientEnd,
     _open: OpenEventStream,
 }
 
@@ -180,7 +180,7 @@ impl EventStream {
         (group, member): (GroupName, u64),
         (keep, last_id): (GroupOptions, Option<&str>),
         (user, services): (Option<Arc<User>>, Services),
-        (client, open): (Client, OpenEventStream),
+        (client, open): (ClientEnd, OpenEventStream),
     ) -> Self {
         let layer = &services.layer;
         let mailbox = layer.mailbox();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Stored, unix_seconds};
 use crate::database::{Bind, Database, Row, StoreError};
-use crate::telemetry::Recurring;
+use crate::telemetry::LogThrottle;
 
 /// The maximum number of keys in one query.
 const KEYS_AT_ONCE: usize = 100;
@@ -22,14 +22,14 @@ const SWEEP_STATEMENTS_MAX: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Sql {
     pub(super) database: Database,
-    unreadable: Recurring,
+    unreadable: LogThrottle,
 }
 
 impl Sql {
     pub(super) fn new(database: Database) -> Self {
         Self {
             database,
-            unreadable: Recurring::new(),
+            unreadable: LogThrottle::new(),
         }
     }
 
@@ -110,7 +110,7 @@ impl Sql {
         let data = serde_json::from_str(&data)
             .inspect_err(|error| {
                 // Each request of the visitor reads the row again, so the log line is rate-limited.
-                if let Some(times) = self.unreadable.is_due() {
+                if let Some(times) = self.unreadable.count() {
                     tracing::warn!(%error, times, "invalid session row, ignored");
                 }
             })

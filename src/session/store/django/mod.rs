@@ -21,7 +21,7 @@ use crate::config::{SessionConfig, StoreUrl};
 use crate::database::{Access, Database, Dialect, Outage, StoreError};
 use crate::secrets::Secrets;
 use crate::session::signing::{SignatureError, signed_at, unsign_object};
-use crate::telemetry::Recurring;
+use crate::telemetry::LogThrottle;
 
 /// The salt of the stores db, cached_db and file.
 const SALT: &str = "django.contrib.sessions.SessionStore";
@@ -50,7 +50,7 @@ pub(super) struct Django {
     salt: String,
     max_age: Duration,
     secrets: Arc<Secrets>,
-    unreadable: Recurring,
+    unreadable: LogThrottle,
 }
 
 enum Engine {
@@ -151,7 +151,7 @@ impl Django {
             engine,
             max_age: config.max_age,
             secrets,
-            unreadable: Recurring::new(),
+            unreadable: LogThrottle::new(),
         }
     }
 
@@ -270,7 +270,7 @@ impl Django {
             Err(error) => {
                 // Each request of the visitor reads the session again, so the log line is
                 // rate-limited.
-                if let Some(times) = self.unreadable.is_due() {
+                if let Some(times) = self.unreadable.count() {
                     tracing::warn!(%error, times, "invalid Django session, treated as empty");
                 }
                 None

@@ -31,7 +31,7 @@ use super::protocol::action::Action;
 use crate::channels::ChannelLayer;
 use crate::client::ClientError;
 use crate::tasks::Tasks;
-use crate::telemetry::Recurring;
+use crate::telemetry::LogThrottle;
 
 /// The most bytes of queued bodies, a limit besides their number: a body contains the handshake's
 /// header fields and the state.
@@ -60,8 +60,8 @@ pub(super) struct Disconnects {
     endpoint: Arc<Endpoint>,
     layer: ChannelLayer,
     queue: Mutex<Queue>,
-    lost_log: Recurring,
     /// Notified when a notification is queued.
+    lost_log: LogThrottle,
     work: Notify,
     /// True once the task has ended.
     is_closed: AtomicBool,
@@ -116,7 +116,7 @@ impl Disconnects {
             endpoint,
             layer,
             queue: Mutex::default(),
-            lost_log: Recurring::new(),
+            lost_log: LogThrottle::new(),
             work: Notify::new(),
             is_closed: AtomicBool::new(false),
         });
@@ -155,7 +155,7 @@ impl Disconnects {
     }
 
     fn log_lost(&self, queued: usize) {
-        if let Some(times) = self.lost_log.is_due() {
+        if let Some(times) = self.lost_log.count() {
             let endpoint = &self.endpoint.settings.url.label;
             tracing::error!(%endpoint, queued, times, "disconnect lost: disconnect_queue is full, or the server has stopped");
         }

@@ -1,4 +1,4 @@
-//! Client: whether the client of a connection still sends, and the body that no view has read.
+//! ClientEnd: whether the client of a connection still sends, and the body that no view has read.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -10,25 +10,25 @@ use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
-/// The client's side of an HTTP/1.1 connection during the current request (cheap to clone).
+/// The client's end of an HTTP/1.1 connection during the current request (cheap to clone).
 ///
 /// A client may close its sending side after its request and still read the response (RFC 9112
 /// §9.6), so the request is not dropped then. A response without an end of its own, such as an
 /// event stream, ends at that point.
 ///
 /// Over HTTP/2, a client ends a request by resetting its stream, which drops the request:
-/// [`Client::gone`] never completes.
+/// [`ClientEnd::gone`] never completes.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use oneport::http::Client;
-/// let client = Client::default();
+/// use oneport::http::ClientEnd;
+/// let client = ClientEnd::default();
 /// client.end();
 /// client.gone().await;
 /// # });
 /// ```
 #[derive(Clone, Default)]
-pub struct Client(Arc<ClientState>);
+pub struct ClientEnd(Arc<ClientState>);
 
 #[derive(Default)]
 struct ClientState {
@@ -42,7 +42,7 @@ struct ClientState {
     has_broken: AtomicBool,
 }
 
-impl Client {
+impl ClientEnd {
     /// Marks the client's sending side as closed.
     pub fn end(&self) {
         self.0.has_ended.store(true, Ordering::Release);
@@ -95,9 +95,9 @@ impl Client {
     }
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for ClientEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
+        f.debug_struct("ClientEnd")
             .field("has_ended", &self.has_ended())
             .finish_non_exhaustive()
     }

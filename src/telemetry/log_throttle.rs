@@ -1,4 +1,4 @@
-//! Recurring: logs a line that may recur many times a second once per interval.
+//! Log throttle: logs a line that may recur many times a second once per interval.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,18 +8,18 @@ use parking_lot::Mutex;
 /// The usual interval.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Counts how often a line recurs, and tells when to log it.
+/// Counts how often a line recurs, and decides when to log it.
 ///
 /// Use it for each line that a client can cause at will, such as a connection over a limit:
 /// otherwise clients fill the log.
 #[derive(Debug)]
-pub(crate) struct Recurring {
+pub(crate) struct LogThrottle {
     interval: Duration,
     times: AtomicU64,
     logged_at: Mutex<Option<Instant>>,
 }
 
-impl Recurring {
+impl LogThrottle {
     /// A line that is logged once per [`LOG_INTERVAL`].
     pub(crate) const fn new() -> Self {
         Self::every(LOG_INTERVAL)
@@ -35,11 +35,11 @@ impl Recurring {
 
     /// Counts once. When a line is due, returns how often it recurred since the last one, this time
     /// included.
-    pub(crate) fn is_due(&self) -> Option<u64> {
-        self.is_due_at(Instant::now())
+    pub(crate) fn count(&self) -> Option<u64> {
+        self.count_at(Instant::now())
     }
 
-    fn is_due_at(&self, now: Instant) -> Option<u64> {
+    fn count_at(&self, now: Instant) -> Option<u64> {
         self.times.fetch_add(1, Ordering::Relaxed);
         let mut logged_at = self.logged_at.lock();
         if logged_at.is_some_and(|at| now.saturating_duration_since(at) < self.interval) {
@@ -57,18 +57,18 @@ mod tests {
     #[test]
     fn a_line_is_due_once_per_interval() {
         let minute = Duration::from_secs(60);
-        for (recurring, interval) in [
-            (Recurring::new(), LOG_INTERVAL),
-            (Recurring::every(minute), minute),
+        for (throttle, interval) in [
+            (LogThrottle::new(), LOG_INTERVAL),
+            (LogThrottle::every(minute), minute),
         ] {
             let start = Instant::now();
-            assert_eq!(recurring.is_due_at(start), Some(1));
+            assert_eq!(throttle.count_at(start), Some(1));
             for milliseconds in 1..10 {
                 let at = start + interval - Duration::from_millis(milliseconds);
-                assert_eq!(recurring.is_due_at(at), None);
+                assert_eq!(throttle.count_at(at), None);
             }
-            assert_eq!(recurring.is_due_at(start + interval), Some(10));
-            assert_eq!(recurring.is_due_at(start), None);
+            assert_eq!(throttle.count_at(start + interval), Some(10));
+            assert_eq!(throttle.count_at(start), None);
         }
     }
 }

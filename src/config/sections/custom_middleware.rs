@@ -5,13 +5,13 @@ use crate::config::sections::options::Options;
 
 /// The `[middleware.NAME]` sections, unread until the middleware that they are for is known.
 #[derive(Clone, Debug, Default)]
-pub struct MiddlewareSections {
+pub struct CustomMiddlewareSections {
     names: Vec<String>,
     /// Where the sections are.
     pub location: SourceLocation,
 }
 
-impl MiddlewareSections {
+impl CustomMiddlewareSections {
     pub(in crate::config) fn new(names: Vec<String>, location: SourceLocation) -> Self {
         Self { names, location }
     }
