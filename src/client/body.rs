@@ -1,4 +1,4 @@
-//! Bodies: of a request, whole or streamed; and of a response, within its limits.
+//! Bodies: a request's, whole or streamed, and a response's, within its limits.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct RequestBody(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// What is left to send; empty when it was sent.
+    /// The bytes left to send; empty once all are sent.
     Full(Bytes),
     Stream(Stream),
 }
@@ -34,7 +34,8 @@ struct Stream {
     upload: Arc<Upload>,
 }
 
-/// When the last part of a streamed body was sent: it puts off the deadline of the response's head.
+/// The time at which the last part of a streamed body was sent: it extends the deadline of the
+/// response's head.
 #[derive(Debug, Default)]
 pub(super) struct Upload(Mutex<Option<Instant>>);
 
@@ -45,19 +46,19 @@ impl Upload {
 }
 
 impl RequestBody {
-    /// A body without bytes.
+    /// Creates an empty body.
     #[must_use]
     pub fn empty() -> Self {
         Self(Kind::Full(Bytes::new()))
     }
 
-    /// A body that is in memory; it is not copied.
+    /// Creates a body from bytes in memory; they are not copied.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self(Kind::Full(bytes.into()))
     }
 
-    /// A body that is produced while it is sent. When it fails, the connection is closed and the
-    /// request fails with [`ClientError::RequestBody`].
+    /// Creates a body that is produced while it is sent. If it fails, the connection is closed and
+    /// the request fails with [`ClientError::RequestBody`].
     pub fn stream<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -168,7 +169,7 @@ impl Deadline {
         idle.map(|idle| now + idle).into_iter().chain(ends_at).min()
     }
 
-    /// A part of the body has come: the idle timeout starts anew.
+    /// Restarts the idle timeout: a part of the body has arrived.
     fn restart(&mut self) {
         if self.idle_timeout.is_some()
             && let Some(due_at) = Self::next(Instant::now(), self.idle_timeout, self.ends_at)
@@ -205,7 +206,7 @@ impl ResponseBody {
         }
     }
 
-    /// Keeps the request's slot taken until the body has ended or is dropped.
+    /// Keeps the request's slot occupied until the body has ended or is dropped.
     #[must_use]
     pub fn hold(mut self, permit: Permit) -> Self {
         self.permit = Some(permit);
@@ -239,7 +240,7 @@ impl Body for ResponseBody {
                 "expected an answer of at most {max} bytes, found more"
             ))
         };
-        // `Content-Length` may tell before anything is read.
+        // `Content-Length` may exceed the limit before any byte is read.
         if incoming.size_hint().lower() > this.left {
             return this.fail(too_large(this.max));
         }

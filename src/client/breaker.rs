@@ -10,8 +10,8 @@
 //!    └───────────────────────────────────────────────── a success ────────────────────────┘
 //! ```
 //!
-//! In `HalfOpen` one request, the probe, is under way; all others are refused. Requests that began
-//! before the circuit opened may end in any state, and their outcomes count as well.
+//! In `HalfOpen`, one request, the probe, is in flight; all others are refused. Requests that began
+//! before the circuit opened may end in any state, and their outcomes also count.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::ClientError;
 
-/// How long a request that comes while the probe is under way is asked to wait.
+/// The wait suggested to a request that comes while the probe is in flight.
 const PROBE_WAIT: Duration = Duration::from_millis(50);
 
 /// When to stop sending requests.
@@ -28,11 +28,12 @@ const PROBE_WAIT: Duration = Duration::from_millis(50);
 pub struct BreakerSettings {
     /// The failures in a row that open the circuit.
     pub failures: u32,
-    /// How long it stays open, give or take a tenth so that not all processes try again at once.
+    /// How long the circuit stays open, plus or minus a tenth so that not all processes try again
+    /// at once.
     pub open: Duration,
 }
 
-/// How a request went, as far as it tells whether the endpoint works.
+/// The outcome of a request, as evidence of whether the endpoint works.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// The endpoint works.
@@ -53,7 +54,7 @@ impl Outcome {
     }
 }
 
-/// A change that an operator wants to know of.
+/// A change that operators need to know about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Transition {
     /// The circuit has opened.
@@ -62,7 +63,7 @@ pub enum Transition {
     Closed,
 }
 
-/// How a request may go through.
+/// The role of an admitted request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Admission {
     Normal,
@@ -137,7 +138,7 @@ impl Breaker {
         }
     }
 
-    /// The probe ended without an outcome: the next request becomes the probe.
+    /// Ends the probe without an outcome: the next request becomes the probe.
     pub(super) fn abandon_probe(&self) {
         let mut state = self.state.lock();
         if let State::HalfOpen = *state {

@@ -62,8 +62,8 @@ async fn connect(address: &Address, timeout: Duration) -> io::Result<Stream> {
     }
 }
 
-/// Tries the addresses of a name in turn. Each has an equal share of the time that is left, so that
-/// one that drops packets leaves time for the next.
+/// Tries the addresses of a name in turn. Each gets an equal share of the remaining time, so an
+/// address that drops packets leaves time for the next.
 async fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     let ends_at = Instant::now() + timeout;
     let addresses: Vec<_> = lookup_host((host, port)).await?.collect();

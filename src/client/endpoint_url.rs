@@ -1,4 +1,4 @@
-//! EndpointUrl: where an endpoint listens, and what to request there.
+//! EndpointUrl: the address of an endpoint, and the URI of requests to it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use http::Uri;
 use crate::net::unix_path_problem;
 use crate::net::url::Url;
 
-/// Where an endpoint listens.
+/// The address of an endpoint.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Address {
     /// `http://HOST:PORT/PATH`.
@@ -25,7 +25,7 @@ pub enum Address {
 /// The URL of an endpoint, parsed.
 #[derive(Clone, Eq, Hash, PartialEq)]
 pub struct EndpointUrl {
-    /// Where it listens.
+    /// The address to connect to.
     pub address: Address,
     /// The absolute URI of a request. For a Unix socket its authority is `localhost`.
     pub uri: Uri,
@@ -33,13 +33,13 @@ pub struct EndpointUrl {
     pub label: String,
 }
 
-/// Why a text is not the URL of an endpoint.
+/// The reason why a text is not the URL of an endpoint.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum EndpointUrlError {
-    /// It has another scheme, no host, or a port that is no number from 1 to 65535.
+    /// It has another scheme, no host, or a port that is not a number from 1 to 65535.
     #[error("expected \"http://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\"")]
     Form,
-    /// It holds a user name or a password, which would not be sent.
+    /// It contains a user name or a password, which would not be sent.
     #[error("expected a URL without a user name and a password, found one with an @ sign")]
     Credentials,
     /// The path of the socket is too long.
@@ -47,7 +47,7 @@ pub enum EndpointUrlError {
     SocketPath(String),
 }
 
-/// Without the query.
+/// Hides the query.
 impl fmt::Debug for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EndpointUrl({})", self.label)
@@ -78,7 +78,7 @@ impl EndpointUrl {
         if url.username() != Ok(None) || url.password() != Ok(None) {
             return Err(EndpointUrlError::Credentials);
         }
-        // hyper's type is stricter: it takes no text that has to be corrected, such as
+        // hyper's type is stricter: it rejects texts that have to be corrected, such as
         // `http:///host`.
         let uri: Uri = text.parse().map_err(|_| EndpointUrlError::Form)?;
         let is_http = url.scheme() == "http" && uri.authority().is_some();

@@ -1,4 +1,4 @@
-//! ClientError: why there is no response.
+//! ClientError: the reasons why there is no response.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -10,39 +10,39 @@ use super::limited_io::LimitExceeded;
 /// A cause of any type.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why there is no response, or why its body ended early.
+/// The reason why there is no response, or why its body ended early.
 ///
-/// No message holds a header field, a query or a body, so it may be logged.
+/// No message contains a header field, a query or a body, so it may be logged.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The breaker is open. Nothing was sent.
+    /// The breaker is open. The request was not sent.
     #[error("the circuit is open for another {} ms", .left.as_millis())]
     CircuitOpen {
-        /// How long it stays open.
+        /// How long the circuit stays open.
         left: Duration,
     },
-    /// All slots are taken. Nothing was sent.
+    /// All slots are taken. The request was not sent.
     #[error("{}", busy(*.waited))]
     Busy {
-        /// How long the request waited for one.
+        /// How long the request waited for a slot.
         waited: Duration,
     },
-    /// There is no connection. Nothing was sent.
+    /// The connection could not be opened. The request was not sent.
     #[error("{}", deepest(&**.source))]
     Connect {
-        /// Why.
+        /// The cause.
         source: Arc<dyn Error + Send + Sync>,
     },
     /// A deadline has passed; the endpoint may have handled the request.
     #[error("no answer within {timeout:?}")]
     Timeout {
-        /// The time it had.
+        /// The time allowed.
         timeout: Duration,
     },
     /// The connection failed; the endpoint may have handled the request.
     #[error("{}", deepest(&**.source))]
     Connection {
-        /// Why.
+        /// The cause.
         source: Arc<dyn Error + Send + Sync>,
     },
     /// The response is longer than a limit.
@@ -54,7 +54,7 @@ pub enum ClientError {
     /// The request's own body failed, or is longer than `request_bytes_max`.
     #[error("request body: {}", deepest(&**.source))]
     RequestBody {
-        /// Why.
+        /// The cause.
         source: Arc<dyn Error + Send + Sync>,
     },
 }
@@ -63,14 +63,14 @@ fn busy(waited: Duration) -> String {
     format!("too many requests in flight: none ended within {waited:?}")
 }
 
-/// The request's body failed. A type of its own, so that it can be found among the causes of
-/// hyper's error.
+/// The request's body failed. A separate type, so that it can be found among the causes of hyper's
+/// error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct UploadFailed(#[source] pub(super) BoxError);
 
 impl ClientError {
-    /// Tells whether no byte of the request can have reached the endpoint.
+    /// Returns whether no byte of the request can have reached the endpoint.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         matches!(
@@ -79,7 +79,7 @@ impl ClientError {
         )
     }
 
-    /// Tells whether the endpoint is at fault and the same request may succeed later.
+    /// Returns whether the endpoint is at fault and the same request may succeed later.
     #[must_use]
     pub fn is_endpoint_failure(&self) -> bool {
         matches!(
@@ -88,7 +88,7 @@ impl ClientError {
         )
     }
 
-    /// Reads an error of the pool.
+    /// Converts an error of the pool.
     pub(super) fn from_pool(error: &hyper_util::client::legacy::Error) -> Self {
         match Self::classify(error) {
             Self::Connection { source } if error.is_connect() => Self::Connect { source },
@@ -96,8 +96,8 @@ impl ClientError {
         }
     }
 
-    /// Tells a response that breaks the rules from a connection that failed, by the causes of an
-    /// error.
+    /// Distinguishes a response that breaks the rules from a connection that failed, by the causes
+    /// of an error.
     pub(super) fn classify(error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
         let mut sentence = String::new();
@@ -145,7 +145,7 @@ impl ClientError {
     }
 }
 
-/// Returns the sentence of the first cause, which says the most.
+/// Returns the message of the innermost cause, which is the most specific.
 fn deepest(error: &(dyn Error + 'static)) -> String {
     let mut deepest = error;
     while let Some(cause) = deepest.source() {

@@ -1,8 +1,8 @@
-//! Hop-by-hop fields: those of one connection, which are never passed on (RFC 9110 §7.6.1).
+//! Hop-by-hop fields: fields of one connection, which are never passed on (RFC 9110 §7.6.1).
 
 use http::{HeaderMap, HeaderName, header};
 
-/// Tells whether a field belongs to one connection. `Connection` may name more of them.
+/// Returns whether a field belongs to one connection. `Connection` may name more such fields.
 ///
 /// ```
 /// use oneport::client::is_hop_by_hop;
@@ -23,8 +23,8 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Removes the hop-by-hop fields, with those that `Connection` names, from a message that is passed
-/// on.
+/// Removes the hop-by-hop fields, including those that `Connection` names, from a message that is
+/// passed on.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter();
     let named = named

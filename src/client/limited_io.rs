@@ -1,5 +1,4 @@
-//! LimitedIo: a connection that brings only so many bytes for each request, and lets other tasks
-//! run.
+//! LimitedIo: a connection that limits the bytes read for each request, and yields to other tasks.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,9 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are read before the task yields. hyper skips interim responses (RFC 9110 §15.2) in a
-/// loop as long as there are any, so without it a peer that sends nothing else would keep the
-/// thread busy.
+/// The bytes read before the task yields. hyper skips interim responses (RFC 9110 §15.2) in a loop
+/// while there are any. Without yielding, a peer that sends nothing else would keep the thread
+/// busy.
 const YIELD_BYTES: usize = 64 * 1024;
 
 /// A stream that fails when more than `max` bytes arrive for one request.
@@ -19,9 +18,9 @@ const YIELD_BYTES: usize = 64 * 1024;
 pub(super) struct LimitedIo<S> {
     stream: S,
     max: usize,
-    /// Bytes read since the last write.
+    /// The bytes read since the last write.
     read: usize,
-    /// Bytes read since the task yielded.
+    /// The bytes read since the task last yielded.
     read_since_yield: usize,
 }
 

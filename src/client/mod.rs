@@ -1,8 +1,8 @@
 //! Client: outbound HTTP/1.1 to one endpoint, with a pool, deadlines, byte limits and a circuit
 //! breaker.
 //!
-//! `[auth.forward]`, the `backend` consumer and `oneport publish` are its users; each has one
-//! [`Client`] for each of its endpoints. A request goes through these steps:
+//! `[auth.forward]`, the `backend` consumer and `oneport publish` use it; each has one [`Client`]
+//! for each of its endpoints. A request goes through these steps:
 //!
 //! ```text
 //! acquire ── circuit open ──────────────────────────► CircuitOpen   nothing was sent
@@ -16,7 +16,7 @@
 //! report(Outcome): the caller decides whether the endpoint has failed; the breaker counts
 //! ```
 //!
-//! hyper-util's pool keeps idle connections. It sends a request a second time only when the
+//! hyper-util's pool keeps idle connections. It sends a request a second time only if the
 //! connection was closed before any byte of the request was written, so no endpoint sees a request
 //! twice.
 
@@ -55,7 +55,7 @@ use connector::Connector;
 /// How long an idle connection stays in the pool.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a client may take of an endpoint, and what it gives up after.
+/// The limits and deadlines of a client.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// Requests in flight at the same time. The pool keeps at most as many idle connections.
@@ -64,8 +64,8 @@ pub struct ClientSettings {
     pub queue_timeout: Duration,
     /// The longest wait for a connection, over all addresses of a name.
     pub connect_timeout: Duration,
-    /// The longest wait for the response's head, from the start of the request or the last part of
-    /// its body that was sent. `None`: the caller has a deadline of its own.
+    /// The longest wait for the response's head, from the start of the request or from the last
+    /// part of its body that was sent. `None`: the caller has its own deadline.
     pub head_timeout: Option<Duration>,
     /// The longest wait between two parts of the response's body.
     pub idle_timeout: Option<Duration>,
@@ -77,8 +77,8 @@ pub struct ClientSettings {
     pub response_bytes_max: u64,
     /// The longest head of a response. `None`: hyper's own limit of about 400 KiB.
     pub head_bytes_max: Option<usize>,
-    /// The most bytes that a connection may bring for one request, with interim responses, heads
-    /// and the framing of chunks. It ends a peer that sends such bytes without an end, which no
+    /// The most bytes that a connection may deliver for one request, including interim responses,
+    /// heads and the framing of chunks. It stops a peer that sends such bytes endlessly, which no
     /// other limit counts.
     pub wire_bytes_max: usize,
     /// When to stop sending requests to an endpoint that fails. `None`: never.
@@ -130,18 +130,18 @@ struct Shared {
 
 /// The right to send one request, until it is dropped.
 ///
-/// Keep it until the response's body has ended, or give it to the body by [`ResponseBody::hold`].
+/// Keep it until the response's body has ended, or pass it to the body with [`ResponseBody::hold`].
 #[derive(Debug)]
 #[must_use]
 pub struct Permit {
     client: Arc<Shared>,
     _slot: OwnedSemaphorePermit,
-    /// The breaker is half open and waits for this request's outcome.
+    /// True if the breaker is half open and waits for this request's outcome.
     is_probe: bool,
 }
 
 impl Client {
-    /// Makes a client. Connects when the first request is sent.
+    /// Creates a client. Connects when the first request is sent.
     #[must_use]
     pub fn new(address: &Address, settings: ClientSettings) -> Self {
         let connector = Connector {
@@ -170,13 +170,13 @@ impl Client {
     /// Fails with [`ClientError::CircuitOpen`] at once, or with [`ClientError::Busy`] after
     /// `queue_timeout`. Cancel-safe.
     pub async fn acquire(&self) -> Result<Permit, ClientError> {
-        // The breaker goes first: while it is open, requests must not queue for slots.
+        // The breaker is checked first: while it is open, requests must not queue for slots.
         let admission = match &self.0.breaker {
             Some(breaker) => Some(breaker.admit(Instant::now())?),
             None => None,
         };
-        // From here on the probe has an owner that frees it, also when this future is dropped while
-        // it waits.
+        // From this point on, the probe has an owner that frees it, even if this future is dropped
+        // while it waits.
         let probe = ProbeGuard {
             client: &self.0,
             is_probe: admission.is_some_and(breaker::Admission::is_probe),
@@ -203,7 +203,7 @@ impl Client {
         })
     }
 
-    /// Sends a request and reads the response whole, within all deadlines.
+    /// Sends a request and reads the whole response, within all deadlines.
     ///
     /// A breaker counts a failure for an error and for the statuses 502, 503 and 504.
     pub async fn exchange(
@@ -265,13 +265,13 @@ impl Permit {
         }))
     }
 
-    /// Tells whether the breaker is half open and this request decides whether it closes.
+    /// Returns whether the breaker is half open and this request decides whether it closes.
     #[must_use]
     pub fn is_probe(&self) -> bool {
         self.is_probe
     }
 
-    /// Reports to the breaker how the request went; returns the transition that this caused.
+    /// Reports the request's outcome to the breaker; returns the transition that this caused.
     pub fn report(&mut self, outcome: Outcome) -> Option<Transition> {
         self.is_probe = false;
         let breaker = self.client.breaker.as_ref()?;
@@ -289,14 +289,14 @@ impl Drop for Permit {
     }
 }
 
-/// Frees the probe when its request is given up in the queue.
+/// Frees the probe if its request is abandoned in the queue.
 struct ProbeGuard<'c> {
     client: &'c Shared,
     is_probe: bool,
 }
 
 impl ProbeGuard<'_> {
-    /// Returns whether there is a probe, which is the caller's to free from now on.
+    /// Returns whether there is a probe, which the caller must free from now on.
     fn defuse(mut self) -> bool {
         std::mem::take(&mut self.is_probe)
     }
@@ -312,8 +312,8 @@ impl Drop for ProbeGuard<'_> {
     }
 }
 
-/// Waits for the head until a deadline. As long as the request's body is being sent, the head's own
-/// timeout starts anew with each of its parts.
+/// Waits for the head until a deadline. While the request's body is being sent, each of its parts
+/// restarts the head's own timeout.
 async fn within<T>(
     head: impl Future<Output = T>,
     upload: Option<&Upload>,
@@ -332,8 +332,8 @@ async fn within<T>(
         };
         match tokio::time::timeout_at(due_at, head.as_mut()).await {
             Ok(response) => return Ok(response),
-            // Race: a part of the body may have left since the deadline was computed. It counts, so
-            // look again.
+            // Race: a part of the body may have been sent since the deadline was computed. It
+            // counts, so check again.
             Err(_)
                 if upload.is_some_and(|upload| upload.progress_at(started_at) > progress_at)
                     && ends_at.is_none_or(|at| Instant::now() < at) => {}
