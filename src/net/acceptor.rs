@@ -30,12 +30,11 @@ use crate::telemetry::LogThrottle;
 /// a panic.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many refused connections are answered at once, and how long each may take to read its
-/// answer.
+/// The most refused connections answered at once, and how long each may take to read the answer.
 const REFUSED_MAX: usize = 256;
 const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How often a refused connection is read, a KiB at a time.
+/// The most reads of a refused connection, a KiB each.
 const REFUSED_READS_MAX: usize = 64;
 
 /// Serves the connections that an [`Acceptor`] admits.
@@ -47,8 +46,8 @@ pub(crate) trait Serve: Send + Sync + 'static {
     /// from it.
     fn counted_ip(&self, peer: Option<SocketAddr>) -> Option<IpAddr>;
 
-    /// Serves a connection to its end, in a task of its own. Dropping `permit` makes room for
-    /// another connection.
+    /// Serves a connection to its end, in its own task. Dropping `permit` makes room for another
+    /// connection.
     fn serve(
         self: Arc<Self>,
         connection: Connection,
@@ -70,7 +69,8 @@ pub(crate) struct Acceptor<S> {
 pub(crate) struct Refused(Arc<Semaphore>);
 
 impl Refused {
-    /// Refusing may use at most half of the descriptors that are kept for anything but connections.
+    /// Allows refusals at most half of the descriptors that are reserved for everything but
+    /// connections.
     pub(crate) fn new() -> Self {
         let share = descriptors::share(descriptors::limit());
         Self(Arc::new(Semaphore::new(REFUSED_MAX.min(share / 2))))
@@ -94,8 +94,8 @@ impl<S: Serve> Acceptor<S> {
         }
     }
 
-    /// Accepts until the future is dropped, which closes the listener. A panic costs one connection
-    /// at most.
+    /// Accepts until the future is dropped, which closes the listener. A panic costs at most one
+    /// connection.
     pub(crate) async fn run(self) {
         loop {
             let accepting = AssertUnwindSafe(self.accept());
@@ -153,9 +153,9 @@ impl<S: Serve> Acceptor<S> {
     }
 }
 
-/// Sends a short answer, closes our side, and reads until the client closes its own: closing a
-/// socket with unread bytes resets the connection, and a reset can destroy the answer before the
-/// client has read it.
+/// Sends a short answer, closes our side, and reads until the client closes its own. Closing a
+/// socket with unread bytes would reset the connection, and a reset can destroy the answer before
+/// the client has read it.
 async fn answer(mut stream: Stream, answer: &[u8]) {
     let mut scratch = [0; 1024];
     if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {
@@ -168,7 +168,7 @@ async fn answer(mut stream: Stream, answer: &[u8]) {
     }
 }
 
-/// Tells whether `accept` failed on one connection, not on the listener.
+/// Returns whether `accept` failed because of one connection, not because of the listener.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

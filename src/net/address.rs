@@ -24,8 +24,8 @@ pub enum ServerAddress {
 
 /// The client's address: ASGI's `scope["client"]`.
 ///
-/// A socket address without the IPv6 zone and flow label, which mean nothing to other machines: 20
-/// bytes of an idle WebSocket in place of 32. Shown as a socket address.
+/// A socket address without the IPv6 zone and flow label, which have no meaning on other machines:
+/// an idle WebSocket needs 20 bytes instead of 32. Displayed as a socket address.
 ///
 /// ```
 /// use oneport::scope::ClientAddress;
@@ -48,7 +48,7 @@ impl ClientAddress {
         self.ip
     }
 
-    /// Returns the port; 0 when a trusted proxy named none.
+    /// Returns the port; 0 if a trusted proxy named none.
     #[must_use]
     pub fn port(self) -> u16 {
         self.port

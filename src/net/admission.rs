@@ -1,4 +1,4 @@
-//! Admission: the limits on open connections, in all and per client.
+//! Admission: the limits on open connections, in total and per client.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl Admission {
-    /// Allows `wanted` connections, or fewer when the limit of open files is lower: each connection
+    /// Allows `wanted` connections, or fewer if the limit of open files is lower: each connection
     /// needs a descriptor.
     pub(crate) fn new(wanted: usize, clients: ClientLimit) -> Self {
         let files = descriptors::limit();
@@ -62,12 +62,12 @@ impl Admission {
         }))
     }
 
-    /// Admits a connection; `None` at a limit. Pass no `ip` for one that has no limit per client:
-    /// on a unix socket, from a trusted proxy, or a WebSocket over HTTP/2, which the gateway
-    /// counts.
+    /// Admits a connection; `None` at a limit. Pass no `ip` for a connection without a limit per
+    /// client: on a unix socket, from a trusted proxy, or a WebSocket over HTTP/2, which the
+    /// gateway counts.
     pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Option<ConnectionPermit> {
         let before = self.0.open.fetch_add(1, Ordering::Relaxed);
-        // Made before the check: dropped at a limit, it takes the count back.
+        // Created before the check: at a limit, dropping it reverts the count.
         let mut admitted = ConnectionPermit {
             admission: self.clone(),
             _client: None,

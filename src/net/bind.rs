@@ -1,4 +1,4 @@
-//! Bind addresses: what the server listens on.
+//! Bind addresses: the addresses that the server listens on.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub enum Bind {
     Fd(i32),
 }
 
-/// Why a text is no bind address.
+/// The reason why a text is not a bind address.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
     "expected an address such as \"127.0.0.1:8000\", \"unix:run/oneport.sock\" or \"fd:3\", found {found:?}{why}"
@@ -57,7 +57,7 @@ pub fn unix_path_problem(path: &Path) -> Option<String> {
 }
 
 impl Bind {
-    /// Returns the port, when it is a TCP address that names one.
+    /// Returns the port, if it is a TCP address with one.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         match self {
@@ -66,7 +66,7 @@ impl Bind {
         }
     }
 
-    /// The same with a relative socket path taken from this directory.
+    /// Returns the same address with a relative socket path resolved against this directory.
     pub(crate) fn relative_to(self, base: &Path) -> Self {
         match self {
             Self::Unix(path) => Self::Unix(base.join(path)),
@@ -122,7 +122,7 @@ impl FromStr for Bind {
     }
 }
 
-/// A name, an IPv4 address, or an IPv6 address in brackets.
+/// Returns whether the text is a name, an IPv4 address, or an IPv6 address in brackets.
 fn is_host(host: &str) -> bool {
     match host
         .strip_prefix('[')
@@ -157,13 +157,13 @@ impl fmt::Display for Bind {
 /// `{ address = "...", websocket_over_http2 = false }`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listen {
-    /// Where.
+    /// The address.
     pub address: Bind,
     /// Whether clients may open WebSockets over HTTP/2 (RFC 8441). Default: `true`.
     pub websocket_over_http2: bool,
-    /// The permissions of a unix socket's file; none: as the process's umask has it.
+    /// The permissions of a unix socket's file; `None`: according to the process's umask.
     pub mode: Option<u32>,
-    /// The group of a unix socket's file, by name or number; none: the process's.
+    /// The group of a unix socket's file, by name or number; `None`: the process's group.
     pub group: Option<String>,
 }
 
@@ -227,7 +227,7 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
-/// Permissions of a file as `chmod` takes them: `"0660"`.
+/// The permissions of a file as `chmod` takes them: `"0660"`.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct Mode(u32);

@@ -32,7 +32,7 @@ pub(crate) struct ClientPermit {
 }
 
 impl ClientLimit {
-    /// Allows `max_per_ip` for each client.
+    /// Allows each client `max_per_ip` connections.
     #[must_use]
     pub(crate) fn new(max_per_ip: usize) -> Self {
         Self(Arc::new(Inner {
@@ -42,7 +42,7 @@ impl ClientLimit {
         }))
     }
 
-    /// Counts one more of a client; `None` at the limit.
+    /// Counts one more connection or request of a client; `None` at the limit.
     pub(crate) fn try_acquire(&self, ip: IpAddr) -> Option<ClientPermit> {
         let ip = client_network(ip);
         let mut by_ip = self.by_ip();
@@ -90,7 +90,7 @@ impl Drop for ClientPermit {
 }
 
 /// Returns the network that counts as one client: an IPv4 address, or the first half of an IPv6
-/// address, whose second half the hosts of a network choose (RFC 4291 §2.5.1).
+/// address, because the hosts of a network choose the second half (RFC 4291 §2.5.1).
 pub(crate) fn client_network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

@@ -1,4 +1,4 @@
-//! Connect: streams that this process opens. Deadlines are the caller's.
+//! Connect: streams that this process opens. The caller sets the deadlines.
 
 use std::io;
 use std::path::Path;

@@ -1,12 +1,11 @@
-//! Descriptors: the limit of open files, and how it is shared between connections and everything
-//! else.
+//! Descriptors: the limit of open files, and its split between connections and everything else.
 
 use std::sync::LazyLock;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 
-/// The bounds of one share. Two shares are kept for anything but connections.
+/// The bounds of one share. Two shares are reserved for everything but connections.
 const SHARE_MIN: usize = 32;
 const SHARE_MAX: usize = 400;
 
@@ -27,13 +26,13 @@ pub(crate) fn limit() -> usize {
     })
 }
 
-/// Returns how many connections fit in `files`: one share is kept for files that are sent, another
-/// for stores, Redis, backends and reloads.
+/// Returns how many connections fit in `files`: one share is reserved for files that are being
+/// sent, another for stores, Redis, backends and reloads.
 pub(crate) fn connections_max(files: usize) -> usize {
     files.saturating_sub(2 * share(files)).max(1)
 }
 
-/// Returns the permits of files that `static` keeps open while it sends them. Without a permit, a
+/// Returns the permits for files that `static` keeps open while it sends them. Without a permit, a
 /// file is reopened for each chunk.
 pub(crate) fn sent_files() -> &'static Semaphore {
     static FILES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(share(limit())));

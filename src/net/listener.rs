@@ -15,14 +15,14 @@ use super::socket_activation::{self, Inherited};
 use super::stream::Stream;
 use super::unix_listener::{self, SocketFile};
 
-/// How many connections the kernel queues until they are accepted.
+/// The most connections that the kernel queues until they are accepted.
 pub(super) const BACKLOG: i32 = 4096;
 
 /// An open listener.
 #[derive(Debug)]
 pub struct Listener {
     kind: Kind,
-    /// Our address, when all connections share it; `None` when listening on all addresses.
+    /// Our address, if all connections share it; `None` when listening on all addresses.
     server: Option<Arc<ServerAddress>>,
     websocket_over_http2: bool,
 }
@@ -32,7 +32,7 @@ enum Kind {
     Tcp(TcpListener),
     Unix {
         /// The socket's file, unless it was inherited. The field comes before `listener`, so that
-        /// the file is removed first: as long as the listener is open, no other file has its inode.
+        /// the file is removed first: while the listener is open, no other file has its inode.
         #[expect(dead_code, reason = "removed when it is dropped")]
         file: Option<SocketFile>,
         listener: UnixListener,
@@ -46,7 +46,7 @@ pub(crate) struct Connection {
     pub(crate) stream: Stream,
     /// The peer's address; `None` on a unix socket.
     pub(crate) peer: Option<SocketAddr>,
-    /// Our side of it.
+    /// Our side's address.
     pub(crate) server: Option<Arc<ServerAddress>>,
     pub(crate) scheme: Scheme,
 }
@@ -85,7 +85,7 @@ impl Listener {
         Ok(kinds.into_iter().map(listener).collect())
     }
 
-    /// Tells whether clients may open WebSockets over HTTP/2 (RFC 8441).
+    /// Returns whether clients may open WebSockets over HTTP/2 (RFC 8441).
     pub(crate) fn allows_websocket_over_http2(&self) -> bool {
         self.websocket_over_http2
     }
@@ -99,9 +99,9 @@ impl Listener {
         }
     }
 
-    /// Makes the kernel close connections whose client is gone: idle ones after a minute, by
+    /// Makes the kernel close connections whose client is unreachable: idle ones after a minute, by
     /// keep-alive probes, and those that acknowledge nothing for `unacknowledged_max`. Accepted
-    /// connections inherit both.
+    /// connections inherit both settings.
     pub(crate) fn detect_dead_peers(&self, unacknowledged_max: Duration) -> io::Result<()> {
         let Kind::Tcp(listener) = &self.kind else {
             return Ok(());
@@ -157,7 +157,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Returns the address that all connections of a listener share; `None` when it listens on all
+/// Returns the address that all connections of a listener share; `None` if it listens on all
 /// addresses.
 fn common_address(kind: &Kind) -> Option<Arc<ServerAddress>> {
     match kind {

@@ -25,7 +25,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Anything that is read and written, for [`Stream::boxed`].
+/// A type that is read and written, for [`Stream::boxed`].
 pub trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ReadWrite for S {}
@@ -36,7 +36,7 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
-    /// Anything else: TLS, an HTTP/2 stream, memory.
+    /// Any other stream: TLS, an HTTP/2 stream, memory.
     Boxed(Mutex<Box<dyn ReadWrite>>),
 }
 
@@ -46,7 +46,7 @@ impl Stream {
         Self::Boxed(Mutex::new(Box::new(stream)))
     }
 
-    /// Tells whether the stream needs its owner's waker to write.
+    /// Returns whether the stream needs its owner's waker to write.
     pub(crate) fn is_boxed(&self) -> bool {
         matches!(self, Self::Boxed(_))
     }
@@ -84,11 +84,11 @@ impl Stream {
         }
     }
 
-    /// Writes as much as fits without waiting; `WouldBlock` when nothing does. Safe to call from
-    /// any thread.
+    /// Writes as much as fits without waiting; `WouldBlock` if nothing fits. May be called from any
+    /// thread.
     ///
     /// A boxed stream is written with `owner`, the waker of the task that is woken when there is
-    /// room again. Without it nothing is written.
+    /// room again. Without it, nothing is written.
     pub(crate) fn try_write_shared(
         &self,
         bytes: &[u8],
@@ -102,7 +102,7 @@ impl Stream {
                 let mut cx = Context::from_waker(owner);
                 match Pin::new(&mut *stream).poll_write(&mut cx, bytes) {
                     Poll::Ready(Ok(written)) => {
-                        // What cannot be flushed now goes out with the owner's next flush.
+                        // Bytes that cannot be flushed now go out with the owner's next flush.
                         let _: Poll<io::Result<()>> = Pin::new(&mut *stream).poll_flush(&mut cx);
                         Ok(written)
                     }
@@ -243,7 +243,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Reads once; `None` when there is nothing to read.
+/// Reads once; `None` if there is nothing to read.
 ///
 /// A read that does not fill the buffer has emptied the kernel's. The closure then returns
 /// `WouldBlock` although it has read, which clears the runtime's readiness: the next wake-up

@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use super::stream::Stream;
 
 impl Stream {
-    /// Encrypts a stream to `host`, whose certificate has to be valid for that name. Cancel-safe.
+    /// Encrypts a stream to `host`; the certificate must be valid for that name. Cancel-safe.
     pub(crate) async fn connect_tls(self, host: &str) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let connector = TlsConnector::from(tls_config()?);
@@ -29,7 +29,7 @@ impl Stream {
 }
 
 /// Returns the configuration of all outgoing connections. They trust the certificates of the
-/// system; `SSL_CERT_FILE` names others.
+/// system, or those that `SSL_CERT_FILE` names.
 fn tls_config() -> io::Result<Arc<ClientConfig>> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(config) = CONFIG.get() {

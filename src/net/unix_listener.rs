@@ -65,13 +65,13 @@ pub(super) fn open(
     if let Some(mode) = mode {
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
-    // Before this call, connecting is refused.
+    // Until this call, connections are refused.
     socket.listen(BACKLOG)?;
     Ok((UnixListener::from_std(socket.into())?, file))
 }
 
-/// Tells whether a process listens on a socket. Never waits: `EAGAIN` means that its queue is full,
-/// so it does.
+/// Returns whether a process listens on a socket. Never waits: `EAGAIN` means that the queue of the
+/// listening process is full.
 fn is_listened_at(address: &SockAddr) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

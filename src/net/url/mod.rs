@@ -1,5 +1,5 @@
-//! Url: the one parser of URLs in the configuration and on the command line, and what of a URL may
-//! be shown.
+//! Url: the one URL parser for the configuration and the command line, and the display of URLs
+//! without secrets.
 
 mod redact;
 
@@ -11,7 +11,7 @@ use thiserror::Error;
 use redact::Parts;
 pub(crate) use redact::{HIDDEN, hide_url, is_secret_name, url_secrets};
 
-/// A URL (WHATWG URL Standard). Shown without its secrets.
+/// A URL (WHATWG URL Standard). Displayed without its secrets.
 ///
 /// ```text
 /// redis://user:p%40ss@host:6379/0?db=1
@@ -30,19 +30,19 @@ pub(crate) struct Url {
 /// The host of a URL that has a user and no host.
 const PLACEHOLDER: &str = "localhost";
 
-/// Why a text is no URL. Never shows a secret.
+/// The reason why a text is not a URL. Never shows a secret.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub(crate) enum UrlError {
-    /// A password has characters that end the authority, so that the text parses as another URL.
+    /// A password contains characters that end the authority, so the text parses as another URL.
     #[error("expected the password in the URL percent-encoded: {}", encodings(.characters))]
     Unencoded {
-        /// Each of them once.
+        /// The characters, each of them once.
         characters: String,
     },
-    /// The port is no number, 0, or too large.
+    /// The port is not a number, is 0, or is too large.
     #[error("expected a port from 1 to 65535, found {found:?}")]
     Port {
-        /// The port as it is written.
+        /// The port as written.
         found: String,
     },
     /// A name or a password is not UTF-8.
@@ -122,7 +122,7 @@ impl Url {
         (!host.is_empty()).then_some(host)
     }
 
-    /// Returns the port, when one is written that is not the scheme's default.
+    /// Returns the port, if one is given that is not the scheme's default.
     pub(crate) fn port(&self) -> Option<u16> {
         self.url.port()
     }
@@ -169,7 +169,7 @@ impl fmt::Debug for Url {
     }
 }
 
-/// Decodes the percent signs of a part of a URL.
+/// Percent-decodes a part of a URL.
 pub(crate) fn decoded(text: &str) -> Result<String, UrlError> {
     match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
@@ -177,7 +177,7 @@ pub(crate) fn decoded(text: &str) -> Result<String, UrlError> {
     }
 }
 
-/// Returns how to write characters in a URL: `"?" is %3F, "#" is %23`.
+/// Returns the percent-encodings of characters: `"?" is %3F, "#" is %23`.
 fn encodings(characters: &str) -> String {
     let encodings = characters
         .chars()

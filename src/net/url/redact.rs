@@ -1,18 +1,18 @@
-//! Redact: shows a URL without its secrets, whether it can be parsed or not.
+//! Redact: shows a URL without its secrets, even if it cannot be parsed.
 //!
 //! A password with a `/`, `?` or `#` that is not percent-encoded makes a parser see another URL,
-//! with a part of the password in its path, query or fragment. So the text is cut by its `@`
-//! instead, and hides rather too much than too little.
+//! with a part of the password in its path, query or fragment. So the text is cut at its `@`
+//! instead, and hides too much rather than too little.
 
 /// Replaces a secret in a message.
 pub(crate) const HIDDEN: &str = "(hidden)";
 
 const SECRET_WORDS: [&str; 6] = ["secret", "token", "password", "passwd", "credential", "key"];
 
-/// The ends of names that mention a secret and hold none.
+/// The endings of names that mention a secret but do not hold one.
 const NAMES_OF_OTHERS: [&str; 4] = ["_file", "_path", "_dir", "_in_query"];
 
-/// Tells whether a key, a variable or a query parameter of that name holds a secret.
+/// Returns whether a key, a variable or a query parameter of that name holds a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     let name = name.to_lowercase();
     if NAMES_OF_OTHERS.iter().any(|end| name.ends_with(end)) {
@@ -43,7 +43,7 @@ enum User<'u> {
     Plain(&'u str),
     /// With a `/`, `?` or `#` that should have been encoded, up to the last `@`.
     Unencoded(&'u str),
-    /// The last `@` may belong to the query of another host, so nothing of the rest is shown.
+    /// The last `@` may belong to the query of another host, so the whole rest is hidden.
     Unclear(&'u str),
 }
 
@@ -87,12 +87,12 @@ fn cut(text: &str, at: char) -> (&str, Option<&str>) {
     }
 }
 
-/// Tells whether this can be an authority as a whole: with an `@`, or a host with at most a port.
+/// Returns whether the whole text can be an authority: with an `@`, or a host with at most a port.
 fn is_authority(text: &str) -> bool {
     if text.contains('@') {
         return true;
     }
-    // Several hosts may stand in one URL of Redis.
+    // A Redis URL may have several hosts.
     text.split(',').all(|host| match host.rsplit_once(':') {
         Some((_, port)) if port.ends_with(']') => true,
         Some((host, port)) => !host.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()),
@@ -100,8 +100,8 @@ fn is_authority(text: &str) -> bool {
     })
 }
 
-/// Tells whether the text after the authority has an `@` outside of a query value, where it cannot
-/// be part of the URL.
+/// Returns whether the text after the authority has an `@` outside of a query value, where it
+/// cannot be part of the URL.
 fn has_stray_at(tail: &str) -> bool {
     let (path, query) = cut(tail, '?');
     let is_stray = |pair: &str| match pair.split_once('=') {
@@ -116,11 +116,11 @@ fn has_stray_at(tail: &str) -> bool {
         })
 }
 
-/// Returns a URL without its secrets: the password, or the whole of what comes before the `@` of an
-/// HTTP URL, every value of the query, and the fragment.
+/// Returns a URL without its secrets: the password, or everything before the `@` of an HTTP URL,
+/// every value of the query, and the fragment.
 ///
-/// The text is the whole URL. [`hide_url_secrets`](crate::config::hide_url_secrets) looks for URLs
-/// in a sentence, where an odd character may end one too early.
+/// The text is the whole URL. [`hide_url_secrets`](crate::config::hide_url_secrets) searches for
+/// URLs in a sentence, where an odd character may end a URL too early.
 pub(crate) fn hide_url(url: &str) -> String {
     let parts = Parts::of(url);
     let mut shown = parts.scheme.to_owned();
@@ -169,7 +169,8 @@ fn push_user(shown: &mut String, user: &str, is_web: bool) {
     }
 }
 
-/// Appends the mark of a secret, once: what is hidden already keeps the punctuation after it.
+/// Appends the mark of a secret, once: a text that is already hidden keeps the punctuation after
+/// it.
 fn push_hidden(shown: &mut String, secret: &str) {
     if secret.is_empty() || secret.starts_with(HIDDEN) {
         shown.push_str(secret);
@@ -178,8 +179,8 @@ fn push_hidden(shown: &mut String, secret: &str) {
     }
 }
 
-/// Returns the secrets of a URL that are hidden wherever they appear: what comes before the `@`,
-/// the password in it, and the values of the query whose names say that they are secret.
+/// Returns the secrets of a URL that are hidden wherever they appear: the text before the `@`, the
+/// password in it, and the values of the query whose names indicate a secret.
 pub(crate) fn url_secrets(url: &str) -> Vec<&str> {
     let parts = Parts::of(url);
     let mut secrets = Vec::new();
@@ -218,13 +219,13 @@ fn is_secret_query(name: &str) -> bool {
 }
 
 impl Parts<'_> {
-    /// Tells whether a user is followed by a path, without a host.
+    /// Returns whether a user is followed by a path, without a host.
     pub(super) fn is_path_of_user(&self) -> bool {
         self.user.is_some() && !self.is_web() && self.host_and_path.starts_with('/')
     }
 
     /// Returns the characters before the `@` that end an authority and should have been
-    /// percent-encoded; empty when there are none.
+    /// percent-encoded; empty if there are none.
     pub(super) fn unencoded(&self) -> String {
         let (Some(User::Unencoded(user)) | Some(User::Unclear(user))) = self.user else {
             return String::new();
