@@ -1,4 +1,5 @@
-//! GroupPattern: a group's name with places for a route's parameters and the user, such as `chat_{room}`.
+//! GroupPattern: a group's name with placeholders for a route's parameters and the user, such as
+//! `chat_{room}`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use crate::config::OptionError;
 use crate::routing::ParamNames;
 use crate::scope::Scope;
 
-/// A group's name with places: `chat_{room}`, `user_{user.id}`.
+/// A pattern for a group's name: `chat_{room}`, `user_{user.id}`.
 ///
-/// `{name}` is a parameter of the route, `{user.id}` and `{user.name}` are the user's. Read from a route's `options`; cheap to clone.
+/// `{name}` is a parameter of the route, `{user.id}` and `{user.name}` are the user's. Read from a
+/// route's `options`; cheap to clone.
 ///
 /// ```
 /// use oneport::group_pattern::GroupPattern;
@@ -32,10 +34,10 @@ enum Part {
     UserName,
 }
 
-/// A text that is no pattern.
+/// The reason why a text is not a pattern.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum PatternError {
-    /// Nothing at all.
+    /// The text is empty.
     #[error("expected the name of a group, such as \"chat_{{room}}\", found an empty text")]
     Empty,
     /// A `{` without its `}`, or the reverse.
@@ -54,22 +56,22 @@ pub enum PatternError {
         /// The character.
         found: char,
     },
-    /// A place of the user's that does not exist.
+    /// A placeholder for the user that does not exist.
     #[error(
         "expected {{user.id}}, {{user.name}} or a parameter of the route in group pattern {pattern:?}, found {{{found}}}"
     )]
     Place {
         /// The pattern.
         pattern: String,
-        /// The place.
+        /// The placeholder.
         found: String,
     },
 }
 
-/// Why a pattern gives no group for a scope.
+/// The reason why a pattern gives no group for a scope.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum GroupError {
-    /// The pattern needs a user, the visitor is anonymous.
+    /// The pattern needs a user, but the visitor is anonymous.
     #[error("group {pattern} needs a user, but the visitor is anonymous")]
     Anonymous {
         /// The pattern.
@@ -81,17 +83,17 @@ pub enum GroupError {
         /// The parameter.
         name: String,
     },
-    /// What came out is no name.
+    /// The result is not a valid name.
     #[error("expected the name of a group, found {found:?}")]
     NotAName {
-        /// What came out.
+        /// The result.
         found: String,
     },
 }
 
 impl GroupPattern {
-    /// Returns an error of the option `key` for each parameter that the route does not have, and for a user that it
-    /// cannot give.
+    /// Returns an error of the option `key` for each parameter that the route does not have, and
+    /// for a user that the route cannot provide.
     #[must_use]
     pub fn check(&self, key: &str, params: &ParamNames) -> Vec<OptionError> {
         let check = |part: &Part| match part {

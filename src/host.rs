@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// Why a `Host` header is refused. The response is 400.
+/// The reason why a `Host` header is refused. The response is 400.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadHost {
     /// Neither a host name nor an IP address.
@@ -10,13 +10,13 @@ pub enum BadHost {
         "expected letters, digits, hyphens and dots, or an IPv6 address in brackets, found {found:?}"
     )]
     Name {
-        /// What was sent.
+        /// The value sent.
         found: String,
     },
     /// The port is not a number up to 65535.
     #[error("expected a port number in the host, found {found:?}")]
     Port {
-        /// What was sent after the colon.
+        /// The text after the colon.
         found: String,
     },
 }
@@ -74,7 +74,8 @@ impl HostHeader {
         Ok(Self { text: name.into() })
     }
 
-    /// The name or address in lower case, without the trailing dot; an IPv6 address in its brackets.
+    /// The name or address in lower case, without the trailing dot; an IPv6 address in its
+    /// brackets.
     pub fn name(&self) -> &str {
         self.parts().0
     }
@@ -109,8 +110,8 @@ pub struct AllowedHosts {
 }
 
 impl AllowedHosts {
-    /// Takes `*` (every host), `.example.com` (a domain and its subdomains) or a host name without a
-    /// port.
+    /// Creates the list from `*` (every host), `.example.com` (a domain and its subdomains) or host
+    /// names without a port.
     pub fn new(patterns: &[String]) -> Self {
         Self {
             patterns: patterns
@@ -128,8 +129,8 @@ impl AllowedHosts {
     }
 }
 
-/// Returns whether `host` equals the pattern or, if the pattern has a leading dot, lies in its domain.
-/// Both are in lower case.
+/// Returns whether `host` equals the pattern or, if the pattern has a leading dot, belongs to its
+/// domain. Both are in lower case.
 pub(super) fn is_same_domain(host: &str, pattern: &str) -> bool {
     match pattern.strip_prefix('.') {
         Some(domain) => host.ends_with(pattern) || host == domain,
@@ -142,8 +143,8 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name.bytes().all(is_allowed)
 }
 
-/// Returns whether the text is `[`, then hexadecimal digits, colons and dots with a colon before any
-/// dot, then `]`.
+/// Returns whether the text is `[`, then hexadecimal digits, colons and dots with a colon before
+/// any dot, then `]`.
 fn is_bracketed(name: &str) -> bool {
     let inside = name
         .strip_prefix('[')

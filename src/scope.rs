@@ -67,8 +67,8 @@ pub struct UrlRoute {
 
 /// The facts of one request or one WebSocket (ASGI's HTTP and WebSocket connection scope).
 ///
-/// Views and middleware get it with the request; a consumer gets it in `connect` and through its
-/// `Context` as long as the socket is open.
+/// Views and middleware get it with the request; a consumer gets it in `connect`, and through its
+/// `Context` for as long as the socket is open.
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// `http` or `websocket`.
@@ -81,15 +81,15 @@ pub struct Scope {
     pub security: Scheme,
     /// The target as received: path and query, percent-encoded.
     pub target: PathAndQuery,
-    /// Values of middleware for the handler, by type.
+    /// Values that middleware stores for the handler, by type.
     pub extensions: http::Extensions,
     /// The request's header fields.
     pub headers: Headers,
-    /// The client's address; None on a unix socket, unless a trusted proxy sent it.
+    /// The client's address; `None` on a unix socket, unless a trusted proxy sent it.
     pub client: Option<ClientAddress>,
     /// The address of the listener.
     pub server: Option<Arc<ServerAddress>>,
-    /// The requested host and port; None when absent or malformed.
+    /// The requested host and port; `None` if absent or malformed.
     pub host: Option<HostHeader>,
     /// The subprotocols the client offers, in its order.
     pub subprotocols: Box<[String]>,
@@ -99,18 +99,18 @@ pub struct Scope {
     pub request_id: RequestId,
     /// The number of the WebSocket in this process, also during its handshake; 0 for a request.
     pub connection: u64,
-    /// The session; None without the middleware `session`.
+    /// The session; `None` without the middleware `session`.
     pub session: Option<Arc<Session>>,
-    /// The user; None when anonymous.
+    /// The user; `None` if anonymous.
     pub user: Option<Arc<User>>,
-    /// The session or token that identifies the user, for sockets to close when it ends; None if
+    /// The session or token that identifies the user, whose end closes the sockets; `None` if
     /// nothing can end it.
     pub login: Option<Arc<Login>>,
-    /// What all scopes of a server share; None if there is no root path and no state.
+    /// The values that all scopes of a server share; `None` if there is no root path and no state.
     pub(crate) app: Option<Arc<App>>,
 }
 
-/// What all scopes of a server share.
+/// The values that all scopes of a server share.
 #[derive(Debug)]
 pub(crate) struct App {
     /// `server.root_path`, "" for none.
@@ -125,7 +125,7 @@ pub(crate) struct App {
 const _: () = assert!(size_of::<Scope>() <= 240);
 
 impl Scope {
-    /// Makes the scope of a request without header fields, for tests.
+    /// Creates the scope of a request without header fields, for tests.
     #[must_use]
     pub fn new(scope_type: ScopeType, method: Method, target: PathAndQuery) -> Self {
         Self {
@@ -168,9 +168,10 @@ impl Scope {
         self.app.as_ref().map_or("", |app| &app.root_path)
     }
 
-    /// Returns the application's value of a type, which its `main` gave to `Registry::state`.
+    /// Returns the application's value of a type, which its `main` passed to `Registry::state`.
     ///
-    /// In a view or a consumer `?` makes a missing value a 500 or 1011, with the type in the log.
+    /// In a view or a consumer, `?` turns a missing value into a 500 or 1011, with the type in the
+    /// log.
     ///
     /// ```
     /// use oneport::gateway::Registry;
@@ -215,13 +216,13 @@ impl Scope {
         percent_decode_str(self.raw_path()).decode_utf8_lossy()
     }
 
-    /// Returns the query string as received, "" when there is none.
+    /// Returns the query string as received, "" if there is none.
     #[must_use]
     pub fn query_string(&self) -> &str {
         self.target.query().unwrap_or_default()
     }
 
-    /// Returns the value of a route parameter, "" when the route has none of that name.
+    /// Returns the value of a route parameter, "" if the route has none of that name.
     #[must_use]
     pub fn param(&self, name: &str) -> &str {
         self.url_route.params.get(name).unwrap_or_default()
@@ -254,7 +255,7 @@ impl Scope {
             })
     }
 
-    /// Returns a cookie's value. Of several with one name the last wins, as in Django.
+    /// Returns a cookie's value. If several have the same name, the last one wins, as in Django.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<String> {
         self.raw_cookies()
@@ -271,7 +272,7 @@ impl Scope {
         })
     }
 
-    /// Iterates over the cookies as slices of their fields, so that a look-up allocates nothing.
+    /// Iterates over the cookies as slices of their fields, so that a lookup allocates nothing.
     fn raw_cookies(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.headers
             .all(&header::COOKIE)
@@ -311,8 +312,8 @@ fn form_decode(text: &str) -> String {
     percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// The header fields of a request: names in lower case, values as bytes, several of one name in
-/// their order.
+/// The header fields of a request: names in lower case, values as bytes; fields of the same name
+/// keep their order.
 #[derive(Clone, Debug)]
 pub struct Headers(Fields);
 
@@ -348,7 +349,7 @@ impl Headers {
         }
     }
 
-    /// Returns the first value of a field when it is visible ASCII.
+    /// Returns the first value of a field, if it is visible ASCII.
     #[must_use]
     pub fn text(&self, name: &HeaderName) -> Option<&str> {
         self.get(name)
@@ -515,7 +516,7 @@ mod tests {
         assert_eq!(scope.cookie("y"), None);
     }
 
-    /// One step for each cookie, and no allocation: what is walked are slices of the field, once
+    /// One step for each cookie, and no allocation: the lookup walks slices of the field, once
     /// each.
     #[test]
     fn cookie_lookup_walks_each_cookie_once() {

@@ -1,4 +1,5 @@
-//! Services: what all views, consumers and middleware of a server share; a reload keeps them.
+//! Services: the state that all views, consumers and middleware of a server share; a reload keeps
+//! it.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::{self, Metrics};
 use crate::templates::Templates;
 
-/// What all views, consumers and middleware of a server share (cheap to clone).
+/// The services that all views, consumers and middleware of a server share (cheap to clone).
 #[derive(Clone, Debug)]
 pub struct Services(Arc<Shared>);
 
@@ -51,15 +52,15 @@ pub struct Shared {
     /// The name of this process: `server.name`, or the host name with the port of the first
     /// listener.
     pub name: String,
-    /// When the server started.
+    /// The time the server started.
     pub started: Instant,
     /// The application's state.
     pub(crate) state: State,
     /// The values of [`Services::shared`], by type.
     pub(crate) extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
-    /// Who knows the open connections.
+    /// The handler for requests about the open connections.
     pub(crate) rpc_handler: OnceLock<Arc<dyn RpcHandler>>,
-    /// Renders the metrics; None if this process collects none.
+    /// Renders the metrics; `None` if this process collects none.
     pub metrics: Option<Metrics>,
 }
 
@@ -72,7 +73,7 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Services {
-    /// Makes the services of a configuration and starts their tasks. Opens no store yet. Needs a
+    /// Creates the services of a configuration and starts their tasks. Opens no store yet. Needs a
     /// tokio runtime.
     ///
     /// Fails with a sentence about a database that cannot be opened, such as one with a malformed
@@ -131,12 +132,12 @@ impl Services {
 }
 
 impl Services {
-    /// Returns the application's value of a type, which its `main` gave to `Registry::state`.
+    /// Returns the application's value of a type, which its `main` passed to `Registry::state`.
     pub fn state<T: Send + Sync + 'static>(&self) -> Result<&T, MissingState> {
         self.state.get()
     }
 
-    /// Returns the one value of a type that this server shares, made by `Default` on the first
+    /// Returns the one value of a type that this server shares, created by `Default` on the first
     /// call.
     ///
     /// ```
@@ -157,7 +158,7 @@ impl Services {
         found.clone().downcast().unwrap_or_default()
     }
 
-    /// Says who knows the open connections, to this process and to others.
+    /// Sets the handler for requests about the open connections, from this process and from others.
     pub(crate) fn set_rpc_handler(&self, rpc_handler: Arc<dyn RpcHandler>) {
         if let Some(remote) = self.layer.remote() {
             remote.set_rpc_handler(rpc_handler.clone());
@@ -165,7 +166,7 @@ impl Services {
         let _ = self.rpc_handler.set(rpc_handler);
     }
 
-    /// Asks who knows the open connections.
+    /// Passes a request about the open connections to its handler.
     pub(crate) async fn answer(&self, request: NodeRequest) -> NodeReply {
         match self.rpc_handler.get() {
             Some(rpc_handler) => rpc_handler.handle(request).await,
@@ -181,7 +182,7 @@ impl Services {
         }
     }
 
-    /// Starts the task that deletes expired sessions at an interval; zero never deletes.
+    /// Starts the task that deletes expired sessions at an interval; at zero, none are deleted.
     pub fn sweep_sessions(&self, every: Duration) {
         if every.is_zero() {
             return;

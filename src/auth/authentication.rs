@@ -1,4 +1,4 @@
-//! Auth: the user of a session, of a ticket, or of a name and password.
+//! Authentication: identifies the user of a session, of a ticket, or of a name and password.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::session::{Session, SessionStore, auth_hash};
 /// A longer name matches no user; the database is not queried.
 const NAME_BYTES_MAX: usize = 1000;
 
-/// The most logouts that wait until their sockets are closed.
+/// The most logouts queued until their sockets are closed.
 const LOGGED_OUT_MAX: usize = 10_000;
 
 /// A user, and the login that identified it.
@@ -28,11 +28,11 @@ const LOGGED_OUT_MAX: usize = 10_000;
 pub struct Identified {
     /// The user.
     pub user: Arc<User>,
-    /// The login whose end closes the sockets. `None`: it has no end of its own.
+    /// The login whose end closes the sockets; `None` if nothing can end it.
     pub login: Option<Arc<Login>>,
 }
 
-/// Who is who: the user table and what is needed to trust it (cheap to clone).
+/// The user table, and the keys and settings for checking logins (cheap to clone).
 #[derive(Clone, Debug)]
 pub struct Auth(Arc<Shared>);
 
@@ -40,20 +40,20 @@ pub struct Auth(Arc<Shared>);
 struct Shared {
     users: Option<Users>,
     secrets: Arc<Secrets>,
-    /// What a session may name as the checker of its password.
+    /// The values accepted as the backend that checked a session's password.
     backends: Vec<String>,
-    /// Do sessions hold a hash of the password?
+    /// Whether sessions hold a hash of the password.
     has_hash: bool,
     hashing: HashingQueue,
     tickets: Tickets,
     logged_out: Notify,
     logged_out_keys: Mutex<HashSet<Arc<str>>>,
-    /// An encoded password for names that nobody has.
+    /// An encoded password, checked for names that do not exist.
     nobody: OnceCell<String>,
 }
 
 impl Auth {
-    /// Returns the users of a configuration; without a table nobody can be found.
+    /// Creates the authentication of a configuration; without a table no user can be found.
     pub(crate) fn new(config: &AuthConfig, users: Option<Users>, secrets: Arc<Secrets>) -> Self {
         let is_django = config.users.is_django();
         let mut backends = vec![BACKEND.to_owned()];
@@ -73,7 +73,7 @@ impl Auth {
         }))
     }
 
-    /// Returns the table of users; none when the configuration has none.
+    /// Returns the table of users, if the configuration has one.
     #[must_use]
     pub fn users(&self) -> Option<&Users> {
         self.0.users.as_ref()
@@ -105,8 +105,7 @@ impl Auth {
         }))
     }
 
-    /// Returns whether a session's values are a login of this very user, with the password it has
-    /// now.
+    /// Returns whether a session's values are a login of this user with the current password.
     fn stands_for(&self, data: &Map<String, Value>, account: &Account) -> bool {
         let value = |name| data.get(name).and_then(Value::as_str);
         let is_known = value(session_key::BACKEND)
@@ -124,7 +123,7 @@ impl Auth {
         is_known && is_same && account.is_active && (!self.0.has_hash || is_current())
     }
 
-    /// Returns the user whose name and password these are. A wrong name takes as long as a wrong
+    /// Returns the user with this name and password. A wrong name takes as long as a wrong
     /// password.
     pub async fn check_password(
         &self,
@@ -170,13 +169,13 @@ impl Auth {
                 Err(error) => tracing::warn!(%error, "a password could not be hashed anew"),
             }
         }
-        // Race: a cached row may be from before another process changed the password; it would end
-        // this new login.
+        // Race: a cached row may date from before another process changed the password; it would
+        // end this new login.
         users.forget(&account.user.id);
         Ok(Some(Arc::new(account)))
     }
 
-    /// A password that nobody has, hashed as those of the table are.
+    /// Returns a password that no user has, hashed as those of the table are.
     async fn password_of_nobody(&self, users: &Users) -> Result<String, StoreError> {
         if let Some(encoded) = users.some_password().await? {
             return Ok(encoded);
@@ -194,8 +193,8 @@ impl Auth {
         })
     }
 
-    /// Logs a user in. Another user's values are dropped, and the session gets a new key, so that a
-    /// key planted before the login is worthless (Django's `login`). The caller saves the session.
+    /// Logs a user in. Another user's values are dropped, and the session gets a new key, so a key
+    /// planted before the login is worthless (Django's `login`). The caller saves the session.
     pub fn log_in(&self, session: &Session, account: &Account) {
         let data = session.data();
         match user_id(&data) {
@@ -208,17 +207,18 @@ impl Auth {
         session.set(session_key::HASH, hash);
     }
 
-    /// Says that a session was ended here: who rests on it is told now, not at the next interval.
+    /// Records that this process ended a session, so that its sockets close now, not at the next
+    /// interval.
     pub fn logged_out(&self, key: Arc<str>) {
         let mut keys = self.logged_out_keys();
-        // Beyond that the next interval finds them.
+        // Beyond that, the next interval finds them.
         if keys.len() < LOGGED_OUT_MAX {
             keys.insert(key);
             self.0.logged_out.notify_one();
         }
     }
 
-    /// Completes when sessions were ended here, with their keys.
+    /// Completes when this process has ended sessions; returns their keys.
     pub(crate) async fn until_logged_out(&self) -> HashSet<Arc<str>> {
         loop {
             let keys = std::mem::take(&mut *self.logged_out_keys());
@@ -234,13 +234,13 @@ impl Auth {
         keys.lock()
     }
 
-    /// Makes a ticket for one WebSocket; none when too many wait to be used.
+    /// Creates a ticket for one WebSocket; `None` if too many are unused.
     #[must_use]
     pub fn issue_ticket(&self, identified: Identified) -> Option<String> {
         self.0.tickets.issue(identified.user, identified.login)
     }
 
-    /// Returns how long a ticket is good.
+    /// Returns how long a ticket is valid.
     #[must_use]
     pub fn ticket_max_age(&self) -> std::time::Duration {
         self.0.tickets.max_age()
@@ -253,7 +253,7 @@ impl Auth {
         Some(Identified { user, login })
     }
 
-    /// Returns whether a login has ended, as the stores have it now.
+    /// Returns whether a login has ended, according to the current state of the stores.
     pub(crate) async fn has_ended(
         &self,
         sessions: &SessionStore,
@@ -272,8 +272,8 @@ impl Auth {
         }
     }
 
-    /// Returns which of these logins have ended: each a session's key, its user, and whether that
-    /// was staff.
+    /// Returns which of these logins have ended: each is a session's key, its user, and whether the
+    /// user was staff.
     pub(crate) async fn ended(
         &self,
         sessions: &SessionStore,

@@ -7,17 +7,17 @@ use tokio::sync::Semaphore;
 
 use crate::database::StoreError;
 
-/// The longest queue; one more is refused.
+/// The most queued hashes; one more is refused.
 const QUEUE_MAX: usize = 256;
 
 /// The longest wait in the queue.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The queue for hashing.
+/// A queue for hashing passwords.
 #[derive(Debug)]
 pub(super) struct HashingQueue {
     running: Arc<Semaphore>,
-    /// Counts those that run and those in the queue.
+    /// Counts running and queued hashes.
     admitted: Semaphore,
 }
 
@@ -29,9 +29,9 @@ impl HashingQueue {
         }
     }
 
-    /// Runs work that occupies a processor, when it is its turn.
+    /// Runs work that occupies a processor, when its turn comes.
     ///
-    /// Fails with [`StoreError::Unavailable`] when the queue is full or the wait too long.
+    /// Fails with [`StoreError::Unavailable`] if the queue is full or the wait too long.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -49,7 +49,7 @@ impl HashingQueue {
             .await
             .map_err(|_| busy("the queue did not move in time"))?
             .map_err(|_| busy("the queue is closed"))?;
-        // The thread owns the permit, because it goes on when the caller is dropped.
+        // The thread owns the permit, because it continues if the caller is dropped.
         let joined = tokio::task::spawn_blocking(move || {
             let result = work();
             drop(permit);

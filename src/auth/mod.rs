@@ -1,4 +1,4 @@
-//! Auth: who a scope belongs to: users, passwords, logins, and the tokens that stand for them.
+//! Auth: identifies the user of a scope: users, passwords, logins, tokens and tickets.
 
 mod authentication;
 pub mod bearer;
@@ -20,27 +20,27 @@ pub use users::{Account, Users, name_problem};
 /// A person who is logged in.
 ///
 /// The server puts one into [`Scope::user`](crate::scope::Scope::user); the test kit can do the
-/// same. An anonymous visitor is no user: the scope's place is empty.
+/// same. For an anonymous visitor that field is `None`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct User {
     /// The primary key as text; a number or a UUID in most databases.
     pub id: String,
     /// The name that others see.
     pub name: String,
-    /// May this user see the pages for staff?
+    /// Whether the user may see the pages for staff.
     pub is_staff: bool,
 }
 
-/// What a scope's user rests on: with its end the user's live sockets end.
+/// The login that identifies a scope's user: when it ends, the user's open sockets close.
 #[derive(Clone, Eq, Hash, PartialEq)]
 pub enum Login {
-    /// A session: it may be ended elsewhere, its user may go or get another password.
+    /// A session: it may be ended elsewhere, and its user may be removed or get another password.
     Session {
         /// The session's key.
         key: Arc<str>,
         /// The user's id.
         user_id: Box<str>,
-        /// Was it staff?
+        /// Whether the user was staff.
         is_staff: bool,
     },
     /// A token.
@@ -51,7 +51,7 @@ pub enum Login {
 }
 
 impl std::fmt::Debug for Login {
-    /// Without the key.
+    /// Hides the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Session { user_id, .. } => write!(f, "Session({user_id})"),
@@ -64,11 +64,11 @@ impl std::fmt::Debug for Login {
 pub mod session_key {
     /// The user's id, as text.
     pub const USER_ID: &str = "_auth_user_id";
-    /// What checked the password.
+    /// The backend that checked the password.
     pub const BACKEND: &str = "_auth_user_backend";
     /// A hash that changes with the password.
     pub const HASH: &str = "_auth_user_hash";
 }
 
-/// What stands in a session for our own login, where Django has the path of a backend.
+/// The backend in sessions of our own logins, in place of the path of a Django backend.
 pub const BACKEND: &str = "oneport";

@@ -1,4 +1,4 @@
-//! Password: hashes new ones, and verifies what Django's hashers wrote.
+//! Password: hashes new passwords, and verifies those that Django's hashers wrote.
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -10,17 +10,17 @@ use thiserror::Error;
 
 use crate::secrets;
 
-/// Longer passwords match nothing: nobody types them, and they are work.
+/// A longer password matches nothing: users do not type them, and hashing them is expensive.
 const PASSWORD_BYTES_MAX: usize = 4096;
 
-/// What new hashes cost: memory in KiB, passes, lanes (OWASP's recommendation for argon2id).
+/// The cost of new hashes: memory in KiB, passes, lanes (OWASP's recommendation for argon2id).
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 
-/// What a stored hash may cost at most: a row of a table must not stop the server.
+/// The highest cost of a stored hash: a row of a table must not stop the server.
 const MEMORY_KIB_MAX: u32 = 1024 * 1024;
 const PASSES_MAX: u32 = 20;
 const LANES_MAX: u32 = 16;
@@ -29,10 +29,10 @@ const SCRYPT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const SCRYPT_LANES_MAX: u32 = 16;
 const BCRYPT_COST_MAX: u32 = 16;
 
-/// bcrypt reads no more of a password.
+/// The number of bytes that bcrypt reads of a password.
 const BCRYPT_BYTES_MAX: usize = 72;
 
-/// Why an encoded password cannot be checked. No message has the hash.
+/// The reason why an encoded password cannot be checked. No message contains the hash.
 #[derive(Debug, Eq, Error, PartialEq)]
 pub enum PasswordError {
     /// Another algorithm.
@@ -43,19 +43,19 @@ pub enum PasswordError {
         /// Its name.
         found: String,
     },
-    /// What follows the algorithm is not what it writes, or costs more than is allowed.
+    /// The text after the algorithm is malformed, or costs more than is allowed.
     #[error("expected the parameters of {algorithm} within their bounds, found others")]
     Parameters {
         /// The algorithm.
         algorithm: &'static str,
     },
-    /// A new password that [`verify`] would never take.
+    /// A new password that [`verify`] would never accept.
     #[error("expected a password of at most {PASSWORD_BYTES_MAX} bytes, found {found}")]
     Length {
         /// Its bytes.
         found: usize,
     },
-    /// The system failed.
+    /// Hashing failed.
     #[error("cannot hash the password: {0}")]
     Failed(String),
 }
@@ -94,14 +94,14 @@ pub fn hash(password: &str) -> Result<String, PasswordError> {
 /// Returns whether a password is the one that was encoded, by us or by Django (its
 /// `check_password`).
 ///
-/// An unusable password (`!...`) is nobody's. Fails for other algorithms, and for parameters that
-/// would cost too much.
+/// An unusable password (`!...`) matches nothing. Fails for other algorithms, and for parameters
+/// that would cost too much.
 pub fn verify(password: &str, encoded: &str) -> Result<bool, PasswordError> {
     if encoded.starts_with('!') || password.len() > PASSWORD_BYTES_MAX {
         return Ok(false);
     }
-    // Without a `$` there is no algorithm: the whole may be an old hash, or a password as it was
-    // typed.
+    // Without a `$` there is no algorithm: the whole text may be an old hash, or a password in
+    // plain text.
     let (algorithm, rest) = encoded.split_once('$').unwrap_or_default();
     match algorithm {
         "argon2" => argon2(password, rest).ok_or(PasswordError::Parameters {
@@ -217,7 +217,7 @@ fn scrypt(password: &str, rest: &str) -> Option<bool> {
     let (work, block, lanes): (u64, u32, u32) =
         (work.parse().ok()?, block.parse().ok()?, lanes.parse().ok()?);
     let expected = BASE64.decode(expected.as_bytes()).ok()?;
-    // The lanes have a block each beside the table.
+    // Each lane has a block besides the table.
     let blocks = work.checked_add(lanes.into())?;
     let memory = blocks.checked_mul(128)?.checked_mul(block.into())?;
     let is_sound = work.is_power_of_two()

@@ -1,4 +1,4 @@
-//! Tickets: each lets one WebSocket in, for browsers, which cannot add a header field to a
+//! Tickets: each admits one WebSocket, for browsers, which cannot add a header field to a
 //! handshake.
 
 use std::collections::{HashMap, VecDeque};
@@ -33,7 +33,7 @@ struct Unused {
 }
 
 impl std::fmt::Debug for Tickets {
-    /// Without the tickets.
+    /// Hides the tickets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tickets")
             .field("max_age", &self.max_age)
@@ -89,7 +89,7 @@ impl Tickets {
         self.max_age
     }
 
-    /// Issues a ticket. `None`: too many are unused.
+    /// Issues a ticket. `None` if too many are unused.
     pub(super) fn issue(&self, user: Arc<User>, login: Option<Arc<Login>>) -> Option<String> {
         let mut unused = self.unused.lock();
         let now = Instant::now();
@@ -117,7 +117,7 @@ impl Tickets {
         Some(name)
     }
 
-    /// Takes a ticket: nobody can use it again.
+    /// Takes a ticket, which cannot be used again.
     pub(super) fn take(&self, name: &str) -> Option<(Arc<User>, Option<Arc<Login>>)> {
         let mut unused = self.unused.lock();
         let ticket = unused.remove(name)?;

@@ -1,4 +1,4 @@
-//! Users: a table of those who may log in, ours or a Django project's.
+//! Users: the table of users, our own or a Django project's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::ttl_cache::TtlCache;
 /// The longest name, as Django's.
 const NAME_CHARACTERS_MAX: usize = 150;
 
-/// The table of our own.
+/// The name of our own table.
 const OWN_TABLE: &str = "oneport_user";
 
 /// A table of users (cheap to clone).
@@ -25,7 +25,7 @@ struct Shared {
     database: Database,
     is_own: bool,
     id_type: IdType,
-    /// What is read of a row, up to `FROM table`.
+    /// The start of a query for rows, up to `FROM table`.
     select: String,
     id: String,
     username: String,
@@ -35,18 +35,18 @@ struct Shared {
 /// A row of the table.
 #[derive(Clone)]
 pub struct Account {
-    /// Who it is.
+    /// The user.
     pub user: Arc<User>,
-    /// May this user log in?
+    /// Whether the user may log in.
     pub is_active: bool,
     /// The password, encoded and hashed.
     pub(super) password: String,
-    /// What sessions hold a hash of: it changes with the password.
+    /// The value that sessions hold a hash of: it changes with the password.
     pub(super) stamp: String,
 }
 
 impl std::fmt::Debug for Account {
-    /// Without the password.
+    /// Hides the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Account")
             .field("user", &self.user)
@@ -93,23 +93,23 @@ impl Users {
         }))
     }
 
-    /// Returns whether the table is ours to change.
+    /// Returns whether the table is our own, which the server may change.
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.0.is_own
     }
 
-    /// Lets go of what was read too long ago to be used again.
+    /// Evicts rows that were read too long ago to be used again.
     pub(crate) fn evict_expired(&self) {
         self.0.cache.evict_expired();
     }
 
-    /// Opens what has to be opened.
+    /// Opens the database.
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.0.database.ready().await
     }
 
-    /// Returns the user with an id; what was read a moment ago may be used again.
+    /// Returns the user with an id; a recently read row may be used again.
     pub async fn find(&self, id: &str) -> Result<Option<Arc<Account>>, StoreError> {
         if let Some(account) = self.0.cache.get(id) {
             return Ok(account);
@@ -120,7 +120,7 @@ impl Users {
         Ok(account)
     }
 
-    /// Returns the users with these ids, as they are now.
+    /// Returns the users with these ids, read now.
     pub async fn find_many(
         &self,
         ids: &[&str],
@@ -137,7 +137,7 @@ impl Users {
             (IdType::Integer, Dialect::Mysql) => Some("SIGNED"),
             (IdType::Integer, Dialect::Sqlite | Dialect::Postgres) => Some("BIGINT"),
             (IdType::Uuid, Dialect::Postgres) => Some("uuid"),
-            // In MariaDB a uuid column takes the digits as well.
+            // In MariaDB a uuid column also takes the digits.
             (IdType::Uuid | IdType::Text, _) => None,
         };
         let sql = |places: &[String]| {
@@ -158,19 +158,19 @@ impl Users {
             .collect())
     }
 
-    /// Returns the user with a name, as it is now.
+    /// Returns the user with a name, read now.
     pub async fn find_by_name(&self, name: &str) -> Result<Option<Account>, StoreError> {
         let sql = format!("{} WHERE {} = $1", self.0.select, self.0.username);
         let rows = self.0.database.fetch(&sql, &[Bind::Text(name)]).await?;
         Ok(rows.into_iter().find_map(|row| self.account(row)))
     }
 
-    /// What was read of users is not to be used again.
+    /// Forgets the cached row of a user.
     pub(super) fn forget(&self, id: &str) {
         self.0.cache.remove(id);
     }
 
-    /// Returns some user's encoded password: what a wrong name is checked against, so that it takes
+    /// Returns some user's encoded password. A wrong name is checked against it, so that it takes
     /// as long as a wrong password.
     pub(super) async fn some_password(&self) -> Result<Option<String>, StoreError> {
         let sql = format!("{} LIMIT 20", self.0.select);
@@ -191,7 +191,7 @@ impl Users {
             .collect())
     }
 
-    /// Adds a user with an encoded password. [`StoreError::Taken`] when somebody has the name.
+    /// Adds a user with an encoded password. Fails with [`StoreError::Taken`] if the name exists.
     pub async fn add(&self, name: &str, encoded: &str, is_staff: bool) -> Result<(), StoreError> {
         self.own()?;
         let binds = [
@@ -216,8 +216,8 @@ impl Users {
         }
     }
 
-    /// Gives a user another password, encoded; all of its logins end. Returns whether there is such
-    /// a user.
+    /// Sets another password, encoded; ends all logins of the user. Returns whether there is such a
+    /// user.
     pub async fn set_password(&self, name: &str, encoded: &str) -> Result<bool, StoreError> {
         self.own()?;
         let binds = [
@@ -231,8 +231,8 @@ impl Users {
         Ok(is_changed)
     }
 
-    /// Writes the same password encoded anew; logins stay. One that was changed meanwhile stays as
-    /// it is.
+    /// Writes the same password with another encoding; logins remain. A password that was changed
+    /// in the meantime is left unchanged.
     pub(super) async fn rehash(&self, account: &Account, encoded: &str) -> Result<(), StoreError> {
         self.own()?;
         let binds = [
@@ -245,7 +245,7 @@ impl Users {
         self.0.database.execute(&sql, &binds).await.map(drop)
     }
 
-    /// Removes a user; all of its logins end. Returns whether there was such a user.
+    /// Removes a user and ends all logins. Returns whether there was such a user.
     pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
         self.own()?;
         let sql = format!("DELETE FROM {OWN_TABLE} WHERE username = $1");
@@ -279,7 +279,7 @@ impl Users {
         })
     }
 
-    /// How the table writes an id; none for what can be no id.
+    /// Returns an id as the table writes it; `None` for a text that cannot be an id.
     fn written_id(&self, id: &str) -> Option<String> {
         match self.0.id_type {
             IdType::Integer => id.parse::<i64>().ok().map(|id| id.to_string()),
@@ -293,7 +293,7 @@ impl Users {
         }
     }
 
-    /// How sessions write an id.
+    /// Returns an id as sessions write it.
     fn shown_id(&self, id: String) -> String {
         if self.0.id_type == IdType::Uuid && id.len() == 32 && id.is_ascii() {
             return [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-");
@@ -302,7 +302,7 @@ impl Users {
     }
 }
 
-/// Says what is wrong with a name for a new user, if anything is.
+/// Returns an error message for an invalid name of a new user.
 #[must_use]
 pub fn name_problem(name: &str) -> Option<String> {
     let count = name.chars().count();

@@ -1,10 +1,10 @@
-//! Errors: why tokens cannot be checked, and why one is not taken.
+//! Errors: invalid settings, and tokens that are refused.
 
 use std::time::Duration;
 
 use super::keys::{known_algorithms, place};
 
-/// Why no tokens can be checked with these settings.
+/// The reason why no tokens can be checked with these settings.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BearerSettingsError {
     /// No algorithm is named.
@@ -13,10 +13,10 @@ pub enum BearerSettingsError {
         known_algorithms()
     )]
     NoAlgorithm,
-    /// An algorithm is not known, or is `none`.
+    /// An algorithm is unknown, or is `none`.
     #[error("expected an algorithm of {}, found {found:?}", known_algorithms())]
     Algorithm {
-        /// What was written.
+        /// The text in the settings.
         found: String,
     },
     /// One key would be used in two ways: a public key could be taken for a secret (RFC 8725 §2.1).
@@ -35,37 +35,37 @@ pub enum BearerSettingsError {
     ShortSecret {
         /// The algorithm that needs the most.
         algorithm: String,
-        /// The least number of bytes.
+        /// The minimum number of bytes.
         expected: usize,
-        /// The number of bytes there are.
+        /// The number of bytes found.
         found: usize,
     },
-    /// The secret is a key as PEM text: everybody may know it (RFC 8725 §2.1).
+    /// The secret is a key as PEM text, which may be public (RFC 8725 §2.1).
     #[error("expected a secret for {algorithms}, found a key as PEM text")]
     PemSecret {
         /// The algorithms that need a secret.
         algorithms: String,
     },
-    /// The public key is of another kind, or is no public key.
+    /// The public key is of another kind, or is not a public key.
     #[error("expected {expected} as PEM text for {algorithm}, found {found}")]
     PublicKey {
         /// The algorithm that needs it.
         algorithm: String,
         /// The kind of key it needs.
         expected: &'static str,
-        /// What the text is.
+        /// The kind of text found.
         found: &'static str,
     },
-    /// The RSA key is too short to be safe, or longer than is supported.
+    /// The RSA key is too short to be secure, or longer than is supported.
     #[error("expected an RSA key of 2048 to 4096 bits, found {found}")]
     RsaKey {
-        /// How long it is, if it can be read.
+        /// Its length, if it can be read.
         found: String,
     },
-    /// The JWK set is no JSON, or no object with a list of keys.
+    /// The JWK set is not JSON, or not an object with a list of keys.
     #[error("expected a JWK set, an object with a list \"keys\", found other text{}", place(*.line, *.column))]
     Jwks {
-        /// Where it stops being one; 0 if it is JSON.
+        /// The line of the error; 0 if the text is JSON.
         line: usize,
         /// The column of that line.
         column: usize,
@@ -84,25 +84,25 @@ pub enum BearerSettingsError {
         /// The kid.
         found: String,
     },
-    /// A required claim has no name, or a value that is no text, number or boolean.
+    /// A required claim has no name, or a value that is not a text, number or boolean.
     #[error(
         "expected names of claims with a text, a number or a boolean in required, found another"
     )]
     Required,
-    /// There is no claim to read the user from.
+    /// No claim is named for the user's id.
     #[error("expected the name of a claim in user_id, found an empty text")]
     UserId,
 }
 
-/// Why a token is refused. The answer is 401.
+/// The reason why a token is refused. The response is 401.
 ///
-/// Neither the token nor a value of its claims is part of it, so it may be logged.
+/// It contains neither the token nor a value of its claims, so it may be logged.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TokenError {
     /// The token is too long.
     #[error("expected a token of at most 8192 bytes, found {found} bytes")]
     TooLong {
-        /// The number of its bytes.
+        /// Its number of bytes.
         found: usize,
     },
     /// The text is not a signed token (RFC 7515 §3.1).
@@ -141,13 +141,13 @@ pub enum TokenError {
     /// The token has expired (RFC 7519 §4.1.4).
     #[error("token expired {ago:?} ago")]
     Expired {
-        /// How long ago, in whole seconds.
+        /// How long ago it expired, in whole seconds.
         ago: Duration,
     },
     /// The token is not valid yet (RFC 7519 §4.1.5).
     #[error("token not valid for another {ahead:?}")]
     TooEarly {
-        /// How long until it is, in whole seconds.
+        /// How long until it becomes valid, in whole seconds.
         ahead: Duration,
     },
     /// A claim is missing or has another value.
@@ -155,9 +155,9 @@ pub enum TokenError {
     Claim {
         /// The name of the claim.
         claim: String,
-        /// What it has to be.
+        /// The expected value.
         expected: &'static str,
-        /// The kind of value it is.
+        /// The kind of value found.
         found: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! Keys: what signatures are checked with.
+//! Keys: the keys that signatures are checked with.
 
 use std::ops::RangeInclusive;
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::errors::BearerSettingsError;
 
-/// Less is forbidden (RFC 7518 §3.3), more costs too much time.
+/// A shorter key is forbidden (RFC 7518 §3.3), a longer one costs too much time.
 const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
 
-/// The algorithms there are. `none` is not one of them. (RFC 8725 §3.2)
+/// The supported algorithms. `none` is not one of them. (RFC 8725 §3.2)
 pub(super) const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("HS256", Algorithm::HS256),
     ("HS384", Algorithm::HS384),
@@ -35,7 +35,7 @@ pub(super) enum Keys {
 #[derive(Debug)]
 pub(super) struct VerifyingKey {
     pub(super) id: Option<String>,
-    /// Those that are allowed and fit the key.
+    /// The algorithms that are allowed and fit the key.
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) key: DecodingKey,
 }
@@ -84,7 +84,7 @@ pub(super) fn parse_text_key(
 }
 
 fn parse_secret(text: &str, algorithms: &[Algorithm]) -> Result<DecodingKey, BearerSettingsError> {
-    // Everybody knows a public key, so everybody could sign with it. (RFC 8725 §2.1)
+    // A public key is known to everyone, so everyone could sign with it. (RFC 8725 §2.1)
     if text.contains("-----BEGIN ") {
         return Err(BearerSettingsError::PemSecret {
             algorithms: names(algorithms),
@@ -166,7 +166,7 @@ pub(super) fn parse_jwks(
         column: error.column(),
     })?;
     let found = set.keys.len();
-    // A key of an unknown kind, or with a part missing, is not meant for us. (RFC 7517 §5)
+    // A key of an unknown kind, or with a missing part, is ignored. (RFC 7517 §5)
     let read = |key| serde_json::from_value::<Jwk>(key).ok();
     let jwks = set.keys.into_iter().filter_map(read);
     let keys: Vec<_> = jwks
@@ -214,8 +214,8 @@ fn usable_key(jwk: &Jwk, allowed: &[Algorithm]) -> Option<VerifyingKey> {
     })
 }
 
-/// Returns whether a key is of the kind an algorithm needs, and long enough. Only such a key may
-/// check a signature.
+/// Returns whether a key is of the kind that an algorithm needs, and long enough. Only such a key
+/// may check a signature.
 fn fits(key: &DecodingKey, algorithm: Algorithm) -> bool {
     let bytes = key.try_get_as_bytes().unwrap_or_default();
     let is_long_enough = match key.family() {
@@ -238,8 +238,8 @@ fn rsa_bits(key: &DecodingKey) -> Option<usize> {
         .ok()?,
         DecodingKeyKind::RsaModulusExponent { n, e } => (n.clone(), e.clone()),
     };
-    // Only an odd exponent of at least 3 has an inverse; larger ones than 2^33 are refused by the
-    // verifier.
+    // Only an odd exponent of at least 3 has an inverse; the verifier refuses exponents larger than
+    // 2^33.
     let exponent = significant(&exponent);
     let is_exponent = match exponent {
         [one] => one % 2 == 1 && *one > 1,
@@ -253,13 +253,13 @@ fn rsa_bits(key: &DecodingKey) -> Option<usize> {
     is_exponent.then_some(first_bits + 8 * rest.len())
 }
 
-/// Cuts off the zeros in front.
+/// Strips leading zeros.
 fn significant(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|byte| *byte != 0);
     &bytes[start.unwrap_or(bytes.len())..]
 }
 
-/// As long as the hash. (RFC 7518 §3.2)
+/// Returns the minimum length of a secret: the length of the hash. (RFC 7518 §3.2)
 fn secret_bytes_min(algorithm: Algorithm) -> usize {
     match algorithm {
         Algorithm::HS512 => 64,

@@ -1,4 +1,4 @@
-//! Bearer: who a signed token (JWT) says its owner is.
+//! Bearer: identifies a user by a signed token (JWT).
 
 mod errors;
 mod keys;
@@ -20,40 +20,40 @@ pub use errors::{BearerSettingsError, TokenError};
 
 use crate::auth::User;
 
-/// A longer token is refused unread.
+/// A longer token is refused without being read.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// The most characters of a user's id or name.
 const TEXT_CHARS_MAX: usize = 256;
 
-/// The start of the year 10000: the dates before it can be added to any clock.
+/// The start of the year 10000: earlier dates can be added to any clock.
 const DATE_SECONDS_END: f64 = 253_402_300_800.0;
 
-/// Which tokens are taken, and where the user stands in them.
+/// The tokens that are accepted, and the claims that identify the user.
 #[derive(Clone, Debug)]
 pub struct BearerSettings {
     /// The names of the algorithms: HS256, HS384, HS512, RS256, RS384, RS512, ES256, ES384, EdDSA.
     pub algorithms: Vec<String>,
-    /// What the signatures are checked with.
+    /// The key that checks the signatures.
     pub key: BearerKey,
-    /// What the claim `iss` must be. `None`: it is not looked at.
+    /// The required value of the claim `iss`. `None`: it is ignored.
     pub issuer: Option<String>,
-    /// What the claim `aud` must be or contain. `None`: it is not looked at.
+    /// The value that the claim `aud` must be or contain. `None`: it is ignored.
     pub audience: Option<String>,
-    /// Claims that must be there with this value: a text, a number or a boolean. A claim that is a
-    /// list has to contain it.
+    /// Claims that must be present with this value: a text, a number or a boolean. A claim that is
+    /// a list has to contain it.
     pub required: BTreeMap<String, Value>,
-    /// How far the clocks of this server and of the issuer may be apart.
+    /// How far the clocks of this server and of the issuer may differ.
     pub leeway: Duration,
     /// The name of the claim with the user's id, such as `sub`.
     pub user_id: String,
     /// The name of the claim with the user's name. Empty: the id is the name.
     pub user_name: String,
-    /// The name of the claim that is `true` for staff. Empty: nobody is staff.
+    /// The name of the claim that is `true` for staff. Empty: no user is staff.
     pub is_staff: String,
 }
 
-/// What signatures are checked with. Its `Debug` shows no key.
+/// The key that checks signatures. Its `Debug` output hides the key.
 #[derive(Clone)]
 pub enum BearerKey {
     /// The secret of HS256, HS384 and HS512, or a public key as PEM text.
@@ -71,19 +71,19 @@ impl fmt::Debug for BearerKey {
     }
 }
 
-/// What a good token says.
+/// The contents of a valid token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Token {
-    /// Who its owner is.
+    /// The user that it identifies.
     pub user: User,
-    /// The claim `exp`, without the leeway: the token may be good up to the leeway after it.
+    /// The claim `exp`, without the leeway: the token may be valid for the leeway after it.
     pub expires_at: SystemTime,
 }
 
 /// Checks tokens: JWTs (RFC 7519) signed as JWS in its compact form, by the rules of RFC 8725.
 ///
 /// The algorithm has to be allowed and has to fit the key; the token's own keys and links to keys
-/// are not looked at. With a JWK set the key is chosen by `kid`; a token without one is taken if
+/// are ignored. With a JWK set the key is chosen by `kid`; a token without one is accepted if
 /// exactly one key fits its algorithm.
 ///
 /// ```
@@ -115,7 +115,7 @@ pub struct Bearer {
     settings: ClaimSettings,
 }
 
-/// The part of the settings that is about claims.
+/// The part of the settings that concerns claims.
 #[derive(Debug)]
 struct ClaimSettings {
     issuer: Option<String>,
@@ -130,9 +130,9 @@ struct ClaimSettings {
 impl Bearer {
     /// Reads the algorithms and the key.
     ///
-    /// Fails if a token could not be checked safely with them: an unknown algorithm, a key of
+    /// Fails if a token could not be checked securely with them: an unknown algorithm, a key of
     /// another kind, a short secret, one key for two families of algorithms. Keys of a JWK set that
-    /// do not fit are passed over. (RFC 7517 §5)
+    /// do not fit are ignored. (RFC 7517 §5)
     pub fn new(settings: BearerSettings) -> Result<Self, BearerSettingsError> {
         let algorithms = parse_algorithms(&settings.algorithms)?;
         if settings.user_id.is_empty() {
@@ -167,17 +167,17 @@ impl Bearer {
         })
     }
 
-    /// Returns how far clocks may differ: so long after its `exp` a token is still good.
+    /// Returns how far clocks may differ: a token is still valid for this time after its `exp`.
     #[must_use]
     pub fn leeway(&self) -> Duration {
         self.settings.leeway
     }
 
-    /// Returns what a token says, if it is signed with the key, valid now, and meant for this
+    /// Returns the contents of a token, if it is signed with the key, valid now, and meant for this
     /// server.
     ///
     /// The id is a text or an integer of at most 256 characters; the name is the id if its claim
-    /// cannot be one.
+    /// cannot be a name.
     pub fn verify(&self, token: &str) -> Result<Token, TokenError> {
         self.verify_at(token, SystemTime::now())
     }
@@ -200,7 +200,7 @@ impl Bearer {
         let signature = BASE64URL_NOPAD
             .decode(signature.as_bytes())
             .map_err(|_| refuse("a signature in base64url"))?;
-        // Nothing is taken from the claims before this: RFC 7515 §5.2, RFC 8725 §3.3.
+        // No claim is used before this: RFC 7515 §5.2, RFC 8725 §3.3.
         (DEFAULT_PROVIDER.verifier_factory)(&algorithm, &key.key)
             .map_err(|_| TokenError::Signature)?
             .verify(message.as_bytes(), &signature)
@@ -295,7 +295,7 @@ impl ClaimSettings {
     }
 }
 
-/// The part of a JOSE header that is looked at (RFC 7515 §4.1).
+/// The part of a JOSE header that is read (RFC 7515 §4.1).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -317,12 +317,12 @@ impl Header {
             .flatten()
     }
 
-    /// Refuses what has to be understood and is not.
+    /// Refuses header parameters that must be understood and are not.
     ///
-    /// No extension is implemented, so whatever `crit` lists is refused, as is a list that is empty
-    /// or none (RFC 7515 §4.1.11). `b64` belongs into `crit` and changes what is signed (RFC 7797
-    /// §3). A `typ` that names another kind of JWT than an access token says that it is not meant
-    /// as one (RFC 8725 §3.11, RFC 9068 §4).
+    /// No extension is implemented, so every extension in `crit` is refused, as is a `crit` that is
+    /// empty or not a list (RFC 7515 §4.1.11). `b64` belongs in `crit` and changes the signed bytes
+    /// (RFC 7797 §3). A `typ` that names another kind of JWT than an access token shows that the
+    /// token is not meant as one (RFC 8725 §3.11, RFC 9068 §4).
     fn check_extensions(&self) -> Result<(), TokenError> {
         if self.crit {
             return Err(TokenError::Extensions { found: "crit" });
@@ -342,7 +342,7 @@ impl Header {
     }
 }
 
-/// Tells that a parameter is there, whatever its value: `null` too.
+/// Returns `true` for any value of a parameter that is present, including `null`.
 fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(value).map(|_| true)
 }
@@ -367,7 +367,7 @@ impl Claims {
         is_usable.then(|| text.to_owned())
     }
 
-    /// Returns whether a claim is a value, or a list with this one in it.
+    /// Returns whether a claim is a value, or a list that contains it.
     fn contains(&self, claim: &str, value: &Value) -> bool {
         match self.0.get(claim) {
             Some(Value::Array(list)) => list.iter().any(|one| is_same(one, value)),
@@ -406,7 +406,7 @@ impl Claims {
     }
 }
 
-/// Returns whether two values are the same; 1 and 1.0 are.
+/// Returns whether two values are equal; 1 and 1.0 are.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) if one.is_f64() != other.is_f64() => {

@@ -25,14 +25,14 @@ pub(super) const ANSWERS_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(super) const ANSWER_BYTES: usize = 384;
 
 /// The most lists of `Oneport-Vary` at the same time, since each lookup tries all. An answer with
-/// another list is reused for an equal question only.
+/// another list is reused only for an equal question.
 pub(super) const REACHES_MAX: usize = 8;
 
 /// The outcome of a subrequest.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) user: Option<Arc<User>>,
-    /// Whether others that wait for it may use it.
+    /// Whether other requests that wait for it may use it.
     pub(super) is_shared: bool,
 }
 
@@ -72,7 +72,7 @@ struct AgeEntry {
 }
 
 impl AnswerCache {
-    /// Caches an answer as long, and as widely, as `reuse` allows.
+    /// Caches an answer for as long, and as widely, as `reuse` allows.
     pub(super) fn remember(
         &mut self,
         question: &HeaderMap,
@@ -112,8 +112,8 @@ impl AnswerCache {
         });
     }
 
-    /// Returns the newest answer to a question. `key` is that of the question itself, hashed before
-    /// the lock is taken.
+    /// Returns the newest answer to a question. `key` is the question's own key, hashed before the
+    /// lock is taken.
     pub(super) fn recall(
         &self,
         question: &HeaderMap,
@@ -140,7 +140,7 @@ impl AnswerCache {
         self.numbered
     }
 
-    /// Evicts the oldest answers: those that are stale, and as many more as a new one needs.
+    /// Evicts the oldest answers: those that are stale, and as many others as a new one needs.
     fn make_room(&mut self, bytes: usize, now: Instant) {
         while let Some(oldest) = self.by_age.front() {
             let known = self.known.get(&oldest.key);
@@ -197,7 +197,7 @@ pub(super) struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut answers = self.answers.lock();
-        // Race: after the last waiter has left and before this, an equal subrequest may have
+        // Race: after the last waiter has gone and before this point, an equal subrequest may have
         // started. It has another number.
         if answers
             .running

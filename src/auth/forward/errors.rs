@@ -8,7 +8,7 @@ use http::HeaderName;
 
 use crate::config::hide_url;
 
-/// Why the settings are invalid.
+/// The reason why the settings are invalid.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ForwardSettingsError {
     /// The URL has another scheme, no host, or a port that is not a number from 1 to 65535.
@@ -34,9 +34,9 @@ pub enum ForwardSettingsError {
     },
 }
 
-/// Why the app did not identify the client. The response is 503.
+/// The reason why the app did not identify the client. The response is 503.
 ///
-/// It holds no value of a header, so it may be logged.
+/// It contains no header value, so it may be logged.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ForwardError {
     /// The response has another status. Redirects are not followed.
@@ -48,7 +48,7 @@ pub enum ForwardError {
     /// There was no response, or no free slot, in time.
     #[error("no response from the auth URL within {timeout:?}")]
     Timeout {
-        /// The time it had.
+        /// The time allowed.
         timeout: Duration,
     },
     /// The connection failed, or the response is not HTTP.
@@ -64,7 +64,7 @@ pub enum ForwardError {
     IdHeader {
         /// The name of the header.
         header: HeaderName,
-        /// Its value.
+        /// The kind of value found.
         found: &'static str,
     },
     /// The body is JSON, but does not describe a user.

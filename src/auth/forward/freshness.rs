@@ -8,11 +8,12 @@ use sha2::{Digest, Sha256};
 
 use super::subrequest::DESCRIPTION;
 
-/// The SHA-256 of the fields that an answer depends on, so that the cache holds no cookie and no
-/// token.
+/// The SHA-256 of the fields that an answer depends on, so that the cache holds no cookies or
+/// tokens.
 pub(super) type Key = [u8; 32];
 
-/// The fields of the question that an answer depends on. No framework sends this field by itself.
+/// The field that lists the question's fields an answer depends on. No framework sends it by
+/// itself.
 const ONEPORT_VARY: HeaderName = HeaderName::from_static("oneport-vary");
 
 /// How an answer may be reused.
@@ -21,11 +22,11 @@ pub(super) enum Reuse {
     /// Not at all, not even for an equal request at the same time: `no-store`, `no-cache` or `Vary:
     /// *`.
     Never,
-    /// For a time. Zero: only for requests that wait for it now.
+    /// For a limited time. Zero: only for requests that wait for it now.
     For(Duration, Reach),
 }
 
-/// The questions that an answer is for.
+/// The questions that an answer applies to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Reach {
     /// An equal question, field for field.
@@ -39,7 +40,7 @@ impl Reuse {
     /// client's own fields, `cache` is the longest lifetime.
     ///
     /// Only `Oneport-Vary` widens the reuse. `Vary` and `max-age` do not, because frameworks and
-    /// their middleware add both by themselves, whatever else a response depends on.
+    /// their middleware add both by themselves, regardless of what else a response depends on.
     pub(super) fn of(
         answer: &HeaderMap,
         question: &HeaderMap,
@@ -78,9 +79,9 @@ impl Reach {
         }
     }
 
-    /// Returns whether the fields say who the client of a question is: one of them is a field of
-    /// the client's own that the question has, and `authorization` is among them if the question
-    /// has it (RFC 9111 §3.5).
+    /// Returns whether the fields identify the client of a question: one of them is a field of the
+    /// client's own that the question has, and `authorization` is among them if the question has it
+    /// (RFC 9111 §3.5).
     ///
     /// Checked for the question that was answered and for each one that the answer is recalled for:
     /// an answer to a cookie alone must not serve the same cookie with a token.
@@ -95,7 +96,7 @@ impl Reach {
         has_own && (names_authorization || !question.contains_key(header::AUTHORIZATION))
     }
 
-    /// Returns the key that this question shares with those the answer is for.
+    /// Returns the key that this question shares with the other questions of the answer.
     pub(super) fn key(&self, question: &HeaderMap) -> Key {
         let mut hash = Sha256::new();
         let mut number = |count: usize| hash.update(count.to_be_bytes());
@@ -119,8 +120,8 @@ impl Reach {
     }
 }
 
-/// Hashes a field with its values in order. Each part is prefixed with its length, so that
-/// different fields never hash the same bytes.
+/// Hashes a field with its values in order. Each part is prefixed with its length, so different
+/// fields never hash the same bytes.
 fn add(hash: &mut Sha256, name: &HeaderName, question: &HeaderMap) {
     let values = question.get_all(name);
     let mut part = |bytes: &[u8]| {
@@ -143,8 +144,8 @@ fn varies_on_anything(answer: &HeaderMap) -> bool {
     })
 }
 
-/// Returns for how long an answer is fresh by its own word, if it says so. The outer none: it must
-/// not be used again at all.
+/// Returns how long an answer declares itself fresh, if it does. The outer `None`: it must not be
+/// used again.
 ///
 /// The shortest lifetime wins; an unparsable one counts as zero. (RFC 9111 §4.2.1)
 fn max_age(answer: &HeaderMap) -> Option<Option<Duration>> {
@@ -169,8 +170,8 @@ fn max_age(answer: &HeaderMap) -> Option<Option<Duration>> {
     Some(Some(Duration::from_secs(fresh)))
 }
 
-/// Reads a number of seconds; zero when it is none, so that it makes an answer older and never
-/// younger.
+/// Reads a number of seconds. An unparsable number counts as zero, which makes an answer older and
+/// never younger.
 fn seconds(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }

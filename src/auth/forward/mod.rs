@@ -24,8 +24,8 @@ use crate::auth::User;
 use crate::client::is_hop_by_hop;
 use crate::config::hide_url;
 
-/// Fields of one body, which a subrequest does not have, and of its target. Those of one connection
-/// are [`is_hop_by_hop`].
+/// Fields that belong to one message body, which a subrequest does not have, or to its target.
+/// Those of one connection are [`is_hop_by_hop`].
 const MESSAGE_HEADERS: [HeaderName; 3] = [header::CONTENT_LENGTH, header::EXPECT, header::HOST];
 
 /// The URL of the app, the headers it gets, and the headers of its response that name the user.
@@ -33,8 +33,8 @@ const MESSAGE_HEADERS: [HeaderName; 3] = [header::CONTENT_LENGTH, header::EXPECT
 pub struct ForwardSettings {
     /// An `http://` URL of the app.
     pub url: String,
-    /// The headers that identify the client, such as `cookie` and `authorization`. The app gets
-    /// them.
+    /// The headers that identify the client, such as `cookie` and `authorization`. They are passed
+    /// on to the app.
     pub request_headers: Vec<HeaderName>,
     /// The header of the response with the user's id.
     pub id_header: HeaderName,
@@ -42,8 +42,8 @@ pub struct ForwardSettings {
     pub name_header: HeaderName,
     /// The header of the response that is `1` or `true` for staff.
     pub staff_header: HeaderName,
-    /// How long a response is cached, unless it asks for less. Zero: not at all, but equal requests
-    /// at the same time share one subrequest.
+    /// How long a response is cached, unless the response asks for less. Zero: not at all, but
+    /// equal requests at the same time share one subrequest.
     pub cache: Duration,
     /// The longest time of a subrequest, from its place in the queue to the end of the response.
     pub timeout: Duration,
@@ -56,7 +56,7 @@ pub struct Subject<'a> {
     pub method: &'a str,
     /// Its path and query.
     pub uri: &'a str,
-    /// Its host. Empty: unknown.
+    /// Its host. Empty if unknown.
     pub host: &'a str,
     /// `http` or `https`, also for a WebSocket.
     pub scheme: &'a str,
@@ -135,12 +135,12 @@ impl Forward {
 
     /// Returns the user of a request. `None`: the client is anonymous.
     ///
-    /// A 2xx response names the user in its headers or in a JSON body `{"id", "name", "is_staff"}`;
-    /// without a name, and with 401 or 403, the client is anonymous. So is one without any of the
-    /// listed headers, without a subrequest. Fails if the app responds otherwise, or not in time;
-    /// failures are not cached.
+    /// A 2xx response names the user in its headers or in a JSON body `{"id", "name", "is_staff"}`.
+    /// Without a name, and with 401 or 403, the client is anonymous. A request without any of the
+    /// listed headers is anonymous too, without a subrequest. Fails if the app responds otherwise,
+    /// or not in time; failures are not cached.
     ///
-    /// Cancel-safe: others that wait for the same subrequest still get the response.
+    /// Cancel-safe: other requests that wait for the same subrequest still get the response.
     pub async fn ask(&self, subject: &Subject<'_>) -> Result<Option<Arc<User>>, ForwardError> {
         let Some(question) = self.upstream.question(subject)? else {
             return Ok(None);
@@ -166,8 +166,8 @@ impl Forward {
     /// Returns a cached response, the subrequest in flight, or a new one.
     ///
     /// Race: two equal requests may come at the same time. Both look under one lock, so only one
-    /// starts a subrequest. How widely a response may be reused is known only when it is there, so
-    /// those that wait share one only if they are equal in every field.
+    /// starts a subrequest. How widely a response may be reused is known only once it has arrived,
+    /// so waiting requests share one only if they are equal in every field.
     fn find_or_start(&self, question: &HeaderMap) -> Found {
         let key = Reach::Same.key(question);
         let mut answers = self.answers.lock();
@@ -203,7 +203,7 @@ impl Forward {
     }
 }
 
-/// Without the secrets of the URL.
+/// Hides the secrets of the URL.
 impl fmt::Debug for ForwardSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForwardSettings")

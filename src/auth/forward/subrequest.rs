@@ -15,7 +15,7 @@ use crate::client::{
     RequestBody,
 };
 
-/// The most subrequests at once; more wait, and their wait counts into the timeout.
+/// The most subrequests at once; others wait, and their wait counts against the timeout.
 pub(super) const SUBREQUESTS_MAX: usize = 64;
 
 /// The longest JSON body of a response.
@@ -34,7 +34,7 @@ pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forward
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// All of them.
+/// All fields that describe the original request.
 pub(super) const DESCRIPTION: [HeaderName; 5] = [
     ORIGINAL_METHOD,
     ORIGINAL_URI,
@@ -106,7 +106,7 @@ impl Upstream {
         Ok(Some(headers))
     }
 
-    /// Sends a subrequest; returns the user and how far the response may be reused.
+    /// Sends a subrequest; returns the user and how widely the response may be reused.
     pub(super) async fn ask(
         &self,
         question: &HeaderMap,
@@ -219,7 +219,7 @@ fn single_text<'h>(
     check_text(text.trim())
 }
 
-/// Returns a text that can be an id or a name. An empty one is as none.
+/// Returns a text that can be an id or a name. An empty one counts as missing.
 fn check_text(text: &str) -> Result<Option<&str>, &'static str> {
     if text.len() > TEXT_BYTES_MAX {
         return Err("a longer text");

@@ -1,21 +1,21 @@
-//! Gcra: rate limits of many keys in a table of fixed size (generic cell rate algorithm).
+//! Gcra: rate limits for many keys, in a table of fixed size (generic cell rate algorithm).
 //!
-//! A counter is one instant: when it will be empty again. An attempt moves it by a period, and is
-//! refused if that is more than a window ahead. An expired counter equals an absent one, so nothing
-//! needs sweeping.
+//! A counter is one instant: the time at which it is empty again. An attempt moves it by a period,
+//! and is refused if that is more than a window ahead. An expired counter equals an absent one, so
+//! no sweep is needed.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// The places that one key may have. A full set loses the counter that is empty first, which was
-/// used least.
+/// The number of slots that one key may use. A full set evicts the counter that becomes empty
+/// first, which was used least.
 const WAYS: usize = 16;
 const SETS: usize = 8_192;
 
 /// The most counters.
 pub(super) const COUNTERS_MAX: usize = WAYS * SETS;
 
-/// How often a key may go on: a period for each attempt, a window for all.
+/// The allowed rate of a key: a period for each attempt, a window for all.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Quota {
     /// In nanoseconds.
@@ -23,30 +23,30 @@ pub(super) struct Quota {
     window: u64,
 }
 
-/// The counters, by the hashes of what they count.
+/// The counters, by the hash of their key.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     /// Empty until the first attempt.
     places: Vec<[u64; 2]>,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
-    /// How long to wait for the next, if it is one too many.
+    /// How long to wait for the next attempt, if this one exceeds the limit.
     pub(super) wait: Option<Duration>,
-    /// Whether another counter had to go for it.
+    /// Whether another counter was evicted for it.
     pub(super) evicted: bool,
     /// How far it has moved its counter.
     pub(super) charge: Charge,
 }
 
-/// How far an attempt has moved a counter: what can be given back.
+/// How far an attempt has moved a counter: the amount that can be returned.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Charge {
     by: u64,
     to: u64,
-    /// Where an attempt one too many would have moved it.
+    /// The position to which an attempt over the limit would have moved it.
     bound: u64,
 }
 
@@ -60,7 +60,7 @@ impl Quota {
         }
     }
 
-    /// Moves a counter on, if it may be.
+    /// Moves a counter forward, if the limit allows.
     fn count(self, empty_at: u64, now: u64) -> Result<Charge, Duration> {
         let from = empty_at.max(now);
         let charge = Charge::between(from, from.saturating_add(self.period));
@@ -81,11 +81,11 @@ impl Charge {
         }
     }
 
-    /// Returns how much of it is still in a counter.
+    /// Returns how much of the charge is still in a counter.
     ///
-    /// What has drained is gone: older attempts drain first, so that what is above `to` was added
-    /// by later ones. A later attempt that went to its bound would be there without this one as
-    /// well, so nothing is left of this one.
+    /// Older attempts drain first, so the part above `to` was added by later ones. A later attempt
+    /// that went to its bound would be there without this one as well, so nothing is left of this
+    /// one.
     fn left(self, empty_at: u64, now: u64) -> u64 {
         if empty_at > self.to && empty_at >= self.bound {
             return 0;
@@ -95,7 +95,7 @@ impl Charge {
 }
 
 impl Counters {
-    /// Counts an attempt, unless it is one too many.
+    /// Counts an attempt, unless it exceeds the limit.
     pub(super) fn count(&mut self, key: u64, quota: Quota, now: u64) -> Counted {
         let (empty_at, evicted) = self.place(key, now);
         let (wait, charge) = match quota.count(*empty_at, now) {
@@ -112,8 +112,8 @@ impl Counters {
         }
     }
 
-    /// Counts an attempt, also one too many; a window after the last the counter is empty in any
-    /// case.
+    /// Counts an attempt even if it exceeds the limit; the counter is empty a window after the last
+    /// attempt in any case.
     pub(super) fn count_over(&mut self, key: u64, quota: Quota, now: u64) -> Counted {
         let latest = now.saturating_add(quota.window);
         let mut counted = self.count(key, quota, now);
@@ -126,8 +126,8 @@ impl Counters {
         counted
     }
 
-    /// Takes an attempt back: as much as it has added, not what others have. A counter that was
-    /// dropped meanwhile stays so.
+    /// Takes an attempt back: only the amount it has added itself. A counter that was evicted in
+    /// the meantime stays evicted.
     pub(super) fn give_back(&mut self, key: u64, charge: Charge, now: u64) {
         let key = key | 1;
         let set = Self::set(key);
@@ -152,10 +152,10 @@ impl Counters {
         self.places.iter().filter(|[key, _]| *key != 0).count()
     }
 
-    /// Finds a key's counter, or makes one; also whether another had to go for it.
+    /// Finds or creates a key's counter; also returns whether another counter was evicted for it.
     fn place(&mut self, key: u64, now: u64) -> (&mut u64, bool) {
         if self.places.is_empty() {
-            // Zeroed memory costs nothing before it is written.
+            // Zeroed memory costs nothing until it is written.
             self.places = vec![[0; 2]; COUNTERS_MAX];
         }
         let key = key | 1; // zero is no key
@@ -177,7 +177,7 @@ impl Counters {
         (empty_at, evicted)
     }
 
-    /// Returns where a key's set begins. Uses the high 32 bits of the key.
+    /// Returns the start of a key's set. Uses the high 32 bits of the key.
     fn set(key: u64) -> usize {
         (key >> 32) as usize % SETS * WAYS
     }

@@ -25,20 +25,21 @@ use crate::net::client_network;
 /// The longest delay of an attempt, for a name that is tried from several addresses.
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// The most attempts that are delayed at the same time. One more is neither delayed nor refused;
-/// its address has a limit of its own.
+/// The most attempts delayed at the same time. One more is neither delayed nor refused; its address
+/// has its own limit.
 const DELAYED_MAX: usize = 1_024;
 
-/// The least interval between two log lines about one limit.
+/// The minimum interval between two log lines about one limit.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// The attempts in a window, of one name from one address and of one address. Used attempts come
-/// back evenly over the window.
+/// The attempts allowed in a window, for one name from one address and for one address. Used
+/// attempts become available again evenly over the window.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct LoginLimits {
-    /// For a name from one address; and over all addresses, before an attempt is delayed.
+    /// The attempts for a name from one address; also those for a name over all addresses, before
+    /// an attempt is delayed.
     pub per_name: NonZeroU32,
-    /// For an address, whatever the names.
+    /// The attempts for an address, with any names.
     pub per_address: NonZeroU32,
     /// The window.
     pub window: Duration,
@@ -70,11 +71,11 @@ pub struct Attempt {
 /// An attempt over a limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RateLimited {
-    /// How long until the next one is admitted.
+    /// How long until the next attempt is admitted.
     pub wait: Duration,
 }
 
-/// The log lines about one limit.
+/// The state of the log lines about one limit.
 #[derive(Clone, Copy, Debug, Default)]
 struct LogState {
     last: Option<Instant>,
@@ -82,12 +83,12 @@ struct LogState {
     count: u64,
 }
 
-/// The three kinds of counters, by their place.
+/// The three kinds of counters, by index.
 const ADDRESS: usize = 0;
 const NAME_FROM_ADDRESS: usize = 1;
 const NAME: usize = 2;
 
-/// The place of the log line about full tables, behind those of the three kinds.
+/// The index of the log line about full tables, after those of the three kinds.
 const FULL: usize = 3;
 const SENTENCES: [&str; 4] = [
     "login attempts refused: attempts_per_address is used up",
@@ -169,7 +170,7 @@ impl LoginRateLimit {
         Ok(attempt)
     }
 
-    /// Waits as long as an attempt has to; not past half of the time until a deadline.
+    /// Waits for the delay of an attempt, but at most for half of the time until a deadline.
     pub async fn delay(&self, attempt: &Attempt, deadline: Instant) {
         let now = Instant::now();
         let delay = attempt.delay_before(deadline, now);
@@ -182,8 +183,8 @@ impl LoginRateLimit {
         }
     }
 
-    /// Takes back an attempt that was not decided, because a store is away or too many passwords
-    /// wait.
+    /// Takes back an attempt that was not decided, because a store is unavailable or the hashing
+    /// queue is full.
     pub fn give_back(&self, attempt: &Attempt) {
         self.give_back_at(Instant::now(), attempt);
     }
@@ -198,8 +199,8 @@ impl LoginRateLimit {
         }
     }
 
-    /// Says in the log that a limit was hit, once in a while with the count; no name, because
-    /// people type passwords there.
+    /// Logs that a limit was hit, at most once per interval with the count; without the name,
+    /// because people type passwords into that field.
     fn log(&self, limit: usize, now: Instant) {
         let mut logged = self.logged.lock();
         let logged = &mut logged[limit];

@@ -1,12 +1,13 @@
-//! Folded: one text for all spellings of a name that a user table may take for the same.
+//! Normalize: maps all spellings of a name that a user table may treat as equal to one text.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Folds a name for counting: drops case, accents, surrounding spaces and invisible characters.
+/// Normalizes a name for counting: drops case, accents, surrounding spaces and invisible
+/// characters.
 ///
-/// MySQL's usual collations compare in this way, so that `Änna` logs `anna` in. Folding more than a
-/// table does costs little: names that only look alike share their counters. Users are still found
-/// by the name that was sent.
+/// MySQL's usual collations compare in this way, so `Änna` logs in as `anna`. Dropping more than a
+/// table does costs little: names that only look alike share their counters. Users are still looked
+/// up by the name that was sent.
 pub(super) fn normalized(name: &str) -> String {
     let plain: String = name
         .nfkd()
@@ -23,8 +24,8 @@ pub(super) fn normalized(name: &str) -> String {
     plain.trim().to_owned()
 }
 
-/// Returns the letters of a ligature, or of a letter with a stroke, which Unicode does not
-/// decompose and MySQL does.
+/// Returns the letters of a ligature, or of a letter with a stroke, which MySQL decomposes and
+/// Unicode does not.
 fn without_stroke(letter: char) -> Option<&'static str> {
     Some(match letter {
         'æ' => "ae",
