@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Why a request path is rejected with 400 before any route is tried.
+/// The reason why a request path is rejected with 400 before any route is tried.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadPath {
     /// The path does not begin with a slash (`*`, or an authority).

@@ -1,8 +1,8 @@
-//! Converters: which text a parameter of a path accepts.
+//! Converters: the text that a parameter of a path accepts.
 
 use std::fmt;
 
-/// What one parameter accepts, as in Django's `path()`.
+/// The text that one parameter accepts, as in Django's `path()`.
 ///
 /// A converter only accepts or rejects a value and never changes it: `007` stays `007`
 /// ([`Params::int`](super::Params::int) reads it as 7).

@@ -1,4 +1,4 @@
-//! Explanation: for each route, whether it serves a target, and if not, why.
+//! Explanation: whether each route serves a target, with the reason if it does not.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub struct Explanation {
     pub verdict: Verdict,
 }
 
-/// Whether a route serves a target, and why not. Displays as a sentence.
+/// Whether a route serves a target, with the reason if it does not. Displays as a sentence.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// The route serves the target, with these parameters.

@@ -1,4 +1,4 @@
-//! Host pattern: which hosts a route serves.
+//! Host pattern: the hosts that a route serves.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,9 +29,9 @@ enum Kind {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("expected {expected}, found {found:?}")]
 pub struct HostPatternError {
-    /// What was expected.
+    /// The expected text.
     pub expected: &'static str,
-    /// What was written.
+    /// The text found.
     pub found: String,
 }
 

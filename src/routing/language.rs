@@ -12,7 +12,7 @@ const STATES_MAX: usize = 4_000;
 /// The memory bound for one expression's states.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// The texts that a regular expression finds a match in.
+/// The texts in which a regular expression finds a match.
 ///
 /// The automaton is built lazily, as it is walked. Each walk stops at the first text that answers
 /// the question, and gives up at [`STATES_MAX`]. An expression too large for the automaton counts
@@ -35,7 +35,7 @@ pub(super) enum Texts {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum At {
     State(LazyStateID),
-    /// A match was found, so the text has one whatever follows.
+    /// A match was found; the rest of the text cannot change that.
     Matched,
 }
 

@@ -124,13 +124,13 @@ pub struct MissingParam {
 }
 
 impl MissingParam {
-    /// What to write instead.
+    /// Returns a correction.
     #[must_use]
     pub fn hint(&self) -> &str {
         &self.hint
     }
 
-    /// The error of the option `key`, whose value uses the parameter.
+    /// Returns the error of the option `key`, whose value uses the parameter.
     #[must_use]
     pub fn at(self, key: &str) -> OptionError {
         let message = format!("the route has no parameter {{{}}}", self.name);

@@ -1,4 +1,4 @@
-//! Route pattern: which paths a route matches, as written in the file.
+//! Route pattern: the paths that a route matches, as written in the file.
 
 use std::fmt;
 use std::str::FromStr;

@@ -11,13 +11,13 @@ use crate::routing::segment::{Param, Segment};
 /// An error in a pattern.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PatternError {
-    /// What was expected.
+    /// The expected text.
     pub expected: String,
-    /// What was found instead.
+    /// The text found instead.
     pub found: String,
     /// The byte offset of the error in the pattern.
     pub position: usize,
-    /// What to write instead, if known.
+    /// A correction, if known.
     pub hint: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl PatternError {
         }
     }
 
-    /// Adds what to write instead.
+    /// Adds a correction.
     pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),

@@ -28,10 +28,10 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b':')
     .remove(b'@');
 
-/// The same for several segments: slashes are kept.
+/// The same for several segments: slashes are not encoded.
 const SEGMENTS: &AsciiSet = &SEGMENT.remove(b'/');
 
-/// Why a name cannot be reversed to a path.
+/// The reason why a name cannot be reversed to a path.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ReverseError {
     /// No route has this name.
@@ -81,7 +81,7 @@ pub enum ReverseError {
     BadPath {
         /// The name of the route.
         name: String,
-        /// Why the path is invalid.
+        /// The reason why the path is invalid.
         #[source]
         reason: BadPath,
     },

@@ -8,7 +8,7 @@ use crate::routing::host::HostPattern;
 use crate::routing::params::Params;
 use crate::routing::pattern::RoutePattern;
 
-/// One entry of a table: which requests it matches, and the value that serves them.
+/// One entry of a table: the requests that it matches, and the value that serves them.
 #[derive(Clone, Debug)]
 pub struct Route<T> {
     /// The paths.

@@ -1,9 +1,9 @@
-//! Route context: what a route tells the code behind it.
+//! Route context: the facts about a route that its view or consumer gets.
 
 use super::param_names::ParamNames;
 use super::pattern::RoutePattern;
 
-/// What a route tells its view or consumer about itself, once, when the file is compiled.
+/// The facts about a route that its view or consumer gets, once, when the file is compiled.
 ///
 /// ```
 /// use oneport::routing::{ParamNames, RouteContext, RoutePattern};
@@ -15,9 +15,9 @@ use super::pattern::RoutePattern;
 /// ```
 #[derive(Clone, Debug)]
 pub struct RouteContext<'r> {
-    /// The pattern. `None` if the file's `path` or `regex` is invalid: the options are still checked, and the route is
-    /// never served.
+    /// The pattern. `None` if the file's `path` or `regex` is invalid: the options are still
+    /// checked, and the route is never served.
     pub pattern: Option<&'r RoutePattern>,
-    /// The names of the parameters, and whether the route has a user to give.
+    /// The names of the parameters, and whether the route can provide a user.
     pub params: ParamNames,
 }

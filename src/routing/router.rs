@@ -84,7 +84,7 @@ impl<T> UrlRouter<T> {
         }
         let mut has_rest = vec![false; groups.len()];
         for (index, route) in routes.iter().enumerate() {
-            // Added after the routes that have this very path: text comes before a catch-all.
+            // Added after the routes with exactly this path: text comes before a catch-all.
             let Some(segments) = route.pattern.without_rest() else {
                 continue;
             };
@@ -208,7 +208,8 @@ impl<T> UrlRouter<T> {
     fn other_slash_form(&self, target: &Target<'_>) -> Option<String> {
         target.method?;
         let raw = target.raw_path;
-        // A `Location` that begins with two slashes names another host, and browsers read `\` as a slash.
+        // A `Location` that begins with two slashes names another host, and browsers read `\` as a
+        // slash.
         if raw.len() < 2 || raw.starts_with("//") || raw.starts_with("/\\") {
             return None;
         }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::routing::segment::{Segment, between};
 
-/// What decides a pattern's precedence. A lesser shape is tried first.
+/// The part of a pattern that decides its precedence. A lesser shape is tried first.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Shape(Box<[Part]>);
 

@@ -4,8 +4,8 @@ use crate::routing::resolution::{Resolution, Target};
 use crate::routing::router::UrlRouter;
 
 impl<T> UrlRouter<T> {
-    /// Returns the path with its trailing slash added or removed if a route matches that path,
-    /// whatever the method. A WebSocket is not redirected, but its 404 can name the right path.
+    /// Returns the path with its trailing slash added or removed if a route matches that path, for
+    /// any method. A WebSocket is not redirected, but its 404 can name the right path.
     ///
     /// ```
     /// use oneport::routing::{Route, RoutePattern, Target, UrlRouter};

@@ -11,7 +11,7 @@ use crate::routing::trie::Trie;
 /// Shapes with more parameters than this are only in the trie: the tree has no names for them.
 const TREE_PARAMS_MAX: usize = 20;
 
-/// If more shapes than this are only in the trie, all others count as contested without a
+/// If more shapes than this are only in the trie, all other shapes count as contested without a
 /// comparison.
 const LEFT_OUT_COMPARED_MAX: usize = 64;
 

@@ -21,9 +21,9 @@ struct Node {
     text: HashMap<Box<str>, usize>,
     around: Vec<(Part, usize)>,
     any: Option<usize>,
-    /// The shape that ends in a catch-all here.
+    /// The shape that ends in a catch-all at this node.
     rest: Option<usize>,
-    /// The shape that ends here.
+    /// The shape that ends at this node.
     end: Option<usize>,
 }
 
@@ -73,7 +73,7 @@ impl Trie {
         self.visit_from(0, Some(path), visitor)
     }
 
-    /// Recurses no deeper than the longest pattern has segments, whatever the path.
+    /// Recurses at most as deep as the longest pattern has segments, for any path.
     fn visit_from(
         &self,
         node: usize,

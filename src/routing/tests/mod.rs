@@ -1,4 +1,5 @@
-//! Tests of whole tables: resolution, properties of any table, and the vectors of Channels' `URLRouter`.
+//! Tests of whole tables: resolution, properties of any table, and the vectors of Channels'
+//! `URLRouter`.
 
 mod channels_vectors;
 mod properties;
