@@ -1,4 +1,4 @@
-//! The access log's line of a request or a handshake.
+//! Access log: the line of a request or a handshake.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use crate::http::Response;
 use crate::scope::{Scope, ScopeType};
 use crate::telemetry::ACCESS;
 
-/// Writes the access log's line of a response.
+/// Writes the access log line of a response.
 pub(super) fn log_response(scope: &Scope, route: &str, response: &Response, started: Instant) {
     tracing::info!(
         target: ACCESS,

@@ -1,4 +1,4 @@
-//! BackgroundTask: work of an application that the server starts, and stops at its end.
+//! BackgroundTask: work of an application that the server starts, and stops when it stops itself.
 
 use std::fmt;
 use std::future::Future;
@@ -31,8 +31,8 @@ impl BackgroundTask {
         }
     }
 
-    /// Starts the task. When it panics, or returns while the server runs, the log says so; it is
-    /// not started again.
+    /// Starts the task. A panic, or a return while the server runs, is logged; the task is not
+    /// started again.
     pub(super) fn spawn(&self, services: &Services) {
         let (name, start, services) = (self.name, self.start.clone(), services.clone());
         let tasks = services.tasks.clone();

@@ -10,13 +10,13 @@ use crate::scope::{Scheme, ServerAddress};
 /// The facts of the connection that a request came on.
 #[derive(Clone, Debug)]
 pub struct ConnectionInfo {
-    /// The peer's address; None on a unix socket.
+    /// The peer's address; `None` on a unix socket.
     pub peer: Option<SocketAddr>,
     /// The listener's address.
     pub server: Option<Arc<ServerAddress>>,
     /// Plain or TLS.
     pub security: Scheme,
-    /// The user of the connection, if something below HTTP identifies one; the test kit does.
+    /// The user of the connection, if a layer below HTTP identifies one, as the test kit does.
     pub user: Option<Arc<User>>,
     /// The client's end of the connection.
     pub client: ClientEnd,

@@ -1,4 +1,4 @@
-//! Deadline: polls work until an instant, and turns a panic or a timeout in it into a failure.
+//! Deadline: polls work until an instant, and turns its panic or timeout into a failure.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,12 +10,12 @@ use http::StatusCode;
 
 use crate::http::Failure;
 
-/// When work must be done.
+/// The time at which work must be done.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Deadline {
     /// At an instant.
     At(Instant),
-    /// So long after it first had to wait.
+    /// This long after it first had to wait.
     Within(Duration),
 }
 
@@ -28,8 +28,8 @@ impl Deadline {
     }
 }
 
-/// Runs `work`. Past the deadline it is dropped and fails with 504 and the sentence `timed_out`; a
-/// panic in it is counted and fails with 500 and the cause `panicked`.
+/// Runs `work`. Past the deadline, drops it and fails with 504 and the sentence `timed_out`. A
+/// panic is counted, and fails with 500 and the cause `panicked`.
 pub(super) async fn run_until<T>(
     deadline: Deadline,
     timed_out: &'static str,
@@ -47,7 +47,7 @@ pub(super) async fn run_until<T>(
                 return Poll::Ready(Err(Failure::from(panicked)));
             }
         }
-        // Boxed on the first wait, so that work that completes at once costs neither a timer nor an
+        // Boxed on the first wait, so work that completes at once costs neither a timer nor an
         // allocation.
         let timer = timer.get_or_insert_with(|| Box::pin(expired(deadline.instant())));
         timer
@@ -60,8 +60,8 @@ pub(super) async fn run_until<T>(
 
 /// Completes after `deadline`, and one poll later.
 ///
-/// When the process was suspended, timers fire before the sockets are read: the extra poll lets
-/// work complete with what arrived meanwhile.
+/// When the process was suspended, timers fire before the sockets are read. The extra poll lets
+/// work complete with the bytes that arrived in the meantime.
 async fn expired(deadline: Instant) {
     tokio::time::sleep_until(deadline.into()).await;
     tokio::task::yield_now().await;

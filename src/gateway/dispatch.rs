@@ -1,4 +1,4 @@
-//! Gateway: determines the protocol type of each request and hands it to its table.
+//! Gateway: determines the protocol type of each request and passes it to its table.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -21,8 +21,8 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::{Cause, Directory, Ending, Sockets};
 
-/// The running server without its listeners (cheap to clone): the current table, and what outlives
-/// it.
+/// The running server without its listeners (cheap to clone): the current table, and the state that
+/// outlives it.
 #[derive(Clone)]
 pub struct Gateway(Arc<Inner>);
 
@@ -72,21 +72,21 @@ impl Gateway {
         &self.0.sockets
     }
 
-    /// Returns the table that new requests find.
+    /// Returns the table for new requests.
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         self.0.table.load_full()
     }
 
-    /// Returns the address that a connection counts against. None for a unix socket, and for a
+    /// Returns the address that a connection counts against. `None` for a unix socket, and for a
     /// trusted proxy: its clients count by their own addresses, request by request.
     pub(crate) fn counted(&self, peer: Option<SocketAddr>) -> Option<IpAddr> {
         let ip = peer?.ip();
         (!self.0.table.load().is_trusted(Some(ip))).then_some(ip)
     }
 
-    /// Replaces the table at once. The returned future closes the sockets whose route is gone or
-    /// changed, with 1012 and spread over the time `over`, and returns how many those are. Other
+    /// Replaces the table at once. The returned future closes the sockets whose route was removed
+    /// or changed, with 1012 and spread over the time `over`, and returns their number. Other
     /// sockets and requests in flight are not affected.
     pub fn replace(&self, table: Table, over: Duration) -> impl Future<Output = usize> + use<> {
         let kept: HashSet<u64> = table
@@ -118,9 +118,9 @@ impl Gateway {
         }
     }
 
-    /// Answers a request.
+    /// Serves a request.
     ///
-    /// Every failure, also a panic in a view, becomes a response with its status.
+    /// Every failure, including a panic in a view, becomes a response with its status.
     pub async fn serve(&self, request: ::http::Request<Body>, info: &ConnectionInfo) -> Reply {
         let started = Instant::now();
         // A guard instead of a clone: cloning the `Arc` makes all workers contend on its reference
@@ -149,7 +149,7 @@ impl Gateway {
             Ok(None) => {
                 let is_head = scope.method == ::http::Method::HEAD;
                 let client = match scope.http_version {
-                    // A stream of HTTP/2 ends by itself, and its connection serves others.
+                    // An HTTP/2 stream ends by itself, and its connection serves other streams.
                     ::http::Version::HTTP_2 => ClientEnd::default(),
                     _ => info.client.clone(),
                 };
@@ -179,7 +179,7 @@ impl Gateway {
     }
 }
 
-/// Answers a request that is refused before any table.
+/// Returns the reply to a request that is refused before any table.
 fn refuse(pipeline: &Pipeline<'_>, scope: &Scope, failure: &Failure) -> Reply {
     Reply::Response(pipeline.finish_unmatched(scope, pipeline.page(scope, failure)))
 }

@@ -1,5 +1,5 @@
-//! The life of a request: preflight, route, then the pipeline around the view. Read it from top to
-//! bottom.
+//! HTTP: the life of a request: preflight, route, then the pipeline around the view. Read it from
+//! top to bottom.
 
 use std::sync::Arc;
 

@@ -10,16 +10,16 @@ use crate::database::StoreError;
 use crate::http::event_streams::EventStreams;
 use crate::websocket::{Cause, Ending, SocketHandle};
 
-/// How many sessions one query checks.
+/// The number of sessions that one query checks.
 const LOOKED_AT_ONCE: usize = 1000;
 
 impl Gateway {
-    /// Checks the logins of open sockets and event streams at the interval `every`; zero never
-    /// checks. A logout in this process takes effect at once.
+    /// Checks the logins of open sockets and event streams at the interval `every`; at zero, never.
+    /// A logout in this process takes effect at once.
     ///
     /// A socket depends on the session or the token that it was opened with. It is closed with
     /// 4401, and an event stream ends, when the session or its user is deleted, when the password
-    /// changes, or when the token expires. While a store is down, no socket is closed.
+    /// changes, or when the token expires. While a store is unavailable, no socket is closed.
     pub fn watch_logins(&self, every: Duration) {
         let gateway = self.clone();
         let tasks = self.services().tasks.clone();

@@ -17,7 +17,7 @@ pub(super) const MIDDLEWARE_PANICKED: &str = "a middleware panicked";
 pub(crate) struct MiddlewareChain(Box<[Step]>);
 
 impl MiddlewareChain {
-    /// A chain of these steps.
+    /// Creates a chain of these steps.
     pub(super) fn new(steps: Vec<Step>) -> Self {
         Self(steps.into())
     }
@@ -35,12 +35,12 @@ impl MiddlewareChain {
         })
     }
 
-    /// Tells whether the `auth` middleware is in the list.
+    /// Returns whether the `auth` middleware is in the list.
     pub(super) fn has_auth(&self) -> bool {
         self.0.iter().any(|step| matches!(step, Step::Auth(_)))
     }
 
-    /// Returns what the `hosts` middleware refuses about a request, if it is in the list.
+    /// Returns the error of the `hosts` middleware for a request, if it is in the list.
     pub(super) fn check_host(&self, scope: &Scope) -> Result<(), Failure> {
         self.0
             .iter()
@@ -48,7 +48,7 @@ impl MiddlewareChain {
             .try_for_each(|step| step.precheck(scope))
     }
 
-    /// Returns the fields of the `headers` middleware; none if it is not in the list.
+    /// Returns the fields of the `headers` middleware; empty if it is not in the list.
     pub(super) fn headers(&self) -> impl Iterator<Item = &Headers> {
         self.0.iter().filter_map(|step| match step {
             Step::Headers(headers) => Some(headers),
@@ -56,12 +56,12 @@ impl MiddlewareChain {
         })
     }
 
-    /// Tells whether the application has middleware of its own in the list.
+    /// Returns whether the list has middleware of the application.
     pub(super) fn has_custom(&self) -> bool {
         self.0.iter().any(|step| matches!(step, Step::Custom(_)))
     }
 
-    /// Runs each step before the handler. The first that fails ends the chain.
+    /// Runs each step before the handler. The first failure ends the chain.
     pub(super) async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
         for step in &self.0 {
             step.before(cx).await?;
@@ -71,9 +71,9 @@ impl MiddlewareChain {
 
     /// Runs each step over the response, the last of the list first. Each step has `timeout`.
     ///
-    /// When one fails, `page` makes the response that replaces the one so far. The steps that had
-    /// run by then run over the new one too, so that every response leaves with the fields of every
-    /// step; a failure in these is only logged. Returns whether the response was replaced.
+    /// If a step fails, `page` creates the response that replaces the previous one. The steps that
+    /// had already run then run over the new response too, so every response has the fields of
+    /// every step; a failure in these is only logged. Returns whether the response was replaced.
     pub(super) async fn after(
         &self,
         scope: &Scope,
@@ -101,7 +101,7 @@ impl MiddlewareChain {
     }
 }
 
-/// Runs one step over a response.
+/// Runs one step over a response, within the timeout.
 async fn bounded(
     timeout: Duration,
     step: impl Future<Output = Result<(), Failure>>,

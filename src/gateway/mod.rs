@@ -1,8 +1,9 @@
 //! Gateway: compiles the configuration into a table of routes, and takes requests and handshakes
 //! through it.
 //!
-//! `registry.rs` maps names in the file to code, `compile/` makes the table, the other files serve
-//! with it: start at `dispatch.rs`, then `http.rs` and `websocket.rs`, which share `pipeline.rs`.
+//! `registry.rs` maps names in the file to code, `compile/` builds the table, and the other files
+//! serve with it: start at `dispatch.rs`, then `http.rs` and `websocket.rs`, which share
+//! `pipeline.rs`.
 
 mod access_log;
 mod background_task;

@@ -1,4 +1,4 @@
-//! Pipeline: what a request and a handshake go through alike. Read it from top to bottom.
+//! Pipeline: the steps that requests and handshakes share. Read it from top to bottom.
 //!
 //! ```text
 //! resolve ─► before ─► handler ─► after, in reverse ─► counters, access log
@@ -7,8 +7,8 @@
 //!    └ no route: finish_unmatched
 //! ```
 //!
-//! `http.rs` and `websocket.rs` bring the handler: a view, or a consumer's `connect` and what
-//! follows it up to the 101.
+//! `http.rs` and `websocket.rs` provide the handler: a view, or a consumer's `connect` and the
+//! steps after it up to the 101.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::routing::{Match, Resolution, UrlRouter};
 use crate::scope::Scope;
 use crate::services::Services;
 
-/// One request or handshake on its way: the table it found, and when it began.
+/// One request or handshake in progress: its table, and its start time.
 #[derive(Clone, Copy)]
 pub(super) struct Pipeline<'a> {
     pub(super) services: &'a Services,
@@ -62,7 +62,7 @@ impl<'a> Pipeline<'a> {
     /// Runs a route's middleware around `handler`, which gets the scope and the body as the
     /// middleware left them.
     ///
-    /// Returns the response, counted and logged, and what the handler made beside it: None when the
+    /// Returns the response, counted and logged, and the handler's other result: `None` if the
     /// response is a failure's.
     pub(super) async fn run<H: Handler, T, F>(
         &self,
@@ -82,7 +82,7 @@ impl<'a> Pipeline<'a> {
             body_size,
             services: self.services,
         };
-        // Middleware may read the body, whose client may be slow, so it counts against the same
+        // Middleware may read the body, and the client may be slow, so it counts against the same
         // deadline.
         let before = entry.chain.before(&mut cx);
         let outcome = match run_until(deadline, H::TIMED_OUT, MIDDLEWARE_PANICKED, before).await {
@@ -118,14 +118,14 @@ impl<'a> Pipeline<'a> {
         log_response(scope, &entry.label, response, self.started);
     }
 
-    /// Adds the headers of `[http]` to a response that no route gives, counts and logs it.
+    /// Adds the headers of `[http]` to a response without a route, counts and logs it.
     pub(super) fn finish_unmatched(&self, scope: &Scope, mut response: Response) -> Response {
         self.table.finish_unmatched(&mut response);
         log_response(scope, "", &response, self.started);
         response
     }
 
-    /// Makes the response of a failure.
+    /// Returns the response of a failure.
     pub(super) fn page(&self, scope: &Scope, failure: &Failure) -> Response {
         error_pages::response(self.services, self.table, scope, failure)
     }

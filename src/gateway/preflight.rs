@@ -1,4 +1,4 @@
-//! Preflight: a browser's question whether a page of another origin may send a request.
+//! Preflight: answers a browser that asks whether a page of another origin may send a request.
 
 use http::{Method, header};
 
@@ -7,12 +7,12 @@ use crate::http::Response;
 use crate::routing::{Match, Resolution, Target};
 use crate::scope::Scope;
 
-/// Answers a preflight for a route with `cors`. Returns None for a request that is no preflight, or
-/// whose route has no `cors`: it is an OPTIONS request like any other.
+/// Answers a preflight for a route with `cors`. Returns `None` for a request that is not a
+/// preflight, or whose route has no `cors`: it is an OPTIONS request like any other.
 ///
-/// The route is that of the method which the preflight asks for. Of its middleware only `hosts` and
-/// `headers` run: a preflight has no cookie and no token, so `session` and `auth` would refuse it.
-/// The view is never called.
+/// The route is the one for the method that the preflight asks about. Of its middleware only
+/// `hosts` and `headers` run: a preflight has no cookie and no token, so `session` and `auth` would
+/// refuse it. The view is never called.
 pub(super) fn respond(pipeline: &Pipeline<'_>, scope: &Scope) -> Option<Response> {
     if scope.method != Method::OPTIONS {
         return None;

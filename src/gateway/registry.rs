@@ -35,7 +35,7 @@ pub struct Registry {
     pub(super) background_tasks: Vec<BackgroundTask>,
 }
 
-/// A view or a consumer under its name.
+/// A view or a consumer, registered by name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Registered<Make> {
     pub(super) make: Make,
@@ -43,7 +43,7 @@ pub(super) struct Registered<Make> {
     pub(super) state: &'static [StateType],
 }
 
-/// Middleware of the application under its name.
+/// Middleware of the application, registered by name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RegisteredMiddleware {
     pub(super) make: fn(&Options) -> Result<Custom, Problems>,
@@ -55,15 +55,15 @@ pub(super) type MakeView = fn(&Options, &Mount<'_>) -> Result<MadeView, Problems
 pub(super) type MakeConsumer =
     fn(&Options, &Mount<'_>) -> Result<Arc<dyn ConsumerFactory>, Problems>;
 
-/// What the constructor of a view or consumer gets beside the options.
+/// The arguments of a view's or consumer's constructor besides the options.
 pub(super) struct Mount<'r> {
     pub(super) route: RouteContext<'r>,
-    /// Whether an option has an error already: its value is a placeholder, so the options are not
+    /// Whether an option already has an error: its value is a placeholder, so the options are not
     /// checked further.
     pub(super) has_invalid_options: bool,
 }
 
-/// A view and what the file's compilation has to know of it.
+/// A view, and the facts that compiling the file needs about it.
 pub(super) struct MadeView {
     pub(super) view: Arc<dyn AnyView>,
     pub(super) methods: &'static [http::Method],
@@ -75,13 +75,13 @@ pub(super) struct MadeView {
 }
 
 impl Registry {
-    /// A registry without names.
+    /// Creates an empty registry.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The built-in views and consumers.
+    /// Creates a registry with the built-in views and consumers.
     #[must_use]
     pub fn builtin() -> Self {
         Self::new()
@@ -103,7 +103,7 @@ impl Registry {
             .consumer::<consumers::Feed>("feed")
     }
 
-    /// Gives a view its name; one of that name before is replaced.
+    /// Registers a view; replaces an earlier one of the same name.
     #[must_use]
     pub fn view<V: View>(mut self, name: &str) -> Self {
         let make: MakeView = make_view::<V>;
@@ -113,7 +113,7 @@ impl Registry {
         self
     }
 
-    /// Gives a consumer its name; one of that name before is replaced.
+    /// Registers a consumer; replaces an earlier one of the same name.
     #[must_use]
     pub fn consumer<C: Consumer>(mut self, name: &str) -> Self {
         let make: MakeConsumer = make_consumer::<C>;
@@ -123,8 +123,8 @@ impl Registry {
         self
     }
 
-    /// Gives middleware its name; its options are the section `[middleware.NAME]`. Middleware of
-    /// that name before, also built-in middleware, is replaced.
+    /// Registers middleware; its options are the section `[middleware.NAME]`. Replaces earlier
+    /// middleware of the same name, even if built in.
     #[must_use]
     pub fn middleware<M: Middleware>(mut self, name: &str) -> Self {
         let registered = RegisteredMiddleware {
@@ -151,8 +151,8 @@ impl Registry {
     }
 
     /// Adds a background task. It starts with the server and must return when [`Tasks::stopping`]
-    /// completes: the server waits for it as long as `server.timeouts.drain`, and then ends without
-    /// it. A task that panics is logged and not started again.
+    /// completes: the server waits for it for `server.timeouts.drain`, and then ends without it. A
+    /// task that panics is logged and not started again.
     ///
     /// ```
     /// use std::time::Duration;
@@ -249,7 +249,7 @@ fn make_consumer<C: Consumer>(
     }))
 }
 
-/// Reads options as their type. Reports nothing about options that have an error already.
+/// Deserializes options into their type. Reports nothing about options that already have an error.
 fn read<T: DeserializeOwned>(options: &Options, mount: &Mount<'_>) -> Result<T, Problems> {
     let read = options.read()?;
     match mount.has_invalid_options {

@@ -1,4 +1,4 @@
-//! RequestHead: checks the request line and header fields of a request, and makes its scope.
+//! RequestHead: checks the request line and header fields of a request, and creates its scope.
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
@@ -123,7 +123,7 @@ impl RequestHead {
         }
     }
 
-    /// Refuses an impossible length, also if the view does not read the body.
+    /// Refuses an impossible length, even if the view does not read the body.
     fn check_content_length(&self) -> Result<(), Failure> {
         let length = self.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -136,7 +136,7 @@ impl RequestHead {
         }
     }
 
-    /// Accepts `chunked` alone. With other codings the server and a proxy in front of it could
+    /// Accepts only `chunked`. With other codings, the server and a proxy in front of it could
     /// disagree on where the body ends (RFC 9112 §6.1, §11.2).
     fn check_transfer_encoding(&self) -> Result<(), Failure> {
         let fields = self.headers.get_all(header::TRANSFER_ENCODING).iter();
@@ -168,7 +168,7 @@ impl RequestHead {
         })
     }
 
-    /// Makes the scope. Forwarded fields count only from a trusted proxy.
+    /// Creates the scope. Forwarded fields count only from a trusted proxy.
     pub(super) fn into_scope(mut self, info: &ConnectionInfo, table: &Table) -> Scope {
         forwarded::strip_ambiguous(&mut self.headers);
         let (from_proxy, request_id) = self.forwarded(info, table);
@@ -207,8 +207,8 @@ impl RequestHead {
         let ignored = forwarded::strip(&mut self.headers, Some(family));
         let (trusted, scheme) = (&table.trusted_proxies, info.security);
         let from_proxy = forwarded::read(&self.headers, family, trusted, scheme);
-        // Fields of the other family are the client's, and no misconfiguration, if the proxy sent
-        // its own.
+        // If the proxy sent its own fields, those of the other family are the client's, which is
+        // not a misconfiguration.
         if let Some(name) = ignored.filter(|_| from_proxy == Forwarded::default()) {
             forwarded::warn_of_ignored(&name, peer, Some(family));
         }

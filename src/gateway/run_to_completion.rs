@@ -1,4 +1,4 @@
-//! RunToCompletion: runs a request to its end even when its client disconnects.
+//! RunToCompletion: runs a request to its end even if its client disconnects.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use metrics::counter;
 use crate::http::Response;
 use crate::tasks::Tasks;
 
-/// How many requests without a client may run at once. Any more are dropped.
+/// The most requests without a client at once. Any others are dropped.
 const ABANDONED_MAX: usize = 1_024;
 
 type Work = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -20,8 +20,8 @@ type Work = Pin<Box<dyn Future<Output = Response> + Send>>;
 #[derive(Clone, Default)]
 pub(super) struct AbandonedRequests(Arc<AtomicUsize>);
 
-/// A request's work. When it is dropped before its end, it continues in a task of its own; the
-/// route's deadline bounds it.
+/// A request's work. If dropped before its end, it continues in its own task, within the route's
+/// deadline.
 pub(super) struct RunToCompletion {
     work: Option<Work>,
     tasks: Tasks,
@@ -77,7 +77,7 @@ impl Drop for RunToCompletion {
     }
 }
 
-/// Decrements the count when the task ends, also by a panic.
+/// Decrements the count when the task ends, even by a panic.
 struct CountGuard(Arc<AtomicUsize>);
 
 impl Drop for CountGuard {

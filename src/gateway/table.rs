@@ -1,4 +1,4 @@
-//! Table: the routes that the server runs, immutable; a reload makes another.
+//! Table: the routes that the server serves; immutable, replaced by a reload.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::state::State;
 use crate::templates::Templates;
 use crate::websocket::{ConsumerFactory, SocketRoute};
 
-/// The routes that the server runs: both tables, their views and consumers, and the templates.
+/// The routes that the server serves: both tables, their views and consumers, and the templates.
 pub struct Table {
     pub(crate) router: Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>,
     pub(crate) uses_sessions: bool,
     pub(crate) templates: Templates,
-    /// What all scopes share; None if that is nothing, so that a request does not count a
-    /// reference.
+    /// The values that all scopes share; `None` if there are none, which saves each request a
+    /// reference count.
     pub(crate) app: Option<Arc<App>>,
     pub(crate) background_tasks: Vec<BackgroundTask>,
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -36,7 +36,7 @@ pub struct Table {
     pub(crate) unmatched_headers: Option<Headers>,
 }
 
-/// One route of a table: what both tables know of it, and its view or consumer.
+/// One route of a table: the facts that both tables share, and its view or consumer.
 pub struct RouteEntry<H> {
     /// The route's name, or its path: its label in the log and in metrics.
     pub label: Arc<str>,
@@ -46,13 +46,13 @@ pub struct RouteEntry<H> {
     pub handler_name: String,
     /// The names of its middleware.
     pub middleware: Vec<String>,
-    /// The time from the request to the handler's answer.
+    /// The maximum time from the request to the handler's response.
     pub timeout: Duration,
     /// The view or the consumer.
     pub handler: H,
     pub(crate) chain: MiddlewareChain,
     pub(crate) responses: StatusCounters,
-    /// Whether the log has said that responses set fields that are the server's.
+    /// Whether the log has warned that responses set fields that only the server sends.
     pub(crate) has_warned: AtomicBool,
 }
 
@@ -72,13 +72,13 @@ pub struct HttpHandler {
 
 /// The consumer of a WebSocket route.
 pub struct WebsocketHandler {
-    /// What all its sockets share.
+    /// The state that all its sockets share.
     pub route: Arc<SocketRoute>,
     pub(crate) consumer: Arc<dyn ConsumerFactory>,
     pub(crate) subprotocols: Vec<String>,
 }
 
-/// What the pipeline needs to know of a view or a consumer.
+/// The facts that the pipeline needs about a view or a consumer.
 pub(crate) trait Handler {
     /// The sentence of the 504 after the route's timeout.
     const TIMED_OUT: &'static str;
@@ -135,7 +135,7 @@ impl Table {
             .map_or_else(State::default, |app| app.state.clone())
     }
 
-    /// Returns the path below the root path, "/" for the root path itself; None outside it.
+    /// Returns the path below the root path, "/" for the root path itself; `None` outside it.
     #[must_use]
     pub fn below_root<'p>(&self, raw_path: &'p str) -> Option<&'p str> {
         match raw_path.strip_prefix(self.root_path())? {
@@ -144,14 +144,14 @@ impl Table {
         }
     }
 
-    /// Tells whether a route reads sessions or users.
+    /// Returns whether a route reads sessions or users.
     #[must_use]
     pub fn uses_sessions(&self) -> bool {
         self.uses_sessions
     }
 
-    /// Returns what the routers look up: the path below the root path, the host and the method.
-    /// None outside the root path.
+    /// Returns the key for a lookup in the routers: the path below the root path, the host and the
+    /// method. `None` outside the root path.
     pub(crate) fn target<'s>(&self, scope: &'s Scope) -> Option<Target<'s>> {
         Some(Target {
             raw_path: self.below_root(scope.raw_path())?,
@@ -160,7 +160,7 @@ impl Table {
         })
     }
 
-    /// Adds the headers of `[http]` to a response that no route gives, and counts it.
+    /// Adds the headers of `[http]` to a response without a route, and counts it.
     pub(crate) fn finish_unmatched(&self, response: &mut Response) {
         if let Some(headers) = &self.unmatched_headers {
             headers.after(response.headers_mut());

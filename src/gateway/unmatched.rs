@@ -57,8 +57,8 @@ fn request_response<T>(
     }
 }
 
-/// 404. The sentence names the WebSocket one slash away, if there is one: a handshake is never
-///      redirected.
+/// Returns 404. Its sentence names the WebSocket whose path differs by one slash, if there is one:
+/// a handshake is never redirected.
 fn not_found(table: &Table, scope: &Scope, what: &str) -> Failure {
     let other = table
         .target(scope)
@@ -72,7 +72,7 @@ fn not_found(table: &Table, scope: &Scope, what: &str) -> Failure {
     })
 }
 
-/// 405, or 204 for OPTIONS; both with `Allow`.
+/// Returns 405, or 204 for OPTIONS; both with `Allow`.
 fn method_not_allowed(scope: &Scope, allow: &[Method]) -> Result<Response, Failure> {
     let allow: Vec<&str> = allow.iter().map(Method::as_str).collect();
     let allow = allow.join(", ");
@@ -87,7 +87,7 @@ fn method_not_allowed(scope: &Scope, allow: &[Method]) -> Result<Response, Failu
     Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, sentence).with_header(header::ALLOW, value))
 }
 
-/// Tells whether the WebSocket table has a route for the path.
+/// Returns whether the WebSocket table has a route for the path.
 fn is_websocket_path(table: &Table, scope: &Scope) -> bool {
     let Some(target) = table.target(scope) else {
         return false;
@@ -99,7 +99,7 @@ fn is_websocket_path(table: &Table, scope: &Scope) -> bool {
     matches!(table.websocket().resolve(&target), Resolution::Found(_))
 }
 
-/// 426 for an ordinary request to a WebSocket (RFC 9110 §15.5.22).
+/// Returns 426 for an ordinary request to a WebSocket (RFC 9110 §15.5.22).
 fn upgrade_required(scope: &Scope) -> Failure {
     let sentence = match asks_for_websocket(scope) {
         true => "expected the token \"upgrade\" in Connection, found none",
@@ -110,8 +110,8 @@ fn upgrade_required(scope: &Scope) -> Failure {
         .with_header(header::CONNECTION, HeaderValue::from_static("upgrade"))
 }
 
-/// Tells whether a request that is no handshake has `Upgrade: websocket`. Its `Connection` lacks
-/// the token `upgrade`; a proxy in front may have removed it.
+/// Returns whether a request that is not a handshake has `Upgrade: websocket`. Its `Connection`
+/// lacks the token `upgrade`; a proxy in front may have removed it.
 fn asks_for_websocket(scope: &Scope) -> bool {
     scope
         .headers
@@ -140,7 +140,7 @@ fn server_options(table: &Table) -> Response {
     response
 }
 
-/// 308 to the same path with, or without, its trailing slash.
+/// Returns 308 to the same path with, or without, its trailing slash.
 fn slash_redirect(scope: &Scope, raw_path: &str) -> Response {
     let root_path = scope.root_path();
     let location = match scope.query_string() {

@@ -1,4 +1,4 @@
-//! Upgrade: an accepted WebSocket that waits for its stream; the gateway's reply.
+//! Upgrade: an accepted WebSocket that waits for its stream, and the gateway's reply.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::websocket::{ConnectionTask, PreparedJoins, SocketParts, SocketRoute, 
 pub enum Reply {
     /// An ordinary response.
     Response(Response),
-    /// The response 101, and the socket that starts once it is sent.
+    /// The response 101, and the socket that starts once it has been sent.
     Upgrade(Response, Box<Upgrade>),
 }
 
@@ -41,8 +41,9 @@ impl Upgrade {
         tasks.spawn("websocket", self.run(stream, read_already, held));
     }
 
-    /// Returns the future that runs the socket over a stream until it ends. `read_already` is what
-    /// the client sent right after its handshake; `held` is dropped when the socket ends.
+    /// Returns the future that runs the socket over a stream until it ends. `read_already` holds
+    /// the bytes that the client sent right after its handshake; `held` is dropped when the socket
+    /// ends.
     ///
     /// If the client disconnects before the 101 is sent, there is no stream; the consumer still
     /// gets `open` and `disconnect`.

@@ -1,5 +1,5 @@
-//! The life of a handshake: route, then the pipeline around the consumer's `connect`, then 101.
-//! Read it from top to bottom.
+//! WebSocket: the life of a handshake: route, then the pipeline around the consumer's `connect`,
+//! then 101. Read it from top to bottom.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ struct AcceptedHandshake {
     prepared_joins: PreparedJoins,
     deflate: Option<Deflate>,
     status: StatusCode,
-    /// The fields that make the response a WebSocket handshake's. They are set last: middleware
-    /// neither changes nor removes them.
+    /// The fields that turn the response into a WebSocket handshake's. They are set last, so
+    /// middleware cannot change or remove them.
     fields: HeaderMap,
 }
 
@@ -73,7 +73,8 @@ pub(super) async fn handle(
     )
 }
 
-/// Asks the consumer, registers the groups that it will join, and makes the response.
+/// Calls the consumer's `connect`, registers the groups that it will join, and creates the
+/// response.
 async fn connect(
     services: &Services,
     entry: &WebsocketEntry,
@@ -119,9 +120,9 @@ async fn connect(
     Ok((response, accepted))
 }
 
-/// Subscribes to the groups that the consumer will join, in other processes too, and keeps what is
-/// sent to them from now on: an event sent once the client knows that the socket is open must reach
-/// it. Fails when the clients of this address have started too many groups.
+/// Subscribes to the groups that the consumer will join, including events from other processes, and
+/// retains events from now on: an event sent once the client knows that the socket is open must
+/// reach it. Fails if the clients of this address have begun too many groups.
 async fn register_joins(
     services: &Services,
     scope: &Scope,
@@ -140,7 +141,8 @@ async fn register_joins(
     Ok(Some(Box::new(joins)))
 }
 
-/// Returns the consumer's choice, or else the first that the client offers and the route speaks.
+/// Returns the consumer's choice, or the first subprotocol that the client offers and the route
+/// lists.
 fn choose_subprotocol(
     entry: &WebsocketEntry,
     scope: &Scope,
@@ -157,14 +159,14 @@ fn choose_subprotocol(
     }
     let offered = || scope.subprotocols.iter();
     let spoken = offered().find(|offered| entry.handler.subprotocols.contains(offered));
-    // A browser that offers subprotocols fails the connection unless it gets one of them, and the
-    // words that carry a token or a ticket may be all that it offers.
+    // A browser that offers subprotocols fails the connection unless one of them is selected, and
+    // it may offer only the words that carry a token or a ticket.
     let is_word = |word: &&String| [BEARER, TICKET].contains(&word.as_str());
     let chosen = spoken.or_else(|| offered().find(|word| entry.chain.has_auth() && is_word(word)));
     Ok(chosen.cloned())
 }
 
-/// Makes the fields that answer the handshake (RFC 6455 §4.2.2).
+/// Returns the fields that complete the handshake (RFC 6455 §4.2.2).
 fn handshake_fields(
     key: Option<&str>,
     subprotocol: Option<&str>,

@@ -12,10 +12,10 @@ use crate::routing::ParamNames;
 pub(super) struct Compiler<'c> {
     pub(super) config: &'c Config,
     pub(super) registry: &'c Registry,
-    /// Where the configuration has errors already.
+    /// The locations of errors in the configuration found so far.
     pub(super) error_locations: &'c ErrorLocations,
     pub(super) sources: IdentityProviders,
-    /// The application's middleware made so far, by name; None where its options are wrong.
+    /// The application's middleware created so far, by name; `None` if its options are invalid.
     pub(super) custom: BTreeMap<String, Option<Custom>>,
     /// The templates that routes name, with their locations and the routes' parameters.
     pub(super) templates: Vec<(String, SourceLocation, ParamNames)>,
@@ -23,7 +23,7 @@ pub(super) struct Compiler<'c> {
 }
 
 impl Compiler<'_> {
-    /// Tells whether one of these keys of a table has an error already.
+    /// Returns whether one of these keys of a table has an error already.
     pub(super) fn is_wrong(&self, location: &SourceLocation, keys: &[&str]) -> bool {
         !self.error_locations.is_empty()
             && keys

@@ -1,4 +1,4 @@
-//! Cors: checks the settings of the middleware `cors` and makes its step.
+//! Cors: checks the settings of the middleware `cors` and creates its step.
 
 use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
@@ -7,7 +7,7 @@ use crate::http::origin;
 use crate::middleware::{Cors, Step};
 
 impl Compiler<'_> {
-    /// Makes the step for this index of the list. None if the settings are invalid.
+    /// Creates the step for this index of the list. `None` if the settings are invalid.
     pub(super) fn cors(&mut self, settings: &MiddlewareSettings<'_>, at: usize) -> Option<Step> {
         let location = (settings.location_of)("middleware").index(at);
         let Some(cors) = settings.cors else {

@@ -1,4 +1,4 @@
-//! Custom middleware: made once from its section, and checked against each list that names it.
+//! Custom middleware: created once from its section, and checked against each list that names it.
 
 use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
@@ -7,8 +7,8 @@ use crate::middleware::{Custom, Step};
 use crate::state::StateType;
 
 impl Compiler<'_> {
-    /// Returns the application's middleware at this index of a list. None if its options are wrong,
-    /// or it lacks what it requires.
+    /// Returns the application's middleware at this index of a list. `None` if its options are
+    /// invalid, or if something it requires is missing.
     pub(super) fn custom_step(
         &mut self,
         settings: &MiddlewareSettings<'_>,
@@ -32,8 +32,8 @@ impl Compiler<'_> {
         made
     }
 
-    /// Reports what of `REQUIRES` is missing before it, and what of `STATE` was not registered.
-    /// Returns whether that is nothing.
+    /// Reports middleware in `REQUIRES` that is missing before it, and types in `STATE` that are
+    /// not registered. Returns whether none are missing.
     fn check_requirements(
         &mut self,
         settings: &MiddlewareSettings<'_>,
@@ -61,8 +61,8 @@ impl Compiler<'_> {
         self.problems.len() == before
     }
 
-    /// Reports types of application state that were not registered. `what` names the one that reads
-    /// them.
+    /// Reports types of application state that were not registered. `what` names the code that
+    /// reads them.
     pub(super) fn check_state(
         &mut self,
         what: &str,

@@ -11,7 +11,7 @@ use crate::middleware::RESTRICTING;
 use crate::routing::{Route, UrlRouter};
 
 impl Compiler<'_> {
-    /// Refuses to serve a directory that holds the configuration, a database or a key.
+    /// Reports routes that serve a directory with the configuration, a database or a key.
     pub(super) fn check_directories(&mut self, http: &UrlRouter<HttpEntry>, uses_sessions: bool) {
         let secrets = self.secret_files(uses_sessions);
         for (route, written) in http.routes().iter().zip(&self.config.http_routes) {
@@ -34,8 +34,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Warns about a route that maps paths onto what another route protects with stronger
-    /// middleware.
+    /// Warns about a route that maps paths onto files or servers that another route protects with
+    /// stronger middleware.
     pub(super) fn check_overlaps(&mut self, http: &UrlRouter<HttpEntry>) {
         let mapping: Vec<(&Route<HttpEntry>, &SourceLocation)> = http
             .routes()
@@ -66,7 +66,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Returns the files that must not be served, and what each of them is.
+    /// Returns the files that must not be served, each with its description.
     fn secret_files(&self, uses_sessions: bool) -> Vec<(&'static str, PathBuf)> {
         let config = self.config;
         let mut secrets = Vec::new();
@@ -111,7 +111,7 @@ impl Compiler<'_> {
     }
 }
 
-/// Tells whether `weak` maps paths onto something that `strong` maps onto too.
+/// Returns whether `weak` and `strong` map paths onto the same files or servers.
 fn reaches(weak: &Route<HttpEntry>, strong: &Route<HttpEntry>) -> bool {
     match (
         &weak.value.handler.maps_onto,
@@ -133,7 +133,7 @@ fn shown(mapped: &Option<Mapped>) -> String {
     }
 }
 
-/// Resolves links as far as the path exists: a database may be created later.
+/// Resolves links for the part of the path that exists: a database may be created later.
 fn real(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;

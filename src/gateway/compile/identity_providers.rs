@@ -1,4 +1,4 @@
-//! IdentityProviders: what identifies users beside sessions: bearer tokens and the app of
+//! IdentityProviders: the sources of users besides sessions: bearer tokens and the app of
 //! `[auth.forward]`.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::config::{
     reason,
 };
 
-/// What identifies users beside sessions.
+/// The sources of users besides sessions.
 #[derive(Default)]
 pub(super) struct IdentityProviders {
     pub(super) bearer: Option<Arc<Bearer>>,

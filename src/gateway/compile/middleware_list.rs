@@ -16,8 +16,7 @@ impl Compiler<'_> {
         let mut steps = Vec::with_capacity(settings.middleware.len());
         let mut is_sound = true;
         let list = (settings.location_of)("middleware");
-        // An invalid list lacks the names that could not be read, so nothing can be concluded from
-        // its order.
+        // An invalid list lacks the names that could not be read, so its order proves nothing.
         let is_known = !(settings.is_invalid)("middleware");
         for (at, name) in settings.middleware.iter().enumerate() {
             let location = || list.text(at);

@@ -1,10 +1,10 @@
-//! Middleware order: which middleware must come before which, and which origins a list lets in.
+//! Middleware order: which middleware must come before which, and which origins a list allows.
 
 use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
 use crate::config::{Problem, SourceLocation};
 
-/// The second needs what the first puts into the scope.
+/// Pairs in which the second needs the values that the first puts into the scope.
 const ORDER: [(&str, &str); 6] = [
     ("session", "auth"),
     ("session", "csrf"),
@@ -14,7 +14,7 @@ const ORDER: [(&str, &str); 6] = [
     ("auth", "staff_required"),
 ];
 
-/// The first refuses requests without reading a store; the second reads one.
+/// Pairs in which the first refuses requests without reading a store, and the second reads one.
 const EARLY: [(&str, &str); 4] = [
     ("hosts", "session"),
     ("hosts", "auth"),
@@ -23,7 +23,7 @@ const EARLY: [(&str, &str); 4] = [
 ];
 
 impl Compiler<'_> {
-    /// Reports steps that are listed before one that they need. Returns whether there are none.
+    /// Reports steps that are listed before a step that they need. Returns whether there are none.
     pub(super) fn check_order(
         &mut self,
         settings: &MiddlewareSettings<'_>,
@@ -69,7 +69,8 @@ impl Compiler<'_> {
         is_sound
     }
 
-    /// Warns about a route that knows its visitors and takes every page's requests.
+    /// Warns about a route that identifies its visitors and accepts requests from pages of any
+    /// origin.
     pub(super) fn check_any_origin(&mut self, settings: &MiddlewareSettings<'_>) {
         let asks_the_app = settings.has("auth") && self.config.auth.forward.is_some();
         if !settings.has("session") && !asks_the_app {

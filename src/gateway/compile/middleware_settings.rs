@@ -11,7 +11,7 @@ pub(super) struct MiddlewareSettings<'r> {
     pub(super) missing_origin: config::MissingOrigin,
     pub(super) headers: &'r HeaderFields,
     pub(super) token_in_query: bool,
-    /// None for a WebSocket.
+    /// `None` for a WebSocket.
     pub(super) cors: Option<&'r CorsConfig>,
     /// Whether a key's value is a placeholder for one that could not be read.
     pub(super) is_invalid: &'r dyn Fn(&str) -> bool,
@@ -23,7 +23,7 @@ impl MiddlewareSettings<'_> {
         self.middleware.iter().any(|known| known == name)
     }
 
-    /// Tells whether a request can have a user; true when the list could not be read.
+    /// Returns whether a request can have a user; `true` if the list could not be read.
     pub(super) fn gives_user(&self) -> bool {
         self.has("auth") || (self.is_invalid)("middleware")
     }

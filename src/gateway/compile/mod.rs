@@ -1,4 +1,4 @@
-//! Compile: turns a configuration into the table that runs, or reports all its Problems.
+//! Compile: turns a configuration into the table to serve, or reports all its Problems.
 
 mod compiler;
 mod cors;
@@ -69,7 +69,7 @@ pub fn compile_draft(draft: &Draft, registry: &Registry) -> Result<(Table, Probl
     }
 }
 
-/// Compiles what could be read. Drops Problems at locations that already have an error.
+/// Compiles the valid part. Drops Problems at locations that already have an error.
 fn compile_known(
     config: &Config,
     registry: &Registry,
@@ -130,7 +130,7 @@ impl Compiler<'_> {
     }
 }
 
-/// Returns what all scopes share; None if that is nothing.
+/// Returns the values that all scopes share; `None` if there are none.
 fn app(config: &Config, registry: &Registry) -> Option<Arc<App>> {
     let root_path = config.server.root_path.as_str();
     (!root_path.is_empty() || !registry.state.is_empty()).then(|| {
@@ -141,7 +141,7 @@ fn app(config: &Config, registry: &Registry) -> Option<Arc<App>> {
     })
 }
 
-/// Tells whether a route reads sessions or users.
+/// Returns whether a route reads sessions or users.
 fn uses_sessions(config: &Config) -> bool {
     let http = config
         .http_routes

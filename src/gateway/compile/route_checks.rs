@@ -1,4 +1,4 @@
-//! Route checks: whether a built-in view or consumer fits its route and the rest of the
+//! Route checks: checks that a built-in view or consumer fits its route and the rest of the
 //! configuration.
 
 use serde::Deserialize;
@@ -42,7 +42,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// The view reads its call from a catch-all. A regular expression may capture it in other ways.
+    /// Checks that the view can read its call: from a catch-all. A regular expression may capture
+    /// it in other ways.
     fn check_call(&mut self, written: &HttpRoute) {
         let Some(path) = &written.path else { return };
         if path.contains("{*") || self.is_wrong(&written.location, &["path"]) {

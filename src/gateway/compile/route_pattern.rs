@@ -84,7 +84,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What a route tells its view or consumer of itself.
+    /// Returns the facts about a route that its view or consumer gets.
     pub(super) fn mount<'r>(
         &self,
         pattern: Option<&'r RoutePattern>,

@@ -48,8 +48,8 @@ impl Compiler<'_> {
         self.build(routes, &locations)
     }
 
-    /// Builds a table of the valid routes, so that conflicts among them are reported together with
-    /// the other Problems. None if a route is invalid.
+    /// Builds a table of the valid routes, so that their conflicts are reported together with the
+    /// other Problems. `None` if a route is invalid.
     fn build<T>(
         &mut self,
         routes: Vec<Option<Route<T>>>,
@@ -71,7 +71,7 @@ impl Compiler<'_> {
                     ) else {
                         continue;
                     };
-                    // At a key that has no error yet: a second Problem at the same location would
+                    // At a key without an error so far: a second Problem at the same location would
                     // be dropped.
                     let key = match &conflict {
                         Conflict::DuplicateName { .. } => "name",

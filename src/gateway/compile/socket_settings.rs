@@ -1,5 +1,5 @@
-//! SocketSettings of a `[[websocket.route]]`, and its fingerprint, by which a reload sees whether
-//! it changed.
+//! Socket settings: the settings of a `[[websocket.route]]`, and its fingerprint, which shows a
+//! reload whether the route changed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -38,9 +38,9 @@ pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
     }
 }
 
-/// Returns the hash of all that a route sets and inherits, and of the options of its middleware.
-/// Routes that mean the same have the same one, wherever they are written: a reload ends the
-/// sockets of a route whose fingerprint is gone.
+/// Returns the hash of everything that a route sets and inherits, and of the options of its
+/// middleware. Routes with the same meaning have the same hash, wherever they are written. A reload
+/// ends the sockets of a route whose fingerprint no longer exists.
 pub(super) fn fingerprint(written: &WebsocketRoute, sections: &CustomMiddlewareSections) -> u64 {
     let mut hasher = DefaultHasher::new();
     written.hash(&mut hasher);

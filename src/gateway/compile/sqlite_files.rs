@@ -1,5 +1,5 @@
-//! SQLite files: whether the file of a store is a database, and of Django or ours as the
-//! configuration says.
+//! SQLite files: checks that the file of a store is a database, and that it is Django's or ours as
+//! configured.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -78,7 +78,7 @@ fn problem_of(location: SourceLocation, url: &StoreUrl) -> Option<Problem> {
     }
 }
 
-/// Tells whether a file is something other than a SQLite database. An empty file counts as a
+/// Returns whether a file is something other than a SQLite database. An empty file counts as a
 /// database.
 fn is_other_file(path: &Path) -> bool {
     let mut start = Vec::with_capacity(MAGIC.len());
@@ -96,8 +96,8 @@ fn missing_directory(path: &Path) -> Option<&Path> {
     (error.kind() == ErrorKind::NotFound).then_some(directory)
 }
 
-/// Tells whether a SQLite file has the tables of a Django project. Reads bytes and does not open a
-/// database, so it takes no lock.
+/// Returns whether a SQLite file has the tables of a Django project. Reads bytes instead of opening
+/// the database, so it takes no lock.
 fn is_of_django(path: &Path) -> io::Result<bool> {
     let mut file = File::open(path)?.take(SCANNED_BYTES_MAX);
     let mut chunk = Vec::with_capacity(CHUNK_BYTES + MIGRATIONS.len());

@@ -39,7 +39,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Checks the name of a cookie, written at `named`, against the attributes that its prefix
+    /// Checks the name of a cookie, set at `named`, against the attributes that its prefix
     /// requires.
     fn check_cookie(&mut self, name: &str, named: &SourceLocation) {
         let session = &self.config.session;
@@ -78,8 +78,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Checks the length of the keys. A short key of a Django project, or a fallback, is only a
-    /// warning: the first is the project's choice, the second is on its way out.
+    /// Checks the length of the keys. A short key of a Django project, or a short fallback, is only
+    /// a warning: the first is the project's choice, the second is being phased out.
     fn check_key_length(&mut self) {
         let server = &self.config.server;
         let is_django = self.config.session.store.is_django();

@@ -43,7 +43,7 @@ impl Compiler<'_> {
     }
 }
 
-/// Returns the templates of a directory. Without a router they can be checked, not rendered.
+/// Returns the templates of a directory. Without a router they can be checked but not rendered.
 pub(super) fn templates_of(directory: &Path, router: Option<&Arc<Router>>) -> Templates {
     match router {
         Some(router) => Templates::new(directory, url_for(router), has_route(router)),
@@ -55,7 +55,7 @@ pub(super) fn templates_of(directory: &Path, router: Option<&Arc<Router>>) -> Te
     }
 }
 
-/// `has_route` of templates.
+/// Returns the function `has_route` of templates.
 fn has_route(router: &Arc<Router>) -> HasRoute {
     let router = router.clone();
     Arc::new(move |name| {
@@ -63,7 +63,8 @@ fn has_route(router: &Arc<Router>) -> HasRoute {
     })
 }
 
-/// `url_for` of templates: a route of the HTTP table, or else of the WebSocket table.
+/// Returns the function `url_for` of templates: it looks up the HTTP table, then the WebSocket
+/// table.
 fn url_for(router: &Arc<Router>) -> UrlFor {
     let router = router.clone();
     Arc::new(move |name, params| {

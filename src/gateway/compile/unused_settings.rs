@@ -1,4 +1,4 @@
-//! Unused settings: those whose middleware is not in the list of their route.
+//! Unused settings: warns about settings whose middleware is not in the list of their route.
 
 use super::compiler::Compiler;
 use crate::config::{CorsConfig, HeaderFields, MissingOrigin, Problem, SourceLocation};
@@ -32,8 +32,8 @@ impl Listed<'_> {
 }
 
 impl Compiler<'_> {
-    /// Warns about settings without their middleware: about a route's own setting at the route,
-    /// about a section's only when no route that inherits it has the middleware.
+    /// Warns about settings without their middleware: about a route's own setting at the route, and
+    /// about a section's setting only if no route that inherits it has the middleware.
     pub(super) fn check_unused_settings(&mut self) {
         let (config, error_locations) = (self.config, self.error_locations);
         let defaults = &config.http;
