@@ -391,7 +391,7 @@ mod tests {
             algorithm in "argon2|pbkdf2_sha256|pbkdf2_sha1|bcrypt_sha256|bcrypt|scrypt|",
             rest in "[$=,mtpv0-9a-zA-Z/+.]{0,40}",
         ) {
-            // Small numbers only: some of what is made up is sound.
+            // Small numbers only: some of the generated parameters are valid.
             let digits = rest.chars().filter(char::is_ascii_digit).count();
             prop_assume!(digits < 4);
             prop_assert_ne!(verify("x", &format!("{algorithm}${rest}")), Ok(true));

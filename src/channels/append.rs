@@ -24,7 +24,7 @@ use super::group::{Group, Outgoing, WAITING_BYTES_MAX};
 use super::history::PositionCheck;
 use super::{Event, Position};
 
-/// Whether an event is kept for those who join later.
+/// Whether an event is kept for members that join later.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Retention {
     /// Kept as far as the group keeps a history.
@@ -33,7 +33,7 @@ pub(super) enum Retention {
     Transient,
 }
 
-/// Who delivers after an append.
+/// The caller that delivers after an append.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum AppendOutcome {
     /// The caller has to deliver; no other does.

@@ -91,7 +91,7 @@ pub struct Batch {
 #[derive(Debug)]
 struct Rendered {
     bytes: Bytes,
-    /// Where each entry ends.
+    /// The end of each entry in the bytes.
     ends: Vec<usize>,
 }
 
@@ -111,8 +111,8 @@ impl Batch {
         &self.group
     }
 
-    /// Returns the entries that a member receives: those sent after it joined, except those it is
-    /// excepted from.
+    /// Returns the entries that a member receives: those sent after it joined, unless the member is
+    /// excepted from them.
     pub fn entries<'a>(&'a self, member: &'a Membership) -> impl Iterator<Item = &'a Entry> + 'a {
         self.entries.iter().filter(|entry| entry.is_for(member))
     }

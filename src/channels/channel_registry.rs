@@ -57,7 +57,7 @@ impl ChannelRegistry {
         }
     }
 
-    /// Removes channels whose mailbox is gone; returns their names.
+    /// Removes channels whose mailbox was dropped; returns their names.
     pub(super) fn remove_closed(&self) -> Vec<ChannelName> {
         let mut closed = Vec::new();
         self.0.lock().retain(|name, mailbox| {

@@ -1,8 +1,8 @@
 //! Node RPC: requests between processes, and from the server API to its own process.
 //!
-//! Requests and replies are JSON on the wire, after the head that `remote/wire.rs` writes. All
-//! processes should run the same version: a request that a process does not know is answered with
-//! [`NodeReply::NotFound`].
+//! Requests and replies are JSON on the wire, after the head that `remote/wire.rs` writes. The
+//! format assumes processes of the same version: a request that a process does not know is answered
+//! with [`NodeReply::NotFound`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -143,7 +143,7 @@ pub struct UserInfo {
     pub name: String,
 }
 
-/// Answers requests of other processes, and of the server API of its own process.
+/// Answers requests of other processes, and of this process's own server API.
 pub trait RpcHandler: Send + Sync + 'static {
     /// Returns the reply to a request.
     fn handle(&self, request: NodeRequest) -> Pin<Box<dyn Future<Output = NodeReply> + Send + '_>>;

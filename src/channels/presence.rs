@@ -42,7 +42,7 @@ impl PresenceEvent<'_> {
     /// The type of the event for a member that left.
     pub const LEAVE: &'static str = "chat.leave";
 
-    /// Makes the event.
+    /// Builds the event.
     pub fn event(&self, event_type: &str) -> Result<Event, EventError> {
         Event::new(event_type, self)
     }

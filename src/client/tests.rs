@@ -15,7 +15,7 @@ use super::*;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
 
-/// What the peer does with each request of a connection.
+/// The peer's behavior for each request of a connection.
 #[derive(Clone)]
 enum Script {
     /// Responds, and keeps the connection open.
@@ -24,11 +24,11 @@ enum Script {
     RespondAndClose(String),
     /// Writes this, and nothing after it.
     RespondAndHang(String),
-    /// Reads on until the connection is closed.
+    /// Reads until the connection is closed.
     ReadAll,
 }
 
-/// A peer on a port of its own.
+/// A peer on its own port.
 struct Peer {
     url: String,
     connections: Arc<AtomicUsize>,
@@ -113,7 +113,7 @@ where
             Script::RespondAndHang(response) => {
                 stream.write_all(response.as_bytes()).await.unwrap();
                 stream.flush().await.unwrap();
-                // Reads on, so that the test sees when the client closes.
+                // Continues to read, so that the test sees when the client closes.
                 while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
                 let _ = requests.send(String::new());
                 return;
@@ -185,7 +185,7 @@ async fn a_refused_connection_is_unsent() {
 
 #[tokio::test]
 async fn a_slow_connection_is_given_up() {
-    // A backlog of one that nobody accepts from: further connections stay in the handshake.
+    // A backlog of one from which nothing is accepted: further connections stay in the handshake.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -349,13 +349,13 @@ async fn bodies_are_streamed_both_ways() {
     let mut peer = Peer::start(Script::Respond(response.into())).await;
     let client = peer.client(short());
     let parts = stream::unfold(0, |at| async move {
-        // Longer than the head's timeout in all, but never between two parts.
+        // Longer than the head's timeout in total, but never between two parts.
         tokio::time::sleep(Duration::from_millis(60)).await;
         (at < 4).then(|| (Ok::<_, BoxError>(Frame::data(Bytes::from("part"))), at + 1))
     });
     let body = RequestBody::stream(StreamBody::new(Box::pin(parts)));
     let permit = client.acquire().await.unwrap();
-    // The script responds to the head, which comes first.
+    // The script responds to the head, which arrives first.
     let response = permit.send(request(&peer.url, body)).await.unwrap();
     let body = response.into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["x-end"], "1");

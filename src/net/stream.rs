@@ -10,7 +10,7 @@
 //!           poll_write_shared   owner only
 //! ```
 //!
-//! A TCP or unix socket has a readiness of its own in the runtime, so any thread may write to it
+//! A TCP or unix socket has its own readiness in the runtime, so any thread may write to it
 //! without a lock. A boxed stream (TLS, an HTTP/2 stream, memory) is behind a mutex, which its
 //! owner bypasses through `&mut self`.
 

@@ -78,7 +78,7 @@ pub enum BearerSettingsError {
         /// The number of keys in the set.
         found: usize,
     },
-    /// Two keys of the JWK set cannot be told apart.
+    /// Two keys of the JWK set cannot be distinguished.
     #[error("expected each kid once for an algorithm in the JWK set, found {found:?} twice")]
     KeyIdTwice {
         /// The kid.

@@ -1,4 +1,4 @@
-//! Tests of tokens: which are taken, and why the others are refused.
+//! Tests of tokens: which are accepted, and why the others are refused.
 
 use jsonwebtoken::{EncodingKey, Header as JwtHeader, encode};
 use proptest::prelude::{any, prop, proptest};
@@ -8,7 +8,7 @@ use jsonwebtoken::AlgorithmFamily;
 
 use super::*;
 
-// Made for these tests; nothing else has ever been signed with them.
+// Created for these tests; they have signed nothing else.
 const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const RSA_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MIIEvgIBADANBgkqhkiG9w0BAQEFAASCBKgwggSkAgEAAoIBAQCn8b0duvl3f7E9
@@ -150,7 +150,7 @@ fn with(claim: &str, value: Value) -> Value {
     claims
 }
 
-/// What a token with these claims comes to.
+/// The result of verifying a token with these claims.
 fn check(claims: &Value) -> Result<Token, TokenError> {
     let token = sign(Algorithm::HS256, claims);
     bearer(&["HS256"], SECRET).verify_at(&token, now())

@@ -1,4 +1,4 @@
-//! Tests of asking the app: answers, the questions, what is shared and what is remembered.
+//! Tests of forwarded authentication: answers, questions, and what is shared and cached.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +14,13 @@ use super::cache::{ANSWER_BYTES, ANSWERS_BYTES_MAX, REACHES_MAX};
 use super::subrequest::{BODY_BYTES_MAX, FORWARDED_FOR, ORIGINAL_URI, SUBREQUESTS_MAX};
 use super::*;
 
-/// What the app does with a subrequest.
+/// The app's behavior for a subrequest.
 #[derive(Clone)]
 enum Script {
     Answer(String),
     /// Answers once the gate is open, and keeps it open.
     Gate(Arc<Gate>, String),
-    /// Answers the first half, and no more.
+    /// Sends the first half of the answer and then nothing.
     Hang(String),
     /// Answers this and closes.
     Close(String),
@@ -33,7 +33,7 @@ struct Gate {
     waiting_most: AtomicUsize,
 }
 
-/// An app on a port of its own; its tasks end with it.
+/// An app on its own port; its tasks end with it.
 struct App {
     port: u16,
     /// The heads of the subrequests in their order.
@@ -155,7 +155,7 @@ async fn ask(forward: &Forward, value: &str) -> Result<Option<Arc<User>>, Forwar
     forward.ask(&subject(&headers)).await
 }
 
-/// Who a request is from when the app answers this.
+/// The user of a request to which the app gives this answer.
 async fn user_after(answer: String) -> Result<Option<User>, String> {
     let app = App::start(Script::Answer(answer)).await;
     let user = ask(&app.forward(), "a=1").await;
@@ -684,7 +684,7 @@ fn an_answer_to_a_cookie_is_not_recalled_for_the_cookie_with_a_token() {
     answers.remember(&plain, user("1"), &fields_for(5, &["cookie"]), now);
     assert_eq!(recall(&answers, &other, now), Some(user("1")));
     assert_eq!(recall(&answers, &with_token, now), None);
-    // An answer to both neither serves the cookie alone.
+    // An answer to both does not serve the cookie alone.
     let by_both = fields_for(5, &["authorization", "cookie"]);
     answers.remember(&with_token, user("2"), &by_both, now);
     assert_eq!(recall(&answers, &with_token, now), Some(user("2")));
@@ -724,7 +724,7 @@ fn answers_with_different_lists_stand_side_by_side() {
             "{cookie} {uri}"
         );
     }
-    // Of two that fit the newer counts (RFC 9111 §4.1).
+    // If two fit, the newer one wins (RFC 9111 §4.1).
     answers.remember(&at("a", "/"), user("4"), &by_both, now);
     let found = |uri| recall(&answers, &at("a", uri), now).flatten().unwrap();
     assert_eq!((&*found("/").id, &*found("/other").id), ("4", "1"));
@@ -749,7 +749,7 @@ fn a_list_too_many_widens_nothing() {
     assert!(answers.known.contains_key(&last_key));
     let last = now + Duration::from_secs(5);
     assert_eq!(recall(&answers, &asked("/"), last), None);
-    // When all are stale their lists are gone, and there is room for another.
+    // Once all are stale, their lists are removed, and there is room for another.
     answers.remember(&asked("/"), None, &fields_for(5, &["cookie"]), last);
     assert_eq!(recall(&answers, &asked("/other"), last), Some(None));
     assert_eq!(answers.known.len(), 1);

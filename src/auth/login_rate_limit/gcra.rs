@@ -83,9 +83,9 @@ impl Charge {
 
     /// Returns how much of the charge is still in a counter.
     ///
-    /// Older attempts drain first, so the part above `to` was added by later ones. A later attempt
-    /// that went to its bound would be there without this one as well, so nothing is left of this
-    /// one.
+    /// The drained part is gone. Older attempts drain first, so the part above `to` was added by
+    /// later ones. A later attempt that went to its bound would be there without this one as well,
+    /// so nothing is left of this one.
     fn left(self, empty_at: u64, now: u64) -> u64 {
         if empty_at > self.to && empty_at >= self.bound {
             return 0;

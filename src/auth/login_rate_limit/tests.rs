@@ -1,4 +1,4 @@
-//! Tests of counting attempts: what is refused, what is delayed, and what is given back.
+//! Tests of counting attempts: which are refused, delayed, or taken back.
 
 use std::net::Ipv4Addr;
 
@@ -69,7 +69,7 @@ fn invented_names_lock_out_nobody() {
     let attempts = LoginRateLimit::default();
     let limits = limits(10, 30);
     let count = |name: &str, address| attempts.count(limits, name, address).map(|_| ());
-    // A name that is used up stays so: busy counters are dropped last.
+    // A name that is used up stays used up: busy counters are evicted last.
     for _ in 0..10 {
         count("anna", address(u32::MAX)).unwrap();
     }
@@ -102,7 +102,7 @@ fn the_memory_is_bounded() {
         count(number);
     }
     assert_eq!(bytes(), first);
-    // All places are in use, so newcomers are counted and keys spread over all sets.
+    // All slots are in use, so newcomers are counted and keys spread over all sets.
     let counters = attempts.counters.lock();
     for counters in &*counters {
         let used = counters.used();
@@ -130,8 +130,8 @@ fn giving_back_takes_no_more_than_the_attempt_has_added() {
     let limits = limits(3, 30);
     let period = limits.window / 3;
     let millis = Duration::from_millis;
-    // How many attempts come before the one that is given back, how long that one takes, when later
-    // ones come, and how much of the window is used up in the end.
+    // The number of attempts before the one that is taken back, how long that one takes, when later
+    // ones come, and how much of the window is used up at the end.
     let table = [
         ("alone", 0, period, vec![], Duration::ZERO),
         ("after one", 1, millis(1), vec![], period - millis(1)),
@@ -269,7 +269,7 @@ async fn a_wait_ends_at_half_of_the_time() {
     let delayed = attempts.delay(&attempt, deadline);
     let limit = Duration::from_secs(60);
     tokio::time::timeout(limit, delayed).await.unwrap();
-    // The half of what is left when it begins, which may be a little less than 200 ms.
+    // Half of the time left when it begins, which may be slightly less than 200 ms.
     let waited = begun.elapsed();
     assert!(waited >= Duration::from_millis(100), "{waited:?}");
 }

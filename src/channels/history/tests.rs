@@ -109,7 +109,7 @@ fn gap_and_another_life_mean_that_it_has_to_be_read() {
     assert_eq!(history.check_position(at(5, 1)), PositionCheck::Duplicate);
     assert_eq!(history.check_position(at(5, 3)), PositionCheck::Gap);
     assert_eq!(history.check_position(at(6, 1)), PositionCheck::Gap);
-    // What the history does not have any more is lost, and counted.
+    // Events that the history no longer has are lost, and counted.
     assert_eq!(history.read_from(5, 4), 3);
     assert!(shared(&mut history, 9, at(5, 5), "b"));
 }
@@ -126,7 +126,7 @@ fn event_that_comes_twice_is_delivered_once_and_kept_at_its_place() {
             && !history.is_seen(EventId { node: 7, seq: 3 })
             && !history.is_seen(EventId { node: 8, seq: 1 })
     );
-    // A member that joins meanwhile gets them too.
+    // A member that joins in the meantime gets them too.
     let replay = history.replay(Start::After(at(5, 0)), true);
     assert_eq!(
         (texts(&replay), replay.is_complete),
@@ -203,7 +203,7 @@ fn a_history_is_bounded_in_bytes_and_an_event_that_is_longer_alone_is_not_kept()
     history.append(&mut entry(&"x".repeat(200_000)));
     assert_eq!((history.count(), history.position()), (0, at(1, 101)));
     assert_eq!(history_budget.audit(), (0, 0));
-    // Who was there before it learns that something is missing.
+    // A member that was there before the event sees that it is missing.
     assert!(!history.replay(Start::After(at(1, 100)), true).is_complete);
     assert!(history.replay(Start::After(at(1, 101)), true).is_complete);
 }

@@ -37,7 +37,7 @@ pub(super) struct HistoryBudget {
     /// The sum of all charges. Written under the ledger's lock, and read without it for each event.
     bytes: AtomicUsize,
     state: Mutex<Ledger>,
-    /// Held by the sender that evicts; other senders continue meanwhile.
+    /// Held by the sender that evicts; other senders continue in the meantime.
     evicting: Mutex<()>,
     metrics: OnceLock<(Gauge, Gauge, Counter)>,
 }

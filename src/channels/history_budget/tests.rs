@@ -64,7 +64,7 @@ fn send(layer: &ChannelLayer, group: &GroupName, bytes: usize) {
     sent.now_or_never().unwrap().unwrap();
 }
 
-/// Opens a room, says something, leaves.
+/// Opens a room, sends a message, leaves.
 fn visit(layer: &ChannelLayer, group: &GroupName, bytes: usize, client: Option<IpAddr>) {
     assert!(enter(layer, group, 1, client));
     send(layer, group, bytes);
@@ -76,7 +76,7 @@ fn kept(layer: &ChannelLayer, group: &GroupName) -> usize {
     found.map_or(0, |found| found.with_history(|history| history.count()))
 }
 
-/// Returns what is charged, when it is what is there.
+/// Returns the charged bytes, after checking them against a recount.
 fn audit(layer: &ChannelLayer) -> usize {
     let groups = layer.local().all();
     let memory = groups
@@ -146,8 +146,8 @@ proptest! {
             for (group, before) in before.into_iter().enumerate() {
                 let after = kept(&layer, &name(group));
                 prop_assert!(after == 0 || layer.local().find(name(group).as_str()).is_some());
-                // Only an event to the group itself, or want of memory with nobody else to take it
-                // from, shortens it.
+                // Only an event to the group itself shortens it, or a lack of memory when no group
+                // without members is left to evict from.
                 let gave_way = after < before && sent_to != Some(group) && !may_expire;
                 prop_assert!(!gave_way || !has_members(&members, group) || !layer.local().history_budget().has_left());
             }
@@ -170,7 +170,7 @@ fn many_small_rooms_of_one_address_take_from_each_other_before_they_take_from_ot
         assert!(audit(&layer) <= SIZE);
     }
     assert_eq!(kept(&layer, &real), 1);
-    // Of the same address the least recently used goes first.
+    // For the same address, the least recently used goes first.
     assert_eq!((kept(&layer, &name(0)), kept(&layer, &name(499))), (0, 1));
 }
 
@@ -188,7 +188,7 @@ fn many_addresses_do_not_evict_the_rooms_of_the_site_and_these_leave_half_to_add
     for number in 0..5 {
         assert_eq!(kept(&layer, &name(number)), 1, "room {number}");
     }
-    // Half is all that is theirs alone: beyond it they take from each other, the least recently
+    // Half is the most they have to themselves: beyond it they evict each other, the least recently
     // used first.
     for number in 5..100 {
         visit(&layer, &name(number), 4000, None);
@@ -196,7 +196,7 @@ fn many_addresses_do_not_evict_the_rooms_of_the_site_and_these_leave_half_to_add
     let of_addresses = (0..100).map(|number| kept(&layer, &name(1000 + number)));
     assert!(of_addresses.sum::<usize>() > 5);
     assert_eq!((kept(&layer, &name(0)), kept(&layer, &name(99))), (0, 1));
-    // Without rooms of addresses they may take all.
+    // Without rooms of addresses, they may use the whole limit.
     let layer = self::layer();
     for number in 0..100 {
         visit(&layer, &name(number), 4000, None);
@@ -215,7 +215,7 @@ fn rooms_without_members_give_way_before_one_with_members_and_then_the_largest_d
         visit(&layer, &name(number), 4000, Some(ip(3 + number as u8 % 50)));
     }
     assert_eq!(kept(&layer, &small), 1);
-    // With members everywhere the large ones lose their oldest events.
+    // If all groups have members, the large ones lose their oldest events.
     enter(&layer, &large, 7, Some(ip(2)));
     for number in 0..10 {
         enter(&layer, &name(number), 7, Some(ip(2)));
@@ -293,12 +293,13 @@ fn clients_of_an_address_begin_so_many_rooms_and_no_more() {
     }
     assert!(!enter(&layer, &name(3), 1, Some(ip(1))));
     assert_eq!(layer.groups(), 3, "a room that was refused leaves nothing");
-    // What is there already, whoever began it, is open to all; so is what others begin.
+    // Existing rooms are open to all, regardless of who began them; so are the rooms that others
+    // begin.
     assert!(enter(&layer, &name(0), 1, Some(ip(1))));
     assert!(enter(&layer, &name(3), 1, Some(ip(2))));
     assert!(enter(&layer, &name(3), 2, Some(ip(1))));
     assert!(enter(&layer, &name(4), 1, None));
-    // When one is gone there is room for another.
+    // Once one is removed, there is room for another.
     layer.group_discard(&name(0), 1);
     layer.sweep_expired(Instant::now() + 2 * HOUR);
     assert!(enter(&layer, &name(5), 1, Some(ip(1))));

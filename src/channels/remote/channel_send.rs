@@ -40,7 +40,7 @@ impl Remote {
         }
     }
 
-    /// Unsubscribes from a channel whose reader is gone.
+    /// Unsubscribes from a channel whose reader was dropped.
     pub(in crate::channels) fn channel_closed(&self, name: &ChannelName) {
         if self.0.format == LayerFormat::Pubsub {
             let subscriptions = &self.0.subscriptions;

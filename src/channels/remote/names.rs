@@ -6,7 +6,7 @@
 use crate::channels::GroupName;
 use crate::config::{ChannelLayerConfig, LayerFormat};
 
-/// Makes the keys and channels that the layer uses in Redis.
+/// Builds the keys and channels that the layer uses in Redis.
 pub(super) struct RedisNames {
     format: LayerFormat,
     /// The prefix of the format's names, which may be Django's.

@@ -31,7 +31,7 @@ impl PresenceEntry {
 }
 
 impl Remote {
-    /// Registers a member that joined.
+    /// Registers in Redis a member that joined.
     pub(in crate::channels) fn member_joined(
         &self,
         group: &GroupName,

@@ -37,7 +37,7 @@ fn every_conflict_is_reported_at_once() {
     assert!(matches!(&conflicts[0], Conflict::DuplicateName { name, .. } if name == "a"));
 }
 
-/// Whether the last of these routes is refused because of the others, and on account of which.
+/// Whether the last of these routes is refused because of the others, and because of which.
 fn hidden(routes: Vec<Route<&'static str>>) -> Option<usize> {
     let last = routes.len() - 1;
     let conflicts = UrlRouter::build(routes).err()?;
@@ -170,7 +170,7 @@ fn a_route_that_others_hide_is_refused_whatever_hides_it() {
         vec![of(get, route("/{*rest}", "")), regex("^a/$", "")],
         None,
     );
-    // Literal text comes before parameters, whatever the file order.
+    // Literal text comes before parameters, regardless of the file order.
     check(
         vec![route("/{*rest}", ""), route("/{x}/", ""), route("/a/", "")],
         None,

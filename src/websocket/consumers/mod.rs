@@ -1,4 +1,4 @@
-//! The built-in consumers, one file each.
+//! Consumers: the built-in ones, one file each.
 //!
 //! A new one is a file with a type that implements [`Consumer`](super::Consumer), a line in
 //! `Registry::builtin` (src/gateway/registry.rs) and a section in docs/CONFIGURATION.md.

@@ -1,4 +1,4 @@
-//! Tests of the decoder: bytes in any pieces to messages, and what is refused.
+//! Tests of the decoder: turns bytes in any pieces into messages, and refuses violations.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn decode_in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Item>, Violation> {
     Ok(items)
 }
 
-/// However the bytes are cut, the outcome is the same.
+/// However the bytes are split, the outcome is the same.
 fn check(bytes: &[u8], expected: &Result<Vec<Item>, Violation>) {
     for size in [1, 2, 3, 7, 64, bytes.len().max(1)] {
         assert_eq!(&decode_in_pieces(bytes, size), expected, "pieces of {size}");

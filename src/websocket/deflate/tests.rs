@@ -1,4 +1,4 @@
-//! Tests of the deflate: compressing, inflating and forgetting.
+//! Tests of deflate: compressing, inflating and resetting.
 
 use super::*;
 

@@ -53,7 +53,7 @@ fn what_the_client_asks_for_is_kept() {
     }
 }
 
-/// The client's window may be named only to a client that said it knows the parameter (§7.1.2.2).
+/// The client's window may be named only to a client that knows the parameter (§7.1.2.2).
 #[test]
 fn routes_windows_are_told_where_they_may_be() {
     let small = DeflateSettings {
@@ -110,8 +110,8 @@ fn offers_behind_the_32nd_are_passed_over() {
     assert_eq!(negotiate(lines, &TAKEOVER), None);
 }
 
-/// Every character is looked at once for its offer and once for its parameters, however the offers
-/// are cut.
+/// Every character is read once for its offer and once for its parameters, however the offers are
+/// split.
 #[test]
 fn offers_are_cut_in_one_pass() {
     for field in ["a;".repeat(2_000), ",".repeat(4_000), "\"a,".repeat(1_000)] {

@@ -1,4 +1,4 @@
-//! Tests of the handshake: what an upgrade request is refused for.
+//! Tests of the handshake: why an upgrade request is refused.
 
 use super::*;
 
@@ -99,7 +99,7 @@ fn each_refusal_has_its_status_and_quotes_what_was_found() {
     );
 }
 
-/// The offer is read before anything is routed: what it costs must not grow with its square.
+/// The offer is read before routing, so its cost must not grow quadratically.
 #[test]
 fn subprotocols_are_at_most_64_over_all_lines() {
     let offer = |from: usize, to: usize| {
@@ -120,7 +120,7 @@ fn subprotocols_are_at_most_64_over_all_lines() {
         ("sec-websocket-protocol", &second),
     ];
     refuses(&lines, 400, sentence);
-    // Words behind the last one that counts are not even looked at.
+    // Words after the last one that counts are not read at all.
     let offer = format!("{},a b", offer(0, SUBPROTOCOLS_MAX + 1));
     refuses(&[("sec-websocket-protocol", &offer)], 400, sentence);
 }

@@ -1,4 +1,4 @@
-//! Tests of the send queue: what each policy drops, and who is woken.
+//! Tests of the send queue: the frames that each policy drops, and the tasks it wakes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

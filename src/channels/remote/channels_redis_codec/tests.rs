@@ -92,7 +92,7 @@ fn captured_messages_of_channels_redis_are_read_and_written_again_byte_for_byte(
     }
     assert_eq!(messages, 22);
     for vector in vectors["serializer"].as_array().unwrap() {
-        // What is no event is read as far as its type.
+        // Reading a dictionary fails if it has no type.
         let content = hex(vector["msgpack_hex"].as_str().unwrap());
         let has_type = vector["python"].as_str().unwrap().contains("'type'");
         assert_eq!(msgpack.read(&content).is_ok(), has_type, "{vector}");

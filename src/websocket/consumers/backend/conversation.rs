@@ -121,7 +121,7 @@ struct End {
     cause: &'static str,
 }
 
-/// Why the connection has to close.
+/// The reason why the connection has to close.
 struct Failure {
     cause: Cause,
     sentence: String,

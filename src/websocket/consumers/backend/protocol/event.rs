@@ -1,4 +1,4 @@
-//! Events to the backend, one constructor for each type.
+//! Event: the events to the backend, one constructor for each type.
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
