@@ -51,7 +51,7 @@ impl ChannelRegistry {
     pub(super) fn receive(&self, name: &str, event: Event) {
         match self.get(name) {
             Some(reader) => {
-                let _ = reader.push(event); // the mailbox counts what it drops
+                let _ = reader.push(event); // the mailbox counts dropped events
             }
             None => telemetry::event_dropped("no_reader"), // closed in the meantime, or never existed
         }

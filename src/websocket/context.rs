@@ -126,7 +126,7 @@ impl Context<'_> {
     /// with `?since=EPOCH.OFFSET` instead gets a message that announces the recovery, then the
     /// events that it missed.
     pub async fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
-        self.flush(); // what was sent before the join stays before the group's events
+        self.flush(); // output from before the join stays before the group's events
         let handle: Arc<dyn Subscriber> = self.handle.clone();
         self.join(group, &handle, options).await;
     }

@@ -216,7 +216,7 @@ mod tests {
         };
         let mut table = KeepAlive::new(0, &settings, 0.0);
         assert_eq!(table.due(0, &settings, NEVER, true), Due::Nothing(3_000));
-        table.received(2_000); // a pong is no message
+        table.received(2_000); // a pong is not a message
         let Due::End(ending) = table.due(3_000, &settings, NEVER, true) else {
             panic!("nothing was due");
         };

@@ -158,7 +158,7 @@ impl Counters {
             // Zeroed memory costs nothing until it is written.
             self.places = vec![[0; 2]; COUNTERS_MAX];
         }
-        let key = key | 1; // zero is no key
+        let key = key | 1; // zero is not a key
         let set = Self::set(key);
         let places = &self.places[set..set + WAYS];
         let known = places.iter().position(|[known, _]| *known == key);

@@ -166,7 +166,7 @@ fn what_a_new_life_repeats_is_not_kept_twice() {
     shared(&mut history, 2, at(5, 2), "b");
     assert_eq!(history.shared_position(), Some((at(5, 2), Some(id(2)))));
     history.append_early(id(3), &entry("c"));
-    assert_eq!(history.read_from(6, 0), 0); // Redis came back without it
+    assert_eq!(history.read_from(6, 0), 0); // Redis returned without it
     assert!(!shared(&mut history, 2, at(6, 1), "b"));
     assert!(!shared(&mut history, 3, at(6, 2), "c"));
     assert!(shared(&mut history, 4, at(6, 3), "d"));

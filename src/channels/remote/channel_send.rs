@@ -24,7 +24,7 @@ impl Remote {
     /// Waits briefly until a new channel is subscribed to; not at all without a connection.
     pub(in crate::channels) async fn wait_for_channel(&self, name: &ChannelName) {
         if self.0.format != LayerFormat::Pubsub {
-            return; // the name has the process that reads it
+            return; // the name contains the process that reads it
         }
         let deadline = tokio::time::Instant::now() + self.0.timeout.min(READY_TIMEOUT);
         let subscriptions = &self.0.subscriptions;

@@ -172,7 +172,7 @@ impl Remote {
         match self.0.local.find(group.name().as_str()) {
             None => return true, // its last member has left
             Some(now) if !Arc::ptr_eq(&now, group) => {
-                queue.add(group.name()); // it left, and another member created the group again
+                queue.add(group.name()); // another member has created the group again
                 return true;
             }
             Some(_) => {}

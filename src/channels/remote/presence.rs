@@ -149,7 +149,7 @@ impl Remote {
             };
             if let Ok(event) = left.event(PresenceEvent::LEAVE) {
                 let sent = self.send(group, event, None, Retention::Transient);
-                let _ = sent.await; // what is dropped is counted
+                let _ = sent.await; // dropped events are counted
             }
         }
     }

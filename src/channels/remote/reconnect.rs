@@ -50,7 +50,7 @@ impl Remote {
                 Ok((connection, set, resubscribed)) => {
                     self.log_connected(&mut outage, resubscribed);
                     let until_ended = until_ended(set, connection.ending.clone());
-                    tokio::pin!(until_ended); // deregistering needs the task that writes what is queued
+                    tokio::pin!(until_ended); // deregistering needs the pipeline writer
                     let (error, in_flight) = tokio::select! {
                         ended = &mut until_ended => ended,
                         () = &mut ended => return connection.deregister().await,

@@ -29,7 +29,7 @@ impl KeyMap {
         match self {
             Self::Single => 0,
             Self::HashRing(ring) => ring.server_of(key),
-            Self::Cluster(slots) => slots.server_of(key).unwrap_or(0), // any server redirects
+            Self::Cluster(slots) => slots.server_of(key).unwrap_or(0), // every server redirects
         }
     }
 }

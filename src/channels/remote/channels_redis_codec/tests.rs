@@ -131,7 +131,7 @@ fn malformed_messages_are_refused_with_the_reason() {
         "82a474797065a3612e62a178cb7ff8000000000000", // not a number
         "82a474797065a3612e62b05f5f617367695f6368616e6e656c5f5f05",
         "81a474797065c403612e62",         // bytes for a type
-        "82a474797065a3612e62a178a2fffe", // a text that is no UTF-8
+        "82a474797065a3612e62a178a2fffe", // a text that is not UTF-8
         "81a474797065a3612e62c0",         // something behind it
     ] {
         assert_eq!(
