@@ -60,8 +60,8 @@ pub(super) struct Disconnects {
     endpoint: Arc<Endpoint>,
     layer: ChannelLayer,
     queue: Mutex<Queue>,
-    /// Notified when a notification is queued.
     lost_log: LogThrottle,
+    /// Notified when a notification is queued.
     work: Notify,
     /// True once the task has ended.
     is_closed: AtomicBool,
