@@ -33,19 +33,18 @@ pub struct Auth {
     bearer: Option<Arc<Bearer>>,
     forward: Option<Arc<Forward>>,
     token_in_query: bool,
-    /// Whether the app of `[auth.forward]` is down, so that the log says so once.
+    /// The outage of the app of `[auth.forward]`, if any.
     outage: Outage,
 }
 
-/// A credential that a request carries.
+/// A credential in a request.
 enum Credential {
     Token(String),
     Ticket(String),
 }
 
 impl Auth {
-    /// Takes the checker of tokens, the app to ask, and whether the query string may carry
-    /// credentials.
+    /// Creates the step. `token_in_query` allows credentials in the query string.
     #[must_use]
     pub fn new(
         bearer: Option<Arc<Bearer>>,
@@ -66,14 +65,14 @@ impl Auth {
         services: &Services,
     ) -> Result<(), Failure> {
         if scope.user.is_some() {
-            return Ok(()); // the connection has a user already: the test kit sets one
+            return Ok(()); // set by the test kit
         }
         let identified = match self.credential(scope) {
             Some(Credential::Token(token)) => Some(self.of_token(&token)?),
             Some(Credential::Ticket(ticket)) => {
                 let identified = services.auth.of_ticket(&ticket);
                 let is_over = match identified.as_ref().map(|found| &found.login) {
-                    // The login that issued the ticket may have ended since.
+                    // The login that the ticket was issued for may have ended since.
                     Some(Some(login)) => services.auth.has_ended(&services.sessions, login).await?,
                     Some(None) => false,
                     None => true,
@@ -169,8 +168,8 @@ impl Auth {
         })
     }
 
-    /// Takes a token or a ticket out of the request, so that no consumer sees one among the
-    /// subprotocols.
+    /// Removes a token or a ticket from the request's subprotocols, so that no consumer sees it.
+    /// Returns it, or one in the header or the query.
     fn credential(&self, scope: &mut Scope) -> Option<Credential> {
         if self.bearer.is_some()
             && let Some(token) = bearer_token(scope)
@@ -202,8 +201,8 @@ impl Auth {
     }
 }
 
-/// Returns the token of `Authorization: Bearer ...` (RFC 6750 §2.1). A malformed field, or a second
-/// one, gives the empty token, which is never valid.
+/// Returns the token of `Authorization: Bearer ...` (RFC 6750 §2.1). If the field is malformed or
+/// repeated, returns the empty token, which is never valid.
 fn bearer_token(scope: &Scope) -> Option<String> {
     let fields = scope.headers.all(&header::AUTHORIZATION);
     let mut tokens = fields.filter_map(|field| {

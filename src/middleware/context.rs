@@ -1,4 +1,5 @@
-//! MiddlewareContext: what middleware sees before the handler, and may change.
+//! MiddlewareContext: the request or handshake that middleware can read and change before the
+//! handler.
 
 use bytes::Bytes;
 
@@ -10,14 +11,14 @@ use crate::state::MissingState;
 /// A request or a handshake before its view or consumer.
 #[derive(Debug)]
 pub struct MiddlewareContext<'a> {
-    /// The scope. What middleware puts in its `extensions`, `user` or `session`, the view or
-    /// consumer finds there.
+    /// The scope. The view or consumer sees the `extensions`, `user` and `session` that middleware
+    /// sets.
     pub scope: &'a mut Scope,
-    /// The body of a request; a handshake's is empty.
+    /// The body of a request; empty for a handshake.
     pub body: &'a mut Body,
-    /// The route's limit of the body, in bytes.
+    /// The route's maximum body size in bytes.
     pub body_size: u64,
-    /// What all views, consumers and middleware share.
+    /// The services that all views, consumers and middleware share.
     pub services: &'a Services,
 }
 
@@ -27,8 +28,8 @@ impl MiddlewareContext<'_> {
         self.scope.state()
     }
 
-    /// Reads the whole body and leaves it for the view to read again. A body over the route's
-    /// `body_size` is 413.
+    /// Reads the whole body; the view can read it again. Fails with 413 above the route's
+    /// `body_size`.
     pub async fn body_bytes(&mut self) -> Result<Bytes, Failure> {
         let bytes = request::read(self.body, self.body_size).await?;
         *self.body = Body::full(bytes.clone());

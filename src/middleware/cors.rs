@@ -1,4 +1,4 @@
-//! Cors: lets pages of other origins read the responses of a route (WHATWG Fetch, section 3.3).
+//! Cors: lets pages of other origins read a route's responses (WHATWG Fetch, section 3.3).
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
@@ -7,15 +7,15 @@ use crate::http::origin::{AllowedOrigins, MissingOrigin};
 use crate::http::{Body, Response};
 use crate::scope::Scope;
 
-/// `cors`: pages of `allowed_origins` may read the route's responses, also refusals, and their
-/// preflights are answered.
+/// `cors`: lets pages of `allowed_origins` read the route's responses, including refusals, and
+/// answers their preflights.
 ///
-/// It never refuses a request: without the fields the browser hides the response from the page. Use
-/// `origin` to refuse.
+/// It never refuses a request: without the CORS fields the browser hides the response from the
+/// page. To refuse requests, use `origin`.
 #[derive(Debug)]
 pub struct Cors {
     allowed: AllowedOrigins,
-    /// Any page may read, without the visitor's credentials.
+    /// Whether any page may read the responses, without the visitor's credentials.
     is_public: bool,
     has_credentials: bool,
     headers: Option<HeaderValue>,
@@ -24,7 +24,7 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// Takes the allowed origins and what their pages may do.
+    /// Creates the step from the allowed origins and the settings for their pages.
     #[must_use]
     pub fn new(origins: &[String], settings: &CorsConfig) -> Self {
         let list = |names: &[String]| {
@@ -43,8 +43,9 @@ impl Cors {
         }
     }
 
-    /// Answers a preflight with 204 and what the page may send to a route with these methods; an
-    /// empty list is every method. An origin that is not allowed gets 204 without these fields.
+    /// Answers a preflight with 204 and the methods and header fields that the page may send.
+    /// `methods` are the route's; an empty list means all. An origin that is not allowed gets 204
+    /// without these fields.
     pub(crate) fn preflight(&self, scope: &Scope, wanted: &Method, methods: &[Method]) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -74,7 +75,7 @@ impl Cors {
     }
 
     pub(super) fn after(&self, scope: &Scope, fields: &mut HeaderMap) {
-        // Also without an Origin: a cache may give this response to a page.
+        // Also set without an Origin, because a cache may serve this response to a page.
         fields.append(header::VARY, HeaderValue::from_static("origin"));
         if self.add_origin(scope, fields)
             && let Some(exposed) = &self.exposed
@@ -83,7 +84,8 @@ impl Cors {
         }
     }
 
-    /// Allows the page's origin to read the response, if it is in the list. Returns whether it is.
+    /// Allows the page's origin to read the response if the list contains it. Returns whether it
+    /// does.
     fn add_origin(&self, scope: &Scope, fields: &mut HeaderMap) -> bool {
         let mut origins = scope.headers.all(&header::ORIGIN);
         let (Some(origin), None) = (origins.next(), origins.next()) else {

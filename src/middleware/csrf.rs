@@ -1,4 +1,4 @@
-//! Csrf: refuses changes that a page of another site sends.
+//! Csrf: refuses unsafe requests from pages of other sites.
 
 use super::context::MiddlewareContext;
 use crate::http::Failure;
@@ -7,16 +7,16 @@ use crate::http::form::{Form, is_form};
 use crate::http::origin::AllowedOrigins;
 use crate::scope::ScopeType;
 
-/// `csrf`: a request with an unsafe method needs the token of one of our own pages, in its form or
-/// in a header field; otherwise 403 (Django's `CsrfViewMiddleware`). A handshake passes: `origin`
-/// guards it.
+/// `csrf`: refuses a request with an unsafe method with 403 unless its form or a header field has
+/// the token of one of our own pages (Django's `CsrfViewMiddleware`). Handshakes pass, because
+/// `origin` checks them.
 #[derive(Debug)]
 pub struct Csrf {
     trusted: AllowedOrigins,
 }
 
 impl Csrf {
-    /// Takes the origins that are trusted in addition to our own.
+    /// Creates the step from the origins that are trusted in addition to our own.
     #[must_use]
     pub fn new(trusted: &[String]) -> Self {
         Self {

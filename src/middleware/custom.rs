@@ -1,4 +1,4 @@
-//! Custom: middleware of an application, by a name of its own in the file.
+//! Custom: an application's own middleware, registered under a name.
 
 use std::fmt;
 use std::future::Future;
@@ -13,11 +13,11 @@ use crate::http::{Failure, Response};
 use crate::scope::Scope;
 use crate::state::StateType;
 
-/// Middleware of an application: runs before the view or the consumer of each route that lists it,
-/// and over its response.
+/// An application's own middleware. Runs before the handler of each route that lists it, and
+/// afterwards on the response.
 ///
-/// `Registry::middleware` gives it the name by which lists in the file refer to it. Its options are
-/// the section `[middleware.NAME]`. One value serves all routes; it is made when the file is
+/// `Registry::middleware` registers it under the name that lists in the file use. Its options are
+/// the section `[middleware.NAME]`. One value serves all routes; it is created when the file is
 /// compiled, at start and at every reload.
 ///
 /// ```
@@ -69,23 +69,24 @@ use crate::state::StateType;
 /// # });
 /// ```
 pub trait Middleware: Send + Sync + Sized + 'static {
-    /// The section `[middleware.NAME]`; `()` takes none. Unknown keys are refused when the type
-    /// says so (`#[serde(deny_unknown_fields)]`).
+    /// The section `[middleware.NAME]`; `()` takes none. Unknown keys are rejected if the type has
+    /// `#[serde(deny_unknown_fields)]`.
     type Options: DeserializeOwned;
 
-    /// The middleware that must come before it in a list. A list without one of them is a Problem.
+    /// The middleware that must precede it in a list. A list that lacks one of them is a Problem.
     const REQUIRES: &'static [&'static str] = &[];
 
-    /// The types of state that it reads. A route that lists it without them is a Problem.
+    /// The types of state that it needs. A route that lists it while one of them is not registered
+    /// is a Problem.
     const STATE: &'static [StateType] = &[];
 
-    /// Makes the middleware. Each error is a Problem at its option.
+    /// Creates the middleware. Each error becomes a Problem at its option.
     fn new(options: Self::Options) -> Result<Self, OptionErrors>;
 
-    /// Runs before the view or the consumer, and may change the scope. A failure is the response;
-    /// the rest of the list and the handler do not run.
+    /// Runs before the view or the consumer, and may change the scope. A failure becomes the
+    /// response, and the rest of the list and the handler do not run.
     ///
-    /// The route's `request_timeout`, or `connect_timeout`, ends it with 504; a panic in it is 500.
+    /// The route's `request_timeout` or `connect_timeout` ends it with 504. A panic becomes 500.
     fn before(
         &self,
         _cx: &mut MiddlewareContext<'_>,
@@ -93,12 +94,12 @@ pub trait Middleware: Send + Sync + Sized + 'static {
         async { Ok(()) }
     }
 
-    /// Runs over the response, whoever made it: the view, the consumer, middleware that refused, a
-    /// panic. A failure replaces it.
+    /// Runs on the response, whether it comes from the view, the consumer, middleware that refused,
+    /// or a panic. A failure replaces the response.
     ///
-    /// The list runs in reverse. When a step that comes later replaces the response, this runs
-    /// once more, over the new one; a failure is then only logged. The same timeout as for the
-    /// handler applies anew. Over the 101 of a handshake, another status refuses the handshake.
+    /// The list runs in reverse. If a step that runs later replaces the response, this runs once
+    /// more on the new one, and a failure is then only logged. The handler's timeout applies again,
+    /// from its start. Changing the status of a handshake's 101 refuses the handshake.
     fn after(
         &self,
         _scope: &Scope,
@@ -127,7 +128,7 @@ impl<M: Middleware> AnyMiddleware for M {
     }
 }
 
-/// Middleware of an application in a list.
+/// An application's own middleware in a list.
 #[derive(Clone)]
 pub struct Custom {
     pub(crate) middleware: Arc<dyn AnyMiddleware>,

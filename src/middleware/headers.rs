@@ -4,9 +4,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::config::HeaderPreset;
 
-/// The preset `page`: scripts, styles, images and connections of this host only, nothing inline, in
-/// no frame. `'self'` includes the WebSockets of this host; `data:` allows images that a page draws
-/// itself.
+/// The preset `page`: allows scripts, styles, images and connections from this host only, no inline
+/// code, and no framing. `'self'` includes this host's WebSockets; `data:` allows images that a
+/// page generates.
 const PAGE: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -18,7 +18,7 @@ const PAGE: [(HeaderName, &str); 4] = [
 ];
 
 /// `headers`: sets the route's `headers` on every response and replaces fields of the same name.
-/// Fields of a preset do not replace what the view has set.
+/// Fields of a preset do not replace the view's.
 #[derive(Clone, Debug)]
 pub struct Headers {
     fields: Vec<(HeaderName, HeaderValue)>,
@@ -26,7 +26,7 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Takes the fields of a route and its preset. A field in the file wins over the preset's.
+    /// Creates the step from a route's fields and its preset. The fields override the preset.
     #[must_use]
     pub fn new(fields: Vec<(HeaderName, HeaderValue)>, preset: Option<HeaderPreset>) -> Self {
         let preset = match preset {

@@ -1,17 +1,17 @@
-//! Hosts: refuses requests for other hosts.
+//! Hosts: refuses requests for hosts that are not allowed.
 
 use crate::host::{AllowedHosts, HostHeader};
 use crate::http::Failure;
 use crate::scope::Scope;
 
-/// `hosts`: 400 for a host that is not in `server.allowed_hosts`.
+/// `hosts`: refuses a host that is not in `server.allowed_hosts` with 400.
 #[derive(Debug)]
 pub struct Hosts {
     allowed: AllowedHosts,
 }
 
 impl Hosts {
-    /// Takes `server.allowed_hosts`.
+    /// Creates the step from `server.allowed_hosts`.
     #[must_use]
     pub fn new(written: &[String]) -> Self {
         Self {

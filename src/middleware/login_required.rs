@@ -1,4 +1,4 @@
-//! LoginRequired: refuses anonymous visitors, or all but staff.
+//! LoginRequired: refuses anonymous visitors, or everyone except staff.
 
 use http::{HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -8,7 +8,8 @@ use crate::http::form::wants_json;
 use crate::http::location::{is_own_path, location, with_query};
 use crate::scope::{Scope, ScopeType};
 
-/// What a value in a query may contain unencoded (RFC 3986 §3.4, without the separators of values).
+/// The characters to encode in a query's value (RFC 3986 §3.4): all except the unreserved ones and
+/// the slash.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
@@ -16,9 +17,9 @@ const VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// `login_required` and `staff_required`: an anonymous browser is redirected to `auth.login_url`
-/// (302), a program gets 401, a handshake 403. `staff_required` also answers 403 to users who are
-/// not staff.
+/// `login_required` and `staff_required`: redirect an anonymous browser to `auth.login_url` (302),
+/// and refuse a program with 401 and a handshake with 403. `staff_required` also refuses users who
+/// are not staff with 403.
 #[derive(Debug)]
 pub struct LoginRequired {
     login_url: String,
@@ -26,7 +27,7 @@ pub struct LoginRequired {
 }
 
 impl LoginRequired {
-    /// Takes the login page, and whether only staff may pass.
+    /// Creates the step from the login page's URL. With `needs_staff`, only staff may pass.
     #[must_use]
     pub fn new(login_url: &str, needs_staff: bool) -> Self {
         Self {
@@ -55,7 +56,7 @@ impl LoginRequired {
         }
     }
 
-    /// Returns the login page with the way back in `next`.
+    /// Returns the login page's URL, with the requested URL in `next`.
     fn login_page(&self, scope: &Scope) -> String {
         let root_path = match is_own_path(&self.login_url) {
             true => scope.root_path(),

@@ -1,10 +1,10 @@
-//! Middleware: a list of steps before a request or a handshake, and over its response; the same
-//! steps for both tables.
+//! Middleware: a list of steps that run before a handler and then on its response, for requests and
+//! handshakes alike.
 //!
-//! Built-in middleware has a file each and a variant of [`Step`]. To add one: its file here, its
-//! variant and name in `step.rs`, an arm where a list is compiled
-//! (`gateway/compile/middleware_list.rs`), a row in docs/CONFIGURATION.md. An application's own
-//! implements [`Middleware`].
+//! Each built-in middleware has a file in this folder and a variant of [`Step`]. To add one: its
+//! file, its variant and name in `step.rs`, an arm in `gateway/compile/middleware_list.rs`, which
+//! compiles lists, and a row in docs/CONFIGURATION.md. An application's own middleware implements
+//! [`Middleware`].
 
 mod auth;
 mod context;
@@ -30,5 +30,5 @@ pub use origin::Origin;
 pub use session::Session;
 pub use step::Step;
 
-/// Middleware that lets some visitors through and refuses others.
+/// Middleware that refuses visitors depending on their login.
 pub(crate) const RESTRICTING: [&str; 2] = ["login_required", "staff_required"];

@@ -1,4 +1,4 @@
-//! Origin: refuses pages of other origins.
+//! Origin: refuses requests from pages of other origins.
 
 use http::header;
 
@@ -6,11 +6,11 @@ use crate::http::Failure;
 use crate::http::origin::{AllowedOrigins, MissingOrigin};
 use crate::scope::{Scope, ScopeType};
 
-/// `origin`: 403 for a page of an origin that is not in the list, before any upgrade (Channels'
+/// `origin`: refuses a page whose origin is not in the list with 403, before any upgrade (Channels'
 /// `OriginValidator`).
 ///
-/// `missing_origin` decides on a handshake without the field. A request to the HTTP table passes
-/// without it when its method is safe: browsers omit the field there.
+/// `missing_origin` applies to a handshake without the field. An HTTP request with a safe method
+/// passes without it, because browsers omit it there.
 #[derive(Debug)]
 pub struct Origin {
     allowed: AllowedOrigins,
@@ -18,7 +18,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Takes the allowed origins, and whether a missing field passes.
+    /// Creates the step from the allowed origins. `missing` applies to requests without the field.
     #[must_use]
     pub fn new(written: &[String], missing: MissingOrigin) -> Self {
         Self {

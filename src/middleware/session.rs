@@ -1,4 +1,4 @@
-//! Session: opens the visitor's session before the handler, and saves it after.
+//! Session: opens the visitor's session before the handler and saves it afterwards.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::services::Services;
 
 /// `session`: puts the visitor's session into the scope (Channels' `SessionMiddleware`).
 ///
-/// Changes by a view or a consumer's `connect` are saved before the response is sent; a response of
-/// 500 and above saves nothing. The store is read only when the client's cookie can be a key.
+/// Changes by a view or a consumer's `connect` are saved before the response is sent, unless its
+/// status is 500 or above. The store is read only if the client's cookie has the form of a key.
 #[derive(Debug)]
 pub struct Session;
 

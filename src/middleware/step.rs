@@ -1,4 +1,4 @@
-//! Step: one middleware in the list of a route.
+//! Step: one middleware in a route's list.
 
 use super::auth::Auth;
 use super::context::MiddlewareContext;
@@ -16,8 +16,8 @@ use crate::services::Services;
 
 /// One step of a route's list.
 ///
-/// Before the view or the consumer the steps run in the order of the list; the first that refuses
-/// ends it. Over the response, also that of a refusal, they run in reverse.
+/// Before the handler, the steps run in the order of the list, until one refuses. Afterwards they
+/// run in reverse on the response, even if it is a refusal.
 #[derive(Debug)]
 pub enum Step {
     /// Refuses hosts that are not in `server.allowed_hosts`.
@@ -26,11 +26,11 @@ pub enum Step {
     Origin(Origin),
     /// Opens the visitor's session.
     Session(Session),
-    /// Finds out who the visitor is.
+    /// Identifies the user.
     Auth(Auth),
     /// `login_required` and `staff_required`.
     LoginRequired(LoginRequired),
-    /// Refuses changes without the token of one of our own pages.
+    /// Refuses unsafe requests without the token of one of our own pages.
     Csrf(Csrf),
     /// Lets pages of other origins read the responses.
     Cors(Cors),
@@ -54,8 +54,8 @@ impl Step {
         "headers",
     ];
 
-    /// Refuses what the head of a request alone is enough to refuse: the part of [`Step::before`]
-    /// that `oneport resolve` can run.
+    /// Runs the checks that need only the head of a request: the part of [`Step::before`] that
+    /// `oneport resolve` can run.
     pub fn precheck(&self, scope: &Scope) -> Result<(), Failure> {
         match self {
             Self::Hosts(step) => step.before(scope),
@@ -64,10 +64,10 @@ impl Step {
         }
     }
 
-    /// Runs the step before the handler: it adds to the scope, or refuses.
+    /// Runs the step before the handler. It changes the scope or refuses the request.
     pub async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
-        // The futures that wait are boxed, so that a request without them does not carry their
-        // size.
+        // Futures that wait are boxed, so that they do not enlarge the futures of requests that do
+        // not need them.
         match self {
             Self::Hosts(_) | Self::Origin(_) | Self::Cors(_) | Self::Headers(_) => {
                 self.precheck(cx.scope)
@@ -80,7 +80,7 @@ impl Step {
         }
     }
 
-    /// Runs the step over the response. A failure replaces it.
+    /// Runs the step on the response. A failure replaces the response.
     pub async fn after(
         &self,
         scope: &Scope,
@@ -93,8 +93,8 @@ impl Step {
         }
     }
 
-    /// Runs the step over a response that replaced the one it ran over before. A session is not
-    /// saved again.
+    /// Runs the step on a response that replaced the one it ran on before. A session is not saved
+    /// again.
     pub(crate) async fn after_replaced(
         &self,
         scope: &Scope,
