@@ -1,4 +1,4 @@
-//! Connection: one client's stream as long as it speaks HTTP, and the WebSocket that it may become.
+//! Connection: a client's HTTP connection, and the WebSocket that it may become.
 //!
 //! ```text
 //! Acceptor ──> HTTP ──┬── request ──> respond ──> response ──> HTTP
@@ -8,8 +8,8 @@
 //!               └── ends, expires, or is idle in a drain: closed
 //! ```
 //!
-//! An upgrade over HTTP/2 does not end the connection: its stream becomes the WebSocket, in a task
-//! of its own (`respond.rs`).
+//! An upgrade over HTTP/2 does not end the connection: the request's stream becomes the WebSocket,
+//! in its own task (`respond.rs`).
 
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
@@ -35,7 +35,7 @@ use crate::gateway::{ConnectionInfo, Fragment, Gateway};
 use crate::net::{Admission, Connection, ConnectionPermit, Serve};
 use crate::websocket::ConnectionTask;
 
-/// hyper's buffer cannot be smaller.
+/// The minimum size of hyper's buffer.
 const BUFFER_BYTES_MIN: usize = 8192;
 
 /// The flow-control windows of HTTP/2: of one stream, and of a connection. A WebSocket whose
@@ -43,8 +43,8 @@ const BUFFER_BYTES_MIN: usize = 8192;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-/// Pings detect a client that is gone (RFC 9113 §6.7): the streams of an HTTP/2 connection may be
-/// silent for long.
+/// The interval of pings, which detect a dead client (RFC 9113 §6.7): the streams of an HTTP/2
+/// connection may be silent for a long time.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,7 +57,7 @@ pub(super) struct HttpServer {
     open: Gauge,
 }
 
-/// Counts a connection in a gauge as long as it speaks HTTP.
+/// Counts a connection in a gauge while it speaks HTTP.
 struct OpenGuard<'g>(&'g Gauge);
 
 impl<'g> OpenGuard<'g> {
@@ -110,7 +110,7 @@ impl HttpServer {
         })
     }
 
-    /// Speaks HTTP until the connection ends, or becomes the WebSocket that is returned.
+    /// Serves HTTP until the connection ends or is upgraded. Returns the WebSocket of an upgrade.
     async fn serve_until_upgrade(
         self: Arc<Self>,
         connection: Connection,
@@ -155,8 +155,8 @@ impl HttpServer {
             admission: self.admission.clone(),
         });
         let service = service_fn(move |mut request: http::Request<Incoming>| {
-            // All of this happens before the future is polled: hyper reads on in between, and may
-            // reach the end of the stream.
+            // All of this runs before the future is first polled: in between, hyper continues to
+            // read and may reach the end of the stream.
             let timeouts = &shared.timeouts;
             let has_body = !http_body::Body::is_end_stream(request.body());
             let in_flight = timeouts.start_request(request.version(), has_body);
@@ -187,8 +187,8 @@ impl HttpServer {
                 }
             }
             let polled = http.as_mut().poll(cx).map(Some);
-            // A drain does not wait for the rest of a head, which hyper would. An upgrade is no
-            // request any more, but its 101 may not be written yet.
+            // hyper would wait for the rest of a head; a drain does not. An upgrade no longer
+            // counts as a request, but its 101 may still be unwritten.
             let is_upgrading = || pending_upgrade.lock().is_some();
             if polled.is_pending() && is_draining && timeouts.is_idle() && !is_upgrading() {
                 return Poll::Ready(None);
@@ -219,23 +219,23 @@ impl Serve for HttpServer {
     }
 }
 
-/// Wakes a task for its side futures (drain and timeouts) and records that they have to be polled.
+/// Wakes a task for its side futures (drain and timeouts) and records that they must be polled.
 ///
-/// Polling them with the task's own waker would poll them for every request, and the wait for the
-/// drain takes a lock that all connections share.
+/// With the task's own waker they would be polled on every request, and polling the drain takes a
+/// lock that all connections share.
 #[derive(Default)]
 struct SideWaker {
-    /// Clear: poll the side futures. Set by the poll, cleared by their wake-up.
+    /// Whether the side futures need no poll. Set when they are polled, cleared when they wake.
     is_idle: AtomicBool,
     task: AtomicWaker,
 }
 
 impl SideWaker {
-    /// Tells whether the side futures have to be polled; `true` the first time.
+    /// Returns whether the side futures must be polled; `true` on the first call.
     ///
-    /// The task's waker is registered before the flag is set: a wake-up in between clears a flag
-    /// that is clear, and one after it finds the waker. Either way the side futures, which are
-    /// polled next, see what woke them.
+    /// The task's waker is registered before the flag is set. A wake-up in between clears a flag
+    /// that is already clear; a later one finds the waker. In both cases the side futures are
+    /// polled next and see the event that woke them.
     fn take_woken(&self, cx: &Context<'_>) -> bool {
         if self.is_idle.load(Ordering::Acquire) {
             return false;

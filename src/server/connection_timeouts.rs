@@ -1,4 +1,4 @@
-//! Connection timeouts: what a connection that speaks HTTP is doing, and how long it may.
+//! Connection timeouts: the phases of an HTTP connection and their deadlines.
 //!
 //! ```text
 //!              head                     no progress
@@ -23,15 +23,14 @@
 //! | `Lingering` | 5 s |
 //! | `Draining` | `timeouts.handshake` |
 //!
-//! The phase is not stored: it follows from instants, each written where its event happens, by one
-//! relaxed store. The clock wakes the connection's task at the deadline that held when it was last
-//! polled; if the deadline has moved since, the task goes back to sleep. So a request sets no
-//! timer.
+//! The phase is not stored but derived from instants. Each event writes its instant with one
+//! relaxed store. The clock wakes the connection's task at the deadline of the last poll; if the
+//! deadline has moved since, the task goes back to sleep. So a request sets no timer.
 //!
 //! All writes but two come from the connection's own task, which reads and writes the stream and
-//! parses heads. A response that is dropped by another task ends its request ([`InFlight`]), and
-//! the clock wakes from its own. Neither needs an order: the worst that a stale instant does is one
-//! more wake-up.
+//! parses heads. The exceptions are a task that drops a response, which ends its request
+//! ([`InFlight`]), and the clock, which wakes from its own task. Neither needs an ordering: a stale
+//! instant causes one extra wake-up at worst.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -47,7 +46,7 @@ use crate::config::ServerConfig;
 use crate::http::ClientEnd;
 use crate::http::read_rate::allowed_wait;
 
-/// How long a client is read after our side is closed, in milliseconds.
+/// How long to read from a client after closing our side, in milliseconds.
 const LINGERING: Millis = 5_000;
 
 /// Values of [`ConnectionTimeouts::parsed`].
@@ -55,40 +54,41 @@ const NOTHING_PARSED: u8 = 0;
 const PARSED: u8 = 1;
 const PARSED_WITH_BODY: u8 = 2;
 
-/// The progress of one connection.
+/// The state of one connection, from which its phase is derived.
 pub(super) struct ConnectionTimeouts {
     clock: Clock,
     durations: Durations,
-    /// Requests whose response hyper has not taken whole; over HTTP/2 several.
+    /// The number of requests whose response hyper has not taken completely; over HTTP/2 there may
+    /// be several.
     in_flight: AtomicU32,
-    /// hyper may still buffer the end of a response that it has taken; its next flush clears this.
+    /// Whether hyper may still buffer the end of a response. Its next flush clears this.
     is_unflushed: AtomicBool,
-    /// A request was parsed.
+    /// Whether a request was parsed.
     has_served: AtomicBool,
     is_http2: AtomicBool,
     /// When the connection was accepted, or the last response was taken.
     idle_since: AtomicU64,
-    /// When the first byte of an incomplete head arrived; `NEVER` outside of one.
+    /// When the first byte of an incomplete head arrived; `NEVER` if no head is incomplete.
     head_since: AtomicU64,
-    /// When a write last stopped making progress; `NEVER` while they make some.
+    /// When writes last stopped making progress; `NEVER` while they make progress.
     blocked_since: AtomicU64,
-    /// For how long earlier writes of this response made no progress, and how many bytes were
-    /// written after the first of them.
+    /// How long earlier writes of this response made no progress, and the number of bytes written
+    /// after the first of them.
     blocked: AtomicU64,
     written: AtomicU64,
     /// When the server began to stop; `NEVER` before.
     draining_since: AtomicU64,
     /// When our side was closed; `NEVER` before.
     lingering_since: AtomicU64,
-    /// The target of the head that was just read has a fragment, which hyper drops.
+    /// Whether the target of the last head has a fragment, which hyper drops.
     has_fragment: AtomicBool,
-    /// The last request that was parsed since the last read, for the head scanner.
+    /// The last request parsed since the last read, for the head scanner.
     parsed: AtomicU8,
     /// The connection's task.
     task: AtomicWaker,
     client: ClientEnd,
-    /// hyper's read, which stays pending at the end of the client's stream while a response is on
-    /// its way.
+    /// hyper's read, which stays pending at the end of the client's stream while a response is in
+    /// flight.
     hidden_read: AtomicWaker,
 }
 
@@ -99,12 +99,12 @@ struct Durations {
     write: Millis,
     /// In bytes per second.
     min_rate: u64,
-    /// The shortest that is not zero. A keep-alive of zero is no deadline: hyper then closes the
-    /// connection itself.
+    /// The shortest duration above zero. A keep-alive of zero is not a deadline: hyper then closes
+    /// the connection itself.
     shortest: Millis,
 }
 
-/// The phase of a connection, with the instant that its deadline counts from.
+/// The phase of a connection, with the instant from which its deadline counts.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     FirstHead { since: Millis },
@@ -160,7 +160,7 @@ impl ConnectionTimeouts {
         })
     }
 
-    /// Call it when hyper has parsed a head.
+    /// Records that hyper has parsed a head.
     pub(super) fn start_request(
         self: &Arc<Self>,
         version: http::Version,
@@ -179,9 +179,9 @@ impl ConnectionTimeouts {
         InFlight(self.clone())
     }
 
-    /// Returns, once, whether the last request that was parsed has a body.
+    /// Returns once whether the last parsed request has a body.
     pub(super) fn take_parsed(&self) -> Option<bool> {
-        // No swap: the connection's task alone reads and parses.
+        // Needs no swap, because only the connection's task reads and parses.
         let parsed = self.parsed.load(Ordering::Relaxed);
         self.parsed.store(NOTHING_PARSED, Ordering::Relaxed);
         match parsed {
@@ -195,7 +195,7 @@ impl ConnectionTimeouts {
         self.has_fragment.store(true, Ordering::Relaxed);
     }
 
-    /// Watches a response over HTTP/2, whose stream may have no window.
+    /// Returns the timeout of a response over HTTP/2, whose stream may have no window.
     pub(super) fn watch_stalls(&self) -> Option<Arc<StallTimeout>> {
         self.is_http2()
             .then(|| StallTimeout::watch(&self.clock, self.durations.write))?
@@ -210,9 +210,9 @@ impl ConnectionTimeouts {
         &self.client
     }
 
-    /// Tells, once, whether the target of the request that was just read had a fragment.
+    /// Returns once whether the target of the last request has a fragment.
     pub(super) fn take_fragment(&self) -> bool {
-        // Loaded first: most have none, and need no read-modify-write.
+        // Loaded first, because most targets have none and then need no read-modify-write.
         self.has_fragment.load(Ordering::Relaxed)
             && self.has_fragment.swap(false, Ordering::Relaxed)
     }
@@ -235,8 +235,8 @@ impl ConnectionTimeouts {
                 return Poll::Ready(());
             }
             if now >= woken_at || deadline < woken_at {
-                // Later phases may have earlier deadlines, but none within the shortest duration
-                // from now.
+                // A later phase may have an earlier deadline, but none sooner than the shortest
+                // duration from now.
                 woken_at = deadline.min(now + self.durations.shortest);
                 let timeouts: Weak<dyn Tick> = Arc::downgrade(&(self.clone() as Arc<dyn Tick>));
                 timer.replace(woken_at, timeouts);
@@ -246,21 +246,21 @@ impl ConnectionTimeouts {
         .await;
     }
 
-    /// Returns how many bytes per second a client has to send and to take.
+    /// Returns the minimum rate at which a client must send and receive, in bytes per second.
     pub(super) fn min_rate(&self) -> u64 {
         self.durations.min_rate
     }
 
-    /// Tells whether an HTTP/1.1 connection has no request in flight.
+    /// Returns whether an HTTP/1.1 connection has no request in flight.
     pub(super) fn is_idle(&self) -> bool {
         !self.is_http2()
             && !self.is_answering()
             && self.lingering_since.load(Ordering::Relaxed) == NEVER
     }
 
-    /// Tells whether to hide the end of the client's stream from hyper, which would drop the
-    /// request: the client may have closed only its sending side (RFC 9112 §9.6). A body that is
-    /// cut off is noticed by its reader.
+    /// Returns whether to hide the end of the client's stream from hyper, which would drop the
+    /// request: the client may have closed only its sending side (RFC 9112 §9.6). The reader of a
+    /// body detects its truncation.
     pub(super) fn hides_end(&self) -> bool {
         self.is_answering() && !self.is_http2()
     }
@@ -270,30 +270,30 @@ impl ConnectionTimeouts {
         self.hidden_read.register(cx.waker());
     }
 
-    /// A request is in flight, or hyper buffers the end of its response.
+    /// Returns whether a request is in flight or hyper buffers the end of its response.
     fn is_answering(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0 || self.is_unflushed.load(Ordering::Relaxed)
     }
 
-    /// Call it when hyper has flushed its buffer.
+    /// Records that hyper has flushed its buffer.
     pub(super) fn record_flushed(&self) {
         if self.is_unflushed.load(Ordering::Relaxed) {
             self.is_unflushed.store(false, Ordering::Relaxed);
             if self.client.has_ended() {
-                self.hidden_read.wake(); // the end needs no hiding any more
+                self.hidden_read.wake(); // the end is no longer hidden
             }
         }
     }
 
-    /// Call it when our side is closed. Tells whether to wait for the client's: a connection that
-    /// was idle when the server began to stop has no response that a reset could destroy.
+    /// Records that our side is closed. Returns whether to wait for the client to close its own: if
+    /// the connection was idle when the server began to stop, a reset can destroy no response.
     pub(super) fn start_linger(&self) -> bool {
         let draining = load(&self.draining_since);
         let was_idle = draining != NEVER && load(&self.idle_since) < draining;
         if was_idle && load(&self.head_since) == NEVER {
             return false;
         }
-        // Only the first call may wake the task, which is the one that calls.
+        // Only the first call may wake the task, because the task itself calls this.
         if load(&self.lingering_since) == NEVER {
             self.lingering_since
                 .store(self.clock.now(), Ordering::Relaxed);
@@ -302,7 +302,7 @@ impl ConnectionTimeouts {
         true
     }
 
-    /// Call it when the server begins to stop.
+    /// Records that the server begins to stop.
     pub(super) fn start_drain(&self) {
         self.draining_since
             .store(self.clock.now(), Ordering::Relaxed);
@@ -345,8 +345,7 @@ impl ConnectionTimeouts {
             }
             Phase::Idle { since } => since.saturating_add(durations.keep_alive),
             Phase::Lingering { since } => since.saturating_add(LINGERING),
-            // HTTP/2 shuts down in two steps, and a client that is gone answers neither (RFC 9113
-            // §6.8).
+            // HTTP/2 shuts down in two steps, and a dead client answers neither (RFC 9113 §6.8).
             Phase::Draining { since } => since.saturating_add(durations.handshake),
             Phase::Blocked { since } => {
                 let earned = allowed_wait(load(&self.written), durations.min_rate);
@@ -357,7 +356,7 @@ impl ConnectionTimeouts {
         }
     }
 
-    /// Call it when bytes were read.
+    /// Records that bytes were read.
     pub(super) fn record_read(&self) {
         if self.in_flight.load(Ordering::Relaxed) == 0
             && self.head_since.load(Ordering::Relaxed) == NEVER
@@ -366,7 +365,7 @@ impl ConnectionTimeouts {
         }
     }
 
-    /// Call it when bytes were written.
+    /// Records that bytes were written.
     pub(super) fn record_written(&self, bytes: usize) {
         let since = self.blocked_since.load(Ordering::Relaxed);
         if since != NEVER {
@@ -374,14 +373,14 @@ impl ConnectionTimeouts {
             let blocked = self.clock.now().saturating_sub(since);
             self.blocked.fetch_add(blocked.max(1), Ordering::Relaxed);
         }
-        // Bytes written before the first wait only filled the kernel's buffers; from then on they
-        // measure what the client takes.
+        // Bytes written before the first wait only filled the kernel's buffers. Later ones measure
+        // how fast the client reads.
         if self.blocked.load(Ordering::Relaxed) > 0 {
             self.written.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 
-    /// Call it when a write has to wait.
+    /// Records that a write has to wait.
     pub(super) fn record_blocked(&self) {
         if self.blocked_since.load(Ordering::Relaxed) == NEVER {
             self.blocked_since
@@ -390,7 +389,7 @@ impl ConnectionTimeouts {
     }
 }
 
-/// A timer of the clock, which is cancelled when the connection ends.
+/// A timer of the clock, cancelled when the connection ends.
 struct ScheduledTick {
     clock: Clock,
     key: Option<TimerKey>,
@@ -424,8 +423,8 @@ impl Drop for InFlight {
             .idle_since
             .store(self.0.clock.now(), Ordering::Relaxed);
         // hyper has taken the last frame and writes it with its next flush. Over HTTP/1.1 this runs
-        // in the connection's own task, and before `in_flight` falls, so the connection is never
-        // idle in between.
+        // in the connection's own task, before `in_flight` is decremented, so the connection is
+        // never idle in between.
         self.0.is_unflushed.store(true, Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderValue;
 
 thread_local! {
-    /// The latest second in which this thread made a response.
+    /// The latest second in which this thread created a response.
     static LATEST: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Returns the value for a response made at `now`, if hyper would send another one.
+/// Returns the value for a response created at `now` if hyper would send a different one.
 ///
-/// hyper caches a value per thread until its second is over. After the clock was set back, that is
-/// as far away as it was set back.
+/// hyper caches a value per thread until its second is over. If the clock is set back by an hour,
+/// the cached value stays wrong for an hour.
 pub(super) fn correction(now: SystemTime) -> Option<HeaderValue> {
     let second = now
         .duration_since(UNIX_EPOCH)

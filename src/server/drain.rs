@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::gateway::Gateway;
 use crate::websocket::{Cause, Ending};
 
-/// The longest pause between the ends of two WebSockets.
+/// The longest pause between closing two WebSockets.
 const BETWEEN_SOCKETS: Duration = Duration::from_millis(2);
 
 /// The outcome of a drain.
@@ -19,7 +19,8 @@ pub struct Drained {
     pub cut_off: usize,
 }
 
-/// Lets requests finish, closes all WebSockets with 1001, and aborts what is left after `drain`.
+/// Lets requests finish, closes all WebSockets with 1001, and aborts the remaining tasks after
+/// `drain`.
 pub(super) async fn drain(gateway: &Gateway, drain: Duration) -> Drained {
     let deadline = Instant::now() + drain;
     let tasks = &gateway.services().tasks;
@@ -36,8 +37,8 @@ pub(super) async fn drain(gateway: &Gateway, drain: Duration) -> Drained {
     Drained { sockets, cut_off }
 }
 
-/// Returns the time over which to close that many WebSockets: 2 ms each, at most half of the drain.
-/// Their clients then reconnect one after the other instead of all at once.
+/// Returns the time over which to spread closing `sockets` WebSockets: 2 ms each, at most half of
+/// the drain. Their clients then reconnect one after the other instead of all at once.
 pub(super) fn spread(sockets: usize, drain: Duration) -> Duration {
     BETWEEN_SOCKETS
         .saturating_mul(u32::try_from(sockets).unwrap_or(u32::MAX))

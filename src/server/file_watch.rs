@@ -11,10 +11,10 @@ use crate::config::Document;
 /// How often `--watch` takes a snapshot.
 pub(super) const WATCH_EVERY: Duration = Duration::from_millis(500);
 
-/// The most files and directories in one snapshot: a link may lead anywhere.
+/// The maximum number of files and directories in one snapshot. A link may lead anywhere.
 const ENTRIES_MAX: usize = 10_000;
 
-/// The state of the watched files. Two snapshots differ when a file was saved in between.
+/// The state of the watched files. Two snapshots differ if a file was saved in between.
 ///
 /// Symbolic links are followed, because swapping a link or a directory is a change too: Kubernetes
 /// updates the files of a ConfigMap that way.
@@ -31,8 +31,8 @@ struct FileStamp {
 }
 
 impl FileSnapshot {
-    /// Takes a snapshot of the files of a configuration: those that were read, other TOML files
-    /// beside them, and all templates.
+    /// Takes a snapshot of the files of a configuration: those that were read, other TOML files in
+    /// their directories, and all templates.
     pub(super) fn take(documents: &[Arc<Document>], main: &Path, templates: &Path) -> Self {
         let mut scan = Scan::default();
         let mut directories: Vec<PathBuf> = vec![

@@ -1,20 +1,20 @@
-//! Head scanner: sees in a request head what hyper's parser does not report.
+//! Head scanner: detects parts of a request head that hyper's parser does not report.
 //!
 //! ```text
 //! Start ──> RequestLine ──> Fields ──> Elsewhere ──> Start, after a request without a body
 //!                   └── GET, HEAD ────────^
 //! ```
 
-/// How much of a line is kept when a read ends within it. The one line that matters is shorter.
+/// The maximum bytes of a line kept when a read ends within it. The only relevant line is shorter.
 const LINE_BYTES_MAX: usize = 128;
 
-/// The two values of `Content-Length` that hyper uses as marks of its own, without their last
+/// The two values of `Content-Length` that hyper uses as internal markers, without their last
 /// digit.
 const LARGEST: &[u8] = b"1844674407370955161";
 
-/// Scans heads where they are certain to begin: at the start of a connection, and after a request
-/// without a body that ended with the bytes that were read. Elsewhere (after a body, or within
-/// pipelined requests) it scans nothing.
+/// Scans heads only where one certainly begins: at the start of a connection, and after a request
+/// without a body if the read ended with that request. After a body or between pipelined requests
+/// it scans nothing.
 #[derive(Debug)]
 pub(super) struct HeadScanner {
     position: Position,
@@ -41,8 +41,8 @@ impl HeadScanner {
         }
     }
 
-    /// Call it when hyper has parsed a request. After one without a body another head begins,
-    /// unless more than its own was read.
+    /// Records that hyper has parsed a request. Without a body, the next head begins after it,
+    /// unless more bytes than the request's were read.
     pub(super) fn parsed(&mut self, has_body: bool) {
         self.line.clear();
         self.position = match !has_body && self.tail == *b"\r\n\r\n" {
@@ -51,17 +51,17 @@ impl HeadScanner {
         };
     }
 
-    /// Scans what was read, before hyper parses it. Returns whether the request line has a
+    /// Scans the bytes of a read before hyper parses them. Returns whether the request line has a
     /// fragment, which hyper drops.
     ///
-    /// Lowers a `Content-Length` of one of the two largest 64-bit numbers. hyper uses these as
-    /// marks of its own and would answer 431; a length one or two bytes shorter is refused as what
-    /// it is, too long.
+    /// Lowers a `Content-Length` that is one of the two largest 64-bit numbers. hyper uses these as
+    /// internal markers and would answer 431. A length one or two bytes shorter is refused as too
+    /// long.
     pub(super) fn scan(&mut self, read: &mut [u8]) -> bool {
         let mut has_fragment = false;
         let mut at = 0;
         if self.position == Position::Start {
-            // Empty lines before a request are passed over (RFC 9112 §2.2).
+            // Empty lines before a request are skipped (RFC 9112 §2.2).
             at = read
                 .iter()
                 .position(|byte| !matches!(byte, b'\r' | b'\n'))
@@ -125,7 +125,7 @@ impl HeadScanner {
     }
 }
 
-/// `before` is the part of the line from earlier reads.
+/// Lowers the largest lengths in a line. `before` is the part of the line from earlier reads.
 fn lower_largest_length(before: &[u8], line: &mut [u8]) {
     let Some(last) = line.iter().rposition(u8::is_ascii_digit) else {
         return;
@@ -152,8 +152,8 @@ fn lower_largest_length(before: &[u8], line: &mut [u8]) {
 mod tests {
     use super::*;
 
-    /// Feeds a text in reads that end at these places; returns what the parser gets, and in which
-    /// read a fragment was seen.
+    /// Feeds a text in reads that end at the `cuts`. Returns the text that the parser gets, and the
+    /// read in which a fragment was found.
     fn watch(watch: &mut HeadScanner, text: &str, cuts: &[usize]) -> (String, Option<usize>) {
         let mut bytes = text.as_bytes().to_vec();
         let mut seen = None;
@@ -169,13 +169,12 @@ mod tests {
     }
 
     fn check(text: &str, expected: Option<&str>) {
-        // Wherever the head is cut.
+        // Cut the head at every position.
         for cut in 0..=text.len() {
             let (found, _) = watch(&mut HeadScanner::new(), text, &[cut]);
             let is_cut_in_digits = expected.is_some() && found == text;
             if is_cut_in_digits {
-                // The last digit had gone to the parser already, or the start of the line was too
-                // far away.
+                // The parser already had the last digit, or the start of the line was too far back.
                 assert!(cut > text.find("18446").unwrap(), "{cut}");
                 continue;
             }
@@ -234,7 +233,8 @@ mod tests {
         watch(&mut one, request, &[]);
         one.parsed(false);
         assert_eq!(watch(&mut one, line, &[]).1, Some(0));
-        // Half of the next head came with the request: its fields are no request line.
+        // Half of the next head came with the request, so its fields must not be scanned as a
+        // request line.
         let mut one = HeadScanner::new();
         watch(
             &mut one,

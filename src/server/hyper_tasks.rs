@@ -1,16 +1,16 @@
-//! Hyper tasks: an owner for each task that hyper starts, and a way to end those of HTTP/2 streams.
+//! Hyper tasks: owns each task that hyper starts, and can end those of HTTP/2 streams.
 //!
 //! hyper starts two kinds of tasks for an HTTP/2 connection:
 //!
 //! - one for each request, whose response body may wait for window. [`resettable`] resets it
 //!   through [`StallTimeout`].
-//! - one for each accepted extended CONNECT (RFC 8441), which writes the WebSocket's bytes. A
-//!   client that gives no window would keep it waiting for ever, with its stream and its bytes,
-//!   after the WebSocket has ended.
+//! - one for each accepted extended CONNECT (RFC 8441), which writes the WebSocket's bytes. If the
+//!   client gives no window, the task would wait forever and keep its stream and bytes after the
+//!   WebSocket has ended.
 //!
-//! hyper passes both to [`Executor::execute`] without saying which is which, so the second kind is
-//! recognized by the name of its type. The test at the end fails when a new version of hyper
-//! renames it.
+//! hyper passes both to [`Executor::execute`] without distinguishing them, so the second kind is
+//! recognised by its type name. The test at the end fails if a new version of hyper renames the
+//! type.
 //!
 //! [`StallTimeout`]: super::stall_timeout::StallTimeout
 
@@ -29,8 +29,8 @@ use crate::tasks::Tasks;
 const UPGRADE_WRITER: &str = "UpgradedSendStreamTask";
 
 thread_local! {
-    /// Resets the stream of the WebSocket that was just accepted. hyper starts the writer in the
-    /// same poll that gets the response, so no other request comes in between.
+    /// The reset of the WebSocket that was just accepted. hyper starts the writer in the poll that
+    /// returns the response, so no other request comes in between.
     static NEXT_WRITER: Cell<Option<CancellationToken>> = const { Cell::new(None) };
 }
 
@@ -38,8 +38,8 @@ thread_local! {
 #[derive(Clone)]
 pub(super) struct HyperTasks(pub(super) Tasks);
 
-/// Ends the writer that hyper starts next on this thread when `reset` is cancelled. Call it last
-/// before an upgrade's response is returned to hyper.
+/// Makes cancelling `reset` end the writer that hyper starts next on this thread. Must be the last
+/// call before an upgrade's response is returned to hyper.
 pub(super) fn end_writer_with(reset: CancellationToken) {
     NEXT_WRITER.set(Some(reset));
 }
@@ -92,7 +92,7 @@ mod tests {
         }
     }
 
-    /// A guard for new versions of hyper, which may rename a private type at any time.
+    /// Detects a new version of hyper that renames this private type.
     #[tokio::test]
     async fn hyper_starts_one_recognizable_writer_for_an_extended_connect() {
         let recorder = Recorder::default();

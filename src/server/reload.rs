@@ -1,4 +1,4 @@
-//! Reload: replaces the running table by one made from the file, or keeps it and logs every
+//! Reload: replaces the running table with one compiled from the file, or keeps it and logs every
 //! Problem.
 //!
 //! ```text
@@ -10,9 +10,9 @@
 //!   └─ request: the thread is abandoned, at most 16 ───┘
 //! ```
 //!
-//! A request while one is `Loading` waits for its end; several are one. The thread may wait for a
-//! file for ever (a mount that does not answer), so nothing waits for the thread: not the signal to
-//! stop, and not the next request once it is `Slow`.
+//! A request made while `Loading` starts another reload afterwards; several such requests start
+//! one. The thread may wait for a file forever (a mount that does not answer), so nothing waits for
+//! the thread: neither the signal to stop, nor the next request once the state is `Slow`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,12 +28,12 @@ use crate::config::{Bind, Config, Listen, Problems, process_environment};
 use crate::gateway::{Gateway, Registry, Table, compile_draft};
 use crate::telemetry;
 
-/// How to load the configuration, at the start and again.
+/// How to load the configuration, at start and at every reload.
 #[derive(Clone, Debug)]
 pub struct Reload {
     /// The main file.
     pub file: PathBuf,
-    /// The names that it may use.
+    /// The views, consumers and middleware that the file may name.
     pub registry: Registry,
     /// Addresses that replace the file's `bind`, unless empty.
     pub bind: Vec<Bind>,
@@ -72,10 +72,10 @@ impl Reload {
 /// How long a reload may take before the log warns.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// How many threads of slow reloads are abandoned for a new one.
+/// The maximum number of abandoned threads of slow reloads.
 const ABANDONED_MAX: usize = 16;
 
-/// The result of the thread that loads. Closed without one when the thread panicked.
+/// The result of the loading thread. Closed without a result if the thread panics.
 type Loading = oneshot::Receiver<Box<Result<Loaded, Problems>>>;
 
 /// Reloads the configuration on request, or when a file changes; one reload at a time.
@@ -84,9 +84,9 @@ pub(super) struct Reloader {
     config: Config,
     reload: Reload,
     state: State,
-    /// A reload was requested and has not begun.
+    /// Whether a reload was requested and has not begun.
     is_requested: bool,
-    /// Threads that were abandoned and may still wait for a file.
+    /// The number of abandoned threads that may still wait for a file.
     abandoned: usize,
     watch: Watch,
 }
@@ -98,7 +98,7 @@ enum State {
         loading: Loading,
         slow_at: Instant,
     },
-    /// The log has warned; the next request abandons the thread.
+    /// The warning is logged; the next request abandons the thread.
     Slow {
         loading: Loading,
     },
@@ -106,13 +106,13 @@ enum State {
 
 /// The events that a [`State`] waits for.
 enum Event {
-    /// The thread has ended; `None` when it panicked.
+    /// The thread has ended; `None` if it panicked.
     Loaded(Option<Box<Result<Loaded, Problems>>>),
     Slow,
 }
 
 impl State {
-    /// Waits for the next event; for ever when idle. Cancel-safe.
+    /// Waits for the next event; forever when idle. Cancel-safe.
     async fn next(&mut self) -> Event {
         match self {
             Self::Idle => std::future::pending().await,
@@ -129,7 +129,7 @@ impl State {
 struct Watch {
     is_enabled: bool,
     interval: Interval,
-    /// The scan that is under way, on a thread of the blocking pool.
+    /// The running scan, on a thread of the blocking pool.
     scanning: Option<JoinHandle<FileSnapshot>>,
     last: Option<FileSnapshot>,
 }
@@ -201,7 +201,7 @@ impl Reloader {
         self.is_requested = true;
     }
 
-    /// Handles the next event. Cancel-safe; pending as long as nothing happens.
+    /// Handles the next event. Cancel-safe; pending until there is an event.
     pub(super) async fn step(&mut self) {
         if self.is_requested && matches!(self.state, State::Idle) {
             self.is_requested = false;
@@ -250,7 +250,7 @@ impl Reloader {
                     .for_each(|problem| tracing::error!("{problem}"));
                 return refused();
             }
-            // It panicked, which is in the log.
+            // The thread panicked, which is already logged.
             None => return refused(),
         };
         warnings
@@ -267,8 +267,8 @@ impl Reloader {
         let window = spread(self.gateway.sockets().len(), drain);
         self.config = config;
         counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
-        // In a task: the sockets close one after the other, and a signal to stop does not wait for
-        // them.
+        // Runs in a task, because the sockets close one after the other, and a signal to stop must
+        // not wait for them.
         let ending = self.gateway.replace(table, window);
         self.gateway.services().tasks.spawn("reload", async move {
             let ended = ending.await;
@@ -277,8 +277,8 @@ impl Reloader {
     }
 }
 
-/// Loads the configuration on a thread of its own: a task of the blocking pool that waits for a
-/// file would keep the runtime from shutting down.
+/// Loads the configuration on its own thread: a task of the blocking pool that waits for a file
+/// would keep the runtime from shutting down.
 fn start_loading(reload: Reload) -> Loading {
     let (done, loading) = oneshot::channel();
     // A thread that cannot be started drops `done`, which counts as a panic: the reload is refused.

@@ -1,4 +1,4 @@
-//! Respond: one request on a connection, from hyper's to the gateway's and back.
+//! Respond: passes one request of a connection from hyper to the gateway, and the response back.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -52,8 +52,8 @@ pub(super) async fn respond(
     let is_http2 = connect_protocol.is_some();
     let mut permit = None;
     if let Some(protocol) = connect_protocol {
-        // Each WebSocket counts as a connection, although several share one. The gateway counts it
-        // by its client's address.
+        // Each WebSocket counts as a connection, although several may share one. The gateway counts
+        // it by its client's address.
         permit = admission.admit(None);
         if permit.is_none() {
             return Ok(ResponseBody::new(overloaded(), Some(in_flight)));
@@ -84,8 +84,8 @@ pub(super) async fn respond(
         Reply::Upgrade(response, upgrade) => {
             match on_upgrade {
                 Some(on_upgrade) if is_http2 => {
-                    // The WebSocket counts as a request in flight until it ends; other streams of
-                    // the connection go on.
+                    // The WebSocket counts as a request in flight until it ends. Other streams of
+                    // the connection continue.
                     let reset = CancellationToken::new();
                     end_writer_with(reset.clone());
                     let held = (in_flight, reset.drop_guard(), permit);

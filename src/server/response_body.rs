@@ -1,4 +1,4 @@
-//! Response body: a body whose end is the end of its request.
+//! Response body: a body whose end marks the end of its request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(super) struct ResponseBody {
     body: Body,
     stall_timeout: Option<Arc<StallTimeout>>,
     _in_flight: Option<InFlight>,
-    /// Counts the client behind a trusted proxy until the response is taken.
+    /// Counts the client behind a trusted proxy until hyper has taken the response.
     _permit: Option<Arc<ClientPermit>>,
 }
 

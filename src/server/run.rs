@@ -1,4 +1,4 @@
-//! Server: starts listeners and services, accepts, reloads, and drains.
+//! Server: starts listeners and services, accepts connections, reloads, and drains.
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::gateway::{Gateway, Table};
 use crate::net::{Acceptor, Admission, Listener, Refused};
 use crate::services::Services;
 
-/// How long a client may acknowledge nothing, unless twice `timeouts.request` is longer.
+/// How long a client may acknowledge nothing; twice `timeouts.request` if that is longer.
 const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(60);
 
 /// A server with open listeners.
@@ -50,7 +50,8 @@ impl Server {
     /// Opens the listeners and services of a configuration. Needs a tokio runtime.
     pub async fn start(config: Config, table: Table) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
-        // Longer than any write may wait: a slow reader with a full buffer acknowledges nothing.
+        // Exceeds the longest wait of a write, because a slow reader with a full buffer
+        // acknowledges nothing.
         let unacknowledged_max = UNACKNOWLEDGED_MIN.max(config.server.timeouts.request * 2);
         for bind in &config.server.bind {
             let opened = Listener::open(bind)
@@ -102,8 +103,8 @@ impl Server {
         drain(&gateway, deadline).await
     }
 
-    /// Serves until a signal stops it, and reloads on SIGHUP. A second stop during the drain
-    /// returns at once.
+    /// Serves until a signal stops the server, and reloads on SIGHUP. On a second stop signal
+    /// during the drain, returns at once.
     pub async fn run(mut self, reload: Reload) -> Result<Drained, StartError> {
         let mut signals = Signals::listen().map_err(StartError::Signals)?;
         let deadline = self.config.server.timeouts.drain;
@@ -186,7 +187,7 @@ async fn open_stores(config: &Config, services: &Services) -> Result<(), StartEr
             Ok(()) => {}
         }
     }
-    // Last, so that a start that fails on its stores writes no key file.
+    // Last, so that no key file is written if the stores fail to open.
     let _ = services.secrets.key();
     Ok(())
 }

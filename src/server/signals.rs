@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 /// A request of the operator.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: drain and exit. The second one exits at once.
+    /// SIGTERM or SIGINT: drain and exit. A second one exits at once.
     Stop,
     /// SIGHUP: reload the configuration.
     Reload,

@@ -1,7 +1,7 @@
 //! Stall timeout: resets an HTTP/2 stream whose client gives no window for its response.
 //!
 //! A TCP socket that takes no bytes blocks its connection, which has timeouts. A stream without
-//! window blocks nothing: it would hold its body, and the file behind it, for ever.
+//! window blocks nothing: it would keep its body, and the open file behind it, forever.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 
 thread_local! {
-    /// Resets the stream whose task is being polled.
+    /// The reset of the stream whose task is being polled.
     static RESET: RefCell<Option<CancellationToken>> = const { RefCell::new(None) };
 }
 
-/// Runs the task of an HTTP/2 stream, which everything that it polls can end through [`RESET`]:
-/// hyper passes no handle of a stream to its service. Dropping the task resets the stream.
+/// Runs the task of an HTTP/2 stream. Everything that the task polls can end it through [`RESET`],
+/// because hyper passes no stream handle to its service. Dropping the task resets the stream.
 pub(super) async fn resettable(stream: impl Future<Output = ()>) {
     struct Within<F>(F, CancellationToken);
     impl<F: Future<Output = ()>> Future for Within<Pin<&mut F>> {
@@ -42,7 +42,7 @@ pub(super) async fn resettable(stream: impl Future<Output = ()>) {
     }
 }
 
-/// Watches one response. Dropped with it.
+/// The timeout of one response, dropped with it.
 pub(super) struct StallTimeout {
     clock: Clock,
     write: Millis,
@@ -55,8 +55,8 @@ pub(super) struct StallTimeout {
 }
 
 impl StallTimeout {
-    /// Watches the response of the stream that is being polled; `None` outside of one. It is reset
-    /// after `write` without window.
+    /// Watches the response of the stream that is being polled; `None` if no stream is. The stream
+    /// is reset after `write` without window.
     pub(super) fn watch(clock: &Clock, write: Millis) -> Option<Arc<Self>> {
         let reset = RESET.with_borrow(Clone::clone)?;
         let watch = Arc::new_cyclic(|me| Self {
@@ -71,8 +71,8 @@ impl StallTimeout {
         Some(watch)
     }
 
-    /// Call it when hyper has polled the body, which it does once the frame before has found
-    /// window. `is_ready`: it got a frame.
+    /// Records that hyper has polled the body, which it does once the previous frame has found
+    /// window. `is_ready` is whether it got a frame.
     pub(super) fn polled(&self, is_ready: bool) {
         let since = if is_ready { self.clock.now() } else { NEVER };
         self.waiting_since.store(since, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Timed stream: a connection's stream while it speaks HTTP. Records progress, hides the client's
-//! end of stream, and lingers at close.
+//! Timed stream: the stream of an HTTP connection. Records progress, hides the client's end of
+//! stream, and lingers at close.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use super::connection_timeouts::ConnectionTimeouts;
 use super::head_scanner::HeadScanner;
 use crate::net::Stream;
 
-/// The most bytes that are read from a client after our side is closed.
+/// The maximum bytes to read from a client after our side is closed.
 const LINGERING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A stream that records its progress in [`ConnectionTimeouts`].

@@ -1,4 +1,4 @@
-//! Unread body: a response that is ready before the request's body was read.
+//! Unread body: handles a response that is ready before the request's body is read.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,32 +10,32 @@ use hyper::body::Incoming;
 
 use crate::http::{Body, ClientEnd, Response};
 
-/// The most bytes of an unread body that are read and discarded to keep the connection.
+/// The maximum bytes of an unread body to read and discard, so that the connection can be reused.
 const DRAINED_BYTES_MAX: u64 = 64 * 1024;
 
-/// How often the body is polled without progress before the client counts as slow.
+/// The number of polls without progress after which the client counts as slow.
 const POLLS_MAX: u32 = 3;
 
 /// The rest of an unread body.
 enum Rest {
     /// Nothing: the connection can carry another request.
     Nothing,
-    /// More than is worth waiting for.
+    /// Too much to wait for.
     More,
     /// The framing is broken.
     Broken,
 }
 
-/// Finishes a request whose body was not read to its end: discards the rest if it is short and has
-/// arrived, otherwise announces that the connection closes. Broken framing replaces the response by
-/// 400.
+/// Finishes a request whose body was not read to its end. Discards the rest if it is short and has
+/// arrived; otherwise announces that the connection closes. Broken framing replaces the response
+/// with 400.
 pub(super) async fn finish_request(
     response: &mut Response,
     mut unread: Incoming,
     waits_for_continue: bool,
     client: &ClientEnd,
 ) {
-    // Polling the body would send 100 Continue and invite the client to send it.
+    // Polling the body would send 100 Continue, which asks the client for the body.
     let rest = match waits_for_continue {
         true => Rest::More,
         false => drain(&mut unread, client).await,
@@ -81,11 +81,11 @@ async fn drain(unread: &mut Incoming, client: &ClientEnd) -> Rest {
                     polls = 0;
                 }
                 Poll::Pending => {
-                    // Between two polls hyper reads what has arrived.
+                    // Between two polls, hyper reads the bytes that have arrived.
                     polls += 1;
                     if polls > POLLS_MAX {
                         return Poll::Ready(match client.has_ended() {
-                            true => Rest::Broken, // the rest never comes
+                            true => Rest::Broken, // the rest never arrives
                             false => Rest::More,
                         });
                     }
