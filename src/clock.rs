@@ -1,7 +1,7 @@
 //! Clock: one coarse timer for all connections of the process.
 //!
-//! A wheel of 512 slots, one per tick of 100 ms. A timer lies in the slot of its instant, however
-//! many turns away:
+//! A timer wheel of 512 slots, one per tick of 100 ms. A timer goes into the slot of its instant,
+//! even if that is many turns away:
 //!
 //! ```text
 //!             now
@@ -11,15 +11,15 @@
 //! └────┴────┴────┴────┴────┴────┘   tick      takes the slot's entries with `at <= now`, calls them
 //! ```
 //!
-//! A target is called once, never before its instant, and at most a tick after it. It is held
-//! weakly; [`Clock::cancel`] also frees the memory that a weak reference keeps.
+//! A target is called once, never before its instant, and at most one tick after it. The clock
+//! holds a weak reference; [`Clock::cancel`] also frees the memory that this reference keeps.
 //!
 //! The clock stops while the process is paused (SIGSTOP, a frozen container, a migrated machine),
-//! so that a pause expires no deadline: nothing could have been read during it.
+//! so that a pause expires no deadline: the process could read nothing during it.
 //!
 //! Races: targets are called without the lock of their slot, so a target may set or cancel timers.
-//! A timer that is cancelled after it was taken still fires once; targets therefore check their own
-//! deadlines when they are called. A key whose entry was reused does nothing, because the stamps
+//! A timer that is cancelled after it was taken still fires once, so targets check their own
+//! deadlines when called. Cancelling a key whose entry was reused does nothing, because the stamps
 //! differ.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,36 +33,36 @@ use crate::tasks::Tasks;
 /// The length of a tick.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// The slots of the wheel: one turn takes 51.2 s.
+/// The number of slots of the wheel. One turn takes 51.2 s.
 const SLOTS: usize = 512;
 
-/// The most that the clock advances between two ticks. A longer time was a pause.
+/// The maximum that the clock advances between two ticks. A longer time counts as a pause.
 const ADVANCE_MAX: Duration = Duration::from_secs(1);
 
 /// The target of a timer.
 pub trait Tick: Send + Sync {
-    /// Called when the instant has come. Must not block.
+    /// Called at or after the timer's instant. Must not block.
     fn tick(&self);
 }
 
-/// Milliseconds since the clock was created, without pauses of the process.
+/// Milliseconds since the clock was created, excluding pauses of the process.
 pub type Millis = u64;
 
-/// No instant.
+/// An instant that is never reached.
 pub const NEVER: Millis = Millis::MAX;
 
-/// The coarse time of a process, and its timers (cheap to clone).
+/// A process's coarse time and its timers (cheap to clone).
 #[derive(Clone)]
 pub struct Clock(Arc<Inner>);
 
-/// A timer, for [`Clock::cancel`].
+/// The key of a timer, for [`Clock::cancel`].
 #[derive(Clone, Copy, Debug)]
 pub struct TimerKey {
-    /// In ticks.
+    /// The instant, in ticks.
     at: u32,
-    /// Of the entry in its slot.
+    /// The index of the entry in its slot.
     index: u32,
-    /// Tells the timer from a later one in the same entry.
+    /// Distinguishes the timer from a later one in the same entry.
     stamp: u32,
 }
 
@@ -87,7 +87,7 @@ struct Slot {
 }
 
 struct Entry {
-    /// In ticks; the wheel turns for 13 years before it overflows.
+    /// The instant, in ticks, which overflow after 13 years.
     at: u32,
     stamp: u32,
     target: Option<Weak<dyn Tick>>,
@@ -125,13 +125,13 @@ impl Clock {
         self.0.now.load(Ordering::Relaxed)
     }
 
-    /// Returns the exact time since the clock was created, pauses included.
+    /// Returns the exact time since the clock was created, including pauses.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.0.started.elapsed()
     }
 
-    /// Calls `target` at an instant, once.
+    /// Calls `target` once at an instant.
     pub fn wake_at(&self, at: Millis, target: Weak<dyn Tick>) -> TimerKey {
         let at = ticks(at.max(self.now() + tick_millis()) + tick_millis() - 1); // never before the instant
         let mut slot = self.0.slots[(at % SLOTS as u32) as usize].lock();
@@ -184,7 +184,7 @@ impl Clock {
         }
     }
 
-    /// Calls the targets of all instants since `done`; returns the new time.
+    /// Calls the targets of all instants since `done` and returns the new time.
     fn turn_to(&self, now: Millis, done: Millis) -> Millis {
         self.0.now.store(now, Ordering::Relaxed);
         let (from, to) = (ticks(done), ticks(now));
@@ -207,7 +207,8 @@ impl Clock {
 }
 
 impl Slot {
-    /// Takes the target of an entry that is due. Frees the memory of the slot with the last one.
+    /// Takes the target of an entry that is due. Frees the slot's memory when its last entry is
+    /// taken.
     fn take_due(&mut self, index: u32, now: u32) -> Option<Weak<dyn Tick>> {
         let entry = self.entries.get_mut(index as usize)?;
         if entry.at > now {
@@ -221,7 +222,7 @@ impl Slot {
     fn free(&mut self, index: u32) {
         self.free.push(index);
         if self.free.len() == self.entries.len() {
-            // Empty: a slot that was full once must not hold its memory for ever.
+            // The slot is empty. If it was full once, it must not keep that memory forever.
             self.entries = Vec::new();
             self.free = Vec::new();
         }
@@ -270,7 +271,7 @@ mod tests {
             done = clock.turn_to(now, done);
             assert_eq!(bell.0.load(Ordering::Relaxed), rung, "{now}");
         }
-        // Far beyond one turn of the wheel, and late.
+        // Many turns of the wheel ahead, and called late.
         clock.wake_at(200_000, target(&bell));
         done = clock.turn_to(199_900, done);
         assert_eq!(bell.0.load(Ordering::Relaxed), 1);
@@ -309,7 +310,7 @@ mod tests {
         let key = clock.wake_at(1_000, target(&gone));
         clock.cancel(key);
         assert_eq!(Arc::weak_count(&gone), 0);
-        clock.wake_at(1_000, target(&other)); // in the entry that became free
+        clock.wake_at(1_000, target(&other)); // reuses the free entry
         clock.cancel(key);
         assert_eq!(Arc::weak_count(&other), 1);
         clock.turn_to(1_000, 0);

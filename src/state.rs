@@ -48,8 +48,8 @@ pub struct StateType {
     name: fn() -> &'static str,
 }
 
-/// No value of a type was registered. As a `Failure` it is 500, as a `Denial` 500, as a `Close`
-/// 1011, each with this sentence in the log.
+/// The error for a type without a registered value. It converts to a `Failure` or a `Denial` with
+/// 500, or a `Close` with 1011, and the log gets its message.
 #[derive(Debug, Error)]
 #[error("no application state of type {type_name}; register it with Registry::state")]
 pub struct MissingState {
@@ -57,7 +57,7 @@ pub struct MissingState {
 }
 
 impl State {
-    /// Adds a value. An earlier one of the same type is replaced.
+    /// Adds a value. Replaces an earlier value of the same type.
     pub fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
         let value = Value {
             name: type_name::<T>(),
@@ -74,13 +74,13 @@ impl State {
             .ok_or_else(MissingState::of::<T>)
     }
 
-    /// Tells whether there is a value of a type.
+    /// Returns whether a value of a type is registered.
     #[must_use]
     pub fn has(&self, wanted: StateType) -> bool {
         self.0.contains_key(&(wanted.id)())
     }
 
-    /// Tells whether there is no value at all.
+    /// Returns whether no value is registered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -88,7 +88,7 @@ impl State {
 }
 
 impl StateType {
-    /// The type `T`.
+    /// Returns the type `T`.
     #[must_use]
     pub const fn of<T: Send + Sync + 'static>() -> Self {
         Self {
@@ -106,7 +106,7 @@ impl MissingState {
     }
 }
 
-/// Shows the types alone: values may hold secrets.
+/// Shows only the types, because values may contain secrets.
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set()

@@ -13,27 +13,26 @@ use super::log_queue::{Flush, LogQueue};
 /// The target of the access log's lines.
 pub const ACCESS: &str = "access";
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
-    /// For people.
+    /// Human-readable text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Waits for the last lines when it is dropped, for a second at most.
+/// Dropping it waits for the last lines, for at most a second.
 #[must_use = "dropping it flushes the log"]
 #[derive(Default)]
 pub struct Log(#[expect(dead_code, reason = "held for its drop")] Flush);
 
-/// Starts the log on standard error. `level` is a level or a filter in `tracing`'s words
+/// Starts the log on standard error. `level` is a level or a filter in `tracing`'s syntax
 /// (`info,oneport::websocket=debug`).
 ///
-/// A thread of its own writes the lines. When their reader stalls, or a disk is full, lines are
-/// dropped and counted ([`log_lines_dropped`](super::log_lines_dropped)); a request never waits for
-/// the log. When the program has installed a subscriber of its own, or calls it twice, nothing
-/// changes.
+/// A separate thread writes the lines. If their reader stalls or a disk is full, lines are dropped
+/// and counted ([`log_lines_dropped`](super::log_lines_dropped)); a request never waits for the
+/// log. If the program has installed its own subscriber, or calls this twice, nothing changes.
 ///
 /// ```
 /// use oneport::telemetry::{Format, start_log};
@@ -45,13 +44,14 @@ pub fn start_log(format: Format, level: &str, access: bool) -> Log {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let mut directives = vec![if access { "access=info" } else { "access=off" }];
     if !level.contains("sqlx") {
-        directives.push("sqlx=off"); // the store logs its errors, once
+        directives.push("sqlx=off"); // the store logs its own errors, once
     }
     let filter = directives
         .into_iter()
         .filter_map(|directive| directive.parse().ok())
         .fold(filter, EnvFilter::add_directive);
-    // A descriptor of its own: a write that blocks must not hold the lock of `std::io::stderr`.
+    // Uses its own descriptor, because a write that blocks must not hold the lock of
+    // `std::io::stderr`.
     let Ok((queue, flush)) = std::io::stderr()
         .as_fd()
         .try_clone_to_owned()
@@ -82,7 +82,7 @@ fn log_dropped(lines: u64) {
 
 /// Checks a level or a filter.
 pub fn check_level(level: &str) -> Result<(), String> {
-    // `EnvFilter` takes any word as the name of a module. A single word is meant as a level.
+    // `EnvFilter` accepts any word as the name of a module, but a single word is meant as a level.
     for word in level.split(',').map(str::trim) {
         let is_word = word.chars().all(char::is_alphanumeric);
         if word.is_empty() || (is_word && word.parse::<LevelFilter>().is_err()) {

@@ -1,5 +1,4 @@
-//! Log queue: a thread writes the lines of the log, so that no worker waits for the reader of the
-//! log.
+//! Log queue: writes log lines on a separate thread, so that no worker waits for the log's reader.
 //!
 //! ```text
 //! workers ──push──> waiting ──swapped out──> taken ──write(2), 64 KiB at a time──> output
@@ -7,14 +6,14 @@
 //!             └─ full: dropped, counted                   └─ failed: the rest dropped, counted
 //! ```
 //!
-//! A reader that stalls fills the queue, and a full disk fails the write; both cost lines, never a
-//! request. Once the output takes lines again, the log says how many were dropped, at most
-//! every 10 s.
+//! A stalled reader fills the queue, and a full disk fails the write. Both lose lines but never
+//! delay a request. Once the output accepts lines again, the log reports how many were dropped, at
+//! most every 10 s.
 //!
-//! Races: one lock guards `waiting`, `taken` and `is_closing`, and one condition variable announces
-//! every change of them. `taken` is cleared only after the write, so a flush that finds both empty
-//! knows that everything is written. The notice is pushed from the writing thread itself: it is
-//! skipped while the queue is more than half full, because a full queue would drop it too.
+//! Races: one lock guards `waiting`, `taken` and `is_closing`, and one condition variable signals
+//! every change of them. `taken` is cleared only after the write, so if a flush finds both empty,
+//! everything is written. The writing thread itself pushes the notice, but not while the queue is
+//! more than half full, because a full queue would drop it too.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -24,38 +23,38 @@ use std::time::{Duration, Instant};
 use metrics::counter;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// The most bytes that are queued or being written.
+/// The maximum bytes that are queued or being written.
 const WAITING_MAX: usize = 4 << 20;
 
-/// The most bytes of one write, so that the reader of a pipe sees lines early.
+/// The maximum bytes of one write, so that the reader of a pipe gets lines early.
 const WRITE_MAX: usize = 64 << 10;
 
-/// The least time between two notices of dropped lines.
+/// The minimum time between two notices of dropped lines.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the process waits at its end for the last lines.
+/// How long the process waits for the last lines before it exits.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long the thread waits when the output is non-blocking and full.
 const WOULD_BLOCK: Duration = Duration::from_millis(20);
 
-/// Lines dropped by all queues of the process.
+/// The number of lines dropped by all queues of the process.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how many log lines the process has dropped, because the log could not be written, or not
+/// Returns how many log lines the process has dropped because the log could not be written, or not
 /// fast enough.
 #[must_use]
 pub fn log_lines_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// The side of the workers, which never waits for the writing thread. Clones share one queue.
+/// The workers' side, which never waits for the writing thread. Clones share one queue.
 #[derive(Clone)]
 pub(crate) struct LogQueue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Notified of new lines, of written lines, and of the end.
+    /// Notified of new lines, written lines, and closing.
     changed: Condvar,
     waiting_max: usize,
 }
@@ -63,20 +62,19 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Bytes that the thread is writing.
+    /// The number of bytes that the thread is writing.
     taken: usize,
     is_closing: bool,
 }
 
-/// Waits for the lines that are still in the queue, for a second at most, when it is dropped.
+/// Dropping it waits for the lines still in the queue, for at most a second.
 #[derive(Default)]
 pub(crate) struct Flush(Option<LogQueue>);
 
 impl LogQueue {
     /// Starts the thread that writes to `output`.
     ///
-    /// `notice` is called on that thread with the number of lines that were dropped since it was
-    /// last called.
+    /// `notice` is called on that thread with the number of lines dropped since its last call.
     pub(crate) fn start(
         output: impl Write + Send + 'static,
         notice: impl Fn(u64) + Send + 'static,
@@ -97,7 +95,7 @@ impl LogQueue {
         }))
     }
 
-    /// Queues whole lines, or drops and counts them when there is no room.
+    /// Queues whole lines, or drops and counts them if there is no room.
     pub(crate) fn push(&self, lines: &[u8]) {
         let mut state = self.state();
         if state.waiting.len() + state.taken + lines.len() > self.0.waiting_max {
@@ -117,7 +115,7 @@ impl LogQueue {
         self.0.state.lock()
     }
 
-    /// Waits until all lines are written, for `deadline` at most. Returns whether they are.
+    /// Waits until all lines are written, for at most `deadline`. Returns whether they are.
     fn flush(&self, deadline: Duration) -> bool {
         let is_unwritten = |state: &mut State| state.taken > 0 || !state.waiting.is_empty();
         let mut state = self.state();
@@ -157,8 +155,8 @@ struct Writer<W, N> {
     /// The count of dropped lines at the last notice.
     noticed: u64,
     noticed_at: Option<Instant>,
-    /// The output ends within a line, because a write failed there. The next write begins with a
-    /// line feed.
+    /// Whether the output ends within a line because a write failed there. The next write then
+    /// begins with a line feed.
     is_torn: bool,
 }
 
@@ -191,8 +189,8 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         }
     }
 
-    /// Waits for lines and takes them all. Returns `false` at the end, and takes none when a notice
-    /// is due.
+    /// Waits for lines and takes them all, or none if a notice is due. Returns `false` once the
+    /// queue is closed and empty.
     fn take(&self, lines: &mut Vec<u8>, can_write: bool) -> bool {
         let mut state = self.queue.state();
         loop {
@@ -220,8 +218,8 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         }
     }
 
-    /// Writes lines, and drops and counts those that the output does not take. Returns whether it
-    /// took them all.
+    /// Writes lines, and drops and counts those that the output does not accept. Returns whether it
+    /// accepted all.
     fn write(&mut self, lines: &[u8]) -> bool {
         if self.is_torn && self.write_all(b"\n").is_err() {
             count_dropped(lines_in(lines));
@@ -236,7 +234,7 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         false
     }
 
-    /// Writes all bytes; the error is how many were written before the output failed.
+    /// Writes all bytes. The error is the number of bytes written before the output failed.
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut written = 0;
         while written < bytes.len() {
@@ -263,7 +261,7 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
 
     fn notice_dropped(&mut self) {
         let dropped = log_lines_dropped();
-        // A queue that is still full would drop the notice as well.
+        // A queue that is still full would drop the notice too.
         let has_room = self.queue.state().waiting.len() <= self.queue.0.waiting_max / 2;
         if has_room && dropped > self.noticed && self.until_notice().is_zero() {
             (self.notice)(dropped - self.noticed);
@@ -290,7 +288,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// Writes what a test lets it: each write waits for a permit, `Err` fails it.
+    /// An output that a test controls: each write waits for a permit; `Err` fails it.
     struct Gate {
         permits: Receiver<io::Result<usize>>,
         written: Sender<Vec<u8>>,
@@ -350,10 +348,10 @@ mod tests {
         }
     }
 
-    // One test: the count of dropped lines is the process's.
+    // A single test, because the process has one count of dropped lines.
     #[test]
     fn lines_are_written_whole_or_dropped_and_counted_with_a_notice() {
-        // A line that is written in pieces arrives whole.
+        // A line written in pieces arrives whole.
         let pieces = bench(1 << 10);
         pieces.queue.push(b"one line\n");
         pieces.permit(Ok(4));
@@ -361,7 +359,7 @@ mod tests {
         assert_eq!(pieces.read() + &pieces.read(), "one line\n");
         assert!(pieces.queue.flush(PATIENCE));
 
-        // A reader that stalls costs lines once the queue is full. The notice follows when it reads
+        // A stalled reader loses lines once the queue is full. The notice follows when it reads
         // again.
         let stalled = bench(100);
         let before = log_lines_dropped();
@@ -383,8 +381,7 @@ mod tests {
         assert_eq!(stalled.read(), "123456789\n".repeat(9));
         assert_eq!(stalled.notices.recv_timeout(PATIENCE), Ok(11));
 
-        // A write that fails costs the lines that it did not reach, and the next one begins a line
-        // of its own.
+        // A failed write loses the lines after the failure, and the next write begins a new line.
         let full = bench(1 << 10);
         full.queue.push(b"first\nsecond\nthird\n");
         full.permit(Ok(8));

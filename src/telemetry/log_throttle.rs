@@ -1,4 +1,4 @@
-//! Log throttle: logs a line that may recur many times a second once per interval.
+//! Log throttle: logs a line that may recur many times a second only once per interval.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts how often a line recurs, and decides when to log it.
 ///
-/// Use it for each line that a client can cause at will, such as a connection over a limit:
-/// otherwise clients fill the log.
+/// Use it for each line that a client can cause at will, such as a connection over a limit;
+/// otherwise a client could fill the log.
 #[derive(Debug)]
 pub(crate) struct LogThrottle {
     interval: Duration,
@@ -20,7 +20,7 @@ pub(crate) struct LogThrottle {
 }
 
 impl LogThrottle {
-    /// A line that is logged once per [`LOG_INTERVAL`].
+    /// Creates a throttle that logs once per [`LOG_INTERVAL`].
     pub(crate) const fn new() -> Self {
         Self::every(LOG_INTERVAL)
     }
@@ -33,8 +33,8 @@ impl LogThrottle {
         }
     }
 
-    /// Counts once. When a line is due, returns how often it recurred since the last one, this time
-    /// included.
+    /// Counts one occurrence. If a line is due, returns the number of occurrences since the last
+    /// line, including this one.
     pub(crate) fn count(&self) -> Option<u64> {
         self.count_at(Instant::now())
     }

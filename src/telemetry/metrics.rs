@@ -1,8 +1,8 @@
 //! Metrics: the table of all metrics, and the recorder that collects them.
 //!
-//! A metric is a row of [`METRICS`] and a row of the page BEHAVIOUR.md, which a test compares. It
-//! is counted where its event happens, by `counter!`, `gauge!` or `histogram!`. A metric with the
-//! label `route` is kept by [`ByRoute`], which drops its series with the route.
+//! Each metric has a row in [`METRICS`] and a row in BEHAVIOUR.md; a test compares them. The code
+//! that handles the event counts it with `counter!`, `gauge!` or `histogram!`. [`ByRoute`] keeps
+//! the metrics with the label `route`, and drops their series with the route.
 
 use std::sync::OnceLock;
 
@@ -138,7 +138,7 @@ const METRICS: &[Metric] = &[
 struct Metric {
     name: &'static str,
     kind: Kind,
-    /// The text behind `# HELP`.
+    /// The text of `# HELP`.
     help: &'static str,
 }
 
@@ -146,7 +146,7 @@ struct Metric {
 enum Kind {
     Counter,
     Gauge,
-    /// With the upper bounds of its buckets, ascending.
+    /// The upper bounds of its buckets, ascending.
     Histogram(&'static [f64]),
 }
 
@@ -166,11 +166,11 @@ const fn histogram(name: &'static str, buckets: &'static [f64], help: &'static s
     Metric { name, kind, help }
 }
 
-/// Starts collecting metrics for the whole process and returns the handle that prints them; later
-/// calls return the same.
+/// Starts collecting metrics for the whole process and returns the handle that prints them. Later
+/// calls return the same handle.
 ///
-/// Call it before a table is compiled, because routes look up their metrics then. `None` when the
-/// program has installed a recorder of its own.
+/// Call this before compiling a table, because routes look up their metrics at that point. Returns
+/// `None` if the program has installed its own recorder.
 pub fn start_metrics() -> Option<Metrics> {
     static METRICS_HANDLE: OnceLock<Option<Metrics>> = OnceLock::new();
     let start = || {

@@ -1,8 +1,8 @@
 //! Route series: metrics with the label `route`, which are dropped with their route.
 //!
-//! A route and its open sockets hold their series. Each reload may rename routes, so a series that
-//! nothing holds any more is dropped, but only after a while: a scraper still gets its last value.
-//! Histograms are not dropped; do not give them the label `route`.
+//! A route and its open sockets hold their series. A reload may rename routes, so an unused series
+//! is dropped, but only after a while, so that a scraper still gets its last value. Histograms are
+//! not dropped; do not give them the label `route`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,10 +15,10 @@ use metrics_exporter_prometheus::formatting::{sanitize_description, sanitize_lab
 use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
 use parking_lot::{Mutex, MutexGuard};
 
-/// How long a series is kept after its route.
+/// How long a series is kept after its route is removed.
 const GONE_KEPT: Duration = Duration::from_secs(300);
 
-/// How many series without a route are kept.
+/// The maximum number of series kept without a route.
 const GONE_MAX: usize = 1_000;
 
 /// Prints the metrics of the process (cheap to clone).
@@ -61,15 +61,15 @@ pub(super) struct RouteSeries(Arc<Mutex<BTreeMap<String, Family>>>);
 struct Family {
     description: SharedString,
     is_gauge: bool,
-    /// By their labels in printed form.
+    /// The series by their labels in printed form.
     series: BTreeMap<String, Series>,
 }
 
 #[derive(Debug, Default)]
 struct Series {
-    /// Bits of an `f64` in a gauge.
+    /// A count, or the bits of an `f64` for a gauge.
     value: Arc<AtomicU64>,
-    /// When a scan first found that neither a route nor a socket holds it.
+    /// When a scan first found that neither a route nor a socket holds the series.
     gone_since: Option<Instant>,
 }
 
@@ -121,7 +121,7 @@ impl RouteSeries {
         if surplus == 0 {
             return;
         }
-        // The oldest go first; among those of the same instant, any.
+        // The oldest are dropped first, in any order among those of the same instant.
         gone.sort_unstable();
         let newest_to_go = gone[surplus - 1];
         let before = gone.partition_point(|since| *since < newest_to_go);
@@ -275,7 +275,7 @@ mod tests {
         let kept = rendered(&series).matches("status=").count();
         assert_eq!(kept, GONE_MAX);
         assert!(rendered(&series).contains("\"2999\""));
-        // As many that all go at once.
+        // Many series that lose their route at once.
         let routes: Vec<_> = (0..1_500)
             .map(|number| counter(&series, &format!("other{number}")))
             .collect();

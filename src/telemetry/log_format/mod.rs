@@ -1,7 +1,7 @@
 //! Log format: a line as text, or as a JSON object.
 //!
-//! Values come from outside: paths, names, responses of peers. No value can end its line, leave its
-//! quotes, or send a control character to a terminal, and none is longer than 2,048 characters.
+//! Values are untrusted: paths, names, responses of peers. No value can end its line, escape its
+//! quotes, or send a control character to a terminal. Values are cut at 2,048 characters.
 
 use std::fmt::{self, Debug, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The most characters of one value.
+/// The maximum number of characters of one value.
 const VALUE_MAX: usize = 2048;
 
 /// The field of an event's message.
@@ -217,7 +217,7 @@ fn write_decimal(writer: &mut impl Write, value: f64) -> fmt::Result {
     writer.write_str(if short.is_empty() { "0" } else { short })
 }
 
-/// Tells whether a value needs no quotes: an address, a number, a word.
+/// Returns whether a value needs no quotes: an address, a number, a word.
 fn is_plain(value: &str) -> bool {
     (1..=VALUE_MAX).contains(&value.len())
         && value
@@ -225,13 +225,13 @@ fn is_plain(value: &str) -> bool {
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
 }
 
-/// Tells whether a character would act on a terminal, end a line, or change its reading order.
+/// Returns whether a character would control a terminal, end a line, or change its reading order.
 fn is_unsafe(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Writes at most [`VALUE_MAX`] characters, each by `write`.
+/// Writes at most [`VALUE_MAX`] characters, each with `write`.
 fn write_cut<W: Write>(
     writer: &mut W,
     value: &str,
