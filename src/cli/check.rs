@@ -19,7 +19,7 @@ pub(super) fn run(arguments: &CheckArguments, registry: Registry) -> u8 {
                 loaded.table.http().routes().len(),
                 loaded.table.websocket().routes().len(),
             );
-            // A file with warnings is not called sound.
+            // A file with warnings is not reported as sound.
             let verdict = match loaded.warnings.len() {
                 0 => "sound".to_owned(),
                 1 => "1 warning".to_owned(),

@@ -1,4 +1,4 @@
-//! Output: what the commands print. The log is separate.
+//! Output: prints the results of commands. The log is separate.
 
 use std::io::{IsTerminal, Write};
 

@@ -16,34 +16,34 @@ use crate::database::{io_cause, why_not_connected};
 use crate::http::views::publish::matches;
 use crate::net::url::{Url, UrlError};
 
-/// How long the server may take to answer.
+/// The timeout for the server's response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest response that is printed.
+/// The maximum size of a response.
 const RESPONSE_BYTES_MAX: u64 = 1 << 20;
 
-/// The longest event that is read from the standard input.
+/// The maximum number of bytes to read from standard input.
 const EVENT_BYTES_MAX: u64 = 1 << 20;
 
-/// How much is shown of an event that is not JSON.
+/// The maximum number of characters shown of an event that is not JSON.
 const SHOWN_CHARS_MAX: usize = 60;
 
-/// Where to call, and as whom.
+/// The server to call, and the token to call it with.
 struct Caller {
     url: String,
-    /// What stands in `Host`, where that is not the URL's own.
+    /// The value of `Host`, if it differs from the URL's.
     host: Option<String>,
     token: String,
 }
 
 impl Caller {
-    /// The URL without its secrets.
+    /// Returns the URL without its secrets.
     fn shown(&self) -> String {
         hide_url(&self.url)
     }
 }
 
-/// What of a route's options is of use here.
+/// The options of a `publish` route that this command reads.
 #[derive(Deserialize)]
 struct Options {
     tokens: Vec<Token>,
@@ -115,7 +115,7 @@ pub(super) fn run(arguments: &PublishArguments) -> u8 {
     }
 }
 
-/// What to look at after an answer of the server's that is no success.
+/// Returns a hint for a response that is not a success.
 fn advice(status: StatusCode, body: &str, caller: &Caller, group: &GroupName) -> String {
     let url = caller.shown();
     let advice = match status {
@@ -155,13 +155,13 @@ fn read_json(argument: &str) -> Result<String, String> {
     }
 }
 
-/// Why it is not known where to call.
+/// Why the server or the token cannot be determined.
 enum Unknown {
     Problems(Problems),
     Sentence(String),
 }
 
-/// Finds out where to call: what is said goes before the environment, and that before the
+/// Determines the server and the token. The arguments override the environment, which overrides the
 /// configuration.
 fn caller(arguments: &PublishArguments, group: &GroupName) -> Result<Caller, Unknown> {
     let url = arguments.url.clone();
@@ -212,7 +212,7 @@ fn caller(arguments: &PublishArguments, group: &GroupName) -> Result<Caller, Unk
     Ok(Caller { url, host, token })
 }
 
-/// The first token that is good for a group.
+/// Returns the first token that allows a group.
 fn own_token(route: &HttpRoute, group: &GroupName) -> Option<String> {
     let options: Result<Options, _> = route.options.read();
     let is_good = |pattern: &String| matches(pattern, group.as_str());
@@ -221,7 +221,8 @@ fn own_token(route: &HttpRoute, group: &GroupName) -> Option<String> {
     Some(found.token.0)
 }
 
-/// The URL of the server on this machine, and a host that it answers to.
+/// Returns the URL of the server on this machine and the `Host` to send, if it differs: the
+/// route's, or an allowed host if the URL's is not allowed.
 fn own_url(config: &Config, route: &HttpRoute) -> Option<(String, Option<String>)> {
     let path = route.path.as_deref()?;
     let base = path.split("{*").next().filter(|base| *base != path)?;
@@ -241,7 +242,7 @@ fn own_url(config: &Config, route: &HttpRoute) -> Option<(String, Option<String>
     };
     let root_path = &config.server.root_path;
     let prefix = &route.prefix;
-    // A whole domain is answered to by its own name too.
+    // A pattern for a whole domain, such as `.example.com`, also allows the domain itself.
     let named =
         |host: &String| Some(host.trim_start_matches('.').to_owned()).filter(|host| host != "*");
     let allowed = &config.server.allowed_hosts;
@@ -257,7 +258,7 @@ fn own_url(config: &Config, route: &HttpRoute) -> Option<(String, Option<String>
     ))
 }
 
-/// A request, and the address that it goes to.
+/// A request and its destination.
 struct Call {
     address: Address,
     host: String,

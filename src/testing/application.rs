@@ -27,7 +27,7 @@ impl Application {
         Ok(Self::start(&draft.config, table))
     }
 
-    /// Compiles a configuration that was read already.
+    /// Compiles a configuration that is already parsed.
     pub fn compile(config: &Config, registry: &Registry) -> Result<Self, Problems> {
         telemetry::start_metrics();
         let (table, _) = compile(config, registry)?;

@@ -1,4 +1,4 @@
-//! HttpCommunicator: one request, without sockets.
+//! HttpCommunicator: one request, without a network socket.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::gateway::{ConnectionInfo, Reply};
 use crate::http::Body;
 use crate::scope::Scheme;
 
-/// One request, without sockets (Channels' `HttpCommunicator`).
+/// One request, without a network socket (Channels' `HttpCommunicator`).
 ///
 /// ```
 /// use oneport::testing::{Application, HttpCommunicator};

@@ -1,4 +1,4 @@
-//! LiveServer: a real server on a port of its own.
+//! LiveServer: a real server on its own port.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::gateway::{Gateway, Registry, compile_draft};
 use crate::server::{Drained, Server};
 use crate::telemetry;
 
-/// A real server on a port of its own, in the runtime of the test.
+/// A real server on its own port, in the test's runtime.
 ///
 /// ```
 /// use oneport::testing::LiveServer;
@@ -75,7 +75,7 @@ impl LiveServer {
         })
     }
 
-    /// Returns the address of its listener.
+    /// Returns the listener's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -99,7 +99,7 @@ impl LiveServer {
         &self.gateway
     }
 
-    /// Stops it as SIGTERM does, and returns what was drained.
+    /// Stops the server as SIGTERM does, and returns the outcome of the drain.
     pub async fn stop(mut self) -> Drained {
         let _ = self.stop.send(());
         match self.running.join_next().await {

@@ -1,9 +1,10 @@
-//! The public test kit: communicators without sockets, and a live server on a port of its own.
+//! Testing: communicators without sockets, and a live server on its own port, for an application's
+//! tests.
 //!
-//! [`HttpCommunicator`] and [`WebsocketCommunicator`] are Channels' communicators: they take a
+//! [`HttpCommunicator`] and [`WebsocketCommunicator`] are Channels' communicators: they pass a
 //! request or a WebSocket through the tables, middleware, views and consumers of an
-//! [`Application`], and every wait has a deadline. [`LiveServer`] listens on port 0, for tests that
-//! need real sockets. A communicator panics if a test has to fail.
+//! [`Application`]. Every wait has a deadline. [`LiveServer`] listens on port 0, for tests that
+//! need real sockets. A communicator panics to fail a test.
 //!
 //! ```
 //! use oneport::testing::{Application, WebsocketCommunicator};

@@ -1,4 +1,4 @@
-//! WebsocketCommunicator: one WebSocket, without sockets.
+//! WebsocketCommunicator: one WebSocket, without a network socket.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::websocket::{CloseCode, Message};
 /// The capacity of the pipe between client and server.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// A WebSocket handshake without sockets (Channels' `WebsocketCommunicator`).
+/// A WebSocket handshake without a network socket (Channels' `WebsocketCommunicator`).
 #[derive(Debug)]
 pub struct WebsocketCommunicator {
     path: String,
