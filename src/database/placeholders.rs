@@ -1,7 +1,7 @@
 //! Placeholders: `$1` and so on in the text of a query.
 
-/// Returns a query with each `$1` and so on replaced by what `put` appends. Quoted names and strings
-/// stay unchanged.
+/// Returns a query with each `$1` and so on replaced by what `put` appends. Quoted names and
+/// strings stay unchanged.
 pub(super) fn replace_placeholders(
     sql: &str,
     mut put: impl FnMut(&mut String, usize) -> Result<(), sqlx::Error>,

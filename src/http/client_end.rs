@@ -1,4 +1,5 @@
-//! ClientEnd: whether the client of a connection still sends, and the body that no view has read.
+//! ClientEnd: tracks whether a connection's client still sends, and keeps a request body that was
+//! dropped unread.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -60,7 +61,8 @@ impl ClientEnd {
         poll_fn(|cx| self.poll_gone(cx)).await;
     }
 
-    /// Polls for the same, for a body's `poll_frame`. Only the last polling task is woken.
+    /// Polls like [`gone`](Self::gone), for a body's `poll_frame`. Only the last task that polled
+    /// is woken.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.waiting.register(cx.waker());
         match self.has_ended() {

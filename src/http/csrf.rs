@@ -1,4 +1,4 @@
-//! CSRF: accepts unsafe requests from our own pages only.
+//! CSRF: accepts unsafe requests only from our own pages.
 //!
 //! A signed double submit: a cookie that other sites cannot read, and its masked value in the form.
 //! The signature is bound to the user's session, so a planted cookie is worthless. In addition, the

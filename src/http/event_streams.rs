@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Login;
 
-/// The open event streams, by member number; one value per server (`Services::shared`). An entry lives as long as its response
-/// body, so the map is bounded by the requests in flight.
+/// The open event streams, by member number; one value per server (`Services::shared`). An entry
+/// lives as long as its response body, so the map is bounded by the requests in flight.
 #[derive(Debug, Default)]
 pub(crate) struct EventStreams {
     /// The streams with a login. An anonymous stream has no login that could end.

@@ -1,4 +1,4 @@
-//! Failure: an error of a view or middleware: the part that the client sees, and the cause for the
+//! Failure: an error of a view or middleware, with a sentence for the client and a cause for the
 //! log.
 
 use std::borrow::Cow;

@@ -32,8 +32,9 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Reads the fields of one family: `Forwarded` (RFC 7239), or `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`. `arrived` is the
-/// scheme of the connection, for a forwarded host whose scheme is not forwarded.
+/// Reads the fields of one family: `Forwarded` (RFC 7239), or `X-Forwarded-For`, `-Proto`, `-Host`
+/// and `-Port`. `arrived` is the scheme of the connection, for a forwarded host whose scheme is not
+/// forwarded.
 ///
 /// Called only if the peer itself is trusted. Several fields with one name form one list (RFC 9110
 /// §5.3), and empty elements are ignored (§5.6.1). The list of addresses is walked from the right,
@@ -132,7 +133,7 @@ fn rfc7239(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
     }
     let elements: Vec<Element> = elements.into_iter().rev().map(Element::parse).collect();
     let Walk { client, distance } = walk(elements.iter().map(|element| element.client), trusted);
-    // A value that the client's element lacks may come from a proxy nearer to us.
+    // If the client's element lacks a value, a proxy nearer to us may have added it.
     let said = elements.get(..=distance).unwrap_or(&elements);
     Forwarded {
         client,

@@ -5,8 +5,8 @@ use http::{HeaderMap, HeaderName, header};
 
 use crate::client::is_hop_by_hop;
 
-/// Returns whether a response field belongs to the server: it delimits the message (RFC 9112 §6), manages the connection
-/// (RFC 9110 §7.6.1) or is part of the WebSocket handshake (RFC 6455 §11.3).
+/// Returns whether a response field belongs to the server: it delimits the message (RFC 9112 §6),
+/// manages the connection (RFC 9110 §7.6.1) or is part of the WebSocket handshake (RFC 6455 §11.3).
 ///
 /// ```
 /// use http::header;

@@ -43,8 +43,8 @@ pub(crate) fn with_query(to: &str, query: &str) -> String {
     format!("{before}{separator}{query}{fragment}")
 }
 
-/// Returns whether a target is a path of this server, below `root_path`: it begins with exactly one slash. `//host` names another
-/// host, and browsers read `/\host` the same way.
+/// Returns whether a target is a path of this server, below `root_path`: it begins with exactly one
+/// slash. `//host` names another host, and browsers read `/\host` the same way.
 pub(crate) fn is_own_path(to: &str) -> bool {
     to.starts_with('/') && !to.starts_with("//") && !to.starts_with("/\\")
 }

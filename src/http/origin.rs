@@ -1,4 +1,4 @@
-//! Origin: which pages may open a WebSocket.
+//! Origin: the origins whose pages may open a WebSocket.
 
 mod lint;
 mod urlparse;

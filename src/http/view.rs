@@ -42,14 +42,15 @@ pub trait View: Send + Sync + Sized + 'static {
     /// has `#[serde(deny_unknown_fields)]`.
     type Options: DeserializeOwned;
 
-    /// The types of application state that it reads (`Registry::state`). A route with the view is a Problem when one was not registered.
+    /// The types of application state that the view needs (`Registry::state`). A route with the
+    /// view is a Problem if one of them is not registered.
     const STATE: &'static [StateType] = &[];
 
     /// Creates the view from the route's options: at start, at every reload, and for
     /// `oneport check`.
     ///
-    /// Returns an error for each option that is invalid beyond its type; `check`, `serve` and a reload report it at the
-    /// line and column of its key.
+    /// Returns an error for each option that is invalid beyond its type; `check`, `serve` and a
+    /// reload report it at the line and column of its key.
     fn new(options: Self::Options) -> Result<Self, OptionErrors>;
 
     /// Attaches the view to its route. Called once, after `new` and before the first request.
@@ -104,7 +105,7 @@ pub trait View: Send + Sync + Sized + 'static {
     fn call(&self, request: Request) -> impl Future<Output = Result<Response, Failure>> + Send;
 }
 
-/// What happens to a view's call if its client disconnects before the response.
+/// How a view's call ends if its client disconnects before the response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnDisconnect {
     /// The call runs to completion within the route's `request_timeout`. The default, because the

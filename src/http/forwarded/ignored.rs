@@ -8,7 +8,8 @@ use http::HeaderName;
 use super::{ForwardedFamily, family};
 use crate::telemetry::LogThrottle;
 
-/// The shortest time between two warnings: an untrusted proxy causes one per request, and so can any client.
+/// The shortest time between two warnings: an untrusted proxy causes one per request, and so can
+/// any client.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// One per process: requests on all worker threads share the interval.

@@ -1,6 +1,7 @@
-//! Urlparse: splits an origin as Python's `urlparse` does, which Channels relies on; other URLs are parsed by `net::url`.
+//! Urlparse: splits an origin as Python's `urlparse` does, which Channels relies on; other URLs are
+//! parsed by `net::url`.
 
-/// The parts of a URL that matter here, split as Python's `urlparse` does, which Channels relies on.
+/// The parts of an origin: scheme, host and port.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Url {
     /// In lower case; empty if absent.

@@ -139,7 +139,8 @@ impl View for Login {
         };
         auth.log_in(session, &account);
         Csrf(services).rotate(session);
-        // Saved here instead of with the response, so that a failed save gives the attempt back.
+        // Saved now instead of with the response, so that a failed save does not count as an
+        // attempt.
         let saved = session.save().await;
         saved.inspect_err(|_| attempts.give_back(&attempt))?;
         counter!("oneport_logins_total", "outcome" => "ok").increment(1);

@@ -62,7 +62,7 @@ impl View for Logout {
         };
         Csrf(services).check(scope, &trusted, token.as_deref())?;
         session.flush();
-        // Saved here instead of with the response, so that the sockets are closed at once.
+        // Saved now instead of with the response, so that the sockets are closed at once.
         session.save().await?;
         services.auth.logged_out(key);
         tracing::info!(id = %scope.request_id, user = scope.user.as_ref().map(|user| user.name.as_str()), "logged out");

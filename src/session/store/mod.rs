@@ -1,4 +1,4 @@
-//! SessionStore: where sessions are kept.
+//! SessionStore: sessions in memory, in a database, or in a Django project, which is only read.
 //!
 //! | file | store |
 //! |---|---|

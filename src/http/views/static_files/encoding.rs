@@ -1,4 +1,4 @@
-//! Encoding: which precompressed file a client accepts (RFC 9110 §12.5.3).
+//! Encoding: the precompressed files that a client accepts (RFC 9110 §12.5.3).
 
 use http::header;
 

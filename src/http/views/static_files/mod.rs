@@ -186,7 +186,7 @@ impl Static {
         }
     }
 
-    /// Returns the file name: for a directory, that of its index.
+    /// Returns the file name; for a directory, that of its index.
     fn file_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
         match name.is_empty() || name.ends_with('/') {
             true => format!("{name}{}", self.options.index).into(),
