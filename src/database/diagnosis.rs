@@ -18,8 +18,8 @@ use crate::config::{StoreUrl, hide_url_secrets, process_user};
 /// The timeout of the connection attempt to a server.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The least space that SQLite needs next to its file: a page of the write-ahead log, and the log's
-/// index.
+/// The minimum space that SQLite needs next to its file: a page of the write-ahead log, and the
+/// log's index.
 const TRIAL_BYTES: usize = 64 << 10;
 
 /// Explains why a store cannot be opened: `session.store: cannot write in config/ as user nobody`.

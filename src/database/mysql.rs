@@ -13,7 +13,7 @@ use super::{Bind, DatabaseSettings, Row};
 pub(super) fn pool(url: &str, settings: DatabaseSettings) -> Result<MySqlPool, sqlx::Error> {
     let options = MySqlConnectOptions::from_str(url)?
         .charset("utf8mb4")
-        // The SQL modes and the time zone stay the server's: no query depends on them.
+        // Keeps the server's SQL modes and time zone: no query depends on them.
         .pipes_as_concat(false)
         .no_engine_substitution(false)
         .timezone(None)
@@ -57,7 +57,7 @@ pub(super) async fn fetch(
         .collect()
 }
 
-/// Replaces the placeholders by `?` and returns the values in the order of the placeholders.
+/// Replaces the placeholders with `?` and returns the values in the order of the placeholders.
 fn numbered<'b>(sql: &str, binds: &[Bind<'b>]) -> Result<(String, Vec<Bind<'b>>), sqlx::Error> {
     let mut values = Vec::with_capacity(binds.len());
     let sql = replace_placeholders(sql, |sql, index| {

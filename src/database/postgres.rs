@@ -100,7 +100,7 @@ fn row(row: &PgRow) -> Result<Row, sqlx::Error> {
     (0..row.len()).map(column).collect()
 }
 
-/// Replaces the placeholders `$1` and so on by literals.
+/// Replaces the placeholders `$1` and so on with literals.
 fn inline(sql: &str, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
     replace_placeholders(sql, |sql, index| {
         let bind = binds

@@ -267,7 +267,7 @@ impl Csrf<'_> {
         is_signed.then(|| cookie.to_owned())
     }
 
-    /// Creates a secret; `None` if it has to be stored in a session and no writable one exists.
+    /// Creates a secret; `None` if it must be stored in a session and there is no writable one.
     fn new_secret(self, client: &CsrfClient) -> Option<String> {
         if self.0.csrf.use_sessions {
             let is_read_only = self.0.sessions.is_read_only();

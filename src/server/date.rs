@@ -12,8 +12,8 @@ thread_local! {
 
 /// Returns the value for a response created at `now` if hyper would send a different one.
 ///
-/// hyper caches a value per thread until its second is over. If the clock is set back by an hour,
-/// the cached value stays wrong for an hour.
+/// hyper caches a value per thread until its second is over. If the clock is set back, it would
+/// send that value until the clock has caught up.
 pub(super) fn correction(now: SystemTime) -> Option<HeaderValue> {
     let second = now
         .duration_since(UNIX_EPOCH)

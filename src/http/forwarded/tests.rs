@@ -1,4 +1,4 @@
-//! What a chain of proxies may say, field by field.
+//! Tests of the forwarded fields, one field at a time.
 
 use super::*;
 

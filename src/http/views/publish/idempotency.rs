@@ -139,8 +139,8 @@ impl Idempotency {
         (answer, true)
     }
 
-    /// Records the response: all waiting calls receive it, and it is cached as long as there is
-    /// room. A response that may differ on a retry is not cached.
+    /// Records the response: all waiting calls receive it, and it is cached if there is room. A
+    /// response that may differ on a retry is not cached.
     fn answered(
         &self,
         name: &Digested,

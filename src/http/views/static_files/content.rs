@@ -26,7 +26,7 @@ enum BodyPart {
     File(Range<u64>),
 }
 
-/// A body of several parts. If the file shrinks meanwhile, the body fails, so that the connection
+/// A body of several parts. If the file shrinks while it is sent, the body fails and the connection
 /// is aborted.
 #[derive(Debug)]
 pub(super) struct Content {
