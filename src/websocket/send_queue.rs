@@ -42,6 +42,8 @@ const FRAMES_PER_WRITE: usize = 16;
 #[derive(Default)]
 pub(super) struct SendQueue {
     state: SendState,
+    /// True once a deadline or another task has ended the socket; frames may still be sent.
+    is_ending: bool,
     /// Bytes of `SendExtras::frames`. A frame has at least two, so 0 means that none waits.
     bytes: usize,
     /// Wakes the connection's task.
@@ -180,17 +182,23 @@ impl SendQueue {
     ) -> (Delivery, u32) {
         let mut dropped = 0;
         if policy == SlowClient::Conflate && self.conflate(&frame, limit) {
+            self.wake_drained();
             return (Delivery::Queued, 1); // the older frame was dropped
         }
         if policy == SlowClient::DropOldest {
             dropped = self.drop_oldest(frame.bytes.len(), limit);
         }
         let must_follow = frame.is_partly_written || self.is_empty();
-        if self.bytes + frame.bytes.len() > limit && !must_follow {
-            return (Delivery::Dropped, dropped + 1);
+        let is_dropped = self.bytes + frame.bytes.len() > limit && !must_follow;
+        if !is_dropped {
+            self.push(frame, now);
         }
-        self.push(frame, now);
-        (Delivery::Queued, dropped)
+        // Dropped frames may have made the room that a consumer waits for.
+        self.wake_drained();
+        match is_dropped {
+            true => (Delivery::Dropped, dropped + 1),
+            false => (Delivery::Queued, dropped),
+        }
     }
 
     /// Writes or queues the close frame, after which nothing may be sent.
@@ -261,13 +269,20 @@ impl SendQueue {
         }
     }
 
-    /// Waits until at most `bytes` are queued, or sending has ended.
+    /// Waits until at most `bytes` are queued, or the socket ends.
     pub(super) fn poll_drained(&mut self, bytes: usize, cx: &Context<'_>) -> Poll<()> {
-        if self.bytes <= bytes || self.state != SendState::Open {
+        if self.bytes <= bytes || self.is_ending || self.state != SendState::Open {
             return Poll::Ready(());
         }
         self.extras().drained = Some((bytes, cx.waker().clone()));
         Poll::Pending
+    }
+
+    /// Ends the wait in `poll_drained`: a deadline or another task has ended the socket, and its
+    /// consumer may only finish.
+    pub(super) fn end_drained(&mut self) {
+        self.is_ending = true;
+        self.wake_drained();
     }
 
     /// Drops the waiting frames and ends sending.
@@ -380,7 +395,7 @@ impl SendQueue {
     fn wake_drained(&mut self) {
         if let Some(extras) = &mut self.extras
             && let Some((bytes, _)) = extras.drained
-            && (self.bytes <= bytes || self.state != SendState::Open)
+            && (self.bytes <= bytes || self.is_ending || self.state != SendState::Open)
             && let Some((_, waker)) = extras.drained.take()
         {
             waker.wake();

@@ -309,7 +309,12 @@ impl SocketHandle {
         self.queue.lock().poll_flush(&self.stream, cx, now)
     }
 
-    /// Waits until at most half of the route's `send_queue` is full, or sending has ended.
+    /// Ends the wait in `poll_drained`.
+    pub(super) fn end_drained(&self) {
+        self.queue.lock().end_drained();
+    }
+
+    /// Waits until at most half of the route's `send_queue` is full, or the socket ends.
     pub(super) fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
         let half = self.route.settings.send_queue / 2;
         self.queue.lock().poll_drained(half, cx)

@@ -129,6 +129,27 @@ fn drained_is_woken_by_the_write_that_makes_room_and_by_the_end() {
 }
 
 #[test]
+fn drained_is_woken_by_dropped_frames_and_by_the_end_of_the_socket() {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let cx = Context::from_waker(&waker);
+    let woken = || wakes.0.load(Ordering::Relaxed);
+
+    let mut queue = full(SlowClient::DropOldest);
+    assert!(queue.poll_drained(25, &cx).is_pending());
+    let late = frame("late-", None);
+    let outcome = queue.enqueue(late, LIMIT, SlowClient::DropOldest, 0);
+    assert_eq!(outcome, (Delivery::Queued, 1));
+    assert_eq!((queue.bytes(), woken()), (23, 1));
+
+    assert!(queue.poll_drained(0, &cx).is_pending());
+    queue.end_drained();
+    assert_eq!(woken(), 2);
+    assert!(queue.poll_drained(0, &cx).is_ready());
+    assert!(queue.is_open());
+}
+
+#[test]
 fn first_request_to_end_wins() {
     use crate::websocket::Cause;
     let mut queue = SendQueue::default();

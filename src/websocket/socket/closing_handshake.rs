@@ -70,12 +70,19 @@ impl Socket {
     /// Reads and discards bytes; `false` at the end of the stream.
     ///
     /// While the bytes can be decoded, it looks for the client's close frame among them.
+    /// No bytes stay in the thread's buffers after it: the next socket would decode them.
     fn poll_discard(&mut self, cx: &mut Context<'_>, can_decode: bool) -> Poll<bool> {
+        self.claim_buffers();
+        let polled = self.read_and_discard(cx, can_decode);
+        self.release_buffers();
+        polled
+    }
+
+    fn read_and_discard(&mut self, cx: &mut Context<'_>, can_decode: bool) -> Poll<bool> {
         if can_decode && self.has_undecoded() {
             self.take_ended(); // otherwise `decode` returns nothing
             while !self.has_ended() && self.decode().is_some() {}
             self.extras = None;
-            self.release_buffers();
             return Poll::Ready(true);
         }
         match self.read_some(cx) {

@@ -55,6 +55,7 @@ impl Socket {
     fn end_at_once(&mut self, ending: Ending) {
         let known = self.take_ended().map(Ended::into_ending);
         self.set_ended(Ended::AtOnce(known.unwrap_or(ending)));
+        self.handle.end_drained();
     }
 
     fn due(&self, now: Millis) -> Due {

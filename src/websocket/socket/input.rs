@@ -117,7 +117,13 @@ impl Socket {
     pub(super) fn stop_reading(&mut self, ending: Ending) {
         self.decoder.free();
         self.extras().undecoded = Bytes::new();
-        self.set_ended(Ended::AfterMessages(ending));
+        let is_at_once = matches!(self.ended(), Some(Ended::AtOnce(_)));
+        self.set_ended(match is_at_once {
+            // A write may fail after a deadline or another task has ended the socket: the waiting
+            // messages stay dropped.
+            true => Ended::AtOnce(ending),
+            false => Ended::AfterMessages(ending),
+        });
     }
 
     /// Saves the undecoded bytes, before another socket reads into the thread's input buffer.
