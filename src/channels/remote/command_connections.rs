@@ -24,7 +24,7 @@ enum Target {
     /// The server that has its key.
     Owner,
     /// The server that is about to have it (ASK).
-    CommandLabel(usize),
+    Ask(usize),
 }
 
 /// The connections for commands (cheap to clone).
@@ -104,7 +104,7 @@ impl CommandConnections {
                 if is_redirect(error) {
                     let asked = self.ask_target(error);
                     is_waited_for |= asked.is_none();
-                    left.push((at, asked.map_or(Target::Owner, Target::CommandLabel)));
+                    left.push((at, asked.map_or(Target::Owner, Target::Ask)));
                 }
             }
             if left.is_empty() || Instant::now() >= until {
@@ -133,7 +133,7 @@ impl CommandConnections {
                     key_of(&commands[*at]).map_or(0, |key| self.server_of(key)),
                     false,
                 ),
-                Target::CommandLabel(server) => (*server, true),
+                Target::Ask(server) => (*server, true),
             };
             by_server[server].push((*at, is_asked));
         }
