@@ -88,10 +88,11 @@ impl MiddlewareChain {
             let Err(failure) = bounded(timeout, after).await else {
                 continue;
             };
-            *response = page(&failure);
+            let replaced = std::mem::replace(response, page(&failure));
+            let replaced = replaced.headers();
             is_replaced = true;
             for step in self.0.iter().skip(at + 1).rev() {
-                let again = step.after_replaced(scope, response);
+                let again = step.after_replaced(scope, services, replaced, response);
                 if let Err(failure) = bounded(timeout, again).await {
                     tracing::error!(id = %scope.request_id, %failure, "middleware failed over the response of a failure");
                 }

@@ -63,7 +63,7 @@ impl<'a> Pipeline<'a> {
     /// middleware left them.
     ///
     /// Returns the response, counted and logged, and the handler's other result: `None` if the
-    /// response is a failure's.
+    /// response is a failure's, or if middleware has refused to switch protocols.
     pub(super) async fn run<H: Handler, T, F>(
         &self,
         entry: &RouteEntry<H>,
@@ -87,6 +87,7 @@ impl<'a> Pipeline<'a> {
         let before = entry.chain.before(&mut cx);
         let outcome = match run_until(deadline, H::TIMED_OUT, MIDDLEWARE_PANICKED, before).await {
             Ok(()) => {
+                let deadline = Deadline::At(self.started + entry.timeout + H::GRACE);
                 let handling = handler(scope.clone(), body);
                 run_until(deadline, H::TIMED_OUT, H::PANICKED, handling).await
             }
@@ -96,8 +97,9 @@ impl<'a> Pipeline<'a> {
             Ok((response, made)) => (response, Some(made)),
             Err(failure) => (self.page(scope, &failure), None),
         };
-        let is_switch = H::SWITCHES_PROTOCOLS && made.is_some();
-        if !is_switch {
+        // The status of a response that switches protocols; such a response has no framing.
+        let switch = (H::SWITCHES_PROTOCOLS && made.is_some()).then(|| response.status());
+        if switch.is_none() {
             response_framing::enforce(scope, entry, &mut response);
         }
         let page = |failure: &Failure| self.page(scope, failure);
@@ -105,11 +107,12 @@ impl<'a> Pipeline<'a> {
             .chain
             .after(scope, self.services, &mut response, entry.timeout, page)
             .await;
-        if is_replaced || (!is_switch && entry.chain.has_custom()) {
+        let is_refused = is_replaced || switch.is_some_and(|status| status != response.status());
+        if is_refused || (switch.is_none() && entry.chain.has_custom()) {
             response_framing::enforce(scope, entry, &mut response);
         }
         self.finish(entry, scope, &response);
-        (response, made.filter(|_| !is_replaced))
+        (response, made.filter(|_| !is_refused))
     }
 
     /// Counts and logs the response of a route.

@@ -86,18 +86,23 @@ pub(crate) trait Handler {
     const PANICKED: &'static str;
     /// Whether success is a response that ends HTTP on the connection.
     const SWITCHES_PROTOCOLS: bool;
+    /// The time after the route's timeout for work that bounds its own wait.
+    const GRACE: Duration;
 }
 
 impl Handler for HttpHandler {
     const TIMED_OUT: &'static str = "the answer took too long";
     const PANICKED: &'static str = "the view panicked";
     const SWITCHES_PROTOCOLS: bool = false;
+    const GRACE: Duration = Duration::ZERO;
 }
 
 impl Handler for WebsocketHandler {
     const TIMED_OUT: &'static str = "the decision on the handshake took too long";
     const PANICKED: &'static str = "the consumer panicked in connect";
     const SWITCHES_PROTOCOLS: bool = true;
+    /// An accepted handshake registers its groups, in Redis too.
+    const GRACE: Duration = Duration::from_secs(5);
 }
 
 /// One counter for each class of status codes, looked up once.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::deadline::{Deadline, run_until};
 use super::pipeline::Pipeline;
-use super::table::WebsocketEntry;
+use super::table::{Handler, WebsocketEntry, WebsocketHandler};
 use super::unmatched;
 use super::upgrade::{Reply, Upgrade};
 use crate::channels::LayerError;
@@ -24,7 +25,6 @@ struct AcceptedHandshake {
     consumer: Box<dyn Accepted>,
     prepared_joins: PreparedJoins,
     deflate: Option<Deflate>,
-    status: StatusCode,
     /// The fields that turn the response into a WebSocket handshake's. They are set last, so
     /// middleware cannot change or remove them.
     fields: HeaderMap,
@@ -47,11 +47,12 @@ pub(super) async fn handle(
     known.connection = services.layer.next_member();
     let key = handshake.accept;
 
-    let connect = |scope, _: Body| connect(services, entry, scope, key.as_deref());
+    let deadline = Deadline::At(pipeline.started + entry.timeout);
+    let connect = |scope, _: Body| connect(services, entry, deadline, scope, key.as_deref());
     let (mut response, accepted) = pipeline
         .run(entry, &mut scope, Body::empty(), 0, connect)
         .await;
-    let Some(accepted) = accepted.filter(|accepted| accepted.status == response.status()) else {
+    let Some(accepted) = accepted else {
         return Reply::Response(response);
     };
     let headers = response.headers_mut();
@@ -78,15 +79,19 @@ pub(super) async fn handle(
 async fn connect(
     services: &Services,
     entry: &WebsocketEntry,
+    deadline: Deadline,
     scope: Arc<Scope>,
     key: Option<&str>,
 ) -> Result<(Response, AcceptedHandshake), Failure> {
-    let (accept, consumer) = entry
-        .handler
-        .consumer
-        .connect(&scope)
-        .await
-        .map_err(|denial| denial.into_failure().without_framing())?;
+    let consumer = &entry.handler.consumer;
+    let deciding = async {
+        let decision = consumer.connect(&scope).await;
+        decision.map_err(|denial| denial.into_failure().without_framing())
+    };
+    // Only the decision has this deadline: the wait for Redis below has its own, and a consumer
+    // that has accepted is let in after it.
+    let (timed_out, panicked) = (WebsocketHandler::TIMED_OUT, WebsocketHandler::PANICKED);
+    let (accept, consumer) = run_until(deadline, timed_out, panicked, deciding).await?;
     let prepared_joins = register_joins(services, &scope, &accept)
         .await
         .map_err(|_| Failure::too_many_rooms())?;
@@ -114,7 +119,6 @@ async fn connect(
         consumer,
         prepared_joins,
         deflate,
-        status,
         fields: handshake_fields(key, subprotocol.as_deref(), deflate)?,
     };
     Ok((response, accepted))

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::http::{Failure, Response};
 use crate::scope::{Scheme, Scope, ScopeType};
 use crate::services::Services;
+
+/// The `Vary` of a response that may differ by visitor.
+const COOKIE: HeaderValue = HeaderValue::from_static("cookie");
 
 /// `session`: puts the visitor's session into the scope (Channels' `SessionMiddleware`).
 ///
@@ -48,9 +51,32 @@ impl Session {
             }
         }
         if scope.scope_type == ScopeType::Http {
-            // The response may differ by visitor.
-            headers.append(header::VARY, HeaderValue::from_static("cookie"));
+            headers.append(header::VARY, COOKIE);
         }
         Ok(())
+    }
+
+    /// Copies what `after` added to a response that was replaced since: the session is saved, so
+    /// the client must get its new key.
+    pub(super) fn copy_fields(
+        &self,
+        services: &Services,
+        replaced: &HeaderMap,
+        headers: &mut HeaderMap,
+    ) {
+        let name = services.sessions.cookie_name();
+        for field in replaced.get_all(header::SET_COOKIE) {
+            let rest = field.as_bytes().strip_prefix(name.as_bytes());
+            if rest.is_some_and(|rest| rest.starts_with(b"=")) {
+                headers.append(header::SET_COOKIE, field.clone());
+            }
+        }
+        if replaced
+            .get_all(header::VARY)
+            .iter()
+            .any(|field| field == COOKIE)
+        {
+            headers.append(header::VARY, COOKIE);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Step: one middleware in a route's list.
 
+use http::HeaderMap;
+
 use super::auth::Auth;
 use super::context::MiddlewareContext;
 use super::cors::Cors;
@@ -89,17 +91,26 @@ impl Step {
     ) -> Result<(), Failure> {
         match self {
             Self::Session(step) => Box::pin(step.after(scope, services, response)).await,
-            _ => self.after_replaced(scope, response).await,
+            _ => self.after_unsaved(scope, response).await,
         }
     }
 
-    /// Runs the step on a response that replaced the one it ran on before. A session is not saved
-    /// again.
+    /// Runs the step on the response that replaced another, on which it ran before. A session is
+    /// not saved again; its fields of the `replaced` response are copied.
     pub(crate) async fn after_replaced(
         &self,
         scope: &Scope,
+        services: &Services,
+        replaced: &HeaderMap,
         response: &mut Response,
     ) -> Result<(), Failure> {
+        if let Self::Session(step) = self {
+            step.copy_fields(services, replaced, response.headers_mut());
+        }
+        self.after_unsaved(scope, response).await
+    }
+
+    async fn after_unsaved(&self, scope: &Scope, response: &mut Response) -> Result<(), Failure> {
         match self {
             Self::Headers(step) => step.after(response.headers_mut()),
             Self::Cors(step) => step.after(scope, response.headers_mut()),

@@ -31,6 +31,19 @@ const FILE: &str = "
     consumer        = 'failing'
     connect_timeout = '100ms'
 
+    [session]
+    store = 'memory'
+
+    [[http.route]]
+    path       = '/session'
+    middleware = ['failing', 'session']
+    view       = 'failing'
+
+    [[websocket.route]]
+    path       = '/session'
+    middleware = ['failing', 'session']
+    consumer   = 'failing'
+
     [[http.route]]
     path = '/metrics'
     view = 'metrics'
@@ -63,8 +76,14 @@ impl Middleware for Failing {
     async fn after(
         &self,
         scope: &Scope,
-        _response: &mut oneport::http::Response,
+        response: &mut oneport::http::Response,
     ) -> Result<(), Failure> {
+        if scope.query("after").as_deref() == Some("deny") {
+            *response = respond(403, "text/plain", "no");
+            let headers = response.headers_mut();
+            headers.insert("content-length", HeaderValue::from_static("10"));
+            headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
+        }
         fail(scope, "after").await
     }
 }
@@ -78,6 +97,9 @@ impl View for Failing {
 
     async fn call(&self, request: Request) -> Result<oneport::http::Response, Failure> {
         fail(&request.scope, "handler").await?;
+        if let Some(session) = &request.scope.session {
+            session.set("colour", "blue");
+        }
         Ok(respond(200, "text/plain", "fine"))
     }
 }
@@ -90,6 +112,9 @@ impl Consumer for Failing {
     }
 
     async fn connect(&mut self, scope: &Scope) -> Result<Accept, Denial> {
+        if let Some(session) = &scope.session {
+            session.set("colour", "blue");
+        }
         match scope.query("handler").as_deref() {
             Some("refuse") => Err(Denial::new(StatusCode::IM_A_TEAPOT, "no tea")),
             Some("error") => Err("a secret cause".into()),
@@ -286,6 +311,46 @@ async fn request_and_handshake_fail_alike() {
         }
         assert_eq!(request, handshake, "{case}");
     }
+}
+
+/// Sends a request and a handshake that are refused; returns both responses.
+async fn refusals(app: &Application, path: &str) -> [Response<Bytes>; 2] {
+    let request = HttpCommunicator::get(path).send(app).await;
+    let connected = WebsocketCommunicator::new(path).connect(app).await;
+    let Err(handshake) = connected else {
+        panic!("expected the handshake to be refused");
+    };
+    [request, handshake]
+}
+
+#[tokio::test]
+async fn middleware_that_replaces_a_response_sets_no_framing() {
+    for response in refusals(&app(), "/?after=deny").await {
+        assert_eq!(
+            (response.status().as_u16(), &response.body()[..]),
+            (403, &b"no"[..])
+        );
+        for name in [
+            "content-length",
+            "transfer-encoding",
+            "sec-websocket-accept",
+        ] {
+            assert_eq!(response.headers().get(name), None, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn saved_session_reaches_the_client_when_other_middleware_fails() {
+    let app = app();
+    for response in refusals(&app, "/session?after=error").await {
+        assert_eq!(response.status(), 500);
+        let cookie = response.headers()["set-cookie"].to_str().unwrap();
+        assert!(cookie.starts_with("sessionid="), "{cookie}");
+    }
+    let path = "/session?after=error";
+    let response = HttpCommunicator::get(path).send(&app).await;
+    assert_eq!(response.headers()["vary"], "cookie");
 }
 
 #[tokio::test]
