@@ -11,7 +11,8 @@
 //! ```
 //!
 //! In `HalfOpen`, one request, the probe, is in flight; all others are refused. Requests that began
-//! before the circuit opened may end in any state, and their outcomes also count.
+//! before the circuit opened may end in any state; their outcomes also count, except a failure in
+//! `HalfOpen`.
 
 use std::time::Duration;
 
@@ -114,8 +115,14 @@ impl Breaker {
         }
     }
 
-    /// Counts an outcome.
-    pub(super) fn record(&self, outcome: Outcome, now: Instant) -> Option<Transition> {
+    /// Counts an outcome. While the probe is in flight, a failure of an older request tells nothing
+    /// new, and the circuit waits for the probe.
+    pub(super) fn record(
+        &self,
+        outcome: Outcome,
+        is_probe: bool,
+        now: Instant,
+    ) -> Option<Transition> {
         let mut state = self.state.lock();
         let was_closed = matches!(*state, State::Closed { .. });
         *state = match (outcome, *state) {
@@ -126,6 +133,7 @@ impl Breaker {
                 let failures = failures + 1;
                 State::Closed { failures }
             }
+            (Outcome::Failure, State::HalfOpen) if !is_probe => State::HalfOpen,
             (Outcome::Failure, _) => {
                 let open = self.settings.open.mul_f64(0.9 + 0.2 * fastrand::f64());
                 State::Open { until: now + open }
@@ -171,12 +179,12 @@ mod tests {
     #[test]
     fn opens_after_failures_in_a_row_and_closes_after_a_good_probe() {
         let (breaker, now) = (breaker(), Instant::now());
-        assert_eq!(breaker.record(Outcome::Failure, now), None);
-        assert_eq!(breaker.record(Outcome::Success, now), None);
-        assert_eq!(breaker.record(Outcome::Failure, now), None);
+        assert_eq!(breaker.record(Outcome::Failure, false, now), None);
+        assert_eq!(breaker.record(Outcome::Success, false, now), None);
+        assert_eq!(breaker.record(Outcome::Failure, false, now), None);
         assert_eq!(breaker.admit(now).unwrap(), Admission::Normal);
         assert_eq!(
-            breaker.record(Outcome::Failure, now),
+            breaker.record(Outcome::Failure, false, now),
             Some(Transition::Opened)
         );
         let error = breaker.admit(now).unwrap_err();
@@ -188,7 +196,7 @@ mod tests {
         assert_eq!(breaker.admit(later).unwrap(), Admission::Probe);
         assert!(breaker.admit(later).is_err(), "one probe at a time");
         assert_eq!(
-            breaker.record(Outcome::Success, later),
+            breaker.record(Outcome::Success, true, later),
             Some(Transition::Closed)
         );
         assert_eq!(breaker.admit(later).unwrap(), Admission::Normal);
@@ -197,13 +205,26 @@ mod tests {
     #[test]
     fn a_bad_probe_opens_it_again_and_an_abandoned_one_passes_the_turn_on() {
         let (breaker, now) = (breaker(), Instant::now());
-        breaker.record(Outcome::Failure, now);
-        breaker.record(Outcome::Failure, now);
+        breaker.record(Outcome::Failure, false, now);
+        breaker.record(Outcome::Failure, false, now);
         let later = now + Duration::from_secs(11);
         assert_eq!(breaker.admit(later).unwrap(), Admission::Probe);
         breaker.abandon_probe();
         assert_eq!(breaker.admit(later).unwrap(), Admission::Probe);
-        assert_eq!(breaker.record(Outcome::Failure, later), None);
+        assert_eq!(breaker.record(Outcome::Failure, true, later), None);
         assert!(breaker.open_for(later).is_some());
+    }
+
+    #[test]
+    fn failure_of_an_older_request_does_not_admit_a_second_probe() {
+        let (breaker, now) = (breaker(), Instant::now());
+        breaker.record(Outcome::Failure, false, now);
+        breaker.record(Outcome::Failure, false, now);
+        let later = now + Duration::from_secs(11);
+        assert_eq!(breaker.admit(later).unwrap(), Admission::Probe);
+        assert_eq!(breaker.record(Outcome::Failure, false, later), None);
+        assert!(breaker.admit(later + Duration::from_secs(60)).is_err());
+        let closed = breaker.record(Outcome::Success, true, later);
+        assert_eq!(closed, Some(Transition::Closed));
     }
 }

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
@@ -15,6 +17,9 @@ use tokio::time::Instant;
 use super::endpoint_url::Address;
 use super::limited_io::LimitedIo;
 use crate::net::Stream;
+
+/// The head start of an address before the next is tried beside it (RFC 8305 §8).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Opens connections to one endpoint.
 #[derive(Clone, Debug)]
@@ -62,8 +67,8 @@ async fn connect(address: &Address, timeout: Duration) -> io::Result<Stream> {
     }
 }
 
-/// Tries the addresses of a name in turn. Each gets an equal share of the remaining time, so an
-/// address that drops packets leaves time for the next.
+/// Tries the addresses of a name: each gets a head start before the next, and the first to connect
+/// wins (RFC 8305 §5). So an address that drops packets costs little of the time.
 async fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     let ends_at = Instant::now() + timeout;
     let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
@@ -71,16 +76,22 @@ async fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Tcp
         io::ErrorKind::NotFound,
         "failed to lookup address information: the name has no address",
     );
-    for (index, address) in addresses.iter().enumerate() {
-        let left = ends_at.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        match tokio::time::timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
+    let mut waiting = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    loop {
+        attempts.extend(waiting.next().map(TcpStream::connect));
+        let head_start = match waiting.len() {
+            0 => ends_at,
+            _ => ends_at.min(Instant::now() + HEAD_START),
+        };
+        match tokio::time::timeout_at(head_start, attempts.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => last = error,
+            Ok(None) => return Err(last), // all have failed
+            Err(_) if Instant::now() >= ends_at => return Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => {}
         }
     }
-    Err(last)
 }
 
 impl Connection for LimitedIo<Stream> {

@@ -74,7 +74,7 @@ impl EndpointUrl {
                 label,
             });
         }
-        let url = Url::parse(text).map_err(|_| EndpointUrlError::Form)?;
+        let url = Url::parse_endpoint(text).map_err(|_| EndpointUrlError::Form)?;
         if url.username() != Ok(None) || url.password() != Ok(None) {
             return Err(EndpointUrlError::Credentials);
         }
@@ -105,6 +105,15 @@ mod tests {
         assert_eq!(url.address, Address::Tcp { host, port: 9000 });
         assert_eq!(url.label, "http://[::1]:9000/ws");
         assert_eq!(format!("{url:?}"), "EndpointUrl(http://[::1]:9000/ws)");
+        for (text, path) in [
+            ("http://app:9000/users/@me/ws", "/users/@me/ws"),
+            ("http://app:9000/auth?next=/a@b", "/auth?next=/a@b"),
+        ] {
+            let url = EndpointUrl::parse(text).unwrap();
+            let host = "app".to_owned();
+            assert_eq!(url.address, Address::Tcp { host, port: 9000 }, "{text}");
+            assert_eq!(url.uri.path_and_query().unwrap().as_str(), path);
+        }
         let long = format!("http+unix:///{}:/ws", "x".repeat(200));
         let error = EndpointUrl::parse(&long).unwrap_err();
         assert!(error.to_string().contains("at most"), "{error}");

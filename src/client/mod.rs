@@ -219,6 +219,8 @@ impl Client {
         let exchanged: Result<Response<Bytes>, ClientError> = exchanged.await;
         let has_failed = match &exchanged {
             Ok(response) => matches!(response.status().as_u16(), 502..=504),
+            // The caller's own failure tells nothing about the endpoint.
+            Err(ClientError::RequestBody { .. }) => return exchanged,
             Err(error) => error.is_endpoint_failure(),
         };
         permit.report(Outcome::from_failure(has_failed));
@@ -273,9 +275,9 @@ impl Permit {
 
     /// Reports the request's outcome to the breaker; returns the transition that this caused.
     pub fn report(&mut self, outcome: Outcome) -> Option<Transition> {
-        self.is_probe = false;
+        let is_probe = std::mem::take(&mut self.is_probe);
         let breaker = self.client.breaker.as_ref()?;
-        breaker.record(outcome, Instant::now())
+        breaker.record(outcome, is_probe, Instant::now())
     }
 }
 

@@ -83,6 +83,18 @@ impl Url {
         })
     }
 
+    /// Parses a URL like [`Self::parse`], but an `@` in its path or query is only that if the
+    /// authority is a host with at most a port, as in `http://app:9000/users/@me`.
+    pub(crate) fn parse_endpoint(text: &str) -> Result<Self, UrlError> {
+        if !redact::has_plain_authority(text) {
+            return Self::parse(text);
+        }
+        Ok(Self {
+            url: ::url::Url::parse(text)?,
+            has_placeholder: false,
+        })
+    }
+
     /// Parses a URL with a list of hosts, `SCHEME://HOST:PORT,HOST:PORT/PATH`, as Redis has them.
     /// Returns it with the first of the hosts, and all of them.
     pub(crate) fn parse_list(text: &str) -> Result<(Self, Vec<HostPort>), UrlError> {

@@ -87,6 +87,18 @@ fn cut(text: &str, at: char) -> (&str, Option<&str>) {
     }
 }
 
+/// Returns whether the authority of a URL is a host with at most a valid port.
+pub(super) fn has_plain_authority(url: &str) -> bool {
+    let after = url.split_once("://").map_or(url, |(_, after)| after);
+    let end = after.find(['/', '?', '#']).unwrap_or(after.len());
+    let authority = &after[..end];
+    let has_port = match authority.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => matches!(port.parse::<u16>(), Ok(1..)),
+        _ => true,
+    };
+    !authority.contains('@') && is_authority(authority) && has_port
+}
+
 /// Returns whether the whole text can be an authority: with an `@`, or a host with at most a port.
 fn is_authority(text: &str) -> bool {
     if text.contains('@') {
