@@ -50,7 +50,7 @@ pub enum PasswordError {
         algorithm: &'static str,
     },
     /// A new password that [`verify`] would never accept.
-    #[error("expected a password of at most {PASSWORD_BYTES_MAX} bytes, found {found}")]
+    #[error("the password must have at most {PASSWORD_BYTES_MAX} bytes; it has {found}")]
     Length {
         /// Its bytes.
         found: usize,

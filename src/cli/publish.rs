@@ -129,7 +129,7 @@ fn advice(status: StatusCode, body: &str, caller: &Caller, group: &GroupName) ->
                 "is {url} the path of a route with view = \"publish\", without what its catch-all holds?"
             )
         }
-        StatusCode::BAD_REQUEST if body.contains("expected a host") => {
+        StatusCode::BAD_REQUEST if body.contains("host not allowed") => {
             "is the host of the URL one of server.allowed_hosts?".to_owned()
         }
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {

@@ -58,11 +58,12 @@ pub(super) async fn run_until<T>(
     .await
 }
 
-/// Completes after `deadline`, and one poll later.
+/// Completes after `deadline`, once the sockets have been read.
 ///
-/// When the process was suspended, timers fire before the sockets are read. The extra poll lets
-/// work complete with the bytes that arrived in the meantime.
+/// When the process was suspended, the runtime may fire its timers before it reads the sockets: the
+/// signal that continues the process interrupts the wait for both. A further timer fires only after
+/// the runtime has looked at the sockets, so `work` sees the bytes that arrived in the meantime.
 async fn expired(deadline: Instant) {
     tokio::time::sleep_until(deadline.into()).await;
-    tokio::task::yield_now().await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }

@@ -235,7 +235,7 @@ class Full(unittest.TestCase):
         self.assertGreaterEqual(server.metric("oneport_store_errors_total", store="session") - before, 24)
         frees()
         Visitor(server).log_in()
-        server.wait_for_log("it can be written again")
+        server.wait_for_log("store can be written again")
         self.assertEqual(server.log().count("again"), 1, server.log())
 
     @unittest.skipUnless(can_mount(), "needs the right to mount")
@@ -292,7 +292,7 @@ class RedisRefuses(unittest.TestCase):
                     while time.monotonic() - began < 2.0:
                         self.assertEqual(set(pool.map(ask, range(40))), {503})
                     self.assertLess(client.info("stats")["total_connections_received"] - before, 20)
-                    said = [line for line in server.log().splitlines() if re.search(r"Z +(WARN|ERROR) (?!oneport::server::admission)", line)]
+                    said = [line for line in server.log().splitlines() if re.search(r"Z +(WARN|ERROR) (?!oneport::net::admission)", line)]
                     self.assertEqual(len(said), 1, "\n".join(said[:5]))
                     self.assertRegex(said[0], expected)
                     self.assertNotIn("pw@", server.log())

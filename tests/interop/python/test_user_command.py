@@ -158,7 +158,7 @@ class FromStandardInput(Command):
                 self.assertEqual(self.add(f"user{number}", typed=good + "\n").returncode, 0)
         for bad in ("", "\n", "1234567\n", "é" * 7 + "\n", "\n12345678\n", "a" * 4097, "é" * 2049):
             with self.subTest(bad=bad[:10]):
-                self.fails(self.add("bad", typed=bad), 1, "expected a password of at")
+                self.fails(self.add("bad", typed=bad), 1, "the password must have at")
         self.assertNotIn("bad", self.names())
 
     def test_what_is_no_text_is_1(self):
