@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,7 +13,6 @@ use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::Instant;
 
 use super::endpoint_url::Address;
 use super::limited_io::LimitedIo;
@@ -45,7 +45,7 @@ impl tower_service::Service<Uri> for Connector {
             wire_bytes_max,
         } = self.clone();
         Box::pin(async move {
-            let connect = connect(&address, timeout);
+            let connect = connect(&address);
             let stream = match tokio::time::timeout(timeout, connect).await {
                 Ok(connected) => connected?,
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
@@ -56,10 +56,11 @@ impl tower_service::Service<Uri> for Connector {
     }
 }
 
-async fn connect(address: &Address, timeout: Duration) -> io::Result<Stream> {
+async fn connect(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Tcp { host, port } => {
-            let stream = connect_tcp(host, *port, timeout).await?;
+            let addresses = lookup_host((host.as_str(), *port)).await?.collect();
+            let stream = connect_any(addresses).await?;
             stream.set_nodelay(true)?;
             Ok(stream.into())
         }
@@ -69,9 +70,7 @@ async fn connect(address: &Address, timeout: Duration) -> io::Result<Stream> {
 
 /// Tries the addresses of a name: each gets a head start before the next, and the first to connect
 /// wins (RFC 8305 §5). So an address that drops packets costs little of the time.
-async fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
-    let ends_at = Instant::now() + timeout;
-    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
+async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(
         io::ErrorKind::NotFound,
         "failed to lookup address information: the name has no address",
@@ -80,16 +79,15 @@ async fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Tcp
     let mut attempts = FuturesUnordered::new();
     loop {
         attempts.extend(waiting.next().map(TcpStream::connect));
-        let head_start = match waiting.len() {
-            0 => ends_at,
-            _ => ends_at.min(Instant::now() + HEAD_START),
+        let finished = match waiting.len() {
+            0 => Ok(attempts.next().await),
+            _ => tokio::time::timeout(HEAD_START, attempts.next()).await,
         };
-        match tokio::time::timeout_at(head_start, attempts.next()).await {
+        match finished {
             Ok(Some(Ok(stream))) => return Ok(stream),
             Ok(Some(Err(error))) => last = error,
             Ok(None) => return Err(last), // all have failed
-            Err(_) if Instant::now() >= ends_at => return Err(io::ErrorKind::TimedOut.into()),
-            Err(_) => {}
+            Err(_) => {}                  // the next address joins in
         }
     }
 }
@@ -97,5 +95,28 @@ async fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Tcp
 impl Connection for LimitedIo<Stream> {
     fn connected(&self) -> Connected {
         Connected::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn first_address_that_accepts_is_used() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let closed = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            listener.local_addr().unwrap()
+        };
+        let stream = connect_any(vec![closed, closed, open]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), open);
+        let error = connect_any(vec![closed, closed]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let error = connect_any(Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -419,6 +419,28 @@ async fn a_request_body_over_its_limit_or_that_fails_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_failure_of_the_caller_is_no_evidence_for_the_breaker() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let settings = ClientSettings {
+        request_bytes_max: 3,
+        breaker: Some(BreakerSettings {
+            failures: 2,
+            open: Duration::from_secs(60),
+        }),
+        ..ClientSettings::default()
+    };
+    let client = client(&url, settings);
+    for body in ["", "too long", ""] {
+        assert!(client.open_for().is_none());
+        let sent = client.exchange(request(&url, RequestBody::full(body)));
+        sent.await.unwrap_err();
+    }
+    assert!(client.open_for().is_some());
+}
+
+#[tokio::test]
 async fn the_breaker_opens_and_one_request_finds_out_whether_the_endpoint_is_back() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
