@@ -137,11 +137,16 @@ class Chat(AsyncConsumer):
         note(message)
 """
 
+NODE_STARTED = """
+    async def oneport_node_started(self, message):
+        note(message)
+"""
+
 
 class Workers:
     """`manage.py runworker chat`, any number of them."""
 
-    def __init__(self, url, **options):
+    def __init__(self, url, *, consumers=CONSUMERS + NODE_STARTED.rstrip(), **options):
         self._held = tempfile.TemporaryDirectory(prefix="oneport-workers-")
         self.directory = Path(self._held.name)
         (self.directory / "project").mkdir()
@@ -150,7 +155,7 @@ class Workers:
             "project/__init__.py": "",
             "project/settings.py": SETTINGS,
             "project/asgi.py": ASGI,
-            "project/consumers.py": CONSUMERS,
+            "project/consumers.py": consumers,
         }.items():
             (self.directory / name).write_text(content.lstrip(), encoding="utf-8")
         self.notes = self.directory / "notes"
@@ -205,10 +210,12 @@ class Workers:
         if not self.notes.exists():
             return []
         lines = [json.loads(line) for line in self.notes.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return [one for one in lines if one["type"] == event_type and identity in (None, one["connection"]["id"])]
+        lines = [one for one in lines if one["type"] == event_type]
+        return lines if identity is None else [one for one in lines if one["connection"]["id"] == identity]
 
 
-def channel_server(redis, *, name="here", **layer):
+def channel_server(redis, *, name="here", node_started=None, **layer):
+    option = "" if node_started is None else f", node_started = {json.dumps(node_started)}"
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {"timeout": "1s", **layer}.items())
     return Server(f"""
 [server]
@@ -227,7 +234,12 @@ ping_interval = "0s"
 path = "/ws/chat/{{room:slug}}/"
 name = "chat"
 consumer = "backend"
-options = {{ channel = "chat", headers = ["cookie", "x-own"] }}
+options = {{ channel = "chat", headers = ["cookie", "x-own"]{option} }}
+
+[[websocket.route]]
+path = "/ws/other/"
+consumer = "backend"
+options = {{ channel = "chat", headers = []{option} }}
 
 [[websocket.route]]
 path = "/ws/feed/{{room:slug}}/"
@@ -295,7 +307,8 @@ class Served(WorkerCase):
         self.assertEqual((scope["subprotocols"], scope["user"], scope["session"]), (["one", "two"], None, None))
         names = {name for name, _ in scope["headers"]}
         self.assertEqual(names, {"cookie", "x-own"})
-        self.assertEqual(set(found["connection"]), {"id", "node"})
+        self.assertEqual(set(found["connection"]), {"id", "node", "name"})
+        self.assertEqual(found["connection"]["name"], "a")
         self.assertTrue(found["connection"]["id"].startswith(found["connection"]["node"] + "."))
         self.assertEqual(set(found), {"type", "reply_channel", "connection", "scope"})
 
@@ -487,6 +500,97 @@ class Failing(WorkerCase):
         self.workers.kill()
         self.workers.start()
         self.says(peer, "still", "still")
+
+
+class Started(unittest.TestCase):
+    """What workers hear of a process that starts, and of the connections of one that was killed."""
+
+    def setUp(self):
+        self.redis = self.enterContext(Redis())
+
+    def workers(self, **options):
+        workers = self.enterContext(Workers(self.redis.url(), **options))
+        workers.start()
+        return workers
+
+    def started(self, workers, number):
+        """Returns what the workers were told of processes, once it is that much."""
+        return until(
+            lambda: found if len(found := workers.told("oneport.node_started")) == number else None,
+            lambda: f"{number} oneport.node_started, found {workers.told('oneport.node_started')}\n{workers.log()[-2000:]}",
+        )
+
+    def test_each_process_is_told_of_once_for_each_channel(self):
+        workers = self.workers()
+        for number, name in enumerate("ab"):
+            server = self.enterContext(channel_server(self.redis, name=name, node_started=True))
+            found = self.started(workers, number + 1)[number]
+            self.assertEqual(found, {"type": "oneport.node_started", "name": name, "node": found["node"]})
+            with Peer(server, "/ws/chat/a/") as chat:
+                chat.send("hi")
+                self.assertEqual(chat.receive(), "hi")
+            [connect] = [one for one in workers.told("websocket.connect") if one["connection"]["name"] == name]
+            self.assertEqual(connect["connection"]["node"], found["node"])
+        self.started(workers, 2)
+
+    def test_connections_of_a_process_that_was_killed_are_swept(self):
+        workers = self.workers()
+        other = self.enterContext(channel_server(self.redis, name="other", node_started=True))
+        server = self.enterContext(channel_server(self.redis, node_started=True))
+        self.started(workers, 2)
+        for one in (other, server):
+            peer = self.enterContext(Peer(one, "/ws/chat/a/"))
+            peer.send("hi")
+            self.assertEqual(peer.receive(), "hi")
+        server.signal(signal.SIGKILL)
+        server.wait(-signal.SIGKILL)
+        server.start()
+        last = self.started(workers, 3)[-1]
+        with Peer(server, "/ws/chat/a/") as peer:
+            peer.send("hi")
+            self.assertEqual(peer.receive(), "hi")
+            connections = [one["connection"] for one in workers.told("websocket.connect")]
+            gone = [one for one in connections if one["name"] == last["name"] and one["node"] != last["node"]]
+            self.assertEqual([connections.index(one) for one in gone], [1])
+            self.assertEqual(workers.told("websocket.disconnect"), [])
+
+    def test_it_waits_for_redis_and_for_room(self):
+        self.redis.kill()
+        server = self.enterContext(channel_server(self.redis, node_started=True, capacity=2))
+        until(lambda: server.metric("oneport_backend_disconnects_waiting") == 1, "one that waits")
+        self.redis.start()
+        with self.redis.client() as client:
+            until(lambda: client.zcard("asgichat") == 1, "one in the channel")
+        connected(server)
+        peers = [self.enterContext(Peer(server, "/ws/chat/a/")) for _ in range(2)]
+        with self.redis.client() as client:
+            until(lambda: client.zcard("asgichat") == 2, "a full channel")
+        self.assertEqual(peers[1].closed()[0], 1013)
+        second = self.enterContext(channel_server(self.redis, name="second", node_started=True, capacity=2))
+        until(lambda: second.metric("oneport_backend_disconnects_waiting") == 1, "one that waits for room")
+        workers = self.workers()
+        self.assertEqual([one["name"] for one in self.started(workers, 2)], ["here", "second"])
+        for one in (server, second):
+            until(lambda one=one: one.metric("oneport_backend_disconnects_waiting") == 0, "nothing that waits")
+            self.assertEqual(one.metric("oneport_backend_disconnects_lost_total"), 0)
+
+    def test_workers_are_not_told_unless_the_option_says_so(self):
+        workers = self.workers()
+        for option in (None, False):
+            server = self.enterContext(channel_server(self.redis, name=f"{option}", node_started=option))
+            with Peer(server, "/ws/chat/a/") as peer:
+                peer.send("hi")
+                self.assertEqual(peer.receive(), "hi")
+        self.assertEqual(workers.told("oneport.node_started"), [])
+
+    def test_a_worker_without_a_handler_fails_and_serves_what_comes_later(self):
+        workers = self.workers(consumers=CONSUMERS)
+        server = self.enterContext(channel_server(self.redis, node_started=True))
+        failed = "Exception inside application: No handler for message type oneport.node_started"
+        until(lambda: failed in workers.log(), lambda: f"a failure, found {workers.log()}")
+        with Peer(server, "/ws/chat/a/") as peer:
+            peer.send("hi")
+            self.assertEqual(peer.receive(), "hi")
 
 
 class Full(WorkerCase):

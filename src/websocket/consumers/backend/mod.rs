@@ -6,7 +6,7 @@
 //! | `protocol/` | the JSON of requests and responses, with every event type |
 //! | `handshake.rs`, `connect_response.rs` | `websocket.connect`, and what its response means |
 //! | `conversation.rs` | the requests of an open connection |
-//! | `disconnects.rs` | `websocket.disconnect`, at least once |
+//! | `disconnects.rs` | `websocket.disconnect` and `oneport.node_started`, at least once |
 //! | `executor.rs` | carries out the events of a response |
 //! | `endpoint.rs`, `route.rs` | one endpoint; what connections and routes share |
 //! | `worker_channel.rs` | the same protocol over a channel |
@@ -32,13 +32,14 @@ use conversation::Conversation;
 use endpoint::EndpointSettings;
 use handshake::{AcceptedConnection, Handshake};
 use protocol::{ResponseLimits, event};
-use route::{EndpointRoute, Limits, Route};
+use route::{EndpointRoute, Limits, Notified, Route};
 use worker_channel::{WorkerChannel, WorkerRoute};
 
 use options::Destination;
 pub(super) use options::Options;
 
 use crate::channels::Received;
+use crate::client::EndpointUrl;
 use crate::config::OptionErrors;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
@@ -192,22 +193,36 @@ impl Backend {
     }
 }
 
+/// Creates the route's state. The first route with its backend notifies it that this process has
+/// started.
 fn route(options: &Options, services: &Services) -> Option<Route> {
-    let url = match options.destination.as_ref()? {
-        Destination::Channel(channel) => {
-            return Some(Route::Workers(Arc::new(WorkerRoute {
-                channel: channel.clone(),
-                headers: options.header_names.clone(),
-                services: services.clone(),
-                retries_max: options.disconnect_queue,
-                expiry: options.disconnect_expiry.0,
-                retries: AtomicUsize::new(0),
-            })));
-        }
-        Destination::Endpoint(url) => url.clone(),
+    let backend = options.destination.as_ref()?;
+    let route = match backend {
+        Destination::Endpoint(url) => Route::Endpoint(endpoint_route(options, url, services)),
+        Destination::Channel(channel) => Route::Workers(Arc::new(WorkerRoute {
+            channel: channel.clone(),
+            headers: options.header_names.clone(),
+            services: services.clone(),
+            retries_max: options.disconnect_queue,
+            expiry: options.disconnect_expiry.0,
+            retries: AtomicUsize::new(0),
+        })),
     };
+    let is_endpoint = matches!(route, Route::Endpoint(_));
+    if options.node_started.unwrap_or(is_endpoint)
+        && services.shared::<Notified>().insert(backend.clone())
+    {
+        match &route {
+            Route::Endpoint(route) => route.notify_node_started(),
+            Route::Workers(route) => route.notify_node_started(),
+        }
+    }
+    Some(route)
+}
+
+fn endpoint_route(options: &Options, url: &EndpointUrl, services: &Services) -> Arc<EndpointRoute> {
     let settings = EndpointSettings {
-        url,
+        url: url.clone(),
         secrets: options.secret.iter().map(|one| one.0.clone()).collect(),
         timeout: options.timeout.0,
         connect_timeout: options.connect_timeout.0,
@@ -232,7 +247,5 @@ fn route(options: &Options, services: &Services) -> Option<Route> {
         hold: options.hold.as_usize(),
         hold_time: options.hold_time.0,
     };
-    Some(Route::Endpoint(Arc::new(EndpointRoute::new(
-        settings, limits, services,
-    ))))
+    Arc::new(EndpointRoute::new(settings, limits, services))
 }

@@ -81,6 +81,10 @@ pub struct Options {
     /// The most disconnects sent in a second.
     #[serde(default = "disconnect_rate")]
     pub(super) disconnect_rate: u32,
+    /// Whether the backend is notified that this process has started. By default an endpoint is, and
+    /// workers are not: a Channels worker without a handler for an event type loses other events.
+    #[serde(default)]
+    pub(super) node_started: Option<bool>,
     /// `url` or `channel`, parsed.
     #[serde(skip)]
     pub(super) destination: Option<Destination>,
@@ -92,7 +96,7 @@ pub struct Options {
 }
 
 /// The destination of a route's events.
-#[derive(Debug)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Destination {
     Endpoint(EndpointUrl),
     Channel(ChannelName),

@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 
 use super::disconnects::Disconnects;
 use super::endpoint::{Endpoint, EndpointSettings};
+use super::options::Destination;
 use super::protocol::{self, Connection, Disconnect, ResponseLimits, event};
 use super::worker_channel::WorkerRoute;
-use crate::client::EndpointUrl;
 use crate::services::Services;
 
 /// The destination of a route's events.
@@ -52,7 +52,7 @@ impl EndpointRoute {
     pub(super) fn new(settings: EndpointSettings, limits: Limits, services: &Services) -> Self {
         let node = format!("{:016x}", services.layer.node());
         let endpoints = services.shared::<Endpoints>();
-        let shared = endpoints.get_or_start(settings, services, &node);
+        let shared = endpoints.get_or_start(settings, services);
         Self {
             endpoint: shared.endpoint,
             disconnects: shared.disconnects,
@@ -80,6 +80,13 @@ impl EndpointRoute {
         }
     }
 
+    /// Notifies the backend that this process has started.
+    pub(super) fn notify_node_started(&self) {
+        let body = protocol::node_started_body(&self.node, &self.services.name);
+        let key = format!("{}-0", self.node);
+        self.disconnects.push(key, body, Duration::ZERO);
+    }
+
     /// Notifies the backend, after a delay, that a connection it accepted has ended.
     pub(super) fn notify_disconnect(
         &self,
@@ -98,14 +105,7 @@ impl EndpointRoute {
 
 /// The endpoints of a process.
 #[derive(Default)]
-struct Endpoints(Mutex<Known>);
-
-#[derive(Default)]
-struct Known {
-    endpoints: HashMap<EndpointSettings, SharedEndpoint>,
-    /// The endpoints that have been notified that this process has started.
-    notified: HashSet<EndpointUrl>,
-}
+struct Endpoints(Mutex<HashMap<EndpointSettings, SharedEndpoint>>);
 
 /// An endpoint with the queue of its disconnects.
 #[derive(Clone)]
@@ -115,17 +115,10 @@ struct SharedEndpoint {
 }
 
 impl Endpoints {
-    /// Returns the endpoint with these settings. A process sends one `oneport.node_started` to each
-    /// URL, regardless of the number of routes and reloads.
-    fn get_or_start(
-        &self,
-        settings: EndpointSettings,
-        services: &Services,
-        node: &str,
-    ) -> SharedEndpoint {
-        let mut known = self.0.lock();
-        let url = settings.url.clone();
-        let shared = known.endpoints.entry(settings.clone()).or_insert_with(|| {
+    /// Returns the endpoint with these settings.
+    fn get_or_start(&self, settings: EndpointSettings, services: &Services) -> SharedEndpoint {
+        let mut endpoints = self.0.lock();
+        let shared = endpoints.entry(settings.clone()).or_insert_with(|| {
             let endpoint = Arc::new(Endpoint::new(settings));
             let layer = services.layer.clone();
             let disconnects = Disconnects::start(endpoint.clone(), layer, &services.tasks);
@@ -134,13 +127,18 @@ impl Endpoints {
                 disconnects,
             }
         });
-        let shared = shared.clone();
-        if known.notified.insert(url) {
-            let body = protocol::node_started_body(node, &services.name);
-            shared
-                .disconnects
-                .push(format!("{node}-0"), body, Duration::ZERO);
-        }
-        shared
+        shared.clone()
+    }
+}
+
+/// The backends that have been notified that this process has started: each URL and each channel
+/// is notified once, regardless of the number of routes and reloads.
+#[derive(Default)]
+pub(super) struct Notified(Mutex<HashSet<Destination>>);
+
+impl Notified {
+    /// Adds a backend. Returns whether it has not been notified before.
+    pub(super) fn insert(&self, backend: Destination) -> bool {
+        self.0.lock().insert(backend)
     }
 }

@@ -27,11 +27,68 @@ pub(super) struct WorkerRoute {
     /// The header fields that are passed on to workers.
     pub(super) headers: Vec<HeaderName>,
     pub(super) services: Services,
-    /// The most disconnects that are retried at the same time.
+    /// The most notifications that are retried at the same time.
     pub(super) retries_max: usize,
-    /// How long a disconnect is retried.
+    /// How long a notification is retried.
     pub(super) expiry: Duration,
     pub(super) retries: AtomicUsize,
+}
+
+impl WorkerRoute {
+    /// Notifies the workers of the channel that this process has started.
+    pub(super) fn notify_node_started(self: &Arc<Self>) {
+        let services = &self.services;
+        let node = format!("{:016x}", services.layer.node());
+        let fields = json!({"node": node, "name": services.name});
+        if let Ok(event) = Event::new("oneport.node_started", &fields) {
+            let route = self.clone();
+            let notify = async move { route.notify(event).await };
+            services.tasks.spawn("node_started for workers", notify);
+        }
+    }
+
+    /// Puts a notification into the channel at least once. If the channel is full or Redis is
+    /// unavailable, a task retries it.
+    async fn notify(self: &Arc<Self>, event: Event) {
+        let (layer, tasks) = (&self.services.layer, &self.services.tasks);
+        match layer.send(&self.channel, event.clone()).await {
+            Ok(()) => {}
+            Err(LayerError::NoReader { .. }) => count_lost(1), // no process can read that channel
+            Err(_) if self.retries.fetch_add(1, Ordering::Relaxed) >= self.retries_max => {
+                self.retries.fetch_sub(1, Ordering::Relaxed);
+                count_lost(1);
+            }
+            Err(_) => tasks.spawn("notification for workers", self.clone().retry(event)),
+        }
+    }
+
+    /// Retries a notification until the channel takes it; once more when the server stops.
+    async fn retry(self: Arc<Self>, event: Event) {
+        let (layer, tasks) = (&self.services.layer, &self.services.tasks);
+        gauge!("oneport_backend_disconnects_waiting").increment(1.0);
+        let started_at = Instant::now();
+        let mut attempt = 2;
+        let mut is_sent = false;
+        while !is_sent && started_at.elapsed() < self.expiry {
+            let is_last = tasks.is_stopping();
+            tokio::select! {
+                () = back_off(attempt, BACKOFF_MAX) => {}
+                () = tasks.stopping(), if !is_last => {}
+            }
+            attempt += 1;
+            is_sent = layer.send(&self.channel, event.clone()).await.is_ok();
+            if is_last {
+                break;
+            }
+        }
+        gauge!("oneport_backend_disconnects_waiting").decrement(1.0);
+        self.retries.fetch_sub(1, Ordering::Relaxed);
+        if !is_sent {
+            let event_type = event.event_type();
+            tracing::error!(channel = %self.channel, "{event_type} lost: not sent to the workers within disconnect_expiry");
+            count_lost(1);
+        }
+    }
 }
 
 /// One connection's channel to workers, and its channel for their replies.
@@ -98,53 +155,8 @@ impl WorkerChannel {
             ("reason", Value::from(reason)),
             ("cause", Value::from(cause)),
         ];
-        let Some(event) = self.event("websocket.disconnect", end) else {
-            return;
-        };
-        let route = &self.route;
-        match route
-            .services
-            .layer
-            .send(&route.channel, event.clone())
-            .await
-        {
-            Ok(()) => {}
-            Err(LayerError::NoReader { .. }) => count_lost(1), // no process can read that channel
-            Err(_) if route.retries.fetch_add(1, Ordering::Relaxed) >= route.retries_max => {
-                route.retries.fetch_sub(1, Ordering::Relaxed);
-                count_lost(1);
-            }
-            Err(_) => {
-                let retry = self.clone().retry(event);
-                route.services.tasks.spawn("disconnect for workers", retry);
-            }
-        }
-    }
-
-    /// Retries a disconnect until the channel takes it; once more when the server stops.
-    async fn retry(self: Arc<Self>, event: Event) {
-        let (layer, tasks) = (&self.route.services.layer, &self.route.services.tasks);
-        gauge!("oneport_backend_disconnects_waiting").increment(1.0);
-        let started_at = Instant::now();
-        let mut attempt = 2;
-        let mut is_sent = false;
-        while !is_sent && started_at.elapsed() < self.route.expiry {
-            let is_last = tasks.is_stopping();
-            tokio::select! {
-                () = back_off(attempt, BACKOFF_MAX) => {}
-                () = tasks.stopping(), if !is_last => {}
-            }
-            attempt += 1;
-            is_sent = layer.send(&self.route.channel, event.clone()).await.is_ok();
-            if is_last {
-                break;
-            }
-        }
-        gauge!("oneport_backend_disconnects_waiting").decrement(1.0);
-        self.route.retries.fetch_sub(1, Ordering::Relaxed);
-        if !is_sent {
-            tracing::error!(channel = %self.route.channel, "disconnect lost: not sent to the workers within disconnect_expiry");
-            count_lost(1);
+        if let Some(event) = self.event("websocket.disconnect", end) {
+            self.route.notify(event).await;
         }
     }
 
@@ -152,8 +164,10 @@ impl WorkerChannel {
     fn event<const N: usize>(&self, event_type: &str, more: [(&str, Value); N]) -> Option<Event> {
         let mut fields = Map::new();
         let reply_channel = self.reply_channel.as_str();
-        let node = format!("{:016x}", self.route.services.layer.node());
-        let connection = json!({"id": self.socket.connection_id(), "node": node});
+        let services = &self.route.services;
+        let node = format!("{:016x}", services.layer.node());
+        let id = self.socket.connection_id();
+        let connection = json!({"id": id, "node": node, "name": services.name});
         fields.insert("type".to_owned(), Value::from(event_type));
         fields.insert("reply_channel".to_owned(), Value::from(reply_channel));
         fields.insert("connection".to_owned(), connection);

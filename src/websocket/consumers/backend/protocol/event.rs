@@ -43,7 +43,7 @@ pub(in super::super) fn disconnect(disconnect: &Disconnect<'_>) -> Value {
     })
 }
 
-/// This process has started.
+/// This process has started: connections of the same name and another node have ended.
 pub(super) fn node_started(node: &str, name: &str) -> Value {
     json!({"seq": 0, "type": "oneport.node_started", "node": node, "name": name})
 }

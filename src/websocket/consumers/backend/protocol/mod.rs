@@ -68,8 +68,7 @@ pub(super) fn request_body(
     serde_json::to_vec(&body).unwrap_or_default() // its parts are JSON already
 }
 
-/// Serializes the body that announces the start of a process: connections with the same name and
-/// another node have ended.
+/// Serializes the body that announces the start of a process.
 pub(super) fn node_started_body(node: &str, name: &str) -> Vec<u8> {
     let event = event::node_started(node, name);
     json!({"v": VERSION, "node": {"id": node, "name": name}, "events": [event]})
