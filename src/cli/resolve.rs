@@ -1,28 +1,24 @@
 //! `oneport resolve`.
 
-use http::{HeaderValue, Method, Uri, header};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 
 use super::arguments::ResolveArguments;
 use super::output::{print, print_error, print_problems};
 use super::{CONFIG, FAILURE, OK, USAGE};
-use crate::gateway::{Registry, Table};
+use crate::gateway::{ConnectionInfo, Outcome, Registry, Resolved, RouteEntry, Table};
 use crate::host::HostHeader;
-use crate::middleware::Step;
-use crate::routing::{Resolution, Target, UrlRouter};
-use crate::scope::{Scope, ScopeType};
+use crate::http::ClientEnd;
+use crate::routing::UrlRouter;
+use crate::scope::{Scheme, ScopeType};
 use crate::server::Reload;
 
-/// The request to resolve.
-struct ResolveRequest {
-    method: Method,
-    uri: Uri,
-    is_websocket: bool,
-    host: HostHeader,
-    origin: Option<String>,
-}
+/// The key of the handshake that is resolved, RFC 6455's example.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
-    let request = match request(arguments) {
+    let (parts, security) = match request(arguments) {
         Ok(request) => request,
         Err(sentence) => {
             print_error(&format!("oneport resolve: {sentence}"));
@@ -42,31 +38,27 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
             return CONFIG;
         }
     };
-    let Some(raw_path) = table.below_root(request.uri.path()) else {
-        let root_path = table.root_path();
-        print(&format!(
-            "404: the path is outside server.root_path {root_path:?}"
-        ));
-        return FAILURE;
+    let info = ConnectionInfo {
+        peer: None,
+        server: None,
+        security,
+        user: None,
+        client: ClientEnd::default(),
     };
-    let target = Target {
-        raw_path,
-        host: Some(request.host.name()),
-        method: (!request.is_websocket).then_some(&request.method),
-    };
-    let is_served = if request.is_websocket {
-        answer(table.websocket(), &target, &request, &table, |entry| {
-            (entry.handler_name.as_str(), entry.chain.steps())
-        })
-    } else {
-        answer(table.http(), &target, &request, &table, |entry| {
-            (entry.handler_name.as_str(), entry.chain.steps())
-        })
-    };
+    let resolved = table.resolve(parts, &info);
+    match resolved.scope.scope_type {
+        ScopeType::Http => report(&resolved, &table, table.http()),
+        ScopeType::Websocket => report(&resolved, &table, table.websocket()),
+    }
+    let is_served = resolved
+        .outcome
+        .status()
+        .is_none_or(|status| status.is_success());
     if is_served { OK } else { FAILURE }
 }
 
-fn request(arguments: &ResolveArguments) -> Result<ResolveRequest, String> {
+/// Returns the request that the arguments describe, as a client sends it, and its scheme.
+fn request(arguments: &ResolveArguments) -> Result<(Parts, Scheme), String> {
     let (method, url) = match arguments.request.as_slice() {
         [url] => (Method::GET, url),
         [method, url] => (
@@ -79,112 +71,110 @@ fn request(arguments: &ResolveArguments) -> Result<ResolveRequest, String> {
     let uri: Uri = url
         .parse()
         .map_err(|error| format!("expected a path or a URL, found {url:?}: {error}"))?;
-    if !uri.path().starts_with('/') {
+    if !uri.path().starts_with('/') && url != "*" {
         return Err(format!(
             "expected a path that starts with \"/\" or a URL, found {url:?}"
         ));
     }
     let is_websocket = arguments.ws || matches!(uri.scheme_str(), Some("ws" | "wss"));
+    let security = match uri.scheme_str() {
+        Some("https" | "wss") => Scheme::Secure,
+        _ => Scheme::Plain,
+    };
     let host = uri
         .authority()
-        .map(http::uri::Authority::as_str)
+        .map(Authority::as_str)
         .or(arguments.host.as_deref())
         .unwrap_or("localhost");
-    let host = HostHeader::parse(host).map_err(|error| error.to_string())?;
-    Ok(ResolveRequest {
-        method,
-        uri,
-        is_websocket,
-        host,
-        origin: arguments.origin.clone(),
-    })
+    HostHeader::parse(host).map_err(|error| error.to_string())?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::HOST, field(host)?);
+    if let Some(origin) = &arguments.origin {
+        headers.insert(header::ORIGIN, field(origin)?);
+    }
+    if is_websocket {
+        let fields = [
+            (header::UPGRADE, "websocket"),
+            (header::CONNECTION, "upgrade"),
+            (header::SEC_WEBSOCKET_VERSION, "13"),
+            (header::SEC_WEBSOCKET_KEY, KEY),
+        ];
+        headers.extend(fields.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    }
+    let target = uri.path_and_query().cloned();
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = method;
+    parts.uri = target.map(Uri::from).unwrap_or_default();
+    parts.headers = headers;
+    Ok((parts, security))
 }
 
-fn answer<T>(
-    router: &UrlRouter<T>,
-    target: &Target<'_>,
-    request: &ResolveRequest,
-    table: &Table,
-    facts: impl Fn(&T) -> (&str, &[Step]),
-) -> bool {
-    let outcome = match router.resolve(target) {
-        Resolution::Found(found) => {
-            let (name, steps) = facts(&found.route.value);
-            print(&format!(
-                "{} -> {name} ({})",
-                found.route.pattern,
-                found.route.name.as_deref().unwrap_or("no name")
-            ));
-            for (name, value) in found.params.iter() {
-                print(&format!("  {name} = {value:?}"));
-            }
-            refusal(steps, request)
+fn field(value: &str) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(value).map_err(|_| format!("expected a field's value, found {value:?}"))
+}
+
+/// Prints the route that takes the request or the response without one, and why each other route
+/// does not take it.
+fn report<H>(resolved: &Resolved, table: &Table, router: &UrlRouter<RouteEntry<H>>) {
+    let scope = &resolved.scope;
+    if let Some(route) = resolved.route.and_then(|index| router.routes().get(index)) {
+        print(&format!(
+            "{} -> {} ({})",
+            route.pattern,
+            route.value.handler_name,
+            route.name.as_deref().unwrap_or("no name")
+        ));
+        for (name, value) in scope.url_route.params.iter() {
+            print(&format!("  {name} = {value:?}"));
         }
-        Resolution::MethodNotAllowed { allow } => Some(format!(
-            "405: the path takes {}",
-            allow
-                .iter()
-                .map(Method::as_str)
-                .collect::<Vec<_>>()
-                .join(", ")
-        )),
-        Resolution::SlashRedirect { raw_path } => Some(format!("308: {raw_path}")),
-        Resolution::BadPath(bad) => Some(format!("400: {bad}")),
-        Resolution::NotFound
-            if !request.is_websocket
-                && matches!(
-                    table.websocket().resolve(&Target {
-                        method: None,
-                        ..*target
-                    }),
-                    Resolution::Found(_)
-                ) =>
-        {
-            Some("426: only the WebSocket table has this path".to_owned())
-        }
-        Resolution::NotFound => {
-            let other = table.websocket().other_slash(target);
-            Some(match other {
-                Some(other) => format!("404: no route; there is a WebSocket at {other}"),
-                None => "404: no route".to_owned(),
-            })
-        }
-    };
-    if let Some(outcome) = &outcome {
-        print(outcome);
     }
+    print_outcome(&resolved.outcome);
+    if !resolved.is_looked_up {
+        return;
+    }
+    let Some(target) = table.target(scope) else {
+        if matches!(resolved.outcome, Outcome::Failure(_)) {
+            let root_path = table.root_path();
+            print(&format!(
+                "  the path is outside server.root_path {root_path:?}"
+            ));
+        }
+        return;
+    };
     print("");
-    for explanation in router.explain(target) {
+    for explanation in router.explain(&target) {
         if let Some(route) = router.routes().get(explanation.index) {
             print(&format!("  {}: {}", route.pattern, explanation.verdict));
         }
     }
-    outcome.is_none()
 }
 
-/// Returns the refusal of the middleware that needs only the request's head, if any refuses.
-fn refusal(steps: &[Step], request: &ResolveRequest) -> Option<String> {
-    let scope_type = if request.is_websocket {
-        ScopeType::Websocket
-    } else {
-        ScopeType::Http
-    };
-    let target = request.uri.path_and_query().cloned()?;
-    let mut scope = Scope::new(scope_type, request.method.clone(), target);
-    scope.host = Some(request.host.clone());
-    if let Some(origin) = request
-        .origin
-        .as_deref()
-        .and_then(|origin| HeaderValue::from_str(origin).ok())
-    {
-        scope.headers.map_mut().insert(header::ORIGIN, origin);
+fn print_outcome(outcome: &Outcome) {
+    match outcome {
+        Outcome::Handler { needs } => {
+            for need in needs {
+                print(&format!("  needs {need}"));
+            }
+        }
+        Outcome::Response(response) => {
+            print(&response.status().to_string());
+            print_fields(response.headers());
+        }
+        Outcome::Failure(failure) => {
+            let cause = failure.cause().map(|cause| format!(": {cause}"));
+            let (status, sentence) = (failure.status().as_u16(), failure.sentence());
+            print(&format!(
+                "{status}: {sentence}{}",
+                cause.unwrap_or_default()
+            ));
+            print_fields(failure.headers());
+        }
     }
-    steps.iter().find_map(|step| match step {
-        // Without `--origin` there is no origin to check.
-        Step::Origin(_) if request.origin.is_none() => None,
-        step => step
-            .precheck(&scope)
-            .err()
-            .map(|failure| failure.to_string()),
-    })
+}
+
+fn print_fields(fields: &HeaderMap) {
+    for (name, value) in fields {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        print(&format!("  {name}: {value}"));
+    }
 }

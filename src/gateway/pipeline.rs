@@ -41,18 +41,11 @@ impl<'a> Pipeline<'a> {
         routes: &'a UrlRouter<RouteEntry<H>>,
         scope: &mut Arc<Scope>,
     ) -> Result<(&'a RouteEntry<H>, usize), Resolution<'a, RouteEntry<H>>> {
-        let resolution = match self.table.target(scope) {
-            Some(target) => routes.resolve(&target),
-            None => Resolution::NotFound,
-        };
         let Match {
             route,
             params,
             index,
-        } = match resolution {
-            Resolution::Found(found) => found,
-            missed => return Err(missed),
-        };
+        } = self.table.look_up(routes, scope)?;
         let scope = Arc::make_mut(scope);
         scope.url_route.name.clone_from(&route.value.name);
         scope.url_route.params = params;

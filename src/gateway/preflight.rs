@@ -3,8 +3,10 @@
 use http::{Method, header};
 
 use super::pipeline::Pipeline;
-use crate::http::Response;
-use crate::routing::{Match, Resolution, Target};
+use super::table::{HttpEntry, Table};
+use crate::http::{Failure, Response};
+use crate::middleware::Cors;
+use crate::routing::{Match, Resolution, Route, Target};
 use crate::scope::Scope;
 
 /// Answers a preflight for a route with `cors`. Returns `None` for a request that is not a
@@ -14,29 +16,53 @@ use crate::scope::Scope;
 /// `hosts` and `headers` run: a preflight has no cookie and no token, so `session` and `auth` would
 /// refuse it. The view is never called.
 pub(super) fn respond(pipeline: &Pipeline<'_>, scope: &Scope) -> Option<Response> {
-    if scope.method != Method::OPTIONS {
-        return None;
-    }
-    scope.headers.get(&header::ORIGIN)?;
-    let wanted = scope.headers.get(&header::ACCESS_CONTROL_REQUEST_METHOD)?;
-    let wanted = Method::from_bytes(wanted).ok()?;
-    let table = pipeline.table;
-    let target = Target {
-        method: Some(&wanted),
-        ..table.target(scope)?
-    };
-    let Resolution::Found(Match { route, .. }) = table.http().resolve(&target) else {
-        return None;
-    };
-    let entry = &route.value;
-    let cors = entry.chain.cors()?;
-    let mut response = match entry.chain.check_host(scope) {
-        Err(failure) => pipeline.page(scope, &failure),
-        Ok(()) => cors.preflight(scope, &wanted, &route.methods),
-    };
+    let preflight = Preflight::of(pipeline.table, scope)?;
+    let entry = &preflight.route.value;
+    let mut response = preflight
+        .response(scope)
+        .unwrap_or_else(|failure| pipeline.page(scope, &failure));
     for headers in entry.chain.headers() {
         headers.after(response.headers_mut());
     }
     pipeline.finish(entry, scope, &response);
     Some(response)
+}
+
+/// A preflight for a route with `cors`.
+pub(super) struct Preflight<'t> {
+    route: &'t Route<HttpEntry>,
+    cors: &'t Cors,
+    wanted: Method,
+}
+
+impl<'t> Preflight<'t> {
+    /// Returns the preflight that a request is, if its route has `cors`.
+    pub(super) fn of(table: &'t Table, scope: &Scope) -> Option<Self> {
+        if scope.method != Method::OPTIONS {
+            return None;
+        }
+        scope.headers.get(&header::ORIGIN)?;
+        let wanted = scope.headers.get(&header::ACCESS_CONTROL_REQUEST_METHOD)?;
+        let wanted = Method::from_bytes(wanted).ok()?;
+        let target = Target {
+            method: Some(&wanted),
+            ..table.target(scope)?
+        };
+        let Resolution::Found(Match { route, .. }) = table.http().resolve(&target) else {
+            return None;
+        };
+        let cors = route.value.chain.cors()?;
+        Some(Self {
+            route,
+            cors,
+            wanted,
+        })
+    }
+
+    /// Returns the response, or the refusal of the host.
+    pub(super) fn response(&self, scope: &Scope) -> Result<Response, Failure> {
+        self.route.value.chain.check_host(scope)?;
+        let (wanted, methods) = (&self.wanted, &self.route.methods);
+        Ok(self.cors.preflight(scope, wanted, methods))
+    }
 }

@@ -15,7 +15,7 @@ use crate::http::forwarded::ForwardedFamily;
 use crate::http::view::AnyView;
 use crate::http::{Mapped, OnDisconnect, Response};
 use crate::middleware::Headers;
-use crate::routing::{ProtocolTypeRouter, Target, UrlRouter};
+use crate::routing::{Match, ProtocolTypeRouter, Resolution, Target, UrlRouter};
 use crate::scope::{App, Scope, ScopeType};
 use crate::state::State;
 use crate::templates::Templates;
@@ -163,6 +163,22 @@ impl Table {
             host: scope.host.as_ref().map(HostHeader::name),
             method: (scope.scope_type == ScopeType::Http).then_some(&scope.method),
         })
+    }
+
+    /// Looks up the route of a scope.
+    pub(super) fn look_up<'t, H>(
+        &self,
+        routes: &'t UrlRouter<RouteEntry<H>>,
+        scope: &Scope,
+    ) -> Result<Match<'t, RouteEntry<H>>, Resolution<'t, RouteEntry<H>>> {
+        let resolution = match self.target(scope) {
+            Some(target) => routes.resolve(&target),
+            None => Resolution::NotFound,
+        };
+        match resolution {
+            Resolution::Found(found) => Ok(found),
+            missed => Err(missed),
+        }
     }
 
     /// Adds the headers of `[http]` to a response without a route, and counts it.

@@ -24,16 +24,26 @@ pub(super) fn request<T>(
 pub(super) fn handshake<T>(
     pipeline: &Pipeline<'_>,
     scope: &Scope,
-    missed: Resolution<'_, T>,
+    missed: &Resolution<'_, T>,
 ) -> Response {
-    let failure = match missed {
-        Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
-        _ => not_found(pipeline.table, scope, "WebSocket"),
-    };
+    let failure = handshake_failure(pipeline.table, scope, missed);
     pipeline.finish_unmatched(scope, pipeline.page(scope, &failure))
 }
 
-fn request_response<T>(
+/// Returns the refusal of a handshake that has no route.
+pub(super) fn handshake_failure<T>(
+    table: &Table,
+    scope: &Scope,
+    missed: &Resolution<'_, T>,
+) -> Failure {
+    match missed {
+        Resolution::BadPath(bad) => Failure::bad_request(bad.to_string()),
+        _ => not_found(table, scope, "WebSocket"),
+    }
+}
+
+/// Returns the response to a request that has no route, or its refusal.
+pub(super) fn request_response<T>(
     table: &Table,
     scope: &Scope,
     missed: Resolution<'_, T>,

@@ -39,7 +39,7 @@ pub(super) async fn handle(
 ) -> Reply {
     let entry = match pipeline.resolve(pipeline.table.websocket(), &mut scope) {
         Ok((entry, _)) => entry,
-        Err(missed) => return Reply::Response(unmatched::handshake(pipeline, &scope, missed)),
+        Err(missed) => return Reply::Response(unmatched::handshake(pipeline, &scope, &missed)),
     };
     let services = pipeline.services;
     let known = Arc::make_mut(&mut scope);

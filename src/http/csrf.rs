@@ -33,6 +33,8 @@ const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(31_449_600);
 
 const SALT: &str = "oneport.csrf";
 
+const FOREIGN_ORIGIN: &str = "the request comes from a page of another origin";
+
 /// The random bytes of a cookie.
 const NONCE_BYTES: usize = 16;
 
@@ -208,19 +210,10 @@ impl Csrf<'_> {
 
     /// Returns why a request does not come from our own pages, if it does not.
     fn foreign(self, scope: &Scope, trusted: &AllowedOrigins) -> Option<&'static str> {
-        let host = scope.host.as_ref().map(|host| match host.port() {
-            Some(port) => format!("{}:{port}", host.name()),
-            None => host.name().to_owned(),
-        });
-        let host = host.unwrap_or_default();
-        let mut origins = scope.headers.all(&header::ORIGIN);
-        if let Some(origin) = origins.next() {
-            let own = format!("{}://{host}", scope.scheme());
-            let is_ours = origin == own.as_bytes()
-                || trusted.check(Some(origin), MissingOrigin::Refuse).is_ok();
-            return (!is_ours || origins.next().is_some())
-                .then_some("the request comes from a page of another origin");
+        if let Some(is_foreign) = has_foreign_origin(scope, trusted) {
+            return is_foreign.then_some(FOREIGN_ORIGIN);
         }
+        let host = own_host(scope);
         if scope.security == Scheme::Plain {
             return None;
         }
@@ -283,6 +276,33 @@ impl Csrf<'_> {
         let signature = sign(self.0.secrets.key(), &nonce, &client.bound_to);
         Some(format!("{nonce}.{signature}"))
     }
+}
+
+/// Refuses a request whose `Origin` is not ours with 403. One without `Origin` passes.
+pub(crate) fn check_origin_field(scope: &Scope, trusted: &AllowedOrigins) -> Result<(), Failure> {
+    match has_foreign_origin(scope, trusted) {
+        Some(true) => refuse(scope, FOREIGN_ORIGIN),
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether a request's `Origin` is another than our own; `None` without one.
+fn has_foreign_origin(scope: &Scope, trusted: &AllowedOrigins) -> Option<bool> {
+    let mut origins = scope.headers.all(&header::ORIGIN);
+    let origin = origins.next()?;
+    let own = format!("{}://{}", scope.scheme(), own_host(scope));
+    let is_ours =
+        origin == own.as_bytes() || trusted.check(Some(origin), MissingOrigin::Refuse).is_ok();
+    Some(!is_ours || origins.next().is_some())
+}
+
+/// Returns the host of a request as an origin has it.
+fn own_host(scope: &Scope) -> String {
+    let host = scope.host.as_ref().map(|host| match host.port() {
+        Some(port) => format!("{}:{port}", host.name()),
+        None => host.name().to_owned(),
+    });
+    host.unwrap_or_default()
 }
 
 fn refuse(scope: &Scope, why: impl Into<Cow<'static, str>>) -> Result<(), Failure> {

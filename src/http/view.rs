@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{Failure, Request, Response};
 use crate::config::OptionErrors;
 use crate::routing::RouteContext;
+use crate::scope::Scope;
 use crate::state::StateType;
 
 /// Handles the requests of a route. One value serves all requests of its route.
@@ -101,6 +102,14 @@ pub trait View: Send + Sync + Sized + 'static {
         &[http::Method::GET]
     }
 
+    /// Returns the failure of a request that `call` refuses whatever else it contains, such as one
+    /// whose method the view does not handle. For `oneport resolve`, which cannot call the view;
+    /// the server calls only `call`.
+    #[must_use]
+    fn refusal(&self, _scope: &Scope) -> Option<Failure> {
+        None
+    }
+
     /// Handles one request. The route's `request_timeout` ends it with 504, a panic with 500.
     fn call(&self, request: Request) -> impl Future<Output = Result<Response, Failure>> + Send;
 }
@@ -131,10 +140,16 @@ pub(crate) type ViewFuture<'a> =
 /// A type-erased view.
 pub(crate) trait AnyView: Send + Sync {
     fn call(&self, request: Request) -> ViewFuture<'_>;
+
+    fn refusal(&self, scope: &Scope) -> Option<Failure>;
 }
 
 impl<V: View> AnyView for V {
     fn call(&self, request: Request) -> ViewFuture<'_> {
         Box::pin(View::call(self, request))
+    }
+
+    fn refusal(&self, scope: &Scope) -> Option<Failure> {
+        View::refusal(self, scope)
     }
 }

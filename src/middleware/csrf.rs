@@ -5,7 +5,7 @@ use crate::http::Failure;
 use crate::http::csrf::{self, Csrf as Check};
 use crate::http::form::{Form, is_form};
 use crate::http::origin::AllowedOrigins;
-use crate::scope::ScopeType;
+use crate::scope::{Scope, ScopeType};
 
 /// `csrf`: refuses a request with an unsafe method with 403 unless its form or a header field has
 /// the token of one of our own pages (Django's `CsrfViewMiddleware`). Handshakes pass, because
@@ -24,10 +24,23 @@ impl Csrf {
         }
     }
 
+    /// Returns whether a request needs a token.
+    pub(super) fn applies(scope: &Scope) -> bool {
+        scope.scope_type == ScopeType::Http && !scope.method.is_safe()
+    }
+
+    /// Runs the part of the check that needs only the head: that of `Origin`.
+    pub(super) fn precheck(&self, scope: &Scope) -> Result<(), Failure> {
+        match Self::applies(scope) {
+            true => csrf::check_origin_field(scope, &self.trusted),
+            false => Ok(()),
+        }
+    }
+
     pub(super) async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
         let services = cx.services;
         let scope = &*cx.scope;
-        if scope.scope_type == ScopeType::Websocket || scope.method.is_safe() {
+        if !Self::applies(scope) {
             return Ok(());
         }
         let mut token = Check(services).header_token(scope);

@@ -36,6 +36,14 @@ impl LoginRequired {
         }
     }
 
+    /// Returns what a client must send to pass.
+    pub(super) fn needs(&self) -> &'static str {
+        match self.needs_staff {
+            true => "a login of staff",
+            false => "a login",
+        }
+    }
+
     pub(super) fn before(&self, scope: &Scope) -> Result<(), Failure> {
         match &scope.user {
             Some(user) if user.is_staff || !self.needs_staff => Ok(()),

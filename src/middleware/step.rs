@@ -62,7 +62,18 @@ impl Step {
         match self {
             Self::Hosts(step) => step.before(scope),
             Self::Origin(step) => step.before(scope),
+            Self::Csrf(step) => step.precheck(scope),
             _ => Ok(()),
+        }
+    }
+
+    /// Returns what a client must send, beyond what [`Step::precheck`] looks at, to pass.
+    #[must_use]
+    pub fn needs(&self, scope: &Scope) -> Option<&'static str> {
+        match self {
+            Self::LoginRequired(step) => Some(step.needs()),
+            Self::Csrf(_) if Csrf::applies(scope) => Some("a CSRF token"),
+            _ => None,
         }
     }
 

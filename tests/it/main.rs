@@ -27,6 +27,7 @@ mod pipeline;
 mod publish;
 mod reload;
 mod requests;
+mod resolve;
 mod scale;
 mod sequences;
 mod sessions;

@@ -45,6 +45,10 @@ impl View for Logout {
         &[Method::POST]
     }
 
+    fn refusal(&self, scope: &Scope) -> Option<Failure> {
+        post_only(scope).err()
+    }
+
     async fn call(&self, mut request: Request) -> Result<Response, Failure> {
         post_only(&request.scope)?;
         let mut token = Csrf(&request.services).header_token(&request.scope);

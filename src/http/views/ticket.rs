@@ -10,6 +10,7 @@ use crate::config::OptionErrors;
 use crate::http::csrf::Csrf;
 use crate::http::origin::AllowedOrigins;
 use crate::http::{Failure, Request, Response, View, respond};
+use crate::scope::Scope;
 
 /// `view = "ticket"`: issues the user a ticket, valid for one handshake within
 /// `auth.ticket_max_age`.
@@ -34,6 +35,10 @@ impl View for Ticket {
 
     fn methods() -> &'static [Method] {
         &[Method::POST]
+    }
+
+    fn refusal(&self, scope: &Scope) -> Option<Failure> {
+        post_only(scope).err()
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

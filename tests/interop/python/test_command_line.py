@@ -203,7 +203,20 @@ class CommandLine(unittest.TestCase):
     def test_resolve_says_that_the_websocket_is_one_slash_away(self):
         done = run("resolve", "--config", SHIPPED, "ws://localhost/ws/chat/lobby")
         self.assertEqual(done.returncode, 1)
-        self.assertIn("404: no route; there is a WebSocket at /ws/chat/lobby/\n", done.stdout)
+        self.assertIn("404: there is no such WebSocket; there is a WebSocket at /ws/chat/lobby/\n", done.stdout)
+
+    def test_resolve_says_what_the_server_would_answer(self):
+        for arguments, code, expected in (
+            (("OPTIONS", "/health/"), 0, "204 No Content\n  allow: GET, HEAD, OPTIONS\n"),
+            (("--ws", "POST", "/ws/echo/"), 1, "405: expected GET for a WebSocket, found POST\n  allow: GET\n"),
+            (("HEAD", "/health/"), 0, "/health/ -> health"),
+            (("PUT", "/health/"), 1, "405: expected GET, HEAD, OPTIONS, found PUT\n"),
+            (("/ws/echo/",), 1, "426: expected a WebSocket handshake, found an ordinary request\n"),
+        ):
+            with self.subTest(arguments=arguments):
+                done = run("resolve", "--config", SHIPPED, *arguments)
+                self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+                self.assertTrue(done.stdout.startswith(expected), done.stdout)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ use tokens::{Token, Tokens};
 
 use crate::config::{OptionErrors, Size, WrittenDuration};
 use crate::http::{Failure, Request, Response, View};
+use crate::scope::Scope;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -83,6 +84,12 @@ impl View for Publish {
         &[]
     }
 
+    fn refusal(&self, scope: &Scope) -> Option<Failure> {
+        let path = call_path(scope);
+        let is_refused = || Call::read(scope, path).err().map(ApiError::into_failure);
+        (!is_document(scope, path)).then(is_refused).flatten()
+    }
+
     async fn call(&self, request: Request) -> Result<Response, Failure> {
         Ok(self
             .answer(request)
@@ -91,14 +98,24 @@ impl View for Publish {
     }
 }
 
+/// Returns the rest of the path, which selects the call.
+fn call_path(scope: &Scope) -> &str {
+    let params = &scope.url_route.params;
+    let named = params.get("call");
+    let path = named.or_else(|| params.iter().last().map(|(_, rest)| rest));
+    path.unwrap_or_default().trim_end_matches('/')
+}
+
+/// Returns whether a request is for the description of the API, which needs no token.
+fn is_document(scope: &Scope, path: &str) -> bool {
+    path == "openapi.json" && matches!(scope.method, Method::GET | Method::HEAD)
+}
+
 impl Publish {
     async fn answer(&self, mut request: Request) -> Result<Response, ApiError> {
         let scope = request.scope.clone();
-        let params = &scope.url_route.params;
-        let named = params.get("call");
-        let path = named.or_else(|| params.iter().last().map(|(_, rest)| rest));
-        let path = path.unwrap_or_default().trim_end_matches('/');
-        if path == "openapi.json" && matches!(scope.method, Method::GET | Method::HEAD) {
+        let path = call_path(&scope);
+        if is_document(&scope, path) {
             return Ok(openapi::document(&scope, path));
         }
         let token = self.tokens.check(&scope)?;

@@ -67,6 +67,15 @@ impl ApiError {
         json!({"error": {"code": self.code, "message": self.message}})
     }
 
+    /// Converts the error for `oneport resolve`.
+    pub(super) fn into_failure(self) -> Failure {
+        let failure = Failure::new(self.status, self.message);
+        match self.header {
+            Some((name, value)) => failure.with_header(name, value),
+            None => failure,
+        }
+    }
+
     pub(super) fn into_response(self) -> Response {
         let mut response = json_response(self.status, &self.body());
         if let Some((name, value)) = self.header {
