@@ -49,11 +49,9 @@ impl Entry {
         is_in_audience && self.number > member.since && self.except != Some(member.member)
     }
 
-    /// Returns the entry as a history keeps it: for all members, and without the event's parsed
-    /// fields.
+    /// Returns the entry as a history keeps it: for all members.
     pub(super) fn to_kept(&self) -> Self {
         Self {
-            event: self.event.compact(),
             audience: Audience::All,
             tally: None,
             ..self.clone()

@@ -17,6 +17,7 @@ mod event_id;
 mod group;
 mod history;
 mod history_budget;
+mod json_object;
 mod layer;
 mod local_groups;
 pub mod mailbox;

@@ -8,7 +8,6 @@ use std::future::Future;
 use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 /// A request to one process, or to all.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -28,8 +27,8 @@ pub enum NodeRequest {
     Send {
         /// The connection's number in its process.
         number: u64,
-        /// The event.
-        event: Map<String, Value>,
+        /// The event's JSON.
+        event: String,
     },
     /// Closes a connection, or all connections of a user. Answered with [`NodeReply::Closed`].
     End {
@@ -160,8 +159,6 @@ pub struct RpcReplies {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn check<T>(value: &T, wire: &str)
@@ -183,12 +180,10 @@ mod tests {
             &NodeRequest::Show { number: 7 },
             r#"{"ask":"show","number":7}"#,
         );
-        let Value::Object(event) = json!({"type": "a.b", "n": 1}) else {
-            unreachable!();
-        };
+        let event = r#"{"n":1e2}"#.to_owned();
         check(
             &NodeRequest::Send { number: 7, event },
-            r#"{"ask":"send","number":7,"event":{"type":"a.b","n":1}}"#,
+            r#"{"ask":"send","number":7,"event":"{\"n\":1e2}"}"#,
         );
         let end = |number, user: Option<&str>| NodeRequest::End {
             number,

@@ -51,7 +51,7 @@ impl Directory {
             },
             NodeRequest::Send { number, event } => {
                 let (Some(handle), Ok(event)) =
-                    (self.sockets.get(number), Event::from_fields(event))
+                    (self.sockets.get(number), Event::from_json(&event))
                 else {
                     return NodeReply::NotFound;
                 };

@@ -165,9 +165,6 @@ impl GroupHistory {
         if let Some(shared) = &self.shared {
             entries.extend(shared.early.iter().map(|early| early.entry.clone()));
         }
-        for entry in &mut entries {
-            entry.event = entry.event.compact(); // fields that a consumer parses must not stay in the history
-        }
         Replay {
             from,
             entries,

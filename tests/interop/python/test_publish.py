@@ -592,10 +592,36 @@ class Refused(ApiCase):
             ('{"type": "websocket.send"}', "invalid_event"),
             ('{"type": "websocket.send", "bytes": "a"}', "invalid_event"),
             ("[" * 100_000, "invalid_json"),
-            ('{"type": "a", "b": ' + "[" * 5_000 + "]" * 5_000 + "}", "invalid_json"),
+            ('{"type": "a", "b": ' + "[" * 5_000 + "]" * 4_999 + "}", "invalid_json"),
+            ('{"type": "a", "b": NaN}', "invalid_json"),
+            ('{"type": "a", "b": 01}', "invalid_json"),
+            ('{"type": "a", "type": "b"}', "invalid_event"),
+            ('{"type": "a", "typ\\u0065": "b"}', "invalid_event"),
+            ('{"type": "\\ud800"}', "invalid_event"),
+            ('{"type": "websocket.send", "text": "\\ud800"}', "invalid_event"),
         ):
             with self.subTest(body=body[:60]):
                 self.assertEqual(code(call(self.a, "POST", f"groups/{self.group}", body)), (400, wanted))
+
+    def test_an_event_is_shown_byte_for_byte(self):
+        here, there = self.join(self.a), self.join(self.b)
+        self.is_there(self.group, 2)
+        id_there = self.id_of(there)
+        for event in (
+            '{"type":"a","n":[1e2,1E+2,1.0,-0,0.10,12345678901234567890123,1e400]}',
+            '{ "type" : "a" ,\r\n\t"x" : [ ] }',
+            '{"x":"\\ud800\\u00e9\\/ \u2028","\\udc00":1,"typ\\u0065":"a"}',
+            '{"type":"a","x":1,"x":2,"":null}',
+            '{"type":"a","x":' + "[" * 5_000 + "]" * 5_000 + "}",
+            '{"type":"a","x":' + '{"a":' * 5_000 + "1" + "}" * 5_000 + "}",
+        ):
+            with self.subTest(event=event[:60]):
+                self.assertEqual(post(self.a, f"groups/{self.group}", f"\n {event}\t".encode()), counts(2))
+                batch = f'{{"events": [{{"group": "{self.group}", "event": {event} }}, {{"connection": "{id_there}", "event":{event}}}]}}'
+                results = post(self.b, "batch", batch.encode())["results"]
+                self.assertEqual([result.get("matched") for result in results], [2, 1])
+                self.assertEqual([here.receive() for _ in range(2)], [event] * 2)
+                self.assertEqual([there.receive() for _ in range(3)], [event] * 3)
 
     def test_another_method_is_told_which_ones_there_are(self):
         for path, allowed in (

@@ -106,7 +106,7 @@ impl ChannelsRedisCodec {
                 .collect::<Result<_, _>>()?,
             Some(_) => return Err(DecodeError::Malformed),
         };
-        let event = Event::from_fields(fields).map_err(|_| DecodeError::Malformed)?;
+        let event = Event::from_fields(&fields).map_err(|_| DecodeError::Malformed)?;
         Ok((event, channels))
     }
 }
@@ -137,7 +137,8 @@ impl Serialize for EventDictionary<'_> {
                 map
             }
             _ => {
-                let fields = self.event.fields();
+                let fields: Map<String, Value> =
+                    serde_json::from_str(&self.event.json()).unwrap_or_default();
                 let mut map = serializer.serialize_map(Some(fields.len() + more))?;
                 for (key, value) in &fields {
                     map.serialize_entry(key, value)?;

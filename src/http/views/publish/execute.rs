@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::calls::{Call, ConnectionId, Filter, checked_close, group_name, no_connection};
 use super::response::ApiError;
 use super::tokens::Token;
+use crate::channels::event::EventError;
 use crate::channels::{ConnectionInfo, Event, GroupName, NodeReply, NodeRequest, Sent};
 use crate::services::Services;
 
@@ -29,7 +31,8 @@ struct BatchEvent {
     group: Option<String>,
     #[serde(default)]
     connection: Option<String>,
-    event: Map<String, Value>,
+    /// As it is written.
+    event: Box<RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -120,24 +123,24 @@ impl Limits {
     }
 
     fn event(&self, body: &[u8]) -> Result<Event, ApiError> {
-        let fields: Value = serde_json::from_slice(body).map_err(|error| of_json(&error))?;
-        match fields {
-            Value::Object(fields) => self.event_of(fields, body.len()),
-            _ => Err(ApiError::bad_request(
-                "invalid_event",
-                "expected an event as a JSON object, found another value",
-            )),
-        }
+        let json = std::str::from_utf8(body).map_err(|error| {
+            let message = format!("expected the call's JSON: {error}");
+            ApiError::bad_request("invalid_json", message)
+        })?;
+        self.event_of(json)
     }
 
-    fn event_of(&self, fields: Map<String, Value>, len: usize) -> Result<Event, ApiError> {
-        if len > self.event_bytes {
-            let max = self.event_bytes;
-            let message = format!("expected an event of at most {max} bytes, found {len}");
-            return Err(ApiError::too_large(message));
+    fn event_of(&self, json: &str) -> Result<Event, ApiError> {
+        let (max, found) = (self.event_bytes, json.len());
+        match Event::from_json(json) {
+            Err(EventError::Json(error)) => Err(of_json(&error)),
+            _ if found > max => {
+                let message = format!("expected an event of at most {max} bytes, found {found}");
+                Err(ApiError::too_large(message))
+            }
+            Ok(event) => Ok(event),
+            Err(error) => Err(ApiError::bad_request("invalid_event", error.to_string())),
         }
-        Event::from_fields(fields)
-            .map_err(|error| ApiError::bad_request("invalid_event", error.to_string()))
     }
 
     async fn batch(
@@ -178,19 +181,18 @@ impl Limits {
         services: &Services,
         wait: Duration,
     ) -> Result<Value, ApiError> {
-        let len = Value::Object(one.event.clone()).to_string().len();
         match (one.group, one.connection) {
             (Some(group), None) => {
                 let group = group_name(&group)?;
                 token.check_group(group.as_str())?;
-                let event = self.event_of(one.event, len)?;
+                let event = self.event_of(one.event.get())?;
                 group_send(services, &group, event, wait).await
             }
             (None, Some(connection)) => {
                 token.check_connections()?;
                 let id =
                     ConnectionId::read(&connection).ok_or_else(|| no_connection(&connection))?;
-                let event = self.event_of(one.event, len)?;
+                let event = self.event_of(one.event.get())?;
                 connection_send(services, id, &event, wait).await
             }
             _ => Err(ApiError::bad_request(
@@ -238,7 +240,7 @@ async fn connection_send(
 ) -> Result<Value, ApiError> {
     let send = NodeRequest::Send {
         number: id.number,
-        event: event.fields(),
+        event: event.json().into_owned(),
     };
     found(id, ask_node(services, id, send, wait).await?)
 }

@@ -183,7 +183,7 @@ impl Conversation {
 
     /// Queues an event; `event` builds it from its number. Waits while the queue is full, up to
     /// `hold_time`; then the conversation fails. Drops the event if the conversation has failed.
-    pub(super) async fn push(self: &Arc<Self>, event: impl FnOnce(u64) -> Value) {
+    pub(super) async fn push(self: &Arc<Self>, event: impl FnOnce(u64) -> Box<RawValue>) {
         let limits = &self.route.limits;
         let backlog = &self.route.endpoint.backlog;
         let deadline = tokio::time::Instant::now() + limits.hold_time;
@@ -223,11 +223,11 @@ impl Conversation {
     fn enqueue(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
-        event: impl FnOnce(u64) -> Value,
+        event: impl FnOnce(u64) -> Box<RawValue>,
     ) {
         state.seq += 1;
         let seq = state.seq;
-        let event = protocol::raw(&event(seq));
+        let event = event(seq);
         state.queued_bytes += event.get().len();
         self.route.endpoint.backlog.queue(event.get().len());
         state.queue.push_back(QueuedEvent { seq, event });

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use super::endpoint::{Endpoint, PostError};
 use super::protocol::ResponseLimits;
-use super::protocol::action::Action;
+use super::protocol::action::{Action, GroupSend};
 use crate::channels::ChannelLayer;
 use crate::client::ClientError;
 use crate::tasks::Tasks;
@@ -226,7 +226,7 @@ impl Disconnects {
             .post_in_background(&notification.key, &body, RESPONSE_LIMITS)
             .await?;
         for action in response.actions {
-            if let Action::GroupSend { group, event, .. } = action
+            if let Action::GroupSend(GroupSend { group, event, .. }) = action
                 && let Err(error) = self.layer.group_send(&group, event, None).await
             {
                 tracing::debug!(%error, "event of a backend dropped"); // the layer counts it

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::protocol::action::{Action, Deliver};
+use super::protocol::action::{Action, Deliver, GroupSend};
 use crate::channels::{GroupName, GroupOptions, Start, Subscriber};
 use crate::services::Services;
 use crate::websocket::SocketHandle;
@@ -61,11 +61,11 @@ impl Executor {
                 self.socket.groups().retain(|joined| *joined != group);
                 layer.group_discard(&group, self.socket.id());
             }
-            Action::GroupSend {
+            Action::GroupSend(GroupSend {
                 group,
                 event,
                 exclude_self,
-            } => {
+            }) => {
                 let except = exclude_self.then(|| self.socket.id());
                 if let Err(error) = layer.group_send(&group, event, except).await {
                     tracing::debug!(%error, "event of a backend dropped"); // the layer counts it

@@ -133,7 +133,7 @@ impl Consumer for Backend {
     async fn receive(&mut self, _cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
         match &self.peer {
             Some(Peer::Endpoint(conversation)) => {
-                let event = |seq| event::receive(seq, &message);
+                let event = |seq| protocol::raw(&event::receive(seq, &message));
                 Box::pin(conversation.push(event)).await;
             }
             Some(Peer::Workers(worker)) => Box::pin(worker.receive(&message)).await,
@@ -150,7 +150,7 @@ impl Consumer for Backend {
         let group = received.group.as_ref().map_or("", |group| group.as_str());
         match &self.peer {
             Some(Peer::Endpoint(conversation)) => {
-                let event = |seq| event::group(seq, group, &received.event);
+                let event = |seq| protocol::raw(&event::group(seq, group, &received.event));
                 Box::pin(conversation.push(event)).await;
             }
             Some(Peer::Workers(worker)) => {

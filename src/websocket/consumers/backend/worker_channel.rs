@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use data_encoding::BASE64;
 use http::HeaderName;
 use metrics::gauge;
-use serde_json::{Map, Value, json};
+use serde::Serializer;
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::disconnects::{BACKOFF_MAX, count_lost};
 use super::endpoint::back_off;
@@ -121,7 +123,8 @@ impl WorkerChannel {
     /// Sends `websocket.connect`.
     pub(super) async fn connect(&self) {
         let scope = protocol::scope(self.socket.scope(), &self.route.headers);
-        self.send("websocket.connect", [("scope", scope)]).await;
+        self.send("websocket.connect", [("scope", protocol::raw(&scope))])
+            .await;
     }
 
     /// Sends a message from the client.
@@ -129,21 +132,20 @@ impl WorkerChannel {
         let content = match message {
             Message::Text(text) => {
                 let text: &str = text.as_ref();
-                ("text", Value::from(text))
+                ("text", protocol::raw(&text))
             }
-            Message::Binary(bytes) => ("bytes", Value::from(BASE64.encode(bytes))),
+            Message::Binary(bytes) => ("bytes", protocol::raw(&BASE64.encode(bytes))),
         };
         self.send("websocket.receive", [content]).await;
     }
 
     /// Sends a group's event.
     pub(super) async fn group_event(&self, group: &str, event: &Event) {
-        let fields = Value::Object(event.fields());
-        self.send(
-            "group.event",
-            [("group", Value::from(group)), ("event", fields)],
-        )
-        .await;
+        let more = [
+            ("group", protocol::raw(&group)),
+            ("event", event.raw_json()),
+        ];
+        self.send("group.event", more).await;
     }
 
     /// Called when the socket has ended. Workers get `websocket.disconnect` at least once, if the
@@ -151,9 +153,9 @@ impl WorkerChannel {
     pub(super) async fn end(self: &Arc<Self>, code: u16, reason: &str, cause: &str) {
         self.executor.close();
         let end = [
-            ("code", Value::from(code)),
-            ("reason", Value::from(reason)),
-            ("cause", Value::from(cause)),
+            ("code", protocol::raw(&code)),
+            ("reason", protocol::raw(&reason)),
+            ("cause", protocol::raw(&cause)),
         ];
         if let Some(event) = self.event("websocket.disconnect", end) {
             self.route.notify(event).await;
@@ -161,24 +163,31 @@ impl WorkerChannel {
     }
 
     /// Builds an event for workers.
-    fn event<const N: usize>(&self, event_type: &str, more: [(&str, Value); N]) -> Option<Event> {
-        let mut fields = Map::new();
+    fn event<const N: usize>(
+        &self,
+        event_type: &str,
+        more: [(&str, Box<RawValue>); N],
+    ) -> Option<Event> {
         let reply_channel = self.reply_channel.as_str();
         let services = &self.route.services;
         let node = format!("{:016x}", services.layer.node());
         let id = self.socket.connection_id();
         let connection = json!({"id": id, "node": node, "name": services.name});
-        fields.insert("type".to_owned(), Value::from(event_type));
-        fields.insert("reply_channel".to_owned(), Value::from(reply_channel));
-        fields.insert("connection".to_owned(), connection);
-        for (name, value) in more {
-            fields.insert(name.to_owned(), value);
-        }
-        Event::from_fields(fields).ok()
+        let fields = [
+            ("type", protocol::raw(&event_type)),
+            ("reply_channel", protocol::raw(&reply_channel)),
+            ("connection", protocol::raw(&connection)),
+        ];
+        let mut json = Vec::new();
+        let fields = fields.into_iter().chain(more);
+        serde_json::Serializer::new(&mut json)
+            .collect_map(fields)
+            .ok()?;
+        Event::from_json(std::str::from_utf8(&json).ok()?).ok()
     }
 
     /// Sends an event to the channel. If the channel is full, the connection closes.
-    async fn send<const N: usize>(&self, event_type: &str, more: [(&str, Value); N]) {
+    async fn send<const N: usize>(&self, event_type: &str, more: [(&str, Box<RawValue>); N]) {
         let Some(event) = self.event(event_type, more) else {
             return;
         };
@@ -196,7 +205,7 @@ impl WorkerChannel {
                 received = mailbox.receive() => received,
                 () = self.executor.closed() => return,
             };
-            let action = serde_json::from_value(Value::Object(received.event.fields()));
+            let action = serde_json::from_str(&received.event.json());
             let applied = match action {
                 Ok(Action::Accept { .. }) => Ok(()), // the socket is open already
                 Ok(action) => self.executor.apply(action).await.map(drop),

@@ -2,10 +2,12 @@
 //!
 //! A response is parsed completely before any of its actions is carried out (`../executor.rs`).
 
+use std::borrow::Cow;
+
 use data_encoding::BASE64;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::channels::{Event, GroupName};
 use crate::websocket::Message;
@@ -13,7 +15,7 @@ use crate::websocket::close::CloseCode;
 
 /// An event from a backend, or from a worker behind a channel.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "type")]
+#[serde(tag = "type", remote = "Self")]
 pub(in super::super) enum Action {
     #[serde(rename = "websocket.accept")]
     Accept {
@@ -52,14 +54,15 @@ pub(in super::super) enum Action {
         group: GroupName,
     },
     #[serde(rename = "group.send")]
-    GroupSend {
-        #[serde(deserialize_with = "group")]
-        group: GroupName,
-        #[serde(deserialize_with = "event")]
-        event: Event,
-        #[serde(default)]
-        exclude_self: bool,
-    },
+    GroupSend(#[serde(deserialize_with = "by_itself")] GroupSend),
+}
+
+/// An event for a group.
+#[derive(Clone, Debug)]
+pub(in super::super) struct GroupSend {
+    pub(in super::super) group: GroupName,
+    pub(in super::super) event: Event,
+    pub(in super::super) exclude_self: bool,
 }
 
 /// The receiver of a group's events.
@@ -109,10 +112,43 @@ fn group<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GroupName, D::Err
     GroupName::new(&text).map_err(|error| D::Error::custom(format!("group: {error}")))
 }
 
-fn event<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Event, D::Error> {
-    let fields = Map::<String, Value>::deserialize(deserializer)?;
-    Event::from_fields(fields)
-        .map_err(|error| D::Error::custom(format!("event of group.send: {error}")))
+/// serde converts the values of a tagged enum's fields. The event of a `group.send` stays as it is
+/// written, so it is read before.
+fn by_itself<'de, D: Deserializer<'de>>(_: D) -> Result<GroupSend, D::Error> {
+    Err(D::Error::custom("group.send is read by itself"))
+}
+
+impl<'de> Deserialize<'de> for Action {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Kind<'a> {
+            #[serde(borrow, rename = "type")]
+            kind: Cow<'a, str>,
+        }
+        #[derive(Deserialize)]
+        struct WrittenGroupSend<'a> {
+            #[serde(deserialize_with = "group")]
+            group: GroupName,
+            #[serde(borrow)]
+            event: &'a RawValue,
+            #[serde(default)]
+            exclude_self: bool,
+        }
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        let kind: Kind<'_> = serde_json::from_str(json).map_err(D::Error::custom)?;
+        if kind.kind != "group.send" {
+            let mut other = serde_json::Deserializer::from_str(json);
+            return Self::deserialize(&mut other).map_err(D::Error::custom);
+        }
+        let written: WrittenGroupSend<'_> = serde_json::from_str(json).map_err(D::Error::custom)?;
+        let event = Event::from_json(written.event.get())
+            .map_err(|error| D::Error::custom(format!("event of group.send: {error}")))?;
+        Ok(Self::GroupSend(GroupSend {
+            group: written.group,
+            event,
+            exclude_self: written.exclude_self,
+        }))
+    }
 }
 
 #[cfg(test)]
@@ -149,5 +185,15 @@ mod tests {
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
+    }
+    #[test]
+    fn event_of_an_action_stays_as_it_is_written() {
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        let event = format!(r#"{{"type":"a.b", "n":1e2,"x":"\ud800","deep":{deep}}}"#);
+        let json = format!(r#"{{"group":"a","typ\u0065":"group.send","event": {event} }}"#);
+        let Ok(Action::GroupSend(found)) = serde_json::from_str(&json) else {
+            panic!("expected group.send");
+        };
+        assert_eq!(found.event.json(), event);
     }
 }

@@ -1,6 +1,8 @@
 //! Event: the events to the backend, one constructor for each type.
 
 use data_encoding::BASE64;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Disconnect;
@@ -26,8 +28,20 @@ pub(in super::super) fn receive(seq: u64, message: &Message) -> Value {
 }
 
 /// A group that delivers to the backend has an event.
-pub(in super::super) fn group(seq: u64, group: &str, event: &Event) -> Value {
-    json!({"seq": seq, "type": "group.event", "group": group, "event": event.fields()})
+pub(in super::super) fn group(seq: u64, group: &str, event: &Event) -> impl Serialize {
+    #[derive(Serialize)]
+    struct GroupEvent<'a> {
+        seq: u64,
+        r#type: &'static str,
+        group: &'a str,
+        event: Box<RawValue>,
+    }
+    GroupEvent {
+        seq,
+        r#type: "group.event",
+        group,
+        event: event.raw_json(),
+    }
 }
 
 /// The connection has ended.

@@ -134,7 +134,7 @@ fn latin1(value: &[u8]) -> String {
 }
 
 /// Converts a value to JSON that is embedded unchanged.
-pub(super) fn raw(value: &Value) -> Box<RawValue> {
+pub(super) fn raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).unwrap_or_default()
 }
 
