@@ -165,7 +165,7 @@ impl Context<'_> {
         options: GroupOptions,
     ) {
         let layer = self.layer().clone();
-        let _held = match layer.remote() {
+        let held = match layer.remote() {
             Some(_) => Some(Box::pin(layer.prepare(group, &options, self.id())).await),
             None => None,
         };
@@ -175,6 +175,9 @@ impl Context<'_> {
             Some(since) => Start::After(since.parse().unwrap_or_default()),
             None => Start::History,
         };
+        if let (Start::After(_), Some(prepared)) = (&start, &held) {
+            layer.confirm_history(group, prepared).await;
+        }
         let user = self.scope().user.clone();
         layer.group_resume(group, self.id(), subscriber, user, options, start);
         let mut groups = self.handle.groups();

@@ -159,6 +159,16 @@ impl ChannelLayer {
         Ok(prepared)
     }
 
+    /// Checks, before a client returns with a position, that this process has received the group's
+    /// events since: if it may not have, the history starts another epoch, and the client learns
+    /// that it cannot be recovered. Call it after the group was prepared. Waits for a reply only
+    /// with `channels_redis.core`.
+    pub async fn confirm_history(&self, group: &GroupName, prepared: &PreparedJoin) {
+        if let Some(remote) = self.remote() {
+            Box::pin(remote.confirm_membership(group, prepared.group())).await;
+        }
+    }
+
     async fn wait_until_ready(&self, group: &GroupName, prepared: &PreparedJoin, member: u64) {
         if let Some(remote) = self.remote() {
             Box::pin(remote.wait_until_ready(group, prepared.group())).await;

@@ -25,6 +25,9 @@ pub(super) const RANDOM_PREFIX: usize = 12;
 /// The number of groups that join or leave in one pipeline.
 const CHANGES_AT_ONCE: usize = 1000;
 
+/// The number of commands that join a group.
+const JOIN_COMMANDS: usize = 3;
+
 /// Keeps this process in its groups, and makes the keys and commands of the format.
 pub(super) struct ChannelsRedisCore {
     prefix: String,
@@ -51,7 +54,29 @@ struct CoreGroups {
 struct CoreGroup {
     local: String,
     is_wanted: bool,
-    is_joined: bool,
+    listing: Listing,
+}
+
+/// Whether Redis lists this process in a group.
+///
+/// ```text
+///          changes, if wanted       confirmed         changes, if wanted
+///   None ─────────────────────▶ Joining ────▶ Listed ────────────────────▶ Confirming
+///    ▲                                        │ │  ▲                           │
+///    ├──── confirmed ──── Leaving ◀───────────┘ │  └───────── confirmed ───────┘
+///    │                changes, if not wanted    │
+///    └───── reset, rejoin ──────────────────────┘
+/// ```
+///
+/// A process that joins again learns from the reply to ZADD whether it was still listed. If it was
+/// not, events of others may be missing since.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Listing {
+    None,
+    Joining,
+    Listed,
+    Confirming,
+    Leaving,
 }
 
 /// Groups to join and to leave, with the name of our channel in each.
@@ -124,7 +149,7 @@ impl ChannelsRedisCore {
             let joined = CoreGroup {
                 local,
                 is_wanted: !is_wanted,
-                is_joined: false,
+                listing: Listing::None,
             };
             state.groups.insert(group.clone(), joined);
         }
@@ -138,12 +163,22 @@ impl ChannelsRedisCore {
         self.work.notify_one();
     }
 
+    /// Returns whether Redis lists this process in a group, as far as this process knows. Not while
+    /// it asks.
     pub(super) fn is_joined(&self, group: &GroupName) -> bool {
         let state = self.state.lock();
-        state
-            .groups
-            .get(group)
-            .is_some_and(|joined| joined.is_joined)
+        let found = state.groups.get(group);
+        found.is_some_and(|joined| joined.listing == Listing::Listed)
+    }
+
+    /// Returns the command that asks whether Redis lists this process in a group.
+    pub(super) fn ask_listed(&self, group: &GroupName) -> Option<redis::Cmd> {
+        let state = self.state.lock();
+        let joined = state.groups.get(group)?;
+        let mut ask = redis::cmd("ZSCORE");
+        ask.arg(self.group_key(group.as_str()))
+            .arg(self.channel(&joined.local));
+        Some(ask)
     }
 
     /// Returns the group of one of our channels.
@@ -155,8 +190,16 @@ impl ChannelsRedisCore {
         self.state.lock().of_local.get(local).cloned()
     }
 
-    /// Joins all groups again: on another connection, or before Redis expires them. Returns their
-    /// number.
+    /// Joins all groups as if for the first time, on another connection. Returns their number.
+    pub(super) fn reset(&self) -> usize {
+        for joined in self.state.lock().groups.values_mut() {
+            joined.listing = Listing::None;
+        }
+        self.reapply_all()
+    }
+
+    /// Joins all groups again: before Redis expires them, or because it may list this process no
+    /// longer. Returns their number.
     pub(super) fn reapply_all(&self) -> usize {
         let mut state = self.state.lock();
         let names: Vec<_> = state.groups.keys().cloned().collect();
@@ -165,6 +208,21 @@ impl ChannelsRedisCore {
         drop(state);
         self.work.notify_one();
         count
+    }
+
+    /// Called when Redis does not list this process in a group: joins the group again. Returns false
+    /// if another task is already asking Redis about it.
+    pub(super) fn rejoin(&self, group: &GroupName) -> bool {
+        let mut state = self.state.lock();
+        let found = state.groups.get_mut(group);
+        let Some(joined) = found.filter(|joined| joined.listing == Listing::Listed) else {
+            return false;
+        };
+        joined.listing = Listing::None;
+        state.changed.push_back(group.clone());
+        drop(state);
+        self.work.notify_one();
+        true
     }
 
     pub(super) async fn changed(&self) {
@@ -186,9 +244,13 @@ impl ChannelsRedisCore {
             };
             let channel = self.channel(&joined.local);
             if joined.is_wanted {
+                joined.listing = match joined.listing {
+                    Listing::Listed | Listing::Confirming => Listing::Confirming,
+                    Listing::None | Listing::Joining | Listing::Leaving => Listing::Joining,
+                };
                 changes.join.push((group, channel));
             } else {
-                joined.is_joined = false; // from now on: a member that returns waits until it is joined again
+                joined.listing = Listing::Leaving;
                 changes.leave.push((group, channel));
             }
         }
@@ -196,28 +258,45 @@ impl ChannelsRedisCore {
     }
 
     /// Called when Redis has made the changes. A group whose wanted state has changed since is
-    /// changed again.
-    pub(super) fn confirmed(&self, changes: &GroupChanges) {
+    /// changed again. Returns the groups that had lost this process: those that it joined again and
+    /// that did not list it.
+    pub(super) fn confirmed(&self, changes: &GroupChanges, replies: &[Value]) -> Vec<GroupName> {
+        let mut lost = Vec::new();
         let mut state = self.state.lock();
-        for (groups, is_joined) in [(&changes.join, true), (&changes.leave, false)] {
-            for (group, _) in groups {
-                let Some(joined) = state.groups.get_mut(group) else {
-                    continue;
-                };
-                joined.is_joined = is_joined;
-                if joined.is_wanted != is_joined {
-                    state.changed.push_back(group.clone());
-                    self.work.notify_one();
-                } else if !is_joined {
-                    let left = state.groups.remove(group);
-                    left.map(|left| state.of_local.remove(&left.local));
-                }
+        // `commands` has the reply to ZADD after that to HSET.
+        let added = replies.chunks(JOIN_COMMANDS).map(|own| own.get(1));
+        for ((group, _), added) in changes.join.iter().zip(added) {
+            let Some(joined) = state.groups.get_mut(group) else {
+                continue;
+            };
+            if joined.listing == Listing::Confirming && added == Some(&Value::Int(1)) {
+                lost.push(group.clone());
+            }
+            joined.listing = Listing::Listed;
+            if !joined.is_wanted {
+                state.changed.push_back(group.clone());
+                self.work.notify_one();
             }
         }
+        for (group, _) in &changes.leave {
+            let Some(joined) = state.groups.get_mut(group) else {
+                continue;
+            };
+            joined.listing = Listing::None;
+            if joined.is_wanted {
+                state.changed.push_back(group.clone());
+                self.work.notify_one();
+            } else {
+                let left = state.groups.remove(group);
+                left.map(|left| state.of_local.remove(&left.local));
+            }
+        }
+        lost
     }
 
-    /// Returns the commands that make the changes. They also record in `joined` which groups this
-    /// process is in, so that another process can remove it when it dies.
+    /// Returns the commands that make the changes, first those that join. They also record in
+    /// `joined` which groups this process is in, so that another process can remove it when it
+    /// dies.
     pub(super) fn commands(&self, changes: &GroupChanges, joined: &str) -> Vec<redis::Cmd> {
         let mut commands = Vec::new();
         for (group, channel) in &changes.join {
@@ -228,7 +307,8 @@ impl ChannelsRedisCore {
             expire.arg(&key).arg(self.group_expiry);
             let mut list = redis::cmd("HSET");
             list.arg(joined).arg(group.as_str()).arg(channel);
-            commands.extend([list, add, expire]);
+            let join: [redis::Cmd; JOIN_COMMANDS] = [list, add, expire];
+            commands.extend(join);
         }
         for (group, channel) in &changes.leave {
             let mut remove = redis::cmd("ZREM");
@@ -240,7 +320,10 @@ impl ChannelsRedisCore {
         commands
     }
 
-    /// Returns the commands that remove a process from the groups that it recorded, and its inbox.
+    /// Returns the commands that remove a process from the groups that it recorded.
+    ///
+    /// Its inbox stays, and expires by itself: a process that only stood still drains it when it
+    /// returns.
     pub(super) fn leave_for_node(
         &self,
         joined: &str,
@@ -253,9 +336,6 @@ impl ChannelsRedisCore {
             commands.push(remove);
         }
         let mut delete = redis::cmd("DEL");
-        if let Some((_, channel)) = groups.first() {
-            delete.arg(self.key_of(channel));
-        }
         delete.arg(joined);
         commands.push(delete);
         commands

@@ -2,16 +2,61 @@
 
 use std::time::Duration;
 
-use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Value};
 
-use super::channels_redis_core;
 use super::connection::{Connection, ConnectionEnd};
-use super::redis_stream;
 use super::refusals::CommandLabel;
+use super::{Remote, channels_redis_core, redis_stream};
+use crate::channels::GroupName;
+use crate::channels::group::Group;
+use crate::channels::history::GroupHistory;
+use crate::config::LayerFormat;
 
 /// How long Redis waits for a message before it replies that there is none.
 const INBOX_SECONDS: u64 = 5;
+
+impl Remote {
+    /// In `channels_redis.core`, checks that Redis still lists this process in a group, before a
+    /// client resumes from a position: what others sent since it was lost is not in the history
+    /// here. Waits for the reply, and until the process is listed again.
+    pub(in crate::channels) async fn confirm_membership(&self, name: &GroupName, group: &Group) {
+        if self.0.format != LayerFormat::Core || !self.0.core.is_joined(name) {
+            return;
+        }
+        let Some(ask) = self.0.core.ask_listed(name) else {
+            return;
+        };
+        if let Some(reply) = self.query_redis(vec![ask]).await
+            && matches!(reply[..], [Value::Nil])
+            && self.0.core.rejoin(name)
+        {
+            self.core_memberships_lost(std::slice::from_ref(name));
+        }
+        // If another task joins the group again, its reply shows that it was lost, not this one.
+        self.wait_until_ready(name, group).await;
+    }
+
+    /// Called when this process was in groups that did not list it: Redis has lost its data, or
+    /// another process took this one for dead. Events that others sent in the meantime are lost, so
+    /// the histories start another epoch.
+    fn core_memberships_lost(&self, groups: &[GroupName]) {
+        for name in groups {
+            if let Some(group) = self.0.local.find(name.as_str()) {
+                group.with_history(GroupHistory::mark_behind);
+            }
+        }
+        if !groups.is_empty()
+            && let Some(times) = self.0.memberships_lost.count()
+        {
+            tracing::warn!(
+                groups = groups.len(),
+                times,
+                "Redis no longer listed this process in its groups: events of other processes since then are lost"
+            );
+        }
+    }
+}
 
 impl Connection {
     /// Takes messages out of the inbox for as long as the connection lives.
@@ -20,13 +65,13 @@ impl Connection {
         let longest = self.remote.0.timeout + Duration::from_secs(INBOX_SECONDS);
         loop {
             let take = channels_redis_core::take_messages(&mut connection, &inbox, INBOX_SECONDS);
-            let messages = match tokio::time::timeout(longest, take).await {
-                Ok(Ok(messages)) => messages,
-                Ok(Err(error)) => {
+            let messages = match redis_stream::reply_within(longest, take).await {
+                Some(Ok(messages)) => messages,
+                Some(Err(error)) => {
                     let asked = CommandLabel::new("BZPOPMIN", &inbox);
                     return (self.remote.named(error, &asked), Vec::new());
                 }
-                Err(_) => return (redis_stream::timed_out(), Vec::new()),
+                None => return (redis_stream::timed_out(), Vec::new()),
             };
             for message in messages {
                 self.remote.on_inbox_message(&message).await;
@@ -63,8 +108,9 @@ impl Connection {
                 return Ok(());
             }
             let joined = inner.names.joined_key(inner.node);
-            self.query(inner.core.commands(&changes, &joined)).await?;
-            inner.core.confirmed(&changes);
+            let replies = self.query(inner.core.commands(&changes, &joined)).await?;
+            let lost = inner.core.confirmed(&changes, &replies);
+            self.remote.core_memberships_lost(&lost);
             for (group, _) in &changes.join {
                 self.notify_ready(group.as_str());
             }

@@ -213,7 +213,7 @@ impl Connection {
         call.arg(max)
             .arg(millis(expiry))
             .arg(&epoch.to_be_bytes()[..])
-            .arg(millis(inner.lease));
+            .arg(millis(self.remote.lease_in_redis()));
         call
     }
 }

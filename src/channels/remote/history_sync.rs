@@ -276,7 +276,7 @@ impl Remote {
             .arg(position.offset)
             .arg(&epoch_bytes()[..])
             .arg(PAGE_EVENTS)
-            .arg(millis(self.0.lease));
+            .arg(millis(self.lease_in_redis()));
         Some(call)
     }
 }

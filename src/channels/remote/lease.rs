@@ -1,16 +1,29 @@
 //! Lease: shows that this process is alive, and removes the entries of dead ones.
 //!
-//! Each process renews its lease every third of its duration, in a task that does nothing else: a
+//! Each process renews its lease every sixth of its duration, in a task that does nothing else: a
 //! busy process must not be taken for dead. The script that renews it also returns the processes
 //! whose lease has expired, and gives the caller a lease's time to remove them (*reap*). If the
 //! caller dies too, another process finds them after that.
+//!
+//! ```text
+//!  last renewal                            lease        expires  found
+//!       ├─────┬─────┬─────┬─────┬─────┬─────┬─────┬─────┬─────┤
+//!       0    1/6   2/6   3/6   4/6   5/6    1    7/6   8/6   9/6
+//!          └───── the longest pause ─────┘
+//! ```
+//!
+//! A process that stands still for less than its lease returns before it expires, even if it stood
+//! still right before a renewal and the reply takes another sixth. A dead one is found by the next
+//! renewal of another process after it has expired.
 
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{RedisError, RedisResult};
+use tokio::time::Instant;
 
+use super::Remote;
 use super::connection::{Connection, ConnectionEnd};
 use super::history_sync::millis;
 use super::names::RedisNames;
@@ -18,9 +31,13 @@ use super::presence::PresenceEntry;
 use super::scripts::{REMOVE_NODE_MEMBERS, RENEW_LEASE};
 use crate::channels::GroupName;
 use crate::config::LayerFormat;
+use crate::telemetry::LogThrottle;
 
 /// The most groups in one pipeline.
 const GROUPS_AT_ONCE: usize = 500;
+
+/// How often a lease is renewed in its duration.
+const RENEWALS: u32 = 6;
 
 /// How long a stopping process waits until its queue is sent and it is removed from Redis.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,9 +72,12 @@ impl Connection {
     /// Renews the lease for as long as the connection lives, and watches the slots of a cluster.
     pub(super) async fn renew_lease(self) -> ConnectionEnd {
         let inner = &self.remote.0;
+        let throttle = LogThrottle::new();
         let mut moved_to = None;
+        let mut renewed = Instant::now();
         loop {
-            tokio::time::sleep(inner.lease / 3).await;
+            tokio::time::sleep_until(renewed + inner.lease / RENEWALS).await;
+            let silent = std::mem::replace(&mut renewed, Instant::now()).elapsed();
             let reply = match self.query(vec![self.renew_lease_command()]).await {
                 Ok(reply) => reply.into_iter().next(),
                 Err(error) => return (error, Vec::new()),
@@ -66,9 +86,9 @@ impl Connection {
                 redis::from_redis_value(reply).unwrap_or((1, Vec::new()))
             });
             if known == 0 {
-                // Redis was flushed, or another process took this one for dead.
                 inner.presence.mark_stale();
                 inner.core.reapply_all();
+                log_lease_lost(&throttle, silent, inner.lease);
             }
             self.queue_for_reaping(&dead);
             inner.reaper_wakeup.notify_one();
@@ -91,10 +111,14 @@ impl Connection {
     /// if needed, and reaps dead processes.
     pub(super) async fn run_reaper(self) -> ConnectionEnd {
         let inner = &self.remote.0;
+        let mut renewed_empty = Instant::now();
         loop {
             inner.reaper_wakeup.notified().await;
-            if let Err(error) = self.renew_empty().await {
-                return (error, Vec::new());
+            if renewed_empty.elapsed() >= inner.lease / 3 {
+                renewed_empty = Instant::now();
+                if let Err(error) = self.renew_empty().await {
+                    return (error, Vec::new());
+                }
             }
             if inner.presence.take_stale()
                 && let Err(error) = self.register().await
@@ -152,7 +176,13 @@ impl Connection {
     }
 
     /// Removes the members of a dead process, and notifies their groups.
+    ///
+    /// A process that returns before the end of this finds its lease gone after it, and registers
+    /// its members once more.
     async fn reap_node(&self, node: u64) -> RedisResult<()> {
+        if !self.is_dead(node).await? {
+            return Ok(()); // it returned before its turn came
+        }
         self.leave_core_groups_of(node).await?;
         let mut members = 0;
         // Its set of groups is removed last: if this process dies now, the next one notifies the
@@ -208,11 +238,21 @@ impl Connection {
     fn renew_lease_command(&self) -> redis::Cmd {
         let inner = &self.remote.0;
         let mut call = RENEW_LEASE.call(&[&inner.names.lease_key()]);
-        // A lease is renewed every third of its duration, and other processes check with their own
-        // renewal, up to a third later.
-        let lease = inner.lease * 2 / 3;
-        call.arg(format!("{:016x}", inner.node)).arg(millis(lease));
+        call.arg(format!("{:016x}", inner.node))
+            .arg(millis(self.remote.lease_in_redis()));
         call
+    }
+
+    /// Returns whether a process is being reaped: whether its lease is one that `RENEW_LEASE` gives
+    /// to dead processes.
+    async fn is_dead(&self, node: u64) -> RedisResult<bool> {
+        let mut ask = redis::cmd("ZSCORE");
+        ask.arg(self.remote.0.names.lease_key())
+            .arg(format!("{node:016x}"));
+        let reply = self.query(vec![ask]).await?.into_iter().next();
+        let lease = reply.map(redis::from_redis_value::<Option<f64>>);
+        let lease = lease.and_then(Result::ok).flatten();
+        Ok(lease.is_some_and(|lease| lease.fract() != 0.0))
     }
 
     /// Returns the groups in which a process has members.
@@ -249,6 +289,30 @@ impl Connection {
         let mut end = redis::cmd("ZREM");
         end.arg(names.lease_key()).arg(format!("{node:016x}"));
         self.query(vec![delete, end]).await.map(drop)
+    }
+}
+
+impl Remote {
+    /// Returns for how long Redis keeps what this process renews with its lease: a process that
+    /// stands still for less than the lease finds it there.
+    pub(super) fn lease_in_redis(&self) -> Duration {
+        self.0.lease + 2 * self.0.lease / RENEWALS
+    }
+}
+
+/// Logs that this process had no lease. `silent` is the time since its last renewal.
+fn log_lease_lost(throttle: &LogThrottle, silent: Duration, lease: Duration) {
+    if throttle.count().is_none() {
+        return; // it returned while it was being reaped, and has said so
+    }
+    let seconds = silent.as_secs_f64();
+    if silent > lease {
+        tracing::warn!(
+            seconds,
+            "this process stood still for longer than its lease, and another one removed its members from Redis: they are registered again"
+        );
+    } else {
+        tracing::warn!("Redis lost the lease of this process: its members are registered again");
     }
 }
 

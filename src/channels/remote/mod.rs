@@ -112,6 +112,7 @@ struct RemoteInner {
     /// True while the cluster moves slots: Redis' count of subscribers may be too low.
     is_resharding: AtomicBool,
     refused: LogThrottle,
+    memberships_lost: LogThrottle,
     /// The masters of the cluster when it was last asked.
     masters: Mutex<Vec<(String, u16)>>,
 }
@@ -178,6 +179,7 @@ impl Remote {
             reaper_wakeup: Notify::new(),
             is_resharding: AtomicBool::new(false),
             refused: LogThrottle::new(),
+            memberships_lost: LogThrottle::new(),
             masters: Mutex::default(),
         })))
     }

@@ -65,12 +65,12 @@ impl Connection {
         tokio::pin!(reply);
         loop {
             let before = activity.load(Ordering::Relaxed);
-            match tokio::time::timeout(self.remote.0.timeout, &mut reply).await {
-                Ok(reply) => return reply,
+            match redis_stream::reply_within(self.remote.0.timeout, &mut reply).await {
+                Some(reply) => return reply,
                 // A message that is being handled waits for space in its group, which has its own
                 // deadline.
-                Err(_) if before % 2 == 1 || activity.load(Ordering::Relaxed) != before => {}
-                Err(_) => return Err(redis_stream::timed_out()),
+                None if before % 2 == 1 || activity.load(Ordering::Relaxed) != before => {}
+                None => return Err(redis_stream::timed_out()),
             }
         }
     }

@@ -146,7 +146,7 @@ impl Remote {
                 ending.clone(),
                 connection.clone().drain_inbox(inbox),
             ));
-            resubscribed = self.0.core.reapply_all();
+            resubscribed = self.0.core.reset();
             connection.apply_core_groups().await?;
         }
         self.0.outbox.resyncing();
@@ -189,9 +189,9 @@ impl Remote {
         &self,
         reply: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
-        tokio::time::timeout(self.0.timeout, reply)
+        redis_stream::reply_within(self.0.timeout, reply)
             .await
-            .unwrap_or_else(|_| Err(redis_stream::timed_out()))
+            .unwrap_or_else(|| Err(redis_stream::timed_out()))
     }
 
     /// Called when the connection is lost: the members of this process are served without Redis.

@@ -14,6 +14,7 @@ use redis::{
     RedisResult,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use crate::config::{RedisHome, RedisUrl};
 use crate::net::Stream;
@@ -55,6 +56,27 @@ pub(super) async fn commands(
     let (connection, driver) =
         MultiplexedConnection::new_with_config(&redis_settings, stream, config).await?;
     Ok((connection, Box::pin(driver)))
+}
+
+/// How long a reply may still take when its timer has run out.
+const REPLY_GRACE: Duration = Duration::from_millis(100);
+
+/// Waits for a reply, at most `timeout`; `None` if it does not come.
+///
+/// A process that stood still finds that the timer has run out, although the reply has arrived in
+/// the meantime and only has to be read. So the time by which the timer is late is added.
+pub(super) async fn reply_within<T>(
+    timeout: Duration,
+    reply: impl Future<Output = T>,
+) -> Option<T> {
+    let started = Instant::now();
+    tokio::pin!(reply);
+    if let Ok(reply) = tokio::time::timeout(timeout, &mut reply).await {
+        return Some(reply);
+    }
+    let late = started.elapsed().saturating_sub(timeout);
+    let grace = timeout.min(late + REPLY_GRACE);
+    tokio::time::timeout(grace, reply).await.ok()
 }
 
 /// Opens a stream to a server; with Sentinels, to the current master.

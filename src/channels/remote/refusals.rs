@@ -14,7 +14,7 @@ pub(super) struct CommandLabel {
 }
 
 /// The commands that the layer sends.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "DEL",
     "EVALSHA",
     "EXPIRE",
@@ -32,6 +32,7 @@ const COMMANDS: [&str; 18] = [
     "ZRANGE",
     "ZREM",
     "ZREMRANGEBYSCORE",
+    "ZSCORE",
     "BZPOPMIN",
 ];
 

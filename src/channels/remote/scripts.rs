@@ -314,20 +314,21 @@ return redis.call('XTRIM', KEYS[2], 'MAXLEN', math.floor(length / 2))
 /// Renews the lease of a process, and returns dead processes to it.
 ///
 /// Keys: the leases. Arguments: the process; its lease in milliseconds. Returns whether the process
-/// had a lease, and the processes whose lease has expired. Those get another lease, which is the
-/// time the caller has to reap them.
+/// had a lease of its own, and the processes whose lease has expired. Those get a lease for being
+/// reaped, which is the time the caller has for it. Such a lease is not a whole number of
+/// milliseconds: a process that returns learns from it that it was taken for dead.
 pub(super) static RENEW_LEASE: LuaScript = LuaScript::new(
     r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local known = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0.5')
 local ends = string.format('%.0f', now + ARGV[2])
 redis.call('ZADD', KEYS[1], ends, ARGV[1])
 local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, 16)
 for _, node in ipairs(dead) do
-  redis.call('ZADD', KEYS[1], ends, node)
+  redis.call('ZADD', KEYS[1], ends .. '.5', node)
 end
-return {known and 1 or 0, dead}
+return {known % 1 == 0 and 1 or 0, dead}
 ",
 );
 

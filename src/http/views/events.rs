@@ -134,7 +134,10 @@ impl View for Events {
         let client = scope.client.as_ref().map(|client| client.ip());
         let layer = &request.services.layer;
         let begun = layer.begin(&group, &keep, member, client).await;
-        let _held = begun.map_err(|_| Failure::too_many_rooms())?;
+        let held = begun.map_err(|_| Failure::too_many_rooms())?;
+        if last_id.is_some() {
+            layer.confirm_history(&group, &held).await;
+        }
         let stream = EventStream::new(
             &self.options,
             (group, member),

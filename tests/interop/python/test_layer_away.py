@@ -589,7 +589,7 @@ class Death(LayerCase):
         member.say({"type": "who"})
         return sorted(str(user) for user in member.next("chat.who")["users"])
 
-    def test_the_members_of_a_process_that_is_killed_leave_within_the_lease_and_once_each(self):
+    def test_the_members_of_a_process_that_is_killed_leave_after_its_lease_and_once_each(self):
         anna, ben = self.join(self.a, "presence", "anna"), self.join(self.b, "presence", "ben")
         guests = {f"guest-{number}" for number in range(5)}
         with self.gateway() as third:
@@ -603,8 +603,8 @@ class Death(LayerCase):
             third.wait(-signal.SIGKILL)
         self.assertEqual(self.who(anna), sorted({"anna", "ben", *guests}))
         left = [anna.next("chat.leave") for _ in guests]
-        self.assertLess(time.monotonic() - begun, LEASE + MOMENT)
-        self.assertGreater(time.monotonic() - begun, LEASE / 2)
+        self.assertLess(time.monotonic() - begun, 1.5 * LEASE + MOMENT)
+        self.assertGreater(time.monotonic() - begun, LEASE)
         self.assertEqual({event["user"] for event in left}, guests)
         self.assertEqual({ben.next("chat.leave")["user"] for _ in guests}, guests)
         self.assertEqual(left[-1]["members"], 2)
@@ -662,7 +662,7 @@ class Death(LayerCase):
             for member in members:
                 member.__exit__()
         anna = self.join(self.a, "chat", "anna")
-        until(lambda: self.who(anna) == ["anna"], lambda: f"anna alone, found {self.who(anna)}", LEASE + MOMENT)
+        until(lambda: self.who(anna) == ["anna"], lambda: f"anna alone, found {self.who(anna)}", 1.5 * LEASE + MOMENT)
 
     def test_the_members_of_a_process_that_stood_still_are_there_again(self):
         anna = self.join(self.a, "presence", "anna")

@@ -678,7 +678,8 @@ class CoreClaims:
         with self.redis.client() as client:
             inboxes = {f"{self.prefix}{name.partition('!')[0]}!".encode() for name in self.inboxes(group)}
             left = [key for key in client.keys(f"{self.prefix}specific.*") if key not in inboxes and client.type(key) == b"zset"]
-            self.assertEqual(left, [])
+            # Nothing is written into its inbox any more. It expires by itself: a process that only stood still drains it.
+            self.assertTrue(all(client.ttl(key) > 0 for key in left), left)
 
     def test_who_is_in_a_group_for_longer_than_its_expiry_is_no_member(self):
         group = f"chat_{self.room}"
