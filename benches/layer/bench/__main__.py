@@ -17,6 +17,8 @@ from .processes import REPOSITORY, Failed, Programs, find_redis, versions
 FILES = 12_000
 QUICK_ROUNDS, QUICK_SECONDS = 1, 0.7
 
+NAMES = [test.name for test in loads.tests()]
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -30,6 +32,8 @@ def arguments() -> argparse.Namespace:
         default=REPOSITORY / "target/release/oneport",
         help="a release build (target/release/oneport)",
     )
+    parser.add_argument("--before", metavar="BINARY", type=Path, help="an earlier build, measured in the same rounds")
+    parser.add_argument("--no-peers", action="store_true", help="Oneport alone, without Channels' lines")
     parser.add_argument(
         "--python",
         metavar="PYTHON",
@@ -37,7 +41,7 @@ def arguments() -> argparse.Namespace:
         default=REPOSITORY / "target/venv/bin/python",
         help="a Python with the packages of peer/requirements.txt (target/venv/bin/python)",
     )
-    parser.add_argument("--tests", metavar="X,Y", help=f"tests: {', '.join(test.name for test in loads.TESTS)}")
+    parser.add_argument("--tests", metavar="X,Y", help=f"tests: {', '.join(NAMES)}")
     parser.add_argument("--rounds", metavar="N", type=int, default=5, help="how often everything is measured (5)")
     parser.add_argument("--seconds", metavar="S", type=float, default=2, help="how long each time (2)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} round of {QUICK_SECONDS} s: whether it works")
@@ -46,10 +50,9 @@ def arguments() -> argparse.Namespace:
         given.rounds, given.seconds = QUICK_ROUNDS, QUICK_SECONDS
     if given.rounds < 1 or given.seconds <= 0:
         parser.error("expected at least one round, and more than no seconds")
-    try:
-        given.tests = loads.named(given.tests)
-    except ValueError as error:
-        parser.error(str(error))
+    given.tests = given.tests.split(",") if given.tests else NAMES
+    if unknown := set(given.tests) - set(NAMES):
+        parser.error(f"expected some of {', '.join(NAMES)}, found {', '.join(sorted(unknown))}")
     return given
 
 
@@ -57,11 +60,12 @@ def programs(given: argparse.Namespace, directory: Path) -> Programs:
     redis = find_redis()
     if redis is None:
         raise Failed("expected redis-server, found none: install Debian's package redis-server")
-    for program in (given.oneport, given.python):
-        if not program.is_file():
+    for program in (given.oneport, given.before, given.python):
+        if program and not program.is_file():
             raise Failed(f"expected a program at {program}, found none")
-    # A virtual environment's Python is a link that must not be resolved.
-    return Programs(given.oneport.resolve(), given.python.absolute(), redis, directory)
+    # Absolute, not resolved: a virtual environment's Python is a link.
+    oneport, before, python = (program and program.absolute() for program in (given.oneport, given.before, given.python))
+    return Programs(oneport, before, python, redis, directory)
 
 
 def allow_files() -> None:
@@ -84,7 +88,9 @@ def main() -> None:
             print(f"{versions(found)}; {machine}; {given.rounds} rounds of {given.seconds:g} s.")
             print("CPU is user and system time of the server processes.")
             failed = False
-            for test in given.tests:
+            for test in loads.tests(with_before=bool(given.before), with_peers=not given.no_peers):
+                if test.name not in given.tests:
+                    continue
                 results = rounds.measure(test, found, given.rounds, given.seconds)
                 report.print_test(test, results)
                 failed |= bool(results.failures)

@@ -112,7 +112,7 @@ def from_django(contender: Contender, peer: Contender) -> Prepare:
 
     def prepare(stack: ExitStack, start: Start) -> Subject:
         receiving, sending = start(contender), start(peer)
-        name = f"{contender.name}, sent by Django"
+        name = f"{contender.name}{BY_DJANGO}"
         members = join(receiving, _path(_group(name)), MEMBERS)
         [sender] = join(sending, f"/to-oneport/{_group(name)}/", 1)
         return Subject(name, _rooms(stack, [Room(sender, members)]), [receiving], MEMBERS)
@@ -140,7 +140,7 @@ def published(contender: Contender) -> Prepare:
 
     def prepare(stack: ExitStack, start: Start) -> Subject:
         process = start(contender)
-        home = process if contender == MEMORY else start(contender)
+        home = process if contender.layer == MEMORY.layer else start(contender)
         group = _group(contender.name)
         [member] = join(home, _path(group), 1)
         member.socket.setblocking(True)
@@ -151,47 +151,55 @@ def published(contender: Contender) -> Prepare:
     return prepare
 
 
-def _named(contenders: list[Contender], kind: Callable[[Contender], Prepare]) -> dict[str, Prepare]:
-    return {contender.name: kind(contender) for contender in contenders}
-
-
 _PEERS = [CHANNELS_PUBSUB.name, CHANNELS_CORE.name]
 _ON_THE_WAY = {1: "one event on its way: the next is said when the last member has it", 8: "eight events on their way"}
 
-TESTS = [
-    Test("local", "1,000 members in one process", "delivery", _ON_THE_WAY, _named(ALL, local), _PEERS),
-    Test("spread", "500 members in each of two processes", "delivery", _ON_THE_WAY, _named(ON_REDIS, spread), _PEERS),
-    Test(
-        "arriving",
-        "an event that arrives through Redis goes to 1,000 members",
-        "delivery",
-        _ON_THE_WAY,
-        {
-            MEMORY.name: local(MEMORY),
-            **_named(ON_REDIS, arriving),
-            f"{PUBSUB.name}, sent by Django": from_django(PUBSUB, CHANNELS_PUBSUB),
-            f"{CORE.name}, sent by Django": from_django(CORE, CHANNELS_CORE),
-        },
-        _PEERS,
-        reference=MEMORY.name,
-    ),
-    Test(
-        "few",
-        "events that arrive through Redis for 100 groups of one member",
-        "event",
-        {1: "one event on its way in each group"},
-        _named(ON_REDIS, few),
-        _PEERS,
-    ),
-    Test("publish", "calls of the publish view", "call", {1: "one connection", 8: "eight connections"},
-         _named(ALL, published), _PEERS),
-]  # fmt: skip
+BY_DJANGO = ", sent by Django"
 
 
-def named(names: str | None) -> list[Test]:
-    """The tests of a list such as `local,publish`; without a list, all."""
-    if names is None:
-        return TESTS
-    if unknown := set(names.split(",")) - {test.name for test in TESTS}:
-        raise ValueError(f"expected some of {', '.join(test.name for test in TESTS)}, found {', '.join(sorted(unknown))}")
-    return [test for test in TESTS if test.name in names.split(",")]
+def before(name: str) -> str:
+    """The name of the line with the earlier build."""
+    return f"{name}, before"
+
+
+def tests(*, with_before: bool = False, with_peers: bool = True) -> list[Test]:
+    """All tests: with or without lines of an earlier build of Oneport next to its own, and those of Channels."""
+
+    def lines(contenders: list[Contender], kind: Callable[[Contender], Prepare], suffix: str = "") -> dict[str, Prepare]:
+        found: dict[str, Prepare] = {}
+        for contender in contenders:
+            name = f"{contender.name}{suffix}"
+            if contender.is_oneport or with_peers:
+                found[name] = kind(contender)
+            if contender.is_oneport and with_before:
+                found[before(name)] = kind(contender.before)
+        return found
+
+    return [
+        Test("local", "1,000 members in one process", "delivery", _ON_THE_WAY, lines(ALL, local), _PEERS),
+        Test("spread", "500 members in each of two processes", "delivery", _ON_THE_WAY, lines(ON_REDIS, spread), _PEERS),
+        Test(
+            "arriving",
+            "an event that arrives through Redis goes to 1,000 members",
+            "delivery",
+            _ON_THE_WAY,
+            {
+                **lines([MEMORY], local),
+                **lines(ON_REDIS, arriving),
+                **lines([PUBSUB], lambda contender: from_django(contender, CHANNELS_PUBSUB), BY_DJANGO),
+                **lines([CORE], lambda contender: from_django(contender, CHANNELS_CORE), BY_DJANGO),
+            },
+            _PEERS,
+            reference=MEMORY.name,
+        ),
+        Test(
+            "few",
+            "events that arrive through Redis for 100 groups of one member",
+            "event",
+            {1: "one event on its way in each group"},
+            lines(ON_REDIS, few),
+            _PEERS,
+        ),
+        Test("publish", "calls of the publish view", "call", {1: "one connection", 8: "eight connections"},
+             lines(ALL, published), _PEERS),
+    ]  # fmt: skip

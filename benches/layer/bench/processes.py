@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent.parent
@@ -34,14 +34,20 @@ class Contender:
 
     server: str
     layer: str
+    # An earlier build of Oneport.
+    is_before: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.server} {self.layer}"
+        return f"{self.server} {self.layer}{', before' if self.is_before else ''}"
 
     @property
     def is_oneport(self) -> bool:
         return self.server == "Oneport"
+
+    @property
+    def before(self) -> "Contender":
+        return replace(self, is_before=True)
 
 
 MEMORY = Contender("Oneport", "memory")
@@ -63,6 +69,8 @@ class Programs:
     """The programs and directories."""
 
     oneport: Path
+    # An earlier build.
+    before: Path | None
     # A Python with Daphne and the rest of the peer.
     python: Path
     redis: str
@@ -103,8 +111,9 @@ def server(programs: Programs, contender: Contender, redis: Running) -> Iterator
     if contender.is_oneport:
         # A copy, because the server creates files next to its configuration.
         config = shutil.copy(BENCH / "oneport.toml", programs.directory)
-        command = [str(programs.oneport), "serve", "--config", str(config)]
-        backend = "memory" if contender == MEMORY else url
+        program = programs.before if contender.is_before else programs.oneport
+        command = [str(program), "serve", "--config", str(config)]
+        backend = "memory" if contender.layer == MEMORY.layer else url
         environment = {"PORT": str(port), "LAYER_BACKEND": backend, "LAYER_FORMAT": _FORMATS[contender.layer]}
     else:
         where = ["-b", "127.0.0.1", "-p", str(port)]
@@ -112,9 +121,9 @@ def server(programs: Programs, contender: Contender, redis: Running) -> Iterator
         command = [str(programs.python), "-m", "daphne", *where, *quiet, "project:application"]
         options = {"hosts": [url], **({"capacity": CAPACITY} if contender.layer == "core" else {})}
         environment = {"LAYER": json.dumps({"BACKEND": _CLASSES[contender.layer], "CONFIG": options})}
-    name = contender.name.replace(" ", "-").lower()
+    name = contender.name.replace(",", "").replace(" ", "-").lower()
     with _running(programs, name, port, command, {"PUBLISH_TOKEN": TOKEN, **environment}) as running:
-        if contender.is_oneport and contender != MEMORY:
+        if contender.is_oneport and contender.layer != MEMORY.layer:
             _wait(lambda: _has_redis(running), f"{contender.name} did not reach Redis")
         yield running
 
@@ -183,6 +192,8 @@ def versions(programs: Programs) -> str:
     packages = ["channels", "channels_redis", "daphne", "Django", "Twisted", "autobahn", "redis"]
     script = f"from importlib.metadata import version as v; print(*(f'{{n}} {{v(n)}}' for n in {packages}), sep=', ')"
     oneport = _said(str(programs.oneport), "--version")
+    if programs.before:
+        oneport += f", beside an earlier build ({_said(str(programs.before), '--version')})"
     redis = _said(programs.redis, "--version").split("v=")[-1].split()[0]
     return f"{oneport}; Redis {redis}; {_said(str(programs.python), '-V')}, {_said(str(programs.python), '-c', script)}"
 

@@ -91,8 +91,10 @@ def _run(subject: Subject, redis: Running, width: int, seconds: float) -> Run:
 
 
 def _turned(names: list[str], by: int) -> list[str]:
+    """Another one is first in each round, and every other round goes backwards, so that none always follows the same one."""
     first = by % len(names) if names else 0
-    return names[first:] + names[:first]
+    turned = names[first:] + names[:first]
+    return turned[::-1] if by % 2 else turned
 
 
 def _say(*what: str) -> None:
