@@ -10,14 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import loads, report, rounds
+from . import churn, loads, report, rounds
 from .processes import REPOSITORY, Failed, Programs, find_redis, versions
 
 # The sockets of the largest test, all open at once, in this process.
 FILES = 12_000
 QUICK_ROUNDS, QUICK_SECONDS = 1, 0.7
 
-NAMES = [test.name for test in loads.tests()]
+NAMES = [*(test.name for test in loads.tests()), churn.NAME]
 
 
 def arguments() -> argparse.Namespace:
@@ -33,6 +33,14 @@ def arguments() -> argparse.Namespace:
         help="a release build (target/release/oneport)",
     )
     parser.add_argument("--before", metavar="BINARY", type=Path, help="an earlier build, measured in the same rounds")
+    parser.add_argument(
+        "--churn",
+        metavar="BINARY",
+        type=Path,
+        default=REPOSITORY / "target/release/examples/rooms",
+        help="the server of the test churn (target/release/examples/rooms)",
+    )
+    parser.add_argument("--churn-before", metavar="BINARY", type=Path, help="an earlier build of it")
     parser.add_argument("--no-peers", action="store_true", help="Oneport alone, without Channels' lines")
     parser.add_argument(
         "--python",
@@ -60,12 +68,17 @@ def programs(given: argparse.Namespace, directory: Path) -> Programs:
     redis = find_redis()
     if redis is None:
         raise Failed("expected redis-server, found none: install Debian's package redis-server")
-    for program in (given.oneport, given.before, given.python):
+    needed = [given.oneport, given.before, given.python]
+    if churn.NAME in given.tests:
+        needed += [given.churn, given.churn_before]
+    for program in needed:
         if program and not program.is_file():
             raise Failed(f"expected a program at {program}, found none")
     # Absolute, not resolved: a virtual environment's Python is a link.
-    oneport, before, python = (program and program.absolute() for program in (given.oneport, given.before, given.python))
-    return Programs(oneport, before, python, redis, directory)
+    oneport, before, rooms, rooms_before, python = (
+        program and program.absolute() for program in (given.oneport, given.before, given.churn, given.churn_before, given.python)
+    )
+    return Programs(oneport, before, rooms, rooms_before, python, redis, directory)
 
 
 def allow_files() -> None:
@@ -94,6 +107,8 @@ def main() -> None:
                 results = rounds.measure(test, found, given.rounds, given.seconds)
                 report.print_test(test, results)
                 failed |= bool(results.failures)
+            if churn.NAME in given.tests:
+                failed |= not churn.run(found, given.rounds, given.seconds, with_before=bool(given.churn_before))
     except Failed as failure:
         sys.exit(f"benches/layer/run: {failure}")
     print(f"\n{(time.monotonic() - began) / 60:.0f} minutes in all.")

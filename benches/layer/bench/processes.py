@@ -71,11 +71,20 @@ class Programs:
     oneport: Path
     # An earlier build.
     before: Path | None
+    # The server of the test `churn`, and an earlier build of it.
+    churn: Path
+    churn_before: Path | None
     # A Python with Daphne and the rest of the peer.
     python: Path
     redis: str
     # The directory of the logs.
     directory: Path
+
+    def server(self, contender: Contender) -> Path:
+        return (self.before if contender.is_before else None) or self.oneport
+
+    def rooms(self, contender: Contender) -> Path:
+        return (self.churn_before if contender.is_before else None) or self.churn
 
 
 @dataclass(frozen=True)
@@ -104,15 +113,14 @@ def redis_server(programs: Programs) -> Iterator[Running]:
 
 
 @contextmanager
-def server(programs: Programs, contender: Contender, redis: Running) -> Iterator[Running]:
-    """A fresh process of a contender, listening and connected to Redis."""
+def server(programs: Programs, contender: Contender, redis: Running, program: Path | None = None) -> Iterator[Running]:
+    """A fresh process of a contender, listening and connected to Redis; `program` is the server of `churn`."""
     port = _free_port()
     url = f"redis://127.0.0.1:{redis.port}/0"
     if contender.is_oneport:
         # A copy, because the server creates files next to its configuration.
-        config = shutil.copy(BENCH / "oneport.toml", programs.directory)
-        program = programs.before if contender.is_before else programs.oneport
-        command = [str(program), "serve", "--config", str(config)]
+        config = shutil.copy(BENCH / ("rooms.toml" if program else "oneport.toml"), programs.directory)
+        command = [str(program or programs.server(contender)), "serve", "--config", str(config)]
         backend = "memory" if contender.layer == MEMORY.layer else url
         environment = {"PORT": str(port), "LAYER_BACKEND": backend, "LAYER_FORMAT": _FORMATS[contender.layer]}
     else:
