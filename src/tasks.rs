@@ -1,10 +1,17 @@
 //! Tasks: the owner of every task in the process, which waits for them at the end.
 
+#[cfg(test)]
+mod gate;
+
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+#[cfg(test)]
+pub(crate) use self::gate::Gate;
 
 /// The owner of all tasks of one server (cheap to clone).
 ///
@@ -31,6 +38,31 @@ pub struct Tasks {
     /// Tasks that the others need until they end, such as the clock.
     last: TaskTracker,
     ended: CancellationToken,
+    #[cfg(test)]
+    gate: Gate,
+}
+
+/// Tasks whose results their owner awaits. Dropping it aborts them.
+pub(crate) struct TaskSet<T> {
+    set: JoinSet<T>,
+    #[cfg(test)]
+    gate: Gate,
+}
+
+impl<T: Send + 'static> TaskSet<T> {
+    pub(crate) fn spawn<F>(&mut self, future: F)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        #[cfg(test)]
+        let future = self.gate.hold(future);
+        self.set.spawn(future);
+    }
+
+    /// Waits for one of the tasks; `None` if there is none.
+    pub(crate) async fn join_next(&mut self) -> Option<Result<T, JoinError>> {
+        self.set.join_next().await
+    }
 }
 
 impl Tasks {
@@ -40,6 +72,8 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         tracing::trace!(task = name, "starts");
+        #[cfg(test)]
+        let future = self.gate.hold(future);
         self.tracker.spawn(future);
     }
 
@@ -50,7 +84,24 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         tracing::trace!(task = name, "starts");
+        #[cfg(test)]
+        let future = self.gate.hold(future);
         self.last.spawn(future);
+    }
+
+    /// Returns an empty set of tasks.
+    pub(crate) fn set<T>(&self) -> TaskSet<T> {
+        TaskSet {
+            set: JoinSet::new(),
+            #[cfg(test)]
+            gate: self.gate.clone(),
+        }
+    }
+
+    /// Returns the gate that all these tasks pass.
+    #[cfg(test)]
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Completes when all tasks of [`Tasks::spawn`] have finished, or their deadline has passed.

@@ -18,6 +18,8 @@ mod bind;
 mod client_limit;
 mod connect;
 pub(crate) mod descriptors;
+#[cfg(test)]
+pub(crate) mod in_memory;
 mod listener;
 mod socket_activation;
 mod stream;

@@ -23,6 +23,8 @@
 mod application;
 mod http;
 mod live;
+#[cfg(test)]
+mod simulation;
 mod websocket;
 
 pub use application::Application;

@@ -102,17 +102,22 @@ impl WebsocketCommunicator {
 
     /// Sends the handshake. The error is the response of a server that denies it.
     pub async fn connect(self, app: &Application) -> Result<Connected, Response<Bytes>> {
+        match tokio::time::timeout(DEADLINE * 2, self.open(app)).await {
+            Ok(answer) => answer,
+            Err(_) => panic!("expected a response to the handshake, found none"),
+        }
+    }
+
+    /// Sends the handshake, and waits for the response without a deadline.
+    pub(super) async fn open(self, app: &Application) -> Result<Connected, Response<Bytes>> {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = match self.path.parse() {
             Ok(uri) => uri,
             Err(error) => panic!("expected a path, found {:?}: {error}", self.path),
         };
         *request.headers_mut() = self.headers;
-        let answered =
-            tokio::time::timeout(DEADLINE * 2, app.gateway().serve(request, &info(self.user)))
-                .await;
-        match answered {
-            Ok(Reply::Upgrade(response, upgrade)) => {
+        match app.gateway().serve(request, &info(self.user)).await {
+            Reply::Upgrade(response, upgrade) => {
                 let (client, server) = tokio::io::duplex(PIPE_BYTES);
                 upgrade.start(Some(Stream::boxed(server)), Bytes::new(), Box::new(()));
                 let (parts, _) = response.into_parts();
@@ -121,14 +126,13 @@ impl WebsocketCommunicator {
                     client: Client::new(client),
                 })
             }
-            Ok(Reply::Response(response)) => {
+            Reply::Response(response) => {
                 let (parts, body) = response.into_parts();
                 match body.collect().await {
                     Ok(body) => Err(Response::from_parts(parts, body.to_bytes())),
                     Err(error) => panic!("the response's body broke off: {error}"),
                 }
             }
-            Err(_) => panic!("expected a response to the handshake, found none"),
         }
     }
 }
@@ -138,7 +142,7 @@ impl WebsocketCommunicator {
 pub struct Connected {
     /// The 101 response.
     pub response: Response<()>,
-    client: Client,
+    pub(super) client: Client,
 }
 
 impl Connected {
@@ -239,7 +243,7 @@ impl Connected {
 
 /// The client's side of the protocol, over a pipe in memory.
 #[derive(Debug)]
-struct Client {
+pub(super) struct Client {
     pipe: DuplexStream,
     context: WebSocketContext,
     memory: Memory,
@@ -275,7 +279,7 @@ impl Client {
     }
 
     /// Cancel-safe, except for pongs that are being written.
-    async fn read(&mut self) -> Output {
+    pub(super) async fn read(&mut self) -> Output {
         loop {
             match self.context.read(&mut self.memory) {
                 Ok(tungstenite::Message::Text(text)) => {

@@ -55,6 +55,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],
     ),
+    ("mlua", &["testing/simulation/redis/lua.rs"]),
     ("matchit", &["routing/"]),
     ("regex_automata", &["routing/language.rs"]),
     ("sqlx", &["database/"]),

@@ -13,7 +13,6 @@ use std::time::Duration;
 use metrics::gauge;
 use redis::RedisResult;
 use redis::aio::PubSub;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Remote;
@@ -27,6 +26,7 @@ use super::refusals::CommandLabel;
 use super::scripts;
 use super::topology::{KeyMap, Topology};
 use crate::config::LayerFormat;
+use crate::tasks::TaskSet;
 
 /// The pause before connecting again: the first one, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -80,7 +80,7 @@ impl Remote {
     /// Connects, registers the process's members and subscriptions, and starts the connection's
     /// tasks. Each reply has the layer's timeout; the number of replies depends on the number of
     /// groups.
-    async fn connect(&self) -> RedisResult<(Connection, JoinSet<ConnectionEnd>, usize)> {
+    async fn connect(&self) -> RedisResult<(Connection, TaskSet<ConnectionEnd>, usize)> {
         let (urls, timeout) = (&self.0.urls, self.0.timeout);
         let masters = self.0.masters.lock().clone();
         let core = (self.0.format == LayerFormat::Core).then_some(self.0.names.prefix());
@@ -91,7 +91,7 @@ impl Remote {
         }
         let commands = CommandConnections::connect(&topology, timeout);
         let (commands, drivers) = self.with_timeout(commands).await?;
-        let mut set = JoinSet::new();
+        let mut set = self.0.local.tasks().set();
         let ending = CancellationToken::new();
         for driver in drivers {
             set.spawn(until_cancelled(ending.clone(), drive(driver)));
@@ -214,7 +214,7 @@ async fn drive(driver: impl Future<Output = ()>) -> ConnectionEnd {
 
 /// Waits for the first task to end, and ends the others. Returns its error, and all commands
 /// without a reply.
-async fn until_ended(mut set: JoinSet<ConnectionEnd>, ending: CancellationToken) -> ConnectionEnd {
+async fn until_ended(mut set: TaskSet<ConnectionEnd>, ending: CancellationToken) -> ConnectionEnd {
     let mut error = None;
     let mut commands = Vec::new();
     while let Some(ended) = set.join_next().await {
