@@ -71,7 +71,12 @@ impl Rooms {
             presence,
             ..GroupOptions::default()
         };
+        // As the built-in consumers: a room with a history counts for the address of its client.
+        let client = cx.scope().client.map(|client| client.ip());
+        let layer = cx.layer().clone();
+        let begun = Box::pin(layer.begin(&room, &options, cx.id(), client)).await?;
         cx.group_add_frames(&room, options).await;
+        drop(begun);
         self.room = Some(room.clone());
         if self.options.presence {
             self.tell(cx, &room, PresenceEvent::JOIN).await?;
