@@ -96,7 +96,7 @@ pub enum EventError {
 const ALLOCATIONS_BYTES: usize = 120;
 
 /// The type of events that are raw frames.
-const SEND: &str = "websocket.send";
+pub(super) const SEND: &str = "websocket.send";
 
 impl Event {
     /// Creates an event from a type and a value that serializes as a JSON object.
@@ -219,6 +219,15 @@ impl Event {
     #[must_use]
     pub fn is_json(&self) -> bool {
         matches!(self.0.body, EventBody::Json(_))
+    }
+
+    /// Creates an event from JSON and its type.
+    pub(super) fn of_type(event_type: &str, json: String) -> Result<Self, EventError> {
+        check_type(event_type)?;
+        if event_type == SEND {
+            return Self::from_json(&json);
+        }
+        Ok(Self::checked(event_type, json))
     }
 
     /// Creates an event from a type and JSON that were checked: by this process or by another.

@@ -107,9 +107,63 @@ pub(super) fn with_member(json: &str, name: &str, value: &dyn Display) -> String
     out
 }
 
+/// Returns an object's JSON without the members of a name, and the last one's value if there are
+/// any.
+pub(super) fn without_member<'a>(
+    json: &'a str,
+    name: &str,
+) -> Result<(Cow<'a, str>, Option<&'a str>), serde_json::Error> {
+    if !json.contains(name) {
+        return Ok((Cow::Borrowed(json), None));
+    }
+    let at = |part: &str| part.as_ptr().addr() - json.as_ptr().addr();
+    let mut out = String::with_capacity(json.len());
+    let mut value = None;
+    let (mut end, mut has_members) = (0, false);
+    members(json, |member| {
+        let start = at(member.name);
+        if end == 0 {
+            out.push_str(&json[..start]);
+        }
+        let before = std::mem::replace(&mut end, at(member.value) + member.value.len());
+        if member.is_named(name) {
+            value = Some(member.value);
+        } else {
+            // With the comma and the whitespace before it, unless it is now the first.
+            out.push_str(&json[if has_members { before } else { start }..end]);
+            has_members = true;
+        }
+    })?;
+    if value.is_none() {
+        return Ok((Cow::Borrowed(json), None));
+    }
+    out.push_str(&json[end..]);
+    Ok((Cow::Owned(out), value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn member_is_taken_out_of_an_object() {
+        for (json, rest) in [
+            (r#"{"a":1, "b": [2]}"#, r#"{"a":1}"#),
+            (r#"{"b": [2],"a":1 }"#, r#"{"a":1 }"#),
+            (
+                r#"{ "b": [2] , "a":1,"c":{"b":3}}"#,
+                r#"{ "a":1,"c":{"b":3}}"#,
+            ),
+            (r#"{"b": [2]}"#, "{}"),
+        ] {
+            assert_eq!(
+                without_member(json, "b").unwrap(),
+                (Cow::Borrowed(rest), Some("[2]"))
+            );
+        }
+        let json = r#"{"a":"b"}"#;
+        assert_eq!(without_member(json, "b").unwrap(), (json.into(), None));
+    }
 
     #[test]
     fn members_are_as_they_are_written() {

@@ -105,6 +105,12 @@ pub enum LayerError {
     /// (`max_rooms`).
     #[error("too many groups with a history begun by clients of the same address")]
     TooManyRooms,
+    /// The format that is shared with Django cannot carry the event. No member has it.
+    #[error("the format shared with Django cannot carry the event: {problem}")]
+    InvalidEvent {
+        /// What was expected, and what was found.
+        problem: String,
+    },
     /// There is no connection to Redis.
     #[error("not connected to Redis")]
     Disconnected,

@@ -65,11 +65,6 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ),
     ("rustls", &["net/tls.rs"]),
     ("tokio_rustls", &["net/tls.rs"]),
-    (
-        "rmp_serde",
-        &["channels/remote/channels_redis_codec/mod.rs"],
-    ),
-    ("rmpv", &["channels/remote/channels_redis_codec/mod.rs"]),
     ("crc", &["channels/remote/"]),
     ("aes", &["channels/remote/fernet.rs"]),
     ("cbc", &["channels/remote/fernet.rs"]),

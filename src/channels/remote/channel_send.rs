@@ -69,7 +69,10 @@ impl Remote {
                 let redis_channel = self.0.names.node_channel(node);
                 (redis_channel, wire::channel(name, &event))
             }
-            LayerFormat::Pubsub => (name.to_owned(), self.0.codec.write(&event, None)),
+            LayerFormat::Pubsub => {
+                let encoded = self.0.codec.encode(&event)?;
+                (name.to_owned(), self.0.codec.seal(&encoded, None))
+            }
             LayerFormat::Core => return self.core_channel_send(channel, &event).await,
         };
         let is_queued = self.0.outbox.push_if_connected(QueuedCommand {
@@ -96,7 +99,8 @@ impl Remote {
         let name = channel.as_str();
         // Several channels of a process share one key, so the message names its recipient.
         let recipient = name.contains('!').then_some(Recipients::One(name));
-        let content = self.0.codec.write(event, recipient.as_ref());
+        let encoded = self.0.codec.encode(event)?;
+        let content = self.0.codec.seal(&encoded, recipient.as_ref());
         let key = self.0.core.key_of(name);
         let reply = self.query_redis(vec![self.0.core.enqueue(&key, &content)]);
         let reply = reply.await.ok_or(LayerError::Disconnected)?;

@@ -7,15 +7,16 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::SystemTime;
 
+use memchr::memmem;
 use parking_lot::Mutex;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 
-use super::channels_redis_codec::{ChannelsRedisCodec, Recipients};
+use super::channels_redis_codec::{ChannelsRedisCodec, EncodedEvent, Recipients};
 use super::hash_ring::HashRing;
 use super::scripts::ENQUEUE;
-use crate::channels::{Event, GroupName};
+use crate::channels::GroupName;
 use crate::config::ChannelLayerConfig;
 use crate::telemetry;
 
@@ -84,6 +85,9 @@ pub(super) struct GroupChanges {
     pub(super) join: Vec<(GroupName, String)>,
     pub(super) leave: Vec<(GroupName, String)>,
 }
+
+/// The length of the unique part of a channel's name.
+const LOCAL_LEN: usize = 32;
 
 /// Returns the unique part of a channel's name.
 pub(super) fn random_hex() -> String {
@@ -187,6 +191,15 @@ impl ChannelsRedisCore {
         if client != self.client {
             return None;
         }
+        self.state.lock().of_local.get(local).cloned()
+    }
+
+    /// Returns the group that a message is for, if its content could not be read.
+    pub(super) fn group_in(&self, message: &[u8]) -> Option<GroupName> {
+        let client = self.channel("");
+        let at = memmem::find(message, client.as_bytes())? + client.len();
+        let local = message.get(at..at + LOCAL_LEN)?;
+        let local = std::str::from_utf8(local).ok()?;
         self.state.lock().of_local.get(local).cloned()
     }
 
@@ -392,7 +405,7 @@ impl ChannelsRedisCore {
     pub(super) fn deliveries(
         &self,
         codec: &ChannelsRedisCodec,
-        event: &Event,
+        event: &EncodedEvent,
         members: &[String],
     ) -> Vec<redis::Cmd> {
         let inbox = self.inbox();
@@ -406,7 +419,7 @@ impl ChannelsRedisCore {
         by_key
             .iter()
             .map(|(key, channels)| {
-                let content = codec.write(event, Some(&Recipients::Several(channels)));
+                let content = codec.seal(event, Some(&Recipients::Several(channels)));
                 self.enqueue(key, &content)
             })
             .collect()

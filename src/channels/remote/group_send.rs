@@ -58,9 +58,10 @@ impl Remote {
                 )
             }
             LayerFormat::Pubsub | LayerFormat::Core => {
+                let command = self.channels_redis_command(name, &event)?;
                 let new = NewEvent::new(&event, except);
                 let matched = local.send(name, new, retention).await?.unwrap_or(0);
-                (self.channels_redis_command(name, event), matched)
+                (command, matched)
             }
         };
         match self.push(command).await {
@@ -85,8 +86,9 @@ impl Remote {
             .await?;
         let local = &self.0.local;
         if self.0.format != LayerFormat::Oneport {
+            let command = self.channels_redis_command(name, &event)?;
             let mut sent = local.send_counted(name, &event, Retention::History).await?;
-            return match self.push(self.channels_redis_command(name, event)).await {
+            return match self.push(command).await {
                 Ok(()) => Ok(sent),
                 Err(LayerError::Disconnected) => {
                     sent.unanswered = 1;
@@ -177,25 +179,30 @@ impl Remote {
         }
     }
 
-    /// Returns the command that sends an event in one of the formats of `channels_redis`.
-    fn channels_redis_command(&self, group: &GroupName, event: Event) -> QueuedCommand {
-        if self.0.format == LayerFormat::Core {
-            return QueuedCommand {
-                size: event.size() + COMMAND_BYTES,
-                kind: CommandKind::CoreGroupSend {
-                    group: group.clone(),
-                    event,
-                },
-                reply: None,
-            };
-        }
-        let channel = self.0.names.channel_of(group);
-        let payload = self.0.codec.write(&event, None);
-        QueuedCommand {
-            size: payload.len() + COMMAND_BYTES,
-            kind: CommandKind::Publish { channel, payload },
+    /// Returns the command that sends an event in one of the formats of `channels_redis`. Fails if
+    /// the format cannot carry the event.
+    fn channels_redis_command(
+        &self,
+        group: &GroupName,
+        event: &Event,
+    ) -> Result<QueuedCommand, LayerError> {
+        let event = self.0.codec.encode(event)?;
+        let size = event.size() + COMMAND_BYTES;
+        let kind = match self.0.format {
+            LayerFormat::Core => CommandKind::CoreGroupSend {
+                group: group.clone(),
+                event,
+            },
+            _ => CommandKind::Publish {
+                channel: self.0.names.channel_of(group),
+                payload: self.0.codec.seal(&event, None),
+            },
+        };
+        Ok(QueuedCommand {
+            size,
+            kind,
             reply: None,
-        }
+        })
     }
 
     /// Queues an event; waits for space.

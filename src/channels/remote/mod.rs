@@ -113,6 +113,8 @@ struct RemoteInner {
     is_resharding: AtomicBool,
     refused: LogThrottle,
     memberships_lost: LogThrottle,
+    /// Logs messages that are no events.
+    unreadable: LogThrottle,
     /// The masters of the cluster when it was last asked.
     masters: Mutex<Vec<(String, u16)>>,
 }
@@ -180,6 +182,7 @@ impl Remote {
             is_resharding: AtomicBool::new(false),
             refused: LogThrottle::new(),
             memberships_lost: LogThrottle::new(),
+            unreadable: LogThrottle::new(),
             masters: Mutex::default(),
         })))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::{Cmd, RedisError, Value};
 use tokio::sync::oneshot;
 
+use super::channels_redis_codec::EncodedEvent;
 use super::command_connections::is_redirect;
 use super::wire::Head;
 use crate::channels::append::{AppendOutcome, NewEvent, Retention};
@@ -35,7 +36,10 @@ pub(super) enum CommandKind {
     /// Sends an event to a group that may keep a history.
     Append(Box<HistoryAppend>),
     /// Sends an event to a group of `channels_redis.core`.
-    CoreGroupSend { group: GroupName, event: Event },
+    CoreGroupSend {
+        group: GroupName,
+        event: EncodedEvent,
+    },
     /// Any other command; not sent again on another connection.
     Raw(Vec<Cmd>),
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use metrics::counter;
 
 use super::Remote;
+use super::channels_redis_codec::{DecodeError, Unreadable};
 use super::channels_redis_core::RANDOM_PREFIX;
 use super::echoes::Echoes;
 use super::wire::{self, Head, Message};
@@ -48,8 +49,23 @@ impl Remote {
                     counter!("oneport_layer_received_total").increment(1);
                     self.0.local.channels().receive(channel, event);
                 }
-                Err(error) => telemetry::event_dropped(error.reason()),
+                Err(error) => self.drop_unreadable(channel, &error),
             }
+        }
+    }
+
+    fn drop_from_inbox(&self, message: &[u8], error: &DecodeError) {
+        let group = self.0.core.group_in(message);
+        self.drop_unreadable(group.as_ref().map_or("", GroupName::as_str), error);
+    }
+
+    /// Counts a message that is no event, and logs why, once per interval. `to`: a group or a
+    /// channel.
+    fn drop_unreadable(&self, to: &str, error: &DecodeError) {
+        telemetry::event_dropped(error.reason());
+        if let Some(times) = self.0.unreadable.count() {
+            let reason = error.reason();
+            tracing::warn!(to, reason, times, "event from Redis dropped: {error}");
         }
     }
 
@@ -59,14 +75,14 @@ impl Remote {
             return telemetry::event_dropped("oversized");
         }
         let Some(content) = message.get(RANDOM_PREFIX..) else {
-            return telemetry::event_dropped("malformed");
+            return self.drop_from_inbox(message, &Unreadable::NoPrefix.into());
         };
         let (event, channels) = match self.0.codec.read(content) {
             Ok(read) => read,
-            Err(error) => return telemetry::event_dropped(error.reason()),
+            Err(error) => return self.drop_from_inbox(message, &error),
         };
         if channels.is_empty() {
-            return telemetry::event_dropped("malformed");
+            return self.drop_from_inbox(message, &Unreadable::NoRecipients.into());
         }
         counter!("oneport_layer_received_total").increment(1);
         for channel in channels {
@@ -86,7 +102,7 @@ impl Remote {
                 counter!("oneport_layer_received_total").increment(1);
                 self.deliver_to_members(group.name(), &event).await;
             }
-            Err(error) => telemetry::event_dropped(error.reason()),
+            Err(error) => self.drop_unreadable(name, &error),
         }
     }
 

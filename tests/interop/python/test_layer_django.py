@@ -16,7 +16,7 @@ from channels.exceptions import ChannelFull
 from channels_redis.serializers import BaseMessageSerializer
 
 from kit.deadline import DEADLINE, until
-from kit.layer_case import MOMENT, LayerCase, Member, connected, dropped, reconnected
+from kit.layer_case import API, MOMENT, TOKEN, LayerCase, Member, connected, dropped, reconnected
 from kit.layer_crowd import Crowd, contents, payload, shown
 from kit.layer_django import Daphne, Django, OverCapacity, Worker
 from kit.peer import Peer
@@ -43,7 +43,7 @@ class DjangoCase(LayerCase):
     serializer = "msgpack"
     # Further keys of `[channel_layer]`, and of CONFIG.
     ours, theirs = {}, {}
-    more = worked("/ws/work/{room:slug}/", "work")
+    more = worked("/ws/work/{room:slug}/", "work") + API
 
     @classmethod
     def setUpClass(cls):
@@ -163,6 +163,67 @@ class Both:
             self.assertEqual(found, event)
             self.assertEqual(list(found), list(event), "expected the order of the fields to stay")
         self.assertEqual(channel.receive(), event)
+
+    def test_what_only_python_has_arrives_as_its_json_has_it(self):
+        group = f"chat_{self.room}"
+        members = (self.join(self.a, "chat"), self.join(self.b, "chat"))
+        self.there(group, 2)
+        deep = "x"
+        for level in range(500):
+            deep = [deep] if level % 2 else {"x": deep}
+        events = [
+            {"type": "a.b", "keys": {1: 1, -(2**63): 2, 2**64 - 1: 3, True: 4, None: 5, "é": 6}, 7: [{False: ()}]},
+            {"type": "a.b", "deep": deep},
+        ]
+        if self.serializer == "json":
+            events.append({"type": "a.b", "half a surrogate": "\ud800", "\udc00": 1, "long": 2**70})
+        for event in events:
+            self.django.group_send(group, event)
+            for member in members:
+                self.assertEqual(member.event(), json.loads(json.dumps(event)))
+
+    def test_an_event_is_carried_to_both_servers_or_refused(self):
+        group = f"chat_{self.room}"
+        anna, ben = self.join(self.a, "chat"), self.join(self.b, "chat")
+        channel = self.channel(group, 2)
+        before = [server.metric("oneport_events_dropped_total") for server in self.servers()]
+        is_json = self.serializer == "json"
+        for value, is_carried in (
+            ("[1e2,0.10,-0,-0.0,1e-400]", True),
+            ("18446744073709551615", True),
+            ("18446744073709551616", is_json),
+            ("-9223372036854775808", True),
+            ("-9223372036854775809", is_json),
+            ("9" * 5000, False),
+            ("1e400", is_json),
+            ('"\\ud83d\\ude00\\u0000\\/"', True),
+            ('"\\ud800"', is_json),
+            ('{"\\udc00":1}', is_json),
+            ("[" * 510 + "]" * 510, True),
+            ("[" * 511 + "]" * 511, False),
+            ('{"a":' * 10_000 + "1" + "}" * 10_000, False),
+            ('{"a":1,"a":2}', True),
+            ('1 ,\r\n"__asgi_channel__":"x"', False),
+            ('{"__asgi_channel__":"x"}', True),
+        ):
+            event = f'{{"type":"any.thing","x": {value}}}'
+            headers = {"authorization": f"Bearer {TOKEN}"}
+            with self.subTest(value=value[:40]):
+                for server in self.servers():
+                    status, _, answer = server.request(f"/api/groups/{group}", "POST", headers, event.encode())
+                    answer = json.loads(answer)
+                    if is_carried:
+                        self.assertEqual((status, answer["queued"], answer["dropped"]), (200, 1, 0))
+                        own, other = (anna, ben) if server is self.a else (ben, anna)
+                        self.assertEqual(own.receive(), event)
+                        found = other.receive()
+                        if is_json:
+                            self.assertEqual(found, event)
+                        self.assertEqual(json.loads(found), json.loads(event))
+                        self.assertEqual(channel.receive(), json.loads(event))
+                    else:
+                        self.assertEqual((status, answer["error"]["code"]), (400, "invalid_event"))
+        self.assertEqual([server.metric("oneport_events_dropped_total") for server in self.servers()], before)
 
     def test_raw_frames_are_shown_raw(self):
         group = f"room_{self.room}"
@@ -380,6 +441,8 @@ class Both:
         for name, written in self.malformed().items():
             with self.subTest(name):
                 self.check_dropped(group, (anna, ben), written, "malformed")
+        for server in self.servers():
+            self.assertRegex(server.log(), "event from Redis dropped: [a-zA-Z]")
 
     def check_dropped(self, group, members, written, reason):
         before = [dropped(server, reason) for server in self.servers()]
@@ -447,8 +510,9 @@ class Both:
         for name, value in {"a list": [1, 2], "a text": "chat.message", "a number": 5, "nil": None, "true": True, "bytes": b"x"}.items():
             spoil[name] = lambda whole, value=value: msgpack.packb(value)
         fields = {
-            "an integer key": {1: 2},
-            "an integer key deep inside": {"x": [{"y": {1: 2}}]},
+            "a key of bytes": {b"x": 2},
+            "a key of bytes deep inside": {"x": [{"y": {b"x": 2}}]},
+            "a float as a key": {1.5: 2},
             "an extension": {"x": msgpack.ExtType(5, b"xyz")},
             "an extension deep inside": {"x": [{"y": msgpack.ExtType(1, b"")}]},
             "a time": {"x": datetime(2026, 1, 1, tzinfo=UTC)},
@@ -481,7 +545,7 @@ class Both:
             "cut off": lambda whole: whole[:-3],
             "followed by more": lambda whole: whole + b"x",
             "bad UTF-8": lambda whole: whole.replace(b'"no"', b'"\xff\xfe"'),
-            "half a surrogate": lambda whole: whole.replace(b'"no"', b'"\\ud800"'),
+            "half a surrogate in its type": lambda whole: whole.replace(b'"chat.message"', b'"\\ud800"'),
             "a list": lambda whole: b"[1, 2]",
             "a text": lambda whole: b'"chat.message"',
             "a number": lambda whole: b"5",

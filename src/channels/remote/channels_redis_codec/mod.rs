@@ -1,21 +1,37 @@
 //! Codec: events as Django Channels writes them for Redis: msgpack or JSON, optionally encrypted.
+//!
+//! An event is JSON text on both sides of this folder, and is converted without values in between.
+//! The sender refuses what the format cannot carry ([`EncodeError`]), before any member gets the
+//! event: either all processes have it or none.
+
+mod json_tokens;
+mod msgpack;
+mod to_json;
+mod to_msgpack;
 
 use std::time::Duration;
 
-use data_encoding::BASE64;
-use serde::ser::{Serialize, SerializeMap};
-use serde_json::{Map, Number, Value};
+use serde_json::error::Category;
+use thiserror::Error;
 
+use self::json_tokens::{Token, Tokens};
 use super::fernet::Fernet;
-use crate::channels::Event;
-use crate::channels::event::Shown;
+use crate::channels::event::{EventError, Shown};
+use crate::channels::{Event, LayerError, json_object};
 use crate::config::Serializer;
 
 /// The key under which a message of the core layer names its recipient channels.
-pub(super) const CHANNELS: &str = "__asgi_channel__";
+const CHANNELS: &str = "__asgi_channel__";
 
-/// The deepest nesting accepted.
-const DEPTH_MAX: usize = 64;
+/// The deepest nesting that is sent. Python's msgpack writes 511 levels or more, depending on its
+/// version, and its JSON reads some 900.
+const NESTING_SENT_MAX: usize = 511;
+
+/// The deepest nesting that is read: as much as Python's msgpack reads.
+const NESTING_READ_MAX: usize = 1024;
+
+/// The most digits of an integer that Python reads in JSON.
+const INTEGER_DIGITS_MAX: usize = 4300;
 
 /// Reads and writes events in the format of `channels_redis`.
 pub(super) struct ChannelsRedisCodec {
@@ -25,21 +41,104 @@ pub(super) struct ChannelsRedisCodec {
     max_age: Option<Duration>,
 }
 
+/// An event in the format's serializer, before it is encrypted.
+#[derive(Debug)]
+pub(super) struct EncodedEvent {
+    /// The number of its fields.
+    fields: usize,
+    /// Its fields, without the head of the map or the closing brace: recipients may follow.
+    content: Vec<u8>,
+}
+
+impl EncodedEvent {
+    /// Returns the size in a queue.
+    pub(super) fn size(&self) -> usize {
+        self.content.len()
+    }
+}
+
+/// The reason why the format cannot carry an event.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub(super) enum EncodeError {
+    #[error("expected at most {NESTING_SENT_MAX} levels of nesting, found more")]
+    Nesting,
+    #[error("expected integers of 64 bits and floats of double precision, found {found}")]
+    Number {
+        /// Its first characters.
+        found: String,
+    },
+    #[error("expected Unicode, found half a surrogate pair")]
+    HalfSurrogate,
+    #[error("expected no field {CHANNELS:?}, which names recipients")]
+    Reserved,
+}
+
+impl EncodeError {
+    fn number(found: &str) -> Self {
+        let mut shown: String = found.chars().take(40).collect();
+        if shown.len() < found.len() {
+            shown.push_str("...");
+        }
+        Self::Number { found: shown }
+    }
+}
+
+impl From<EncodeError> for LayerError {
+    fn from(error: EncodeError) -> Self {
+        Self::InvalidEvent {
+            problem: error.to_string(),
+        }
+    }
+}
+
 /// The reason why a message could not be decoded.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Error)]
 pub(super) enum DecodeError {
-    Malformed,
+    #[error("encrypted with another key, or too old")]
     Undecryptable,
+    #[error(transparent)]
+    Malformed(#[from] Unreadable),
 }
 
 impl DecodeError {
     /// Returns the reason label of the metric that counts it.
-    pub(super) fn reason(self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Malformed => "malformed",
+            Self::Malformed(_) => "malformed",
             Self::Undecryptable => "undecryptable",
         }
     }
+}
+
+/// The fault of a message that is no event, for the log.
+#[derive(Debug, Error)]
+pub(super) enum Unreadable {
+    #[error("expected a dictionary")]
+    NotADictionary,
+    #[error("the message ends early")]
+    Short,
+    #[error("something follows the event")]
+    MoreBehind,
+    #[error("a byte that msgpack does not use")]
+    Unused,
+    #[error("JSON has no extensions of msgpack, such as times")]
+    Extension,
+    #[error("JSON has no NaN and no infinity")]
+    NotFinite,
+    #[error("JSON has no keys that are bytes, floats, lists or dictionaries")]
+    Key,
+    #[error("a text is not UTF-8")]
+    NotUtf8,
+    #[error("more than {NESTING_READ_MAX} levels of nesting")]
+    Nesting,
+    #[error("the recipients are not texts")]
+    Recipients,
+    #[error("no recipients")]
+    NoRecipients,
+    #[error("no random bytes before the event")]
+    NoPrefix,
+    #[error(transparent)]
+    Event(#[from] EventError),
 }
 
 impl ChannelsRedisCodec {
@@ -55,13 +154,43 @@ impl ChannelsRedisCodec {
         }
     }
 
-    /// Writes an event, and its recipient channels if the layer puts them into the message.
-    pub(super) fn write(&self, event: &Event, channels: Option<&Recipients<'_>>) -> Vec<u8> {
-        let written = EventDictionary { event, channels };
+    /// Writes an event in the format's serializer. Fails if it cannot carry the event.
+    pub(super) fn encode(&self, event: &Event) -> Result<EncodedEvent, EncodeError> {
+        let frame = |key: &str, write: &dyn Fn(&mut Vec<u8>)| {
+            let mut content = Vec::with_capacity(event.size() + 40);
+            msgpack::write_text("type", &mut content);
+            msgpack::write_text(event.event_type(), &mut content);
+            msgpack::write_text(key, &mut content);
+            write(&mut content);
+            Ok(EncodedEvent { fields: 2, content })
+        };
+        match (self.serializer, event.shown()) {
+            (Serializer::Msgpack, Shown::Text(json)) if event.is_json() => to_msgpack::encode(json),
+            (Serializer::Msgpack, Shown::Text(text)) => {
+                frame("text", &|out| msgpack::write_text(text, out))
+            }
+            (Serializer::Msgpack, Shown::Bytes(bytes)) => {
+                frame("bytes", &|out| msgpack::write_bytes(bytes, out))
+            }
+            (Serializer::Json, _) => {
+                let json = event.json();
+                let fields = to_msgpack::lengths(&json)?.first().copied();
+                check_integers(&json)?;
+                let open = json.strip_suffix('}').unwrap_or(&json);
+                Ok(EncodedEvent {
+                    fields: fields.unwrap_or_default(),
+                    content: open.as_bytes().to_vec(),
+                })
+            }
+        }
+    }
+
+    /// Returns the message of an event, with its recipient channels if the layer puts them into the
+    /// message.
+    pub(super) fn seal(&self, event: &EncodedEvent, channels: Option<&Recipients<'_>>) -> Vec<u8> {
         let content = match self.serializer {
-            // Cannot fail: all keys are strings.
-            Serializer::Msgpack => rmp_serde::to_vec(&written).unwrap_or_default(),
-            Serializer::Json => serde_json::to_vec(&written).unwrap_or_default(),
+            Serializer::Msgpack => msgpack_message(event, channels),
+            Serializer::Json => json_message(event, channels),
         };
         match self.keys.first() {
             Some(key) => key.encrypt(&content),
@@ -82,32 +211,10 @@ impl ChannelsRedisCodec {
             decrypted = found.ok_or(DecodeError::Undecryptable)?;
             &decrypted
         };
-        let read = match self.serializer {
-            Serializer::Msgpack => {
-                let mut rest = content;
-                let read = rmpv::decode::read_value_with_max_depth(&mut rest, DEPTH_MAX).ok();
-                read.filter(|read| rest.is_empty() && has_text_type(read))
-                    .and_then(to_json)
-            }
-            Serializer::Json => serde_json::from_slice(content).ok(),
-        };
-        let Some(Value::Object(mut fields)) = read else {
-            return Err(DecodeError::Malformed);
-        };
-        let channels = match fields.shift_remove(CHANNELS) {
-            None => Vec::new(),
-            Some(Value::String(one)) => vec![one],
-            Some(Value::Array(several)) => several
-                .into_iter()
-                .map(|name| match name {
-                    Value::String(name) => Ok(name),
-                    _ => Err(DecodeError::Malformed),
-                })
-                .collect::<Result<_, _>>()?,
-            Some(_) => return Err(DecodeError::Malformed),
-        };
-        let event = Event::from_fields(&fields).map_err(|_| DecodeError::Malformed)?;
-        Ok((event, channels))
+        Ok(match self.serializer {
+            Serializer::Msgpack => to_json::event(content)?,
+            Serializer::Json => read_json(content)?,
+        })
     }
 }
 
@@ -119,84 +226,92 @@ pub(super) enum Recipients<'a> {
     Several(&'a [&'a str]),
 }
 
-/// An event to write. Raw bytes are written as bytes if the format has them.
-struct EventDictionary<'a> {
-    event: &'a Event,
-    channels: Option<&'a Recipients<'a>>,
+fn msgpack_message(event: &EncodedEvent, channels: Option<&Recipients<'_>>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(event.content.len() + 128);
+    msgpack::write_map(event.fields + usize::from(channels.is_some()), &mut out);
+    out.extend(&event.content);
+    if channels.is_some() {
+        msgpack::write_text(CHANNELS, &mut out);
+    }
+    match channels {
+        None => {}
+        Some(Recipients::One(name)) => msgpack::write_text(name, &mut out),
+        Some(Recipients::Several(names)) => {
+            msgpack::write_array(names.len(), &mut out);
+            names
+                .iter()
+                .for_each(|name| msgpack::write_text(name, &mut out));
+        }
+    }
+    out
 }
 
-impl Serialize for EventDictionary<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let is_binary = !serializer.is_human_readable();
-        let more = usize::from(self.channels.is_some());
-        let mut map = match self.event.shown() {
-            Shown::Bytes(bytes) if is_binary => {
-                let mut map = serializer.serialize_map(Some(2 + more))?;
-                map.serialize_entry("type", self.event.event_type())?;
-                map.serialize_entry("bytes", &Binary(bytes))?;
-                map
-            }
-            _ => {
-                let fields: Map<String, Value> =
-                    serde_json::from_str(&self.event.json()).unwrap_or_default();
-                let mut map = serializer.serialize_map(Some(fields.len() + more))?;
-                for (key, value) in &fields {
-                    map.serialize_entry(key, value)?;
-                }
-                map
-            }
-        };
-        match self.channels {
-            None => {}
-            Some(Recipients::One(name)) => map.serialize_entry(CHANNELS, name)?,
-            Some(Recipients::Several(names)) => map.serialize_entry(CHANNELS, names)?,
-        }
-        map.end()
+fn json_message(event: &EncodedEvent, channels: Option<&Recipients<'_>>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(event.content.len() + 128);
+    out.extend(&event.content);
+    if let Some(channels) = channels {
+        out.extend(format!(",\"{CHANNELS}\":").into_bytes());
+        let _ = match channels {
+            Recipients::One(name) => serde_json::to_writer(&mut out, name),
+            Recipients::Several(names) => serde_json::to_writer(&mut out, names),
+        }; // a Vec takes everything
+    }
+    out.push(b'}');
+    out
+}
+
+/// Refuses integers that Python does not read.
+fn check_integers(json: &str) -> Result<(), EncodeError> {
+    let is_too_long = |token: &Token<'_>| {
+        matches!(token, Token::Number(number)
+            if number.len() > INTEGER_DIGITS_MAX && !number.contains(['.', 'e', 'E']))
+    };
+    match Tokens::new(json).find(is_too_long) {
+        Some(Token::Number(number)) => Err(EncodeError::number(number)),
+        _ => Ok(()),
     }
 }
 
-struct Binary<'a>(&'a [u8]);
-
-impl Serialize for Binary<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
+/// Reads an event that is JSON.
+fn read_json(content: &[u8]) -> Result<(Event, Vec<String>), Unreadable> {
+    let json = std::str::from_utf8(content).map_err(|_| Unreadable::NotUtf8)?;
+    let (json, named) =
+        json_object::without_member(json, CHANNELS).map_err(|error| fault(json, error))?;
+    let event = Event::from_json(&json).map_err(|error| match error {
+        EventError::Json(error) => fault(&json, error),
+        error => error.into(),
+    })?;
+    let mut nesting = 0_usize;
+    for token in Tokens::new(&json) {
+        match token {
+            Token::OpenObject | Token::OpenArray => nesting += 1,
+            Token::CloseObject | Token::CloseArray => nesting = nesting.saturating_sub(1),
+            _ => {}
+        }
+        if nesting > NESTING_READ_MAX {
+            return Err(Unreadable::Nesting);
+        }
     }
+    let channels = match named {
+        None => Vec::new(),
+        Some(one) if one.starts_with('"') => {
+            vec![serde_json::from_str(one).map_err(|_| Unreadable::Recipients)?]
+        }
+        Some(several) => serde_json::from_str(several).map_err(|_| Unreadable::Recipients)?,
+    };
+    Ok((event, channels))
 }
 
-/// Returns whether the type is a string. Bytes would become one in [`to_json`].
-fn has_text_type(value: &rmpv::Value) -> bool {
-    let mut entries = value.as_map().into_iter().flatten();
-    entries.any(|(key, value)| key.as_str() == Some("type") && value.is_str())
-}
-
-/// Converts a value to JSON. Bytes become base64. Refuses keys that are not strings, and values
-/// that JSON does not have.
-fn to_json(value: rmpv::Value) -> Option<Value> {
-    Some(match value {
-        rmpv::Value::Nil => Value::Null,
-        rmpv::Value::Boolean(value) => value.into(),
-        rmpv::Value::Integer(value) => match value.as_u64() {
-            Some(value) => value.into(),
-            None => value.as_i64()?.into(),
-        },
-        rmpv::Value::F32(value) => Value::Number(Number::from_f64(value.into())?),
-        rmpv::Value::F64(value) => Value::Number(Number::from_f64(value)?),
-        rmpv::Value::String(text) => text.into_str()?.into(),
-        rmpv::Value::Binary(bytes) => BASE64.encode(&bytes).into(),
-        rmpv::Value::Array(items) => {
-            let items: Option<Vec<Value>> = items.into_iter().map(to_json).collect();
-            Value::Array(items?)
-        }
-        rmpv::Value::Map(entries) => {
-            let entries = entries.into_iter().map(|(key, value)| match key {
-                rmpv::Value::String(key) => Some((key.into_str()?, to_json(value)?)),
-                _ => None,
-            });
-            let entries: Option<Map<String, Value>> = entries.collect();
-            Value::Object(entries?)
-        }
-        rmpv::Value::Ext(..) => return None,
-    })
+/// Returns why a text is not the JSON of an object. Python writes numbers that JSON does not have.
+fn fault(json: &str, error: serde_json::Error) -> Unreadable {
+    let line = json.split('\n').nth(error.line().saturating_sub(1));
+    let found = line.and_then(|line| line.as_bytes().get(error.column().checked_sub(1)?));
+    match error.classify() {
+        Category::Syntax if matches!(found, Some(b'N' | b'I')) => Unreadable::NotFinite,
+        Category::Data => Unreadable::NotADictionary,
+        Category::Eof => Unreadable::Short,
+        Category::Syntax | Category::Io => EventError::Json(error).into(),
+    }
 }
 
 #[cfg(test)]

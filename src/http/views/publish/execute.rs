@@ -11,7 +11,7 @@ use super::calls::{Call, ConnectionId, Filter, checked_close, group_name, no_con
 use super::response::ApiError;
 use super::tokens::Token;
 use crate::channels::event::EventError;
-use crate::channels::{ConnectionInfo, Event, GroupName, NodeReply, NodeRequest, Sent};
+use crate::channels::{ConnectionInfo, Event, GroupName, LayerError, NodeReply, NodeRequest, Sent};
 use crate::services::Services;
 
 /// How long one call, and all events of a batch together, wait for other nodes.
@@ -228,6 +228,9 @@ async fn group_send(
         }) => Ok(json!({
             "matched": matched, "queued": queued, "dropped": dropped, "unanswered": unanswered,
         })),
+        Err(error @ LayerError::InvalidEvent { .. }) => {
+            Err(ApiError::bad_request("invalid_event", error.to_string()))
+        }
         Err(error) => Err(ApiError::unavailable(error.to_string())),
     }
 }

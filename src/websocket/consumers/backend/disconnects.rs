@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use super::endpoint::{Endpoint, PostError};
 use super::protocol::ResponseLimits;
 use super::protocol::action::{Action, GroupSend};
-use crate::channels::ChannelLayer;
+use crate::channels::{ChannelLayer, LayerError};
 use crate::client::ClientError;
 use crate::tasks::Tasks;
 use crate::telemetry::LogThrottle;
@@ -229,7 +229,13 @@ impl Disconnects {
             if let Action::GroupSend(GroupSend { group, event, .. }) = action
                 && let Err(error) = self.layer.group_send(&group, event, None).await
             {
-                tracing::debug!(%error, "event of a backend dropped"); // the layer counts it
+                match error {
+                    LayerError::InvalidEvent { .. } => {
+                        tracing::error!("invalid response from the backend: {error}");
+                    }
+                    // The layer counts it.
+                    error => tracing::debug!(%error, "event of a backend dropped"),
+                }
             }
         }
         Ok(())

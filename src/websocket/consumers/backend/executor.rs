@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::protocol::action::{Action, Deliver, GroupSend};
-use crate::channels::{GroupName, GroupOptions, Start, Subscriber};
+use crate::channels::{GroupName, GroupOptions, LayerError, Start, Subscriber};
 use crate::services::Services;
 use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, Ending};
@@ -67,8 +67,11 @@ impl Executor {
                 exclude_self,
             }) => {
                 let except = exclude_self.then(|| self.socket.id());
-                if let Err(error) = layer.group_send(&group, event, except).await {
-                    tracing::debug!(%error, "event of a backend dropped"); // the layer counts it
+                match layer.group_send(&group, event, except).await {
+                    Ok(_) => {}
+                    Err(error @ LayerError::InvalidEvent { .. }) => return Err(error.to_string()),
+                    // The layer counts it.
+                    Err(error) => tracing::debug!(%error, "event of a backend dropped"),
                 }
             }
             Action::Accept { .. } | Action::Response { .. } => {
