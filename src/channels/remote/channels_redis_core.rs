@@ -40,8 +40,9 @@ pub(super) struct ChannelsRedisCore {
     ring: HashRing,
     state: Mutex<CoreGroups>,
     work: Notify,
-    /// The score of the newest message: no two messages of this process have the same score.
-    last_score: Mutex<f64>,
+    /// The score of the newest message in microseconds: no two messages of this process have the
+    /// same score.
+    last_score: Mutex<u64>,
 }
 
 #[derive(Default)]
@@ -106,7 +107,7 @@ impl ChannelsRedisCore {
             client: random_hex(),
             state: Mutex::default(),
             work: Notify::new(),
-            last_score: Mutex::new(0.0),
+            last_score: Mutex::default(),
         }
     }
 
@@ -315,7 +316,7 @@ impl ChannelsRedisCore {
         for (group, channel) in &changes.join {
             let key = self.group_key(group.as_str());
             let mut add = redis::cmd("ZADD");
-            add.arg(&key).arg(time_text(unix_time())).arg(channel);
+            add.arg(&key).arg(seconds_text(unix_micros())).arg(channel);
             let mut expire = redis::cmd("EXPIRE");
             expire.arg(&key).arg(self.group_expiry);
             let mut list = redis::cmd("HSET");
@@ -428,13 +429,14 @@ impl ChannelsRedisCore {
     /// Returns the score of a new message: the time, but higher than any score before.
     fn next_score(&self) -> String {
         let mut last = self.last_score.lock();
-        *last = unix_time().max(*last + 0.000_001);
-        time_text(*last)
+        *last = unix_micros().max(*last + 1);
+        seconds_text(*last)
     }
 }
 
-fn time_text(time: f64) -> String {
-    format!("{time:.6}")
+/// Writes a time in seconds. Redis reads it as a double, which tells microseconds apart.
+fn seconds_text(micros: u64) -> String {
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
 }
 
 fn unix_seconds() -> u64 {
@@ -443,10 +445,12 @@ fn unix_seconds() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-fn unix_time() -> f64 {
+fn unix_micros() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
+        .map_or(0, |since| {
+            since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
+        })
 }
 
 /// Counts the messages of one pipeline whose channel was full.
@@ -475,4 +479,18 @@ pub(super) async fn take_messages(
     let rest: Vec<(Vec<u8>, String)> = more.query_async(connection).await?;
     messages.extend(rest.into_iter().map(|(message, _)| message));
     Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_one_moment_keep_their_order() {
+        let core = ChannelsRedisCore::new(&ChannelLayerConfig::default(), 1);
+        let scores: Vec<f64> = (0..10_000)
+            .map(|_| core.next_score().parse().unwrap())
+            .collect();
+        assert!(scores.is_sorted_by(|earlier, later| earlier < later));
+    }
 }
