@@ -143,6 +143,10 @@ impl Batch {
         self.entries.iter().enumerate().filter_map(of_member)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn last_number(&self) -> u64 {
         self.entries.last().map_or(0, |entry| entry.number)
     }

@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 use super::batch::{Batch, Entry};
 use super::history::{GroupHistory, Joined, Start};
 use super::history_budget::{Account, HistoryBudget};
+use super::pace::{self, Pace};
 use super::pending_joins::PendingJoins;
 use super::room_limit::{RoomLimit, RoomLimitReached, RoomPermit};
 use super::{GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
@@ -69,6 +70,7 @@ pub(super) struct Outgoing {
     pub(super) is_delivering: bool,
     pub(super) history: GroupHistory,
     pub(super) pending_joins: PendingJoins,
+    pace: Pace,
     /// When the last member left or the last event was sent.
     pub(super) last_used: Instant,
 }
@@ -123,6 +125,7 @@ impl Group {
             is_delivering: false,
             history: GroupHistory::new(first, is_shared, account),
             pending_joins: PendingJoins::default(),
+            pace: Pace::default(),
             last_used: Instant::now(),
         };
         Self {
@@ -393,6 +396,43 @@ impl Group {
                 tokio::task::yield_now().await;
             }
             finish(&batch);
+        }
+    }
+
+    /// The same for events of other processes, of which each delivery carries several if they come
+    /// fast.
+    pub(super) async fn deliver_paced(self: Arc<Self>) {
+        loop {
+            self.gather().await;
+            let Some(batch) = self.take_batch() else {
+                return;
+            };
+            let started_at = Instant::now();
+            let mut from = 0;
+            while let Some(next) = self.deliver_some(&batch, from) {
+                from = next;
+                tokio::task::yield_now().await;
+            }
+            finish(&batch);
+            let pace = &mut self.outgoing.lock().pace;
+            pace.delivered(batch.len(), started_at, Instant::now());
+        }
+    }
+
+    /// Waits until enough events wait for one delivery.
+    async fn gather(&self) {
+        let deadline = {
+            let outgoing = self.outgoing.lock();
+            let waiting = outgoing.entries.len();
+            outgoing.pace.deadline(waiting, Instant::now())
+        };
+        let Some(deadline) = deadline else { return };
+        while Instant::now() < deadline {
+            tokio::time::sleep(pace::STEP).await;
+            let outgoing = self.outgoing.lock();
+            if outgoing.pace.is_enough(outgoing.entries.len()) {
+                return;
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod membership;
 pub mod name;
 mod node_rpc;
 mod options;
+mod pace;
 mod pending_joins;
 mod position;
 mod presence;

@@ -99,8 +99,38 @@ impl LocalGroups {
         }
     }
 
+    /// Delivers an event of another process that came alone. If the group is full, waits for space;
+    /// an event that finds none in time is dropped and counted.
+    pub(in crate::channels) async fn receive(&self, name: &GroupName, event: &Event) {
+        let new = NewEvent::new(event, None);
+        let deadline = tokio::time::Instant::now() + SPACE_TIMEOUT;
+        while let Some(group) = self.find(name.as_str()) {
+            match group.append(&new, Retention::History) {
+                AppendOutcome::Full => {
+                    let space = tokio::time::timeout_at(deadline, group.space());
+                    if space.await.is_err() {
+                        return telemetry::event_dropped("group_full");
+                    }
+                }
+                outcome => return self.deliver_by(&group, outcome, Group::deliver_paced),
+            }
+        }
+    }
+
     /// Delivers the events appended to a group, if the caller has to.
     pub(in crate::channels) fn deliver(&self, group: &Arc<Group>, outcome: AppendOutcome) {
+        self.deliver_by(group, outcome, Group::deliver);
+    }
+
+    /// The same; `task` serves a large group.
+    fn deliver_by<F>(
+        &self,
+        group: &Arc<Group>,
+        outcome: AppendOutcome,
+        task: impl FnOnce(Arc<Group>) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
         self.evict_if_over();
         if outcome != AppendOutcome::Deliver {
             return;
@@ -108,7 +138,7 @@ impl LocalGroups {
         if group.len() <= INLINE_MEMBERS_MAX {
             group.deliver_now();
         } else {
-            self.tasks.spawn("group delivery", group.clone().deliver());
+            self.tasks.spawn("group delivery", task(group.clone()));
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::channels::delivery::DeliveryTally;
 use crate::channels::group::Group;
 use crate::channels::history::GroupHistory;
 use crate::channels::options::SPACE_TIMEOUT;
-use crate::channels::{Event, GroupName, Position};
+use crate::channels::{GroupName, Position};
 use crate::config::LayerFormat;
 use crate::telemetry;
 
@@ -87,7 +87,7 @@ impl Remote {
         counter!("oneport_layer_received_total").increment(1);
         for channel in channels {
             match self.0.core.group_of(&channel) {
-                Some(group) => self.deliver_to_members(&group, &event).await,
+                Some(group) => self.0.local.receive(&group, &event).await,
                 None => self.0.local.channels().receive(&channel, event.clone()),
             }
         }
@@ -100,17 +100,10 @@ impl Remote {
         match self.0.codec.read(payload) {
             Ok((event, _)) => {
                 counter!("oneport_layer_received_total").increment(1);
-                self.deliver_to_members(group.name(), &event).await;
+                self.0.local.receive(group.name(), &event).await;
             }
             Err(error) => self.drop_unreadable(name, &error),
         }
-    }
-
-    /// Delivers an event of another process to the members of this one. An event that finds no
-    /// space in time is dropped and counted.
-    async fn deliver_to_members(&self, name: &GroupName, event: &Event) {
-        let new = NewEvent::new(event, None);
-        let _ = self.0.local.send(name, new, Retention::History).await;
     }
 
     async fn on_group_event(&self, name: &str, payload: &[u8]) {
