@@ -111,7 +111,7 @@ impl Connection {
     ///
     /// A Redis that crashed may restart with an older state, and would reuse offsets that members
     /// have seen on other events. Such a history starts another epoch. The replies also contain the
-    /// number of this process's newest event; events up to it are dropped from the outbox.
+    /// number of this process's newest event; events up to it are not sent again.
     pub(super) async fn verify_histories(&self) -> RedisResult<()> {
         let inner = &self.remote.0;
         let (mut names, mut calls) = (Vec::new(), Vec::new());
@@ -147,7 +147,7 @@ impl Connection {
                 confirmed.insert(name, last);
             }
         }
-        inner.outbox.drop_confirmed(&confirmed);
+        inner.outbox.found_confirmed(&confirmed);
         if restarted > 0 {
             tracing::warn!(
                 groups = restarted,

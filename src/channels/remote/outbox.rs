@@ -79,6 +79,28 @@ struct OutboxState {
     lost: u64,
 }
 
+impl OutboxState {
+    /// Remembers, for a limited time, an event that Redis has.
+    fn remember(&mut self, mut command: QueuedCommand, bytes_max: usize) {
+        let now = Instant::now();
+        // Its sender has the reply and the counts, or has stopped waiting.
+        command.reply = None;
+        if let CommandKind::Append(append) = &mut command.kind {
+            append.head.count = None;
+        }
+        self.confirmed_bytes += command.size;
+        self.confirmed.push_back((now, command));
+        while let Some((at, first)) = self.confirmed.front()
+            && (now.duration_since(*at) > CONFIRMED_AGE_MAX
+                || self.confirmed.len() > CONFIRMED_MAX
+                || self.confirmed_bytes > bytes_max / CONFIRMED_SHARE)
+        {
+            self.confirmed_bytes -= first.size;
+            self.confirmed.pop_front();
+        }
+    }
+}
+
 /// The state of the connection to Redis.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum LinkState {
@@ -264,45 +286,30 @@ impl Outbox {
 
     /// Remembers, for a limited time, an event that has received its offset from Redis.
     pub(super) fn confirm(&self, command: QueuedCommand) {
-        let CommandKind::Append(mut append) = command.kind else {
-            return;
-        };
-        append.head.count = None; // its sender has the counts, or has stopped waiting
-        let now = Instant::now();
-        let mut state = self.state.lock();
-        state.confirmed_bytes += command.size;
-        let command = QueuedCommand {
-            kind: CommandKind::Append(append),
-            size: command.size,
-            reply: None,
-        };
-        state.confirmed.push_back((now, command));
-        while let Some((at, first)) = state.confirmed.front()
-            && (now.duration_since(*at) > CONFIRMED_AGE_MAX
-                || state.confirmed.len() > CONFIRMED_MAX
-                || state.confirmed_bytes > self.bytes_max / CONFIRMED_SHARE)
-        {
-            state.confirmed_bytes -= first.size;
-            state.confirmed.pop_front();
+        if matches!(command.kind, CommandKind::Append(_)) {
+            self.state.lock().remember(command, self.bytes_max);
         }
     }
 
-    /// Drops the events that Redis has: in each group, those up to a number.
-    pub(super) fn drop_confirmed(&self, confirmed: &HashMap<GroupName, u64>) {
+    /// Called with the events that Redis has: in each group, those up to a number. They are not sent
+    /// again, unless Redis loses them once more.
+    pub(super) fn found_confirmed(&self, confirmed: &HashMap<GroupName, u64>) {
         let mut state = self.state.lock();
-        let state = &mut *state;
-        state.queue.retain(|command| {
-            let is_confirmed = match &command.kind {
-                CommandKind::Append(append) => confirmed
-                    .get(&append.group)
-                    .is_some_and(|last| append.head.id.seq <= *last),
-                _ => false,
-            };
-            if is_confirmed {
+        let is_confirmed = |command: &QueuedCommand| match &command.kind {
+            CommandKind::Append(append) => confirmed
+                .get(&append.group)
+                .is_some_and(|last| append.head.id.seq <= *last),
+            _ => false,
+        };
+        for command in std::mem::take(&mut state.queue) {
+            if is_confirmed(&command) {
                 state.bytes = state.bytes.saturating_sub(command.size);
+                state.remember(command, self.bytes_max);
+            } else {
+                state.queue.push_back(command);
             }
-            !is_confirmed
-        });
+        }
+        drop(state);
         self.space.notify_waiters();
     }
 
