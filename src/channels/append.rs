@@ -1,14 +1,13 @@
 //! Append: how an event gets into a group's queue, and who delivers it.
 //!
-//! An event arrives in one of five ways. They differ in whether the event has an offset in a shared
+//! An event arrives in one of four ways. They differ in whether the event has an offset in a shared
 //! history, and in which members still lack it:
 //!
 //! ```text
 //! append                 sent by this process; its own history, if there is one, gives the offset
 //! append_early           sent by this process while Redis is away; gets its offset from Redis later
 //! append_without_offset  given up: Redis will never have it; the members of this process still get it
-//! append_shared          came from Redis with its offset
-//! append_loaded          read from a history in Redis that this process has not known so far
+//! append_shared          came from Redis with its offset, published or in a page of the history
 //! ```
 //!
 //! A caller that appends to a group with no delivery under way becomes its deliverer
@@ -21,7 +20,7 @@ use super::batch::{Audience, Entry};
 use super::delivery::DeliveryTally;
 use super::event_id::EventId;
 use super::group::{Group, Outgoing, WAITING_BYTES_MAX};
-use super::history::PositionCheck;
+use super::history::{LackedBy, PositionCheck};
 use super::{Event, Position};
 
 /// Whether an event is kept for members that join later.
@@ -51,10 +50,10 @@ pub(super) enum SharedAppend {
     Appended(AppendOutcome),
     /// The members have it already.
     Duplicate,
+    /// The members will receive it once the history is loaded.
+    Kept,
     /// Events before it are missing: the history has to be read.
     Gap,
-    /// Events before it are missing, but members that do not ask for the history have it now.
-    AppendedEarly(AppendOutcome),
 }
 
 /// An event that is about to be appended.
@@ -62,6 +61,8 @@ pub(super) struct NewEvent<'a> {
     pub(super) event: &'a Event,
     /// The member that does not receive it.
     pub(super) except: Option<u64>,
+    /// The members that received it before it had an offset do not receive it again.
+    pub(super) is_delivered: bool,
     /// Counts the event's deliveries, if the sender asked for counts.
     pub(super) tally: Option<Arc<DeliveryTally>>,
 }
@@ -72,6 +73,7 @@ impl<'a> NewEvent<'a> {
         Self {
             event,
             except,
+            is_delivered: false,
             tally: None,
         }
     }
@@ -98,11 +100,13 @@ impl Group {
         let mut outgoing = self.outgoing.lock();
         // Redis may have published it before the connection was lost: then the members already have
         // it.
-        if outgoing.history.is_seen(id) {
+        if outgoing.history.is_known(id) {
             return AppendOutcome::AlreadyDelivering;
         }
-        let entry = outgoing.entry(new);
-        outgoing.history.append_early(id, &entry);
+        let mut entry = outgoing.entry(new);
+        entry.id = id;
+        entry.is_early = true;
+        outgoing.history.append_early(&mut entry);
         outgoing.enqueue(entry)
     }
 
@@ -126,63 +130,30 @@ impl Group {
         age: Duration,
     ) -> SharedAppend {
         let mut outgoing = self.outgoing.lock();
-        if outgoing.is_full(new.event) {
+        let is_loaded = outgoing.history.is_loaded();
+        if is_loaded && outgoing.is_full(new.event) {
             return SharedAppend::Appended(AppendOutcome::Full);
         }
         match outgoing.history.check_position(position) {
             PositionCheck::Next => {}
             PositionCheck::Duplicate => return SharedAppend::Duplicate,
-            PositionCheck::Gap if outgoing.history.is_loaded() => return SharedAppend::Gap,
-            PositionCheck::Gap => {
-                // The history has never been read. Members that do not ask for it get the event
-                // now; the others get it in order when the history is read (`append_loaded`).
-                if !outgoing.history.mark_seen(id) {
-                    return SharedAppend::Gap;
-                }
-                let mut entry = outgoing.entry(new);
-                entry.position = position;
-                entry.audience = Audience::NotAwaiting;
-                // Not retained for pending joins: they read it from the history.
-                return SharedAppend::AppendedEarly(outgoing.push(entry));
+            PositionCheck::Gap => return SharedAppend::Gap,
+        }
+        let mut entry = outgoing.entry(new);
+        entry.id = id;
+        match outgoing.history.append_shared(position, age, &mut entry) {
+            LackedBy::Followers => SharedAppend::Appended(outgoing.enqueue(entry)),
+            LackedBy::PresentEpoch => {
+                entry.audience = Audience::PresentEpoch;
+                SharedAppend::Appended(outgoing.push(entry))
+            }
+            LackedBy::None if is_loaded => SharedAppend::Duplicate,
+            LackedBy::None => {
+                // A member whose join is pending may join when the history is loaded.
+                outgoing.pending_joins.retain(&entry, age);
+                SharedAppend::Kept
             }
         }
-        let mut entry = outgoing.entry(new);
-        let is_new = outgoing
-            .history
-            .append_shared(id, position, age, &mut entry);
-        if !is_new {
-            return SharedAppend::Duplicate;
-        }
-        SharedAppend::Appended(outgoing.enqueue(entry))
-    }
-
-    /// Appends an event of a shared history that is being read for the first time. Only members
-    /// that wait for the history receive it: the others received it when it was sent, or joined
-    /// after it.
-    pub(super) fn append_loaded(
-        &self,
-        new: &NewEvent<'_>,
-        id: EventId,
-        position: Position,
-        age: Duration,
-    ) -> SharedAppend {
-        let mut outgoing = self.outgoing.lock();
-        let is_awaited = outgoing.history.is_awaited();
-        if is_awaited && outgoing.is_full(new.event) {
-            return SharedAppend::Appended(AppendOutcome::Full);
-        }
-        if !outgoing.history.is_after_newest(position) {
-            return SharedAppend::Duplicate;
-        }
-        let mut entry = outgoing.entry(new);
-        entry.audience = Audience::AwaitingHistory;
-        let is_missing = outgoing
-            .history
-            .append_loaded(id, position, age, &mut entry);
-        if !is_awaited || !is_missing {
-            return SharedAppend::Duplicate;
-        }
-        SharedAppend::Appended(outgoing.push(entry))
     }
 }
 
@@ -197,16 +168,20 @@ impl Outgoing {
         self.last_used = Instant::now();
         Entry {
             number: self.number,
-            position: self.history.position(),
-            event: new.event.clone(),
+            position: self.history.shown_position(),
+            marks: self.history.marks(),
             except: new.except,
-            audience: Audience::All,
+            audience: match new.is_delivered {
+                false => Audience::All,
+                true => Audience::JoinedFrom(self.history.kept_from()),
+            },
             tally: new.tally.clone(),
+            ..Entry::new(new.event.clone())
         }
     }
 
     fn enqueue(&mut self, entry: Entry) -> AppendOutcome {
-        self.pending_joins.retain(&entry);
+        self.pending_joins.retain(&entry, Duration::ZERO);
         self.push(entry)
     }
 

@@ -7,16 +7,23 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::delivery::DeliveryTally;
-use super::{Event, GroupName, Membership, Position};
+use super::event_id::EventId;
+use super::{Event, GroupName, Marks, Membership, Position, Seen};
 
 /// One event on its way to a group's members.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Its number among all entries that this process delivers to the group, from 1.
     pub(super) number: u64,
-    /// Its position in the group's history; for an event that is not kept, the position of the
-    /// newest kept one.
+    /// Its position in the group's history; for an event that is not kept, and for an early one,
+    /// the position of the newest one before it.
     pub position: Position,
+    /// Its sender and number, if a shared history keeps it.
+    pub(super) id: EventId,
+    /// True if it has no offset of its own yet.
+    pub(super) is_early: bool,
+    /// The early events that members have by then, itself included; `None` except in an outage.
+    pub(super) marks: Option<Arc<Marks>>,
     /// The event.
     pub event: Event,
     /// The member that does not receive it: the sender, if it asked for that.
@@ -26,25 +33,51 @@ pub struct Entry {
     pub(super) tally: Option<Arc<DeliveryTally>>,
 }
 
-/// Which members receive an event while a shared history is read for the first time.
+/// Which members receive an event.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Audience {
     #[default]
     All,
-    /// Those that joined before the history could be read, and wait for it.
-    AwaitingHistory,
-    /// Those that did not ask for the history: they get an event as soon as it arrives.
-    NotAwaiting,
+    /// Those that joined when the group had this many entries, or later: the others received the
+    /// event before it had an offset.
+    JoinedFrom(u64),
+    /// Those that know only the present epoch of the history: the others received the event in an
+    /// earlier one.
+    PresentEpoch,
 }
 
 impl Entry {
+    /// Creates an entry for all members, without a number and a position.
+    pub(super) fn new(event: Event) -> Self {
+        Self {
+            number: 0,
+            position: Position::default(),
+            id: EventId::default(),
+            is_early: false,
+            marks: None,
+            event,
+            except: None,
+            audience: Audience::All,
+            tally: None,
+        }
+    }
+
+    /// Returns what a client has seen that has received the entry and everything before it.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        Seen {
+            position: self.position,
+            marks: self.marks.as_deref().copied().unwrap_or_default(),
+        }
+    }
+
     /// Returns whether a member receives the entry: it was sent after the member joined, and the
     /// member is not excepted.
     pub(super) fn is_for(&self, member: &Membership) -> bool {
         let is_in_audience = match self.audience {
             Audience::All => true,
-            Audience::AwaitingHistory => member.awaits_history,
-            Audience::NotAwaiting => !member.awaits_history,
+            Audience::JoinedFrom(number) => member.since >= number,
+            Audience::PresentEpoch => member.lacks_earlier_epochs(),
         };
         is_in_audience && self.number > member.since && self.except != Some(member.member)
     }
@@ -54,6 +87,7 @@ impl Entry {
         Self {
             audience: Audience::All,
             tally: None,
+            marks: None,
             ..self.clone()
         }
     }
@@ -145,6 +179,34 @@ impl Batch {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Returns the batch as a member takes it that has seen early events of other processes: without
+    /// those, and with its own marks. Drops the marks of events that have their offset by now.
+    pub(super) fn of_marked(&self, member: &mut Membership) -> Self {
+        let mut view = member.marked().copied().unwrap_or_default();
+        let mut entries = Vec::new();
+        for entry in self.entries.iter().filter(|entry| entry.is_for(member)) {
+            let is_seen = view.marks.cover(entry.id);
+            if !entry.is_early {
+                view.marks.confirm(entry.id);
+            }
+            if !is_seen {
+                let of_group = entry.marks.as_deref().copied().unwrap_or_default();
+                let marks = view.merged(of_group).shared();
+                entries.push(Entry {
+                    marks,
+                    audience: Audience::All,
+                    ..entry.clone()
+                });
+            }
+        }
+        member.set_marked(view);
+        Self::new(self.group.clone(), entries)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub(super) fn last_number(&self) -> u64 {

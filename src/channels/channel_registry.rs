@@ -76,6 +76,7 @@ impl ChannelReader {
     pub(super) fn push(self, event: Event) -> Result<(), LayerError> {
         let received = Received {
             position: Position::default(),
+            marks: None,
             group: None,
             event,
         };

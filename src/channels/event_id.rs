@@ -4,8 +4,17 @@
 ///
 /// A sender numbers its events in order, over all groups, and every process sees those of one group
 /// in that order. So a seen number covers all lower ones of the same sender in the group.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+///
+/// The default, with node 0, is the id of an event that no shared history keeps.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub(super) struct EventId {
     pub(super) node: u64,
     pub(super) seq: u64,
+}
+
+impl EventId {
+    /// Returns whether a shared history keeps the event, or will.
+    pub(super) fn is_kept(self) -> bool {
+        self.node != 0
+    }
 }

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::batch::{Batch, Entry};
-use super::history::{GroupHistory, Joined, Start};
+use super::history::GroupHistory;
 use super::history_budget::{Account, HistoryBudget};
 use super::pace::{self, Pace};
 use super::pending_joins::PendingJoins;
@@ -44,20 +44,40 @@ pub(super) const WAITING_BYTES_MAX: usize = 1 << 20;
 /// How long a presence event waits for the one before it.
 const PRESENCE_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-struct Member {
-    membership: Membership,
-    subscriber: Arc<dyn Subscriber>,
-    user: Option<Arc<User>>,
-    presence: Presence,
+pub(super) struct Member {
+    pub(super) membership: Membership,
+    pub(super) subscriber: Arc<dyn Subscriber>,
+    pub(super) user: Option<Arc<User>>,
+    pub(super) presence: Presence,
 }
 
 #[derive(Default)]
-struct MemberSlots {
+pub(super) struct MemberSlots {
     /// A member never changes its slot, so a walk that releases the lock in between visits each
     /// member exactly once. Slots of members that left are reused.
-    slots: Vec<Option<Member>>,
+    pub(super) slots: Vec<Option<Member>>,
     free: Vec<usize>,
     slot_of: HashMap<u64, usize>,
+}
+
+impl MemberSlots {
+    pub(super) fn contains(&self, member: u64) -> bool {
+        self.slot_of.contains_key(&member)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slot_of.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, member: Member) {
+        let number = member.membership.member;
+        let at = self.free.pop().unwrap_or(self.slots.len());
+        match self.slots.get_mut(at) {
+            Some(free) => *free = Some(member),
+            None => self.slots.push(Some(member)),
+        }
+        self.slot_of.insert(number, at);
+    }
 }
 
 /// The events that await delivery, and the history.
@@ -98,10 +118,10 @@ pub struct GroupMember {
 
 pub(super) struct Group {
     name: GroupName,
-    members: Mutex<MemberSlots>,
+    pub(super) members: Mutex<MemberSlots>,
     pub(super) outgoing: Mutex<Outgoing>,
     /// The number of members, readable without a lock.
-    len: AtomicUsize,
+    pub(super) len: AtomicUsize,
     /// Notified when waiting events were taken for delivery.
     space: Notify,
     /// Notified when the subscription is confirmed or the shared history was read.
@@ -155,7 +175,8 @@ impl Group {
     /// Sets how much history the group keeps. The last caller that asks for a history decides.
     pub(super) fn set_options(&self, options: &GroupOptions) {
         if options.history > 0 {
-            self.outgoing.lock().history.set_bounds(options);
+            let outgoing = &mut *self.outgoing.lock();
+            outgoing.history.set_bounds(options, outgoing.number);
         }
     }
 
@@ -223,91 +244,20 @@ impl Group {
     /// Retains events from now on for a member that is about to join.
     pub(super) fn add_pending_join(&self, member: u64) {
         let mut outgoing = self.outgoing.lock();
-        let (since, position) = (outgoing.number, outgoing.history.position());
-        outgoing.pending_joins.add(member, since, position);
+        let (since, seen) = (outgoing.number, outgoing.history.seen());
+        outgoing.pending_joins.add(member, since, seen);
     }
 
     /// Moves the start of a pending join to now.
     pub(super) fn advance_pending_join(&self, member: u64) {
         let mut outgoing = self.outgoing.lock();
-        let (since, position) = (outgoing.number, outgoing.history.position());
-        outgoing.pending_joins.advance(member, since, position);
+        let (since, seen) = (outgoing.number, outgoing.history.seen());
+        outgoing.pending_joins.advance(member, since, seen);
     }
 
     /// Ends a pending join: the member has joined, or never will.
     pub(super) fn remove_pending_join(&self, member: u64) {
         self.outgoing.lock().pending_joins.remove(member);
-    }
-
-    /// Adds a member. Returns its start; `None` if it is already in the group.
-    ///
-    /// The replay reaches the subscriber before this returns and before any newer event: the
-    /// members' lock is held throughout, and delivery needs it.
-    pub(super) fn join(
-        &self,
-        member: u64,
-        subscriber: &Arc<dyn Subscriber>,
-        user: Option<Arc<User>>,
-        options: &GroupOptions,
-        start: Start,
-    ) -> Option<Joined> {
-        let mut members = self.members.lock();
-        if members.slot_of.contains_key(&member) {
-            return None;
-        }
-        let mut outgoing = self.outgoing.lock();
-        if options.history > 0 {
-            outgoing.history.set_bounds(options);
-        }
-        if members.slot_of.is_empty() {
-            outgoing.history.account.set_members(true);
-        }
-        let awaits_history =
-            options.history > 0 && start != Start::Now && outgoing.history.await_loaded();
-        outgoing.history.forget_old(Instant::now());
-        let membership = Membership {
-            member,
-            shows_positions: options.recover,
-            awaits_history,
-            since: outgoing.number,
-        };
-        let mut replay = outgoing.history.replay(start, options.history > 0);
-        if start == Start::Now
-            && let Some(pending_from) = outgoing.pending_joins.position(member)
-        {
-            replay.from = pending_from; // the entries retained since then are replayed
-        }
-        outgoing.pending_joins.complete(member, &mut replay.entries);
-        drop(outgoing);
-        if options.recover {
-            let recovered = matches!(start, Start::After(_)).then_some(replay.is_complete);
-            subscriber.joined(replay.from, recovered);
-        }
-        if !replay.entries.is_empty() {
-            let replayed = Membership {
-                since: 0,
-                awaits_history: false,
-                ..membership.clone()
-            };
-            subscriber.deliver_history(&Batch::new(self.name.clone(), replay.entries), &replayed);
-        }
-        let slot = Some(Member {
-            membership,
-            subscriber: subscriber.clone(),
-            user,
-            presence: options.presence,
-        });
-        let at = members.free.pop().unwrap_or(members.slots.len());
-        match members.slots.get_mut(at) {
-            Some(free) => *free = slot,
-            None => members.slots.push(slot),
-        }
-        members.slot_of.insert(member, at);
-        self.len.fetch_add(1, Ordering::Relaxed);
-        Some(Joined {
-            from: replay.from,
-            is_complete: replay.is_complete,
-        })
     }
 
     /// Removes a member. Once this returns, it receives nothing more. Returns the presence it
@@ -459,10 +409,17 @@ impl Group {
     /// because its `since` is not lower than the batch's last number; it has received those events
     /// from the history or from the retained events.
     fn deliver_some(&self, batch: &Batch, from: usize) -> Option<usize> {
-        let members = self.members.lock();
+        let mut members = self.members.lock();
         let to = members.slots.len().min(from + MEMBERS_AT_ONCE);
-        for member in members.slots[from.min(to)..to].iter().flatten() {
+        for member in members.slots[from.min(to)..to].iter_mut().flatten() {
             if member.membership.since < batch.last_number() {
+                let membership = &mut member.membership;
+                let is_marked = membership.marked().is_some();
+                let of_marked = is_marked.then(|| batch.of_marked(membership));
+                let batch = of_marked.as_ref().unwrap_or(batch);
+                if batch.is_empty() {
+                    continue; // it has seen all of it
+                }
                 let delivery = member.subscriber.deliver(batch, &member.membership);
                 if let Some(tally) = batch.tally()
                     && batch.entries(&member.membership).next().is_some()

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::batch::Entry;
-use super::{Batch, Delivery, Event, GroupName, Membership, Position, Subscriber};
+use super::{Batch, Delivery, Event, GroupName, Marks, Membership, Position, Seen, Subscriber};
 use crate::telemetry;
 
 /// The most bytes of events in one mailbox.
@@ -19,10 +20,22 @@ pub(super) const BYTES_MAX: usize = 1 << 20;
 pub struct Received {
     /// Its position in its group's history; the default if it was sent to a channel.
     pub position: Position,
+    pub(super) marks: Option<Arc<Marks>>,
     /// The group that it was sent to; `None` if it was sent to a channel.
     pub group: Option<GroupName>,
     /// The event.
     pub event: Event,
+}
+
+impl Received {
+    /// Returns what a client has seen that has read the event and everything before it.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        Seen {
+            position: self.position,
+            marks: self.marks.as_deref().copied().unwrap_or_default(),
+        }
+    }
 }
 
 /// A queue of events for one reader, bounded in number and in bytes.
@@ -143,6 +156,7 @@ impl Subscriber for Mailbox {
 fn received(batch: &Batch, entry: &Entry) -> Received {
     Received {
         position: entry.position,
+        marks: entry.marks.clone(),
         group: Some(batch.group().clone()),
         event: entry.event.clone(),
     }
@@ -157,6 +171,7 @@ mod tests {
     fn push(mailbox: &Mailbox, text: &str) -> Delivery {
         mailbox.push(Received {
             position: Position::default(),
+            marks: None,
             group: None,
             event: Event::text(text),
         })

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 /// A point in a group's history: after the event with this offset, in this epoch.
 ///
-/// It is written `EPOCH.OFFSET`, the epoch in hexadecimal: the id of a server-sent event, and the
-/// value that a client passes as `?since=`.
+/// It is written `EPOCH.OFFSET`, the epoch in hexadecimal. Clients see it as part of
+/// [`Seen`](super::Seen).
 ///
 /// ```
 /// use oneport::channels::Position;
@@ -29,6 +29,15 @@ pub struct Position {
 #[error("expected a position such as \"1f.42\", found {found:?}")]
 pub struct PositionError {
     found: String,
+}
+
+impl PositionError {
+    /// Quotes the beginning of the text.
+    pub(super) fn new(text: &str) -> Self {
+        Self {
+            found: text.chars().take(64).collect(),
+        }
+    }
 }
 
 /// Returns a random epoch of 52 bits, which browsers and Lua represent exactly as a number.
@@ -58,8 +67,6 @@ impl FromStr for Position {
                 offset: offset.parse().ok()?,
             })
         };
-        read().ok_or_else(|| PositionError {
-            found: text.chars().take(64).collect(),
-        })
+        read().ok_or_else(|| PositionError::new(text))
     }
 }

@@ -1,7 +1,7 @@
 //! Subscriber: receives the events of the groups it is a member of.
 
-use super::batch::{Audience, Batch, Entry};
-use super::{Delivery, Event, GroupName, Membership, Position};
+use super::batch::{Batch, Entry};
+use super::{Delivery, Event, GroupName, Membership, Seen};
 
 /// Receives the events of the groups it is a member of.
 ///
@@ -19,7 +19,7 @@ pub trait Subscriber: Send + Sync {
     /// Takes the position at which it starts, before the first event. Called only if it joined with
     /// [`GroupOptions::recover`](super::GroupOptions::recover). `recovered`: whether it gets all
     /// events after the position that it had seen, if it gave one.
-    fn joined(&self, _from: Position, _recovered: Option<bool>) {}
+    fn joined(&self, _from: &Seen, _recovered: Option<bool>) {}
 }
 
 /// Delivers one event to one subscriber, regardless of its groups.
@@ -29,17 +29,8 @@ pub fn deliver_direct(subscriber: &dyn Subscriber, event: Event) -> Delivery {
     };
     let entry = Entry {
         number: 1,
-        position: Position::default(),
-        event,
-        except: None,
-        audience: Audience::All,
-        tally: None,
+        ..Entry::new(event)
     };
-    let membership = Membership {
-        member: 0,
-        shows_positions: false,
-        awaits_history: false,
-        since: 0,
-    };
+    let membership = Membership::new(0, false, 0);
     subscriber.deliver(&Batch::new(group, vec![entry]), &membership)
 }

@@ -11,7 +11,7 @@ use super::send_queue::QueuedFrame;
 use super::settings::SlowClient;
 use super::socket_handle::SocketHandle;
 use crate::channels::event::Shown;
-use crate::channels::{Batch, Delivery, Entry, Event, Form, Membership, Position, Subscriber};
+use crate::channels::{Batch, Delivery, Entry, Event, Form, Membership, Seen, Subscriber};
 use crate::queued_bytes::QueuedBytes;
 
 impl Subscriber for SocketHandle {
@@ -62,7 +62,7 @@ impl Subscriber for SocketHandle {
         delivery
     }
 
-    fn joined(&self, from: Position, recovered: Option<bool>) {
+    fn joined(&self, from: &Seen, recovered: Option<bool>) {
         let offset = from.to_string();
         let greeting = serde_json::json!({
             "type": "oneport.joined", "offset": offset, "recovered": recovered,
@@ -93,7 +93,7 @@ impl SocketHandle {
         let positioned;
         let (opcode, payload) = match entry.event.shown() {
             Shown::Text(_) if shows_position && entry.event.is_json() => {
-                positioned = entry.event.json_with("offset", &entry.position);
+                positioned = entry.event.json_with("offset", &entry.seen());
                 (Opcode::Text, positioned.as_bytes())
             }
             Shown::Text(text) => (Opcode::Text, text.as_bytes()),
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn event_with_an_offset_of_its_own_gets_no_second_one() {
-        let position: Position = "1f.42".parse().unwrap();
+        let position: Seen = "1f.42".parse().unwrap();
         for (json, expected) in [
             (
                 r#"{"type":"a.b","n":1}"#,

@@ -46,12 +46,20 @@ impl GroupHistory {
         count - self.count()
     }
 
+    /// Forgets all events that have an offset.
+    pub(super) fn forget_kept(&mut self) {
+        while !self.events.is_empty() {
+            self.forget_first();
+        }
+        self.settle();
+    }
+
     /// Forgets the oldest events until the rest takes at most `bytes_max`. An event larger than
     /// that is not kept at all.
     pub(super) fn trim(&mut self, bytes_max: usize) {
         while self.bytes > 0 && self.memory() > bytes_max {
             match &mut self.shared {
-                Some(shared) if self.events.is_empty() => self.bytes -= shared.forget_early(),
+                Some(shared) if self.events.is_empty() => self.bytes -= shared.early.forget_first(),
                 _ => self.forget_first(),
             }
         }
@@ -69,7 +77,8 @@ impl GroupHistory {
     }
 
     pub(in crate::channels) fn count(&self) -> usize {
-        let early = self.shared.as_ref().map_or(0, |shared| shared.early.len());
+        let shared = self.shared.as_ref();
+        let early = shared.map_or(0, |shared| shared.early.kept_len());
         self.events.len() + early
     }
 
@@ -86,10 +95,8 @@ impl GroupHistory {
     #[cfg(test)]
     pub(in crate::channels) fn recount(&self) -> usize {
         let of_events = self.events.iter().map(|(_, entry)| entry.memory());
-        let early = self.shared.iter().flat_map(|shared| &shared.early);
-        let sum: usize = of_events
-            .chain(early.map(|early| early.entry.memory()))
-            .sum();
+        let early = self.shared.iter().flat_map(|shared| shared.early.kept());
+        let sum: usize = of_events.chain(early.map(Entry::memory)).sum();
         assert_eq!(sum, self.bytes);
         self.memory()
     }

@@ -7,64 +7,62 @@
 //! history is then read again from its newest event on.
 //!
 //! ```text
-//!            read_from                 loaded
-//!   Unread ─────────────▶ Reading ─────────────▶ Loaded
-//!     │                     │                      │
-//!     │ event: Gap          │ event: Next or Gap   │ event: Next, Duplicate or Gap
-//!     ▼                     ▼                      ▼
-//!   is_behind is set at a gap and when the connection is lost, and cleared before a page is
-//!   requested: a gap noticed while the reply is on its way sets it again, and the history is
-//!   read once more.
+//!              requested              read to its end, no gap meanwhile
+//!   Unread ─────────────────▶ Reading ─────────────────────────────────▶ Current ◀─────┐
+//!     ▲   gap, failure, loss    │                                          │           │
+//!     ├─────────────────────────┘                                gap, loss │           │ read to its end
+//!     │ read to its end: gap meanwhile                                     ▼  requested│
+//!     └──────────────────────────────────────────────────────────────▶ Behind ─────▶ Rereading
+//!                                                                          ▲           │
+//!                                                                          └───────────┘
+//!                                                                       gap, failure, loss
 //! ```
 //!
-//! While Redis is away, members receive the events of this process at once (`append_early`). They
-//! wait in `early` until Redis gives them an offset; then they move to `events`, and their
-//! [`EventId`] shows that the members have them.
+//! *Loss* is that of the connection. A history that is Current, Behind or Rereading is *loaded*.
+//!
+//! - Until it is loaded, all members await it: the process does not know what precedes a published
+//!   event. They receive events without an offset as they come. Once it is loaded, each receives
+//!   its part of the history at once ([`AwaitedHistory`]), and follows
+//!   the group from then on.
+//! - Once it is loaded, each event is delivered when its offset is the next one.
+//!
+//! While Redis is away, members receive the events of this process *early*
+//! ([`append_early`](GroupHistory::append_early)). An event is in one of these states:
+//!
+//! ```text
+//!   sent, Redis away ─▶ early: shown, no offset ──▶ kept at its offset, not delivered again
+//!   sent, Redis up ──────────────────────────────▶ delivered and kept at its offset
+//!   repeated in another epoch, after Redis has lost it ─▶ kept, not delivered again
+//! ```
+//!
+//! Its [`EventId`] shows which. What a client has seen is a position and, for events that have no
+//! offset yet, the marks of their senders ([`Seen`](crate::channels::Seen)).
 
+mod awaited;
 mod bounds;
+mod early;
+mod epochs;
+mod replay;
+mod senders;
 mod shared;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::shared::{EarlyEvent, LoadState, SharedHistory};
+pub(super) use self::awaited::{AwaitedHistory, AwaitedPart};
+use self::epochs::EarlierEpochs;
+pub(super) use self::replay::Replay;
+pub use self::replay::{Joined, Start};
+use self::senders::Senders;
+use self::shared::{LoadState, SharedHistory};
 use super::batch::Entry;
 use super::event_id::EventId;
 use super::history_budget::{Account, EMPTY_KEPT};
 use super::position::new_epoch;
-use super::{GroupOptions, Position};
-
-/// The part of a group's history that a member asks for when it joins.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Start {
-    /// All events that are kept.
-    History,
-    /// Only events from now on.
-    Now,
-    /// The events after a position that the member has seen.
-    After(Position),
-}
-
-/// The point in a group's history at which a member has started.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Joined {
-    /// The position before the first event that it receives. A client that returns with it misses
-    /// no event since.
-    pub from: Position,
-    /// True if no event is missing after the position that it asked for.
-    pub is_complete: bool,
-}
-
-/// The history that a member receives when it joins.
-pub(super) struct Replay {
-    /// The position before the first entry.
-    pub(super) from: Position,
-    pub(super) entries: Vec<Entry>,
-    /// True if no event is missing after the position that the member asked for.
-    pub(super) is_complete: bool,
-}
+use super::{GroupOptions, Marks, Position, Seen};
 
 /// How an event's position relates to the newest one in the history.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -77,8 +75,21 @@ pub(super) enum PositionCheck {
     Gap,
 }
 
+/// Which members lack an event that has been kept at its offset.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LackedBy {
+    /// All that follow the group.
+    Followers,
+    /// Those that know only the present epoch.
+    PresentEpoch,
+    /// None: they have it, or await the history.
+    None,
+}
+
 /// A group's newest events, and the position of the newest.
 pub(super) struct GroupHistory {
+    /// The process's number.
+    node: u64,
     /// The position of the newest event. In a shared history, Redis sets it.
     position: Position,
     /// The events with an offset, and the time each was sent.
@@ -93,9 +104,11 @@ pub(super) struct GroupHistory {
 }
 
 impl GroupHistory {
-    /// An empty history whose first event follows a position.
+    /// An empty history whose first event follows a position. The position's epoch is the process's
+    /// number.
     pub(super) fn new(position: Position, is_shared: bool, account: Account) -> Self {
         Self {
+            node: position.epoch,
             position,
             events: VecDeque::new(),
             bytes: 0,
@@ -106,7 +119,13 @@ impl GroupHistory {
         }
     }
 
-    pub(super) fn set_bounds(&mut self, options: &GroupOptions) {
+    /// Sets how much is kept. `newest` is the number of the group's newest entry.
+    pub(super) fn set_bounds(&mut self, options: &GroupOptions, newest: u64) {
+        if self.max == 0
+            && let Some(shared) = &mut self.shared
+        {
+            shared.before.ended = Some((tokio::time::Instant::now(), newest));
+        }
         self.max = options.history;
         self.expiry = options.history_expiry;
     }
@@ -116,8 +135,32 @@ impl GroupHistory {
         (self.max, self.expiry)
     }
 
+    /// Returns the position of the newest event.
     pub(super) fn position(&self) -> Position {
         self.position
+    }
+
+    /// Returns what a client has seen that has received all events. Until a shared history is
+    /// loaded, that is a position to which no client can return.
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            position: self.shown_position(),
+            marks: self.marks().as_deref().copied().unwrap_or_default(),
+        }
+    }
+
+    /// Returns the position that members are shown.
+    pub(super) fn shown_position(&self) -> Position {
+        if self.is_loaded() {
+            self.position
+        } else {
+            Position::default()
+        }
+    }
+
+    /// Returns the marks of the next entry.
+    pub(super) fn marks(&self) -> Option<Arc<Marks>> {
+        self.shared.as_ref()?.marks.clone()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -125,66 +168,19 @@ impl GroupHistory {
     }
 
     /// Returns whether a client may return to a group without members: while there are events, and
-    /// for a short time if there are none yet. Redis keeps a shared history.
+    /// for a short time if there are none yet. Redis keeps a shared history, except its early
+    /// events.
     pub(super) fn is_worth_keeping(&self, last_used: Instant, now: Instant) -> bool {
-        self.max > 0
-            && self.shared.is_none()
-            && (!self.events.is_empty() || now.saturating_duration_since(last_used) < EMPTY_KEPT)
-    }
-
-    // --- Reading --------------------------------------------------------------------------------------------------------
-
-    /// Returns the history for a member that joins.
-    pub(super) fn replay(&self, start: Start, wants_history: bool) -> Replay {
-        let since = match start {
-            Start::Now => None,
-            Start::History if !wants_history => None,
-            Start::History => Some(None),
-            Start::After(position) => Some(Some(position)),
-        };
-        let Some(since) = since else {
-            return Replay {
-                from: self.position,
-                entries: Vec::new(),
-                is_complete: true,
-            };
-        };
-        let known = since
-            .filter(|since| self.shared.is_some() || since.epoch == self.position.epoch)
-            .and_then(|since| self.index_after(since));
-        let kept = self.events.iter().skip(known.unwrap_or(0));
-        let mut entries: Vec<Entry> = kept.map(|(_, entry)| entry.clone()).collect();
-        let from = match (known, since, entries.first()) {
-            (Some(_), Some(since), _) => since,
-            (_, _, Some(first)) => Position {
-                offset: first.position.offset.saturating_sub(1),
-                ..first.position
-            },
-            _ => self.position,
-        };
-        if let Some(shared) = &self.shared {
-            entries.extend(shared.early.iter().map(|early| early.entry.clone()));
+        match &self.shared {
+            _ if self.max == 0 => false,
+            Some(shared) => {
+                shared.early.kept_len() > 0
+                    && now.saturating_duration_since(last_used) < self.expiry
+            }
+            None => {
+                !self.events.is_empty() || now.saturating_duration_since(last_used) < EMPTY_KEPT
+            }
         }
-        Replay {
-            from,
-            entries,
-            is_complete: since.is_none() || (known.is_some() && self.is_complete()),
-        }
-    }
-
-    /// Returns the index of the first event after a position, if no event in between was forgotten.
-    fn index_after(&self, since: Position) -> Option<usize> {
-        if since == self.position {
-            return Some(self.events.len());
-        }
-        let follows = |(_, entry): &(Instant, Entry)| {
-            entry.position.epoch == since.epoch && entry.position.offset == since.offset + 1
-        };
-        self.events.iter().position(follows).or_else(|| {
-            // The next epoch may have started after it.
-            let is_it = |(_, entry): &(Instant, Entry)| entry.position == since;
-            self.events.iter().position(is_it).map(|at| at + 1)
-        })
     }
 
     // --- Appending ------------------------------------------------------------------------------------------------------
@@ -200,85 +196,113 @@ impl GroupHistory {
         self.push(entry, Duration::ZERO);
     }
 
-    /// Keeps an event of this process that has no offset yet.
-    pub(super) fn append_early(&mut self, id: EventId, entry: &Entry) {
-        if let Some(shared) = &mut self.shared {
-            shared.mark_seen(id);
-            let entry = entry.to_kept();
-            self.bytes += entry.memory();
-            shared.early.push_back(EarlyEvent { id, entry });
-            while shared.early.len() > self.max {
-                self.bytes -= shared.forget_early();
-            }
-            self.trim(self.account.group_size_max());
-            self.settle();
+    /// Keeps an event of this process that has no offset yet, and sets its marks.
+    pub(super) fn append_early(&mut self, entry: &mut Entry) {
+        let Some(shared) = &mut self.shared else {
+            return;
+        };
+        shared.early.push(entry.to_kept());
+        shared.update_marks();
+        entry.marks.clone_from(&shared.marks);
+        shared.early.mark_newest(entry.marks.clone());
+        self.bytes += entry.to_kept().memory();
+        while shared.early.kept_len() > self.max {
+            self.bytes -= shared.early.forget_first();
         }
+        self.trim(self.account.group_size_max());
+        self.settle();
     }
 
-    /// Keeps an event of a history that is read for the first time. Returns whether the members
-    /// that wait for the history lack it: they already have the early events of this process.
-    pub(super) fn append_loaded(
-        &mut self,
-        id: EventId,
-        position: Position,
-        age: Duration,
-        entry: &mut Entry,
-    ) -> bool {
-        let shared = self.shared.as_ref();
-        let is_early = shared.is_some_and(|shared| shared.early.iter().any(|early| early.id == id));
-        self.append_shared(id, position, age, entry);
-        !is_early
+    /// Called when Redis will never have an early event.
+    pub(super) fn give_up_early(&mut self, id: EventId) {
+        if let Some(shared) = &mut self.shared {
+            self.bytes -= shared.early.remove(id);
+            shared.update_marks();
+        }
+        self.settle();
     }
 
-    /// Keeps an event at its position. Returns whether it is new to the members.
+    /// Keeps an event at its position, and sets its marks. Returns which members lack it.
     pub(super) fn append_shared(
         &mut self,
-        id: EventId,
         position: Position,
         age: Duration,
         entry: &mut Entry,
-    ) -> bool {
+    ) -> LackedBy {
         self.position = position;
         entry.position = position;
         let Some(shared) = &mut self.shared else {
-            return true;
+            return LackedBy::Followers;
         };
+        let id = entry.id;
+        let is_loaded = shared.load.is_loaded();
+        let is_early = shared.early.shown().number_of(id).is_some();
+        let earlier = shared.earlier.as_mut();
+        let is_repeat = !is_early && earlier.is_some_and(|earlier| earlier.is_seen(id));
         shared.newest = Some(id);
-        let freed = shared.forget_early_up_to(id);
-        self.bytes -= freed.unwrap_or(0);
-        let was_early = freed.is_some();
-        let is_new = shared.newest_of(id.node) < id.seq;
-        if is_new {
-            shared.mark_seen(id);
+        shared.seen.mark(id);
+        if is_loaded {
+            // Members that await the history are compared with the early events once more.
+            self.bytes -= shared.early.confirm(id);
         }
-        let first = self.events.front();
-        let has_older_epoch =
-            first.is_some_and(|(_, first)| first.position.epoch != position.epoch);
-        // After Redis lost events, a new epoch repeats some that are kept with their position in
-        // the older one.
-        if is_new || was_early || !has_older_epoch {
+        if let Some(earlier) = &mut shared.earlier {
+            earlier.confirm(id);
+        }
+        shared.update_marks();
+        entry.marks.clone_from(&shared.marks);
+        if is_repeat && self.events.iter().any(|(_, kept)| kept.id == id) {
+            if let Some(earlier) = &mut shared.earlier {
+                earlier.add_repeat(position.offset, id, self.max);
+            }
+        } else {
             self.push(entry, age);
         }
         self.settle();
-        is_new
-    }
-
-    /// Returns whether the members have an event.
-    pub(super) fn is_seen(&self, id: EventId) -> bool {
-        let shared = self.shared.as_ref();
-        shared.is_some_and(|shared| shared.newest_of(id.node) >= id.seq)
-    }
-
-    /// Records that the members have an event from a source other than the history; returns whether
-    /// it is new to them.
-    pub(super) fn mark_seen(&mut self, id: EventId) -> bool {
-        let is_new = !self.is_seen(id);
-        if let Some(shared) = &mut self.shared
-            && is_new
-        {
-            shared.mark_seen(id);
+        match () {
+            () if is_early || !is_loaded => LackedBy::None,
+            () if is_repeat => self.lacked_repeat(),
+            () => LackedBy::Followers,
         }
+    }
+
+    fn lacked_repeat(&self) -> LackedBy {
+        let shared = self.shared.as_ref();
+        let earlier = shared.and_then(|shared| shared.earlier.as_ref());
+        let until = earlier.and_then(|earlier| earlier.lacked_until);
+        match until {
+            Some(until) if tokio::time::Instant::now() < until => LackedBy::PresentEpoch,
+            _ => LackedBy::None,
+        }
+    }
+
+    /// Returns whether members have an event of this process, or will receive it with the history.
+    pub(super) fn is_known(&self, id: EventId) -> bool {
+        self.shared.as_ref().is_some_and(|shared| {
+            let early = shared.early.shown().newest();
+            shared.seen.newest_of(id.node) >= id.seq
+                || early.is_some_and(|early| early.node == id.node && early.seq >= id.seq)
+        })
+    }
+
+    /// Records that members receive an event of a history that this process does not keep. Returns
+    /// whether it is new to them.
+    pub(super) fn mark_delivered(&mut self, id: EventId, position: Position) -> bool {
+        let Some(shared) = &mut self.shared else {
+            return true;
+        };
+        let is_new = shared.seen.newest_of(id.node) < id.seq;
+        shared.seen.mark(id);
+        shared.before.delivered = position;
         is_new
+    }
+
+    /// Records that members received an event of this process before it was sent to Redis.
+    pub(super) fn mark_sent(&mut self, id: EventId) {
+        if let Some(shared) = &mut self.shared
+            && shared.before.own.seq < id.seq
+        {
+            shared.before.own = id;
+        }
     }
 
     // --- Sharing with Redis ---------------------------------------------------------------------------------------------
@@ -309,26 +333,29 @@ impl GroupHistory {
         Some((self.position, shared.newest))
     }
 
+    /// Returns the number of the group's newest entry when it began to keep a history.
+    pub(super) fn kept_from(&self) -> u64 {
+        let ended = self.shared.as_ref().and_then(|shared| shared.before.ended);
+        ended.map_or(0, |(_, number)| number)
+    }
+
     /// Compares an event's position with the newest one.
     pub(super) fn check_position(&mut self, position: Position) -> PositionCheck {
         let newest = self.position;
         let Some(shared) = &mut self.shared else {
             return PositionCheck::Next;
         };
+        if !shared.load.is_loaded() {
+            shared.before.first_kept.get_or_insert(position);
+        }
         if position.epoch == newest.epoch && position.offset <= newest.offset {
             return PositionCheck::Duplicate;
         }
-        let is_next = position.epoch == newest.epoch && position.offset == newest.offset + 1;
-        if is_next && shared.load != LoadState::Unread {
+        if position.epoch == newest.epoch && position.offset.checked_sub(1) == Some(newest.offset) {
             return PositionCheck::Next;
         }
-        shared.is_behind = true;
+        shared.load = shared.load.behind();
         PositionCheck::Gap
-    }
-
-    /// Returns whether a position is after the newest one, or of another epoch.
-    pub(super) fn is_after_newest(&self, position: Position) -> bool {
-        position.epoch != self.position.epoch || position.offset > self.position.offset
     }
 
     /// Takes the epoch of a page that was read, and the offset before the page's first event.
@@ -337,65 +364,85 @@ impl GroupHistory {
         let Some(shared) = &mut self.shared else {
             return 0;
         };
-        let is_first = shared.load == LoadState::Unread;
-        if is_first {
-            shared.load = LoadState::Reading;
-        }
+        let is_loaded = shared.load.is_loaded();
         let is_same_epoch = self.position.epoch == epoch;
         if !is_same_epoch {
             self.position = Position { epoch, offset: 0 };
+            shared.newest = None;
+            // Until the history is loaded, members have only received events that were published
+            // before the group kept one.
+            let delivered = shared.before.delivered.epoch;
+            if is_loaded || (delivered != 0 && delivered != epoch) {
+                match &mut shared.earlier {
+                    Some(earlier) => earlier.end_epoch(&shared.seen),
+                    None => shared.earlier = Some(Box::new(EarlierEpochs::new(&shared.seen))),
+                }
+            } else {
+                shared.seen = Senders::default();
+            }
+            shared.update_marks();
+            if !is_loaded {
+                self.forget_kept();
+            }
         }
         let missing = before.saturating_sub(self.position.offset);
         if missing > 0 {
             self.position.offset = before;
-            shared.newest = None;
+            if let Some(shared) = &mut self.shared {
+                shared.newest = None;
+            }
+            if is_loaded {
+                self.forget_kept(); // a client that returns to a position before the gap cannot recover
+            }
         }
         // Events from before the first read, or of another epoch, were never expected.
-        if is_first || !is_same_epoch {
-            0
-        } else {
+        if is_loaded && is_same_epoch {
             missing
+        } else {
+            0
         }
     }
 
-    /// Records that the history was read to its end.
-    pub(super) fn loaded(&mut self) {
-        if let Some(shared) = &mut self.shared {
-            shared.load = LoadState::Loaded;
-            shared.is_awaited = false;
+    /// Called when the history was read to its end. For the first time, returns it for the members
+    /// that await it; from then on, they follow the group.
+    pub(super) fn read_to_end(&mut self) -> Option<AwaitedHistory> {
+        let shared = self.shared.as_mut()?;
+        let was_loaded = shared.load.is_loaded();
+        shared.load = shared.load.read_to_end();
+        if was_loaded {
+            return None;
         }
+        let awaited = AwaitedHistory {
+            position: self.position,
+            events: self.events.iter().cloned().collect(),
+            shown: shared.early.shown().clone(),
+            before: shared.before.clone(),
+        };
+        if let Some(early) = shared.early.shown().newest() {
+            let seq = shared.seen.newest_of(early.node);
+            self.bytes -= shared.early.confirm(EventId { seq, ..early });
+        }
+        shared.update_marks();
+        self.settle();
+        Some(awaited)
     }
 
     /// Returns whether a shared history has been read to its end, or there is none to read.
     pub(super) fn is_loaded(&self) -> bool {
         let shared = self.shared.as_ref().filter(|_| self.max > 0);
-        shared.is_none_or(|shared| shared.load == LoadState::Loaded)
+        shared.is_none_or(|shared| shared.load.is_loaded())
     }
 
     /// Returns whether the history is loaded and no event is known to be missing.
-    pub(super) fn is_complete(&self) -> bool {
-        self.is_loaded() && !self.is_behind()
+    pub(super) fn is_current(&self) -> bool {
+        let shared = self.shared.as_ref().filter(|_| self.max > 0);
+        shared.is_none_or(|shared| shared.load == LoadState::Current)
     }
 
-    /// Called when a member joins that wants the history. Returns whether it has to wait until the
-    /// history is loaded.
-    pub(super) fn await_loaded(&mut self) -> bool {
-        let is_loaded = self.is_loaded();
+    /// Called before a page is requested: events missed from now on may not be in the reply.
+    pub(super) fn mark_requested(&mut self) {
         if let Some(shared) = &mut self.shared {
-            shared.is_awaited |= !is_loaded;
-        }
-        !is_loaded
-    }
-
-    /// Returns whether members wait until the history is loaded.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.is_awaited)
-    }
-
-    /// Called before the history is requested: events missed from now on may not be in the reply.
-    pub(super) fn clear_behind(&mut self) {
-        if let Some(shared) = &mut self.shared {
-            shared.is_behind = false;
+            shared.load = shared.load.requested();
         }
     }
 
@@ -404,13 +451,8 @@ impl GroupHistory {
     /// events.
     pub(super) fn mark_behind(&mut self) {
         match &mut self.shared {
-            Some(shared) => shared.is_behind = true,
+            Some(shared) => shared.load = shared.load.behind(),
             None => self.position.epoch = new_epoch(),
         }
-    }
-
-    /// Returns whether events may be missing.
-    pub(super) fn is_behind(&self) -> bool {
-        self.is_shared() && self.shared.as_ref().is_some_and(|shared| shared.is_behind)
     }
 }

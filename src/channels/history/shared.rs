@@ -1,89 +1,103 @@
 //! SharedHistory: the state of a process's copy of a history that Redis keeps for all of them.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::channels::batch::Entry;
+use tokio::time::Instant;
+
+use super::early::EarlyEvents;
+use super::epochs::EarlierEpochs;
+use super::senders::Senders;
 use crate::channels::event_id::EventId;
+use crate::channels::{Marks, Position};
 
-/// How many senders are remembered by the number of their newest event. Beyond it, the sender that
-/// has been silent longest is forgotten.
-pub(super) const SENDERS_MAX: usize = 64;
-
-/// How much of a shared history this process has read.
+/// How much of a shared history this process has read. The transitions are drawn in
+/// [the module](super).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum LoadState {
-    /// Nothing: offsets that arrive do not show what is missing.
     #[default]
     Unread,
-    /// From its beginning, but not to its end.
     Reading,
-    /// To its end, at least once.
-    Loaded,
+    Current,
+    Behind,
+    Rereading,
+}
+
+impl LoadState {
+    /// Returns whether the history has been read to its end at least once.
+    pub(super) fn is_loaded(self) -> bool {
+        matches!(self, Self::Current | Self::Behind | Self::Rereading)
+    }
+
+    /// Called when a page is requested.
+    pub(super) fn requested(self) -> Self {
+        match self {
+            Self::Unread | Self::Reading => Self::Reading,
+            Self::Current | Self::Behind | Self::Rereading => Self::Rereading,
+        }
+    }
+
+    /// Called at a gap, after a failure to read, or after a loss of the connection: a reply that is
+    /// on its way may lack events.
+    pub(super) fn behind(self) -> Self {
+        match self {
+            Self::Unread | Self::Reading => Self::Unread,
+            Self::Current | Self::Behind | Self::Rereading => Self::Behind,
+        }
+    }
+
+    /// Called when the last page was read.
+    pub(super) fn read_to_end(self) -> Self {
+        match self {
+            Self::Reading | Self::Rereading | Self::Current => Self::Current,
+            Self::Unread | Self::Behind => Self::Behind,
+        }
+    }
 }
 
 /// The state of a process's copy of a history that Redis keeps for all of them.
 #[derive(Default)]
 pub(super) struct SharedHistory {
     pub(super) load: LoadState,
-    /// True if members joined before the history was loaded, and wait for it.
-    pub(super) is_awaited: bool,
-    /// True if an event arrived after a gap, or the connection was lost: events may be missing
-    /// until the history is read again.
-    pub(super) is_behind: bool,
     /// True if this process has sent an event to it, which may still be on its way.
     pub(super) is_used: bool,
-    /// The newest event of each sender; the one that sent last is at the back.
-    seen: VecDeque<EventId>,
+    /// The newest event of each sender that has an offset.
+    pub(super) seen: Senders,
     /// The event at the group's position.
     pub(super) newest: Option<EventId>,
-    /// Events of this process that its members have and that Redis has not given an offset yet.
-    pub(super) early: VecDeque<EarlyEvent>,
+    pub(super) early: EarlyEvents,
+    /// Present once Redis has lost events that members have received.
+    pub(super) earlier: Option<Box<EarlierEpochs>>,
+    /// The marks of the next entry.
+    pub(super) marks: Option<Arc<Marks>>,
+    /// What members received that joined before the group kept a history.
+    pub(super) before: BeforeHistory,
 }
 
-pub(super) struct EarlyEvent {
-    pub(super) id: EventId,
-    pub(super) entry: Entry,
+/// What members received that joined before the group kept a history.
+#[derive(Clone, Default)]
+pub(super) struct BeforeHistory {
+    /// The position of the newest event that was delivered as it came.
+    pub(super) delivered: Position,
+    /// This process's newest event that was delivered before it was sent to Redis.
+    pub(super) own: EventId,
+    /// When the group began to keep a history, and the number of its newest entry then.
+    pub(super) ended: Option<(Instant, u64)>,
+    /// The position of the first event that was published after that.
+    pub(super) first_kept: Option<Position>,
 }
 
 impl SharedHistory {
-    /// Returns the number of a sender's newest event, 0 when there is none.
-    pub(super) fn newest_of(&self, node: u64) -> u64 {
-        let found = self.seen.iter().find(|seen| seen.node == node);
-        found.map_or(0, |seen| seen.seq)
-    }
-
-    pub(super) fn mark_seen(&mut self, id: EventId) {
-        if let Some(last) = self.seen.back_mut()
-            && last.node == id.node
-        {
-            last.seq = id.seq;
-            return;
+    /// Sets the marks of the next entry.
+    pub(super) fn update_marks(&mut self) {
+        let mut marks = match &mut self.earlier {
+            Some(earlier) => earlier.expected(),
+            None => Marks::default(),
+        };
+        if let Some(early) = self.early.shown().newest() {
+            marks.insert(early);
         }
-        self.seen.retain(|seen| seen.node != id.node);
-        if self.seen.len() >= SENDERS_MAX {
-            self.seen.pop_front();
+        if self.marks.as_deref().copied().unwrap_or_default() != marks {
+            self.marks = marks.shared();
         }
-        self.seen.push_back(id);
-    }
-
-    /// Forgets the oldest early event; returns the memory that it took.
-    pub(super) fn forget_early(&mut self) -> usize {
-        let early = self.early.pop_front();
-        early.map_or(0, |early| early.entry.memory())
-    }
-
-    /// Forgets early events of a sender up to one that has its offset now; returns the memory that
-    /// they took.
-    pub(super) fn forget_early_up_to(&mut self, id: EventId) -> Option<usize> {
-        let before = self.early.len();
-        let mut freed = 0;
-        self.early.retain(|early| {
-            let is_later = early.id.node != id.node || early.id.seq > id.seq;
-            if !is_later {
-                freed += early.entry.memory();
-            }
-            is_later
-        });
-        (self.early.len() < before).then_some(freed)
     }
 }

@@ -257,7 +257,14 @@ fn a_client_that_lost_its_connection_before_the_first_event_goes_on_where_it_was
     send(&layer, &room, 100);
     layer.sweep_expired(Instant::now() + EMPTY_KEPT); // it has an event now, and stays
     let mailbox: Arc<dyn Subscriber> = layer.mailbox();
-    let joined = layer.group_resume(&room, 2, &mailbox, None, KEEP, Start::After(position));
+    let joined = layer.group_resume(
+        &room,
+        2,
+        &mailbox,
+        None,
+        KEEP,
+        Start::After(position.into()),
+    );
     assert!(joined.unwrap().is_complete);
 }
 

@@ -40,9 +40,8 @@ impl LocalGroups {
     ) -> Result<Sent, LayerError> {
         let tally = Arc::new(DeliveryTally::default());
         let new = NewEvent {
-            event,
-            except: None,
             tally: Some(tally.clone()),
+            ..NewEvent::new(event, None)
         };
         if self.send(name, new, retention).await?.is_none() {
             return Ok(Sent::default());

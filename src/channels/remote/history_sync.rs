@@ -13,10 +13,9 @@ use super::command_connections::is_transient;
 use super::connection::{Connection, ConnectionEnd};
 use super::scripts::{READ, VERIFY};
 use super::wire::{self, Head};
-use crate::channels::append::{AppendOutcome, NewEvent, SharedAppend};
+use crate::channels::append::NewEvent;
 use crate::channels::group::Group;
 use crate::channels::history::GroupHistory;
-use crate::channels::options::SPACE_TIMEOUT;
 use crate::channels::position::new_epoch;
 use crate::channels::{Event, GroupName, Position};
 use crate::telemetry;
@@ -165,8 +164,8 @@ pub(super) fn epoch_bytes() -> [u8; 8] {
 
 impl Remote {
     /// Appends a page that was read: members get the events that they have not received. A history
-    /// that is read for the first time reaches only the members that joined before it could be
-    /// read. Returns whether the page could be read.
+    /// that is read for the first time reaches them when it was read to its end. Returns whether
+    /// the page could be read.
     async fn on_history_page(&self, group: &Arc<Group>, reply: Option<Vec<Value>>) -> bool {
         let queue = &self.0.read_queue;
         match self.0.local.find(group.name().as_str()) {
@@ -197,73 +196,51 @@ impl Remote {
             telemetry::events_dropped("redis_away", lost);
             self.0.outbox.count_lost(lost);
         }
-        let (_, expiry) = group.with_history(|history| history.bounds());
         for stored in page.entries {
             let age = Duration::from_millis(page.now.saturating_sub(stored.at));
-            if age > expiry {
-                let (epoch, offset) = (page.epoch, stored.offset);
-                group.with_history(|history| history.read_from(epoch, offset));
+            let is_skipped = group.with_history(|history| {
+                if history.is_loaded() {
+                    return false;
+                }
+                // Offsets of events that could not be read are missing.
+                history.read_from(page.epoch, stored.offset.saturating_sub(1));
+                let is_expired = age > history.bounds().1;
+                if is_expired {
+                    history.read_from(page.epoch, stored.offset);
+                }
+                is_expired
+            });
+            if is_skipped {
                 continue;
             }
             let is_ours = stored.head.id.node == self.0.node;
-            let except = stored.head.except.filter(|_| is_ours);
             let position = Position {
                 epoch: page.epoch,
                 offset: stored.offset,
             };
-            let new = NewEvent::new(&stored.event, except);
-            if group.with_history(|history| history.is_loaded()) {
-                self.append_shared(group, &new, &stored.head, position, age)
-                    .await;
-            } else if !self
-                .append_loaded(group, &new, &stored.head, position, age)
-                .await
-            {
-                return false;
+            let new = NewEvent {
+                is_delivered: is_ours && stored.head.is_delivered_by_sender,
+                ..NewEvent::new(&stored.event, stored.head.except.filter(|_| is_ours))
+            };
+            if new.is_delivered {
+                group.with_history(|history| history.mark_sent(stored.head.id));
             }
+            self.append_shared(group, &new, &stored.head, position, age)
+                .await;
         }
         if page.is_last {
-            group.with_history(GroupHistory::loaded);
-        }
-        if !page.is_last || group.with_history(|history| history.is_behind()) {
+            group.history_read();
+        } else {
             queue.add(group.name());
         }
         true
-    }
-
-    /// Appends an event of a history that is read for the first time; returns whether the group had
-    /// space in time.
-    async fn append_loaded(
-        &self,
-        group: &Arc<Group>,
-        new: &NewEvent<'_>,
-        head: &Head,
-        position: Position,
-        age: Duration,
-    ) -> bool {
-        let deadline = Instant::now() + SPACE_TIMEOUT;
-        loop {
-            match group.append_loaded(new, head.id, position, age) {
-                SharedAppend::Appended(AppendOutcome::Full) => {
-                    let space = tokio::time::timeout_at(deadline, group.space());
-                    if space.await.is_err() {
-                        return false;
-                    }
-                }
-                SharedAppend::Appended(outcome) | SharedAppend::AppendedEarly(outcome) => {
-                    self.0.local.deliver(group, outcome);
-                    return true;
-                }
-                SharedAppend::Duplicate | SharedAppend::Gap => return true,
-            }
-        }
     }
 
     /// Returns the command that reads a group's history after the newest event that this process
     /// has.
     fn read_command(&self, name: &GroupName, group: &Group) -> Option<redis::Cmd> {
         let (position, (max, expiry)) = group.with_history(|history| {
-            history.clear_behind();
+            history.mark_requested();
             history
                 .is_shared()
                 .then(|| (history.position(), history.bounds()))

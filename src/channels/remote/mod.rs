@@ -221,7 +221,7 @@ impl Remote {
                 }
             };
             if is_subscribed {
-                if group.with_history(|history| history.is_complete()) {
+                if group.with_history(|history| history.is_current()) {
                     return;
                 }
                 if !self.0.read_queue.contains(name) {

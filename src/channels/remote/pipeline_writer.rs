@@ -139,7 +139,12 @@ impl Connection {
             .arg(wire::tail(&append.head, &append.event))
             .arg(append.head.id.node)
             .arg(append.head.id.seq);
-        match append.bounds {
+        // A member may have asked for a history since the event was queued.
+        let bounds = append.bounds.or_else(|| {
+            let group = inner.local.find(append.group.as_str())?;
+            group.with_history(|history| history.is_shared().then(|| history.bounds()))
+        });
+        match bounds {
             Some((max, expiry)) => call.arg(max).arg(millis(expiry)),
             None => call.arg("").arg(""),
         };

@@ -133,15 +133,17 @@ impl HistoryAppend {
         }
     }
 
-    /// Delivers the event to the members of this process, which will not receive it from Redis.
+    /// Delivers the event to the members of this process, which will not receive it from Redis. If
+    /// they have it, the group no longer waits for its offset.
     pub(super) fn deliver_without_offset(
         &self,
         local: &LocalGroups,
     ) -> Option<(Arc<Group>, AppendOutcome)> {
+        let group = self.waiting_group(local)?;
         if self.is_delivered_early {
+            group.with_history(|history| history.give_up_early(self.head.id));
             return None;
         }
-        let group = self.waiting_group(local)?;
         let new = NewEvent::new(&self.event, self.head.except);
         let outcome = group.append_without_offset(&new);
         Some((group, outcome))

@@ -122,6 +122,7 @@ impl Remote {
         let new = NewEvent {
             event: &event,
             except,
+            is_delivered: is_ours && head.is_delivered_by_sender,
             tally: tally.clone(),
         };
         let group = self.0.local.find(name);
@@ -133,10 +134,12 @@ impl Remote {
                 // Our members have it; the history does not, if a member has asked for one since
                 // the event was sent.
                 if has_offset {
-                    group.with_history(|history| history.mark_seen(head.id));
+                    group.with_history(|history| history.mark_sent(head.id));
                     if is_shared(group) {
                         self.append_shared(group, &new, &head, position, Duration::ZERO)
                             .await;
+                    } else {
+                        group.with_history(|history| history.mark_delivered(head.id, position));
                     }
                 }
                 return;
@@ -148,7 +151,8 @@ impl Remote {
             // Other processes keep a history of the group, this one does not. It must still not
             // deliver an event twice.
             Some(group)
-                if has_offset && !group.with_history(|history| history.mark_seen(head.id)) =>
+                if has_offset
+                    && !group.with_history(|history| history.mark_delivered(head.id, position)) =>
             {
                 false
             }
@@ -197,12 +201,7 @@ impl Remote {
                     self.0.local.deliver(group, outcome);
                     return true;
                 }
-                SharedAppend::Duplicate => return false,
-                SharedAppend::AppendedEarly(outcome) => {
-                    self.0.local.deliver(group, outcome);
-                    self.0.read_queue.add(group.name());
-                    return true;
-                }
+                SharedAppend::Duplicate | SharedAppend::Kept => return false,
                 SharedAppend::Gap => {
                     self.0.read_queue.add(group.name());
                     return false;

@@ -34,7 +34,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// `view = "events"`: a group as Server-Sent Events (WHATWG HTML, section 9.2).
 ///
 /// Each event is a `message` whose data is the event's JSON (or the text of a raw frame, or the
-/// base64 of a binary one) and whose id is `EPOCH.OFFSET`. A client that reconnects with
+/// base64 of a binary one) and whose id is its position. A client that reconnects with
 /// `Last-Event-ID` (or `?last_event_id=`) gets the missed events from the group's history. If the
 /// history does not reach back that far, an event named `oneport.gap` comes first. The same event
 /// marks a position where events were dropped because the client was too slow. The stream starts
@@ -222,7 +222,7 @@ impl EventStream {
     }
 
     fn write(received: &Received, out: &mut String) {
-        let _ = writeln!(out, "id: {}", received.position);
+        let _ = writeln!(out, "id: {}", received.seen());
         match received.event.shown() {
             // One `data` line for each line of the text. `\n`, `\r` and `\r\n` each end a line.
             Shown::Text(text) => {
