@@ -305,6 +305,27 @@ async fn answer_to_the_end_may_speak_to_groups() {
 }
 
 #[tokio::test]
+async fn endpoint_may_do_without_the_start_of_a_process() {
+    let endpoint = Endpoint::start(|_| ok(&Value::Null)).await;
+    let app = endpoint.app("node_started = false");
+    let socket = WebsocketCommunicator::new("/ws/a/")
+        .connect(&app)
+        .await
+        .unwrap();
+    drop(socket);
+    // One queue has both, so the start of the process would come first.
+    for _ in 0..1000 {
+        let heard = endpoint.heard.lock().unwrap().pop_front();
+        match heard {
+            Some((_, request)) if is(&request, "websocket.disconnect") => return,
+            Some((_, request)) => assert!(is(&request, "websocket.connect"), "{request}"),
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    panic!("expected websocket.disconnect, found nothing");
+}
+
+#[tokio::test]
 async fn client_that_leaves_while_the_endpoint_decides_is_reported_as_gone() {
     let endpoint = Endpoint::start(|request| {
         if is(request, "websocket.connect") {
