@@ -17,6 +17,7 @@
 //! ONEPORT_SCHEDULES=10000    how many schedules each test runs; 20 by default
 //! ONEPORT_SEED=17            runs the schedule with this seed alone
 //! ONEPORT_RULES="once,sum"   the rules to check; all that are expected to hold by default
+//! ONEPORT_TRACE=1            prints all that was sent and seen in the run that failed
 //! ```
 
 mod promise;
@@ -100,20 +101,23 @@ fn check_one(format: LayerFormat, faults: Faults, rules: &[&str], seed: u64) {
         },
         TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
     );
-    let last = RefCell::new(Vec::new());
+    let last = RefCell::new((Vec::new(), String::new()));
     let result = runner.run(&schedules(format, faults), |schedule| {
-        let found = differences(&run(&schedule, seed), rules);
+        let record = run(&schedule, seed);
+        let found = differences(&record, rules);
         if found.is_empty() {
             return Ok(());
         }
-        *last.borrow_mut() = found;
+        *last.borrow_mut() = (found, record.to_string());
         Err(TestCaseError::fail("the promise is broken"))
     });
     match result {
         Ok(()) => {}
         Err(TestError::Fail(_, schedule)) => {
-            let found = last.borrow().join("\n");
-            panic!("seed {seed}, shrunk:\n{schedule}\n{found}");
+            let (found, record) = &*last.borrow();
+            let found = found.join("\n");
+            let record = variable("ONEPORT_TRACE").map_or("", |_| record);
+            panic!("seed {seed}, shrunk:\n{schedule}\n{found}\n{record}");
         }
         Err(TestError::Abort(reason)) => panic!("seed {seed}: {reason}"),
     }

@@ -3,7 +3,9 @@
 //! With format `oneport`, a group with a history:
 //! - *once*: no client sees an event twice, unless it was told that it could not recover.
 //! - *complete*: a client that is connected at the end has every event that was sent since it first
-//!   connected, and those that were kept before. It has none that was never sent.
+//!   connected, and those that were kept before. Redis may lose what it has: processes send it again.
+//!   Exempt is what only a process that has died could send again, and what was sent before somebody
+//!   emptied a Redis whose connections live on.
 //! - *sender's order*: the events of one process come in the order in which they were sent. Exempt
 //!   are those sent before the client joined, unless they were kept.
 //! - *one order*: events come in the order of their offsets; an offset is that of the same event for
@@ -92,12 +94,19 @@ impl Record {
         match PATHS[client] {
             "/kept/" | "/live/" => "kept",
             "/room/" => "room",
+            "/short/" => "short",
             _ => "bare",
         }
     }
 
+    /// Whether a client asks for the history.
     fn has_history(client: usize) -> bool {
-        matches!(PATHS[client], "/kept/" | "/room/")
+        matches!(PATHS[client], "/kept/" | "/room/" | "/short/")
+    }
+
+    /// Whether the history that a client asks for is long enough for all events of a run.
+    fn has_whole_history(client: usize) -> bool {
+        Self::has_history(client) && PATHS[client] != "/short/"
     }
 
     /// Whether Redis keeps the events of a client's group for all processes.
@@ -168,9 +177,25 @@ impl Record {
         send.is_kept && visits.any(|visit| is_known_here(visit) || is_known_everywhere(visit))
     }
 
-    /// Whether an event may have been lost for good: its process died before others had it.
+    /// Whether an event may be lost for good: its process died before Redis certainly had it, or
+    /// Redis was emptied without a process noticing.
     fn may_be_lost(&self, send: &Send) -> bool {
-        self.lives[send.process].died_at.is_some()
+        let is_emptied =
+            |(at, fault): &(Duration, Fault)| *fault == Fault::Flush && send.begun_at <= *at;
+        if self.faults.iter().any(is_emptied) {
+            return true;
+        }
+        let (Some(died_at), Some(accepted_at)) =
+            (self.lives[send.process].died_at, send.accepted_at)
+        else {
+            return false;
+        };
+        let is_disturbed =
+            |(at, fault): &(Duration, Fault)| *fault != Fault::Death && *at <= died_at;
+        let is_calm =
+            send.begun_at > Duration::from_secs(1) && !self.faults.iter().any(is_disturbed);
+        let has_lost = self.has(Fault::Loss); // and nobody is there to send it again
+        !is_calm || has_lost || accepted_at + EVERYWHERE > died_at
     }
 }
 
@@ -191,9 +216,6 @@ fn once(run: &Record) -> Vec<String> {
 
 fn complete(run: &Record) -> Vec<String> {
     let mut found = Vec::new();
-    if run.has(Fault::Loss) {
-        return found;
-    }
     for stay in run.stays() {
         let client = stay.client();
         if !run.is_shared(client) || !stay.is_open() {
@@ -206,7 +228,7 @@ fn complete(run: &Record) -> Vec<String> {
                 && run.is_kept(send)
                 && send.group == Record::group_of(client)
                 && !run.may_be_lost(send)
-                && (Record::has_history(client) || send.begun_at > opened_at);
+                && (Record::has_whole_history(client) || send.begun_at > opened_at);
             if is_due && !has.contains(&send.n) {
                 found.push(format!("client {client} lacks event {}", send.n));
             }
@@ -338,13 +360,11 @@ fn no_gap(run: &Record) -> Vec<String> {
 
 fn recovers(run: &Record) -> Vec<String> {
     let mut found = Vec::new();
-    let mut before: Option<&Visit> = None;
-    for visit in run.visits.iter() {
-        let earlier = before.replace(visit);
-        let _ = earlier;
+    for visit in &run.visits {
         if visit.since.is_some()
             && visit.recovered() == Some(false)
             && run.is_shared(visit.client)
+            && Record::has_whole_history(visit.client)
             && run.is_calm(visit.begun_at, run.ended_at)
         {
             found.push(format!(

@@ -1,6 +1,7 @@
 //! Record: what was sent and what clients saw in one run. It is all that the promise is checked
 //! against, and holds nothing that could not be seen from outside.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -72,8 +73,10 @@ pub(super) enum Fault {
     Pause,
     /// A process died.
     Death,
-    /// Redis lost data.
+    /// Redis was away and has less than before.
     Loss,
+    /// Redis was emptied, and its connections live on.
+    Flush,
 }
 
 impl Frame {
@@ -117,5 +120,51 @@ impl Visit {
     /// Returns the numbers of the events, in the order in which they came.
     pub(super) fn events(&self) -> impl Iterator<Item = u64> + '_ {
         self.frames.iter().filter_map(Frame::n)
+    }
+}
+
+/// What was sent and seen, for `ONEPORT_TRACE`.
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, fault) in &self.faults {
+            writeln!(f, "{at:?} {fault:?}")?;
+        }
+        for send in &self.sends {
+            let Send {
+                n,
+                process,
+                group,
+                begun_at,
+                accepted_at,
+                ..
+            } = send;
+            writeln!(
+                f,
+                "event {n} to {group} by process {process}: {begun_at:?} to {accepted_at:?}"
+            )?;
+        }
+        for visit in &self.visits {
+            let Visit {
+                client,
+                process,
+                since,
+                begun_at,
+                opened_at,
+                ended_at,
+                ..
+            } = visit;
+            writeln!(
+                f,
+                "client {client} at process {process} since {since:?}: begun {begun_at:?}, open {opened_at:?} to {ended_at:?}"
+            )?;
+            for frame in &visit.frames {
+                writeln!(f, "    {:?} {}", frame.at, frame.json)?;
+            }
+        }
+        writeln!(
+            f,
+            "repaired at {:?}, ended at {:?}",
+            self.repaired_at, self.ended_at
+        )
     }
 }

@@ -1,6 +1,6 @@
 //! Schedule: what happens in one simulation, and when.
 //!
-//! There are three places for processes, one Redis, and eight clients, each with a group and a
+//! There are three places for processes, one Redis, and ten clients, each with a group and a
 //! consumer of its own:
 //!
 //! | client | path | group | consumer | history, recovery | presence |
@@ -10,6 +10,7 @@
 //! | 4, 5 | `/room/` | `room` | `chat` | yes | yes |
 //! | 6 | `/bare/` | `bare` | `feed` | no | |
 //! | 7 | `/talk/` | `bare` | `chat` | no | yes |
+//! | 8, 9 | `/short/` | `short` | `feed` | of 3 events | |
 //!
 //! A step that makes no sense is skipped: to disconnect a client that is not connected, to freeze a
 //! process that is dead. So every part of a schedule is a schedule, which lets proptest shrink it.
@@ -26,17 +27,18 @@ use crate::config::LayerFormat;
 pub(super) const PROCESSES: usize = 3;
 
 /// The number of clients.
-pub(super) const CLIENTS: usize = 8;
+pub(super) const CLIENTS: usize = 10;
 
 /// After this time in milliseconds all processes are connected to Redis, if it is up.
 const START: u64 = 1000;
 
 /// The groups.
-pub(super) const GROUPS: [&str; 3] = ["kept", "room", "bare"];
+pub(super) const GROUPS: [&str; 4] = ["kept", "room", "bare", "short"];
 
 /// The path of each client.
 pub(super) const PATHS: [&str; CLIENTS] = [
-    "/kept/", "/kept/", "/kept/", "/live/", "/room/", "/room/", "/bare/", "/talk/",
+    "/kept/", "/kept/", "/kept/", "/live/", "/room/", "/room/", "/bare/", "/talk/", "/short/",
+    "/short/",
 ];
 
 /// One run of the simulation.

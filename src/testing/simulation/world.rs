@@ -143,7 +143,7 @@ impl World {
             Action::StartRedis(_) => {}
             Action::SaveRedis => self.redis.save(),
             Action::FlushRedis => {
-                self.note(Fault::Loss);
+                self.note(Fault::Flush);
                 self.redis.flush();
             }
             Action::FreezeRedis | Action::ThawRedis => {
@@ -453,6 +453,11 @@ fn configuration(format: LayerFormat, process: usize) -> String {
         consumer = 'feed'
         middleware = []
         options = {{ groups = ['kept'], history = 1000, recover = true }}
+        [[websocket.route]]
+        path = '/short/'
+        consumer = 'feed'
+        middleware = []
+        options = {{ groups = ['short'], history = 3, recover = true }}
         [[websocket.route]]
         path = '/live/'
         consumer = 'feed'
