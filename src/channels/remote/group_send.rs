@@ -9,6 +9,7 @@ use super::echoes::Echoes;
 use super::outbox::PushError;
 use super::queued_command::{COMMAND_BYTES, CommandKind, HistoryAppend, QueuedCommand};
 use super::receive::MESSAGE_BYTES_MAX;
+use super::subscriptions::Subscription;
 use super::wire::Head;
 use super::{Remote, reached};
 use crate::channels::append::{NewEvent, Retention};
@@ -241,11 +242,18 @@ impl Remote {
         let CommandKind::Publish { channel, payload } = &command.kind else {
             return None;
         };
-        if self.0.format != LayerFormat::Pubsub || !self.0.subscriptions.is_subscribed(channel) {
+        if self.0.format != LayerFormat::Pubsub {
             return None;
         }
+        let until = match self.0.subscriptions.wanted(channel)? {
+            Subscription::Subscribed => None,
+            // Redis may execute the subscription before or after the event.
+            Subscription::None | Subscription::Pending => {
+                Some(tokio::time::Instant::now() + self.0.timeout)
+            }
+        };
         let hash = Echoes::hash(payload);
-        self.0.echoes.expect(channel, hash);
+        self.0.echoes.expect(channel, hash, until);
         Some((channel.clone(), hash))
     }
 }

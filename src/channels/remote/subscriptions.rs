@@ -40,8 +40,9 @@ struct Channel {
     subscription: Subscription,
 }
 
-#[derive(Clone, Copy, Default, Eq, PartialEq)]
-enum Subscription {
+/// The state of a channel's subscription.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Subscription {
     #[default]
     None,
     /// The change was sent to Redis, which has not replied yet.
@@ -75,6 +76,15 @@ impl Subscriptions {
         let table = self.table.lock();
         let found = table.channels.get(channel);
         found.is_some_and(|found| found.subscription == Subscription::Subscribed)
+    }
+
+    /// Returns the state of a channel that is wanted.
+    pub(super) fn wanted(&self, channel: &str) -> Option<Subscription> {
+        let table = self.table.lock();
+        let found = table.channels.get(channel);
+        found
+            .filter(|found| found.is_wanted)
+            .map(|found| found.subscription)
     }
 
     /// Clears all subscriptions for a new connection. Returns how many channels are wanted.
@@ -185,8 +195,10 @@ mod tests {
         subscriptions.confirmed(&subscriptions.changes());
         subscriptions.set_wanted("a".to_owned(), false);
         let ending = subscriptions.changes();
+        assert_eq!(subscriptions.wanted("a"), None);
         subscriptions.set_wanted("a".to_owned(), true);
         assert!(!subscriptions.is_subscribed("a"));
+        assert_eq!(subscriptions.wanted("a"), Some(Subscription::Pending));
         subscriptions.confirmed(&ending);
         assert!(!subscriptions.is_subscribed("a"));
         subscriptions.confirmed(&subscriptions.changes());
