@@ -6,8 +6,9 @@
 //!   connected, and those that were kept before. Redis may lose what it has: processes send it again.
 //!   Exempt is what only a process that has died could send again, and what was sent before somebody
 //!   emptied a Redis whose connections live on.
-//! - *sender's order*: the events of one process come in the order in which they were sent. Exempt
-//!   are those sent before the client joined, unless they were kept.
+//! - *sender's order*: the events of one process come in the order in which they were sent: those
+//!   that are sent while the client is a member, and those that Redis has given an offset. Events that
+//!   are not kept may overtake kept ones, and come in their own order.
 //! - *one order*: events come in the order of their offsets; an offset is that of the same event for
 //!   all clients. An event that is shown before it has an offset (`~` in its position) is exempt.
 //! - *positions*: no two events of one client have the same position.
@@ -42,7 +43,7 @@ use super::schedule::{CLIENTS, PATHS};
 use crate::config::LayerFormat;
 
 /// Within this time members of the sender's process have an event.
-const AT_ONCE: Duration = Duration::from_millis(1500);
+const AT_ONCE: Duration = Duration::from_millis(2500);
 
 /// Within this time an event is everywhere, if nothing is disturbed.
 const EVERYWHERE: Duration = Duration::from_millis(500);
@@ -151,13 +152,16 @@ impl Record {
     }
 
     /// Whether an event was kept. A group keeps a history from when a client has asked for one: the
-    /// process of that client knows at once, others when Redis does.
+    /// process of that client knows while it is connected, all know when Redis does.
     fn is_kept(&self, send: &Send) -> bool {
         let asks = |visit: &&Visit| {
             Self::has_history(visit.client) && Self::group_of(visit.client) == send.group
         };
         let is_known_here = |visit: &Visit| {
-            let is_here = visit.process == send.process;
+            let is_here = visit.process == send.process
+                && visit
+                    .ended_at
+                    .is_none_or(|ended_at| ended_at >= send.begun_at);
             let opened_at = visit
                 .opened_at
                 .filter(|_| is_here || self.is_calm(visit.begun_at, visit.begun_at));
@@ -240,22 +244,35 @@ fn complete(run: &Record) -> Vec<String> {
 fn senders_order(run: &Record) -> Vec<String> {
     let mut found = Vec::new();
     for stay in run.stays() {
-        let opened_at = stay.visits[0].opened_at.unwrap_or_default();
-        let mut newest: BTreeMap<usize, u64> = BTreeMap::new();
-        for n in stay.events() {
-            // An event from before the group existed for its process may be on its way for long.
-            let send = run.send(n);
-            if send.begun_at <= opened_at && !run.is_kept(send) {
-                continue;
+        let client = stay.client();
+        let is_shared = run.is_shared(client);
+        // The newest event of each process: among those that the client was a member for, and
+        // among those that Redis has ordered.
+        let mut newest: BTreeMap<(usize, &str), u64> = BTreeMap::new();
+        for visit in &stay.visits {
+            let opened_at = visit.opened_at.unwrap_or_default();
+            for frame in &visit.frames {
+                let Some(n) = frame.n() else { continue };
+                let send = run.send(n);
+                let is_live = send.begun_at > opened_at;
+                let is_ordered = frame.offset().and_then(confirmed).is_some();
+                let kinds = match (is_shared, send.is_kept) {
+                    (true, false) => [("transient", true), ("", false)],
+                    (true, true) => [("live", is_live), ("ordered", is_ordered)],
+                    (false, _) => [("live", is_live), ("", false)],
+                };
+                for (kind, counts) in kinds {
+                    let newest = newest.entry((send.process, kind)).or_default();
+                    if counts && n < *newest {
+                        found.push(format!(
+                            "client {client} has event {n} after {newest} of the same process ({kind})"
+                        ));
+                    }
+                    if counts {
+                        *newest = n.max(*newest);
+                    }
+                }
             }
-            let newest = newest.entry(run.send(n).process).or_default();
-            if n < *newest {
-                let client = stay.client();
-                found.push(format!(
-                    "client {client} has event {n} after {newest} of the same process"
-                ));
-            }
-            *newest = n.max(*newest);
         }
     }
     found

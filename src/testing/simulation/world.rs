@@ -328,8 +328,13 @@ impl World {
             self.publish(place, orders.collect());
         }
         sleep(Duration::from_secs(2)).await;
-        for client in &self.clients {
-            if let Some(asks) = client.asks.as_ref().filter(|_| client.is_connected) {
+        for (client, path) in self.clients.iter().zip(PATHS) {
+            let is_chat = ["/room/", "/talk/"].contains(&path);
+            if let Some(asks) = client
+                .asks
+                .as_ref()
+                .filter(|_| client.is_connected && is_chat)
+            {
                 let _ = asks.send(());
             }
         }
