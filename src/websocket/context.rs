@@ -175,8 +175,8 @@ impl Context<'_> {
             Some(since) => Start::After(since.parse().unwrap_or_default()),
             None => Start::History,
         };
-        if let (Start::After(_), Some(prepared)) = (&start, &held) {
-            layer.confirm_history(group, prepared).await;
+        if let (Start::After(since), Some(prepared)) = (&start, &held) {
+            layer.confirm_history(group, prepared, since).await;
         }
         let user = self.scope().user.clone();
         layer.group_resume(group, self.id(), subscriber, user, options, start);

@@ -140,6 +140,19 @@ impl GroupHistory {
         self.position
     }
 
+    /// Returns whether a client that has seen a position has seen more than this process has: it was
+    /// at another process, and events since are on their way to this one.
+    pub(super) fn is_behind_client(&self, seen: Position) -> bool {
+        if !self.is_shared() || !self.is_loaded() || seen.epoch == 0 {
+            return false;
+        }
+        if seen.epoch == self.position.epoch {
+            return seen.offset > self.position.offset;
+        }
+        let of_epoch = |(_, entry): &(Instant, Entry)| entry.position.epoch == seen.epoch;
+        !self.events.iter().any(of_epoch)
+    }
+
     /// Returns what a client has seen that has received all events. Until a shared history is
     /// loaded, that is a position to which no client can return.
     pub(super) fn seen(&self) -> Seen {

@@ -13,7 +13,7 @@ use super::mailbox;
 use super::remote::Remote;
 use super::{
     GroupMember, GroupName, GroupOptions, Joined, LayerError, LayerSettings, Mailbox, Position,
-    Present, Start, Subscriber,
+    Present, Seen, Start, Subscriber,
 };
 use crate::auth::User;
 use crate::config::ChannelLayerConfig;
@@ -160,12 +160,15 @@ impl ChannelLayer {
     }
 
     /// Checks, before a client returns with a position, that this process has received the group's
-    /// events since: if it may not have, the history starts another epoch, and the client learns
-    /// that it cannot be recovered. Call it after the group was prepared. Waits for a reply only
-    /// with `channels_redis.core`.
-    pub async fn confirm_history(&self, group: &GroupName, prepared: &PreparedJoin) {
+    /// events up to it. If the client has seen more of a shared history, that is read first. In
+    /// `channels_redis.core`, if this process may have missed events since, the history starts
+    /// another epoch, and the client learns that it cannot be recovered. Call it after the group was
+    /// prepared. Waits for Redis only in these cases.
+    pub async fn confirm_history(&self, group: &GroupName, prepared: &PreparedJoin, since: &Seen) {
         if let Some(remote) = self.remote() {
-            Box::pin(remote.confirm_membership(group, prepared.group())).await;
+            let found = prepared.group();
+            Box::pin(remote.confirm_membership(group, found)).await;
+            Box::pin(remote.catch_up(group, found, since.position)).await;
         }
     }
 

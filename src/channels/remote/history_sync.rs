@@ -163,6 +163,27 @@ pub(super) fn epoch_bytes() -> [u8; 8] {
 }
 
 impl Remote {
+    /// Reads a shared history, before a client returns that has seen more of it than this process;
+    /// waits until it is read.
+    pub(in crate::channels) async fn catch_up(
+        &self,
+        name: &GroupName,
+        group: &Group,
+        seen: Position,
+    ) {
+        let is_behind = group.with_history(|history| {
+            let is_behind = history.is_behind_client(seen);
+            if is_behind {
+                history.mark_behind();
+            }
+            is_behind
+        });
+        if is_behind && self.is_connected() {
+            self.0.read_queue.add(name);
+            self.wait_until_ready(name, group).await;
+        }
+    }
+
     /// Appends a page that was read: members get the events that they have not received. A history
     /// that is read for the first time reaches them when it was read to its end. Returns whether
     /// the page could be read.

@@ -157,6 +157,10 @@ impl Remote {
                 false
             }
             Some(group) => {
+                // Redis has lost that the group keeps a history, and learns it by a read.
+                if head.id.seq > 0 && !has_offset && is_shared(group) {
+                    self.0.read_queue.add(group.name());
+                }
                 let local = &self.0.local;
                 let sent = local.send(group.name(), new, Retention::History).await;
                 matches!(sent, Ok(Some(_)))

@@ -135,8 +135,9 @@ impl View for Events {
         let layer = &request.services.layer;
         let begun = layer.begin(&group, &keep, member, client).await;
         let held = begun.map_err(|_| Failure::too_many_rooms())?;
-        if last_id.is_some() {
-            layer.confirm_history(&group, &held).await;
+        if let Some(last_id) = &last_id {
+            let since = last_id.parse().unwrap_or_default();
+            layer.confirm_history(&group, &held, &since).await;
         }
         let stream = EventStream::new(
             &self.options,
