@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::batch::Batch;
+use super::batch::{Batch, Entry};
 use super::group::{Group, Member, Outgoing};
 use super::history::{AwaitedPart, GroupHistory, Joined, Replay, Start};
 use super::membership::{AwaitedStart, Awaiting, MemberView};
@@ -115,7 +115,16 @@ impl Outgoing {
             && replay.is_complete
         {
             // Among those that were retained may be events that it has seen elsewhere.
-            replay.entries.retain(|entry| !seen.marks.cover(entry.id));
+            let has_passed = |entry: &Entry| {
+                let position = entry.position;
+                entry.id.is_kept()
+                    && !entry.is_early
+                    && position.epoch == seen.position.epoch
+                    && position.offset <= seen.position.offset
+            };
+            replay
+                .entries
+                .retain(|entry| !seen.marks.cover(entry.id) && !has_passed(entry));
         }
         if is_loaded {
             membership.set_marked(replay.marked);

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{FromRedisValue, RedisResult, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::Remote;
 use super::command_connections::is_transient;
 use super::connection::{Connection, ConnectionEnd};
 use super::scripts::{READ, VERIFY};
 use super::wire::{self, Head};
+use super::{READY_TIMEOUT, Remote};
 use crate::channels::append::NewEvent;
 use crate::channels::group::Group;
 use crate::channels::history::GroupHistory;
@@ -171,16 +171,19 @@ impl Remote {
         group: &Group,
         seen: Position,
     ) {
-        let is_behind = group.with_history(|history| {
-            let is_behind = history.is_behind_client(seen);
-            if is_behind {
-                history.mark_behind();
+        let is_behind = || group.with_history(|history| history.is_behind_client(seen));
+        if !is_behind() || !self.is_connected() {
+            return;
+        }
+        let deadline = Instant::now() + self.0.timeout.min(READY_TIMEOUT);
+        self.0.read_queue.add(name);
+        loop {
+            // Registered before the state is read: the end of a read in between wakes this task.
+            let ready = group.ready();
+            let is_read = !self.0.read_queue.contains(name);
+            if is_read || !is_behind() || timeout_at(deadline, ready).await.is_err() {
+                return;
             }
-            is_behind
-        });
-        if is_behind && self.is_connected() {
-            self.0.read_queue.add(name);
-            self.wait_until_ready(name, group).await;
         }
     }
 

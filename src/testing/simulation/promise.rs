@@ -4,7 +4,8 @@
 //! - *once*: no client sees an event twice, unless it was told that it could not recover.
 //! - *complete*: a client that is connected at the end has every event that was sent since it first
 //!   connected, and those that were kept before. Redis may lose what it has: processes send it again.
-//!   Exempt is what only a process that has died could send again, and what was sent before somebody
+//!   A short history keeps less than is sent
+//!   while a process is disturbed. Exempt is what only a process that has died could send again, and what was sent before somebody
 //!   emptied a Redis whose connections live on.
 //! - *sender's order*: the events of one process come in the order in which they were sent: those
 //!   that are sent while the client is a member, and those that Redis has given an offset. Events that
@@ -232,7 +233,9 @@ fn complete(run: &Record) -> Vec<String> {
                 && run.is_kept(send)
                 && send.group == Record::group_of(client)
                 && !run.may_be_lost(send)
-                && (Record::has_whole_history(client) || send.begun_at > opened_at);
+                && (Record::has_whole_history(client)
+                    || (send.begun_at > opened_at
+                        && (!Record::has_history(client) || run.faults.is_empty())));
             if is_due && !has.contains(&send.n) {
                 found.push(format!("client {client} lacks event {}", send.n));
             }

@@ -449,6 +449,8 @@ fn configuration(format: LayerFormat, process: usize) -> String {
         format = '{format}'
         timeout = '1s'
         lease = '{lease}s'
+        [websocket]
+        connect_timeout = '1h' # by another clock
         [session]
         store = 'memory'
         [auth]

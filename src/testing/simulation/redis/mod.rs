@@ -254,14 +254,8 @@ impl Redis {
     async fn read(self, connection: Rc<Connection>, mut stream: ReadHalf<DuplexStream>) {
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
-        loop {
-            match stream.read(&mut buffer).await {
-                Ok(count @ 1..) => bytes.extend_from_slice(&buffer[..count]),
-                _ => break,
-            }
-            if bytes.is_empty() {
-                continue;
-            }
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            bytes.extend_from_slice(&buffer[..count]);
             self.delay(&connection).await;
             while let Some(command) = take_command(&mut bytes) {
                 let reply = match command[0].to_ascii_uppercase().as_slice() {
