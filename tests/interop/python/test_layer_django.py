@@ -315,6 +315,10 @@ class Both:
         event = {"type": "any.thing", "number": 1}
         self.django.group_send(f"room_{self.room}", event)
         self.assertEqual(json.loads(stream.event()["data"]), event)
+        written = '{"type" : "any.thing",\r\n\r\n"number"\n:\r1}'  # line breaks end lines of a stream
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        self.assertEqual(self.a.request(f"/api/groups/room_{self.room}", "POST", headers, written)[0], 200)
+        self.assertEqual(json.loads(stream.event()["data"]), event)
 
     def test_who_is_there_is_told_of_both_servers(self):
         anna = self.join(self.a, "presence", "anna")
@@ -400,6 +404,28 @@ class Both:
         for server in self.servers():
             self.assertEqual(self.join(server, "work").closed(), (4001, "bye"))
 
+    def test_a_worker_whose_event_cannot_be_carried_loses_its_socket(self):
+        deep = 1
+        for _ in range(600):  # Django writes it, and would not read all that we could send
+            deep = [deep]
+
+        def answer(message):
+            event = {"type": "any.thing", "x": deep if message.get("text") == "deep" else [1]}
+            return [{"type": "group.send", "group": f"chat_{self.room}", "event": event}] if "text" in message else []
+
+        self.worker(answer)
+        anna, ben = self.join(self.a, "chat"), self.join(self.b, "chat")
+        self.there(f"chat_{self.room}", 2)
+        socket = self.join(self.a, "work")
+        for text in ("good", "deep"):
+            socket.send(text)
+        self.assertEqual(socket.closed()[0], 1011)
+        self.assertRegex(self.a.log(), "invalid reply from a worker: .*511 levels")
+        anna.say({"message": "on"})
+        for member in (anna, ben):
+            self.assertEqual(member.event(), {"type": "any.thing", "x": [1]})
+            self.assertEqual(member.event()["message"], "on")
+
     def test_a_group_without_members_is_left(self):
         group = f"chat_{self.room}"
         with Member(self.a, f"/ws/chat/{self.room}/"), Member(self.b, f"/ws/chat/{self.room}/"):
@@ -442,7 +468,7 @@ class Both:
             with self.subTest(name):
                 self.check_dropped(group, (anna, ben), written, "malformed")
         for server in self.servers():
-            self.assertRegex(server.log(), "event from Redis dropped: [a-zA-Z]")
+            self.assertRegex(server.log(), 'event from Redis dropped: [a-zA-Z].* reason="?malformed')
 
     def check_dropped(self, group, members, written, reason):
         before = [dropped(server, reason) for server in self.servers()]

@@ -323,7 +323,10 @@ proptest! {
         let msgpack = plain(Serializer::Msgpack);
         let (event, _) = msgpack.read(&content).unwrap();
         prop_assert_eq!(msgpack.write(&event, None), content);
-        prop_assert!(serde_json::from_str::<Value>(&event.json()).is_ok());
+        let value: Value = serde_json::from_str(&event.json()).unwrap();
+        let spaced = Event::from_json(&serde_json::to_string_pretty(&value).unwrap()).unwrap();
+        let (again, _) = msgpack.read(&msgpack.write(&spaced, None)).unwrap();
+        prop_assert_eq!(again.json(), value.to_string());
         let json = plain(Serializer::Json);
         let name = ["x"];
         let written = json.write(&event, Some(&Recipients::Several(&name)));

@@ -297,7 +297,8 @@ class Stream:
                     return fields
                 fields = {}
             elif name:
-                fields[name] = value.removeprefix(" ")
+                value = value.removeprefix(" ")
+                fields[name] = f"{fields['data']}\n{value}" if name == "data" and "data" in fields else value
         raise Late(f"expected an event within {DEADLINE} s, found comments")
 
     def message(self):
