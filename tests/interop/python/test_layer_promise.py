@@ -3,17 +3,23 @@
 The table "Several processes" of docs/BEHAVIOUR.md has the same promises. Positions are opaque here, as for a client.
 """
 
+import json
 import time
 import unittest
 from contextlib import contextmanager
 
 from kit.away_case import AwayCase
 from kit.deadline import until
-from kit.layer_case import API, LEASE, MOMENT, LayerCase, dropped
+from kit.layer_case import API, LEASE, MOMENT, LayerCase, Stream, connected, disconnected, dropped
 from kit.layer_django import Django
-from kit.layer_listener import LISTENERS, Listener
+from kit.layer_listener import LISTENERS, Caller, Listener, Speaker, difference, speaks
 
 MORE = API + LISTENERS
+
+# How long speakers speak in each part of a test, in seconds.
+PART = 0.5
+# Within this time after an outage every member has all it gets, in seconds.
+SETTLED = 8.0
 
 
 class PromiseCase(AwayCase):
@@ -24,9 +30,283 @@ class PromiseCase(AwayCase):
         query = "" if since is None else f"?since={since}"
         return self.enterContext(Listener(server, f"/ws/{kind}/{self.room}/{query}", recovers=kind != "live"))
 
+    def speak(self, **members):
+        """Returns speakers that speak from now on."""
+        return [self._stopped(Speaker(name, speaks(member))) for name, member in members.items()]
+
+    def call(self, name, server, pause):
+        """Returns a speaker that uses the server API."""
+        caller = Caller(server, f"long_{self.room}")
+        self.addCleanup(caller.close)
+        return self._stopped(Speaker(name, caller, pause))
+
+    def _stopped(self, speaker):
+        self.addCleanup(speaker.stop)
+        return speaker
+
+    def check_heard(self, listeners, said):
+        """Each of these was shown each message once, and each speaker's in order."""
+        everything = [message for messages in said for message in messages]
+        end = time.monotonic() + SETTLED
+        for listener in listeners.values():
+            listener.collect_for(everything, end - time.monotonic())
+        wrong = {}
+        for name, listener in listeners.items():
+            # What comes twice comes within this time.
+            found = difference(listener.collect(0.1).heard, said)
+            if found:
+                wrong[name] = found
+        self.assertEqual(wrong, {})
+
+    def check_positions(self, listener, seen=None):
+        """No two events that it was shown have the same position."""
+        shown = {}
+        for event in listener.seen if seen is None else seen:
+            other = shown.setdefault(event["offset"], event)
+            self.assertIs(other, event, f"expected a position for each event, found one for {other} and {event}")
+
+
+class GroupThatBegins(PromiseCase):
+    """A group begins while Redis is away: nobody misses an event, and nobody is shown one twice."""
+
+    def check(self):
+        """Redis is away."""
+        sockets = {"a1": self.listen(self.a, "long"), "a2": self.listen(self.a, "long"), "b1": self.listen(self.b, "long")}
+        listeners = {"feed of a": self.listen(self.a), "feed of b": self.listen(self.b), "live at a": self.listen(self.a, "live")}
+        speakers = [*self.speak(**sockets), self.call("api", self.a, 0.03)]
+        time.sleep(PART)
+        listeners["feed of b during the outage"] = self.listen(self.b)
+        self.redis.start()
+        for server in self.servers():
+            connected(server)
+        listeners["feed of b right after it"] = self.listen(self.b)
+        time.sleep(PART)
+        said = [speaker.stop() for speaker in speakers]
+        self.assertGreater(min(len(messages) for messages in said), 10)
+        # A member that did not ask for the history was there from the beginning on.
+        self.check_heard({**sockets, **listeners}, said)
+        late = {"late at a": self.listen(self.a), "late at b": self.listen(self.b)}
+        self.check_heard(late, said)
+        self.assertEqual(late["late at a"].heard, late["late at b"].heard)
+        for name, listener in {**sockets, **listeners, **late}.items():
+            if not name.startswith("live"):
+                with self.subTest(listener=name):
+                    self.check_positions(listener)
+
+    def test_after_redis_was_stopped_every_member_hears_every_event_once(self):
+        for number in range(2):
+            with self.subTest(number=number):
+                self.anew()
+                self.redis.stop()
+                for server in self.servers():
+                    disconnected(server)
+                self.check()
+
+    def test_if_the_server_starts_first_every_member_hears_every_event_once(self):
+        self.redis.stop()
+        self.addCleanup(self.back)
+        with self.gateway() as a, self.gateway() as b:
+            both = self.a, self.b
+            self.a, self.b = a, b
+            try:
+                for server in (a, b):
+                    disconnected(server)
+                self.check()
+            finally:
+                self.a, self.b = both
+
+
+class Recovery(PromiseCase):
+    """During and after an outage a position is that of one event, and who returns gets exactly what it has not seen."""
+
+    kept = True
+
+    @contextmanager
+    def outage(self, **members):
+        """Speakers speak before an outage, during it (inside) and after it; `said` is whole after it."""
+        self.said = []
+        speakers = self.speak(**members)
+        time.sleep(PART / 2)
+        with self.away("stopped"):
+            yield
+        time.sleep(PART)
+        self.said += [speaker.stop() for speaker in speakers]
+
+    def check_returned(self, parts, since):
+        """A client was shown this by its connections, one after the other, and was told that nothing is missing."""
+        for part in parts[1:]:
+            self.assertIs(part.recovered, True, f"since {since}")
+        last = parts[-1]
+        before = [message for part in parts[:-1] for message in part.heard]
+        everything = {message for messages in self.said for message in messages}
+        last.collect_for(everything - set(before), SETTLED)
+        last.collect(0.1)
+        self.assertIsNone(difference([*before, *last.heard], self.said))
+        self.check_positions(last, [event for part in parts for event in part.seen])
+
+    def test_no_two_events_of_a_client_have_the_same_position(self):
+        anna, ben = self.listen(self.a, "long"), self.listen(self.b, "long")
+        feeds = self.listen(self.a), self.listen(self.b)
+        with self.outage(a=anna, b=ben):
+            time.sleep(PART)
+        self.check_heard(dict(zip("abcd", (anna, ben, *feeds), strict=True)), self.said)
+        for listener in (anna, ben, *feeds):
+            self.check_positions(listener)
+
+    def test_members_of_the_process_itself_are_shown_an_event_at_once_and_the_others_after_the_outage(self):
+        anna, ben = self.listen(self.a, "long"), self.listen(self.b, "long")
+        here, there = self.listen(self.a), self.listen(self.b)
+        with self.away("stopped"):
+            for number in range(10):
+                anna.say({"message": f"a {number}"})
+                ben.say({"message": f"b {number}"})
+            here.collect_until([f"a {number}" for number in range(10)], MOMENT)
+            there.collect_until([f"b {number}" for number in range(10)], MOMENT)
+            self.assertEqual([len(here.heard), len(there.heard)], [10, 10])
+        said = [[f"{name} {number}" for number in range(10)] for name in "ab"]
+        self.check_heard({"here": here, "there": there}, said)
+
+    def test_who_drops_during_an_outage_and_returns_after_it_gets_exactly_what_it_has_not_seen(self):
+        anna, ben = self.listen(self.a, "long"), self.listen(self.b, "long")
+        gone = {(server, way): self.listen(server) for server in self.servers() for way in ("same process", "other process")}
+        with self.outage(a=anna, b=ben):
+            time.sleep(PART / 2)
+            since = {who: listener.drop() for who, listener in gone.items()}
+            time.sleep(PART / 2)
+        for (server, way), listener in gone.items():
+            other = self.b if server is self.a else self.a
+            with self.subTest(process="ab"[server is self.b], returns_to=way):
+                again = self.listen(server if way == "same process" else other, since=since[server, way])
+                self.check_returned([listener, again], since[server, way])
+
+    def test_who_drops_and_returns_during_an_outage_gets_exactly_what_it_has_not_seen(self):
+        anna, ben = self.listen(self.a, "long"), self.listen(self.b, "long")
+        gone = {(server, way): self.listen(server) for server in self.servers() for way in ("same process", "other process")}
+        with self.outage(a=anna, b=ben):
+            time.sleep(PART / 2)
+            again = {}
+            for (server, way), listener in gone.items():
+                since = listener.drop()
+                time.sleep(0.05)
+                other = self.b if server is self.a else self.a
+                again[server, way] = since, self.listen(server if way == "same process" else other, since=since)
+            time.sleep(PART / 2)
+        for (server, way), listener in gone.items():
+            with self.subTest(process="ab"[server is self.b], returns_to=way):
+                since, last = again[server, way]
+                self.check_returned([listener, last], since)
+
+    def test_who_returns_again_and_again_before_during_and_after_an_outage_hears_everything_once(self):
+        anna, ben = self.listen(self.a, "long"), self.listen(self.b, "long")
+        parts = {name: [self.listen(server)] for name, server in (("stays", self.a), ("moves", self.b))}
+
+        def return_all(turn):
+            for name, listened in parts.items():
+                server = self.servers()[turn % 2 if name == "moves" else 0]
+                listened.append(self.listen(server, since=listened[-1].drop()))
+
+        speakers = self.speak(a=anna, b=ben)
+        self.leave("stopped")
+        for turn in range(5):
+            return_all(turn)
+            time.sleep(0.07)
+        self.come_back("stopped")
+        for turn in range(5):
+            return_all(turn)
+            time.sleep(0.05)
+        self.back()
+        time.sleep(PART / 2)
+        self.said = [speaker.stop() for speaker in speakers]
+        for name, listened in parts.items():
+            with self.subTest(client=name):
+                self.check_returned(listened, "its last")
+
+    def test_who_drops_during_an_outage_in_which_redis_loses_everything_gets_all_or_is_told(self):
+        self.redis.kept = False
+        self.addCleanup(setattr, self.redis, "kept", True)
+        with self.away("killed"):
+            pass
+        anna, ben = self.listen(self.a, "long"), self.listen(self.b, "long")
+        gone = {server: self.listen(server) for server in self.servers()}
+        with self.outage(a=anna, b=ben):
+            time.sleep(PART / 2)
+            since = {server: listener.drop() for server, listener in gone.items()}
+            time.sleep(PART / 2)
+        for server, listener in gone.items():
+            for target in self.servers():
+                with self.subTest(process="ab"[server is self.b], returns_to="ab"[target is self.b]):
+                    again = self.listen(target, since=since[server])
+                    if again.recovered:
+                        self.check_returned([listener, again], since[server])
+                    else:
+                        self.check_heard({"again": again}, self.said)
+
+    def test_both_processes_show_a_confirmed_event_at_one_position_and_in_one_order(self):
+        anna, ben = self.listen(self.a, "long"), self.listen(self.b, "long")
+        with self.outage(a=anna, b=ben):
+            time.sleep(PART / 2)
+        late = self.listen(self.a), self.listen(self.b)
+        self.check_heard({"a": late[0], "b": late[1]}, self.said)
+        shown = [[(event["message"], event["offset"]) for event in listener.seen] for listener in late]
+        self.assertEqual(shown[0], shown[1])
+        self.check_heard({"anna": anna, "ben": ben}, self.said)
+        self.assertEqual(anna.position, ben.position, "everything is confirmed")
+        self.assertEqual(anna.position, late[0].position)
+
+    def test_an_event_stream_that_drops_during_an_outage_goes_on_where_it_was(self):
+        anna = self.listen(self.a, "long")
+        streams = {"same process": self.a, "other process": self.b}
+        with self.away("stopped"):
+            opened = {name: Stream(self.a, f"/many/{self.room}/") for name in streams}
+            for number in range(20):
+                anna.say({"message": str(number)})
+            heard = {}
+            for name, stream in opened.items():
+                with stream:
+                    heard[name] = [stream.event() for _ in range(10)]
+        anna.say({"message": "end"})
+        for name, server in streams.items():
+            with self.subTest(returns_to=name):
+                again = self.stream(server, "many", last_event_id=heard[name][-1]["id"])
+                rest = [again.event() for _ in range(11)]
+                self.assertEqual([event.get("event") for event in rest if event.get("event") == "oneport.gap"], [])
+                shown = [json.loads(event["data"])["message"] for event in (*heard[name], *rest)]
+                self.assertEqual(shown, [*(str(number) for number in range(20)), "end"])
+                ids = [event["id"] for event in (*heard[name], *rest)]
+                self.assertEqual(len(set(ids)), len(ids), ids)
+
+
+class Emptied(PromiseCase):
+    """Redis loses its data while every connection with it lives."""
+
+    def say(self, member, *messages):
+        for message in messages:
+            member.say({"message": message})
+            member.next("chat.message", message=message)
+
+    def test_flushdb_between_two_events_starts_another_epoch(self):
+        anna, ben = self.listen(self.a, "long"), self.listen(self.b, "long")
+        self.say(anna, "one", "two", "three")
+        since = ben.collect_until(["three"]).drop()
+        with self.redis.client() as client:
+            client.flushdb()
+        self.say(anna, "four", "five")
+        # This process has seen both epochs.
+        again = self.listen(self.a, since=since)
+        again.collect_until(["four", "five"]).collect(0.1)
+        self.assertEqual((again.recovered, again.heard), (True, ["four", "five"]))
+        self.assertNotEqual(again.position.split(".")[0], since.split(".")[0], "expected another epoch")
+        # These have not: one had no members any more, one has never seen the group.
+        with self.gateway() as third:
+            connected(third)
+            for server in (self.b, third):
+                there = self.listen(server, since=since)
+                there.collect_until(["four", "five"]).collect(0.1)
+                self.assertEqual((there.recovered, there.heard), (False, ["four", "five"]))
+
 
 class EmptiedInDjangosFormat(PromiseCase):
-    """Redis loses its data while every connection with it lives, in the format in which each process has its own history."""
+    """The same in `channels_redis.core`, in which each process has its own history."""
 
     layer = {"format": "channels_redis.core", "capacity": 5000}
 
