@@ -11,6 +11,7 @@
 mod append;
 mod batch;
 mod channel_registry;
+mod connection_id;
 mod delivery;
 pub mod event;
 mod event_id;
@@ -36,6 +37,7 @@ mod seen;
 mod subscriber;
 
 pub use batch::{Batch, Entry, FORMS, Form};
+pub use connection_id::ConnectionId;
 pub use delivery::Delivery;
 pub use event::Event;
 pub use group::GroupMember;

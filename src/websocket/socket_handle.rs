@@ -38,7 +38,7 @@ use super::send_queue::{QueuedFrame, SendQueue, SendStats};
 use super::settings::SlowClient;
 use super::socket_route::SocketRoute;
 use crate::auth::Login;
-use crate::channels::{Delivery, GroupName, Mailbox};
+use crate::channels::{ConnectionId, Delivery, GroupName, Mailbox};
 use crate::clock::{Millis, Tick};
 use crate::net::Stream;
 use crate::queued_bytes;
@@ -121,7 +121,8 @@ impl SocketHandle {
     /// Returns the socket's name, unique among all processes: `NODE.NUMBER`.
     #[must_use]
     pub fn connection_id(&self) -> String {
-        format!("{:016x}.{}", self.services.layer.node(), self.id())
+        let (node, number) = (self.services.layer.node(), self.id());
+        ConnectionId { node, number }.to_string()
     }
 
     /// Returns the socket's route.

@@ -1,7 +1,7 @@
 //! Calls: parses the server API's calls from requests.
 
 use super::response::ApiError;
-use crate::channels::GroupName;
+use crate::channels::{ConnectionId, GroupName};
 use crate::close_code::{CloseCode, REASON_BYTES_MAX};
 use crate::scope::Scope;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -24,13 +24,6 @@ pub(super) enum Call {
     Info,
 }
 
-/// `NODE.NUMBER`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct ConnectionId {
-    pub(super) node: u64,
-    pub(super) number: u64,
-}
-
 #[derive(Clone, Debug)]
 pub(super) struct CloseFrame {
     pub(super) code: u16,
@@ -44,25 +37,6 @@ pub(super) struct Filter {
     pub(super) route: Option<String>,
     pub(super) cursor: Option<(u64, u64)>,
     pub(super) limit: usize,
-}
-
-impl std::fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}.{}", self.node, self.number)
-    }
-}
-
-impl ConnectionId {
-    pub(super) fn read(text: &str) -> Option<Self> {
-        let (node, number) = text.split_once('.')?;
-        let is_node = node.len() == 16 && node.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let is_number = number.bytes().all(|digit| digit.is_ascii_digit());
-        (is_node && is_number).then_some(())?;
-        Some(Self {
-            node: u64::from_str_radix(node, 16).ok()?,
-            number: number.parse().ok()?,
-        })
-    }
 }
 
 impl Call {

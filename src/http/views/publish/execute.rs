@@ -7,11 +7,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::calls::{Call, ConnectionId, Filter, checked_close, group_name, no_connection};
+use super::calls::{Call, Filter, checked_close, group_name, no_connection};
 use super::response::ApiError;
 use super::tokens::Token;
 use crate::channels::event::EventError;
-use crate::channels::{ConnectionInfo, Event, GroupName, LayerError, NodeReply, NodeRequest, Sent};
+use crate::channels::{
+    ConnectionId, ConnectionInfo, Event, GroupName, LayerError, NodeReply, NodeRequest, Sent,
+};
 use crate::services::Services;
 
 /// How long one call, and all events of a batch together, wait for other nodes.
