@@ -64,7 +64,9 @@ impl Connection {
         let mut replies = replies.into_iter();
         let mut failed = None;
         for (mut command, count) in std::mem::take(batch).into_iter().zip(counts) {
-            let own: RedisResult<Vec<Value>> = replies.by_ref().take(count).collect();
+            let mut taken = replies.by_ref().take(count);
+            let own: RedisResult<Vec<Value>> = taken.by_ref().collect();
+            taken.for_each(drop); // those after an error: the next replies are those of others
             match own {
                 Ok(own) => self.on_executed(command, own),
                 Err(error) if is_transient(&error) || command.kind.is_retried_after(&error) => {
