@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use oneport::channels::{Event, GroupName, GroupOptions, Presence, PresenceEvent};
+use oneport::channels::{Event, GroupName, GroupOptions, Presence};
 use oneport::gateway::Registry;
 use oneport::websocket::{Close, CloseCode, Consumer, Context, Message};
 use serde::Deserialize;
@@ -43,7 +43,7 @@ impl Consumer for Rooms {
     }
 
     async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
-        self.leave(cx).await?;
+        self.leave(cx);
         let name = message.as_text().unwrap_or_default();
         if name.is_empty() {
             cx.send(cx.layer().groups().to_string());
@@ -55,7 +55,7 @@ impl Consumer for Rooms {
     }
 
     async fn disconnect(&mut self, cx: &mut Context<'_>, _code: CloseCode) {
-        let _ = self.leave(cx).await;
+        self.leave(cx);
     }
 }
 
@@ -78,9 +78,6 @@ impl Rooms {
         cx.group_add_frames(&room, options).await;
         drop(begun);
         self.room = Some(room.clone());
-        if self.options.presence {
-            self.tell(cx, &room, PresenceEvent::JOIN).await?;
-        }
         if self.options.event {
             let event =
                 Event::text(r#"{"type":"chat.message","message":"what about lunch today?"}"#);
@@ -89,21 +86,10 @@ impl Rooms {
         Ok(())
     }
 
-    async fn leave(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
-        let Some(room) = self.room.take() else {
-            return Ok(());
-        };
-        cx.group_discard(&room);
-        if self.options.presence {
-            self.tell(cx, &room, PresenceEvent::LEAVE).await?;
+    fn leave(&mut self, cx: &mut Context<'_>) {
+        if let Some(room) = self.room.take() {
+            cx.group_discard(&room);
         }
-        Ok(())
-    }
-
-    async fn tell(&self, cx: &Context<'_>, room: &GroupName, what: &str) -> Result<(), Close> {
-        let sent = cx.layer().group_send_presence(room, what, None);
-        Box::pin(sent).await?;
-        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -30,6 +30,7 @@ use super::history::GroupHistory;
 use super::history_budget::{Account, HistoryBudget};
 use super::pace::{self, Pace};
 use super::pending_joins::PendingJoins;
+use super::presence_view::PresenceView;
 use super::room_limit::{RoomLimit, RoomLimitReached, RoomPermit};
 use super::{GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
 use crate::auth::User;
@@ -40,9 +41,6 @@ const MEMBERS_AT_ONCE: usize = 32;
 /// The most bytes of events that may wait while a batch is being delivered. Beyond it, senders
 /// wait.
 pub(super) const WAITING_BYTES_MAX: usize = 1 << 20;
-
-/// How long a presence event waits for the one before it.
-const PRESENCE_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Member {
     pub(super) membership: Membership,
@@ -126,8 +124,8 @@ pub(super) struct Group {
     space: Notify,
     /// Notified when the subscription is confirmed or the shared history was read.
     ready: Notify,
-    /// Held while members are counted and the count is sent to the group.
-    presence: tokio::sync::Mutex<()>,
+    /// What the members have been told of each other; only in a group with announced ones.
+    pub(super) presence: Mutex<Option<Box<PresenceView>>>,
 }
 
 impl Group {
@@ -155,19 +153,12 @@ impl Group {
             len: AtomicUsize::new(0),
             space: Notify::new(),
             ready: Notify::new(),
-            presence: tokio::sync::Mutex::default(),
+            presence: Mutex::default(),
         }
     }
 
     pub(super) fn name(&self) -> &GroupName {
         &self.name
-    }
-
-    /// Waits until no other presence event of this group is being sent. After a second, gives up
-    /// and returns without the lock.
-    pub(super) async fn lock_presence(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        let lock = tokio::time::timeout(PRESENCE_LOCK_TIMEOUT, self.presence.lock());
-        lock.await.ok()
     }
 
     // --- History --------------------------------------------------------------------------------------------------------
@@ -260,9 +251,8 @@ impl Group {
         self.outgoing.lock().pending_joins.remove(member);
     }
 
-    /// Removes a member. Once this returns, it receives nothing more. Returns the presence it
-    /// joined with.
-    pub(super) fn leave(&self, member: u64) -> Option<Presence> {
+    /// Removes a member, and returns it. Once this returns, it receives nothing more.
+    pub(super) fn leave(&self, member: u64) -> Option<GroupMember> {
         let mut members = self.members.lock();
         let at = members.slot_of.remove(&member)?;
         let left = members.slots[at].take();
@@ -275,7 +265,11 @@ impl Group {
         }
         drop(outgoing);
         self.len.fetch_sub(1, Ordering::Relaxed);
-        left.map(|left| left.presence)
+        left.map(|left| GroupMember {
+            member,
+            user: left.user,
+            presence: left.presence,
+        })
     }
 
     /// Returns the number of members.
@@ -286,6 +280,10 @@ impl Group {
     /// Returns whether the group has a member, or one is about to join.
     pub(super) fn is_needed(&self) -> bool {
         self.len() > 0 || !self.outgoing.lock().pending_joins.is_empty()
+    }
+
+    pub(super) fn contains(&self, member: u64) -> bool {
+        self.members.lock().contains(member)
     }
 
     /// Returns the members.

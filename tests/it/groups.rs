@@ -52,6 +52,7 @@ async fn hear(socket: &mut Connected) -> Value {
     let mut heard: Value = socket.receive_json().await;
     if let Some(fields) = heard.as_object_mut() {
         fields.remove("at");
+        fields.remove("member"); // it names the process too
     }
     heard
 }

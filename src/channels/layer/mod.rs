@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::local_groups::{LocalGroups, PreparedJoin};
 use super::mailbox;
+use super::presence::PresenceChange;
 use super::remote::Remote;
 use super::{
-    GroupMember, GroupName, GroupOptions, Joined, LayerError, LayerSettings, Mailbox, Position,
-    Present, Seen, Start, Subscriber,
+    ConnectionId, GroupMember, GroupName, GroupOptions, Joined, LayerError, LayerSettings, Mailbox,
+    Position, Presence, Present, Seen, Start, Subscriber,
 };
 use crate::auth::User;
 use crate::config::ChannelLayerConfig;
@@ -207,24 +208,47 @@ impl ChannelLayer {
         options: GroupOptions,
         start: Start,
     ) -> Option<Joined> {
-        let name = user.as_ref().map(|user| user.name.clone());
         let local = &self.0.local;
+        let presence = options.presence;
+        let new = GroupMember {
+            member,
+            user: user.clone(),
+            presence,
+        };
         let joined = local.join(group, member, subscriber, user, &options, start);
-        if joined.is_some()
-            && let Some(remote) = self.remote()
-        {
-            remote.member_joined(group, member, name.as_deref(), options.presence);
+        if joined.is_some() && presence != Presence::Untracked {
+            match self.remote() {
+                Some(remote) => remote.member_joined(group, &new),
+                None => self.change_presence(group, &new, PresenceChange::join),
+            }
         }
         joined
     }
 
     /// Removes a member from a group. Once this returns, the member receives nothing more from it.
     pub fn group_discard(&self, group: &GroupName, member: u64) {
-        let presence = self.0.local.leave(group, member);
-        if let (Some(remote), Some(presence)) = (self.remote(), presence) {
-            remote.member_left(group, member, presence);
+        if let Some(left) = self.0.local.leave(group, member)
+            && left.presence != Presence::Untracked
+        {
+            match self.remote() {
+                Some(remote) => remote.member_left(group, &left),
+                None => self.change_presence(group, &left, PresenceChange::leave),
+            }
         }
         self.0.local.remove_if_unused(group);
+    }
+
+    /// Tells the group that a member joined or left, if it is announced.
+    fn change_presence(
+        &self,
+        group: &GroupName,
+        member: &GroupMember,
+        change: fn(ConnectionId, Option<Box<str>>) -> PresenceChange,
+    ) {
+        if member.presence == Presence::Announced {
+            let change = change(member.id(self.node()), member.user_name());
+            self.0.local.change_presence(group, &change, None);
+        }
     }
 
     // --- Looking up -----------------------------------------------------------------------------------------------------
@@ -242,30 +266,25 @@ impl ChannelLayer {
     }
 
     /// Returns the users in a group, over all processes: the members that joined with
-    /// [`Presence::Tracked`](super::Presence::Tracked) or more. Without a connection to Redis, only
-    /// those of this process.
+    /// [`Presence::Tracked`](super::Presence::Tracked) or more. Without a connection to Redis, those
+    /// of this process, and the announced ones of the others that its members have been told of.
     pub async fn group_present(&self, group: &GroupName) -> Present {
         if let Some(remote) = self.remote()
             && let Some(present) = Box::pin(remote.group_present(group)).await
         {
             return present;
         }
-        let members = self.group_members(group).into_iter();
-        Present {
-            users: members
-                .map(|member| member.user.map(|user| user.name.clone()))
-                .collect(),
+        let local = &self.0.local;
+        let mut users: Vec<_> = local
+            .members(group)
+            .into_iter()
+            .filter(|member| member.presence != Presence::Untracked)
+            .map(|member| member.user.map(|user| user.name.clone()))
+            .collect();
+        if let Some(found) = local.find(group.as_str()) {
+            users.extend(found.foreign_users(self.node()));
         }
-    }
-
-    /// Returns the number of members in a group, counted as in [`ChannelLayer::group_present`].
-    pub async fn group_present_len(&self, group: &GroupName) -> usize {
-        if let Some(remote) = self.remote()
-            && let Some(len) = Box::pin(remote.group_present_len(group)).await
-        {
-            return len;
-        }
-        self.group_len(group)
+        Present { users }
     }
 
     /// Returns the position of the newest event in a group's history.

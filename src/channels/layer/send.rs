@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::ChannelLayer;
 use crate::channels::append::{NewEvent, Retention};
-use crate::channels::{Event, GroupName, LayerError, PresenceEvent, Sent};
-use crate::timestamp::Timestamp;
+use crate::channels::{Event, GroupName, LayerError, Sent};
 
 impl ChannelLayer {
     /// Sends an event to every member, except the one named; in order for each sender, at most once
@@ -30,33 +29,6 @@ impl ChannelLayer {
         event: Event,
     ) -> impl Future<Output = Result<Sent, LayerError>> + Send + use<'a> {
         self.send_retaining(group, event, None, Retention::Transient)
-    }
-
-    /// Notifies a group that a member joined or left, with the new number of members: a
-    /// [`PresenceEvent`].
-    ///
-    /// These events are sent one at a time in each group, so the last one that members of this
-    /// process see has the newest count.
-    pub async fn group_send_presence(
-        &self,
-        group: &GroupName,
-        event_type: &str,
-        user: Option<&str>,
-    ) -> Result<Sent, LayerError> {
-        let found = self.0.local.find(group.as_str());
-        let _presence = match &found {
-            Some(found) => found.lock_presence().await,
-            None => None,
-        };
-        let presence = PresenceEvent {
-            user,
-            members: self.group_present_len(group).await,
-            at: Timestamp::now(),
-        };
-        match presence.event(event_type) {
-            Ok(event) => self.group_send_transient(group, event).await,
-            Err(_) => Ok(Sent::default()), // a number and a name always serialize
-        }
     }
 
     /// Sends an event to every member and waits until all have been served; for those of other

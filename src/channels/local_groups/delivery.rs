@@ -7,6 +7,7 @@ use crate::channels::append::{AppendOutcome, NewEvent, Retention};
 use crate::channels::delivery::DeliveryTally;
 use crate::channels::group::Group;
 use crate::channels::options::SPACE_TIMEOUT;
+use crate::channels::presence::PresenceChange;
 use crate::channels::{Event, GroupName, LayerError, Sent};
 use crate::telemetry;
 
@@ -114,6 +115,24 @@ impl LocalGroups {
                 outcome => return self.deliver_by(&group, outcome, Group::deliver_paced),
             }
         }
+    }
+
+    /// Tells the members of this process that one joined or left. `arrived`: the event, if another
+    /// process sent it. Returns false if the group has no announced members in this process.
+    pub(in crate::channels) fn change_presence(
+        &self,
+        name: &GroupName,
+        change: &PresenceChange,
+        arrived: Option<&Event>,
+    ) -> bool {
+        let Some(group) = self.find(name.as_str()) else {
+            return false;
+        };
+        let Some(outcome) = group.change_presence(change, arrived) else {
+            return false;
+        };
+        self.deliver(&group, outcome);
+        true
     }
 
     /// Delivers the events appended to a group, if the caller has to.

@@ -138,6 +138,9 @@ impl LocalGroups {
         let group = self.find_or_create(&mut shard, name);
         group.add_pending_join(member);
         group.set_options(options);
+        if options.presence == Presence::Announced {
+            group.begin_presence();
+        }
         PreparedJoin {
             groups: self.clone(),
             name: name.clone(),
@@ -177,12 +180,15 @@ impl LocalGroups {
         // join.
         let mut shard = self.shard(name.as_str());
         let group = self.find_or_create(&mut shard, name);
+        if options.presence == Presence::Announced {
+            group.begin_presence();
+        }
         group.join(member, subscriber, user, options, start)
     }
 
-    /// Removes a member. Once this returns, the member receives nothing more. Returns the presence
-    /// it joined with, if it was in the group.
-    pub(super) fn leave(&self, name: &GroupName, member: u64) -> Option<Presence> {
+    /// Removes a member, and returns it if it was in the group. Once this returns, it receives
+    /// nothing more.
+    pub(super) fn leave(&self, name: &GroupName, member: u64) -> Option<GroupMember> {
         let shard = self.shard(name.as_str());
         shard.get(name).and_then(|group| group.leave(member))
     }

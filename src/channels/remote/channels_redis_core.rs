@@ -90,6 +90,14 @@ pub(super) struct GroupChanges {
 /// The length of the unique part of a channel's name.
 const LOCAL_LEN: usize = 32;
 
+/// Groups that this process has joined, and that did not list it before.
+#[derive(Default)]
+pub(super) struct ConfirmedJoins {
+    pub(super) added: Vec<GroupName>,
+    /// Those of them that it had joined earlier.
+    pub(super) lost: Vec<GroupName>,
+}
+
 /// Returns the unique part of a channel's name.
 pub(super) fn random_hex() -> String {
     format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
@@ -272,10 +280,9 @@ impl ChannelsRedisCore {
     }
 
     /// Called when Redis has made the changes. A group whose wanted state has changed since is
-    /// changed again. Returns the groups that had lost this process: those that it joined again and
-    /// that did not list it.
-    pub(super) fn confirmed(&self, changes: &GroupChanges, replies: &[Value]) -> Vec<GroupName> {
-        let mut lost = Vec::new();
+    /// changed again.
+    pub(super) fn confirmed(&self, changes: &GroupChanges, replies: &[Value]) -> ConfirmedJoins {
+        let mut joins = ConfirmedJoins::default();
         let mut state = self.state.lock();
         // `commands` has the reply to ZADD after that to HSET.
         let added = replies.chunks(JOIN_COMMANDS).map(|own| own.get(1));
@@ -283,8 +290,11 @@ impl ChannelsRedisCore {
             let Some(joined) = state.groups.get_mut(group) else {
                 continue;
             };
-            if joined.listing == Listing::Confirming && added == Some(&Value::Int(1)) {
-                lost.push(group.clone());
+            if added == Some(&Value::Int(1)) {
+                joins.added.push(group.clone());
+                if joined.listing == Listing::Confirming {
+                    joins.lost.push(group.clone());
+                }
             }
             joined.listing = Listing::Listed;
             if !joined.is_wanted {
@@ -305,7 +315,7 @@ impl ChannelsRedisCore {
                 left.map(|left| state.of_local.remove(&left.local));
             }
         }
-        lost
+        joins
     }
 
     /// Returns the commands that make the changes, first those that join. They also record in

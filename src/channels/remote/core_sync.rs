@@ -109,8 +109,10 @@ impl Connection {
             }
             let joined = inner.names.joined_key(inner.node);
             let replies = self.query(inner.core.commands(&changes, &joined)).await?;
-            let lost = inner.core.confirmed(&changes, &replies);
-            self.remote.core_memberships_lost(&lost);
+            let joins = inner.core.confirmed(&changes, &replies);
+            self.remote.core_memberships_lost(&joins.lost);
+            // Changes of presence were lost before; from now on they arrive.
+            self.remote.compare_presence_of(&joins.added);
             for (group, _) in &changes.join {
                 self.notify_ready(group.as_str());
             }

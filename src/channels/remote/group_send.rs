@@ -168,7 +168,7 @@ impl Remote {
         }
     }
 
-    fn head(&self, except: Option<u64>, is_delivered_by_sender: bool) -> Head {
+    pub(super) fn head(&self, except: Option<u64>, is_delivered_by_sender: bool) -> Head {
         Head {
             id: EventId {
                 node: self.0.node,
@@ -182,7 +182,7 @@ impl Remote {
 
     /// Returns the command that sends an event in one of the formats of `channels_redis`. Fails if
     /// the format cannot carry the event.
-    fn channels_redis_command(
+    pub(super) fn channels_redis_command(
         &self,
         group: &GroupName,
         event: &Event,
@@ -238,7 +238,7 @@ impl Remote {
 
     /// In `channels_redis.pubsub`, records that an event is expected back from Redis; returns its
     /// channel and hash.
-    fn expect_echo(&self, command: &QueuedCommand) -> Option<(String, u64)> {
+    pub(super) fn expect_echo(&self, command: &QueuedCommand) -> Option<(String, u64)> {
         let CommandKind::Publish { channel, payload } = &command.kind else {
             return None;
         };

@@ -28,13 +28,11 @@ use super::connection::{Connection, ConnectionEnd};
 use super::history_sync::millis;
 use super::names::RedisNames;
 use super::presence::PresenceEntry;
+use super::presence_sync::{GROUPS_AT_ONCE, WriteOrder};
 use super::scripts::{REMOVE_NODE_MEMBERS, RENEW_LEASE};
-use crate::channels::GroupName;
+use crate::channels::{ConnectionId, GroupName};
 use crate::config::LayerFormat;
 use crate::telemetry::LogThrottle;
-
-/// The most groups in one pipeline.
-const GROUPS_AT_ONCE: usize = 500;
 
 /// How often a lease is renewed in its duration.
 const RENEWALS: u32 = 6;
@@ -43,32 +41,6 @@ const RENEWALS: u32 = 6;
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Registers all members of this process in Redis. The entries there may be incomplete or
-    /// wrong, so they are removed first.
-    pub(super) async fn register(&self) -> RedisResult<()> {
-        let inner = &self.remote.0;
-        for groups in self.groups_of(inner.node).await?.chunks(GROUPS_AT_ONCE) {
-            self.remove_members_of(inner.node, groups).await?;
-        }
-        self.remove_node(inner.node).await?;
-        self.query(vec![self.renew_lease_command()]).await?;
-        for groups in inner.local.all().chunks(GROUPS_AT_ONCE) {
-            let told: Vec<_> = groups
-                .iter()
-                .map(|(name, group)| (name, group, group.members()))
-                .collect();
-            let commands = told
-                .iter()
-                .flat_map(|(name, _, members)| self.remote.presence_commands(name, members));
-            self.query(commands.collect()).await?;
-            for (name, group, members) in told {
-                self.remote
-                    .remove_departed(name, &members, &group.members());
-            }
-        }
-        Ok(())
-    }
-
     /// Renews the lease for as long as the connection lives, and watches the slots of a cluster.
     pub(super) async fn renew_lease(self) -> ConnectionEnd {
         let inner = &self.remote.0;
@@ -120,10 +92,12 @@ impl Connection {
                     return (error, Vec::new());
                 }
             }
-            if inner.presence.take_stale()
-                && let Err(error) = self.register().await
-            {
+            let is_stale = inner.presence.take_stale();
+            if is_stale && let Err(error) = self.register(WriteOrder::InOutbox).await {
                 return (error, Vec::new());
+            }
+            if is_stale | inner.presence.take_missed() {
+                self.remote.publish_registered();
             }
             loop {
                 let Some(node) = inner.dead_nodes.lock().pop() else {
@@ -189,9 +163,9 @@ impl Connection {
         // remaining groups.
         for groups in self.groups_of(node).await?.chunks(GROUPS_AT_ONCE) {
             let removed = self.remove_members_of(node, groups).await?;
-            for (group, entries) in groups.iter().zip(removed) {
+            for (group, (entries, remaining)) in groups.iter().zip(removed) {
                 members += entries.len();
-                self.announce_left(group, &entries).await;
+                self.announce_left(group, &entries, remaining);
             }
         }
         self.remove_node(node).await?;
@@ -204,15 +178,19 @@ impl Connection {
     }
 
     /// Notifies a group of the members that have left, except those whose joining was never
-    /// announced.
-    async fn announce_left(&self, group: &str, entries: &[String]) {
-        let entries = entries.iter().map(|entry| PresenceEntry::read(entry));
-        let announced = entries.filter(|entry| entry.announced);
-        let users: Vec<_> = announced.map(|entry| entry.user).collect();
-        if let Ok(group) = GroupName::new(group)
-            && !users.is_empty()
-        {
-            Box::pin(self.remote.announce_left(&group, users)).await;
+    /// announced. Processes that were told already drop the event.
+    fn announce_left(&self, group: &str, entries: &[(String, String)], remaining: usize) {
+        let Ok(group) = GroupName::new(group) else {
+            return;
+        };
+        for (field, entry) in entries {
+            let entry = PresenceEntry::read(entry);
+            if entry.announced
+                && let Some(member) = ConnectionId::read(field)
+            {
+                let remote = &self.remote;
+                remote.send_leave(&group, member, entry.user, remaining);
+            }
         }
     }
 
@@ -235,7 +213,7 @@ impl Connection {
 
     // --- Entries of a process in Redis -------------------------------------------------------------------------------
 
-    fn renew_lease_command(&self) -> redis::Cmd {
+    pub(super) fn renew_lease_command(&self) -> redis::Cmd {
         let inner = &self.remote.0;
         let mut call = RENEW_LEASE.call(&[&inner.names.lease_key()]);
         call.arg(format!("{:016x}", inner.node))
@@ -256,7 +234,7 @@ impl Connection {
     }
 
     /// Returns the groups in which a process has members.
-    async fn groups_of(&self, node: u64) -> RedisResult<Vec<String>> {
+    pub(super) async fn groups_of(&self, node: u64) -> RedisResult<Vec<String>> {
         let mut ask = redis::cmd("SMEMBERS");
         ask.arg(self.remote.0.names.present_groups_key(node));
         let reply = self.query(vec![ask]).await?.into_iter().next();
@@ -264,12 +242,13 @@ impl Connection {
         Ok(groups.and_then(Result::ok).unwrap_or_default())
     }
 
-    /// Removes the members of a process from some groups; returns the entries of each group.
+    /// Removes the members of a process from some groups; returns the fields and entries of each
+    /// group, and the number of members that remain.
     async fn remove_members_of(
         &self,
         node: u64,
         groups: &[String],
-    ) -> RedisResult<Vec<Vec<String>>> {
+    ) -> RedisResult<Vec<(Vec<(String, String)>, usize)>> {
         let calls = groups.iter().map(|group| {
             let key = self.remote.0.names.presence_key(group);
             let mut call = REMOVE_NODE_MEMBERS.call(&[&key]);

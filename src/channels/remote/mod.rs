@@ -31,6 +31,7 @@ mod pending_calls;
 mod pipeline_writer;
 mod presence;
 mod presence_index;
+mod presence_sync;
 mod pubsub;
 mod queued_command;
 mod read_queue;
@@ -103,6 +104,8 @@ struct RemoteInner {
     /// Sizes of histories that the registry in Redis does not have yet.
     registry: RegistryBuffer,
     presence: PresenceIndex,
+    /// Groups whose members must be compared with those in Redis.
+    presence_queue: ReadQueue,
     pending_calls: Arc<PendingCalls>,
     rpc_handler: OnceLock<Arc<dyn RpcHandler>>,
     /// Processes whose lease has expired, and whose members this process must remove.
@@ -175,6 +178,7 @@ impl Remote {
             read_queue: ReadQueue::default(),
             registry: RegistryBuffer::default(),
             presence: PresenceIndex::default(),
+            presence_queue: ReadQueue::default(),
             pending_calls: Arc::default(),
             rpc_handler: OnceLock::new(),
             dead_nodes: Mutex::default(),
@@ -221,11 +225,16 @@ impl Remote {
                 }
             };
             if is_subscribed {
-                if group.with_history(|history| history.is_current()) {
+                let is_current = group.with_history(|history| history.is_current());
+                let is_unread = group.is_presence_unread();
+                if is_current && !is_unread {
                     return;
                 }
-                if !self.0.read_queue.contains(name) {
+                if !is_current && !self.0.read_queue.contains(name) {
                     self.0.read_queue.add(name);
+                }
+                if is_unread && !self.0.presence_queue.contains(name) {
+                    self.0.presence_queue.add(name);
                 }
             }
             tokio::select! {

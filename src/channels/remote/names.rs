@@ -97,7 +97,7 @@ impl RedisNames {
 
     /// Returns the key of a group's members.
     pub(super) fn presence_key(&self, group: &str) -> String {
-        format!("{}:presence:{group}", self.own_prefix)
+        format!("{}:presence:{{{group}}}", self.own_prefix)
     }
 
     /// Returns the field of a member of this process under that key.

@@ -118,6 +118,16 @@ pub(super) enum PushError {
     Full(QueuedCommand),
 }
 
+/// What became of commands that change the registered members of this process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum PresencePush {
+    Queued,
+    /// They are not needed: a process that connects registers all its members.
+    Disconnected,
+    /// There is no space.
+    Full,
+}
+
 impl Outbox {
     pub(super) fn new(bytes_max: usize, local: Arc<LocalGroups>) -> Self {
         Self {
@@ -175,11 +185,16 @@ impl Outbox {
         state.link == LinkState::Connected && self.enqueue_plain(state, command)
     }
 
-    /// Queues commands that change the registered members of this process. Returns true if they are
-    /// queued or not needed: a process that connects registers all its members.
-    pub(super) fn push_presence(&self, command: QueuedCommand) -> bool {
+    /// Queues commands that change the registered members of this process.
+    pub(super) fn push_presence(&self, command: QueuedCommand) -> PresencePush {
         let state = self.state.lock();
-        state.link == LinkState::Disconnected || self.enqueue_plain(state, command)
+        if state.link == LinkState::Disconnected {
+            return PresencePush::Disconnected;
+        }
+        match self.enqueue_plain(state, command) {
+            true => PresencePush::Queued,
+            false => PresencePush::Full,
+        }
     }
 
     /// Queues a command that is not an event. Such commands have twice the space, so that events
@@ -332,11 +347,11 @@ impl Outbox {
         let state = &mut *state;
         state.link = LinkState::Disconnected;
         state.queue.retain(|command| {
-            let is_raw = matches!(command.kind, CommandKind::Raw(_));
-            if is_raw {
+            let is_presence = matches!(command.kind, CommandKind::Presence(_));
+            if is_presence {
                 state.bytes = state.bytes.saturating_sub(command.size);
             }
-            !is_raw
+            !is_presence
         });
     }
 

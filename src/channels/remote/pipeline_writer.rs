@@ -79,6 +79,9 @@ impl Connection {
                 Err(error) => {
                     let remote = &self.remote;
                     remote.log_refused(&error, || remote.label_of(&command.kind));
+                    if let CommandKind::Presence(presence) = &command.kind {
+                        remote.on_presence_refused(presence);
+                    }
                     remote.0.outbox.give_up(command, "redis_refused");
                 }
             }
@@ -87,8 +90,10 @@ impl Connection {
     }
 
     fn on_executed(&self, mut command: QueuedCommand, reply: Vec<Value>) {
-        if matches!(command.kind, CommandKind::CoreGroupSend { .. }) {
-            count_full(&reply);
+        match &command.kind {
+            CommandKind::CoreGroupSend { .. } => count_full(&reply),
+            CommandKind::Presence(presence) => self.remote.on_presence_sent(presence, &reply),
+            _ => {}
         }
         let is_confirmed = has_offset(&reply);
         if let CommandKind::Append(append) = &command.kind {
@@ -128,6 +133,12 @@ impl Connection {
                 let members = members.get(group).map(Vec::as_slice).unwrap_or_default();
                 out.extend(inner.core.deliveries(&inner.codec, event, members));
             }
+            CommandKind::Presence(presence) => {
+                out.extend(presence.commands.iter().cloned());
+                if let Some(event) = &presence.event {
+                    self.add(event, None, members, out);
+                }
+            }
             CommandKind::Raw(commands) => out.extend(commands.iter().cloned()),
         }
     }
@@ -164,10 +175,7 @@ impl Connection {
     ) -> RedisResult<HashMap<GroupName, Vec<String>>> {
         let mut groups: Vec<&GroupName> = batch
             .iter()
-            .filter_map(|command| match &command.kind {
-                CommandKind::CoreGroupSend { group, .. } => Some(group),
-                _ => None,
-            })
+            .filter_map(|command| command.kind.core_group())
             .collect();
         groups.sort_unstable();
         groups.dedup();

@@ -15,6 +15,8 @@ pub(super) struct PresenceIndex {
     counts: Mutex<PresenceCounts>,
     /// True if a command could not be queued: all members must be registered in Redis again.
     is_stale: AtomicBool,
+    /// True if another process has missed a change, and has to compare.
+    is_missed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -27,6 +29,15 @@ impl PresenceIndex {
 
     pub(super) fn mark_stale(&self) {
         self.is_stale.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn mark_missed(&self) {
+        self.is_missed.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether another process has missed a change since the last call.
+    pub(super) fn take_missed(&self) -> bool {
+        self.is_missed.swap(false, Ordering::Relaxed)
     }
 
     /// Returns whether it was marked stale since the last call.
@@ -55,9 +66,5 @@ impl PresenceCounts {
                 true
             }
         }
-    }
-
-    pub(super) fn contains(&self, group: &GroupName) -> bool {
-        self.0.contains_key(group)
     }
 }

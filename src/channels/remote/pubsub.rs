@@ -148,6 +148,9 @@ impl Connection {
 
     pub(super) fn notify_ready(&self, group: &str) {
         if let Some(group) = self.remote.0.local.find(group) {
+            if group.is_presence_unread() {
+                self.remote.0.presence_queue.add(group.name());
+            }
             group.notify_ready();
         }
     }

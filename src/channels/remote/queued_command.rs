@@ -12,6 +12,7 @@ use super::wire::Head;
 use crate::channels::append::{AppendOutcome, NewEvent, Retention};
 use crate::channels::group::Group;
 use crate::channels::local_groups::LocalGroups;
+use crate::channels::presence::PresenceChange;
 use crate::channels::{Event, GroupName};
 
 /// The bytes charged for a command besides its event.
@@ -40,8 +41,21 @@ pub(super) enum CommandKind {
         group: GroupName,
         event: EncodedEvent,
     },
+    /// Changes the members that Redis lists; not sent again on another connection.
+    Presence(Box<PresenceCommand>),
     /// Any other command; not sent again on another connection.
     Raw(Vec<Cmd>),
+}
+
+/// A change of the members that Redis lists.
+#[derive(Debug)]
+pub(super) struct PresenceCommand {
+    pub(super) group: GroupName,
+    pub(super) commands: Vec<Cmd>,
+    /// Sends the event of the change, after the commands.
+    pub(super) event: Option<CommandKind>,
+    /// The change, if the members of this process receive the event from Redis.
+    pub(super) change: Option<PresenceChange>,
 }
 
 /// An event for a group that may keep a history.
@@ -99,11 +113,23 @@ impl CommandKind {
     /// Returns whether the command is sent again after an error that its keys are moving to another
     /// master. A query is not: its caller repeats it.
     pub(super) fn is_retried_after(&self, error: &RedisError) -> bool {
-        is_redirect(error) && matches!(self, Self::Append(_))
+        is_redirect(error) && matches!(self, Self::Append(_) | Self::Presence(_))
+    }
+
+    /// Returns the group of `channels_redis.core` whose members the command is sent to.
+    pub(super) fn core_group(&self) -> Option<&GroupName> {
+        match self {
+            Self::CoreGroupSend { group, .. } => Some(group),
+            Self::Presence(presence) => presence.event.as_ref()?.core_group(),
+            _ => None,
+        }
     }
 
     pub(super) fn is_event(&self) -> bool {
-        !matches!(self, Self::NodeMessage { .. } | Self::Raw(_))
+        !matches!(
+            self,
+            Self::NodeMessage { .. } | Self::Presence(_) | Self::Raw(_)
+        )
     }
 
     /// Returns whether the command waits while Redis is away: an event of a history, or of a group

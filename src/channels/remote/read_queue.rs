@@ -1,4 +1,4 @@
-//! ReadQueue: groups whose shared history must be read.
+//! ReadQueue: groups that must be read from Redis: their shared history, or their members.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::channels::GroupName;
 
-/// Groups whose shared history must be read, each listed once.
+/// Groups that must be read from Redis, each listed once.
 ///
 /// ```text
 ///            add              take              finish
@@ -55,12 +55,12 @@ impl ReadQueue {
         }
     }
 
-    /// Returns whether a group's history is waiting, being read, or to be retried.
+    /// Returns whether a group is waiting, being read, or to be retried.
     pub(super) fn contains(&self, group: &GroupName) -> bool {
         self.state.lock().states.contains_key(group)
     }
 
-    /// Called when the connection is lost: all histories will be added again.
+    /// Called when the connection is lost: all groups will be added again.
     pub(super) fn clear(&self) {
         *self.state.lock() = ReadStates::default();
     }
@@ -81,7 +81,7 @@ impl ReadQueue {
         groups
     }
 
-    /// Called when a history was read, or there is no longer one to read.
+    /// Called when a group was read, or there is no longer anything to read.
     pub(super) fn finish(&self, group: &GroupName) {
         let mut state = self.state.lock();
         if state.states.remove(group) == Some(ReadState::Stale) {
@@ -91,7 +91,7 @@ impl ReadQueue {
         }
     }
 
-    /// Called when a history could not be read.
+    /// Called when a group could not be read.
     pub(super) fn fail(&self, group: &GroupName) {
         let mut state = self.state.lock();
         state.states.insert(group.clone(), ReadState::RetryLater);

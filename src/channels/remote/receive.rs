@@ -15,7 +15,7 @@ use crate::channels::delivery::DeliveryTally;
 use crate::channels::group::Group;
 use crate::channels::history::GroupHistory;
 use crate::channels::options::SPACE_TIMEOUT;
-use crate::channels::{GroupName, Position};
+use crate::channels::{Event, GroupName, Position};
 use crate::config::LayerFormat;
 use crate::telemetry;
 
@@ -87,7 +87,7 @@ impl Remote {
         counter!("oneport_layer_received_total").increment(1);
         for channel in channels {
             match self.0.core.group_of(&channel) {
-                Some(group) => self.0.local.receive(&group, &event).await,
+                Some(group) => self.receive_event(&group, &event).await,
                 None => self.0.local.channels().receive(&channel, event.clone()),
             }
         }
@@ -100,9 +100,16 @@ impl Remote {
         match self.0.codec.read(payload) {
             Ok((event, _)) => {
                 counter!("oneport_layer_received_total").increment(1);
-                self.0.local.receive(group.name(), &event).await;
+                self.receive_event(group.name(), &event).await;
             }
             Err(error) => self.drop_unreadable(name, &error),
+        }
+    }
+
+    /// Delivers an event of another process to the members of this one.
+    async fn receive_event(&self, group: &GroupName, event: &Event) {
+        if !self.on_presence_event(group, event) {
+            self.0.local.receive(group, event).await;
         }
     }
 
@@ -127,6 +134,11 @@ impl Remote {
         };
         let group = self.0.local.find(name);
         let has_offset = position.offset > 0;
+        if let Some(group) = group.as_ref().filter(|_| !has_offset)
+            && self.on_presence_event(group.name(), &event)
+        {
+            return;
+        }
         let is_shared = |group: &Group| group.with_history(|history| history.is_shared());
         let is_delivered = match &group {
             None => false,
@@ -228,6 +240,8 @@ impl Remote {
                 queued,
                 dropped,
             }) => self.0.pending_calls.on_counts(id, queued, dropped),
+            Some(Message::Registered { node }) if node != self.0.node => self.compare_presence(),
+            Some(Message::Registered { .. }) => {}
             Some(Message::Event { .. }) | None => telemetry::event_dropped("malformed"),
         }
     }

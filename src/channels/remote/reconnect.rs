@@ -19,6 +19,7 @@ use super::Remote;
 use super::command_connections::CommandConnections;
 use super::connection::{Connection, ConnectionEnd, closed};
 use super::outage::Outage;
+use super::presence_sync::WriteOrder;
 use super::pubsub::PubSubConnection;
 use super::queued_command::QueuedCommand;
 use super::redis_stream::{self, MeteredStream, ReadAhead};
@@ -64,6 +65,7 @@ impl Remote {
                 }
                 Err(error) => {
                     self.0.outbox.connect_failed();
+                    self.tell_own_presence();
                     error
                 }
             };
@@ -150,7 +152,7 @@ impl Remote {
             connection.apply_core_groups().await?;
         }
         self.0.outbox.resyncing();
-        connection.register().await?;
+        let has_registered = connection.register(WriteOrder::BeforeOutbox).await?;
         connection.verify_histories().await?;
         for (group, found) in self.0.local.all() {
             if found.with_history(|history| {
@@ -162,6 +164,10 @@ impl Remote {
         }
         self.0.is_resharding.store(false, Ordering::Relaxed);
         self.0.outbox.connected();
+        if has_registered {
+            self.publish_registered();
+        }
+        self.read_unread_presence();
         gauge!("oneport_layer_connected").set(1.0);
         set.spawn(connection.clone().write_pipelines());
         let subscriber = connection.clone().sync_subscriptions(connections);
@@ -170,6 +176,8 @@ impl Remote {
         set.spawn(until_cancelled(ending.clone(), reader));
         let lease = connection.clone().renew_lease();
         set.spawn(until_cancelled(ending.clone(), lease));
+        let presence = connection.clone().sync_presence();
+        set.spawn(until_cancelled(ending.clone(), presence));
         let reaper = connection.clone().run_reaper();
         set.spawn(until_cancelled(ending.clone(), reaper));
         if self.shares_history() {
@@ -201,6 +209,8 @@ impl Remote {
         self.0.outbox.disconnected(in_flight);
         self.0.echoes.clear();
         self.0.read_queue.clear();
+        self.0.presence_queue.clear();
+        self.tell_own_presence();
         self.0.subscriptions.reset();
         self.0.changed.notify_waiters();
     }

@@ -103,6 +103,10 @@ impl Remote {
             CommandKind::Publish { channel, .. } | CommandKind::NodeMessage { channel, .. } => {
                 CommandLabel::new("PUBLISH", channel)
             }
+            CommandKind::Presence(presence) => {
+                let key = self.0.names.presence_key(presence.group.as_str());
+                CommandLabel::new("HSET", &key)
+            }
             CommandKind::Append(append) if append.retention == Retention::Transient => {
                 CommandLabel::new("PUBLISH", &self.0.names.channel_of(&append.group))
             }

@@ -332,10 +332,28 @@ return {known % 1 == 0 and 1 or 0, dead}
 ",
 );
 
+/// Returns a process's members of a group.
+///
+/// Keys: the group's members. Arguments: the prefix of the process's fields. Returns the fields and
+/// the entries.
+pub(super) static NODE_MEMBERS: LuaScript = LuaScript::new(
+    r"
+local own = {}
+local entries = redis.call('HGETALL', KEYS[1])
+for i = 1, #entries, 2 do
+  if string.sub(entries[i], 1, #ARGV[1]) == ARGV[1] then
+    own[#own + 1] = entries[i]
+    own[#own + 1] = entries[i + 1]
+  end
+end
+return own
+",
+);
+
 /// Removes a process's members from a group.
 ///
 /// Keys: the group's members. Arguments: the prefix of the process's fields. Returns the removed
-/// entries.
+/// fields and entries, and the number of members that remain.
 pub(super) static REMOVE_NODE_MEMBERS: LuaScript = LuaScript::new(
     r"
 local gone = {}
@@ -343,10 +361,11 @@ local entries = redis.call('HGETALL', KEYS[1])
 for i = 1, #entries, 2 do
   if string.sub(entries[i], 1, #ARGV[1]) == ARGV[1] then
     redis.call('HDEL', KEYS[1], entries[i])
+    gone[#gone + 1] = entries[i]
     gone[#gone + 1] = entries[i + 1]
   end
 end
-return gone
+return {gone, redis.call('HLEN', KEYS[1])}
 ",
 );
 
@@ -367,7 +386,7 @@ return 1
 );
 
 /// All scripts.
-pub(super) fn all() -> [&'static LuaScript; 9] {
+pub(super) fn all() -> [&'static LuaScript; 10] {
     [
         &APPEND,
         &READ,
@@ -376,6 +395,7 @@ pub(super) fn all() -> [&'static LuaScript; 9] {
         &REGISTER,
         &EVICT,
         &RENEW_LEASE,
+        &NODE_MEMBERS,
         &REMOVE_NODE_MEMBERS,
         &ENQUEUE,
     ]

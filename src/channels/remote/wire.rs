@@ -8,6 +8,7 @@
 //! - channel: the length of a channel's name `u8`, the name, the body.
 //! - question: `caller u64, id u64`, JSON. answer: `id u64`, JSON.
 //! - counted: `id u64, queued u32, dropped u32`.
+//! - registered: `node u64`, a process that has registered its members again.
 //!
 //! A body begins with its kind: a text frame, a binary frame, or an event's JSON behind its type
 //! (`length u8, type`).
@@ -25,6 +26,7 @@ const KIND_CHANNEL: u8 = 2;
 const KIND_REQUEST: u8 = 3;
 const KIND_REPLY: u8 = 4;
 const KIND_COUNTED: u8 = 5;
+const KIND_REGISTERED: u8 = 6;
 
 const BODY_TEXT: u8 = 1;
 const BODY_BYTES: u8 = 2;
@@ -72,6 +74,9 @@ pub(super) enum Message<'a> {
         id: u64,
         queued: usize,
         dropped: usize,
+    },
+    Registered {
+        node: u64,
     },
 }
 
@@ -142,6 +147,12 @@ pub(super) fn counted(id: u64, queued: usize, dropped: usize) -> Vec<u8> {
     out
 }
 
+pub(super) fn registered(node: u64) -> Vec<u8> {
+    let mut out = vec![VERSION, KIND_REGISTERED];
+    out.extend(node.to_be_bytes());
+    out
+}
+
 fn body(event: &Event, out: &mut Vec<u8>) {
     match event.shown() {
         Shown::Bytes(bytes) => {
@@ -206,6 +217,11 @@ pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
                 id: number(&mut rest)?,
                 json: rest,
             })
+        }
+        KIND_REGISTERED => {
+            let mut rest = rest;
+            let node = number(&mut rest)?;
+            Some(Message::Registered { node })
         }
         KIND_COUNTED => {
             let mut rest = rest;

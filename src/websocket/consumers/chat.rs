@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::channels::{Event, GroupName, GroupOptions, Presence, PresenceEvent};
+use crate::channels::{Event, GroupName, GroupOptions, Presence};
 use crate::config::{OptionErrors, WrittenDuration};
 use crate::group_pattern::GroupPattern;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::timestamp::Timestamp;
-use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
+use crate::websocket::{Accept, Close, Consumer, Context, Denial, Message};
 
 /// `consumer = "chat"`: `{"message": "hi"}` from a client reaches all members of the group as
 /// `{"type": "chat.message", "message": "hi", "user": ..., "at": ...}`.
@@ -22,7 +22,6 @@ use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Mess
 pub struct Chat {
     options: Options,
     group: Option<GroupName>,
-    has_joined: bool,
 }
 
 /// The options of `chat`.
@@ -90,7 +89,6 @@ impl Consumer for Chat {
         Self {
             options: options.clone(),
             group: None,
-            has_joined: false,
         }
     }
 
@@ -112,8 +110,7 @@ impl Consumer for Chat {
             return Ok(());
         };
         cx.group_add_frames(group, self.group_options()).await;
-        self.has_joined = true;
-        self.tell_presence(cx, PresenceEvent::JOIN).await
+        Ok(())
     }
 
     async fn receive(&mut self, cx: &mut Context<'_>, message: Message) -> Result<(), Close> {
@@ -123,14 +120,6 @@ impl Consumer for Chat {
             cx.group_send(group, event).await?;
         }
         Ok(())
-    }
-
-    async fn disconnect(&mut self, cx: &mut Context<'_>, _code: CloseCode) {
-        if std::mem::take(&mut self.has_joined)
-            && let Err(close) = self.tell_presence(cx, PresenceEvent::LEAVE).await
-        {
-            tracing::debug!(%close, "chat.leave was not sent");
-        }
     }
 }
 
@@ -219,16 +208,6 @@ impl Chat {
             },
         )?;
         Ok(Some(event))
-    }
-
-    async fn tell_presence(&self, cx: &mut Context<'_>, event_type: &str) -> Result<(), Close> {
-        let Some(group) = self.group.as_ref().filter(|_| self.options.presence) else {
-            return Ok(());
-        };
-        let user = cx.scope().user.as_ref().map(|user| user.name.as_str());
-        // Not kept in the history.
-        Box::pin(cx.layer().group_send_presence(group, event_type, user)).await?;
-        Ok(())
     }
 
     async fn tell_who(&self, cx: &mut Context<'_>) -> Result<(), Close> {

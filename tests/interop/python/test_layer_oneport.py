@@ -174,7 +174,7 @@ class Presence(LayerCase):
             def names():
                 keys = [key for key in client.keys("oneport:present:*") if client.type(key) == b"set"]
                 lists = [entry for key in keys for entry in client.smembers(key)]
-                return [name for name in (*client.keys(), *lists) if self.room.encode() in name.split(b"_")]
+                return [name for name in (*client.keys(), *lists) if self.room.encode() in name.rstrip(b"}").split(b"_")]
 
             with Member(self.a, f"/ws/presence/{self.room}/") as anna, Member(self.a, f"/ws/presence/{self.room}/") as ben:
                 until(lambda: len(names()) == 2, lambda: f"the group's members, and the group in the list of the process, found {names()}")
@@ -576,7 +576,7 @@ class Malformed(LayerCase):
         anna.next("chat.message", message="two")
 
     def test_keys_of_another_kind_stop_nobody_in_other_groups(self):
-        keys = [f"oneport:history:{{both_{self.room}}}", f"oneport:stream:{{both_{self.room}}}", f"oneport:presence:both_{self.room}"]
+        keys = [f"oneport:history:{{both_{self.room}}}", f"oneport:stream:{{both_{self.room}}}", f"oneport:presence:{{both_{self.room}}}"]
         with self.redis.client() as client:
             for key in keys:
                 client.set(key, "not what it should be")
