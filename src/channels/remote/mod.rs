@@ -64,6 +64,7 @@ use self::pending_calls::PendingCalls;
 use self::presence_index::PresenceIndex;
 use self::queued_command::{COMMAND_BYTES, CommandKind, QueuedCommand};
 use self::read_queue::ReadQueue;
+use self::refusals::Refusals;
 use self::registry_buffer::RegistryBuffer;
 use self::subscriptions::Subscriptions;
 use super::group::Group;
@@ -114,7 +115,7 @@ struct RemoteInner {
     reaper_wakeup: Notify,
     /// True while the cluster moves slots: Redis' count of subscribers may be too low.
     is_resharding: AtomicBool,
-    refused: LogThrottle,
+    refusals: Refusals,
     memberships_lost: LogThrottle,
     /// Logs messages that are no events.
     unreadable: LogThrottle,
@@ -184,7 +185,7 @@ impl Remote {
             dead_nodes: Mutex::default(),
             reaper_wakeup: Notify::new(),
             is_resharding: AtomicBool::new(false),
-            refused: LogThrottle::new(),
+            refusals: Refusals::default(),
             memberships_lost: LogThrottle::new(),
             unreadable: LogThrottle::new(),
             masters: Mutex::default(),

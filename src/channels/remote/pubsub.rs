@@ -132,8 +132,11 @@ impl Connection {
                     subscribed.map_err(|error| self.remote.named(error, &asked))?;
                 }
                 if !unsubscribe.is_empty() {
-                    self.reply_after_pending(activity, sink.unsubscribe(&unsubscribe))
-                        .await?;
+                    let unsubscribed = self
+                        .reply_after_pending(activity, sink.unsubscribe(&unsubscribe))
+                        .await;
+                    let asked = CommandLabel::new("UNSUBSCRIBE", &unsubscribe[0]);
+                    unsubscribed.map_err(|error| self.remote.named(error, &asked))?;
                 }
             }
             inner.subscriptions.confirmed(&changes);

@@ -1,5 +1,27 @@
 //! Reconnect: connects to Redis, starts the connection's tasks, and reconnects after a loss.
 //!
+//! The link of a process with Redis:
+//!
+//! ```text
+//!                  subscribe                 register, verify              lasts 2 s
+//!   Disconnected ─────────────▶ Resyncing ────────────────────▶ Connected ──────────▶ (settled)
+//!     ▲  │  ▲                       │                              │                     │
+//!     └──┘  │  a step fails         │           a task ends        │                     │
+//!    pause  └───────────────────────┴──────────────────────────────┘                     │
+//!           └──────────── a task ends; the next pause is the shortest again ─────────────┘
+//! ```
+//!
+//! | | Disconnected | Resyncing | Connected |
+//! |---|---|---|---|
+//! | an event of a history | waits, members here get it at once | waits, members here get it at once | is sent |
+//! | any other event | reaches members here only | reaches members here only | is sent |
+//! | a change of the members | is part of the next registration | is queued behind the registration | is sent |
+//! | any other command | is refused | is refused | is sent |
+//!
+//! The pause doubles with each attempt, from `BACKOFF_MIN` to `BACKOFF_MAX`. Only a link that has
+//! settled resets it: a Redis that lets the process connect and then refuses a command, or dies of
+//! one, is not stormed.
+//!
 //! A process that connects first subscribes to its groups, then registers its members, then
 //! compares its histories with those in Redis, and only then sends the queued commands. The order
 //! matters: an event sent before its group is subscribed to would not reach the members of this
@@ -11,8 +33,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::gauge;
-use redis::RedisResult;
 use redis::aio::PubSub;
+use redis::{RedisError, RedisResult};
 use tokio_util::sync::CancellationToken;
 
 use super::Remote;
@@ -33,12 +55,36 @@ use crate::tasks::TaskSet;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
+/// The pauses between attempts to connect.
+struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: BACKOFF_MIN }
+    }
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (2 * pause).min(BACKOFF_MAX);
+        pause
+    }
+
+    /// Called when a link has settled.
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
 impl Remote {
     /// Keeps a connection until the server has stopped.
     pub(in crate::channels) async fn run(self) {
         let tasks = self.0.local.tasks().clone();
         let mut outage = Outage::default();
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = Backoff::default();
         gauge!("oneport_layer_connected").set(0.0);
         loop {
             let ended = tasks.ended();
@@ -52,15 +98,21 @@ impl Remote {
                     self.log_connected(&mut outage, resubscribed);
                     let until_ended = until_ended(set, connection.ending.clone());
                     tokio::pin!(until_ended); // deregistering needs the pipeline writer
-                    let (error, in_flight) = tokio::select! {
-                        ended = &mut until_ended => ended,
-                        () = &mut ended => return connection.deregister().await,
+                    let settled = tokio::time::sleep(BACKOFF_MAX);
+                    tokio::pin!(settled);
+                    let mut is_settled = false;
+                    let (error, in_flight) = loop {
+                        tokio::select! {
+                            ended = &mut until_ended => break ended,
+                            () = &mut ended => return connection.deregister().await,
+                            () = &mut settled, if !is_settled => {
+                                is_settled = true;
+                                backoff.reset();
+                                self.log_settled(&mut outage, resubscribed);
+                            }
+                        }
                     };
                     self.on_disconnect(in_flight);
-                    // A Redis that replied with an error will do so again: back off further.
-                    if error.is_io_error() {
-                        backoff = BACKOFF_MIN;
-                    }
                     error
                 }
                 Err(error) => {
@@ -70,10 +122,9 @@ impl Remote {
                 }
             };
             self.log_disconnected(&mut outage, &error);
-            let jittered = backoff.mul_f64(0.5 + fastrand::f64());
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            let pause = backoff.next().mul_f64(0.5 + fastrand::f64());
             tokio::select! {
-                () = tokio::time::sleep(jittered) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = &mut ended => return,
             }
         }
@@ -223,13 +274,19 @@ async fn drive(driver: impl Future<Output = ()>) -> ConnectionEnd {
 }
 
 /// Waits for the first task to end, and ends the others. Returns its error, and all commands
-/// without a reply.
+/// without a reply. A refusal takes precedence: the tasks that lose their stream with it may be
+/// seen to end before it.
 async fn until_ended(mut set: TaskSet<ConnectionEnd>, ending: CancellationToken) -> ConnectionEnd {
     let mut error = None;
     let mut commands = Vec::new();
     while let Some(ended) = set.join_next().await {
         let (found, in_flight) = ended.unwrap_or_else(|_| (closed(), Vec::new()));
-        error.get_or_insert(found);
+        if error
+            .as_ref()
+            .is_none_or(|known: &RedisError| known.is_io_error() && !found.is_io_error())
+        {
+            error = Some(found);
+        }
         commands.extend(in_flight);
         ending.cancel();
     }

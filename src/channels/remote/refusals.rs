@@ -1,10 +1,69 @@
-//! Refusals: commands that Redis refuses, logged once per interval with their key or channel.
+//! Refusals: commands that Redis refuses, logged once per interval with their key or channel,
+//! whatever task meets them.
 
+use std::time::Instant;
+
+use parking_lot::Mutex;
 use redis::{Arg, Cmd, RedisError};
 
 use super::Remote;
 use super::queued_command::CommandKind;
 use crate::channels::append::Retention;
+use crate::telemetry::LOG_INTERVAL;
+
+/// What follows from a refusal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Consequence {
+    /// The connection goes on without the command.
+    None,
+    /// The connection is lost, or could not be made.
+    Loss,
+}
+
+/// Decides which refusals are logged: one per interval.
+///
+/// A user without the rights is refused many commands with each connection. While one of them costs
+/// the connection, the others are not logged: they would always come first.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<RefusalState>);
+
+#[derive(Debug, Default)]
+struct RefusalState {
+    logged_at: Option<Instant>,
+    /// The refusals since the last line.
+    times: u64,
+    cost_connection: bool,
+}
+
+impl Refusals {
+    /// Counts a refusal. If a line is due, returns the number of refusals since the last one,
+    /// including this one.
+    pub(super) fn count(&self, now: Instant, consequence: Consequence) -> Option<u64> {
+        let mut state = self.0.lock();
+        state.times += 1;
+        match consequence {
+            Consequence::Loss => state.cost_connection = true,
+            Consequence::None if state.cost_connection => return None,
+            Consequence::None => {}
+        }
+        let is_recent = |at| now.saturating_duration_since(at) < LOG_INTERVAL;
+        if state.logged_at.is_some_and(is_recent) {
+            return None;
+        }
+        state.logged_at = Some(now);
+        Some(std::mem::take(&mut state.times))
+    }
+
+    /// Called when a connection has lasted.
+    pub(super) fn settled(&self) {
+        self.0.lock().cost_connection = false;
+    }
+}
+
+/// Returns whether the user has no right to a command, a key or a channel.
+pub(super) fn is_denied(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM")
+}
 
 /// A command, and its key or channel, for the log.
 #[derive(Debug, Eq, PartialEq)]
@@ -64,7 +123,8 @@ impl CommandLabel {
 impl Remote {
     /// Logs that Redis refused a command, once per interval.
     pub(super) fn log_refused(&self, error: &RedisError, asked: impl FnOnce() -> CommandLabel) {
-        let Some(times) = self.0.refused.count() else {
+        let counted = self.0.refusals.count(Instant::now(), Consequence::None);
+        let Some(times) = counted else {
             return;
         };
         let asked = self.shown(&asked());
@@ -77,7 +137,7 @@ impl Remote {
     /// Adds the command and the pattern of its names to an error of a Redis whose ACL does not
     /// allow it.
     pub(super) fn named(&self, error: RedisError, asked: &CommandLabel) -> RedisError {
-        if error.code() != Some("NOPERM") {
+        if !is_denied(&error) {
             return error;
         }
         let detail = format!("{}: {error}", self.shown(asked));
@@ -126,6 +186,22 @@ impl Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_refusal_per_interval_is_logged() {
+        let refusals = Refusals::default();
+        let start = Instant::now();
+        assert_eq!(refusals.count(start, Consequence::None), Some(1));
+        assert_eq!(refusals.count(start, Consequence::Loss), None);
+        let now = start + LOG_INTERVAL;
+        // Those that come before the one that costs the connection do not hide it.
+        assert_eq!(refusals.count(now, Consequence::None), None);
+        assert_eq!(refusals.count(now, Consequence::Loss), Some(3));
+        refusals.settled();
+        assert_eq!(refusals.count(now, Consequence::None), None);
+        let now = now + LOG_INTERVAL;
+        assert_eq!(refusals.count(now, Consequence::None), Some(2));
+    }
 
     #[test]
     fn a_command_is_known_by_its_name_and_first_key() {

@@ -40,12 +40,20 @@ RULES = {
         {"oneport": r"(PUBLISH|EVALSHA) on oneport:\*", "channels_redis.pubsub": r"PUBLISH on asgi\*", "channels_redis.core": None},
     ),
     "no SUBSCRIBE": ("~* &* +@all -subscribe", {format: rf"SUBSCRIBE on {name}(:oneport)?:\*" for format, name in FORMATS.items()}),
+    "no UNSUBSCRIBE": (
+        "~* &* +@all -unsubscribe",
+        {"oneport": r"UNSUBSCRIBE on oneport:\*", "channels_redis.pubsub": r"UNSUBSCRIBE on asgi\*", "channels_redis.core": None},
+    ),
+    "no BZPOPMIN": ("~* &* +@all -bzpopmin", {"oneport": None, "channels_redis.pubsub": None, "channels_redis.core": r"BZPOPMIN on asgi\*"}),
+    "only our keys, to read": ("%R~* &* +@all", {format: rf"(EVALSHA|HSET|DEL|BZPOPMIN) on {name}" for format, name in FORMATS.items()}),
     "no writing": ("~* &* +@all -@write", {format: rf"(EVALSHA|HSET|DEL|BZPOPMIN) on {name}" for format, name in FORMATS.items()}),
 }
 
-# How long a server is watched, and how often it may log or connect in that time.
+# How long a server is watched, less than an interval of the log, and how often it may log or connect in that time.
+# The lines: what is refused, that the layer is connected, and one that names what Redis was lost for.
 WATCHED = 4.0
 LINES = 3
+NAMED = 1
 CONNECTIONS = 25
 
 
@@ -82,12 +90,17 @@ class Refused(unittest.TestCase):
             while time.monotonic() - began < WATCHED:
                 for pair in peers.values():
                     self.talks(pair)
+                for server in servers.values():  # a room begins and ends
+                    with Peer(server, f"/ws/{time.monotonic()}/".replace(".", "-"), origin=None):
+                        pass
             connections = self.client.info("stats")["total_connections_received"] - before
             self.assertLess(connections, CONNECTIONS * len(FORMATS), what)
             for format, server in servers.items():
                 with self.subTest(what, format=format):
                     said = [line for line in server.log().splitlines() if re.search(r"Z +(WARN|ERROR) oneport::channels", line)]
                     self.assertLessEqual(len(said), LINES, "\n".join(said[:10]))
+                    denied = [line for line in said if "NoPerm" in line or "no permissions" in line]
+                    self.assertLessEqual(len(denied), NAMED, "\n".join(denied[:10]))
                     if named[format]:
                         self.assertRegex("\n".join(said), named[format])
                     self.assertNotIn("pw@", server.log())
