@@ -32,6 +32,7 @@ use super::pace::{self, Pace};
 use super::pending_joins::PendingJoins;
 use super::presence_view::PresenceView;
 use super::room_limit::{RoomLimit, RoomLimitReached, RoomPermit};
+use super::sender_sequences::SenderSequences;
 use super::{GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
 use crate::auth::User;
 
@@ -120,6 +121,8 @@ pub(super) struct Group {
     pub(super) outgoing: Mutex<Outgoing>,
     /// The number of members, readable without a lock.
     pub(super) len: AtomicUsize,
+    /// What has arrived from other processes.
+    senders: SenderSequences,
     /// Notified when waiting events were taken for delivery.
     space: Notify,
     /// Notified when the subscription is confirmed or the shared history was read.
@@ -151,10 +154,16 @@ impl Group {
             members: Mutex::default(),
             outgoing: Mutex::new(outgoing),
             len: AtomicUsize::new(0),
+            senders: SenderSequences::new(),
             space: Notify::new(),
             ready: Notify::new(),
             presence: Mutex::default(),
         }
+    }
+
+    /// Returns what has arrived from other processes.
+    pub(super) fn senders(&self) -> &SenderSequences {
+        &self.senders
     }
 
     pub(super) fn name(&self) -> &GroupName {

@@ -36,6 +36,7 @@ mod presence_view;
 mod remote;
 mod room_limit;
 mod seen;
+mod sender_sequences;
 mod subscriber;
 
 pub use batch::{Batch, Entry, FORMS, Form};

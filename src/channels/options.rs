@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{ChannelName, GroupName, Presence};
+use crate::telemetry;
 
 /// How long a sender waits for space in a group whose members are being served, or in the queue for
 /// Redis.
@@ -114,4 +115,14 @@ pub enum LayerError {
     /// There is no connection to Redis.
     #[error("not connected to Redis")]
     Disconnected,
+}
+
+impl LayerError {
+    /// Counts an event that the caller gives up. Attempts that fail are not counted: the event may
+    /// be sent again.
+    pub(crate) fn count_dropped(&self) {
+        if let Self::ChannelFull { .. } = self {
+            telemetry::event_dropped("channel_full");
+        }
+    }
 }

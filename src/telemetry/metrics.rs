@@ -104,6 +104,10 @@ const METRICS: &[Metric] = &[
         "Events published to Redis for other processes.",
     ),
     counter(
+        "oneport_layer_unpublished_total",
+        "Events that Redis did not receive, did not confirm or refused.",
+    ),
+    counter(
         "oneport_layer_received_total",
         "Events received from other processes.",
     ),

@@ -24,7 +24,8 @@ impl ChannelLayer {
     /// Sends an event to one channel, of this process or of another.
     ///
     /// In `channels_redis.core`, sending to a full channel of another process fails with
-    /// [`LayerError::ChannelFull`]. In the other formats, an event without a reader is lost.
+    /// [`LayerError::ChannelFull`], which is not counted: the caller may send the event again. In
+    /// the other formats, an event without a reader is lost.
     pub async fn send(&self, channel: &ChannelName, event: Event) -> Result<(), LayerError> {
         if let Some(reader) = self.0.local.channels().get(channel.as_str()) {
             return reader.push(event);

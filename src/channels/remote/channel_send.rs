@@ -9,7 +9,6 @@ use super::queued_command::{COMMAND_BYTES, CommandKind, QueuedCommand};
 use super::{READY_TIMEOUT, Remote, wire};
 use crate::channels::{ChannelName, Event, LayerError};
 use crate::config::LayerFormat;
-use crate::telemetry;
 
 impl Remote {
     /// Returns a name for a channel of this process.
@@ -106,12 +105,9 @@ impl Remote {
         let reply = reply.await.ok_or(LayerError::Disconnected)?;
         counter!("oneport_layer_published_total").increment(1);
         match reply.first() {
-            Some(Value::Int(0)) => {
-                telemetry::event_dropped("channel_full");
-                Err(LayerError::ChannelFull {
-                    channel: channel.clone(),
-                })
-            }
+            Some(Value::Int(0)) => Err(LayerError::ChannelFull {
+                channel: channel.clone(),
+            }),
             _ => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use super::outbox::PushError;
 use super::queued_command::{COMMAND_BYTES, CommandKind, HistoryAppend, QueuedCommand};
 use super::receive::MESSAGE_BYTES_MAX;
 use super::subscriptions::Subscription;
-use super::wire::Head;
+use super::wire::{self, Head};
 use super::{Remote, reached};
 use crate::channels::append::{NewEvent, Retention};
 use crate::channels::event_id::EventId;
@@ -168,6 +168,22 @@ impl Remote {
         }
     }
 
+    /// Tells the other processes the newest number of each group that was used while events might
+    /// not reach them, so that they count what they missed.
+    pub(super) fn announce_sequences(&self) {
+        for (group, number) in self.0.outbox.settled() {
+            let payload = wire::newest(self.0.node, &number);
+            self.0.outbox.push_if_connected(QueuedCommand {
+                size: payload.len() + COMMAND_BYTES,
+                kind: CommandKind::NodeMessage {
+                    channel: self.0.names.channel_of(&group),
+                    payload,
+                },
+                reply: None,
+            });
+        }
+    }
+
     pub(super) fn head(&self, except: Option<u64>, is_delivered_by_sender: bool) -> Head {
         Head {
             id: EventId {
@@ -177,6 +193,7 @@ impl Remote {
             is_delivered_by_sender,
             except,
             count: None,
+            number: None, // so does it here
         }
     }
 

@@ -18,6 +18,7 @@ mod core_sync;
 mod echoes;
 mod fernet;
 mod group_send;
+mod group_sequences;
 mod group_subscriptions;
 mod hash_ring;
 mod history_registry;

@@ -33,13 +33,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::group_sequences::GroupSequences;
 use super::queued_command::{Attempt, CommandKind, QueuedCommand};
 use crate::channels::GroupName;
 use crate::channels::append::Retention;
 use crate::channels::local_groups::LocalGroups;
+use crate::channels::sender_sequences::SequenceNumber;
 use crate::telemetry;
 
 /// The number of commands in one pipeline, and the number of bytes. The first falls after each
@@ -76,6 +79,8 @@ struct OutboxState {
     batch_size: usize,
     /// The number of this process's newest event in a history.
     seq: u64,
+    /// The numbers of the events that are in no history, by group.
+    sequences: GroupSequences,
     lost: u64,
 }
 
@@ -87,6 +92,7 @@ impl OutboxState {
         command.reply = None;
         if let CommandKind::Append(append) = &mut command.kind {
             append.head.count = None;
+            append.head.number = None; // sent again, it comes after later numbers
         }
         self.confirmed_bytes += command.size;
         self.confirmed.push_back((now, command));
@@ -109,6 +115,23 @@ enum LinkState {
     /// Connected; the process is registering its members and subscriptions in Redis.
     Resyncing,
     Connected,
+}
+
+impl OutboxState {
+    /// Counts an event that was not given to Redis. The processes whose members miss it count it as
+    /// dropped, by its number; if it has none, only this process can.
+    fn lose(&mut self, kind: &CommandKind, reason: &'static str) {
+        self.lost += 1;
+        counter!("oneport_layer_unpublished_total").increment(1);
+        match kind {
+            CommandKind::Append(append) if append.is_sent_at_most_once() => {
+                if append.head.number.is_none() {
+                    self.sequences.number(&append.group);
+                }
+            }
+            _ => telemetry::event_dropped(reason),
+        }
+    }
 }
 
 /// The reason why a command was not queued.
@@ -163,6 +186,9 @@ impl Outbox {
             if append.retention == Retention::History {
                 state.seq += 1;
                 append.head.id.seq = state.seq;
+            }
+            if append.is_sent_at_most_once() {
+                append.head.number = Some(state.sequences.number(&append.group));
             }
             if state.link != LinkState::Connected {
                 delivery = append.deliver_early(&self.local);
@@ -245,8 +271,7 @@ impl Outbox {
     /// before the events that are still on their way.
     pub(super) fn give_up(&self, command: QueuedCommand, reason: &'static str) {
         if command.kind.is_event() {
-            self.count_lost(1);
-            telemetry::event_dropped(reason);
+            self.state.lock().lose(&command.kind, reason);
         }
         if let CommandKind::Append(append) = command.kind
             && let Some((group, outcome)) = append.deliver_without_offset(&self.local)
@@ -340,6 +365,12 @@ impl Outbox {
         self.work.notify_one();
     }
 
+    /// Called when the link has lasted. Returns the numbers of the newest events in the groups that
+    /// were sent to without a link that had lasted.
+    pub(super) fn settled(&self) -> Vec<(GroupName, SequenceNumber)> {
+        self.state.lock().sequences.settled()
+    }
+
     /// Called when the process could not connect. Presence commands queued in the meantime are
     /// dropped: the next attempt registers all members.
     pub(super) fn connect_failed(&self) {
@@ -367,6 +398,7 @@ impl Outbox {
         {
             let mut state = self.state.lock();
             state.link = LinkState::Disconnected;
+            state.sequences.lost();
             state.batch_size /= 4;
             state.confirmed_bytes = 0;
             let mut queue = VecDeque::new();
@@ -400,8 +432,7 @@ impl Outbox {
                     _ => {}
                 }
                 if command.kind.is_event() {
-                    state.lost += 1;
-                    telemetry::event_dropped("redis_away");
+                    state.lose(&command.kind, "redis_away");
                 }
             }
             state.queue = queue;

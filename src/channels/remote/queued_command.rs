@@ -159,6 +159,12 @@ impl HistoryAppend {
         }
     }
 
+    /// Returns whether the event gets no offset, as far as this process knows. Then it is numbered in
+    /// its group.
+    pub(super) fn is_sent_at_most_once(&self) -> bool {
+        self.retention == Retention::Transient || self.bounds.is_none()
+    }
+
     /// Delivers the event to the members of this process, which will not receive it from Redis. If
     /// they have it, the group no longer waits for its offset.
     pub(super) fn deliver_without_offset(

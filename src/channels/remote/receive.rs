@@ -15,6 +15,7 @@ use crate::channels::delivery::DeliveryTally;
 use crate::channels::group::Group;
 use crate::channels::history::GroupHistory;
 use crate::channels::options::SPACE_TIMEOUT;
+use crate::channels::sender_sequences::Arrival;
 use crate::channels::{Event, GroupName, Position};
 use crate::config::LayerFormat;
 use crate::telemetry;
@@ -114,13 +115,19 @@ impl Remote {
     }
 
     async fn on_group_event(&self, name: &str, payload: &[u8]) {
-        let Some(Message::Event {
-            head,
-            position,
-            event,
-        }) = wire::read(payload)
-        else {
-            return telemetry::event_dropped("malformed");
+        let (head, position, event) = match wire::read(payload) {
+            Some(Message::Event {
+                head,
+                position,
+                event,
+            }) => (head, position, event),
+            Some(Message::Newest { node, number }) => {
+                if let Some(group) = self.0.local.find(name).filter(|_| node != self.0.node) {
+                    count_missed(&group, group.senders().announced(node, number));
+                }
+                return;
+            }
+            _ => return telemetry::event_dropped("malformed"),
         };
         let is_ours = head.id.node == self.0.node;
         counter!("oneport_layer_received_total").increment(u64::from(!is_ours));
@@ -140,6 +147,23 @@ impl Remote {
             return;
         }
         let is_shared = |group: &Group| group.with_history(|history| history.is_shared());
+        if let (Some(group), Some(number)) = (&group, head.number)
+            && !is_ours
+        {
+            let node = head.id.node;
+            match has_offset {
+                true => group.senders().recovered(node, number), // its offset shows what was missed
+                false => match group.senders().arrived(node, number) {
+                    Arrival::After { missed } => count_missed(group, missed),
+                    Arrival::Late => {
+                        if let Some(count) = head.count {
+                            self.reply_counts(node, count, 0, 0);
+                        }
+                        return;
+                    }
+                },
+            }
+        }
         let is_delivered = match &group {
             None => false,
             Some(group) if is_ours && head.is_delivered_by_sender => {
@@ -203,6 +227,9 @@ impl Remote {
         age: Duration,
     ) -> bool {
         let deadline = tokio::time::Instant::now() + SPACE_TIMEOUT;
+        if let Some(number) = head.number {
+            group.senders().recovered(head.id.node, number);
+        }
         loop {
             match group.append_shared(new, head.id, position, age) {
                 SharedAppend::Appended(AppendOutcome::Full) => {
@@ -242,7 +269,16 @@ impl Remote {
             }) => self.0.pending_calls.on_counts(id, queued, dropped),
             Some(Message::Registered { node }) if node != self.0.node => self.compare_presence(),
             Some(Message::Registered { .. }) => {}
-            Some(Message::Event { .. }) | None => telemetry::event_dropped("malformed"),
+            Some(Message::Event { .. } | Message::Newest { .. }) | None => {
+                telemetry::event_dropped("malformed");
+            }
         }
+    }
+}
+
+/// Counts events that did not arrive, if the group has members.
+fn count_missed(group: &Group, missed: u64) {
+    if missed > 0 && group.len() > 0 {
+        telemetry::events_dropped("redis_away", missed);
     }
 }

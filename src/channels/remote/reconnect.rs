@@ -109,6 +109,7 @@ impl Remote {
                                 is_settled = true;
                                 backoff.reset();
                                 self.log_settled(&mut outage, resubscribed);
+                                self.announce_sequences();
                             }
                         }
                     };

@@ -2,21 +2,28 @@
 //!
 //! All numbers are big-endian. A message begins with its version (1) and its kind:
 //!
-//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64` and `count u64`
-//!   if their flags are set, then the body. An offset of 0 means that the event is in no shared
-//!   history.
+//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64`, `count u64` and
+//!   a sequence number if their flags are set, then the body. An offset of 0 means that the event is
+//!   in no shared history.
 //! - channel: the length of a channel's name `u8`, the name, the body.
 //! - question: `caller u64, id u64`, JSON. answer: `id u64`, JSON.
 //! - counted: `id u64, queued u32, dropped u32`.
 //! - registered: `node u64`, a process that has registered its members again.
+//! - newest: `node u64`, and the sequence number of that process's newest event in a group.
+//!
+//! A sequence number: `sequence u32, number u64, age u32`, the age of the sequence in milliseconds.
 //!
 //! A body begins with its kind: a text frame, a binary frame, or an event's JSON behind its type
 //! (`length u8, type`).
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::channels::event::Shown;
 use crate::channels::event_id::EventId;
+use crate::channels::sender_sequences::SequenceNumber;
 use crate::channels::{Event, Position};
 
 const VERSION: u8 = 1;
@@ -27,6 +34,7 @@ const KIND_REQUEST: u8 = 3;
 const KIND_REPLY: u8 = 4;
 const KIND_COUNTED: u8 = 5;
 const KIND_REGISTERED: u8 = 6;
+const KIND_NEWEST: u8 = 7;
 
 const BODY_TEXT: u8 = 1;
 const BODY_BYTES: u8 = 2;
@@ -36,6 +44,7 @@ const BODY_JSON: u8 = 3;
 const FLAG_DELIVERED_BY_SENDER: u8 = 1;
 const FLAG_EXCEPT: u8 = 2;
 const FLAG_COUNT: u8 = 4;
+const FLAG_NUMBER: u8 = 8;
 
 /// The head of an event without its position, which Redis adds after it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -47,6 +56,8 @@ pub(super) struct Head {
     pub(super) except: Option<u64>,
     /// The number of the call that counts its deliveries.
     pub(super) count: Option<u64>,
+    /// Its number in the group, if it is sent at most once.
+    pub(super) number: Option<SequenceNumber>,
 }
 
 /// A message that was read.
@@ -78,6 +89,10 @@ pub(super) enum Message<'a> {
     Registered {
         node: u64,
     },
+    Newest {
+        node: u64,
+        number: SequenceNumber,
+    },
 }
 
 /// Returns the part of an event's message before its position.
@@ -88,7 +103,8 @@ pub(super) fn head(head: &Head) -> Vec<u8> {
     out.push(
         flag(head.is_delivered_by_sender, FLAG_DELIVERED_BY_SENDER)
             | flag(head.except.is_some(), FLAG_EXCEPT)
-            | flag(head.count.is_some(), FLAG_COUNT),
+            | flag(head.count.is_some(), FLAG_COUNT)
+            | flag(head.number.is_some(), FLAG_NUMBER),
     );
     out.extend(head.id.node.to_be_bytes());
     out.extend(head.id.seq.to_be_bytes());
@@ -97,9 +113,12 @@ pub(super) fn head(head: &Head) -> Vec<u8> {
 
 /// Returns the part of an event's message after its position.
 pub(super) fn tail(head: &Head, event: &Event) -> Vec<u8> {
-    let mut out = Vec::with_capacity(event.size() + event.event_type().len() + 18);
+    let mut out = Vec::with_capacity(event.size() + event.event_type().len() + 34);
     out.extend(head.except.iter().flat_map(|number| number.to_be_bytes()));
     out.extend(head.count.iter().flat_map(|number| number.to_be_bytes()));
+    if let Some(number) = &head.number {
+        sequence_number(number, &mut out);
+    }
     body(event, &mut out);
     out
 }
@@ -151,6 +170,20 @@ pub(super) fn registered(node: u64) -> Vec<u8> {
     let mut out = vec![VERSION, KIND_REGISTERED];
     out.extend(node.to_be_bytes());
     out
+}
+
+pub(super) fn newest(node: u64, number: &SequenceNumber) -> Vec<u8> {
+    let mut out = vec![VERSION, KIND_NEWEST];
+    out.extend(node.to_be_bytes());
+    sequence_number(number, &mut out);
+    out
+}
+
+fn sequence_number(number: &SequenceNumber, out: &mut Vec<u8>) {
+    let age = number.began.elapsed().as_millis();
+    out.extend(number.sequence.to_be_bytes());
+    out.extend(number.number.to_be_bytes());
+    out.extend(u32::try_from(age).unwrap_or(u32::MAX).to_be_bytes());
 }
 
 fn body(event: &Event, out: &mut Vec<u8>) {
@@ -223,6 +256,13 @@ pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
             let node = number(&mut rest)?;
             Some(Message::Registered { node })
         }
+        KIND_NEWEST => {
+            let mut rest = rest;
+            Some(Message::Newest {
+                node: number(&mut rest)?,
+                number: read_sequence_number(&mut rest)?,
+            })
+        }
         KIND_COUNTED => {
             let mut rest = rest;
             let id = number(&mut rest)?;
@@ -261,6 +301,22 @@ fn read_head(flags: u8, id: EventId, rest: &mut &[u8]) -> Option<Head> {
             0 => None,
             _ => Some(number(rest)?),
         },
+        number: match flags & FLAG_NUMBER {
+            0 => None,
+            _ => Some(read_sequence_number(rest)?),
+        },
+    })
+}
+
+fn read_sequence_number(bytes: &mut &[u8]) -> Option<SequenceNumber> {
+    let sequence = number32(bytes)?;
+    let number = number(bytes)?;
+    let age = Duration::from_millis(number32(bytes)?.into());
+    let now = Instant::now();
+    Some(SequenceNumber {
+        sequence,
+        number,
+        began: now.checked_sub(age).unwrap_or(now),
     })
 }
 
@@ -289,6 +345,12 @@ fn event_id(bytes: &mut &[u8]) -> Option<EventId> {
         node: number(bytes)?,
         seq: number(bytes)?,
     })
+}
+
+fn number32(bytes: &mut &[u8]) -> Option<u32> {
+    let (number, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    Some(u32::from_be_bytes(*number))
 }
 
 fn number(bytes: &mut &[u8]) -> Option<u64> {
@@ -322,6 +384,7 @@ mod tests {
                     is_delivered_by_sender: except.is_some(),
                     except,
                     count,
+                    number: None,
                 };
                 let kept = read_stored(&head(&of), &tail(&of, &event)).unwrap();
                 assert_eq!((kept.0, kept.1.shown()), (of, event.shown()));
@@ -353,6 +416,44 @@ mod tests {
             };
             assert_eq!((name, found.shown()), ("specific.a!b", event.shown()));
         }
+    }
+
+    #[test]
+    fn a_sequence_number_keeps_its_age() {
+        let began = Instant::now() - Duration::from_secs(70);
+        let number = SequenceNumber {
+            sequence: 7,
+            number: u64::MAX,
+            began,
+        };
+        let check = |found: SequenceNumber| {
+            assert_eq!((found.sequence, found.number), (7, u64::MAX));
+            let difference = found.began.saturating_duration_since(began);
+            assert!(difference < Duration::from_secs(10), "{difference:?}");
+        };
+        let of = Head {
+            except: Some(1),
+            count: Some(2),
+            number: Some(number),
+            ..Head::default()
+        };
+        let sent = event(&of, &Event::text("a"));
+        let Some(Message::Event { head, event, .. }) = read(&sent) else {
+            panic!("expected an event");
+        };
+        assert_eq!((head.except, head.count), (Some(1), Some(2)));
+        assert_eq!(event.shown(), Event::text("a").shown());
+        check(head.number.unwrap());
+        let sent = newest(3, &number);
+        let Some(Message::Newest { node, number }) = read(&sent) else {
+            panic!("expected the newest number");
+        };
+        assert_eq!(node, 3);
+        check(number);
+    }
+
+    #[test]
+    fn counts_are_read() {
         let counts = counted(4, 5, 6);
         let Some(Message::Counted {
             id,
@@ -369,7 +470,7 @@ mod tests {
         #[test]
         fn garbage_is_refused_and_no_more(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = read(&bytes);
-            let mut ours = vec![VERSION, bytes.len() as u8 % 7];
+            let mut ours = vec![VERSION, bytes.len() as u8 % 8];
             ours.extend(&bytes);
             let _ = read(&ours);
         }

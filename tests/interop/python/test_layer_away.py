@@ -152,20 +152,30 @@ class Away(AwayCase):
             self.assertNotIn("s3cret", server.log())
 
     @each_way()
-    def test_without_history_what_was_lost_is_counted(self, way):
+    def test_without_history_what_was_lost_is_counted_where_it_was_missed(self, way):
         anna, carl, ben = self.join(self.a, "chat"), self.join(self.a, "chat"), self.join(self.b, "chat")
+        for speaker, others in ((anna, (carl, ben)), (ben, (anna, carl))):
+            speaker.say({"message": "before"})
+            for member in (speaker, *others):
+                self.quick(member, "before")
+        before = [dropped(server, "redis_away") for server in self.servers()]
+        unpublished = [server.metric("oneport_layer_unpublished_total") for server in self.servers()]
         with self.away(way):
-            before = [dropped(server, "redis_away") for server in self.servers()]
             for number in range(20):
                 anna.say({"message": f"away {number}"})
             self.assertEqual(carl.messages(20, MOMENT), [f"away {number}" for number in range(20)])
             for number in range(7):
                 ben.say({"message": f"also away {number}"})
             self.assertEqual(ben.messages(7, MOMENT), [f"also away {number}" for number in range(7)])
-            after = [dropped(server, "redis_away") for server in self.servers()]
-            self.assertEqual([now - then for now, then in zip(after, before, strict=True)], [20, 7])
+            after = [server.metric("oneport_layer_unpublished_total") for server in self.servers()]
+            self.assertEqual([now - then for now, then in zip(after, unpublished, strict=True)], [20, 7])
+        # The event after those that were lost tells, and without one the sender does once its link has settled.
         anna.say({"message": "back"})
         self.assertEqual(ben.event()["message"], "back")
+        self.assertEqual(dropped(self.b, "redis_away") - before[1], 20)
+        until(lambda: dropped(self.a, "redis_away") - before[0] == 7, lambda: f"7 events missed, found {dropped(self.a, 'redis_away')}")
+        time.sleep(MOMENT)
+        self.assertEqual([dropped(server, "redis_away") - then for server, then in zip(self.servers(), before, strict=True)], [7, 20])
         self.assertEqual([field(lines(server, BACK)[-1], "lost") for server in self.servers()], [20, 7])
 
     @each_way()
@@ -521,8 +531,11 @@ class Traffic(AwayCase):
                             continue
                         self.assertEqual(len(set(mine)), len(mine), f"{name} heard something of {speaker} twice")
                         self.assertEqual(mine, [each for each in wanted if each in set(mine)], f"{name} heard {speaker} out of order")
-                for server, then in before.items():
-                    self.assertGreater(dropped(server, "redis_away"), then)
+                # What the members of a process missed is counted there, once.
+                for server, speaker, pair in ((self.a, "b1", ("a1", "a2")), (self.b, "a1", ("b1", "b2"))):
+                    missed = {said[speaker] + 1 - sum(by == speaker for by, _ in heard[name]) for name in pair}
+                    self.assertEqual(missed, {dropped(server, "redis_away") - before[server]}, way)
+                    self.assertGreater(max(missed), 0)
 
 
 class Kept(Traffic):

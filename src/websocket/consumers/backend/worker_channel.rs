@@ -56,36 +56,42 @@ impl WorkerRoute {
         match layer.send(&self.channel, event.clone()).await {
             Ok(()) => {}
             Err(LayerError::NoReader { .. }) => count_lost(1), // no process can read that channel
-            Err(_) if self.retries.fetch_add(1, Ordering::Relaxed) >= self.retries_max => {
+            Err(error) if self.retries.fetch_add(1, Ordering::Relaxed) >= self.retries_max => {
                 self.retries.fetch_sub(1, Ordering::Relaxed);
+                error.count_dropped();
                 count_lost(1);
             }
-            Err(_) => tasks.spawn("notification for workers", self.clone().retry(event)),
+            Err(error) => {
+                let retry = self.clone().retry(event, error);
+                tasks.spawn("notification for workers", retry);
+            }
         }
     }
 
-    /// Retries a notification until the channel takes it; once more when the server stops.
-    async fn retry(self: Arc<Self>, event: Event) {
+    /// Retries a notification that failed with `error` until the channel takes it; once more when
+    /// the server stops.
+    async fn retry(self: Arc<Self>, event: Event, error: LayerError) {
         let (layer, tasks) = (&self.services.layer, &self.services.tasks);
         gauge!("oneport_backend_disconnects_waiting").increment(1.0);
         let started_at = Instant::now();
         let mut attempt = 2;
-        let mut is_sent = false;
-        while !is_sent && started_at.elapsed() < self.expiry {
+        let mut sent = Err(error);
+        while sent.is_err() && started_at.elapsed() < self.expiry {
             let is_last = tasks.is_stopping();
             tokio::select! {
                 () = back_off(attempt, BACKOFF_MAX) => {}
                 () = tasks.stopping(), if !is_last => {}
             }
             attempt += 1;
-            is_sent = layer.send(&self.channel, event.clone()).await.is_ok();
+            sent = layer.send(&self.channel, event.clone()).await;
             if is_last {
                 break;
             }
         }
         gauge!("oneport_backend_disconnects_waiting").decrement(1.0);
         self.retries.fetch_sub(1, Ordering::Relaxed);
-        if !is_sent {
+        if let Err(error) = sent {
+            error.count_dropped();
             let event_type = event.event_type();
             tracing::error!(channel = %self.channel, "{event_type} lost: not sent to the workers within disconnect_expiry");
             count_lost(1);
@@ -193,6 +199,7 @@ impl WorkerChannel {
         };
         let channel = &self.route.channel;
         if let Err(error) = self.route.services.layer.send(channel, event).await {
+            error.count_dropped();
             tracing::error!(%channel, %error, "cannot send {event_type} to the workers");
             self.socket.end(Ending::of(Cause::BackendAway));
         }
