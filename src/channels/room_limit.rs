@@ -97,6 +97,12 @@ impl RoomLimit {
         })
     }
 
+    /// Forgets the groups whose history has expired in Redis. Without it, those of a wave of clients
+    /// would stay until the next client begins a group.
+    pub(super) fn forget_ended(&self, now: Instant) {
+        self.state().forget_ended(now);
+    }
+
     fn state(&self) -> MutexGuard<'_, RoomCounts> {
         self.state.lock()
     }
@@ -156,6 +162,9 @@ impl RoomCounts {
         while self.by_end.first().is_some_and(|(until, _)| *until <= now) {
             self.forget_first();
         }
+        if self.lingering.is_empty() {
+            self.lingering = HashMap::new(); // without the capacity of a wave
+        }
     }
 
     fn forget_first(&mut self) {
@@ -214,6 +223,28 @@ mod tests {
             let second_room = room_limit.begin(&name(2), second.parse().unwrap(), now);
             assert_eq!(second_room.is_err(), is_one, "{first} {second}");
         }
+    }
+
+    #[test]
+    fn a_sweep_forgets_what_has_expired() {
+        let room_limit = RoomLimit::new(10);
+        let now = Instant::now();
+        for number in 0..10 {
+            let client = [192, 0, 2, 1].into();
+            let room = room_limit.begin(&name(number), client, now).unwrap();
+            let until = if number < 9 {
+                now + HOUR
+            } else {
+                now + 2 * HOUR
+            };
+            room.linger(&name(number), until);
+        }
+        room_limit.forget_ended(now + HOUR);
+        assert_eq!(room_limit.state().lingering.len(), 1);
+        room_limit.forget_ended(now + 2 * HOUR);
+        let state = room_limit.state();
+        assert!(state.counts.is_empty() && state.by_end.is_empty());
+        assert_eq!(state.lingering.capacity(), 0);
     }
 
     #[test]

@@ -85,6 +85,7 @@ impl LocalGroups {
             }
         }
         self.history_budget.forget_empty(now);
+        self.room_limit.forget_ended(now);
     }
 
     /// Evicts events while all histories together exceed the limit.
