@@ -118,8 +118,9 @@ struct RemoteInner {
     is_resharding: AtomicBool,
     refusals: Refusals,
     memberships_lost: LogThrottle,
-    /// Logs messages that are no events.
-    unreadable: LogThrottle,
+    /// Log messages that are no events. One of the two must not hide the other.
+    malformed: LogThrottle,
+    undecryptable: LogThrottle,
     /// The masters of the cluster when it was last asked.
     masters: Mutex<Vec<(String, u16)>>,
 }
@@ -188,7 +189,8 @@ impl Remote {
             is_resharding: AtomicBool::new(false),
             refusals: Refusals::default(),
             memberships_lost: LogThrottle::new(),
-            unreadable: LogThrottle::new(),
+            malformed: LogThrottle::new(),
+            undecryptable: LogThrottle::new(),
             masters: Mutex::default(),
         })))
     }

@@ -64,7 +64,11 @@ impl Remote {
     /// channel.
     fn drop_unreadable(&self, to: &str, error: &DecodeError) {
         telemetry::event_dropped(error.reason());
-        if let Some(times) = self.0.unreadable.count() {
+        let throttle = match error {
+            DecodeError::Malformed(_) => &self.0.malformed,
+            DecodeError::Undecryptable => &self.0.undecryptable,
+        };
+        if let Some(times) = throttle.count() {
             let reason = error.reason();
             tracing::warn!(to, reason, times, "event from Redis dropped: {error}");
         }

@@ -420,7 +420,7 @@ class Both:
         for text in ("good", "deep"):
             socket.send(text)
         self.assertEqual(socket.closed()[0], 1011)
-        self.assertRegex(self.a.log(), "invalid reply from a worker: .*511 levels")
+        self.a.wait_for_log("invalid reply from a worker: .*511 levels")
         anna.say({"message": "on"})
         for member in (anna, ben):
             self.assertEqual(member.event(), {"type": "any.thing", "x": [1]})
@@ -468,7 +468,7 @@ class Both:
             with self.subTest(name):
                 self.check_dropped(group, (anna, ben), written, "malformed")
         for server in self.servers():
-            self.assertRegex(server.log(), 'event from Redis dropped: [a-zA-Z].* reason="?malformed')
+            server.wait_for_log('event from Redis dropped: [a-zA-Z].* reason="?malformed')
 
     def check_dropped(self, group, members, written, reason):
         before = [dropped(server, reason) for server in self.servers()]

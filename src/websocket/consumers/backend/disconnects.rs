@@ -61,6 +61,7 @@ pub(super) struct Disconnects {
     layer: ChannelLayer,
     queue: Mutex<Queue>,
     lost_log: LogThrottle,
+    invalid_log: LogThrottle,
     /// Notified when a notification is queued.
     work: Notify,
     /// True once the task has ended.
@@ -117,6 +118,7 @@ impl Disconnects {
             layer,
             queue: Mutex::default(),
             lost_log: LogThrottle::new(),
+            invalid_log: LogThrottle::new(),
             work: Notify::new(),
             is_closed: AtomicBool::new(false),
         });
@@ -230,15 +232,20 @@ impl Disconnects {
                 && let Err(error) = self.layer.group_send(&group, event, None).await
             {
                 match error {
-                    LayerError::InvalidEvent { .. } => {
-                        tracing::error!("invalid response from the backend: {error}");
-                    }
+                    LayerError::InvalidEvent { .. } => self.log_invalid(&error),
                     // The layer counts it.
                     error => tracing::debug!(%error, "event of a backend dropped"),
                 }
             }
         }
         Ok(())
+    }
+
+    fn log_invalid(&self, error: &LayerError) {
+        if let Some(times) = self.invalid_log.count() {
+            let endpoint = &self.endpoint.settings.url.label;
+            tracing::error!(%endpoint, times, "invalid response from the backend: {error}");
+        }
     }
 
     /// Waits for the next one that is due, and removes it from the queue.
