@@ -73,6 +73,20 @@ impl Echoes {
         at.is_some()
     }
 
+    /// Stops expecting an event that was not published after all.
+    pub(super) fn cancel(&self, channel: &str, hash: u64) {
+        let mut echoes = self.0.lock();
+        let Some(expected) = echoes.get_mut(channel) else {
+            return;
+        };
+        if let Some(at) = expected.iter().rposition(|echo| echo.hash == hash) {
+            expected.remove(at);
+        }
+        if expected.is_empty() {
+            echoes.remove(channel);
+        }
+    }
+
     /// Called when the channel is no longer subscribed to.
     pub(super) fn forget(&self, channel: &str) {
         self.0.lock().remove(channel);
@@ -111,6 +125,10 @@ mod tests {
         assert!(echoes.take("a", 2));
         assert!(!echoes.take("a", 1));
         assert!(echoes.take("a", 3));
+        echoes.expect("a", 1, Some(later));
+        echoes.expect("a", 2, Some(later));
+        echoes.cancel("a", 2);
+        assert!(!echoes.take("a", 2) && echoes.take("a", 1));
         echoes.expect("a", 4, Some(Instant::now()));
         while Instant::now().elapsed().is_zero() {}
         assert!(!echoes.take("a", 4));

@@ -239,7 +239,7 @@ impl Remote {
                 Err(error) => error,
             };
             if let Some((channel, hash)) = echo {
-                self.0.echoes.take(&channel, hash);
+                self.0.echoes.cancel(&channel, hash);
             }
             command = match error {
                 PushError::Disconnected => return Err(LayerError::Disconnected),
@@ -264,9 +264,10 @@ impl Remote {
         }
         let until = match self.0.subscriptions.wanted(channel)? {
             Subscription::Subscribed => None,
-            // Redis may execute the subscription before or after the event.
+            // Redis may execute the subscription before or after the event. The event waits for the
+            // pipelines before it, each of which has the timeout.
             Subscription::None | Subscription::Pending => {
-                Some(tokio::time::Instant::now() + self.0.timeout)
+                Some(tokio::time::Instant::now() + 4 * self.0.timeout)
             }
         };
         let hash = Echoes::hash(payload);

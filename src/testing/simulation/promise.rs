@@ -381,7 +381,9 @@ fn no_gap(run: &Record) -> Vec<String> {
 fn recovers(run: &Record) -> Vec<String> {
     let mut found = Vec::new();
     for visit in &run.visits {
-        if visit.since.is_some()
+        // A history without events is forgotten soon after its last member has left.
+        let has_seen_some = |since: &String| confirmed(since).is_some_and(|(_, offset)| offset > 0);
+        if visit.since.as_ref().is_some_and(has_seen_some)
             && visit.recovered() == Some(false)
             && run.is_shared(visit.client)
             && Record::has_whole_history(visit.client)

@@ -52,6 +52,8 @@ struct Inner {
     /// Notified after each command, and after each change of a fault.
     changed: Notify,
     started: Instant,
+    /// Whether commands are printed.
+    is_traced: bool,
 }
 
 struct State {
@@ -103,6 +105,7 @@ impl Redis {
             scripts: RefCell::new(scripts),
             changed: Notify::new(),
             started: Instant::now(),
+            is_traced: std::env::var_os("ONEPORT_TRACE_REDIS").is_some(),
         }));
         let (accepted, mut accepting) = mpsc::unbounded_channel::<(usize, DuplexStream)>();
         let listener = redis.clone();
@@ -254,15 +257,29 @@ impl Redis {
     async fn read(self, connection: Rc<Connection>, mut stream: ReadHalf<DuplexStream>) {
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        'open: while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             bytes.extend_from_slice(&buffer[..count]);
             self.delay(&connection).await;
             while let Some(command) = take_command(&mut bytes) {
-                let reply = match command[0].to_ascii_uppercase().as_slice() {
-                    b"BZPOPMIN" => self.wait_for_member(&connection, &command).await,
-                    _ => self.execute(&connection, &command),
-                };
-                connection.push(&reply);
+                if command[0].to_ascii_uppercase() != b"BZPOPMIN" {
+                    connection.push(&self.execute(&connection, &command));
+                    continue;
+                }
+                let waiting = self.wait_for_member(&connection, &command);
+                tokio::pin!(waiting);
+                loop {
+                    tokio::select! {
+                        biased;
+                        reply = &mut waiting => {
+                            connection.push(&reply);
+                            break;
+                        }
+                        more = stream.read(&mut buffer) => match more {
+                            Ok(count @ 1..) => bytes.extend_from_slice(&buffer[..count]),
+                            _ => break 'open, // the client is gone, and gets no message
+                        },
+                    }
+                }
             }
         }
         self.close(|other| std::ptr::eq(other, &*connection));
@@ -330,7 +347,29 @@ impl Redis {
             _ => self.0.state.borrow_mut().execute(command),
         };
         self.0.changed.notify_waiters();
+        if self.0.is_traced {
+            self.trace(connection, command, &reply);
+        }
         reply
+    }
+
+    /// Prints a command and its reply.
+    fn trace(&self, connection: &Connection, command: &[Vec<u8>], reply: &Reply) {
+        let words = command.iter().map(|word| {
+            let word = String::from_utf8_lossy(word);
+            word.chars().filter(|c| !c.is_control()).take(40).collect()
+        });
+        let words: Vec<String> = words.collect();
+        let mut replied = Vec::new();
+        reply.write(&mut replied);
+        let replied = String::from_utf8_lossy(&replied).replace("\r\n", " ");
+        let replied: String = replied.chars().take(80).collect();
+        println!(
+            "{:?} process {} {} => {replied}",
+            self.0.started.elapsed(),
+            connection.process,
+            words.join(" ")
+        );
     }
 
     /// BZPOPMIN with one key.
@@ -342,6 +381,9 @@ impl Redis {
             let changed = self.0.changed.notified();
             match self.execute_quietly(connection, &pop) {
                 Reply::Array(mut popped) if !popped.is_empty() => {
+                    if self.0.is_traced {
+                        self.trace(connection, command, &Reply::Int(1));
+                    }
                     popped.insert(0, Reply::bulk(command[1].clone()));
                     return Reply::Array(popped);
                 }
