@@ -5,7 +5,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Entry};
 use super::group::{Group, Member, Outgoing};
@@ -62,6 +62,28 @@ impl Group {
             from: replay.from,
             is_complete: replay.is_complete,
         })
+    }
+
+    /// Called with how much Redis keeps of the group's history, and the newest offset. If no member of
+    /// this process has asked for the history, the process keeps a copy from now on: members follow
+    /// its offsets, so none of them misses an event. Returns whether they have received events
+    /// after the newest one: then the history has to be read once more.
+    pub(super) fn adopt_history(
+        &self,
+        (history, history_expiry): (usize, Duration),
+        newest: u64,
+    ) -> bool {
+        let outgoing = &mut *self.outgoing.lock();
+        if outgoing.history.is_shared() || history == 0 {
+            return false;
+        }
+        let options = GroupOptions {
+            history,
+            history_expiry,
+            ..GroupOptions::default()
+        };
+        outgoing.history.set_bounds(&options, outgoing.number);
+        outgoing.history.is_delivered_beyond(newest)
     }
 
     /// Called when the shared history was read to its end. For the first time, gives each member the

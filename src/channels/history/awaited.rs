@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::early::ShownEvents;
+use super::senders::Senders;
 use super::shared::BeforeHistory;
 use crate::channels::batch::Entry;
 use crate::channels::event_id::EventId;
@@ -16,6 +17,8 @@ pub(in crate::channels) struct AwaitedHistory {
     /// The early events that have no offset yet, or got one after a member had joined.
     pub(super) shown: ShownEvents,
     pub(super) before: BeforeHistory,
+    /// What members received in an earlier epoch that joined before the group kept a history.
+    pub(super) earlier: Senders,
 }
 
 /// Which part of an awaited history a member receives. Members with the same part share its frames.
@@ -25,8 +28,11 @@ pub(in crate::channels) struct AwaitedPart {
     first: usize,
     /// The number of the first early entry that the member has received.
     early_from: u64,
-    /// The newest event of this process that the member received before it was sent to Redis.
-    own: EventId,
+    /// Whether the member joined before the group kept a history.
+    is_kept: bool,
+    /// Whether the member wants only events sent since it joined. Those of this process among them
+    /// are early, or follow all early ones.
+    is_now: bool,
 }
 
 impl AwaitedHistory {
@@ -36,10 +42,6 @@ impl AwaitedHistory {
             AwaitedStart::History => 0,
             AwaitedStart::Now(at) => self.first_sent_after(at.elapsed()),
             AwaitedStart::Kept => self.first_after_delivered(),
-        };
-        let own = match awaiting.start {
-            AwaitedStart::Kept => self.before.own,
-            AwaitedStart::History | AwaitedStart::Now(_) => EventId::default(),
         };
         let kept = self.events.iter().skip(first);
         let numbers = kept.filter_map(|(_, entry)| self.shown.number_of(entry.id));
@@ -51,7 +53,8 @@ impl AwaitedHistory {
         AwaitedPart {
             first,
             early_from: received.min().unwrap_or(u64::MAX),
-            own,
+            is_kept: awaiting.start == AwaitedStart::Kept,
+            is_now: matches!(awaiting.start, AwaitedStart::Now(_)),
         }
     }
 
@@ -91,10 +94,19 @@ impl AwaitedHistory {
     /// it was sent before there was a member to show it to. Marks cannot express that. So the
     /// entries before it have no epoch, and no client can return to them.
     pub(in crate::channels) fn entries(&self, part: &AwaitedPart) -> Vec<Entry> {
+        let own = self.before.own;
+        let is_received_before = |id: EventId| {
+            (id.node == own.node && id.seq <= own.seq) || self.earlier.newest_of(id.node) >= id.seq
+        };
+        let is_early_or_older = |id: EventId| {
+            let newest = self.shown.newest();
+            newest.is_some_and(|newest| newest.node == id.node && newest.seq >= id.seq)
+        };
         let is_received = |id: EventId| {
             let number = self.shown.number_of(id);
             number.is_some_and(|number| number >= part.early_from)
-                || (id.node == part.own.node && id.seq <= part.own.seq && id.is_kept())
+                || (part.is_kept && id.is_kept() && is_received_before(id))
+                || (part.is_now && is_early_or_older(id))
         };
         let newest = self.shown.newest().filter(|id| is_received(*id));
         let precedes_received = |id: EventId| {

@@ -27,7 +27,11 @@ pub(super) struct EarlierEpochs {
     expected: Marks,
     expected_until: Instant,
     /// Until when there may be members that have not seen the events of earlier epochs.
-    pub(super) lacked_until: Option<Instant>,
+    lacked_until: Option<Instant>,
+    /// The newest event of each sender in the present epoch, and in those before it that such
+    /// members know.
+    present: Senders,
+    known: Senders,
     /// Events in the present epoch that are kept with their position in an earlier one.
     repeats: VecDeque<(u64, EventId)>,
 }
@@ -42,8 +46,15 @@ impl EarlierEpochs {
             expected,
             expected_until: Instant::now() + REPEATS_EXPECTED,
             lacked_until: None,
+            present: Senders::default(),
+            known: Senders::default(),
             repeats: VecDeque::new(),
         }
+    }
+
+    /// Returns the newest event of each sender that members have received in earlier epochs.
+    pub(super) fn seen(&self) -> &Senders {
+        &self.seen
     }
 
     /// Returns whether members have received an event in an earlier epoch.
@@ -54,6 +65,15 @@ impl EarlierEpochs {
     /// Called when an event has its offset in the present epoch.
     pub(super) fn confirm(&mut self, id: EventId) {
         self.expected.confirm(id);
+        self.present.mark(id);
+    }
+
+    /// Returns whether there are members that have not seen a repeated event: those that joined
+    /// from a process that knew only their epoch.
+    pub(super) fn is_lacked(&self, id: EventId) -> bool {
+        self.lacked_until
+            .is_some_and(|until| Instant::now() < until)
+            && self.known.newest_of(id.node) < id.seq
     }
 
     /// Called when a member joins that has not seen the events of earlier epochs. Returns when they
@@ -90,8 +110,12 @@ impl EarlierEpochs {
 
     /// Called when the present epoch ends.
     pub(super) fn end_epoch(&mut self, seen: &Senders) {
-        let lacked_until = self.lacked_until;
-        *self = Self::new(seen);
-        self.lacked_until = lacked_until;
+        let ended = std::mem::replace(self, Self::new(seen));
+        self.lacked_until = ended.lacked_until;
+        if self.lacked_until.is_some() {
+            self.known = ended.known;
+            let present: Vec<EventId> = ended.present.newest_first().collect();
+            present.into_iter().rev().for_each(|id| self.known.mark(id));
+        }
     }
 }

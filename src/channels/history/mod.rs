@@ -258,7 +258,9 @@ impl GroupHistory {
             // Members that await the history are compared with the early events once more.
             self.bytes -= shared.early.confirm(id);
         }
+        let mut is_lacked = false;
         if let Some(earlier) = &mut shared.earlier {
+            is_lacked = earlier.is_lacked(id);
             earlier.confirm(id);
         }
         shared.update_marks();
@@ -273,18 +275,9 @@ impl GroupHistory {
         self.settle();
         match () {
             () if is_early || !is_loaded => LackedBy::None,
-            () if is_repeat => self.lacked_repeat(),
+            () if is_repeat && is_lacked => LackedBy::PresentEpoch,
+            () if is_repeat => LackedBy::None,
             () => LackedBy::Followers,
-        }
-    }
-
-    fn lacked_repeat(&self) -> LackedBy {
-        let shared = self.shared.as_ref();
-        let earlier = shared.and_then(|shared| shared.earlier.as_ref());
-        let until = earlier.and_then(|earlier| earlier.lacked_until);
-        match until {
-            Some(until) if tokio::time::Instant::now() < until => LackedBy::PresentEpoch,
-            _ => LackedBy::None,
         }
     }
 
@@ -298,15 +291,21 @@ impl GroupHistory {
     }
 
     /// Records that members receive an event of a history that this process does not keep. Returns
-    /// whether it is new to them.
-    pub(super) fn mark_delivered(&mut self, id: EventId, position: Position) -> bool {
+    /// whether it is new to them, and how many events before it they have missed.
+    pub(super) fn mark_delivered(&mut self, id: EventId, position: Position) -> (bool, u64) {
         let Some(shared) = &mut self.shared else {
-            return true;
+            return (true, 0);
         };
         let is_new = shared.seen.newest_of(id.node) < id.seq;
         shared.seen.mark(id);
-        shared.before.delivered = position;
-        is_new
+        let before = std::mem::replace(&mut shared.before.delivered, position);
+        let missed = match before.epoch == position.epoch {
+            true => position
+                .offset
+                .saturating_sub(before.offset.saturating_add(1)),
+            false => 0,
+        };
+        (is_new, missed)
     }
 
     /// Records that members received an event of this process before it was sent to Redis.
@@ -324,6 +323,20 @@ impl GroupHistory {
     /// positions.
     pub(super) fn is_shared(&self) -> bool {
         self.shared.is_some() && self.max > 0
+    }
+
+    /// Returns whether other processes keep a history of the group, but no member of this one has
+    /// asked for it.
+    pub(super) fn is_kept_elsewhere(&self) -> bool {
+        let shared = self.shared.as_ref().filter(|_| self.max == 0);
+        shared.is_some_and(|shared| shared.before.delivered.offset > 0)
+    }
+
+    /// Returns whether members have received events beyond an offset before the group kept a
+    /// history.
+    pub(super) fn is_delivered_beyond(&self, offset: u64) -> bool {
+        let shared = self.shared.as_ref();
+        shared.is_some_and(|shared| shared.before.delivered.offset > offset)
     }
 
     /// Records that this process sends an event that Redis will keep.
@@ -430,6 +443,11 @@ impl GroupHistory {
             events: self.events.iter().cloned().collect(),
             shown: shared.early.shown().clone(),
             before: shared.before.clone(),
+            earlier: shared
+                .earlier
+                .as_ref()
+                .map(|earlier| earlier.seen().clone())
+                .unwrap_or_default(),
         };
         if let Some(early) = shared.early.shown().newest() {
             let seq = shared.seen.newest_of(early.node);

@@ -420,10 +420,25 @@ fn members_that_want_no_history_get_what_was_sent_since_they_joined() {
 }
 
 #[test]
+fn members_that_want_no_history_get_no_early_event_from_before_they_joined() {
+    let mut history = history(true, 9);
+    early(&mut history, 6, "x");
+    early(&mut history, 7, "y");
+    let awaited = reads(
+        &mut history,
+        &[(own(5), "w"), (own(6), "x"), (own(7), "y"), (own(8), "z")],
+    );
+    let start = AwaitedStart::Now(tokio::time::Instant::now());
+    assert_eq!(gets(&awaited, start, 7), pairs(&[("z", "5.4")]));
+}
+
+#[test]
 fn members_from_before_the_history_get_what_follows_the_newest_event_that_they_have() {
     let mut history = history(true, 0);
-    assert!(history.mark_delivered(id(1), at(5, 1)));
-    assert!(!history.mark_delivered(id(1), at(5, 1)));
+    assert_eq!(history.mark_delivered(id(1), at(4, 9)), (true, 0));
+    assert_eq!(history.mark_delivered(id(1), at(4, 12)), (false, 2));
+    assert_eq!(history.mark_delivered(id(1), at(5, 1)), (false, 0));
+    assert_eq!(history.mark_delivered(id(1), at(5, 1)), (false, 0));
     history.mark_sent(own(2)); // it has no offset yet
     history.set_bounds(&keep(9), 4);
     assert_eq!(history.kept_from(), 4);
@@ -432,6 +447,20 @@ fn members_from_before_the_history_get_what_follows_the_newest_event_that_they_h
         gets(&awaited, AwaitedStart::Kept, 0),
         pairs(&[("c", "5.3")])
     );
+}
+
+#[test]
+fn members_from_before_the_history_get_nothing_again_in_another_epoch() {
+    let mut history = history(true, 0);
+    history.mark_delivered(id(1), at(4, 1));
+    history.set_bounds(&keep(9), 1);
+    let awaited = reads(&mut history, &[(id(1), "a"), (id(2), "b")]);
+    assert_eq!(
+        gets(&awaited, AwaitedStart::Kept, 0),
+        pairs(&[("b", "5.2")])
+    );
+    let of_new = gets(&awaited, AwaitedStart::History, u64::MAX);
+    assert_eq!(of_new.len(), 2);
 }
 
 // --- Another epoch ------------------------------------------------------------------------------------------------------
@@ -503,6 +532,26 @@ fn positions_in_another_epoch_cover_what_was_seen_in_the_one_before() {
     assert_eq!(history.seen().to_string(), "6.1~7.2");
     shared(&mut history, 2, at(6, 2), "b");
     assert_eq!(history.seen().to_string(), "6.2");
+}
+
+#[test]
+fn an_epoch_after_another_repeats_nothing_to_clients_that_knew_the_one_before() {
+    let mut history = loaded(9);
+    shared(&mut history, 1, at(5, 1), "a");
+    shared(&mut history, 2, at(5, 2), "b");
+    history.read_from(6, 0);
+    shared(&mut history, 1, at(6, 1), "a");
+    assert_eq!(returns(&mut history, "6.1"), (list(""), true));
+    history.read_from(7, 0);
+    assert_eq!(arrives(&mut history, id(1), at(7, 1), "a"), LackedBy::None);
+    assert_eq!(
+        arrives(&mut history, id(2), at(7, 2), "b"),
+        LackedBy::PresentEpoch
+    );
+    assert_eq!(
+        arrives(&mut history, id(3), at(7, 3), "c"),
+        LackedBy::Followers
+    );
 }
 
 #[test]

@@ -271,7 +271,8 @@ fn members_from_before_the_history_get_nothing_of_the_past_and_nothing_twice() {
         epoch: EPOCH,
         offset: 1,
     };
-    assert!(group.with_history(|history| history.mark_delivered(id(7, 1), position)));
+    let delivered = group.with_history(|history| history.mark_delivered(id(7, 1), position));
+    assert_eq!(delivered, (true, 0));
     transient(&group, "a");
     transient(&group, "sent"); // by this process, before Redis
     let feed = Client::joins(&group, 2, Start::History, KEEP);
@@ -297,6 +298,45 @@ fn members_from_before_the_history_get_nothing_of_the_past_and_nothing_twice() {
     group.deliver_now();
     assert_eq!(plain.texts(), "");
     assert_eq!(feed.texts(), "late");
+}
+
+#[test]
+fn a_process_follows_a_history_that_none_of_its_members_has_asked_for() {
+    let group = group();
+    let plain = Client::joins(
+        &group,
+        1,
+        Start::History,
+        GroupOptions { history: 0, ..KEEP },
+    );
+    let deliver = |seq, text: &str| {
+        let position = Position {
+            epoch: EPOCH,
+            offset: seq,
+        };
+        group.with_history(|history| history.mark_delivered(id(7, seq), position));
+        transient(&group, text);
+    };
+    deliver(1, "a");
+    assert!(group.with_history(|history| history.is_kept_elsewhere()));
+    group.with_history(GroupHistory::mark_requested);
+    deliver(2, "b");
+    // The reply is from before the second event.
+    assert!(group.adopt_history((20, KEEP.history_expiry), 1));
+    reads(&group, 0);
+    arrives(&group, id(7, 1), 1, "a");
+    reads(&group, 1);
+    assert!(!group.adopt_history((20, KEEP.history_expiry), 2));
+    for (seq, text) in [(2, "b"), (3, "c")] {
+        arrives(&group, id(7, seq), seq, text);
+    }
+    group.history_read();
+    arrives(&group, id(7, 4), 4, "d");
+    assert_eq!(plain.texts(), "a b c d");
+    assert_eq!(
+        Client::joins(&group, 2, Start::History, KEEP).texts(),
+        "a b c d"
+    );
 }
 
 #[test]

@@ -44,6 +44,8 @@ struct HistoryPage {
     /// The time at Redis, in milliseconds.
     now: u64,
     entries: Vec<StoredEvent>,
+    /// How many events are kept, and for how long.
+    bounds: (usize, Duration),
     /// True if no events follow those of the page.
     is_last: bool,
 }
@@ -200,12 +202,14 @@ impl Remote {
             }
             Some(_) => {}
         }
-        let page = reply
-            .and_then(|reply| reply.into_iter().next())
-            .and_then(parse_page);
-        let Some(page) = page else {
+        let reply = reply.and_then(|reply| reply.into_iter().next());
+        if reply == Some(Value::Nil) {
+            return true; // there is no history, and no member has asked for one
+        }
+        let Some(page) = reply.and_then(parse_page) else {
             return false;
         };
+        let lacks_delivered = group.adopt_history(page.bounds, page.offset);
         let before = page
             .entries
             .first()
@@ -252,7 +256,7 @@ impl Remote {
             self.append_shared(group, &new, &stored.head, position, age)
                 .await;
         }
-        if page.is_last {
+        if page.is_last && !lacks_delivered {
             group.history_read();
         } else {
             queue.add(group.name());
@@ -263,17 +267,20 @@ impl Remote {
     /// Returns the command that reads a group's history after the newest event that this process
     /// has.
     fn read_command(&self, name: &GroupName, group: &Group) -> Option<redis::Cmd> {
-        let (position, (max, expiry)) = group.with_history(|history| {
+        let (position, bounds) = group.with_history(|history| {
             history.mark_requested();
-            history
-                .is_shared()
-                .then(|| (history.position(), history.bounds()))
+            match history.is_shared() {
+                true => Some((history.position(), Some(history.bounds()))),
+                false => history.is_kept_elsewhere().then_some(Default::default()),
+            }
         })?;
         let [meta, stream] = self.0.names.history_keys(name);
         let mut call = READ.call(&[&meta, &stream]);
-        call.arg(max)
-            .arg(millis(expiry))
-            .arg(&position.epoch.to_be_bytes()[..])
+        match bounds {
+            Some((max, expiry)) => call.arg(max).arg(millis(expiry)),
+            None => call.arg("").arg(""),
+        };
+        call.arg(&position.epoch.to_be_bytes()[..])
             .arg(position.offset)
             .arg(&epoch_bytes()[..])
             .arg(PAGE_EVENTS)
@@ -291,7 +298,7 @@ fn parse_page(reply: Value) -> Option<HistoryPage> {
     let Value::Array(parts) = reply else {
         return None;
     };
-    let [epoch, offset, now, entries] = <[Value; 4]>::try_from(parts).ok()?;
+    let [epoch, offset, now, entries, max, expiry] = <[Value; 6]>::try_from(parts).ok()?;
     let epoch: Vec<u8> = Vec::from_redis_value(epoch).ok()?;
     let Value::Array(entries) = entries else {
         return None;
@@ -302,6 +309,10 @@ fn parse_page(reply: Value) -> Option<HistoryPage> {
         epoch: u64::from_be_bytes(epoch.try_into().ok()?),
         offset: u64::from_redis_value(offset).ok()?,
         now: u64::from_redis_value(now).ok()?,
+        bounds: (
+            usize::from_redis_value(max).ok()?,
+            Duration::from_millis(u64::from_redis_value(expiry).ok()?),
+        ),
         is_last: count < PAGE_EVENTS || entries.is_empty(),
         entries,
     })

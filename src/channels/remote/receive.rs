@@ -179,7 +179,7 @@ impl Remote {
                         self.append_shared(group, &new, &head, position, Duration::ZERO)
                             .await;
                     } else {
-                        group.with_history(|history| history.mark_delivered(head.id, position));
+                        self.mark_delivered(group, &head, position);
                     }
                 }
                 return;
@@ -188,14 +188,9 @@ impl Remote {
                 self.append_shared(group, &new, &head, position, Duration::ZERO)
                     .await
             }
-            // Other processes keep a history of the group, this one does not. It must still not
-            // deliver an event twice.
-            Some(group)
-                if has_offset
-                    && !group.with_history(|history| history.mark_delivered(head.id, position)) =>
-            {
-                false
-            }
+            // Other processes keep a history of the group, this one does not yet. It must still
+            // not deliver an event twice.
+            Some(group) if has_offset && !self.mark_delivered(group, &head, position) => false,
             Some(group) => {
                 // Redis has lost that the group keeps a history, and learns it by a read.
                 if head.id.seq > 0 && !has_offset && is_shared(group) {
@@ -218,6 +213,22 @@ impl Remote {
             }
             _ => self.reply_counts(head.id.node, count, 0, 0),
         }
+    }
+
+    /// Records an event of a history that no member of this process has asked for; returns whether
+    /// it is new. From now on the process keeps a copy, to find out what it misses. What it has
+    /// missed before is lost.
+    fn mark_delivered(&self, group: &Group, head: &Head, position: Position) -> bool {
+        let (is_new, missed) =
+            group.with_history(|history| history.mark_delivered(head.id, position));
+        if missed > 0 {
+            telemetry::events_dropped("redis_away", missed);
+            self.0.outbox.count_lost(missed);
+        }
+        if !self.0.read_queue.contains(group.name()) {
+            self.0.read_queue.add(group.name());
+        }
+        is_new
     }
 
     /// Appends an event at its position in a shared history; returns whether it was new. If the

@@ -209,7 +209,7 @@ impl Remote {
         for (group, found) in self.0.local.all() {
             if found.with_history(|history| {
                 history.mark_behind();
-                history.is_shared()
+                history.is_shared() || history.is_kept_elsewhere()
             }) {
                 self.0.read_queue.add(&group);
             }

@@ -148,27 +148,37 @@ return {redis.call('PUBLISH', ARGV[1], ARGV[2] .. epoch .. struct.pack('>I8', of
 
 /// Reads a page of a group's history after a position, and records that the group keeps one.
 ///
-/// Keys: as for `APPEND`. Arguments: how many events are kept, and for how many milliseconds; the
-/// position's epoch and offset; an epoch, in case the history starts; the most events in the page;
-/// for how many milliseconds an empty history is kept. Returns the epoch, the offset of the newest
-/// event, the time in milliseconds, and the events.
+/// Keys: as for `APPEND`. Arguments: how many events are kept, and for how many milliseconds (two
+/// empty strings if the caller does not know); the position's epoch and offset; an epoch, in case
+/// the history starts; the most events in the page; for how many milliseconds an empty history is
+/// kept. Returns the epoch, the offset of the newest event, the time in milliseconds, the events,
+/// and how many are kept for how long; nil if the caller does not know and there is no history.
 pub(super) static READ: LuaScript = LuaScript::new(
     r"
-redis.call('HSET', KEYS[1], 'max', ARGV[1], 'expiry', ARGV[2])
+local max, expiry = ARGV[1], ARGV[2]
+if max == '' then
+  local kept = redis.call('HMGET', KEYS[1], 'max', 'expiry')
+  max, expiry = kept[1], kept[2]
+  if not max then
+    return false
+  end
+else
+  redis.call('HSET', KEYS[1], 'max', max, 'expiry', expiry)
+end
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
   epoch = ARGV[5]
   redis.call('HSET', KEYS[1], 'epoch', epoch)
 end
 local offset = tonumber(redis.call('HGET', KEYS[1], 'offset') or '0')
-redis.call('PEXPIRE', KEYS[1], offset > 0 and string.format('%.0f', ARGV[2] + 86400000) or ARGV[7])
+redis.call('PEXPIRE', KEYS[1], offset > 0 and string.format('%.0f', expiry + 86400000) or ARGV[7])
 local from = 1
 if epoch == ARGV[3] then
   from = tonumber(ARGV[4]) + 1
 end
 local now = redis.call('TIME')
 local at = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
-return {epoch, offset, at, redis.call('XRANGE', KEYS[2], string.format('%.0f-0', from), '+', 'COUNT', ARGV[6])}
+return {epoch, offset, at, redis.call('XRANGE', KEYS[2], string.format('%.0f-0', from), '+', 'COUNT', ARGV[6]), max, expiry}
 ",
 );
 
