@@ -58,6 +58,8 @@ pub(super) enum AwaitedStart {
 pub(super) struct Marked {
     /// The events that it has seen and that may still come with an offset.
     pub(super) marks: Marks,
+    /// Until when they are expected: the process that sent them may have died.
+    pub(super) marks_until: Option<Instant>,
     /// Set if the members that follow the group have seen events in an earlier epoch, which this
     /// one has not: the process that sends no such event after it.
     pub(super) lacks_earlier_until: Option<Instant>,
@@ -95,11 +97,12 @@ impl Membership {
     }
 
     /// Sets the marks that are left; without any, the member follows the group.
-    pub(super) fn set_marked(&mut self, marked: Marked) {
-        let is_left = !marked.marks.is_empty()
-            || marked
-                .lacks_earlier_until
-                .is_some_and(|until| Instant::now() < until);
+    pub(super) fn set_marked(&mut self, mut marked: Marked) {
+        let has_passed = |until: Option<Instant>| until.is_none_or(|until| until <= Instant::now());
+        if !marked.marks.is_empty() && has_passed(marked.marks_until) {
+            marked.marks = Marks::default();
+        }
+        let is_left = !marked.marks.is_empty() || !has_passed(marked.lacks_earlier_until);
         match self.view.as_deref_mut() {
             Some(view) if is_left => *view = MemberView::Marked(marked),
             None if is_left => self.view = Some(Box::new(MemberView::Marked(marked))),

@@ -226,6 +226,15 @@ impl GroupHistory {
         self.settle();
     }
 
+    /// Called after an outage with this process's newest event that Redis has. Once the history has
+    /// been read, no event up to it is early: Redis may have trimmed those that were not read.
+    pub(super) fn found_in_redis(&mut self, seq: u64) {
+        let node = self.node;
+        if let Some(shared) = &mut self.shared {
+            shared.found = Some(EventId { node, seq });
+        }
+    }
+
     /// Called when Redis will never have an early event.
     pub(super) fn give_up_early(&mut self, id: EventId) {
         if let Some(shared) = &mut self.shared {
@@ -435,7 +444,13 @@ impl GroupHistory {
         let shared = self.shared.as_mut()?;
         let was_loaded = shared.load.is_loaded();
         shared.load = shared.load.read_to_end();
+        let found = shared.found.take();
         if was_loaded {
+            if let Some(found) = found {
+                self.bytes -= shared.early.confirm(found);
+                shared.update_marks();
+                self.settle();
+            }
             return None;
         }
         let awaited = AwaitedHistory {
@@ -451,6 +466,7 @@ impl GroupHistory {
         };
         if let Some(early) = shared.early.shown().newest() {
             let seq = shared.seen.newest_of(early.node);
+            let seq = seq.max(found.map_or(0, |found| found.seq));
             self.bytes -= shared.early.confirm(EventId { seq, ..early });
         }
         shared.update_marks();

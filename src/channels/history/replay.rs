@@ -1,9 +1,16 @@
 //! Replay: the part of a history that a member receives when it joins.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::GroupHistory;
 use crate::channels::batch::Entry;
 use crate::channels::membership::Marked;
 use crate::channels::{Position, Seen};
+
+/// How long the early events that a client has seen elsewhere are expected to come with an offset.
+const MARKS_EXPECTED: Duration = Duration::from_secs(3600);
 
 /// The part of a group's history that a member asks for when it joins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -188,6 +195,7 @@ impl GroupHistory {
     fn marked(&mut self, since: &Seen) -> Marked {
         let mut marked = Marked {
             marks: since.marks,
+            marks_until: Some(Instant::now() + MARKS_EXPECTED),
             lacks_earlier_until: None,
             node: self.node,
         };

@@ -65,6 +65,8 @@ pub(super) struct SharedHistory {
     /// The event at the group's position.
     pub(super) newest: Option<EventId>,
     pub(super) early: EarlyEvents,
+    /// This process's newest event that Redis had after the last outage.
+    pub(super) found: Option<EventId>,
     /// Present once Redis has lost events that members have received.
     pub(super) earlier: Option<Box<EarlierEpochs>>,
     /// The marks of the next entry.

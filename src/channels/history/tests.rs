@@ -301,6 +301,24 @@ fn an_early_event_that_is_given_up_leaves_no_mark() {
 }
 
 #[test]
+fn early_events_that_redis_has_trimmed_leave_no_mark() {
+    let mut history = loaded(9);
+    early(&mut history, 1, "x");
+    early(&mut history, 2, "y");
+    early(&mut history, 3, "z");
+    history.found_in_redis(2);
+    history.mark_behind();
+    history.mark_requested();
+    history.read_from(5, 7);
+    shared(&mut history, 1, at(5, 8), "a");
+    assert_eq!(history.seen().to_string(), "5.8~1.3");
+    history.read_to_end();
+    assert_eq!(texts(&history.replay(Start::History, true)), ["a", "z"]);
+    assert_eq!(arrives(&mut history, own(3), at(5, 9), "z"), LackedBy::None);
+    assert_eq!(history.seen().to_string(), "5.9");
+}
+
+#[test]
 fn a_group_that_was_left_is_kept_while_it_has_early_events() {
     let mut history = loaded(9);
     let now = Instant::now();

@@ -145,6 +145,9 @@ impl Connection {
                     Err(_) => continue, // not a history; logged when it is read
                 };
                 restarted += is_restarted;
+                if let Some(group) = inner.local.find(name.as_str()) {
+                    group.with_history(|history| history.found_in_redis(last));
+                }
                 confirmed.insert(name, last);
             }
         }
