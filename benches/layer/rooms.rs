@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use oneport::channels::{Event, GroupName, GroupOptions, Presence};
 use oneport::gateway::Registry;
+use oneport::net::ClientAddress;
 use oneport::websocket::{Close, CloseCode, Consumer, Context, Message};
 use serde::Deserialize;
 
@@ -72,7 +73,7 @@ impl Rooms {
             ..GroupOptions::default()
         };
         // As the built-in consumers: a room with a history counts for the address of its client.
-        let client = cx.scope().client.map(|client| client.ip());
+        let client = cx.scope().client.map(ClientAddress::ip);
         let layer = cx.layer().clone();
         let begun = Box::pin(layer.begin(&room, &options, cx.id(), client)).await?;
         cx.group_add_frames(&room, options).await;
