@@ -8,9 +8,9 @@ import time
 import unittest
 from contextlib import contextmanager
 
-from kit.away_case import AwayCase
-from kit.deadline import until
-from kit.layer_case import API, LEASE, MOMENT, LayerCase, Stream, connected, disconnected, dropped
+from kit.away_case import AwayCase, each_way
+from kit.deadline import DEADLINE, until
+from kit.layer_case import API, LEASE, MOMENT, LayerCase, Stream, connected, disconnected, dropped, lines
 from kit.layer_django import Django
 from kit.layer_listener import LISTENERS, Caller, Listener, Speaker, difference, speaks
 
@@ -426,6 +426,140 @@ class PauseInCore(Pause):
                 django.flood(f"long_{self.room}", events, 20)
             ben.collect_until([str(each) for each in range(number)])
             self.assertEqual(len(ben.heard), number + 1)
+
+
+class PauseBeyondTheLease(LayerCase):
+    """A process that stood still for two leases returns: presence converges on every process."""
+
+    more = MORE
+
+    def presence(self, server, user):
+        return self.enterContext(Listener(server, f"/ws/presence/{self.room}/", user, recovers=False))
+
+    def members(self, listener, start=0):
+        """Returns how many members a listener has been told of: those when it joined, and joins minus leaves since."""
+        changes = [event for event in listener.collect().seen if event["type"] in ("chat.join", "chat.leave")]
+        count = start
+        for at, event in enumerate(changes):
+            count = event["members"] if at == 0 and not start else count + (1 if event["type"] == "chat.join" else -1)
+            self.assertEqual(event["members"], count, f"of {self.brief(changes)}")
+        return count
+
+    @staticmethod
+    def brief(changes):
+        return [f"{event['type'].removeprefix('chat.')} {event['user']} {event['members']}" for event in changes]
+
+    def who(self, listener):
+        listener.say({"type": "who"})
+        while not (answers := [event for event in listener.collect(0.05).seen if event["type"] == "chat.who"]):
+            pass
+        for answer in answers:
+            listener.seen.remove(answer)
+        return sorted(answers[-1]["users"])
+
+    def check_converges(self, listeners, users, deadline):
+        def converged():
+            return all(self.who(listener) == users and self.members(listener) == len(users) for listener in listeners)
+
+        def found():
+            return [(self.who(listener), self.members(listener), self.brief(listener.seen)) for listener in listeners]
+
+        until(converged, lambda: f"{users} everywhere, found {found()}", deadline)
+
+    def test_joins_minus_leaves_are_the_members_that_are_there(self):
+        here = [self.presence(self.a, "anna"), self.presence(self.a, "ana")]
+        with self.gateway() as third:
+            connected(third)
+            there = [self.presence(third, f"guest-{number}") for number in range(5)]
+            users = sorted(["anna", "ana", *(f"guest-{number}" for number in range(5))])
+            self.check_converges([*here, *there], users, DEADLINE)
+            third.freeze()
+            try:
+                # Two of its members drop meanwhile; another process's member leaves, and one comes.
+                until(lambda: self.who(here[0]) == ["ana", "anna"], "the members of the paused process to be removed", 3 * LEASE)
+                there[0].socket.socket.close()
+                there[1].socket.socket.close()
+                come = self.presence(self.b, "ben")
+                here[1].__exit__()
+                time.sleep(LEASE / 2)
+            finally:
+                third.thaw()
+            users = ["anna", "ben", "guest-2", "guest-3", "guest-4"]
+            self.check_converges([here[0], come, *there[2:]], users, 3 * LEASE + MOMENT)
+            # Nothing comes later.
+            time.sleep(LEASE)
+            self.check_converges([here[0], come, *there[2:]], users, MOMENT)
+            self.assertEqual(len(lines(third, r"stood still")), 1, third.log())
+
+    def test_a_killed_process_is_removed_between_one_lease_and_one_and_a_half_after_its_last_sign(self):
+        anna = self.presence(self.a, "anna")
+        with self.gateway() as third:
+            connected(third)
+            self.presence(third, "guest")
+            anna.next("chat.join", user="guest")
+            third.signal(9)
+            begun = time.monotonic()
+            third.wait(-9)
+        anna.next("chat.leave", user="guest")
+        took = time.monotonic() - begun
+        # Its last sign was up to a third of a lease before its end.
+        self.assertGreater(took, LEASE * 2 / 3 - 0.1)
+        self.assertLess(took, LEASE * 1.5 + 0.5)
+
+
+class PauseBeyondTheLeaseInPubsub(PauseBeyondTheLease):
+    layer = {"format": "channels_redis.pubsub"}
+
+
+class PauseBeyondTheLeaseInCore(PauseBeyondTheLease):
+    layer = {"format": "channels_redis.core", "capacity": 5000}
+
+
+class Counters(PromiseCase):
+    """Each event that does not reach a member it was meant for is counted once, where that can be known."""
+
+    def lost(self, reason="redis_away"):
+        return sum(dropped(server, reason) for server in self.servers())
+
+    def check(self, disturb):
+        """Speaks on both processes while something is done; compares what members missed with what was counted."""
+        # Two listeners on each process: a missed event counts once for its process.
+        listeners = [self.enterContext(Listener(self.servers()[at % 2], f"/ws/chat/{self.room}/", recovers=False)) for at in range(4)]
+        before = self.lost()
+        speakers = self.speak(a=listeners[0], b=listeners[1])
+        time.sleep(PART / 2)
+        disturb()
+        time.sleep(PART)
+        said = [speaker.stop() for speaker in speakers]
+        for member, end in zip(listeners, ("a end", "b end"), strict=False):
+            member.say({"message": end})
+        missed = 0
+        for at, listener in enumerate(listeners):
+            found = listener.collect_until(["a end", "b end"]).heard
+            own, other = said[at % 2], set(said[1 - at % 2])
+            self.assertEqual(len(found), len(set(found)), "expected nothing twice")
+            self.assertEqual([message for message in found if message in set(own)], own)
+            missed += len(other - set(found)) if at < 2 else 0
+        self.assertGreater(missed, 0)
+        until(lambda: self.lost() - before == missed, lambda: f"{missed} counted, found {self.lost() - before}", MOMENT)
+
+    @each_way()
+    def test_events_that_another_process_missed_in_an_outage_are_all_counted(self, way):
+        def disturb():
+            with self.away(way):
+                time.sleep(PART / 2)
+
+        self.check(disturb)
+
+    def test_events_that_another_process_missed_because_its_subscription_broke_are_all_counted(self):
+        def disturb():
+            for _ in range(5):
+                with self.redis.client() as client:
+                    client.client_kill_filter(_type="pubsub", skipme=True)
+                time.sleep(PART / 2)
+            self.back()
+
+        self.check(disturb)
 
 
 class CountersInPubsub(AwayCase):
