@@ -10,7 +10,8 @@
 //!                                        changes, if not wanted
 //! ```
 //!
-//! A channel with a pending change is left alone until the reply, and then compared again.
+//! A channel with a pending change is left alone until the reply, and then compared again. One that
+//! is neither wanted nor subscribed to is forgotten at once.
 
 use std::collections::HashMap;
 
@@ -65,7 +66,11 @@ impl Subscriptions {
             return;
         }
         found.is_wanted = is_wanted;
-        table.changed.push(channel);
+        if !is_wanted && found.subscription == Subscription::None {
+            table.channels.remove(&channel);
+            return;
+        }
+        table.list_changed(channel);
         drop(table);
         self.work.notify_one();
     }
@@ -164,6 +169,17 @@ impl Subscriptions {
     }
 }
 
+impl ChannelTable {
+    /// Lists a channel whose state may differ from the wanted one. Without a connection nothing
+    /// takes the list, so it is made anew from the channels when most of it must be outdated.
+    fn list_changed(&mut self, channel: String) {
+        self.changed.push(channel);
+        if self.changed.len() > 2 * self.channels.len() + CHANNELS_AT_ONCE {
+            self.changed = self.channels.keys().cloned().collect();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +202,22 @@ mod tests {
         subscriptions.confirmed(&changes);
         assert!(!subscriptions.is_subscribed("a"));
         assert_eq!(subscriptions.reset(), 0);
+    }
+
+    #[test]
+    fn channels_that_come_and_go_without_a_connection_leave_nothing() {
+        let subscriptions = Subscriptions::default();
+        subscriptions.set_wanted("kept".to_owned(), true);
+        for number in 0..10 * CHANNELS_AT_ONCE {
+            subscriptions.set_wanted(format!("c{number}"), true);
+            subscriptions.set_wanted(format!("c{number}"), false);
+        }
+        {
+            let table = subscriptions.table.lock();
+            assert_eq!(table.channels.len(), 1);
+            assert!(table.changed.len() <= 2 * CHANNELS_AT_ONCE);
+        }
+        assert_eq!(subscriptions.changes().subscribe, ["kept"]);
     }
 
     #[test]

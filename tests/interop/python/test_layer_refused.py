@@ -6,6 +6,7 @@ And the rights that the documentation names are all that are needed.
 import re
 import time
 import unittest
+from contextlib import ExitStack
 
 from kit.deadline import until
 from kit.peer import Peer
@@ -69,7 +70,10 @@ class Refused(unittest.TestCase):
         self.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rule.split())
 
     def gateway(self, format):
-        return self.enterContext(Server(CONFIG.format(port=self.redis.port, format=format)))
+        return self.enterContext(self.server(format))
+
+    def server(self, format):
+        return Server(CONFIG.format(port=self.redis.port, format=format))
 
     def talks(self, peers):
         """Each member of a room receives the first one's message."""
@@ -81,31 +85,35 @@ class Refused(unittest.TestCase):
     def test_a_user_without_the_rights_is_named_once_and_redis_is_not_stormed(self):
         for what, (rule, named) in RULES.items():
             self.allow(rule)
-            before = self.client.info("stats")["total_connections_received"]
-            began = time.monotonic()
-            servers = {format: self.gateway(format) for format in FORMATS}
-            peers = {
-                format: [self.enterContext(Peer(server, "/ws/room/", origin=None)) for _ in range(2)]
-                for format, server in servers.items()
-            }
-            if what == "no UNSUBSCRIBE":
-                for server in servers.values():
-                    with Peer(server, "/ws/another/", origin=None):
-                        pass
-            while time.monotonic() - began < WATCHED:
-                for pair in peers.values():
-                    self.talks(pair)
-            connections = self.client.info("stats")["total_connections_received"] - before
-            self.assertLess(connections, CONNECTIONS * len(FORMATS), what)
-            for format, server in servers.items():
-                with self.subTest(what, format=format):
-                    said = [line for line in server.log().splitlines() if re.search(r"Z +(WARN|ERROR) oneport::channels", line)]
-                    self.assertLessEqual(len(said), LINES, "\n".join(said[:10]))
-                    denied = [line for line in said if "NoPerm" in line or "no permissions" in line]
-                    self.assertLessEqual(len(denied), NAMED, "\n".join(denied[:10]))
-                    if named[format]:
-                        self.assertRegex("\n".join(said), named[format])
-                    self.assertNotIn("pw@", server.log())
+            with self.subTest(what), ExitStack() as running:
+                self.check(what, named, running)
+
+    def check(self, what, named, running):
+        before = self.client.info("stats")["total_connections_received"]
+        began = time.monotonic()
+        servers = {format: running.enter_context(self.server(format)) for format in FORMATS}
+        peers = {
+            format: [running.enter_context(Peer(server, "/ws/room/", origin=None)) for _ in range(2)]
+            for format, server in servers.items()
+        }
+        if what == "no UNSUBSCRIBE":
+            for server in servers.values():
+                with Peer(server, "/ws/another/", origin=None):
+                    pass
+        while time.monotonic() - began < WATCHED:
+            for pair in peers.values():
+                self.talks(pair)
+        connections = self.client.info("stats")["total_connections_received"] - before
+        self.assertLess(connections, CONNECTIONS * len(FORMATS))
+        for format, server in servers.items():
+            with self.subTest(what, format=format):
+                said = [line for line in server.log().splitlines() if re.search(r"Z +(WARN|ERROR) oneport::channels", line)]
+                self.assertLessEqual(len(said), LINES, "\n".join(said[:10]))
+                denied = [line for line in said if "NoPerm" in line or "no permissions" in line]
+                self.assertLessEqual(len(denied), NAMED, "\n".join(denied[:10]))
+                if named[format]:
+                    self.assertRegex("\n".join(said), named[format])
+                self.assertNotIn("pw@", server.log())
 
     def test_the_layer_works_once_the_rights_are_given(self):
         self.allow("~* &* +@all -subscribe")
