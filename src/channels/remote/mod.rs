@@ -39,6 +39,7 @@ mod read_queue;
 mod receive;
 mod reconnect;
 mod redis_stream;
+mod refusal_log;
 mod refusals;
 mod registry_buffer;
 mod scripts;
@@ -65,7 +66,7 @@ use self::pending_calls::PendingCalls;
 use self::presence_index::PresenceIndex;
 use self::queued_command::{COMMAND_BYTES, CommandKind, QueuedCommand};
 use self::read_queue::ReadQueue;
-use self::refusals::Refusals;
+use self::refusal_log::RefusalLog;
 use self::registry_buffer::RegistryBuffer;
 use self::subscriptions::Subscriptions;
 use super::group::Group;
@@ -116,7 +117,7 @@ struct RemoteInner {
     reaper_wakeup: Notify,
     /// True while the cluster moves slots: Redis' count of subscribers may be too low.
     is_resharding: AtomicBool,
-    refusals: Refusals,
+    refusals: RefusalLog,
     memberships_lost: LogThrottle,
     /// Log messages that are no events. One of the two must not hide the other.
     malformed: LogThrottle,
@@ -187,7 +188,7 @@ impl Remote {
             dead_nodes: Mutex::default(),
             reaper_wakeup: Notify::new(),
             is_resharding: AtomicBool::new(false),
-            refusals: Refusals::default(),
+            refusals: RefusalLog::default(),
             memberships_lost: LogThrottle::new(),
             malformed: LogThrottle::new(),
             undecryptable: LogThrottle::new(),

@@ -18,7 +18,8 @@ use metrics::counter;
 use redis::RedisError;
 
 use super::Remote;
-use super::refusals::{Consequence, is_denied};
+use super::refusal_log::Consequence;
+use super::refusals::is_denied;
 use crate::telemetry::LOG_INTERVAL;
 
 /// The state of the link to Redis, as the log has told it.

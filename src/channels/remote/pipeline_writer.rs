@@ -78,7 +78,7 @@ impl Connection {
                 }
                 Err(error) => {
                     let remote = &self.remote;
-                    remote.log_refused(&error, || remote.label_of(&command.kind));
+                    remote.log_refused(&error, || remote.label_of(&command.kind, &error));
                     if let CommandKind::Presence(presence) = &command.kind {
                         remote.on_presence_refused(presence);
                     }

@@ -1,64 +1,13 @@
-//! Refusals: commands that Redis refuses, logged once per interval with their key or channel,
-//! whatever task meets them.
+//! Refusals: the log line of a command that Redis refuses, with its key or channel.
 
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use redis::{Arg, Cmd, RedisError};
 
 use super::Remote;
 use super::queued_command::CommandKind;
+use super::refusal_log::Consequence;
 use crate::channels::append::Retention;
-use crate::telemetry::LOG_INTERVAL;
-
-/// What follows from a refusal.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Consequence {
-    /// The connection goes on without the command.
-    None,
-    /// The connection is lost, or could not be made.
-    Loss,
-}
-
-/// Decides which refusals are logged: one per interval.
-///
-/// A user without the rights is refused many commands with each connection. While one of them costs
-/// the connection, the others are not logged: they would always come first.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<RefusalState>);
-
-#[derive(Debug, Default)]
-struct RefusalState {
-    logged_at: Option<Instant>,
-    /// The refusals since the last line.
-    times: u64,
-    cost_connection: bool,
-}
-
-impl Refusals {
-    /// Counts a refusal. If a line is due, returns the number of refusals since the last one,
-    /// including this one.
-    pub(super) fn count(&self, now: Instant, consequence: Consequence) -> Option<u64> {
-        let mut state = self.0.lock();
-        state.times += 1;
-        match consequence {
-            Consequence::Loss => state.cost_connection = true,
-            Consequence::None if state.cost_connection => return None,
-            Consequence::None => {}
-        }
-        let is_recent = |at| now.saturating_duration_since(at) < LOG_INTERVAL;
-        if state.logged_at.is_some_and(is_recent) {
-            return None;
-        }
-        state.logged_at = Some(now);
-        Some(std::mem::take(&mut state.times))
-    }
-
-    /// Called when a connection has lasted.
-    pub(super) fn settled(&self) {
-        self.0.lock().cost_connection = false;
-    }
-}
 
 /// Returns whether the user has no right to a command, a key or a channel.
 pub(super) fn is_denied(error: &RedisError) -> bool {
@@ -157,15 +106,23 @@ impl Remote {
         }
     }
 
-    /// Returns the label of a queued command.
-    pub(super) fn label_of(&self, kind: &CommandKind) -> CommandLabel {
+    /// Returns the label of a queued command that Redis refused.
+    pub(super) fn label_of(&self, kind: &CommandKind, error: &RedisError) -> CommandLabel {
         match kind {
             CommandKind::Publish { channel, .. } | CommandKind::NodeMessage { channel, .. } => {
                 CommandLabel::new("PUBLISH", channel)
             }
             CommandKind::Presence(presence) => {
-                let key = self.0.names.presence_key(presence.group.as_str());
-                CommandLabel::new("HSET", &key)
+                let is_publish = error
+                    .detail()
+                    .is_some_and(|text| text.contains("'publish'"));
+                match presence.event.as_ref().filter(|_| is_publish) {
+                    Some(event) => self.label_of(event, error),
+                    None => {
+                        let key = self.0.names.presence_key(presence.group.as_str());
+                        CommandLabel::new("HSET", &key)
+                    }
+                }
             }
             CommandKind::Append(append) if append.retention == Retention::Transient => {
                 CommandLabel::new("PUBLISH", &self.0.names.channel_of(&append.group))
@@ -186,22 +143,6 @@ impl Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_refusal_per_interval_is_logged() {
-        let refusals = Refusals::default();
-        let start = Instant::now();
-        assert_eq!(refusals.count(start, Consequence::None), Some(1));
-        assert_eq!(refusals.count(start, Consequence::Loss), None);
-        let now = start + LOG_INTERVAL;
-        // Those that come before the one that costs the connection do not hide it.
-        assert_eq!(refusals.count(now, Consequence::None), None);
-        assert_eq!(refusals.count(now, Consequence::Loss), Some(3));
-        refusals.settled();
-        assert_eq!(refusals.count(now, Consequence::None), None);
-        let now = now + LOG_INTERVAL;
-        assert_eq!(refusals.count(now, Consequence::None), Some(2));
-    }
 
     #[test]
     fn a_command_is_known_by_its_name_and_first_key() {
