@@ -168,14 +168,21 @@ impl Record {
                 .filter(|_| is_here || self.is_calm(visit.begun_at, visit.begun_at));
             opened_at.is_some_and(|opened_at| opened_at < send.begun_at)
         };
-        // A position with an offset shows that Redis knows.
+        // A position with an offset shows that Redis knows, until it loses that too.
+        let losses = self.faults.iter().filter(|(at, fault)| {
+            matches!(fault, Fault::Loss | Fault::Flush) && *at < send.begun_at + EVERYWHERE
+        });
+        let lost_at = losses.map(|(at, _)| *at + EVERYWHERE).max();
+        let is_old = |position: &str| {
+            let frames = self.visits.iter().flat_map(|visit| &visit.frames);
+            let mut frames = frames.filter(|frame| Some(frame.at) <= lost_at);
+            frames.any(|frame| frame.offset() == Some(position))
+        };
         let is_known_everywhere = |visit: &Visit| {
             visit.frames.iter().any(|frame| {
-                let offset = frame
-                    .offset()
-                    .and_then(confirmed)
-                    .map_or(0, |(_, offset)| offset);
-                offset > 0 && frame.at < send.begun_at
+                let position = frame.offset().unwrap_or_default();
+                let offset = confirmed(position).map_or(0, |(_, offset)| offset);
+                offset > 0 && frame.at < send.begun_at && !is_old(position)
             })
         };
         let mut visits = self.visits.iter().filter(asks);
