@@ -28,11 +28,13 @@ impl LoadState {
         matches!(self, Self::Current | Self::Behind | Self::Rereading)
     }
 
-    /// Called when a page is requested.
+    /// Called when a page is requested. A history that is read once more for a client that has seen
+    /// more of it lacks nothing that this process knows of: others do not wait for it.
     pub(super) fn requested(self) -> Self {
         match self {
             Self::Unread | Self::Reading => Self::Reading,
-            Self::Current | Self::Behind | Self::Rereading => Self::Rereading,
+            Self::Current => Self::Current,
+            Self::Behind | Self::Rereading => Self::Rereading,
         }
     }
 
