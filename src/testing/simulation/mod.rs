@@ -4,6 +4,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `promise.rs` | what each client may and must see: the model |
+//! | `facts.rs` | what follows from a record, for the rules of the model |
 //! | `schedule.rs` | what happens in one run, and how it is drawn |
 //! | `record.rs` | what was sent and seen |
 //! | `world.rs` | processes and clients that go through a schedule |
@@ -21,6 +22,7 @@
 //! ONEPORT_TRACE_REDIS=1      prints all commands of all runs
 //! ```
 
+mod facts;
 mod promise;
 mod record;
 mod redis;
