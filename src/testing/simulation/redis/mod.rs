@@ -261,7 +261,7 @@ impl Redis {
             bytes.extend_from_slice(&buffer[..count]);
             self.delay(&connection).await;
             while let Some(command) = take_command(&mut bytes) {
-                if command[0].to_ascii_uppercase() != b"BZPOPMIN" {
+                if !command[0].eq_ignore_ascii_case(b"BZPOPMIN") {
                     connection.push(&self.execute(&connection, &command));
                     continue;
                 }
