@@ -149,6 +149,9 @@ impl Outgoing {
                 .retain(|entry| !seen.marks.cover(entry.id) && !has_passed(entry));
         }
         if is_loaded {
+            if self.history.is_shared() {
+                replay.set_positions();
+            }
             membership.set_marked(replay.marked);
             return replay;
         }

@@ -111,7 +111,8 @@ impl PendingJoins {
         self.retained.push_back((sent_at, entry));
     }
 
-    /// Adds the retained entries that a member lacks to those from the history, in order.
+    /// Adds the retained entries that a member lacks to those from the history, which keep their
+    /// order: each comes before the first of them with a higher number.
     pub(super) fn complete(&self, member: u64, entries: &mut Vec<Entry>) {
         let Some(join) = self.by_member.get(&member) else {
             return;
@@ -125,8 +126,14 @@ impl PendingJoins {
         let missing = self.retained.iter().filter(|(sent_at, entry)| {
             entry.number > join.since && *sent_at >= join.at && !is_known(entry)
         });
-        entries.extend(missing.map(|(_, entry)| entry.clone()));
-        entries.sort_by_key(|entry| entry.number);
+        let mut missing = missing.map(|(_, entry)| entry.clone()).peekable();
+        for entry in std::mem::take(entries) {
+            while let Some(retained) = missing.next_if(|retained| retained.number < entry.number) {
+                entries.push(retained);
+            }
+            entries.push(entry);
+        }
+        entries.extend(missing);
     }
 }
 

@@ -80,11 +80,17 @@ impl EarlyEvents {
 
     /// Removes an event that will never have an offset. Returns the memory of its entry.
     pub(super) fn remove(&mut self, id: EventId) -> usize {
-        self.shown.0.retain(|(shown, _)| *shown != id);
-        let Some(at) = self.kept.iter().position(|entry| entry.id == id) else {
+        if self.shown.number_of(id).is_none() {
             return 0;
-        };
-        let removed = self.kept.remove(at);
+        }
+        let shown = &mut self.shown.0;
+        if let Ok(at) = shown.binary_search_by_key(&id.seq, |(shown, _)| shown.seq) {
+            shown.remove(at);
+        }
+        let kept = self
+            .kept
+            .binary_search_by_key(&id.seq, |entry| entry.id.seq);
+        let removed = kept.ok().and_then(|at| self.kept.remove(at));
         removed.map_or(0, |entry| entry.memory())
     }
 

@@ -44,6 +44,31 @@ pub(in crate::channels) struct Replay {
     pub(in crate::channels) marked: Marked,
 }
 
+impl Replay {
+    /// Sets what the member has seen with each entry of a shared history: the position of the last
+    /// one before it that has an offset, and the marks of the early ones so far.
+    ///
+    /// The order differs from that of the members who have been there: an event that they received
+    /// early, and then others with an offset, comes behind those.
+    pub(in crate::channels) fn set_positions(&mut self) {
+        let mut seen = self.from;
+        for entry in &mut self.entries {
+            let is_behind = entry.position.epoch == seen.position.epoch
+                && entry.position.offset < seen.position.offset;
+            if entry.id.is_kept() && !is_behind {
+                seen.position = entry.position;
+            }
+            entry.position = seen.position;
+            if entry.is_early {
+                seen.marks.insert(entry.id);
+            }
+            let of_group = entry.marks.as_deref().copied().unwrap_or_default();
+            let marks = self.marked.merged(of_group).merged(&seen.marks);
+            entry.marks = marks.shared();
+        }
+    }
+}
+
 impl GroupHistory {
     /// Returns the history for a member that joins. If it is not loaded, these are only the early
     /// events; the member awaits the others.
@@ -62,18 +87,13 @@ impl GroupHistory {
         };
         if let Some(since) = since
             && self.is_loaded()
-            && let Some(mut entries) = self.after(&since)
+            && let Some(entries) = self.after(&since)
         {
-            let marked = self.marked(&since);
-            for entry in &mut entries {
-                let marks = entry.marks.as_deref().copied().unwrap_or_default();
-                entry.marks = marked.merged(marks).merged(&since.marks).shared();
-            }
             return Replay {
                 from: since,
                 entries,
                 is_complete: true,
-                marked,
+                marked: self.marked(&since),
             };
         }
         let mut entries = Vec::new();
@@ -87,7 +107,7 @@ impl GroupHistory {
                 };
             }
         }
-        entries.extend(self.early_kept().cloned());
+        entries.extend(self.early_kept());
         Replay {
             from,
             entries,
@@ -96,9 +116,14 @@ impl GroupHistory {
         }
     }
 
-    fn early_kept(&self) -> impl Iterator<Item = &Entry> {
-        let shared = self.shared.iter();
-        shared.flat_map(|shared| shared.early.kept())
+    /// Returns the early events, for a member that receives all kept ones before them.
+    fn early_kept(&self) -> impl Iterator<Item = Entry> {
+        let position = self.shown_position();
+        let early = self.shared.iter().flat_map(|shared| shared.early.kept());
+        early.map(move |entry| Entry {
+            position,
+            ..entry.clone()
+        })
     }
 
     /// Returns the events that a client lacks, in order; `None` if any of them is not kept.
@@ -116,7 +141,7 @@ impl GroupHistory {
         } else {
             return None;
         };
-        entries.extend(self.early_kept().cloned());
+        entries.extend(self.early_kept());
         entries.retain(|entry| !marks.cover(entry.id));
         Some(entries)
     }

@@ -263,7 +263,8 @@ fn positions_of_a_replay_cover_what_the_client_saw_early_elsewhere() {
     arrives(&mut history, EventId { node: 8, seq: 4 }, at(5, 2), "seen");
     shared(&mut history, 2, at(5, 3), "b");
     early(&mut history, 6, "x");
-    let replay = history.replay(after("5.0~8.4~9.9"), true);
+    let mut replay = history.replay(after("5.0~8.4~9.9"), true);
+    replay.set_positions();
     let shown: Vec<String> = replay
         .entries
         .iter()

@@ -364,3 +364,34 @@ fn a_client_from_a_process_that_knows_only_the_present_epoch_gets_what_is_repeat
     assert!(late.1.unwrap().is_complete);
     assert_eq!(late.texts(), "b c");
 }
+
+#[test]
+fn a_client_that_joins_between_a_reconnect_and_the_first_offsets_resumes_exactly() {
+    let group = loaded();
+    group.add_pending_join(7);
+    // Redis is back, and gives an offset to an event of another process first.
+    early(&group, 1, "a1");
+    arrives(&group, id(2, 1), 1, "b1");
+    transient(&group, "t");
+    let client = Client::joins(&group, 7, Start::History, KEEP);
+    let received = client.received();
+    let texts: Vec<&str> = received.iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!(texts, ["b1", "a1", "t"]);
+    // Wherever it drops, it gets the rest, each once.
+    for (at, (_, position)) in received.iter().enumerate() {
+        let rest = Client::returns(&group, 100 + at as u64, position);
+        let is_complete = rest.1.as_ref().map(|joined| joined.is_complete);
+        assert_eq!(is_complete, Some(true), "{position}");
+        let mut all: Vec<&str> = texts[..=at].to_vec();
+        let more = rest.received();
+        all.extend(more.iter().map(|(text, _)| text.as_str()));
+        all.retain(|text| *text != "t"); // not kept
+        all.sort_unstable();
+        let mut expected = texts.clone();
+        expected.retain(|text| *text != "t");
+        expected.sort_unstable();
+        assert_eq!(all, expected, "after {position}");
+    }
+    arrives(&group, id(OWN, 1), 2, "a1");
+    assert_eq!(client.received(), []);
+}
