@@ -32,7 +32,7 @@ use super::presence_sync::{GROUPS_AT_ONCE, WriteOrder};
 use super::scripts::{REMOVE_NODE_MEMBERS, RENEW_LEASE};
 use crate::channels::{ConnectionId, GroupName};
 use crate::config::LayerFormat;
-use crate::telemetry::LogThrottle;
+use crate::telemetry::LOG_INTERVAL;
 
 /// How often a lease is renewed in its duration.
 const RENEWALS: u32 = 6;
@@ -44,7 +44,7 @@ impl Connection {
     /// Renews the lease for as long as the connection lives, and watches the slots of a cluster.
     pub(super) async fn renew_lease(self) -> ConnectionEnd {
         let inner = &self.remote.0;
-        let throttle = LogThrottle::new();
+        let mut log = LeaseLog::default();
         let mut moved_to = None;
         let mut renewed = Instant::now();
         loop {
@@ -60,7 +60,7 @@ impl Connection {
             if known == 0 {
                 inner.presence.mark_stale();
                 inner.core.reapply_all();
-                log_lease_lost(&throttle, silent, inner.lease);
+                log.lost(silent, inner.lease);
             }
             self.queue_for_reaping(&dead);
             inner.reaper_wakeup.notify_one();
@@ -279,19 +279,33 @@ impl Remote {
     }
 }
 
-/// Logs that this process had no lease. `silent` is the time since its last renewal.
-fn log_lease_lost(throttle: &LogThrottle, silent: Duration, lease: Duration) {
-    if throttle.count().is_none() {
-        return; // it returned while it was being reaped, and has said so
-    }
-    let seconds = silent.as_secs_f64();
-    if silent > lease {
-        tracing::warn!(
-            seconds,
-            "this process stood still for longer than its lease, and another one removed its members from Redis: they are registered again"
-        );
-    } else {
-        tracing::warn!("Redis lost the lease of this process: its members are registered again");
+/// The log lines about lost leases.
+#[derive(Default)]
+struct LeaseLog {
+    /// When this process last returned after its lease.
+    returned: Option<Instant>,
+    /// When another loss was last logged.
+    logged: Option<Instant>,
+}
+
+impl LeaseLog {
+    /// Logs that this process had no lease. `silent` is the time since its last renewal.
+    fn lost(&mut self, silent: Duration, lease: Duration) {
+        let is_within = |at: Option<Instant>, time| at.is_some_and(|at| at.elapsed() < time);
+        if silent > lease {
+            self.returned = Some(Instant::now());
+            let seconds = silent.as_secs_f64();
+            tracing::warn!(
+                seconds,
+                "this process stood still for longer than its lease, and another one removed its members from Redis: they are registered again"
+            );
+        } else if !is_within(self.returned, 2 * lease) && !is_within(self.logged, LOG_INTERVAL) {
+            // Otherwise it returned while it was being reaped, and finds its lease gone once more.
+            self.logged = Some(Instant::now());
+            tracing::warn!(
+                "Redis lost the lease of this process: its members are registered again"
+            );
+        }
     }
 }
 

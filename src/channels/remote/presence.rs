@@ -9,10 +9,13 @@
 //! receive it at once. What is lost on the way is found by a comparison with the hash
 //! (`presence_sync.rs`).
 
+use std::time::SystemTime;
+
 use metrics::counter;
 use redis::{Cmd, Value};
 use serde::{Deserialize, Serialize};
 
+use super::history_sync::millis;
 use super::outbox::PresencePush;
 use super::presence_index::PresenceCounts;
 use super::queued_command::{COMMAND_BYTES, CommandKind, PresenceCommand, QueuedCommand};
@@ -51,11 +54,13 @@ impl Remote {
         let (id, is_announced) = (member.id(self.0.node), entry.announced);
         let change = is_announced.then(|| PresenceChange::join(id, entry.user.clone()));
         self.send_change(group, change, |counts| {
-            let mut commands = vec![self.add_command(group, member.member, &entry)];
-            if counts.add(group) {
-                commands.push(self.list_command("SADD", group));
-            }
-            commands
+            counts.add(group);
+            // The entry last: if this process dies in between, all of its entries are found.
+            vec![
+                self.ensure_lease_command(),
+                self.list_command("SADD", group),
+                self.add_command(group, member.member, &entry),
+            ]
         });
     }
 
@@ -242,6 +247,23 @@ impl Remote {
             },
             reply: None,
         })
+    }
+
+    /// Returns the command that gives this process a lease if it has none: if Redis lost its data and
+    /// this process then dies, its entries must still be found.
+    ///
+    /// It is a lease of a process that is being reaped, so this process notices the loss with its
+    /// next renewal.
+    pub(super) fn ensure_lease_command(&self) -> Cmd {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let ends = millis(now.unwrap_or_default() + self.lease_in_redis());
+        let mut ensure = redis::cmd("ZADD");
+        ensure
+            .arg(self.0.names.lease_key())
+            .arg("NX")
+            .arg(format!("{ends}.5"))
+            .arg(format!("{:016x}", self.0.node));
+        ensure
     }
 
     pub(super) fn add_command(&self, group: &GroupName, member: u64, entry: &PresenceEntry) -> Cmd {

@@ -47,11 +47,9 @@ impl PresenceIndex {
 }
 
 impl PresenceCounts {
-    /// Counts a member; returns whether it is the group's first.
-    pub(super) fn add(&mut self, group: &GroupName) -> bool {
-        let count = self.0.entry(group.clone()).or_default();
-        *count += 1;
-        *count == 1
+    /// Counts a member.
+    pub(super) fn add(&mut self, group: &GroupName) {
+        *self.0.entry(group.clone()).or_default() += 1;
     }
 
     /// Discounts a member; returns whether it was the group's last.

@@ -160,6 +160,9 @@ impl Connection {
             }
         }
         let is_missing = !commands.is_empty();
+        if is_missing {
+            commands.push(remote.ensure_lease_command());
+        }
         let gone = entries
             .keys()
             .filter(|member| !tracked.contains_key(member));

@@ -245,6 +245,21 @@ class Converge:
         for watcher in gone:
             watcher.leave()
 
+    def test_a_process_that_is_killed_after_redis_was_emptied(self):
+        here = self.watch(self.a, "anna")
+        with self.gateway() as third:
+            connected(third)
+            gone = self.watch(third, "gus")
+            self.settle(*here, *gone)
+            with self.redis.client() as client:
+                client.flushdb()
+            gone.extend(self.watch(third, "hugo"))
+            third.signal(signal.SIGKILL)
+            third.wait(-signal.SIGKILL)
+        self.settle(*here)
+        for watcher in gone:
+            watcher.leave()
+
     def test_an_outage_with_joins_and_leaves_on_both_sides(self):
         here, there = self.watch(self.a, "anna", "carl", "eve"), self.watch(self.b, "ben", "dora")
         self.settle(*here, *there)
