@@ -63,7 +63,7 @@ impl Group {
         let Some(view) = presence.as_mut() else {
             return AppendOutcome::AlreadyDelivering;
         };
-        view.abort_read();
+        view.abort_reads();
         let changes = view.own_changes(node, &self.announced(node));
         self.tell(view, &changes, None)
     }

@@ -33,15 +33,17 @@ pub(super) struct PresenceView {
     told: HashMap<ConnectionId, Username>,
     /// True once Redis was read: before that, no member of another process is known.
     is_read: bool,
-    /// While Redis is being read: the members that have changed since.
-    changed: Option<HashSet<ConnectionId>>,
+    /// The reads under way.
+    reads: usize,
+    /// While Redis is being read: the members that have changed since the first of these reads.
+    changed: HashSet<ConnectionId>,
 }
 
 impl PresenceView {
     /// Applies a change. Returns the new number of members; `None` if they have been told of it.
     pub(super) fn apply(&mut self, change: &PresenceChange) -> Option<usize> {
-        if let Some(changed) = &mut self.changed {
-            changed.insert(change.member);
+        if self.reads > 0 {
+            self.changed.insert(change.member);
         }
         let is_new = match change.kind {
             ChangeKind::Join => {
@@ -63,12 +65,13 @@ impl PresenceView {
 
     /// Called before Redis is read.
     pub(super) fn begin_read(&mut self) {
-        self.changed = Some(HashSet::new());
+        self.reads += 1;
     }
 
-    /// Called when the reply will not come.
-    pub(super) fn abort_read(&mut self) {
-        self.changed = None;
+    /// Called when no reply will come.
+    pub(super) fn abort_reads(&mut self) {
+        self.reads = 0;
+        self.changed.clear();
     }
 
     /// Takes the members of other processes that Redis lists; `None` if it could not be read. Returns
@@ -82,7 +85,12 @@ impl PresenceView {
         listed: Option<HashMap<ConnectionId, Username>>,
     ) -> Vec<PresenceChange> {
         let is_first = !std::mem::replace(&mut self.is_read, true);
-        let changed = self.changed.take().unwrap_or_default();
+        self.reads = self.reads.saturating_sub(1);
+        // What this reply shows is a change for an older one that is still under way.
+        let changed = match self.reads {
+            0 => std::mem::take(&mut self.changed),
+            _ => self.changed.clone(),
+        };
         let Some(mut listed) = listed else {
             return Vec::new();
         };
@@ -234,10 +242,25 @@ mod tests {
         assert!(view.is_read());
         view.begin_read();
         view.apply(&join(2, 1));
-        view.abort_read();
+        view.abort_reads();
         view.begin_read();
         let left = PresenceChange::leave(id(2, 1), Some("user1".into()));
         assert_eq!(end_read(&mut view, &[]), [left]);
+    }
+
+    #[test]
+    fn of_two_reads_the_older_reply_takes_nothing_back() {
+        let mut view = PresenceView::default();
+        view.begin_read();
+        end_read(&mut view, &[(2, 1)]);
+        view.apply(&join(1, 1));
+        view.begin_read();
+        view.apply(&join(2, 2));
+        view.begin_read();
+        view.apply(&leave(2, 1));
+        assert_eq!(end_read(&mut view, &[(2, 1), (3, 1)]), [join(3, 1)]);
+        assert_eq!(end_read(&mut view, &[(2, 1)]), []);
+        assert_eq!(view.len(), 3);
     }
 
     #[test]
@@ -290,6 +313,7 @@ mod tests {
                 count(view.apply(&change), &change);
             }
             let last: Vec<_> = last.into_iter().collect();
+            view.abort_reads();
             view.begin_read();
             for change in view.end_read(NODE, listed(&last)) {
                 count(view.apply(&change), &change);

@@ -84,6 +84,7 @@ impl Connection {
     pub(super) async fn run_reaper(self) -> ConnectionEnd {
         let inner = &self.remote.0;
         let mut renewed_empty = Instant::now();
+        let mut compared = Instant::now();
         loop {
             inner.reaper_wakeup.notified().await;
             if renewed_empty.elapsed() >= inner.lease / 3 {
@@ -96,7 +97,10 @@ impl Connection {
             if is_stale && let Err(error) = self.register(WriteOrder::InOutbox).await {
                 return (error, Vec::new());
             }
-            if is_stale | inner.presence.take_missed() {
+            // An inbox may stay full for long, so this is not done with each renewal.
+            let is_missed = compared.elapsed() >= inner.lease && inner.presence.take_missed();
+            if is_stale || is_missed {
+                compared = Instant::now();
                 self.remote.publish_registered();
             }
             loop {

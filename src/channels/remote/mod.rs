@@ -222,14 +222,7 @@ impl Remote {
             if !self.is_connected() {
                 return;
             }
-            let is_subscribed = match self.0.format {
-                LayerFormat::Core => self.0.core.is_joined(name),
-                _ => {
-                    let channel = self.0.names.channel_of(name);
-                    self.0.subscriptions.is_subscribed(&channel)
-                }
-            };
-            if is_subscribed {
+            if self.is_subscribed(name) {
                 let is_current = group.with_history(|history| history.is_current());
                 let is_unread = group.is_presence_unread();
                 if is_current && !is_unread {
@@ -246,6 +239,17 @@ impl Remote {
                 () = group_ready => {}
                 () = all_changed => {}
                 () = tokio::time::sleep_until(deadline) => return,
+            }
+        }
+    }
+
+    /// Returns whether events of other processes for a group arrive.
+    fn is_subscribed(&self, name: &GroupName) -> bool {
+        match self.0.format {
+            LayerFormat::Core => self.0.core.is_joined(name),
+            _ => {
+                let channel = self.0.names.channel_of(name);
+                self.0.subscriptions.is_subscribed(&channel)
             }
         }
     }

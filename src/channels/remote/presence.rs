@@ -9,8 +9,6 @@
 //! receive it at once. What is lost on the way is found by a comparison with the hash
 //! (`presence_sync.rs`).
 
-use std::time::SystemTime;
-
 use metrics::counter;
 use redis::{Cmd, Value};
 use serde::{Deserialize, Serialize};
@@ -19,6 +17,7 @@ use super::history_sync::millis;
 use super::outbox::PresencePush;
 use super::presence_index::PresenceCounts;
 use super::queued_command::{COMMAND_BYTES, CommandKind, PresenceCommand, QueuedCommand};
+use super::scripts::ENSURE_LEASE;
 use super::{Remote, wire};
 use crate::channels::presence::{ChangeKind, PresenceChange};
 use crate::channels::{ConnectionId, Event, GroupMember, GroupName, Presence, Present};
@@ -219,7 +218,7 @@ impl Remote {
             return None;
         }
         if let Some((channel, hash)) = echo {
-            self.0.echoes.take(&channel, hash);
+            self.0.echoes.cancel(&channel, hash);
         }
         if pushed == PresencePush::Full {
             self.0.presence.mark_stale();
@@ -251,19 +250,11 @@ impl Remote {
 
     /// Returns the command that gives this process a lease if it has none: if Redis lost its data and
     /// this process then dies, its entries must still be found.
-    ///
-    /// It is a lease of a process that is being reaped, so this process notices the loss with its
-    /// next renewal.
     pub(super) fn ensure_lease_command(&self) -> Cmd {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let ends = millis(now.unwrap_or_default() + self.lease_in_redis());
-        let mut ensure = redis::cmd("ZADD");
-        ensure
-            .arg(self.0.names.lease_key())
-            .arg("NX")
-            .arg(format!("{ends}.5"))
-            .arg(format!("{:016x}", self.0.node));
-        ensure
+        let mut call = ENSURE_LEASE.call(&[&self.0.names.lease_key()]);
+        call.arg(format!("{:016x}", self.0.node))
+            .arg(millis(self.lease_in_redis()));
+        call
     }
 
     pub(super) fn add_command(&self, group: &GroupName, member: u64, entry: &PresenceEntry) -> Cmd {

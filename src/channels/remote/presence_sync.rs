@@ -107,24 +107,28 @@ impl Connection {
         let groups: Vec<_> = names
             .iter()
             .map(|name| {
-                let group = inner.local.find(name.as_str());
-                if let Some(group) = &group {
+                // Before the group is subscribed to, the reply would miss later changes: it is read
+                // when it is.
+                let viewed = inner.local.find(name.as_str()).filter(|group| {
+                    let is_unread = group.is_presence_unread();
+                    group.has_presence() && (!is_unread || self.remote.is_subscribed(name))
+                });
+                if let Some(group) = &viewed {
                     group.begin_presence_read();
                 }
-                let has_presence = group.as_ref().is_some_and(|group| group.has_presence());
-                asked.push(self.remote.read_members(name, has_presence));
-                (name, group)
+                asked.push(self.remote.read_members(name, viewed.is_some()));
+                (name, viewed)
             })
             .collect();
         let replies = self.query(asked).await?;
         let mut commands = Vec::new();
-        for ((name, group), reply) in groups.into_iter().zip(replies) {
+        for ((name, viewed), reply) in groups.into_iter().zip(replies) {
             let read = self.remote.parse_members(reply);
             if let Some(read) = &read {
                 let is_listed = listed.map(|listed| listed.contains(name.as_str()));
                 commands.extend(self.write_difference(name, &read.own, is_listed, order));
             }
-            if let Some(group) = &group {
+            if let Some(group) = &viewed {
                 let foreign = read.map(|read| read.foreign);
                 let outcome = group.end_presence_read(inner.node, foreign);
                 inner.local.deliver(group, outcome);
@@ -247,11 +251,10 @@ impl Remote {
         }
     }
 
-    /// Returns the command that reads the members of a group; if it has no announced members here,
-    /// only those of this process.
-    fn read_members(&self, name: &GroupName, has_presence: bool) -> Cmd {
+    /// Returns the command that reads the members of a group: all of them, or those of this process.
+    fn read_members(&self, name: &GroupName, all: bool) -> Cmd {
         let key = self.0.names.presence_key(name.as_str());
-        if !has_presence {
+        if !all {
             let mut call = NODE_MEMBERS.call(&[&key]);
             call.arg(RedisNames::presence_fields(self.0.node));
             return call;

@@ -145,7 +145,9 @@ impl Remote {
         };
         let group = self.0.local.find(name);
         let has_offset = position.offset > 0;
-        if let Some(group) = group.as_ref().filter(|_| !has_offset)
+        // A change has no offset, no number and no count.
+        let may_be_change = !has_offset && head.number.is_none() && head.count.is_none();
+        if let Some(group) = group.as_ref().filter(|_| may_be_change)
             && self.on_presence_event(group.name(), &event)
         {
             return;

@@ -342,6 +342,18 @@ return {known % 1 == 0 and 1 or 0, dead}
 ",
 );
 
+/// Gives a process a lease if it has none.
+///
+/// Keys: the leases. Arguments: the process; its lease in milliseconds. It is a lease of a process
+/// that is being reaped, so the process notices with its next renewal that it had none.
+pub(super) static ENSURE_LEASE: LuaScript = LuaScript::new(
+    r"
+local time = redis.call('TIME')
+local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
+return redis.call('ZADD', KEYS[1], 'NX', string.format('%.0f', ends) .. '.5', ARGV[1])
+",
+);
+
 /// Returns a process's members of a group.
 ///
 /// Keys: the group's members. Arguments: the prefix of the process's fields. Returns the fields and
@@ -396,7 +408,7 @@ return 1
 );
 
 /// All scripts.
-pub(super) fn all() -> [&'static LuaScript; 10] {
+pub(super) fn all() -> [&'static LuaScript; 11] {
     [
         &APPEND,
         &READ,
@@ -405,6 +417,7 @@ pub(super) fn all() -> [&'static LuaScript; 10] {
         &REGISTER,
         &EVICT,
         &RENEW_LEASE,
+        &ENSURE_LEASE,
         &NODE_MEMBERS,
         &REMOVE_NODE_MEMBERS,
         &ENQUEUE,

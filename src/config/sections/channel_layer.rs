@@ -119,7 +119,7 @@ impl ChannelLayerConfig {
             found.push(("group_history_size", sentence));
         }
         if self.lease < Duration::from_secs(1) {
-            let sentence = "expected at least \"1s\": it is renewed every third of it";
+            let sentence = "expected at least \"1s\": it is renewed every sixth of it";
             found.push(("lease", sentence.to_owned()));
         }
         found
