@@ -181,8 +181,9 @@ impl Batch {
         self.entries.len()
     }
 
-    /// Returns the batch as a member takes it that has seen early events of other processes: without
-    /// those, and with its own marks. Drops the marks of events that have their offset by now.
+    /// Returns the batch as a member takes it that has seen early events of other processes:
+    /// without those, and with its own marks. Drops the marks of events that have their offset by
+    /// now.
     pub(super) fn of_marked(&self, member: &mut Membership) -> Self {
         let mut view = member.marked().copied().unwrap_or_default();
         let mut entries = Vec::new();

@@ -1,8 +1,8 @@
 //! Group presence: tells the members of a group who joins and who leaves.
 //!
-//! The view is changed and the event is appended under one lock, so that the members see the changes
-//! in the order in which their number changes. That lock is taken before those of the members and
-//! of the waiting events.
+//! The view is changed and the event is appended under one lock, so that the members see the
+//! changes in the order in which their number changes. That lock is taken before those of the
+//! members and of the waiting events.
 
 use std::collections::HashMap;
 
@@ -75,7 +75,8 @@ impl Group {
         }
     }
 
-    /// Tells the members what the announced members in Redis show; `None` if they could not be read.
+    /// Tells the members what the announced members in Redis show; `None` if they could not be
+    /// read.
     pub(super) fn end_presence_read(
         &self,
         node: u64,

@@ -1,4 +1,5 @@
-//! Join: what a member receives when it joins a group, and when the history that it awaits is loaded.
+//! Join: what a member receives when it joins a group, and when the history that it awaits is
+//! loaded.
 
 #[cfg(test)]
 mod tests;
@@ -64,10 +65,10 @@ impl Group {
         })
     }
 
-    /// Called with how much Redis keeps of the group's history, and the newest offset. If no member of
-    /// this process has asked for the history, the process keeps a copy from now on: members follow
-    /// its offsets, so none of them misses an event. Returns whether they have received events
-    /// after the newest one: then the history has to be read once more.
+    /// Called with how much Redis keeps of the group's history, and the newest offset. If no member
+    /// of this process has asked for the history, the process keeps a copy from now on: members
+    /// follow its offsets, so none of them misses an event. Returns whether they have received
+    /// events after the newest one: then the history has to be read once more.
     pub(super) fn adopt_history(
         &self,
         (history, history_expiry): (usize, Duration),
@@ -86,8 +87,8 @@ impl Group {
         outgoing.history.is_delivered_beyond(newest)
     }
 
-    /// Called when the shared history was read to its end. For the first time, gives each member the
-    /// part that it has awaited.
+    /// Called when the shared history was read to its end. For the first time, gives each member
+    /// the part that it has awaited.
     ///
     /// The members' lock is held throughout, so nothing newer overtakes it. An event without an
     /// offset that waits for delivery meanwhile still reaches the members: each keeps its `since`.

@@ -2,8 +2,9 @@
 //!
 //! A change reaches a process more than once, and from several sources: from the member itself,
 //! through Redis, from a process that removes the members of a dead one, and from Redis' list of
-//! members. The view makes that harmless. A change that agrees with it is dropped; any other changes
-//! the view and is told to the members, so that what they have been told is the view at any time.
+//! members. The view makes that harmless. A change that agrees with it is dropped; any other
+//! changes the view and is told to the members, so that what they have been told is the view at any
+//! time.
 //!
 //! ```text
 //!           begin_read                  end_read
@@ -13,10 +14,10 @@
 //!                                   begin_read
 //! ```
 //!
-//! Redis is read when the group is created, and whenever changes may have been missed. A reply shows
-//! the members at one moment before it arrives. A change that comes while Redis is being read may be
-//! newer than the reply, so it wins; an older one agrees with the reply and is dropped, or is
-//! followed by the newer change that the reply has shown already.
+//! Redis is read when the group is created, and whenever changes may have been missed. A reply
+//! shows the members at one moment before it arrives. A change that comes while Redis is being read
+//! may be newer than the reply, so it wins; an older one agrees with the reply and is dropped, or
+//! is followed by the newer change that the reply has shown already.
 
 use std::collections::{HashMap, HashSet};
 
@@ -74,8 +75,9 @@ impl PresenceView {
         self.changed.clear();
     }
 
-    /// Takes the members of other processes that Redis lists; `None` if it could not be read. Returns
-    /// the changes that the members have not been told of, in no order. The caller applies them.
+    /// Takes the members of other processes that Redis lists; `None` if it could not be read.
+    /// Returns the changes that the members have not been told of, in no order. The caller applies
+    /// them.
     ///
     /// The first reply changes the view without a word if this process has no announced member yet:
     /// a member learns the number with its own `chat.join`.

@@ -97,8 +97,8 @@ impl RoomLimit {
         })
     }
 
-    /// Forgets the groups whose history has expired in Redis. Without it, those of a wave of clients
-    /// would stay until the next client begins a group.
+    /// Forgets the groups whose history has expired in Redis. Without it, those of a wave of
+    /// clients would stay until the next client begins a group.
     pub(super) fn forget_ended(&self, now: Instant) {
         self.state().forget_ended(now);
     }

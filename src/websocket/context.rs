@@ -123,8 +123,8 @@ impl Context<'_> {
     ///
     /// An event is framed once for all members and written straight to their sockets. The group's
     /// history comes first, if the options ask for one. With `recover`, a client that reconnects
-    /// with `?since=EPOCH.OFFSET` instead gets a message that announces the recovery, then the
-    /// events that it missed.
+    /// with `?since=POSITION` instead gets a message that announces the recovery, then the events
+    /// that it missed.
     pub async fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
         self.flush(); // output from before the join stays before the group's events
         let handle: Arc<dyn Subscriber> = self.handle.clone();

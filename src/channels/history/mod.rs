@@ -140,8 +140,8 @@ impl GroupHistory {
         self.position
     }
 
-    /// Returns whether a client that has seen a position has seen more than this process has: it was
-    /// at another process, and events since are on their way to this one.
+    /// Returns whether a client that has seen a position has seen more than this process has: it
+    /// was at another process, and events since are on their way to this one.
     pub(super) fn is_behind_client(&self, seen: Position) -> bool {
         if !self.is_shared() || !self.is_loaded() || seen.epoch == 0 {
             return false;

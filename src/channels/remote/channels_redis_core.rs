@@ -232,8 +232,8 @@ impl ChannelsRedisCore {
         count
     }
 
-    /// Called when Redis does not list this process in a group: joins the group again. Returns false
-    /// if another task is already asking Redis about it.
+    /// Called when Redis does not list this process in a group: joins the group again. Returns
+    /// false if another task is already asking Redis about it.
     pub(super) fn rejoin(&self, group: &GroupName) -> bool {
         let mut state = self.state.lock();
         let found = state.groups.get_mut(group);

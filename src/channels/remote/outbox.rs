@@ -331,8 +331,8 @@ impl Outbox {
         }
     }
 
-    /// Called with the events that Redis has: in each group, those up to a number. They are not sent
-    /// again, unless Redis loses them once more.
+    /// Called with the events that Redis has: in each group, those up to a number. They are not
+    /// sent again, unless Redis loses them once more.
     pub(super) fn found_confirmed(&self, confirmed: &HashMap<GroupName, u64>) {
         let mut state = self.state.lock();
         let is_confirmed = |command: &QueuedCommand| match &command.kind {

@@ -185,9 +185,9 @@ impl Remote {
         }
     }
 
-    /// Queues commands, and behind them a change's event, without waiting. If there is no space, all
-    /// members are registered again later, and the other processes compare then. Returns the change
-    /// if the members of this process will not receive it from Redis.
+    /// Queues commands, and behind them a change's event, without waiting. If there is no space,
+    /// all members are registered again later, and the other processes compare then. Returns the
+    /// change if the members of this process will not receive it from Redis.
     fn push_change(
         &self,
         group: &GroupName,

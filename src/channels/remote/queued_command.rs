@@ -159,8 +159,8 @@ impl HistoryAppend {
         }
     }
 
-    /// Returns whether the event gets no offset, as far as this process knows. Then it is numbered in
-    /// its group.
+    /// Returns whether the event gets no offset, as far as this process knows. Then it is numbered
+    /// in its group.
     pub(super) fn is_sent_at_most_once(&self) -> bool {
         self.retention == Retention::Transient || self.bounds.is_none()
     }

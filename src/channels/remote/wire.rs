@@ -2,9 +2,9 @@
 //!
 //! All numbers are big-endian. A message begins with its version (1) and its kind:
 //!
-//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64`, `count u64` and
-//!   a sequence number if their flags are set, then the body. An offset of 0 means that the event is
-//!   in no shared history.
+//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64`, `count u64`
+//!   and a sequence number if their flags are set, then the body. An offset of 0 means that the
+//!   event is in no shared history.
 //! - channel: the length of a channel's name `u8`, the name, the body.
 //! - question: `caller u64, id u64`, JSON. answer: `id u64`, JSON.
 //! - counted: `id u64, queued u32, dropped u32`.

@@ -1,5 +1,5 @@
-//! Simulation: random schedules of joins, sends and faults, run against whole processes with a Redis
-//! in memory and a paused clock, and compared with the layer's promise.
+//! Simulation: random schedules of joins, sends and faults, run against whole processes with a
+//! Redis in memory and a paused clock, and compared with the layer's promise.
 //!
 //! | file | subject |
 //! |---|---|
@@ -10,9 +10,9 @@
 //! | `world.rs` | processes and clients that go through a schedule |
 //! | `redis/` | the Redis in memory, and its faults |
 //!
-//! Each process is an `Application` of its own with a link of its own, so the code under test is all
-//! of the layer, its scripts, the consumers and the sockets. A run is determined by its seed, except
-//! for the branches that `select!` draws and the order of hash maps.
+//! Each process is an `Application` of its own with a link of its own, so the code under test is
+//! all of the layer, its scripts, the consumers and the sockets. A run is determined by its seed,
+//! except for the branches that `select!` draws and the order of hash maps.
 //!
 //! ```text
 //! ONEPORT_SCHEDULES=10000    how many schedules each test runs; 20 by default

@@ -3,20 +3,22 @@
 //! With format `oneport`, a group with a history:
 //! - *once*: no client sees an event twice, unless it was told that it could not recover.
 //! - *complete*: a client that is connected at the end has every event that was sent since it first
-//!   connected, and those that were kept before. Redis may lose what it has: processes send it again.
-//!   A short history keeps less than is sent
-//!   while a process is disturbed. Exempt is what only a process that has died could send again, and what was sent before somebody
+//!   connected, and those that were kept before. Redis may lose what it has: processes send it
+//!   again. A short history keeps less than is sent while a process is disturbed. Exempt is what
+//!   only a process that has died could send again, and what was sent before an administrator
 //!   emptied a Redis whose connections live on.
 //! - *sender's order*: the events of one process come in the order in which they were sent: those
-//!   that are sent while the client is a member, and those that Redis has given an offset. Events that
-//!   are not kept may overtake kept ones, and come in their own order.
-//! - *one order*: events come in the order of their offsets; an offset is that of the same event for
-//!   all clients. An event that is shown before it has an offset (`~` in its position) is exempt.
+//!   that are sent while the client is a member, and those that Redis has given an offset. Events
+//!   that are not kept may overtake kept ones, and come in their own order.
+//! - *one order*: events come in the order of their offsets; an offset is that of the same event
+//!   for all clients. An event that is shown before it has an offset (`~` in its position) is
+//!   exempt.
 //! - *positions*: no two events of one client have the same position.
 //! - *no gap*: a client that hears `recovered: true` has every event that was sent while it was
 //!   away.
 //! - *recovers*: it hears `recovered: true` whenever nothing was disturbed.
-//! - *at once*: members of the sender's process have an event within `AT_ONCE`, whatever Redis does.
+//! - *at once*: members of the sender's process have an event within `AT_ONCE`, whatever Redis
+//!   does.
 //!
 //! A group without a history, and all groups of Django's formats:
 //! - *once*, *sender's order*, and:

@@ -67,7 +67,8 @@ pub(super) struct Life {
 /// What disturbed the run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
-    /// Redis, or the link of a process to it, was away, silent or slow, or is again as it should be.
+    /// Redis, or the link of a process to it, was away, silent or slow, or is again as it should
+    /// be.
     Link,
     /// A process stood still, or goes on.
     Pause,

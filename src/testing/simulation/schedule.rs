@@ -47,8 +47,8 @@ pub(super) struct Schedule {
     pub(super) format: LayerFormat,
     /// The number of processes that run.
     pub(super) processes: usize,
-    /// The time between the start of the processes and the first step, in milliseconds. Connecting to
-    /// Redis takes them some of it.
+    /// The time between the start of the processes and the first step, in milliseconds. Connecting
+    /// to Redis takes them some of it.
     pub(super) start: u64,
     pub(super) steps: Vec<Step>,
 }

@@ -61,7 +61,8 @@ struct Client {
     is_connected: bool,
 }
 
-/// Goes through a schedule, and returns what was seen. The same seed and schedule do the same again.
+/// Goes through a schedule, and returns what was seen. The same seed and schedule do the same
+/// again.
 pub(super) async fn run(schedule: &Schedule, seed: u64) -> Record {
     fastrand::seed(seed);
     let mut world = World {
