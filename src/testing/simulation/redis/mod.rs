@@ -492,15 +492,6 @@ impl Connection {
     }
 }
 
-impl Reply {
-    fn nil_if_empty(self) -> Self {
-        match self {
-            Self::Array(items) if items.is_empty() => Self::Nil,
-            other => other,
-        }
-    }
-}
-
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

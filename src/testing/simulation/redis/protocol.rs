@@ -12,6 +12,15 @@ pub(super) enum Reply {
 }
 
 impl Reply {
+    pub(super) fn nil_if_empty(self) -> Self {
+        match self {
+            Self::Array(items) if items.is_empty() => Self::Nil,
+            other => other,
+        }
+    }
+}
+
+impl Reply {
     pub(super) fn bulk(bytes: impl Into<Vec<u8>>) -> Self {
         Self::Bulk(bytes.into())
     }
