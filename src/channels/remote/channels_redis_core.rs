@@ -4,7 +4,7 @@
 //! A process joins a group with one channel of its own, however many members it has in the group.
 //! So a sender writes one message into the inbox of each process.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
 use memchr::memmem;
@@ -50,7 +50,7 @@ struct CoreGroups {
     groups: HashMap<GroupName, CoreGroup>,
     /// The group of each local part of our channels' names.
     of_local: HashMap<String, GroupName>,
-    changed: VecDeque<GroupName>,
+    changed: BTreeSet<GroupName>,
 }
 
 struct CoreGroup {
@@ -62,18 +62,23 @@ struct CoreGroup {
 /// Whether Redis lists this process in a group.
 ///
 /// ```text
-///          changes, if wanted       confirmed         changes, if wanted
-///   None ─────────────────────▶ Joining ────▶ Listed ────────────────────▶ Confirming
-///    ▲                                        │ │  ▲                           │
-///    ├──── confirmed ──── Leaving ◀───────────┘ │  └───────── confirmed ───────┘
-///    │                changes, if not wanted    │
-///    └───── reset, rejoin ──────────────────────┘
+///           changes, if wanted       confirmed         changes, if wanted
+///   New,  ─────────────────────▶ Joining ────▶ Listed ────────────────────▶ Confirming
+///   None                                       │ │  ▲                           │
+///    ▲                                         │ │  └───────── confirmed ───────┘
+///    ├──── confirmed ──── Leaving ◀────────────┘ │
+///    │                changes, if not wanted     │
+///    └───── reset, rejoin ───────────────────────┘
 /// ```
+///
+/// A group that is New was never sent to Redis: without a connection, one that is no longer wanted
+/// leaves nothing.
 ///
 /// A process that joins again learns from the reply to ZADD whether it was still listed. If it was
 /// not, events of others may be missing since.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Listing {
+    New,
     None,
     Joining,
     Listed,
@@ -101,6 +106,15 @@ pub(super) struct ConfirmedJoins {
 /// Returns the unique part of a channel's name.
 pub(super) fn random_hex() -> String {
     format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+}
+
+impl CoreGroups {
+    fn remove(&mut self, group: &GroupName) {
+        self.changed.remove(group);
+        if let Some(removed) = self.groups.remove(group) {
+            self.of_local.remove(&removed.local);
+        }
+    }
 }
 
 impl ChannelsRedisCore {
@@ -162,7 +176,7 @@ impl ChannelsRedisCore {
             let joined = CoreGroup {
                 local,
                 is_wanted: !is_wanted,
-                listing: Listing::None,
+                listing: Listing::New,
             };
             state.groups.insert(group.clone(), joined);
         }
@@ -170,7 +184,11 @@ impl ChannelsRedisCore {
             && joined.is_wanted != is_wanted
         {
             joined.is_wanted = is_wanted;
-            state.changed.push_back(group.clone());
+            if joined.listing == Listing::New && !is_wanted {
+                state.remove(group);
+            } else {
+                state.changed.insert(group.clone());
+            }
         }
         drop(state);
         self.work.notify_one();
@@ -215,7 +233,9 @@ impl ChannelsRedisCore {
     /// Joins all groups as if for the first time, on another connection. Returns their number.
     pub(super) fn reset(&self) -> usize {
         for joined in self.state.lock().groups.values_mut() {
-            joined.listing = Listing::None;
+            if joined.listing != Listing::New {
+                joined.listing = Listing::None;
+            }
         }
         self.reapply_all()
     }
@@ -241,7 +261,7 @@ impl ChannelsRedisCore {
             return false;
         };
         joined.listing = Listing::None;
-        state.changed.push_back(group.clone());
+        state.changed.insert(group.clone());
         drop(state);
         self.work.notify_one();
         true
@@ -259,7 +279,7 @@ impl ChannelsRedisCore {
             leave: Vec::new(),
         };
         while changes.join.len() + changes.leave.len() < CHANGES_AT_ONCE
-            && let Some(group) = state.changed.pop_front()
+            && let Some(group) = state.changed.pop_first()
         {
             let Some(joined) = state.groups.get_mut(&group) else {
                 continue;
@@ -268,7 +288,7 @@ impl ChannelsRedisCore {
             if joined.is_wanted {
                 joined.listing = match joined.listing {
                     Listing::Listed | Listing::Confirming => Listing::Confirming,
-                    Listing::None | Listing::Joining | Listing::Leaving => Listing::Joining,
+                    _ => Listing::Joining,
                 };
                 changes.join.push((group, channel));
             } else {
@@ -298,7 +318,7 @@ impl ChannelsRedisCore {
             }
             joined.listing = Listing::Listed;
             if !joined.is_wanted {
-                state.changed.push_back(group.clone());
+                state.changed.insert(group.clone());
                 self.work.notify_one();
             }
         }
@@ -308,11 +328,10 @@ impl ChannelsRedisCore {
             };
             joined.listing = Listing::None;
             if joined.is_wanted {
-                state.changed.push_back(group.clone());
+                state.changed.insert(group.clone());
                 self.work.notify_one();
             } else {
-                let left = state.groups.remove(group);
-                left.map(|left| state.of_local.remove(&left.local));
+                state.remove(group);
             }
         }
         joins
@@ -502,5 +521,23 @@ mod tests {
             .map(|_| core.next_score().parse().unwrap())
             .collect();
         assert!(scores.is_sorted_by(|earlier, later| earlier < later));
+    }
+    #[test]
+    fn groups_that_come_and_go_without_a_connection_leave_nothing() {
+        let core = ChannelsRedisCore::new(&ChannelLayerConfig::default(), 1);
+        let group = |number| GroupName::new(&format!("room_{number}")).unwrap();
+        for number in 0..100 {
+            core.set_wanted(&group(number), true);
+            core.set_wanted(&group(number), false);
+        }
+        let state = core.state.lock();
+        assert!(state.groups.is_empty() && state.of_local.is_empty() && state.changed.is_empty());
+        drop(state);
+        // One that Redis may list is left there.
+        core.set_wanted(&group(1), true);
+        assert_eq!(core.changes().join.len(), 1);
+        core.reset();
+        core.set_wanted(&group(1), false);
+        assert_eq!(core.changes().leave.len(), 1);
     }
 }

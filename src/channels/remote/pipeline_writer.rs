@@ -45,6 +45,7 @@ impl Connection {
     /// all of them if the connection fails, otherwise those that it refused temporarily and those
     /// whose keys are moving.
     async fn write_pipeline(&self, batch: &mut Vec<QueuedCommand>) -> RedisResult<()> {
+        self.write_core_presence(batch).await?;
         let members = self.members_of(batch).await?;
         let mut commands = Vec::new();
         let mut counts = Vec::with_capacity(batch.len());
@@ -166,6 +167,25 @@ impl Connection {
             .arg(seq_before.unwrap_or(0))
             .arg(inner.group_history_size);
         call
+    }
+
+    /// Changes the members that Redis lists, before the groups of `channels_redis.core` are asked to
+    /// whom the events of these changes go: a process that joins a group later finds the change in
+    /// the list.
+    async fn write_core_presence(&self, batch: &mut [QueuedCommand]) -> RedisResult<()> {
+        let mut commands = Vec::new();
+        for command in batch {
+            if let CommandKind::Presence(presence) = &mut command.kind
+                && presence
+                    .event
+                    .as_ref()
+                    .and_then(CommandKind::core_group)
+                    .is_some()
+            {
+                commands.append(&mut presence.commands);
+            }
+        }
+        self.query(commands).await.map(drop)
     }
 
     /// Asks for the members of the `channels_redis.core` groups that a batch sends to.

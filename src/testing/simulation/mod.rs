@@ -123,8 +123,7 @@ fn check_one(format: LayerFormat, faults: Faults, rules: &[&str], seed: u64) {
     }
 }
 
-/// The rules that are checked. `complete` is added for disturbed runs, and `sum` and `present` for
-/// all, when the code keeps them.
+/// The rules that are checked.
 const UNDISTURBED: &[&str] = &[
     "once",
     "complete",
@@ -137,9 +136,12 @@ const UNDISTURBED: &[&str] = &[
     "all",
     "epoch",
     "open",
+    "sum",
+    "present",
 ];
 const DISTURBED: &[&str] = &[
     "once",
+    "complete",
     "sender's order",
     "one order",
     "positions",
@@ -148,9 +150,20 @@ const DISTURBED: &[&str] = &[
     "all",
     "epoch",
     "open",
+    "sum",
+    "present",
 ];
 /// Without `all`: one of 500 schedules ends with a process that misses an event.
-const DISTURBED_CORE: &[&str] = &["once", "sender's order", "no gap", "own", "epoch", "open"];
+const DISTURBED_CORE: &[&str] = &[
+    "once",
+    "sender's order",
+    "no gap",
+    "own",
+    "epoch",
+    "open",
+    "sum",
+    "present",
+];
 
 macro_rules! simulations {
     ($($name:ident: $format:ident, $faults:ident, $rules:expr;)*) => {
