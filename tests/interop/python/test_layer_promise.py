@@ -218,8 +218,10 @@ class Recovery(PromiseCase):
         time.sleep(PART / 2)
         self.said = [speaker.stop() for speaker in speakers]
         for name, listened in parts.items():
+            # A process that is not connected yet does not know of offsets that the other already has, and says so.
+            told = [at for at, part in enumerate(listened) if name == "moves" and part.recovered is False]
             with self.subTest(client=name):
-                self.check_returned(listened, "its last")
+                self.check_returned(listened[told[-1] if told else 0 :], "its last")
 
     def test_who_drops_during_an_outage_in_which_redis_loses_everything_gets_all_or_is_told(self):
         self.redis.kept = False
