@@ -118,12 +118,17 @@ impl Record {
             let mut frames = frames.filter(|frame| Some(frame.at) <= lost_at);
             frames.any(|frame| frame.offset() == Some(position))
         };
+        // Redis knows, but a process that has no connection to it may not.
+        let is_calm = self.is_calm(send.begun_at, send.begun_at);
         let is_known_everywhere = |visit: &Visit| {
-            visit.frames.iter().any(|frame| {
-                let position = frame.offset().unwrap_or_default();
-                let offset = confirmed(position).map_or(0, |(_, offset)| offset);
-                offset > 0 && frame.at < send.begun_at && !is_old(position)
-            })
+            let mut frames = visit.frames.iter();
+            let is_told = is_calm || visit.process == send.process;
+            is_told
+                && frames.any(|frame| {
+                    let position = frame.offset().unwrap_or_default();
+                    let offset = confirmed(position).map_or(0, |(_, offset)| offset);
+                    offset > 0 && frame.at < send.begun_at && !is_old(position)
+                })
         };
         let mut visits = self.visits.iter().filter(asks);
         send.is_kept && visits.any(|visit| is_known_here(visit) || is_known_everywhere(visit))
