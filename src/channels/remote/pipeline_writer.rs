@@ -13,6 +13,7 @@ use super::scripts::APPEND;
 use super::wire;
 use crate::channels::GroupName;
 use crate::channels::append::Retention;
+use crate::config::LayerFormat;
 
 impl Connection {
     /// Writes pipelines for as long as the connection lives. Returns the commands of the last
@@ -173,15 +174,13 @@ impl Connection {
     /// whom the events of these changes go: a process that joins a group later finds the change in
     /// the list.
     async fn write_core_presence(&self, batch: &mut [QueuedCommand]) -> RedisResult<()> {
+        if self.remote.0.format != LayerFormat::Core {
+            return Ok(());
+        }
         let mut commands = Vec::new();
         for command in batch {
-            if let CommandKind::Presence(presence) = &mut command.kind
-                && presence
-                    .event
-                    .as_ref()
-                    .and_then(CommandKind::core_group)
-                    .is_some()
-            {
+            // All of them, so that they keep their order.
+            if let CommandKind::Presence(presence) = &mut command.kind {
                 commands.append(&mut presence.commands);
             }
         }
