@@ -10,7 +10,6 @@ use std::time::SystemTime;
 use memchr::memmem;
 use parking_lot::Mutex;
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 
 use super::channels_redis_codec::{ChannelsRedisCodec, EncodedEvent, Recipients};
@@ -488,26 +487,6 @@ pub(super) fn count_full(replies: &[Value]) {
         .iter()
         .filter(|reply| matches!(reply, Value::Int(0)));
     telemetry::events_dropped("channel_full", full.count() as u64);
-}
-
-/// Takes messages out of the inbox. Redis waits for the first one, at most `seconds`.
-pub(super) async fn take_messages(
-    connection: &mut MultiplexedConnection,
-    inbox: &str,
-    seconds: u64,
-) -> redis::RedisResult<Vec<Vec<u8>>> {
-    let mut wait = redis::cmd("BZPOPMIN");
-    wait.arg(inbox).arg(seconds);
-    let first: Option<(String, Vec<u8>, String)> = wait.query_async(connection).await?;
-    let Some((_, first, _)) = first else {
-        return Ok(Vec::new());
-    };
-    let mut messages = vec![first];
-    let mut more = redis::cmd("ZPOPMIN");
-    more.arg(inbox).arg(512);
-    let rest: Vec<(Vec<u8>, String)> = more.query_async(connection).await?;
-    messages.extend(rest.into_iter().map(|(message, _)| message));
-    Ok(messages)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use redis::{RedisResult, Value};
 
 use super::connection::{Connection, ConnectionEnd};
 use super::refusals::CommandLabel;
-use super::{Remote, channels_redis_core, redis_stream};
+use super::{Remote, redis_stream};
 use crate::channels::GroupName;
 use crate::channels::group::Group;
 use crate::channels::history::GroupHistory;
@@ -64,7 +64,7 @@ impl Connection {
         let inbox = self.remote.0.core.inbox();
         let longest = self.remote.0.timeout + Duration::from_secs(INBOX_SECONDS);
         loop {
-            let take = channels_redis_core::take_messages(&mut connection, &inbox, INBOX_SECONDS);
+            let take = take_messages(&mut connection, &inbox, INBOX_SECONDS);
             let messages = match redis_stream::reply_within(longest, take).await {
                 Some(Ok(messages)) => messages,
                 Some(Err(error)) => {
@@ -118,4 +118,24 @@ impl Connection {
             }
         }
     }
+}
+
+/// Takes messages out of the inbox. Redis waits for the first one, at most `seconds`.
+async fn take_messages(
+    connection: &mut MultiplexedConnection,
+    inbox: &str,
+    seconds: u64,
+) -> RedisResult<Vec<Vec<u8>>> {
+    let mut wait = redis::cmd("BZPOPMIN");
+    wait.arg(inbox).arg(seconds);
+    let first: Option<(String, Vec<u8>, String)> = wait.query_async(connection).await?;
+    let Some((_, first, _)) = first else {
+        return Ok(Vec::new());
+    };
+    let mut messages = vec![first];
+    let mut more = redis::cmd("ZPOPMIN");
+    more.arg(inbox).arg(512);
+    let rest: Vec<(Vec<u8>, String)> = more.query_async(connection).await?;
+    messages.extend(rest.into_iter().map(|(message, _)| message));
+    Ok(messages)
 }
