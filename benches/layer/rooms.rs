@@ -29,7 +29,7 @@ struct Options {
     history: usize,
     /// Whether the client sends an event to each room that it enters.
     event: bool,
-    /// Whether each room is told that the client enters and leaves.
+    /// Whether each room announces its members.
     presence: bool,
 }
 

@@ -1,10 +1,9 @@
-//! PresenceView: the members of a group that those of this process have been told of.
+//! PresenceView: what this process has told a group's members about who is in it.
 //!
 //! A change reaches a process more than once, and from several sources: from the member itself,
 //! through Redis, from a process that removes the members of a dead one, and from Redis' list of
 //! members. The view makes that harmless. A change that agrees with it is dropped; any other
-//! changes the view and is told to the members, so that what they have been told is the view at any
-//! time.
+//! changes the view and is sent to the members. So the view is always what they have been told.
 //!
 //! ```text
 //!           begin_read                  end_read

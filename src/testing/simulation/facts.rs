@@ -151,7 +151,7 @@ impl Record {
             |(at, fault): &(Duration, Fault)| *fault != Fault::Death && *at <= died_at;
         let is_calm =
             send.begun_at > Duration::from_secs(1) && !self.faults.iter().any(is_disturbed);
-        let has_lost = self.has(Fault::Loss); // and nobody is there to send it again
+        let has_lost = self.has(Fault::Loss); // and no process is left to send it again
         !is_calm || has_lost || accepted_at + EVERYWHERE > died_at
     }
 }

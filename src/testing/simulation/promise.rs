@@ -38,7 +38,7 @@
 //!   same.
 //!
 //! What follows are these rules, each a function from a run to the differences that it finds.
-//! Everything is told by what clients saw: nothing of the implementation is read.
+//! The rules use only what clients saw, nothing of the implementation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

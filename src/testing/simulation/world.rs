@@ -400,7 +400,7 @@ async fn publish(
     }
 }
 
-/// A client's connection: reads all frames, and asks who is in the group when it is told to.
+/// A client's connection: reads all frames, and asks who is in the group on request.
 async fn connection(
     visit: Rc<RefCell<Visit>>,
     app: Application,

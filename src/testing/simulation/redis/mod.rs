@@ -146,7 +146,7 @@ impl Redis {
         self.0.state.borrow().is_up
     }
 
-    /// FLUSHALL, by somebody else.
+    /// FLUSHALL, sent by another program.
     pub(super) fn flush(&self) {
         self.0.state.borrow_mut().data.flush();
     }
