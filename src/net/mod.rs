@@ -3,7 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `stream.rs` | one connection's bytes: TCP, unix socket, or anything boxed |
-//! | `connect.rs`, `tls.rs` | opening a stream to another server; TLS |
+//! | `connect.rs`, `tls/` | opening a stream to another server; TLS |
 //! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
 //! | `acceptor.rs` | the accept loop: admit, refuse, back off |
 //! | `admission.rs` | the limit on connections in all |

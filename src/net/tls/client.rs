@@ -1,14 +1,4 @@
-//! TLS: encrypted streams to other servers.
-//!
-//! Listeners do not speak TLS yet. The steps to add it:
-//!
-//! 1. a `rustls::ServerConfig` in this file, beside [`tls_config`];
-//! 2. a key of the `bind` entry that names the certificate: `Listen` in `bind.rs`;
-//! 3. the handshake in the task that `Acceptor::admit` spawns, within `timeouts.handshake`;
-//! 4. [`Stream::boxed`] and [`Scheme::Secure`](super::Scheme::Secure) in the `Connection` that is
-//!    served.
-//!
-//! Nothing above `net/` changes.
+//! The client's side of TLS: encrypted streams to other servers.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +7,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-use super::stream::Stream;
+use crate::net::stream::Stream;
 
 impl Stream {
     /// Encrypts a stream to `host`; the certificate must be valid for that name. Cancel-safe.

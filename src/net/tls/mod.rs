@@ -1,0 +1,3 @@
+//! TLS: encrypted streams, as a client of other servers.
+
+mod client;
