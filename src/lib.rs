@@ -32,6 +32,7 @@
 //! [`Registry`](gateway::Registry) also takes [middleware](middleware::Middleware), application state
 //! and background tasks: see `examples/tenants.rs`.
 
+mod atomic_file;
 pub mod auth;
 pub mod channels;
 pub mod cli;

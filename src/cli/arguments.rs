@@ -41,6 +41,11 @@ pub(super) enum Command {
     Publish(PublishArguments),
     /// Create a new project: a configuration, templates and a custom consumer.
     Init(InitArguments),
+    /// Create a local CA and a certificate for development.
+    ///
+    /// The certificate is for localhost, 127.0.0.1, ::1 and the names given. A second run keeps the
+    /// CA, and the certificate unless it ends soon or lacks a name.
+    DevCert(DevCertArguments),
     /// Print shell completions.
     Completions(CompletionsArguments),
 }
@@ -212,6 +217,16 @@ pub(super) struct InitArguments {
     /// The directory, created if it does not exist. Existing files are never overwritten.
     #[arg(value_name = "DIR")]
     pub(super) dir: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DevCertArguments {
+    /// The directory of the four files, created if it does not exist.
+    #[arg(value_name = "DIR", default_value = "config/tls")]
+    pub(super) dir: PathBuf,
+    /// Further host names and addresses, such as chat.test or 192.168.1.2.
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
 }
 
 #[derive(Args, Debug)]

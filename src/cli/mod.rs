@@ -1,8 +1,9 @@
 //! Command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `publish`, `init`,
-//! `completions`.
+//! `dev-cert`, `completions`.
 
 mod arguments;
 mod check;
+mod dev_cert;
 mod init;
 mod output;
 mod publish;
@@ -51,6 +52,7 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::User(user) => user::run(&user),
         Command::Publish(publish) => publish::run(&publish),
         Command::Init(init) => init::run(&init),
+        Command::DevCert(dev_cert) => dev_cert::run(&dev_cert),
         Command::Completions(completions) => arguments::print_completions(completions.shell),
     })
 }

@@ -35,3 +35,4 @@ pub(crate) use client_limit::{ClientLimit, ClientPermit, client_network};
 pub(crate) use listener::Connection;
 pub use listener::Listener;
 pub use stream::{ReadWrite, Stream};
+pub(crate) use tls::CertificateFacts;

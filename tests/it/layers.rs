@@ -30,6 +30,7 @@ pub(crate) const LAYERS: [&[&str]; 14] = [
     &["config"],
     &["net"],
     &[
+        "atomic_file",
         "clock",
         "close_code",
         "tasks",
@@ -65,6 +66,8 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ),
     ("rustls", &["net/tls/"]),
     ("tokio_rustls", &["net/tls/"]),
+    ("x509_parser", &["net/tls/"]),
+    ("rcgen", &["cli/dev_cert/"]),
     ("crc", &["channels/remote/"]),
     ("aes", &["channels/remote/fernet.rs"]),
     ("cbc", &["channels/remote/fernet.rs"]),

@@ -1,0 +1,93 @@
+//! Authority: the local CA, made once for a directory.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+use super::{facts, key_pair, read, write};
+use crate::atomic_file::Access;
+use crate::net::CertificateFacts;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a CA is valid. Trusting it is work, so it lasts.
+const LIFETIME: Duration = Duration::from_secs(3652 * 24 * 60 * 60);
+
+/// A CA that is valid for less time than this signs nothing.
+const REMAINING_MIN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A local CA.
+pub(super) struct Authority {
+    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) facts: CertificateFacts,
+    /// The name that browsers list.
+    pub(super) name: String,
+}
+
+impl Authority {
+    /// Reads the CA of a directory, or makes it.
+    pub(super) fn open(dir: &Path, now: SystemTime) -> Result<Self, String> {
+        let (cert_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
+        let (cert, key) = match (read(&cert_path)?, read(&key_path)?) {
+            (Some(cert), Some(key)) => (cert, key),
+            // A run that died between the two files has left a key that nothing was signed with.
+            (None, _) => {
+                let (cert, key) = generate(now).map_err(|error| error.to_string())?;
+                write(&key_path, &key, Access::Owner)?;
+                write(&cert_path, &cert, Access::Everyone)?;
+                (cert.into_bytes(), key.into_bytes())
+            }
+            (Some(_), None) => {
+                return Err(format!(
+                    "expected the CA's key in {}, found none; remove {} to make a new CA",
+                    key_path.display(),
+                    cert_path.display()
+                ));
+            }
+        };
+        let facts = facts(&cert_path, &cert)?;
+        if facts.remaining(now) < REMAINING_MIN {
+            return Err(format!(
+                "the CA in {} ends in {} days; remove it to make a new one, which must be trusted again",
+                cert_path.display(),
+                facts.remaining(now).as_secs() / DAY.as_secs()
+            ));
+        }
+        let key = key_pair(&key_path, &key)?;
+        let text = String::from_utf8_lossy(&cert);
+        let issuer = Issuer::from_ca_cert_pem(&text, key)
+            .map_err(|error| format!("{}: {error}", cert_path.display()))?;
+        let key_id = facts.subject_key_id.clone().unwrap_or_default();
+        Ok(Self {
+            issuer,
+            facts,
+            name: name(&key_id),
+        })
+    }
+}
+
+/// Returns the name of the CA with a key's identifier: each CA has its own, because browsers list
+/// them by name.
+fn name(key_id: &[u8]) -> String {
+    let id = data_encoding::HEXLOWER.encode(key_id.get(..4).unwrap_or_default());
+    format!("Oneport development CA {id}")
+}
+
+/// Makes a CA. Returns its certificate and its key in PEM.
+fn generate(now: SystemTime) -> Result<(String, String), rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, name(&params.key_identifier(&key)));
+    params.distinguished_name = subject;
+    // It signs certificates of servers, not further CAs.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = (now - DAY).into();
+    params.not_after = (now + LIFETIME).into();
+    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+}
