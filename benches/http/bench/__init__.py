@@ -1,0 +1,1 @@
+"""Measures Oneport's HTTP beside other servers. `benches/http/run` starts it."""
