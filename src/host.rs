@@ -74,6 +74,11 @@ impl HostHeader {
         Ok(Self { text: name.into() })
     }
 
+    /// The name and, if the client sent one, the port: `example.com:8000`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// The name or address in lower case, without the trailing dot; an IPv6 address in its
     /// brackets.
     pub fn name(&self) -> &str {

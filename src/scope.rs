@@ -408,7 +408,10 @@ impl Headers {
     /// Returns a copy of the fields as a map.
     #[must_use]
     pub fn to_map(&self) -> HeaderMap {
-        self.clone().map_mut().clone()
+        match &self.0 {
+            Fields::Map(map) => HeaderMap::clone(map),
+            Fields::Packed(_) => std::mem::take(self.clone().map_mut()),
+        }
     }
 
     fn pack(&mut self) {

@@ -12,7 +12,9 @@ use crate::http::Failure;
 
 /// The time at which work must be done.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Deadline {
+pub(crate) enum Deadline {
+    /// The work bounds its own time.
+    Never,
     /// At an instant.
     At(Instant),
     /// This long after it first had to wait.
@@ -20,10 +22,11 @@ pub(super) enum Deadline {
 }
 
 impl Deadline {
-    fn instant(self) -> Instant {
+    fn instant(self) -> Option<Instant> {
         match self {
-            Self::At(instant) => instant,
-            Self::Within(time) => Instant::now() + time,
+            Self::Never => None,
+            Self::At(instant) => Some(instant),
+            Self::Within(time) => Some(Instant::now() + time),
         }
     }
 }
@@ -49,7 +52,12 @@ pub(super) async fn run_until<T>(
         }
         // Boxed on the first wait, so work that completes at once costs neither a timer nor an
         // allocation.
-        let timer = timer.get_or_insert_with(|| Box::pin(expired(deadline.instant())));
+        if timer.is_none() {
+            timer = deadline.instant().map(|at| Box::pin(expired(at)));
+        }
+        let Some(timer) = &mut timer else {
+            return Poll::Pending;
+        };
         timer
             .as_mut()
             .poll(cx)

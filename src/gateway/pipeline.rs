@@ -68,7 +68,7 @@ impl<'a> Pipeline<'a> {
     where
         F: Future<Output = Result<(Response, T), Failure>>,
     {
-        let deadline = Deadline::At(self.started + entry.timeout);
+        let timeout_at = self.started + entry.timeout;
         let mut cx = MiddlewareContext {
             scope: Arc::make_mut(scope),
             body: &mut body,
@@ -78,9 +78,10 @@ impl<'a> Pipeline<'a> {
         // Middleware may read the body, and the client may be slow, so it counts against the same
         // deadline.
         let before = entry.chain.before(&mut cx);
+        let deadline = Deadline::At(timeout_at);
         let outcome = match run_until(deadline, H::TIMED_OUT, MIDDLEWARE_PANICKED, before).await {
             Ok(()) => {
-                let deadline = Deadline::At(self.started + entry.timeout + H::GRACE);
+                let deadline = entry.handler.deadline(timeout_at);
                 let handling = handler(scope.clone(), body);
                 run_until(deadline, H::TIMED_OUT, H::PANICKED, handling).await
             }

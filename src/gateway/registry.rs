@@ -71,6 +71,7 @@ pub(super) struct MadeView {
     pub(super) middleware: &'static [&'static str],
     pub(super) writes_sessions: bool,
     pub(super) on_disconnect: OnDisconnect,
+    pub(super) has_own_deadlines: bool,
     pub(super) maps_onto: Option<Mapped>,
 }
 
@@ -232,6 +233,7 @@ fn make_view<V: View>(options: &Options, mount: &Mount<'_>) -> Result<MadeView, 
         middleware: V::middleware(),
         writes_sessions: V::writes_sessions(),
         on_disconnect: V::on_disconnect(),
+        has_own_deadlines: V::has_own_deadlines(),
         maps_onto: view.maps_onto(),
         view: Arc::new(view),
     })

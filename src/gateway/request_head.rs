@@ -2,7 +2,7 @@
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
 use super::connection_info::ConnectionInfo;
 use super::table::Table;
@@ -172,6 +172,7 @@ impl RequestHead {
     pub(super) fn into_scope(mut self, info: &ConnectionInfo, table: &Table) -> Scope {
         forwarded::strip_ambiguous(&mut self.headers);
         let (from_proxy, request_id) = self.forwarded(info, table);
+        let extensions = self.extensions(info, table);
         Scope {
             scope_type: self.scope_type,
             http_version: self.version,
@@ -179,7 +180,7 @@ impl RequestHead {
             method: self.method,
             security: from_proxy.scheme.unwrap_or(info.security),
             target: self.target,
-            extensions: ::http::Extensions::new(),
+            extensions,
             headers: self.headers.into(),
             client: from_proxy.client.or(info.peer).map(Into::into),
             server: info.server.clone(),
@@ -226,6 +227,18 @@ impl RequestHead {
             _ => RequestId::new(),
         };
         (from_proxy, request_id)
+    }
+
+    /// Returns the scope's extensions: the addresses that a route with an upstream passes on, if
+    /// they are more than the client's.
+    fn extensions(&self, info: &ConnectionInfo, table: &Table) -> Extensions {
+        let mut extensions = Extensions::new();
+        let peer = info.peer.map(|peer| peer.ip());
+        if table.has_upstreams && table.is_trusted(peer) {
+            let (family, trusted) = (table.forwarded, &table.trusted_proxies);
+            extensions.insert(forwarded::chain(&self.headers, family, trusted, peer));
+        }
+        extensions
     }
 
     /// Returns the host that a trusted proxy forwards, or that of an absolute target (RFC 9112

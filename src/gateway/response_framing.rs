@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::table::RouteEntry;
-use crate::http::framing::{is_framing, remove_framing};
+use crate::http::framing::{AnnouncedTrailers, is_framing, remove_framing};
 use crate::http::{Body, Response};
 use crate::scope::Scope;
 
@@ -19,9 +19,20 @@ pub(super) fn enforce<H>(scope: &Scope, entry: &RouteEntry<H>, response: &mut Re
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         return;
     }
-    if !response.headers().keys().any(is_framing) {
-        return;
+    let trailers: Option<AnnouncedTrailers> = response.extensions().get().cloned();
+    if trailers.is_some() {
+        // Set below, if this is the second time for the response.
+        response.headers_mut().remove(header::TRAILER);
     }
+    if response.headers().keys().any(is_framing) {
+        remove(scope, entry, response);
+    }
+    if let Some(AnnouncedTrailers(names)) = trailers {
+        response.headers_mut().insert(header::TRAILER, names);
+    }
+}
+
+fn remove<H>(scope: &Scope, entry: &RouteEntry<H>, response: &mut Response) {
     let length = http_body::Body::size_hint(response.body()).exact();
     let is_head = scope.method == Method::HEAD && length == Some(0);
     let written = content_length(response.headers());

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use metrics::{Counter, counter};
 
 use super::background_task::BackgroundTask;
+use super::deadline::Deadline;
 use super::middleware_chain::MiddlewareChain;
 use crate::host::HostHeader;
 use crate::http::forwarded::ForwardedFamily;
@@ -25,6 +26,8 @@ use crate::websocket::{ConsumerFactory, SocketRoute};
 pub struct Table {
     pub(crate) router: Arc<ProtocolTypeRouter<HttpEntry, WebsocketEntry>>,
     pub(crate) uses_sessions: bool,
+    /// Whether a route passes its requests or WebSockets on to other servers.
+    pub(crate) has_upstreams: bool,
     pub(crate) templates: Templates,
     /// The values that all scopes share; `None` if there are none, which saves each request a
     /// reference count.
@@ -66,6 +69,7 @@ pub type WebsocketEntry = RouteEntry<WebsocketHandler>;
 pub struct HttpHandler {
     pub(crate) view: Arc<dyn AnyView>,
     pub(crate) on_disconnect: OnDisconnect,
+    pub(crate) has_own_deadlines: bool,
     pub(crate) maps_onto: Option<Mapped>,
     pub(crate) body_size: u64,
 }
@@ -78,6 +82,10 @@ pub struct WebsocketHandler {
     pub(crate) subprotocols: Vec<String>,
 }
 
+/// How much longer than the route's timeout an accepted handshake may take to register its groups,
+/// in Redis too.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The facts that the pipeline needs about a view or a consumer.
 pub(crate) trait Handler {
     /// The sentence of the 504 after the route's timeout.
@@ -86,23 +94,32 @@ pub(crate) trait Handler {
     const PANICKED: &'static str;
     /// Whether success is a response that ends HTTP on the connection.
     const SWITCHES_PROTOCOLS: bool;
-    /// The time after the route's timeout for work that bounds its own wait.
-    const GRACE: Duration;
+
+    /// Returns the deadline of the handler on a route whose timeout ends at `timeout_at`.
+    fn deadline(&self, timeout_at: Instant) -> Deadline;
 }
 
 impl Handler for HttpHandler {
     const TIMED_OUT: &'static str = "the answer took too long";
     const PANICKED: &'static str = "the view panicked";
     const SWITCHES_PROTOCOLS: bool = false;
-    const GRACE: Duration = Duration::ZERO;
+
+    fn deadline(&self, timeout_at: Instant) -> Deadline {
+        match self.has_own_deadlines {
+            true => Deadline::Never,
+            false => Deadline::At(timeout_at),
+        }
+    }
 }
 
 impl Handler for WebsocketHandler {
     const TIMED_OUT: &'static str = "the decision on the handshake took too long";
     const PANICKED: &'static str = "the consumer panicked in connect";
     const SWITCHES_PROTOCOLS: bool = true;
-    /// An accepted handshake registers its groups, in Redis too.
-    const GRACE: Duration = Duration::from_secs(5);
+
+    fn deadline(&self, timeout_at: Instant) -> Deadline {
+        Deadline::At(timeout_at + REGISTRATION_TIMEOUT)
+    }
 }
 
 /// One counter for each class of status codes, looked up once.

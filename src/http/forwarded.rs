@@ -26,11 +26,17 @@ pub struct Forwarded {
     pub host: Option<HostHeader>,
 }
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(crate) const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+pub(crate) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// The addresses of a request that came through trusted proxies: the client's first, the peer's
+/// last. An extension of the scope, in a table with a route that passes requests on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ForwardedChain(pub(crate) Box<[IpAddr]>);
 
 /// Reads the fields of one family: `Forwarded` (RFC 7239), or `X-Forwarded-For`, `-Proto`, `-Host`
 /// and `-Port`. `arrived` is the scheme of the connection, for a forwarded host whose scheme is not
@@ -56,6 +62,36 @@ pub fn read(
     }
 }
 
+/// Returns the addresses of a request from a trusted peer. Addresses to the left of the client's
+/// are its own claim, and left out.
+pub(crate) fn chain(
+    headers: &HeaderMap,
+    family: ForwardedFamily,
+    trusted: &[IpNet],
+    peer: Option<IpAddr>,
+) -> ForwardedChain {
+    let addresses: Vec<Option<SocketAddr>> = match family {
+        ForwardedFamily::Standard => elements(headers)
+            .into_iter()
+            .map(|text| Element::parse(text).client)
+            .collect(),
+        ForwardedFamily::X => list(headers, &FORWARDED_FOR)
+            .into_iter()
+            .map(element::address)
+            .collect(),
+    };
+    let mut chain: Vec<IpAddr> = peer.into_iter().collect();
+    for address in addresses.into_iter().rev() {
+        let Some(address) = address else { break };
+        chain.push(address.ip());
+        if !is_trusted(address.ip(), trusted) {
+            break;
+        }
+    }
+    chain.reverse();
+    ForwardedChain(chain.into())
+}
+
 /// Returns whether an address is one of the trusted proxies.
 #[must_use]
 pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
@@ -79,6 +115,11 @@ pub fn strip_ambiguous(headers: &mut HeaderMap) {
     remove(headers, |name| {
         name.as_str().bytes().any(|byte| byte == b'_') || name == "daphne-root-path"
     });
+}
+
+/// Returns whether a field of this name is one that proxies write.
+pub(crate) fn is_forwarded(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
 }
 
 /// Returns the family of a field.
@@ -127,11 +168,8 @@ fn walk(addresses: impl Iterator<Item = Option<SocketAddr>>, trusted: &[IpNet]) 
 }
 
 fn rfc7239(headers: &HeaderMap, trusted: &[IpNet]) -> Forwarded {
-    let mut elements: Vec<&[u8]> = Vec::new();
-    for field in headers.get_all(header::FORWARDED) {
-        element::split_quoted(field.as_bytes(), &mut elements);
-    }
-    let elements: Vec<Element> = elements.into_iter().rev().map(Element::parse).collect();
+    let elements = elements(headers).into_iter().rev();
+    let elements: Vec<Element> = elements.map(Element::parse).collect();
     let Walk { client, distance } = walk(elements.iter().map(|element| element.client), trusted);
     // If the client's element lacks a value, a proxy nearer to us may have added it.
     let said = elements.get(..=distance).unwrap_or(&elements);
@@ -170,6 +208,15 @@ fn x_forwarded(headers: &HeaderMap, trusted: &[IpNet], arrived: Scheme) -> Forwa
         scheme,
         host,
     }
+}
+
+/// Returns the elements of all `Forwarded` fields.
+fn elements(headers: &HeaderMap) -> Vec<&[u8]> {
+    let mut elements: Vec<&[u8]> = Vec::new();
+    for field in headers.get_all(header::FORWARDED) {
+        element::split_quoted(field.as_bytes(), &mut elements);
+    }
+    elements
 }
 
 /// Returns the elements of a list in one or several fields, without the empty ones.

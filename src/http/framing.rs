@@ -1,7 +1,7 @@
 //! Framing: the fields that delimit a message and manage its connection. Only the server sends
 //! them.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::client::is_hop_by_hop;
 
@@ -21,6 +21,12 @@ pub fn is_framing(name: &HeaderName) -> bool {
         || *name == header::CONTENT_LENGTH
         || name.as_str().starts_with("sec-websocket-")
 }
+
+/// The names of the trailer fields that a response announces, the value of its `Trailer`: an
+/// extension of a response that is passed on. The gateway removes the field itself as one of the
+/// server's, and sets it again from this value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct AnnouncedTrailers(pub(crate) HeaderValue);
 
 /// Removes the server's fields and returns their names.
 pub(crate) fn remove_framing(headers: &mut HeaderMap) -> Vec<HeaderName> {

@@ -102,6 +102,13 @@ pub trait View: Send + Sync + Sized + 'static {
         &[http::Method::GET]
     }
 
+    /// Returns whether `call` bounds its own time. The route's `request_timeout` then covers the
+    /// middleware only.
+    #[must_use]
+    fn has_own_deadlines() -> bool {
+        false
+    }
+
     /// Returns the failure of a request that `call` refuses whatever else it contains, such as one
     /// whose method the view does not handle. For `oneport resolve`, which cannot call the view;
     /// the server calls only `call`.
@@ -110,7 +117,8 @@ pub trait View: Send + Sync + Sized + 'static {
         None
     }
 
-    /// Handles one request. The route's `request_timeout` ends it with 504, a panic with 500.
+    /// Handles one request. The route's `request_timeout` ends it with 504, unless the view
+    /// [`has_own_deadlines`](Self::has_own_deadlines); a panic ends it with 500.
     fn call(&self, request: Request) -> impl Future<Output = Result<Response, Failure>> + Send;
 }
 

@@ -105,6 +105,7 @@ fn compile_known(
     let table = router.map(|router| Table {
         router,
         uses_sessions,
+        has_upstreams: has_upstreams(config),
         templates,
         app: app(config, registry),
         background_tasks: registry.background_tasks.clone(),
@@ -139,6 +140,13 @@ fn app(config: &Config, registry: &Registry) -> Option<Arc<App>> {
             state: registry.state.clone(),
         })
     })
+}
+
+/// Returns whether a route passes its requests or WebSockets on to other servers.
+fn has_upstreams(config: &Config) -> bool {
+    let views = config.http_routes.iter().map(|route| &route.view);
+    let consumers = config.websocket_routes.iter().map(|route| &route.consumer);
+    views.chain(consumers).any(|name| name == "proxy")
 }
 
 /// Returns whether a route reads sessions or users.

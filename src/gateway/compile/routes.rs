@@ -179,6 +179,7 @@ impl Compiler<'_> {
             handler: HttpHandler {
                 view: made.view,
                 on_disconnect: made.on_disconnect,
+                has_own_deadlines: made.has_own_deadlines,
                 maps_onto: made.maps_onto,
                 body_size: written
                     .settings

@@ -5,6 +5,8 @@ mod health;
 mod login;
 mod logout;
 mod metrics;
+#[expect(dead_code, unused_imports, reason = "the view that uses them follows")]
+pub(crate) mod proxy;
 pub(crate) mod publish;
 mod redirect;
 mod respond;
