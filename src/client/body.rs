@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::Permit;
 use super::error::{BoxError, ClientError, UploadFailed};
+use super::pool::Lease;
 
 /// The body of a request.
 #[derive(Debug)]
@@ -137,8 +138,9 @@ impl Body for RequestBody {
 /// ended.
 #[derive(Debug)]
 pub struct ResponseBody {
-    /// Dropped at a failure, which closes the connection.
     incoming: Option<Incoming>,
+    /// The connection, until the body has been received. Dropped at a failure, which closes it.
+    lease: Option<Lease>,
     max: u64,
     left: u64,
     deadline: Option<Deadline>,
@@ -193,12 +195,14 @@ impl Deadline {
 impl ResponseBody {
     pub(super) fn new(
         incoming: Incoming,
+        lease: Option<Lease>,
         max: u64,
         idle_timeout: Option<Duration>,
         ends_at: Option<Instant>,
     ) -> Self {
         Self {
             incoming: Some(incoming),
+            lease,
             max,
             left: max,
             deadline: Deadline::new(idle_timeout, ends_at),
@@ -213,12 +217,17 @@ impl ResponseBody {
         self
     }
 
+    /// Ends the body. A connection that can take another request goes into the pool.
     fn end(&mut self) {
-        (self.incoming, self.permit) = (None, None);
+        self.incoming = None;
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+        self.permit = None;
     }
 
     fn fail(&mut self, error: ClientError) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
-        self.end();
+        (self.incoming, self.lease, self.permit) = (None, None, None);
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -244,13 +253,19 @@ impl Body for ResponseBody {
         if incoming.size_hint().lower() > this.left {
             return this.fail(too_large(this.max));
         }
-        match Pin::new(incoming).poll_frame(cx) {
+        let polled = match &mut this.lease {
+            Some(lease) => lease.poll_frame(cx, incoming),
+            None => Pin::new(incoming).poll_frame(cx),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                 let Some(left) = this.left.checked_sub(bytes) else {
                     return this.fail(too_large(this.max));
                 };
                 this.left = left;
+                // A reader that knows the length does not poll again after the last byte.
+                this.lease = this.lease.take().and_then(Lease::unless_idle);
                 if let Some(deadline) = &mut this.deadline {
                     deadline.restart();
                 }

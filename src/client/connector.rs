@@ -1,21 +1,14 @@
 //! Connector: opens the pool's connections, over TCP or a Unix socket.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 
 use super::endpoint_url::Address;
-use super::limited_io::LimitedIo;
 use crate::net::Stream;
 
 /// The head start of an address before the next is tried beside it (RFC 8305 §8).
@@ -26,33 +19,15 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub(super) struct Connector {
     pub(super) address: Address,
     pub(super) timeout: Duration,
-    pub(super) wire_bytes_max: usize,
 }
 
-impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<LimitedIo<Stream>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let Self {
-            address,
-            timeout,
-            wire_bytes_max,
-        } = self.clone();
-        Box::pin(async move {
-            let connect = connect(&address);
-            let stream = match tokio::time::timeout(timeout, connect).await {
-                Ok(connected) => connected?,
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-            };
-            // `https` will need `Stream::connect_tls` at this point.
-            Ok(TokioIo::new(LimitedIo::new(stream, wire_bytes_max)))
-        })
+impl Connector {
+    /// Opens a connection within the timeout.
+    pub(super) async fn connect(&self) -> io::Result<Stream> {
+        match tokio::time::timeout(self.timeout, connect(&self.address)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 
@@ -89,12 +64,6 @@ async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
             Ok(None) => return Err(last), // all have failed
             Err(_) => {}                  // the next address joins in
         }
-    }
-}
-
-impl Connection for LimitedIo<Stream> {
-    fn connected(&self) -> Connected {
-        Connected::new()
     }
 }
 

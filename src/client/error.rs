@@ -88,14 +88,6 @@ impl ClientError {
         )
     }
 
-    /// Converts an error of the pool.
-    pub(super) fn from_pool(error: &hyper_util::client::legacy::Error) -> Self {
-        match Self::classify(error) {
-            Self::Connection { source } if error.is_connect() => Self::Connect { source },
-            other => other,
-        }
-    }
-
     /// Distinguishes a response that breaks the rules from a connection that failed, by the causes
     /// of an error.
     pub(super) fn classify(error: &(dyn Error + 'static)) -> Self {

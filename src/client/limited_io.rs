@@ -38,6 +38,10 @@ impl<S> LimitedIo<S> {
             read_since_yield: 0,
         }
     }
+
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {

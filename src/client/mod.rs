@@ -16,17 +16,18 @@
 //! report(Outcome): the caller decides whether the endpoint has failed; the breaker counts
 //! ```
 //!
-//! hyper-util's pool keeps idle connections. It sends a request a second time only if the
-//! connection was closed before any byte of the request was written, so no endpoint sees a request
-//! twice.
+//! A [`Pool`] keeps idle connections. It sends a request a second time only if the connection was
+//! closed before any byte of the request was written, so no endpoint sees a request twice.
 
 mod body;
 mod breaker;
+mod connection;
 mod connector;
 mod endpoint_url;
 mod error;
 mod hop_by_hop;
 mod limited_io;
+mod pool;
 #[cfg(test)]
 mod tests;
 
@@ -37,8 +38,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper_util::client::legacy::Client as Pool;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -51,9 +50,7 @@ pub use hop_by_hop::{is_hop_by_hop, remove_hop_by_hop};
 use body::Upload;
 use breaker::Breaker;
 use connector::Connector;
-
-/// How long an idle connection stays in the pool.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+use pool::{Pool, PoolSettings};
 
 /// The limits and deadlines of a client.
 #[derive(Clone, Debug)]
@@ -123,7 +120,7 @@ pub struct Client(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     settings: ClientSettings,
-    pool: Pool<Connector, RequestBody>,
+    pool: Arc<Pool>,
     slots: Arc<Semaphore>,
     breaker: Option<Breaker>,
 }
@@ -147,18 +144,14 @@ impl Client {
         let connector = Connector {
             address: address.clone(),
             timeout: settings.connect_timeout,
-            wire_bytes_max: settings.wire_bytes_max,
         };
-        let mut builder = Pool::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(settings.concurrency);
-        if let Some(max) = settings.head_bytes_max {
-            builder.http1_max_buf_size(max);
-        }
+        let pool = PoolSettings {
+            idle_max: settings.concurrency,
+            wire_bytes_max: settings.wire_bytes_max,
+            head_bytes_max: settings.head_bytes_max,
+        };
         Self(Arc::new(Shared {
-            pool: builder.build(connector),
+            pool: Arc::new(Pool::new(connector, pool)),
             slots: Arc::new(Semaphore::new(settings.concurrency)),
             breaker: settings.breaker.clone().map(Breaker::new),
             settings,
@@ -253,17 +246,18 @@ impl Permit {
         let started_at = Instant::now();
         let ends_at = settings.total_timeout.map(|total| started_at + total);
         let upload = request.body_mut().limit(settings.request_bytes_max)?;
-        let head = self.client.pool.request(request);
+        let head = self.client.pool.send(request);
         let response = match (settings.head_timeout, ends_at) {
             (None, None) => head.await,
             (head_timeout, ends_at) => {
                 within(head, upload.as_deref(), head_timeout, ends_at).await?
             }
         };
-        let response = response.map_err(|error| ClientError::from_pool(&error))?;
+        let (response, lease) = response.map_err(|failed| failed.error)?;
+        let lease = lease.unless_idle();
         Ok(response.map(|incoming| {
             let max = settings.response_bytes_max;
-            ResponseBody::new(incoming, max, settings.idle_timeout, ends_at)
+            ResponseBody::new(incoming, lease, max, settings.idle_timeout, ends_at)
         }))
     }
 
