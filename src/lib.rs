@@ -62,4 +62,5 @@ pub mod testing;
 pub mod text;
 pub mod timestamp;
 pub mod ttl_cache;
+pub mod upstream;
 pub mod websocket;

@@ -29,7 +29,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::task::unconstrained;
 
-use super::body::RequestBody;
+use super::body::{RequestBody, ResponseBody};
 use super::error::ClientError;
 use super::limited_io::LimitedIo;
 use crate::net::Stream;
@@ -48,6 +48,22 @@ pub(super) struct Connection {
     relay: Arc<Relay>,
     /// The relay as a waker.
     waker: Waker,
+}
+
+/// The answer to a request that asks for another protocol.
+#[derive(Debug)]
+pub enum Upgraded {
+    /// 101: the connection speaks the other protocol from now on.
+    Switched {
+        /// The head.
+        response: Response<()>,
+        /// The connection.
+        stream: Stream,
+        /// The bytes that were read behind the head: the first ones of the other protocol.
+        read: Bytes,
+    },
+    /// Any other status.
+    Refused(Response<ResponseBody>),
 }
 
 /// A request failed before its response's head.

@@ -32,17 +32,20 @@ mod pool;
 mod tests;
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 pub use body::{RequestBody, ResponseBody};
 pub use breaker::{BreakerSettings, Outcome, Transition};
+pub use connection::Upgraded;
 pub use endpoint_url::{Address, EndpointUrl, EndpointUrlError};
 pub use error::{BoxError, ClientError};
 pub use hop_by_hop::{is_hop_by_hop, remove_hop_by_hop};
@@ -50,7 +53,7 @@ pub use hop_by_hop::{is_hop_by_hop, remove_hop_by_hop};
 use body::Upload;
 use breaker::Breaker;
 use connector::Connector;
-use pool::{Pool, PoolSettings};
+use pool::{Lease, Pool, PoolSettings};
 
 /// The limits and deadlines of a client.
 #[derive(Clone, Debug)]
@@ -254,11 +257,50 @@ impl Permit {
             }
         };
         let (response, lease) = response.map_err(|failed| failed.error)?;
+        Ok(self.with_limits(response, lease, ends_at))
+    }
+
+    fn with_limits(
+        &self,
+        response: Response<Incoming>,
+        lease: Lease,
+        ends_at: Option<Instant>,
+    ) -> Response<ResponseBody> {
+        let settings = &self.client.settings;
         let lease = lease.unless_idle();
-        Ok(response.map(|incoming| {
+        response.map(|incoming| {
             let max = settings.response_bytes_max;
             ResponseBody::new(incoming, lease, max, settings.idle_timeout, ends_at)
-        }))
+        })
+    }
+
+    /// Sends a request that asks for another protocol, on a connection of its own, and waits for the
+    /// response's head.
+    pub async fn upgrade(
+        &self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Upgraded, ClientError> {
+        let settings = &self.client.settings;
+        let started_at = Instant::now();
+        let ends_at = settings.total_timeout.map(|total| started_at + total);
+        request.body_mut().limit(settings.request_bytes_max)?;
+        let head = self.client.pool.send_over_new_connection(request);
+        let sent = within(head, None, settings.head_timeout, ends_at).await?;
+        let (response, lease) = sent.map_err(|failed| failed.error)?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some((stream, read)) = lease.into_connection().into_stream() else {
+                let source = Arc::new(io::Error::from(io::ErrorKind::UnexpectedEof));
+                return Err(ClientError::Connection { source });
+            };
+            return Ok(Upgraded::Switched {
+                response: response.map(drop),
+                stream,
+                read,
+            });
+        }
+        Ok(Upgraded::Refused(
+            self.with_limits(response, lease, ends_at),
+        ))
     }
 
     /// Returns whether the breaker is half open and this request decides whether it closes.

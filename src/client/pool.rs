@@ -85,6 +85,17 @@ impl Pool {
         connection.send(request).await.map(lease)
     }
 
+    /// Sends a request over a connection that no request was sent on before.
+    pub(super) async fn send_over_new_connection(
+        self: &Arc<Self>,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        into_origin_form(&mut request);
+        let (response, connection) = self.connect().await?.send(request).await?;
+        let pool = self.clone();
+        Ok((response, Lease { connection, pool }))
+    }
+
     async fn connect(&self) -> Result<Connection, SendError> {
         let stream = self.connector.connect().await?;
         let PoolSettings {

@@ -63,6 +63,7 @@ pub use sections::settings::MissingOrigin;
 pub use sections::templates::TemplatesConfig;
 pub use sections::websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
 pub use values::config_path::ConfigPath;
+pub use values::config_url::ConfigUrl;
 pub use values::not_compared::NotCompared;
 pub use values::redis_url::{RedisHome, RedisUrl};
 pub use values::secret::{Secret, hide_url_secrets};

@@ -8,7 +8,7 @@ use regex::Regex;
 
 /// The modules from the top layer to the bottom. A module uses those of lower layers, and its own
 /// folder. docs/ARCHITECTURE.md shows this table.
-pub(crate) const LAYERS: [&[&str]; 14] = [
+pub(crate) const LAYERS: [&[&str]; 15] = [
     &["main"],
     &["cli"],
     &["server", "testing"],
@@ -16,6 +16,7 @@ pub(crate) const LAYERS: [&[&str]; 14] = [
     &["middleware"],
     &["websocket"],
     &["http"],
+    &["upstream"],
     &["group_pattern", "scope", "services"],
     &[
         "routing",

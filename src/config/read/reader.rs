@@ -14,7 +14,7 @@ use crate::config::read::path::Trail;
 use crate::config::read::placeholder;
 use crate::config::read::read_error::{Kind, ReadError, one_of};
 use crate::config::read::value::{Entry, Node, Value};
-use crate::config::values::config_path;
+use crate::config::values::{config_path, config_url};
 
 /// Reads one value.
 #[derive(Clone, Copy)]
@@ -122,6 +122,13 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         let read = match &self.node.value {
             Value::String(text) if name == config_path::NAME => {
                 let resolved = self.base.join(text).to_string_lossy().into_owned();
+                visitor.visit_newtype_struct(StringDeserializer::new(resolved))
+            }
+            Value::String(text) if name == config_url::NAME => {
+                let resolved = match config_url::socket(text) {
+                    Some(path) => config_url::with_socket(&self.base.join(path)),
+                    None => text.clone(),
+                };
                 visitor.visit_newtype_struct(StringDeserializer::new(resolved))
             }
             _ => visitor.visit_newtype_struct(self),

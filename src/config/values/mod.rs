@@ -2,6 +2,7 @@
 
 pub(in crate::config) mod checked;
 pub(in crate::config) mod config_path;
+pub(in crate::config) mod config_url;
 pub(in crate::config) mod not_compared;
 pub(in crate::config) mod redis_url;
 pub(in crate::config) mod secret;

@@ -47,7 +47,7 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 /// assert_eq!(written.to_string(), "90s");
 /// # Ok::<(), oneport::config::UnitError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct WrittenDuration(pub Duration);
 
 /// A number of bytes with its unit: `"512 B"`, `"64 KiB"`, `"1 MiB"`, `"1 GiB"`, or the decimal
