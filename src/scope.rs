@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::auth::{Login, User};
 use crate::host::HostHeader;
-pub use crate::net::{ClientAddress, Scheme, ServerAddress};
+pub use crate::net::{ClientAddress, ClientCertificate, Scheme, ServerAddress, ServerEnd, TlsInfo};
 use crate::routing::Params;
 use crate::session::Session;
 use crate::state::{MissingState, State};
@@ -87,8 +87,8 @@ pub struct Scope {
     pub headers: Headers,
     /// The client's address; `None` on a unix socket, unless a trusted proxy sent it.
     pub client: Option<ClientAddress>,
-    /// The address of the listener.
-    pub server: Option<Arc<ServerAddress>>,
+    /// The server's end of the connection: its address, and the encryption.
+    pub server: Option<Arc<ServerEnd>>,
     /// The requested host and port; `None` if absent or malformed.
     pub host: Option<HostHeader>,
     /// The subprotocols the client offers, in its order.
@@ -159,6 +159,19 @@ impl Scope {
             (ScopeType::Websocket, Scheme::Plain) => "ws",
             (ScopeType::Websocket, Scheme::Secure) => "wss",
         }
+    }
+
+    /// Returns the facts of the encryption: ASGI's TLS extension. `None` if this server does not
+    /// decrypt, but perhaps a proxy in front of it.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.server.as_ref()?.tls.as_ref()
+    }
+
+    /// Returns the verified certificate of the client, if it has sent one.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.tls()?.client_certificate.as_deref()
     }
 
     /// Returns the prefix under which the server is mounted, "" for none: ASGI's

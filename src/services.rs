@@ -15,7 +15,7 @@ use crate::channels::{ChannelLayer, LayerSettings, NodeReply, NodeRequest, RpcHa
 use crate::clock::Clock;
 use crate::config::{Config, CsrfConfig, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
-use crate::net::ClientLimit;
+use crate::net::{Certificates, ClientLimit, ServerTls};
 use crate::secrets::Secrets;
 use crate::session::SessionStore;
 use crate::state::{MissingState, State};
@@ -39,6 +39,10 @@ pub struct Shared {
     pub templates: ArcSwap<Templates>,
     /// The keys that cookies, tokens and tickets are signed with.
     pub secrets: Arc<Secrets>,
+    /// The certificates that listeners serve.
+    pub(crate) certificates: Arc<Certificates>,
+    /// The TLS of all listeners, set before they accept; empty without `[server.tls]`.
+    pub(crate) tls: OnceLock<ServerTls>,
     /// The limit of connections per address.
     pub(crate) clients: ClientLimit,
     /// The most bytes in the send queues of all sockets together.
@@ -116,6 +120,8 @@ impl Services {
             clock,
             templates: ArcSwap::from_pointee(templates),
             send_queue_total: config.server.limits.send_queue_total.as_usize(),
+            certificates: Arc::default(),
+            tls: OnceLock::new(),
             clients: ClientLimit::new(config.server.limits.connections_per_ip),
             sessions: SessionStore::new(session, database, secrets.clone()),
             auth: Auth::new(auth, users, secrets.clone()),

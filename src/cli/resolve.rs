@@ -9,7 +9,6 @@ use super::output::{print, print_error, print_problems};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::gateway::{ConnectionInfo, Outcome, Registry, Resolved, RouteEntry, Table};
 use crate::host::HostHeader;
-use crate::http::ClientEnd;
 use crate::routing::UrlRouter;
 use crate::scope::{Scheme, ScopeType};
 use crate::server::Reload;
@@ -43,7 +42,7 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
         server: None,
         security,
         user: None,
-        client: ClientEnd::default(),
+        ..Default::default()
     };
     let resolved = table.resolve(parts, &info);
     match resolved.scope.scope_type {

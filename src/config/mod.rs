@@ -61,6 +61,7 @@ pub use sections::server::{ForwardedFamily, LimitsConfig, ServerConfig, Timeouts
 pub use sections::session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
 pub use sections::settings::MissingOrigin;
 pub use sections::templates::TemplatesConfig;
+pub use sections::tls::{CertificateFiles, Plaintext, TlsConfig};
 pub use sections::websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
 pub use values::config_path::ConfigPath;
 pub use values::config_url::ConfigUrl;

@@ -78,9 +78,13 @@ fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<&'static str>
         reload: [
             allowed_hosts, trusted_proxies, forwarded, root_path,
             limits, timeouts, // below, key by key
+            tls, // below: a listener that speaks TLS does so until it is closed
             location,
         ],
     }));
+    if running.tls.is_some() != read.tls.is_some() {
+        keys.push("server.tls");
+    }
     keys.extend(
         changed!(LimitsConfig "server.limits", &running.limits, &read.limits, {
             restart: [connections, connections_per_ip, header_size, send_queue_total, min_rate],

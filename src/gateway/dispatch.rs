@@ -13,9 +13,9 @@ use super::http::Incoming;
 use super::pipeline::Pipeline;
 use super::request_head::RequestHead;
 use super::run_to_completion::AbandonedRequests;
-use super::table::Table;
+use super::table::{Table, TlsSettings};
 use super::upgrade::Reply;
-use super::{http, websocket};
+use super::{http, plaintext, websocket};
 use crate::http::{Body, ClientEnd, Failure, Response};
 use crate::scope::Scope;
 use crate::services::Services;
@@ -76,6 +76,16 @@ impl Gateway {
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         self.0.table.load_full()
+    }
+
+    /// Returns whether a peer is a trusted proxy.
+    pub(crate) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
+        self.0.table.load().is_trusted(peer.map(|peer| peer.ip()))
+    }
+
+    /// Returns the settings of TLS.
+    pub(crate) fn tls(&self) -> Option<Arc<TlsSettings>> {
+        self.0.table.load().tls.clone()
     }
 
     /// Returns the address that a connection counts against. `None` for a unix socket, and for a
@@ -144,6 +154,12 @@ impl Gateway {
             if counted.is_none() {
                 return refuse(&pipeline, &scope, &too_many());
             }
+        }
+        if checked.is_ok()
+            && let Some(response) = plaintext::check(info.plaintext, &scope)
+        {
+            let response = response.unwrap_or_else(|failure| pipeline.page(&scope, &failure));
+            return Reply::Response(pipeline.finish_unmatched(&scope, response));
         }
         match checked {
             Ok(None) => {

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use ipnet::IpNet;
 use metrics::{Counter, counter};
 
 use super::background_task::BackgroundTask;
 use super::deadline::Deadline;
 use super::middleware_chain::MiddlewareChain;
+use crate::config::Plaintext;
 use crate::host::HostHeader;
 use crate::http::forwarded::ForwardedFamily;
 use crate::http::view::AnyView;
 use crate::http::{Mapped, OnDisconnect, Response};
 use crate::middleware::Headers;
+use crate::net::{TlsFiles, TlsPaths};
 use crate::routing::{Match, ProtocolTypeRouter, Resolution, Target, UrlRouter};
 use crate::scope::{App, Scope, ScopeType};
 use crate::state::State;
@@ -37,6 +40,18 @@ pub struct Table {
     pub(crate) forwarded: ForwardedFamily,
     pub(crate) unmatched: StatusCounters,
     pub(crate) unmatched_headers: Option<Headers>,
+    /// `[server.tls]`; `None` if no listener speaks TLS.
+    pub(crate) tls: Option<Arc<TlsSettings>>,
+}
+
+/// `[server.tls]`, with the files that it names.
+#[derive(Debug)]
+pub(crate) struct TlsSettings {
+    pub(crate) paths: TlsPaths,
+    pub(crate) files: TlsFiles,
+    pub(crate) plaintext: Plaintext,
+    /// The value of `Strict-Transport-Security`.
+    pub(crate) hsts: Option<HeaderValue>,
 }
 
 /// One route of a table: the facts that both tables share, and its view or consumer.

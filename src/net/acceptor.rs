@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use super::admission::{Admission, ConnectionPermit};
 use super::descriptors;
 use super::listener::{Connection, Listener};
+use super::peek::FirstByte;
 use super::stream::Stream;
 use crate::tasks::Tasks;
 use crate::telemetry::LogThrottle;
@@ -41,6 +42,9 @@ const REFUSED_READS_MAX: usize = 64;
 pub(crate) trait Serve: Send + Sync + 'static {
     /// The bytes that a refused connection is answered with.
     const OVERLOADED: &'static [u8];
+
+    /// Returns whether connections may begin with TLS. Those that do are refused without an answer.
+    fn speaks_tls(&self) -> bool;
 
     /// Returns the address that counts against the limit per client; `None` exempts the connection
     /// from it.
@@ -126,8 +130,7 @@ impl<S: Serve> Acceptor<S> {
         }
     }
 
-    /// Never waits: a slow client must not delay the next one. A TLS handshake thus belongs in the
-    /// spawned task, before [`Serve::serve`].
+    /// Never waits: a slow client must not delay the next one.
     fn admit(&self, connection: Connection) {
         let peer = connection.peer;
         match self.admission.admit(self.service.counted_ip(peer)) {
@@ -144,19 +147,30 @@ impl<S: Serve> Acceptor<S> {
 
     fn refuse(&self, stream: Stream) {
         if let Ok(permit) = self.refused.0.clone().try_acquire_owned() {
+            let speaks_tls = self.service.speaks_tls();
             self.tasks.spawn("refused connection", async move {
                 let _permit = permit;
-                let answered = answer(stream, S::OVERLOADED);
-                let _ = tokio::time::timeout(REFUSED_DEADLINE, answered).await;
+                refuse(stream, S::OVERLOADED, speaks_tls).await;
             });
         }
     }
 }
 
+/// Sends a short answer, and waits up to a second until the client has read it. A client of TLS
+/// could not read it: its connection is closed.
+pub(crate) async fn refuse(stream: Stream, answer: &[u8], speaks_tls: bool) {
+    let refusing = async {
+        if !speaks_tls || stream.first_byte().await == FirstByte::Other {
+            send(stream, answer).await;
+        }
+    };
+    let _ = tokio::time::timeout(REFUSED_DEADLINE, refusing).await;
+}
+
 /// Sends a short answer, closes our side, and reads until the client closes its own. Closing a
 /// socket with unread bytes would reset the connection, and a reset can destroy the answer before
 /// the client has read it.
-async fn answer(mut stream: Stream, answer: &[u8]) {
+async fn send(mut stream: Stream, answer: &[u8]) {
     let mut scratch = [0; 1024];
     if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {
         return;

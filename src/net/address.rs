@@ -4,16 +4,35 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::tls::TlsInfo;
+
 /// How the client reached the server.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Scheme {
     /// Plain text.
+    #[default]
     Plain,
     /// TLS, on this server or reported by a trusted proxy.
     Secure,
 }
 
-/// The server's side of the connection.
+/// The server's end of a connection: ASGI's `scope["server"]`, and its TLS extension.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServerEnd {
+    /// The address.
+    pub address: ServerAddress,
+    /// The facts of the encryption; `None` if the server does not decrypt, but perhaps a proxy in
+    /// front of it.
+    pub tls: Option<TlsInfo>,
+}
+
+impl From<ServerAddress> for ServerEnd {
+    fn from(address: ServerAddress) -> Self {
+        Self { address, tls: None }
+    }
+}
+
+/// The address of the server's end of a connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ServerAddress {
     /// The local socket address.

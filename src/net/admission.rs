@@ -95,6 +95,15 @@ impl Admission {
     }
 }
 
+impl ConnectionPermit {
+    /// Counts the connection against the limit of a client that a proxy has named; `false` at the
+    /// limit.
+    pub(crate) fn count_client(&mut self, ip: IpAddr) -> bool {
+        self._client = self.admission.0.clients.try_acquire(ip);
+        self._client.is_some()
+    }
+}
+
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.admission.0.open.fetch_sub(1, Ordering::Relaxed);

@@ -161,6 +161,9 @@ pub struct Listen {
     pub address: Bind,
     /// Whether clients may open WebSockets over HTTP/2 (RFC 8441). Default: `true`.
     pub websocket_over_http2: bool,
+    /// Whether the listener speaks TLS, if `[server.tls]` exists. Default: `true`, except for a
+    /// unix socket, which never does.
+    pub tls: bool,
     /// The permissions of a unix socket's file; `None`: according to the process's umask.
     pub mode: Option<u32>,
     /// The group of a unix socket's file, by name or number; `None`: the process's group.
@@ -170,6 +173,7 @@ pub struct Listen {
 impl From<Bind> for Listen {
     fn from(address: Bind) -> Self {
         Self {
+            tls: !matches!(address, Bind::Unix(_)),
             address,
             websocket_over_http2: true,
             mode: None,
@@ -186,6 +190,8 @@ impl<'de> Deserialize<'de> for Listen {
             address: Bind,
             #[serde(default = "yes")]
             websocket_over_http2: bool,
+            #[serde(default)]
+            tls: Option<bool>,
             #[serde(default)]
             mode: Option<Mode>,
             #[serde(default)]
@@ -207,6 +213,7 @@ impl<'de> Deserialize<'de> for Listen {
                 let Table {
                     address,
                     websocket_over_http2,
+                    tls,
                     mode,
                     group,
                 } = Table::deserialize(MapAccessDeserializer::new(map))?;
@@ -215,7 +222,13 @@ impl<'de> Deserialize<'de> for Listen {
                         "expected mode and group for a unix socket only, found them for {address}"
                     )));
                 }
+                if tls == Some(true) && matches!(address, Bind::Unix(_)) {
+                    return Err(de::Error::custom(format_args!(
+                        "expected tls for a TCP listener only, found it for {address}"
+                    )));
+                }
                 Ok(Listen {
+                    tls: tls.unwrap_or(!matches!(address, Bind::Unix(_))),
                     address,
                     websocket_over_http2,
                     mode: mode.map(|Mode(bits)| bits),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::address::{Scheme, ServerAddress};
+use super::address::{Scheme, ServerAddress, ServerEnd};
 use super::bind::{Bind, Listen};
 use super::socket_activation::{self, Inherited};
 use super::stream::Stream;
@@ -22,9 +22,10 @@ pub(super) const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Listener {
     kind: Kind,
-    /// Our address, if all connections share it; `None` when listening on all addresses.
-    server: Option<Arc<ServerAddress>>,
+    /// Our side, if all connections share it; `None` when listening on all addresses.
+    server: Option<Arc<ServerEnd>>,
     websocket_over_http2: bool,
+    speaks_tls: bool,
 }
 
 #[derive(Debug)]
@@ -46,8 +47,8 @@ pub(crate) struct Connection {
     pub(crate) stream: Stream,
     /// The peer's address; `None` on a unix socket.
     pub(crate) peer: Option<SocketAddr>,
-    /// Our side's address.
-    pub(crate) server: Option<Arc<ServerAddress>>,
+    /// Our side.
+    pub(crate) server: Option<Arc<ServerEnd>>,
     pub(crate) scheme: Scheme,
 }
 
@@ -81,6 +82,7 @@ impl Listener {
             server: common_address(&kind),
             kind,
             websocket_over_http2: listen.websocket_over_http2,
+            speaks_tls: listen.tls,
         };
         Ok(kinds.into_iter().map(listener).collect())
     }
@@ -88,6 +90,11 @@ impl Listener {
     /// Returns whether clients may open WebSockets over HTTP/2 (RFC 8441).
     pub(crate) fn allows_websocket_over_http2(&self) -> bool {
         self.websocket_over_http2
+    }
+
+    /// Returns whether connections may begin with TLS.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.speaks_tls && matches!(self.kind, Kind::Tcp(_))
     }
 
     /// Returns the TCP address; `None` for a unix socket.
@@ -139,7 +146,7 @@ impl Listener {
         Ok(Connection {
             stream,
             peer,
-            server: server.or_else(|| Some(Arc::new(ServerAddress::Tcp(local?)))),
+            server: server.or_else(|| Some(Arc::new(ServerAddress::Tcp(local?).into()))),
             scheme: Scheme::Plain,
         })
     }
@@ -149,6 +156,7 @@ impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Tcp(listener) => match listener.local_addr() {
+                Ok(address) if self.speaks_tls => write!(f, "https://{address}"),
                 Ok(address) => write!(f, "http://{address}"),
                 Err(error) => write!(f, "an unknown address ({error})"),
             },
@@ -159,14 +167,14 @@ impl fmt::Display for Listener {
 
 /// Returns the address that all connections of a listener share; `None` if it listens on all
 /// addresses.
-fn common_address(kind: &Kind) -> Option<Arc<ServerAddress>> {
+fn common_address(kind: &Kind) -> Option<Arc<ServerEnd>> {
     match kind {
         Kind::Tcp(listener) => listener
             .local_addr()
             .ok()
             .filter(|address| !address.ip().is_unspecified())
-            .map(|address| Arc::new(ServerAddress::Tcp(address))),
-        Kind::Unix { path, .. } => Some(Arc::new(ServerAddress::Unix(path.clone()))),
+            .map(|address| Arc::new(ServerAddress::Tcp(address).into())),
+        Kind::Unix { path, .. } => Some(Arc::new(ServerAddress::Unix(path.clone()).into())),
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `stream.rs` | one connection's bytes: TCP, unix socket, or anything boxed |
 //! | `connect.rs`, `tls/` | opening a stream to another server; TLS |
+//! | `peek.rs`, `proxy_protocol.rs` | the first bytes of a connection; the client behind a proxy that passes on bytes |
 //! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
 //! | `acceptor.rs` | the accept loop: admit, refuse, back off |
 //! | `admission.rs` | the limit on connections in all |
@@ -21,18 +22,26 @@ pub(crate) mod descriptors;
 #[cfg(test)]
 pub(crate) mod in_memory;
 mod listener;
+mod peek;
+mod proxy_protocol;
 mod socket_activation;
 mod stream;
 mod tls;
 mod unix_listener;
 pub(crate) mod url;
 
-pub(crate) use acceptor::{Acceptor, Refused, Serve};
-pub use address::{ClientAddress, Scheme, ServerAddress};
+pub(crate) use acceptor::{Acceptor, Refused, Serve, refuse};
+pub use address::{ClientAddress, Scheme, ServerAddress, ServerEnd};
 pub(crate) use admission::{Admission, ConnectionPermit};
 pub use bind::{Bind, BindError, Listen, unix_path_problem};
 pub(crate) use client_limit::{ClientLimit, ClientPermit, client_network};
 pub(crate) use listener::Connection;
 pub use listener::Listener;
+pub(crate) use peek::FirstByte;
+pub(crate) use proxy_protocol::Announced;
 pub use stream::{ReadWrite, Stream};
-pub(crate) use tls::CertificateFacts;
+pub(crate) use tls::{
+    Certificate, CertificateFacts, Certificates, Handshake, Part, ServerTls, TlsFiles,
+    TlsFilesRefusal, TlsPaths,
+};
+pub use tls::{ClientCertificate, TlsInfo};

@@ -1,11 +1,12 @@
 //! Connection: a client's HTTP connection, and the WebSocket that it may become.
 //!
 //! ```text
-//! Acceptor ──> HTTP ──┬── request ──> respond ──> response ──> HTTP
-//!               │     └── upgrade ──> respond ──> 101
-//!               │                                  └── written: hyper gives the stream back,
-//!               │                                      and the same task becomes the WebSocket
-//!               └── ends, expires, or is idle in a drain: closed
+//! Acceptor ──> start ──> HTTP ──┬── request ──> respond ──> response ──> HTTP
+//!                         │     └── upgrade ──> respond ──> 101
+//!                         │                                  └── written: hyper gives the stream
+//!                         │                                      back, and the same task becomes
+//!                         │                                      the WebSocket
+//!                         └── ends, expires, or is idle in a drain: closed
 //! ```
 //!
 //! An upgrade over HTTP/2 does not end the connection: the request's stream becomes the WebSocket,
@@ -26,13 +27,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, upgrade};
 use metrics::{Gauge, gauge};
 
+use super::connection_start::{ConnectionStart, Started};
 use super::connection_timeouts::ConnectionTimeouts;
 use super::hyper_tasks::HyperTasks;
 use super::respond::{PendingUpgrade, Shared, respond};
 use super::timed_stream::TimedStream;
 use crate::config::ServerConfig;
 use crate::gateway::{ConnectionInfo, Fragment, Gateway};
-use crate::net::{Admission, Connection, ConnectionPermit, Serve};
+use crate::net::{Admission, Connection, ConnectionPermit, Listener, Serve};
 use crate::websocket::ConnectionTask;
 
 /// The minimum size of hyper's buffer.
@@ -55,6 +57,8 @@ pub(super) struct HttpServer {
     server: ServerConfig,
     admission: Admission,
     open: Gauge,
+    /// Whether connections may begin with TLS.
+    speaks_tls: bool,
 }
 
 /// Counts a connection in a gauge while it speaks HTTP.
@@ -74,12 +78,11 @@ impl Drop for OpenGuard<'_> {
 }
 
 impl HttpServer {
-    /// With `websocket_over_http2`, clients may open WebSockets over HTTP/2 (RFC 8441).
     pub(super) fn new(
         gateway: Gateway,
         server: ServerConfig,
         admission: Admission,
-        websocket_over_http2: bool,
+        listener: &Listener,
     ) -> Arc<Self> {
         let mut builder = auto::Builder::new(HyperTasks(gateway.services().tasks.clone()));
         let header_size = server.limits.header_size.as_usize();
@@ -98,7 +101,7 @@ impl HttpServer {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
-        if websocket_over_http2 {
+        if listener.allows_websocket_over_http2() {
             builder.http2().enable_connect_protocol();
         }
         Arc::new(Self {
@@ -107,6 +110,7 @@ impl HttpServer {
             server,
             admission,
             open: gauge!("oneport_connections"),
+            speaks_tls: listener.speaks_tls(),
         })
     }
 
@@ -114,11 +118,19 @@ impl HttpServer {
     async fn serve_until_upgrade(
         self: Arc<Self>,
         connection: Connection,
-        permit: ConnectionPermit,
+        mut permit: ConnectionPermit,
     ) -> Option<ConnectionTask> {
+        let clock = self.gateway.services().clock.clone();
+        let timeouts = ConnectionTimeouts::new(clock, &self.server);
+        let start = ConnectionStart {
+            gateway: &self.gateway,
+            speaks_tls: self.speaks_tls,
+            overloaded: Self::OVERLOADED,
+        };
+        let started = start.run(connection, &mut permit, &timeouts).await?;
         let pending_upgrade: Arc<PendingUpgrade> = Arc::default();
         let open = OpenGuard::new(&self.open);
-        self.serve_http(connection, &pending_upgrade).await;
+        self.serve_http(started, timeouts, &pending_upgrade).await;
         drop(open);
         let taken = pending_upgrade.lock().take();
         let (upgrade, on_upgrade) = taken?;
@@ -136,15 +148,25 @@ impl HttpServer {
         })
     }
 
-    async fn serve_http(&self, connection: Connection, pending_upgrade: &Arc<PendingUpgrade>) {
+    async fn serve_http(
+        &self,
+        started: Started,
+        timeouts: Arc<ConnectionTimeouts>,
+        pending_upgrade: &Arc<PendingUpgrade>,
+    ) {
+        let Started {
+            connection,
+            plaintext,
+            hsts,
+        } = started;
         let services = self.gateway.services();
-        let timeouts = ConnectionTimeouts::new(services.clock.clone(), &self.server);
         let info = ConnectionInfo {
             peer: connection.peer,
             server: connection.server,
             security: connection.scheme,
             user: None,
             client: timeouts.client().clone(),
+            plaintext,
         };
         let io = TokioIo::new(TimedStream::new(connection.stream, timeouts.clone()));
         let shared = Arc::new(Shared {
@@ -153,6 +175,7 @@ impl HttpServer {
             pending_upgrade: pending_upgrade.clone(),
             timeouts: timeouts.clone(),
             admission: self.admission.clone(),
+            hsts,
         });
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             // All of this runs before the future is first polled: in between, hyper continues to
@@ -208,6 +231,10 @@ impl Serve for HttpServer {
 
     fn counted_ip(&self, peer: Option<SocketAddr>) -> Option<IpAddr> {
         self.gateway.counted(peer)
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.speaks_tls
     }
 
     fn serve(

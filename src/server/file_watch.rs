@@ -1,6 +1,7 @@
-//! File watch: detects changes to configuration files and templates, by polling.
+//! File watch: detects changes to configuration files, templates and certificates, by polling.
 
 use std::collections::HashSet;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +54,26 @@ impl FileSnapshot {
         scan.files.sort();
         Self(scan.files)
     }
+
+    /// Takes a snapshot of these files. One that does not exist is not in it.
+    pub(super) fn of_files<'p>(paths: impl Iterator<Item = &'p Path>) -> Self {
+        let stamp = |path: &Path| {
+            let found = std::fs::metadata(path).ok()?;
+            Some(FileStamp::new(path.to_owned(), &found))
+        };
+        Self(paths.filter_map(stamp).collect())
+    }
+}
+
+impl FileStamp {
+    fn new(path: PathBuf, found: &Metadata) -> Self {
+        Self {
+            path,
+            modified: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            length: found.len(),
+            identity: (found.dev(), found.ino()),
+        }
+    }
 }
 
 /// A snapshot that is being taken.
@@ -85,12 +106,7 @@ impl Scan {
                     self.scan_directory(&path, depth - 1, wanted);
                 }
             } else if wanted(&path) {
-                self.files.push(FileStamp {
-                    path,
-                    modified: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                    length: found.len(),
-                    identity: (found.dev(), found.ino()),
-                });
+                self.files.push(FileStamp::new(path, &found));
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Server: listeners, connections, signals, reload, drain.
 
+mod certificate_watch;
 mod connection;
+mod connection_start;
 mod connection_timeouts;
 mod date;
 mod drain;

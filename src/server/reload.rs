@@ -263,6 +263,11 @@ impl Reloader {
                 "changed keys that take effect at the next start"
             );
         }
+        if let Some((running, read)) = self.gateway.services().tls.get().zip(table.tls.as_ref())
+            && let Err(error) = running.apply(&read.files)
+        {
+            tracing::error!(%error, "cannot set up TLS");
+        }
         let drain = self.config.server.timeouts.drain;
         let window = spread(self.gateway.sockets().len(), drain);
         self.config = config;

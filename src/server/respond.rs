@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) pending_upgrade: Arc<PendingUpgrade>,
     pub(super) timeouts: Arc<ConnectionTimeouts>,
     pub(super) admission: Admission,
+    /// The value of `Strict-Transport-Security`, over TLS.
+    pub(super) hsts: Option<HeaderValue>,
 }
 
 /// A WebSocket over HTTP/1.1 whose 101 is not written yet.
@@ -46,6 +48,7 @@ pub(super) async fn respond(
         pending_upgrade,
         timeouts,
         admission,
+        hsts,
     } = &*shared;
     let clock = &gateway.services().clock;
     let connect_protocol = request.extensions_mut().remove::<hyper::ext::Protocol>();
@@ -75,6 +78,11 @@ pub(super) async fn respond(
                 finish_request(&mut response, unread, waits_for_continue, &info.client).await;
             } else if info.client.has_broken() {
                 announce_close(&mut response);
+            }
+            if let Some(hsts) = hsts {
+                let fields = response.headers_mut();
+                let field = fields.entry(header::STRICT_TRANSPORT_SECURITY);
+                field.or_insert_with(|| hsts.clone());
             }
             if let Some(date) = date::correction(SystemTime::now()) {
                 response.headers_mut().insert(header::DATE, date);

@@ -6,14 +6,15 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
+use super::certificate_watch::watch_certificates;
 use super::connection::HttpServer;
 use super::drain::{Drained, drain};
 use super::reload::{Reload, Reloader};
 use super::signals::{Signal, Signals};
-use crate::config::{Bind, Config, StoreUrl};
+use crate::config::{Bind, Config, Listen, StoreUrl};
 use crate::database::diagnose;
 use crate::gateway::{Gateway, Table};
-use crate::net::{Acceptor, Admission, Listener, Refused};
+use crate::net::{Acceptor, Admission, Listener, Refused, ServerTls};
 use crate::services::Services;
 
 /// How long a client may acknowledge nothing; twice `timeouts.request` if that is longer.
@@ -41,6 +42,9 @@ pub enum StartError {
     /// A store of sessions or users cannot be opened.
     #[error("{0}")]
     Store(String),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(io::Error),
     /// A signal handler cannot be installed.
     #[error("cannot handle signals: {0}")]
     Signals(io::Error),
@@ -54,6 +58,10 @@ impl Server {
         // acknowledges nothing.
         let unacknowledged_max = UNACKNOWLEDGED_MIN.max(config.server.timeouts.request * 2);
         for bind in &config.server.bind {
+            let bind = &Listen {
+                tls: bind.tls && table.tls.is_some(),
+                ..bind.clone()
+            };
             let opened = Listener::open(bind)
                 .await
                 .map_err(|cause| StartError::Bind {
@@ -68,12 +76,17 @@ impl Server {
         }
         let services = Services::new(&config, table.templates().clone(), table.state())
             .map_err(StartError::Store)?;
+        if let Some(tls) = &table.tls {
+            let started = ServerTls::new(services.certificates.clone(), &tls.files);
+            let _ = services.tls.set(started.map_err(StartError::Tls)?);
+        }
         if table.uses_sessions() {
             open_stores(&config, &services).await?;
         }
         services.sweep_sessions(config.session.sweep_interval);
         let gateway = Gateway::new(table, services);
         gateway.watch_logins(config.session.check_interval);
+        watch_certificates(&gateway);
         Ok(Self {
             gateway,
             config,
@@ -146,7 +159,7 @@ impl Server {
                 self.gateway.clone(),
                 self.config.server.clone(),
                 admission.clone(),
-                listener.allows_websocket_over_http2(),
+                &listener,
             );
             let acceptor = Acceptor::new(
                 listener,

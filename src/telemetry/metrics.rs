@@ -22,6 +22,22 @@ const METRICS: &[Metric] = &[
         "Connections over a limit, by reason.",
     ),
     gauge("oneport_connections", "Open connections that speak HTTP."),
+    counter(
+        "oneport_tls_handshakes_total",
+        "TLS handshakes, by outcome.",
+    ),
+    gauge(
+        "oneport_tls_certificate_expiry_seconds",
+        "Seconds until a served certificate expires, by its first name.",
+    ),
+    counter(
+        "oneport_tls_certificate_reloads_total",
+        "Changed certificate files, by outcome.",
+    ),
+    counter(
+        "oneport_proxy_headers_total",
+        "Headers of the PROXY protocol from trusted proxies, by outcome.",
+    ),
     gauge("oneport_event_streams", "Open streams of the view events."),
     counter(
         "oneport_streams_stalled_total",

@@ -109,6 +109,6 @@ pub(super) fn info(user: Option<Arc<User>>) -> ConnectionInfo {
         server: None,
         security: Scheme::Plain,
         user,
-        client: Default::default(),
+        ..Default::default()
     }
 }

@@ -44,11 +44,10 @@ impl LiveServer {
         let (table, _) = compile_draft(&draft, registry)?;
         let mut config = draft.config;
         let first = config.server.bind.first().cloned();
+        let default = Listen::from(Bind::Tcp("127.0.0.1:0".to_owned()));
         config.server.bind = vec![Listen {
-            address: Bind::Tcp("127.0.0.1:0".to_owned()),
-            websocket_over_http2: first.is_none_or(|first| first.websocket_over_http2),
-            mode: None,
-            group: None,
+            address: default.address.clone(),
+            ..first.unwrap_or(default)
         }];
         let server = match Server::start(config, table).await {
             Ok(server) => server,

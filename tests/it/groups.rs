@@ -267,7 +267,7 @@ async fn read_events(
         server: None,
         security: oneport::scope::Scheme::Plain,
         user: None,
-        client: Default::default(),
+        ..Default::default()
     };
     let Reply::Response(response) = app
         .gateway()

@@ -68,7 +68,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ("rustls", &["net/tls/"]),
     ("tokio_rustls", &["net/tls/"]),
     ("x509_parser", &["net/tls/"]),
-    ("rcgen", &["cli/dev_cert/"]),
+    ("rcgen", &["cli/dev_cert/", "net/tls/"]),
     ("crc", &["channels/remote/"]),
     ("aes", &["channels/remote/fernet.rs"]),
     ("cbc", &["channels/remote/fernet.rs"]),
@@ -86,6 +86,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ("toml", &["config/"]),
     ("jiff", &["config/values/time_zone.rs"]),
     ("nix", &["net/"]),
+    ("ppp", &["net/proxy_protocol.rs", "net/proxy_protocol/"]),
     ("mime_guess", &["http/views/static_files/"]),
     (
         "libc",

@@ -138,7 +138,7 @@ async fn check(server: &LiveServer, request: http::Request<()>) {
         server: None,
         security: Scheme::Plain,
         user: None,
-        client: Default::default(),
+        ..Default::default()
     };
     let table = server.gateway().table();
     let resolved = table.resolve(request.into_parts().0, &info);

@@ -17,4 +17,5 @@ pub(in crate::config) mod server;
 pub(in crate::config) mod session;
 pub(in crate::config) mod settings;
 pub(in crate::config) mod templates;
+pub(in crate::config) mod tls;
 pub(in crate::config) mod websocket;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use crate::config::read::source_location::SourceLocation;
+use crate::config::sections::tls::TlsConfig;
 use crate::config::values::checked::{
     HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
 };
@@ -52,6 +53,8 @@ pub struct ServerConfig {
     pub limits: LimitsConfig,
     /// `[server.timeouts]`.
     pub timeouts: TimeoutsConfig,
+    /// `[server.tls]`; absent: no listener speaks TLS.
+    pub tls: Option<TlsConfig>,
     /// The section's location.
     #[serde(skip)]
     pub location: NotCompared<SourceLocation>,
@@ -150,6 +153,7 @@ impl Default for ServerConfig {
             secret_key_fallbacks: Vec::new(),
             limits: LimitsConfig::default(),
             timeouts: TimeoutsConfig::default(),
+            tls: None,
             location: NotCompared::default(),
         }
     }

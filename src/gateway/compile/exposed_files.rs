@@ -107,6 +107,12 @@ impl Compiler<'_> {
                 }
             }
         }
+        if let Some(tls) = &config.server.tls {
+            let pairs = tls.certificates.iter().map(|pair| &pair.key);
+            for key in tls.key.iter().chain(pairs) {
+                secrets.push(("a private key of server.tls", real(key.as_ref())));
+            }
+        }
         secrets
     }
 }

@@ -15,6 +15,7 @@ mod socket_settings;
 mod sqlite_files;
 mod store_checks;
 mod template_checks;
+mod tls;
 mod unused_settings;
 
 use std::collections::BTreeMap;
@@ -101,6 +102,7 @@ fn compile_known(
     }
     let templates = templates_of(&config.templates.dir, router.as_ref());
     compiler.check_templates(&templates);
+    let tls = compiler.tls();
     let problems = compiler.problems.without(error_locations);
     let table = router.map(|router| Table {
         router,
@@ -113,6 +115,7 @@ fn compile_known(
         forwarded: config.server.forwarded,
         unmatched: StatusCounters::new("oneport_requests_total", ""),
         unmatched_headers: unmatched_headers(&config.http),
+        tls,
     });
     (table, problems)
 }

@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
+use super::provider::provider;
 use crate::net::stream::Stream;
 
 impl Stream {
@@ -31,8 +32,7 @@ fn tls_config() -> io::Result<Arc<ClientConfig>> {
         tracing::warn!(%error, "cannot read trusted certificates");
     }
     roots.add_parsable_certificates(found.certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider().clone())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_root_certificates(roots)

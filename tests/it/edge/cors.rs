@@ -324,7 +324,7 @@ async fn event_stream_may_be_read_by_a_page_of_an_allowed_origin() {
         server: None,
         security: oneport::scope::Scheme::Plain,
         user: None,
-        client: Default::default(),
+        ..Default::default()
     };
     let Reply::Response(response) = app.gateway().serve(request, &info).await else {
         panic!("expected a response");

@@ -101,7 +101,7 @@ impl Sequence {
             server: None,
             security: Scheme::Plain,
             user: None,
-            client: Default::default(),
+            ..Default::default()
         };
         let request = request.body(Body::empty()).unwrap();
         let Reply::Upgrade(response, upgrade) = app.gateway().serve(request, &info).await else {

@@ -27,7 +27,7 @@ pub(crate) async fn upgrade(
         server: None,
         security: Scheme::Plain,
         user: None,
-        client: Default::default(),
+        ..Default::default()
     };
     match app.gateway().serve(request, &info).await {
         Reply::Upgrade(response, upgrade) => (response, upgrade),

@@ -1,0 +1,254 @@
+//! The server's side of TLS: the settings of a listener, and the handshake.
+//!
+//! TLS 1.2 and 1.3, with the provider's suites (AEAD only, forward secrecy only). A client resumes
+//! a session by a ticket, whose keys the process makes at random and replaces every six hours; they
+//! survive a reload. Early data (0-RTT) is refused: it can be replayed. OCSP responses are not
+//! stapled: authorities give them up, and browsers that still ask get them elsewhere.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::ring::Ticketer;
+use rustls::server::{
+    NoServerSessionStorage, ProducesTickets, ServerConnection, WebPkiClientVerifier,
+};
+use rustls::{HandshakeKind, RootCertStore, ServerConfig};
+use thiserror::Error;
+use tokio_rustls::TlsAcceptor;
+
+use super::certificate::{Certificate, CertificateRefusal, parse_chain, read_file};
+use super::certificate_names::CertificateNames;
+use super::certificates::{ACME_TLS, Certificates};
+use super::info::{ClientCertificate, TlsInfo, fingerprint};
+use super::provider::provider;
+use crate::net::stream::Stream;
+
+/// The files that `[server.tls]` names.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct TlsPaths {
+    /// Each certificate with its private key.
+    pub(crate) certificates: Vec<(PathBuf, PathBuf)>,
+    /// The authorities that sign the certificates of clients.
+    pub(crate) client_ca: Option<PathBuf>,
+}
+
+/// The contents of those files, checked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsFiles {
+    /// The certificates, in their order.
+    pub(crate) certificates: Vec<Arc<Certificate>>,
+    client_authorities: Option<Arc<ClientAuthorities>>,
+}
+
+/// The authorities that sign the certificates of clients.
+struct ClientAuthorities {
+    roots: Arc<RootCertStore>,
+    /// The certificates, to detect a change.
+    text: Vec<u8>,
+}
+
+impl fmt::Debug for ClientAuthorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientAuthorities")
+            .field("count", &self.roots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which of the files is wrong, and why.
+#[derive(Debug, Error)]
+pub(crate) enum TlsFilesRefusal {
+    /// One of the certificates, by its place.
+    #[error("{1}")]
+    Certificate(usize, CertificateRefusal),
+    /// `client_ca`.
+    #[error("{0}")]
+    ClientCa(String),
+}
+
+impl TlsPaths {
+    /// Reads all files. Returns what is wrong with each. Blocks.
+    pub(crate) fn read(&self) -> Result<TlsFiles, Vec<TlsFilesRefusal>> {
+        let mut files = TlsFiles::default();
+        let mut refusals = Vec::new();
+        for (at, (certificate, key)) in self.certificates.iter().enumerate() {
+            match Certificate::read(certificate, key) {
+                Ok(certificate) => files.certificates.push(Arc::new(certificate)),
+                Err(refusal) => refusals.push(TlsFilesRefusal::Certificate(at, refusal)),
+            }
+        }
+        if let Some(client_ca) = &self.client_ca {
+            match ClientAuthorities::read(client_ca) {
+                Ok(authorities) => files.client_authorities = Some(Arc::new(authorities)),
+                Err(sentence) => refusals.push(TlsFilesRefusal::ClientCa(sentence)),
+            }
+        }
+        if refusals.is_empty() {
+            Ok(files)
+        } else {
+            Err(refusals)
+        }
+    }
+
+    /// Iterates over all files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.certificates
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key])
+            .chain(&self.client_ca)
+            .map(PathBuf::as_path)
+    }
+}
+
+impl ClientAuthorities {
+    fn read(path: &Path) -> Result<Self, String> {
+        let refuse = |why: String| format!("{}: {why}", path.display());
+        let text = read_file(path)?;
+        let mut roots = RootCertStore::empty();
+        for (at, der) in parse_chain(&text).map_err(refuse)?.into_iter().enumerate() {
+            roots.add(der).map_err(|error| {
+                refuse(format!(
+                    "expected certificates of authorities, found another in place {}: {error}",
+                    at + 1
+                ))
+            })?;
+        }
+        let roots = Arc::new(roots);
+        Ok(Self { roots, text })
+    }
+}
+
+/// The TLS of all listeners of a server. New handshakes use what was applied last.
+pub(crate) struct ServerTls {
+    certificates: Arc<Certificates>,
+    current: ArcSwap<Current>,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
+    client_authorities: Option<Arc<ClientAuthorities>>,
+}
+
+/// A completed handshake.
+pub(crate) struct Handshake {
+    pub(crate) stream: Stream,
+    pub(crate) info: TlsInfo,
+    /// Whether the client resumed an earlier session.
+    pub(crate) is_resumed: bool,
+    /// Whether the connection only answered a challenge of ACME and carries no HTTP.
+    pub(crate) is_challenge: bool,
+}
+
+impl ServerTls {
+    /// Starts with the certificates of these files; others may be in `certificates` already.
+    pub(crate) fn new(certificates: Arc<Certificates>, files: &TlsFiles) -> io::Result<Self> {
+        certificates.replace_files(files.certificates.clone());
+        let current = Current::new(&certificates, files.client_authorities.clone())?;
+        Ok(Self {
+            certificates,
+            current: ArcSwap::from_pointee(current),
+        })
+    }
+
+    /// Replaces the certificates, and the authorities of clients if they have changed: then
+    /// sessions of clients that the old ones admitted cannot be resumed. Returns whether anything
+    /// has changed.
+    pub(crate) fn apply(&self, files: &TlsFiles) -> io::Result<bool> {
+        let mut is_changed = self.certificates.replace_files(files.certificates.clone());
+        let text = |authorities: &Option<Arc<ClientAuthorities>>| {
+            authorities
+                .as_ref()
+                .map(|authorities| authorities.text.clone())
+        };
+        let wanted = &files.client_authorities;
+        if text(&self.current.load().client_authorities) != text(wanted) {
+            let current = Current::new(&self.certificates, wanted.clone())?;
+            self.current.store(Arc::new(current));
+            is_changed = true;
+        }
+        Ok(is_changed)
+    }
+
+    /// Waits for the handshake of a client. The caller sets the deadline. On failure the client is
+    /// sent the alert.
+    pub(crate) async fn accept(&self, stream: Stream) -> io::Result<Handshake> {
+        let config = self.current.load().config.clone();
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let (_, connection) = stream.get_ref();
+        let info = info(connection)?;
+        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let is_challenge = connection.alpn_protocol() == Some(ACME_TLS);
+        Ok(Handshake {
+            stream: Stream::boxed(stream),
+            info,
+            is_resumed,
+            is_challenge,
+        })
+    }
+}
+
+impl Current {
+    fn new(
+        certificates: &Arc<Certificates>,
+        client_authorities: Option<Arc<ClientAuthorities>>,
+    ) -> io::Result<Self> {
+        let builder = ServerConfig::builder_with_provider(provider().clone())
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        let builder = match &client_authorities {
+            Some(authorities) => {
+                let roots = authorities.roots.clone();
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(roots, provider().clone())
+                        .allow_unauthenticated()
+                        .build()
+                        .map_err(io::Error::other)?;
+                builder.with_client_cert_verifier(verifier)
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(certificates.clone());
+        config.alpn_protocols = [b"h2", b"http/1.1".as_slice(), ACME_TLS]
+            .map(<[u8]>::to_vec)
+            .to_vec();
+        config.ticketer = ticketer()?;
+        // Sessions are kept by the client, in its ticket.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self {
+            config: Arc::new(config),
+            client_authorities,
+        })
+    }
+}
+
+fn ticketer() -> io::Result<Arc<dyn ProducesTickets>> {
+    Ticketer::new().map_err(io::Error::other)
+}
+
+/// Collects the facts of a connection whose handshake is complete.
+fn info(connection: &ServerConnection) -> io::Result<TlsInfo> {
+    let chain = connection.peer_certificates().unwrap_or_default();
+    let client_certificate = chain.first().map(|der| {
+        let names = CertificateNames::from_der(der).map_err(io::Error::other)?;
+        Ok::<_, io::Error>(Box::new(ClientCertificate {
+            subject: names.subject.into(),
+            issuer: names.issuer.into(),
+            serial: names.serial.into(),
+            fingerprint: fingerprint(der),
+            chain: chain.iter().map(|der| Box::from(&**der)).collect(),
+        }))
+    });
+    Ok(TlsInfo {
+        server_name: connection
+            .server_name()
+            .map(|name| name.to_ascii_lowercase().into()),
+        tls_version: connection.protocol_version().map_or(0, u16::from),
+        cipher_suite: connection
+            .negotiated_cipher_suite()
+            .map_or(0, |suite| u16::from(suite.suite())),
+        client_certificate: client_certificate.transpose()?,
+    })
+}

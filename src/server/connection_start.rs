@@ -1,0 +1,201 @@
+//! The start of a connection: what comes before its first byte of HTTP.
+//!
+//! ```text
+//! accepted ──> header of the PROXY protocol? ──> first byte of TLS? ──> handshake ──> HTTP
+//!                  │ only a trusted proxy's         │ only if the listener speaks TLS    ▲
+//!                  │ malformed: closed              ├─ another byte: plaintext ──────────┘
+//!                  │ its client is over the         └─ none: closed
+//!                  │ limit: 503, or closed
+//! ```
+//!
+//! All of it counts against `timeouts.handshake`, together with the head of the first request. A
+//! connection that needs none of it passes without a system call.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use metrics::counter;
+
+use super::connection_timeouts::ConnectionTimeouts;
+use crate::config::Plaintext;
+use crate::gateway::Gateway;
+use crate::net::{
+    Announced, Connection, ConnectionPermit, FirstByte, Handshake, Scheme, ServerEnd, ServerTls,
+    refuse,
+};
+
+/// A connection whose next byte is HTTP.
+pub(super) struct Started {
+    pub(super) connection: Connection,
+    /// What the client gets because it does not encrypt.
+    pub(super) plaintext: Plaintext,
+    /// The value of `Strict-Transport-Security`, over TLS.
+    pub(super) hsts: Option<HeaderValue>,
+}
+
+impl From<Connection> for Started {
+    fn from(connection: Connection) -> Self {
+        Self {
+            connection,
+            plaintext: Plaintext::Serve,
+            hsts: None,
+        }
+    }
+}
+
+/// What a listener does before HTTP.
+pub(super) struct ConnectionStart<'a> {
+    pub(super) gateway: &'a Gateway,
+    /// Whether connections may begin with TLS.
+    pub(super) speaks_tls: bool,
+    /// The response to a client over its limit.
+    pub(super) overloaded: &'static [u8],
+}
+
+/// The connection is closed before HTTP.
+struct Closed;
+
+impl ConnectionStart<'_> {
+    /// Starts a connection; `None` if it is closed instead.
+    pub(super) async fn run(
+        &self,
+        connection: Connection,
+        permit: &mut ConnectionPermit,
+        timeouts: &Arc<ConnectionTimeouts>,
+    ) -> Option<Started> {
+        let is_trusted = self.gateway.trusts(connection.peer);
+        if !self.speaks_tls && !is_trusted {
+            return Some(connection.into());
+        }
+        let draining = self.gateway.services().tasks.draining_token();
+        // Boxed, so that the connection's task does not reserve the space of a handshake.
+        let starting = Box::pin(async {
+            tokio::select! {
+                started = self.start(connection, is_trusted, permit) => started.ok(),
+                () = timeouts.expired() => {
+                    tracing::debug!("connection closed: timed out before HTTP");
+                    if self.speaks_tls {
+                        count_handshake("timed_out");
+                    }
+                    None
+                }
+                () = draining.cancelled() => None,
+            }
+        });
+        starting.await
+    }
+
+    async fn start(
+        &self,
+        mut connection: Connection,
+        is_trusted: bool,
+        permit: &mut ConnectionPermit,
+    ) -> Result<Started, Closed> {
+        let mut is_exempt = is_trusted;
+        if is_trusted && let Some(client) = read_proxy_header(&mut connection).await? {
+            connection.peer = Some(client);
+            is_exempt = self.gateway.trusts(Some(client));
+            let counted = self.gateway.counted(Some(client));
+            if !counted.is_none_or(|ip| permit.count_client(ip)) {
+                refuse(connection.stream, self.overloaded, self.speaks_tls).await;
+                return Err(Closed);
+            }
+        }
+        let Some(tls) = self
+            .gateway
+            .services()
+            .tls
+            .get()
+            .filter(|_| self.speaks_tls)
+        else {
+            return Ok(connection.into());
+        };
+        let settings = self.gateway.tls();
+        match connection.stream.first_byte().await {
+            FirstByte::Tls => Ok(Started {
+                hsts: settings.and_then(|settings| settings.hsts.clone()),
+                ..shake_hands(tls, connection).await?
+            }),
+            FirstByte::Other => Ok(Started {
+                // A trusted proxy reports in its fields whether its client encrypts.
+                plaintext: settings
+                    .filter(|_| !is_exempt)
+                    .map_or(Plaintext::Serve, |settings| settings.plaintext),
+                ..connection.into()
+            }),
+            FirstByte::End => Err(Closed),
+        }
+    }
+}
+
+fn count_handshake(outcome: &'static str) {
+    counter!("oneport_tls_handshakes_total", "outcome" => outcome).increment(1);
+}
+
+/// Takes the header of the PROXY protocol; returns the client that it names.
+async fn read_proxy_header(connection: &mut Connection) -> Result<Option<SocketAddr>, Closed> {
+    let count =
+        |outcome| counter!("oneport_proxy_headers_total", "outcome" => outcome).increment(1);
+    match connection.stream.read_proxy_header().await {
+        Ok(Announced::Nothing) => Ok(None),
+        Ok(Announced::Local) => {
+            count("local");
+            Ok(None)
+        }
+        Ok(Announced::Client(client)) => {
+            count("client");
+            Ok(Some(client))
+        }
+        Err(error) => {
+            count("refused");
+            let peer = connection.peer.map(tracing::field::display);
+            tracing::debug!(peer, %error, "connection closed");
+            Err(Closed)
+        }
+    }
+}
+
+async fn shake_hands(tls: &ServerTls, connection: Connection) -> Result<Started, Closed> {
+    let Connection {
+        stream,
+        peer,
+        server,
+        ..
+    } = connection;
+    let handshake = tls.accept(stream).await.map_err(|error| {
+        let is_gone = matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+        );
+        count_handshake(if is_gone { "gone" } else { "failed" });
+        let peer = peer.map(tracing::field::display);
+        tracing::debug!(peer, %error, "TLS handshake failed");
+        Closed
+    })?;
+    let Handshake {
+        stream,
+        info,
+        is_resumed,
+        is_challenge,
+    } = handshake;
+    if is_challenge {
+        count_handshake("challenge");
+        return Err(Closed);
+    }
+    count_handshake(if is_resumed { "resumed" } else { "full" });
+    // Without an address the client has gone.
+    let address = server.ok_or(Closed)?.address.clone();
+    let server = Some(Arc::new(ServerEnd {
+        address,
+        tls: Some(info),
+    }));
+    let connection = Connection {
+        stream,
+        peer,
+        server,
+        scheme: Scheme::Secure,
+    };
+    Ok(connection.into())
+}
