@@ -2,7 +2,7 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `stream.rs` | one connection's bytes: TCP, unix socket, or anything boxed |
+//! | `stream.rs` | one connection's bytes: TCP, unix socket, TLS, or anything boxed |
 //! | `connect.rs`, `tls/` | opening a stream to another server; TLS |
 //! | `peek.rs`, `proxy_protocol.rs` | the first bytes of a connection; the client behind a proxy that passes on bytes |
 //! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
@@ -44,4 +44,4 @@ pub(crate) use tls::{
     Certificate, CertificateFacts, Certificates, Handshake, Part, ServerTls, TlsFiles,
     TlsFilesRefusal, TlsPaths,
 };
-pub use tls::{ClientCertificate, TlsInfo};
+pub use tls::{ClientCertificate, TlsInfo, TlsStream};

@@ -42,7 +42,7 @@ impl Stream {
                 let peek = || Ok(recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_PEEK)?);
                 stream.async_io(Interest::READABLE, peek).await
             }
-            Self::Boxed(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Tls(_) | Self::Boxed(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Stream: the bytes of one connection, over TCP, a unix socket, or any other protocol below.
+//! Stream: the bytes of one connection, over TCP, a unix socket, TLS, or any other protocol below.
 //!
 //! Its owner reads and writes it through [`AsyncRead`] and [`AsyncWrite`]. A WebSocket shares it:
 //! the connection's task reads, and every sender of an event writes. The methods that end in
@@ -11,8 +11,10 @@
 //! ```
 //!
 //! A TCP or unix socket has its own readiness in the runtime, so any thread may write to it
-//! without a lock. A boxed stream (TLS, an HTTP/2 stream, memory) is behind a mutex, which its
-//! owner bypasses through `&mut self`.
+//! without a lock. TLS is written under the lock of its session. Ciphertext that the kernel does
+//! not take waits in the stream: [`Stream::is_unflushed`] then tells the sender to wake the owner.
+//! A boxed stream (an HTTP/2 stream, memory) is behind a mutex. The owner bypasses both locks
+//! through `&mut self`.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read};
@@ -25,6 +27,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls::TlsStream;
+
 /// A type that is read and written, for [`Stream::boxed`].
 pub trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
@@ -36,7 +40,9 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
-    /// Any other stream: TLS, an HTTP/2 stream, memory.
+    /// TLS over another stream. Behind a pointer, so that a bare socket stays small.
+    Tls(Box<TlsStream>),
+    /// Any other stream: an HTTP/2 stream, memory.
     Boxed(Mutex<Box<dyn ReadWrite>>),
 }
 
@@ -48,7 +54,19 @@ impl Stream {
 
     /// Returns whether the stream needs its owner's waker to write.
     pub(crate) fn is_boxed(&self) -> bool {
-        matches!(self, Self::Boxed(_))
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::Tls(stream) => stream.stream().is_boxed(),
+            Self::Boxed(_) => true,
+        }
+    }
+
+    /// Returns whether ciphertext waits for room in the kernel: the owner must flush it.
+    pub(crate) fn is_unflushed(&self) -> bool {
+        match self {
+            Self::Tls(stream) => stream.is_unflushed(),
+            Self::Tcp(_) | Self::Unix(_) | Self::Boxed(_) => false,
+        }
     }
 
     /// Reads once for the owner; 0 is the end of the stream.
@@ -76,6 +94,7 @@ impl Stream {
                     None => ready!(stream.poll_read_ready(cx))?,
                 }
             },
+            Self::Tls(stream) => stream.poll_read_shared(cx, buffer),
             Self::Boxed(stream) => {
                 let mut buffer = ReadBuf::new(buffer);
                 ready!(Pin::new(&mut *stream.lock()).poll_read(cx, &mut buffer))?;
@@ -97,6 +116,7 @@ impl Stream {
         match (self, owner) {
             (Self::Tcp(stream), _) => stream.try_write(bytes),
             (Self::Unix(stream), _) => stream.try_write(bytes),
+            (Self::Tls(stream), owner) => stream.try_write_shared(bytes, owner),
             (Self::Boxed(stream), Some(owner)) => {
                 let mut stream = stream.lock();
                 let mut cx = Context::from_waker(owner);
@@ -124,6 +144,7 @@ impl Stream {
             let written = match self {
                 Self::Tcp(stream) => stream.try_write_vectored(slices),
                 Self::Unix(stream) => stream.try_write_vectored(slices),
+                Self::Tls(stream) => return stream.poll_write_shared(cx, slices),
                 Self::Boxed(stream) => {
                     return Pin::new(&mut *stream.lock()).poll_write_vectored(cx, slices);
                 }
@@ -132,17 +153,18 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => match self {
                     Self::Tcp(stream) => ready!(stream.poll_write_ready(cx))?,
                     Self::Unix(stream) => ready!(stream.poll_write_ready(cx))?,
-                    Self::Boxed(_) => {}
+                    Self::Tls(_) | Self::Boxed(_) => {}
                 },
                 result => return Poll::Ready(result),
             }
         }
     }
 
-    /// Flushes the buffer of a boxed stream.
+    /// Flushes the ciphertext of TLS, or the buffer of a boxed stream.
     pub(crate) fn poll_flush_shared(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.poll_flush_shared(cx),
             Self::Boxed(stream) => Pin::new(&mut *stream.lock()).poll_flush(cx),
         }
     }
@@ -152,6 +174,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write)),
             Self::Unix(stream) => Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write)),
+            Self::Tls(stream) => stream.poll_shutdown_shared(cx),
             Self::Boxed(stream) => Pin::new(&mut *stream.lock()).poll_shutdown(cx),
         }
     }
@@ -169,11 +192,18 @@ impl From<UnixStream> for Stream {
     }
 }
 
+impl From<TlsStream> for Stream {
+    fn from(stream: TlsStream) -> Self {
+        Self::Tls(Box::new(stream))
+    }
+}
+
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tcp(_) => "Stream::Tcp",
             Self::Unix(_) => "Stream::Unix",
+            Self::Tls(_) => "Stream::Tls",
             Self::Boxed(_) => "Stream::Boxed",
         })
     }
@@ -188,6 +218,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => stream.poll_read(cx, buffer),
             Self::Boxed(stream) => Pin::new(stream.get_mut()).poll_read(cx, buffer),
         }
     }
@@ -202,6 +233,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => stream.poll_write(cx, &[IoSlice::new(bytes)]),
             Self::Boxed(stream) => Pin::new(stream.get_mut()).poll_write(cx, bytes),
         }
     }
@@ -210,6 +242,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => stream.poll_flush(cx),
             Self::Boxed(stream) => Pin::new(stream.get_mut()).poll_flush(cx),
         }
     }
@@ -218,6 +251,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => stream.poll_shutdown(cx),
             Self::Boxed(stream) => Pin::new(stream.get_mut()).poll_shutdown(cx),
         }
     }
@@ -226,6 +260,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(_) => true,
             Self::Boxed(stream) => stream.lock().is_write_vectored(),
         }
     }
@@ -238,6 +273,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => stream.poll_write(cx, slices),
             Self::Boxed(stream) => Pin::new(stream.get_mut()).poll_write_vectored(cx, slices),
         }
     }

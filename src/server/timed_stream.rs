@@ -106,9 +106,15 @@ impl AsyncWrite for TimedStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        // hyper flushes the stream only when its own buffer is empty.
-        if let Poll::Ready(Ok(())) = flushed {
-            self.timeouts.record_flushed();
+        match flushed {
+            // hyper flushes the stream only when its own buffer is empty.
+            Poll::Ready(Ok(())) => {
+                self.timeouts.record_written(0);
+                self.timeouts.record_flushed();
+            }
+            Poll::Ready(Err(_)) => {}
+            // Ciphertext waits in the stream.
+            Poll::Pending => self.timeouts.record_blocked(),
         }
         flushed
     }
@@ -119,7 +125,11 @@ impl AsyncWrite for TimedStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.is_shut_down {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            let Poll::Ready(closed) = Pin::new(&mut this.stream).poll_shutdown(cx) else {
+                this.timeouts.record_blocked(); // ciphertext waits in the stream
+                return Poll::Pending;
+            };
+            closed?;
             this.is_shut_down = true;
         }
         if this.timeouts.client().has_ended() || !this.timeouts.start_linger() {

@@ -58,7 +58,8 @@ pub(super) struct SendQueue {
 #[derive(Default)]
 struct SendExtras {
     frames: VecDeque<QueuedFrame>,
-    /// The time since which a write makes no progress; `None` if no frame waits.
+    /// The time since which a write makes no progress; `None` if neither a frame nor ciphertext of
+    /// the stream waits.
     blocked_since: Option<Millis>,
     /// The ending that another task requested; the connection's task takes it.
     end_request: Option<Ending>,
@@ -135,7 +136,7 @@ impl SendQueue {
         }
     }
 
-    /// Returns the time since which a write makes no progress; `NEVER` if no frame waits.
+    /// Returns the time since which a write makes no progress; `NEVER` if nothing waits.
     pub(super) fn blocked_since(&self) -> Millis {
         let extras = self.extras.as_ref();
         extras
@@ -155,6 +156,9 @@ impl SendQueue {
         match stream.try_write_shared(bytes, self.waker.as_ref()) {
             Ok(written) => {
                 self.sent_bytes += written as u64;
+                if stream.is_unflushed() {
+                    self.wake(); // only the owner is woken when there is room
+                }
                 (written < bytes.len()).then_some(written)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
@@ -245,7 +249,7 @@ impl SendQueue {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             let Some(extras) = self.extras.as_mut().filter(|_| self.bytes > 0) else {
-                return stream.poll_flush_shared(cx);
+                return self.poll_flush_stream(stream, cx, now);
             };
             let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
             let count = extras.frames.len().min(FRAMES_PER_WRITE);
@@ -267,6 +271,22 @@ impl SendQueue {
             self.close();
             return Poll::Ready(Err(failed));
         }
+    }
+
+    /// Flushes what the stream itself holds. It has a deadline like a waiting frame.
+    fn poll_flush_stream(
+        &mut self,
+        stream: &Stream,
+        cx: &mut Context<'_>,
+        now: Millis,
+    ) -> Poll<io::Result<()>> {
+        let flushed = stream.poll_flush_shared(cx);
+        if flushed.is_pending() {
+            self.extras().blocked_since.get_or_insert(now);
+        } else if let Some(extras) = &mut self.extras {
+            extras.blocked_since = None;
+        }
+        flushed
     }
 
     /// Waits until at most `bytes` are queued, or the socket ends.

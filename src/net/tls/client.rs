@@ -5,17 +5,16 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio_rustls::TlsConnector;
 
 use super::provider::provider;
+use super::stream::TlsStream;
 use crate::net::stream::Stream;
 
 impl Stream {
     /// Encrypts a stream to `host`; the certificate must be valid for that name. Cancel-safe.
     pub(crate) async fn connect_tls(self, host: &str) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let connector = TlsConnector::from(tls_config()?);
-        Ok(Self::boxed(connector.connect(name, self).await?))
+        Ok(TlsStream::connect(self, tls_config()?, name).await?.into())
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `server.rs` | the settings of the listeners, and the handshake |
+//! | `stream.rs`, `session.rs`, `buffers.rs` | an encrypted stream; one end of TLS without its stream; what a thread lends them |
+//! | `server.rs`, `server_name.rs` | the settings of the listeners, and the handshake; the name a client asks for |
 //! | `certificates.rs` | which certificate is served for which name |
 //! | `certificate.rs` | one certificate with its key, read and checked |
 //! | `certificate_names.rs`, `x509.rs` | what is read in a certificate |
@@ -10,6 +11,7 @@
 //! | `client.rs` | streams to other servers |
 //! | `provider.rs` | the cryptography of both sides |
 
+mod buffers;
 mod certificate;
 mod certificate_names;
 mod certificates;
@@ -17,10 +19,16 @@ mod client;
 mod info;
 mod provider;
 mod server;
+mod server_name;
+mod session;
+mod stream;
+#[cfg(test)]
+mod test_peers;
 mod x509;
 
 pub(crate) use certificate::{Certificate, Part};
 pub(crate) use certificates::Certificates;
 pub use info::{ClientCertificate, TlsInfo};
 pub(crate) use server::{Handshake, ServerTls, TlsFiles, TlsFilesRefusal, TlsPaths};
+pub use stream::TlsStream;
 pub(crate) use x509::CertificateFacts;

@@ -12,18 +12,16 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::ring::Ticketer;
-use rustls::server::{
-    NoServerSessionStorage, ProducesTickets, ServerConnection, WebPkiClientVerifier,
-};
-use rustls::{HandshakeKind, RootCertStore, ServerConfig};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
+use rustls::{CommonState, HandshakeKind, RootCertStore, ServerConfig};
 use thiserror::Error;
-use tokio_rustls::TlsAcceptor;
 
 use super::certificate::{Certificate, CertificateRefusal, parse_chain, read_file};
 use super::certificate_names::CertificateNames;
 use super::certificates::{ACME_TLS, Certificates};
 use super::info::{ClientCertificate, TlsInfo, fingerprint};
 use super::provider::provider;
+use super::stream::TlsStream;
 use crate::net::stream::Stream;
 
 /// The files that `[server.tls]` names.
@@ -176,13 +174,13 @@ impl ServerTls {
     /// sent the alert.
     pub(crate) async fn accept(&self, stream: Stream) -> io::Result<Handshake> {
         let config = self.current.load().config.clone();
-        let stream = TlsAcceptor::from(config).accept(stream).await?;
-        let (_, connection) = stream.get_ref();
-        let info = info(connection)?;
-        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let is_challenge = connection.alpn_protocol() == Some(ACME_TLS);
+        let (mut stream, server_name) = TlsStream::accept(stream, config).await?;
+        let agreed = stream.agreed();
+        let info = info(agreed, server_name)?;
+        let is_resumed = agreed.handshake_kind() == Some(HandshakeKind::Resumed);
+        let is_challenge = agreed.alpn_protocol() == Some(ACME_TLS);
         Ok(Handshake {
-            stream: Stream::boxed(stream),
+            stream: stream.into(),
             info,
             is_resumed,
             is_challenge,
@@ -229,8 +227,8 @@ fn ticketer() -> io::Result<Arc<dyn ProducesTickets>> {
 }
 
 /// Collects the facts of a connection whose handshake is complete.
-fn info(connection: &ServerConnection) -> io::Result<TlsInfo> {
-    let chain = connection.peer_certificates().unwrap_or_default();
+fn info(agreed: &CommonState, server_name: Option<Box<str>>) -> io::Result<TlsInfo> {
+    let chain = agreed.peer_certificates().unwrap_or_default();
     let client_certificate = chain.first().map(|der| {
         let names = CertificateNames::from_der(der).map_err(io::Error::other)?;
         Ok::<_, io::Error>(Box::new(ClientCertificate {
@@ -242,11 +240,9 @@ fn info(connection: &ServerConnection) -> io::Result<TlsInfo> {
         }))
     });
     Ok(TlsInfo {
-        server_name: connection
-            .server_name()
-            .map(|name| name.to_ascii_lowercase().into()),
-        tls_version: connection.protocol_version().map_or(0, u16::from),
-        cipher_suite: connection
+        server_name,
+        tls_version: agreed.protocol_version().map_or(0, u16::from),
+        cipher_suite: agreed
             .negotiated_cipher_suite()
             .map_or(0, |suite| u16::from(suite.suite())),
         client_certificate: client_certificate.transpose()?,
