@@ -4,6 +4,7 @@ pub mod body;
 mod client_end;
 pub mod conditional;
 pub mod csrf;
+pub(crate) mod encoding;
 pub(crate) mod event_streams;
 pub mod failure;
 pub mod form;

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use tokio::sync::SemaphorePermit;
 
-use super::encoding::Encoding;
 use crate::http::Failure;
+use crate::http::encoding::Encoding;
 use crate::net::descriptors;
 
 /// Files up to this size are read in the same step that opens them.

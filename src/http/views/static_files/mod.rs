@@ -1,7 +1,6 @@
 //! Static: serves the files of a directory.
 
 mod content;
-mod encoding;
 mod file;
 
 use std::borrow::Cow;
@@ -12,11 +11,11 @@ use std::time::SystemTime;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use content::Content;
-use encoding::Encoding;
 use file::{Found, FoundFile, Reading, missing, refusal};
 
 use crate::config::{ConfigPath, OptionErrors};
 use crate::http::conditional::{Precondition, Validators};
+use crate::http::encoding::{self, Encoding};
 use crate::http::range::{RequestedRange, requested_range};
 use crate::http::view::{Mapped, OnDisconnect};
 use crate::http::{Body, Failure, Request, Response, View};
@@ -334,7 +333,7 @@ fn fill(
 
 /// Opens a file on a blocking thread.
 async fn open(path: PathBuf, scope: &Scope) -> io::Result<Found> {
-    let encodings: Vec<Encoding> = encoding::accepted(&scope.headers);
+    let encodings: Vec<Encoding> = encoding::accepted(&scope.headers).iter().collect();
     let reading = match scope.http_version {
         _ if scope.method == Method::HEAD => Reading::Nothing,
         Version::HTTP_2 => Reading::Late,

@@ -1,23 +1,23 @@
-//! Encoding: the precompressed files that a client accepts (RFC 9110 §12.5.3).
+//! Encoding: the content codings that a client accepts (RFC 9110 §12.5.3).
 
 use http::header;
 
 use crate::scope::Headers;
 
-/// The coding of a precompressed file next to the plain one.
+/// A content coding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     Brotli,
     Zstd,
     Gzip,
 }
 
-/// In our order of preference, which decides if a client gives several the same weight.
-const ALL: [Encoding; 3] = [Encoding::Brotli, Encoding::Zstd, Encoding::Gzip];
-
 impl Encoding {
+    /// In our order of preference, which decides if a client gives several the same weight.
+    pub(crate) const ALL: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
+
     /// Returns the name in `Accept-Encoding` and `Content-Encoding`.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Brotli => "br",
             Self::Zstd => "zstd",
@@ -25,8 +25,8 @@ impl Encoding {
         }
     }
 
-    /// Returns the suffix of the file name.
-    pub(super) fn suffix(self) -> &'static str {
+    /// Returns the suffix of a precompressed file's name.
+    pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Brotli => ".br",
             Self::Zstd => ".zst",
@@ -35,8 +35,23 @@ impl Encoding {
     }
 }
 
-/// Returns the codings that the client weighs at least as high as the plain file, the best first.
-pub(super) fn accepted(headers: &Headers) -> Vec<Encoding> {
+/// The codings that a client weighs at least as high as the plain representation, the best first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Accepted {
+    codings: [Option<Encoding>; 3],
+}
+
+impl Accepted {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Encoding> + '_ {
+        self.codings.iter().flatten().copied()
+    }
+}
+
+/// Returns the codings that a request accepts.
+pub(crate) fn accepted(headers: &Headers) -> Accepted {
+    if headers.get(&header::ACCEPT_ENCODING).is_none() {
+        return Accepted::default();
+    }
     let mut weights: [Option<u16>; 3] = [None; 3];
     let (mut identity, mut any) = (None, None);
     let fields = headers.all(&header::ACCEPT_ENCODING);
@@ -49,7 +64,7 @@ pub(super) fn accepted(headers: &Headers) -> Vec<Encoding> {
             any = any.or(Some(weight));
         } else if is("identity") {
             identity = identity.or(Some(weight));
-        } else if let Some(at) = ALL
+        } else if let Some(at) = Encoding::ALL
             .iter()
             .position(|known| is(known.name()) || (*known == Encoding::Gzip && is("x-gzip")))
         {
@@ -58,14 +73,15 @@ pub(super) fn accepted(headers: &Headers) -> Vec<Encoding> {
     }
     // If `identity` is not listed, the plain file is acceptable but ranks below the listed codings.
     let identity = identity.unwrap_or(0);
-    let mut liked: Vec<(u16, Encoding)> = ALL
-        .into_iter()
-        .zip(weights)
-        .map(|(encoding, weight)| (weight.or(any).unwrap_or(0), encoding))
-        .filter(|(weight, _)| *weight > 0 && *weight >= identity)
-        .collect();
-    liked.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight)); // stable sort keeps our order
-    liked.into_iter().map(|(_, encoding)| encoding).collect()
+    let mut weighed = [0, 1, 2].map(|at| {
+        let weight = weights[at].or(any).unwrap_or(0);
+        let is_liked = weight > 0 && weight >= identity;
+        (weight, is_liked.then_some(Encoding::ALL[at]))
+    });
+    weighed.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight)); // stable sort keeps our order
+    Accepted {
+        codings: weighed.map(|(_, encoding)| encoding),
+    }
 }
 
 /// Parses `q=0.5` in thousandths; `None` for another parameter. A malformed weight is 0, so the
@@ -100,7 +116,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_ENCODING, field.parse().unwrap());
             let found: Vec<_> = accepted(&headers.into())
-                .into_iter()
+                .iter()
                 .map(Encoding::name)
                 .collect();
             assert_eq!(found, expected, "{field}");
