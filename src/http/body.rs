@@ -11,6 +11,8 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::ClientEnd;
+use super::file_body::FileBody;
+use super::open_file::FileRange;
 use super::read_rate::ReadRate;
 use crate::clock::Clock;
 
@@ -33,6 +35,8 @@ enum Source {
     Incoming(Incoming, Option<Box<ReadRate>>),
     /// A request's body over HTTP/1.1, which reports unread bytes to the connection.
     Watched(Watched),
+    /// A range of a file, which the server may have the kernel send.
+    File(Box<FileBody>),
     /// The lock only makes a request `Sync`; it is never contended.
     Stream(Mutex<UnsyncBoxBody<Bytes, BodyError>>),
 }
@@ -59,6 +63,23 @@ impl Body {
         Self(Source::Stream(Mutex::new(
             body.map_err(Into::into).boxed_unsync(),
         )))
+    }
+
+    /// Creates a body of a range of a file, which is read `step` bytes at once unless the kernel
+    /// sends it.
+    pub(crate) fn file(range: FileRange, step: u32) -> Self {
+        Self(Source::File(Box::new(FileBody::new(range, step))))
+    }
+
+    /// Takes out the range of a file that the kernel can send.
+    pub(crate) fn take_file(&mut self) -> Option<FileRange> {
+        match std::mem::take(self) {
+            Self(Source::File(body)) if body.can_be_sent() => Some(body.into_range()),
+            other => {
+                *self = other;
+                None
+            }
+        }
     }
 }
 
@@ -200,6 +221,7 @@ impl HttpBody for Body {
                 paced(read_rate, polled, cx)
             }
             Source::Watched(body) => body.poll_frame(cx),
+            Source::File(body) => body.poll_step(cx).map_ok(Frame::data),
             Source::Stream(body) => Pin::new(body.get_mut()).poll_frame(cx),
         }
     }
@@ -209,6 +231,7 @@ impl HttpBody for Body {
             Source::Full(body) => body.is_end_stream(),
             Source::Incoming(body, _) => body.is_end_stream(),
             Source::Watched(body) => body.incoming.is_none(),
+            Source::File(body) => body.left() == 0,
             Source::Stream(body) => body.lock().is_end_stream(),
         }
     }
@@ -221,6 +244,7 @@ impl HttpBody for Body {
                 Some(incoming) => incoming.size_hint(),
                 None => SizeHint::with_exact(0),
             },
+            Source::File(body) => SizeHint::with_exact(body.left()),
             Source::Stream(body) => body.lock().size_hint(),
         }
     }

@@ -3,6 +3,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `stream.rs` | one connection's bytes: TCP, unix socket, TLS, or anything boxed |
+//! | `stream.rs` | one connection's bytes: TCP, unix socket, or anything boxed |
+//! | `send_file.rs` | a file sent by the kernel |
 //! | `connect.rs`, `tls/` | opening a stream to another server; TLS |
 //! | `peek.rs`, `proxy_protocol.rs` | the first bytes of a connection; the client behind a proxy that passes on bytes |
 //! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
@@ -24,6 +26,7 @@ pub(crate) mod in_memory;
 mod listener;
 mod peek;
 mod proxy_protocol;
+mod send_file;
 mod socket_activation;
 mod stream;
 mod tls;

@@ -40,11 +40,13 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use metrics::counter;
 
+use super::sent_files::SentFiles;
 use super::stall_timeout::StallTimeout;
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 use crate::config::ServerConfig;
 use crate::http::ClientEnd;
 use crate::http::read_rate::allowed_wait;
+use crate::net::Stream;
 
 /// How long to read from a client after closing our side, in milliseconds.
 const LINGERING: Millis = 5_000;
@@ -90,6 +92,9 @@ pub(super) struct ConnectionTimeouts {
     /// hyper's read, which stays pending at the end of the client's stream while a response is in
     /// flight.
     hidden_read: AtomicWaker,
+    /// Whether the kernel can send files to the stream.
+    sends_files: AtomicBool,
+    sent_files: SentFiles,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +162,8 @@ impl ConnectionTimeouts {
             task: AtomicWaker::new(),
             client: ClientEnd::default(),
             hidden_read: AtomicWaker::new(),
+            sends_files: AtomicBool::new(false),
+            sent_files: SentFiles::default(),
         })
     }
 
@@ -203,6 +210,19 @@ impl ConnectionTimeouts {
 
     pub(super) fn is_http2(&self) -> bool {
         self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// Records over which stream HTTP begins.
+    pub(super) fn record_stream(&self, stream: &Stream) {
+        self.sends_files
+            .store(stream.sends_files(), Ordering::Relaxed);
+    }
+
+    /// Returns the files that the kernel sends; `None` if it cannot, because their bytes need a
+    /// frame (HTTP/2) or encryption.
+    pub(super) fn sent_files(&self) -> Option<&SentFiles> {
+        let sends_files = self.sends_files.load(Ordering::Relaxed) && !self.is_http2();
+        sends_files.then_some(&self.sent_files)
     }
 
     /// Returns the client's end of the connection.

@@ -13,6 +13,7 @@ mod reload;
 mod respond;
 mod response_body;
 mod run;
+mod sent_files;
 mod signals;
 mod stall_timeout;
 mod timed_stream;

@@ -7,29 +7,43 @@ use std::task::{Context, Poll};
 use http_body::{Frame, SizeHint};
 
 use super::connection_timeouts::InFlight;
+use super::sent_files::SendingFile;
 use super::stall_timeout::StallTimeout;
 use crate::http::{Body, Response};
 use crate::net::ClientPermit;
 
 /// The body of a response.
 pub(super) struct ResponseBody {
-    body: Body,
+    content: Content,
     stall_timeout: Option<Arc<StallTimeout>>,
     _in_flight: Option<InFlight>,
     /// Counts the client behind a trusted proxy until hyper has taken the response.
     _permit: Option<Arc<ClientPermit>>,
 }
 
+/// What hyper gets of a body.
+enum Content {
+    Body(Body),
+    /// Placeholders for a file that the kernel sends.
+    File(Box<SendingFile>),
+}
+
 impl ResponseBody {
     pub(super) fn new(response: Response, in_flight: Option<InFlight>) -> http::Response<Self> {
-        let (mut parts, body) = response.into_parts();
+        let (mut parts, mut body) = response.into_parts();
         let timeouts = in_flight.as_ref().map(|in_flight| &in_flight.0);
         let has_more = !http_body::Body::is_end_stream(&body);
         let answered = Self {
             stall_timeout: timeouts
                 .filter(|_| has_more)
                 .and_then(|timeouts| timeouts.watch_stalls()),
-            body,
+            content: match timeouts.filter(|timeouts| timeouts.sent_files().is_some()) {
+                Some(timeouts) => match body.take_file() {
+                    Some(range) => Content::File(Box::new(SendingFile::new(range, timeouts))),
+                    None => Content::Body(body),
+                },
+                None => Content::Body(body),
+            },
             _in_flight: in_flight,
             _permit: parts.extensions.remove(),
         };
@@ -45,18 +59,28 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<bytes::Bytes>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Some(stall_timeout) = &self.stall_timeout {
+        let this = &mut *self;
+        let frame = match &mut this.content {
+            Content::Body(body) => Pin::new(body).poll_frame(cx),
+            Content::File(file) => file.poll_placeholder(cx).map_ok(Frame::data),
+        };
+        if let Some(stall_timeout) = &this.stall_timeout {
             stall_timeout.polled(frame.is_ready());
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.content {
+            Content::Body(body) => body.is_end_stream(),
+            Content::File(file) => file.left() == 0,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.content {
+            Content::Body(body) => body.size_hint(),
+            Content::File(file) => SizeHint::with_exact(file.left()),
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Timed stream: the stream of an HTTP connection. Records progress, hides the client's end of
-//! stream, and lingers at close.
+//! stream, has the kernel send files, and lingers at close.
 
 use std::io;
 use std::pin::Pin;
@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection_timeouts::ConnectionTimeouts;
 use super::head_scanner::HeadScanner;
+use super::sent_files::is_placeholder;
 use crate::net::Stream;
 
 /// The maximum bytes to read from a client after our side is closed.
@@ -26,6 +27,7 @@ pub(super) struct TimedStream {
 
 impl TimedStream {
     pub(super) fn new(stream: Stream, timeouts: Arc<ConnectionTimeouts>) -> Self {
+        timeouts.record_stream(&stream);
         Self {
             stream,
             timeouts,
@@ -100,6 +102,9 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if is_placeholder(bytes) {
+            return self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)]);
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note(written)
     }
@@ -155,7 +160,12 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let written = match self.timeouts.sent_files() {
+            Some(files) if slices.iter().any(|slice| is_placeholder(slice)) => {
+                files.poll_write(cx, &self.stream, slices)
+            }
+            _ => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
+        };
         self.note(written)
     }
 }

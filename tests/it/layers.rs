@@ -90,8 +90,21 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ("mime_guess", &["http/views/static_files/"]),
     (
         "libc",
-        &["http/views/static_files/file.rs", "server/signals.rs"],
+        &[
+            "net/send_file.rs",
+            "http/views/static_files/refusal.rs",
+            "server/signals.rs",
+        ],
     ),
+    (
+        "rustix",
+        &[
+            "net/send_file.rs",
+            "http/open_file.rs",
+            "http/views/static_files/",
+        ],
+    ),
+    ("quick_cache", &["http/views/static_files/cache.rs"]),
     ("clap", &["cli/"]),
     ("listenfd", &["net/"]),
     ("socket2", &["net/"]),

@@ -1,0 +1,128 @@
+//! Open file: a regular file that is being sent, and ranges of it.
+
+use std::fs::{File, Metadata};
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use tokio::sync::SemaphorePermit;
+
+/// The distance of the bytes that [`OpenFile::is_in_memory`] looks at. The kernel reads ahead in
+/// windows of at least this size.
+const PROBE_BYTES: u64 = 128 * 1024;
+
+/// A regular file that is open to be sent, with the permit for its descriptor.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    file: File,
+    /// Whether the file system tells that a read would wait for a disk or a network.
+    tells_waits: bool,
+    _permit: SemaphorePermit<'static>,
+}
+
+impl OpenFile {
+    /// May wait for the disk.
+    pub(crate) fn new(file: File, permit: SemaphorePermit<'static>) -> Self {
+        let probe = preadv2(
+            &file,
+            &mut [IoSliceMut::new(&mut [0])],
+            0,
+            ReadWriteFlags::NOWAIT,
+        );
+        Self {
+            tells_waits: matches!(probe, Ok(_) | Err(Errno::AGAIN)),
+            file,
+            _permit: permit,
+        }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Returns whether the file can be read and sent without a thread that may wait: a local file
+    /// system, as opposed to one over a network.
+    pub(crate) fn tells_waits(&self) -> bool {
+        self.tells_waits
+    }
+
+    /// Returns the metadata of the open file, without waiting if [`OpenFile::tells_waits`].
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
+
+    /// Reads what is in memory, without waiting; `None` if the first byte is not. Returns 0 at the
+    /// end of the file.
+    pub(crate) fn read_now(&self, buffer: &mut [u8], from: u64) -> io::Result<Option<usize>> {
+        if !self.tells_waits {
+            return Ok(None);
+        }
+        let mut slices = [IoSliceMut::new(buffer)];
+        match preadv2(&self.file, &mut slices, from, ReadWriteFlags::NOWAIT) {
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns whether a range seems to be in memory: its first and last byte are, and one in every
+    /// 128 KiB between them.
+    pub(crate) fn is_in_memory(&self, range: &Range<u64>) -> bool {
+        let mut byte = [0];
+        let last = range.end.saturating_sub(1);
+        let step = usize::try_from(PROBE_BYTES).unwrap_or(usize::MAX);
+        let mut probes = (range.start..last).step_by(step).chain([last]);
+        probes.all(|at| matches!(self.read_now(&mut byte, at), Ok(Some(_))))
+    }
+
+    /// Reads a range completely. Waits for the disk.
+    pub(crate) fn read(&self, range: &Range<u64>) -> io::Result<Bytes> {
+        let count = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        let mut buffer = vec![0; count];
+        self.file.read_exact_at(&mut buffer, range.start)?;
+        Ok(buffer.into())
+    }
+
+    /// Reads a range into the kernel's memory. Waits for the disk. The end of the file is no error.
+    pub(crate) fn load(&self, range: &Range<u64>) -> io::Result<()> {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut at = range.start;
+        while at < range.end {
+            let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+            let count = left.min(buffer.len());
+            match self.file.read_at(&mut buffer[..count], at) {
+                Ok(0) => return Ok(()),
+                Ok(count) => at += count as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A range of an open file, which is to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct FileRange {
+    pub(crate) file: Arc<OpenFile>,
+    pub(crate) range: Range<u64>,
+}
+
+impl FileRange {
+    pub(crate) fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Splits off the first part, of at most `count` bytes.
+    pub(crate) fn split_off_first(&mut self, count: u64) -> Self {
+        let first = self.range.start..self.range.end.min(self.range.start.saturating_add(count));
+        self.range.start = first.end;
+        Self {
+            file: self.file.clone(),
+            range: first,
+        }
+    }
+}
