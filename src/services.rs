@@ -47,6 +47,8 @@ pub struct Shared {
     pub(crate) clients: ClientLimit,
     /// The most bytes in the send queues of all sockets together.
     pub(crate) send_queue_total: usize,
+    /// The most bytes of files that `static` keeps in memory.
+    pub(crate) file_cache: u64,
     /// The store of sessions.
     pub sessions: SessionStore,
     /// Users, logins and tickets.
@@ -122,6 +124,7 @@ impl Services {
             send_queue_total: config.server.limits.send_queue_total.as_usize(),
             certificates: Arc::default(),
             tls: OnceLock::new(),
+            file_cache: config.server.limits.file_cache.bytes(),
             clients: ClientLimit::new(config.server.limits.connections_per_ip),
             sessions: SessionStore::new(session, database, secrets.clone()),
             auth: Auth::new(auth, users, secrets.clone()),

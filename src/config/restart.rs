@@ -87,7 +87,7 @@ fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<&'static str>
     }
     keys.extend(
         changed!(LimitsConfig "server.limits", &running.limits, &read.limits, {
-            restart: [connections, connections_per_ip, header_size, send_queue_total, min_rate],
+            restart: [connections, connections_per_ip, header_size, send_queue_total, file_cache, min_rate],
             reload: [body_size],
         }),
     );

@@ -48,6 +48,18 @@ const METRICS: &[Metric] = &[
         "Bodies and responses ended because the client was too slow, by direction.",
     ),
     counter(
+        "oneport_file_cache_hits_total",
+        "Requests of the view static whose file was in the cache.",
+    ),
+    counter(
+        "oneport_file_cache_misses_total",
+        "Requests of the view static whose file was looked up and read.",
+    ),
+    gauge(
+        "oneport_file_cache_bytes",
+        "Bytes of small files in memory.",
+    ),
+    counter(
         "oneport_requests_abandoned_total",
         "Requests whose client disconnected while their view ran, by outcome.",
     ),

@@ -16,6 +16,8 @@ mod config;
 mod django;
 mod docs;
 mod edge;
+mod file_delivery;
+mod file_rules;
 mod files;
 mod groups;
 mod http2;

@@ -114,6 +114,9 @@ pub struct LimitsConfig {
     /// queue. Default: 256 MiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub send_queue_total: Size,
+    /// The most bytes of small files that the view `static` keeps in memory; 0 keeps none. Default:
+    /// 64 MiB.
+    pub file_cache: Size,
     /// The bytes per second that a client must send of a body, or receive of a response, while the
     /// server waits for it; 0 is no limit. Default: 240 B.
     pub min_rate: Size,
@@ -167,6 +170,7 @@ impl Default for LimitsConfig {
             header_size: Size::kib(16),
             body_size: Size::mib(1),
             send_queue_total: Size::mib(256),
+            file_cache: Size::mib(64),
             min_rate: Size(240),
         }
     }

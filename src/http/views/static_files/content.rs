@@ -1,23 +1,24 @@
-//! Content: the bytes of a file, or of some of its parts, as a body.
+//! Content: the bytes of a file that is not open, or of several parts of a file, as a body.
 
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
-use super::file::Handle;
+use super::representation::{Representation, Stored};
+use super::root::NamedFile;
 use crate::http::body::BodyError;
+use crate::http::open_file::OpenFile;
 
 /// The bytes read in one step. A body has one step in flight, so a slow client occupies this much.
-const STEP_BYTES: u64 = 128 * 1024;
-
-/// The same for a file that is opened for each step: hyper polls for a step before there is window,
-/// and a client may have many stalled streams.
-const LATE_STEP_BYTES: u64 = 16 * 1024;
+/// It is small because hyper polls for a step before there is window, and a client may have many
+/// stalled streams.
+const STEP_BYTES: u64 = 16 * 1024;
 
 /// One part of a body: bytes in memory, or a range of the file.
 #[derive(Clone, Debug)]
@@ -26,60 +27,60 @@ enum BodyPart {
     File(Range<u64>),
 }
 
-/// A body of several parts. If the file shrinks while it is sent, the body fails and the connection
-/// is aborted.
+/// A body of several parts. It keeps no file open between two steps. If the file shrinks while it
+/// is sent, the body fails and the connection is aborted.
 #[derive(Debug)]
 pub(super) struct Content {
-    file: Handle,
-    pieces: std::vec::IntoIter<BodyPart>,
+    named: Arc<NamedFile>,
+    /// The open file, as long as others need it.
+    open: Weak<OpenFile>,
+    parts: std::vec::IntoIter<BodyPart>,
     current: Range<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
-    step: u64,
     left: u64,
 }
 
 impl Content {
     /// Creates a body of one range of a file.
-    pub(super) fn part(file: Handle, part: Range<u64>) -> Self {
+    pub(super) fn part(file: &Representation, part: Range<u64>) -> Self {
         Self::new(file, vec![BodyPart::File(part)])
     }
 
     /// Creates a body of several ranges as `multipart/byteranges` (RFC 9110 §14.6). Returns it with
     /// its `Content-Type`.
-    pub(super) fn parts(
-        file: Handle,
-        parts: Vec<Range<u64>>,
-        len: u64,
-        media_type: &str,
-    ) -> (Self, String) {
+    pub(super) fn parts(file: &Representation, ranges: Vec<Range<u64>>) -> (Self, String) {
         let boundary = format!("{:032x}", fastrand::u128(..));
-        let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
-        for part in parts {
-            let (first, last) = (part.start, part.end - 1); // no part is empty
+        let (media_type, len) = (file.content_type(), file.len);
+        let mut parts = Vec::with_capacity(ranges.len() * 2 + 1);
+        for range in ranges {
+            let (first, last) = (range.start, range.end - 1); // no range is empty
             let head = format!(
                 "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {first}-{last}/{len}\r\n\r\n"
             );
-            pieces.push(BodyPart::Bytes(head.into()));
-            pieces.push(BodyPart::File(part));
+            parts.push(BodyPart::Bytes(head.into()));
+            parts.push(match &file.content {
+                Stored::Memory(bytes) => BodyPart::Bytes(slice(bytes, &range)),
+                Stored::Open(_) | Stored::Closed => BodyPart::File(range),
+            });
         }
-        pieces.push(BodyPart::Bytes(format!("\r\n--{boundary}--\r\n").into()));
+        parts.push(BodyPart::Bytes(format!("\r\n--{boundary}--\r\n").into()));
         let content_type = format!("multipart/byteranges; boundary={boundary}");
-        (Self::new(file, pieces), content_type)
+        (Self::new(file, parts), content_type)
     }
 
-    fn new(file: Handle, pieces: Vec<BodyPart>) -> Self {
-        let len = |piece: &BodyPart| match piece {
+    fn new(file: &Representation, parts: Vec<BodyPart>) -> Self {
+        let len = |part: &BodyPart| match part {
             BodyPart::Bytes(bytes) => bytes.len() as u64,
             BodyPart::File(range) => range.end - range.start,
         };
         Self {
-            step: match file {
-                Handle::Open(..) => STEP_BYTES,
-                Handle::Path(..) => LATE_STEP_BYTES,
+            named: file.named.clone(),
+            open: match &file.content {
+                Stored::Open(open) => Arc::downgrade(open),
+                Stored::Memory(_) | Stored::Closed => Weak::new(),
             },
-            file,
-            left: pieces.iter().map(len).sum(),
-            pieces: pieces.into_iter(),
+            left: parts.iter().map(len).sum(),
+            parts: parts.into_iter(),
             current: 0..0,
             reading: None,
         }
@@ -89,6 +90,26 @@ impl Content {
         self.left = self.left.saturating_sub(bytes.len() as u64);
         Frame::data(bytes)
     }
+
+    /// Reads what is in memory of a file that others keep open.
+    fn read_now(&self, from: u64, count: u64) -> Option<Bytes> {
+        let open = self.open.upgrade()?;
+        let mut buffer = vec![0; usize::try_from(count).ok()?];
+        match open.read_now(&mut buffer, from) {
+            Ok(Some(read)) if read > 0 => {
+                buffer.truncate(read);
+                Some(buffer.into())
+            }
+            _ => None, // the thread finds out why
+        }
+    }
+}
+
+/// Returns a range of bytes that are known to be that long.
+pub(super) fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
+    let end = usize::try_from(range.end).map_or(bytes.len(), |end| end.min(bytes.len()));
+    let start = usize::try_from(range.start).map_or(end, |start| start.min(end));
+    bytes.slice(start..end)
 }
 
 impl http_body::Body for Content {
@@ -105,20 +126,27 @@ impl http_body::Body for Content {
                 let read = ready!(Pin::new(reading).poll(cx));
                 this.reading = None;
                 return Poll::Ready(Some(match read {
-                    Ok(Ok(bytes)) => Ok(this.deliver(bytes)),
+                    Ok(Ok(bytes)) => {
+                        this.current.start += bytes.len() as u64;
+                        Ok(this.deliver(bytes))
+                    }
                     Ok(Err(error)) => Err(error.into()),
                     Err(error) => Err(error.into()),
                 }));
             }
             if !this.current.is_empty() {
                 let from = this.current.start;
-                let count = (this.current.end - from).min(this.step);
-                this.current.start += count;
-                let file = this.file.clone();
-                this.reading = Some(tokio::task::spawn_blocking(move || file.read(from, count)));
+                let count = (this.current.end - from).min(STEP_BYTES);
+                if let Some(bytes) = this.read_now(from, count) {
+                    this.current.start += bytes.len() as u64;
+                    return Poll::Ready(Some(Ok(this.deliver(bytes))));
+                }
+                let named = this.named.clone();
+                let read = move || named.read(from, count);
+                this.reading = Some(tokio::task::spawn_blocking(read));
                 continue;
             }
-            match this.pieces.next() {
+            match this.parts.next() {
                 Some(BodyPart::File(range)) => this.current = range,
                 Some(BodyPart::Bytes(bytes)) => return Poll::Ready(Some(Ok(this.deliver(bytes)))),
                 None => return Poll::Ready(None),
