@@ -50,6 +50,7 @@ pub use sections::auth::{
     AuthConfig, BearerConfig, ClaimValue, DjangoUsersConfig, ForwardConfig, IdType,
 };
 pub use sections::channel_layer::{Backend, ChannelLayerConfig, LayerFormat, Serializer};
+pub use sections::compress::{CompressConfig, CompressionAlgorithm};
 pub use sections::cors::CorsConfig;
 pub use sections::csrf::CsrfConfig;
 pub use sections::custom_middleware::CustomMiddlewareSections;

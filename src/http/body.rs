@@ -71,6 +71,17 @@ impl Body {
         Self(Source::File(Box::new(FileBody::new(range, step))))
     }
 
+    /// Returns the complete bytes; the body as it is if it is streamed, or longer than `max`.
+    pub(crate) fn into_whole(self, max: usize) -> Result<Bytes, Self> {
+        match self.0 {
+            Source::Full(full) => match full.into_inner() {
+                Some(bytes) if bytes.len() <= max => Ok(bytes),
+                rest => Err(Self::full(rest.unwrap_or_default())),
+            },
+            other => Err(Self(other)),
+        }
+    }
+
     /// Takes out the range of a file that the kernel can send.
     pub(crate) fn take_file(&mut self) -> Option<FileRange> {
         match std::mem::take(self) {

@@ -38,12 +38,31 @@ impl Encoding {
 /// The codings that a client weighs at least as high as the plain representation, the best first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Accepted {
-    codings: [Option<Encoding>; 3],
+    /// With their weights, in thousandths.
+    weighed: [Option<(u16, Encoding)>; 3],
 }
 
 impl Accepted {
+    /// Returns the coding with the highest weight among `offered`, whose order decides between
+    /// equal weights; `None` if the client accepts none of them.
+    pub(crate) fn first_of(&self, offered: &[Encoding]) -> Option<Encoding> {
+        let mut best: Option<(u16, Encoding)> = None;
+        for encoding in offered {
+            let found = self.weighed.iter().flatten();
+            let weight = found
+                .filter(|(_, known)| known == encoding)
+                .map(|(weight, _)| *weight);
+            if let Some(weight) = weight.last()
+                && best.is_none_or(|(highest, _)| weight > highest)
+            {
+                best = Some((weight, *encoding));
+            }
+        }
+        best.map(|(_, encoding)| encoding)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Encoding> + '_ {
-        self.codings.iter().flatten().copied()
+        self.weighed.iter().flatten().map(|(_, encoding)| *encoding)
     }
 }
 
@@ -76,12 +95,11 @@ pub(crate) fn accepted(headers: &Headers) -> Accepted {
     let mut weighed = [0, 1, 2].map(|at| {
         let weight = weights[at].or(any).unwrap_or(0);
         let is_liked = weight > 0 && weight >= identity;
-        (weight, is_liked.then_some(Encoding::ALL[at]))
+        is_liked.then_some((weight, Encoding::ALL[at]))
     });
-    weighed.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight)); // stable sort keeps our order
-    Accepted {
-        codings: weighed.map(|(_, encoding)| encoding),
-    }
+    // A stable sort keeps our order.
+    weighed.sort_by_key(|found| std::cmp::Reverse(found.map_or(0, |(weight, _)| weight)));
+    Accepted { weighed }
 }
 
 /// Parses `q=0.5` in thousandths; `None` for another parameter. A malformed weight is 0, so the

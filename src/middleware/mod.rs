@@ -7,6 +7,7 @@
 //! [`Middleware`].
 
 mod auth;
+mod compress;
 mod context;
 mod cors;
 mod csrf;
@@ -19,6 +20,7 @@ mod session;
 mod step;
 
 pub use auth::{Auth, BEARER, TICKET};
+pub use compress::Compress;
 pub use context::MiddlewareContext;
 pub use cors::Cors;
 pub use csrf::Csrf;

@@ -3,6 +3,7 @@
 use http::HeaderMap;
 
 use super::auth::Auth;
+use super::compress::Compress;
 use super::context::MiddlewareContext;
 use super::cors::Cors;
 use super::csrf::Csrf;
@@ -38,13 +39,15 @@ pub enum Step {
     Cors(Cors),
     /// Sets fixed header fields.
     Headers(Headers),
+    /// Compresses responses.
+    Compress(Compress),
     /// Middleware of the application.
     Custom(Custom),
 }
 
 impl Step {
     /// The names of the built-in steps in the file.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "hosts",
         "origin",
         "session",
@@ -54,6 +57,7 @@ impl Step {
         "csrf",
         "cors",
         "headers",
+        "compress",
     ];
 
     /// Runs the checks that need only the head of a request: the part of [`Step::before`] that
@@ -82,9 +86,11 @@ impl Step {
         // Futures that wait are boxed, so that they do not enlarge the futures of requests that do
         // not need them.
         match self {
-            Self::Hosts(_) | Self::Origin(_) | Self::Cors(_) | Self::Headers(_) => {
-                self.precheck(cx.scope)
-            }
+            Self::Hosts(_)
+            | Self::Origin(_)
+            | Self::Cors(_)
+            | Self::Headers(_)
+            | Self::Compress(_) => self.precheck(cx.scope),
             Self::Session(step) => Box::pin(step.before(cx.scope, cx.services)).await,
             Self::Auth(step) => Box::pin(step.before(cx.scope, cx.services)).await,
             Self::LoginRequired(step) => step.before(cx.scope),
@@ -126,6 +132,7 @@ impl Step {
             Self::Headers(step) => step.after(response.headers_mut()),
             Self::Cors(step) => step.after(scope, response.headers_mut()),
             Self::Auth(step) => step.after(scope, response.headers_mut()),
+            Self::Compress(step) => Box::pin(step.after(scope, response)).await?,
             Self::Custom(step) => step.middleware.after(scope, response).await?,
             Self::Hosts(_)
             | Self::Origin(_)

@@ -3,7 +3,6 @@
 //! | file | subject |
 //! |---|---|
 //! | `stream.rs` | one connection's bytes: TCP, unix socket, TLS, or anything boxed |
-//! | `stream.rs` | one connection's bytes: TCP, unix socket, or anything boxed |
 //! | `send_file.rs` | a file sent by the kernel |
 //! | `connect.rs`, `tls/` | opening a stream to another server; TLS |
 //! | `peek.rs`, `proxy_protocol.rs` | the first bytes of a connection; the client behind a proxy that passes on bytes |

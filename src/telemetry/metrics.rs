@@ -48,6 +48,10 @@ const METRICS: &[Metric] = &[
         "Bodies and responses ended because the client was too slow, by direction.",
     ),
     counter(
+        "oneport_uncompressed_total",
+        "Responses that compress sent as they are, because too many were being compressed.",
+    ),
+    counter(
         "oneport_file_cache_hits_total",
         "Requests of the view static whose file was in the cache.",
     ),

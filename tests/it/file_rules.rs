@@ -190,3 +190,31 @@ async fn a_directory_is_listed_only_if_asked() {
     let outside = get(&app, "/out/").await;
     assert_eq!(outside.status(), 404);
 }
+
+#[test]
+fn mistakes_in_the_rules_are_reported_at_their_key() {
+    let check = |options: &str, expected: &str| {
+        let text = format!(
+            "[[http.route]]\npath = '/{{*path}}'\nview = 'static'\noptions = {{ dir = '.', {options} }}\n"
+        );
+        let problems = Application::parse(&text)
+            .err()
+            .map(|found| found.to_string());
+        let problems = problems.unwrap_or_default();
+        assert!(problems.contains(expected), "{options}: {problems}");
+    };
+    check("symlinks = 'outside'", "expected one of");
+    check("dotfiles = 'inside'", "expected");
+    check("index = '.index.html'", "neither hidden nor outside");
+    let rule = |files: &str, value: &str| {
+        format!("cache_rules = [{{ files = '{files}', cache_control = \"{value}\" }}]")
+    };
+    check(&rule("*.{css,js", "no-cache"), "found \"*.{css,js\"");
+    check(&rule("", "no-cache"), "expected a pattern");
+    check(
+        &rule("*.css", "a\\u0000b"),
+        "expected a header field's value",
+    );
+    check("cache_rules = [{ pattern = '*.css' }]", "pattern");
+    check("cache_rules = 'no-cache'", "cache_rules");
+}

@@ -104,6 +104,8 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
             "http/views/static_files/",
         ],
     ),
+    ("brotli", &["middleware/compress/encoder.rs"]),
+    ("zstd", &["middleware/compress/encoder.rs"]),
     ("quick_cache", &["http/views/static_files/cache.rs"]),
     ("clap", &["cli/"]),
     ("listenfd", &["net/"]),

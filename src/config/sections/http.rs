@@ -9,6 +9,7 @@ use crate::config::problems::error_locations::ErrorLocations;
 use crate::config::problems::problem::Problems;
 use crate::config::read::located::Located;
 use crate::config::read::source_location::SourceLocation;
+use crate::config::sections::compress::CompressConfig;
 use crate::config::sections::cors::CorsConfig;
 use crate::config::sections::headers::HeaderFields;
 use crate::config::sections::options::Options;
@@ -37,6 +38,8 @@ settings! {
         /// What the `cors` middleware permits to pages of `allowed_origins`, as a table. Default:
         /// see [`CorsConfig`].
         cors: CorsConfig as CorsConfig = CorsConfig::default(),
+        /// How the `compress` middleware compresses, as a table. Default: see [`CompressConfig`].
+        compress: CompressConfig as CompressConfig = CompressConfig::default(),
         /// Whether a path that matches only with or only without its trailing slash gets a 308.
         /// Default: `true`.
         append_slash: bool as bool = true,

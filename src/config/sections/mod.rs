@@ -5,6 +5,7 @@
 
 pub(in crate::config) mod auth;
 pub(in crate::config) mod channel_layer;
+pub(in crate::config) mod compress;
 pub(in crate::config) mod cors;
 pub(in crate::config) mod csrf;
 pub(in crate::config) mod custom_middleware;

@@ -67,6 +67,13 @@ impl Compiler<'_> {
                     Step::Csrf(Csrf::new(settings.allowed_origins))
                 }
                 "headers" => Step::Headers(headers(settings.headers)),
+                "compress" => match self.compress(settings, at) {
+                    Some(step) => step,
+                    None => {
+                        is_sound = false;
+                        continue;
+                    }
+                },
                 "cors" => match self.cors(settings, at) {
                     Some(step) => step,
                     None => {

@@ -22,6 +22,10 @@ const EARLY: [(&str, &str); 4] = [
     ("origin", "auth"),
 ];
 
+/// Steps whose header fields decide whether `compress`, which works on the response after them,
+/// compresses it.
+const BEFORE_COMPRESSION: [&str; 1] = ["headers"];
+
 impl Compiler<'_> {
     /// Reports steps that are listed before a step that they need. Returns whether there are none.
     pub(super) fn check_order(
@@ -56,6 +60,16 @@ impl Compiler<'_> {
                     "{first:?} is listed after {second:?}, so the store is read for requests that it refuses"
                 );
                 let hint = format!("put {first:?} before {second:?}");
+                self.problems
+                    .push(Problem::warning(list.text(at), message).with_hint(hint));
+            }
+        }
+        for inner in BEFORE_COMPRESSION {
+            if let Some(at) = listed_after("compress", inner) {
+                let message = format!(
+                    "\"compress\" is listed after {inner:?}, so it compresses before {inner:?} sets its header fields"
+                );
+                let hint = format!("put \"compress\" before {inner:?}");
                 self.problems
                     .push(Problem::warning(list.text(at), message).with_hint(hint));
             }

@@ -1,6 +1,6 @@
 //! MiddlewareSettings: the keys of a route that its middleware reads.
 
-use crate::config::{self, CorsConfig, HeaderFields, SourceLocation};
+use crate::config::{self, CompressConfig, CorsConfig, HeaderFields, SourceLocation};
 use crate::scope::ScopeType;
 
 /// The settings of a route, of either table, that its middleware reads.
@@ -13,6 +13,8 @@ pub(super) struct MiddlewareSettings<'r> {
     pub(super) token_in_query: bool,
     /// `None` for a WebSocket.
     pub(super) cors: Option<&'r CorsConfig>,
+    /// `None` for a WebSocket.
+    pub(super) compress: Option<&'r CompressConfig>,
     /// Whether a key's value is a placeholder for one that could not be read.
     pub(super) is_invalid: &'r dyn Fn(&str) -> bool,
     pub(super) location_of: &'r dyn Fn(&str) -> SourceLocation,

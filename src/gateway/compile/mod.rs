@@ -1,6 +1,7 @@
 //! Compile: turns a configuration into the table to serve, or reports all its Problems.
 
 mod compiler;
+mod compress;
 mod cors;
 mod custom_middleware;
 mod exposed_files;

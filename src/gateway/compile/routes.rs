@@ -120,6 +120,7 @@ impl Compiler<'_> {
             headers: &written.settings.headers,
             token_in_query: written.settings.token_in_query,
             cors: Some(&written.settings.cors),
+            compress: Some(&written.settings.compress),
             location_of: &|key| written.settings.location_of(key),
             is_invalid: &|key| written.settings.is_invalid(key, error_locations),
         };
@@ -224,6 +225,7 @@ impl Compiler<'_> {
             headers: &written.settings.headers,
             token_in_query: written.settings.token_in_query,
             cors: None,
+            compress: None,
             location_of: &|key| written.settings.location_of(key),
             is_invalid: &|key| written.settings.is_invalid(key, error_locations),
         };

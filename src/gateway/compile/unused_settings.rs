@@ -1,12 +1,15 @@
 //! Unused settings: warns about settings whose middleware is not in the list of their route.
 
 use super::compiler::Compiler;
-use crate::config::{CorsConfig, HeaderFields, MissingOrigin, Problem, SourceLocation};
+use crate::config::{
+    CompressConfig, CorsConfig, HeaderFields, MissingOrigin, Problem, SourceLocation,
+};
 
 /// Each setting and the middleware that reads it. The hint names the first.
-const READERS: [(&str, &[&str]); 5] = [
+const READERS: [(&str, &[&str]); 6] = [
     ("headers", &["headers"]),
     ("cors", &["cors"]),
+    ("compress", &["compress"]),
     ("allowed_origins", &["origin", "cors", "csrf"]),
     ("missing_origin", &["origin"]),
     ("token_in_query", &["auth"]),
@@ -46,6 +49,7 @@ impl Compiler<'_> {
                 set: set_keys(
                     &settings.headers,
                     Some(&settings.cors),
+                    Some(&settings.compress),
                     &settings.allowed_origins,
                     settings.missing_origin,
                     settings.token_in_query,
@@ -61,6 +65,7 @@ impl Compiler<'_> {
                 is_known: !settings.is_invalid("middleware", error_locations),
                 set: set_keys(
                     &settings.headers,
+                    None,
                     None,
                     &settings.allowed_origins,
                     settings.missing_origin,
@@ -104,6 +109,7 @@ impl Compiler<'_> {
 fn set_keys(
     headers: &HeaderFields,
     cors: Option<&CorsConfig>,
+    compress: Option<&CompressConfig>,
     allowed_origins: &[String],
     missing_origin: MissingOrigin,
     token_in_query: bool,
@@ -111,6 +117,10 @@ fn set_keys(
     let all = [
         ("headers", !headers.is_none()),
         ("cors", cors.is_some_and(|it| *it != CorsConfig::default())),
+        (
+            "compress",
+            compress.is_some_and(|it| *it != CompressConfig::default()),
+        ),
         ("allowed_origins", !allowed_origins.is_empty()),
         ("missing_origin", missing_origin != MissingOrigin::default()),
         ("token_in_query", token_in_query),
@@ -123,11 +133,11 @@ fn unused(location: SourceLocation, key: &str, readers: &[&str]) -> Problem {
     let reader = readers.first().copied().unwrap_or_default();
     let effect = match key {
         "headers" => "these fields are never sent".to_owned(),
-        "cors" => "these settings do nothing".to_owned(),
+        "cors" | "compress" => "these settings do nothing".to_owned(),
         key => format!("{key} has no effect"),
     };
     let hint = match key {
-        "headers" | "cors" => format!("add {reader:?} to middleware"),
+        "headers" | "cors" | "compress" => format!("add {reader:?} to middleware"),
         _ => format!("add {reader:?}"),
     };
     let message = format!("{effect}: the middleware {reader:?} is not in the list");

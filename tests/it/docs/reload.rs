@@ -56,6 +56,7 @@ fn another(path: &str, value: &toml::Value) -> String {
         "http.middleware" | "websocket.middleware" => r#"["hosts"]"#,
         "http.missing_origin" | "websocket.missing_origin" => r#""allow""#,
         "http.headers" | "websocket.headers" => r#"{ x-a = "b" }"#,
+        "http.compress" => "{ level = 5 }",
         "http.cors" => "{ credentials = true }",
         "websocket.slow_client" => r#""conflate""#,
         "websocket.compression" => r#""off""#,
