@@ -16,8 +16,8 @@ pub type HasRoute = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// The templates of one directory, with `url_for` (cheap to clone).
 ///
-/// A template sees `scope` (`path`, `query`, `params`, `host`, `scheme`), `user` (`id`, `name`,
-/// `is_staff`, or none), `session` (its values, or none), `csrf_token()`,
+/// A template sees `scope` (`path`, `query`, `params`, `host`, `scheme`, `client_cert`), `user`
+/// (`id`, `name`, `is_staff`, or none), `session` (its values, or none), `csrf_token()`,
 /// `url_for(name, key=value)` and `has_route(name)`. Templates that end in `.html` are escaped.
 #[derive(Clone, Debug)]
 pub struct Templates(Arc<Loaded>);

@@ -60,6 +60,14 @@ pub fn variables(scope: &Scope, more: &Map<String, Value>) -> Map<String, Value>
     for (key, value) in scope.query_pairs() {
         query.entry(key).or_insert(Value::String(value));
     }
+    let client_cert = scope.client_certificate().map(|found| {
+        json!({
+            "subject": found.subject,
+            "issuer": found.issuer,
+            "serial": found.serial,
+            "fingerprint": found.fingerprint,
+        })
+    });
     let mut variables = Map::new();
     variables.insert(
         "scope".to_owned(),
@@ -69,6 +77,7 @@ pub fn variables(scope: &Scope, more: &Map<String, Value>) -> Map<String, Value>
             "params": params,
             "host": scope.host.as_ref().map(HostHeader::name),
             "scheme": scope.scheme(),
+            "client_cert": client_cert,
         }),
     );
     variables.insert("user".to_owned(), json!(scope.user.as_deref()));

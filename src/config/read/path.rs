@@ -1,5 +1,7 @@
 //! Paths to a value inside a document, such as `websocket.route[1].consumer`.
 
+use crate::config::values::secret::is_secret_name;
+
 /// One step from a value to a value inside it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) enum Segment {
@@ -28,8 +30,21 @@ impl Trail<'_> {
         above
     }
 
-    /// Returns the keys of the path, without the indexes.
-    pub(in crate::config) fn any_key(&self, test: &dyn Fn(&str) -> bool) -> bool {
+    /// Returns whether a key of the path says that the value is a secret. In a table `tls` the key
+    /// `key` is the path of a file.
+    pub(in crate::config) fn is_secret(&self) -> bool {
+        match self {
+            Self::Root => false,
+            Self::Key(parent, key) => {
+                let is_path = *key == "key" && parent.any_key(&|key| key == "tls");
+                is_secret_name(key) && !is_path || parent.is_secret()
+            }
+            Self::Index(parent, _) => parent.is_secret(),
+        }
+    }
+
+    /// Returns whether a key of the path passes the test.
+    fn any_key(&self, test: &dyn Fn(&str) -> bool) -> bool {
         match self {
             Self::Root => false,
             Self::Key(parent, key) => test(key) || parent.any_key(test),

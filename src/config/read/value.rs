@@ -305,7 +305,7 @@ impl Builder<'_> {
     fn string(&mut self, text: &str, span: &Range<usize>, trail: Trail<'_>) -> Value {
         match expand(text, self.env) {
             Ok(expanded) => {
-                let is_secret = trail.any_key(&secret::is_secret_name);
+                let is_secret = trail.is_secret() || expanded.text.contains("PRIVATE KEY-----");
                 self.hide(&expanded, span, is_secret);
                 Value::String(expanded.text)
             }
@@ -325,7 +325,7 @@ impl Builder<'_> {
             DeValue::Boolean(_) | DeValue::Datetime(_) => "",
             DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_) => return,
         };
-        if trail.any_key(&secret::is_secret_name) {
+        if trail.is_secret() {
             self.secrets.push(HiddenText::all(text, span));
         }
     }

@@ -131,6 +131,9 @@ const NO_CERTIFICATE: &str =
 
 /// Reads a file. Returns a sentence if it cannot be read.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    if path.to_string_lossy().contains("-----BEGIN ") {
+        return Err("expected the path of a file, found its contents".to_owned());
+    }
     let fail = |why: &dyn fmt::Display| format!("cannot read {}: {why}", path.display());
     let is_file = std::fs::metadata(path)
         .map_err(|error| fail(&error))?

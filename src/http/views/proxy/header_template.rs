@@ -31,10 +31,14 @@ enum Fact {
     RequestId,
     Scheme,
     Host,
+    ClientCertSubject,
+    ClientCertIssuer,
+    ClientCertSerial,
+    ClientCertFingerprint,
 }
 
 /// The placeholders that are not parameters of the route.
-const PLACEHOLDERS: [(&str, Fact); 7] = [
+const PLACEHOLDERS: [(&str, Fact); 11] = [
     ("user.id", Fact::UserId),
     ("user.name", Fact::UserName),
     ("client.host", Fact::ClientHost),
@@ -42,6 +46,10 @@ const PLACEHOLDERS: [(&str, Fact); 7] = [
     ("request.id", Fact::RequestId),
     ("request.scheme", Fact::Scheme),
     ("request.host", Fact::Host),
+    ("client_cert.subject", Fact::ClientCertSubject),
+    ("client_cert.issuer", Fact::ClientCertIssuer),
+    ("client_cert.serial", Fact::ClientCertSerial),
+    ("client_cert.fingerprint", Fact::ClientCertFingerprint),
 ];
 
 impl HeaderTemplate {
@@ -130,6 +138,10 @@ impl Fact {
             Self::RequestId => write!(value, "{}", scope.request_id).ok()?,
             Self::Scheme => value.push_str(scope.scheme()),
             Self::Host => value.push_str(scope.host.as_ref()?.as_str()),
+            Self::ClientCertSubject => push(value, &scope.client_certificate()?.subject),
+            Self::ClientCertIssuer => push(value, &scope.client_certificate()?.issuer),
+            Self::ClientCertSerial => push(value, &scope.client_certificate()?.serial),
+            Self::ClientCertFingerprint => push(value, &scope.client_certificate()?.fingerprint),
         }
         Some(())
     }
@@ -241,7 +253,7 @@ mod tests {
             "{user.email}",
             &params,
             &[
-                "request_headers.x: expected {user.id}, {user.name}, {client.host}, {client.port}, {request.id}, {request.scheme}, {request.host} or a parameter of the route, found {user.email}",
+                "request_headers.x: expected {user.id}, {user.name}, {client.host}, {client.port}, {request.id}, {request.scheme}, {request.host}, {client_cert.subject}, {client_cert.issuer}, {client_cert.serial}, {client_cert.fingerprint} or a parameter of the route, found {user.email}",
             ],
         );
         check(

@@ -20,9 +20,10 @@ from .frames import Bytes
 class Client:
     """One HTTP/2 connection."""
 
-    def __init__(self, server, *, connection_window=0, stream_window=None):
-        """`connection_window`: so much more than 65535 bytes. `stream_window`: what each stream may be sent at first."""
-        self._bytes = Bytes(("127.0.0.1", server.port))
+    def __init__(self, server, *, connection_window=0, stream_window=None, over=None):
+        """`connection_window`: so much more than 65535 bytes. `stream_window`: what each stream may be sent at first. `over`: an
+        open connection, such as one of TLS."""
+        self._bytes = over or Bytes(("127.0.0.1", server.port))
         self._bytes.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         if stream_window is not None:

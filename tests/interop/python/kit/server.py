@@ -88,7 +88,7 @@ class Server:
                 env={**os.environ, "NO_COLOR": "1", **self._environment},
             )
         said = until(self._listens, lambda: f"a server that listens\n{self.log()}")
-        port = re.search(r"http://127\.0\.0\.1:(\d+)", said)
+        port = re.search(r"https?://127\.0\.0\.1:(\d+)", said)
         if port:
             self.port = int(port.group(1))
             until(self._is_healthy, lambda: f"a healthy server\n{self.log()}")
@@ -173,7 +173,7 @@ class Server:
         finally:
             connection.close()
 
-    def metric(self, name, **labels):
+    def metric(self, name, /, **labels):
         """Returns the sum of a metric over all label sets with these labels; 0 if there is none."""
         total = 0.0
         for line in self.request("/metrics")[2].decode().splitlines():

@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::scope::Scope;
+use crate::scope::{Scope, TlsInfo};
 use action::Action;
 
 /// The version of the format.
@@ -104,7 +104,7 @@ pub(super) fn scope(scope: &Scope, headers: &[HeaderName]) -> Value {
         let default = if scope.scheme() == "wss" { 443 } else { 80 };
         json!([host.name(), host.port().unwrap_or(default)])
     });
-    json!({
+    let mut described = json!({
         "type": "websocket",
         "path": scope.path(),
         "raw_query": scope.query_string(),
@@ -122,7 +122,28 @@ pub(super) fn scope(scope: &Scope, headers: &[HeaderName]) -> Value {
         "user": scope.user.as_deref(),
         "session": scope.session.as_ref().map(|session| Value::Object((*session.data()).clone())),
         "root_path": scope.root_path(),
-    })
+    });
+    if let Some(tls) = scope.tls() {
+        described["extensions"] = json!({ "tls": extension(tls) });
+    }
+    described
+}
+
+/// Describes the encryption: ASGI's TLS extension, without the chain.
+fn extension(tls: &TlsInfo) -> Value {
+    let mut extension = json!({
+        "tls_version": tls.tls_version,
+        "cipher_suite": tls.cipher_suite,
+        "server_name": tls.server_name,
+        "client_cert_name": null,
+    });
+    if let Some(client) = &tls.client_certificate {
+        extension["client_cert_name"] = json!(client.subject);
+        extension["client_cert_issuer"] = json!(client.issuer);
+        extension["client_cert_serial"] = json!(client.serial);
+        extension["client_cert_fingerprint"] = json!(client.fingerprint);
+    }
+    extension
 }
 
 /// Decodes a field's value; bytes that are not UTF-8 are read as ISO 8859-1, as in ASGI servers.
