@@ -418,6 +418,14 @@ impl Headers {
         }
     }
 
+    /// Returns the fields as a map; packed fields are unpacked into a copy.
+    pub(crate) fn as_map(&self) -> Cow<'_, HeaderMap> {
+        match &self.0 {
+            Fields::Map(map) => Cow::Borrowed(map),
+            Fields::Packed(_) => Cow::Owned(self.to_map()),
+        }
+    }
+
     /// Returns a copy of the fields as a map.
     #[must_use]
     pub fn to_map(&self) -> HeaderMap {

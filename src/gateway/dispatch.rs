@@ -48,7 +48,7 @@ impl Gateway {
         let sockets = Sockets::default();
         let directory = Directory::new(sockets.clone(), services.layer.clone());
         services.set_rpc_handler(Arc::new(directory));
-        start_consumers(&table, &services);
+        start_handlers(&table, &services);
         for task in &table.background_tasks {
             task.spawn(&services);
         }
@@ -105,7 +105,7 @@ impl Gateway {
             .iter()
             .map(|route| route.value.handler.route.fingerprint)
             .collect();
-        start_consumers(&table, &self.0.services);
+        start_handlers(&table, &self.0.services);
         self.0.sockets.keep(kept.clone());
         self.0
             .services
@@ -217,8 +217,11 @@ fn too_many() -> Failure {
     .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
 }
 
-/// Calls `started` on every route's consumer before the table goes live.
-fn start_consumers(table: &Table, services: &Services) {
+/// Calls `started` on every route's view and consumer before the table goes live.
+fn start_handlers(table: &Table, services: &Services) {
+    for route in table.http().routes() {
+        route.value.handler.view.started(services);
+    }
     for route in table.websocket().routes() {
         let handler = &route.value.handler;
         handler.consumer.started(services);

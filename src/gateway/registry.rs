@@ -91,6 +91,7 @@ impl Registry {
             .view::<views::Login>("login")
             .view::<views::Logout>("logout")
             .view::<views::Metrics>("metrics")
+            .view::<views::Proxy>("proxy")
             .view::<views::Publish>("publish")
             .view::<views::Redirect>("redirect")
             .view::<views::Respond>("respond")

@@ -39,7 +39,7 @@ fn refuse_longer(body: &Body, limit: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-fn too_large(limit: u64) -> Failure {
+pub(crate) fn too_large(limit: u64) -> Failure {
     let sentence = format!("the body is longer than {limit} bytes");
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, sentence)
 }

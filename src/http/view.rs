@@ -10,6 +10,7 @@ use super::{Failure, Request, Response};
 use crate::config::OptionErrors;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
+use crate::services::Services;
 use crate::state::StateType;
 
 /// Handles the requests of a route. One value serves all requests of its route.
@@ -60,6 +61,9 @@ pub trait View: Send + Sync + Sized + 'static {
     fn mount(&mut self, _route: &RouteContext<'_>) -> Result<(), OptionErrors> {
         Ok(())
     }
+
+    /// Called before a route with this view is served: at the start, and after each reload.
+    fn started(&self, _services: &Services) {}
 
     /// Returns whether `call` finishes or is cancelled if the client disconnects before the
     /// response.
@@ -137,8 +141,15 @@ pub enum OnDisconnect {
 pub enum Mapped {
     /// The files of a directory.
     Directory(PathBuf),
-    /// Another server, by its URL.
-    Server(String),
+    /// Other servers.
+    Servers {
+        /// Their URLs.
+        urls: Vec<String>,
+        /// The start of the route's path that they do not get, "" for none.
+        stripped: String,
+        /// The start of the path that they get instead of the route's, if it is rewritten.
+        rewritten: Option<String>,
+    },
 }
 
 /// The future of a type-erased view.
@@ -147,12 +158,18 @@ pub(crate) type ViewFuture<'a> =
 
 /// A type-erased view.
 pub(crate) trait AnyView: Send + Sync {
+    fn started(&self, services: &Services);
+
     fn call(&self, request: Request) -> ViewFuture<'_>;
 
     fn refusal(&self, scope: &Scope) -> Option<Failure>;
 }
 
 impl<V: View> AnyView for V {
+    fn started(&self, services: &Services) {
+        View::started(self, services);
+    }
+
     fn call(&self, request: Request) -> ViewFuture<'_> {
         Box::pin(View::call(self, request))
     }

@@ -439,6 +439,8 @@ impl Tick for ConnectionTimeouts {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        // A body that was still being read while the response was sent: hyper waits for its reader.
+        drop(self.0.client.take_unread());
         self.0
             .idle_since
             .store(self.0.clock.now(), Ordering::Relaxed);

@@ -68,6 +68,10 @@ const METRICS: &[Metric] = &[
         "Requests whose client disconnected while their view ran, by outcome.",
     ),
     counter(
+        "oneport_proxy_aborts_total",
+        "Proxied responses that ended early, by cause.",
+    ),
+    counter(
         "oneport_requests_total",
         "HTTP responses, by route and class of status.",
     ),

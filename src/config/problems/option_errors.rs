@@ -78,6 +78,11 @@ impl OptionErrors {
         self.push(OptionError::new(key, message));
     }
 
+    /// Adds the errors of another check.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
     /// Returns whether there is no error.
     #[must_use]
     pub fn is_empty(&self) -> bool {

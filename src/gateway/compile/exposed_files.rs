@@ -126,15 +126,53 @@ fn reaches(weak: &Route<HttpEntry>, strong: &Route<HttpEntry>) -> bool {
         (Some(Mapped::Directory(outer)), Some(Mapped::Directory(inner))) => {
             real(inner).starts_with(real(outer))
         }
-        (Some(Mapped::Server(one)), Some(Mapped::Server(other))) => one == other,
+        (Some(Mapped::Servers { urls: one, .. }), Some(Mapped::Servers { urls: other, .. })) => {
+            one.iter().any(|url| other.contains(url)) && reaches_path(weak, strong)
+        }
         _ => false,
     }
+}
+
+/// Returns whether `weak` reaches the paths of the upstream behind `strong`, although a request for
+/// a path of `strong` takes `strong`: because one of the two changes the path.
+fn reaches_path(weak: &Route<HttpEntry>, strong: &Route<HttpEntry>) -> bool {
+    let (outer, inner) = (upstream_path(weak), upstream_path(strong));
+    let Some(below) = inner.strip_prefix(outer.as_str()) else {
+        return false;
+    };
+    let requested = format!("{}{below}", literal_start(weak));
+    !requested.starts_with(&literal_start(strong))
+}
+
+/// Returns the start of the path that the upstream gets from a route.
+fn upstream_path(route: &Route<HttpEntry>) -> String {
+    let start = literal_start(route);
+    match &route.value.handler.maps_onto {
+        Some(Mapped::Servers {
+            stripped,
+            rewritten,
+            ..
+        }) => match rewritten {
+            Some(rewritten) => rewritten.clone(),
+            None => start.strip_prefix(stripped).unwrap_or(&start).to_owned(),
+        },
+        _ => start,
+    }
+}
+
+/// Returns the path of a route up to its first parameter.
+fn literal_start(route: &Route<HttpEntry>) -> String {
+    if route.pattern.is_regex() {
+        return "/".to_owned();
+    }
+    let pattern = route.pattern.to_string();
+    pattern.split('{').next().unwrap_or_default().to_owned()
 }
 
 fn shown(mapped: &Option<Mapped>) -> String {
     match mapped {
         Some(Mapped::Directory(directory)) => directory.display().to_string(),
-        Some(Mapped::Server(server)) => server.clone(),
+        Some(Mapped::Servers { urls, .. }) => urls.join(", "),
         None => String::new(),
     }
 }

@@ -5,7 +5,6 @@ mod health;
 mod login;
 mod logout;
 mod metrics;
-#[expect(dead_code, unused_imports, reason = "the view that uses them follows")]
 pub(crate) mod proxy;
 pub(crate) mod publish;
 mod redirect;
@@ -21,6 +20,7 @@ pub use health::Health;
 pub use login::Login;
 pub use logout::Logout;
 pub use metrics::Metrics;
+pub use proxy::Proxy;
 pub use publish::Publish;
 pub use redirect::Redirect;
 pub use respond::Respond;

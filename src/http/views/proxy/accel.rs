@@ -1,17 +1,26 @@
 //! Accel: the file that an application asks its proxy to send (`X-Accel-Redirect`, `X-Sendfile`).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
-use percent_encoding::percent_decode_str;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::value::{Error as ValueError, MapDeserializer};
 
-use crate::config::ConfigPath;
+use crate::config::{ConfigPath, OptionErrors};
+use crate::http::views::Static;
+use crate::http::{Request, Response, View};
 
 const ACCEL_REDIRECT: HeaderName = HeaderName::from_static("x-accel-redirect");
 const SENDFILE: HeaderName = HeaderName::from_static("x-sendfile");
 
+/// The characters of a file's name to encode; the slashes between its segments stay.
+const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
+
 /// The option `accel`: the directory of the files that an application may ask for.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Accel {
     /// The directory, relative to the file that defines the route.
@@ -46,6 +55,24 @@ pub(super) fn names_file(headers: &HeaderMap) -> bool {
 }
 
 impl Accel {
+    /// Returns the view that serves the files. Reports what is wrong with the options.
+    pub(super) fn files(&self, errors: &mut OptionErrors) -> Option<Static> {
+        if !self.prefix.starts_with('/') {
+            let found = &self.prefix;
+            let message = format!("expected a path such as \"/protected/\", found {found:?}");
+            errors.error("accel.prefix", message);
+        }
+        let dir = self.dir.0.to_str().unwrap_or_default();
+        if !self.dir.0.is_dir() {
+            let dir = self.dir.0.display();
+            errors.error("accel.dir", format!("no such directory: {dir}"));
+            return None;
+        }
+        let options = MapDeserializer::<_, ValueError>::new([("dir", dir)].into_iter());
+        let options = <Static as View>::Options::deserialize(options).ok()?;
+        Static::new(options).ok()
+    }
+
     /// Returns the file that a response names, relative to the directory; `None` if it names none.
     ///
     /// `X-Accel-Redirect` is a path below `prefix`, percent-encoded, as nginx reads it.
@@ -91,6 +118,57 @@ impl Accel {
             .or_else(|| path.strip_prefix(real.as_deref()?).ok())?;
         below.to_str().map(str::to_owned)
     }
+}
+
+/// Returns the request for a file that an application has named, in place of the client's: with its
+/// ranges and conditions.
+pub(super) fn request_for(mut request: Request, name: &str) -> Request {
+    let scope = Arc::make_mut(&mut request.scope);
+    let encoded = utf8_percent_encode(name, NAME).to_string();
+    if let Ok(target) = PathAndQuery::try_from(format!("/{encoded}")) {
+        scope.target = target;
+    }
+    scope.url_route.params = [("path", name)].into_iter().collect();
+    if scope.method != Method::HEAD {
+        scope.method = Method::GET;
+    }
+    request
+}
+
+/// Returns the response with a file and the fields that the application has set, except those that
+/// describe the bytes of its own response.
+pub(super) fn with_fields_of(mut file: Response, headers: &HeaderMap) -> Response {
+    let describes_bytes = |name: &HeaderName| {
+        matches!(
+            *name,
+            header::ACCEPT_RANGES
+                | header::CONTENT_ENCODING
+                | header::CONTENT_LENGTH
+                | header::CONTENT_RANGE
+                | header::ETAG
+                | header::LAST_MODIFIED
+        )
+    };
+    let is_multipart = file
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|media| {
+            file.status() == StatusCode::PARTIAL_CONTENT
+                && media.as_bytes().starts_with(b"multipart/")
+        });
+    for name in headers.keys().filter(|name| !describes_bytes(name)) {
+        if *name == header::CONTENT_TYPE && is_multipart {
+            continue;
+        }
+        // `Vary` of both: the file's encoding, and what the application has chosen by.
+        if *name != header::VARY {
+            file.headers_mut().remove(name);
+        }
+        for value in headers.get_all(name) {
+            file.headers_mut().append(name, value.clone());
+        }
+    }
+    file
 }
 
 /// Returns whether a relative path stays inside its directory and names no hidden file.

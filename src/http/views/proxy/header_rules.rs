@@ -20,7 +20,7 @@ pub(crate) struct HeaderRules(Box<[(HeaderName, HeaderTemplate)]>);
 pub(crate) type WrittenHeaderRules = BTreeMap<String, WrittenValue>;
 
 /// The value of one field as written; empty to remove the field.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct WrittenValue(String);
 
 impl<'de> Deserialize<'de> for WrittenValue {

@@ -24,7 +24,7 @@ use crate::http::forwarded::{
 use crate::http::framing::is_framing;
 use crate::http::upgrade::has_token;
 use crate::routing::RouteContext;
-use crate::scope::{Scheme, Scope};
+use crate::scope::{ClientAddress, Scheme, Scope};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_FORWARDS: HeaderName = HeaderName::from_static("max-forwards");
@@ -46,7 +46,7 @@ pub(crate) enum HostRule {
 }
 
 /// The family of forwarded fields that the upstream gets.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, serde::Deserialize)]
 pub(crate) enum WrittenForwarded {
     /// `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and, below a prefix, `-Prefix`.
     #[default]
@@ -168,10 +168,6 @@ impl RequestRules {
     /// Removes fields whose name becomes the same variable as that of a field that Oneport writes:
     /// CGI replaces every character that is not a letter or a digit by `_`.
     fn remove_lookalikes(&self, headers: &mut HeaderMap) {
-        let is_odd = |name: &HeaderName| {
-            let mut bytes = name.as_str().bytes();
-            !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
         if !headers.keys().any(is_odd) {
             return;
         }
@@ -200,7 +196,7 @@ impl RequestRules {
             WrittenForwarded::Both => (true, true),
         };
         let chain: Option<&ForwardedChain> = scope.extensions.get();
-        let direct = scope.client.map(|client| client.ip());
+        let direct = scope.client.map(ClientAddress::ip);
         let addresses: &[IpAddr] = match (chain, &direct) {
             (Some(chain), _) => &chain.0,
             (None, Some(client)) => std::slice::from_ref(client),
@@ -257,6 +253,12 @@ impl RequestRules {
             set(headers, FORWARDED_PREFIX, &whole);
         }
     }
+}
+
+/// Returns whether a name has a character that CGI replaces.
+fn is_odd(name: &HeaderName) -> bool {
+    let mut bytes = name.as_str().bytes();
+    !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Removes the fields of the client's connection, and those that `Connection` names.

@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn paths_get_the_prefix_that_was_removed() {
         let check = |root: &str, url: &'static str, expected: &str| {
-            check(&own("/api"), root, url, expected)
+            check(&own("/api"), root, url, expected);
         };
         check("", "/login/", "/api/login/");
         check("", "/", "/api/");

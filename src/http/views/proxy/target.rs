@@ -123,6 +123,17 @@ impl PathRule {
         }
     }
 
+    /// Returns the start of the path that replaces the route's, before its first parameter.
+    pub(crate) fn rewritten(&self) -> Option<&str> {
+        match self {
+            Self::Rewrite(template) => match template.parts.first() {
+                Some(Part::Literal(text)) => Some(text),
+                _ => Some("/"),
+            },
+            Self::Keep | Self::Strip(_) => None,
+        }
+    }
+
     /// Returns the target for the upstream.
     ///
     /// Refuses a path that some servers resolve to another one: dot segments behind a backslash or

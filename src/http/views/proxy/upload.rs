@@ -1,0 +1,226 @@
+//! Upload: the body of a request on its way to the upstream.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use http::StatusCode;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::Sleep;
+
+use super::trailers;
+use crate::http::body::{BodyError, TooSlow};
+use crate::http::request::too_large;
+use crate::http::{Body, Failure};
+
+/// How long to wait for `100 Continue` before the body is sent without it: the upstream may not
+/// know the expectation (RFC 9110 §10.1.1).
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The body of a request on its way to the upstream, frame by frame.
+pub(super) struct Upload {
+    body: Body,
+    limit: u64,
+    left: u64,
+    /// `None` once the body may be sent.
+    expectation: Option<(Arc<Expectation>, Pin<Box<Sleep>>)>,
+    failed: UploadFailure,
+}
+
+/// The upstream's decision whether it wants the body, for a client that waits for it
+/// (`Expect: 100-continue`).
+#[derive(Debug, Default)]
+pub(super) struct Expectation {
+    is_met: AtomicBool,
+    waiting: AtomicWaker,
+}
+
+/// The failure of a body, if it has failed: the client's fault, which the error of the upstream's
+/// connection does not tell (cheap to clone).
+#[derive(Clone, Debug, Default)]
+pub(super) struct UploadFailure(Arc<Mutex<Option<Failure>>>);
+
+impl Expectation {
+    /// The upstream has sent `100 Continue`.
+    pub(super) fn meet(&self) {
+        self.is_met.store(true, Ordering::Release);
+        self.waiting.wake();
+    }
+
+    fn poll_met(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waiting.register(cx.waker());
+        match self.is_met.load(Ordering::Acquire) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl UploadFailure {
+    /// Takes the failure.
+    pub(super) fn take(&self) -> Option<Failure> {
+        self.0.lock().take()
+    }
+
+    fn set(&self, failure: Failure) -> BodyError {
+        let error = failure.to_string().into();
+        *self.0.lock() = Some(failure);
+        error
+    }
+}
+
+impl Upload {
+    /// Takes a body of at most `limit` bytes. Fails at once if its announced length is longer.
+    pub(super) fn new(
+        body: Body,
+        limit: u64,
+        expectation: Option<Arc<Expectation>>,
+        failed: UploadFailure,
+    ) -> Result<Self, Failure> {
+        if HttpBody::size_hint(&body).lower() > limit {
+            return Err(too_large(limit));
+        }
+        let timeout = || Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT));
+        Ok(Self {
+            body,
+            limit,
+            left: limit,
+            expectation: expectation.map(|expectation| (expectation, timeout())),
+            failed,
+        })
+    }
+
+    fn received(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        if let Some(trailers) = frame.trailers_mut() {
+            trailers::clean(trailers);
+        }
+        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+        match self.left.checked_sub(bytes) {
+            Some(left) => self.left = left,
+            None => return Err(self.failed.set(too_large(self.limit))),
+        }
+        Ok(frame)
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some((expectation, timeout)) = &mut this.expectation {
+            if expectation.poll_met(cx).is_pending() {
+                ready!(timeout.as_mut().poll(cx));
+            }
+            // The first poll of the client's body sends it `100 Continue`.
+            this.expectation = None;
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => this.received(frame),
+            Err(error) => Err(this.failed.set(broken(error))),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn broken(error: BodyError) -> Failure {
+    let failure = match error.is::<TooSlow>() {
+        true => Failure::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly"),
+        false => Failure::bad_request("the body broke off"),
+    };
+    failure.because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use http::{HeaderMap, HeaderValue};
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    fn body(frames: Vec<Result<Frame<Bytes>, BodyError>>) -> Body {
+        Body::stream(StreamBody::new(futures_util::stream::iter(frames)))
+    }
+
+    fn data(text: &'static str) -> Result<Frame<Bytes>, BodyError> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    async fn upload(body: Body, limit: u64) -> Result<String, u16> {
+        let failed = UploadFailure::default();
+        let upload = Upload::new(body, limit, None, failed.clone());
+        let upload = upload.map_err(|failure| failure.status().as_u16())?;
+        match upload.collect().await {
+            Ok(collected) => Ok(String::from_utf8(collected.to_bytes().into()).unwrap()),
+            Err(_) => Err(failed.take().unwrap().status().as_u16()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_fails_where_it_is_crossed() {
+        let parts = || body(vec![data("abc"), data("def")]);
+        assert_eq!(upload(parts(), 6).await, Ok("abcdef".to_owned()));
+        assert_eq!(upload(parts(), 5).await, Err(413));
+        assert_eq!(upload(Body::full("abcdef"), 5).await, Err(413));
+        assert_eq!(upload(Body::empty(), 0).await, Ok(String::new()));
+    }
+
+    #[tokio::test]
+    async fn the_failure_of_the_client_is_told() {
+        let broken = body(vec![data("abc"), Err("reset".into())]);
+        assert_eq!(upload(broken, 10).await, Err(400));
+        let slow = body(vec![data("abc"), Err(TooSlow.into())]);
+        assert_eq!(upload(slow, 10).await, Err(408));
+    }
+
+    #[tokio::test]
+    async fn trailers_that_frame_a_message_are_removed() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("content-length", HeaderValue::from_static("5"));
+        trailers.insert("x-sum", HeaderValue::from_static("1"));
+        let body = body(vec![data("abc"), Ok(Frame::trailers(trailers))]);
+        let upload = Upload::new(body, 10, None, UploadFailure::default());
+        let collected = upload.ok().unwrap().collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_body_waits_for_the_upstream_or_for_a_second() {
+        let waiting = |expectation: &Arc<Expectation>| {
+            let failed = UploadFailure::default();
+            Upload::new(Body::full("a"), 1, Some(expectation.clone()), failed)
+                .ok()
+                .unwrap()
+        };
+        let expectation = Arc::new(Expectation::default());
+        let mut upload = waiting(&expectation);
+        let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut upload).poll_frame(cx))).await;
+        assert!(first.is_pending());
+        expectation.meet();
+        let started = tokio::time::Instant::now();
+        assert!(upload.frame().await.unwrap().is_ok());
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        let mut upload = waiting(&Arc::default());
+        assert!(upload.frame().await.unwrap().is_ok());
+        assert!(started.elapsed() >= CONTINUE_TIMEOUT);
+    }
+}
