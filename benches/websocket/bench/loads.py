@@ -32,6 +32,8 @@ class Load:
     # For an offered load: the closed load whose rate is what a server can do, and the deliveries of each message.
     capacity: str | None = None
     deliveries: int = 1
+    # Over TLS, by the servers that can.
+    tls: bool = False
 
 
 MEMBERS = 1_000
@@ -66,6 +68,20 @@ LOADS = [
          "echo --connections 100 --size 1024 --deflate", ECHO),
     Load("deflate_fan", "fan-out with permessage-deflate, 1,000 members, 1 KiB of JSON, one sender that waits",
          "delivery", f"{FANOUT} --size 1024 --deflate", ROOM),
+    Load("tls_echo_1", "echo over TLS, 100 connections, 64 B, 1 in flight", "message",
+         "echo --connections 100 --size 64", ECHO, tls=True),
+    Load("tls_echo_16", "echo over TLS, 100 connections, 64 B, 16 in flight", "message",
+         "echo --connections 100 --size 64 --in-flight 16", ECHO, tls=True),
+    Load("tls_echo_16k", "echo over TLS, 32 connections, 16 KiB, 1 in flight", "message",
+         "echo --connections 32 --size 16384", ECHO, tls=True),
+    Load("tls_fan_w1", "fan-out over TLS, 1,000 members, 100 B, one sender that waits for the last member", "delivery",
+         f"{FANOUT} --size 100", ROOM, tls=True),
+    Load("tls_fan_w8", "fan-out over TLS, 1,000 members, 100 B, eight senders, eight messages on their way", "delivery",
+         f"{FANOUT} --size 100 --senders 8 --window 8", ROOM, tls=True),
+    Load("tls_handshake", "full handshakes of TLS without a request; 32 connections at a time", "connection",
+         "handshake --connections 32", ECHO, tls=True),
+    Load("tls_idle", "open connections over TLS after one message each, in a fresh process", "connection", "idle --size 64", ECHO,
+         table=Table.MEMORY, rounds_max=2, tls=True),
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from .install import Place, Unavailable
+from .install import Place, Unavailable, certificate
 from .loads import IDLE_CONNECTIONS, LOADS, OFFERED, Load, Table
 from .servers import Launch, running
 
@@ -73,7 +73,8 @@ class Bench:
         return results
 
     def servers(self, load: Load) -> list[str]:
-        return [name for name in self.launches if self.named or load.servers is None or name in load.servers]
+        able = [name for name, launch in self.launches.items() if launch.secure or not load.tls]
+        return [name for name in able if self.named or load.servers is None or name in load.servers]
 
     def measure(self, load: Load, name: str, results: Results) -> Figures:
         options = ["--seconds", str(self.seconds)]
@@ -97,8 +98,12 @@ class Bench:
     def load(self, load: Load, name: str, options: list[str]) -> Figures:
         """One run of the load generator."""
         generator = str(self.place.programs / "wsload")
+        launch = self.launches[name]
+        if load.tls and launch.secure:
+            launch = launch.secure
+            options = [*options, "--tls", str(certificate(self.place).chain)]
         try:
-            with running(name, self.launches[name], self.place) as server:
+            with running(name, launch, self.place) as server:
                 where = ["--port", str(server.port), "--path", load.path, "--pid", str(server.pid)]
                 done = subprocess.run(
                     [generator, *load.arguments.split(), *where, *options],

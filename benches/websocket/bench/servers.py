@@ -24,6 +24,16 @@ class Launch:
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     directory: Path = BENCH
+    # The same server with TLS, if it can.
+    secure: "Launch | None" = None
+
+
+# What oneport's configuration needs for TLS.
+SECURE = """
+[server.tls]
+certificate = "${CERTIFICATE}"
+key         = "${KEY}"
+"""
 
 
 @dataclass(frozen=True)
@@ -34,15 +44,28 @@ class Server:
 
 
 def oneport(place: Place) -> Launch:
-    return launch(place.oneport or install.build_oneport(place))
+    return launch(place.oneport or install.build_oneport(place), place)
 
 
-def launch(binary: Path) -> Launch:
-    return Launch([str(binary), "serve", "--config", str(BENCH / "oneport.toml")], {"PORT": "{port}"})
+def launch(binary: Path, place: Place) -> Launch:
+    plain = BENCH / "oneport.toml"
+    secure = place.root / "oneport-tls.toml"
+    secure.write_text(plain.read_text() + SECURE)
+    certificate = install.certificate(place)
+    files = {"CERTIFICATE": str(certificate.chain), "KEY": str(certificate.key)}
+    command = [str(binary), "serve", "--config"]
+    return Launch([*command, str(plain)], {"PORT": "{port}"}, secure=Launch([*command, str(secure)], {"PORT": "{port}", **files}))
+
+
+def with_files(place: Place, command: list[str], environment: dict[str, str] | None = None) -> Launch:
+    """A server that takes the files of a certificate and its key after the port."""
+    certificate = install.certificate(place)
+    secure = Launch([*command, str(certificate.chain), str(certificate.key)], environment or {})
+    return Launch(command, environment or {}, secure=secure)
 
 
 def tungstenite(place: Place) -> Launch:
-    return Launch([str(place.programs / "tungstenite"), "{port}"])
+    return with_files(place, [str(place.programs / "tungstenite"), "{port}"])
 
 
 def axum(place: Place) -> Launch:
@@ -50,12 +73,12 @@ def axum(place: Place) -> Launch:
 
 
 def uwebsockets(place: Place) -> Launch:
-    return Launch([str(install.build_uwebsockets(place)), "{port}"])
+    return with_files(place, [str(install.build_uwebsockets(place)), "{port}"])
 
 
 def node(place: Place) -> Launch:
     modules = install.node_modules(place)
-    return Launch(["node", str(BENCH / "peers/node/server.js"), "{port}"], {"NODE_PATH": str(modules)})
+    return with_files(place, ["node", str(BENCH / "peers/node/server.js"), "{port}"], {"NODE_PATH": str(modules)})
 
 
 def uvicorn(place: Place) -> Launch:
@@ -85,7 +108,7 @@ SERVERS = [
 
 def earlier(binary: Path) -> Server:
     """An earlier build of Oneport."""
-    return Server(BEFORE, "an earlier build of Oneport, same configuration", lambda _: launch(binary))
+    return Server(BEFORE, "an earlier build of Oneport, same configuration", lambda place: launch(binary, place))
 
 
 def prepare(servers: list[Server], place: Place) -> tuple[dict[str, Launch], dict[str, str]]:

@@ -26,7 +26,7 @@ pub struct Churn {
 
 impl Churn {
     pub fn run(&self) -> Result<Value> {
-        let mut client = Client::new(self.common.target())?;
+        let mut client = Client::new(self.common.target()?)?;
         let message = frame::encode(frame::TEXT, false, &json_text(self.size));
         for index in 0..self.connections {
             client.dial(index)?;

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,6 +16,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use crate::connection::{Connection, Message, State};
 use crate::deflate;
 use crate::frame::{self, CLOSE};
+use crate::tls::{self, Stream};
 
 /// The key of RFC 6455, section 1.3, and its `Sec-WebSocket-Accept`.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -30,25 +33,29 @@ pub struct Target {
     address: SocketAddrV4,
     request: Vec<u8>,
     deflate: bool,
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Target {
     /// With `deflate`, a server that declines permessage-deflate is a failure.
-    pub fn new(port: u16, path: &str, deflate: bool) -> Self {
+    /// `certificate` is the server's, if it speaks TLS.
+    pub fn new(port: u16, path: &str, deflate: bool, certificate: Option<&Path>) -> Result<Self> {
         let address = SocketAddrV4::new([127, 0, 0, 1].into(), port);
+        let scheme = certificate.map_or("http", |_| "https");
         let mut request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nOrigin: {scheme}://{address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n"
         );
         if deflate {
             request += &format!("Sec-WebSocket-Extensions: {}\r\n", deflate::OFFER);
         }
         request += "\r\n";
-        Self {
+        Ok(Self {
             address,
             request: request.into_bytes(),
             deflate,
-        }
+            tls: certificate.map(tls::config).transpose()?,
+        })
     }
 }
 
@@ -150,10 +157,11 @@ impl Client {
             }
             _ => {}
         }
-        let connection = Connection::new(socket.into());
+        let stream = Stream::new(socket.into(), self.target.tls.as_ref())?;
+        let connection = Connection::new(stream);
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
         let data = epoll::EventData::new_u64(index as u64);
-        epoll::add(&self.epoll, &connection.stream, data, flags)?;
+        epoll::add(&self.epoll, &connection.stream.socket, data, flags)?;
         if index == self.connections.len() {
             self.connections.push(connection);
         } else {
@@ -218,7 +226,7 @@ impl Client {
 
     fn request(&mut self, index: usize) -> Result<()> {
         let connection = &mut self.connections[index];
-        if let Some(error) = connection.stream.take_error()? {
+        if let Some(error) = connection.stream.socket.take_error()? {
             return Err(error).context("the server cannot be reached");
         }
         connection.stream.write_all(&self.target.request)?;
@@ -268,7 +276,7 @@ impl Client {
         if connection.state != State::Open {
             return;
         }
-        let was_waiting = !connection.output.is_empty();
+        let was_waiting = connection.is_waiting();
         connection.output.extend(if was_waiting {
             frames
         } else {
@@ -281,7 +289,7 @@ impl Client {
                 }
             }
         });
-        if !was_waiting && !connection.output.is_empty() {
+        if !was_waiting && connection.is_waiting() {
             self.watch_or_fail(index, epoll::EventFlags::IN | epoll::EventFlags::OUT);
         }
     }
@@ -308,8 +316,53 @@ impl Client {
                 }
             }
         }
+        if connection.stream.flush().is_err() || connection.stream.is_unflushed() {
+            return;
+        }
         if connection.state == State::Open {
             self.watch_or_fail(index, epoll::EventFlags::IN);
+        }
+    }
+
+    /// Takes a connection one step through its handshake of TLS; true once that is complete.
+    pub fn shake_tls(&mut self, ready: Ready) -> bool {
+        let index = ready.connection;
+        let result = self.step_tls(index);
+        result.unwrap_or_else(|error| {
+            self.failures.add(format!("{error:#}"));
+            self.abort(index);
+            false
+        })
+    }
+
+    fn step_tls(&mut self, index: usize) -> Result<bool> {
+        let connection = &mut self.connections[index];
+        if connection.state == State::Connecting {
+            if let Some(error) = connection.stream.socket.take_error()? {
+                return Err(error).context("the server cannot be reached");
+            }
+            connection.stream.flush()?;
+            connection.state = State::Shaking;
+            self.watch(index, epoll::EventFlags::IN)?;
+            return Ok(false);
+        }
+        match connection.stream.read(&mut self.buffer) {
+            Ok(0) => bail!("the server closed the connection in the handshake"),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error.into()),
+            _ => {}
+        }
+        if connection.stream.is_handshaking() {
+            return Ok(false);
+        }
+        connection.state = State::Open;
+        Ok(true)
+    }
+
+    /// Closes our side of a connection, after which its end is not a failure.
+    pub fn end(&mut self, index: usize) {
+        self.connections[index].leaving = true;
+        if self.connections[index].stream.close().is_err() {
+            self.abort(index);
         }
     }
 
@@ -357,15 +410,15 @@ impl Client {
         connection.input = vec![];
         connection.output = VecDeque::new();
         // An error here means that the connection has ended already.
-        let _ = epoll::delete(&self.epoll, &connection.stream);
-        let _ = SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO));
+        let _ = epoll::delete(&self.epoll, &connection.stream.socket);
+        let _ = SockRef::from(&connection.stream.socket).set_linger(Some(Duration::ZERO));
     }
 
     fn watch(&self, index: usize, flags: epoll::EventFlags) -> Result<()> {
         let data = epoll::EventData::new_u64(index as u64);
         Ok(epoll::modify(
             &self.epoll,
-            &self.connections[index].stream,
+            &self.connections[index].stream.socket,
             data,
             flags,
         )?)

@@ -1,12 +1,12 @@
 //! One connection: its state, and the messages in what is read from it.
 
 use std::collections::VecDeque;
-use std::net::TcpStream;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
 use crate::frame::{self, CLOSE, PING, PONG};
+use crate::tls::Stream;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -18,7 +18,7 @@ pub enum State {
 }
 
 pub struct Connection {
-    pub stream: TcpStream,
+    pub stream: Stream,
     pub state: State,
     pub began: Instant,
     /// Bytes that were read and do not form a whole frame or head yet.
@@ -43,7 +43,7 @@ pub struct Message<'a> {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self {
             stream,
             state: State::Connecting,
@@ -53,6 +53,11 @@ impl Connection {
             fragments: None,
             leaving: false,
         }
+    }
+
+    /// Whether output waits until the socket is writable.
+    pub fn is_waiting(&self) -> bool {
+        !self.output.is_empty() || self.stream.is_unflushed()
     }
 
     /// Takes in what was read; returns the pongs that have to be sent.

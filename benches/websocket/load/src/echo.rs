@@ -58,7 +58,7 @@ struct Run<'a> {
 
 impl Echo {
     pub fn run(&self) -> Result<Value> {
-        let mut client = Client::open(self.common.target(), self.connections)?;
+        let mut client = Client::open(self.common.target()?, self.connections)?;
         let payload = json_text(self.size);
         let frame = if self.common.deflate {
             frame::encode(frame::TEXT, true, &deflate::compress(&payload)?)

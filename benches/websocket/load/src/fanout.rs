@@ -144,7 +144,7 @@ impl<'a> Room<'a> {
     fn join(options: &'a Fanout) -> Result<Self> {
         let mut room = Self {
             options,
-            client: Client::open(options.common.target(), options.connections)?,
+            client: Client::open(options.common.target()?, options.connections)?,
             text: json_text(options.size.saturating_sub(NUMBER_BYTES)),
             number: 0,
             first: 0,

@@ -30,7 +30,7 @@ pub struct Idle {
 impl Idle {
     pub fn run(&self) -> Result<Value> {
         let pids = &process::family(&self.common.pid);
-        let mut client = Client::new(self.common.target())?;
+        let mut client = Client::new(self.common.target()?)?;
         let before = Memory::of(pids);
         let began = Instant::now();
         client.open_all(self.connections)?;

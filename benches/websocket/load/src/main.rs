@@ -8,13 +8,16 @@ mod deflate;
 mod echo;
 mod fanout;
 mod frame;
+mod handshake;
 mod histogram;
 mod idle;
 mod process;
 mod schedule;
+mod tls;
 mod window;
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -38,6 +41,8 @@ enum Load {
     Fanout(fanout::Fanout),
     /// Connections that send one message and close
     Churn(churn::Churn),
+    /// Connections that complete a handshake of TLS and close
+    Handshake(handshake::Handshake),
     /// Connections that do nothing
     Idle(idle::Idle),
 }
@@ -62,11 +67,14 @@ struct Common {
     /// Offer permessage-deflate, and send compressed messages
     #[arg(long)]
     deflate: bool,
+    /// Speak TLS to a server with the certificate in this file
+    #[arg(long)]
+    tls: Option<PathBuf>,
 }
 
 impl Common {
-    fn target(&self) -> Target {
-        Target::new(self.port, &self.path, self.deflate)
+    fn target(&self) -> Result<Target> {
+        Target::new(self.port, &self.path, self.deflate, self.tls.as_deref())
     }
 
     fn window(&self) -> window::Window {
@@ -85,6 +93,7 @@ fn main() -> Result<()> {
         Load::Echo(load) => load.run()?,
         Load::Fanout(load) => load.run()?,
         Load::Churn(load) => load.run()?,
+        Load::Handshake(load) => load.run()?,
         Load::Idle(load) => load.run()?,
     };
     #[expect(clippy::print_stdout, reason = "it is what the program is for")]

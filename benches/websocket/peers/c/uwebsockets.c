@@ -1,5 +1,5 @@
 /* uWebSockets, through the C interface of the library that PyPI's socketify ships: /echo and /room.
- * It has one thread, and libuv as its loop. Usage: uwebsockets PORT
+ * It has one thread, and libuv as its loop. Usage: uwebsockets PORT [CERTIFICATE KEY]
  *
  * The package lacks a header that its own header includes, so the used declarations are here, as in socketify 0.0.31. */
 #include <stdbool.h>
@@ -52,25 +52,26 @@ bool uws_publish(int ssl, void *app, const char *topic, size_t topic_length, con
 void uws_app_listen_with_config(int ssl, void *app, struct listen_config config,
                                 void (*done)(void *listener, struct listen_config config, void *data), void *data);
 
-enum { PLAIN = 0, SHARED_COMPRESSOR = 1, SHARED_DECOMPRESSOR = 1 << 8 };
+enum { SHARED_COMPRESSOR = 1, SHARED_DECOMPRESSOR = 1 << 8 };
 
 static const char room[] = "room";
 static void *app;
+static int ssl;
 
 static void echo(void *socket, const char *message, size_t length, int opcode, void *data) {
     (void)data;
     /* "Compress" holds for the clients that offered it. */
-    uws_ws_send_with_options(PLAIN, socket, message, length, opcode, true, true);
+    uws_ws_send_with_options(ssl, socket, message, length, opcode, true, true);
 }
 
 static void join(void *socket, void *data) {
     (void)data;
-    uws_ws_subscribe(PLAIN, socket, room, sizeof room - 1);
+    uws_ws_subscribe(ssl, socket, room, sizeof room - 1);
 }
 
 static void publish(void *socket, const char *message, size_t length, int opcode, void *data) {
     (void)socket, (void)data;
-    uws_publish(PLAIN, app, room, sizeof room - 1, message, length, opcode, true);
+    uws_publish(ssl, app, room, sizeof room - 1, message, length, opcode, true);
 }
 
 static void ignore_socket(void *socket, void *data) { (void)socket, (void)data; }
@@ -92,13 +93,19 @@ static void listening(void *listener, struct listen_config config, void *data) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        fprintf(stderr, "expected a port\n");
+    if (argc != 2 && argc != 4) {
+        fprintf(stderr, "expected a port, and perhaps a certificate and its key\n");
         return 2;
+    }
+    struct socket_context_options options = {0};
+    if (argc == 4) {
+        ssl = 1;
+        options.cert_file = argv[2];
+        options.key_file = argv[3];
     }
     void *loop = socketify_create_loop();
     uws_get_loop_with_native(socketify_get_native_loop(loop));
-    app = uws_create_app(PLAIN, (struct socket_context_options){0});
+    app = uws_create_app(ssl, options);
     struct behavior behavior = {
         .compression = SHARED_COMPRESSOR | SHARED_DECOMPRESSOR,
         .payload_max = 16 << 20,
@@ -112,10 +119,10 @@ int main(int argc, char **argv) {
         .pong = ignore_ping,
         .close = ignore_close,
     };
-    uws_ws(PLAIN, app, "/echo", behavior, NULL);
+    uws_ws(ssl, app, "/echo", behavior, NULL);
     behavior.open = join;
     behavior.message = publish;
-    uws_ws(PLAIN, app, "/room", behavior, NULL);
-    uws_app_listen_with_config(PLAIN, app, (struct listen_config){atoi(argv[1]), "127.0.0.1", 0}, listening, NULL);
+    uws_ws(ssl, app, "/room", behavior, NULL);
+    uws_app_listen_with_config(ssl, app, (struct listen_config){atoi(argv[1]), "127.0.0.1", 0}, listening, NULL);
     socketify_loop_run(loop, 0);
 }

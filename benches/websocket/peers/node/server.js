@@ -1,6 +1,8 @@
-// Node's `ws`, with the native helper that its manual recommends: `/echo` and `/room`. Usage: node server.js PORT
+// Node's `ws`, with the native helper that its manual recommends: `/echo` and `/room`. Usage: node server.js PORT [CERTIFICATE KEY]
 'use strict';
-const { createServer } = require('node:http');
+const { readFileSync } = require('node:fs');
+const http = require('node:http');
+const https = require('node:https');
 const { WebSocketServer } = require('ws');
 
 const options = { noServer: true, perMessageDeflate: true };
@@ -21,11 +23,15 @@ room.on('connection', (socket) => {
   socket.on('error', () => {});
 });
 
-const server = createServer((request, response) => {
+const [port, certificate, key] = process.argv.slice(2);
+const server = certificate
+  ? https.createServer({ cert: readFileSync(certificate), key: readFileSync(key) })
+  : http.createServer();
+server.on('request', (request, response) => {
   response.writeHead(426).end();
 });
 server.on('upgrade', (request, socket, head) => {
   const service = request.url === '/room' ? room : echo;
   service.handleUpgrade(request, socket, head, (client) => service.emit('connection', client, request));
 });
-server.listen({ port: Number(process.argv[2]), host: '127.0.0.1', backlog: 4096 });
+server.listen({ port: Number(port), host: '127.0.0.1', backlog: 4096 });

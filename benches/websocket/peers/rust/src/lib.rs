@@ -2,9 +2,15 @@
 //! the command line.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Connections that wait to be accepted, as oneport and the other peers allow.
 const BACKLOG: u32 = 4096;
@@ -23,4 +29,20 @@ pub fn listen() -> Result<TcpListener, Box<dyn Error>> {
     socket.set_reuseaddr(true)?;
     socket.bind(([127, 0, 0, 1], port).into())?;
     Ok(socket.listen(BACKLOG)?)
+}
+
+/// TLS with the certificate and the key in the files that follow the port, if there are any.
+pub fn tls() -> Result<Option<TlsAcceptor>, Box<dyn Error>> {
+    let (Some(certificate), Some(key)) = (std::env::args().nth(2), std::env::args().nth(3)) else {
+        return Ok(None);
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(key)?;
+    let provider = Arc::new(ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }

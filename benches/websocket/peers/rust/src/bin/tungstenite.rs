@@ -37,16 +37,30 @@ impl Room {
 fn main() -> Result<(), Box<dyn Error>> {
     peers::runtime()?.block_on(async {
         let listener = peers::listen()?;
+        let tls = peers::tls()?;
         let room = Room::default();
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
             let room = room.clone();
             let service = service_fn(move |request| handshake(request, room.clone()));
+            let tls = tls.clone();
             tokio::spawn(async move {
-                let connection =
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                let _ = connection.with_upgrades().await; // a client that breaks off is its own affair
+                let builder = http1::Builder::new();
+                // A client that breaks off is its own affair.
+                match tls {
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            let connection =
+                                builder.serve_connection(TokioIo::new(stream), service);
+                            let _ = connection.with_upgrades().await;
+                        }
+                    }
+                    None => {
+                        let connection = builder.serve_connection(TokioIo::new(stream), service);
+                        let _ = connection.with_upgrades().await;
+                    }
+                }
             });
         }
     })
