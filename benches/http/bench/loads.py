@@ -54,6 +54,7 @@ FILES = ("oneport", "before", "nginx", "nginx_cache", "axum", "caddy")
 PROXIES = ("oneport", "before", "nginx", "haproxy", "caddy", "hyper_proxy")
 TUNNELS = ("oneport", "before", "nginx", "haproxy", "caddy")
 TLS = ("oneport", "before", "nginx", "haproxy")
+TLS_FILES = ("oneport", "before", "nginx")
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -80,6 +81,10 @@ LOADS = [
          Generator.HANDSHAKES, ("16",), "/plain", 100, TLS, ("nginx", 1.1)),
     Load("tls_plain", "a fixed response of 100 B over TLS, 64 connections", "request", Group.TLS, Generator.WRK, WRK_64, "/plain",
          100, TLS, ("nginx", 1.1)),
+    Load("tls_file_10k", "a file of 10 KiB over TLS, 64 connections", "request", Group.TLS, Generator.WRK, WRK_64, "/files/10k",
+         10 * KIB, TLS_FILES, ("nginx", 1.1)),
+    Load("tls_file_1m", "a file of 1 MiB over TLS, 16 connections", "request", Group.TLS, Generator.WRK, WRK_16, "/files/1m", MIB,
+         TLS_FILES, ("nginx", 1.2)),
 ]  # fmt: skip
 
 
