@@ -91,16 +91,19 @@ class SlowClient(unittest.TestCase):
     def setUp(self):
         self.server = self.enterContext(Server(CONFIG))
 
+    def open(self, path, **options):
+        return self.enterContext(RawSocket(self.server, path, **options))
+
     def slow(self, path):
         """A member that does not read until it is asked to."""
-        slow = self.enterContext(RawSocket(self.server, path, receive_buffer=8192))
+        slow = self.open(path, receive_buffer=8192)
         slow.say(9, b"here")  # the pong says that it has joined
         self.assertEqual(slow.frame().payload, b"here")
         return slow
 
     def flood(self, room, total=FLOOD_BYTES, numbered=False):
         """Sends `total` bytes to a room; returns the maximum growth of the server in the meantime."""
-        speaker = self.enterContext(RawSocket(self.server, f"/ws/speak/{room}/"))
+        speaker = self.open(f"/ws/speak/{room}/")
         speaker.socket.settimeout(60)
         before = self.server.resident_bytes()
         grown = 0
@@ -192,7 +195,7 @@ class SlowClient(unittest.TestCase):
     def test_drop_newest_keeps_the_oldest_and_the_socket(self):
         slow = self.slow("/ws/drop_newest/newest/")
         self.flood("newest", 32 * MIB, numbered=True)
-        speaker = self.enterContext(RawSocket(self.server, "/ws/speak/newest/"))
+        speaker = self.open("/ws/speak/newest/")
         # A client that reads again is served again.
         last = 0xFFFF_FFFF
         found = self.speak_until_heard(speaker, slow, last)
@@ -275,8 +278,8 @@ class SlowClient(unittest.TestCase):
 
     def test_a_slow_member_does_not_hold_up_the_others(self):
         self.slow("/ws/drop_newest/mixed/")
-        quick = self.enterContext(RawSocket(self.server, "/ws/close/mixed/"))
-        speaker = self.enterContext(RawSocket(self.server, "/ws/speak/mixed/"))
+        quick = self.open("/ws/close/mixed/")
+        speaker = self.open("/ws/speak/mixed/")
         for number in range(400):
             speaker.say(BINARY, number.to_bytes(4, "big") + bytes(MESSAGE_BYTES - 4))
             self.assertEqual(quick.frame().payload[:4], number.to_bytes(4, "big"))

@@ -134,20 +134,22 @@ class Bytes:
 
 
 class RawSocket(Bytes):
-    """A WebSocket after its handshake, or with `wait=False` before its answer."""
+    """A WebSocket after its handshake, or with `wait=False` before its answer. `secure` encrypts a TCP socket."""
 
-    def __init__(self, server, path, *, address=None, receive_buffer=None, send_along=b"", wait=True):
+    def __init__(self, server, path, *, address=None, receive_buffer=None, send_along=b"", wait=True, secure=None):
         super().__init__(address or ("127.0.0.1", server.port), receive_buffer=receive_buffer)
         lines = [
             f"GET {path} HTTP/1.1",
             "Host: localhost",
-            "Origin: http://localhost",
+            f"Origin: {'https' if secure else 'http'}://localhost",
             "Connection: Upgrade",
             "Upgrade: websocket",
             "Sec-WebSocket-Version: 13",
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
         ]
         try:
+            if secure:
+                self.socket = secure(self.socket)
             self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + send_along)
             if wait:
                 status, _ = self.head()
