@@ -50,6 +50,8 @@ impl CloseCode {
     pub const SERVICE_RESTART: Self = Self(1012);
     /// Overload, or a client that reads too slowly; reconnect later.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// The connection to the server behind this one was lost.
+    pub const BAD_GATEWAY: Self = Self(1014);
 
     /// Oneport's own: the session or token has ended; log in again.
     pub const SESSION_ENDED: Self = Self(4401);

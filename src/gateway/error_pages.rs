@@ -34,9 +34,9 @@ pub(super) fn response(
         tracing::debug!(id = %scope.request_id, path = scope.raw_path(), %failure, "the request was refused");
     }
     let sentence = failure.sentence();
-    let mut response = if failure.is_verbatim() {
+    let mut response = if let Some(body) = failure.body() {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        let mut response = respond(status.as_u16(), "text/plain", sentence.to_owned());
+        let mut response = respond(status.as_u16(), "text/plain", body.clone());
         let fields = response.headers_mut();
         fields.remove(header::CONTENT_TYPE);
         if !failure.headers().contains_key(header::CONTENT_TYPE) {

@@ -103,6 +103,17 @@ impl Registry {
             .consumer::<consumers::Chat>("chat")
             .consumer::<consumers::Echo>("echo")
             .consumer::<consumers::Feed>("feed")
+            .tunnel("proxy")
+    }
+
+    /// Registers the consumer whose sockets are tunnels.
+    fn tunnel(mut self, name: &str) -> Self {
+        let registered = Registered {
+            make: make_tunnel as MakeConsumer,
+            state: &[],
+        };
+        self.consumers.insert(name.to_owned(), registered);
+        self
     }
 
     /// Registers a view; replaces an earlier one of the same name.
@@ -250,6 +261,14 @@ fn make_consumer<C: Consumer>(
     Ok(Arc::new(TypedFactory::<C> {
         options: Arc::new(mounted),
     }))
+}
+
+fn make_tunnel(options: &Options, mount: &Mount<'_>) -> Result<Arc<dyn ConsumerFactory>, Problems> {
+    let written: consumers::ProxyOptions = read(options, mount)?;
+    let proxy = consumers::Proxy::new(&written, &mount.route);
+    Ok(Arc::new(
+        proxy.map_err(|errors| errors.into_problems(options))?,
+    ))
 }
 
 /// Deserializes options into their type. Reports nothing about options that already have an error.

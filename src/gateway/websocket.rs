@@ -18,7 +18,7 @@ use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::extension::{self, Deflate};
 use crate::websocket::handshake::Handshake;
-use crate::websocket::{Accept, Accepted, Compression, PreparedJoins, Sockets};
+use crate::websocket::{Accept, Accepted, Compression, Negotiation, PreparedJoins, Sockets};
 
 /// A handshake that the consumer accepted.
 struct AcceptedHandshake {
@@ -95,15 +95,16 @@ async fn connect(
     let prepared_joins = register_joins(services, &scope, &accept)
         .await
         .map_err(|_| Failure::too_many_rooms())?;
-    let settings = &entry.handler.route.settings;
-    let deflate = match settings.compression {
-        Compression::Off => None,
-        Compression::Auto => {
-            let offers = scope.headers.all(&header::SEC_WEBSOCKET_EXTENSIONS);
-            extension::negotiate(offers, &settings.deflate)
+    let (subprotocol, deflate, extensions) = match consumer.negotiation() {
+        Negotiation::Route => {
+            let subprotocol = choose_subprotocol(entry, &scope, accept.subprotocol)?;
+            let deflate = negotiate_deflate(entry, &scope);
+            let extensions = deflate.map(|agreed| HeaderValue::from_str(&agreed.to_string()));
+            let extensions = extensions.transpose()?.into_iter().collect();
+            (subprotocol, deflate, extensions)
         }
+        Negotiation::Upstream(extensions) => (accept.subprotocol, None, extensions),
     };
-    let subprotocol = choose_subprotocol(entry, &scope, accept.subprotocol)?;
     let status = match key {
         Some(_) => StatusCode::SWITCHING_PROTOCOLS, // RFC 6455 §4.2.2
         None => StatusCode::OK,                     // over HTTP/2, RFC 8441 §5
@@ -119,7 +120,7 @@ async fn connect(
         consumer,
         prepared_joins,
         deflate,
-        fields: handshake_fields(key, subprotocol.as_deref(), deflate)?,
+        fields: handshake_fields(key, subprotocol.as_deref(), extensions)?,
     };
     Ok((response, accepted))
 }
@@ -143,6 +144,18 @@ async fn register_joins(
     });
     let joins = futures_util::future::try_join_all(joins).await?;
     Ok(Some(Box::new(joins)))
+}
+
+/// Returns the parameters of permessage-deflate, if the route and the client agree on it.
+fn negotiate_deflate(entry: &WebsocketEntry, scope: &Scope) -> Option<Deflate> {
+    let settings = &entry.handler.route.settings;
+    match settings.compression {
+        Compression::Off => None,
+        Compression::Auto => {
+            let offers = scope.headers.all(&header::SEC_WEBSOCKET_EXTENSIONS);
+            extension::negotiate(offers, &settings.deflate)
+        }
+    }
 }
 
 /// Returns the consumer's choice, or the first subprotocol that the client offers and the route
@@ -174,7 +187,7 @@ fn choose_subprotocol(
 fn handshake_fields(
     key: Option<&str>,
     subprotocol: Option<&str>,
-    deflate: Option<Deflate>,
+    extensions: Vec<HeaderValue>,
 ) -> Result<HeaderMap, Failure> {
     let mut fields = HeaderMap::new();
     if let Some(key) = key {
@@ -186,9 +199,8 @@ fn handshake_fields(
         let subprotocol = HeaderValue::from_str(subprotocol)?;
         fields.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
-    if let Some(deflate) = deflate {
-        let extensions = HeaderValue::from_str(&deflate.to_string())?;
-        fields.insert(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
+    for value in extensions {
+        fields.append(header::SEC_WEBSOCKET_EXTENSIONS, value);
     }
     Ok(fields)
 }

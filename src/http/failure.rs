@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::framing::remove_framing;
@@ -35,7 +36,8 @@ struct FailureParts {
     sentence: Cow<'static, str>,
     headers: HeaderMap,
     cause: Option<Box<dyn Error + Send + Sync>>,
-    is_verbatim: bool,
+    /// The whole body of the response, in place of an error page.
+    body: Option<Bytes>,
 }
 
 impl Failure {
@@ -46,7 +48,7 @@ impl Failure {
             sentence: sentence.into(),
             headers: HeaderMap::new(),
             cause: None,
-            is_verbatim: false,
+            body: None,
         }))
     }
 
@@ -94,17 +96,17 @@ impl Failure {
         self
     }
 
-    /// Makes the sentence the whole body of the response, without an error page.
+    /// Sets the whole body of the response, which then has no error page.
     #[must_use]
-    pub(crate) fn verbatim(mut self) -> Self {
-        self.0.is_verbatim = true;
+    pub(crate) fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.0.body = Some(body.into());
         self
     }
 
-    /// Returns whether the sentence is the whole body of the response.
+    /// Returns the whole body of the response; without one it has an error page.
     #[must_use]
-    pub(crate) fn is_verbatim(&self) -> bool {
-        self.0.is_verbatim
+    pub(crate) fn body(&self) -> Option<&Bytes> {
+        self.0.body.as_ref()
     }
 
     /// Returns the status.

@@ -141,11 +141,14 @@ impl Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let written = match self {
-                Self::Tcp(stream) => stream.try_write_vectored(slices),
-                Self::Unix(stream) => stream.try_write_vectored(slices),
-                Self::Tls(stream) => return stream.poll_write_shared(cx, slices),
-                Self::Boxed(stream) => {
+            // A vectored write of one slice costs more than a plain one.
+            let written = match (self, slices) {
+                (Self::Tcp(stream), [one]) => stream.try_write(one),
+                (Self::Unix(stream), [one]) => stream.try_write(one),
+                (Self::Tcp(stream), _) => stream.try_write_vectored(slices),
+                (Self::Unix(stream), _) => stream.try_write_vectored(slices),
+                (Self::Tls(stream), _) => return stream.poll_write_shared(cx, slices),
+                (Self::Boxed(stream), _) => {
                     return Pin::new(&mut *stream.lock()).poll_write_vectored(cx, slices);
                 }
             };

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::channels::{GroupName, GroupOptions};
@@ -63,13 +64,13 @@ impl Denial {
 
     /// Denies with a status and a body, which is plain text unless a header field names another
     /// type. A status below 300 becomes 403.
-    pub(super) fn with_body(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn with_body(status: StatusCode, body: impl Into<Bytes>) -> Self {
         let status = if status.as_u16() < 300 {
             StatusCode::FORBIDDEN
         } else {
             status
         };
-        Self(Failure::new(status, body).verbatim())
+        Self(Failure::new(status, "the application denied the handshake").with_body(body))
     }
 
     pub(super) fn of(failure: Failure) -> Self {

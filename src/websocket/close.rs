@@ -23,7 +23,7 @@ pub enum Code {
     Fixed(CloseCode),
     /// This code, unless the consumer or the caller of the server API chose another.
     Fallback(CloseCode),
-    /// The code in the client's close frame.
+    /// The code in the close frame of the peer: the client, or the upstream server of a tunnel.
     Chosen,
     /// Reported to the consumer and in the log; no close frame is sent.
     NotSent(CloseCode),
@@ -139,6 +139,13 @@ causes! {
     /// The backend was unavailable for too long, or more events were queued for it than the limits
     /// allow.
     BackendAway: "backend_away", Fixed(CloseCode::TRY_AGAIN_LATER), "the application is unavailable", Full;
+
+    /// The close frame of a tunnel's upstream server came first; it passed to the client.
+    UpstreamClose: "upstream_close", Chosen, "", Full;
+    /// The connection to the upstream server ended, or failed, without a close frame.
+    UpstreamGone: "upstream_gone", Fixed(CloseCode::BAD_GATEWAY), "the connection to the application was lost", Full;
+    /// The upstream server took none of the client's bytes for too long.
+    UpstreamStalled: "upstream_stalled", Fixed(CloseCode::BAD_GATEWAY), "the application does not read", Full;
 }
 
 impl Cause {

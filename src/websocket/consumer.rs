@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use serde::de::DeserializeOwned;
 
 use super::accept::{Accept, Denial};
@@ -133,14 +134,33 @@ pub(crate) type Connecting<'a> =
 pub(crate) trait ConsumerFactory: Send + Sync {
     fn started(&self, services: &Services);
     fn backlog(&self) -> Option<Arc<Backlog>>;
+    /// Returns whether the paths of the route are those of another application, so that a catch-all
+    /// also matches the path in front of it.
+    fn maps_onto_another(&self) -> bool {
+        false
+    }
     fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a>;
 }
 
 /// A type-erased consumer that has accepted its handshake.
 pub(crate) trait Accepted: Send {
+    /// Returns who has negotiated the subprotocol and the extensions.
+    fn negotiation(&self) -> Negotiation {
+        Negotiation::Route
+    }
+
     /// Returns the task of its socket, which is monomorphic for the consumer: messages need no
     /// dynamic dispatch.
     fn run(self: Box<Self>, parts: SocketParts) -> ConnectionTask;
+}
+
+/// Who negotiates the subprotocol and the extensions of an accepted handshake.
+pub(crate) enum Negotiation {
+    /// The route: its list of subprotocols, its compression.
+    Route,
+    /// An upstream server: the subprotocol of [`Accept`] or none, and these values of
+    /// `Sec-WebSocket-Extensions`, as it sent them.
+    Upstream(Vec<HeaderValue>),
 }
 
 /// The factory of one consumer type.

@@ -138,17 +138,7 @@ impl OpenSocket {
             parts.scope,
         );
         let socket = Socket::new(handle.clone(), &parts.read_already, parts.deflate);
-        // A drain or a reload goes over the registered sockets once. A socket accepted in the
-        // meantime may register too late, so it checks for itself after it has registered:
-        // whichever comes second ends it.
-        parts.sockets.add(&handle);
-        if handle.services().tasks.is_draining() {
-            handle.end(Ending::of(Cause::ServerDrain));
-        }
-        if !parts.sockets.is_kept(handle.route().fingerprint) {
-            handle.end(Ending::of(Cause::Reload));
-        }
-        handle.route().metrics.open.increment(1.0);
+        parts.sockets.open(&handle);
         Self {
             socket,
             handle,

@@ -43,6 +43,6 @@ pub use socket_handle::SocketHandle;
 pub use socket_route::SocketRoute;
 pub use sockets::Sockets;
 
-pub(crate) use consumer::{Accepted, ConsumerFactory, TypedFactory};
+pub(crate) use consumer::{Accepted, ConsumerFactory, Negotiation, TypedFactory};
 pub(crate) use directory::Directory;
 pub(crate) use driver::{PreparedJoins, SocketParts};

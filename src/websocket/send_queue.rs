@@ -103,6 +103,8 @@ pub(super) enum SendState {
     CloseSent,
     /// A write failed, or the socket has ended.
     Closed,
+    /// The stream is a tunnel's: an upstream server sends the frames, past this queue.
+    Tunnelled,
 }
 
 /// The totals that one socket sent.
@@ -352,6 +354,11 @@ impl SendQueue {
         }
     }
 
+    /// Leaves the stream to a tunnel: nothing is sent through the queue.
+    pub(super) fn leave_to_tunnel(&mut self) {
+        self.state = SendState::Tunnelled;
+    }
+
     /// Wakes the connection's task, if it has registered.
     pub(super) fn wake(&self) {
         if let Some(waker) = &self.waker {
@@ -365,7 +372,8 @@ impl SendQueue {
         self.waker = None;
     }
 
-    fn register(&mut self, cx: &Context<'_>) {
+    /// Registers the connection's task, which the next notification wakes.
+    pub(super) fn register(&mut self, cx: &Context<'_>) {
         let known = self.waker.as_ref();
         if !known.is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());

@@ -310,6 +310,16 @@ impl SocketHandle {
         self.queue.lock().poll_flush(&self.stream, cx, now)
     }
 
+    /// Leaves the stream to a tunnel: no other sender writes to it.
+    pub(super) fn leave_to_tunnel(&self) {
+        self.queue.lock().leave_to_tunnel();
+    }
+
+    /// Registers the connection's task, for one that does not call `poll_flush`.
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        self.queue.lock().register(cx);
+    }
+
     /// Ends the wait in `poll_drained`.
     pub(super) fn end_drained(&self) {
         self.queue.lock().end_drained();

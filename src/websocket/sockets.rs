@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::close::Ending;
+use super::close::{Cause, Ending};
 use super::socket_handle::SocketHandle;
 use crate::auth::Login;
 
@@ -125,12 +125,12 @@ impl Sockets {
     }
 
     /// Sets the fingerprints of the table that is about to be used. A socket that opens while a
-    /// reload ends others checks them itself, see `OpenSocket::new`.
+    /// reload ends others checks them itself, see `Sockets::open`.
     pub(crate) fn keep(&self, fingerprints: HashSet<u64>) {
         *self.0.kept.lock() = Some(fingerprints);
     }
 
-    pub(super) fn is_kept(&self, fingerprint: u64) -> bool {
+    fn is_kept(&self, fingerprint: u64) -> bool {
         self.0
             .kept
             .lock()
@@ -138,10 +138,22 @@ impl Sockets {
             .is_none_or(|kept| kept.contains(&fingerprint))
     }
 
-    pub(super) fn add(&self, handle: &Arc<SocketHandle>) {
+    /// Adds a socket that has opened.
+    ///
+    /// A drain or a reload goes over the registered sockets once. A socket accepted in the meantime
+    /// may register too late, so it is checked after it has registered: whichever comes second ends
+    /// it.
+    pub(super) fn open(&self, handle: &Arc<SocketHandle>) {
         self.shard(handle.id())
             .lock()
             .insert(handle.id(), handle.clone());
+        if handle.services().tasks.is_draining() {
+            handle.end(Ending::of(Cause::ServerDrain));
+        }
+        if !self.is_kept(handle.route().fingerprint) {
+            handle.end(Ending::of(Cause::Reload));
+        }
+        handle.route().metrics.open.increment(1.0);
     }
 
     pub(super) fn remove(&self, id: u64) {

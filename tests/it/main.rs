@@ -36,4 +36,5 @@ mod sequences;
 mod sessions;
 mod support;
 mod tokens;
+mod tunnel;
 mod wire;

@@ -10,6 +10,23 @@ use crate::config::{self, ConfigPath, HttpRoute, Problem, WebsocketRoute};
 /// The shortest secret that HMAC-SHA256 makes full use of (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
+/// The settings of a route that are about messages, which a tunnel does not know.
+const MESSAGE_KEYS: [&str; 13] = [
+    "subprotocols",
+    "max_message",
+    "max_fragments",
+    "send_queue",
+    "slow_client",
+    "compression",
+    "compression_threshold",
+    "compression_level",
+    "server_context_takeover",
+    "client_context_takeover",
+    "server_max_window_bits",
+    "client_max_window_bits",
+    "disconnect_timeout",
+];
+
 /// The options of `backend` that are checked.
 #[derive(Deserialize)]
 struct BackendOptions {
@@ -90,9 +107,27 @@ impl Compiler<'_> {
 
     /// Checks a consumer against its route.
     pub(super) fn check_consumer(&mut self, written: &WebsocketRoute) {
-        if written.consumer != "backend" {
-            return;
+        match written.consumer.as_str() {
+            "backend" => self.check_backend(written),
+            "proxy" => self.check_tunnel(written),
+            _ => {}
         }
+    }
+
+    /// Warns about settings of messages: a tunnel passes frames on without reading them.
+    fn check_tunnel(&mut self, written: &WebsocketRoute) {
+        for key in MESSAGE_KEYS {
+            let location = written.location.key(key);
+            if location.is_written() && !self.is_wrong(&written.location, &[key]) {
+                let message = format!(
+                    "{key} has no effect: the consumer \"proxy\" passes frames on as they are"
+                );
+                self.problems.warning(location, message);
+            }
+        }
+    }
+
+    fn check_backend(&mut self, written: &WebsocketRoute) {
         let Ok(options) = written.options.read::<BackendOptions>() else {
             return;
         };

@@ -252,7 +252,10 @@ impl Compiler<'_> {
         if self.is_wrong(&written.location, &["path", "regex", "host", "defaults"]) {
             return None;
         }
-        let (pattern, host, chain) = (pattern?, host?, chain?);
+        let (mut pattern, host, chain) = (pattern?, host?, chain?);
+        if consumer.maps_onto_another() {
+            pattern = pattern.with_empty_rest();
+        }
         let label: Arc<str> = written
             .name
             .as_deref()

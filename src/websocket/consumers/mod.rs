@@ -8,12 +8,15 @@ mod broadcast;
 mod chat;
 mod echo;
 mod feed;
+mod proxy;
 
 pub use backend::Backend;
 pub use broadcast::Broadcast;
 pub use chat::Chat;
 pub use echo::Echo;
 pub use feed::Feed;
+
+pub use proxy::{Options as ProxyOptions, Proxy};
 
 use std::time::Duration;
 

@@ -1,0 +1,174 @@
+use std::task::Waker;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+
+const TURN: Turn = Turn {
+    now: 7,
+    reads: 8,
+    read_bytes: 4096,
+};
+
+/// One direction, with the ends of the two peers.
+struct Relay {
+    direction: Direction,
+    streams: (Stream, Stream),
+    source: DuplexStream,
+    sink: DuplexStream,
+}
+
+impl Relay {
+    /// The sink's stream takes `room` bytes at once.
+    fn new(room: usize) -> Self {
+        let (source, ours) = duplex(1 << 20);
+        let (sink, theirs) = duplex(room);
+        Self {
+            direction: Direction::default(),
+            streams: (Stream::boxed(ours), Stream::boxed(theirs)),
+            source,
+            sink,
+        }
+    }
+
+    fn poll(&mut self) -> Progress {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (source, sink) = &self.streams;
+        self.direction.poll(&mut cx, (source, sink), TURN)
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Progress {
+        self.source.write_all(bytes).await.unwrap();
+        self.poll()
+    }
+
+    async fn received(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.sink.read_exact(&mut bytes).await.unwrap();
+        bytes
+    }
+
+    /// Returns all that the sink gets until the end of its stream.
+    async fn rest(self) -> Vec<u8> {
+        let Self {
+            mut sink, streams, ..
+        } = self;
+        drop(streams);
+        let mut bytes = Vec::new();
+        sink.read_to_end(&mut bytes).await.unwrap();
+        bytes
+    }
+}
+
+#[tokio::test]
+async fn sink_that_takes_little_stops_the_reading() {
+    let mut relay = Relay::new(3);
+    assert_eq!(relay.send(b"\x82\x05hello").await, Progress::Waiting);
+    assert_eq!(relay.direction.blocked_since(), 7);
+    relay.send(b"\x82\x01!").await;
+    assert_eq!(
+        relay.direction.received, 7,
+        "read although the sink is full"
+    );
+    let mut all = Vec::new();
+    while all.len() < 10 {
+        all.extend(relay.received(1).await);
+        relay.poll();
+    }
+    assert_eq!(all, b"\x82\x05hello\x82\x01!");
+    assert_eq!(relay.direction.blocked_since(), NEVER);
+    assert_eq!((relay.direction.received, relay.direction.sent), (10, 10));
+}
+
+#[tokio::test]
+async fn own_close_frame_follows_the_frame_that_is_under_way() {
+    let mut relay = Relay::new(1024);
+    relay.send(b"\x82\x05hel").await;
+    relay.direction.interrupt(b"\x88\x00".to_vec(), 7);
+    relay.send(b"lo\x82\x01!\x88\x02\x03\xe8").await;
+    assert!(
+        relay.direction.frames.is_closed(),
+        "the source's close frame was not seen"
+    );
+    assert_eq!(relay.poll(), Progress::Waiting);
+    assert!(relay.direction.is_flushed());
+    assert_eq!(relay.rest().await, b"\x82\x05hello\x88\x00");
+}
+
+#[tokio::test]
+async fn own_close_frame_waits_behind_bytes_that_the_sink_did_not_take() {
+    let mut relay = Relay::new(4);
+    relay.send(b"\x82\x05hello").await;
+    relay.direction.interrupt(b"\x88\x00".to_vec(), 7);
+    assert!(!relay.direction.is_flushed());
+    let mut all = Vec::new();
+    while all.len() < 9 {
+        all.extend(relay.received(1).await);
+        relay.poll();
+    }
+    assert_eq!(all, b"\x82\x05hello\x88\x00");
+    assert!(relay.direction.is_flushed());
+}
+
+#[tokio::test]
+async fn no_close_frame_follows_the_sources_own() {
+    let mut relay = Relay::new(1024);
+    relay.send(b"\x88\x02\x03").await;
+    relay.direction.interrupt(b"\x88\x00".to_vec(), 7);
+    assert_eq!(relay.send(b"\xe8\x81\x01x").await, Progress::Changed);
+    assert_eq!(relay.rest().await, b"\x88\x02\x03\xe8");
+}
+
+#[tokio::test]
+async fn nothing_passes_after_a_close_frame() {
+    let mut relay = Relay::new(1024);
+    assert_eq!(relay.send(b"\x88\x00\x81\x01x").await, Progress::Changed);
+    relay.send(b"\x81\x01y").await;
+    assert!(!relay.direction.is_relaying());
+    assert_eq!(relay.rest().await, b"\x88\x00");
+}
+
+#[tokio::test]
+async fn ping_goes_out_only_between_frames() {
+    let mut relay = Relay::new(1024);
+    assert!(relay.direction.inject(b"\x89\x00", 7));
+    relay.send(b"\x81\x02a").await;
+    assert!(!relay.direction.inject(b"\x89\x00", 7));
+    relay.send(b"b").await;
+    assert!(relay.direction.inject(b"\x89\x00", 7));
+    relay.poll();
+    assert_eq!(relay.rest().await, b"\x89\x00\x81\x02ab\x89\x00");
+}
+
+#[tokio::test]
+async fn ends_of_both_streams_are_seen() {
+    let mut relay = Relay::new(1024);
+    drop(std::mem::replace(&mut relay.source, duplex(1).0));
+    assert_eq!(relay.poll(), Progress::Changed);
+    assert!(relay.direction.source_has_ended() && !relay.direction.sink_is_gone());
+
+    let mut relay = Relay::new(1024);
+    drop(std::mem::replace(&mut relay.sink, duplex(1).0));
+    assert_eq!(relay.send(b"\x81\x01x").await, Progress::Changed);
+    assert!(relay.direction.sink_is_gone() && !relay.direction.source_has_ended());
+    assert_eq!(relay.send(b"\x88\x00").await, Progress::Changed);
+    assert!(
+        relay.direction.frames.is_closed(),
+        "what follows is not read"
+    );
+}
+
+#[tokio::test]
+async fn busy_source_does_not_keep_the_task() {
+    let mut relay = Relay::new(1 << 20);
+    assert_eq!(relay.send(&vec![0; 9 * 4096]).await, Progress::Busy);
+    assert_eq!(relay.direction.received, 8 * 4096);
+}
+
+#[tokio::test]
+async fn bytes_that_came_with_the_handshake_pass_first() {
+    let mut relay = Relay::new(1024);
+    relay.direction.begin(b"\x81\x02a", 7);
+    relay.send(b"b\x88\x00").await;
+    assert_eq!(relay.rest().await, b"\x81\x02ab\x88\x00");
+}
