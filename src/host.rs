@@ -1,7 +1,5 @@
 //! Host: the parsed `Host` header, and the hosts that this server serves.
 
-use std::fmt::Write;
-
 /// The reason why a `Host` header is refused. The response is 400.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadHost {
@@ -51,13 +49,11 @@ impl HostHeader {
                 .unwrap_or(text.len()),
         };
         let (name, behind) = text.split_at(name_end);
-        let mut name = name.to_owned();
-        name.make_ascii_lowercase();
-        if !(if name.starts_with('[') {
-            is_bracketed(&name)
-        } else {
-            is_name(&name)
-        }) {
+        let is_valid = match name.starts_with('[') {
+            true => is_bracketed(name),
+            false => is_name(name),
+        };
+        if !is_valid {
             return Err(bad_name());
         }
         let port = match behind.strip_prefix(':') {
@@ -65,13 +61,17 @@ impl HostHeader {
             None => return Err(bad_name()),
             Some(digits) => Some(parse_port(digits)?),
         };
-        if name.ends_with('.') {
-            name.pop();
+        let is_canonical = !name.ends_with('.')
+            && !name.bytes().any(|byte| byte.is_ascii_uppercase())
+            && !behind.starts_with(":0");
+        if is_canonical {
+            return Ok(Self { text: text.into() });
         }
+        let mut text = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if let Some(port) = port {
-            let _ = write!(name, ":{port}"); // writing to a String cannot fail
+            text = format!("{text}:{port}");
         }
-        Ok(Self { text: name.into() })
+        Ok(Self { text: text.into() })
     }
 
     /// The name and, if the client sent one, the port: `example.com:8000`.
@@ -92,9 +92,12 @@ impl HostHeader {
 
     /// Splits the text into the name and the digits of the port (empty without a port).
     fn parts(&self) -> (&str, &str) {
-        match self.text.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, port),
-            _ => (&self.text, ""),
+        let bytes = self.text.as_bytes();
+        let digits = bytes.iter().rev().take_while(|byte| byte.is_ascii_digit());
+        let port = bytes.len() - digits.count();
+        match port.checked_sub(1).filter(|colon| bytes[*colon] == b':') {
+            Some(colon) => (&self.text[..colon], &self.text[port..]),
+            None => (&self.text, ""),
         }
     }
 }
@@ -128,9 +131,10 @@ impl AllowedHosts {
 
     /// Returns whether `host` matches one of the patterns.
     pub fn allows(&self, host: &HostHeader) -> bool {
+        let name = host.name();
         self.patterns
             .iter()
-            .any(|pattern| pattern == "*" || is_same_domain(host.name(), pattern))
+            .any(|pattern| pattern == "*" || is_same_domain(name, pattern))
     }
 }
 
@@ -220,6 +224,26 @@ mod tests {
             "a@b",
         ] {
             assert!(HostHeader::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_shown_in_one_form() {
+        for (written, name, port) in [
+            ("localhost", "localhost", None),
+            ("Example.COM.:080", "example.com", Some(80)),
+            ("a:0", "a", Some(0)),
+            ("10.0.0.1", "10.0.0.1", None),
+            ("123", "123", None),
+            ("123:45", "123", Some(45)),
+            ("[FE80::1]", "[fe80::1]", None),
+            ("[::1]:8000", "[::1]", Some(8000)),
+        ] {
+            let host = HostHeader::parse(written).unwrap();
+            assert_eq!((host.name(), host.port()), (name, port), "{written}");
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            let canonical = HostHeader::parse(&format!("{name}{port}")).unwrap();
+            assert_eq!(host, canonical, "{written}");
         }
     }
 

@@ -84,7 +84,7 @@ pub(super) async fn respond(
                 let field = fields.entry(header::STRICT_TRANSPORT_SECURITY);
                 field.or_insert_with(|| hsts.clone());
             }
-            if let Some(date) = date::correction(SystemTime::now()) {
+            if let Some(date) = date::correction(clock.now(), SystemTime::now) {
                 response.headers_mut().insert(header::DATE, date);
             }
             response
