@@ -41,12 +41,12 @@ impl HostHeader {
         let bad_name = || BadHost::Name {
             found: text.to_owned(),
         };
+        if is_canonical_name(text) {
+            return Ok(Self { text: text.into() });
+        }
         let name_end = match text.strip_prefix('[') {
             Some(inside) => inside.find(']').map_or(text.len(), |end| end + 2),
-            None => text
-                .bytes()
-                .position(|byte| byte == b':')
-                .unwrap_or(text.len()),
+            None => text.find(':').unwrap_or(text.len()),
         };
         let (name, behind) = text.split_at(name_end);
         let is_valid = match name.starts_with('[') {
@@ -61,12 +61,6 @@ impl HostHeader {
             None => return Err(bad_name()),
             Some(digits) => Some(parse_port(digits)?),
         };
-        let is_canonical = !name.ends_with('.')
-            && !name.bytes().any(|byte| byte.is_ascii_uppercase())
-            && !behind.starts_with(":0");
-        if is_canonical {
-            return Ok(Self { text: text.into() });
-        }
         let mut text = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if let Some(port) = port {
             text = format!("{text}:{port}");
@@ -93,11 +87,9 @@ impl HostHeader {
     /// Splits the text into the name and the digits of the port (empty without a port).
     fn parts(&self) -> (&str, &str) {
         let bytes = self.text.as_bytes();
-        let digits = bytes.iter().rev().take_while(|byte| byte.is_ascii_digit());
-        let port = bytes.len() - digits.count();
-        match port.checked_sub(1).filter(|colon| bytes[*colon] == b':') {
-            Some(colon) => (&self.text[..colon], &self.text[port..]),
-            None => (&self.text, ""),
+        match bytes.iter().rposition(|byte| !byte.is_ascii_digit()) {
+            Some(colon) if bytes[colon] == b':' => (&self.text[..colon], &self.text[colon + 1..]),
+            _ => (&self.text, ""),
         }
     }
 }
@@ -114,7 +106,15 @@ impl HostHeader {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct AllowedHosts {
-    patterns: Vec<String>,
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Clone, Debug)]
+enum Pattern {
+    Any,
+    /// A domain and its subdomains, with its leading dot.
+    Domain(String),
+    Host(String),
 }
 
 impl AllowedHosts {
@@ -124,7 +124,11 @@ impl AllowedHosts {
         Self {
             patterns: patterns
                 .iter()
-                .map(|pattern| pattern.to_ascii_lowercase())
+                .map(|pattern| match pattern.to_ascii_lowercase() {
+                    any if any == "*" => Pattern::Any,
+                    domain if domain.starts_with('.') => Pattern::Domain(domain),
+                    host => Pattern::Host(host),
+                })
                 .collect(),
         }
     }
@@ -132,9 +136,11 @@ impl AllowedHosts {
     /// Returns whether `host` matches one of the patterns.
     pub fn allows(&self, host: &HostHeader) -> bool {
         let name = host.name();
-        self.patterns
-            .iter()
-            .any(|pattern| pattern == "*" || is_same_domain(name, pattern))
+        self.patterns.iter().any(|pattern| match pattern {
+            Pattern::Any => true,
+            Pattern::Domain(domain) => is_same_domain(name, domain),
+            Pattern::Host(host) => name == host,
+        })
     }
 }
 
@@ -145,6 +151,29 @@ pub(super) fn is_same_domain(host: &str, pattern: &str) -> bool {
         Some(domain) => host.ends_with(pattern) || host == domain,
         None => !pattern.is_empty() && host == pattern,
     }
+}
+
+/// Returns whether the text is a name in lower case with no trailing dot, and perhaps a port
+/// without leading zeros: nearly every host. It needs no change, and one look at each byte.
+fn is_canonical_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let is_allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    let end = bytes.iter().position(|byte| !is_allowed(byte));
+    let (name, port) = bytes.split_at(end.unwrap_or(bytes.len()));
+    let is_port = match port {
+        [] => true,
+        [b':', first @ b'1'..=b'9', rest @ ..] => {
+            let digit = |port: u32, digit: &u8| {
+                let value = char::from(*digit).to_digit(10)?;
+                Some(port * 10 + value).filter(|port| *port <= u32::from(u16::MAX))
+            };
+            rest.iter()
+                .try_fold(u32::from(first - b'0'), digit)
+                .is_some()
+        }
+        _ => false,
+    };
+    is_port && name.last().is_some_and(|last| *last != b'.')
 }
 
 fn is_name(name: &str) -> bool {

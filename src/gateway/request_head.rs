@@ -1,7 +1,7 @@
 //! RequestHead: checks the request line and header fields of a request, and creates its scope.
 
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
 use super::connection_info::ConnectionInfo;
@@ -22,11 +22,12 @@ pub(super) struct RequestHead {
     method: Method,
     version: Version,
     connect_protocol: Option<ConnectProtocol>,
-    authority: Option<Authority>,
     target: PathAndQuery,
     headers: HeaderMap,
-    /// The `Host` field, or why it is invalid; an absolute target takes precedence over it.
-    sent_host: Result<Option<HostHeader>, Failure>,
+    /// The host of an absolute target (RFC 9112 §3.2.2), or that of the `Host` field.
+    host: Option<HostHeader>,
+    /// Why one of the two is refused.
+    bad_host: Option<Failure>,
     has_fragment: bool,
     /// Whether the target is a host and port alone (RFC 9112 §3.2.3).
     is_authority_form: bool,
@@ -49,13 +50,16 @@ impl RequestHead {
         let connect_protocol: Option<ConnectProtocol> = extensions.remove();
         let has_fragment = extensions.remove::<Fragment>().is_some();
         let uri = uri.into_parts();
-        let sent_host = check_host(version, &headers);
-        if let Some(authority) = &uri.authority
-            && let Ok(host) = HeaderValue::from_str(authority.as_str())
-        {
+        let (mut host, mut bad_host) = split(check_host(version, &headers));
+        if let Some(authority) = &uri.authority {
             // The host of an absolute target replaces that of the field (RFC 9112 §3.2.2, RFC 9113
             // §8.3.1), so that all code sees one host.
-            headers.insert(header::HOST, host);
+            let named = HostHeader::parse(authority.as_str()).map(Some);
+            let (named, bad) = split(named.map_err(|_| no_host(authority.as_str())));
+            (host, bad_host) = (named, bad_host.or(bad));
+            if let Ok(value) = HeaderValue::from_str(authority.as_str()) {
+                headers.insert(header::HOST, value);
+            }
         }
         let scope_type = match &connect_protocol {
             Some(protocol) if protocol.is_websocket() => ScopeType::Websocket,
@@ -69,12 +73,12 @@ impl RequestHead {
             is_authority_form: version < Version::HTTP_2
                 && uri.scheme.is_none()
                 && uri.authority.is_some(),
-            authority: uri.authority,
             target: uri
                 .path_and_query
                 .unwrap_or_else(|| PathAndQuery::from_static("/")),
             headers,
-            sent_host,
+            host,
+            bad_host,
             has_fragment,
         }
     }
@@ -91,13 +95,8 @@ impl RequestHead {
                 "expected a target without a fragment, found \"#\"",
             ));
         }
-        if self.sent_host.is_err() {
-            return std::mem::replace(&mut self.sent_host, Ok(None)).map(|_| None);
-        }
-        if let Some(authority) = &self.authority
-            && HostHeader::parse(authority.as_str()).is_err()
-        {
-            return Err(no_host(authority.as_str()));
+        if let Some(refusal) = self.bad_host.take() {
+            return Err(refusal);
         }
         if has_body {
             self.check_transfer_encoding()?;
@@ -170,13 +169,12 @@ impl RequestHead {
 
     /// Creates the scope. Forwarded fields count only from a trusted proxy.
     pub(super) fn into_scope(mut self, info: &ConnectionInfo, table: &Table) -> Scope {
-        forwarded::strip_ambiguous(&mut self.headers);
         let (from_proxy, request_id) = self.forwarded(info, table);
         let extensions = self.extensions(info, table);
         Scope {
             scope_type: self.scope_type,
             http_version: self.version,
-            host: self.host(from_proxy.host),
+            host: from_proxy.host.or(self.host),
             method: self.method,
             security: from_proxy.scheme.unwrap_or(info.security),
             target: self.target,
@@ -198,7 +196,12 @@ impl RequestHead {
     /// Reads the forwarded fields of a trusted proxy, and removes all others.
     fn forwarded(&mut self, info: &ConnectionInfo, table: &Table) -> (Forwarded, RequestId) {
         let peer = info.peer.map(|peer| peer.ip());
-        if !table.is_trusted(peer) {
+        let is_trusted = table.is_trusted(peer);
+        if !is_trusted && !forwarded::has_strippable(&self.headers) {
+            return (Forwarded::default(), RequestId::new());
+        }
+        forwarded::strip_ambiguous(&mut self.headers);
+        if !is_trusted {
             if let Some(name) = forwarded::strip(&mut self.headers, None) {
                 forwarded::warn_of_ignored(&name, peer, None);
             }
@@ -240,26 +243,27 @@ impl RequestHead {
         }
         extensions
     }
+}
 
-    /// Returns the host that a trusted proxy forwards, or that of an absolute target (RFC 9112
-    /// §3.2.2), or that of the `Host` field.
-    fn host(&mut self, forwarded: Option<HostHeader>) -> Option<HostHeader> {
-        let authority = self.authority.as_ref().map(Authority::as_str);
-        let named = || match authority {
-            Some(authority) => HostHeader::parse(authority).ok(),
-            None => std::mem::replace(&mut self.sent_host, Ok(None))
-                .ok()
-                .flatten(),
-        };
-        forwarded.or_else(named)
+/// Splits a result into its host and its refusal.
+fn split(host: Result<Option<HostHeader>, Failure>) -> (Option<HostHeader>, Option<Failure>) {
+    match host {
+        Ok(host) => (host, None),
+        Err(refusal) => (None, Some(refusal)),
     }
 }
 
 /// Parses the `Host` field. HTTP/1.1 requires exactly one, HTTP/1.0 and HTTP/2 at most one (RFC
 /// 9112 §3.2).
 fn check_host(version: Version, headers: &HeaderMap) -> Result<Option<HostHeader>, Failure> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
+    let hosts = match headers.len() == headers.keys_len() {
+        true => (headers.get(header::HOST), None), // no field occurs twice
+        false => {
+            let mut hosts = headers.get_all(header::HOST).iter();
+            (hosts.next(), hosts.next())
+        }
+    };
+    match hosts {
         (None, _) if version == Version::HTTP_11 => {
             Err(Failure::bad_request("expected a Host, found none"))
         }

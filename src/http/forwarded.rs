@@ -112,9 +112,18 @@ pub fn strip(headers: &mut HeaderMap, believed: Option<ForwardedFamily>) -> Opti
 /// Removes fields that are never allowed: names with `_`, which some applications confuse with `-`,
 /// and `Daphne-Root-Path`, which would change the root path.
 pub fn strip_ambiguous(headers: &mut HeaderMap) {
-    remove(headers, |name| {
-        name.as_str().bytes().any(|byte| byte == b'_') || name == "daphne-root-path"
-    });
+    remove(headers, |name| is_ambiguous(name.as_str()));
+}
+
+/// Returns whether there is a field that [`strip`] or [`strip_ambiguous`] may remove. Most requests
+/// have none.
+pub(crate) fn has_strippable(headers: &HeaderMap) -> bool {
+    let mut names = headers.keys().map(HeaderName::as_str);
+    names.any(|name| is_ambiguous(name) || is_forwarded(name))
+}
+
+fn is_ambiguous(name: &str) -> bool {
+    memchr::memchr(b'_', name.as_bytes()).is_some() || name == "daphne-root-path"
 }
 
 /// Returns whether a field of this name is one that proxies write.

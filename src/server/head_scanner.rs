@@ -74,18 +74,23 @@ impl HeadScanner {
             let end = memchr::memchr(b'\n', &read[at..]).map(|end| at + end);
             let line = &read[at..end.unwrap_or(read.len())];
             has_fragment = memchr::memchr(b'#', line).is_some();
-            if self.line.is_empty() {
-                self.remember(line);
-            }
-            if let Some(end) = end {
-                // These requests have no body in practice, so their fields are not scanned.
-                let is_short = self.line.starts_with(b"GET ") || self.line.starts_with(b"HEAD ");
-                self.position = match is_short {
-                    true => Position::Elsewhere,
-                    false => Position::Fields,
-                };
-                self.line.clear();
-                at = end + 1;
+            match end {
+                Some(end) => {
+                    let start = match self.line.is_empty() {
+                        true => line,
+                        false => &self.line,
+                    };
+                    // These requests have no body in practice, so their fields are not scanned.
+                    let is_short = start.starts_with(b"GET ") || start.starts_with(b"HEAD ");
+                    self.position = match is_short {
+                        true => Position::Elsewhere,
+                        false => Position::Fields,
+                    };
+                    self.line.clear();
+                    at = end + 1;
+                }
+                None if self.line.is_empty() => self.remember(line),
+                None => {}
             }
         }
         if self.position == Position::Fields {
@@ -119,6 +124,10 @@ impl HeadScanner {
     }
 
     fn note_tail(&mut self, read: &[u8]) {
+        if let Some(tail) = read.last_chunk() {
+            self.tail = *tail;
+            return;
+        }
         let kept = read.len().min(4);
         self.tail.copy_within(kept.., 0);
         self.tail[4 - kept..].copy_from_slice(&read[read.len() - kept..]);
