@@ -24,8 +24,11 @@ use crate::telemetry::{self, Metrics};
 use crate::templates::Templates;
 
 /// The services that all views, consumers and middleware of a server share (cheap to clone).
+///
+/// A clone touches the reference count of its handle. [`Services::fork`] makes a handle with a count
+/// of its own.
 #[derive(Clone, Debug)]
-pub struct Services(Arc<Shared>);
+pub struct Services(Arc<Arc<Shared>>);
 
 /// The parts of [`Services`].
 pub struct Shared {
@@ -116,7 +119,7 @@ impl Services {
             open(&auth.users, "users")?
         };
         let users = users.map(|database| Users::new(auth, session, database));
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(Arc::new(Shared {
             layer,
             tasks,
             clock,
@@ -136,11 +139,18 @@ impl Services {
             extensions: Mutex::default(),
             rpc_handler: OnceLock::new(),
             metrics: telemetry::start_metrics(),
-        })))
+        }))))
     }
 }
 
 impl Services {
+    /// Returns a handle with a reference count of its own, for clones that one connection makes:
+    /// workers that clone the same handle for each request contend on its count.
+    #[must_use]
+    pub(crate) fn fork(&self) -> Self {
+        Self(Arc::new(Arc::clone(&self.0)))
+    }
+
     /// Returns the application's value of a type, which its `main` passed to `Registry::state`.
     pub fn state<T: Send + Sync + 'static>(&self) -> Result<&T, MissingState> {
         self.state.get()

@@ -42,13 +42,10 @@ pub(super) async fn run_until<T>(
     let mut work = pin!(work);
     let mut timer = None;
     std::future::poll_fn(|cx| {
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        match caught(panicked, || work.as_mut().poll(cx)) {
             Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
             Ok(Poll::Pending) => {}
-            Err(_) => {
-                metrics::counter!("oneport_panics_total").increment(1);
-                return Poll::Ready(Err(Failure::from(panicked)));
-            }
+            Err(failure) => return Poll::Ready(Err(failure)),
         }
         // Boxed on the first wait, so work that completes at once costs neither a timer nor an
         // allocation.
@@ -64,6 +61,14 @@ pub(super) async fn run_until<T>(
             .map(|()| Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, timed_out)))
     })
     .await
+}
+
+/// Calls `work`. A panic is counted, and fails with 500 and the cause `panicked`.
+pub(super) fn caught<T>(panicked: &'static str, work: impl FnOnce() -> T) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
+        metrics::counter!("oneport_panics_total").increment(1);
+        Failure::from(panicked)
+    })
 }
 
 /// Completes after `deadline`, once the sockets have been read.

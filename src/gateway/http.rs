@@ -1,76 +1,130 @@
 //! HTTP: the life of a request: preflight, route, then the pipeline around the view. Read it from
 //! top to bottom.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::Guard;
+use http::Method;
 
 use super::pipeline::Pipeline;
-use super::run_to_completion::{AbandonedRequests, RunToCompletion};
-use super::table::HttpEntry;
+use super::running::Gateway;
+use super::serving::Serving;
+use super::table::Table;
+use super::upgrade::Reply;
 use super::{preflight, unmatched};
-use crate::http::{Body, ClientEnd, OnDisconnect, Request, Response};
+use crate::http::{Body, ClientEnd, Request, Response};
 use crate::scope::Scope;
 
 /// A request before its view is known.
 pub(super) struct Incoming {
-    pub(super) scope: Arc<Scope>,
+    pub(super) scope: Scope,
     pub(super) body: Body,
     pub(super) client: ClientEnd,
 }
 
-/// Takes a request through the HTTP table.
-pub(super) async fn handle(
-    pipeline: &Pipeline<'_>,
-    mut incoming: Incoming,
-    abandoned: &AbandonedRequests,
-) -> Response {
-    let scope = &mut incoming.scope;
-    if let Some(response) = preflight::respond(pipeline, scope) {
-        return response;
-    }
-    let (entry, index) = match pipeline.resolve(pipeline.table.http(), scope) {
-        Ok(found) => found,
-        Err(missed) => return unmatched::request(pipeline, scope, missed),
-    };
-    match entry.handler.on_disconnect {
-        OnDisconnect::Cancel => call_view(pipeline, entry, incoming).await,
-        OnDisconnect::Finish => {
-            let (services, table) = (pipeline.services.clone(), pipeline.table.clone());
-            let (tasks, started) = (services.tasks.clone(), pipeline.started);
-            let work = async move {
-                let entry = &table.http().routes()[index].value;
-                let pipeline = Pipeline {
-                    services: &services,
-                    table: &table,
-                    started,
-                };
-                call_view(&pipeline, entry, incoming).await
-            };
-            RunToCompletion::new(work, tasks, abandoned.clone()).await
-        }
-    }
+/// A request on its way to its view.
+struct Call {
+    gateway: Gateway,
+    table: Guard<Arc<Table>>,
+    started: Instant,
+    /// The index of its route.
+    route: usize,
+    scope: Arc<Scope>,
+    body: Body,
+    client: ClientEnd,
 }
 
-/// Runs the view inside the route's middleware.
-async fn call_view(pipeline: &Pipeline<'_>, entry: &HttpEntry, incoming: Incoming) -> Response {
+/// Takes a request through the HTTP table, up to its view and the middleware around it.
+pub(super) fn handle(
+    gateway: &Gateway,
+    table: Guard<Arc<Table>>,
+    started: Instant,
+    incoming: Incoming,
+) -> Serving {
     let Incoming {
         mut scope,
         body,
         client,
     } = incoming;
-    let view = &entry.handler;
-    let call = |scope, body| async move {
-        let request = Request {
-            scope,
-            body,
-            body_size: view.body_size,
-            deadline: pipeline.started + entry.timeout,
-            services: pipeline.services.clone(),
-            client,
-        };
-        view.view.call(request).await.map(|response| (response, ()))
+    let pipeline = Pipeline {
+        services: gateway.services(),
+        table: &table,
+        started,
     };
-    let (response, _) = pipeline
-        .run(entry, &mut scope, body, view.body_size, call)
-        .await;
-    response
+    if let Some(response) = preflight::respond(&pipeline, &scope) {
+        return Serving::done(reply(response, &scope));
+    }
+    let (route, on_disconnect) = match pipeline.resolve(table.http(), &mut scope) {
+        Ok((entry, route)) => (route, entry.handler.on_disconnect),
+        Err(missed) => {
+            let response = unmatched::request(&pipeline, &scope, missed);
+            return Serving::done(reply(response, &scope));
+        }
+    };
+    let call = Call {
+        gateway: gateway.clone(),
+        table,
+        started,
+        route,
+        scope: Arc::new(scope),
+        body,
+        client,
+    };
+    Serving::call(gateway, on_disconnect, call.run())
+}
+
+impl Call {
+    /// Runs the view inside the route's middleware.
+    fn run(mut self) -> impl Future<Output = Reply> + Send + 'static {
+        async move {
+            let entry = &self.table.http().routes()[self.route].value;
+            let pipeline = Pipeline {
+                services: self.gateway.services(),
+                table: &self.table,
+                started: self.started,
+            };
+            let (gateway, client) = (&self.gateway, &self.client);
+            let view = &entry.handler;
+            let call = |scope, body| {
+                view.view.call(Request {
+                    scope,
+                    body,
+                    body_size: view.body_size,
+                    deadline: pipeline.started + entry.timeout,
+                    services: gateway.request_services().clone(),
+                    client: client.clone(),
+                })
+            };
+            let body = &mut self.body;
+            let (response, _) = pipeline
+                .run(entry, &mut self.scope, body, view.body_size, call)
+                .await;
+            reply(response, &self.scope)
+        }
+    }
+}
+
+/// Returns the reply to a request.
+fn reply(response: Response, scope: &Scope) -> Reply {
+    Reply::Response(match scope.method {
+        Method::HEAD => without_body(response),
+        _ => response,
+    })
+}
+
+/// Drops the body of a response to HEAD and keeps its length as `Content-Length` (RFC 9110 §9.3.2).
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let length = http_body::Body::size_hint(&body)
+        .exact()
+        .filter(|length| *length > 0);
+    if let Some(length) = length {
+        parts
+            .headers
+            .entry(http::header::CONTENT_LENGTH)
+            .or_insert(length.into());
+    }
+    Response::from_parts(parts, Body::empty())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::dispatch::Gateway;
+use super::running::Gateway;
 use crate::auth::Login;
 use crate::database::StoreError;
 use crate::http::event_streams::EventStreams;

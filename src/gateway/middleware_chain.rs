@@ -1,11 +1,10 @@
 //! MiddlewareChain: the middleware of one route, in the order of its list.
 
-use std::future::Future;
 use std::time::Duration;
 
 use super::deadline::{Deadline, run_until};
 use crate::http::{Failure, Response};
-use crate::middleware::{Cors, Headers, MiddlewareContext, Step};
+use crate::middleware::{Cors, Headers, MiddlewareContext, Progress, Step};
 use crate::scope::Scope;
 use crate::services::Services;
 
@@ -61,10 +60,16 @@ impl MiddlewareChain {
         self.0.iter().any(|step| matches!(step, Step::Custom(_)))
     }
 
-    /// Runs each step before the handler. The first failure ends the chain.
-    pub(super) async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
+    /// Runs each step before the handler. The first failure ends the chain; so does the deadline,
+    /// with the sentence `timed_out`.
+    pub(super) async fn before(
+        &self,
+        cx: &mut MiddlewareContext<'_>,
+        deadline: Deadline,
+        timed_out: &'static str,
+    ) -> Result<(), Failure> {
         for step in &self.0 {
-            step.before(cx).await?;
+            finished(step.before(cx), deadline, timed_out).await?;
         }
         Ok(())
     }
@@ -102,16 +107,20 @@ impl MiddlewareChain {
     }
 }
 
-/// Runs one step over a response, within the timeout.
-async fn bounded(
-    timeout: Duration,
-    step: impl Future<Output = Result<(), Failure>>,
+/// Waits for one step over a response, within the timeout.
+async fn bounded(timeout: Duration, step: Progress<'_>) -> Result<(), Failure> {
+    let timed_out = "the middleware took too long";
+    finished(step, Deadline::Within(timeout), timed_out).await
+}
+
+/// Waits for a step until its deadline.
+async fn finished(
+    step: Progress<'_>,
+    deadline: Deadline,
+    timed_out: &'static str,
 ) -> Result<(), Failure> {
-    run_until(
-        Deadline::Within(timeout),
-        "the middleware took too long",
-        MIDDLEWARE_PANICKED,
-        step,
-    )
-    .await
+    match step {
+        Progress::Done(outcome) => outcome,
+        Progress::Waits(work) => run_until(deadline, timed_out, MIDDLEWARE_PANICKED, work).await,
+    }
 }

@@ -15,8 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::access_log::log_response;
-use super::deadline::{Deadline, run_until};
-use super::middleware_chain::MIDDLEWARE_PANICKED;
+use super::deadline::{Deadline, caught, run_until};
 use super::table::{Handler, RouteEntry, Table};
 use super::{error_pages, response_framing};
 use crate::http::{Body, Failure, Response};
@@ -33,20 +32,35 @@ pub(super) struct Pipeline<'a> {
     pub(super) started: Instant,
 }
 
+/// What a handler returns.
+pub(super) trait Handled {
+    /// What it made beside the response.
+    type Made;
+
+    fn split(self) -> (Response, Self::Made);
+}
+
+impl Handled for Response {
+    type Made = ();
+
+    fn split(self) -> (Response, ()) {
+        (self, ())
+    }
+}
+
 impl<'a> Pipeline<'a> {
     /// Looks up the route of a scope and puts its name and parameters there. Returns the route's
     /// entry with its index.
     pub(super) fn resolve<H>(
         &self,
         routes: &'a UrlRouter<RouteEntry<H>>,
-        scope: &mut Arc<Scope>,
+        scope: &mut Scope,
     ) -> Result<(&'a RouteEntry<H>, usize), Resolution<'a, RouteEntry<H>>> {
         let Match {
             route,
             params,
             index,
         } = self.table.look_up(routes, scope)?;
-        let scope = Arc::make_mut(scope);
         scope.url_route.name.clone_from(&route.value.name);
         scope.url_route.params = params;
         Ok((&route.value, index))
@@ -57,37 +71,41 @@ impl<'a> Pipeline<'a> {
     ///
     /// Returns the response, counted and logged, and the handler's other result: `None` if the
     /// response is a failure's, or if middleware has refused to switch protocols.
-    pub(super) async fn run<H: Handler, T, F>(
+    pub(super) async fn run<H: Handler, T: Handled, F>(
         &self,
         entry: &RouteEntry<H>,
         scope: &mut Arc<Scope>,
-        mut body: Body,
+        body: &mut Body,
         body_size: u64,
         handler: impl FnOnce(Arc<Scope>, Body) -> F,
-    ) -> (Response, Option<T>)
+    ) -> (Response, Option<T::Made>)
     where
-        F: Future<Output = Result<(Response, T), Failure>>,
+        F: Future<Output = Result<T, Failure>>,
     {
         let timeout_at = self.started + entry.timeout;
         let mut cx = MiddlewareContext {
             scope: Arc::make_mut(scope),
-            body: &mut body,
+            body: &mut *body,
             body_size,
             services: self.services,
         };
         // Middleware may read the body, and the client may be slow, so it counts against the same
         // deadline.
-        let before = entry.chain.before(&mut cx);
         let deadline = Deadline::At(timeout_at);
-        let outcome = match run_until(deadline, H::TIMED_OUT, MIDDLEWARE_PANICKED, before).await {
+        let outcome = match entry.chain.before(&mut cx, deadline, H::TIMED_OUT).await {
             Ok(()) => {
-                let deadline = entry.handler.deadline(timeout_at);
-                let handling = handler(scope.clone(), body);
-                run_until(deadline, H::TIMED_OUT, H::PANICKED, handling).await
+                let handling = || handler(scope.clone(), std::mem::take(body));
+                match caught(H::PANICKED, handling) {
+                    Ok(handling) => {
+                        let deadline = entry.handler.deadline(timeout_at);
+                        run_until(deadline, H::TIMED_OUT, H::PANICKED, handling).await
+                    }
+                    Err(failure) => Err(failure),
+                }
             }
             Err(failure) => Err(failure),
         };
-        let (mut response, made) = match outcome {
+        let (mut response, made) = match outcome.map(T::split) {
             Ok((response, made)) => (response, Some(made)),
             Err(failure) => (self.page(scope, &failure), None),
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::deadline::{Deadline, run_until};
-use super::pipeline::Pipeline;
+use super::pipeline::{Handled, Pipeline};
 use super::table::{Handler, WebsocketEntry, WebsocketHandler};
 use super::unmatched;
 use super::upgrade::{Reply, Upgrade};
@@ -30,11 +30,19 @@ struct AcceptedHandshake {
     fields: HeaderMap,
 }
 
+impl Handled for (Response, AcceptedHandshake) {
+    type Made = AcceptedHandshake;
+
+    fn split(self) -> (Response, AcceptedHandshake) {
+        self
+    }
+}
+
 /// Takes a handshake through the WebSocket table.
 pub(super) async fn handle(
     pipeline: &Pipeline<'_>,
     sockets: &Sockets,
-    mut scope: Arc<Scope>,
+    mut scope: Scope,
     handshake: Handshake,
 ) -> Reply {
     let entry = match pipeline.resolve(pipeline.table.websocket(), &mut scope) {
@@ -42,15 +50,15 @@ pub(super) async fn handle(
         Err(missed) => return Reply::Response(unmatched::handshake(pipeline, &scope, &missed)),
     };
     let services = pipeline.services;
-    let known = Arc::make_mut(&mut scope);
-    known.subprotocols = handshake.subprotocols.into();
-    known.connection = services.layer.next_member();
+    scope.subprotocols = handshake.subprotocols.into();
+    scope.connection = services.layer.next_member();
+    let mut scope = Arc::new(scope);
     let key = handshake.accept;
 
     let deadline = Deadline::At(pipeline.started + entry.timeout);
     let connect = |scope, _: Body| connect(services, entry, deadline, scope, key.as_deref());
     let (mut response, accepted) = pipeline
-        .run(entry, &mut scope, Body::empty(), 0, connect)
+        .run(entry, &mut scope, &mut Body::empty(), 0, connect)
         .await;
     let Some(accepted) = accepted else {
         return Reply::Response(response);

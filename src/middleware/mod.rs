@@ -30,7 +30,7 @@ pub use hosts::Hosts;
 pub use login_required::LoginRequired;
 pub use origin::Origin;
 pub use session::Session;
-pub use step::Step;
+pub use step::{Progress, Step};
 
 /// Middleware that refuses visitors depending on their login.
 pub(crate) const RESTRICTING: [&str; 2] = ["login_required", "staff_required"];

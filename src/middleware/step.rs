@@ -1,5 +1,8 @@
 //! Step: one middleware in a route's list.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use http::HeaderMap;
 
 use super::auth::Auth;
@@ -45,6 +48,20 @@ pub enum Step {
     Custom(Custom),
 }
 
+/// What a step does with a request or a response.
+pub enum Progress<'a> {
+    /// It was done at once.
+    Done(Result<(), Failure>),
+    /// It may have to wait. All code of the application is in here.
+    Waits(Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>),
+}
+
+impl<'a> Progress<'a> {
+    fn waits(work: impl Future<Output = Result<(), Failure>> + Send + 'a) -> Self {
+        Self::Waits(Box::pin(work))
+    }
+}
+
 impl Step {
     /// The names of the built-in steps in the file.
     pub const NAMES: [&'static str; 10] = [
@@ -82,64 +99,66 @@ impl Step {
     }
 
     /// Runs the step before the handler. It changes the scope or refuses the request.
-    pub async fn before(&self, cx: &mut MiddlewareContext<'_>) -> Result<(), Failure> {
-        // Futures that wait are boxed, so that they do not enlarge the futures of requests that do
-        // not need them.
+    pub fn before<'a, 'cx: 'a>(&'a self, cx: &'a mut MiddlewareContext<'cx>) -> Progress<'a> {
         match self {
             Self::Hosts(_)
             | Self::Origin(_)
             | Self::Cors(_)
             | Self::Headers(_)
-            | Self::Compress(_) => self.precheck(cx.scope),
-            Self::Session(step) => Box::pin(step.before(cx.scope, cx.services)).await,
-            Self::Auth(step) => Box::pin(step.before(cx.scope, cx.services)).await,
-            Self::LoginRequired(step) => step.before(cx.scope),
-            Self::Csrf(step) => Box::pin(step.before(cx)).await,
-            Self::Custom(step) => step.middleware.before(cx).await,
+            | Self::Compress(_) => Progress::Done(self.precheck(cx.scope)),
+            Self::Session(step) => Progress::waits(step.before(cx.scope, cx.services)),
+            Self::Auth(step) => Progress::waits(step.before(cx.scope, cx.services)),
+            Self::LoginRequired(step) => Progress::Done(step.before(cx.scope)),
+            Self::Csrf(step) => Progress::waits(step.before(cx)),
+            Self::Custom(step) => Progress::waits(async { step.middleware.before(cx).await }),
         }
     }
 
     /// Runs the step on the response. A failure replaces the response.
-    pub async fn after(
-        &self,
-        scope: &Scope,
-        services: &Services,
-        response: &mut Response,
-    ) -> Result<(), Failure> {
+    pub fn after<'a>(
+        &'a self,
+        scope: &'a Scope,
+        services: &'a Services,
+        response: &'a mut Response,
+    ) -> Progress<'a> {
         match self {
-            Self::Session(step) => Box::pin(step.after(scope, services, response)).await,
-            _ => self.after_unsaved(scope, response).await,
+            Self::Session(step) => Progress::waits(step.after(scope, services, response)),
+            _ => self.after_unsaved(scope, response),
         }
     }
 
     /// Runs the step on the response that replaced another, on which it ran before. A session is
     /// not saved again; its fields of the `replaced` response are copied.
-    pub(crate) async fn after_replaced(
-        &self,
-        scope: &Scope,
+    pub(crate) fn after_replaced<'a>(
+        &'a self,
+        scope: &'a Scope,
         services: &Services,
         replaced: &HeaderMap,
-        response: &mut Response,
-    ) -> Result<(), Failure> {
+        response: &'a mut Response,
+    ) -> Progress<'a> {
         if let Self::Session(step) = self {
             step.copy_fields(services, replaced, response.headers_mut());
         }
-        self.after_unsaved(scope, response).await
+        self.after_unsaved(scope, response)
     }
 
-    async fn after_unsaved(&self, scope: &Scope, response: &mut Response) -> Result<(), Failure> {
+    fn after_unsaved<'a>(&'a self, scope: &'a Scope, response: &'a mut Response) -> Progress<'a> {
         match self {
             Self::Headers(step) => step.after(response.headers_mut()),
             Self::Cors(step) => step.after(scope, response.headers_mut()),
             Self::Auth(step) => step.after(scope, response.headers_mut()),
-            Self::Compress(step) => Box::pin(step.after(scope, response)).await?,
-            Self::Custom(step) => step.middleware.after(scope, response).await?,
+            Self::Compress(step) => return Progress::waits(step.after(scope, response)),
+            Self::Custom(step) => {
+                return Progress::waits(
+                    async move { step.middleware.after(scope, response).await },
+                );
+            }
             Self::Hosts(_)
             | Self::Origin(_)
             | Self::Session(_)
             | Self::LoginRequired(_)
             | Self::Csrf(_) => {}
         }
-        Ok(())
+        Progress::Done(Ok(()))
     }
 }

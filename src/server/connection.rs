@@ -84,7 +84,7 @@ impl HttpServer {
         admission: Admission,
         listener: &Listener,
     ) -> Arc<Self> {
-        let mut builder = auto::Builder::new(HyperTasks(gateway.services().tasks.clone()));
+        let mut builder = auto::Builder::new(HyperTasks::new(gateway.services().tasks.clone()));
         let header_size = server.limits.header_size.as_usize();
         builder
             .http1()
@@ -170,7 +170,7 @@ impl HttpServer {
         };
         let io = TokioIo::new(TimedStream::new(connection.stream, timeouts.clone()));
         let shared = Arc::new(Shared {
-            gateway: self.gateway.clone(),
+            gateway: self.gateway.fork(),
             info,
             pending_upgrade: pending_upgrade.clone(),
             timeouts: timeouts.clone(),
@@ -188,7 +188,7 @@ impl HttpServer {
             }
             // An unread body of the previous request does not belong to this one.
             drop(timeouts.client().take_unread());
-            respond(shared.clone(), request, in_flight)
+            respond(shared.clone(), request, has_body, in_flight)
         });
         let mut http = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let draining = services.tasks.draining_token();

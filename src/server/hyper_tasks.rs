@@ -17,6 +17,7 @@
 use std::any::type_name;
 use std::cell::Cell;
 use std::future::Future;
+use std::sync::Arc;
 
 use hyper::rt::Executor;
 use tokio_util::sync::CancellationToken;
@@ -34,9 +35,15 @@ thread_local! {
     static NEXT_WRITER: Cell<Option<CancellationToken>> = const { Cell::new(None) };
 }
 
-/// Runs hyper's tasks as tasks of the server.
+/// Runs hyper's tasks as tasks of the server. hyper clones it for each stream.
 #[derive(Clone)]
-pub(super) struct HyperTasks(pub(super) Tasks);
+pub(super) struct HyperTasks(Arc<Tasks>);
+
+impl HyperTasks {
+    pub(super) fn new(tasks: Tasks) -> Self {
+        Self(Arc::new(tasks))
+    }
+}
 
 /// Makes cancelling `reset` end the writer that hyper starts next on this thread. Must be the last
 /// call before an upgrade's response is returned to hyper.
@@ -68,7 +75,6 @@ fn is_upgrade_writer<F>() -> bool {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use bytes::Bytes;

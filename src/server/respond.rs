@@ -2,7 +2,10 @@
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use http::header::{self, HeaderValue};
@@ -17,10 +20,10 @@ use super::date;
 use super::hyper_tasks::end_writer_with;
 use super::response_body::ResponseBody;
 use super::unread_body::{announce_close, finish_request};
-use crate::gateway::{ConnectionInfo, Gateway, Reply, Upgrade};
+use crate::gateway::{ConnectionInfo, Gateway, Reply, Serving, Upgrade};
 use crate::http::upgrade::ConnectProtocol;
 use crate::http::{Body, Response};
-use crate::net::{Admission, Stream};
+use crate::net::{Admission, ConnectionPermit, Stream};
 
 /// State that the requests of one connection share.
 pub(super) struct Shared {
@@ -36,80 +39,146 @@ pub(super) struct Shared {
 /// A WebSocket over HTTP/1.1 whose 101 is not written yet.
 pub(super) type PendingUpgrade = Mutex<Option<(Box<Upgrade>, OnUpgrade)>>;
 
-/// Answers one request. `in_flight` is dropped when hyper has taken the whole response.
-pub(super) async fn respond(
+/// One request, until hyper has its response.
+pub(super) struct Responding {
+    shared: Arc<Shared>,
+    serving: Serving,
+    /// Dropped when hyper has taken the whole response.
+    in_flight: Option<InFlight>,
+    handshake: Option<Handshake>,
+    waits_for_continue: bool,
+    /// The response, while the rest of the request's body is read.
+    finishing: Option<Finishing>,
+}
+
+/// A request that may switch protocols.
+struct Handshake {
+    on_upgrade: OnUpgrade,
+    /// Over HTTP/2, the permit of the WebSocket: each counts as a connection, although several may
+    /// share one.
+    stream: Option<ConnectionPermit>,
+}
+
+type Finishing = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// Answers one request. `has_body` is whether it has more than its head.
+pub(super) fn respond(
     shared: Arc<Shared>,
     mut request: http::Request<Incoming>,
+    has_body: bool,
     in_flight: InFlight,
-) -> Result<http::Response<ResponseBody>, Infallible> {
+) -> Responding {
     let Shared {
         gateway,
         info,
-        pending_upgrade,
         timeouts,
         admission,
-        hsts,
+        ..
     } = &*shared;
     let clock = &gateway.services().clock;
-    let connect_protocol = request.extensions_mut().remove::<hyper::ext::Protocol>();
-    let is_http2 = connect_protocol.is_some();
-    let mut permit = None;
-    if let Some(protocol) = connect_protocol {
-        // Each WebSocket counts as a connection, although several may share one. The gateway counts
-        // it by its client's address.
-        permit = admission.admit(None);
-        if permit.is_none() {
-            return Ok(ResponseBody::new(overloaded(), Some(in_flight)));
-        }
-        let protocol = ConnectProtocol(protocol.as_str().into());
-        request.extensions_mut().insert(protocol);
+    let extensions = request.extensions_mut();
+    let on_upgrade = extensions.remove::<OnUpgrade>();
+    let mut stream = None;
+    let mut is_overloaded = false;
+    if let Some(protocol) = extensions.remove::<hyper::ext::Protocol>() {
+        // The gateway counts it by its client's address.
+        stream = admission.admit(None);
+        is_overloaded = stream.is_none();
+        extensions.insert(ConnectProtocol(protocol.as_str().into()));
     }
+    let waits_for_continue = has_body && request.headers().contains_key(header::EXPECT);
     let is_http1 = request.version() < http::Version::HTTP_2;
-    let waits_for_continue = request.headers().contains_key(header::EXPECT);
-    let on_upgrade = (is_http2 || request.headers().contains_key(header::UPGRADE))
-        .then(|| hyper::upgrade::on(&mut request));
-    let request = match is_http1 {
-        true => request.map(|body| Body::watched(body, &info.client, clock, timeouts.min_rate())),
-        false => request.map(|body| Body::paced(body, clock, timeouts.min_rate())),
+    let rate = timeouts.min_rate();
+    let request = request.map(|body| match (has_body, is_http1) {
+        (false, _) => Body::empty(),
+        (true, true) => Body::watched(body, &info.client, clock, rate),
+        (true, false) => Body::paced(body, clock, rate),
+    });
+    let serving = match is_overloaded {
+        true => Serving::done(Reply::Response(overloaded())),
+        false => gateway.serve(request, info),
     };
-    let response = match gateway.serve(request, info).await {
-        Reply::Response(mut response) => {
-            if let Some(unread) = info.client.take_unread() {
-                finish_request(&mut response, unread, waits_for_continue, &info.client).await;
-            } else if info.client.has_broken() {
-                announce_close(&mut response);
+    Responding {
+        serving,
+        in_flight: Some(in_flight),
+        handshake: on_upgrade.map(|on_upgrade| Handshake { on_upgrade, stream }),
+        waits_for_continue,
+        finishing: None,
+        shared,
+    }
+}
+
+impl Future for Responding {
+    type Output = Result<http::Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let response = loop {
+            if let Some(finishing) = &mut this.finishing {
+                let response = ready!(finishing.as_mut().poll(cx));
+                break this.shared.complete(response);
             }
-            if let Some(hsts) = hsts {
-                let fields = response.headers_mut();
-                let field = fields.entry(header::STRICT_TRANSPORT_SECURITY);
-                field.or_insert_with(|| hsts.clone());
-            }
-            if let Some(date) = date::correction(clock.now(), SystemTime::now) {
-                response.headers_mut().insert(header::DATE, date);
-            }
-            response
-        }
-        Reply::Upgrade(response, upgrade) => {
-            match on_upgrade {
-                Some(on_upgrade) if is_http2 => {
-                    // The WebSocket counts as a request in flight until it ends. Other streams of
-                    // the connection continue.
-                    let reset = CancellationToken::new();
-                    end_writer_with(reset.clone());
-                    let held = (in_flight, reset.drop_guard(), permit);
-                    let opening = open_on_stream(upgrade, on_upgrade, Box::new(held));
-                    gateway.services().tasks.spawn("http/2 websocket", opening);
-                    return Ok(ResponseBody::new(response, None));
+            match ready!(Pin::new(&mut this.serving).poll(cx)) {
+                Reply::Response(mut response) => {
+                    let client = &this.shared.info.client;
+                    if let Some(unread) = client.take_unread() {
+                        let (waits, client) = (this.waits_for_continue, client.clone());
+                        this.finishing = Some(Box::pin(async move {
+                            finish_request(&mut response, unread, waits, &client).await;
+                            response
+                        }));
+                        continue;
+                    }
+                    if client.has_broken() {
+                        announce_close(&mut response);
+                    }
+                    break this.shared.complete(response);
                 }
-                Some(on_upgrade) => {
-                    *pending_upgrade.lock() = Some((upgrade, on_upgrade));
+                Reply::Upgrade(response, upgrade) => {
+                    this.switch(upgrade);
+                    break response;
                 }
-                None => {}
             }
-            response
+        };
+        Poll::Ready(Ok(ResponseBody::new(response, this.in_flight.take())))
+    }
+}
+
+impl Responding {
+    /// Prepares the WebSocket, which starts when hyper has written the response.
+    fn switch(&mut self, upgrade: Box<Upgrade>) {
+        let Some(Handshake { on_upgrade, stream }) = self.handshake.take() else {
+            return;
+        };
+        let Some(permit) = stream else {
+            *self.shared.pending_upgrade.lock() = Some((upgrade, on_upgrade));
+            return;
+        };
+        // The WebSocket counts as a request in flight until it ends. Other streams of the
+        // connection continue.
+        let reset = CancellationToken::new();
+        end_writer_with(reset.clone());
+        let held = (self.in_flight.take(), reset.drop_guard(), permit);
+        let opening = open_on_stream(upgrade, on_upgrade, Box::new(held));
+        let tasks = &self.shared.gateway.services().tasks;
+        tasks.spawn("http/2 websocket", opening);
+    }
+}
+
+impl Shared {
+    /// Sets the fields that every response of the server has.
+    fn complete(&self, mut response: Response) -> Response {
+        if let Some(hsts) = &self.hsts {
+            let fields = response.headers_mut();
+            let field = fields.entry(header::STRICT_TRANSPORT_SECURITY);
+            field.or_insert_with(|| hsts.clone());
         }
-    };
-    Ok(ResponseBody::new(response, Some(in_flight)))
+        let tick = self.gateway.services().clock.now();
+        if let Some(date) = date::correction(tick, SystemTime::now) {
+            response.headers_mut().insert(header::DATE, date);
+        }
+        response
+    }
 }
 
 /// The response to a WebSocket over the limit of connections.

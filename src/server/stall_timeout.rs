@@ -4,52 +4,59 @@
 //! window blocks nothing: it would keep its body, and the open file behind it, forever.
 
 use std::cell::RefCell;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
+use futures_util::task::AtomicWaker;
 use metrics::counter;
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 
 thread_local! {
-    /// The reset of the stream whose task is being polled.
-    static RESET: RefCell<Option<CancellationToken>> = const { RefCell::new(None) };
+    /// The stream whose task is being polled. hyper passes no stream handle to its service.
+    static POLLED: RefCell<Polled> = const { RefCell::new(Polled::NoStream) };
 }
 
-/// Runs the task of an HTTP/2 stream. Everything that the task polls can end it through [`RESET`],
-/// because hyper passes no stream handle to its service. Dropping the task resets the stream.
+enum Polled {
+    NoStream,
+    /// With the timeout of its response, once there is one.
+    Stream(Option<Arc<StallTimeout>>),
+}
+
+/// Runs the task of an HTTP/2 stream until the timeout of its response ends it. Dropping the task
+/// resets the stream.
 pub(super) async fn resettable(stream: impl Future<Output = ()>) {
-    struct Within<F>(F, CancellationToken);
-    impl<F: Future<Output = ()>> Future for Within<Pin<&mut F>> {
-        type Output = ();
-        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-            let before = RESET.replace(Some(self.1.clone()));
-            let polled = self.0.as_mut().poll(cx);
-            RESET.replace(before);
-            polled
+    let mut stream = pin!(stream);
+    let mut timeout: Option<Arc<StallTimeout>> = None;
+    poll_fn(|cx| {
+        let before = POLLED.replace(Polled::Stream(timeout.take()));
+        let polled = stream.as_mut().poll(cx);
+        if let Polled::Stream(made) = POLLED.replace(before) {
+            timeout = made;
         }
-    }
-    let reset = CancellationToken::new();
-    let stream = std::pin::pin!(stream);
-    tokio::select! {
-        () = Within(stream, reset.clone()) => {}
-        () = reset.cancelled() => tracing::debug!("HTTP/2 stream reset: no window for too long"),
-    }
+        match &timeout {
+            Some(timeout) if polled.is_pending() => timeout.poll_expired(cx),
+            _ => polled,
+        }
+    })
+    .await;
 }
 
 /// The timeout of one response, dropped with it.
 pub(super) struct StallTimeout {
     clock: Clock,
     write: Millis,
-    reset: CancellationToken,
+    /// The stream's task.
+    task: AtomicWaker,
+    has_expired: AtomicBool,
     /// When hyper took the last frame and began to wait for window; `NEVER` while the body has no
     /// frame to send.
     waiting_since: AtomicU64,
+    /// Set when the stream first waits: most responses are sent at once.
     timer: Mutex<Option<TimerKey>>,
     me: Weak<Self>,
 }
@@ -58,17 +65,36 @@ impl StallTimeout {
     /// Watches the response of the stream that is being polled; `None` if no stream is. The stream
     /// is reset after `write` without window.
     pub(super) fn watch(clock: &Clock, write: Millis) -> Option<Arc<Self>> {
-        let reset = RESET.with_borrow(Clone::clone)?;
-        let watch = Arc::new_cyclic(|me| Self {
-            clock: clock.clone(),
-            write,
-            reset,
-            waiting_since: AtomicU64::new(clock.now()),
-            timer: Mutex::default(),
-            me: me.clone(),
-        });
-        watch.wake_at(clock.now().saturating_add(write));
-        Some(watch)
+        POLLED.with_borrow_mut(|polled| {
+            let Polled::Stream(timeout) = polled else {
+                return None;
+            };
+            let watch = Arc::new_cyclic(|me| Self {
+                clock: clock.clone(),
+                write,
+                task: AtomicWaker::new(),
+                has_expired: AtomicBool::new(false),
+                waiting_since: AtomicU64::new(clock.now()),
+                timer: Mutex::default(),
+                me: me.clone(),
+            });
+            *timeout = Some(watch.clone());
+            Some(watch)
+        })
+    }
+
+    /// Completes when the stream must be reset.
+    fn poll_expired(&self, cx: &Context<'_>) -> Poll<()> {
+        self.task.register(cx.waker());
+        if self.has_expired.load(Ordering::Acquire) {
+            tracing::debug!("HTTP/2 stream reset: no window for too long");
+            return Poll::Ready(());
+        }
+        let mut timer = self.timer.lock();
+        if timer.is_none() {
+            *timer = Some(self.wake_at(self.clock.now().saturating_add(self.write)));
+        }
+        Poll::Pending
     }
 
     /// Records that hyper has polled the body, which it does once the previous frame has found
@@ -78,9 +104,9 @@ impl StallTimeout {
         self.waiting_since.store(since, Ordering::Relaxed);
     }
 
-    fn wake_at(&self, at: Millis) {
+    fn wake_at(&self, at: Millis) -> TimerKey {
         let watch: Weak<dyn Tick> = self.me.clone();
-        *self.timer.lock() = Some(self.clock.wake_at(at, watch));
+        self.clock.wake_at(at, watch)
     }
 }
 
@@ -94,9 +120,10 @@ impl Tick for StallTimeout {
         };
         if now >= deadline {
             counter!("oneport_streams_stalled_total").increment(1);
-            self.reset.cancel();
+            self.has_expired.store(true, Ordering::Release);
+            self.task.wake();
         } else {
-            self.wake_at(deadline);
+            *self.timer.lock() = Some(self.wake_at(deadline));
         }
     }
 }

@@ -1,0 +1,151 @@
+//! Serving: a request or a handshake in progress. A request may run to its end even if its client
+//! disconnects.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use metrics::counter;
+
+use super::running::Gateway;
+use super::upgrade::Reply;
+use crate::http::OnDisconnect;
+use crate::net::ClientPermit;
+
+/// The most requests without a client at once. Any others are dropped.
+const ABANDONED_MAX: usize = 1_024;
+
+/// A request or a handshake in progress. Completes with the reply; dropping it is the client's
+/// disconnect.
+#[must_use = "nothing runs unless it is polled"]
+pub struct Serving {
+    state: State,
+    /// Counts the client against `connections_per_ip` until its response or its socket ends, if it
+    /// is counted by requests.
+    counted: Option<ClientPermit>,
+}
+
+enum State {
+    /// What has its reply without waiting; `None` once it has been taken.
+    Done(Option<Box<Reply>>),
+    /// Ends with its client.
+    Cancel(Work),
+    /// Runs to its end.
+    Finish(RunToCompletion),
+}
+
+type Work = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+impl Serving {
+    /// Creates one that has its reply.
+    pub(crate) fn done(reply: Reply) -> Self {
+        Self::of(State::Done(Some(Box::new(reply))))
+    }
+
+    /// Creates one that ends with its client.
+    pub(super) fn new(work: impl Future<Output = Reply> + Send + 'static) -> Self {
+        Self::of(State::Cancel(Box::pin(work)))
+    }
+
+    fn of(state: State) -> Self {
+        let counted = None;
+        Self { state, counted }
+    }
+
+    /// Counts the client until its response or its socket ends.
+    pub(super) fn counted(mut self, counted: Option<ClientPermit>) -> Self {
+        self.counted = counted;
+        self
+    }
+
+    /// Creates one of a view's call.
+    pub(super) fn call(
+        gateway: &Gateway,
+        on_disconnect: OnDisconnect,
+        work: impl Future<Output = Reply> + Send + 'static,
+    ) -> Self {
+        match on_disconnect {
+            OnDisconnect::Cancel => Self::new(work),
+            OnDisconnect::Finish => Self::of(State::Finish(RunToCompletion {
+                work: Some(Box::pin(work)),
+                gateway: gateway.clone(),
+            })),
+        }
+    }
+}
+
+impl Future for Serving {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let mut reply = match &mut self.state {
+            State::Done(reply) => match reply.take() {
+                Some(reply) => *reply,
+                None => return Poll::Pending, // polled after its end
+            },
+            State::Cancel(work) => ready!(work.as_mut().poll(cx)),
+            State::Finish(work) => ready!(work.poll(cx)),
+        };
+        if let Some(counted) = self.counted.take() {
+            match &mut reply {
+                Reply::Response(response) => {
+                    response.extensions_mut().insert(Arc::new(counted));
+                }
+                Reply::Upgrade(_, upgrade) => upgrade.counted = Some(counted),
+            }
+        }
+        Poll::Ready(reply)
+    }
+}
+
+/// A request's work. If dropped before its end, it continues in its own task, within the route's
+/// deadline.
+struct RunToCompletion {
+    work: Option<Work>,
+    gateway: Gateway,
+}
+
+impl RunToCompletion {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+        let Some(work) = &mut self.work else {
+            return Poll::Pending; // polled after its end
+        };
+        let polled = work.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.work = None;
+        }
+        polled
+    }
+}
+
+impl Drop for RunToCompletion {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        if std::thread::panicking() {
+            return; // the work itself panicked
+        }
+        let count = self.gateway.abandoned().clone();
+        if count.fetch_add(1, Ordering::Relaxed) >= ABANDONED_MAX {
+            count.fetch_sub(1, Ordering::Relaxed);
+            counter!("oneport_requests_abandoned_total", "outcome" => "dropped").increment(1);
+            return;
+        }
+        counter!("oneport_requests_abandoned_total", "outcome" => "finished").increment(1);
+        let tasks = &self.gateway.services().tasks;
+        tasks.spawn("abandoned request", async move {
+            let _count_guard = CountGuard(count);
+            let _ = work.await;
+        });
+    }
+}
+
+/// Decrements the count when the task ends, even by a panic.
+struct CountGuard(Arc<AtomicUsize>);
+
+impl Drop for CountGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
