@@ -147,48 +147,60 @@ pub struct ResponseBody {
     permit: Option<Permit>,
 }
 
+/// The deadlines of a body. The idle timeout runs only while the reader waits for the endpoint: a
+/// reader that does not poll is slow itself.
 #[derive(Debug)]
 struct Deadline {
     started_at: Instant,
     idle_timeout: Option<Duration>,
     ends_at: Option<Instant>,
-    sleep: Pin<Box<Sleep>>,
+    /// The time from which the reader waits. `None` if it has got a part since.
+    waits_since: Option<Instant>,
+    /// Created when the reader waits for the first time. It may be due before the deadline, which
+    /// each part puts off; then it is set again.
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
     fn new(idle_timeout: Option<Duration>, ends_at: Option<Instant>) -> Option<Self> {
-        let now = Instant::now();
-        let due_at = Self::next(now, idle_timeout, ends_at)?;
-        Some(Self {
-            started_at: now,
+        (idle_timeout.is_some() || ends_at.is_some()).then(|| Self {
+            started_at: Instant::now(),
             idle_timeout,
             ends_at,
-            sleep: Box::pin(tokio::time::sleep_until(due_at)),
+            waits_since: None,
+            sleep: None,
         })
     }
 
-    fn next(now: Instant, idle: Option<Duration>, ends_at: Option<Instant>) -> Option<Instant> {
-        idle.map(|idle| now + idle).into_iter().chain(ends_at).min()
+    /// A part has arrived. Returns the total timeout if it has passed: data that is always ready
+    /// must not put it off.
+    fn received(&mut self) -> Option<Duration> {
+        self.waits_since = None;
+        let ends_at = self.ends_at?;
+        (Instant::now() >= ends_at).then(|| ends_at - self.started_at)
     }
 
-    /// Restarts the idle timeout: a part of the body has arrived.
-    fn restart(&mut self) {
-        if self.idle_timeout.is_some()
-            && let Some(due_at) = Self::next(Instant::now(), self.idle_timeout, self.ends_at)
-        {
-            self.sleep.as_mut().reset(due_at);
-        }
-    }
-
-    /// Returns the timeout that has passed.
+    /// The reader waits. Returns the timeout that has passed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        std::task::ready!(self.sleep.as_mut().poll(cx));
-        Poll::Ready(match (self.idle_timeout, self.ends_at) {
-            (Some(idle), Some(ends_at)) if Instant::now() < ends_at => idle,
-            (Some(idle), None) => idle,
-            (_, Some(ends_at)) => ends_at - self.started_at,
-            (None, None) => Duration::ZERO,
-        })
+        let since = *self.waits_since.get_or_insert_with(Instant::now);
+        loop {
+            let idle = self.idle_timeout.map(|idle| (since + idle, idle));
+            let total = self.ends_at.map(|at| (at, at - self.started_at));
+            let Some((due_at, timeout)) = idle.into_iter().chain(total).min() else {
+                return Poll::Pending;
+            };
+            let sleep = self
+                .sleep
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due_at)));
+            if sleep.deadline() > due_at {
+                sleep.as_mut().reset(due_at);
+            }
+            std::task::ready!(sleep.as_mut().poll(cx));
+            if Instant::now() >= due_at {
+                return Poll::Ready(timeout);
+            }
+            sleep.as_mut().reset(due_at);
+        }
     }
 }
 
@@ -266,8 +278,9 @@ impl Body for ResponseBody {
                 this.left = left;
                 // A reader that knows the length does not poll again after the last byte.
                 this.lease = this.lease.take().and_then(Lease::unless_idle);
-                if let Some(deadline) = &mut this.deadline {
-                    deadline.restart();
+                let passed = this.deadline.as_mut().and_then(Deadline::received);
+                if let Some(timeout) = passed {
+                    return this.fail(ClientError::Timeout { timeout });
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -14,7 +14,6 @@
 //! wake-up is suppressed.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +30,7 @@ use tokio::task::unconstrained;
 
 use super::body::{RequestBody, ResponseBody};
 use super::error::ClientError;
-use super::limited_io::LimitedIo;
+use super::limited_io::{LimitedIo, Progress};
 use crate::net::Stream;
 
 type Io = TokioIo<LimitedIo<Stream>>;
@@ -45,6 +44,9 @@ pub(super) struct Connection {
     driver: Option<Box<Driver>>,
     /// True once the driver has returned: it must not be polled again.
     is_over: bool,
+    /// True from the first request on.
+    is_used: bool,
+    progress: Arc<Progress>,
     relay: Arc<Relay>,
     /// The relay as a waker.
     waker: Waker,
@@ -52,7 +54,7 @@ pub(super) struct Connection {
 
 /// The answer to a request that asks for another protocol.
 #[derive(Debug)]
-pub enum Upgraded {
+pub(crate) enum Upgraded {
     /// 101: the connection speaks the other protocol from now on.
     Switched {
         /// The head.
@@ -67,10 +69,14 @@ pub enum Upgraded {
 }
 
 /// A request failed before its response's head.
-pub(super) struct SendError {
-    pub(super) error: ClientError,
+#[derive(Debug)]
+pub(crate) struct SendError {
+    pub(crate) error: ClientError,
     /// The request, if no byte of it was written.
-    pub(super) request: Option<Request<RequestBody>>,
+    pub(crate) request: Option<Request<RequestBody>>,
+    /// Whether the connection was idle before, and failed without a byte of a response: the peer
+    /// has probably closed it when the request was sent.
+    pub(crate) is_stale: bool,
 }
 
 /// Passes wake-ups on to the task that uses the connection.
@@ -89,7 +95,11 @@ impl Wake for Relay {
     fn wake_by_ref(self: &Arc<Self>) {
         if self.is_muted.load(Ordering::SeqCst) {
             self.has_missed.store(true, Ordering::SeqCst);
-            return;
+            // Race: the polling thread may have read `has_missed` in between. It does so after it has
+            // cleared `is_muted`, so if that is still set, it will see the wake-up.
+            if self.is_muted.load(Ordering::SeqCst) {
+                return;
+            }
         }
         let task = self.task.lock();
         if let Some(task) = &*task {
@@ -128,7 +138,8 @@ impl Connection {
         wire_bytes_max: usize,
         head_bytes_max: Option<usize>,
     ) -> Result<Self, ClientError> {
-        let io = TokioIo::new(LimitedIo::new(stream, wire_bytes_max));
+        let progress = Arc::new(Progress::default());
+        let io = TokioIo::new(LimitedIo::new(stream, wire_bytes_max, progress.clone()));
         let mut builder = http1::Builder::new();
         if let Some(max) = head_bytes_max {
             builder.max_buf_size(max);
@@ -146,6 +157,8 @@ impl Connection {
             sender,
             driver: Some(Box::new(driver)),
             is_over: false,
+            is_used: false,
+            progress,
             waker: Waker::from(relay.clone()),
             relay,
         })
@@ -157,13 +170,19 @@ impl Connection {
         mut self,
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Self), SendError> {
+        let was_used = std::mem::replace(&mut self.is_used, true);
+        self.progress.restart();
         let sent = self.sender.try_send_request(request);
         let mut sent = std::pin::pin!(unconstrained(sent));
         let sent = std::future::poll_fn(|cx| self.poll_sent(cx, sent.as_mut())).await;
         match sent {
-            Ok(response) => Ok((response, self)),
+            Ok(response) => {
+                self.progress.head_received();
+                Ok((response, self))
+            }
             Err(mut error) => Err(SendError {
                 request: error.take_message(),
+                is_stale: was_used && !self.progress.has_bytes(),
                 error: ClientError::classify(error.error()),
             }),
         }
@@ -246,18 +265,23 @@ impl std::fmt::Debug for Connection {
     }
 }
 
+impl SendError {
+    /// No byte of the request was written.
+    pub(crate) fn unsent(error: ClientError, request: Request<RequestBody>) -> Self {
+        Self {
+            error,
+            request: Some(request),
+            is_stale: false,
+        }
+    }
+}
+
 impl From<ClientError> for SendError {
     fn from(error: ClientError) -> Self {
         Self {
             error,
             request: None,
+            is_stale: false,
         }
-    }
-}
-
-impl From<io::Error> for SendError {
-    fn from(error: io::Error) -> Self {
-        let source = Arc::new(error);
-        Self::from(ClientError::Connect { source })
     }
 }

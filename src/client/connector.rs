@@ -1,5 +1,6 @@
 //! Connector: opens the pool's connections, over TCP or a Unix socket.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,22 +10,59 @@ use futures_util::stream::FuturesUnordered;
 use tokio::net::{TcpStream, lookup_host};
 
 use super::endpoint_url::Address;
-use crate::net::Stream;
+use crate::net::{ClientTls, Stream};
 
 /// The head start of an address before the next is tried beside it (RFC 8305 §8).
 const HEAD_START: Duration = Duration::from_millis(250);
+
+/// The protocol of an endpoint.
+#[derive(Clone, Debug, Default)]
+pub enum Protocol {
+    /// HTTP/1.1 without TLS.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3).
+    Http2,
+    /// HTTP/1.1 over TLS, or HTTP/2 if it is offered and the endpoint chooses it.
+    Tls(ClientTls),
+}
 
 /// Opens connections to one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     pub(super) address: Address,
+    pub(super) protocol: Protocol,
     pub(super) timeout: Duration,
 }
 
 impl Connector {
-    /// Opens a connection within the timeout.
-    pub(super) async fn connect(&self) -> io::Result<Stream> {
-        match tokio::time::timeout(self.timeout, connect(&self.address)).await {
+    /// Opens a connection within the timeout; returns also whether it speaks HTTP/2.
+    pub(super) async fn connect(&self) -> io::Result<(Stream, bool)> {
+        self.in_time(async {
+            let stream = connect(&self.address).await?;
+            match &self.protocol {
+                Protocol::Http1 => Ok((stream, false)),
+                Protocol::Http2 => Ok((stream, true)),
+                Protocol::Tls(tls) => tls.connect(stream).await,
+            }
+        })
+        .await
+    }
+
+    /// Opens a connection that speaks HTTP/1.1, within the timeout.
+    pub(super) async fn connect_http1(&self) -> io::Result<Stream> {
+        self.in_time(async {
+            let stream = connect(&self.address).await?;
+            match &self.protocol {
+                Protocol::Http1 | Protocol::Http2 => Ok(stream),
+                Protocol::Tls(tls) => tls.connect_http1(stream).await,
+            }
+        })
+        .await
+    }
+
+    async fn in_time<T>(&self, connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        match tokio::time::timeout(self.timeout, connect).await {
             Ok(connected) => connected,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -35,9 +73,7 @@ async fn connect(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Tcp { host, port } => {
             let addresses = lookup_host((host.as_str(), *port)).await?.collect();
-            let stream = connect_any(addresses).await?;
-            stream.set_nodelay(true)?;
-            Ok(stream.into())
+            Stream::connected(connect_any(addresses).await?)
         }
         Address::Unix(path) => Stream::connect_unix(path).await,
     }

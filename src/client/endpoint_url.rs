@@ -1,17 +1,18 @@
 //! EndpointUrl: the address of an endpoint, and the URI of requests to it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 
-use crate::net::unix_path_problem;
+use super::connector::Protocol;
 use crate::net::url::Url;
+use crate::net::{ClientTls, ClientTlsError, ClientTlsSettings, unix_path_problem};
 
 /// The address of an endpoint.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Address {
-    /// `http://HOST:PORT/PATH`.
+    /// `http://HOST:PORT/PATH` or `https://HOST:PORT/PATH`.
     Tcp {
         /// A name or an address; an IPv6 address without brackets.
         host: String,
@@ -29,6 +30,8 @@ pub struct EndpointUrl {
     pub address: Address,
     /// The absolute URI of a request. For a Unix socket its authority is `localhost`.
     pub uri: Uri,
+    /// Whether the scheme is `https`.
+    pub is_tls: bool,
     /// The URL without its query, which may hold a token: for metrics and the log.
     pub label: String,
 }
@@ -37,7 +40,9 @@ pub struct EndpointUrl {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum EndpointUrlError {
     /// It has another scheme, no host, or a port that is not a number from 1 to 65535.
-    #[error("expected \"http://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\"")]
+    #[error(
+        "expected \"http://HOST:PORT/PATH\", \"https://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\""
+    )]
     Form,
     /// It contains a user name or a password, which would not be sent.
     #[error("expected a URL without a user name and a password, found one with an @ sign")]
@@ -55,8 +60,7 @@ impl fmt::Debug for EndpointUrl {
 }
 
 impl EndpointUrl {
-    /// Parses `http://HOST:PORT/PATH` and `http+unix://SOCKET:/PATH`. An `https` scheme comes with
-    /// TLS.
+    /// Parses `http://HOST:PORT/PATH`, `https://HOST:PORT/PATH` and `http+unix://SOCKET:/PATH`.
     pub fn parse(text: &str) -> Result<Self, EndpointUrlError> {
         let label = text.split(['?', '#']).next().unwrap_or(text).to_owned();
         if let Some(rest) = text.strip_prefix("http+unix://") {
@@ -71,6 +75,7 @@ impl EndpointUrl {
             return Ok(Self {
                 address: Address::Unix(socket.into()),
                 uri: uri.parse().map_err(|_| EndpointUrlError::Form)?,
+                is_tls: false,
                 label,
             });
         }
@@ -81,16 +86,35 @@ impl EndpointUrl {
         // hyper's type is stricter: it rejects texts that have to be corrected, such as
         // `http:///host`.
         let uri: Uri = text.parse().map_err(|_| EndpointUrlError::Form)?;
-        let is_http = url.scheme() == "http" && uri.authority().is_some();
+        let is_tls = url.scheme() == "https";
+        let is_http = (is_tls || url.scheme() == "http") && uri.authority().is_some();
         let Some(host) = url.host().filter(|_| is_http) else {
             return Err(EndpointUrlError::Form);
         };
-        let port = url.port().unwrap_or(80);
+        let port = url.port().unwrap_or(if is_tls { 443 } else { 80 });
         Ok(Self {
             address: Address::Tcp { host, port },
             uri,
+            is_tls,
             label,
         })
+    }
+}
+
+impl EndpointUrl {
+    /// Returns the protocol of the endpoint. `https` trusts the certificates in `ca`, or those of
+    /// the system.
+    pub fn protocol(&self, ca: Option<&Path>) -> Result<Protocol, ClientTlsError> {
+        match &self.address {
+            Address::Tcp { host, .. } if self.is_tls => {
+                let settings = ClientTlsSettings {
+                    ca: ca.map(Path::to_owned),
+                    ..ClientTlsSettings::default()
+                };
+                Ok(Protocol::Tls(ClientTls::new(host, &settings)?))
+            }
+            _ => Ok(Protocol::Http1),
+        }
     }
 }
 
@@ -125,7 +149,6 @@ mod tests {
         for bad in [
             "",
             "ws://h",
-            "https://h/",
             "http://",
             "http://h:99999/",
             "/ws",
@@ -138,6 +161,10 @@ mod tests {
                 "{bad}"
             );
         }
+        let url = EndpointUrl::parse("https://h/a").unwrap();
+        let host = "h".to_owned();
+        assert_eq!(url.address, Address::Tcp { host, port: 443 });
+        assert!(url.is_tls);
         let secret = EndpointUrl::parse("http://ann:secret@h/");
         assert_eq!(secret, Err(EndpointUrlError::Credentials));
     }

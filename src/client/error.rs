@@ -60,6 +60,9 @@ pub enum ClientError {
 }
 
 fn busy(waited: Duration) -> String {
+    if waited.is_zero() {
+        return "too many requests in flight, and too many that wait".to_owned();
+    }
     format!("too many requests in flight: none ended within {waited:?}")
 }
 

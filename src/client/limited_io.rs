@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -11,17 +13,48 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// busy.
 const YIELD_BYTES: usize = 64 * 1024;
 
-/// A stream that fails when more than `max` bytes arrive for one request.
+/// The bytes that may arrive before the head of a response is complete: interim responses, and the
+/// head itself.
+const HEAD_BYTES_MAX: usize = 256 * 1024;
+
+/// A stream that fails when more than `max` bytes arrive for one request, or too many before the
+/// head of its response.
 ///
 /// A write starts a new request: HTTP/1.1 sends the next one only after the response to the last.
 #[derive(Debug)]
 pub(super) struct LimitedIo<S> {
     stream: S,
+    progress: Arc<Progress>,
     max: usize,
     /// The bytes read since the last write.
     read: usize,
     /// The bytes read since the task last yielded.
     read_since_yield: usize,
+}
+
+/// How far the response to the current request has come.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    has_bytes: AtomicBool,
+    has_head: AtomicBool,
+}
+
+impl Progress {
+    /// A request begins.
+    pub(super) fn restart(&self) {
+        self.has_bytes.store(false, Ordering::Relaxed);
+        self.has_head.store(false, Ordering::Relaxed);
+    }
+
+    /// The head of the response is complete.
+    pub(super) fn head_received(&self) {
+        self.has_head.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether a byte has arrived since the request began.
+    pub(super) fn has_bytes(&self) -> bool {
+        self.has_bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// The limit is exceeded.
@@ -30,9 +63,10 @@ pub(super) struct LimitedIo<S> {
 pub(super) struct LimitExceeded(usize);
 
 impl<S> LimitedIo<S> {
-    pub(super) fn new(stream: S, max: usize) -> Self {
+    pub(super) fn new(stream: S, max: usize, progress: Arc<Progress>) -> Self {
         Self {
             stream,
+            progress,
             max,
             read: 0,
             read_since_yield: 0,
@@ -42,6 +76,10 @@ impl<S> LimitedIo<S> {
     pub(super) fn into_inner(self) -> S {
         self.stream
     }
+}
+
+fn exceeded(max: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, LimitExceeded(max))
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
@@ -55,6 +93,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        // Checked before a read, because a read may end far behind the head.
+        if self.read >= HEAD_BYTES_MAX && !self.progress.has_head.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(exceeded(HEAD_BYTES_MAX)));
+        }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if result.is_pending() {
@@ -64,12 +106,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
         let bytes = buffer.filled().len() - before;
         self.read_since_yield += bytes;
         self.read = self.read.saturating_add(bytes);
+        if bytes > 0 && !self.progress.has_bytes() {
+            self.progress.has_bytes.store(true, Ordering::Relaxed);
+        }
         if self.read > self.max {
-            let max = self.max;
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                LimitExceeded(max),
-            )));
+            return Poll::Ready(Err(exceeded(self.max)));
         }
         Poll::Ready(Ok(()))
     }
@@ -116,7 +157,9 @@ mod tests {
     #[tokio::test]
     async fn the_limit_starts_anew_with_each_request() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut near = LimitedIo::new(near, 200_000);
+        let progress = Arc::new(Progress::default());
+        progress.head_received();
+        let mut near = LimitedIo::new(near, 200_000, progress);
         let mut read = vec![0; 150_000];
         for _ in 0..3 {
             far.write_all(&read).await.unwrap();

@@ -1,4 +1,4 @@
-//! Client: outbound HTTP/1.1 to one endpoint, with a pool, deadlines, byte limits and a circuit
+//! Client: outbound HTTP to one endpoint, with a pool, deadlines, byte limits and a circuit
 //! breaker.
 //!
 //! `[auth.forward]`, the `backend` consumer and `oneport publish` use it; each has one [`Client`]
@@ -26,6 +26,7 @@ mod connector;
 mod endpoint_url;
 mod error;
 mod hop_by_hop;
+mod http2;
 mod limited_io;
 mod pool;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod tests;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,24 +45,34 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+pub use crate::net::{ClientTls, ClientTlsError, ClientTlsSettings};
 pub use body::{RequestBody, ResponseBody};
 pub use breaker::{BreakerSettings, Outcome, Transition};
-pub use connection::Upgraded;
+pub(crate) use connection::{SendError, Upgraded};
+pub use connector::Protocol;
 pub use endpoint_url::{Address, EndpointUrl, EndpointUrlError};
 pub use error::{BoxError, ClientError};
 pub use hop_by_hop::{is_hop_by_hop, remove_hop_by_hop};
 
 use body::Upload;
 use breaker::Breaker;
+use connection::Connection;
 use connector::Connector;
 use pool::{Lease, Pool, PoolSettings};
+
+use crate::clock::Clock;
+use crate::tasks::Tasks;
 
 /// The limits and deadlines of a client.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
+    /// The protocol of the endpoint.
+    pub protocol: Protocol,
     /// Requests in flight at the same time. The pool keeps at most as many idle connections.
     pub concurrency: usize,
-    /// The longest wait for one of these slots.
+    /// The most requests that wait for one of these slots. One more is refused at once.
+    pub queue_max: usize,
+    /// The longest wait for a slot.
     pub queue_timeout: Duration,
     /// The longest wait for a connection, over all addresses of a name.
     pub connect_timeout: Duration,
@@ -88,7 +100,9 @@ pub struct ClientSettings {
 impl Default for ClientSettings {
     fn default() -> Self {
         Self {
+            protocol: Protocol::Http1,
             concurrency: 64,
+            queue_max: usize::MAX,
             queue_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             head_timeout: Some(Duration::from_secs(30)),
@@ -125,6 +139,8 @@ struct Shared {
     settings: ClientSettings,
     pool: Arc<Pool>,
     slots: Arc<Semaphore>,
+    /// The requests that wait for a slot.
+    waiting: AtomicUsize,
     breaker: Option<Breaker>,
 }
 
@@ -146,6 +162,7 @@ impl Client {
     pub fn new(address: &Address, settings: ClientSettings) -> Self {
         let connector = Connector {
             address: address.clone(),
+            protocol: settings.protocol.clone(),
             timeout: settings.connect_timeout,
         };
         let pool = PoolSettings {
@@ -156,9 +173,16 @@ impl Client {
         Self(Arc::new(Shared {
             pool: Arc::new(Pool::new(connector, pool)),
             slots: Arc::new(Semaphore::new(settings.concurrency)),
+            waiting: AtomicUsize::new(0),
             breaker: settings.breaker.clone().map(Breaker::new),
             settings,
         }))
+    }
+
+    /// Sets the owner of the tasks that HTTP/2 needs, and the clock that closes idle connections.
+    /// Without a clock, they are closed when the next request comes.
+    pub(crate) fn attach(&self, tasks: &Tasks, clock: &Clock) {
+        self.0.pool.attach(tasks, clock);
     }
 
     /// Waits for a free slot, unless the circuit is open.
@@ -181,6 +205,7 @@ impl Client {
         let slot = match self.0.slots.clone().try_acquire_owned() {
             Ok(slot) => slot,
             Err(_) => {
+                let _waiting = self.0.queue()?;
                 let wait = self.0.slots.clone().acquire_owned();
                 match tokio::time::timeout(queue_timeout, wait).await {
                     Ok(Ok(slot)) => slot,
@@ -223,8 +248,12 @@ impl Client {
         exchanged
     }
 
+    /// Drops the idle connections: the endpoint has probably closed them all.
+    pub(crate) fn drop_idle(&self) {
+        self.0.pool.drop_idle();
+    }
+
     /// Returns how many requests could be sent at once.
-    #[cfg(test)]
     pub(crate) fn free_slots(&self) -> usize {
         self.0.slots.available_permits()
     }
@@ -243,11 +272,21 @@ impl Permit {
     /// field. Dropping the future, or the body before its end, closes the connection.
     pub async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, ClientError> {
+        let ends_at = self.ends_at();
+        let sent = self.try_send(request, ends_at).await;
+        sent.map_err(|failed| failed.error)
+    }
+
+    /// Sends a request like [`Self::send`], with another end than `total_timeout`. A request of which
+    /// no byte was written comes back with the error.
+    pub(crate) async fn try_send(
+        &self,
+        mut request: Request<RequestBody>,
+        ends_at: Option<Instant>,
+    ) -> Result<Response<ResponseBody>, SendError> {
         let settings = &self.client.settings;
-        let started_at = Instant::now();
-        let ends_at = settings.total_timeout.map(|total| started_at + total);
         let upload = request.body_mut().limit(settings.request_bytes_max)?;
         let head = self.client.pool.send(request);
         let response = match (settings.head_timeout, ends_at) {
@@ -256,18 +295,27 @@ impl Permit {
                 within(head, upload.as_deref(), head_timeout, ends_at).await?
             }
         };
-        let (response, lease) = response.map_err(|failed| failed.error)?;
+        let (response, lease) = response?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let sentence = "expected an answer, found another protocol (101)";
+            return Err(ClientError::Invalid(sentence.to_owned()).into());
+        }
         Ok(self.with_limits(response, lease, ends_at))
+    }
+
+    fn ends_at(&self) -> Option<Instant> {
+        let total = self.client.settings.total_timeout;
+        total.map(|total| Instant::now() + total)
     }
 
     fn with_limits(
         &self,
         response: Response<Incoming>,
-        lease: Lease,
+        lease: Option<Lease>,
         ends_at: Option<Instant>,
     ) -> Response<ResponseBody> {
         let settings = &self.client.settings;
-        let lease = lease.unless_idle();
+        let lease = lease.and_then(Lease::unless_idle);
         response.map(|incoming| {
             let max = settings.response_bytes_max;
             ResponseBody::new(incoming, lease, max, settings.idle_timeout, ends_at)
@@ -276,21 +324,20 @@ impl Permit {
 
     /// Sends a request that asks for another protocol, on a connection of its own, and waits for the
     /// response's head.
-    pub async fn upgrade(
+    pub(crate) async fn try_upgrade(
         &self,
         mut request: Request<RequestBody>,
-    ) -> Result<Upgraded, ClientError> {
+    ) -> Result<Upgraded, SendError> {
         let settings = &self.client.settings;
-        let started_at = Instant::now();
-        let ends_at = settings.total_timeout.map(|total| started_at + total);
+        let ends_at = self.ends_at();
         request.body_mut().limit(settings.request_bytes_max)?;
         let head = self.client.pool.send_over_new_connection(request);
-        let sent = within(head, None, settings.head_timeout, ends_at).await?;
-        let (response, lease) = sent.map_err(|failed| failed.error)?;
+        let (response, lease) = within(head, None, settings.head_timeout, ends_at).await??;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some((stream, read)) = lease.into_connection().into_stream() else {
+            let connection = lease.map(Lease::into_connection);
+            let Some((stream, read)) = connection.and_then(Connection::into_stream) else {
                 let source = Arc::new(io::Error::from(io::ErrorKind::UnexpectedEof));
-                return Err(ClientError::Connection { source });
+                return Err(ClientError::Connection { source }.into());
             };
             return Ok(Upgraded::Switched {
                 response: response.map(drop),
@@ -324,6 +371,27 @@ impl Drop for Permit {
         {
             breaker.abandon_probe();
         }
+    }
+}
+
+impl Shared {
+    /// Takes a place in the queue for a slot, until it is dropped.
+    fn queue(&self) -> Result<Waiting<'_>, ClientError> {
+        let waiting = Waiting(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.queue_max {
+            let waited = Duration::ZERO;
+            return Err(ClientError::Busy { waited });
+        }
+        Ok(waiting)
+    }
+}
+
+/// A place in the queue.
+struct Waiting<'c>(&'c AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::clock::Tick as _;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
 
@@ -486,4 +487,93 @@ async fn the_breaker_opens_and_one_request_finds_out_whether_the_endpoint_is_bac
         () = serve => panic!("the peer has ended"),
     }
     assert!(!client.acquire().await.unwrap().is_probe());
+}
+
+#[tokio::test]
+async fn the_idle_timeout_runs_only_while_the_reader_waits() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let settings = ClientSettings {
+        idle_timeout: Some(Duration::from_millis(200)),
+        ..ClientSettings::default()
+    };
+    let client = client(&url, settings);
+    let permit = client.acquire().await.unwrap();
+    let sent = permit.send(request(&url, RequestBody::empty()));
+    let peer = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read(&mut [0; 1024]).await.unwrap();
+        let half = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha";
+        stream.write_all(half.as_bytes()).await.unwrap();
+        stream
+    };
+    let (response, mut stream) = tokio::join!(sent, peer);
+    let mut body = response.unwrap().into_body();
+    let mut poll = async || {
+        body.frame()
+            .await
+            .unwrap()
+            .map(|frame| frame.into_data().unwrap())
+    };
+    assert_eq!(&poll().await.unwrap()[..], b"ha");
+    // The reader waits for a moment, and then does something else for longer than the timeout.
+    let waited = tokio::time::timeout(Duration::from_millis(20), poll()).await;
+    assert!(waited.is_err());
+    stream.write_all(b"l").await.unwrap();
+    assert_eq!(&poll().await.unwrap()[..], b"l");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(b"f").await.unwrap();
+    };
+    let (frame, ()) = tokio::join!(poll(), late);
+    assert_eq!(&frame.unwrap()[..], b"f");
+}
+
+#[tokio::test]
+async fn the_total_timeout_holds_for_data_that_is_always_ready() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let settings = ClientSettings {
+        total_timeout: Some(Duration::from_millis(200)),
+        response_bytes_max: u64::MAX,
+        ..ClientSettings::default()
+    };
+    let client = client(&url, settings);
+    let endless = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read(&mut [0; 1024]).await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+    };
+    let reading = async {
+        let permit = client.acquire().await.unwrap();
+        let sent = permit.send(request(&url, RequestBody::empty()));
+        let mut body = sent.await.unwrap().into_body();
+        loop {
+            if let Err(error) = body.frame().await.unwrap() {
+                return error;
+            }
+        }
+    };
+    let (error, ()) = tokio::join!(reading, endless);
+    assert!(matches!(error, ClientError::Timeout { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_by_the_clock() {
+    let mut peer = Peer::start(Script::Respond(OK.into())).await;
+    let client = peer.client(ClientSettings::default());
+    client.exchange(peer.request()).await.unwrap();
+    assert!(!peer.requests.recv().await.unwrap().is_empty());
+    client.0.pool.tick(); // too early
+    client.exchange(peer.request()).await.unwrap();
+    assert!(!peer.requests.recv().await.unwrap().is_empty());
+    assert_eq!(peer.connections.load(Ordering::Relaxed), 1);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(21)).await;
+    client.0.pool.tick();
+    tokio::time::resume();
+    peer.closed().await;
 }

@@ -46,4 +46,6 @@ pub(crate) use tls::{
     Certificate, CertificateFacts, Certificates, Handshake, Part, ServerTls, TlsFiles,
     TlsFilesRefusal, TlsPaths,
 };
-pub use tls::{ClientCertificate, TlsInfo, TlsStream};
+pub use tls::{
+    ClientCertificate, ClientTls, ClientTlsError, ClientTlsSettings, TlsInfo, TlsStream,
+};

@@ -28,6 +28,7 @@ mod x509;
 
 pub(crate) use certificate::{Certificate, Part};
 pub(crate) use certificates::Certificates;
+pub use client::{ClientTls, ClientTlsError, ClientTlsSettings};
 pub use info::{ClientCertificate, TlsInfo};
 pub(crate) use server::{Handshake, ServerTls, TlsFiles, TlsFilesRefusal, TlsPaths};
 pub use stream::TlsStream;
