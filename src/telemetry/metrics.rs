@@ -164,6 +164,34 @@ const METRICS: &[Metric] = &[
         "Disconnects that were never delivered to their backend.",
     ),
     counter(
+        "oneport_upstream_requests_total",
+        "Requests and handshakes sent to upstream servers, by URL and outcome.",
+    ),
+    counter(
+        "oneport_upstream_retries_total",
+        "Requests that were sent again after a server could not be reached.",
+    ),
+    counter(
+        "oneport_upstream_checks_total",
+        "Health checks of upstream servers, by URL and outcome.",
+    ),
+    counter(
+        "oneport_upstream_lookups_total",
+        "Look-ups of the names of upstream servers, by URL and outcome.",
+    ),
+    gauge(
+        "oneport_upstream_servers",
+        "Servers of an upstream's URL: one for each address of its name.",
+    ),
+    gauge(
+        "oneport_upstream_servers_up",
+        "Servers of an upstream's URL that get requests.",
+    ),
+    gauge(
+        "oneport_upstream_active",
+        "Requests and tunnels that the servers of an upstream's URL serve.",
+    ),
+    counter(
         "oneport_log_lines_dropped_total",
         "Log lines dropped because the log could not be written, or not fast enough.",
     ),

@@ -1,6 +1,11 @@
 //! Options: the part of the options of a view and of a consumer that says which servers answer.
 
-use crate::config::{ConfigPath, WrittenDuration};
+use std::str::FromStr;
+
+use http::uri::PathAndQuery;
+
+use super::balance::Balance;
+use crate::config::{ConfigPath, OptionErrors, WrittenDuration};
 
 /// The option `health_check`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, serde::Deserialize)]
@@ -83,6 +88,9 @@ pub(crate) mod defaults {
     pub(crate) fn max_connections() -> usize {
         65_536
     }
+    pub(crate) fn max_queue() -> usize {
+        1_000
+    }
     pub(crate) fn retries() -> u32 {
         2
     }
@@ -136,6 +144,9 @@ macro_rules! upstream_options {
             /// The most requests and tunnels of each server at the same time.
             #[serde(default = "crate::upstream::defaults::max_connections")]
             pub max_connections: usize,
+            /// The most requests of each server that wait for one of these.
+            #[serde(default = "crate::upstream::defaults::max_queue")]
+            pub max_queue: usize,
             /// How long a request waits for one of these.
             #[serde(default = "crate::upstream::defaults::five_seconds")]
             pub queue_timeout: crate::config::WrittenDuration,
@@ -166,6 +177,7 @@ macro_rules! upstream_options {
                     idle_timeout: self.idle_timeout,
                     total_timeout: self.total_timeout,
                     max_connections: self.max_connections,
+                    max_queue: self.max_queue,
                     queue_timeout: self.queue_timeout,
                     tls: self.tls.clone(),
                     retries: self.retries,
@@ -185,4 +197,71 @@ pub(crate) use upstream_options;
 upstream_options! {
     /// The options of an upstream, which the `proxy` view and the `proxy` consumer share.
     pub struct UpstreamOptions {}
+}
+
+/// More connections than a process can have.
+const CONNECTIONS_MAX: usize = 1 << 20;
+
+impl UpstreamOptions {
+    /// Checks what the types of the options do not rule out; returns the balance.
+    pub(super) fn validate(&self, errors: &mut OptionErrors) -> Balance {
+        if self.upstream.is_empty() {
+            errors.error("upstream", "expected the URL of a server, found none");
+        }
+        for (index, url) in self.upstream.iter().enumerate() {
+            if self.upstream[..index].contains(url) {
+                errors.error(format!("upstream[{index}]"), "this server is listed twice");
+            }
+        }
+        for (key, timeout) in [
+            ("fail_timeout", Some(self.fail_timeout)),
+            ("connect_timeout", Some(self.connect_timeout)),
+            ("response_timeout", Some(self.response_timeout)),
+            ("idle_timeout", Some(self.idle_timeout)),
+            ("total_timeout", self.total_timeout),
+            ("queue_timeout", Some(self.queue_timeout)),
+        ] {
+            if timeout.is_some_and(|timeout| timeout.0.is_zero()) {
+                errors.error(key, "expected a duration longer than zero, found \"0s\"");
+            }
+        }
+        if !(1..=CONNECTIONS_MAX).contains(&self.max_connections) {
+            let found = self.max_connections;
+            let message = format!("expected 1 to {CONNECTIONS_MAX}, found {found}");
+            errors.error("max_connections", message);
+        }
+        if let Some(check) = &self.health_check {
+            check.validate(errors);
+        }
+        let is_https = |url: &crate::config::ConfigUrl| url.0.starts_with("https:");
+        if self.tls != TlsOptions::default() && !self.upstream.iter().any(is_https) {
+            errors.error("tls", "expected a server with an https:// URL, found none");
+        }
+        Balance::from_str(&self.balance).unwrap_or_else(|message| {
+            errors.error("balance", message);
+            Balance::RoundRobin
+        })
+    }
+}
+
+impl HealthCheckOptions {
+    fn validate(&self, errors: &mut OptionErrors) {
+        let path = &self.path;
+        if !path.starts_with('/') || PathAndQuery::from_str(path).is_err() {
+            let message = format!("expected a path such as \"/health/\", found {path:?}");
+            errors.error("health_check.path", message);
+        }
+        for (key, duration) in [("interval", self.interval), ("timeout", self.timeout)] {
+            if duration.0.is_zero() {
+                let message = "expected a duration longer than zero, found \"0s\"";
+                errors.error(format!("health_check.{key}"), message);
+            }
+        }
+        for (index, status) in self.status.iter().enumerate() {
+            if !(200..=599).contains(status) {
+                let message = format!("expected a status from 200 to 599, found {status}");
+                errors.error(format!("health_check.status[{index}]"), message);
+            }
+        }
+    }
 }

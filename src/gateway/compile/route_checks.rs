@@ -36,6 +36,20 @@ struct BackendOptions {
     secret: Option<serde_json::Value>,
 }
 
+/// The options of `proxy` that are checked.
+#[derive(Deserialize)]
+struct ProxyOptions {
+    #[serde(default)]
+    tls: TlsOptions,
+}
+
+/// The options of TLS that are checked.
+#[derive(Default, Deserialize)]
+struct TlsOptions {
+    #[serde(default)]
+    verify: Option<bool>,
+}
+
 /// The options of `static` that are checked.
 #[derive(Deserialize)]
 struct StaticOptions {
@@ -55,6 +69,7 @@ impl Compiler<'_> {
                 }
             }
             "static" => self.check_fallback(written),
+            "proxy" => self.check_verification(&written.options),
             _ => {}
         }
     }
@@ -105,11 +120,28 @@ impl Compiler<'_> {
         }
     }
 
+    fn check_verification(&mut self, options: &config::Options) {
+        let Ok(read) = options.read::<ProxyOptions>() else {
+            return;
+        };
+        if read.tls.verify == Some(false) {
+            let message = "the certificates of the servers are not checked: anyone between them and this server can read and change everything";
+            let location = options.location().below("tls.verify");
+            self.problems.push(
+                Problem::warning(location, message)
+                    .with_hint("trust their certificates with tls = { ca = \"ca.pem\" }"),
+            );
+        }
+    }
+
     /// Checks a consumer against its route.
     pub(super) fn check_consumer(&mut self, written: &WebsocketRoute) {
         match written.consumer.as_str() {
             "backend" => self.check_backend(written),
-            "proxy" => self.check_tunnel(written),
+            "proxy" => {
+                self.check_tunnel(written);
+                self.check_verification(&written.options);
+            }
             _ => {}
         }
     }

@@ -1,0 +1,135 @@
+//! Lookups: the names of the servers of an upstream, looked up again and again.
+//!
+//! Each address of a name is a server of its own, as in nginx: requests are shared among the
+//! replicas of a service, and one of them can be out. A name with only one address, or only with
+//! addresses of this machine (`localhost`), is one server, whose name is looked up for each
+//! connection.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use metrics::counter;
+
+use super::server_url::ServerUrl;
+use super::set::{Runtime, Set};
+
+/// How long a look-up may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most servers of one name.
+const ADDRESSES_MAX: usize = 64;
+
+/// Starts the task of a set that looks its names up, if it has any.
+pub(super) fn start(set: &Arc<Set>, runtime: &Runtime) {
+    let is_off = set.options.resolve_interval.0.is_zero();
+    if is_off || set.urls.iter().all(|url| url.name().is_none()) {
+        return;
+    }
+    let dropped = set.dropped.clone();
+    let (set, runtime) = (Arc::downgrade(set), runtime.clone());
+    let tasks = runtime.tasks.clone();
+    tasks.clone().spawn("upstream look-ups", async move {
+        tokio::select! {
+            () = run(&set, &runtime) => {}
+            () = dropped.cancelled() => {}
+            () = tasks.stopping() => {}
+        }
+    });
+}
+
+async fn run(set: &Weak<Set>, runtime: &Runtime) {
+    let mut known: HashMap<Arc<str>, Vec<IpAddr>> = HashMap::new();
+    let mut failing: HashMap<Arc<str>, bool> = HashMap::new();
+    loop {
+        let Some(set) = set.upgrade() else { return };
+        for url in &set.urls {
+            let Some((name, port)) = url.name() else {
+                continue;
+            };
+            let found = look_up(name, port).await;
+            count(url, found.is_ok());
+            let was_failing = failing.insert(url.text.clone(), found.is_err());
+            match found {
+                Ok(addresses) => {
+                    let addresses = servers_of(addresses);
+                    let before = known.insert(url.text.clone(), addresses.clone());
+                    if before.unwrap_or_default() != addresses {
+                        tracing::info!(upstream = &*url.text, ?addresses, "upstream addresses");
+                        set.set_addresses(url, &addresses, runtime);
+                    }
+                }
+                // The last addresses stay.
+                Err(error) if was_failing != Some(true) => {
+                    tracing::warn!(upstream = &*url.text, %error, "upstream name cannot be looked up");
+                }
+                Err(_) => {}
+            }
+        }
+        let pause = set
+            .options
+            .resolve_interval
+            .0
+            .mul_f64(0.9 + 0.2 * fastrand::f64());
+        drop(set);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn count(url: &ServerUrl, is_ok: bool) {
+    let outcome = if is_ok { "ok" } else { "failed" };
+    let upstream = url.text.to_string();
+    counter!("oneport_upstream_lookups_total", "upstream" => upstream, "outcome" => outcome)
+        .increment(1);
+}
+
+async fn look_up(name: &str, port: u16) -> io::Result<Vec<IpAddr>> {
+    let found = tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((name, port))).await;
+    let found = found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    match addresses.is_empty() {
+        true => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        )),
+        false => Ok(addresses),
+    }
+}
+
+/// Returns the addresses that are servers of their own, in an order that does not change; none if
+/// the name is one server.
+fn servers_of(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(ADDRESSES_MAX);
+    if addresses.len() == 1 || addresses.iter().all(IpAddr::is_loopback) {
+        return Vec::new();
+    }
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_a_server_unless_all_are_of_this_machine() {
+        let check = |addresses: &[&str], expected: &[&str]| {
+            let parse = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect();
+            let expected: Vec<IpAddr> = parse(expected);
+            assert_eq!(servers_of(parse(addresses)), expected, "{addresses:?}");
+        };
+        check(&["127.0.0.1", "::1"], &[]);
+        check(&["10.0.0.1", "10.0.0.1"], &[]);
+        check(&["10.0.0.2", "10.0.0.1"], &["10.0.0.1", "10.0.0.2"]);
+        check(&["127.0.0.1", "10.0.0.1"], &["10.0.0.1", "127.0.0.1"]);
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_is_an_error() {
+        assert!(look_up("localhost", 80).await.is_ok());
+        assert!(look_up("no such name", 80).await.is_err());
+    }
+}
