@@ -195,6 +195,9 @@ pub(super) struct PublishArguments {
         hide_env_values = true
     )]
     pub(super) token: Option<String>,
+    /// The file of the certificates that are trusted with https. Default: those of the system.
+    #[arg(long, value_name = "FILE", env = "ONEPORT_PUBLISH_CA")]
+    pub(super) ca: Option<PathBuf>,
     /// The group.
     #[arg(value_name = "GROUP")]
     pub(super) group: String,

@@ -1,6 +1,7 @@
 //! `oneport publish`: sends an event to a group through the server API.
 
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode, header};
@@ -10,7 +11,9 @@ use super::arguments::PublishArguments;
 use super::output::{print, print_error, print_problems};
 use super::{CONFIG, FAILURE, OK, USAGE};
 use crate::channels::{Event, GroupName};
-use crate::client::{Address, Client, ClientError, ClientSettings, EndpointUrl, RequestBody};
+use crate::client::{
+    Address, Client, ClientError, ClientSettings, EndpointUrl, Protocol, RequestBody,
+};
 use crate::config::{Bind, Config, HttpRoute, Problems, Secret, hide_url, process_environment};
 use crate::database::{io_cause, why_not_connected};
 use crate::http::views::publish::matches;
@@ -84,7 +87,7 @@ pub(super) fn run(arguments: &PublishArguments) -> u8 {
         }
         Err(Unknown::Sentence(sentence)) => return usage(sentence),
     };
-    let request = match request(&caller, &group, json) {
+    let request = match request(&caller, &group, json, arguments.ca.as_deref()) {
         Ok(request) => request,
         Err(sentence) => return usage(sentence),
     };
@@ -261,26 +264,30 @@ fn own_url(config: &Config, route: &HttpRoute) -> Option<(String, Option<String>
 /// A request and its destination.
 struct Call {
     address: Address,
+    protocol: Protocol,
     host: String,
     request: Request<RequestBody>,
 }
 
-fn request(caller: &Caller, group: &GroupName, json: String) -> Result<Call, String> {
+fn request(
+    caller: &Caller,
+    group: &GroupName,
+    json: String,
+    ca: Option<&Path>,
+) -> Result<Call, String> {
     let url = format!("{}/groups/{group}", caller.url.trim_end_matches('/'));
     if let Err(error @ UrlError::Unencoded { .. }) = Url::parse(&caller.url) {
         return Err(error.to_string());
     }
-    let (address, host, uri) = match EndpointUrl::parse(&url) {
-        Ok(EndpointUrl {
-            address: Address::Tcp { host, port },
-            uri,
-            ..
-        }) => {
-            let name = host.clone();
-            (Address::Tcp { host, port }, name, uri)
-        }
-        Ok(_) | Err(_) => return Err(bad_url(caller)),
+    let Ok(url) = EndpointUrl::parse(&url) else {
+        return Err(bad_url(caller));
     };
+    let Address::Tcp { host, .. } = &url.address else {
+        return Err(bad_url(caller));
+    };
+    let host = host.clone();
+    let protocol = url.protocol(ca).map_err(|error| error.to_string())?;
+    let (address, uri) = (url.address, url.uri);
     let mut token = HeaderValue::try_from(format!("Bearer {}", caller.token))
         .map_err(|_| "expected a token of visible characters, found others".to_owned())?;
     token.set_sensitive(true);
@@ -295,19 +302,15 @@ fn request(caller: &Caller, group: &GroupName, json: String) -> Result<Call, Str
         .map_err(|error| error.to_string())?;
     Ok(Call {
         address,
+        protocol,
         host,
         request,
     })
 }
 
 fn bad_url(caller: &Caller) -> String {
-    let hint = if caller.url.starts_with("https:") {
-        "; TLS is not supported, use the URL behind the proxy"
-    } else {
-        ""
-    };
     format!(
-        "expected a URL such as http://127.0.0.1:8000/api/, found {:?}{hint}",
+        "expected a URL such as http://127.0.0.1:8000/api/ or https://chat.example.com/api/, found {:?}",
         caller.shown()
     )
 }
@@ -316,10 +319,12 @@ fn bad_url(caller: &Caller) -> String {
 async fn call(call: Call, url: &str) -> Result<(StatusCode, String), String> {
     let Call {
         address,
+        protocol,
         host,
         request,
     } = call;
     let settings = ClientSettings {
+        protocol,
         concurrency: 1,
         connect_timeout: TIMEOUT,
         head_timeout: None,

@@ -557,7 +557,7 @@ fn options_that_cannot_be_are_problems() {
             "found both",
         ),
         (
-            "{ url = 'https://h/', secret = 's' }",
+            "{ url = 'ftp://h/', secret = 's' }",
             "http://HOST:PORT/PATH",
         ),
         (

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::client::ClientTlsError;
 use crate::config::hide_url;
 
 /// The reason why the settings are invalid.
@@ -13,7 +14,7 @@ use crate::config::hide_url;
 pub enum ForwardSettingsError {
     /// The URL has another scheme, no host, or a port that is not a number from 1 to 65535.
     #[error(
-        "expected an http:// URL with a host, such as \"http://127.0.0.1:9000/auth\", found {:?}",
+        "expected an http:// or https:// URL with a host, such as \"http://127.0.0.1:9000/auth\", found {:?}",
         hide_url(.found)
     )]
     Url {
@@ -23,6 +24,9 @@ pub enum ForwardSettingsError {
     /// The URL has a user name or a password, which would not be sent.
     #[error("expected a URL without a user name and a password, found one with an @ sign")]
     Credentials,
+    /// The trusted certificates cannot be read.
+    #[error("{0}")]
+    Tls(#[from] ClientTlsError),
     /// No header is listed, so every client would be anonymous.
     #[error("expected at least one request header that identifies the client, found none")]
     NoRequestHeader,

@@ -7,6 +7,7 @@ mod subrequest;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,8 +32,10 @@ const MESSAGE_HEADERS: [HeaderName; 3] = [header::CONTENT_LENGTH, header::EXPECT
 /// The URL of the app, the headers it gets, and the headers of its response that name the user.
 #[derive(Clone)]
 pub struct ForwardSettings {
-    /// An `http://` URL of the app.
+    /// The URL of the app, `http://` or `https://`.
     pub url: String,
+    /// The file of the certificates that are trusted with `https://`. `None`: those of the system.
+    pub ca: Option<PathBuf>,
     /// The headers that identify the client, such as `cookie` and `authorization`. They are passed
     /// on to the app.
     pub request_headers: Vec<HeaderName>,
@@ -80,6 +83,7 @@ pub struct Subject<'a> {
 ///
 /// let forward = Forward::new(ForwardSettings {
 ///     url: "http://127.0.0.1:9000/auth".into(),
+///     ca: None,
 ///     request_headers: vec![COOKIE],
 ///     id_header: HeaderName::from_static("x-user-id"),
 ///     name_header: HeaderName::from_static("x-user-name"),
@@ -110,8 +114,8 @@ pub struct Forward {
 impl Forward {
     /// Validates the settings. Connects at the first subrequest.
     ///
-    /// Fails if the URL is not an `http://` one with a host, or if the listed headers cannot
-    /// identify a client.
+    /// Fails if the URL is not an `http://` or `https://` one with a host, if `ca` cannot be read, or
+    /// if the listed headers cannot identify a client.
     pub fn new(mut settings: ForwardSettings) -> Result<Self, ForwardSettingsError> {
         let url = parse_url(&settings.url)?;
         let mut names = Vec::new();
@@ -129,7 +133,7 @@ impl Forward {
         settings.request_headers = names;
         Ok(Self {
             answers: Arc::new(Mutex::new(AnswerCache::default())),
-            upstream: Arc::new(Upstream::new(url, settings)),
+            upstream: Arc::new(Upstream::new(url, settings)?),
         })
     }
 

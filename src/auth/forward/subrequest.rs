@@ -51,11 +51,16 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn new(url: EndpointUrl, settings: ForwardSettings) -> Self {
+    pub(super) fn new(
+        url: EndpointUrl,
+        settings: ForwardSettings,
+    ) -> Result<Self, ForwardSettingsError> {
         let timeout = settings.timeout;
+        let protocol = url.protocol(settings.ca.as_deref())?;
         let client = Client::new(
             &url.address,
             ClientSettings {
+                protocol,
                 concurrency: SUBREQUESTS_MAX,
                 queue_timeout: timeout,
                 connect_timeout: timeout,
@@ -65,11 +70,11 @@ impl Upstream {
                 ..ClientSettings::default()
             },
         );
-        Self {
+        Ok(Self {
             url,
             settings,
             client,
-        }
+        })
     }
 
     /// Returns the fields of a subrequest. `None`: the request has none of the fields that identify

@@ -113,6 +113,7 @@ async fn serve(mut stream: TcpStream, script: Script, heads: mpsc::UnboundedSend
 
 fn settings(port: u16) -> ForwardSettings {
     ForwardSettings {
+        ca: None,
         url: format!("http://127.0.0.1:{port}/auth?from=here"),
         request_headers: vec![COOKIE, AUTHORIZATION],
         id_header: HeaderName::from_static("x-user-id"),
@@ -975,7 +976,7 @@ async fn an_app_that_is_away_is_an_error() {
 }
 
 #[test]
-fn only_http_urls_with_a_host_are_taken() {
+fn only_http_and_https_urls_with_a_host_are_taken() {
     let check = |url: &str| {
         let mut settings = settings(9000);
         settings.url = url.into();
@@ -986,6 +987,7 @@ fn only_http_urls_with_a_host_are_taken() {
         "http://app/",
         "http://[::1]:80/a?b=@",
         "HTTP://app/",
+        "https://app/",
     ] {
         assert_eq!(check(url), Ok(url.replace("HTTP", "http")));
     }
@@ -993,7 +995,7 @@ fn only_http_urls_with_a_host_are_taken() {
         "",
         "/auth",
         "app:9000",
-        "https://app/",
+        "ws://app/",
         "http://",
         "http:///auth",
         "http://:80/",

@@ -164,8 +164,10 @@ impl<'de> Deserialize<'de> for ClaimValue {
 #[derive(Clone, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ForwardConfig {
-    /// The URL (http only).
+    /// The URL, http or https.
     pub url: String,
+    /// The file of the certificates that are trusted with https. Default: those of the system.
+    pub ca: Option<ConfigPath>,
     /// The request header fields that are forwarded; a request with none of them is anonymous.
     /// Default: `["cookie", "authorization"]`.
     #[serde(deserialize_with = "via::<HeaderNames, _, _>")]
@@ -249,6 +251,7 @@ impl Default for ForwardConfig {
     fn default() -> Self {
         Self {
             url: String::new(),
+            ca: None,
             request_headers: ["cookie", "authorization"].map(str::to_owned).to_vec(),
             id_header: "x-user-id".to_owned(),
             name_header: "x-user-name".to_owned(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::auth::bearer::{Bearer, BearerKey, BearerSettings, BearerSettingsError};
-use crate::auth::forward::{Forward, ForwardSettings};
+use crate::auth::forward::{Forward, ForwardSettings, ForwardSettingsError};
 use crate::config::{
     self, BearerConfig, Config, ErrorLocations, ForwardConfig, Problem, Problems, SourceLocation,
     reason,
@@ -37,9 +37,11 @@ impl IdentityProviders {
         });
         let written = auth.forward.as_ref().filter(|_| is_known("forward"));
         let forward = written.and_then(|written| {
-            let location = auth.location.key("forward").key("url");
+            let location = auth.location.key("forward");
             forward(written)
-                .map_err(|sentence| problems.push(Problem::error(location, sentence)))
+                .map_err(|(key, sentence)| {
+                    problems.push(Problem::error(location.key(key), sentence));
+                })
                 .ok()
         });
         Self {
@@ -99,13 +101,15 @@ fn bearer(written: &BearerConfig, location: &SourceLocation) -> Result<Bearer, P
     })
 }
 
-fn forward(written: &ForwardConfig) -> Result<Forward, String> {
+/// Returns the key of an error besides its sentence.
+fn forward(written: &ForwardConfig) -> Result<Forward, (&'static str, String)> {
     let name = |name: &str| {
-        HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| format!("expected the name of a header field, found {name:?}"))
+        let refused = || format!("expected the name of a header field, found {name:?}");
+        HeaderName::from_bytes(name.as_bytes()).map_err(|_| ("url", refused()))
     };
     let settings = ForwardSettings {
         url: written.url.clone(),
+        ca: written.ca.clone().map(Into::into),
         request_headers: written
             .request_headers
             .iter()
@@ -117,5 +121,11 @@ fn forward(written: &ForwardConfig) -> Result<Forward, String> {
         cache: written.cache,
         timeout: written.timeout,
     };
-    Forward::new(settings).map_err(|error| error.to_string())
+    Forward::new(settings).map_err(|error| {
+        let key = match error {
+            ForwardSettingsError::Tls(_) => "ca",
+            _ => "url",
+        };
+        (key, error.to_string())
+    })
 }

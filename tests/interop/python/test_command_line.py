@@ -160,7 +160,7 @@ class CommandLine(unittest.TestCase):
                 self.assertIn(expected, done.stderr)
         done = publish("https://u:s3cret@127.0.0.1/api/?token=s3cret")
         self.assertEqual(done.returncode, 64)
-        self.assertIn("TLS is not supported", done.stderr)
+        self.assertIn("expected a URL such as http://127.0.0.1:8000/api/", done.stderr)
         self.assertNotIn("s3cret", done.stderr)
         config = """
             [[http.route]]

@@ -10,9 +10,11 @@ use metrics::{counter, gauge};
 
 use super::protocol::{BackendResponse, ResponseLimits, signature};
 use crate::client::{
-    BreakerSettings, Client, ClientError, ClientSettings, EndpointUrl, Outcome, Permit,
+    BreakerSettings, Client, ClientError, ClientSettings, EndpointUrl, Outcome, Permit, Protocol,
     RequestBody, ResponseBody, Transition,
 };
+use crate::config::ConfigPath;
+use crate::services::Services;
 use crate::websocket::Backlog;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("oneport-signature");
@@ -29,6 +31,7 @@ const OVERHEAD_BYTES_MAX: usize = 128 * 1024;
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct EndpointSettings {
     pub(super) url: EndpointUrl,
+    pub(super) ca: Option<ConfigPath>,
     /// The secrets that sign every request, the newest first.
     pub(super) secrets: Vec<String>,
     pub(super) timeout: Duration,
@@ -133,10 +136,11 @@ impl PostError {
 }
 
 impl Endpoint {
-    pub(super) fn new(settings: EndpointSettings) -> Self {
+    pub(super) fn new(settings: EndpointSettings, protocol: Protocol, services: &Services) -> Self {
         let client = Client::new(
             &settings.url.address,
             ClientSettings {
+                protocol,
                 concurrency: settings.concurrency,
                 queue_timeout: settings.timeout,
                 connect_timeout: settings.connect_timeout,
@@ -150,6 +154,7 @@ impl Endpoint {
                 ..ClientSettings::default()
             },
         );
+        client.attach(&services.tasks, &services.clock);
         gauge!("oneport_backend_circuit_open", "endpoint" => settings.url.label.clone()).set(0.0);
         Self {
             client,

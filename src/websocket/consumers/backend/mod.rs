@@ -223,6 +223,7 @@ fn route(options: &Options, services: &Services) -> Option<Route> {
 fn endpoint_route(options: &Options, url: &EndpointUrl, services: &Services) -> Arc<EndpointRoute> {
     let settings = EndpointSettings {
         url: url.clone(),
+        ca: options.ca.clone(),
         secrets: options.secret.iter().map(|one| one.0.clone()).collect(),
         timeout: options.timeout.0,
         connect_timeout: options.connect_timeout.0,
@@ -247,5 +248,6 @@ fn endpoint_route(options: &Options, url: &EndpointUrl, services: &Services) -> 
         hold: options.hold.as_usize(),
         hold_time: options.hold_time.0,
     };
-    Arc::new(EndpointRoute::new(settings, limits, services))
+    let protocol = options.protocol.clone();
+    Arc::new(EndpointRoute::new(settings, protocol, limits, services))
 }

@@ -7,8 +7,8 @@ use http::HeaderName;
 
 use super::route::Route;
 use crate::channels::ChannelName;
-use crate::client::{EndpointUrl, EndpointUrlError};
-use crate::config::{OptionErrors, Secret, Size, WrittenDuration, hide_url};
+use crate::client::{EndpointUrl, EndpointUrlError, Protocol};
+use crate::config::{ConfigPath, OptionErrors, Secret, Size, WrittenDuration, hide_url};
 
 /// More descriptors than any machine has, and more disconnects than it sends in a second.
 const CONCURRENCY_MAX: usize = 65_536;
@@ -18,9 +18,13 @@ const DISCONNECT_RATE_MAX: usize = 1_000_000;
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// The endpoint: `http://HOST:PORT/PATH` or `http+unix://SOCKET:/PATH`.
+    /// The endpoint: `http://HOST:PORT/PATH`, `https://HOST:PORT/PATH` or
+    /// `http+unix://SOCKET:/PATH`.
     #[serde(default)]
     pub(super) url: Option<String>,
+    /// The file of the certificates that are trusted with `https://`.
+    #[serde(default)]
+    pub(super) ca: Option<ConfigPath>,
     /// The secrets that sign each request; several during a rotation.
     #[serde(default, deserialize_with = "one_or_several")]
     pub(super) secret: Vec<Secret>,
@@ -88,6 +92,9 @@ pub struct Options {
     /// `url` or `channel`, parsed.
     #[serde(skip)]
     pub(super) destination: Option<Destination>,
+    /// The protocol of `url`.
+    #[serde(skip)]
+    pub(super) protocol: Protocol,
     /// `headers`, parsed.
     #[serde(skip)]
     pub(super) header_names: Vec<HeaderName>,
@@ -195,7 +202,14 @@ impl Options {
         match (&self.url, &self.channel) {
             (Some(url), None) => {
                 match EndpointUrl::parse(url) {
-                    Ok(url) => self.destination = Some(Destination::Endpoint(url)),
+                    Ok(url) => {
+                        let ca = self.ca.as_ref().map(AsRef::as_ref);
+                        match url.protocol(ca) {
+                            Ok(protocol) => self.protocol = protocol,
+                            Err(error) => errors.error("ca", error.to_string()),
+                        }
+                        self.destination = Some(Destination::Endpoint(url));
+                    }
                     Err(error) => errors.error("url", url_error(url, &error)),
                 }
                 if self.secret.is_empty() || self.secret.iter().any(|one| one.0.is_empty()) {
@@ -256,12 +270,12 @@ impl Options {
 
 fn url_error(url: &str, error: &EndpointUrlError) -> String {
     match error {
-        EndpointUrlError::Credentials if url.starts_with("http:") => {
+        EndpointUrlError::Credentials if url.starts_with("http") => {
             "expected a URL without a user name and a password (the signature authenticates the requests), found one with an @ sign"
                 .to_owned()
         }
         EndpointUrlError::Form | EndpointUrlError::Credentials => format!(
-            "expected \"http://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\", found {:?}",
+            "expected \"http://HOST:PORT/PATH\", \"https://HOST:PORT/PATH\" or \"http+unix://SOCKET:/PATH\", found {:?}",
             hide_url(url)
         ),
         EndpointUrlError::SocketPath(problem) => problem.clone(),

@@ -13,6 +13,7 @@ use super::endpoint::{Endpoint, EndpointSettings};
 use super::options::Destination;
 use super::protocol::{self, Connection, Disconnect, ResponseLimits, event};
 use super::worker_channel::WorkerRoute;
+use crate::client::Protocol;
 use crate::services::Services;
 
 /// The destination of a route's events.
@@ -49,10 +50,15 @@ pub(super) struct Limits {
 }
 
 impl EndpointRoute {
-    pub(super) fn new(settings: EndpointSettings, limits: Limits, services: &Services) -> Self {
+    pub(super) fn new(
+        settings: EndpointSettings,
+        protocol: Protocol,
+        limits: Limits,
+        services: &Services,
+    ) -> Self {
         let node = format!("{:016x}", services.layer.node());
         let endpoints = services.shared::<Endpoints>();
-        let shared = endpoints.get_or_start(settings, services);
+        let shared = endpoints.get_or_start(settings, protocol, services);
         Self {
             endpoint: shared.endpoint,
             disconnects: shared.disconnects,
@@ -116,10 +122,15 @@ struct SharedEndpoint {
 
 impl Endpoints {
     /// Returns the endpoint with these settings.
-    fn get_or_start(&self, settings: EndpointSettings, services: &Services) -> SharedEndpoint {
+    fn get_or_start(
+        &self,
+        settings: EndpointSettings,
+        protocol: Protocol,
+        services: &Services,
+    ) -> SharedEndpoint {
         let mut endpoints = self.0.lock();
         let shared = endpoints.entry(settings.clone()).or_insert_with(|| {
-            let endpoint = Arc::new(Endpoint::new(settings));
+            let endpoint = Arc::new(Endpoint::new(settings, protocol, services));
             let layer = services.layer.clone();
             let disconnects = Disconnects::start(endpoint.clone(), layer, &services.tasks);
             SharedEndpoint {
