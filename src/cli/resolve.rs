@@ -37,13 +37,7 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
             return CONFIG;
         }
     };
-    let info = ConnectionInfo {
-        peer: None,
-        server: None,
-        security,
-        user: None,
-        ..Default::default()
-    };
+    let info = connection(&table, security);
     let resolved = table.resolve(parts, &info);
     match resolved.scope.scope_type {
         ScopeType::Http => report(&resolved, &table, table.http()),
@@ -56,8 +50,20 @@ pub(super) fn run(arguments: &ResolveArguments, registry: Registry) -> u8 {
     if is_served { OK } else { FAILURE }
 }
 
-/// Returns the request that the arguments describe, as a client sends it, and its scheme.
-fn request(arguments: &ResolveArguments) -> Result<(Parts, Scheme), String> {
+/// Returns the connection of the request: a path is one over TLS if the server speaks it.
+fn connection(table: &Table, security: Option<Scheme>) -> ConnectionInfo {
+    let mut info = ConnectionInfo::default();
+    match (&table.tls, security) {
+        (Some(_), None) => info.security = Scheme::Secure,
+        (Some(tls), Some(Scheme::Plain)) => info.plaintext = tls.plaintext,
+        (_, security) => info.security = security.unwrap_or_default(),
+    }
+    info
+}
+
+/// Returns the request that the arguments describe, as a client sends it, and the scheme of the URL;
+/// `None` for a path.
+fn request(arguments: &ResolveArguments) -> Result<(Parts, Option<Scheme>), String> {
     let (method, url) = match arguments.request.as_slice() {
         [url] => (Method::GET, url),
         [method, url] => (
@@ -76,10 +82,10 @@ fn request(arguments: &ResolveArguments) -> Result<(Parts, Scheme), String> {
         ));
     }
     let is_websocket = arguments.ws || matches!(uri.scheme_str(), Some("ws" | "wss"));
-    let security = match uri.scheme_str() {
-        Some("https" | "wss") => Scheme::Secure,
+    let security = uri.scheme_str().map(|scheme| match scheme {
+        "https" | "wss" => Scheme::Secure,
         _ => Scheme::Plain,
-    };
+    });
     let host = uri
         .authority()
         .map(Authority::as_str)

@@ -11,7 +11,7 @@ use super::connection_info::ConnectionInfo;
 use super::preflight::Preflight;
 use super::request_head::RequestHead;
 use super::table::{RouteEntry, Table};
-use super::unmatched;
+use super::{plaintext, unmatched};
 use crate::http::{Failure, Response};
 use crate::middleware::Step;
 use crate::routing::Match;
@@ -77,6 +77,9 @@ impl Table {
         let mut route = None;
         let (is_looked_up, outcome) = match checked {
             Err(failure) => (false, Outcome::Failure(failure)),
+            Ok(_) if let Some(response) = plaintext::check(info.plaintext, &scope) => {
+                (false, response.into())
+            }
             Ok(None) => (true, self.request_outcome(&mut scope, &mut route)),
             Ok(Some(_)) => (true, self.handshake_outcome(&mut scope, &mut route)),
         };

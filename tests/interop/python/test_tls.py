@@ -14,6 +14,7 @@ from websockets.sync.client import connect
 from kit.deadline import DEADLINE, until
 from kit.frames import Bytes
 from kit.http2 import Client, StreamSocket
+from kit.server import binary
 from kit.tls import DAY, Authority, SecureBytes, SecureServer
 
 CONFIG = """
@@ -286,6 +287,19 @@ class Plaintext(unittest.TestCase):
                 client.send(b"GET /page/ HTTP/1.0\r\n\r\n")
                 self.assertEqual(client.head()[0], 400)
             self.assertEqual(server.metric("oneport_requests_total", route="", status="3xx"), 5)
+
+    def test_oneport_resolve_knows_it(self):
+        server = SecureServer(Authority(), CONFIG, files=TEMPLATE)
+        self.addCleanup(server.close)
+        for url, expected in (
+            ("http://localhost/page/", "308 Permanent Redirect\n  location: https://localhost/page/\n"),
+            ("https://localhost/page/", "/page/ -> respond (no name)"),
+            ("/page/", "/page/ -> respond (no name)"),
+        ):
+            command = [binary(), "resolve", "--config", server.config, url]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+            with self.subTest(url):
+                self.assertIn(expected, done.stdout)
 
     def test_they_are_refused_and_the_connection_is_closed(self):
         with SecureServer(Authority(), CONFIG, settings='plaintext = "refuse"', files=TEMPLATE) as server:
