@@ -29,9 +29,10 @@
 //! }
 //! ```
 //!
-//! [`Registry`](gateway::Registry) also takes [middleware](middleware::Middleware), application state
-//! and background tasks: see `examples/tenants.rs`.
+//! [`Registry`](gateway::Registry) also takes [middleware](middleware::Middleware), application
+//! state and background tasks: see `examples/tenants.rs`.
 
+mod acme;
 mod atomic_file;
 pub mod auth;
 pub mod channels;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::acme::Acme;
 use crate::auth::{Auth, Users};
 use crate::channels::{ChannelLayer, LayerSettings, NodeReply, NodeRequest, RpcHandler};
 use crate::clock::Clock;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub secrets: Arc<Secrets>,
     /// The certificates that listeners serve.
     pub(crate) certificates: Arc<Certificates>,
+    /// The certificates that the server obtains by itself.
+    pub(crate) acme: Acme,
     /// The TLS of all listeners, set before they accept; empty without `[server.tls]`.
     pub(crate) tls: OnceLock<ServerTls>,
     /// The limit of connections per address.
@@ -126,6 +129,7 @@ impl Services {
             templates: ArcSwap::from_pointee(templates),
             send_queue_total: config.server.limits.send_queue_total.as_usize(),
             certificates: Arc::default(),
+            acme: Acme::default(),
             tls: OnceLock::new(),
             file_cache: config.server.limits.file_cache.bytes(),
             clients: ClientLimit::new(config.server.limits.connections_per_ip),

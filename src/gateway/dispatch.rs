@@ -13,7 +13,7 @@ use super::running::Gateway;
 use super::serving::Serving;
 use super::upgrade::Reply;
 use super::{http, plaintext, websocket};
-use crate::http::{Body, ClientEnd, Failure};
+use crate::http::{Body, ClientEnd, Failure, Response};
 use crate::scope::Scope;
 
 impl Gateway {
@@ -39,6 +39,13 @@ impl Gateway {
             if counted.is_none() {
                 return refuse(&pipeline, &scope, &too_many());
             }
+        }
+        if matches!(checked, Ok(None))
+            && scope.method == ::http::Method::GET
+            && let Some(answer) = services.acme.answer(scope.raw_path())
+        {
+            let response = pipeline.finish_unmatched(&scope, acme_answer(&answer));
+            return Serving::done(Reply::Response(response));
         }
         if checked.is_ok()
             && let Some(response) = plaintext::check(info.plaintext, &scope)
@@ -82,6 +89,16 @@ impl Gateway {
 fn refuse(pipeline: &Pipeline<'_>, scope: &Scope, failure: &Failure) -> Serving {
     let response = pipeline.finish_unmatched(scope, pipeline.page(scope, failure));
     Serving::done(Reply::Response(response))
+}
+
+/// Returns the response to a CA that checks a challenge (RFC 8555 §8.3).
+fn acme_answer(answer: &str) -> Response {
+    let mut response = Response::new(Body::full(answer.to_owned()));
+    let content_type = HeaderValue::from_static("application/octet-stream");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 /// Returns the client's address if its requests and sockets are counted one by one: behind a

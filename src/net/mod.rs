@@ -44,7 +44,7 @@ pub(crate) use proxy_protocol::Announced;
 pub use stream::{ReadWrite, Stream};
 pub(crate) use tls::{
     Certificate, CertificateFacts, Certificates, Handshake, Part, ServerTls, TlsFiles,
-    TlsFilesRefusal, TlsPaths,
+    TlsFilesRefusal, TlsPaths, first_certificate,
 };
 pub use tls::{
     ClientCertificate, ClientTls, ClientTlsError, ClientTlsSettings, TlsInfo, TlsStream,

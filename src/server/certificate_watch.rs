@@ -18,8 +18,8 @@ use crate::net::{Certificate, ServerTls};
 /// How often the files are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// How long before its end the log names a certificate, once a day; a third of its lifetime if that
-/// is shorter.
+/// How long before its end the log names a certificate, once a day; a fifth of its lifetime if that
+/// is shorter. ACME renews with a third left.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 const REMIND_EVERY: Duration = Duration::from_secs(24 * 3600);
 
@@ -129,7 +129,7 @@ impl Expiry {
             expiry_gauge(name).set(remaining.as_secs_f64());
             let mut reminded = gone.remove(name).flatten();
             let lifetime = facts.not_after.duration_since(facts.not_before);
-            let soon = EXPIRES_SOON.min(lifetime.unwrap_or_default() / 3);
+            let soon = EXPIRES_SOON.min(lifetime.unwrap_or_default() / 5);
             if remaining < soon && reminded.is_none_or(|last| last.elapsed() >= REMIND_EVERY) {
                 reminded = Some(Instant::now());
                 let not_after = humantime::format_rfc3339_seconds(facts.not_after);

@@ -24,6 +24,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::drain::spread;
 use super::file_watch::{FileSnapshot, WATCH_EVERY};
+use super::run::configure_acme;
 use crate::config::{Bind, Config, Listen, Problems, process_environment};
 use crate::gateway::{Gateway, Registry, Table, compile_draft};
 use crate::telemetry;
@@ -267,6 +268,9 @@ impl Reloader {
             && let Err(error) = running.apply(&read.files)
         {
             tracing::error!(%error, "cannot set up TLS");
+        }
+        if self.gateway.services().tls.get().is_some() {
+            configure_acme(&config, self.gateway.services());
         }
         let drain = self.config.server.timeouts.drain;
         let window = spread(self.gateway.sockets().len(), drain);

@@ -11,6 +11,7 @@ use super::connection::HttpServer;
 use super::drain::{Drained, drain};
 use super::reload::{Reload, Reloader};
 use super::signals::{Signal, Signals};
+use crate::acme::Acme;
 use crate::config::{Bind, Config, Listen, StoreUrl};
 use crate::database::diagnose;
 use crate::gateway::{Gateway, Table};
@@ -79,6 +80,7 @@ impl Server {
         if let Some(tls) = &table.tls {
             let started = ServerTls::new(services.certificates.clone(), &tls.files);
             let _ = services.tls.set(started.map_err(StartError::Tls)?);
+            configure_acme(&config, &services).loaded().await;
         }
         if table.uses_sessions() {
             open_stores(&config, &services).await?;
@@ -172,6 +174,20 @@ impl Server {
         }
         Accepting(accepting)
     }
+}
+
+/// Passes a configuration to ACME.
+pub(super) fn configure_acme<'s>(config: &Config, services: &'s Services) -> &'s Acme {
+    let tls = config.server.tls.as_ref();
+    let binds = config.server.bind.iter();
+    let ports: Vec<u16> = binds.filter_map(|bind| bind.address.port()).collect();
+    services.acme.configure(
+        tls.and_then(|tls| tls.acme.as_ref()),
+        &ports,
+        &services.certificates,
+        &services.tasks,
+    );
+    &services.acme
 }
 
 /// Opens the stores of sessions and users. A database server may come up later: until then,

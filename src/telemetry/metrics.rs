@@ -35,6 +35,10 @@ const METRICS: &[Metric] = &[
         "Changed certificate files, by outcome.",
     ),
     counter(
+        "oneport_acme_orders_total",
+        "Orders of certificates at the ACME directory, by outcome.",
+    ),
+    counter(
         "oneport_proxy_headers_total",
         "Headers of the PROXY protocol from trusted proxies, by outcome.",
     ),

@@ -50,7 +50,12 @@ const SECTIONS: [&str; 13] = [
 ];
 
 /// The sections whose presence has an effect: the demo has them in comments.
-const OPTIONAL_SECTIONS: [&str; 3] = ["server.tls", "auth.bearer", "auth.forward"];
+const OPTIONAL_SECTIONS: [&str; 4] = [
+    "server.tls",
+    "server.tls.acme",
+    "auth.bearer",
+    "auth.forward",
+];
 
 /// The keys that the demo sets to other values than the default, for its pages.
 const SET_BY_THE_DEMO: [(&str, &str); 2] = [("http", "middleware"), ("http", "headers")];

@@ -33,6 +33,7 @@ use crate::config::sections::session::SessionConfig;
 use crate::config::sections::templates::TemplatesConfig;
 use crate::config::sections::websocket::{RawWebsocketRoute, WebsocketSection};
 use crate::config::values::checked::Prefix;
+use crate::config::values::config_path::ConfigPath;
 use crate::config::values::secret::Secret;
 use crate::net::Listen;
 
@@ -195,6 +196,12 @@ impl<'a> Loader<'a> {
 
     fn server(&mut self, server: ServerConfig, location: SourceLocation) {
         lint::server(&location, &mut self.problems);
+        let mut server = server;
+        if let Some(acme) = server.tls.as_mut().and_then(|tls| tls.acme.as_mut())
+            && !location.key("tls").key("acme").key("cache").is_written()
+        {
+            acme.cache = ConfigPath(location.base().join(&acme.cache));
+        }
         let bind = server
             .bind
             .into_iter()

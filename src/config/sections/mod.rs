@@ -3,6 +3,7 @@
 //! Add a key to the struct of its section. `[http]` and `[websocket]` declare their keys through
 //! [`settings`], because each route may set them too.
 
+pub(in crate::config) mod acme;
 pub(in crate::config) mod auth;
 pub(in crate::config) mod channel_layer;
 pub(in crate::config) mod compress;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::config::sections::acme::AcmeConfig;
 use crate::config::values::checked::via;
 use crate::config::values::config_path::ConfigPath;
 use crate::config::values::units::WrittenDuration;
@@ -27,6 +28,8 @@ pub struct TlsConfig {
     /// How long browsers remember to use only TLS (RFC 6797); 0 does not tell them. Default: 0.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub hsts: Duration,
+    /// `[server.tls.acme]`; absent: the server obtains no certificates.
+    pub acme: Option<AcmeConfig>,
 }
 
 /// The files of one certificate.

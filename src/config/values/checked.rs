@@ -42,6 +42,8 @@ macro_rules! checked {
     };
 }
 
+pub(in crate::config) use checked;
+
 checked! {
     /// A count that cannot be zero.
     PositiveCount(usize) from std::num::NonZeroUsize as "std::num::NonZeroUsize", |count| {

@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use http::HeaderValue;
 
 use super::compiler::Compiler;
-use crate::config::{Problem, SourceLocation, TlsConfig};
+use crate::config::{AcmeConfig, Problem, SourceLocation, TlsConfig};
 use crate::gateway::table::TlsSettings;
-use crate::net::{Part, TlsFiles, TlsFilesRefusal, TlsPaths};
+use crate::net::{Certificate, Part, TlsFiles, TlsFilesRefusal, TlsPaths};
 
 /// Where the file says what belongs to a certificate.
 struct Written {
@@ -35,6 +35,9 @@ impl Compiler<'_> {
             }
         };
         self.warn(&paths, &files, &written);
+        if let Some(acme) = &tls.acme {
+            self.acme(acme, &section.key("acme"), &files);
+        }
         Some(Arc::new(TlsSettings {
             paths,
             files,
@@ -85,12 +88,29 @@ impl Compiler<'_> {
                 key: location.key("key"),
             });
         }
-        if written.is_empty() {
-            let message = "expected \"certificate\" and \"key\", or \"certificates\", found none";
+        if written.is_empty() && tls.acme.is_none() {
+            let message = "expected \"certificate\" and \"key\", \"certificates\", or a section [server.tls.acme], found none";
             self.problems.error(section.clone(), message);
             return None;
         }
         Some((paths, written))
+    }
+
+    /// Checks the domains whose certificates the server obtains by itself.
+    fn acme(&mut self, acme: &AcmeConfig, section: &SourceLocation, files: &TlsFiles) {
+        if acme.domains.is_empty() {
+            let message = "missing key \"domains\"";
+            self.problems.error(section.clone(), message);
+        }
+        for domain in &acme.domains {
+            let has_name = |file: &Arc<Certificate>| file.facts().covers(domain);
+            if files.certificates.iter().any(has_name) {
+                let message = format!(
+                    "{domain} has a certificate from a file, which is served; none is obtained"
+                );
+                self.problems.warning(section.key("domains"), message);
+            }
+        }
     }
 
     fn report(

@@ -86,6 +86,26 @@ impl Certificate {
         })
     }
 
+    /// Parses the certificate that answers a `tls-alpn-01` challenge, and its key, in PEM. Its
+    /// extension (RFC 8737 §3) is critical, so that nothing but a CA's check accepts it: whether
+    /// the two belong together is not verified either.
+    pub(crate) fn from_challenge_pem(pem: &[u8]) -> Result<Self, CertificateRefusal> {
+        let refuse = CertificateRefusal::new;
+        let chain = parse_chain(pem).map_err(|why| refuse(Part::Certificate, why))?;
+        let key = parse_key(pem).map_err(|why| refuse(Part::Key, why))?;
+        let facts = CertificateFacts::from_der(&chain[0])
+            .map_err(|error| refuse(Part::Certificate, error.to_string()))?;
+        let key = provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|error| refuse(Part::Key, error.to_string()))?;
+        Ok(Self {
+            key: Arc::new(CertifiedKey::new(chain, key)),
+            facts,
+            warning: None,
+        })
+    }
+
     /// Returns the names and the lifetime.
     pub(crate) fn facts(&self) -> &CertificateFacts {
         &self.facts

@@ -67,12 +67,10 @@ impl Certificates {
     }
 
     /// Replaces all certificates that ACME obtained.
-    #[allow(dead_code, reason = "for ACME")]
     pub(crate) fn set_obtained(&self, obtained: Vec<Arc<Certificate>>) {
         self.change(|sources| sources.obtained = obtained);
     }
 
-    #[allow(dead_code, reason = "for ACME")]
     /// Answers the challenge for a name with this certificate. Returns `false` if 256 others are
     /// under way.
     pub(crate) fn set_challenge(&self, name: &str, certificate: Certificate) -> bool {
@@ -88,12 +86,17 @@ impl Certificates {
         is_set
     }
 
-    #[allow(dead_code, reason = "for ACME")]
     /// Answers the challenge for a name no longer.
     pub(crate) fn remove_challenge(&self, name: &str) {
         self.change(|sources| {
             sources.challenges.remove(&name.to_ascii_lowercase());
         });
+    }
+
+    /// Returns whether a certificate from a file is valid for a name, also by a wildcard.
+    pub(crate) fn has_file_for(&self, name: &str) -> bool {
+        let sources = self.sources.lock();
+        sources.files.iter().any(|file| file.facts().covers(name))
     }
 
     /// Returns the certificates that are served, those from files first.

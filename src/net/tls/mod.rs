@@ -32,4 +32,4 @@ pub use client::{ClientTls, ClientTlsError, ClientTlsSettings};
 pub use info::{ClientCertificate, TlsInfo};
 pub(crate) use server::{Handshake, ServerTls, TlsFiles, TlsFilesRefusal, TlsPaths};
 pub use stream::TlsStream;
-pub(crate) use x509::CertificateFacts;
+pub(crate) use x509::{CertificateFacts, first_certificate};

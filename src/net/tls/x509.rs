@@ -76,6 +76,14 @@ impl CertificateFacts {
         Ok(facts)
     }
 
+    /// Returns whether the certificate is valid for a name, also by a wildcard.
+    pub(crate) fn covers(&self, name: &str) -> bool {
+        let wildcard = name
+            .split_once('.')
+            .map(|(_, parent)| format!("*.{parent}"));
+        self.has_name(name) || wildcard.is_some_and(|wildcard| self.has_name(&wildcard))
+    }
+
     /// Returns whether the certificate is valid for a name or an address, apart from wildcards.
     pub(crate) fn has_name(&self, name: &str) -> bool {
         self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
@@ -85,6 +93,11 @@ impl CertificateFacts {
     pub(crate) fn remaining(&self, now: SystemTime) -> Duration {
         self.not_after.duration_since(now).unwrap_or_default()
     }
+}
+
+/// Returns the first certificate of a PEM file.
+pub(crate) fn first_certificate(text: &[u8]) -> Option<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(text).ok()
 }
 
 fn name(name: &GeneralName<'_>) -> Option<String> {

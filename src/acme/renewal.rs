@@ -1,0 +1,426 @@
+//! Renewal: the task that keeps the certificates of all domains valid.
+//!
+//! Each domain has a certificate of its own, so that one whose name leads elsewhere does not keep
+//! the others from being renewed. The state of a domain:
+//!
+//! ```text
+//!            start, another process has stored a certificate
+//!                               │
+//!                               ▼
+//!        ┌── cached, good ─── load ─── none, broken, expired ──┐
+//!        ▼                      ▲                              ▼
+//!     served ── renew_at ───────┼───────────────────────────► due   (an old one is still served)
+//!        ▲                      │                              │ retry_at has passed
+//!        │                      └── another process has it ─── lock
+//!        │                                                     │
+//!        └── stored, served ◄── issued ──────────────────── ordering
+//!                                                              │ failed
+//!                               retry_at ◄── 1 min, doubled up to a day
+//! ```
+//!
+//! - `renew_at` is two thirds of the lifetime plus a little at random, or within the window that
+//!   the CA suggests (RFC 9773).
+//! - The failures of a domain are in the cache: neither a restart nor another process begins at one
+//!   minute again. A reload ends the wait, unless the CA itself has asked for it.
+//! - The cache is polled once a second, which costs two `stat` calls: a process sees there what
+//!   the others have stored, challenges included.
+//! - A certificate that was issued but cannot be stored is served, and stored later.
+//! - A certificate whose file was removed is served, and replaced by a new one at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::counter;
+use tokio::task::spawn_blocking;
+
+use super::authority::{Authority, ChallengeKind, Issued, OrderError, OrderRequest};
+use super::cache::{Cache, Failures, Stamp};
+use super::challenges::Responder;
+use super::domain::{ASK_EVERY, Domain, Served, Unsaved, parse, shown};
+use super::schedule;
+use crate::net::{Certificate, Certificates};
+
+/// How often the cache is polled.
+pub(super) const POLL: Duration = Duration::from_secs(1);
+
+/// The longest time of one order. The lock ends a little later.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// How long the lock may outlast the order.
+const LOCK_GRACE: Duration = Duration::from_secs(60);
+
+/// How often a certificate that could not be stored is stored again.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// The longest time of one such question.
+const ASK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a renewal works with.
+pub(super) struct Settings<A> {
+    pub(super) authority: A,
+    pub(super) cache: Cache,
+    pub(super) domains: Vec<String>,
+    /// The challenges to use, the best first.
+    pub(super) kinds: Vec<ChallengeKind>,
+    pub(super) certificates: Arc<Certificates>,
+    pub(super) responder: Responder,
+    /// Returns the time; a test has its own.
+    pub(super) now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+}
+
+/// Keeps the certificates of all domains valid.
+pub(super) struct Renewal<A> {
+    settings: Settings<A>,
+    domains: BTreeMap<String, Domain>,
+    seen: Option<Seen>,
+}
+
+/// The state of the cache at the last poll.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Seen {
+    files: Option<Stamp>,
+    challenges: Option<Stamp>,
+}
+
+impl<A: Authority> Renewal<A> {
+    pub(super) fn new(settings: Settings<A>) -> Self {
+        let domains = settings.domains.iter();
+        let domains = domains
+            .map(|domain| (domain.clone(), Domain::default()))
+            .collect();
+        Self {
+            settings,
+            domains,
+            seen: None,
+        }
+    }
+
+    fn now(&self) -> SystemTime {
+        (self.settings.now)()
+    }
+
+    /// Ends the waits after failures, except those that the CA asked for.
+    pub(super) fn retry_now(&mut self) {
+        for domain in self.domains.values_mut() {
+            if !domain.failures.is_asked {
+                domain.failures.retry_at = 0;
+            }
+        }
+    }
+
+    /// Reads what is new in the cache. The first call reads everything.
+    pub(super) async fn poll(&mut self) {
+        let cache = self.settings.cache.clone();
+        let now = self.now();
+        let before = self.seen;
+        let polled = spawn_blocking(move || {
+            // Before the files, so that a change meanwhile is read by the next poll.
+            let seen = Seen {
+                files: cache.stamp(),
+                challenges: cache.challenges_stamp(),
+            };
+            let is_new = before.is_none_or(|before| before.challenges != seen.challenges);
+            (seen, is_new.then(|| cache.challenges(now)))
+        });
+        let Ok((seen, challenges)) = polled.await else {
+            return;
+        };
+        if let Some(challenges) = challenges {
+            self.settings.responder.set_others(challenges);
+        }
+        self.seen = Some(seen);
+        if before.is_none_or(|before| before.files != seen.files) {
+            let names: Vec<String> = self.domains.keys().cloned().collect();
+            let mut is_changed = before.is_none();
+            for name in names {
+                is_changed |= self.load(&name).await;
+            }
+            if is_changed {
+                self.serve();
+            }
+        }
+    }
+
+    /// Does what is due, for one domain after the other.
+    pub(super) async fn renew(&mut self) {
+        let names: Vec<String> = self.domains.keys().cloned().collect();
+        for name in names {
+            self.save(&name).await;
+            self.ask(&name).await;
+            if self.may_order(&name) {
+                self.order(&name).await;
+            }
+        }
+    }
+
+    /// Passes all certificates to the listeners.
+    fn serve(&self) {
+        let served = self
+            .domains
+            .values()
+            .filter_map(|domain| domain.served.as_ref())
+            .map(|served| served.certificate.clone());
+        self.settings.certificates.set_obtained(served.collect());
+    }
+
+    fn may_order(&self, name: &str) -> bool {
+        let now = self.now();
+        let is_due = |domain: &Domain| domain.is_due(now) && !domain.is_waiting(now);
+        self.domains.get(name).is_some_and(is_due) && !self.settings.certificates.has_file_for(name)
+    }
+
+    /// Reads the files of a domain. Returns whether another certificate is to be served.
+    async fn load(&mut self, name: &str) -> bool {
+        let Some(domain) = self.domains.get_mut(name) else {
+            return false;
+        };
+        let (cache, before, file) = (self.settings.cache.clone(), domain.stamp, name.to_owned());
+        let loaded = spawn_blocking(move || {
+            let failures = cache.failures(&file);
+            let stamp = cache.certificate_stamp(&file);
+            let pem = (stamp != before).then(|| cache.certificate(&file));
+            (failures, stamp, pem)
+        });
+        let Ok((failures, stamp, pem)) = loaded.await else {
+            return false;
+        };
+        match failures {
+            Some(failures) if failures.count > domain.failures.count => domain.failures = failures,
+            _ => {}
+        }
+        domain.stamp = stamp;
+        let pem = match pem {
+            Some(Ok(Some(pem))) => pem,
+            Some(Err(error)) => {
+                tracing::warn!(domain = name, %error, "cannot read a certificate of ACME");
+                return false;
+            }
+            Some(Ok(None)) | None => return false,
+        };
+        if domain
+            .served
+            .as_ref()
+            .is_some_and(|served| *served.pem == *pem)
+        {
+            return false;
+        }
+        let now = (self.settings.now)();
+        match parse(name, &pem) {
+            Ok(certificate) => {
+                let served = Served::new(certificate, &pem, now);
+                tracing::info!(
+                    domain = name,
+                    until = %shown(served.certificate.facts().not_after),
+                    "serving a certificate of ACME"
+                );
+                domain.served = Some(served);
+                domain.failures = Failures::default();
+                true
+            }
+            Err(error) => {
+                tracing::warn!(domain = name, error, "a certificate of ACME is broken");
+                domain.stamp = None; // as if it were missing
+                false
+            }
+        }
+    }
+
+    /// Stores a certificate that could not be stored before.
+    async fn save(&mut self, name: &str) {
+        let now = self.now();
+        let due = self
+            .domains
+            .get(name)
+            .and_then(|domain| domain.unsaved.as_ref())
+            .filter(|unsaved| unsaved.save_at <= now);
+        if let Some(unsaved) = due {
+            let issued = unsaved.issued.clone();
+            self.store(name, issued).await;
+        }
+    }
+
+    async fn store(&mut self, name: &str, issued: Issued) {
+        let (cache, file, pem) = (
+            self.settings.cache.clone(),
+            name.to_owned(),
+            issued.pem.clone(),
+        );
+        let stored = spawn_blocking(move || {
+            cache.create()?;
+            cache.store_certificate(&file, &pem)?;
+            // The certificate counts, not this file.
+            let _ = cache.store_failures(&file, None);
+            Ok::<_, std::io::Error>(cache.certificate_stamp(&file))
+        });
+        let stored = stored.await.unwrap_or_else(|error| Err(error.into()));
+        let now = self.now();
+        let Some(domain) = self.domains.get_mut(name) else {
+            return;
+        };
+        match stored {
+            Ok(stamp) => {
+                domain.stamp = stamp;
+                domain.unsaved = None;
+            }
+            Err(error) => {
+                tracing::error!(domain = name, cache = %self.settings.cache.path().display(), %error, "cannot store the certificate; it is served until this process ends");
+                let save_at = now + SAVE_EVERY;
+                domain.unsaved = Some(Unsaved { issued, save_at });
+            }
+        }
+    }
+
+    /// Asks the CA when to renew a certificate, if it is time.
+    async fn ask(&mut self, name: &str) {
+        let now = self.now();
+        let Some(served) = self
+            .domains
+            .get_mut(name)
+            .and_then(|domain| domain.served.as_mut())
+            .filter(|served| served.ask_at <= now)
+        else {
+            return;
+        };
+        let asked = self
+            .settings
+            .authority
+            .renewal_window(served.pem.as_bytes());
+        let again_after = match tokio::time::timeout(ASK_TIMEOUT, asked).await {
+            Ok(Ok(Some(found))) => {
+                served.renew_at = schedule::renew_in_window(&found.window, served.jitter);
+                tracing::debug!(domain = name, renew_at = %shown(served.renew_at), "the CA suggests when to renew");
+                found.again_after
+            }
+            Ok(Ok(None)) => ASK_EVERY.end,
+            Ok(Err(error)) => {
+                tracing::debug!(domain = name, %error, "the CA does not say when to renew");
+                ASK_EVERY.start
+            }
+            Err(_) => ASK_EVERY.start,
+        };
+        served.ask_at = now + again_after.clamp(ASK_EVERY.start, ASK_EVERY.end);
+    }
+
+    /// Orders a certificate, unless another process does.
+    async fn order(&mut self, name: &str) {
+        let now = self.now();
+        let cache = self.settings.cache.clone();
+        let until = now + ORDER_TIMEOUT + LOCK_GRACE;
+        let locked = spawn_blocking(move || {
+            let lock = cache.lock(now, until)?;
+            if lock.is_some() {
+                cache.clean(now)?;
+            }
+            Ok::<_, std::io::Error>(lock)
+        });
+        let lock = match locked.await.unwrap_or_else(|error| Err(error.into())) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => {
+                tracing::debug!(domain = name, "another process orders");
+                return;
+            }
+            Err(error) => {
+                let path = self.settings.cache.path().display();
+                let error = OrderError::new(format!("cannot write to {path}: {error}"));
+                self.fail(name, &error).await;
+                return;
+            }
+        };
+        // Race: another process may have stored a certificate, or failed, before the lock was free.
+        if self.load(name).await {
+            self.serve();
+        }
+        if self.may_order(name) {
+            let Some(domain) = self.domains.get(name) else {
+                return;
+            };
+            let mut kinds = self.settings.kinds.clone();
+            if domain.failed_kind == kinds.first().copied() {
+                kinds.reverse();
+            }
+            let request = OrderRequest {
+                domain: name.to_owned(),
+                kinds,
+                replaces: domain
+                    .served
+                    .as_ref()
+                    .map(|served| served.pem.as_bytes().to_vec()),
+            };
+            tracing::info!(domain = name, "ordering a certificate");
+            let order = self.settings.authority.order(request);
+            let ordered = match tokio::time::timeout(ORDER_TIMEOUT, order).await {
+                Ok(ordered) => ordered,
+                Err(_) => Err(OrderError::new(format!(
+                    "the order has not ended within {} s",
+                    ORDER_TIMEOUT.as_secs()
+                ))),
+            };
+            let parsed = ordered.and_then(|issued| match parse(name, &issued.pem) {
+                Ok(certificate) => Ok((issued, certificate)),
+                Err(error) => Err(OrderError::new(format!("the CA has issued: {error}"))),
+            });
+            match parsed {
+                Ok((issued, certificate)) => self.succeed(name, issued, certificate).await,
+                Err(error) => self.fail(name, &error).await,
+            }
+        }
+        drop(lock);
+    }
+
+    async fn succeed(&mut self, name: &str, issued: Issued, certificate: Certificate) {
+        counter!("oneport_acme_orders_total", "outcome" => "issued").increment(1);
+        let served = Served::new(certificate, &issued.pem, self.now());
+        tracing::info!(
+            domain = name,
+            until = %shown(served.certificate.facts().not_after),
+            renew_at = %shown(served.renew_at),
+            "obtained a certificate"
+        );
+        if let Some(domain) = self.domains.get_mut(name) {
+            domain.served = Some(served);
+            domain.failures = Failures::default();
+        }
+        self.serve();
+        self.store(name, issued).await;
+    }
+
+    async fn fail(&mut self, name: &str, error: &OrderError) {
+        counter!("oneport_acme_orders_total", "outcome" => "failed").increment(1);
+        let now = self.now();
+        let Some(domain) = self.domains.get_mut(name) else {
+            return;
+        };
+        let count = domain.failures.count.saturating_add(1);
+        let delay = schedule::retry_after(count, error.retry_after, fastrand::f64());
+        let retry_at = (now + delay).duration_since(UNIX_EPOCH).unwrap_or_default();
+        domain.failures = Failures {
+            count,
+            retry_at: retry_at.as_secs(),
+            is_asked: error.retry_after.is_some(),
+        };
+        domain.failed_kind = error.kind.or(domain.failed_kind);
+        let until = domain
+            .served
+            .as_ref()
+            .map(|served| shown(served.certificate.facts().not_after));
+        tracing::error!(
+            domain = name,
+            error = %error,
+            failures = count,
+            retry_seconds = delay.as_secs(),
+            served_until = until,
+            "cannot obtain a certificate"
+        );
+        let (cache, file, failures) = (
+            self.settings.cache.clone(),
+            name.to_owned(),
+            domain.failures,
+        );
+        // Without the file, other processes and the next start do not know of the wait.
+        let stored = spawn_blocking(move || cache.store_failures(&file, Some(failures))).await;
+        if let Ok(Err(error)) = stored {
+            tracing::debug!(domain = name, %error, "cannot store the failure of an order");
+        }
+    }
+}
