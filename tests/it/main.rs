@@ -25,6 +25,7 @@ mod http2;
 mod layers;
 mod life;
 mod messages;
+mod outbound_tls;
 mod panics;
 mod pipeline;
 mod publish;
