@@ -62,6 +62,9 @@ struct ClientLeft;
 /// client does not take the part for the whole.
 pub(super) struct Download {
     body: UpstreamBody,
+    /// The end of a body that has broken off, once the client has been sent what came before it:
+    /// hyper drops what it has not written when a body fails.
+    broken: Option<BodyError>,
     abandoned: Abandoned,
     request_id: RequestId,
 }
@@ -70,6 +73,7 @@ impl Download {
     pub(super) fn new(body: UpstreamBody, client: ClientEnd, request_id: RequestId) -> Self {
         Self {
             body,
+            broken: None,
             abandoned: Abandoned::new(client),
             request_id,
         }
@@ -85,6 +89,9 @@ impl HttpBody for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 this.abandoned.restart();
@@ -96,7 +103,9 @@ impl HttpBody for Download {
             Poll::Ready(Some(Err(error))) => {
                 counter!("oneport_proxy_aborts_total", "cause" => "upstream").increment(1);
                 tracing::warn!(id = %this.request_id, %error, "the upstream broke off its response; so is the client's");
-                Poll::Ready(Some(Err(error.into())))
+                this.broken = Some(error.into());
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => this.abandoned.poll(cx).map(|()| {
@@ -107,7 +116,7 @@ impl HttpBody for Download {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.broken.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -158,7 +158,7 @@ impl RequestRules {
             HostRule::Name(name) => drop(headers.insert(header::HOST, name.clone())),
         }
         self.write_forwarded(scope, &mut headers);
-        if let Ok(id) = HeaderValue::from_str(&scope.request_id.to_string()) {
+        if let Ok(id) = HeaderValue::try_from(scope.request_id.to_string()) {
             headers.insert(REQUEST_ID, id);
         }
         self.headers.apply(scope, &mut headers);
@@ -206,7 +206,7 @@ impl RequestRules {
         headers.remove(header::FORWARDED);
         headers.remove(REAL_IP);
         if writes_standard {
-            set(headers, header::FORWARDED, &standard(scope, addresses));
+            set(headers, header::FORWARDED, standard(scope, addresses));
         }
         if writes_x {
             self.write_x_forwarded(scope, addresses, headers);
@@ -229,7 +229,7 @@ impl RequestRules {
             let separator = if list.is_empty() { "" } else { ", " };
             let _ = write!(list, "{separator}{}", address.to_canonical());
         }
-        set(headers, FORWARDED_FOR, &list);
+        set(headers, FORWARDED_FOR, list);
         let (scheme, usual) = match scope.security {
             Scheme::Plain => ("http", 80),
             Scheme::Secure => ("https", 443),
@@ -237,7 +237,7 @@ impl RequestRules {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
         match &scope.host {
             Some(host) => {
-                set(headers, FORWARDED_HOST, host.as_str());
+                set(headers, FORWARDED_HOST, host.as_str().to_owned());
                 headers.insert(FORWARDED_PORT, host.port().unwrap_or(usual).into());
             }
             None => {
@@ -250,7 +250,7 @@ impl RequestRules {
             let earlier = earlier.and_then(|value| value.to_str().ok());
             let earlier = earlier.map_or("", |value| value.trim_end_matches('/'));
             let whole = format!("{earlier}{}{prefix}", scope.root_path());
-            set(headers, FORWARDED_PREFIX, &whole);
+            set(headers, FORWARDED_PREFIX, whole);
         }
     }
 }
@@ -351,8 +351,8 @@ fn standard(scope: &Scope, addresses: &[IpAddr]) -> String {
 }
 
 /// Sets a field; an empty value removes it.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
+fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    match HeaderValue::try_from(value) {
         Ok(value) if !value.is_empty() => drop(headers.insert(name, value)),
         _ => drop(headers.remove(name)),
     }
