@@ -28,6 +28,7 @@ mod messages;
 mod outbound_tls;
 mod panics;
 mod pipeline;
+mod proxy;
 mod publish;
 mod reload;
 mod requests;

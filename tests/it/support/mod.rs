@@ -3,6 +3,7 @@
 mod directory;
 mod http_endpoint;
 mod raw_socket;
+mod raw_upstream;
 mod upgrade;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use oneport::testing::Application;
 pub(crate) use directory::Directory;
 pub(crate) use http_endpoint::{HttpEndpoint, head_field};
 pub(crate) use raw_socket::{HANDSHAKE, close_code, frame, open, read_until};
+pub(crate) use raw_upstream::{RawUpstream, closed, read_head};
 pub(crate) use upgrade::upgrade;
 
 /// How long a test waits for an answer before it fails.
