@@ -98,6 +98,7 @@ impl RequestHead {
         if let Some(refusal) = self.bad_host.take() {
             return Err(refusal);
         }
+        self.check_one_length()?;
         if has_body {
             self.check_transfer_encoding()?;
             self.check_content_length()?;
@@ -119,6 +120,21 @@ impl RequestHead {
             ScopeType::Websocket => {
                 handshake::check(&self.method, self.version, &self.headers).map(Some)
             }
+        }
+    }
+
+    /// Refuses several lengths over HTTP/2. HTTP/1.1's parser has refused different ones; of these,
+    /// hyper believes none, and takes a stream that is reset at once for one without a body.
+    fn check_one_length(&self) -> Result<(), Failure> {
+        let has_repeated = self.headers.len() > self.headers.keys_len();
+        if !has_repeated || self.version != Version::HTTP_2 {
+            return Ok(());
+        }
+        match self.headers.get_all(header::CONTENT_LENGTH).iter().count() {
+            0 | 1 => Ok(()),
+            _ => Err(Failure::bad_request(
+                "expected one Content-Length, found several",
+            )),
         }
     }
 
