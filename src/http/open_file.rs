@@ -126,3 +126,72 @@ impl FileRange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+    use crate::net::descriptors;
+
+    /// Writes a file of 1 MiB that is on the disk, and removes its name.
+    fn written() -> OpenFile {
+        let path = std::env::temp_dir().join(format!("oneport-open-{:x}", fastrand::u64(..)));
+        let mut file = File::options()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.write_all(&vec![7; 1 << 20]).unwrap();
+        file.sync_all().unwrap();
+        OpenFile::new(file, descriptors::sent_files().try_acquire().unwrap())
+    }
+
+    #[test]
+    fn a_file_that_is_not_in_memory_is_not_read_without_a_thread() {
+        let open = written();
+        if !open.tells_waits() {
+            return; // the temporary directory is on a file system that does not tell
+        }
+        let whole = 0..1 << 20;
+        assert!(open.is_in_memory(&whole));
+        // The pages are clean, so the kernel drops them, unless the file system has no disk.
+        fadvise(open.file(), 0, None, Advice::DontNeed).unwrap();
+        let mut buffer = [0; 10];
+        if open.is_in_memory(&whole) {
+            return;
+        }
+        assert!(matches!(open.read_now(&mut buffer, 0), Ok(None)));
+        open.load(&whole).unwrap();
+        assert!(open.is_in_memory(&whole));
+        assert!(matches!(open.read_now(&mut buffer, 0), Ok(Some(10))));
+        assert_eq!(buffer, [7; 10]);
+    }
+
+    #[test]
+    fn the_end_of_a_file_is_told_apart_from_a_wait() {
+        let open = written();
+        let mut buffer = [0; 10];
+        if open.tells_waits() {
+            assert!(matches!(open.read_now(&mut buffer, 1 << 20), Ok(Some(0))));
+        }
+        assert!(open.read(&((1 << 20) - 1..(1 << 20) + 1)).is_err());
+        open.load(&((1 << 20) - 1..(1 << 20) + 1)).unwrap();
+    }
+
+    #[test]
+    fn a_range_is_split_into_parts_that_follow_each_other() {
+        let mut rest = FileRange {
+            file: Arc::new(written()),
+            range: 5..17,
+        };
+        let first = rest.split_off_first(10);
+        assert_eq!((first.range, rest.range.clone()), (5..15, 15..17));
+        let last = rest.split_off_first(10);
+        assert_eq!((last.range, rest.len()), (15..17, 0));
+    }
+}

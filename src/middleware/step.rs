@@ -123,7 +123,7 @@ impl Step {
     ) -> Progress<'a> {
         match self {
             Self::Session(step) => Progress::waits(step.after(scope, services, response)),
-            _ => self.after_unsaved(scope, response),
+            _ => self.after_unsaved(scope, services, response),
         }
     }
 
@@ -132,22 +132,27 @@ impl Step {
     pub(crate) fn after_replaced<'a>(
         &'a self,
         scope: &'a Scope,
-        services: &Services,
+        services: &'a Services,
         replaced: &HeaderMap,
         response: &'a mut Response,
     ) -> Progress<'a> {
         if let Self::Session(step) = self {
             step.copy_fields(services, replaced, response.headers_mut());
         }
-        self.after_unsaved(scope, response)
+        self.after_unsaved(scope, services, response)
     }
 
-    fn after_unsaved<'a>(&'a self, scope: &'a Scope, response: &'a mut Response) -> Progress<'a> {
+    fn after_unsaved<'a>(
+        &'a self,
+        scope: &'a Scope,
+        services: &'a Services,
+        response: &'a mut Response,
+    ) -> Progress<'a> {
         match self {
             Self::Headers(step) => step.after(response.headers_mut()),
             Self::Cors(step) => step.after(scope, response.headers_mut()),
             Self::Auth(step) => step.after(scope, response.headers_mut()),
-            Self::Compress(step) => return Progress::waits(step.after(scope, response)),
+            Self::Compress(step) => return Progress::waits(step.after(scope, services, response)),
             Self::Custom(step) => {
                 return Progress::waits(
                     async move { step.middleware.after(scope, response).await },

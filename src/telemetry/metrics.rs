@@ -53,7 +53,7 @@ const METRICS: &[Metric] = &[
     ),
     counter(
         "oneport_uncompressed_total",
-        "Responses that compress sent as they are, because too many were being compressed.",
+        "Responses that compress sent as they are, because the encoders of others took all their memory.",
     ),
     counter(
         "oneport_file_cache_hits_total",

@@ -332,3 +332,24 @@ async fn many_requests_for_a_new_file_all_get_it() {
         assert_eq!(response.status(), 404);
     }
 }
+
+/// The pages of a file that was written to the disk and dropped from memory come from the disk.
+#[tokio::test]
+async fn a_file_that_is_not_in_memory_arrives_too() {
+    let whole = content(2_000_000);
+    let directory = Directory::new().with("f", &whole);
+    let file = File::open(directory.path("f")).unwrap();
+    file.sync_all().unwrap();
+    let server = LiveServer::start(&text(&directory)).await.unwrap();
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let mut rest = Vec::new();
+    for _ in 0..3 {
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        stream
+            .write_all(request("/f", "").as_bytes())
+            .await
+            .unwrap();
+        let (_, body) = read_response(&mut stream, &mut rest).await;
+        assert!(body == whole);
+    }
+}

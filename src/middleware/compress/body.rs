@@ -20,7 +20,7 @@ use crate::http::Body;
 use crate::http::body::BodyError;
 
 /// The most bytes compressed in one poll.
-const SLICE_BYTES: usize = 32 * 1024;
+const SLICE_BYTES: usize = 16 * 1024;
 
 /// Output below this waits for more, unless the source pauses.
 const OUTPUT_BYTES_MIN: usize = 4096;

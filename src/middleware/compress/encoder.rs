@@ -1,21 +1,24 @@
 //! Encoder: one compressed stream, in one of three codings.
 
 use std::io::{self, Write};
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zstd::stream::raw::CParameter;
 
 use crate::http::encoding::Encoding;
 
-/// The most encoders at once. Each takes up to 2 MiB.
-const ENCODERS_MAX: usize = 64;
+/// The memory of all encoders of a server together, in MiB.
+const MEMORY_MIB_MAX: usize = 128;
 
 /// The window of brotli and zstd, as a power of two. A larger one compresses pages and JSON hardly
 /// better, and takes memory for each response.
 const WINDOW_BITS: u32 = 18;
+
+/// The tables of zstd, as powers of two. Its own choice for the higher levels takes 10 MiB.
+const ZSTD_TABLE_BITS: u32 = 17;
 
 /// Brotli hands its output over in pieces of this size.
 const BROTLI_BUFFER_BYTES: usize = 4096;
@@ -23,7 +26,17 @@ const BROTLI_BUFFER_BYTES: usize = 4096;
 /// A compressed stream. Its output is collected, and taken in pieces.
 pub(super) struct Encoder {
     coding: Coding,
-    _permit: SemaphorePermit<'static>,
+    _memory: OwnedSemaphorePermit,
+}
+
+/// The encoders of a server, bounded by their memory; one value per server (`Services::shared`).
+#[derive(Debug)]
+pub(super) struct Encoders(Arc<Semaphore>);
+
+impl Default for Encoders {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MEMORY_MIB_MAX)))
+    }
 }
 
 enum Coding {
@@ -32,15 +45,25 @@ enum Coding {
     Gzip(GzEncoder<Vec<u8>>),
 }
 
-fn permits() -> &'static Semaphore {
-    static PERMITS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(ENCODERS_MAX));
-    &PERMITS
+/// Returns what an encoder may take, in MiB.
+fn memory_mib(encoding: Encoding, level: u8) -> u32 {
+    match (encoding, level) {
+        (Encoding::Gzip, _) => 1,
+        (Encoding::Zstd, _) | (Encoding::Brotli, ..=5) => 2,
+        (Encoding::Brotli, 6) => 3,
+        (Encoding::Brotli, 7) => 9,
+        (Encoding::Brotli, 8) => 17,
+        (Encoding::Brotli, _) => 33,
+    }
 }
 
-impl Encoder {
-    /// Returns `None` if there are as many encoders as there may be.
-    pub(super) fn new(encoding: Encoding, level: u8) -> Option<io::Result<Self>> {
-        let permit = permits().try_acquire().ok()?;
+impl Encoders {
+    /// Creates an encoder; `None` if the others take all the memory.
+    pub(super) fn create(&self, encoding: Encoding, level: u8) -> Option<io::Result<Encoder>> {
+        let memory = self.0.clone();
+        let memory = memory
+            .try_acquire_many_owned(memory_mib(encoding, level))
+            .ok()?;
         let coding = match encoding {
             Encoding::Brotli => Ok(Coding::Brotli(Box::new(brotli::CompressorWriter::new(
                 Vec::new(),
@@ -54,12 +77,14 @@ impl Encoder {
                 Ok(Coding::Gzip(GzEncoder::new(Vec::new(), level)))
             }
         };
-        Some(coding.map(|coding| Self {
+        Some(coding.map(|coding| Encoder {
             coding,
-            _permit: permit,
+            _memory: memory,
         }))
     }
+}
 
+impl Encoder {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.coding {
             Coding::Brotli(encoder) => encoder.write_all(bytes),
@@ -99,5 +124,7 @@ impl Encoder {
 fn zstd_encoder(level: u8) -> io::Result<zstd::stream::write::Encoder<'static, Vec<u8>>> {
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level.into())?;
     encoder.set_parameter(CParameter::WindowLog(WINDOW_BITS))?;
+    encoder.set_parameter(CParameter::HashLog(ZSTD_TABLE_BITS))?;
+    encoder.set_parameter(CParameter::ChainLog(ZSTD_TABLE_BITS))?;
     Ok(encoder)
 }

@@ -10,12 +10,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use metrics::counter;
 
 use body::CompressedBody;
-use encoder::Encoder;
+use encoder::{Encoder, Encoders};
 
 use crate::config::{CompressConfig, CompressionAlgorithm};
 use crate::http::encoding::{self, Encoding};
 use crate::http::{Body, Failure, Response};
 use crate::scope::Scope;
+use crate::services::Services;
 
 /// A complete body up to this size is compressed in the request's task, a longer one on a thread.
 const INLINE_BYTES_MAX: usize = 16 * 1024;
@@ -99,6 +100,7 @@ impl Compress {
     pub(super) async fn after(
         &self,
         scope: &Scope,
+        services: &Services,
         response: &mut Response,
     ) -> Result<(), Failure> {
         let settings = &*self.0;
@@ -118,7 +120,8 @@ impl Compress {
         let Some(encoding) = chosen.filter(|_| scope.method != Method::HEAD) else {
             return Ok(());
         };
-        let Some(encoder) = Encoder::new(encoding, settings.level) else {
+        let encoders = services.shared::<Encoders>();
+        let Some(encoder) = encoders.create(encoding, settings.level) else {
             counter!("oneport_uncompressed_total").increment(1);
             return Ok(());
         };
