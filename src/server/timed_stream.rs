@@ -169,3 +169,76 @@ impl AsyncWrite for TimedStream {
         self.note(written)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::ServerConfig;
+    use crate::tasks::Tasks;
+
+    /// A stream that takes everything and whose flush and end wait, as those of TLS do while the
+    /// kernel takes no ciphertext.
+    struct Unflushed;
+
+    impl AsyncRead for Unflushed {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Unflushed {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    /// Returns once the connection has expired, which only a blocked write does this soon.
+    async fn expires(act: impl Fn(Pin<&mut TimedStream>, &mut Context<'_>) -> bool) {
+        let mut server = ServerConfig::default();
+        server.timeouts.request = Duration::from_millis(1);
+        server.timeouts.handshake = Duration::from_secs(3600);
+        let clock = Clock::default();
+        let timeouts = ConnectionTimeouts::new(clock.clone(), &server);
+        let mut stream = TimedStream::new(Stream::boxed(Unflushed), timeouts.clone());
+        let is_ready = poll_fn(|cx| Poll::Ready(act(Pin::new(&mut stream), cx))).await;
+        assert!(!is_ready);
+        let expired = async {
+            tokio::select! {
+                () = clock.run(Tasks::default()) => panic!("the clock stopped"),
+                () = timeouts.expired() => {}
+            }
+        };
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, expired).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn flush_that_waits_has_the_deadline_of_a_write() {
+        expires(|stream, cx| stream.poll_flush(cx).is_ready()).await;
+    }
+
+    #[tokio::test]
+    async fn shutdown_that_waits_has_the_deadline_of_a_write() {
+        expires(|stream, cx| stream.poll_shutdown(cx).is_ready()).await;
+    }
+}

@@ -305,3 +305,58 @@ fn client_session_speaks_to_a_server_of_rustls() {
         assert_eq!(&read, b"hello");
     }
 }
+
+/// What rustls has seen of an incomplete message must stay in its place while something is written.
+#[test]
+fn writes_go_on_while_a_handshake_message_is_incomplete() {
+    let mut configs = configs(VERSIONS[1]);
+    // Its tickets, after the handshake, come in several records each.
+    Arc::make_mut(&mut configs.server).max_fragment_size = Some(32);
+    let mut client = Session::client(configs.client, localhost()).unwrap();
+    let mut server = rustls::ServerConnection::new(configs.server).unwrap();
+    let wire_of = |server: &mut rustls::ServerConnection| {
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        wire
+    };
+    let receive = |client: &mut Session, segment: &[u8]| {
+        let kept = client.partial_bytes();
+        let mut input = vec![0; kept + segment.len()];
+        input[kept..].copy_from_slice(segment);
+        let mut out = [0; 100];
+        let mut buffer = ReadBuf::new(&mut out);
+        client.receive(&mut input, &mut buffer);
+        buffer.filled().to_vec()
+    };
+    client.start().unwrap();
+    while client.is_handshaking() || server.is_handshaking() {
+        let wire = std::mem::take(&mut client.outgoing);
+        server.read_tls(&mut &wire[..]).unwrap();
+        server.process_new_packets().unwrap();
+        if client.is_handshaking() {
+            let wire = wire_of(&mut server);
+            receive(&mut client, &wire);
+        }
+    }
+    let tickets = wire_of(&mut server);
+    assert!(tickets.len() > 3 * 32, "{}", tickets.len());
+    let mut was_incomplete = false;
+    for segment in tickets.chunks(7) {
+        assert_eq!(receive(&mut client, segment), b"");
+        was_incomplete |= client.partial_bytes() > 64;
+        let mut out = vec![0; 100];
+        let count = client.encrypt(b"meanwhile", &mut out, 0).unwrap();
+        server.read_tls(&mut &out[..count]).unwrap();
+        server.process_new_packets().unwrap();
+        let mut read = [0; 9];
+        server.reader().read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"meanwhile");
+    }
+    assert!(was_incomplete);
+    server.writer().write_all(b"and back").unwrap();
+    let wire = wire_of(&mut server);
+    assert_eq!(receive(&mut client, &wire), b"and back");
+    assert_eq!(client.partial_bytes(), 0);
+}

@@ -70,6 +70,7 @@ fn bytes_pass_both_ways_and_the_end_is_seen() {
             let sent = pattern(300_000);
             let exchange = async {
                 theirs.write_all(&sent).await.unwrap();
+                theirs.flush().await.unwrap();
                 theirs.shutdown().await.unwrap();
                 let mut read = Vec::new();
                 theirs.read_to_end(&mut read).await.unwrap();
