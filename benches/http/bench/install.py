@@ -79,6 +79,7 @@ def build_peers(place: Place) -> None:
             (place.files / name).write_bytes(file_bytes(size))
     if not place.key.exists():
         call(str(place.programs / "certificate"), str(place.certificate), str(place.key))
+        place.key.chmod(0o600)
 
 
 def build_websocket_programs(place: Place) -> None:
