@@ -29,6 +29,10 @@ use crate::templates::Templates;
 /// A clone touches the reference count of its handle. [`Services::fork`] makes a handle with a count
 /// of its own.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer count is a connection's own, the inner one is shared by all"
+)]
 pub struct Services(Arc<Arc<Shared>>);
 
 /// The parts of [`Services`].

@@ -153,9 +153,8 @@ struct Target<'u> {
 impl<'u> Target<'u> {
     /// A CA's directory names its other URLs: they must be as safe as its own.
     fn of(uri: &'u Uri) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let authority = match (uri.scheme_str(), uri.authority()) {
-            (Some("https"), Some(authority)) => authority,
-            _ => return Err(format!("expected an https URL from the CA, found {uri}").into()),
+        let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(format!("expected an https URL from the CA, found {uri}").into());
         };
         Ok(Self {
             name: authority.host().trim_matches(['[', ']']),

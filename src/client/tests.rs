@@ -502,7 +502,7 @@ async fn the_idle_timeout_runs_only_while_the_reader_waits() {
     let sent = permit.send(request(&url, RequestBody::empty()));
     let peer = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        stream.read(&mut [0; 1024]).await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await.unwrap();
         let half = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha";
         stream.write_all(half.as_bytes()).await.unwrap();
         stream
@@ -542,7 +542,7 @@ async fn the_total_timeout_holds_for_data_that_is_always_ready() {
     let client = client(&url, settings);
     let endless = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        stream.read(&mut [0; 1024]).await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await.unwrap();
         let head = "HTTP/1.1 200 OK\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}

@@ -77,6 +77,10 @@ pub(super) fn handle(
 
 impl Call {
     /// Runs the view inside the route's middleware.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an async fn would hold the call twice"
+    )]
     fn run(mut self) -> impl Future<Output = Reply> + Send + 'static {
         async move {
             let entry = &self.table.http().routes()[self.route].value;

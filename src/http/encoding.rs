@@ -48,11 +48,9 @@ impl Accepted {
     pub(crate) fn first_of(&self, offered: &[Encoding]) -> Option<Encoding> {
         let mut best: Option<(u16, Encoding)> = None;
         for encoding in offered {
-            let found = self.weighed.iter().flatten();
-            let weight = found
-                .filter(|(_, known)| known == encoding)
-                .map(|(weight, _)| *weight);
-            if let Some(weight) = weight.last()
+            let mut known = self.weighed.iter().flatten().rev();
+            let found = known.find(|(_, known)| known == encoding);
+            if let Some(&(weight, _)) = found
                 && best.is_none_or(|(highest, _)| weight > highest)
             {
                 best = Some((weight, *encoding));

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 
-use http::{HeaderName, header};
+use http::{HeaderName, HeaderValue, header};
 
 use super::Affinity;
 
@@ -63,7 +63,7 @@ impl Key {
         let mut hasher = DefaultHasher::new(); // the same in every process
         let found = match self {
             Self::Address => None,
-            Self::Header(name) => affinity.headers.get(name).map(|value| value.as_bytes()),
+            Self::Header(name) => affinity.headers.get(name).map(HeaderValue::as_bytes),
             Self::Cookie(name) => cookie(affinity, name),
         };
         match found {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use http::uri::Authority;
 
 use super::options::TlsOptions;
 use crate::client::{Address, ClientTls, ClientTlsSettings, EndpointUrl, Protocol};
@@ -71,7 +72,7 @@ impl ServerUrl {
         if written != "/" || plain.ends_with(['?', '#']) {
             return refuse(" without a path (strip_prefix and rewrite change paths)");
         }
-        let authority = url.uri.authority().map(|authority| authority.as_str());
+        let authority = url.uri.authority().map(Authority::as_str);
         let Ok(authority) = HeaderValue::from_str(authority.unwrap_or_default()) else {
             return refuse("");
         };

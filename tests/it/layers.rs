@@ -456,7 +456,7 @@ fn remote_names_no_type_of_the_layer_above_it() {
 }
 
 /// Where a close code is named, with the reason.
-const CLOSE_CODES: [(&str, &str); 7] = [
+const CLOSE_CODES: [(&str, &str); 8] = [
     ("websocket/close.rs", "the table of causes"),
     ("websocket/frame.rs", "1005 is sent as an empty payload"),
     (
@@ -464,6 +464,10 @@ const CLOSE_CODES: [(&str, &str); 7] = [
         "an empty payload is read as 1005",
     ),
     ("websocket/consumers/feed.rs", "a consumer chooses its code"),
+    (
+        "websocket/consumers/proxy/tunnel.rs",
+        "the code of the other side's close frame passes",
+    ),
     (
         "websocket/consumers/backend/handshake.rs",
         "reported for a socket that never opened",

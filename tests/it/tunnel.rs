@@ -81,6 +81,7 @@ async fn upstream_that_stops_passes_its_code_on() {
     stream.write_all(&frame(0x81, b"hi")).await.unwrap();
     let answer = read_until(&mut stream, |read| read.len() >= 4).await;
     assert_eq!(answer, b"\x81\x02hi");
+    #[expect(clippy::disallowed_methods, reason = "the test waits for its end")]
     let stopping = tokio::spawn(upstream.stop());
     let answer = read_until(&mut stream, |read| read.len() >= 4).await;
     assert_eq!(close_code(&answer), 1001);

@@ -90,7 +90,7 @@ impl ClientTls {
         let provider = provider().clone();
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|error| failed("ca", error))?;
+            .map_err(|error| failed("ca", &error))?;
         let builder = match settings.verify {
             true => builder.with_root_certificates(roots),
             false => builder
@@ -106,7 +106,7 @@ impl ClientTls {
                 })?;
                 builder
                     .with_client_auth_cert(chain, key)
-                    .map_err(|error| failed("certificate", error))?
+                    .map_err(|error| failed("certificate", &error))?
             }
             (None, None) => builder.with_no_client_auth(),
             (Some(_), None) => return Err(missing("key", "certificate")),
@@ -233,7 +233,7 @@ fn missing(key: &'static str, other: &str) -> ClientTlsError {
     }
 }
 
-fn failed(key: &'static str, error: rustls::Error) -> ClientTlsError {
+fn failed(key: &'static str, error: &rustls::Error) -> ClientTlsError {
     ClientTlsError {
         key,
         message: error.to_string(),

@@ -28,6 +28,7 @@ use crate::clock::Millis;
 use crate::config::OptionErrors;
 use crate::http::Failure;
 use crate::http::views::proxy::{self, RequestRules};
+use crate::net::ClientAddress;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::services::Services;
@@ -87,7 +88,7 @@ impl Proxy {
         *request.headers_mut() = self.rules.headers(scope);
         let expected = upgrade::write(request.headers_mut());
         let affinity = Affinity {
-            address: scope.client.map(|client| client.ip()),
+            address: scope.client.map(ClientAddress::ip),
             headers: &scope.headers.to_map(),
         };
         let answer = self.upstreams.open_tunnel(&affinity, request).await;

@@ -1,3 +1,5 @@
+//! Tests of a direction against streams in memory.
+
 use std::task::Waker;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
