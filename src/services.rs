@@ -26,7 +26,7 @@ use crate::templates::Templates;
 
 /// The services that all views, consumers and middleware of a server share (cheap to clone).
 ///
-/// A clone touches the reference count of its handle. [`Services::fork`] makes a handle with a count
+/// A clone touches the reference count of its handle. `fork` makes a handle with a count
 /// of its own.
 #[derive(Clone, Debug)]
 #[expect(

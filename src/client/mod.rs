@@ -16,7 +16,7 @@
 //! report(Outcome): the caller decides whether the endpoint has failed; the breaker counts
 //! ```
 //!
-//! A [`Pool`] keeps idle connections. It sends a request a second time only if the connection was
+//! A pool keeps idle connections. It sends a request a second time only if the connection was
 //! closed before any byte of the request was written, so no endpoint sees a request twice.
 
 mod body;

@@ -15,7 +15,7 @@ use crate::websocket::{Cause, Directory, Ending, Sockets};
 /// The running server without its listeners (cheap to clone): the current table, and the state that
 /// outlives it.
 ///
-/// A clone touches the reference count of its handle. [`Gateway::fork`] makes a handle with a count
+/// A clone touches the reference count of its handle. `fork` makes a handle with a count
 /// of its own.
 #[derive(Clone)]
 pub struct Gateway(Arc<Handle>);
