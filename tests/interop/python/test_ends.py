@@ -174,7 +174,7 @@ class Slow(unittest.TestCase):
         config = f"[server.timeouts]\n{timeouts}\n" + CONFIG.format(layer=MEMORY, per_ip=1000, token=TOKEN)
         return self.enterContext(Server(config, files={"files/large.bin": self.LARGE}))
 
-    def test_streams_of_http2_without_window_hold_no_files_and_are_reset(self):
+    def test_streams_of_http2_without_window_share_one_open_file_and_are_reset(self):
         one = self.start('request = "1s"')
         open_files = lambda: sum(
             os.path.islink(link) and "large.bin" in os.readlink(link)
@@ -184,7 +184,7 @@ class Slow(unittest.TestCase):
         for _ in range(100):
             client.ask("/files/large.bin")
         stalled = lambda: one.metric("oneport_streams_stalled_total")
-        until(lambda: self.assertEqual(open_files(), 0) or stalled() == 100, "all streams to be reset")
+        until(lambda: self.assertLessEqual(open_files(), 1) or stalled() == 100, "all streams to be reset")
 
     def test_one_that_never_closes_after_its_refusal_is_given_up_long_before_other_deadlines(self):
         one = self.start('handshake = "60s"\nkeep_alive = "60s"')

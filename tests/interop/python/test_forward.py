@@ -756,7 +756,6 @@ class Configuration(unittest.TestCase):
         (directory / "pages").mkdir()
         (directory / "pages/who.html").write_text(PAGES["pages/who.html"])
         for url, more in (
-            ("https://127.0.0.1/", ""),
             ("127.0.0.1:9000/auth", ""),
             ("/auth", ""),
             ("", ""),

@@ -469,8 +469,8 @@ class Cases:
 
     def test_8_1_a_second_head_ends_the_stream(self):
         client = self.client()
-        client.send(client.headers(1, flags=END_HEADERS, method="POST"))
-        client.send(frame(HEADERS, END_HEADERS, 1, client.encode([("x-a", "b")])))
+        head = client.headers(1, flags=END_HEADERS, method="POST")
+        client.send(head, frame(HEADERS, END_HEADERS, 1, client.encode([("x-a", "b")])))
         self.expect(client, 1, PROTOCOL_ERROR, STREAM_CLOSED)
 
     def test_8_1_trailers_are_accepted(self):
