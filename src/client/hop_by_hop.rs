@@ -25,12 +25,15 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Removes the hop-by-hop fields, including those that `Connection` names, from a message that is
 /// passed on.
+///
+/// `Host` stays, although a client may name it: without it, a request would reach another host.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter();
     let named = named
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|option| HeaderName::from_bytes(option.trim().as_bytes()).ok());
+        .filter_map(|option| HeaderName::from_bytes(option.trim().as_bytes()).ok())
+        .filter(|name| name != header::HOST);
     let always = headers.keys().filter(|name| is_hop_by_hop(name)).cloned();
     let all: Vec<HeaderName> = named.chain(always).collect();
     for name in all {
@@ -47,7 +50,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, X-Own"),
-            ("connection", "x-other"),
+            ("connection", "x-other, Host"),
+            ("host", "a"),
             ("keep-alive", "timeout=5"),
             ("te", "trailers"),
             ("upgrade", "websocket"),
@@ -61,6 +65,6 @@ mod tests {
         remove_hop_by_hop(&mut headers);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["content-length", "cookie"]);
+        assert_eq!(left, ["content-length", "cookie", "host"]);
     }
 }

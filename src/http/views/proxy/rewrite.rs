@@ -50,6 +50,10 @@ impl OwnAddresses {
 
     /// Returns the URL for the client; `None` if it stays.
     fn rewritten(&self, url: &str, root_path: &str) -> Option<String> {
+        // Browsers drop tabs, which could join two slashes.
+        if url.contains('\t') {
+            return None;
+        }
         let path = match self.path_of_own(url) {
             Some("") => "/".to_owned(),
             // A path that begins with two slashes would be another host.

@@ -94,7 +94,7 @@ fn fields_of_the_connection_are_removed() {
 
 /// A client may name any field in `Connection`; those of Oneport are written afterwards.
 #[test]
-fn a_client_cannot_have_the_fields_of_the_proxy_removed() {
+fn a_client_cannot_have_host_or_the_fields_of_the_proxy_removed() {
     let sent = scope(&[
         ("host", "a"),
         (
@@ -111,6 +111,7 @@ fn a_client_cannot_have_the_fields_of_the_proxy_removed() {
         &rules,
         &sent,
         &[
+            "host: a",
             "x-forwarded-for: 192.0.2.1",
             "x-forwarded-host: a",
             "x-forwarded-port: 80",
