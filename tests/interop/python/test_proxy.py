@@ -168,7 +168,8 @@ class BeforeABrokenUpstream(unittest.TestCase):
                 stream = client.ask("/")
                 client.until(lambda: stream in client.ended or stream in client.resets, "an end of the stream")
                 self.assertNotIn(stream, client.ended)
-                self.assertEqual(bytes(client.answers[stream][1]), b"hello")
+                # A reset may overtake the bytes before it.
+                self.assertIn(bytes(client.answers.get(stream, (None, b""))[1]), (b"", b"hello"))
                 # The other streams of the connection go on.
                 self.assertEqual(client.answer(client.ask("/health/"))[0], 200)
 

@@ -1321,7 +1321,7 @@ options = {{ groups = ["{{group}}"] }}
             (self.group, '{"type": 3}'),
             (self.group, '{"type": "websocket.send", "bytes": "not base64!"}'),
             ("--nonsense", self.group, '{"type": "a"}'),
-            ("--url", "https://127.0.0.1/", self.group, '{"type": "a"}'),
+            ("--url", "ftp://127.0.0.1/", self.group, '{"type": "a"}'),
             ("--url", "nonsense", self.group, '{"type": "a"}'),
             ("--url", "", self.group, '{"type": "a"}'),
             ("--token", "a\nb", self.group, '{"type": "a"}'),
