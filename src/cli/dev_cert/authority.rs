@@ -34,12 +34,16 @@ impl Authority {
         let (cert_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
         let (cert, key) = match (read(&cert_path)?, read(&key_path)?) {
             (Some(cert), Some(key)) => (cert, key),
-            // A run that died between the two files has left a key that nothing was signed with.
-            (None, _) => {
-                let (cert, key) = generate(now).map_err(|error| error.to_string())?;
-                write(&key_path, &key, Access::Owner)?;
-                write(&cert_path, &cert, Access::Everyone)?;
-                (cert.into_bytes(), key.into_bytes())
+            (None, None) => {
+                let key = KeyPair::generate().map_err(|error| error.to_string())?;
+                let text = key.serialize_pem();
+                write(&key_path, &text, Access::Owner)?;
+                (make(&cert_path, &key, now)?, text.into_bytes())
+            }
+            // A run that died between the two files has left the key.
+            (None, Some(text)) => {
+                let key = key_pair(&key_path, &text)?;
+                (make(&cert_path, &key, now)?, text)
             }
             (Some(_), None) => {
                 return Err(format!(
@@ -50,6 +54,13 @@ impl Authority {
             }
         };
         let facts = facts(&cert_path, &cert)?;
+        let key_id = facts.subject_key_id.clone().unwrap_or_default();
+        if facts.common_name.as_ref() != Some(&name(&key_id)) {
+            return Err(format!(
+                "{} was not made by this command; choose another directory",
+                cert_path.display()
+            ));
+        }
         if facts.remaining(now) < REMAINING_MIN {
             return Err(format!(
                 "the CA in {} ends in {} days; remove it to make a new one, which must be trusted again",
@@ -61,7 +72,6 @@ impl Authority {
         let text = String::from_utf8_lossy(&cert);
         let issuer = Issuer::from_ca_cert_pem(&text, key)
             .map_err(|error| format!("{}: {error}", cert_path.display()))?;
-        let key_id = facts.subject_key_id.clone().unwrap_or_default();
         Ok(Self {
             issuer,
             facts,
@@ -77,17 +87,22 @@ fn name(key_id: &[u8]) -> String {
     format!("Oneport development CA {id}")
 }
 
-/// Makes a CA. Returns its certificate and its key in PEM.
-fn generate(now: SystemTime) -> Result<(String, String), rcgen::Error> {
-    let key = KeyPair::generate()?;
+/// Makes the certificate of a CA with this key. Returns it in PEM.
+fn make(path: &Path, key: &KeyPair, now: SystemTime) -> Result<Vec<u8>, String> {
+    let text = self_signed(key, now).map_err(|error| error.to_string())?;
+    write(path, &text, Access::Everyone)?;
+    Ok(text.into_bytes())
+}
+
+fn self_signed(key: &KeyPair, now: SystemTime) -> Result<String, rcgen::Error> {
     let mut params = CertificateParams::default();
     let mut subject = DistinguishedName::new();
-    subject.push(DnType::CommonName, name(&params.key_identifier(&key)));
+    subject.push(DnType::CommonName, name(&params.key_identifier(key)));
     params.distinguished_name = subject;
     // It signs certificates of servers, not further CAs.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = (now - DAY).into();
     params.not_after = (now + LIFETIME).into();
-    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+    Ok(params.self_signed(key)?.pem())
 }

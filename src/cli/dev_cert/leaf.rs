@@ -32,6 +32,9 @@ pub(super) enum Made {
     Before,
 }
 
+/// The subject of each certificate: another one was not made by this command.
+const COMMON_NAME: &str = "Oneport development certificate";
+
 impl Leaf {
     /// Reads the certificate of a directory. Makes a new one unless it is good: for the names that
     /// it has, and for `names`.
@@ -48,7 +51,7 @@ impl Leaf {
             None => None,
         };
         if let Some(earlier) = earlier {
-            if earlier.authority_key_id.is_none() {
+            if earlier.common_name.as_deref() != Some(COMMON_NAME) {
                 return Err(format!(
                     "{} was not made by this command; choose another directory",
                     cert_path.display()
@@ -91,7 +94,7 @@ fn sign(
 ) -> Result<String, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
     let mut subject = DistinguishedName::new();
-    subject.push(DnType::CommonName, "Oneport development certificate");
+    subject.push(DnType::CommonName, COMMON_NAME);
     params.distinguished_name = subject;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -156,6 +156,32 @@ fn certificate_of_another_maker_is_not_overwritten() {
     assert_eq!(dir.read("cert.pem"), own.cert.pem().as_bytes());
 }
 
+/// A certificate that another CA signed, as those of a real site are.
+#[test]
+fn certificate_of_another_ca_is_not_overwritten() {
+    let dir = Dir::new();
+    fs::create_dir(&dir.0).unwrap();
+    let issuer = rcgen::CertifiedIssuer::self_signed(
+        rcgen::CertificateParams::default(),
+        rcgen::KeyPair::generate().unwrap(),
+    )
+    .unwrap();
+    let mut params = rcgen::CertificateParams::new(["own.test".to_owned()]).unwrap();
+    params.use_authority_key_identifier_extension = true;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = params.signed_by(&key, &issuer).unwrap().pem();
+    for name in ["cert.pem", "ca.pem"] {
+        fs::write(dir.0.join(name), &own).unwrap();
+        fs::write(dir.0.join("ca.key"), key.serialize_pem()).unwrap();
+        let error = dir.run(&[], 0).unwrap_err();
+        assert!(error.contains("was not made by this command"), "{error}");
+        assert_eq!(dir.read(name), own.as_bytes());
+        assert_eq!(dir.read("ca.key"), key.serialize_pem().as_bytes());
+        fs::remove_file(dir.0.join("ca.pem")).unwrap();
+        fs::remove_file(dir.0.join("cert.pem")).unwrap_or_default();
+    }
+}
+
 #[test]
 fn file_in_place_of_the_directory_is_an_error() {
     let dir = Dir::new();

@@ -12,6 +12,8 @@ use x509_parser::time::ASN1Time;
 /// The facts of a certificate that decide which names it serves, and for how long.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct CertificateFacts {
+    /// The common name of its subject.
+    pub(crate) common_name: Option<String>,
     /// The names and addresses that it is valid for (its subject alternative names), in lower case.
     pub(crate) names: Vec<String>,
     /// The start of its lifetime.
@@ -51,7 +53,11 @@ impl CertificateFacts {
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der)
             .map_err(|error| CertificateError::X509(error.to_string()))?;
+        let common_name = certificate.subject().iter_common_name().next();
         let mut facts = Self {
+            common_name: common_name
+                .and_then(|name| name.as_str().ok())
+                .map(str::to_owned),
             names: Vec::new(),
             not_before: system_time(certificate.validity().not_before),
             not_after: system_time(certificate.validity().not_after),
