@@ -173,8 +173,7 @@ impl Shared {
             let field = fields.entry(header::STRICT_TRANSPORT_SECURITY);
             field.or_insert_with(|| hsts.clone());
         }
-        let tick = self.gateway.services().clock.now();
-        if let Some(date) = date::correction(tick, SystemTime::now) {
+        if let Some(date) = date::correction(SystemTime::now()) {
             response.headers_mut().insert(header::DATE, date);
         }
         response
