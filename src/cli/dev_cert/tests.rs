@@ -163,12 +163,12 @@ fn certificate_of_another_ca_is_not_overwritten() {
     fs::create_dir(&dir.0).unwrap();
     let issuer = rcgen::CertifiedIssuer::self_signed(
         rcgen::CertificateParams::default(),
-        rcgen::KeyPair::generate().unwrap(),
+        KeyPair::generate().unwrap(),
     )
     .unwrap();
     let mut params = rcgen::CertificateParams::new(["own.test".to_owned()]).unwrap();
     params.use_authority_key_identifier_extension = true;
-    let key = rcgen::KeyPair::generate().unwrap();
+    let key = KeyPair::generate().unwrap();
     let own = params.signed_by(&key, &issuer).unwrap().pem();
     for name in ["cert.pem", "ca.pem"] {
         fs::write(dir.0.join(name), &own).unwrap();
