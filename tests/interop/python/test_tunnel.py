@@ -62,7 +62,13 @@ class Case(unittest.TestCase):
         """Waits for the end of tunnels by a cause; returns the line of the last one in the access log."""
         until(lambda: server.metric("oneport_websockets_closed_total", cause=cause) == count, lambda: f"{count} x {cause}\n{server.log()}")
         until(lambda: server.metric("oneport_websockets", route="tunnel") == 0, "no open tunnel")
-        return [line for line in server.log().splitlines() if f'cause="{cause}"' in line][-1]
+
+        def lines():
+            return [line for line in server.log().splitlines() if f'cause="{cause}"' in line]
+
+        # The log is written after the metric has changed.
+        until(lambda: len(lines()) == count, lambda: f"{count} lines of {cause}\n{server.log()}")
+        return lines()[-1]
 
 
 class Handshake(Case):
