@@ -43,11 +43,6 @@ impl Tunnel {
     /// takes nothing.
     fn start_closing(&mut self, ending: &Ending) {
         let now = self.handle.services().clock.now();
-        let to_client = || {
-            let mut frame = Vec::new();
-            encode_close(ending.code, &ending.reason, &mut frame);
-            frame
-        };
         match (ending.cause, ending.cause.closing_handshake()) {
             (
                 Cause::ClientClose | Cause::UpstreamClose | Cause::ClientGone | Cause::UpstreamGone,
@@ -55,10 +50,10 @@ impl Tunnel {
             ) => {}
             (Cause::UpstreamStalled, _) => {
                 self.to_upstream.abandon_sink();
-                self.to_client.interrupt(to_client(), now);
+                self.to_client.interrupt(close_frame(ending), now);
             }
             (_, ClosingHandshake::Full | ClosingHandshake::HalfClose) => {
-                self.to_client.interrupt(to_client(), now);
+                self.to_client.interrupt(close_frame(ending), now);
                 self.to_upstream.interrupt(masked_close(ending), now);
             }
             // The client is gone, or in the middle of a frame that it does not read.
@@ -98,9 +93,7 @@ impl Tunnel {
             if has_answered {
                 self.to_client.stop();
             } else {
-                let gone = Ending::of(Cause::UpstreamGone);
-                let mut frame = Vec::new();
-                encode_close(gone.code, &gone.reason, &mut frame);
+                let frame = close_frame(&Ending::of(Cause::UpstreamGone));
                 let now = self.handle.services().clock.now();
                 self.to_client.interrupt(frame, now);
                 has_more = true;
@@ -169,10 +162,16 @@ impl Tunnel {
     }
 }
 
-/// Returns the close frame of an ending as clients send it: masked (RFC 6455 §5.3).
-fn masked_close(ending: &Ending) -> Vec<u8> {
+/// Returns the close frame of an ending.
+fn close_frame(ending: &Ending) -> Vec<u8> {
     let mut frame = Vec::new();
     encode_close(ending.code, &ending.reason, &mut frame);
+    frame
+}
+
+/// Returns the close frame of an ending as clients send it: masked (RFC 6455 §5.3).
+fn masked_close(ending: &Ending) -> Vec<u8> {
+    let mut frame = close_frame(ending);
     let key = fastrand::u32(..).to_ne_bytes();
     frame[1] |= 0x80;
     for (at, byte) in frame[2..].iter_mut().enumerate() {

@@ -178,7 +178,6 @@ impl Tunnel {
     }
 
     /// Returns how the tunnel ends, once one of its sides has ended it.
-    ///
     fn known_ending(&self) -> Option<Ending> {
         if self.to_upstream.frames.is_closed() {
             Some(closed(Cause::ClientClose, &self.to_upstream.frames))
