@@ -46,14 +46,14 @@ class DjangoSite:
 
     def _start(self):
         shutil.copytree(PROJECT, self.directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-        (self.directory / "run").mkdir()
         settings = f'"""The settings of the project, with those of docs/DJANGO.md."""\n\nfrom .base import *  # noqa: F403\n\n{block("settings.py")}'
         (self.directory / "mysite" / "settings.py").write_text(settings, encoding="utf-8")
         self._environment = {**os.environ, "SITE_DIRECTORY": str(self.directory), "PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1"}
         certificates = subprocess.run([binary(), "dev-cert", "tls", HOST], cwd=self.directory, capture_output=True, text=True, timeout=DEADLINE)
         assert certificates.returncode == 0, certificates
-        migrate, collect, gunicorn, daphne, serve = block("commands").splitlines()
+        sockets, migrate, collect, gunicorn, daphne, serve = block("commands").splitlines()
         assert serve.startswith("oneport "), serve
+        self._run(sockets)
         self._run(migrate)
         self._run(f"{collect} --verbosity 0")
         self._run("python manage.py createsuperuser --noinput --username anna --email anna@example.com", DJANGO_SUPERUSER_PASSWORD=PASSWORD)
@@ -112,7 +112,7 @@ class DjangoSite:
     def _command(self, line):
         program, *arguments = line.split()
         known = {"python": [sys.executable], "gunicorn": [sys.executable, "-m", "gunicorn"], "daphne": [sys.executable, "-m", "daphne"]}
-        return [*known[program], *arguments]
+        return [*known.get(program, [program]), *arguments]
 
     def _run(self, line, **environment):
         with open(self.directory / "commands.log", "ab") as log:
