@@ -138,7 +138,7 @@ fn handshakes_that_end_early_fail() {
                 false => io::ErrorKind::UnexpectedEof,
             };
             assert_eq!(error.kind(), expected, "{error}");
-            // A client that speaks another protocol is told so by an alert.
+            // A client that speaks another protocol gets an alert.
             let mut answer = Vec::new();
             let _ = theirs.read_to_end(&mut answer).await;
             assert_eq!(answer.first(), is_http.then_some(&21));
