@@ -51,7 +51,7 @@ impl Handled for Response {
 impl<'a> Pipeline<'a> {
     /// Looks up the route of a scope and puts its name and parameters there. Returns the route's
     /// entry with its index.
-    pub(super) fn resolve<H>(
+    pub(super) fn resolve<H: Handler>(
         &self,
         routes: &'a UrlRouter<RouteEntry<H>>,
         scope: &mut Scope,

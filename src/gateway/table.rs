@@ -19,7 +19,7 @@ use crate::http::view::AnyView;
 use crate::http::{Mapped, OnDisconnect, Response};
 use crate::middleware::Headers;
 use crate::net::{TlsFiles, TlsPaths};
-use crate::routing::{Match, ProtocolTypeRouter, Resolution, Target, UrlRouter};
+use crate::routing::{BadPath, Match, ProtocolTypeRouter, Resolution, Target, UrlRouter};
 use crate::scope::{App, Scope, ScopeType};
 use crate::state::State;
 use crate::templates::Templates;
@@ -112,6 +112,9 @@ pub(crate) trait Handler {
 
     /// Returns the deadline of the handler on a route whose timeout ends at `timeout_at`.
     fn deadline(&self, timeout_at: Instant) -> Deadline;
+
+    /// Returns whether another server gets the path of a request.
+    fn passes_paths_on(&self) -> bool;
 }
 
 impl Handler for HttpHandler {
@@ -125,6 +128,10 @@ impl Handler for HttpHandler {
             false => Deadline::At(timeout_at),
         }
     }
+
+    fn passes_paths_on(&self) -> bool {
+        matches!(self.maps_onto, Some(Mapped::Servers { .. }))
+    }
 }
 
 impl Handler for WebsocketHandler {
@@ -134,6 +141,10 @@ impl Handler for WebsocketHandler {
 
     fn deadline(&self, timeout_at: Instant) -> Deadline {
         Deadline::At(timeout_at + REGISTRATION_TIMEOUT)
+    }
+
+    fn passes_paths_on(&self) -> bool {
+        self.consumer.maps_onto_another()
     }
 }
 
@@ -197,17 +208,23 @@ impl Table {
         })
     }
 
-    /// Looks up the route of a scope.
-    pub(super) fn look_up<'t, H>(
+    /// Looks up the route of a scope. A path that another server gets must be one of the same route
+    /// however that server reads it.
+    pub(super) fn look_up<'t, H: Handler>(
         &self,
         routes: &'t UrlRouter<RouteEntry<H>>,
         scope: &Scope,
     ) -> Result<Match<'t, RouteEntry<H>>, Resolution<'t, RouteEntry<H>>> {
-        let resolution = match self.target(scope) {
-            Some(target) => routes.resolve(&target),
-            None => Resolution::NotFound,
+        let Some(target) = self.target(scope) else {
+            return Err(Resolution::NotFound);
         };
-        match resolution {
+        match routes.resolve(&target) {
+            Resolution::Found(found)
+                if found.route.value.handler.passes_paths_on()
+                    && routes.is_ambiguous(&target, found.index) =>
+            {
+                Err(Resolution::BadPath(BadPath::Ambiguous))
+            }
             Resolution::Found(found) => Ok(found),
             missed => Err(missed),
         }

@@ -1,11 +1,12 @@
 //! Unmatched: the response to a request or a handshake that has no route.
 
 use http::{HeaderValue, Method, StatusCode, header};
+use metrics::counter;
 
 use super::pipeline::Pipeline;
 use super::table::Table;
 use crate::http::{Body, Failure, Response, location};
-use crate::routing::{Resolution, Target};
+use crate::routing::{BadPath, Resolution, Target};
 use crate::scope::Scope;
 
 /// Answers a request that has no route: 404, 405, 400, 426, the redirect to the path with its
@@ -15,6 +16,7 @@ pub(super) fn request<T>(
     scope: &Scope,
     missed: Resolution<'_, T>,
 ) -> Response {
+    count(&missed);
     let response = request_response(pipeline.table, scope, missed)
         .unwrap_or_else(|failure| pipeline.page(scope, &failure));
     pipeline.finish_unmatched(scope, response)
@@ -26,8 +28,16 @@ pub(super) fn handshake<T>(
     scope: &Scope,
     missed: &Resolution<'_, T>,
 ) -> Response {
+    count(missed);
     let failure = handshake_failure(pipeline.table, scope, missed);
     pipeline.finish_unmatched(scope, pipeline.page(scope, &failure))
+}
+
+/// Counts a path that an application could take for another route's.
+fn count<T>(missed: &Resolution<'_, T>) {
+    if let Resolution::BadPath(BadPath::Ambiguous) = missed {
+        counter!("oneport_ambiguous_paths_total").increment(1);
+    }
 }
 
 /// Returns the refusal of a handshake that has no route.

@@ -28,6 +28,12 @@ pub enum BadPath {
     /// A segment that is `.` or `..`, plain or percent-encoded.
     #[error("expected no \".\" or \"..\" segment in the path")]
     DotSegment,
+    /// A path that an application may take for one of another route, see
+    /// [`UrlRouter::is_ambiguous`](super::UrlRouter::is_ambiguous).
+    #[error(
+        "expected a path without encoded slashes, backslashes, \"//\" and \";\" that can lead to another route"
+    )]
+    Ambiguous,
 }
 
 /// A decoded path that keeps two escapes: `%2F`, which does not end a segment, and `%25`.

@@ -33,6 +33,7 @@ mod params;
 mod pattern;
 mod pattern_parser;
 mod protocol;
+mod readings;
 mod regex_pattern;
 mod resolution;
 mod reverse;

@@ -36,7 +36,17 @@ use crate::routing::segment::{Mismatch, Segment, match_whole};
 pub struct RoutePattern {
     written: String,
     kind: Kind,
-    takes_empty_rest: bool,
+    empty_rest: EmptyRest,
+}
+
+/// Whether a trailing catch-all matches the empty text.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum EmptyRest {
+    No,
+    /// `/files/{*path}` matches `/files/`.
+    BehindSlash,
+    /// It matches `/files` too.
+    WithoutSlash,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +61,7 @@ impl RoutePattern {
         Ok(Self {
             written: text.to_owned(),
             kind: Kind::Path(parse_path(text)?),
-            takes_empty_rest: false,
+            empty_rest: EmptyRest::No,
         })
     }
 
@@ -74,7 +84,7 @@ impl RoutePattern {
         Ok(Self {
             written: source.to_owned(),
             kind: Kind::Regex(RegexPattern::compile(source)?),
-            takes_empty_rest: false,
+            empty_rest: EmptyRest::No,
         })
     }
 
@@ -120,7 +130,7 @@ impl RoutePattern {
                 Self {
                     written: format!("{front}{}", inner.written),
                     kind: Kind::Path(segments),
-                    takes_empty_rest: inner.takes_empty_rest,
+                    empty_rest: inner.empty_rest,
                 }
             }
             Kind::Regex(regex) => {
@@ -132,7 +142,7 @@ impl RoutePattern {
                 Self {
                     written,
                     kind: Kind::Regex(regex.clone().behind(segments)),
-                    takes_empty_rest: false,
+                    empty_rest: EmptyRest::No,
                 }
             }
         })
@@ -152,21 +162,43 @@ impl RoutePattern {
     /// ```
     #[must_use]
     pub fn with_empty_rest(mut self) -> Self {
-        self.takes_empty_rest = true;
+        self.empty_rest = EmptyRest::BehindSlash;
         self
     }
 
-    /// Returns the segments before the catch-all, if the catch-all can be empty.
-    pub(super) fn without_rest(&self) -> Option<Vec<Segment>> {
-        match &self.kind {
-            Kind::Path(segments) if self.takes_empty_rest => match segments.split_last() {
-                Some((Segment::Rest(_), before)) => {
-                    let end = Segment::Text(Box::default());
-                    Some(before.iter().cloned().chain([end]).collect())
-                }
-                _ => None,
-            },
-            _ => None,
+    /// Lets the trailing catch-all be left out together with its slash, so that `/admin/{*path}`
+    /// matches `/admin/` and `/admin` too. For a route whose paths are another application's, which
+    /// may take the two for the same.
+    ///
+    /// ```
+    /// use oneport::routing::RoutePattern;
+    ///
+    /// let pattern = RoutePattern::path("/admin/{*path}")?.with_optional_rest();
+    /// assert_eq!(pattern.params_of("/admin").unwrap().get("path"), Some(""));
+    /// assert_eq!(pattern.params_of("/admin/").unwrap().get("path"), Some(""));
+    /// assert!(pattern.params_of("/admins").is_none());
+    /// # Ok::<(), oneport::routing::PatternError>(())
+    /// ```
+    #[must_use]
+    pub fn with_optional_rest(mut self) -> Self {
+        self.empty_rest = EmptyRest::WithoutSlash;
+        self
+    }
+
+    /// Returns the paths that the pattern matches without its catch-all.
+    pub(super) fn without_rest(&self) -> Vec<Vec<Segment>> {
+        let Kind::Path(segments) = &self.kind else {
+            return Vec::new();
+        };
+        let Some((Segment::Rest(_), before)) = segments.split_last() else {
+            return Vec::new();
+        };
+        let end = Segment::Text(Box::default());
+        let with_slash = before.iter().cloned().chain([end]).collect();
+        match self.empty_rest {
+            EmptyRest::No => Vec::new(),
+            EmptyRest::WithoutSlash if !before.is_empty() => vec![with_slash, before.to_vec()],
+            EmptyRest::BehindSlash | EmptyRest::WithoutSlash => vec![with_slash],
         }
     }
 
@@ -211,7 +243,15 @@ impl RoutePattern {
                 let mut params = Params::default();
                 match match_whole(segments, path.relative(), &mut params) {
                     Err(Mismatch::Converter { param, found: "" })
-                        if self.takes_empty_rest && param.converter == Converter::Path =>
+                        if self.empty_rest != EmptyRest::No
+                            && param.converter == Converter::Path =>
+                    {
+                        params.push(&param.name, "");
+                    }
+                    Err(Mismatch::Ended { segment })
+                        if self.empty_rest == EmptyRest::WithoutSlash
+                            && segment == segments.len()
+                            && let Some(Segment::Rest(param)) = segments.last() =>
                     {
                         params.push(&param.name, "");
                     }

@@ -9,6 +9,7 @@ use crate::routing::canonical::CanonicalPath;
 use crate::routing::conflict::{Conflict, conflicts};
 use crate::routing::params::Params;
 use crate::routing::pattern::Kind;
+use crate::routing::readings;
 use crate::routing::resolution::{Match, Resolution, Target, allow_of};
 use crate::routing::route::Route;
 use crate::routing::shape::Shape;
@@ -85,16 +86,15 @@ impl<T> UrlRouter<T> {
         let mut has_rest = vec![false; groups.len()];
         for (index, route) in routes.iter().enumerate() {
             // Added after the routes with exactly this path: text comes before a catch-all.
-            let Some(segments) = route.pattern.without_rest() else {
-                continue;
-            };
-            let number = *numbers.entry(Shape::of(&segments)).or_insert(groups.len());
-            match groups.get_mut(number) {
-                Some(group) => group.push(index),
-                None => groups.push(vec![index]),
+            for segments in route.pattern.without_rest() {
+                let number = *numbers.entry(Shape::of(&segments)).or_insert(groups.len());
+                match groups.get_mut(number) {
+                    Some(group) => group.push(index),
+                    None => groups.push(vec![index]),
+                }
+                has_rest.resize(groups.len(), false);
+                has_rest[number] = true;
             }
-            has_rest.resize(groups.len(), false);
-            has_rest[number] = true;
         }
         let mut shapes: Vec<(Shape, usize)> = numbers.into_iter().collect();
         shapes.sort_unstable_by_key(|(_, number)| *number);
@@ -155,6 +155,40 @@ impl<T> UrlRouter<T> {
             Some(raw_path) => Resolution::SlashRedirect { raw_path },
             None => Resolution::NotFound,
         }
+    }
+
+    /// Returns whether an application that gets the path of a target as it is may take it for a
+    /// path of another route than `index`, which takes the target, or for one of no route.
+    ///
+    /// Applications differ in encoded slashes, backslashes, empty segments and path parameters.
+    ///
+    /// ```
+    /// use oneport::routing::{Route, RoutePattern, Target, UrlRouter};
+    ///
+    /// let router = UrlRouter::build(vec![
+    ///     Route::new(RoutePattern::path("/admin/{*rest}")?, "protected"),
+    ///     Route::new(RoutePattern::path("/{*rest}")?, "open"),
+    /// ]).unwrap();
+    /// let get = |raw_path| Target { raw_path, host: None, method: None };
+    /// assert!(router.is_ambiguous(&get("/admin%2Fusers"), 1));
+    /// assert!(router.is_ambiguous(&get("//admin/users"), 1));
+    /// assert!(!router.is_ambiguous(&get("/projects/a%2Fb"), 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_ambiguous(&self, target: &Target<'_>, index: usize) -> bool {
+        if !readings::may_have(target.raw_path) {
+            return false;
+        }
+        let Ok(path) = CanonicalPath::parse(target.raw_path) else {
+            return true;
+        };
+        readings::of(&path).iter().any(|raw_path| {
+            let other = self.resolve(&Target {
+                raw_path,
+                ..*target
+            });
+            !matches!(other, Resolution::Found(found) if found.index == index)
+        })
     }
 
     fn find<'r>(

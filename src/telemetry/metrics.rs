@@ -72,6 +72,10 @@ const METRICS: &[Metric] = &[
         "Requests whose client disconnected while their view ran, by outcome.",
     ),
     counter(
+        "oneport_ambiguous_paths_total",
+        "Paths that an upstream could take for another route's.",
+    ),
+    counter(
         "oneport_proxy_aborts_total",
         "Proxied responses that ended early, by cause.",
     ),

@@ -13,6 +13,7 @@ use crate::config::{HttpRoute, Problem, SourceLocation, WebsocketRoute};
 use crate::gateway::table::{
     HttpEntry, HttpHandler, StatusCounters, WebsocketEntry, WebsocketHandler,
 };
+use crate::http::Mapped;
 use crate::routing::{Conflict, Route, UrlRouter};
 use crate::scope::ScopeType;
 use crate::websocket;
@@ -166,9 +167,11 @@ impl Compiler<'_> {
                 .collect(),
         };
         let (mut pattern, host, chain) = (pattern?, host?, chain?);
-        if made.maps_onto.is_some() {
-            pattern = pattern.with_empty_rest();
-        }
+        pattern = match &made.maps_onto {
+            Some(Mapped::Directory(_)) => pattern.with_empty_rest(),
+            Some(Mapped::Servers { .. }) => pattern.with_optional_rest(),
+            None => pattern,
+        };
         let label: Arc<str> = written
             .name
             .as_deref()
@@ -254,7 +257,7 @@ impl Compiler<'_> {
         }
         let (mut pattern, host, chain) = (pattern?, host?, chain?);
         if consumer.maps_onto_another() {
-            pattern = pattern.with_empty_rest();
+            pattern = pattern.with_optional_rest();
         }
         let label: Arc<str> = written
             .name

@@ -375,3 +375,83 @@ fn the_folder_of_an_empty_catch_all_is_redirected_to_its_slash() {
         &[("/static", "308 /static/"), ("/static/", "static path=")],
     );
 }
+
+#[test]
+fn an_optional_catch_all_takes_its_folder_without_the_slash_too() {
+    let app = |pattern: &str, value| {
+        let pattern = RoutePattern::path(pattern).unwrap().with_optional_rest();
+        Route::new(pattern, value)
+    };
+    let router = UrlRouter::build(vec![
+        app("/{*path}", "all"),
+        app("/admin/{*path}", "admin"),
+        app("/u/{id}/{*path}", "user"),
+        app("/own/{*path}", "own-app"),
+        route("/own", "own"),
+    ])
+    .unwrap();
+    check(
+        &router,
+        &[
+            ("/", "all path="),
+            ("/admin", "admin path="),
+            ("/%61dmin", "admin path="),
+            ("/admin/", "admin path="),
+            ("/admin/a", "admin path=a"),
+            ("/admins", "all path=admins"),
+            ("/u/7", "user id=7 path="),
+            ("/u/", "all path=u/"),
+            ("/own", "own"),
+            ("/own/", "own-app path="),
+        ],
+    );
+}
+
+#[test]
+fn a_path_is_ambiguous_if_a_server_may_take_it_for_another_routes() {
+    let router = UrlRouter::build(vec![
+        route("/{*path}", "all"),
+        route("/admin/{*path}", "admin"),
+        route("/a/{id}/secret/{*path}", "secret"),
+        route("/item/{id}", "item"),
+    ])
+    .unwrap();
+    let is_ambiguous = |path: &str| {
+        let target = get(path);
+        let Resolution::Found(found) = router.resolve(&target) else {
+            panic!("{path}")
+        };
+        router.is_ambiguous(&target, found.index)
+    };
+    for path in [
+        "/x",
+        "/a%2Fb",
+        "//x//y",
+        r"/x;v=1/y\z",
+        "/admin/a%2Fb//c;d",
+        "/item/7",
+        "/item/7;v=1",
+        "/%61dmin%20/x",
+        "/admin%252Fx",
+    ] {
+        assert!(!is_ambiguous(path), "{path}");
+    }
+    for path in [
+        "/admin%2Fx",
+        "/admin%2fx",
+        "//admin/x",
+        "/%2Fadmin/x",
+        "/admin;v=1/x",
+        "/admin%3B/x",
+        r"/admin\x",
+        "/admin%5Cx",
+        "/admin%5c%2Fx",
+        "/;/admin/x",
+        // Two ways together would hide what one alone reaches.
+        "/a/;%2Fsecret/x",
+        "/x;/..;/admin/y",
+        r"/x\..\admin\y",
+    ] {
+        assert!(is_ambiguous(path), "{path}");
+    }
+}

@@ -5,6 +5,7 @@ mod client_ends;
 mod failures;
 mod files;
 mod messages;
+mod paths;
 mod upload;
 
 use oneport::testing::LiveServer;
