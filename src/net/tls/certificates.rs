@@ -19,7 +19,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::certificate::Certificate;
-use super::server_name;
+use super::handshake_facts::record_server_name;
 
 /// The protocol of ACME's `tls-alpn-01` challenges (RFC 8737 §6.2).
 pub(super) const ACME_TLS: &[u8] = b"acme-tls/1";
@@ -154,7 +154,7 @@ impl Served {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        server_name::record(hello.server_name());
+        record_server_name(hello.server_name());
         let served = self.served.load();
         if is_challenge(&hello) {
             let name = hello.server_name()?.to_ascii_lowercase();

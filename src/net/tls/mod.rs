@@ -3,7 +3,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `stream.rs`, `session.rs`, `buffers.rs` | an encrypted stream; one end of TLS without its stream; what a thread lends them |
-//! | `server.rs`, `server_name.rs` | the settings of the listeners, and the handshake; the name a client asks for |
+//! | `server.rs`, `handshake_facts.rs` | the settings of the listeners, and the handshake; what its callbacks learn |
+//! | `tickets.rs` | sessions that clients resume |
 //! | `certificates.rs` | which certificate is served for which name |
 //! | `certificate.rs` | one certificate with its key, read and checked |
 //! | `certificate_names.rs`, `x509.rs` | what is read in a certificate |
@@ -16,14 +17,15 @@ mod certificate;
 mod certificate_names;
 mod certificates;
 mod client;
+mod handshake_facts;
 mod info;
 mod provider;
 mod server;
-mod server_name;
 mod session;
 mod stream;
 #[cfg(test)]
 mod test_peers;
+mod tickets;
 mod x509;
 
 pub(crate) use certificate::{Certificate, Part};

@@ -2,8 +2,9 @@
 //!
 //! TLS 1.2 and 1.3, with the provider's suites (AEAD only, forward secrecy only). A client resumes
 //! a session by a ticket, whose keys the process makes at random and replaces every six hours; they
-//! survive a reload. Early data (0-RTT) is refused: it can be replayed. OCSP responses are not
-//! stapled: authorities give them up, and browsers that still ask get them elsewhere.
+//! survive a reload, and not a change of the authorities of clients. Early data (0-RTT) is refused:
+//! it can be replayed. OCSP responses are not stapled: authorities give them up, and browsers that
+//! still ask get them elsewhere.
 
 use std::fmt;
 use std::io;
@@ -22,6 +23,7 @@ use super::certificates::{ACME_TLS, Certificates};
 use super::info::{ClientCertificate, TlsInfo, fingerprint};
 use super::provider::provider;
 use super::stream::TlsStream;
+use super::tickets::{ClientVerifier, Tickets};
 use crate::net::stream::Stream;
 
 /// The files that `[server.tls]` names.
@@ -204,7 +206,7 @@ impl Current {
                         .allow_unauthenticated()
                         .build()
                         .map_err(io::Error::other)?;
-                builder.with_client_cert_verifier(verifier)
+                builder.with_client_cert_verifier(Arc::new(ClientVerifier(verifier)))
             }
             None => builder.with_no_client_auth(),
         };
@@ -212,7 +214,7 @@ impl Current {
         config.alpn_protocols = [b"h2", b"http/1.1".as_slice(), ACME_TLS]
             .map(<[u8]>::to_vec)
             .to_vec();
-        config.ticketer = ticketer()?;
+        config.ticketer = Arc::new(Tickets(ticketer()?));
         // Sessions are kept by the client, in its ticket.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {

@@ -26,7 +26,7 @@ use rustls::{ClientConfig, CommonState, ServerConfig};
 use tokio::io::ReadBuf;
 
 use super::buffers::{self, Buffers, WRITE_BYTES};
-use super::server_name;
+use super::handshake_facts::HandshakeFacts;
 use super::session::{RECORD_BYTES, Session, WIRE_BYTES_MAX};
 use crate::net::Stream;
 
@@ -56,14 +56,9 @@ impl TlsStream {
         config: Arc<ServerConfig>,
     ) -> io::Result<(Self, Option<Box<str>>)> {
         let mut tls = Self::new(stream, Session::server(config).map_err(io::Error::other)?);
-        let mut name = None;
-        poll_fn(|cx| {
-            let polled = tls.owned().poll_handshake(cx);
-            name = server_name::take().or(name.take());
-            polled
-        })
-        .await?;
-        Ok((tls, name))
+        let mut facts = HandshakeFacts::default();
+        poll_fn(|cx| facts.lend(|| tls.owned().poll_handshake(cx))).await?;
+        Ok((tls, facts.server_name))
     }
 
     /// Performs the handshake of a client with the server `name`. Cancel-safe.

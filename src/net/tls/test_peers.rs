@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey as RustlsKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::server_name;
+use super::handshake_facts::record_server_name;
 
 pub(super) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
@@ -54,7 +54,7 @@ struct Resolver(Arc<RustlsKey>);
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<RustlsKey>> {
-        server_name::record(hello.server_name());
+        record_server_name(hello.server_name());
         Some(self.0.clone())
     }
 }

@@ -1,5 +1,6 @@
 """TLS on the listener, by OpenSSL: versions, protocols, names, resumption, clients that do not encrypt, and slow or broken handshakes."""
 
+import datetime
 import signal
 import socket
 import ssl
@@ -15,7 +16,7 @@ from kit.deadline import DEADLINE, until
 from kit.frames import Bytes
 from kit.http2 import Client, StreamSocket
 from kit.server import binary
-from kit.tls import DAY, Authority, SecureBytes, SecureServer
+from kit.tls import DAY, NOW, Authority, SecureBytes, SecureServer
 
 CONFIG = """
 [templates]
@@ -449,6 +450,28 @@ class ClientCertificates(unittest.TestCase):
                 self.assertIn(b"CN=client|", client.rest())
                 self.assertEqual(client.socket.session_reused, is_second)
                 session = client.socket.session
+
+    def test_a_session_ends_with_the_certificate_of_its_client(self):
+        def ask(context, session):
+            with SecureBytes(self.server.connect(context, session=session)) as client:
+                client.send(b"GET /scope/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                self.assertIn(b"CN=client|", client.rest())
+                return client.socket.session, client.socket.session_reused
+
+        lifetime = datetime.timedelta(seconds=4)
+        for version in (TLS12, TLS13):
+            with self.subTest(version.name):
+                end = datetime.datetime.now(datetime.timezone.utc) + lifetime
+                context = self.context(self.people.issue(client=True, ends=end - NOW), version)
+                session, _ = ask(context, None)
+                session, is_resumed = ask(context, session)
+                self.assertTrue(is_resumed)
+                time.sleep(max(0, end.timestamp() - time.time()))
+                with self.assertRaises(OSError):  # as without a session
+                    ask(context, session)
+                self.context(self.people.issue(client=True))
+                context.load_cert_chain(self.server.directory / "client.pem", self.server.directory / "client.key")
+                self.assertFalse(ask(context, session)[1])
 
 
 if __name__ == "__main__":

@@ -121,6 +121,10 @@ class Certificates(unittest.TestCase):
         self.server.put("tls/clients.pem", Authority("people").pem)
         self.server.reload(self.server.sections + 'client_ca = "tls/clients.pem"\n' + CONFIG)
         self.assertFalse(session(first)[1])
+        second, _ = session()
+        self.assertTrue(session(second)[1])
+        self.server.put("tls/clients.pem", Authority("other people").pem)
+        until(lambda: not session(second)[1], "the end of the session")
 
     def test_a_handshake_under_way_finishes(self):
         opened = socket.create_connection(("127.0.0.1", self.server.port), 20)
