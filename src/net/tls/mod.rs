@@ -6,6 +6,7 @@
 //! | `server.rs`, `handshake_facts.rs` | the settings of the listeners, and the handshake; what its callbacks learn |
 //! | `tickets.rs` | sessions that clients resume |
 //! | `certificates.rs` | which certificate is served for which name |
+//! | `files.rs` | the files that `[server.tls]` names |
 //! | `certificate.rs` | one certificate with its key, read and checked |
 //! | `certificate_names.rs`, `x509.rs` | what is read in a certificate |
 //! | `info.rs` | the facts of an encrypted connection, for the scope |
@@ -17,6 +18,7 @@ mod certificate;
 mod certificate_names;
 mod certificates;
 mod client;
+mod files;
 mod handshake_facts;
 mod info;
 mod provider;
@@ -31,7 +33,8 @@ mod x509;
 pub(crate) use certificate::{Certificate, Part};
 pub(crate) use certificates::Certificates;
 pub use client::{ClientTls, ClientTlsError, ClientTlsSettings};
+pub(crate) use files::{TlsFiles, TlsFilesRefusal, TlsPaths};
 pub use info::{ClientCertificate, TlsInfo};
-pub(crate) use server::{Handshake, ServerTls, TlsFiles, TlsFilesRefusal, TlsPaths};
+pub(crate) use server::{Handshake, ServerTls};
 pub use stream::TlsStream;
 pub(crate) use x509::{CertificateFacts, first_certificate};

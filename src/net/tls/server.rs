@@ -6,120 +6,22 @@
 //! it can be replayed. OCSP responses are not stapled: authorities give them up, and browsers that
 //! still ask get them elsewhere.
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::ring::Ticketer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
-use rustls::{CommonState, HandshakeKind, RootCertStore, ServerConfig};
-use thiserror::Error;
+use rustls::{CommonState, HandshakeKind, ServerConfig};
 
-use super::certificate::{Certificate, CertificateRefusal, parse_chain, read_file};
 use super::certificate_names::CertificateNames;
 use super::certificates::{ACME_TLS, Certificates};
+use super::files::{ClientAuthorities, TlsFiles};
 use super::info::{ClientCertificate, TlsInfo, fingerprint};
 use super::provider::provider;
 use super::stream::TlsStream;
 use super::tickets::{ClientVerifier, Tickets};
 use crate::net::stream::Stream;
-
-/// The files that `[server.tls]` names.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct TlsPaths {
-    /// Each certificate with its private key.
-    pub(crate) certificates: Vec<(PathBuf, PathBuf)>,
-    /// The authorities that sign the certificates of clients.
-    pub(crate) client_ca: Option<PathBuf>,
-}
-
-/// The contents of those files, checked.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TlsFiles {
-    /// The certificates, in their order.
-    pub(crate) certificates: Vec<Arc<Certificate>>,
-    client_authorities: Option<Arc<ClientAuthorities>>,
-}
-
-/// The authorities that sign the certificates of clients.
-struct ClientAuthorities {
-    roots: Arc<RootCertStore>,
-    /// The certificates, to detect a change.
-    text: Vec<u8>,
-}
-
-impl fmt::Debug for ClientAuthorities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientAuthorities")
-            .field("count", &self.roots.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Which of the files is wrong, and why.
-#[derive(Debug, Error)]
-pub(crate) enum TlsFilesRefusal {
-    /// One of the certificates, by its place.
-    #[error("{1}")]
-    Certificate(usize, CertificateRefusal),
-    /// `client_ca`.
-    #[error("{0}")]
-    ClientCa(String),
-}
-
-impl TlsPaths {
-    /// Reads all files. Returns what is wrong with each. Blocks.
-    pub(crate) fn read(&self) -> Result<TlsFiles, Vec<TlsFilesRefusal>> {
-        let mut files = TlsFiles::default();
-        let mut refusals = Vec::new();
-        for (at, (certificate, key)) in self.certificates.iter().enumerate() {
-            match Certificate::read(certificate, key) {
-                Ok(certificate) => files.certificates.push(Arc::new(certificate)),
-                Err(refusal) => refusals.push(TlsFilesRefusal::Certificate(at, refusal)),
-            }
-        }
-        if let Some(client_ca) = &self.client_ca {
-            match ClientAuthorities::read(client_ca) {
-                Ok(authorities) => files.client_authorities = Some(Arc::new(authorities)),
-                Err(sentence) => refusals.push(TlsFilesRefusal::ClientCa(sentence)),
-            }
-        }
-        if refusals.is_empty() {
-            Ok(files)
-        } else {
-            Err(refusals)
-        }
-    }
-
-    /// Iterates over all files.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
-        self.certificates
-            .iter()
-            .flat_map(|(certificate, key)| [certificate, key])
-            .chain(&self.client_ca)
-            .map(PathBuf::as_path)
-    }
-}
-
-impl ClientAuthorities {
-    fn read(path: &Path) -> Result<Self, String> {
-        let refuse = |why: String| format!("{}: {why}", path.display());
-        let text = read_file(path)?;
-        let mut roots = RootCertStore::empty();
-        for (at, der) in parse_chain(&text).map_err(refuse)?.into_iter().enumerate() {
-            roots.add(der).map_err(|error| {
-                refuse(format!(
-                    "expected certificates of authorities, found another in place {}: {error}",
-                    at + 1
-                ))
-            })?;
-        }
-        let roots = Arc::new(roots);
-        Ok(Self { roots, text })
-    }
-}
 
 /// The TLS of all listeners of a server. New handshakes use what was applied last.
 pub(crate) struct ServerTls {
