@@ -42,6 +42,7 @@ pub mod clock;
 mod close_code;
 pub mod config;
 pub mod database;
+mod file_stamp;
 pub mod gateway;
 pub mod group_pattern;
 pub mod host;

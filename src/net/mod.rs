@@ -43,7 +43,7 @@ pub(crate) use peek::FirstByte;
 pub(crate) use proxy_protocol::Announced;
 pub use stream::{ReadWrite, Stream};
 pub(crate) use tls::{
-    Certificate, CertificateFacts, Certificates, Handshake, Part, ServerTls, TlsFiles,
+    Certificate, CertificateFacts, Certificates, FileStamps, Handshake, Part, ServerTls, TlsFiles,
     TlsFilesRefusal, TlsPaths, first_certificate,
 };
 pub use tls::{

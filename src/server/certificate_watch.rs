@@ -6,14 +6,14 @@
 //! is the next attempt.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use metrics::{Gauge, counter, gauge};
 
-use super::file_watch::FileSnapshot;
 use crate::gateway::{Gateway, TlsSettings};
-use crate::net::{Certificate, ServerTls};
+use crate::net::{Certificate, CertificateFacts, FileStamps, ServerTls};
 
 /// How often the files are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -56,60 +56,71 @@ async fn watch(gateway: &Gateway) {
     }
 }
 
-/// The state of the files.
+/// The files that differ from those in use.
 #[derive(Default)]
 struct Files {
-    /// The files as they were read; `None` before the first look.
-    read: Option<FileSnapshot>,
-    /// The files at the last look, if they have changed since they were read.
-    changed: Option<FileSnapshot>,
+    /// The files at the last look; they are read if the next one finds them unchanged.
+    changed: Option<FileStamps>,
+    /// The files that were read last and refused.
+    refused: Option<FileStamps>,
 }
 
 impl Files {
     async fn look(&mut self, tls: &ServerTls, settings: Arc<TlsSettings>) {
         let paths = settings.paths.clone();
-        let now = tokio::task::spawn_blocking(move || FileSnapshot::of_files(paths.files()));
+        let now = tokio::task::spawn_blocking(move || paths.stamps());
         let Ok(now) = now.await else { return };
-        let Some(read) = &self.read else {
-            // They were read when the server started.
-            self.read = Some(now);
-            return;
-        };
-        if now == *read {
+        if now == tls.applied() {
+            *self = Self::default();
+        } else if self.refused.as_ref() == Some(&now) {
             self.changed = None;
         } else if self.changed.as_ref() != Some(&now) {
             self.changed = Some(now);
         } else {
             self.changed = None;
-            self.read = Some(now);
-            read_again(tls, settings).await;
+            self.refused = (!read_again(tls, settings).await).then_some(now);
         }
     }
 }
 
-async fn read_again(tls: &ServerTls, settings: Arc<TlsSettings>) {
-    let count = |outcome| {
-        counter!("oneport_tls_certificate_reloads_total", "outcome" => outcome).increment(1);
-    };
+/// Reads the files and serves them. Returns `false` if they are refused.
+async fn read_again(tls: &ServerTls, settings: Arc<TlsSettings>) -> bool {
     let read = tokio::task::spawn_blocking(move || settings.paths.read());
     let refused = match read.await {
-        Ok(Ok(files)) => match tls.apply(&files) {
-            Ok(is_changed) => {
-                if is_changed {
-                    count("replaced");
-                    tracing::info!("certificates replaced");
-                }
-                return;
-            }
-            Err(error) => vec![error.to_string()],
-        },
+        Ok(Ok(files)) => return report(tls.refresh(&files)),
         Ok(Err(refusals)) => refusals.iter().map(ToString::to_string).collect(),
         Err(panicked) => vec![panicked.to_string()],
     };
+    refuse(&refused);
+    false
+}
+
+/// Counts and logs what became of files that were read, by this watch or by a reload. Returns
+/// `false` if they could not be applied.
+pub(super) fn report(applied: io::Result<bool>) -> bool {
+    match applied {
+        Ok(true) => {
+            count("replaced");
+            tracing::info!("certificates replaced");
+        }
+        Ok(false) => {}
+        Err(error) => {
+            refuse(&[error.to_string()]);
+            return false;
+        }
+    }
+    true
+}
+
+fn refuse(reasons: &[String]) {
     count("refused");
-    for why in refused {
+    for why in reasons {
         tracing::error!("certificates not replaced, still serving the previous ones: {why}");
     }
+}
+
+fn count(outcome: &'static str) {
+    counter!("oneport_tls_certificate_reloads_total", "outcome" => outcome).increment(1);
 }
 
 /// Reports when certificates expire.
@@ -120,11 +131,19 @@ struct Expiry {
 }
 
 impl Expiry {
+    /// Reports of each name the certificate that ends first: one may have several, such as one of
+    /// RSA and one of ECDSA.
     fn report<'c>(&mut self, served: impl Iterator<Item = &'c Certificate>, now: SystemTime) {
-        let mut gone = std::mem::take(&mut self.reminded);
+        let mut earliest: HashMap<&str, &CertificateFacts> = HashMap::new();
         for certificate in served {
-            let name = certificate.name();
             let facts = certificate.facts();
+            let known = earliest.entry(certificate.name()).or_insert(facts);
+            if facts.not_after < known.not_after {
+                *known = facts;
+            }
+        }
+        let mut gone = std::mem::take(&mut self.reminded);
+        for (name, facts) in earliest {
             let remaining = facts.remaining(now);
             expiry_gauge(name).set(remaining.as_secs_f64());
             let mut reminded = gone.remove(name).flatten();

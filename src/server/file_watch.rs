@@ -1,13 +1,13 @@
-//! File watch: detects changes to configuration files, templates and certificates, by polling.
+//! File watch: detects changes to configuration files and templates, by polling.
 
 use std::collections::HashSet;
-use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::config::Document;
+use crate::file_stamp::FileStamp;
 
 /// How often `--watch` takes a snapshot.
 pub(super) const WATCH_EVERY: Duration = Duration::from_millis(500);
@@ -16,20 +16,8 @@ pub(super) const WATCH_EVERY: Duration = Duration::from_millis(500);
 const ENTRIES_MAX: usize = 10_000;
 
 /// The state of the watched files. Two snapshots differ if a file was saved in between.
-///
-/// Symbolic links are followed, because swapping a link or a directory is a change too: Kubernetes
-/// updates the files of a ConfigMap that way.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub(super) struct FileSnapshot(Vec<FileStamp>);
-
-#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct FileStamp {
-    path: PathBuf,
-    modified: SystemTime,
-    length: u64,
-    /// Device and inode.
-    identity: (u64, u64),
-}
+pub(super) struct FileSnapshot(Vec<(PathBuf, FileStamp)>);
 
 impl FileSnapshot {
     /// Takes a snapshot of the files of a configuration: those that were read, other TOML files in
@@ -54,32 +42,12 @@ impl FileSnapshot {
         scan.files.sort();
         Self(scan.files)
     }
-
-    /// Takes a snapshot of these files. One that does not exist is not in it.
-    pub(super) fn of_files<'p>(paths: impl Iterator<Item = &'p Path>) -> Self {
-        let stamp = |path: &Path| {
-            let found = std::fs::metadata(path).ok()?;
-            Some(FileStamp::new(path.to_owned(), &found))
-        };
-        Self(paths.filter_map(stamp).collect())
-    }
-}
-
-impl FileStamp {
-    fn new(path: PathBuf, found: &Metadata) -> Self {
-        Self {
-            path,
-            modified: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            length: found.len(),
-            identity: (found.dev(), found.ino()),
-        }
-    }
 }
 
 /// A snapshot that is being taken.
 #[derive(Default)]
 struct Scan {
-    files: Vec<FileStamp>,
+    files: Vec<(PathBuf, FileStamp)>,
     /// Directories, by device and inode: links may form a cycle.
     visited: HashSet<(u64, u64)>,
     entries: usize,
@@ -106,7 +74,7 @@ impl Scan {
                     self.scan_directory(&path, depth - 1, wanted);
                 }
             } else if wanted(&path) {
-                self.files.push(FileStamp::new(path, &found));
+                self.files.push((path, FileStamp::from(&found)));
             }
         }
     }

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::certificate_watch::report;
 use super::drain::spread;
 use super::file_watch::{FileSnapshot, WATCH_EVERY};
 use super::run::configure_acme;
@@ -240,8 +241,8 @@ impl Reloader {
     /// Replaces the table, or keeps it and logs every Problem.
     fn apply(&mut self, loaded: Option<Box<Result<Loaded, Problems>>>) {
         let Loaded {
-            config,
-            table,
+            mut config,
+            mut table,
             warnings,
         } = match loaded.map(|loaded| *loaded) {
             Some(Ok(loaded)) => loaded,
@@ -264,14 +265,7 @@ impl Reloader {
                 "changed keys that take effect at the next start"
             );
         }
-        if let Some((running, read)) = self.gateway.services().tls.get().zip(table.tls.as_ref())
-            && let Err(error) = running.apply(&read.files)
-        {
-            tracing::error!(%error, "cannot set up TLS");
-        }
-        if self.gateway.services().tls.get().is_some() {
-            configure_acme(&config, self.gateway.services());
-        }
+        self.apply_tls(&mut config, &mut table);
         let drain = self.config.server.timeouts.drain;
         let window = spread(self.gateway.sockets().len(), drain);
         self.config = config;
@@ -283,6 +277,25 @@ impl Reloader {
             let ended = ending.await;
             tracing::info!(sockets_ended = ended, "reloaded");
         });
+    }
+
+    /// Applies `[server.tls]`. Adding or removing the section takes a restart: the listeners go on
+    /// as they were opened, with the settings that they have.
+    fn apply_tls(&self, config: &mut Config, table: &mut Table) {
+        let Some(running) = self.gateway.services().tls.get() else {
+            table.tls = None;
+            return;
+        };
+        match &table.tls {
+            Some(read) => {
+                report(running.apply(&read.files));
+            }
+            None => {
+                config.server.tls.clone_from(&self.config.server.tls);
+                table.tls = self.gateway.tls();
+            }
+        }
+        configure_acme(config, self.gateway.services());
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) const LAYERS: [&[&str]; 15] = [
     &["net"],
     &[
         "atomic_file",
+        "file_stamp",
         "clock",
         "close_code",
         "tasks",

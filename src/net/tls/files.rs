@@ -3,11 +3,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::RootCertStore;
 use thiserror::Error;
 
 use super::certificate::{Certificate, CertificateRefusal, parse_chain, read_file};
+use crate::file_stamp::FileStamp;
 
 /// The files that `[server.tls]` names.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -24,6 +26,22 @@ pub(crate) struct TlsFiles {
     /// The certificates, in their order.
     pub(crate) certificates: Vec<Arc<Certificate>>,
     pub(super) client_authorities: Option<Arc<ClientAuthorities>>,
+    /// The files before they were read: a change meanwhile is seen by the next look.
+    pub(super) stamps: FileStamps,
+    /// Counts the reads of the process.
+    pub(super) version: u64,
+}
+
+/// The state of each file; `None` for one that is missing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct FileStamps(Vec<(PathBuf, Option<FileStamp>)>);
+
+impl FileStamps {
+    /// Returns whether both are of the same files.
+    pub(super) fn has_same_paths(&self, other: &Self) -> bool {
+        let paths = self.0.iter().map(|(path, _)| path);
+        paths.eq(other.0.iter().map(|(path, _)| path))
+    }
 }
 
 /// The authorities that sign the certificates of clients.
@@ -55,7 +73,12 @@ pub(crate) enum TlsFilesRefusal {
 impl TlsPaths {
     /// Reads all files. Returns what is wrong with each. Blocks.
     pub(crate) fn read(&self) -> Result<TlsFiles, Vec<TlsFilesRefusal>> {
-        let mut files = TlsFiles::default();
+        static READS: AtomicU64 = AtomicU64::new(0);
+        let mut files = TlsFiles {
+            version: READS.fetch_add(1, Ordering::Relaxed),
+            stamps: self.stamps(),
+            ..TlsFiles::default()
+        };
         let mut refusals = Vec::new();
         for (at, (certificate, key)) in self.certificates.iter().enumerate() {
             match Certificate::read(certificate, key) {
@@ -76,13 +99,15 @@ impl TlsPaths {
         }
     }
 
-    /// Iterates over all files.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
-        self.certificates
+    /// Returns the state of all files. Blocks.
+    pub(crate) fn stamps(&self) -> FileStamps {
+        let paths = self
+            .certificates
             .iter()
             .flat_map(|(certificate, key)| [certificate, key])
-            .chain(&self.client_ca)
-            .map(PathBuf::as_path)
+            .chain(&self.client_ca);
+        let stamp = |path: &PathBuf| (path.clone(), FileStamp::of(path));
+        FileStamps(paths.map(stamp).collect())
     }
 }
 

@@ -33,7 +33,7 @@ mod x509;
 pub(crate) use certificate::{Certificate, Part};
 pub(crate) use certificates::Certificates;
 pub use client::{ClientTls, ClientTlsError, ClientTlsSettings};
-pub(crate) use files::{TlsFiles, TlsFilesRefusal, TlsPaths};
+pub(crate) use files::{FileStamps, TlsFiles, TlsFilesRefusal, TlsPaths};
 pub use info::{ClientCertificate, TlsInfo};
 pub(crate) use server::{Handshake, ServerTls};
 pub use stream::TlsStream;

@@ -10,13 +10,14 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::crypto::ring::Ticketer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::{CommonState, HandshakeKind, ServerConfig};
 
 use super::certificate_names::CertificateNames;
 use super::certificates::{ACME_TLS, Certificates};
-use super::files::{ClientAuthorities, TlsFiles};
+use super::files::{ClientAuthorities, FileStamps, TlsFiles};
 use super::info::{ClientCertificate, TlsInfo, fingerprint};
 use super::provider::provider;
 use super::stream::TlsStream;
@@ -27,6 +28,13 @@ use crate::net::stream::Stream;
 pub(crate) struct ServerTls {
     certificates: Arc<Certificates>,
     current: ArcSwap<Current>,
+    applied: Mutex<Applied>,
+}
+
+/// Which files are in use.
+struct Applied {
+    stamps: FileStamps,
+    version: u64,
 }
 
 struct Current {
@@ -52,13 +60,41 @@ impl ServerTls {
         Ok(Self {
             certificates,
             current: ArcSwap::from_pointee(current),
+            applied: Mutex::new(Applied {
+                stamps: files.stamps.clone(),
+                version: files.version,
+            }),
         })
     }
 
-    /// Replaces the certificates, and the authorities of clients if they have changed: then
-    /// sessions of clients that the old ones admitted cannot be resumed. Returns whether anything
-    /// has changed.
+    /// Returns the state that the files in use had when they were read.
+    pub(crate) fn applied(&self) -> FileStamps {
+        self.applied.lock().stamps.clone()
+    }
+
+    /// Applies files that a reload has read, unless the same files were read later and applied
+    /// meanwhile. Returns whether anything has changed.
     pub(crate) fn apply(&self, files: &TlsFiles) -> io::Result<bool> {
+        let mut applied = self.applied.lock();
+        match applied.stamps.has_same_paths(&files.stamps) && files.version < applied.version {
+            true => Ok(false),
+            false => self.replace(&mut applied, files),
+        }
+    }
+
+    /// Applies files whose contents have changed, unless a reload has changed their paths
+    /// meanwhile. Returns whether anything has changed.
+    pub(crate) fn refresh(&self, files: &TlsFiles) -> io::Result<bool> {
+        let mut applied = self.applied.lock();
+        match applied.stamps.has_same_paths(&files.stamps) && files.version > applied.version {
+            true => self.replace(&mut applied, files),
+            false => Ok(false),
+        }
+    }
+
+    /// Replaces the certificates, and the authorities of clients if they have changed: then
+    /// sessions of clients that the old ones admitted cannot be resumed.
+    fn replace(&self, applied: &mut Applied, files: &TlsFiles) -> io::Result<bool> {
         let mut is_changed = self.certificates.replace_files(files.certificates.clone());
         let text = |authorities: &Option<Arc<ClientAuthorities>>| {
             authorities
@@ -71,6 +107,10 @@ impl ServerTls {
             self.current.store(Arc::new(current));
             is_changed = true;
         }
+        *applied = Applied {
+            stamps: files.stamps.clone(),
+            version: files.version,
+        };
         Ok(is_changed)
     }
 
@@ -152,3 +192,6 @@ fn info(agreed: &CommonState, server_name: Option<Box<str>>) -> io::Result<TlsIn
         client_certificate: client_certificate.transpose()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

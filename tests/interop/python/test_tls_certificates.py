@@ -29,7 +29,7 @@ def serial(server, context=None, session=None):
 class Certificates(unittest.TestCase):
     def setUp(self):
         self.authority = Authority()
-        self.server = SecureServer(self.authority, CONFIG)
+        self.server = SecureServer(self.authority, CONFIG, settings='hsts = "1d"')
         self.enterContext(self.server)
         self.first = serial(self.server)
 
@@ -100,6 +100,7 @@ class Certificates(unittest.TestCase):
         changed = sections.replace("tls/cert.pem", "tls/new.pem").replace("tls/key.pem", "tls/new.key")
         self.server.reload(changed + CONFIG.replace("a page", "another page"))
         self.assertNotEqual(serial(self.server), self.first)
+        self.assertTrue(self.replaced(1))
         self.assertEqual(self.server.request("/page/")[2], b"another page")
         second = serial(self.server)
         said = self.server.reload(changed.replace("new.key", "key.pem") + CONFIG)
@@ -149,9 +150,16 @@ class Certificates(unittest.TestCase):
             self.assertTrue(client.getpeercert())
 
     def test_adding_or_removing_the_section_takes_a_restart(self):
-        said = self.server.reload(CONFIG)
-        self.assertRegex(said, r"take effect at the next start.*server\.tls")
-        self.assertEqual(serial(self.server), self.first)
+        for _ in range(2):  # the second one compares with what is served, too
+            said = self.server.reload(CONFIG)
+            self.assertRegex(said.splitlines()[-2], r"take effect at the next start.*server\.tls")
+            self.assertEqual(serial(self.server), self.first)
+            self.assertEqual(self.server.plain("/page/", {"Host": "localhost"})[0], 308)
+            self.assertEqual(self.server.request("/page/")[1]["strict-transport-security"], "max-age=86400")
+        self.put(*self.authority.issue("localhost"))
+        until(lambda: serial(self.server) != self.first, "the new certificate")
+        said = self.server.reload(self.server.sections + CONFIG)
+        self.assertNotIn("next start", said.splitlines()[-2])
 
 
 class Expiry(unittest.TestCase):
@@ -163,6 +171,19 @@ class Expiry(unittest.TestCase):
             left = until(lambda: server.metric(metric, name="localhost"), "the metric")
             self.assertLess(abs(left - 86400 / 4), 120)
             server.wait_for_log("a certificate expires soon.*localhost")
+            self.assertEqual(len(re.findall("expires soon", server.log())), 1)
+
+    def test_of_two_certificates_of_a_name_the_first_to_end_counts(self):
+        authority = Authority()
+        rsa = authority.issue("localhost", kind="rsa", ends=DAY)
+        files = {"tls/rsa.pem": rsa[0], "tls/rsa-key.pem": rsa[1]}
+        settings = 'certificates = [{ certificate = "tls/rsa.pem", key = "tls/rsa-key.pem" }]'
+        with SecureServer(authority, CONFIG, settings=settings, files=files, pair=authority.issue("localhost", ends=DAY / 4)) as server:
+            metric = "oneport_tls_certificate_expiry_seconds"
+            for _ in range(3):
+                left = until(lambda: server.metric(metric, name="localhost"), "the metric")
+                self.assertLess(abs(left - 86400 / 4), 120)
+                time.sleep(1.1)  # the next look
             self.assertEqual(len(re.findall("expires soon", server.log())), 1)
 
     def check(self, authority, **changes):
