@@ -48,7 +48,7 @@ impl Gateway {
             return Serving::done(Reply::Response(response));
         }
         if checked.is_ok()
-            && let Some(response) = plaintext::check(info.plaintext, &scope)
+            && let Some(response) = plaintext::check(info.plaintext, &table.allowed_hosts, &scope)
         {
             let response = response.unwrap_or_else(|failure| pipeline.page(&scope, &failure));
             let response = pipeline.finish_unmatched(&scope, response);

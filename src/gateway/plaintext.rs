@@ -3,6 +3,7 @@
 use http::{HeaderValue, StatusCode, Version, header};
 
 use crate::config::Plaintext;
+use crate::host::AllowedHosts;
 use crate::http::{Body, Failure, Response, location};
 use crate::scope::{Scope, ScopeType};
 
@@ -10,22 +11,31 @@ use crate::scope::{Scope, ScopeType};
 const HTTP_PORT: u16 = 80;
 
 /// Returns the response that `server.tls.plaintext` prescribes; `None` to serve the request.
-pub(super) fn check(policy: Plaintext, scope: &Scope) -> Option<Result<Response, Failure>> {
+pub(super) fn check(
+    policy: Plaintext,
+    allowed: &AllowedHosts,
+    scope: &Scope,
+) -> Option<Result<Response, Failure>> {
     match policy {
         Plaintext::Serve => None,
-        Plaintext::Redirect => Some(redirect(scope)),
+        Plaintext::Redirect => Some(redirect(allowed, scope)),
         Plaintext::Refuse => Some(Err(refusal(scope))),
     }
 }
 
 /// Redirects to the same URL with https, or wss for a handshake. The port stays: each port of a
-/// listener that speaks TLS takes both.
-fn redirect(scope: &Scope) -> Result<Response, Failure> {
+/// listener that speaks TLS takes both. Only to a host that this server serves: caches keep a 308,
+/// and the field `Host` may be a stranger's.
+fn redirect(allowed: &AllowedHosts, scope: &Scope) -> Result<Response, Failure> {
     let Some(host) = &scope.host else {
         return Err(Failure::bad_request(
             "expected TLS, found plain HTTP without a Host to redirect to",
         ));
     };
+    if !allowed.allows(host) {
+        tracing::info!(id = %scope.request_id, host = host.name(), "host refused");
+        return Err(Failure::bad_request("host not allowed"));
+    }
     if !scope.raw_path().starts_with('/') {
         return Err(refusal(scope));
     }
@@ -61,6 +71,7 @@ mod tests {
 
     #[test]
     fn a_redirect_keeps_host_port_path_and_query() {
+        let allowed = AllowedHosts::new(&["example.com".to_owned(), "[::1]".to_owned()]);
         for (scope_type, host, target, expected) in [
             (
                 ScopeType::Http,
@@ -92,13 +103,15 @@ mod tests {
                 "/ws/",
                 Some("wss://example.com/ws/"),
             ),
+            (ScopeType::Http, "evil.example", "/", None),
+            (ScopeType::Websocket, "www.example.com", "/", None),
             (ScopeType::Http, "example.com", "*", None),
             (ScopeType::Http, "", "/", None),
         ] {
             let target = target.parse().unwrap();
             let mut scope = Scope::new(scope_type, http::Method::GET, target);
             scope.host = HostHeader::parse(host).ok();
-            let response = check(Plaintext::Redirect, &scope).unwrap();
+            let response = check(Plaintext::Redirect, &allowed, &scope).unwrap();
             let location = response.ok().map(|response| {
                 assert_eq!(response.status(), 308);
                 response.headers()["location"].to_str().unwrap().to_owned()

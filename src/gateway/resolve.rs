@@ -77,7 +77,10 @@ impl Table {
         let mut route = None;
         let (is_looked_up, outcome) = match checked {
             Err(failure) => (false, Outcome::Failure(failure)),
-            Ok(_) if let Some(response) = plaintext::check(info.plaintext, &scope) => {
+            Ok(_)
+                if let Some(response) =
+                    plaintext::check(info.plaintext, &self.allowed_hosts, &scope) =>
+            {
                 (false, response.into())
             }
             Ok(None) => (true, self.request_outcome(&mut scope, &mut route)),

@@ -13,7 +13,7 @@ use super::background_task::BackgroundTask;
 use super::deadline::Deadline;
 use super::middleware_chain::MiddlewareChain;
 use crate::config::Plaintext;
-use crate::host::HostHeader;
+use crate::host::{AllowedHosts, HostHeader};
 use crate::http::forwarded::ForwardedFamily;
 use crate::http::view::AnyView;
 use crate::http::{Mapped, OnDisconnect, Response};
@@ -36,6 +36,8 @@ pub struct Table {
     /// reference count.
     pub(crate) app: Option<Arc<App>>,
     pub(crate) background_tasks: Vec<BackgroundTask>,
+    /// The hosts that this server serves; most routes check it by the middleware `hosts`.
+    pub(crate) allowed_hosts: AllowedHosts,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) forwarded: ForwardedFamily,
     pub(crate) unmatched: StatusCounters,

@@ -136,7 +136,7 @@ impl Future for Responding {
                 }
                 Reply::Upgrade(response, upgrade) => {
                     this.switch(upgrade);
-                    break response;
+                    break this.shared.complete(response);
                 }
             }
         };

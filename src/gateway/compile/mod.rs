@@ -29,6 +29,7 @@ use self::template_checks::templates_of;
 use super::registry::Registry;
 use super::table::{StatusCounters, Table};
 use crate::config::{Config, Draft, ErrorLocations, Problem, Problems};
+use crate::host::AllowedHosts;
 use crate::routing::ProtocolTypeRouter;
 use crate::scope::App;
 use crate::telemetry;
@@ -112,6 +113,7 @@ fn compile_known(
         templates,
         app: app(config, registry),
         background_tasks: registry.background_tasks.clone(),
+        allowed_hosts: AllowedHosts::new(&config.server.allowed_hosts),
         trusted_proxies: config.server.trusted_proxies.clone(),
         forwarded: config.server.forwarded,
         unmatched: StatusCounters::new("oneport_requests_total", ""),

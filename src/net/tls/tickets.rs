@@ -47,7 +47,8 @@ impl ProducesTickets for Tickets {
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
         let mut plain = self.0.decrypt(cipher)?;
         let expiry = u64::from_be_bytes(*plain.first_chunk()?);
-        if expiry <= seconds(SystemTime::now()) {
+        // The last second is part of the lifetime (RFC 5280 §4.1.2.5).
+        if expiry < seconds(SystemTime::now()) {
             return None;
         }
         record_client_expiry((expiry != NEVER).then_some(expiry));
@@ -158,7 +159,7 @@ mod tests {
         let tickets = Tickets(Arc::new(Bare));
         let now = seconds(SystemTime::now());
         for (client_expiry, is_accepted) in
-            [(None, true), (Some(now + 60), true), (Some(now - 1), false)]
+            [(None, true), (Some(now + 60), true), (Some(now - 2), false)]
         {
             let mut first = HandshakeFacts {
                 client_expiry,
