@@ -138,19 +138,26 @@ impl<S: Serve> Acceptor<S> {
                 .tasks
                 .spawn("connection", self.service.clone().serve(connection, permit)),
             None => {
-                let peer = peer.map(tracing::field::display);
-                tracing::debug!(peer, "connection refused");
-                self.refuse(connection.stream);
+                let shown = peer.map(tracing::field::display);
+                tracing::debug!(peer = shown, "connection refused");
+                self.refuse(connection.stream, peer);
             }
         }
     }
 
-    fn refuse(&self, stream: Stream) {
+    fn refuse(&self, mut stream: Stream, peer: Option<SocketAddr>) {
         if let Ok(permit) = self.refused.0.clone().try_acquire_owned() {
             let speaks_tls = self.service.speaks_tls();
+            // A proxy's connection is not counted for it. Its header is not the first byte of TLS.
+            let may_announce = speaks_tls && self.service.counted_ip(peer).is_none();
             self.tasks.spawn("refused connection", async move {
                 let _permit = permit;
-                refuse(stream, S::OVERLOADED, speaks_tls).await;
+                let refusing = async {
+                    if !may_announce || stream.read_proxy_header().await.is_ok() {
+                        refuse(stream, S::OVERLOADED, speaks_tls).await;
+                    }
+                };
+                let _ = tokio::time::timeout(REFUSED_DEADLINE, refusing).await;
             });
         }
     }

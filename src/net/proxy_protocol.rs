@@ -20,7 +20,8 @@ use tokio::io::AsyncReadExt;
 
 use super::stream::Stream;
 
-const V1_PREFIX: &[u8] = b"PROXY ";
+/// What lines of version 1 begin with. `PROXY` alone may be a method of HTTP.
+const V1_PREFIXES: [&[u8]; 3] = [b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN"];
 
 /// The longest line of version 1, with its line break.
 const V1_BYTES_MAX: usize = 107;
@@ -125,13 +126,14 @@ enum Beginning {
 }
 
 fn recognize(bytes: &[u8]) -> Beginning {
-    if bytes.starts_with(V1_PREFIX) {
+    let mut v1 = V1_PREFIXES.iter();
+    if v1.clone().any(|prefix| bytes.starts_with(prefix)) {
         return Beginning::V1;
     }
     if bytes.starts_with(v2::PROTOCOL_PREFIX) {
         return Beginning::V2;
     }
-    if V1_PREFIX.starts_with(bytes) || v2::PROTOCOL_PREFIX.starts_with(bytes) {
+    if v1.any(|prefix| prefix.starts_with(bytes)) || v2::PROTOCOL_PREFIX.starts_with(bytes) {
         return Beginning::Undecided;
     }
     Beginning::Other

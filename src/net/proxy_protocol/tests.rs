@@ -97,6 +97,12 @@ fn other_beginnings_are_left_as_they_are() {
         b"PROX",
         b"POST / HTTP/1.1\r\n",
         b"PROXYING / HTTP/1.1\r\n",
+        b"PROXY / HTTP/1.1\r\n",
+        b"PROXY TCP5 198.51.100.7 192.0.2.1 12345 80\r\n",
+        b"PROXY UDP4 198.51.100.7 192.0.2.1 12345 80\r\n",
+        b"PROXY TCP4\r\n",
+        b"PROXY \r\n",
+        b"PROXY UNKNOWABLE\r\n",
         b"PRI * HTTP/2.0\r\n",
         b"proxy TCP4 198.51.100.7 192.0.2.1 12345 80\r\n",
         b"\r\n\r\nGET / HTTP/1.1\r\n",
@@ -113,14 +119,13 @@ fn other_beginnings_are_left_as_they_are() {
 fn malformed_headers_are_refused() {
     let too_long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200], b"\r\n"].concat();
     for bytes in [
-        b"PROXY \r\n".as_slice(),
-        b"PROXY TCP4\r\n",
+        b"PROXY TCP4 \r\n".as_slice(),
         b"PROXY TCP4 198.51.100.7 192.0.2.1 12345 80\n",
         b"PROXY TCP4 198.51.100.7 192.0.2.1 12345\r\n",
         b"PROXY TCP4 198.51.100.7 192.0.2.1 99999 80\r\n",
         b"PROXY TCP4 ::1 ::2 12345 80\r\n",
         b"PROXY TCP6 198.51.100.7 192.0.2.1 12345 80\r\n",
-        b"PROXY UDP4 198.51.100.7 192.0.2.1 12345 80\r\n",
+        b"PROXY UNKNOWNS\r\n",
         b"PROXY TCP4 198.51.100.7 192.0.2.1 12345 80",
         &too_long,
         &v2_header(0x11, 0x11, &[0; 12]),
@@ -180,7 +185,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_header_a_refusal_or_left_alone(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        for start in [b"".as_slice(), b"PROXY ", b"PROXY TCP4 ", V2] {
+        for start in [b"".as_slice(), b"PROXY ", b"PROXY TCP4 ", b"PROXY UNKNOWN", V2] {
             let sent = [start, &bytes].concat();
             let (announced, rest) = read_blocking(&[&sent]);
             if announced.is_ok_and(|announced| announced == Announced::Nothing) {

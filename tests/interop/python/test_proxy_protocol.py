@@ -91,7 +91,7 @@ class OverPlainHttp(unittest.TestCase):
         before = refused()
         wrong = (
             b"PROXY TCP4 1.2.3.4\r\n",
-            b"PROXY " + b"x" * 200,
+            b"PROXY TCP4 " + b"x" * 200,
             V2 + b"\x31\x11\x00\x00",
             V2 + b"\x21\x11\xff\xff" + bytes(100),
             v2("198.51.100.7")[:20],
@@ -102,6 +102,12 @@ class OverPlainHttp(unittest.TestCase):
                 client.socket.shutdown(socket.SHUT_WR)
                 self.assertEqual(client.rest(), b"")
         until(lambda: refused() == before + len(wrong), "every refusal counted")
+
+    def test_a_method_of_that_name_is_a_request(self):
+        for header in (b"", v1("198.51.100.7")):
+            with self.subTest(header), Bytes(("127.0.0.1", self.server.port)) as client:
+                client.send(header + b"PROXY /page/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                self.assertEqual(client.head()[0], 200)
 
     def test_a_stranger_cannot_send_one(self):
         for header in (v1("198.51.100.7"), v2("198.51.100.7")):
@@ -142,6 +148,22 @@ class OverTls(unittest.TestCase):
     def test_a_stranger_cannot_send_one(self):
         with self.assertRaises((ssl.SSLError, OSError)):
             self.server.connect(before=v1("198.51.100.7"), source="127.0.0.2")
+
+
+class OverTheLimit(unittest.TestCase):
+    def test_a_refused_client_gets_what_it_can_read(self):
+        limits = "[server.limits]\nconnections = 1\n"
+        with SecureServer(Authority(), CONFIG, server=TRUSTING + limits) as server:
+            with SecureBytes(server.connect()) as held:
+                held.send(ASK)
+                self.assertEqual(held.head()[0], 200)
+                for header in (b"", v1("198.51.100.7"), v2("198.51.100.7")):
+                    with self.subTest(header, by="TLS"), Bytes(("127.0.0.1", server.port)) as client:
+                        client.send(header + b"\x16\x03\x01")
+                        self.assertEqual(client.rest(), b"")
+                    with self.subTest(header, by="HTTP"), Bytes(("127.0.0.1", server.port)) as client:
+                        client.send(header + ASK)
+                        self.assertEqual(client.head()[0], 503)
 
 
 class Haproxy(unittest.TestCase):
