@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use x509_parser::asn1_rs::Any;
+use x509_parser::asn1_rs::{Any, ToDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
@@ -83,7 +83,7 @@ fn write_attribute(text: &mut String, attribute: &AttributeTypeAndValue<'_>) {
 
 fn write_hexadecimal(text: &mut String, value: &Any<'_>) {
     text.push('#');
-    text.push_str(&data_encoding::HEXLOWER.encode(value.data));
+    text.push_str(&data_encoding::HEXLOWER.encode(&value.to_der_vec().unwrap_or_default()));
 }
 
 /// Escapes the characters that separate names and attributes (RFC 4514 §2.4), and those that cannot
@@ -102,5 +102,26 @@ fn escape(text: &mut String, value: &str) {
             }
             character => text.push(character),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn attribute_without_a_name_is_shown_with_its_encoding() {
+        let mut params = CertificateParams::new([]).unwrap();
+        let qualifier = DnType::CustomDnType(vec![2, 5, 4, 46]);
+        params.distinguished_name.push(qualifier, "a");
+        params.distinguished_name.push(DnType::CommonName, "b");
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let names = CertificateNames::from_der(certificate.der()).unwrap();
+        let subject = names.subject;
+        assert!(subject.contains("CN=b"), "{subject}");
+        // A UTF8String of one byte.
+        assert!(subject.contains("2.5.4.46=#0c0161"), "{subject}");
     }
 }
