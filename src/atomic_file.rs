@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The ending of a file that is being written. A process that dies while it writes leaves one
 /// behind.
@@ -22,18 +22,19 @@ pub(crate) enum Access {
 /// a part: the bytes go into a file of another name in the same directory, which is renamed once
 /// they are on the disk.
 pub(crate) fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{:016x}{DRAFT_SUFFIX}", fastrand::u64(..)));
-    let draft = PathBuf::from(name);
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // Not from the file's own name, which may be as long as a name can be.
+    let draft = directory.join(format!("{:016x}{DRAFT_SUFFIX}", fastrand::u64(..)));
     let written = write_new(&draft, bytes, access).and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
         let _ = fs::remove_file(&draft);
     }
     written?;
     // The rename itself must survive a power failure. Some file systems refuse this.
-    if let Some(directory) = path.parent() {
-        let _ = File::open(directory).and_then(|directory| directory.sync_all());
-    }
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
     Ok(())
 }
 
@@ -77,6 +78,9 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["key.pem", "taken"]);
+        let longest = directory.join("x".repeat(255));
+        write(&longest, b"", Access::Owner).unwrap();
+        assert!(longest.exists());
         fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -14,7 +14,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lock::OrderLock;
 use crate::atomic_file::{self, Access, DRAFT_SUFFIX};
+use crate::file_stamp::FileStamp;
 
 /// The most bytes of a file. The largest, a chain, has a few thousand.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -39,14 +40,6 @@ const ALPN_SUFFIX: &str = ".alpn";
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Cache {
     path: PathBuf,
-}
-
-/// The state of a file or a directory. Two differ if it was written in between.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Stamp {
-    modified: (i64, i64),
-    length: u64,
-    inode: u64,
 }
 
 /// The orders of a domain that have failed since the last success.
@@ -68,6 +61,17 @@ pub(super) enum ChallengeFile {
     Http { token: String, answer: String },
     /// The key and the certificate of a tls-alpn-01 challenge in PEM.
     Alpn { domain: String, pem: String },
+}
+
+impl ChallengeFile {
+    /// Returns whether both have the same name: one replaces the other.
+    pub(super) fn has_file_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Http { token, .. }, Self::Http { token: found, .. }) => token == found,
+            (Self::Alpn { domain, .. }, Self::Alpn { domain: found, .. }) => domain == found,
+            _ => false,
+        }
+    }
 }
 
 impl Cache {
@@ -112,7 +116,7 @@ impl Cache {
                     .file_name()
                     .as_encoded_bytes()
                     .ends_with(DRAFT_SUFFIX.as_bytes());
-                let is_old = is_older(&entry, CHALLENGE_AGE_MAX, now);
+                let is_old = modified(&entry).is_some_and(|at| at + CHALLENGE_AGE_MAX <= now);
                 if is_old && (is_draft || directory == self.challenges_path()) {
                     let _ = fs::remove_file(entry.path());
                 }
@@ -132,13 +136,13 @@ impl Cache {
     }
 
     /// Returns the state of the directory, which changes with each file that is stored or removed.
-    pub(super) fn stamp(&self) -> Option<Stamp> {
-        Stamp::of(&self.path)
+    pub(super) fn stamp(&self) -> Option<FileStamp> {
+        FileStamp::of(&self.path)
     }
 
     /// Returns the state of a certificate's file; `None` if there is none.
-    pub(super) fn certificate_stamp(&self, domain: &str) -> Option<Stamp> {
-        Stamp::of(&self.path.join(certificate_name(domain)))
+    pub(super) fn certificate_stamp(&self, domain: &str) -> Option<FileStamp> {
+        FileStamp::of(&self.path.join(certificate_name(domain)))
     }
 
     /// Returns a certificate: its private key and its chain in PEM.
@@ -173,25 +177,25 @@ impl Cache {
     }
 
     /// Returns the state of the challenges' directory.
-    pub(super) fn challenges_stamp(&self) -> Option<Stamp> {
-        Stamp::of(&self.challenges_path())
+    pub(super) fn challenges_stamp(&self) -> Option<FileStamp> {
+        FileStamp::of(&self.challenges_path())
     }
 
-    /// Returns the challenges under way, at most 256.
-    pub(super) fn challenges(&self, now: SystemTime) -> Vec<ChallengeFile> {
+    /// Returns the challenges under way, at most 256, and when the first of them becomes too old.
+    pub(super) fn challenges(&self, now: SystemTime) -> (Vec<ChallengeFile>, Option<SystemTime>) {
         let Ok(entries) = fs::read_dir(self.challenges_path()) else {
-            return Vec::new();
+            return (Vec::new(), None);
         };
-        entries
+        let (challenges, ends): (Vec<_>, Vec<_>) = entries
             .flatten()
-            .filter(|entry| !is_older(entry, CHALLENGE_AGE_MAX, now))
             .filter_map(|entry| {
+                let end = modified(&entry)? + CHALLENGE_AGE_MAX;
                 let name = entry.file_name().into_string().ok()?;
-                if name.ends_with(DRAFT_SUFFIX) {
+                if end <= now || name.ends_with(DRAFT_SUFFIX) {
                     return None;
                 }
                 let text = read(&entry.path()).ok()??;
-                Some(match name.strip_suffix(ALPN_SUFFIX) {
+                let challenge = match name.strip_suffix(ALPN_SUFFIX) {
                     Some(domain) => ChallengeFile::Alpn {
                         domain: domain.to_owned(),
                         pem: text,
@@ -200,10 +204,12 @@ impl Cache {
                         token: name,
                         answer: text,
                     },
-                })
+                };
+                Some((challenge, end))
             })
             .take(CHALLENGES_MAX)
-            .collect()
+            .unzip();
+        (challenges, ends.into_iter().min())
     }
 
     /// Stores a challenge.
@@ -233,17 +239,6 @@ impl Cache {
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
         atomic_file::write(&self.path.join(name), text.as_bytes(), Access::Owner)
-    }
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok()?;
-        Some(Self {
-            modified: (found.mtime(), found.mtime_nsec()),
-            length: found.len(),
-            inode: found.ino(),
-        })
     }
 }
 
@@ -281,12 +276,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn is_older(entry: &fs::DirEntry, age: Duration, now: SystemTime) -> bool {
-    let modified = entry.metadata().and_then(|found| found.modified());
-    modified.is_ok_and(|modified| {
-        now.duration_since(modified)
-            .is_ok_and(|elapsed| elapsed > age)
-    })
+fn modified(entry: &fs::DirEntry) -> Option<SystemTime> {
+    entry.metadata().and_then(|found| found.modified()).ok()
 }
 
 #[cfg(test)]
@@ -356,7 +347,7 @@ mod tests {
         let scratch = Scratch::new();
         let cache = Cache::new(scratch.path(), "https://ca.test/dir");
         let now = SystemTime::now();
-        assert_eq!(cache.challenges(now), []);
+        assert_eq!(cache.challenges(now), (vec![], None));
         cache.create().unwrap();
         let http = ChallengeFile::Http {
             token: "tok".to_owned(),
@@ -370,16 +361,18 @@ mod tests {
         cache.store_challenge(&http).unwrap();
         assert_ne!(cache.challenges_stamp(), before);
         cache.store_challenge(&alpn).unwrap();
-        let mut found = cache.challenges(now);
+        let (mut found, until) = cache.challenges(now);
+        let left = until.unwrap().duration_since(now).unwrap();
+        assert!(left.abs_diff(CHALLENGE_AGE_MAX) < Duration::from_secs(60));
         found.sort_by_key(|challenge| matches!(challenge, ChallengeFile::Alpn { .. }));
         assert_eq!(found, [http.clone(), alpn.clone()]);
         cache.remove_challenge(&http).unwrap();
-        assert_eq!(cache.challenges(now), [alpn]);
+        assert_eq!(cache.challenges(now).0, [alpn]);
         // What a process that died has left behind.
         let later = now + CHALLENGE_AGE_MAX + Duration::from_secs(60);
-        assert_eq!(cache.challenges(later), []);
+        assert_eq!(cache.challenges(later), (vec![], None));
         cache.clean(later).unwrap();
-        assert_eq!(cache.challenges(now), []);
+        assert_eq!(cache.challenges(now), (vec![], None));
     }
 
     #[test]

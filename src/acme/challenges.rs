@@ -21,8 +21,8 @@ const PATH: &str = "/.well-known/acme-challenge/";
 /// The most answers. An order has one, a shared cache those of a few processes.
 const ANSWERS_MAX: usize = 256;
 
-/// The longest token.
-const TOKEN_BYTES_MAX: usize = 256;
+/// The longest token, which is also the name of a file.
+const TOKEN_BYTES_MAX: usize = 200;
 
 /// The answers to `http-01`, by token.
 #[derive(Debug, Default)]
@@ -106,9 +106,11 @@ impl Responder {
     /// Replaces the challenges of other processes.
     pub(super) fn set_others(&self, challenges: Vec<ChallengeFile>) {
         let own = self.own.lock().clone();
+        // An order replaces what a process that died has left behind for its domain.
+        let is_own = |other: &ChallengeFile| own.as_ref().is_some_and(|own| own.has_file_of(other));
         let mut others = self.others.lock();
         for gone in others.iter().filter(|other| !challenges.contains(other)) {
-            if Some(gone) != own.as_ref() {
+            if !is_own(gone) {
                 self.forget(gone);
             }
         }
@@ -116,7 +118,7 @@ impl Responder {
         for challenge in challenges {
             // A file that another process wrote wrongly must not keep the rest from being
             // answered.
-            if Some(&challenge) != own.as_ref() && self.answer(&challenge).is_ok() {
+            if !is_own(&challenge) && self.answer(&challenge).is_ok() {
                 others.push(challenge);
             }
         }
@@ -213,13 +215,35 @@ mod tests {
             assert_eq!(answers.get(other), None, "{other}");
         }
         // Its file is read back by the poll of the cache, and stays this order's.
-        responder.set_others(cache.challenges(std::time::SystemTime::now()));
+        responder.set_others(cache.challenges(std::time::SystemTime::now()).0);
         responder.set_others(Vec::new());
         assert!(answers.get(path).is_some());
         drop(published);
         assert_eq!(answers.get(path), None);
         assert!(!answers.is_any.load(Ordering::Relaxed));
-        assert_eq!(cache.challenges(std::time::SystemTime::now()), []);
+        assert_eq!(cache.challenges(std::time::SystemTime::now()).0, []);
+    }
+
+    #[tokio::test]
+    async fn order_replaces_what_a_process_that_died_has_left_behind() {
+        let scratch = Scratch::new();
+        let cache = Cache::new(scratch.path(), "https://ca.test/");
+        cache.create().unwrap();
+        let (responder, answers) = responder();
+        let left_behind = ChallengeFile::Http {
+            token: "tok".to_owned(),
+            answer: "old".to_owned(),
+        };
+        responder.set_others(vec![left_behind.clone()]);
+        let published = responder.publish(&cache, http("tok")).await.unwrap();
+        let own = cache.challenges(std::time::SystemTime::now()).0;
+        for seen in [vec![left_behind.clone()], own, vec![left_behind], vec![]] {
+            responder.set_others(seen);
+            let answer = answers.get("/.well-known/acme-challenge/tok");
+            assert_eq!(answer.as_deref(), Some("tok.thumb"));
+        }
+        drop(published);
+        assert_eq!(answers.get("/.well-known/acme-challenge/tok"), None);
     }
 
     #[test]

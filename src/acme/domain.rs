@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::authority::{ChallengeKind, Issued};
-use super::cache::{Failures, Stamp};
+use super::cache::Failures;
 use super::schedule;
+use crate::file_stamp::FileStamp;
 use crate::net::Certificate;
 
 /// How often the CA is asked for its window: as it says, within these limits.
@@ -18,7 +19,7 @@ pub(super) const ASK_EVERY: Range<Duration> =
 pub(super) struct Domain {
     pub(super) served: Option<Served>,
     /// The state of its file when it was read.
-    pub(super) stamp: Option<Stamp>,
+    pub(super) stamp: Option<FileStamp>,
     pub(super) failures: Failures,
     /// The challenge that failed last: the other one is tried first.
     pub(super) failed_kind: Option<ChallengeKind>,
@@ -67,7 +68,7 @@ impl Served {
         let facts = certificate.facts();
         let jitter = fastrand::f64();
         Self {
-            renew_at: schedule::renew_at(&(facts.not_before..facts.not_after), jitter),
+            renew_at: schedule::renew_at(&facts.lifetime(), jitter),
             ask_at: now + ASK_EVERY.start.mul_f64(jitter),
             certificate: Arc::new(certificate),
             pem: pem.into(),

@@ -148,7 +148,11 @@ async fn run(shared: Arc<Shared>, certificates: Arc<Certificates>, tasks: Tasks)
             } = &plan.config;
             let cache = Cache::new(cache.as_ref(), directory);
             let mut renewal = Renewal::new(Settings {
-                authority: Directory::new(&plan.config, cache.clone(), responder.clone()),
+                authority: Arc::new(Directory::new(
+                    &plan.config,
+                    cache.clone(),
+                    responder.clone(),
+                )),
                 cache,
                 domains: plan.config.domains.clone(),
                 kinds: plan.kinds.clone(),

@@ -19,15 +19,17 @@
 //! ```
 //!
 //! - `renew_at` is two thirds of the lifetime plus a little at random, or within the window that
-//!   the CA suggests (RFC 9773).
+//!   the CA suggests (RFC 9773), as far as it leaves a tenth of the lifetime.
 //! - The failures of a domain are in the cache: neither a restart nor another process begins at one
 //!   minute again. A reload ends the wait, unless the CA itself has asked for it.
-//! - The cache is polled once a second, which costs two `stat` calls: a process sees there what
-//!   the others have stored, challenges included.
+//! - Orders follow one another, those whose last one failed at the end: each may take ten minutes.
+//! - The cache is polled once a second, during an order too, which costs two `stat` calls: a process
+//!   sees there what the others have stored, challenges included.
 //! - A certificate that was issued but cannot be stored is served, and stored later.
 //! - A certificate whose file was removed is served, and replaced by a new one at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,10 +37,11 @@ use metrics::counter;
 use tokio::task::spawn_blocking;
 
 use super::authority::{Authority, ChallengeKind, Issued, OrderError, OrderRequest};
-use super::cache::{Cache, Failures, Stamp};
+use super::cache::{Cache, Failures};
 use super::challenges::Responder;
 use super::domain::{ASK_EVERY, Domain, Served, Unsaved, parse, shown};
 use super::schedule;
+use crate::file_stamp::FileStamp;
 use crate::net::{Certificate, Certificates};
 
 /// How often the cache is polled.
@@ -58,7 +61,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a renewal works with.
 pub(super) struct Settings<A> {
-    pub(super) authority: A,
+    pub(super) authority: Arc<A>,
     pub(super) cache: Cache,
     pub(super) domains: Vec<String>,
     /// The challenges to use, the best first.
@@ -74,13 +77,15 @@ pub(super) struct Renewal<A> {
     settings: Settings<A>,
     domains: BTreeMap<String, Domain>,
     seen: Option<Seen>,
+    /// When the first of the challenges of others becomes too old.
+    challenges_until: Option<SystemTime>,
 }
 
 /// The state of the cache at the last poll.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Seen {
-    files: Option<Stamp>,
-    challenges: Option<Stamp>,
+    files: Option<FileStamp>,
+    challenges: Option<FileStamp>,
 }
 
 impl<A: Authority> Renewal<A> {
@@ -93,6 +98,7 @@ impl<A: Authority> Renewal<A> {
             settings,
             domains,
             seen: None,
+            challenges_until: None,
         }
     }
 
@@ -113,21 +119,24 @@ impl<A: Authority> Renewal<A> {
     pub(super) async fn poll(&mut self) {
         let cache = self.settings.cache.clone();
         let now = self.now();
-        let before = self.seen;
+        let (before, challenges_until) = (self.seen, self.challenges_until);
         let polled = spawn_blocking(move || {
             // Before the files, so that a change meanwhile is read by the next poll.
             let seen = Seen {
                 files: cache.stamp(),
                 challenges: cache.challenges_stamp(),
             };
-            let is_new = before.is_none_or(|before| before.challenges != seen.challenges);
+            // Also when one has become too old, which changes nothing in the directory.
+            let is_new = before.is_none_or(|before| before.challenges != seen.challenges)
+                || challenges_until.is_some_and(|until| until <= now);
             (seen, is_new.then(|| cache.challenges(now)))
         });
         let Ok((seen, challenges)) = polled.await else {
             return;
         };
-        if let Some(challenges) = challenges {
+        if let Some((challenges, until)) = challenges {
             self.settings.responder.set_others(challenges);
+            self.challenges_until = until;
         }
         self.seen = Some(seen);
         if before.is_none_or(|before| before.files != seen.files) {
@@ -142,14 +151,57 @@ impl<A: Authority> Renewal<A> {
         }
     }
 
-    /// Does what is due, for one domain after the other.
+    /// Does what is due: stores certificates, orders one after the other, and then asks the CA about
+    /// one certificate. A CA that does not answer keeps no order waiting.
     pub(super) async fn renew(&mut self) {
         let names: Vec<String> = self.domains.keys().cloned().collect();
-        for name in names {
-            self.save(&name).await;
+        for name in &names {
+            self.save(name).await;
+        }
+        // Each once, so that a domain that is due again at once leaves time for the rest.
+        let mut ordered = BTreeSet::new();
+        while let Some(name) = self.next_order(&ordered) {
+            self.order(&name).await;
+            ordered.insert(name);
+        }
+        if let Some(name) = self.next_question() {
             self.ask(&name).await;
-            if self.may_order(&name) {
-                self.order(&name).await;
+        }
+    }
+
+    /// Returns the domain to order for: one whose order has not failed before one whose order has,
+    /// and of those the one that waits longest. An order may take ten minutes.
+    fn next_order(&self, ordered: &BTreeSet<String>) -> Option<String> {
+        self.domains
+            .iter()
+            .filter(|(name, _)| !ordered.contains(*name) && self.may_order(name))
+            .min_by_key(|(_, domain)| (domain.failures.count > 0, domain.failures.retry_at))
+            .map(|(name, _)| name.clone())
+    }
+
+    /// Returns the domain to ask the CA about, that with the longest wait first.
+    fn next_question(&self) -> Option<String> {
+        let now = self.now();
+        self.domains
+            .iter()
+            .filter_map(|(name, domain)| Some((domain.served.as_ref()?.ask_at, name)))
+            .filter(|(ask_at, _)| *ask_at <= now)
+            .min()
+            .map(|(_, name)| name.clone())
+    }
+
+    /// Waits for an answer of the CA. Meanwhile the cache is polled: other processes have challenges
+    /// to answer, and certificates to serve. `None` after `timeout`.
+    async fn waiting<T>(
+        &mut self,
+        timeout: Duration,
+        answer: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut answer = pin!(tokio::time::timeout(timeout, answer));
+        loop {
+            tokio::select! {
+                answered = &mut answer => return answered.ok(),
+                () = tokio::time::sleep(POLL) => self.poll().await,
             }
         }
     }
@@ -185,6 +237,7 @@ impl<A: Authority> Renewal<A> {
         let Ok((failures, stamp, pem)) = loaded.await else {
             return false;
         };
+        let has_failed = failures.is_some();
         match failures {
             Some(failures) if failures.count > domain.failures.count => domain.failures = failures,
             _ => {}
@@ -214,8 +267,11 @@ impl<A: Authority> Renewal<A> {
                     until = %shown(served.certificate.facts().not_after),
                     "serving a certificate of ACME"
                 );
-                domain.served = Some(served);
-                domain.failures = Failures::default();
+                // Another process has ended the failures of this one. Those in the cache go on: they
+                // are of the renewal of this certificate.
+                if domain.served.replace(served).is_some() || !has_failed {
+                    domain.failures = Failures::default();
+                }
                 true
             }
             Err(error) => {
@@ -271,35 +327,39 @@ impl<A: Authority> Renewal<A> {
         }
     }
 
-    /// Asks the CA when to renew a certificate, if it is time.
+    /// Asks the CA when to renew a certificate.
     async fn ask(&mut self, name: &str) {
-        let now = self.now();
-        let Some(served) = self
-            .domains
-            .get_mut(name)
-            .and_then(|domain| domain.served.as_mut())
-            .filter(|served| served.ask_at <= now)
-        else {
+        let Some(pem) = self.served(name).map(|served| served.pem.clone()) else {
             return;
         };
-        let asked = self
-            .settings
-            .authority
-            .renewal_window(served.pem.as_bytes());
-        let again_after = match tokio::time::timeout(ASK_TIMEOUT, asked).await {
-            Ok(Ok(Some(found))) => {
-                served.renew_at = schedule::renew_in_window(&found.window, served.jitter);
+        let (authority, asked) = (self.settings.authority.clone(), pem.clone());
+        let asking = async move { authority.renewal_window(asked.as_bytes()).await };
+        let answer = self.waiting(ASK_TIMEOUT, asking).await;
+        let now = self.now();
+        // The poll may have found another certificate meanwhile.
+        let Some(served) = self.served(name).filter(|served| served.pem == pem) else {
+            return;
+        };
+        let again_after = match answer {
+            Some(Ok(Some(found))) => {
+                let lifetime = served.certificate.facts().lifetime();
+                served.renew_at =
+                    schedule::renew_in_window(&found.window, &lifetime, served.jitter);
                 tracing::debug!(domain = name, renew_at = %shown(served.renew_at), "the CA suggests when to renew");
                 found.again_after
             }
-            Ok(Ok(None)) => ASK_EVERY.end,
-            Ok(Err(error)) => {
+            Some(Ok(None)) => ASK_EVERY.end,
+            Some(Err(error)) => {
                 tracing::debug!(domain = name, %error, "the CA does not say when to renew");
                 ASK_EVERY.start
             }
-            Err(_) => ASK_EVERY.start,
+            None => ASK_EVERY.start,
         };
         served.ask_at = now + again_after.clamp(ASK_EVERY.start, ASK_EVERY.end);
+    }
+
+    fn served(&mut self, name: &str) -> Option<&mut Served> {
+        self.domains.get_mut(name)?.served.as_mut()
     }
 
     /// Orders a certificate, unless another process does.
@@ -348,14 +408,16 @@ impl<A: Authority> Renewal<A> {
                     .map(|served| served.pem.as_bytes().to_vec()),
             };
             tracing::info!(domain = name, "ordering a certificate");
-            let order = self.settings.authority.order(request);
-            let ordered = match tokio::time::timeout(ORDER_TIMEOUT, order).await {
-                Ok(ordered) => ordered,
-                Err(_) => Err(OrderError::new(format!(
-                    "the order has not ended within {} s",
-                    ORDER_TIMEOUT.as_secs()
-                ))),
+            let authority = self.settings.authority.clone();
+            let order = async move { authority.order(request).await };
+            let late = || {
+                let seconds = ORDER_TIMEOUT.as_secs();
+                Err(OrderError::new(format!(
+                    "the order has not ended within {seconds} s"
+                )))
             };
+            let ordered = self.waiting(ORDER_TIMEOUT, order).await;
+            let ordered = ordered.unwrap_or_else(late);
             let parsed = ordered.and_then(|issued| match parse(name, &issued.pem) {
                 Ok(certificate) => Ok((issued, certificate)),
                 Err(error) => Err(OrderError::new(format!("the CA has issued: {error}"))),

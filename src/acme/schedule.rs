@@ -26,10 +26,19 @@ pub(super) fn renew_at(lifetime: &Range<SystemTime>, jitter: f64) -> SystemTime 
 }
 
 /// Returns when to renew a certificate whose CA suggests a window (RFC 9773 §4.2): at a random
-/// instant within it, and at once if that has passed.
-pub(super) fn renew_in_window(window: &Range<SystemTime>, jitter: f64) -> SystemTime {
+/// instant within it, and at once if that has passed. A tenth of the lifetime is left for orders
+/// that fail, whatever the CA suggests.
+pub(super) fn renew_in_window(
+    window: &Range<SystemTime>,
+    lifetime: &Range<SystemTime>,
+    jitter: f64,
+) -> SystemTime {
     let length = window.end.duration_since(window.start).unwrap_or_default();
-    window.start + length.mul_f64(jitter)
+    let total = lifetime
+        .end
+        .duration_since(lifetime.start)
+        .unwrap_or_default();
+    (window.start + length.mul_f64(jitter)).min(lifetime.start + total.mul_f64(0.9))
 }
 
 /// Returns how long to wait after a failure, the `failures`-th in a row: one minute, doubled with
@@ -63,11 +72,17 @@ mod tests {
 
     #[test]
     fn window_of_the_ca_is_spread() {
+        let lifetime = at(0)..at(90);
         let window = at(10)..at(12);
-        assert_eq!(renew_in_window(&window, 0.0), at(10));
-        assert_eq!(renew_in_window(&window, 0.5), at(11));
+        assert_eq!(renew_in_window(&window, &lifetime, 0.0), at(10));
+        assert_eq!(renew_in_window(&window, &lifetime, 0.5), at(11));
         let reversed = at(2)..at(1);
-        assert_eq!(renew_in_window(&reversed, 0.5), at(2));
+        assert_eq!(renew_in_window(&reversed, &lifetime, 0.5), at(2));
+        let endless = at(10)..at(1000);
+        assert_eq!(renew_in_window(&endless, &lifetime, 0.0), at(10));
+        assert_eq!(renew_in_window(&endless, &lifetime, 0.5), at(81));
+        let beyond = at(200)..at(201);
+        assert_eq!(renew_in_window(&beyond, &lifetime, 0.0), at(81));
     }
 
     #[test]

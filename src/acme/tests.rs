@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use rcgen::{CertificateParams, KeyPair};
 
 use super::authority::{Authority, ChallengeKind, Issued, OrderError, OrderRequest, RenewalWindow};
-use super::cache::{Cache, Failures};
-use super::challenges::Responder;
+use super::cache::{Cache, ChallengeFile, Failures};
+use super::challenges::{Answers, Responder};
 use super::kinds;
 use super::renewal::{Renewal, Settings};
 use super::scratch::Scratch;
@@ -52,6 +53,8 @@ struct Ca {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     orders: Arc<Mutex<Vec<OrderRequest>>>,
     window: Arc<Mutex<Option<RenewalWindow>>>,
+    /// Whether it does not answer questions about the window.
+    is_mute: Arc<AtomicBool>,
 }
 
 impl Ca {
@@ -82,6 +85,9 @@ impl Authority for Ca {
     }
 
     async fn renewal_window(&self, _: &[u8]) -> Result<Option<RenewalWindow>, OrderError> {
+        if self.is_mute.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         Ok(self.window.lock().clone())
     }
 }
@@ -101,6 +107,7 @@ fn issue(name: &str, from: SystemTime, lifetime: Duration) -> Issued {
 struct Process {
     renewal: Renewal<Ca>,
     certificates: Arc<Certificates>,
+    answers: Arc<Answers>,
 }
 
 impl Process {
@@ -140,6 +147,7 @@ impl World {
                 answers: Arc::default(),
                 orders: Arc::default(),
                 window: Arc::default(),
+                is_mute: Arc::default(),
             },
             time,
         }
@@ -151,19 +159,21 @@ impl World {
 
     fn process(&self, domains: &[&str]) -> Process {
         let certificates = Arc::new(Certificates::default());
+        let answers = Arc::new(Answers::default());
         let time = self.time.clone();
         let renewal = Renewal::new(Settings {
-            authority: self.ca.clone(),
+            authority: Arc::new(self.ca.clone()),
             cache: self.cache(),
             domains: domains.iter().map(ToString::to_string).collect(),
             kinds: vec![TlsAlpn01, Http01],
             certificates: certificates.clone(),
-            responder: Responder::new(Arc::default(), certificates.clone()),
+            responder: Responder::new(answers.clone(), certificates.clone()),
             now: Arc::new(move || time.now()),
         });
         Process {
             renewal,
             certificates,
+            answers,
         }
     }
 }
@@ -308,6 +318,137 @@ async fn reload_ends_a_wait_unless_the_ca_asked_for_it() {
     world.time.pass(2 * MINUTE);
     process.turn().await;
     assert_eq!(process.names(), ["a.test"]);
+}
+
+#[tokio::test]
+async fn reload_ends_the_wait_for_a_renewal_too() {
+    let world = World::new();
+    world.process(&["a.test"]).turn().await;
+    world.time.pass(64 * DAY);
+    world.ca.answer([failure(), failure()]);
+    world.process(&["a.test"]).turn().await;
+    assert_eq!(world.ca.take_orders().len(), 2);
+    // A changed section begins anew, with the certificate and its failure from the cache.
+    let mut reloaded = world.process(&["a.test"]);
+    reloaded.renewal.poll().await;
+    reloaded.renewal.renew().await;
+    assert_eq!(world.ca.count(), 0, "a restart goes on waiting");
+    reloaded.renewal.retry_now();
+    reloaded.renewal.renew().await;
+    assert_eq!(world.ca.take_orders().len(), 1);
+    let failures = world.cache().failures("a.test");
+    assert!(matches!(failures, Some(Failures { count: 2, .. })));
+}
+
+#[tokio::test]
+async fn certificate_of_another_process_ends_the_failures() {
+    let world = World::new();
+    world.ca.answer([failure()]);
+    let (mut one, mut two) = (world.process(&["a.test"]), world.process(&["a.test"]));
+    one.turn().await;
+    one.renewal.retry_now();
+    two.turn().await;
+    world.time.pass(2 * MINUTE);
+    two.turn().await;
+    one.renewal.poll().await;
+    assert_eq!(one.names(), ["a.test"]);
+    // The next failure is the first again.
+    world.time.pass(64 * DAY);
+    world.ca.answer([failure()]);
+    one.turn().await;
+    let failures = world.cache().failures("a.test");
+    assert!(matches!(failures, Some(Failures { count: 1, .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cache_is_polled_during_an_order() {
+    let world = World::new();
+    world.ca.answer([Answer::Hang]);
+    let mut process = world.process(&["a.test", "b.test"]);
+    process.renewal.poll().await;
+    let cache = world.cache();
+    let (certificates, answers) = (process.certificates.clone(), process.answers.clone());
+    let issued = issue("b.test", world.time.now(), 90 * DAY).pem;
+    let other = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        cache.store_certificate("b.test", &issued).unwrap();
+        let token = "tok".to_owned();
+        store_challenge(&cache, &token, world.time.now());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(certificates.all().len(), 1);
+        assert!(answers.get("/.well-known/acme-challenge/tok").is_some());
+    };
+    tokio::select! {
+        () = process.renewal.renew() => panic!("the order has ended"),
+        () = other => {}
+    }
+}
+
+#[tokio::test]
+async fn challenge_left_behind_is_answered_for_an_hour() {
+    let world = World::new();
+    world.cache().create().unwrap();
+    store_challenge(&world.cache(), "tok", world.time.now());
+    let mut process = world.process(&["a.test"]);
+    process.renewal.poll().await;
+    let is_answered = || {
+        process
+            .answers
+            .get("/.well-known/acme-challenge/tok")
+            .is_some()
+    };
+    assert!(is_answered());
+    world.time.pass(59 * MINUTE);
+    process.renewal.poll().await;
+    assert!(is_answered());
+    world.time.pass(2 * MINUTE);
+    process.renewal.poll().await;
+    assert!(!is_answered());
+}
+
+/// Stores a challenge as another process would at this time.
+fn store_challenge(cache: &Cache, token: &str, now: SystemTime) {
+    let challenge = ChallengeFile::Http {
+        token: token.to_owned(),
+        answer: format!("{token}.thumb"),
+    };
+    cache.store_challenge(&challenge).unwrap();
+    let path = cache.path().join("challenges").join(token);
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(now).unwrap();
+}
+
+#[tokio::test]
+async fn order_that_is_due_comes_before_those_that_have_failed() {
+    let world = World::new();
+    let names = ["a.test", "b.test", "c.test"];
+    world.ca.answer([failure(), failure()]);
+    let mut process = world.process(&names);
+    process.turn().await;
+    assert_eq!(process.names(), ["c.test"]);
+    world.ca.take_orders();
+    std::fs::remove_file(world.cache().path().join("c.test.pem")).unwrap();
+    world.time.pass(DAY);
+    process.turn().await;
+    let orders = world.ca.take_orders();
+    assert_eq!(orders[0].domain, "c.test");
+    assert_eq!(orders.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ca_that_does_not_answer_a_question_keeps_no_order_waiting() {
+    let world = World::new();
+    let names = ["a.test", "b.test", "c.test"];
+    let mut process = world.process(&names);
+    process.turn().await;
+    world.ca.take_orders();
+    world.ca.is_mute.store(true, Ordering::Relaxed);
+    world.time.pass(DAY); // all are asked about
+    std::fs::remove_file(world.cache().path().join("c.test.pem")).unwrap();
+    let started = tokio::time::Instant::now();
+    process.turn().await;
+    assert_eq!(world.ca.take_orders().len(), 1);
+    assert_eq!(started.elapsed().as_secs(), 60, "one question a turn");
 }
 
 #[tokio::test]

@@ -193,13 +193,22 @@ checked! {
                 && uri.host().is_some_and(|host| !host.is_empty())
                 && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
         });
-        if is_https {
+        if text.len() > DIRECTORY_BYTES_MAX {
+            Err(format!("expected a URL of at most {DIRECTORY_BYTES_MAX} characters, found {}", text.len()))
+        } else if is_https {
             Ok(text)
         } else {
             Err(format!("expected a URL such as \"https://acme.example.com/directory\", found {text:?}"))
         }
     }
 }
+
+/// The longest domain. The longest name of its files in the cache has 12 characters more, and 255
+/// are possible.
+const DOMAIN_BYTES_MAX: usize = 243;
+
+/// The longest URL of a directory, which is the name of a directory in the cache.
+const DIRECTORY_BYTES_MAX: usize = 255;
 
 fn domain_problem(text: &str) -> Option<&'static str> {
     let is_label = |label: &str| {
@@ -221,7 +230,9 @@ fn domain_problem(text: &str) -> Option<&'static str> {
         Some("leave out the port")
     } else if !text.is_ascii() {
         Some("write it in its ASCII form (xn--...)")
-    } else if text.len() > 253 || !text.split('.').all(is_label) {
+    } else if text.len() > DOMAIN_BYTES_MAX {
+        Some("at most 243 characters are possible: it is the name of a file in the cache")
+    } else if !text.split('.').all(is_label) {
         Some("a domain consists of labels of letters, digits and hyphens, with dots between them")
     } else {
         None
@@ -243,7 +254,8 @@ mod tests {
             assert_eq!(domain_problem(good), None, "{good}");
         }
         let long = "a".repeat(64);
-        let longer = vec!["abcdefghi"; 26].join(".");
+        let longer = vec!["abcdefghi"; 25].join(".");
+        assert_eq!(domain_problem(&longer[..243]), None);
         for bad in [
             "",
             ".example.com",

@@ -10,7 +10,10 @@ use http::HeaderValue;
 use super::compiler::Compiler;
 use crate::config::{AcmeConfig, Problem, SourceLocation, TlsConfig};
 use crate::gateway::table::TlsSettings;
-use crate::net::{Certificate, Part, TlsFiles, TlsFilesRefusal, TlsPaths};
+use crate::host::{AllowedHosts, HostHeader};
+use crate::net::{
+    Certificate, ClientTls, ClientTlsSettings, Part, TlsFiles, TlsFilesRefusal, TlsPaths,
+};
 
 /// Where the file says what belongs to a certificate.
 struct Written {
@@ -102,13 +105,28 @@ impl Compiler<'_> {
             let message = "missing key \"domains\"";
             self.problems.error(section.clone(), message);
         }
+        if let Some(ca) = &acme.ca {
+            let settings = ClientTlsSettings {
+                ca: Some(ca.as_ref().to_owned()),
+                ..ClientTlsSettings::default()
+            };
+            if let Err(error) = ClientTls::new("localhost", &settings) {
+                self.problems.error(section.key("ca"), error.to_string());
+            }
+        }
+        let allowed = AllowedHosts::new(&self.config.server.allowed_hosts);
         for domain in &acme.domains {
+            let location = section.key("domains");
+            if HostHeader::parse(domain).is_ok_and(|host| !allowed.allows(&host)) {
+                let message = format!("{domain} is not in server.allowed_hosts: requests get 400");
+                self.problems.warning(location.clone(), message);
+            }
             let has_name = |file: &Arc<Certificate>| file.facts().covers(domain);
             if files.certificates.iter().any(has_name) {
                 let message = format!(
                     "{domain} has a certificate from a file, which is served; none is obtained"
                 );
-                self.problems.warning(section.key("domains"), message);
+                self.problems.warning(location, message);
             }
         }
     }

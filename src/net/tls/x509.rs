@@ -1,6 +1,7 @@
 //! CertificateFacts: what the server reads in an X.509 certificate.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
@@ -93,6 +94,11 @@ impl CertificateFacts {
     /// Returns whether the certificate is valid for a name or an address, apart from wildcards.
     pub(crate) fn has_name(&self, name: &str) -> bool {
         self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
+    /// Returns its lifetime.
+    pub(crate) fn lifetime(&self) -> Range<SystemTime> {
+        self.not_before..self.not_after
     }
 
     /// Returns how long the certificate is still valid; zero once it has expired.

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import tempfile
 import unittest
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from kit.deadline import DEADLINE, until
 from kit.pebble import Pebble
 from kit.postgres import free_port
-from kit.server import Server
+from kit.server import Server, binary
 
 FAILED = "cannot obtain a certificate"
 
@@ -242,12 +243,18 @@ class Acme(unittest.TestCase):
         self.assertIn("UnknownIssuer", server.log())
 
     def test_file_of_the_authority_that_is_missing_is_named(self):
-        pebble = self.pebble()
-        authority = pebble.authority.rename(pebble.directory / "elsewhere.pem")
+        pebble = self.pebble(start=False)
         text = config(pebble)
         server = self.server(text)
         server.wait_for_log(FAILED)
-        self.assertIn(f"found {pebble.authority}: ", server.log())
+        pebble.start()
+        authority = pebble.authority.rename(pebble.directory / "elsewhere.pem")
+        said = server.reload(text)
+        self.assertRegex(said, r"server\.tls\.acme\.ca: expected a PEM file with certificates?, found .*" + pebble.authority.name)
+        self.assertIn("reload failed", said)
+        check = subprocess.run([binary(), "check", "--config", server.config], capture_output=True, text=True, timeout=DEADLINE, check=False)
+        self.assertNotEqual(check.returncode, 0)
+        self.assertIn("server.tls.acme.ca: ", check.stdout + check.stderr)
         authority.rename(pebble.authority)
         server.reload(text)
         self.wait_for_certificate(server, pebble.trust())
