@@ -20,13 +20,14 @@ const ARGS = [
  * Starts a browser that ends with the test. Playwright gives each launch an empty profile, and removes it.
  *
  * Playwright turns off that pages are kept for the way back; `keepsPages` leaves it on, as it is for everybody else. `args`: more
- * arguments.
+ * arguments. `env`: another environment.
  */
-export async function startBrowser(t, { keepsPages = false, args = [] } = {}) {
+export async function startBrowser(t, { keepsPages = false, args = [], env } = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     headless: true,
     args: [...ARGS, ...args],
+    env,
     ignoreDefaultArgs: keepsPages ? ["--disable-back-forward-cache"] : [],
     timeout: 30_000,
   });
