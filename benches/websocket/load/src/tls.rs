@@ -18,7 +18,7 @@ pub fn config(certificate: &Path) -> Result<Arc<ClientConfig>> {
     for der in CertificateDer::pem_file_iter(certificate)? {
         roots.add(der?)?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
