@@ -43,8 +43,8 @@ pub(crate) use peek::FirstByte;
 pub(crate) use proxy_protocol::Announced;
 pub use stream::{ReadWrite, Stream};
 pub(crate) use tls::{
-    Certificate, CertificateFacts, Certificates, FileStamps, Handshake, Part, ServerTls, TlsFiles,
-    TlsFilesRefusal, TlsPaths, first_certificate,
+    AgreedProtocol, Certificate, CertificateFacts, Certificates, FileStamps, Handshake, Part,
+    ServerTls, TlsFiles, TlsFilesRefusal, TlsPaths, first_certificate,
 };
 pub use tls::{
     ClientCertificate, ClientTls, ClientTlsError, ClientTlsSettings, TlsInfo, TlsStream,

@@ -158,6 +158,7 @@ impl HttpServer {
             connection,
             plaintext,
             hsts,
+            protocol,
         } = started;
         let services = self.gateway.services();
         let info = ConnectionInfo {
@@ -168,7 +169,11 @@ impl HttpServer {
             client: timeouts.client().clone(),
             plaintext,
         };
-        let io = TokioIo::new(TimedStream::new(connection.stream, timeouts.clone()));
+        let io = TokioIo::new(TimedStream::new(
+            connection.stream,
+            timeouts.clone(),
+            protocol,
+        ));
         let shared = Arc::new(Shared {
             gateway: self.gateway.fork(),
             info,

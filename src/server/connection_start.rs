@@ -22,8 +22,8 @@ use super::connection_timeouts::ConnectionTimeouts;
 use crate::config::Plaintext;
 use crate::gateway::Gateway;
 use crate::net::{
-    Announced, Connection, ConnectionPermit, FirstByte, Handshake, Scheme, ServerEnd, ServerTls,
-    refuse,
+    AgreedProtocol, Announced, Connection, ConnectionPermit, FirstByte, Handshake, Scheme,
+    ServerEnd, ServerTls, refuse,
 };
 
 /// A connection whose next byte is HTTP.
@@ -33,6 +33,7 @@ pub(super) struct Started {
     pub(super) plaintext: Plaintext,
     /// The value of `Strict-Transport-Security`, over TLS.
     pub(super) hsts: Option<HeaderValue>,
+    pub(super) protocol: AgreedProtocol,
 }
 
 impl From<Connection> for Started {
@@ -41,6 +42,7 @@ impl From<Connection> for Started {
             connection,
             plaintext: Plaintext::Serve,
             hsts: None,
+            protocol: AgreedProtocol::Http,
         }
     }
 }
@@ -178,9 +180,9 @@ async fn shake_hands(tls: &ServerTls, connection: Connection) -> Result<Started,
         stream,
         info,
         is_resumed,
-        is_challenge,
+        protocol,
     } = handshake;
-    if is_challenge {
+    if protocol == AgreedProtocol::Challenge {
         count_handshake("challenge");
         return Err(Closed);
     }
@@ -197,5 +199,8 @@ async fn shake_hands(tls: &ServerTls, connection: Connection) -> Result<Started,
         server,
         scheme: Scheme::Secure,
     };
-    Ok(connection.into())
+    Ok(Started {
+        protocol,
+        ..connection.into()
+    })
 }

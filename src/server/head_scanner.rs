@@ -3,10 +3,19 @@
 //! ```text
 //! Start ──> RequestLine ──> Fields ──> Elsewhere ──> Start, after a request without a body
 //!                   └── GET, HEAD ────────^
+//! Preface ────────────────────────────────^   only over TLS, agreed by ALPN
 //! ```
+
+use crate::net::AgreedProtocol;
 
 /// The maximum bytes of a line kept when a read ends within it. The only relevant line is shorter.
 const LINE_BYTES_MAX: usize = 128;
+
+/// The first bytes of a client that speaks HTTP/2 (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The start of a version of HTTP/1.
+const VERSION: &[u8] = b"HTTP/";
 
 /// The two values of `Content-Length` that hyper uses as internal markers, without their last
 /// digit.
@@ -24,8 +33,20 @@ pub(super) struct HeadScanner {
     tail: [u8; 4],
 }
 
+/// What the scanner found in a read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    Nothing,
+    /// A fragment, which hyper drops.
+    Fragment,
+    /// The client speaks another protocol.
+    NotHttp,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Position {
+    /// In the preface of HTTP/2, behind this many bytes of it.
+    Preface(usize),
     Start,
     RequestLine,
     Fields,
@@ -33,9 +54,12 @@ enum Position {
 }
 
 impl HeadScanner {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(protocol: AgreedProtocol) -> Self {
         Self {
-            position: Position::Start,
+            position: match protocol {
+                AgreedProtocol::Http2 => Position::Preface(0),
+                AgreedProtocol::Http | AgreedProtocol::Challenge => Position::Start,
+            },
             line: Vec::new(),
             tail: [0; 4],
         }
@@ -51,15 +75,26 @@ impl HeadScanner {
         };
     }
 
-    /// Scans the bytes of a read before hyper parses them. Returns whether the request line has a
-    /// fragment, which hyper drops.
+    /// Scans the bytes of a read before hyper parses them.
     ///
     /// Lowers a `Content-Length` that is one of the two largest 64-bit numbers. hyper uses these as
     /// internal markers and would answer 431. A length one or two bytes shorter is refused as too
     /// long.
-    pub(super) fn scan(&mut self, read: &mut [u8]) -> bool {
-        let mut has_fragment = false;
+    pub(super) fn scan(&mut self, read: &mut [u8]) -> Found {
+        let mut found = Found::Nothing;
         let mut at = 0;
+        if let Position::Preface(behind) = self.position {
+            let expected = &PREFACE[behind..];
+            let compared = expected.len().min(read.len());
+            self.position = match compared == expected.len() {
+                true => Position::Elsewhere,
+                false => Position::Preface(behind + compared),
+            };
+            return match expected[..compared] == read[..compared] {
+                true => Found::Nothing,
+                false => Found::NotHttp,
+            };
+        }
         if self.position == Position::Start {
             // Empty lines before a request are skipped (RFC 9112 §2.2).
             at = read
@@ -73,31 +108,44 @@ impl HeadScanner {
         if self.position == Position::RequestLine {
             let end = memchr::memchr(b'\n', &read[at..]).map(|end| at + end);
             let line = &read[at..end.unwrap_or(read.len())];
-            has_fragment = memchr::memchr(b'#', line).is_some();
+            if memchr::memchr(b'#', line).is_some() {
+                found = Found::Fragment;
+            }
             match end {
                 Some(end) => {
-                    let start = match self.line.is_empty() {
+                    if !self.line.is_empty() {
+                        self.remember(line);
+                    }
+                    let whole = match self.line.is_empty() {
                         true => line,
                         false => &self.line,
                     };
                     // These requests have no body in practice, so their fields are not scanned.
-                    let is_short = start.starts_with(b"GET ") || start.starts_with(b"HEAD ");
+                    let is_short = whole.starts_with(b"GET ") || whole.starts_with(b"HEAD ");
                     self.position = match is_short {
                         true => Position::Elsewhere,
                         false => Position::Fields,
                     };
+                    if !is_short && is_not_http(whole) {
+                        found = Found::NotHttp;
+                    }
                     self.line.clear();
                     at = end + 1;
                 }
-                None if self.line.is_empty() => self.remember(line),
-                None => {}
+                None => {
+                    self.remember(line);
+                    // The parser refuses the start of a line already.
+                    if is_not_http(&self.line) {
+                        found = Found::NotHttp;
+                    }
+                }
             }
         }
         if self.position == Position::Fields {
             self.scan_fields(&mut read[at..]);
         }
         self.note_tail(read);
-        has_fragment
+        found
     }
 
     fn scan_fields(&mut self, mut rest: &mut [u8]) {
@@ -134,6 +182,25 @@ impl HeadScanner {
     }
 }
 
+/// Returns whether the start of a request line has three words, but neither a target nor a version
+/// of HTTP/1. A client that sends this cannot read a response of HTTP/1.1 either: a broken preface
+/// of HTTP/2 is answered with the end of the connection (RFC 9113 §3.4).
+fn is_not_http(line: &[u8]) -> bool {
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
+    let is_target = target.starts_with(b"/")
+        || target == b"*"
+        || method == b"CONNECT"
+        || memchr::memchr(b':', target).is_some();
+    let is_version = version.first().is_some_and(u8::is_ascii_alphabetic);
+    let known = version.len().min(VERSION.len());
+    let is_other = is_version && version[..known] != VERSION[..known];
+    !method.is_empty() && !target.is_empty() && !is_target && is_other
+}
+
 /// Lowers the largest lengths in a line. `before` is the part of the line from earlier reads.
 fn lower_largest_length(before: &[u8], line: &mut [u8]) {
     let Some(last) = line.iter().rposition(u8::is_ascii_digit) else {
@@ -161,6 +228,10 @@ fn lower_largest_length(before: &[u8], line: &mut [u8]) {
 mod tests {
     use super::*;
 
+    fn scanner() -> HeadScanner {
+        HeadScanner::new(AgreedProtocol::Http)
+    }
+
     /// Feeds a text in reads that end at the `cuts`. Returns the text that the parser gets, and the
     /// read in which a fragment was found.
     fn watch(watch: &mut HeadScanner, text: &str, cuts: &[usize]) -> (String, Option<usize>) {
@@ -169,7 +240,7 @@ mod tests {
         let ends = cuts.iter().copied().chain([bytes.len()]);
         let mut start = 0;
         for (read, end) in ends.enumerate() {
-            if watch.scan(&mut bytes[start..end]) {
+            if watch.scan(&mut bytes[start..end]) == Found::Fragment {
                 seen.get_or_insert(read);
             }
             start = end;
@@ -180,7 +251,7 @@ mod tests {
     fn check(text: &str, expected: Option<&str>) {
         // Cut the head at every position.
         for cut in 0..=text.len() {
-            let (found, _) = watch(&mut HeadScanner::new(), text, &[cut]);
+            let (found, _) = watch(&mut scanner(), text, &[cut]);
             let is_cut_in_digits = expected.is_some() && found == text;
             if is_cut_in_digits {
                 // The parser already had the last digit, or the start of the line was too far back.
@@ -223,14 +294,76 @@ mod tests {
             "POST /#a HTTP/1.1\r\n\r\n",
         ] {
             for cut in 0..=text.len() {
-                let (_, seen) = watch(&mut HeadScanner::new(), text, &[cut]);
+                let (_, seen) = watch(&mut scanner(), text, &[cut]);
                 assert!(seen.is_some(), "{text:?} cut at {cut}");
             }
         }
         let text = "GET /a HTTP/1.1\r\nX-Color: #fff\r\n\r\n#\n";
         for cut in 0..=text.len() {
-            let (_, seen) = watch(&mut HeadScanner::new(), text, &[cut]);
+            let (_, seen) = watch(&mut scanner(), text, &[cut]);
             assert_eq!(seen, None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn line_without_a_target_and_a_version_is_not_http_wherever_it_is_cut() {
+        let is_found = |text: &str, cut: usize| {
+            let mut bytes = text.as_bytes().to_vec();
+            let mut scanner = scanner();
+            let (first, rest) = bytes.split_at_mut(cut);
+            let (second, third) = rest.split_at_mut(rest.len().min(3));
+            [first, second, third]
+                .map(|read| scanner.scan(read))
+                .contains(&Found::NotHttp)
+        };
+        for text in [
+            "INVALID CONNECTION PREFACE\r\n\r\n",
+            "\r\nNICK alice USER\n",
+            "PRI X XTTP/2.0\r\n\r\nSM\r\n\r\n",
+        ] {
+            for cut in 0..=text.len() {
+                assert!(is_found(text, cut), "{text:?} cut at {cut}");
+            }
+        }
+        let long = format!("POST {} HTTP/1.1\r\n", "a".repeat(LINE_BYTES_MAX - 10));
+        for text in [
+            "hello\r\n\r\n",
+            " GET /page/ HTTP/1.1\r\n\r\n",
+            "POST  /page/ HTTP/1.1\r\n\r\n",
+            "hello you\r\n\r\n",
+            "POST / XTTP/1.1\r\n\r\n",
+            "POST a HTTP/1.1\r\n\r\n",
+            "POST http://a/ XTTP/1.1\r\n\r\n",
+            "OPTIONS * XTTP/1.1\r\n\r\n",
+            "CONNECT a XTTP/1.1\r\n\r\n",
+            &long,
+        ] {
+            for cut in 0..=text.len() {
+                assert!(!is_found(text, cut), "{text:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn client_that_agreed_on_http2_sends_its_preface() {
+        let is_refused = |text: &[u8], cut: usize| {
+            let mut bytes = text.to_vec();
+            let mut scanner = HeadScanner::new(AgreedProtocol::Http2);
+            let (first, second) = bytes.split_at_mut(cut);
+            [first, second]
+                .map(|read| scanner.scan(read))
+                .contains(&Found::NotHttp)
+        };
+        let sound = [PREFACE, b"\0\0\0\x04\0\0\0\0\0POST a b\r\n"].concat();
+        for cut in 0..=sound.len() {
+            assert!(!is_refused(&sound, cut), "cut at {cut}");
+        }
+        let mut broken = PREFACE.to_vec();
+        *broken.last_mut().unwrap() = b'\r';
+        for text in [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &broken[..], b"a"] {
+            for cut in 0..=text.len() {
+                assert!(is_refused(text, cut), "{text:?} cut at {cut}");
+            }
         }
     }
 
@@ -238,13 +371,13 @@ mod tests {
     fn what_follows_a_request_is_looked_at_only_where_a_head_certainly_begins() {
         let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let line = "GET /#a HTTP/1.1\r\n";
-        let mut one = HeadScanner::new();
+        let mut one = scanner();
         watch(&mut one, request, &[]);
         one.parsed(false);
         assert_eq!(watch(&mut one, line, &[]).1, Some(0));
         // Half of the next head came with the request, so its fields must not be scanned as a
         // request line.
-        let mut one = HeadScanner::new();
+        let mut one = scanner();
         watch(
             &mut one,
             &format!("{request}GET / HTTP/1.1\r\nX-Color: "),
@@ -253,7 +386,7 @@ mod tests {
         one.parsed(false);
         assert_eq!(watch(&mut one, "#fff\r\n\r\n", &[]).1, None);
         // A body follows the head.
-        let mut one = HeadScanner::new();
+        let mut one = scanner();
         watch(
             &mut one,
             "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n",

@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection_timeouts::ConnectionTimeouts;
-use super::head_scanner::HeadScanner;
+use super::head_scanner::{Found, HeadScanner};
 use super::sent_files::is_placeholder;
-use crate::net::Stream;
+use crate::net::{AgreedProtocol, Stream};
 
 /// The maximum bytes to read from a client after our side is closed.
 const LINGERING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -21,17 +21,24 @@ pub(super) struct TimedStream {
     stream: Stream,
     timeouts: Arc<ConnectionTimeouts>,
     heads: HeadScanner,
+    /// Whether the client speaks another protocol and gets no response.
+    is_refused: bool,
     is_shut_down: bool,
     drained: usize,
 }
 
 impl TimedStream {
-    pub(super) fn new(stream: Stream, timeouts: Arc<ConnectionTimeouts>) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        timeouts: Arc<ConnectionTimeouts>,
+        protocol: AgreedProtocol,
+    ) -> Self {
         timeouts.record_stream(&stream);
         Self {
             stream,
             timeouts,
-            heads: HeadScanner::new(),
+            heads: HeadScanner::new(protocol),
+            is_refused: false,
             is_shut_down: false,
             drained: 0,
         }
@@ -42,16 +49,24 @@ impl TimedStream {
         self.stream
     }
 
-    fn look_at(&mut self, read: &mut [u8]) {
+    fn look_at(&mut self, read: &mut [u8]) -> io::Result<()> {
         self.timeouts.record_read();
         if self.timeouts.is_http2() {
-            return;
+            return Ok(());
         }
         if let Some(has_body) = self.timeouts.take_parsed() {
             self.heads.parsed(has_body);
         }
-        if self.heads.scan(read) {
-            self.timeouts.note_fragment();
+        match self.heads.scan(read) {
+            Found::Nothing => Ok(()),
+            Found::Fragment => {
+                self.timeouts.note_fragment();
+                Ok(())
+            }
+            Found::NotHttp => {
+                self.is_refused = true;
+                Err(other_protocol())
+            }
         }
     }
 
@@ -64,6 +79,13 @@ impl TimedStream {
         }
         written
     }
+}
+
+fn other_protocol() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "expected a request of HTTP/1.1 or HTTP/2, found another protocol",
+    )
 }
 
 impl AsyncRead for TimedStream {
@@ -80,7 +102,9 @@ impl AsyncRead for TimedStream {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         match read {
             Poll::Ready(Ok(())) if buffer.filled().len() > before => {
-                self.look_at(&mut buffer.filled_mut()[before..]);
+                if let Err(error) = self.look_at(&mut buffer.filled_mut()[before..]) {
+                    return Poll::Ready(Err(error));
+                }
             }
             Poll::Ready(Ok(())) if buffer.remaining() > 0 => {
                 self.timeouts.client().end();
@@ -102,6 +126,9 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_refused {
+            return Poll::Ready(Err(other_protocol())); // hyper would respond in HTTP/1.1
+        }
         if is_placeholder(bytes) {
             return self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)]);
         }
@@ -160,6 +187,9 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_refused {
+            return Poll::Ready(Err(other_protocol()));
+        }
         let written = match self.timeouts.sent_files() {
             Some(files) if slices.iter().any(|slice| is_placeholder(slice)) => {
                 files.poll_write(cx, &self.stream, slices)
@@ -219,7 +249,11 @@ mod tests {
         server.timeouts.handshake = Duration::from_secs(3600);
         let clock = Clock::default();
         let timeouts = ConnectionTimeouts::new(clock.clone(), &server);
-        let mut stream = TimedStream::new(Stream::boxed(Unflushed), timeouts.clone());
+        let mut stream = TimedStream::new(
+            Stream::boxed(Unflushed),
+            timeouts.clone(),
+            AgreedProtocol::Http,
+        );
         let is_ready = poll_fn(|cx| Poll::Ready(act(Pin::new(&mut stream), cx))).await;
         assert!(!is_ready);
         let expired = async {

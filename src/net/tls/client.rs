@@ -16,8 +16,8 @@ use super::stream::TlsStream;
 use crate::net::stream::Stream;
 
 /// The protocols of ALPN.
-const HTTP_2: &[u8] = b"h2";
-const HTTP_1_1: &[u8] = b"http/1.1";
+pub(super) const HTTP_2: &[u8] = b"h2";
+pub(super) const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// What a client trusts, and what it shows to a server.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

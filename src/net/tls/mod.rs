@@ -35,6 +35,6 @@ pub(crate) use certificates::Certificates;
 pub use client::{ClientTls, ClientTlsError, ClientTlsSettings};
 pub(crate) use files::{FileStamps, TlsFiles, TlsFilesRefusal, TlsPaths};
 pub use info::{ClientCertificate, TlsInfo};
-pub(crate) use server::{Handshake, ServerTls};
+pub(crate) use server::{AgreedProtocol, Handshake, ServerTls};
 pub use stream::TlsStream;
 pub(crate) use x509::{CertificateFacts, first_certificate};

@@ -17,6 +17,7 @@ use rustls::{CommonState, HandshakeKind, ServerConfig};
 
 use super::certificate_names::CertificateNames;
 use super::certificates::{ACME_TLS, Certificates};
+use super::client::{HTTP_1_1, HTTP_2};
 use super::files::{ClientAuthorities, FileStamps, TlsFiles};
 use super::info::{ClientCertificate, TlsInfo, fingerprint};
 use super::provider::provider;
@@ -48,8 +49,29 @@ pub(crate) struct Handshake {
     pub(crate) info: TlsInfo,
     /// Whether the client resumed an earlier session.
     pub(crate) is_resumed: bool,
-    /// Whether the connection only answered a challenge of ACME and carries no HTTP.
-    pub(crate) is_challenge: bool,
+    pub(crate) protocol: AgreedProtocol,
+}
+
+/// What the client and the server agreed to speak (ALPN, RFC 7301).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum AgreedProtocol {
+    /// HTTP/1.1, or nothing: the first bytes decide.
+    #[default]
+    Http,
+    /// HTTP/2 and nothing else.
+    Http2,
+    /// The connection only answered a challenge of ACME and carries no HTTP.
+    Challenge,
+}
+
+impl AgreedProtocol {
+    fn new(agreed: Option<&[u8]>) -> Self {
+        match agreed {
+            Some(HTTP_2) => Self::Http2,
+            Some(ACME_TLS) => Self::Challenge,
+            _ => Self::Http,
+        }
+    }
 }
 
 impl ServerTls {
@@ -122,12 +144,12 @@ impl ServerTls {
         let agreed = stream.agreed();
         let info = info(agreed, server_name)?;
         let is_resumed = agreed.handshake_kind() == Some(HandshakeKind::Resumed);
-        let is_challenge = agreed.alpn_protocol() == Some(ACME_TLS);
+        let protocol = AgreedProtocol::new(agreed.alpn_protocol());
         Ok(Handshake {
             stream: stream.into(),
             info,
             is_resumed,
-            is_challenge,
+            protocol,
         })
     }
 }
@@ -153,9 +175,7 @@ impl Current {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(certificates.clone());
-        config.alpn_protocols = [b"h2", b"http/1.1".as_slice(), ACME_TLS]
-            .map(<[u8]>::to_vec)
-            .to_vec();
+        config.alpn_protocols = [HTTP_2, HTTP_1_1, ACME_TLS].map(<[u8]>::to_vec).to_vec();
         config.ticketer = Arc::new(Tickets(ticketer()?));
         // Sessions are kept by the client, in its ticket.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -222,6 +222,13 @@ class Cases:
             opened.socket.shutdown(socket.SHUT_WR) if self.SCHEME == "http" else None
             opened.rest()
 
+    def test_3_4_other_words_are_not_answered_in_http1(self):
+        agreed = [b"GET /page/ HTTP/1.1\r\nHost: localhost\r\n\r\n"] if self.SCHEME == "https" else []
+        for words in (b"INVALID CONNECTION PREFACE\r\n\r\n", *agreed):
+            with self.subTest(words), self.open() as opened:
+                opened.send(words)
+                self.assertNotIn(b"HTTP/1", opened.rest())
+
     # §4
 
     def test_4_1_unknown_frames_flags_and_the_reserved_bit_are_ignored(self):
