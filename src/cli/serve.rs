@@ -63,9 +63,7 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
         ));
         return FAILURE;
     }
-    // Each blocking thread can have a file open. They get half of the share for everything except
-    // connections and files that are sent.
-    runtime.max_blocking_threads(descriptors::share(files) / 2);
+    runtime.max_blocking_threads(descriptors::blocking_threads(files));
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -4,13 +4,12 @@
 //! Everything else polls: TLS, HTTP/2, middleware that changes the bytes.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::task::JoinHandle;
 
 use super::body::BodyError;
+use super::file_threads::FileWork;
 use super::open_file::FileRange;
 
 /// A body that reads in steps. What is in memory is read at once, the rest on a thread that may
@@ -21,7 +20,7 @@ pub(super) struct FileBody {
     step: u32,
     /// Its allocation is used again once hyper has dropped the bytes of the step before.
     buffer: BytesMut,
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    reading: Option<FileWork<Bytes>>,
 }
 
 impl FileBody {
@@ -56,11 +55,10 @@ impl FileBody {
     ) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             if let Some(reading) = &mut self.reading {
-                let read = ready!(Pin::new(reading).poll(cx));
+                let read = ready!(reading.poll(cx));
                 self.reading = None;
                 let bytes = match read {
-                    Ok(Ok(bytes)) => bytes,
-                    Ok(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                    Ok(bytes) => bytes,
                     Err(error) => return Poll::Ready(Some(Err(error.into()))),
                 };
                 self.rest.range.start += bytes.len() as u64;
@@ -84,8 +82,8 @@ impl FileBody {
                 }
                 Ok(None) => {
                     let part = self.rest.clone().split_off_first(self.step.into());
-                    let read = move || part.file.read(&part.range);
-                    self.reading = Some(tokio::task::spawn_blocking(read));
+                    let range = part.range;
+                    self.reading = Some(part.file.start(move |file| file.read(&range)));
                 }
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }

@@ -8,6 +8,7 @@ pub(crate) mod encoding;
 pub(crate) mod event_streams;
 pub mod failure;
 mod file_body;
+pub(crate) mod file_threads;
 pub mod form;
 pub mod forwarded;
 pub mod framing;

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::sync::SemaphorePermit;
 
+use super::file_threads::{DirectoryThreads, FileWork};
+
 /// The distance of the bytes that [`OpenFile::is_in_memory`] looks at. The kernel reads ahead in
 /// windows of at least this size.
 const PROBE_BYTES: u64 = 128 * 1024;
@@ -17,15 +19,21 @@ const PROBE_BYTES: u64 = 128 * 1024;
 /// A regular file that is open to be sent, with the permit for its descriptor.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    file: File,
+    /// `None` while it is dropped.
+    file: Option<(File, SemaphorePermit<'static>)>,
     /// Whether the file system tells that a read would wait for a disk or a network.
     tells_waits: bool,
-    _permit: SemaphorePermit<'static>,
+    /// Those that wait for its directory.
+    threads: Arc<DirectoryThreads>,
 }
 
 impl OpenFile {
     /// May wait for the disk.
-    pub(crate) fn new(file: File, permit: SemaphorePermit<'static>) -> Self {
+    pub(crate) fn new(
+        file: File,
+        permit: SemaphorePermit<'static>,
+        threads: &Arc<DirectoryThreads>,
+    ) -> Self {
         let probe = preadv2(
             &file,
             &mut [IoSliceMut::new(&mut [0])],
@@ -34,13 +42,14 @@ impl OpenFile {
         );
         Self {
             tells_waits: matches!(probe, Ok(_) | Err(Errno::AGAIN)),
-            file,
-            _permit: permit,
+            file: Some((file, permit)),
+            threads: threads.clone(),
         }
     }
 
+    #[expect(clippy::unwrap_used, reason = "taken only when dropped")]
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        &self.file.as_ref().unwrap().0
     }
 
     /// Returns whether the file can be read and sent without a thread that may wait: a local file
@@ -51,7 +60,7 @@ impl OpenFile {
 
     /// Returns the metadata of the open file, without waiting if [`OpenFile::tells_waits`].
     pub(crate) fn metadata(&self) -> io::Result<Metadata> {
-        self.file.metadata()
+        self.file().metadata()
     }
 
     /// Reads what is in memory, without waiting; `None` if the first byte is not. Returns 0 at the
@@ -61,7 +70,7 @@ impl OpenFile {
             return Ok(None);
         }
         let mut slices = [IoSliceMut::new(buffer)];
-        match preadv2(&self.file, &mut slices, from, ReadWriteFlags::NOWAIT) {
+        match preadv2(self.file(), &mut slices, from, ReadWriteFlags::NOWAIT) {
             Ok(count) => Ok(Some(count)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),
@@ -78,11 +87,20 @@ impl OpenFile {
         probes.all(|at| matches!(self.read_now(&mut byte, at), Ok(Some(_))))
     }
 
+    /// Begins work on a thread that may wait for the disk.
+    pub(crate) fn start<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> FileWork<T> {
+        let file = self.clone();
+        self.threads.read(move || work(&file))
+    }
+
     /// Reads a range completely. Waits for the disk.
     pub(crate) fn read(&self, range: &Range<u64>) -> io::Result<Bytes> {
         let count = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mut buffer = vec![0; count];
-        self.file.read_exact_at(&mut buffer, range.start)?;
+        self.file().read_exact_at(&mut buffer, range.start)?;
         Ok(buffer.into())
     }
 
@@ -93,7 +111,7 @@ impl OpenFile {
         while at < range.end {
             let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
             let count = left.min(buffer.len());
-            match self.file.read_at(&mut buffer[..count], at) {
+            match self.file().read_at(&mut buffer[..count], at) {
                 Ok(0) => return Ok(()),
                 Ok(count) => at += count as u64,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -101,6 +119,17 @@ impl OpenFile {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for OpenFile {
+    /// On a file system over a network, closing may wait, so a thread does it.
+    fn drop(&mut self) {
+        if !self.tells_waits
+            && let Some(file) = self.file.take()
+        {
+            self.threads.close(file);
+        }
     }
 }
 
@@ -134,6 +163,7 @@ mod tests {
     use rustix::fs::{Advice, fadvise};
 
     use super::*;
+    use crate::http::file_threads::FileThreads;
     use crate::net::descriptors;
 
     /// Writes a file of 1 MiB that is on the disk, and removes its name.
@@ -148,7 +178,9 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         file.write_all(&vec![7; 1 << 20]).unwrap();
         file.sync_all().unwrap();
-        OpenFile::new(file, descriptors::sent_files().try_acquire().unwrap())
+        let threads = FileThreads::default().of(&std::env::temp_dir());
+        let permit = descriptors::sent_files().try_acquire().unwrap();
+        OpenFile::new(file, permit, &threads)
     }
 
     #[test]

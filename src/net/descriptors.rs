@@ -39,6 +39,12 @@ pub(crate) fn sent_files() -> &'static Semaphore {
     &FILES
 }
 
+/// Returns how many blocking threads the runtime may have. Each can have a file open, so they get
+/// half of the share for everything except connections and files that are sent.
+pub(crate) fn blocking_threads(files: usize) -> usize {
+    share(files) / 2
+}
+
 /// Returns the size of one share: a sixteenth, within bounds.
 pub(crate) fn share(files: usize) -> usize {
     (files / 16).clamp(SHARE_MIN, SHARE_MAX)

@@ -22,16 +22,15 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 
 use super::connection_timeouts::ConnectionTimeouts;
 use crate::http::body::BodyError;
+use crate::http::file_threads::FileWork;
 use crate::http::open_file::FileRange;
 use crate::net::Stream;
 
@@ -51,7 +50,7 @@ pub(super) struct SendingFile {
     connection: Arc<ConnectionTimeouts>,
     rest: FileRange,
     /// The thread that reads the next range into memory.
-    loading: Option<JoinHandle<io::Result<()>>>,
+    loading: Option<FileWork<()>>,
     /// Whether the next range was read into memory a moment ago.
     is_loaded: bool,
 }
@@ -115,13 +114,11 @@ impl SendingFile {
     ) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             if let Some(loading) = &mut self.loading {
-                let loaded = ready!(Pin::new(loading).poll(cx));
+                let loaded = ready!(loading.poll(cx));
                 self.loading = None;
                 self.is_loaded = true;
-                match loaded {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                    Err(error) => return Poll::Ready(Some(Err(error.into()))),
+                if let Err(error) = loaded {
+                    return Poll::Ready(Some(Err(error.into())));
                 }
             }
             if self.rest.len() == 0 {
@@ -129,8 +126,8 @@ impl SendingFile {
             }
             let next = self.rest.clone().split_off_first(PLACEHOLDER_BYTES as u64);
             if !self.is_loaded && !next.file.is_in_memory(&next.range) {
-                let load = move || next.file.load(&next.range);
-                self.loading = Some(tokio::task::spawn_blocking(load));
+                let range = next.range;
+                self.loading = Some(next.file.start(move |file| file.load(&range)));
                 continue;
             }
             self.is_loaded = false;

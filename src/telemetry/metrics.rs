@@ -68,6 +68,10 @@ const METRICS: &[Metric] = &[
         "Bytes of small files in memory.",
     ),
     counter(
+        "oneport_file_timeouts_total",
+        "Requests and bodies of the view static that a file system kept waiting, by what they waited for.",
+    ),
+    counter(
         "oneport_requests_abandoned_total",
         "Requests whose client disconnected while their view ran, by outcome.",
     ),

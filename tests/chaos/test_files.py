@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import resource
 import socket
 import threading
 import time
@@ -10,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from disturb.case import Chaos
-from disturb.silent_mount import SilentMount
+from disturb.silent_mount import SilentMount, StallingMount
 from kit.deadline import DEADLINE, until
+from kit.visitor import PAGES, Visitor, add_user
 
 CONFIG = """
 [server.limits]
@@ -21,7 +23,13 @@ file_cache = "4 MiB"
 path = "/files/{*path}"
 view = "static"
 options = { dir = "files" }
-request_timeout = "1s"
+request_timeout = "8s"
+
+[[http.route]]
+path = "/mirror/{*path}"
+view = "static"
+options = { dir = "files", cache_control = "max-age=60" }
+request_timeout = "8s"
 
 [[http.route]]
 path = "/other/{*path}"
@@ -33,8 +41,26 @@ path = "/ws/echo/"
 consumer = "echo"
 """
 
-# The threads that requests for one directory may occupy.
-THREADS_MAX = 64
+USERS = """
+[session]
+store = "sqlite:site.db"
+
+[auth]
+users = "sqlite:site.db"
+
+[templates]
+dir = "pages"
+
+[[http.route]]
+path = "/login/"
+view = "login"
+middleware = ["hosts", "session", "auth"]
+"""
+
+# The threads that one directory and all directories may occupy, as the server computes them.
+BLOCKING_THREADS = min(max(resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 16, 32), 400) // 2
+THREADS_OF_A_DIRECTORY = BLOCKING_THREADS // 8
+THREADS_OF_ALL = BLOCKING_THREADS // 2
 # Beyond those: workers, the log, the first threads of the runtime.
 THREADS_BESIDE = 16
 
@@ -52,8 +78,8 @@ def threads(pid):
 
 
 class Files(Chaos):
-    def start_with(self, files):
-        server = self.start(CONFIG, files={"other/b.txt": "other", **files})
+    def start_with(self, files, config=CONFIG):
+        server = self.start(config, files={"other/b.txt": "other", **files})
         for name in files:
             hours_old(server.directory / name)
         return server
@@ -65,13 +91,12 @@ class Files(Chaos):
         server = self.start_with({"files/a.txt": "first", "files/large.bin": LARGE})
         peer = self.peer(server)
         self.assertEqual(server.request("/files/a.txt")[2], b"first")
-        mount = self.enterContext(SilentMount(server.directory / "files"))
-        if not mount.is_mounted:
-            self.skipTest("only root can mount a file system")
+        mount = self.mount(SilentMount(server.directory / "files"))
+        begun_with = threads(server.pid)
         with ThreadPoolExecutor(150) as pool:
-            waiting = [pool.submit(self.status, server, f"/files/{number}.txt") for number in range(150)]
-            until(lambda: threads(server.pid) > THREADS_MAX, "threads that wait for the mount")
-            self.record.during()
+            paths = [f"/{('files', 'mirror')[number % 2]}/{number}.txt" for number in range(150)]
+            waiting = [pool.submit(self.status, server, path) for path in paths]
+            until(lambda: threads(server.pid) >= THREADS_OF_A_DIRECTORY, "threads that wait for the mount")
             # Neither a view without files, nor one with files elsewhere, nor a socket waits.
             for _ in range(20):
                 begun = time.monotonic()
@@ -79,14 +104,81 @@ class Files(Chaos):
                 self.assertEqual(server.request("/other/b.txt")[2], b"other")
                 self.is_open(peer)
                 self.assertLess(time.monotonic() - begun, 1)
-            self.assertLessEqual(threads(server.pid), THREADS_MAX + THREADS_BESIDE)
-            self.assertEqual({request.result() for request in waiting}, {504})
+            self.assertLessEqual(threads(server.pid), begun_with + THREADS_OF_A_DIRECTORY + THREADS_BESIDE)
+            statuses = [request.result() for request in waiting]
+        # The requests that have a thread end with their `request_timeout`, all others get none.
+        self.assertEqual(sorted(set(statuses)), [503, 504])
+        self.assertEqual(statuses.count(504), THREADS_OF_A_DIRECTORY)
+        refused = server.metric("oneport_file_timeouts_total", waited_for="thread")
+        self.assertEqual(refused, 150 - THREADS_OF_A_DIRECTORY)
         # What was kept is not served for ever: it may have changed.
-        until(lambda: self.status(server, "/files/a.txt") == 504, "the check of a kept file")
+        until(lambda: self.status(server, "/files/a.txt") == 503, "the check of a kept file")
         mount.end()
         until(lambda: self.status(server, "/files/a.txt") == 200, "files after the mount")
         self.assertEqual(server.request("/files/large.bin")[2], LARGE)
-        until(lambda: threads(server.pid) < THREADS_MAX, "the end of the threads", 30)
+
+    def test_mounts_that_do_not_answer_leave_threads_for_everything_else(self):
+        """Ten of them would have all threads, and no password could be hashed."""
+        names = [f"mount{number}" for number in range(10)]
+        routes = "".join(
+            f'[[http.route]]\npath = "/{name}/{{*path}}"\nview = "static"\n'
+            f'options = {{ dir = "{name}" }}\nrequest_timeout = "8s"\n'
+            for name in names
+        )
+        files = {f"{name}/a.txt": name for name in ("files", *names)}
+        server = self.start_with(files | PAGES, config=CONFIG + USERS + routes)
+        add_user(server, "anna")
+        for name in names:
+            self.mount(SilentMount(server.directory / name))
+        with ThreadPoolExecutor(300) as pool:
+            waiting = [pool.submit(self.status, server, f"/{name}/{at}.txt") for name in names for at in range(30)]
+            until(lambda: threads(server.pid) >= THREADS_OF_ALL, "threads that wait for the mounts")
+            for _ in range(5):
+                begun = time.monotonic()
+                Visitor(server).log_in("anna")
+                self.assertLess(time.monotonic() - begun, 3)
+            self.assertLessEqual({request.result() for request in waiting}, {503, 504})
+            self.assertEqual(server.metric("oneport_file_timeouts_total", waited_for="thread"), 300 - THREADS_OF_ALL)
+
+    def test_a_body_whose_file_stops_to_answer_ends(self):
+        server = self.start_with({"files/a.txt": "first"})
+        mount = self.mount(StallingMount(server.directory / "files", len(LARGE), len(LARGE) // 2))
+        begun_with = threads(server.pid)
+        clients = []
+        for _ in range(THREADS_OF_A_DIRECTORY + 5):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            self.addCleanup(connection.close)
+            connection.request("GET", "/files/file")
+            clients.append(connection.getresponse())
+            self.assertEqual(clients[-1].status, 200)
+
+        def read(response):
+            try:
+                return len(response.read())
+            except http.client.IncompleteRead as error:
+                return len(error.partial)
+
+        with ThreadPoolExecutor(len(clients)) as pool:
+            bodies = [pool.submit(read, response) for response in clients]
+            self.assertTrue(mount.has_stalled.wait(DEADLINE), "the mount to be read")
+            for _ in range(20):
+                self.assertEqual(server.request("/other/b.txt")[2], b"other")
+            for body in bodies:
+                self.assertLess(body.result(), len(LARGE))
+        # Closing the file waits for the mount, too.
+        self.assertEqual(self.status(server, "/health/"), 200)
+        self.assertLessEqual(threads(server.pid), begun_with + THREADS_OF_A_DIRECTORY + THREADS_BESIDE)
+        self.assertGreaterEqual(server.metric("oneport_file_timeouts_total", waited_for="read"), 1)
+        self.assertGreaterEqual(server.metric("oneport_file_timeouts_total", waited_for="thread"), 5)
+        mount.end()
+        until(lambda: self.open_files(server) == 0, "the files of the mount to be closed")
+        self.assertEqual(server.request("/files/a.txt")[2], b"first")
+
+    def mount(self, mount):
+        self.enterContext(mount)
+        if not mount.is_mounted:
+            self.skipTest("only root can mount a file system")
+        return mount
 
     def test_files_that_are_replaced_under_load_arrive_whole(self):
         """Each version repeats one byte, so a response of two versions is recognized."""

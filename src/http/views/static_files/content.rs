@@ -1,6 +1,5 @@
 //! Content: the bytes of a file that is not open, or of several parts of a file, as a body.
 
-use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -8,11 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::task::JoinHandle;
 
 use super::representation::{Representation, Stored};
 use super::root::NamedFile;
 use crate::http::body::BodyError;
+use crate::http::file_threads::FileWork;
 use crate::http::open_file::OpenFile;
 
 /// The bytes read in one step. A body has one step in flight, so a slow client occupies this much.
@@ -36,7 +35,7 @@ pub(super) struct Content {
     open: Weak<OpenFile>,
     parts: std::vec::IntoIter<BodyPart>,
     current: Range<u64>,
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    reading: Option<FileWork<Bytes>>,
     left: u64,
 }
 
@@ -123,14 +122,13 @@ impl http_body::Body for Content {
         let this = &mut *self;
         loop {
             if let Some(reading) = &mut this.reading {
-                let read = ready!(Pin::new(reading).poll(cx));
+                let read = ready!(reading.poll(cx));
                 this.reading = None;
                 return Poll::Ready(Some(match read {
-                    Ok(Ok(bytes)) => {
+                    Ok(bytes) => {
                         this.current.start += bytes.len() as u64;
                         Ok(this.deliver(bytes))
                     }
-                    Ok(Err(error)) => Err(error.into()),
                     Err(error) => Err(error.into()),
                 }));
             }
@@ -142,8 +140,8 @@ impl http_body::Body for Content {
                     return Poll::Ready(Some(Ok(this.deliver(bytes))));
                 }
                 let named = this.named.clone();
-                let read = move || named.read(from, count);
-                this.reading = Some(tokio::task::spawn_blocking(read));
+                let threads = this.named.root.threads();
+                this.reading = Some(threads.read(move || named.read(from, count)));
                 continue;
             }
             match this.parts.next() {

@@ -14,6 +14,7 @@ mod root;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, StatusCode, header};
@@ -29,6 +30,7 @@ use root::Root;
 
 use crate::config::OptionErrors;
 use crate::http::encoding;
+use crate::http::file_threads::FileThreads;
 use crate::http::view::{Mapped, OnDisconnect};
 use crate::http::{Body, Failure, Request, Response, View};
 use crate::routing::{RouteContext, RoutePattern};
@@ -49,10 +51,19 @@ use crate::services::Services;
 pub struct Static {
     options: Options,
     cache_control: CacheControl,
-    root: Arc<Root>,
+    /// The canonical path, by which views share their threads.
+    directory: PathBuf,
     pattern: Option<RoutePattern>,
-    /// The server's cache, with the number of this view's settings. Set at the first request.
-    cache: OnceLock<(Arc<OnceLock<FileCache>>, u32)>,
+    /// Set before the first request.
+    served: OnceLock<Served>,
+}
+
+/// The parts of the view that belong to its server.
+struct Served {
+    root: Arc<Root>,
+    cache: Arc<FileCache>,
+    /// The number of the view's settings.
+    space: u32,
 }
 
 /// What a path leads to.
@@ -76,13 +87,19 @@ impl View for Static {
 
     fn new(options: Options) -> Result<Self, OptionErrors> {
         let cache_control = options.check()?;
+        // The directory itself is looked up for each file: a deployment may replace it.
+        let directory = options.dir.0.canonicalize();
         Ok(Self {
             cache_control,
-            root: Arc::new(Root::new(options.dir.0.clone(), options.symlinks)),
+            directory: directory.unwrap_or_else(|_| options.dir.0.clone()),
             options,
             pattern: None,
-            cache: OnceLock::new(),
+            served: OnceLock::new(),
         })
+    }
+
+    fn started(&self, services: &Services) {
+        self.served(services);
     }
 
     fn mount(&mut self, route: &RouteContext<'_>) -> Result<(), OptionErrors> {
@@ -150,7 +167,7 @@ impl Static {
                     && self.options.listing
                     && failure.status() == StatusCode::NOT_FOUND =>
             {
-                let listing = Listing::read(&self.root, name).await;
+                let listing = Listing::read(&self.served(services).root, name).await;
                 Ok(Target::Listing(listing.map_err(refusal)?))
             }
             Ok(Found::Directory) => Err(missing()),
@@ -184,24 +201,30 @@ impl Static {
     }
 
     async fn open(&self, name: &str, scope: &Scope, services: &Services) -> io::Result<Found> {
-        let (cache, space) = self.cache.get_or_init(|| {
-            let cache = services.shared::<OnceLock<FileCache>>();
-            let made = cache.get_or_init(|| FileCache::new(services.file_cache));
-            let space = made.space(self.options.settings());
-            (cache, space)
-        });
+        let served = self.served(services);
         let lookup = Lookup {
-            space: *space,
-            root: &self.root,
+            space: served.space,
+            root: &served.root,
             name,
             accepted: encoding::accepted(&scope.headers),
             clock: &services.clock,
             fixed: &|name| self.fixed_fields(name),
         };
-        match cache.get() {
-            Some(cache) => cache.find(&lookup).await,
-            None => Err(io::Error::other("the cache of files is gone")),
-        }
+        served.cache.find(&lookup).await
+    }
+
+    fn served(&self, services: &Services) -> &Served {
+        self.served.get_or_init(|| {
+            let threads = services.shared::<FileThreads>().of(&self.directory);
+            let cache = services.shared::<OnceLock<Arc<FileCache>>>();
+            let cache = cache.get_or_init(|| Arc::new(FileCache::new(services.file_cache)));
+            let (dir, symlinks) = (self.options.dir.0.clone(), self.options.symlinks);
+            Served {
+                root: Arc::new(Root::new(dir, symlinks, threads)),
+                cache: cache.clone(),
+                space: cache.space(self.options.settings()),
+            }
+        })
     }
 
     /// Returns the file name; for a directory, that of its index.

@@ -19,6 +19,12 @@ pub(super) fn refusal(error: io::Error) -> Failure {
         )
         .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
         .because(error),
+        _ if error.kind() == ErrorKind::ResourceBusy => {
+            let sentence = "the files cannot be read right now; try again";
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+                .because(error)
+        }
         Some(
             libc::ENOENT
             | libc::ENOTDIR
@@ -67,5 +73,6 @@ mod tests {
             assert_eq!(failure.status(), status, "{error}");
         }
         assert_eq!(refusal(ErrorKind::InvalidInput.into()).status(), 404);
+        assert_eq!(refusal(ErrorKind::ResourceBusy.into()).status(), 503);
     }
 }

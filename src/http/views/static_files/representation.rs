@@ -72,7 +72,7 @@ impl Representation {
         let content = match len <= MEMORY_BYTES_MAX {
             true => Stored::Memory(read(&file, len)?),
             false => match descriptors::sent_files().try_acquire() {
-                Ok(permit) => Stored::Open(Arc::new(OpenFile::new(file, permit))),
+                Ok(permit) => Stored::Open(Arc::new(OpenFile::new(file, permit, root.threads()))),
                 Err(_) => Stored::Closed,
             },
         };

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,11 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
-use tokio::sync::Semaphore;
 
-/// The most threads that one directory occupies. A mount that does not answer keeps them, and the
-/// next requests for its files wait within their `request_timeout`; other directories have theirs.
-const THREADS_MAX: usize = 64;
+use crate::http::file_threads::DirectoryThreads;
 
 /// How often a lookup is repeated that a concurrent rename has disturbed.
 const LOOKUPS_MAX: usize = 16;
@@ -37,7 +34,7 @@ pub(super) enum Symlinks {
 pub(super) struct Root {
     dir: PathBuf,
     symlinks: Symlinks,
-    threads: Arc<Semaphore>,
+    threads: Arc<DirectoryThreads>,
 }
 
 /// Distinguishes a file from another one, and from its state before a change.
@@ -78,12 +75,17 @@ impl Identity {
 }
 
 impl Root {
-    pub(super) fn new(dir: PathBuf, symlinks: Symlinks) -> Self {
+    pub(super) fn new(dir: PathBuf, symlinks: Symlinks, threads: Arc<DirectoryThreads>) -> Self {
         Self {
             dir,
             symlinks,
-            threads: Arc::new(Semaphore::new(THREADS_MAX)),
+            threads,
         }
+    }
+
+    /// Returns the threads that wait for the directory.
+    pub(super) fn threads(&self) -> &Arc<DirectoryThreads> {
+        &self.threads
     }
 
     /// Runs `work`, which may wait for the file system, on a thread.
@@ -91,18 +93,8 @@ impl Root {
         self: &Arc<Self>,
         work: impl FnOnce(&Arc<Self>) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let permit = self.threads.clone().acquire_owned().await;
-        let permit = permit.map_err(io::Error::other)?;
         let root = self.clone();
-        // The permit stays with the thread: a request that times out does not end it.
-        let work = move || {
-            let done = work(&root);
-            drop(permit);
-            done
-        };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(io::Error::other)?
+        self.threads.run(move || work(&root)).await
     }
 
     /// Returns the metadata of a file or a directory, without opening it: that can have side
@@ -117,11 +109,20 @@ impl Root {
     /// The type is checked before opening and again afterwards. `O_NONBLOCK` keeps a FIFO that
     /// replaced the file in between from blocking the thread.
     pub(super) fn open(&self, name: &str) -> io::Result<(File, Metadata)> {
-        if !self.metadata(name)?.is_file() {
+        let path = File::from(self.look_up(name, OFlags::PATH)?);
+        if !path.metadata()?.is_file() {
             return Err(ErrorKind::NotFound.into());
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = File::from(self.look_up(name, flags)?);
+        let file = match self.look_up(name, flags) {
+            // A lease of another process, such as Samba, which the kernel gives time to end it.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let same = format!("/proc/self/fd/{}", path.as_raw_fd());
+                let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+                File::from(openat(CWD, same, flags, Mode::empty())?)
+            }
+            opened => File::from(opened?),
+        };
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(ErrorKind::NotFound.into());

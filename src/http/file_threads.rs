@@ -1,0 +1,331 @@
+//! File threads: the threads that wait for file systems, bounded for each directory and in all.
+//!
+//! The runtime's blocking threads also hash passwords, look names up and read the configuration. A
+//! mount that does not answer keeps each thread that looks at its files, so these take only a part:
+//!
+//! ```text
+//!  the runtime's blocking threads
+//! ├──────────── files: half ────────────┤── everything else ──────────────┤
+//! ├─ a directory: an eighth ─┤
+//! ```
+//!
+//! A permit belongs to the thread, not to the request: a request that times out does not end it.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use metrics::counter;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::net::descriptors;
+
+/// The longest wait for a thread.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// The most requests and bodies that wait for a thread of one directory; one more is refused.
+const QUEUE_MAX: usize = 4096;
+
+/// The longest that a body waits for its next bytes. Requests have the `request_timeout` of their
+/// route.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The threads of a server that wait for file systems.
+#[derive(Debug)]
+pub(crate) struct FileThreads {
+    in_all: Arc<Semaphore>,
+    /// The most threads of one directory.
+    each: usize,
+    directories: Mutex<HashMap<PathBuf, Weak<DirectoryThreads>>>,
+}
+
+/// The threads that wait for the files of one directory.
+#[derive(Debug)]
+pub(crate) struct DirectoryThreads {
+    in_all: Arc<Semaphore>,
+    each: Arc<Semaphore>,
+    queue: Semaphore,
+    /// Open files that nobody uses any more.
+    unused: Mutex<Vec<Box<dyn Any + Send>>>,
+}
+
+/// The right to occupy a thread.
+struct Permits(#[expect(dead_code, reason = "held until dropped")] [OwnedSemaphorePermit; 2]);
+
+/// The outcome of work on a thread, for a body that is polled.
+pub(crate) struct FileWork<T>(
+    /// The lock only makes a body `Sync`; it is never contended.
+    Mutex<Pin<Box<dyn Future<Output = io::Result<T>> + Send>>>,
+);
+
+impl Default for FileThreads {
+    fn default() -> Self {
+        Self::new(descriptors::blocking_threads(descriptors::limit()))
+    }
+}
+
+impl FileThreads {
+    /// Takes the number of blocking threads of the runtime.
+    fn new(threads: usize) -> Self {
+        Self {
+            in_all: Arc::new(Semaphore::new((threads / 2).max(1))),
+            each: (threads / 8).max(1),
+            directories: Mutex::default(),
+        }
+    }
+
+    /// Returns the threads of a directory, by its canonical path. All views of the directory share
+    /// them, also those of an earlier configuration.
+    pub(crate) fn of(&self, directory: &Path) -> Arc<DirectoryThreads> {
+        let mut directories = self.directories.lock();
+        if let Some(known) = directories.get(directory).and_then(Weak::upgrade) {
+            return known;
+        }
+        directories.retain(|_, threads| threads.strong_count() > 0);
+        let threads = Arc::new(DirectoryThreads {
+            in_all: self.in_all.clone(),
+            each: Arc::new(Semaphore::new(self.each)),
+            queue: Semaphore::new(QUEUE_MAX),
+            unused: Mutex::default(),
+        });
+        directories.insert(directory.to_owned(), Arc::downgrade(&threads));
+        threads
+    }
+}
+
+impl DirectoryThreads {
+    /// Runs `work`, which may wait for the file system, on a thread. Fails with
+    /// [`ErrorKind::ResourceBusy`] if none is free in time.
+    pub(crate) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let permits = match self.try_acquire() {
+            Some(permits) => permits,
+            None => self.acquire().await?,
+        };
+        let threads = self.clone();
+        let work = move || {
+            let done = work();
+            drop(permits);
+            threads.close_unused();
+            done
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    /// Begins to read for a body, which waits for at most 30 s.
+    pub(crate) fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> FileWork<T> {
+        let threads = self.clone();
+        let read = async move {
+            let read = timeout(READ_TIMEOUT, threads.run(work)).await;
+            read.unwrap_or_else(|_| {
+                counter!("oneport_file_timeouts_total", "waited_for" => "read").increment(1);
+                let sentence = "the file system did not read the file in time";
+                Err(io::Error::new(ErrorKind::TimedOut, sentence))
+            })
+        };
+        FileWork(Mutex::new(Box::pin(read)))
+    }
+
+    /// Drops an open file on a thread: to close it may wait for the file system. If no thread is
+    /// free, the next one that is done with its work does.
+    pub(crate) fn close(self: &Arc<Self>, file: impl Send + 'static) {
+        self.unused.lock().push(Box::new(file));
+        self.close_unused();
+    }
+
+    fn close_unused(self: &Arc<Self>) {
+        if self.unused.lock().is_empty() {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return self.unused.lock().clear();
+        };
+        let Some(permits) = self.try_acquire() else {
+            return; // the thread that has the permit looks again after its work
+        };
+        let threads = self.clone();
+        let close = move || {
+            while let Some(file) = threads.next_unused() {
+                drop(file);
+            }
+            drop(permits);
+            // A file that came before the permit was free again.
+            threads.close_unused();
+        };
+        drop(runtime.spawn_blocking(close));
+    }
+
+    fn next_unused(&self) -> Option<Box<dyn Any + Send>> {
+        self.unused.lock().pop()
+    }
+
+    fn try_acquire(&self) -> Option<Permits> {
+        let each = self.each.clone().try_acquire_owned().ok()?;
+        let in_all = self.in_all.clone().try_acquire_owned().ok()?;
+        Some(Permits([each, in_all]))
+    }
+
+    async fn acquire(&self) -> io::Result<Permits> {
+        let both = async {
+            let _place = self.queue.try_acquire().ok()?;
+            let each = self.each.clone().acquire_owned().await.ok()?;
+            let in_all = self.in_all.clone().acquire_owned().await.ok()?;
+            Some(Permits([each, in_all]))
+        };
+        let permits = timeout(WAIT_MAX, both).await.ok().flatten();
+        permits.ok_or_else(|| {
+            counter!("oneport_file_timeouts_total", "waited_for" => "thread").increment(1);
+            let sentence = "all threads for the files of this directory are occupied";
+            io::Error::new(ErrorKind::ResourceBusy, sentence)
+        })
+    }
+}
+
+impl<T> FileWork<T> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.0.get_mut().as_mut().poll(cx)
+    }
+}
+
+impl<T> std::fmt::Debug for FileWork<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileWork").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// Work of a file system that answers when the sender is dropped.
+    struct Silent(Vec<JoinHandle<io::Result<bool>>>, Vec<Sender<()>>);
+
+    impl Silent {
+        async fn occupy(threads: &Arc<DirectoryThreads>, count: usize) -> Self {
+            let mut silent = Self(Vec::new(), Vec::new());
+            for _ in 0..count {
+                let (answer, answered): (Sender<()>, Receiver<()>) = channel();
+                let (begin, begun) = tokio::sync::oneshot::channel();
+                let work = move || {
+                    begin.send(()).unwrap();
+                    Ok(answered.recv().is_err())
+                };
+                let threads = threads.clone();
+                silent
+                    .0
+                    .push(tokio::spawn(async move { threads.run(work).await }));
+                silent.1.push(answer);
+                begun.await.unwrap();
+            }
+            silent
+        }
+
+        async fn answer(self) {
+            drop(self.1);
+            for work in self.0 {
+                assert!(work.await.unwrap().unwrap());
+            }
+        }
+    }
+
+    /// Polls until the future waits, then lets time pass until it ends.
+    async fn after(wait: Duration, waiting: impl Future<Output = io::Result<()>>) -> io::Error {
+        let mut waiting = std::pin::pin!(waiting);
+        let early = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_ready())).await;
+        assert!(!early);
+        tokio::time::advance(wait).await;
+        waiting.await.unwrap_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn directory_that_does_not_answer_leaves_threads_to_others() {
+        let files = FileThreads::new(16);
+        let silent_directory = files.of(Path::new("/silent"));
+        let silent = Silent::occupy(&silent_directory, 2).await;
+
+        let error = after(WAIT_MAX, silent_directory.run(|| Ok(()))).await;
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+        let other = files.of(Path::new("/other"));
+        assert_eq!(other.run(|| Ok(7)).await.unwrap(), 7);
+
+        silent.answer().await;
+        silent_directory.run(|| Ok(())).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_directories_together_take_half_of_the_threads() {
+        let files = FileThreads::new(16);
+        let mut silent = Vec::new();
+        for name in ["/a", "/b", "/c", "/d"] {
+            silent.push(Silent::occupy(&files.of(Path::new(name)), 2).await);
+        }
+        let fifth = files.of(Path::new("/e"));
+        let error = after(WAIT_MAX, fifth.run(|| Ok(()))).await;
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+        assert_eq!(fifth.each.available_permits(), 2);
+        for silent in silent {
+            silent.answer().await;
+        }
+        fifth.run(|| Ok(())).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn read_that_takes_too_long_fails_and_keeps_its_thread() {
+        let threads = FileThreads::new(8).of(Path::new("/"));
+        let (answer, answered) = channel::<()>();
+        let mut read = threads.read(move || Ok(assert!(answered.recv().is_err())));
+        let error = after(READ_TIMEOUT, poll_fn(|cx| read.poll(cx))).await;
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(threads.try_acquire().is_none());
+        drop(answer);
+        threads.run(|| Ok(())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn views_of_one_directory_share_its_threads_until_the_last_is_gone() {
+        let files = FileThreads::new(16);
+        let first = files.of(Path::new("/a"));
+        assert!(Arc::ptr_eq(&first, &files.of(Path::new("/a"))));
+        drop(first);
+        files.of(Path::new("/b"));
+        assert_eq!(files.directories.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn file_is_closed_once_a_thread_is_free() {
+        struct Closing(Option<tokio::sync::oneshot::Sender<std::thread::ThreadId>>);
+        impl Drop for Closing {
+            fn drop(&mut self) {
+                let closed = self.0.take().unwrap();
+                let _ = closed.send(std::thread::current().id());
+            }
+        }
+        let threads = FileThreads::new(8).of(Path::new("/"));
+        let silent = Silent::occupy(&threads, 1).await;
+        let (sender, mut closed) = tokio::sync::oneshot::channel();
+        threads.close(Closing(Some(sender)));
+        assert!(closed.try_recv().is_err());
+        silent.answer().await;
+        assert_ne!(closed.await.unwrap(), std::thread::current().id());
+    }
+}
