@@ -213,16 +213,16 @@ mod tests {
     use std::future::poll_fn;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    use tokio::task::JoinHandle;
+    use tokio::task::JoinSet;
 
     use super::*;
 
-    /// Work of a file system that answers when the sender is dropped.
-    struct Silent(Vec<JoinHandle<io::Result<bool>>>, Vec<Sender<()>>);
+    /// Work of a file system that answers when the senders are dropped.
+    struct Silent(JoinSet<io::Result<bool>>, Vec<Sender<()>>);
 
     impl Silent {
         async fn occupy(threads: &Arc<DirectoryThreads>, count: usize) -> Self {
-            let mut silent = Self(Vec::new(), Vec::new());
+            let mut silent = Self(JoinSet::new(), Vec::new());
             for _ in 0..count {
                 let (answer, answered): (Sender<()>, Receiver<()>) = channel();
                 let (begin, begun) = tokio::sync::oneshot::channel();
@@ -231,9 +231,7 @@ mod tests {
                     Ok(answered.recv().is_err())
                 };
                 let threads = threads.clone();
-                silent
-                    .0
-                    .push(tokio::spawn(async move { threads.run(work).await }));
+                silent.0.spawn(async move { threads.run(work).await });
                 silent.1.push(answer);
                 begun.await.unwrap();
             }
@@ -242,8 +240,8 @@ mod tests {
 
         async fn answer(self) {
             drop(self.1);
-            for work in self.0 {
-                assert!(work.await.unwrap().unwrap());
+            for work in self.0.join_all().await {
+                assert!(work.unwrap());
             }
         }
     }
@@ -293,7 +291,10 @@ mod tests {
     async fn read_that_takes_too_long_fails_and_keeps_its_thread() {
         let threads = FileThreads::new(8).of(Path::new("/"));
         let (answer, answered) = channel::<()>();
-        let mut read = threads.read(move || Ok(assert!(answered.recv().is_err())));
+        let mut read = threads.read(move || {
+            assert!(answered.recv().is_err());
+            Ok(())
+        });
         let error = after(READ_TIMEOUT, poll_fn(|cx| read.poll(cx))).await;
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(threads.try_acquire().is_none());

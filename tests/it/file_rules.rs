@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
 
 use http::Response;
 use oneport::testing::{Application, HttpCommunicator};
@@ -189,6 +190,47 @@ async fn a_directory_is_listed_only_if_asked() {
     );
     let outside = get(&app, "/out/").await;
     assert_eq!(outside.status(), 404);
+}
+
+/// A directory that anyone may fill costs a bounded page.
+#[tokio::test]
+async fn of_a_large_directory_the_first_names_are_listed_and_the_others_counted() {
+    let mut directory = Directory::new().with("www/zz/index.html", "");
+    for number in 0..10_007 {
+        directory = directory.with(&format!("www/many/{number:05}.txt"), "");
+    }
+    let app = serving(&directory, "listing = true");
+    let page = get(&app, "/many/").await;
+    let page = String::from_utf8(page.body().to_vec()).unwrap();
+    assert!(page.contains("00000.txt") && page.contains("09999.txt"));
+    assert!(!page.contains("10000.txt"));
+    assert!(page.contains("<p>and 7 more</p>"), "{}", page.len());
+    let json = HttpCommunicator::get("/many/").header("accept", "application/json");
+    let listed: serde_json::Value = serde_json::from_slice(json.send(&app).await.body()).unwrap();
+    assert_eq!(listed["entries"].as_array().unwrap().len(), 10_000);
+    assert_eq!(listed["left_out"], 7);
+    assert_eq!(listed["has_uncounted"], false);
+}
+
+/// Many requests for a listing are one look at the directory.
+#[tokio::test]
+async fn a_listing_is_served_for_a_second() {
+    let directory = Directory::new().with("www/a.txt", "");
+    let app = serving(&directory, "listing = true");
+    let asked = (0..100).map(|_| get(&app, "/"));
+    let pages = futures_util::future::join_all(asked).await;
+    assert!(pages.iter().all(|page| page.body() == pages[0].body()));
+    fs::write(directory.path("www/new.txt"), "").unwrap();
+    assert_eq!(get(&app, "/").await.body(), pages[0].body());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let page = get(&app, "/").await;
+        if String::from_utf8_lossy(page.body()).contains("new.txt") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the new file");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[test]

@@ -1,11 +1,16 @@
 """Files and compressed responses, as curl and its decoders see them."""
 
 import gzip
+import os
 import subprocess
+import sys
 import tempfile
+import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from kit.deadline import DEADLINE, until
 from kit.postgres import free_port
 from kit.server import Server, binary
 
@@ -89,6 +94,77 @@ class Files(unittest.TestCase):
         self.assertEqual((status, fields["content-type"]), (200, "text/html; charset=utf-8"))
         self.assertIn(b'href="./site.0123456789ab.css"', body)
         self.assertEqual(self.curl("/packed/")[0], 404)
+
+
+class Leased:
+    """A file on which another process holds a lease, as Samba does: who opens it waits."""
+
+    HOLDER = """
+import fcntl, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = open(sys.argv[1], "r+b")
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("leased", flush=True)
+sys.stdin.read()
+"""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __enter__(self):
+        command = [sys.executable, "-c", self.HOLDER, self._path]
+        self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._holder.stdout.readline() == b"leased\n"
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        self._holder.stdin.close()
+        self._holder.stdout.close()
+        self._holder.wait(DEADLINE)
+
+
+class KeptFiles(unittest.TestCase):
+    def start(self, **files):
+        files = {f"files/{name}.txt": content for name, content in files.items()}
+        return self.enterContext(Server(CONFIG, files={"files/other.txt": "other", **files}))
+
+    def misses(self, server):
+        return server.metric("oneport_file_cache_misses_total")
+
+    def test_requests_for_a_file_that_is_not_kept_share_one_look_at_it(self):
+        """The file has just been written, so each request looks at it again, but not one after the other."""
+        server = self.start(leased="leased")
+        path = server.directory / "files" / "leased.txt"
+        with Leased(path) as lease, ThreadPoolExecutor(30) as pool:
+            os.utime(path, (time.time() + 3600,) * 2)
+            requests = [pool.submit(server.request, "/files/leased.txt") for _ in range(30)]
+            until(lambda: server.metric("oneport_file_cache_hits_total") == 29, "requests that wait for the first")
+            self.assertEqual(server.request("/files/other.txt")[2], b"other")
+            self.assertFalse(any(request.done() for request in requests))
+            lease.end()
+            self.assertEqual({request.result()[2] for request in requests}, {b"leased"})
+        self.assertEqual(self.misses(server), 2)
+
+    def test_files_of_a_route_that_is_gone_take_no_memory(self):
+        server = self.start(kept="kept")
+        path = server.directory / "files" / "kept.txt"
+        os.utime(path, (time.time() - 3600,) * 2)
+
+        def kept_bytes():
+            return server.metric("oneport_file_cache_bytes")
+
+        self.assertEqual(server.request("/files/kept.txt")[2], b"kept")
+        self.assertGreater(kept_bytes(), 0)
+        # The same route after a reload finds them.
+        before = self.misses(server)
+        server.reload(CONFIG + "# another file\n")
+        self.assertEqual(server.request("/files/kept.txt")[2], b"kept")
+        self.assertEqual(self.misses(server), before)
+        server.reload("")
+        until(lambda: kept_bytes() == 0, "the files to be dropped")
 
 
 class FilesUnderTls(unittest.TestCase):

@@ -12,12 +12,12 @@
 //! descriptors, bounded by half of those that are reserved for files being sent. Both evict what is
 //! asked for rarely: a file that is asked for once does not displace one that is asked for often.
 //!
-//! Requests that miss the same file wait for the first of them, which reads it.
+//! Requests that miss the same file share one load, and its outcome, also if that is not kept.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::Mutex;
@@ -25,6 +25,8 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter};
 
 use super::entry::{Entry, Found, Freshness};
+use super::joined_loads::JoinedLoads;
+use super::listing::Listings;
 use super::representation::FixedFields;
 use super::root::Root;
 use crate::clock::Clock;
@@ -46,11 +48,41 @@ const HOT_SHARE: f64 = 0.9;
 pub(super) struct FileCache {
     /// `None` if nothing is kept.
     kept: Option<Kept>,
-    /// The numbers of views' settings. A view that a reload creates again finds its files.
-    spaces: Mutex<HashMap<String, u32>>,
+    /// Those in use, by the settings of their views.
+    spaces: Mutex<Spaces>,
+    loads: JoinedLoads<Key, Result<Found, Arc<io::Error>>>,
+    pub(super) listings: Listings,
     hits: Counter,
     misses: Counter,
     bytes: Gauge,
+}
+
+#[derive(Debug, Default)]
+struct Spaces {
+    used: HashMap<String, Weak<Space>>,
+    created: u64,
+}
+
+/// The entries of views whose settings are equal, as those of one route before and after a reload.
+/// The last of them removes the entries.
+#[derive(Debug)]
+pub(super) struct Space {
+    number: u64,
+    cache: Weak<FileCache>,
+}
+
+impl Space {
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache.upgrade() {
+            cache.remove_space(self.number);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -61,14 +93,14 @@ struct Kept {
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Key {
-    space: u32,
+    space: u64,
     name: Box<str>,
 }
 
 /// A key that is looked up.
 #[derive(Hash)]
 struct KeyRef<'n> {
-    space: u32,
+    space: u64,
     name: &'n str,
 }
 
@@ -96,11 +128,10 @@ impl Weighter<Key, Arc<Entry>> for Weight {
 
 /// How a view loads the entry of a name.
 pub(super) struct Lookup<'l> {
-    /// The number of the view's settings: [`FileCache::space`].
-    pub(super) space: u32,
+    pub(super) space: &'l Space,
     pub(super) root: &'l Arc<Root>,
     pub(super) name: &'l str,
-    pub(super) accepted: Accepted,
+    pub(super) accepted: &'l Accepted,
     pub(super) clock: &'l Clock,
     pub(super) fixed: &'l (dyn Fn(&str) -> io::Result<FixedFields> + Sync),
 }
@@ -111,21 +142,47 @@ impl FileCache {
         Self {
             kept: (bytes > 0).then(|| Kept::new(bytes)).flatten(),
             spaces: Mutex::default(),
+            loads: JoinedLoads::default(),
+            listings: Listings::default(),
             hits: counter!("oneport_file_cache_hits_total"),
             misses: counter!("oneport_file_cache_misses_total"),
             bytes: gauge!("oneport_file_cache_bytes"),
         }
     }
 
-    /// Returns the number of a view's settings, on which its entries depend.
-    pub(super) fn space(&self, settings: String) -> u32 {
+    /// Returns the space of a view, whose entries depend on its settings.
+    pub(super) fn space(self: &Arc<Self>, settings: String) -> Arc<Space> {
         let mut spaces = self.spaces.lock();
-        let next = u32::try_from(spaces.len()).unwrap_or(u32::MAX);
-        *spaces.entry(settings).or_insert(next)
+        if let Some(used) = spaces.used.get(&settings).and_then(Weak::upgrade) {
+            return used;
+        }
+        spaces.used.retain(|_, space| space.strong_count() > 0);
+        spaces.created += 1;
+        let space = Arc::new(Space {
+            number: spaces.created,
+            cache: Arc::downgrade(self),
+        });
+        spaces.used.insert(settings, Arc::downgrade(&space));
+        space
+    }
+
+    fn remove_space(&self, number: u64) {
+        self.listings.remove_space(number);
+        if let Some(kept) = &self.kept {
+            for cache in [&kept.small, &kept.large] {
+                cache.retain(|key, _| key.space != number);
+            }
+            self.show_bytes(kept);
+        }
+    }
+
+    fn show_bytes(&self, kept: &Kept) {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        self.bytes.set(kept.small.weight() as f64);
     }
 
     /// Finds what a name leads to.
-    pub(super) async fn find(&self, lookup: &Lookup<'_>) -> io::Result<Found> {
+    pub(super) async fn find(self: &Arc<Self>, lookup: &Lookup<'_>) -> io::Result<Found> {
         let Some(kept) = &self.kept else {
             return lookup.load(lookup.accepted.iter()).await;
         };
@@ -134,13 +191,13 @@ impl FileCache {
             return Ok(Found::File(entry));
         }
         // Boxed, so that a hit does not carry the future of a miss.
-        Box::pin(self.load(kept, lookup)).await
+        Box::pin(self.load(lookup)).await
     }
 
     /// Returns an entry that is known and unchanged.
     async fn look_up(&self, kept: &Kept, lookup: &Lookup<'_>) -> io::Result<Option<Arc<Entry>>> {
         let key = KeyRef {
-            space: lookup.space,
+            space: lookup.space.number,
             name: lookup.name,
         };
         let Some(entry) = kept.small.get(&key).or_else(|| kept.large.get(&key)) else {
@@ -154,46 +211,64 @@ impl FileCache {
                 is_current
             }
         };
-        if is_current && entry.choose(&lookup.accepted).is_as_opened() {
+        if is_current && entry.choose(lookup.accepted).is_as_opened() {
             return Ok(Some(entry));
         }
         for cache in [&kept.small, &kept.large] {
             cache.remove_if(&key, |known| Arc::ptr_eq(known, &entry));
         }
+        self.show_bytes(kept);
         Ok(None)
     }
 
-    /// Loads an entry, and keeps it if it may be kept.
-    async fn load(&self, kept: &Kept, lookup: &Lookup<'_>) -> io::Result<Found> {
+    /// Loads an entry, together with the other requests for it.
+    async fn load(self: &Arc<Self>, lookup: &Lookup<'_>) -> io::Result<Found> {
         let key = Key {
-            space: lookup.space,
+            space: lookup.space.number,
             name: lookup.name.into(),
         };
-        let guard = match kept.small.get_value_or_guard_async(&key).await {
-            Ok(entry) => {
-                self.hits.increment(1);
-                return Ok(Found::File(entry));
+        let fixed = (lookup.fixed)(lookup.name)?;
+        let mut is_first = false;
+        let load = self.loads.join(key.clone(), || {
+            is_first = true;
+            let (cache, root, now) = (self.clone(), lookup.root.clone(), lookup.clock.now());
+            async move {
+                let name = key.name.clone();
+                let codings = Encoding::ALL.into_iter();
+                let load = move |root: &Arc<Root>| Entry::load(root, &name, codings, &fixed, now);
+                let found = root.run(load).await?;
+                cache.keep(key, &found);
+                Ok(found)
             }
-            Err(guard) => guard,
-        };
-        if let Some(entry) = self.look_up(kept, lookup).await? {
-            self.hits.increment(1);
-            return Ok(Found::File(entry));
+        });
+        match is_first {
+            true => self.misses.increment(1),
+            false => self.hits.increment(1),
         }
-        self.misses.increment(1);
-        let found = lookup.load(Encoding::ALL.into_iter()).await?;
-        if let Found::File(entry) = &found
+        load.await.map_err(unshared)
+    }
+
+    /// Keeps what a load has found, if it may be kept.
+    fn keep(&self, key: Key, found: &Found) {
+        if let Some(kept) = &self.kept
+            && let Found::File(entry) = found
             && entry.is_kept()
         {
             match entry.descriptors() {
-                0 => drop(guard.insert(entry.clone())),
+                0 => kept.small.insert(key, entry.clone()),
                 _ => kept.large.insert(key, entry.clone()),
             }
-            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-            self.bytes.set(kept.small.weight() as f64);
+            self.show_bytes(kept);
         }
-        Ok(found)
     }
+}
+
+/// Returns the error of a load for one of its requests.
+pub(super) fn unshared(error: Arc<io::Error>) -> io::Error {
+    Arc::try_unwrap(error).unwrap_or_else(|error| match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error),
+    })
 }
 
 impl Kept {

@@ -3,8 +3,11 @@
 use http::HeaderValue;
 use regex::Regex;
 
-/// The shortest and the longest hash that `[hash]` matches.
-const HASH: &str = "[0-9A-Za-z_-]{8,64}";
+/// What `[hash]` matches, if it has a digit: ordinary words have none.
+const HASH: &str = "([0-9A-Za-z_-]{8,64})";
+
+/// What `[hex]` matches.
+const HEX: &str = "[0-9A-Fa-f]{8,64}";
 
 /// One rule of `cache_rules`.
 #[derive(Clone, Debug, serde::Deserialize)]
@@ -45,7 +48,7 @@ impl CacheControl {
     /// Returns the value for a name below the directory.
     pub(super) fn of(&self, name: &str) -> &HeaderValue {
         let mut rules = self.rules.iter();
-        let found = rules.find(|(pattern, _)| pattern.is_match(name));
+        let found = rules.find(|(pattern, _)| matches(pattern, name));
         found.map_or(&self.default, |(_, value)| value)
     }
 }
@@ -57,8 +60,8 @@ pub(super) fn value(text: &str) -> Result<HeaderValue, String> {
 }
 
 /// Compiles a pattern: `*` and `?` match within a segment, `**` across segments, `{a,b}` one of
-/// several, `[hash]` the hash that a bundler puts into a name. A pattern without a slash is matched
-/// against the last segment.
+/// several, `[hash]` and `[hex]` the hash that a bundler puts into a name. A pattern without a slash
+/// is matched against the last segment. Only `[hash]` is a group that captures.
 fn pattern(text: &str) -> Option<Regex> {
     let mut regex = String::from(if text.contains('/') { "^" } else { "(?:^|/)" });
     let mut rest = text.trim_start_matches('/');
@@ -73,6 +76,7 @@ fn pattern(text: &str) -> Option<Regex> {
             '*' => (1, "[^/]*"),
             '?' => (1, "[^/]"),
             '[' if rest.starts_with("[hash]") => (6, HASH),
+            '[' if rest.starts_with("[hex]") => (5, HEX),
             '{' if !is_in_braces => {
                 is_in_braces = true;
                 (1, "(?:")
@@ -99,6 +103,14 @@ fn pattern(text: &str) -> Option<Regex> {
     }
 }
 
+fn matches(pattern: &Regex, name: &str) -> bool {
+    let has_digit =
+        |hash: regex::Match<'_>| hash.as_str().bytes().any(|byte| byte.is_ascii_digit());
+    pattern
+        .captures(name)
+        .is_some_and(|found| found.iter().skip(1).flatten().all(has_digit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +118,7 @@ mod tests {
     #[test]
     fn patterns_match_names_as_documented() {
         let check = |text: &str, name: &str, expected: bool| {
-            let found = pattern(text).unwrap().is_match(name);
+            let found = matches(&pattern(text).unwrap(), name);
             assert_eq!(found, expected, "{text} {name}");
         };
         check("*.css", "a.css", true);
@@ -124,6 +136,17 @@ mod tests {
         check("*.[hash].{css,js}", "base.55e7cbb9ba48.css", true);
         check("*.[hash].css", "base.min.css", false);
         check("*-[hash].js", "assets/index-BwX3k2Lq.js", true);
+        check("*-[hash].js", "assets/my-app-BwX3k2Lq.js", true);
+        check("*.[hash].js", "main.application.js", false);
+        check("*-[hash].js", "date-formatter.js", false);
+        check("*-[hash].js", "v2-application.js", false);
+        check("*{-[hash],.min}.js", "a.min.js", true);
+        check("*{-[hash],.min}.js", "a-component.js", false);
+        check("[hash]/*.[hash].js", "9f86d081/a.884c7d65.js", true);
+        check("[hash]/*.[hash].js", "9f86d081/a.component.js", false);
+        check("*.[hex].css", "base.55e7cbb9ba48.css", true);
+        check("*.[hex].css", "base.55e7cbb9ba4x.css", false);
+        check("*.[hex].css", "base.55e7cb.css", false);
         check("a?c", "abc", true);
         check("a?c", "a/c", false);
         check("a.c", "abc", false);

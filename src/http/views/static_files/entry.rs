@@ -31,7 +31,7 @@ pub(super) struct Entry {
 }
 
 /// What a name leads to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Found {
     File(Arc<Entry>),
     Directory,

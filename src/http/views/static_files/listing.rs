@@ -1,22 +1,41 @@
 //! Listing: the entries of a directory as a page or as JSON.
+//!
+//! A page is rendered on a thread, for all requests that want it at the same time, and kept for a
+//! second. Work and memory are bounded: of a directory with more names, the first ones are shown and
+//! the others counted.
 
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::{HeaderValue, header};
+use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rustix::fs::Dir;
+use rustix::fs::{Dir, FileType};
 
+use super::cache::unshared;
+use super::joined_loads::JoinedLoads;
 use super::options::NO_CACHE;
 use super::root::Root;
+use crate::clock::Millis;
 use crate::http::form::wants_json;
-use crate::http::{Body, Failure, Response};
+use crate::http::{Body, Response};
 use crate::scope::Scope;
 
-/// A directory with more entries is not listed completely.
+/// The most entries of a listing: the first ones by name.
 const ENTRIES_MAX: usize = 10_000;
+
+/// The most names that are read of a directory.
+const NAMES_MAX: usize = 1_000_000;
+
+/// How long a listing is served after it was read.
+const FRESH: Millis = 1_000;
+
+/// The most bytes of listings that are kept.
+const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// Encodes a name as one segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -46,25 +65,61 @@ struct Listed {
 
 /// The entries of a directory: directories first, then by name.
 #[derive(Debug)]
-pub(super) struct Listing {
+struct Listing {
     entries: Vec<Listed>,
-    /// Whether the directory has more entries.
-    has_more: bool,
+    /// How many more the directory has.
+    left_out: usize,
+    /// Whether it has even more.
+    has_uncounted: bool,
 }
 
-impl Listing {
-    /// Reads a directory, by its name with a slash at its end, on a thread. Omits names that start
-    /// with a dot, those that are not UTF-8, and what is neither a file nor a directory.
-    pub(super) async fn read(root: &Arc<Root>, name: &str) -> io::Result<Self> {
-        let name = name.to_owned();
-        root.run(move |root| read(root, &name)).await
-    }
+/// The listings of a server.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    kept: Arc<Mutex<HashMap<Key, Rendered>>>,
+    loads: JoinedLoads<Key, Result<Bytes, Arc<io::Error>>>,
+}
 
-    /// Returns the response: JSON if the client prefers it, otherwise a page.
-    pub(super) fn respond(&self, scope: &Scope) -> Result<Response, Failure> {
-        let (content_type, body) = match wants_json(scope) {
-            true => ("application/json", self.json()),
-            false => ("text/html; charset=utf-8", self.page(&scope.path())),
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Key {
+    space: u64,
+    /// The path of the request, which the page shows.
+    path: String,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Form {
+    Page,
+    Json,
+}
+
+#[derive(Debug)]
+struct Rendered {
+    body: Bytes,
+    at: Millis,
+}
+
+impl Listings {
+    /// Responds with a directory of a space, by its name with a slash at its end: with JSON if the
+    /// client prefers it, otherwise with a page. Omits names that start with a dot, those that are
+    /// not UTF-8, and what is neither a file nor a directory.
+    pub(super) async fn respond(
+        &self,
+        (space, root): (u64, &Arc<Root>),
+        name: &str,
+        now: Millis,
+        scope: &Scope,
+    ) -> io::Result<Response> {
+        let (form, content_type) = match wants_json(scope) {
+            true => (Form::Json, "application/json"),
+            false => (Form::Page, "text/html; charset=utf-8"),
+        };
+        let path = scope.path().into_owned();
+        let key = Key { space, path, form };
+        let body = match self.kept(&key, now) {
+            Some(body) => body,
+            None => self.load(root, name, key, now).await?,
         };
         let mut response = Response::new(Body::full(body));
         let fields = response.headers_mut();
@@ -82,6 +137,54 @@ impl Listing {
         Ok(response)
     }
 
+    pub(super) fn remove_space(&self, space: u64) {
+        self.kept.lock().retain(|key, _| key.space != space);
+    }
+
+    fn kept(&self, key: &Key, now: Millis) -> Option<Bytes> {
+        let kept = self.kept.lock();
+        let rendered = kept.get(key).filter(|rendered| rendered.is_fresh(now));
+        rendered.map(|rendered| rendered.body.clone())
+    }
+
+    async fn load(&self, root: &Arc<Root>, name: &str, key: Key, now: Millis) -> io::Result<Bytes> {
+        let load = self.loads.join(key.clone(), || {
+            let (kept, root, name) = (self.kept.clone(), root.clone(), name.to_owned());
+            async move {
+                let path = key.path.clone();
+                let render = move |root: &Arc<Root>| {
+                    let listing = read(root, &name)?;
+                    Ok(match key.form {
+                        Form::Page => listing.page(&path),
+                        Form::Json => listing.json(),
+                    })
+                };
+                let body = Bytes::from(root.run(render).await?);
+                keep(&mut kept.lock(), key, &body, now);
+                Ok(body)
+            }
+        });
+        load.await.map_err(unshared)
+    }
+}
+
+impl Rendered {
+    fn is_fresh(&self, now: Millis) -> bool {
+        now.saturating_sub(self.at) < FRESH
+    }
+}
+
+/// Keeps a listing, if it fits beside those that are still served.
+fn keep(kept: &mut HashMap<Key, Rendered>, key: Key, body: &Bytes, now: Millis) {
+    kept.retain(|_, rendered| rendered.is_fresh(now));
+    let bytes: usize = kept.values().map(|rendered| rendered.body.len()).sum();
+    if bytes + body.len() <= KEPT_BYTES_MAX {
+        let (body, at) = (body.clone(), now);
+        kept.insert(key, Rendered { body, at });
+    }
+}
+
+impl Listing {
     fn json(&self) -> String {
         let entries: Vec<_> = self
             .entries
@@ -102,7 +205,12 @@ impl Listing {
                 listed
             })
             .collect();
-        serde_json::json!({"entries": entries, "has_more": self.has_more}).to_string()
+        serde_json::json!({
+            "entries": entries,
+            "left_out": self.left_out,
+            "has_uncounted": self.has_uncounted,
+        })
+        .to_string()
     }
 
     fn page(&self, path: &str) -> String {
@@ -130,8 +238,9 @@ impl Listing {
             );
         }
         page.push_str("</tbody></table>\n");
-        if self.has_more {
-            let _ = writeln!(page, "<p>and more than these {ENTRIES_MAX}</p>");
+        if self.left_out > 0 {
+            let least = if self.has_uncounted { "at least " } else { "" };
+            let _ = writeln!(page, "<p>and {least}{} more</p>", self.left_out);
         }
         page.push_str("</body></html>\n");
         page
@@ -139,17 +248,10 @@ impl Listing {
 }
 
 fn read(root: &Root, name: &str) -> io::Result<Listing> {
-    let mut entries = Vec::new();
-    let mut has_more = false;
+    let (names, left_out, has_uncounted) = first_names(Dir::new(root.open_directory(name)?)?)?;
     let now = SystemTime::now();
-    for found in Dir::new(root.open_directory(name)?)? {
-        let found = found?;
-        let Ok(entry) = found.file_name().to_str() else {
-            continue;
-        };
-        if entry.starts_with('.') || entry.contains('\\') {
-            continue;
-        }
+    let mut entries = Vec::with_capacity(names.len());
+    for entry in names {
         // A link that the rule forbids, or that leads nowhere, is not listed.
         let Ok(metadata) = root.metadata(&format!("{name}{entry}")) else {
             continue;
@@ -157,25 +259,52 @@ fn read(root: &Root, name: &str) -> io::Result<Listing> {
         if !metadata.is_dir() && !metadata.is_file() {
             continue;
         }
-        if entries.len() == ENTRIES_MAX {
-            has_more = true;
-            break;
-        }
+        let modified = metadata.modified().ok();
         entries.push(Listed {
-            name: entry.to_owned(),
+            name: entry,
             is_directory: metadata.is_dir(),
             len: metadata.len(),
-            modified: metadata
-                .modified()
-                .ok()
-                .filter(|at| (SystemTime::UNIX_EPOCH..=now).contains(at)),
+            modified: modified.filter(|at| (SystemTime::UNIX_EPOCH..=now).contains(at)),
         });
     }
-    entries.sort_by_cached_key(|entry| {
-        let folded = entry.name.to_lowercase();
-        (!entry.is_directory, folded, entry.name.clone())
-    });
-    Ok(Listing { entries, has_more })
+    entries.sort_by_key(|entry| !entry.is_directory); // stable: each kind stays sorted by name
+    Ok(Listing {
+        entries,
+        left_out,
+        has_uncounted,
+    })
+}
+
+/// Returns the first names of a directory, sorted; how many more it has; and whether it has even
+/// more, which were not read.
+fn first_names(dir: Dir) -> io::Result<(Vec<String>, usize, bool)> {
+    let mut first = BinaryHeap::new(); // its largest is on top
+    let (mut read, mut left_out) = (0, 0);
+    for found in dir {
+        if read == NAMES_MAX {
+            break;
+        }
+        read += 1;
+        let found = found?;
+        let Ok(name) = found.file_name().to_str() else {
+            continue;
+        };
+        let is_listed = matches!(
+            found.file_type(),
+            FileType::RegularFile | FileType::Directory | FileType::Symlink | FileType::Unknown
+        );
+        if name.starts_with('.') || name.contains('\\') || !is_listed {
+            continue;
+        }
+        first.push((name.to_lowercase(), name.to_owned()));
+        if first.len() > ENTRIES_MAX {
+            first.pop();
+            left_out += 1;
+        }
+    }
+    let first = first.into_sorted_vec().into_iter();
+    let names = first.map(|(_, name)| name).collect();
+    Ok((names, left_out, read == NAMES_MAX))
 }
 
 /// Returns a size with a unit.
@@ -213,6 +342,31 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn rendered(bytes: usize, at: Millis) -> (Key, Bytes) {
+        let key = Key {
+            space: 1,
+            path: format!("/{at}/"),
+            form: Form::Page,
+        };
+        (key, vec![b' '; bytes].into())
+    }
+
+    #[test]
+    fn kept_listings_are_fresh_and_bounded_in_bytes() {
+        let mut kept = HashMap::new();
+        let mut add = |bytes, at| {
+            let (key, body) = rendered(bytes, at);
+            keep(&mut kept, key.clone(), &body, at);
+            (kept.contains_key(&key), kept.len())
+        };
+        assert_eq!(add(KEPT_BYTES_MAX - 10, 0), (true, 1));
+        assert_eq!(add(11, 1), (false, 1));
+        assert_eq!(add(10, 2), (true, 2));
+        assert_eq!(add(1, 3), (false, 2));
+        assert_eq!(add(11, FRESH), (true, 2)); // the first has expired
+        assert_eq!(add(KEPT_BYTES_MAX + 1, 3 * FRESH), (false, 0));
+    }
 
     #[test]
     fn sizes_have_a_unit_and_one_digit() {

@@ -4,6 +4,7 @@ mod cache;
 mod cache_control;
 mod content;
 mod entry;
+mod joined_loads;
 mod listing;
 mod options;
 mod refusal;
@@ -19,17 +20,16 @@ use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, StatusCode, header};
 
-use cache::{FileCache, Lookup};
+use cache::{FileCache, Lookup, Space};
 use cache_control::CacheControl;
 use entry::{Entry, Found};
-use listing::Listing;
 use options::{Dotfiles, NO_CACHE, Options};
 use refusal::{missing, refusal};
 use representation::FixedFields;
 use root::Root;
 
 use crate::config::OptionErrors;
-use crate::http::encoding;
+use crate::http::encoding::{self, Accepted};
 use crate::http::file_threads::FileThreads;
 use crate::http::view::{Mapped, OnDisconnect};
 use crate::http::{Body, Failure, Request, Response, View};
@@ -62,14 +62,16 @@ pub struct Static {
 struct Served {
     root: Arc<Root>,
     cache: Arc<FileCache>,
-    /// The number of the view's settings.
-    space: u32,
+    space: Arc<Space>,
 }
+
+/// A request, and the codings that it accepts.
+type Asked<'r> = (&'r Accepted, &'r Scope, &'r Services);
 
 /// What a path leads to.
 enum Target {
     File(Arc<Entry>),
-    Listing(Listing),
+    Listing(Response),
     /// A directory that must be requested with its slash.
     Directory,
 }
@@ -120,20 +122,19 @@ impl View for Static {
         let name = scope.param(&self.options.param);
         let is_as_routed =
             !name.starts_with('/') && !name.contains("//") && !has_encoded_slash(scope.raw_path());
+        let accepted = encoding::accepted(&scope.headers);
+        let asked = (&accepted, scope, services);
         let outcome = if is_as_routed && is_servable(name, self.options.dotfiles) {
-            self.find(name, scope, services).await
+            self.find(name, asked).await
         } else {
             Err(missing())
         };
         match outcome {
-            Ok(Target::File(entry)) => {
-                let accepted = encoding::accepted(&scope.headers);
-                respond::respond(entry.choose(&accepted), None, scope)
-            }
-            Ok(Target::Listing(listing)) => listing.respond(scope),
+            Ok(Target::File(entry)) => respond::respond(entry.choose(&accepted), None, scope),
+            Ok(Target::Listing(response)) => Ok(response),
             Ok(Target::Directory) => redirect_to_directory(scope),
             Err(failure) if failure.status() == StatusCode::NOT_FOUND => {
-                Box::pin(self.fall_back(failure, scope, services)).await
+                Box::pin(self.fall_back(failure, asked)).await
             }
             Err(failure) => Err(failure),
         }
@@ -142,17 +143,13 @@ impl View for Static {
 
 impl Static {
     /// Finds what a path leads to.
-    async fn find(
-        &self,
-        name: &str,
-        scope: &Scope,
-        services: &Services,
-    ) -> Result<Target, Failure> {
+    async fn find(&self, name: &str, asked: Asked<'_>) -> Result<Target, Failure> {
+        let (_, scope, services) = asked;
         let is_directory = name.is_empty() || name.ends_with('/');
         let has_index = !self.options.index.is_empty();
         let found = match !is_directory || has_index {
             true => {
-                let file = self.open(&self.file_name(name), scope, services).await;
+                let file = self.open(&self.file_name(name), asked).await;
                 file.map_err(refusal)
             }
             false => Err(missing()),
@@ -167,7 +164,7 @@ impl Static {
                     && self.options.listing
                     && failure.status() == StatusCode::NOT_FOUND =>
             {
-                let listing = Listing::read(&self.served(services).root, name).await;
+                let listing = self.list(name, scope, services).await;
                 Ok(Target::Listing(listing.map_err(refusal)?))
             }
             Ok(Found::Directory) => Err(missing()),
@@ -176,12 +173,7 @@ impl Static {
     }
 
     /// Responds with the fallback to a request for a missing file.
-    async fn fall_back(
-        &self,
-        failure: Failure,
-        scope: &Scope,
-        services: &Services,
-    ) -> Result<Response, Failure> {
+    async fn fall_back(&self, failure: Failure, asked: Asked<'_>) -> Result<Response, Failure> {
         let Some(fallback) = self
             .options
             .fallback
@@ -190,27 +182,33 @@ impl Static {
         else {
             return Err(failure);
         };
-        let found = self.open(fallback, scope, services).await;
-        match found.map_err(refusal)? {
-            Found::File(entry) => {
-                let accepted = encoding::accepted(&scope.headers);
-                respond::respond(entry.choose(&accepted), Some(NO_CACHE), scope)
-            }
+        let (accepted, scope, _) = asked;
+        match self.open(fallback, asked).await.map_err(refusal)? {
+            Found::File(entry) => respond::respond(entry.choose(accepted), Some(NO_CACHE), scope),
             Found::Directory => Err(failure),
         }
     }
 
-    async fn open(&self, name: &str, scope: &Scope, services: &Services) -> io::Result<Found> {
+    async fn open(&self, name: &str, (accepted, _, services): Asked<'_>) -> io::Result<Found> {
         let served = self.served(services);
         let lookup = Lookup {
-            space: served.space,
+            space: &served.space,
             root: &served.root,
             name,
-            accepted: encoding::accepted(&scope.headers),
+            accepted,
             clock: &services.clock,
             fixed: &|name| self.fixed_fields(name),
         };
         served.cache.find(&lookup).await
+    }
+
+    async fn list(&self, name: &str, scope: &Scope, services: &Services) -> io::Result<Response> {
+        let served = self.served(services);
+        let directory = (served.space.number(), &served.root);
+        let listings = &served.cache.listings;
+        listings
+            .respond(directory, name, services.clock.now(), scope)
+            .await
     }
 
     fn served(&self, services: &Services) -> &Served {
