@@ -33,6 +33,9 @@ const MAX_FORWARDS: HeaderName = HeaderName::from_static("max-forwards");
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// The most fields that Oneport adds, apart from those of options.
+const OWN_FIELDS_MAX: usize = 9;
+
 /// The `Host` of a request to the upstream.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) enum HostRule {
@@ -135,13 +138,10 @@ impl RequestRules {
     /// Of the connection's fields only `TE: trailers` is left. `Host` is absent if the upstream's
     /// own address belongs there.
     pub(crate) fn headers(&self, scope: &Scope) -> HeaderMap {
-        let mut headers = scope.headers.to_map();
-        let takes_trailers = has_token(&headers, &header::TE, "trailers");
-        remove_connection_fields(&mut headers);
+        let sent = scope.headers.as_map();
+        let takes_trailers = has_token(&sent, &header::TE, "trailers");
+        let mut headers = end_to_end(&sent);
         self.remove_lookalikes(&mut headers);
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::EXPECT);
-        headers.remove(PROXY);
         if scope.http_version == Version::HTTP_2 {
             join_cookies(&mut headers);
         }
@@ -158,7 +158,9 @@ impl RequestRules {
             HostRule::Name(name) => drop(headers.insert(header::HOST, name.clone())),
         }
         self.write_forwarded(scope, &mut headers);
-        if let Ok(id) = HeaderValue::try_from(scope.request_id.to_string()) {
+        let mut id = String::with_capacity(16);
+        let _ = write!(id, "{}", scope.request_id);
+        if let Ok(id) = HeaderValue::try_from(id) {
             headers.insert(REQUEST_ID, id);
         }
         self.headers.apply(scope, &mut headers);
@@ -206,7 +208,7 @@ impl RequestRules {
         headers.remove(header::FORWARDED);
         headers.remove(REAL_IP);
         if writes_standard {
-            set(headers, header::FORWARDED, standard(scope, addresses));
+            set(headers, header::FORWARDED, &standard(scope, addresses));
         }
         if writes_x {
             self.write_x_forwarded(scope, addresses, headers);
@@ -224,12 +226,14 @@ impl RequestRules {
     }
 
     fn write_x_forwarded(&self, scope: &Scope, addresses: &[IpAddr], headers: &mut HeaderMap) {
-        let mut list = String::new();
+        let mut list = String::with_capacity(64);
         for address in addresses {
-            let separator = if list.is_empty() { "" } else { ", " };
-            let _ = write!(list, "{separator}{}", address.to_canonical());
+            if !list.is_empty() {
+                list.push_str(", ");
+            }
+            push_address(&mut list, address.to_canonical());
         }
-        set(headers, FORWARDED_FOR, list);
+        set(headers, FORWARDED_FOR, &list);
         let (scheme, usual) = match scope.security {
             Scheme::Plain => ("http", 80),
             Scheme::Secure => ("https", 443),
@@ -237,7 +241,7 @@ impl RequestRules {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
         match &scope.host {
             Some(host) => {
-                set(headers, FORWARDED_HOST, host.as_str().to_owned());
+                set(headers, FORWARDED_HOST, host.as_str());
                 headers.insert(FORWARDED_PORT, host.port().unwrap_or(usual).into());
             }
             None => {
@@ -250,7 +254,7 @@ impl RequestRules {
             let earlier = earlier.and_then(|value| value.to_str().ok());
             let earlier = earlier.map_or("", |value| value.trim_end_matches('/'));
             let whole = format!("{earlier}{}{prefix}", scope.root_path());
-            set(headers, FORWARDED_PREFIX, whole);
+            set(headers, FORWARDED_PREFIX, &whole);
         }
     }
 }
@@ -261,21 +265,50 @@ fn is_odd(name: &HeaderName) -> bool {
     !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// Removes the fields of the client's connection, and those that `Connection` names.
-fn remove_connection_fields(headers: &mut HeaderMap) {
-    let names_others = headers.get_all(header::CONNECTION).iter().any(|value| {
+/// Copies the fields that pass: not those of the client's connection, which `Connection` may name,
+/// and not those that are written for the upstream's.
+fn end_to_end(sent: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(sent.len() + OWN_FIELDS_MAX);
+    for (name, value) in sent {
+        let is_replaced = is_hop_by_hop(name)
+            || matches!(*name, header::CONTENT_LENGTH | header::EXPECT)
+            || name == PROXY
+            || name == HTTP2_SETTINGS;
+        if !is_replaced {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    let names_others = sent.get_all(header::CONNECTION).iter().any(|value| {
         let value = value.as_bytes();
         !value.eq_ignore_ascii_case(b"keep-alive") && !value.eq_ignore_ascii_case(b"close")
     });
     if names_others {
-        remove_hop_by_hop(headers);
-    } else {
-        headers.remove(header::CONNECTION);
-        while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
-            headers.remove(name);
+        for value in sent.get_all(header::CONNECTION) {
+            headers.append(header::CONNECTION, value.clone());
         }
+        remove_hop_by_hop(&mut headers);
     }
-    headers.remove(HTTP2_SETTINGS);
+    headers
+}
+
+/// Appends an address; faster than by its `Display`.
+fn push_address(list: &mut String, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        let _ = write!(list, "{address}");
+        return;
+    };
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            list.push('.');
+        }
+        if octet >= 100 {
+            list.push(char::from(b'0' + octet / 100));
+        }
+        if octet >= 10 {
+            list.push(char::from(b'0' + octet / 10 % 10));
+        }
+        list.push(char::from(b'0' + octet % 10));
+    }
 }
 
 /// Joins the cookies, which HTTP/2 may send as one field each (RFC 9113 §8.2.3).
@@ -351,8 +384,8 @@ fn standard(scope: &Scope, addresses: &[IpAddr]) -> String {
 }
 
 /// Sets a field; an empty value removes it.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    match HeaderValue::try_from(value) {
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
         Ok(value) if !value.is_empty() => drop(headers.insert(name, value)),
         _ => drop(headers.remove(name)),
     }
