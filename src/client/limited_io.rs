@@ -8,10 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The bytes read before the task yields. hyper skips interim responses (RFC 9110 §15.2) in a loop
-/// while there are any. Without yielding, a peer that sends nothing else would keep the thread
-/// busy.
+/// The bytes read before the task yields while there is no head. hyper skips interim responses (RFC
+/// 9110 §15.2) in a loop while there are any. Without yielding, a peer that sends nothing else would
+/// keep the thread busy.
 const YIELD_BYTES: usize = 64 * 1024;
+
+/// The bytes of a body read before the task yields: the client may take them as fast as they come.
+const YIELD_BODY_BYTES: usize = 1024 * 1024;
 
 /// The bytes that may arrive before the head of a response is complete: interim responses, and the
 /// head itself.
@@ -88,13 +91,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read_since_yield >= YIELD_BYTES {
+        let has_head = self.progress.has_head.load(Ordering::Relaxed);
+        let yield_bytes = match has_head {
+            true => YIELD_BODY_BYTES,
+            false => YIELD_BYTES,
+        };
+        if self.read_since_yield >= yield_bytes {
             self.read_since_yield = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         // Checked before a read, because a read may end far behind the head.
-        if self.read >= HEAD_BYTES_MAX && !self.progress.has_head.load(Ordering::Relaxed) {
+        if self.read >= HEAD_BYTES_MAX && !has_head {
             return Poll::Ready(Err(exceeded(HEAD_BYTES_MAX)));
         }
         let before = buffer.filled().len();
