@@ -166,25 +166,27 @@ impl Connection {
 
     /// Sends a request, and waits for the response's head. Dropping the future closes the
     /// connection.
-    pub(super) async fn send(
+    pub(super) fn send(
         mut self,
         request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Self), SendError> {
+    ) -> impl Future<Output = Result<(Response<Incoming>, Self), SendError>> + Send {
         let was_used = std::mem::replace(&mut self.is_used, true);
         self.progress.restart();
-        let sent = self.sender.try_send_request(request);
-        let mut sent = std::pin::pin!(unconstrained(sent));
-        let sent = std::future::poll_fn(|cx| self.poll_sent(cx, sent.as_mut())).await;
-        match sent {
-            Ok(response) => {
-                self.progress.head_received();
-                Ok((response, self))
+        async move {
+            let sent = self.sender.try_send_request(request);
+            let mut sent = std::pin::pin!(unconstrained(sent));
+            let sent = std::future::poll_fn(|cx| self.poll_sent(cx, sent.as_mut())).await;
+            match sent {
+                Ok(response) => {
+                    self.progress.head_received();
+                    Ok((response, self))
+                }
+                Err(mut error) => Err(SendError {
+                    request: error.take_message(),
+                    is_stale: was_used && !self.progress.has_bytes(),
+                    error: ClientError::classify(error.error()),
+                }),
             }
-            Err(mut error) => Err(SendError {
-                request: error.take_message(),
-                is_stale: was_used && !self.progress.has_bytes(),
-                error: ClientError::classify(error.error()),
-            }),
         }
     }
 

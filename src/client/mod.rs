@@ -34,6 +34,7 @@ mod tests;
 
 use std::future::Future;
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -207,7 +208,8 @@ impl Client {
             Err(_) => {
                 let _waiting = self.0.queue()?;
                 let wait = self.0.slots.clone().acquire_owned();
-                match tokio::time::timeout(queue_timeout, wait).await {
+                // Boxed, because most requests do not wait.
+                match Box::pin(tokio::time::timeout(queue_timeout, wait)).await {
                     Ok(Ok(slot)) => slot,
                     Ok(Err(_)) | Err(_) => {
                         return Err(ClientError::Busy {
@@ -281,26 +283,26 @@ impl Permit {
 
     /// Sends a request like [`Self::send`], with another end than `total_timeout`. A request of which
     /// no byte was written comes back with the error.
-    pub(crate) async fn try_send(
+    pub(crate) fn try_send(
         &self,
         mut request: Request<RequestBody>,
         ends_at: Option<Instant>,
-    ) -> Result<Response<ResponseBody>, SendError> {
+    ) -> impl Future<Output = Result<Response<ResponseBody>, SendError>> + Send {
         let settings = &self.client.settings;
-        let upload = request.body_mut().limit(settings.request_bytes_max)?;
-        let head = self.client.pool.send(request);
-        let response = match (settings.head_timeout, ends_at) {
-            (None, None) => head.await,
-            (head_timeout, ends_at) => {
-                within(head, upload.as_deref(), head_timeout, ends_at).await?
+        let upload = request.body_mut().limit(settings.request_bytes_max);
+        // Not an async fn, whose future would hold the request twice.
+        async move {
+            let upload = upload?;
+            let head = pin!(self.client.pool.send(request));
+            let head_timeout = settings.head_timeout;
+            let (response, lease) =
+                within(head, upload.as_deref(), head_timeout, ends_at).await??;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let sentence = "expected an answer, found another protocol (101)";
+                return Err(ClientError::Invalid(sentence.to_owned()).into());
             }
-        };
-        let (response, lease) = response?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let sentence = "expected an answer, found another protocol (101)";
-            return Err(ClientError::Invalid(sentence.to_owned()).into());
+            Ok(self.with_limits(response, lease, ends_at))
         }
-        Ok(self.with_limits(response, lease, ends_at))
     }
 
     fn ends_at(&self) -> Option<Instant> {
@@ -331,7 +333,7 @@ impl Permit {
         let settings = &self.client.settings;
         let ends_at = self.ends_at();
         request.body_mut().limit(settings.request_bytes_max)?;
-        let head = self.client.pool.send_over_new_connection(request);
+        let head = pin!(self.client.pool.send_over_new_connection(request));
         let (response, lease) = within(head, None, settings.head_timeout, ends_at).await??;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let connection = lease.map(Lease::into_connection);
@@ -421,13 +423,12 @@ impl Drop for ProbeGuard<'_> {
 /// Waits for the head until a deadline. While the request's body is being sent, each of its parts
 /// restarts the head's own timeout.
 async fn within<T>(
-    head: impl Future<Output = T>,
+    mut head: Pin<&mut impl Future<Output = T>>,
     upload: Option<&Upload>,
     head_timeout: Option<Duration>,
     ends_at: Option<Instant>,
 ) -> Result<T, ClientError> {
     let started_at = Instant::now();
-    let mut head = std::pin::pin!(head);
     loop {
         let progress_at = upload.map_or(started_at, |upload| upload.progress_at(started_at));
         let head_at = head_timeout.map(|timeout| (progress_at + timeout, timeout));

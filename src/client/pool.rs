@@ -1,5 +1,6 @@
 //! Pool: the idle connections to one endpoint.
 
+use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -111,21 +112,39 @@ impl Pool {
     /// Sends a request over an idle connection or a new one, and waits for the response's head.
     ///
     /// An idle connection that turns out to be closed before the request is written is replaced.
-    pub(super) async fn send(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an async fn would hold the request twice"
+    )]
+    pub(super) fn send(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Received, SendError>> + Send {
+        async move {
+            if self.may_speak_http2.load(Ordering::Relaxed) {
+                return Box::pin(self.send_http2(request)).await;
+            }
+            let unsent = match self.take() {
+                None => request,
+                Some(connection) => match connection.send(in_origin_form(request)).await {
+                    Ok(sent) => return Ok(self.lend(sent)),
+                    Err(failed) => match failed.request {
+                        Some(unsent) => unsent,
+                        None => return Err(failed),
+                    },
+                },
+            };
+            // Boxed, because most requests find an idle connection: their futures stay small.
+            Box::pin(self.send_otherwise(unsent)).await
+        }
+    }
+
+    /// Sends a request over another idle connection, or a new one.
+    async fn send_otherwise(
         self: &Arc<Self>,
         request: Request<RequestBody>,
     ) -> Result<Received, SendError> {
-        if self.may_speak_http2.load(Ordering::Relaxed) {
-            return self.send_http2(request).await;
-        }
-        self.send_http1(request).await
-    }
-
-    async fn send_http1(
-        self: &Arc<Self>,
-        mut request: Request<RequestBody>,
-    ) -> Result<Received, SendError> {
-        into_origin_form(&mut request);
+        let mut request = in_origin_form(request);
         while let Some(connection) = self.take() {
             match connection.send(request).await {
                 Ok(sent) => return Ok(self.lend(sent)),
@@ -136,23 +155,25 @@ impl Pool {
                 Err(failed) => return Err(failed),
             }
         }
-        let stream = match self.connector.connect_http1().await {
-            Ok(stream) => stream,
-            Err(error) => return Err(SendError::unsent(not_connected(error), request)),
-        };
-        self.send_over(stream, request).await
+        self.connect_and_send(request).await
+    }
+
+    async fn connect_and_send(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+    ) -> Result<Received, SendError> {
+        match self.connector.connect_http1().await {
+            Ok(stream) => self.send_over(stream, request).await,
+            Err(error) => Err(SendError::unsent(not_connected(error), request)),
+        }
     }
 
     /// Sends a request over a connection that no request was sent on before, which speaks HTTP/1.1.
     pub(super) async fn send_over_new_connection(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
     ) -> Result<Received, SendError> {
-        into_origin_form(&mut request);
-        match self.connector.connect_http1().await {
-            Ok(stream) => self.send_over(stream, request).await,
-            Err(error) => Err(SendError::unsent(not_connected(error), request)),
-        }
+        self.connect_and_send(in_origin_form(request)).await
     }
 
     async fn send_over(
@@ -189,8 +210,7 @@ impl Pool {
             let (mut sender, is_new) = match self.http2_sender().await {
                 Ok(Http::Two { sender, is_new }) => (sender, is_new),
                 Ok(Http::One(stream)) => {
-                    into_origin_form(&mut request);
-                    return self.send_over(stream, request).await;
+                    return self.send_over(stream, in_origin_form(request)).await;
                 }
                 Err(error) => return Err(SendError::unsent(error, request)),
             };
@@ -357,7 +377,7 @@ fn not_connected(error: io::Error) -> ClientError {
 
 /// Sets `Host`, if the request has none, and reduces the URI to its path and query, the form that a
 /// server expects (RFC 9112 §3.2.1).
-fn into_origin_form(request: &mut Request<RequestBody>) {
+fn in_origin_form(mut request: Request<RequestBody>) -> Request<RequestBody> {
     if !request.headers().contains_key(header::HOST)
         && let Some(authority) = request.uri().authority()
         && let Ok(host) = authority.as_str().parse()
@@ -371,4 +391,5 @@ fn into_origin_form(request: &mut Request<RequestBody>) {
             None => Uri::from_static("/"),
         };
     }
+    request
 }

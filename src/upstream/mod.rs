@@ -34,6 +34,7 @@ mod set;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -134,12 +135,12 @@ impl Upstreams {
     ///
     /// The URI needs only the path and the query. Without `Host`, the server's own name is sent.
     /// Dropping the future, or the body before its end, closes the connection.
-    pub async fn send(
+    pub fn send(
         &self,
         affinity: &Affinity<'_>,
         request: Request<RequestBody>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        self.set().send(affinity, request).await
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, UpstreamError>> + Send {
+        self.set().send(affinity, request)
     }
 
     /// Opens a WebSocket to one of the servers: sends a handshake, and returns the answer. It is

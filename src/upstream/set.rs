@@ -1,6 +1,7 @@
 //! Set: the servers of an upstream, with what is known of them.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -194,23 +195,51 @@ impl Set {
         }
     }
 
-    pub(super) async fn send(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an async fn would hold the request twice"
+    )]
+    pub(super) fn send(
         &self,
         affinity: &Affinity<'_>,
-        mut request: Request<RequestBody>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let total = self.options.total_timeout;
-        let ends_at = total.map(|total| Instant::now() + total.0);
-        let copy = Copy::of(&request);
-        let mut retries = Retries::new(self.options.retries, ends_at);
-        loop {
-            let Some(active) = self.choose(affinity, &retries.tried) else {
-                return Err(retries.last.unwrap_or(UpstreamError::NoServer));
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, UpstreamError>> + Send {
+        async move {
+            let total = self.options.total_timeout;
+            let ends_at = total.map(|total| Instant::now() + total.0);
+            let copy = Copy::of(&request);
+            let Some(active) = self.choose(affinity, &[]) else {
+                return Err(UpstreamError::NoServer);
             };
             let server = active.server.clone();
             match active.send(request, ends_at).await {
+                Ok(response) => Ok(response),
+                // Boxed, so that the future of every other request is smaller.
+                Err(failed) => {
+                    Box::pin(self.send_again(affinity, (server, failed), copy, ends_at)).await
+                }
+            }
+        }
+    }
+
+    /// Sends a request again as long as that is allowed.
+    async fn send_again(
+        &self,
+        affinity: &Affinity<'_>,
+        (mut server, mut failed): (Arc<Server>, Failed),
+        copy: Option<Copy>,
+        ends_at: Option<Instant>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let mut retries = Retries::new(self.options.retries, ends_at);
+        loop {
+            let request = retries.again(server, failed, copy.as_ref())?;
+            let Some(active) = self.choose(affinity, &retries.tried) else {
+                return Err(retries.last.unwrap_or(UpstreamError::NoServer));
+            };
+            server = active.server.clone();
+            match active.send(request, ends_at).await {
                 Ok(response) => return Ok(response),
-                Err(failed) => request = retries.again(server, failed, copy.as_ref())?,
+                Err(again) => failed = again,
             }
         }
     }

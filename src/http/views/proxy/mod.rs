@@ -30,11 +30,12 @@ mod upload;
 
 use std::error::Error;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
@@ -195,9 +196,19 @@ impl View for Proxy {
             address: scope.client.map(ClientAddress::ip),
             headers: &sent,
         };
-        let sending = self.upstreams.send(&affinity, outgoing);
-        match while_connected(&request.client, sending).await {
-            Some(Ok(response)) => self.respond(response, request).await,
+        let sent = {
+            let sending = pin!(self.upstreams.send(&affinity, outgoing));
+            while_connected(&request.client, sending).await
+        };
+        match sent {
+            Some(Ok(response)) if names_file(response.headers()) => {
+                // Boxed, so that the future of every other request is smaller.
+                Box::pin(self.respond_with_file(response, request)).await
+            }
+            Some(Ok(response)) => {
+                let (parts, body) = self.checked(response, &scope)?;
+                Ok(self.respond(parts, body, request))
+            }
             Some(Err(error)) => Err(failed.take().unwrap_or_else(|| failure(error))),
             None => Err(left()),
         }
@@ -252,26 +263,41 @@ impl Proxy {
         Ok(outgoing)
     }
 
+    /// Removes the fields of the upstream's connection. Fails if the client gets a page instead.
+    fn checked(
+        &self,
+        response: http::Response<UpstreamBody>,
+        scope: &Scope,
+    ) -> Result<(Parts, UpstreamBody), Failure> {
+        let (mut parts, body) = response.into_parts();
+        clean(&mut parts, &scope.method).map_err(bad_response)?;
+        match self.intercept_errors.contains(&parts.status) {
+            true => Err(intercepted_failure(parts.status, &parts.headers)),
+            false => Ok((parts, body)),
+        }
+    }
+
     /// Returns the response for the client.
-    async fn respond(
+    fn respond(&self, parts: Parts, body: UpstreamBody, request: Request) -> Response {
+        let Request { scope, client, .. } = request;
+        let download = Download::new(body, client, scope.request_id.clone());
+        let response = Response::from_parts(parts, Body::stream(download));
+        self.finished(response, &scope)
+    }
+
+    /// Returns the response for the client, with the file that the upstream asks for.
+    async fn respond_with_file(
         &self,
         response: http::Response<UpstreamBody>,
         request: Request,
     ) -> Result<Response, Failure> {
         let scope = request.scope.clone();
-        let (mut parts, body) = response.into_parts();
-        clean(&mut parts, &scope.method).map_err(bad_response)?;
-        if self.intercept_errors.contains(&parts.status) {
-            return Err(intercepted_failure(parts.status, &parts.headers));
-        }
-        if let Some((files, name)) = self.named_file(&parts.headers)? {
-            let file = files.call(accel::request_for(request, &name)).await?;
-            let response = accel::with_fields_of(file, &parts.headers);
-            return Ok(self.finished(response, &scope));
-        }
-        let client = request.client;
-        let download = Download::new(body, client, scope.request_id.clone());
-        let response = Response::from_parts(parts, Body::stream(download));
+        let (parts, body) = self.checked(response, &scope)?;
+        let Some((files, name)) = self.named_file(&parts.headers)? else {
+            return Ok(self.respond(parts, body, request));
+        };
+        let file = files.call(accel::request_for(request, &name)).await?;
+        let response = accel::with_fields_of(file, &parts.headers);
         Ok(self.finished(response, &scope))
     }
 
@@ -314,8 +340,10 @@ impl Proxy {
 }
 
 /// Polls `work` until the client is presumed gone: then returns `None`.
-async fn while_connected<T>(client: &ClientEnd, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
+async fn while_connected<T>(
+    client: &ClientEnd,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
     let mut abandoned = Abandoned::new(client.clone());
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
