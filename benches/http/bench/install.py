@@ -1,23 +1,17 @@
 """Builds the servers and makes the files they serve, below the repository's `target` directory. Existing builds are reused."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from comparison.builds import REPOSITORY, Unavailable, build, call, say
+
 BENCH = Path(__file__).resolve().parent.parent
-REPOSITORY = BENCH.parent.parent
 
 # The body of `/plain`, as the Rust peers and oneport.toml have it.
 TEXT = "0123456789" * 10
 FILES = {"10k": 10 << 10, "1m": 1 << 20}
-
-
-class Unavailable(Exception):
-    """A program that is not available on this machine, and why."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +52,6 @@ class Place:
         return self.root / "key.pem"
 
 
-def target_directory() -> Path:
-    metadata = call("cargo", "metadata", "--format-version", "1", "--no-deps", directory=REPOSITORY)
-    return Path(json.loads(metadata)["target_directory"])
-
-
-def build_oneport(place: Place) -> Path:
-    say("building oneport")
-    build("--bin", "oneport", directory=REPOSITORY)
-    return place.target / "release" / "oneport"
-
-
 def build_peers(place: Place) -> None:
     """The Rust peers, the load of TLS handshakes, the files and the certificate."""
     say("building the Rust peers")
@@ -88,16 +71,6 @@ def build_websocket_programs(place: Place) -> None:
     build("--target-dir", str(place.websocket), *packages, directory=REPOSITORY / "benches/websocket")
 
 
-def build(*options: str, directory: Path) -> None:
-    """Builds with cargo, which prints its progress on standard error."""
-    command = ["cargo", "build", "--release", "--locked", *options]
-    try:
-        if subprocess.run(command, cwd=directory, stdin=subprocess.DEVNULL).returncode != 0:
-            raise Unavailable("it could not be built; cargo says why, above")
-    except FileNotFoundError:
-        raise Unavailable("there is no cargo") from None
-
-
 def file_bytes(size: int) -> bytes:
     """What the Rust peers repeat as the body of that size."""
     return (TEXT.encode() * (size // len(TEXT) + 1))[:size]
@@ -110,19 +83,3 @@ def program(name: str, package: str | None = None) -> Path:
     if found is None:
         raise Unavailable(f"there is no {name} (apt-get install {package or name})")
     return Path(found)
-
-
-def call(*command: str, directory: Path = REPOSITORY) -> str:
-    """Runs a program and returns its output. One that fails makes a server unavailable."""
-    try:
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise Unavailable(f"there is no {command[0]}") from None
-    if done.returncode != 0:
-        lines = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
-        raise Unavailable(f"`{Path(command[0]).name}` failed: {lines[-1].strip()[:200]}")
-    return done.stdout
-
-
-def say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)

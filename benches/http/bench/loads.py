@@ -86,16 +86,3 @@ LOADS = [
     Load("tls_file_1m", "a file of 1 MiB over TLS, 16 connections", "request", Group.TLS, Generator.WRK, WRK_16, "/files/1m", MIB,
          TLS_FILES, ("nginx", 1.2)),
 ]  # fmt: skip
-
-
-def named(names: str | None) -> list[Load]:
-    """The tests of a list such as `plain,file`, in which `file` selects all that begin with it; without a list, all."""
-    if names is None:
-        return LOADS
-    chosen: list[Load] = []
-    for name in names.split(","):
-        found = [load for load in LOADS if load.name == name or load.name.startswith(f"{name}_")]
-        if not found:
-            raise ValueError(f"expected some of {', '.join(load.name for load in LOADS)}, found {name}")
-        chosen += found
-    return chosen

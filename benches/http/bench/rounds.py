@@ -11,10 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from comparison.builds import Unavailable
+from comparison.processes import Running
+
 from . import cpu, install
-from .install import Place, Unavailable, file_bytes
+from .install import Place, file_bytes
 from .loads import Generator, Group, Load
-from .servers import Running, Server, Upstreams, running, upstreams
+from .servers import Server, Upstreams, running, upstreams
 
 RUN_SECONDS_MAX = 60
 REQUEST_SECONDS_MAX = 10

@@ -2,21 +2,16 @@
 
 import os
 import pwd
-import resource
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import install
-from .install import BENCH, TEXT, Place, Unavailable
-from .loads import Group
+from comparison.processes import Running, free_port, listening
 
-START_SECONDS_MAX = 20
-STOP_SECONDS_MAX = 10
+from . import install
+from .install import BENCH, TEXT, Place
+from .loads import Group
 
 
 @dataclass(frozen=True)
@@ -166,12 +161,6 @@ def earlier(binary: Path) -> Server:
     return Server("before", "an earlier build of Oneport, same configuration", lambda site: of_binary(binary, site))
 
 
-@dataclass(frozen=True)
-class Running:
-    pid: int
-    port: int
-
-
 @contextmanager
 def upstreams(place: Place) -> Iterator[Upstreams]:
     """The servers behind the proxies: fixed responses, and echoes of WebSocket messages."""
@@ -191,57 +180,9 @@ def running(server: Server, group: Group, behind: Upstreams, place: Place) -> It
     run = place.root / "run" / f"{server.name}-{group.value}"
     run.mkdir(parents=True, exist_ok=True)
     launch = server.launch(Site(place, group, behind, port, run))
-    with process(f"{server.name}-{group.value}", launch, port, place) as pid:
-        yield Running(pid, port)
+    with process(f"{server.name}-{group.value}", launch, port, place) as started:
+        yield started
 
 
-@contextmanager
-def process(name: str, launch: Launch, port: int, place: Place) -> Iterator[int]:
-    log = place.logs / f"{name}.log"
-    with log.open("w") as output:
-        started = subprocess.Popen(
-            launch.command,
-            cwd=BENCH,
-            env={**os.environ, **launch.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until_it_listens(started, port, log)
-        yield started.pid
-    finally:
-        started.terminate()
-        try:
-            started.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
-
-
-def wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    end = time.monotonic() + START_SECONDS_MAX
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            errors = [line for line in lines if "error" in line.lower()] or lines
-            raise Unavailable(f"it ended at once: {errors[-1].strip()[:200]}")
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise Unavailable(f"it did not listen within {START_SECONDS_MAX} seconds")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def raise_file_limit() -> None:
-    """Raises the limit of open files of this process and its children as far as possible."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def process(name: str, launch: Launch, port: int, place: Place) -> AbstractContextManager[Running]:
+    return listening(launch.command, port, place.logs / f"{name}.log", directory=BENCH, environment=launch.environment)

@@ -4,10 +4,13 @@ import argparse
 import signal
 import sys
 import time
-from pathlib import Path
+
+from comparison.builds import Unavailable, say, target_directory
+from comparison.command_line import parse
+from comparison.processes import raise_file_limit
 
 from . import install, loads, report, servers
-from .install import Place, Unavailable, say
+from .install import Place
 from .rounds import Bench
 
 
@@ -17,43 +20,17 @@ def arguments() -> argparse.Namespace:
         description="Measures Oneport beside other WebSocket servers and prints tables in Markdown. What it needs it builds and "
         "installs below target/websocket-bench.",
     )
-    parser.add_argument("--only", metavar="A,B", help=f"servers: {', '.join(server.name for server in servers.SERVERS)}")
-    parser.add_argument("--tests", metavar="X,Y", help=f"tests: {', '.join(load.name for load in loads.LOADS)}")
     parser.add_argument("--rounds", metavar="N", type=int, default=5, help="how often everything is measured (5)")
     parser.add_argument("--seconds", metavar="S", type=float, default=2, help="how long each time, after a second to warm up (2)")
-    parser.add_argument("--oneport", metavar="BINARY", type=Path, help="a server that is built already")
-    parser.add_argument("--before", metavar="BINARY", type=Path, help="an earlier build, measured beside the others as `before`")
-    given = parser.parse_args()
-    if given.rounds < 1 or given.seconds <= 0:
-        parser.error("expected at least one round, and more than no seconds")
-    try:
-        given.tests = loads.named(given.tests)
-        given.servers = named_servers(given.only)
-    except ValueError as error:
-        parser.error(str(error))
-    for binary in (given.oneport, given.before):
-        if binary and not binary.is_file():
-            parser.error(f"expected a program at {binary}, found none")
-    if given.before:
-        given.servers.append(servers.earlier(given.before.resolve()))
-    return given
-
-
-def named_servers(names: str | None) -> list[servers.Server]:
-    known = {server.name: server for server in servers.SERVERS}
-    if names is None:
-        return list(servers.SERVERS)
-    if unknown := set(names.split(",")) - set(known):
-        raise ValueError(f"expected some of {', '.join(known)}, found {', '.join(sorted(unknown))}")
-    return [server for server in servers.SERVERS if server.name in names.split(",")]
+    return parse(parser, servers.SERVERS, loads.LOADS, servers.earlier)
 
 
 def main() -> None:
     given = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    files = servers.raise_file_limit()
+    files = raise_file_limit()
     try:
-        place = Place(install.target_directory(), given.oneport and given.oneport.resolve())
+        place = Place(target_directory(), given.oneport and given.oneport.resolve())
         place.logs.mkdir(parents=True, exist_ok=True)
         install.build_programs(place)
     except Unavailable as failure:

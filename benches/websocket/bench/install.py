@@ -1,22 +1,17 @@
 """Builds and installs the servers, below the repository's `target` directory. Existing builds are reused."""
 
-import json
 import platform
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from comparison.builds import Unavailable, build, call, say
+
 BENCH = Path(__file__).resolve().parent.parent
-REPOSITORY = BENCH.parent.parent
 
 # Debian's and Ubuntu's names for the loop that uWebSockets is built on here.
 LIBUV_PACKAGES = ("libuv1", "libuv1t64")
-
-
-class Unavailable(Exception):
-    """A server that is not available on this machine, and why."""
 
 
 @dataclass(frozen=True)
@@ -57,31 +52,10 @@ def certificate(place: Place) -> Certificate:
     return found
 
 
-def target_directory() -> Path:
-    metadata = call("cargo", "metadata", "--format-version", "1", "--no-deps", directory=REPOSITORY)
-    return Path(json.loads(metadata)["target_directory"])
-
-
-def build_oneport(place: Place) -> Path:
-    say("building oneport")
-    build("--bin", "oneport", directory=REPOSITORY)
-    return place.target / "release" / "oneport"
-
-
 def build_programs(place: Place) -> None:
     """The load generator and the Rust peers."""
     say("building the load generator and the Rust peers")
     build("--target-dir", str(place.root), directory=BENCH)
-
-
-def build(*options: str, directory: Path) -> None:
-    """Builds with cargo, which prints its progress on standard error."""
-    command = ["cargo", "build", "--release", "--locked", *options]
-    try:
-        if subprocess.run(command, cwd=directory, stdin=subprocess.DEVNULL).returncode != 0:
-            raise Unavailable("it could not be built; cargo says why, above")
-    except FileNotFoundError:
-        raise Unavailable("there is no cargo") from None
 
 
 def python_packages(place: Place, requirements: str) -> Path:
@@ -156,21 +130,3 @@ def find_libuv(place: Place) -> Path:
             call("dpkg-deb", "--extract", str(archive), str(unpacked))
         return next(unpacked.glob("usr/lib/*/libuv.so.1"))
     raise Unavailable(f"there is no libuv (apt-get install {LIBUV_PACKAGES[0]})")
-
-
-def call(*command: str, directory: Path = REPOSITORY) -> str:
-    """Runs a program and returns its output. One that fails makes a server unavailable."""
-    try:
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise Unavailable(f"there is no {command[0]}") from None
-    if done.returncode != 0:
-        lines = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
-        errors = [line for line in lines if line.lower().startswith("error")] or lines
-        name = " ".join([Path(command[0]).name, *command[1:2]])
-        raise Unavailable(f"`{name}` failed: {errors[-1].strip()[:200]}")
-    return done.stdout
-
-
-def say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)

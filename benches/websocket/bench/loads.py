@@ -83,16 +83,3 @@ LOADS = [
     Load("tls_idle", "open connections over TLS after one message each, in a fresh process", "connection", "idle --size 64", ECHO,
          table=Table.MEMORY, rounds_max=2, tls=True),
 ]  # fmt: skip
-
-
-def named(names: str | None) -> list[Load]:
-    """The tests of a list such as `echo_1,latency`, in which `latency` selects all that begin with it; without a list, all."""
-    if names is None:
-        return LOADS
-    chosen: list[Load] = []
-    for name in names.split(","):
-        found = [load for load in LOADS if load.name == name or load.name.startswith(f"{name}_")]
-        if not found:
-            raise ValueError(f"expected some of {', '.join(load.name for load in LOADS)}, found {name}")
-        chosen += found
-    return chosen

@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from .install import Place, Unavailable, certificate
+from comparison.builds import Unavailable
+
+from .install import Place, certificate
 from .loads import IDLE_CONNECTIONS, LOADS, OFFERED, Load, Table
 from .servers import Launch, running
 

@@ -1,20 +1,16 @@
 """The servers that are compared: how each is installed, and how it is started."""
 
 import os
-import resource
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import install
-from .install import BENCH, Place, Unavailable
+from comparison.builds import Unavailable, build_oneport
+from comparison.processes import Running, free_port, listening
 
-START_SECONDS_MAX = 20
-STOP_SECONDS_MAX = 10
+from . import install
+from .install import BENCH, Place
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Server:
 
 
 def oneport(place: Place) -> Launch:
-    return launch(place.oneport or install.build_oneport(place), place)
+    return launch(place.oneport or build_oneport(place.target), place)
 
 
 def launch(binary: Path, place: Place) -> Launch:
@@ -125,12 +121,6 @@ def prepare(servers: list[Server], place: Place) -> tuple[dict[str, Launch], dic
     return launches, missing
 
 
-@dataclass(frozen=True)
-class Running:
-    pid: int
-    port: int
-
-
 @contextmanager
 def running(name: str, launch: Launch, place: Place) -> Iterator[Running]:
     """A fresh, listening process of the server, ended afterwards."""
@@ -140,50 +130,7 @@ def running(name: str, launch: Launch, place: Place) -> Iterator[Running]:
     def fill(text: str) -> str:
         return text.replace("{port}", str(port))
 
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [fill(part) for part in launch.command],
-            cwd=launch.directory,
-            env={**os.environ, **{key: fill(value) for key, value in launch.environment.items()}},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until_it_listens(process, port, log)
-        yield Running(process.pid, port)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    end = time.monotonic() + START_SECONDS_MAX
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise Unavailable(f"it ended at once: {lines[-1]}")
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise Unavailable(f"it did not listen within {START_SECONDS_MAX} seconds")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def raise_file_limit() -> int:
-    """Raises the limit of open files of this process and its children as far as possible; returns it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard if hard != resource.RLIM_INFINITY else 1 << 20
+    command = [fill(part) for part in launch.command]
+    environment = {key: fill(value) for key, value in launch.environment.items()}
+    with listening(command, port, log, directory=launch.directory, environment=environment) as started:
+        yield started
