@@ -2,12 +2,18 @@
 //! `LISTEN_FDS`).
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use listenfd::ListenFd;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, UnixListener};
 
 /// The number of the first descriptor that is passed on (`sd_listen_fds(3)`).
 const FIRST: i32 = 3;
+
+/// Those that are not taken yet. To read the environment removes its variables, so that children do
+/// not take them for theirs.
+static NOT_TAKEN: LazyLock<Mutex<ListenFd>> = LazyLock::new(|| Mutex::new(ListenFd::from_env()));
 
 /// An inherited listener.
 pub(super) enum Inherited {
@@ -20,7 +26,7 @@ pub(super) enum Inherited {
 
 /// Takes the listener behind a descriptor; each can be taken once.
 pub(super) fn take(descriptor: i32) -> io::Result<Inherited> {
-    let mut inherited = listenfd::ListenFd::from_env();
+    let mut inherited = NOT_TAKEN.lock();
     let at = usize::try_from(descriptor - FIRST).map_err(|_| {
         io::Error::new(
             io::ErrorKind::InvalidInput,

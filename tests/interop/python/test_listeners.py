@@ -21,23 +21,25 @@ close_timeout = "200ms"
 
 UNIX = '[server]\nbind = ["unix:run/oneport.sock"]\n' + CONFIG
 
-# As systemd does: the listener is descriptor 3, announced by two variables.
+# As systemd does: the listeners are descriptors from 3 on, announced by two variables.
 ACTIVATE = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+import fcntl, os, sys
+passed = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in sys.argv[1].split(",")]
+for number, descriptor in enumerate(passed, 3):
+    os.dup2(descriptor, number)
+    os.close(descriptor)
+os.environ.update(LISTEN_FDS=str(len(passed)), LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def activated(listener):
-    """Returns what starts a program with this listener as descriptor 3."""
+def activated(*listeners):
+    """Returns what starts a program with these listeners as descriptors from 3 on."""
 
     def start(command, **options):
-        number = listener.fileno()
-        wrapped = [sys.executable, "-c", ACTIVATE, str(number), *command]
-        return subprocess.Popen(wrapped, pass_fds=(number,), **options)
+        numbers = [listener.fileno() for listener in listeners]
+        wrapped = [sys.executable, "-c", ACTIVATE, ",".join(map(str, numbers)), *command]
+        return subprocess.Popen(wrapped, pass_fds=numbers, **options)
 
     return start
 
@@ -98,6 +100,13 @@ class Listeners(unittest.TestCase):
                 raw = self.enterContext(RawSocket(server, "/ws/echo/"))
                 raw.say(TEXT, b"inherited")
                 self.assertEqual(raw.frame().payload, b"inherited")
+
+    def test_several_inherited_listeners_serve_in_any_order(self):
+        config = '[server]\nbind = ["fd:4", "fd:3"]\n' + CONFIG
+        with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+            with Server(config, bind=None, start=activated(first, second)):
+                for listener in (first, second):
+                    self.assertEqual(get(listener.getsockname()), 200)
 
     def test_an_inherited_unix_listener_stays_when_the_server_goes(self):
         with socket.socket(socket.AF_UNIX) as listener:
