@@ -111,7 +111,12 @@ async fn connect(
             let extensions = extensions.transpose()?.into_iter().collect();
             (subprotocol, deflate, extensions)
         }
-        Negotiation::Upstream(extensions) => (accept.subprotocol, None, extensions),
+        Negotiation::Upstream(extensions) => {
+            let subprotocol = accept
+                .subprotocol
+                .or_else(|| credential_word(entry, &scope));
+            (subprotocol, None, extensions)
+        }
     };
     let status = match key {
         Some(_) => StatusCode::SWITCHING_PROTOCOLS, // RFC 6455 §4.2.2
@@ -184,11 +189,17 @@ fn choose_subprotocol(
     }
     let offered = || scope.subprotocols.iter();
     let spoken = offered().find(|offered| entry.handler.subprotocols.contains(offered));
-    // A browser that offers subprotocols fails the connection unless one of them is selected, and
-    // it may offer only the words that carry a token or a ticket.
+    Ok(spoken.cloned().or_else(|| credential_word(entry, scope)))
+}
+
+/// Returns the word that announces a token or a ticket, if the client offers it. A browser that
+/// offers subprotocols fails the connection unless one of them is selected, and it may offer only
+/// such words.
+fn credential_word(entry: &WebsocketEntry, scope: &Scope) -> Option<String> {
     let is_word = |word: &&String| [BEARER, TICKET].contains(&word.as_str());
-    let chosen = spoken.or_else(|| offered().find(|word| entry.chain.has_auth() && is_word(word)));
-    Ok(chosen.cloned())
+    let mut offered = scope.subprotocols.iter();
+    let word = offered.find(|word| entry.chain.has_auth() && is_word(word));
+    word.cloned()
 }
 
 /// Returns the fields that complete the handshake (RFC 6455 §4.2.2).

@@ -73,6 +73,32 @@ impl KeepAlive {
         blocked_since: Millis,
         is_reading: bool,
     ) -> Due {
+        let ping = match self.pinged {
+            NEVER => after(self.last_received, settings.ping_interval),
+            _ => NEVER,
+        };
+        self.due_with(ping, now, settings, blocked_since, is_reading)
+    }
+
+    /// Returns the next action while no ping can be sent.
+    pub(super) fn due_without_ping(
+        &self,
+        now: Millis,
+        settings: &SocketSettings,
+        blocked_since: Millis,
+        is_reading: bool,
+    ) -> Due {
+        self.due_with(NEVER, now, settings, blocked_since, is_reading)
+    }
+
+    fn due_with(
+        &self,
+        ping: Millis,
+        now: Millis,
+        settings: &SocketSettings,
+        blocked_since: Millis,
+        is_reading: bool,
+    ) -> Due {
         let write = after(blocked_since, settings.write_timeout);
         let idle = after(self.last_received, settings.idle_timeout);
         let is_pinged = self.pinged != NEVER;
@@ -80,11 +106,6 @@ impl KeepAlive {
             after(self.pinged, settings.pong_timeout)
         } else {
             NEVER
-        };
-        let ping = if is_pinged {
-            NEVER
-        } else {
-            after(self.last_received, settings.ping_interval)
         };
         let end = |cause| Due::End(Ending::of(cause));
         if now >= write {
@@ -164,6 +185,15 @@ mod tests {
             table.due(35_000, &settings(), NEVER, true),
             Due::Nothing(59_000)
         );
+    }
+
+    #[test]
+    fn other_deadlines_go_on_while_no_ping_can_be_sent() {
+        let table = KeepAlive::new(0, &settings(), 0.0);
+        let due = |now| table.due_without_ping(now, &settings(), NEVER, true);
+        assert_eq!(table.due(25_000, &settings(), NEVER, true), Due::Ping);
+        assert_eq!(due(25_000), Due::Nothing(100_000));
+        assert_eq!(due(100_000), Due::End(Ending::of(Cause::IdleTimeout)));
     }
 
     #[test]

@@ -6,18 +6,24 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jwt
 
 from kit.deadline import DEADLINE, until
 from kit.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Bytes, RawSocket, close_payload, encode
-from kit.http2 import Client
+from kit.http2 import Client, StreamSocket
 from kit.peer import Peer, refusal
 from kit.server import Server
+from kit.tls import Authority, SecureBytes, SecureServer
 from kit.websocket_upstream import Echo, Upstream
 
 CONFIG = """
@@ -110,7 +116,7 @@ class Handshake(Case):
         self.assertEqual(fields["sec-websocket-protocol"], "v1")
         self.assertEqual(fields["sec-websocket-extensions"], 'x-other; a="b, c"')
         self.assertEqual(fields["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-        self.assertEqual(fields["set-cookie"], "b=2")  # the kit keeps the last
+        self.assertEqual(fields["set-cookie"], "a=1, b=2")
         client.socket.close()
         self.ended(server, "client_gone")
 
@@ -126,6 +132,46 @@ class Handshake(Case):
         _, fields = client.head()
         self.assertNotIn("sec-websocket-protocol", fields)
         self.assertNotIn("sec-websocket-extensions", fields)
+
+    def test_fields_of_the_upstreams_connection_do_not_pass_with_its_101(self):
+        server = self.start()
+        client = self.enterContext(RawSocket(server, "/ws/a", wait=False))
+        self.enterContext(self.upstream.next()).accept(
+            "Connection: X-Own", "X-Own: 1", "Keep-Alive: timeout=5", "X-Accel-Redirect: /files/a", "X-Sendfile: /etc/passwd", "X-Other: 2"
+        )
+        status, fields = client.head()
+        self.assertEqual((status, fields["connection"], fields["x-other"]), (101, "Upgrade", "2"))
+        for name in ("x-own", "keep-alive", "x-accel-redirect", "x-sendfile"):
+            self.assertNotIn(name, fields)
+
+    def test_a_token_among_the_subprotocols_never_reaches_the_upstream(self):
+        """As consumers of our own see it, the upstream sees the word before it. If it chooses none, the client gets that word."""
+        secret = "0123456789abcdef" * 4
+        token = jwt.encode({"sub": "7", "name": "anna", "exp": int(time.time()) + 600}, secret, "HS256")
+        self.upstream = self.enterContext(Upstream())
+        config = CONFIG.format(url=self.upstream.url, options="", settings='middleware = ["hosts", "auth"]')
+        server = self.enterContext(Server(f'[auth.bearer]\nkey = "{secret}"\n{config}'))
+        for offer, forwarded, chosen, answer in [
+            (f"bearer, {token}", "bearer", None, "bearer"),
+            (f"v1, bearer, {token}", "v1, bearer", "v1", "v1"),
+            (f"bearer, {token}, v1", "bearer, v1", None, "bearer"),
+            ("v1, v2", "v1, v2", None, None),
+        ]:
+            with self.subTest(offer.replace(token, "TOKEN")):
+                client = self.enterContext(Bytes(("127.0.0.1", server.port)))
+                client.send(
+                    b"GET /ws/a HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                    b"Sec-WebSocket-Protocol: " + offer.encode() + b"\r\n\r\n"
+                )
+                upstream = self.enterContext(self.upstream.next())
+                self.assertEqual(upstream.field("sec-websocket-protocol"), forwarded)
+                self.assertNotIn(token, str(upstream.fields))
+                upstream.accept(*([f"Sec-WebSocket-Protocol: {chosen}"] if chosen else []))
+                status, fields = client.head()
+                self.assertEqual((status, fields.get("sec-websocket-protocol")), (101, answer))
+                client.socket.close()
+                upstream.socket.close()
 
     def test_refusal_passes_as_it_is(self):
         server = self.start()
@@ -189,8 +235,7 @@ class Handshake(Case):
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # the server has seen enough
                 self.assertEqual(client.head()[0], status)
-                if said:
-                    self.assertIn(said, server.log())
+                until(lambda said=said: said in server.log(), lambda said=said: f"{said!r} in\n{server.log()}")
 
     def test_upstream_that_is_away_is_502(self):
         with socket.socket() as closed:
@@ -538,6 +583,15 @@ class Deadlines(Case):
         self.assertEqual(client.exactly(len(frame)), frame)
         self.assertEqual(client.frame().opcode, PING)
 
+    def test_deadlines_go_on_while_no_ping_fits(self):
+        server = self.start(settings='ping_interval = "200ms"\npong_timeout = "1m"\nidle_timeout = "600ms"')
+        client, upstream = self.open(server)
+        frame = encode(TEXT, b"half a message", masked=False)
+        upstream.send(frame[:9])
+        self.assertEqual(client.exactly(9), frame[:9])
+        self.assertEqual(upstream.frame().code, 1000)
+        self.ended(server, "idle_timeout")
+
     def test_idle_and_old_tunnels_are_closed_on_both_sides(self):
         for cause, settings in [("idle_timeout", 'idle_timeout = "300ms"'), ("lifetime", 'max_lifetime = "500ms"'), ("first_message_timeout", 'first_message_timeout = "300ms"')]:
             with self.subTest(cause):
@@ -579,6 +633,59 @@ class Deadlines(Case):
         self.assertEqual((frame.code, frame.reason), (1014, "the application does not read"))
         client.socket.close()
         self.ended(server, "upstream_stalled")
+
+
+class SecureUpstream(Case):
+    """The bytes to the upstream are encrypted by us, those from it decrypted."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.authority = Authority()
+        certificate, key = cls.authority.issue("127.0.0.1")
+        directory = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        (directory / "cert.pem").write_text(certificate)
+        (directory / "key.pem").write_text(key)
+        (directory / "ca.pem").write_text(cls.authority.pem)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+        context.set_alpn_protocols(["http/1.1"])
+        cls.echo = cls.enterClassContext(Echo(ssl=context))
+        cls.options = f'tls = {{ ca = "{directory / "ca.pem"}" }}'
+
+    def test_messages_and_codes_pass_to_an_upstream_over_tls(self):
+        server = self.start(self.echo.url, options=self.options)
+        with Peer(server, "/ws/a", compression="deflate", max_size=None) as peer:
+            for message in ("", "hi", b"\0" * 70_000, "grüße " * 500_000, os.urandom(2 << 20)):
+                peer.send(message)
+                self.assertEqual(peer.receive(), message)
+            peer.send("close 4321 over tls")
+            self.assertEqual(peer.closed(), (4321, "over tls"))
+        self.assertIn("upstream_code=4321", self.ended(server, "upstream_close"))
+
+    def test_a_stream_of_http2_passes_to_an_upstream_over_tls(self):
+        server = self.start(self.echo.url, options=self.options)
+        with Client(server) as client:
+            peer = StreamSocket(client, "/ws/a")
+            for message in ("hi", b"\0" * 30_000):
+                peer.say(message)
+                self.assertEqual(peer.receive(), message)
+            peer.say("close 4321 over both")
+            self.assertEqual(peer.closed(), (4321, "over both"))
+        self.assertIn("upstream_code=4321", self.ended(server, "upstream_close"))
+
+    def test_tls_on_both_sides_over_http2(self):
+        config = CONFIG.format(url=self.echo.url, options=f", {self.options}", settings="")
+        server = self.enterContext(SecureServer(self.authority, config))
+        with Client(server, over=SecureBytes(server.connect(self.authority.context("h2")))) as client:
+            peer = StreamSocket(client, "/ws/a", changes={":scheme": "https", "origin": "https://localhost"})
+            for message in ("hi", b"\0" * 30_000):
+                peer.say(message)
+                self.assertEqual(peer.receive(), message)
+
+    def test_an_upstream_with_another_certificate_is_502(self):
+        server = self.start(self.echo.url)
+        self.assertEqual(refusal(server, "/ws/a").status_code, 502)
+        self.assertIn("certificate", server.log())
 
 
 class DrainAndReload(Case):

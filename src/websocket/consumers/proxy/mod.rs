@@ -19,11 +19,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::Uri;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 
 use self::tunnel::UpstreamEnd;
 use self::upgrade::BadUpgrade;
+use crate::client::remove_hop_by_hop;
 use crate::clock::Millis;
 use crate::config::OptionErrors;
 use crate::http::Failure;
@@ -86,7 +87,7 @@ impl Proxy {
         let mut request = Request::new(());
         *request.uri_mut() = Uri::from(self.rules.target(scope).map_err(Denial::of)?);
         *request.headers_mut() = self.rules.headers(scope);
-        let expected = upgrade::write(request.headers_mut());
+        let expected = upgrade::write(request.headers_mut(), &scope.subprotocols);
         let affinity = Affinity {
             address: scope.client.map(ClientAddress::ip),
             headers: &scope.headers.to_map(),
@@ -101,13 +102,14 @@ impl Proxy {
             } => {
                 let subprotocol = upgrade::check(&response, &expected, &scope.subprotocols);
                 let subprotocol = subprotocol.map_err(bad_gateway)?;
+                let fields = upgrade_fields(response);
                 let upstream = UpstreamEnd {
                     stream,
                     read_already: read,
                     stall_timeout: self.stall_timeout,
                     slot,
                 };
-                Ok(accepted(response, subprotocol, upstream))
+                Ok(accepted(fields, subprotocol, upstream))
             }
             Tunnel::Refused(response) => Err(refused(response).await),
         }
@@ -142,12 +144,19 @@ impl Accepted for AcceptedByUpstream {
     }
 }
 
+/// Returns the fields of a 101 that are for the client, with those of its handshake.
+fn upgrade_fields(response: Response<()>) -> HeaderMap {
+    let mut headers = response.into_parts().0.headers;
+    remove_hop_by_hop(&mut headers);
+    proxy::remove_accel(&mut headers);
+    headers
+}
+
 fn accepted(
-    mut response: Response<()>,
+    headers: HeaderMap,
     subprotocol: Option<String>,
     upstream: UpstreamEnd,
 ) -> (Accept, Box<dyn Accepted>) {
-    let headers = std::mem::take(response.headers_mut());
     let extensions = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS);
     let accepted = AcceptedByUpstream {
         extensions: extensions.iter().cloned().collect(),

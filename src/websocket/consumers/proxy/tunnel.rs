@@ -31,6 +31,7 @@ use crate::websocket::connection_task::ConnectionTask;
 use crate::websocket::driver::SocketParts;
 use crate::websocket::frame::Opcode;
 use crate::websocket::keepalive::{Due, KeepAlive, millis};
+use crate::websocket::settings::SocketSettings;
 use crate::websocket::socket_handle::SocketHandle;
 use crate::websocket::sockets::Sockets;
 use crate::websocket::thread_buffers::READ_BYTES;
@@ -212,13 +213,20 @@ impl Tunnel {
         if now >= self.stalled_at() {
             return Some(Ending::of(Cause::UpstreamStalled));
         }
-        let due = match self.due(now) {
+        let due = match self.due(now, KeepAlive::due) {
             Due::Ping if self.to_client.inject(PING, now) => {
                 self.keepalive.pinged(now);
-                self.due(now)
+                self.due(now, KeepAlive::due)
             }
-            // The upstream is in the middle of a frame, so no ping fits: try again later.
-            Due::Ping => Due::Nothing(now + millis(self.handle.route().settings.pong_timeout)),
+            // The upstream is in the middle of a frame, or the client does not read, so no ping
+            // fits: try again later.
+            Due::Ping => {
+                let again = now + millis(self.handle.route().settings.pong_timeout);
+                match self.due(now, KeepAlive::due_without_ping) {
+                    Due::Nothing(next) => Due::Nothing(next.min(again)),
+                    end => end,
+                }
+            }
             other => other,
         };
         match due {
@@ -234,12 +242,16 @@ impl Tunnel {
         None
     }
 
-    fn due(&self, now: Millis) -> Due {
+    fn due(
+        &self,
+        now: Millis,
+        due: fn(&KeepAlive, Millis, &SocketSettings, Millis, bool) -> Due,
+    ) -> Due {
         // While the upstream takes nothing, the client is not read, and a pong could not be seen.
         let is_reading = self.to_upstream.blocked_since() == NEVER;
         let settings = &self.handle.route().settings;
         let blocked_since = self.to_client.blocked_since();
-        self.keepalive.due(now, settings, blocked_since, is_reading)
+        due(&self.keepalive, now, settings, blocked_since, is_reading)
     }
 
     /// Returns when the upstream has taken nothing for too long.

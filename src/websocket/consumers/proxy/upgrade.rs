@@ -1,7 +1,8 @@
 //! Upgrade: the handshake with the upstream server, as pure functions (RFC 6455 §4).
 //!
-//! The client's offers of subprotocols and extensions pass unchanged, and so does the upstream's
-//! choice. A handshake over HTTP/2 has no key, so the upstream gets one of ours.
+//! The client's offers of extensions pass unchanged, and so do its subprotocols, without a token or
+//! a ticket that `auth` has taken out of them. The upstream's choice passes back. A handshake over
+//! HTTP/2 has no key, so the upstream gets one of ours.
 
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -33,8 +34,15 @@ pub(super) enum BadUpgrade {
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct ExpectedAccept(String);
 
-/// Adds the fields of a handshake over HTTP/1.1.
-pub(super) fn write(headers: &mut HeaderMap) -> ExpectedAccept {
+/// Adds the fields of a handshake over HTTP/1.1, which offers these subprotocols.
+pub(super) fn write(headers: &mut HeaderMap, subprotocols: &[String]) -> ExpectedAccept {
+    headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    // They are tokens: the handshake was checked.
+    if !subprotocols.is_empty()
+        && let Ok(offer) = HeaderValue::from_str(&subprotocols.join(", "))
+    {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
+    }
     headers.remove(header::TE);
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -120,11 +128,13 @@ mod tests {
                 "sec-websocket-extensions",
                 "permessage-deflate, x; a=\"b, c\"",
             ),
-            ("sec-websocket-protocol", "a, b"),
+            ("sec-websocket-protocol", "a, ticket, secret, b"),
             ("te", "trailers"),
             ("connection", "te"),
         ]);
-        assert_eq!(write(&mut headers), ExpectedAccept(ACCEPT.to_owned()));
+        let offered = ["a", "ticket", "b"].map(str::to_owned);
+        let expected = write(&mut headers, &offered);
+        assert_eq!(expected, ExpectedAccept(ACCEPT.to_owned()));
         let mut written: Vec<String> = headers
             .iter()
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
@@ -136,7 +146,7 @@ mod tests {
                 "connection: Upgrade",
                 "sec-websocket-extensions: permessage-deflate, x; a=\"b, c\"",
                 "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
-                "sec-websocket-protocol: a, b",
+                "sec-websocket-protocol: a, ticket, b",
                 "sec-websocket-version: 13",
                 "upgrade: websocket",
             ]
@@ -148,7 +158,8 @@ mod tests {
         let mut keys = std::collections::HashSet::new();
         for _ in 0..3 {
             let mut headers = HeaderMap::new();
-            let ExpectedAccept(expected) = write(&mut headers);
+            let ExpectedAccept(expected) = write(&mut headers, &[]);
+            assert!(!headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL));
             let key = headers[header::SEC_WEBSOCKET_KEY].clone();
             assert_eq!(BASE64.decode(key.as_bytes()).unwrap().len(), 16);
             assert_eq!(expected, derive_accept_key(key.as_bytes()));

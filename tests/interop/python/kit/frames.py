@@ -102,14 +102,17 @@ class Bytes:
         return bytes(self._read[:count])
 
     def head(self):
-        """Reads an HTTP response's head; returns the status and the fields in lower case."""
+        """Reads an HTTP response's head; returns the status and the fields in lower case. A repeated one is joined with commas."""
         while b"\r\n\r\n" not in self._read:
             if not self._more():
                 raise EOFError(f"expected the head of a response, found {self._read!r} and the end")
         head = self.exactly(self._read.index(b"\r\n\r\n") + 4)
         first, *lines = head.decode("latin-1").rstrip().split("\r\n")
-        fields = dict(line.split(": ", 1) for line in lines)
-        return int(first.split()[1]), {name.lower(): value for name, value in fields.items()}
+        fields = {}
+        for name, value in (line.split(": ", 1) for line in lines):
+            name = name.lower()
+            fields[name] = f"{fields[name]}, {value}" if name in fields else value
+        return int(first.split()[1]), fields
 
     def until(self, wanted):
         """Reads, and forgets, up to these bytes."""

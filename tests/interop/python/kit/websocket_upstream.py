@@ -128,12 +128,12 @@ class Upstream:
 
 
 class Echo:
-    """An echo server by the `websockets` library, in threads."""
+    """An echo server by the `websockets` library, in threads; with `ssl`, over TLS."""
 
     def __init__(self, **options):
         self._server = serve(self._echo, "127.0.0.1", 0, max_size=None, **options)
         self.port = self._server.socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if options.get('ssl') else 'http'}://127.0.0.1:{self.port}"
         self.ended = queue.Queue()
 
     def __enter__(self):
