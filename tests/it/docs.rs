@@ -557,6 +557,25 @@ fn readme_shows_a_consumer_that_compiles() {
     );
 }
 
+#[test]
+fn readme_names_every_view_consumer_and_middleware() {
+    let readme = page("README.md");
+    let quoted = Regex::new("`([a-z_]+)`").unwrap();
+    let listed = |start: &str| -> Words {
+        let (_, list) = readme.split_once(&format!("\n- {start}: ")).unwrap();
+        let end = list.find("\n- ").unwrap();
+        let found = quoted.captures_iter(&list[..end]);
+        found.map(|captures| captures[1].to_owned()).collect()
+    };
+    let registry = Registry::builtin();
+    let views: Words = registry.view_names().map(str::to_owned).collect();
+    let consumers: Words = registry.consumer_names().map(str::to_owned).collect();
+    let middleware: Words = Step::NAMES.iter().map(ToString::to_string).collect();
+    assert_eq!(listed("views"), views);
+    assert_eq!(listed("consumers"), consumers);
+    assert_eq!(listed("middleware"), middleware);
+}
+
 /// The file in README.md is sound, and with the typo that the page describes has the Problem that
 /// it shows.
 #[test]

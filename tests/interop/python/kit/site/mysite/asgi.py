@@ -29,9 +29,21 @@ class Greeter(AsyncJsonWebsocketConsumer):
             await self.send_json(content)
 
 
+class Members(AsyncJsonWebsocketConsumer):
+    """Refuses visitors: to close before accepting is 403."""
+
+    async def connect(self):
+        if self.scope["user"].is_authenticated:
+            await self.accept()
+        else:
+            await self.close()
+
+
 application = ProtocolTypeRouter(
     {
         "http": http,
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter([path("ws/greet/", Greeter.as_asgi())]))),
+        "websocket": AllowedHostsOriginValidator(
+            AuthMiddlewareStack(URLRouter([path("ws/greet/", Greeter.as_asgi()), path("ws/members/", Members.as_asgi())]))
+        ),
     }
 )
