@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `stream.rs` | one connection's bytes: TCP, unix socket, TLS, or anything boxed |
 //! | `send_file.rs` | a file sent by the kernel |
+//! | `blocked_write.rs` | since when a stream takes nothing |
 //! | `connect.rs`, `tls/` | opening a stream to another server; TLS |
 //! | `peek.rs`, `proxy_protocol.rs` | the first bytes of a connection; the client behind a proxy that passes on bytes |
 //! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
@@ -17,6 +18,7 @@ mod acceptor;
 mod address;
 mod admission;
 mod bind;
+mod blocked_write;
 mod client_limit;
 mod connect;
 pub(crate) mod descriptors;
@@ -36,12 +38,15 @@ pub(crate) use acceptor::{Acceptor, Refused, Serve, refuse};
 pub use address::{ClientAddress, Scheme, ServerAddress, ServerEnd};
 pub(crate) use admission::{Admission, ConnectionPermit};
 pub use bind::{Bind, BindError, Listen, unix_path_problem};
+pub(crate) use blocked_write::BlockedWrite;
 pub(crate) use client_limit::{ClientLimit, ClientPermit, client_network};
 pub(crate) use listener::Connection;
 pub use listener::Listener;
 pub(crate) use peek::FirstByte;
 pub(crate) use proxy_protocol::Announced;
 pub use stream::{ReadWrite, Stream};
+#[cfg(test)]
+pub(crate) use tls::secure_pair;
 pub(crate) use tls::{
     AgreedProtocol, Certificate, CertificateFacts, Certificates, FileStamps, Handshake, Part,
     ServerTls, TlsFiles, TlsFilesRefusal, TlsPaths, first_certificate,

@@ -69,6 +69,14 @@ impl Stream {
         }
     }
 
+    /// Returns how much ciphertext the stream below has taken; 0 without TLS.
+    pub(crate) fn taken_ciphertext(&self) -> u64 {
+        match self {
+            Self::Tls(stream) => stream.taken_ciphertext(),
+            Self::Tcp(_) | Self::Unix(_) | Self::Boxed(_) => 0,
+        }
+    }
+
     /// Reads once for the owner; 0 is the end of the stream.
     pub(crate) fn poll_read_shared(
         &self,

@@ -25,6 +25,8 @@ pub(super) struct TimedStream {
     is_refused: bool,
     is_shut_down: bool,
     drained: usize,
+    /// The ciphertext that the stream had taken at the last look.
+    ciphertext: u64,
 }
 
 impl TimedStream {
@@ -35,6 +37,7 @@ impl TimedStream {
     ) -> Self {
         timeouts.record_stream(&stream);
         Self {
+            ciphertext: stream.taken_ciphertext(),
             stream,
             timeouts,
             heads: HeadScanner::new(protocol),
@@ -70,14 +73,30 @@ impl TimedStream {
         }
     }
 
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let is_tls = self.note_ciphertext();
         match &written {
             Poll::Pending => self.timeouts.record_blocked(),
+            // What is encrypted may still wait: the ciphertext that is taken counts instead.
+            Poll::Ready(_) if is_tls => {}
             Poll::Ready(written) => self
                 .timeouts
                 .record_written(*written.as_ref().unwrap_or(&0)),
         }
         written
+    }
+
+    /// Records the ciphertext that the stream has taken since the last look: the client reads,
+    /// although nothing more is written. Returns whether the stream speaks TLS.
+    fn note_ciphertext(&mut self) -> bool {
+        let ciphertext = self.stream.taken_ciphertext();
+        let count = ciphertext.wrapping_sub(self.ciphertext);
+        if count > 0 {
+            self.ciphertext = ciphertext;
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            self.timeouts.record_written(count);
+        }
+        ciphertext > 0
     }
 }
 
@@ -138,6 +157,7 @@ impl AsyncWrite for TimedStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note_ciphertext();
         match flushed {
             // hyper flushes the stream only when its own buffer is empty.
             Poll::Ready(Ok(())) => {
@@ -158,6 +178,7 @@ impl AsyncWrite for TimedStream {
         let this = &mut *self;
         if !this.is_shut_down {
             let Poll::Ready(closed) = Pin::new(&mut this.stream).poll_shutdown(cx) else {
+                this.note_ciphertext();
                 this.timeouts.record_blocked(); // ciphertext waits in the stream
                 return Poll::Pending;
             };
@@ -187,16 +208,17 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.is_refused {
+        let this = &mut *self;
+        if this.is_refused {
             return Poll::Ready(Err(other_protocol()));
         }
-        let written = match self.timeouts.sent_files() {
+        let written = match this.timeouts.sent_files() {
             Some(files) if slices.iter().any(|slice| is_placeholder(slice)) => {
-                files.poll_write(cx, &self.stream, slices)
+                files.poll_write(cx, &this.stream, slices)
             }
-            _ => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
+            _ => Pin::new(&mut this.stream).poll_write_vectored(cx, slices),
         };
-        self.note(written)
+        this.note(written)
     }
 }
 
@@ -205,9 +227,12 @@ mod tests {
     use std::future::poll_fn;
     use std::time::Duration;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
     use crate::clock::Clock;
     use crate::config::ServerConfig;
+    use crate::net::secure_pair::secure_pair;
     use crate::tasks::Tasks;
 
     /// A stream that takes everything and whose flush and end wait, as those of TLS do while the
@@ -264,6 +289,34 @@ mod tests {
         };
         let limit = Duration::from_secs(10);
         tokio::time::timeout(limit, expired).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn reader_that_takes_ciphertext_slowly_is_not_cut_off() {
+        let mut server = ServerConfig::default();
+        server.timeouts.request = Duration::from_millis(500);
+        server.timeouts.handshake = Duration::from_secs(3600);
+        let clock = Clock::default();
+        let timeouts = ConnectionTimeouts::new(clock.clone(), &server);
+        let (stream, mut client) = secure_pair(1024).await;
+        let mut stream = TimedStream::new(stream, timeouts.clone(), AgreedProtocol::Http);
+        // All of it is encrypted by the first write, in four records, and flushed for a second.
+        let write = async {
+            stream.write_all(&[7; 65_536]).await.unwrap();
+            stream.flush().await.unwrap();
+        };
+        let read = async {
+            let mut interval = tokio::time::interval(Duration::from_millis(20));
+            for _ in 0..64 {
+                interval.tick().await;
+                client.read_exact(&mut [0; 1024]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            _ = async { tokio::join!(write, read) } => {}
+            () = timeouts.expired() => panic!("the reader was cut off"),
+            () = clock.run(Tasks::default()) => panic!("the clock stopped"),
+        }
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ use super::deflate::Deflater;
 use super::settings::SlowClient;
 use crate::channels::Delivery;
 use crate::clock::{Millis, NEVER};
-use crate::net::Stream;
+use crate::net::{BlockedWrite, Stream};
 use crate::queued_bytes::QueuedBytes;
 
 /// The number of frames in one vectored write.
@@ -58,9 +58,8 @@ pub(super) struct SendQueue {
 #[derive(Default)]
 struct SendExtras {
     frames: VecDeque<QueuedFrame>,
-    /// The time since which a write makes no progress; `None` if neither a frame nor ciphertext of
-    /// the stream waits.
-    blocked_since: Option<Millis>,
+    /// Since when a write makes no progress: a frame waits, or ciphertext of the stream.
+    blocked: BlockedWrite,
     /// The ending that another task requested; the connection's task takes it.
     end_request: Option<Ending>,
     /// A consumer's wait in `Context::drained` until at most this many bytes are queued.
@@ -141,9 +140,7 @@ impl SendQueue {
     /// Returns the time since which a write makes no progress; `NEVER` if nothing waits.
     pub(super) fn blocked_since(&self) -> Millis {
         let extras = self.extras.as_ref();
-        extras
-            .and_then(|extras| extras.blocked_since)
-            .unwrap_or(NEVER)
+        extras.map_or(NEVER, |extras| extras.blocked.since())
     }
 
     /// Writes if no frame waits. Returns the first unwritten offset, from which the rest must be
@@ -266,7 +263,7 @@ impl SendQueue {
                 }
                 Poll::Ready(Err(error)) => error,
                 Poll::Pending => {
-                    extras.blocked_since.get_or_insert(now);
+                    extras.blocked.record(stream, now);
                     return Poll::Pending;
                 }
             };
@@ -284,9 +281,9 @@ impl SendQueue {
     ) -> Poll<io::Result<()>> {
         let flushed = stream.poll_flush_shared(cx);
         if flushed.is_pending() {
-            self.extras().blocked_since.get_or_insert(now);
+            self.extras().blocked.record(stream, now);
         } else if let Some(extras) = &mut self.extras {
-            extras.blocked_since = None;
+            extras.blocked.clear();
         }
         flushed
     }
@@ -313,7 +310,7 @@ impl SendQueue {
         self.bytes = 0;
         if let Some(extras) = &mut self.extras {
             extras.frames = VecDeque::new();
-            extras.blocked_since = None;
+            extras.blocked.clear();
         }
         self.wake_drained();
     }
@@ -390,7 +387,7 @@ impl SendQueue {
         let extras = self.extras();
         extras.frames.push_back(frame);
         if was_empty {
-            extras.blocked_since = Some(now);
+            extras.blocked.begin(now);
             self.wake(); // it begins to wait for the stream to become writable
         }
     }
@@ -402,7 +399,7 @@ impl SendQueue {
         let Some(extras) = &mut self.extras else {
             return;
         };
-        extras.blocked_since = None;
+        extras.blocked.clear();
         while let Some(first) = extras.frames.front_mut() {
             if count < first.bytes.len() {
                 if count > 0 {

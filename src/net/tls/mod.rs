@@ -22,6 +22,8 @@ mod files;
 mod handshake_facts;
 mod info;
 mod provider;
+#[cfg(test)]
+pub(crate) mod secure_pair;
 mod server;
 mod session;
 mod stream;

@@ -16,7 +16,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
@@ -40,6 +40,8 @@ pub struct TlsStream {
     /// Whether ciphertext waits in the session. Separate from it, so that a sender can check it
     /// without the lock.
     is_unflushed: AtomicBool,
+    /// How much ciphertext the stream has taken. Written under the lock, read without it.
+    taken: AtomicU64,
 }
 
 /// The session of a stream, locked or owned.
@@ -47,6 +49,7 @@ struct Locked<'a> {
     stream: &'a Stream,
     session: &'a mut Session,
     is_unflushed: &'a AtomicBool,
+    taken: &'a AtomicU64,
 }
 
 impl TlsStream {
@@ -79,6 +82,7 @@ impl TlsStream {
             stream,
             session: Mutex::new(session),
             is_unflushed: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
         }
     }
 
@@ -97,11 +101,18 @@ impl TlsStream {
         self.is_unflushed.load(Ordering::Relaxed)
     }
 
+    /// Returns how much ciphertext the stream has taken: the progress of a client that reads, while
+    /// plaintext waits.
+    pub(in crate::net) fn taken_ciphertext(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     fn owned(&mut self) -> Locked<'_> {
         Locked {
             stream: &self.stream,
             session: self.session.get_mut(),
             is_unflushed: &self.is_unflushed,
+            taken: &self.taken,
         }
     }
 
@@ -110,6 +121,7 @@ impl TlsStream {
             stream: &self.stream,
             session: &mut self.session.lock(),
             is_unflushed: &self.is_unflushed,
+            taken: &self.taken,
         })
     }
 
@@ -298,6 +310,7 @@ impl Locked<'_> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(self.fail(error)),
         };
+        self.count_taken(count);
         let rest = &sealed[count..];
         if !rest.is_empty() {
             self.session.outgoing.extend_from_slice(rest);
@@ -322,7 +335,15 @@ impl Locked<'_> {
         Ok(true)
     }
 
+    fn count_taken(&self, count: usize) {
+        // No other thread writes it: the session is locked or owned.
+        let taken = self.taken.load(Ordering::Relaxed);
+        self.taken
+            .store(taken.wrapping_add(count as u64), Ordering::Relaxed);
+    }
+
     fn advance(&mut self, count: usize) {
+        self.count_taken(count);
         self.session.outgoing.advance(count);
         if self.session.outgoing.is_empty() {
             self.session.outgoing = BytesMut::new();

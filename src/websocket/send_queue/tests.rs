@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
 use super::*;
+use crate::net::secure_pair::{read_some, secure_pair};
 
 const LIMIT: usize = 30;
 
@@ -158,4 +159,31 @@ fn first_request_to_end_wins() {
     let ending = queue.take_end_request();
     assert_eq!(ending, Some(Ending::of(Cause::Reload)));
     assert_eq!(queue.take_end_request(), None);
+}
+
+#[tokio::test]
+async fn client_that_takes_ciphertext_makes_progress() {
+    let (stream, mut client) = secure_pair(1024).await;
+    let mut queue = SendQueue::default();
+    let flush = |queue: &mut SendQueue, now| {
+        let mut cx = Context::from_waker(Waker::noop());
+        let polled = queue.poll_flush(&stream, &mut cx, now);
+        assert!(polled.is_pending() || queue.is_empty());
+        queue.blocked_since()
+    };
+    assert_eq!(flush(&mut queue, 0), NEVER);
+    // All of it is encrypted: nothing waits in the queue.
+    assert_eq!(queue.try_write(&stream, &[7; 20_000]), None);
+    assert_eq!(flush(&mut queue, 1), 1);
+    assert_eq!(flush(&mut queue, 5), 1, "it takes nothing");
+    read_some(&mut client);
+    assert_eq!(flush(&mut queue, 9), 9);
+    assert_eq!(flush(&mut queue, 12), 9);
+    for now in 13..100 {
+        if flush(&mut queue, now) == NEVER {
+            return;
+        }
+        read_some(&mut client);
+    }
+    panic!("the ciphertext still waits");
 }

@@ -197,6 +197,24 @@ fn key_update_changes_the_keys_of_both_directions() {
 }
 
 #[test]
+fn key_updates_without_data_end_the_session_and_queue_nothing() {
+    let mut pair = Pair::new(configs(VERSIONS[1]));
+    for _ in 0..1000 {
+        pair.client.refresh_traffic_keys().unwrap();
+        let wire = pair.sent_by_client(b"x");
+        assert_eq!(pair.feed(&wire, 10), b"x");
+        // We have not written since: one answer is enough for all.
+        assert!(pair.server.outgoing.len() < 100);
+    }
+    for _ in 0..1000 {
+        pair.client.refresh_traffic_keys().unwrap();
+        let wire = pair.client_wire();
+        assert_eq!(pair.feed(&wire, 10), b"");
+    }
+    assert!(pair.server.has_ended());
+}
+
+#[test]
 fn close_notify_ends_one_direction() {
     for version in VERSIONS {
         let mut pair = Pair::new(configs(version));

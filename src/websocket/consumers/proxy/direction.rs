@@ -9,7 +9,8 @@
 //!
 //! Bytes are read into the thread's buffer and written from there. Only what the sink does not take
 //! is copied; until the sink has taken it, nothing more is read. So a direction holds at most one
-//! read, and an idle one holds nothing.
+//! read, and an idle one holds nothing. A sink that speaks TLS may hold one write's ciphertext
+//! besides, which has the same deadline.
 
 use std::io::IoSlice;
 use std::task::{Context, Poll};
@@ -17,8 +18,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 
 use super::frame_boundaries::FrameBoundaries;
-use crate::clock::{Millis, NEVER};
-use crate::net::Stream;
+use crate::clock::Millis;
+use crate::net::{BlockedWrite, Stream};
 use crate::queued_bytes::QueuedBytes;
 use crate::websocket::thread_buffers;
 
@@ -32,6 +33,8 @@ pub(super) struct Direction {
     source_has_ended: bool,
     /// Bytes that were read and that the sink has not taken.
     held: Option<Box<Held>>,
+    /// Since when the sink takes nothing: neither what is held, nor its own ciphertext.
+    blocked: BlockedWrite,
     /// The bytes that were read, and those that were written.
     pub(super) received: u64,
     pub(super) sent: u64,
@@ -62,8 +65,6 @@ enum Sink {
 
 struct Held {
     bytes: Bytes,
-    /// The time since which the sink takes nothing.
-    blocked_since: Millis,
     _share: QueuedBytes,
 }
 
@@ -154,6 +155,7 @@ impl Direction {
     pub(super) fn discard(&mut self) {
         self.flow = Flow::Discard;
         self.held = None;
+        self.blocked.clear();
     }
 
     /// Gives the sink up: it is not written any more.
@@ -200,18 +202,21 @@ impl Direction {
 
     /// Returns the time since which the sink takes nothing; `NEVER` if nothing waits.
     pub(super) fn blocked_since(&self) -> Millis {
-        self.held.as_ref().map_or(NEVER, |held| held.blocked_since)
+        self.blocked.since()
     }
 
     /// Writes what is held, and flushes the sink.
     fn poll_write(&mut self, cx: &mut Context<'_>, sink: &Stream, now: Millis) -> Poll<()> {
         while let Some(held) = &mut self.held {
             match sink.poll_write_shared(cx, &[IoSlice::new(&held.bytes)]) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.blocked.record(sink, now);
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(count @ 1..)) => {
                     self.sent += count as u64;
+                    self.blocked.clear();
                     held.bytes.advance(count);
-                    held.blocked_since = now;
                     if held.bytes.is_empty() {
                         self.held = None;
                     }
@@ -219,10 +224,12 @@ impl Direction {
                 Poll::Ready(_) => self.abandon_sink(),
             }
         }
-        if self.sink == Sink::Open
-            && let Poll::Ready(Err(_)) = sink.poll_flush_shared(cx)
-        {
-            self.abandon_sink();
+        if self.sink == Sink::Open {
+            match sink.poll_flush_shared(cx) {
+                Poll::Ready(Ok(())) => self.blocked.clear(),
+                Poll::Ready(Err(_)) => self.abandon_sink(),
+                Poll::Pending => self.blocked.record(sink, now),
+            }
         }
         Poll::Ready(())
     }
@@ -303,14 +310,14 @@ impl Direction {
         if bytes.is_empty() || self.sink != Sink::Open {
             return;
         }
-        let (bytes, blocked_since) = match self.held.take() {
-            Some(held) => ([&held.bytes, bytes].concat().into(), held.blocked_since),
-            None => (Bytes::copy_from_slice(bytes), now),
+        self.blocked.begin(now);
+        let bytes = match self.held.take() {
+            Some(held) => [&held.bytes, bytes].concat().into(),
+            None => Bytes::copy_from_slice(bytes),
         };
         self.held = Some(Box::new(Held {
             _share: QueuedBytes::new(&bytes),
             bytes,
-            blocked_since,
         }));
     }
 }

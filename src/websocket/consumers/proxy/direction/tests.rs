@@ -5,6 +5,8 @@ use std::task::Waker;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
+use crate::clock::NEVER;
+use crate::net::secure_pair::{read_some, secure_pair};
 
 const TURN: Turn = Turn {
     now: 7,
@@ -173,4 +175,30 @@ async fn bytes_that_came_with_the_handshake_pass_first() {
     relay.direction.begin(b"\x81\x02a", 7);
     relay.send(b"b\x88\x00").await;
     assert_eq!(relay.rest().await, b"\x81\x02ab\x88\x00");
+}
+
+#[tokio::test]
+async fn ciphertext_that_the_sink_does_not_take_has_a_deadline() {
+    let (mut source, ours) = duplex(1 << 20);
+    let (sink, mut client) = secure_pair(1024).await;
+    let streams = (Stream::boxed(ours), sink);
+    let mut direction = Direction::default();
+    let mut poll = |now| {
+        let mut cx = Context::from_waker(Waker::noop());
+        direction.poll(&mut cx, (&streams.0, &streams.1), Turn { now, ..TURN });
+        direction.blocked_since()
+    };
+    source.write_all(&[0x82, 126, 0x0f, 0xa0]).await.unwrap();
+    source.write_all(&[7; 4000]).await.unwrap();
+    assert_eq!(poll(1), 1);
+    assert_eq!(poll(5), 1, "it takes nothing");
+    read_some(&mut client);
+    assert_eq!(poll(9), 9, "it reads");
+    for now in 10..100 {
+        if poll(now) == NEVER {
+            return;
+        }
+        read_some(&mut client);
+    }
+    panic!("the ciphertext still waits");
 }
