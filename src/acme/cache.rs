@@ -33,6 +33,10 @@ const CHALLENGES_MAX: usize = 256;
 /// A challenge older than this was left behind by a process that died.
 const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// The room that an order needs: for the account, a challenge, the certificate and a failure.
+const ROOM_BYTES: usize = 32 * 1024;
+const ROOM_NAME: &str = "room";
+
 /// The ending of the file of a tls-alpn-01 challenge. A token of http-01 has no dot.
 const ALPN_SUFFIX: &str = ".alpn";
 
@@ -106,6 +110,12 @@ impl Cache {
     pub(super) fn lock(&self, now: SystemTime, until: SystemTime) -> io::Result<Option<OrderLock>> {
         self.create()?;
         OrderLock::take(&self.path.join("lock"), now, until)
+    }
+
+    /// Fails if there is no room for what an order stores.
+    pub(super) fn check_room(&self) -> io::Result<()> {
+        self.write(ROOM_NAME, &" ".repeat(ROOM_BYTES))?;
+        remove(&self.path.join(ROOM_NAME))
     }
 
     /// Removes what processes that died have left behind. Only for the holder of the lock.

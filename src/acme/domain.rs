@@ -58,6 +58,12 @@ impl Domain {
         }
     }
 
+    /// Returns when the certificate that is served ends, for the log.
+    pub(super) fn served_until(&self) -> Option<String> {
+        let served = self.served.as_ref()?;
+        Some(shown(served.certificate.facts().not_after))
+    }
+
     pub(super) fn is_waiting(&self, now: SystemTime) -> bool {
         now < UNIX_EPOCH + Duration::from_secs(self.failures.retry_at)
     }

@@ -2,7 +2,7 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `renewal.rs` | the task: which certificate is due, and what happens when an order fails |
+//! | `renewal.rs`, `renewal/cached.rs` | the task: which certificate is due, and what happens when an order fails; its use of the cache |
 //! | `domain.rs` | the state of a domain and of its certificate |
 //! | `schedule.rs` | when: renewals, and delays after failures |
 //! | `authority.rs` | a CA, as the renewal sees it |

@@ -28,6 +28,8 @@
 //! - A certificate that was issued but cannot be stored is served, and stored later.
 //! - A certificate whose file was removed is served, and replaced by a new one at once.
 
+mod cached;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
@@ -39,7 +41,7 @@ use tokio::task::spawn_blocking;
 use super::authority::{Authority, ChallengeKind, Issued, OrderError, OrderRequest};
 use super::cache::{Cache, Failures};
 use super::challenges::Responder;
-use super::domain::{ASK_EVERY, Domain, Served, Unsaved, parse, shown};
+use super::domain::{ASK_EVERY, Domain, Served, parse, shown};
 use super::schedule;
 use crate::file_stamp::FileStamp;
 use crate::net::{Certificate, Certificates};
@@ -53,7 +55,8 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// How long the lock may outlast the order.
 const LOCK_GRACE: Duration = Duration::from_secs(60);
 
-/// How often a certificate that could not be stored is stored again.
+/// How often a certificate that could not be stored is stored again, and how long an order waits for
+/// a cache that can be written.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// The longest time of one such question.
@@ -111,42 +114,6 @@ impl<A: Authority> Renewal<A> {
         for domain in self.domains.values_mut() {
             if !domain.failures.is_asked {
                 domain.failures.retry_at = 0;
-            }
-        }
-    }
-
-    /// Reads what is new in the cache. The first call reads everything.
-    pub(super) async fn poll(&mut self) {
-        let cache = self.settings.cache.clone();
-        let now = self.now();
-        let (before, challenges_until) = (self.seen, self.challenges_until);
-        let polled = spawn_blocking(move || {
-            // Before the files, so that a change meanwhile is read by the next poll.
-            let seen = Seen {
-                files: cache.stamp(),
-                challenges: cache.challenges_stamp(),
-            };
-            // Also when one has become too old, which changes nothing in the directory.
-            let is_new = before.is_none_or(|before| before.challenges != seen.challenges)
-                || challenges_until.is_some_and(|until| until <= now);
-            (seen, is_new.then(|| cache.challenges(now)))
-        });
-        let Ok((seen, challenges)) = polled.await else {
-            return;
-        };
-        if let Some((challenges, until)) = challenges {
-            self.settings.responder.set_others(challenges);
-            self.challenges_until = until;
-        }
-        self.seen = Some(seen);
-        if before.is_none_or(|before| before.files != seen.files) {
-            let names: Vec<String> = self.domains.keys().cloned().collect();
-            let mut is_changed = before.is_none();
-            for name in names {
-                is_changed |= self.load(&name).await;
-            }
-            if is_changed {
-                self.serve();
             }
         }
     }
@@ -222,111 +189,6 @@ impl<A: Authority> Renewal<A> {
         self.domains.get(name).is_some_and(is_due) && !self.settings.certificates.has_file_for(name)
     }
 
-    /// Reads the files of a domain. Returns whether another certificate is to be served.
-    async fn load(&mut self, name: &str) -> bool {
-        let Some(domain) = self.domains.get_mut(name) else {
-            return false;
-        };
-        let (cache, before, file) = (self.settings.cache.clone(), domain.stamp, name.to_owned());
-        let loaded = spawn_blocking(move || {
-            let failures = cache.failures(&file);
-            let stamp = cache.certificate_stamp(&file);
-            let pem = (stamp != before).then(|| cache.certificate(&file));
-            (failures, stamp, pem)
-        });
-        let Ok((failures, stamp, pem)) = loaded.await else {
-            return false;
-        };
-        let has_failed = failures.is_some();
-        match failures {
-            Some(failures) if failures.count > domain.failures.count => domain.failures = failures,
-            _ => {}
-        }
-        domain.stamp = stamp;
-        let pem = match pem {
-            Some(Ok(Some(pem))) => pem,
-            Some(Err(error)) => {
-                tracing::warn!(domain = name, %error, "cannot read a certificate of ACME");
-                return false;
-            }
-            Some(Ok(None)) | None => return false,
-        };
-        if domain
-            .served
-            .as_ref()
-            .is_some_and(|served| *served.pem == *pem)
-        {
-            return false;
-        }
-        let now = (self.settings.now)();
-        match parse(name, &pem) {
-            Ok(certificate) => {
-                let served = Served::new(certificate, &pem, now);
-                tracing::info!(
-                    domain = name,
-                    until = %shown(served.certificate.facts().not_after),
-                    "serving a certificate of ACME"
-                );
-                // Another process has ended the failures of this one. Those in the cache go on: they
-                // are of the renewal of this certificate.
-                if domain.served.replace(served).is_some() || !has_failed {
-                    domain.failures = Failures::default();
-                }
-                true
-            }
-            Err(error) => {
-                tracing::warn!(domain = name, error, "a certificate of ACME is broken");
-                domain.stamp = None; // as if it were missing
-                false
-            }
-        }
-    }
-
-    /// Stores a certificate that could not be stored before.
-    async fn save(&mut self, name: &str) {
-        let now = self.now();
-        let due = self
-            .domains
-            .get(name)
-            .and_then(|domain| domain.unsaved.as_ref())
-            .filter(|unsaved| unsaved.save_at <= now);
-        if let Some(unsaved) = due {
-            let issued = unsaved.issued.clone();
-            self.store(name, issued).await;
-        }
-    }
-
-    async fn store(&mut self, name: &str, issued: Issued) {
-        let (cache, file, pem) = (
-            self.settings.cache.clone(),
-            name.to_owned(),
-            issued.pem.clone(),
-        );
-        let stored = spawn_blocking(move || {
-            cache.create()?;
-            cache.store_certificate(&file, &pem)?;
-            // The certificate counts, not this file.
-            let _ = cache.store_failures(&file, None);
-            Ok::<_, std::io::Error>(cache.certificate_stamp(&file))
-        });
-        let stored = stored.await.unwrap_or_else(|error| Err(error.into()));
-        let now = self.now();
-        let Some(domain) = self.domains.get_mut(name) else {
-            return;
-        };
-        match stored {
-            Ok(stamp) => {
-                domain.stamp = stamp;
-                domain.unsaved = None;
-            }
-            Err(error) => {
-                tracing::error!(domain = name, cache = %self.settings.cache.path().display(), %error, "cannot store the certificate; it is served until this process ends");
-                let save_at = now + SAVE_EVERY;
-                domain.unsaved = Some(Unsaved { issued, save_at });
-            }
-        }
-    }
-
     /// Asks the CA when to renew a certificate.
     async fn ask(&mut self, name: &str) {
         let Some(pem) = self.served(name).map(|served| served.pem.clone()) else {
@@ -371,6 +233,8 @@ impl<A: Authority> Renewal<A> {
             let lock = cache.lock(now, until)?;
             if lock.is_some() {
                 cache.clean(now)?;
+                // A certificate that cannot be stored is one order of the CA's limit each time.
+                cache.check_room()?;
             }
             Ok::<_, std::io::Error>(lock)
         });
@@ -380,12 +244,7 @@ impl<A: Authority> Renewal<A> {
                 tracing::debug!(domain = name, "another process orders");
                 return;
             }
-            Err(error) => {
-                let path = self.settings.cache.path().display();
-                let error = OrderError::new(format!("cannot write to {path}: {error}"));
-                self.fail(name, &error).await;
-                return;
-            }
+            Err(error) => return self.postpone(name, &error),
         };
         // Race: another process may have stored a certificate, or failed, before the lock was free.
         if self.load(name).await {
@@ -447,6 +306,28 @@ impl<A: Authority> Renewal<A> {
         self.store(name, issued).await;
     }
 
+    /// Waits a minute because the cache cannot be written. The CA has not been asked: this is no
+    /// failure of an order.
+    fn postpone(&mut self, name: &str, error: &std::io::Error) {
+        counter!("oneport_acme_orders_total", "outcome" => "failed").increment(1);
+        let now = self.now();
+        let Some(domain) = self.domains.get_mut(name) else {
+            return;
+        };
+        let retry_at = (now + SAVE_EVERY).duration_since(UNIX_EPOCH);
+        domain.failures.retry_at = retry_at.unwrap_or_default().as_secs();
+        tracing::error!(
+            domain = name,
+            error = format!(
+                "cannot write to {}: {error}",
+                self.settings.cache.path().display()
+            ),
+            retry_seconds = SAVE_EVERY.as_secs(),
+            served_until = domain.served_until(),
+            "cannot obtain a certificate"
+        );
+    }
+
     async fn fail(&mut self, name: &str, error: &OrderError) {
         counter!("oneport_acme_orders_total", "outcome" => "failed").increment(1);
         let now = self.now();
@@ -462,16 +343,12 @@ impl<A: Authority> Renewal<A> {
             is_asked: error.retry_after.is_some(),
         };
         domain.failed_kind = error.kind.or(domain.failed_kind);
-        let until = domain
-            .served
-            .as_ref()
-            .map(|served| shown(served.certificate.facts().not_after));
         tracing::error!(
             domain = name,
             error = %error,
             failures = count,
             retry_seconds = delay.as_secs(),
-            served_until = until,
+            served_until = domain.served_until(),
             "cannot obtain a certificate"
         );
         let (cache, file, failures) = (
