@@ -6,10 +6,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use oneport::net::ReadWrite;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::process::{DEADLINE, Process, raised};
 use crate::support::HANDSHAKE;
@@ -29,7 +32,7 @@ pub(super) const PING: u8 = 0x89;
 
 /// A client's end of a connection.
 pub(super) struct Peer {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Box<dyn ReadWrite>,
     /// Bytes that were read and not parsed yet.
     pub(super) heard: Vec<u8>,
 }
@@ -52,9 +55,17 @@ impl Peer {
         let stream = stream.expect("a connection in time").unwrap();
         stream.set_nodelay(true).unwrap();
         Self {
-            stream,
+            stream: Box::new(stream),
             heard: Vec::new(),
         }
+    }
+
+    /// Speaks TLS from now on.
+    pub(super) async fn encrypt(&mut self, connector: &TlsConnector) {
+        let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        let name = ServerName::try_from("localhost").unwrap();
+        let encrypted = timeout(DEADLINE, connector.connect(name, plain)).await;
+        self.stream = Box::new(encrypted.expect("a handshake in time").unwrap());
     }
 
     /// Opens a WebSocket; `fields` are more header fields, each with its line break.
@@ -82,7 +93,11 @@ impl Peer {
     }
 
     pub(super) async fn say(&mut self, bytes: &[u8]) {
-        let written = timeout(DEADLINE, self.stream.write_all(bytes)).await;
+        let written = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await // TLS may keep some
+        };
+        let written = timeout(DEADLINE, written).await;
         written.expect("room for what is said in time").unwrap();
     }
 
@@ -134,6 +149,7 @@ impl Peer {
         );
         // This may fail: the server may have stopped waiting.
         let _ = self.stream.write_all(&whole(CLOSE, &payload[..2])).await;
+        let _ = self.stream.flush().await;
         assert_eq!(self.frame().await, None, "expected the end");
     }
 }

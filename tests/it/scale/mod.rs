@@ -11,4 +11,5 @@ mod clients;
 mod computing;
 mod members;
 mod process;
+mod secure_members;
 mod slow_clients;

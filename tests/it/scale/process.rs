@@ -63,7 +63,7 @@ impl Process {
         let Ok(line) = told.recv_timeout(DEADLINE) else {
             panic!("the server did not start: {}", this.logged());
         };
-        let address = line.split_once("http://").map(|(_, address)| address);
+        let address = line.split_once("://").map(|(_, address)| address);
         this.address = address.unwrap().trim().parse().unwrap();
         this
     }

@@ -1,0 +1,155 @@
+//! Secure members: a thousand WebSockets over TLS get every message, and an idle one costs little.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rcgen::CertifiedKey;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::clients::{PING, Peer, named, whole, with_clients};
+use super::process::{KIB, Process};
+
+/// The memory of an idle connection; tasks are larger in an unoptimised build.
+const CONNECTION_BYTES_MAX: usize = if cfg!(debug_assertions) {
+    24 * KIB
+} else {
+    12 * KIB
+};
+
+const MESSAGES: usize = 20;
+
+/// The longest time of a plain request while the members are served.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The number of concurrent handshakes.
+const BATCH: usize = 100;
+
+/// Writes a certificate for localhost. Returns the lines of the configuration that name it, and a
+/// client that trusts it.
+fn certificate(name: &str) -> (String, TlsConnector) {
+    let CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let file = |kind: &str| folder.join(format!("{name}-{}-{kind}.pem", std::process::id()));
+    fs::write(file("cert"), cert.pem()).unwrap();
+    fs::write(file("key"), signing_key.serialize_pem()).unwrap();
+    let lines = format!(
+        "
+        [server.tls]
+        plaintext = 'serve'
+        certificate = {:?}
+        key = {:?}
+        ",
+        file("cert"),
+        file("key"),
+    );
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (lines, TlsConnector::from(Arc::new(config)))
+}
+
+/// Sends messages, and reads them at every member.
+async fn fan_out(members: &mut [Peer]) {
+    let message = |at| format!("message {at} of {MESSAGES}").into_bytes();
+    for at in 0..MESSAGES {
+        members[0].say(&whole(0x81, &message(at))).await;
+    }
+    for member in members {
+        for at in 0..MESSAGES {
+            assert_eq!(member.frame().await, Some((0x81, message(at))));
+        }
+    }
+}
+
+/// Makes one plain request after the other, and measures how long each takes.
+async fn ask_beside(process: &Process, waits: &mut Vec<Duration>) {
+    loop {
+        let began = Instant::now();
+        process.metric("oneport_websockets", &[]).await;
+        waits.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn open_all(process: &Process, connector: &TlsConnector, count: usize) -> Vec<Peer> {
+    let mut peers = Vec::with_capacity(count);
+    while peers.len() < count {
+        let some = peers.len()..count.min(peers.len() + BATCH);
+        let some = some.map(async |at| {
+            let mut peer = Peer::connect(process.address, at, false).await;
+            peer.encrypt(connector).await;
+            peer.shake_hands("/all/", "").await;
+            peer
+        });
+        peers.extend(join_all(some).await);
+    }
+    peers
+}
+
+#[test]
+fn a_thousand_members_over_tls_get_every_message() {
+    with_clients(
+        named!(a_thousand_members_over_tls_get_every_message),
+        1_000,
+        async |count| {
+            let (secure, connector) = certificate("secure-members");
+            let routes = "
+                [[websocket.route]]
+                path = '/all/'
+                consumer = 'broadcast'
+                ping_interval = '0s'
+                middleware = []
+                options = { group = 'all' }
+            ";
+            let process = Process::start("secure", &format!("{secure}{routes}"));
+            let mut members = open_all(&process, &connector, count / 2).await;
+            process
+                .until_metric("oneport_websockets", &[], members.len())
+                .await;
+            let (few, before) = (members.len(), process.resident());
+            members.extend(open_all(&process, &connector, count - few).await);
+            process.until_metric("oneport_websockets", &[], count).await;
+            // Each has sent and received, and is idle again.
+            join_all(members.iter_mut().map(async |member| {
+                member.say(&whole(PING, b"")).await;
+                assert_eq!(member.frame().await, Some((0x8a, Vec::new())));
+            }))
+            .await;
+            let each = process.resident().saturating_sub(before) / (count - few);
+            println!("{each} bytes for each further member");
+            assert!(
+                each <= CONNECTION_BYTES_MAX,
+                "expected at most {CONNECTION_BYTES_MAX} bytes a connection, found {each}"
+            );
+
+            let mut waits = Vec::new();
+            tokio::select! {
+                () = fan_out(&mut members) => {}
+                () = ask_beside(&process, &mut waits) => {}
+            }
+            waits.sort();
+            let (middle, slowest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+            println!(
+                "{} plain requests beside it: {middle:?}, {slowest:?} at most",
+                waits.len()
+            );
+            assert!(
+                slowest <= WAIT_MAX,
+                "expected plain requests within {WAIT_MAX:?}, found {slowest:?}"
+            );
+            process.ask_to_stop();
+            join_all(members.iter_mut().map(|member| member.expect_close(1001))).await;
+            process.ended().await;
+        },
+    );
+}
