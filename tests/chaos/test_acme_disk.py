@@ -1,8 +1,8 @@
 """ACME on a full disk: the certificate that is there is served, the CA is left alone, and all goes on when there is room again."""
 
-import re
-import ssl
 import socket
+import ssl
+import unittest
 
 from disturb.case import Chaos
 from disturb.disk import Disk
@@ -36,11 +36,10 @@ class FullDisk(Chaos):
         server = Disturbed("", limits=self.disk.limits)
         self.pebble = self.enterContext(Pebble(server._chosen, **options))
         server.write(CONFIG.format(directory=self.pebble.url, ca=self.pebble.authority, cache=self.disk.directory / "acme"))
-        self.trust = self.pebble.trust()
         return self.enterContext(server)
 
     def certificate(self, server):
-        """Returns the serial number of the certificate that is served, also of one that has expired; `None` without one."""
+        """Returns the certificate that is served, also one that has expired; `None` without one."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
@@ -65,19 +64,22 @@ class FullDisk(Chaos):
         until(lambda: self.orders(server, "failed") >= 1, lambda: f"a renewal\n{server.log()}", deadline=24 + DEADLINE)
         line = next(line for line in server.log().splitlines() if "cannot obtain a certificate" in line)
         self.assertRegex(line, f"cannot write to .*acme.*({FULL})")
-        self.assertRegex(line, "retry_seconds=6[0-9]|retry_seconds=[4-7][0-9]")
+        self.assertIn("retry_seconds=60", line)
         self.assertEqual(self.certificate(server), first)
         self.assertEqual(self.pebble.log().count("POST"), asked, "the CA was asked in vain")
         self.assertEqual(server.request("/health/")[0], 200)
         self.disk.free(server.pid)
         until(lambda: self.certificate(server) not in (None, first), lambda: f"a new certificate\n{server.log()}", deadline=NEXT_TRY)
-        self.assertEqual(len(re.findall("panicked", server.log())), 0)
 
     def test_a_certificate_that_finds_no_room_is_served_and_stored_later(self):
         server = self.begin(slow=True)
         until(lambda: list(self.disk.directory.glob("acme/*/challenges/*")), lambda: f"a challenge\n{server.log()}")
-        self.disk.fill(server.pid)
-        first = until(lambda: self.certificate(server), lambda: f"a certificate\n{server.log()}", deadline=2 * DEADLINE)
+
+        def ask():
+            self.disk.fill(server.pid)  # the challenge that is removed leaves room
+            return self.certificate(server)
+
+        first = until(ask, lambda: f"a certificate\n{server.log()}", deadline=2 * DEADLINE)
         server.wait_for_log(f"cannot store the certificate.*({FULL})|({FULL}).*cannot store the certificate")
         until(lambda: self.orders(server, "not_stored") >= 1, "the failure to be counted")
         self.assertEqual(self.stored(), "")
@@ -85,3 +87,7 @@ class FullDisk(Chaos):
         until(self.stored, "the certificate in the cache", deadline=NEXT_TRY)
         self.assertEqual(self.certificate(server), first)
         self.assertEqual(self.orders(server, "issued"), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()

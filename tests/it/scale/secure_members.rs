@@ -8,20 +8,16 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use rcgen::CertifiedKey;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::clients::{PING, Peer, named, whole, with_clients};
 use super::process::{KIB, Process};
 
-/// The memory of an idle connection; tasks are larger in an unoptimised build.
-const CONNECTION_BYTES_MAX: usize = if cfg!(debug_assertions) {
-    24 * KIB
-} else {
-    12 * KIB
-};
+/// The memory of an idle connection, also in an unoptimised build.
+const CONNECTION_BYTES_MAX: usize = 12 * KIB;
 
-const MESSAGES: usize = 20;
+const MESSAGES: usize = 100;
 
 /// The longest time of a plain request while the members are served.
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -50,7 +46,7 @@ fn certificate(name: &str) -> (String, TlsConnector) {
     );
     let mut roots = RootCertStore::empty();
     roots.add(cert.der().clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
