@@ -28,7 +28,7 @@ use hyper_util::server::conn::auto::{self, upgrade};
 use metrics::{Gauge, gauge};
 
 use super::connection_start::{ConnectionStart, Started};
-use super::connection_timeouts::ConnectionTimeouts;
+use super::connection_timeouts::{ConnectionTimeouts, millis};
 use super::hyper_tasks::HyperTasks;
 use super::respond::{PendingUpgrade, Shared, respond};
 use super::timed_stream::TimedStream;
@@ -84,7 +84,13 @@ impl HttpServer {
         admission: Admission,
         listener: &Listener,
     ) -> Arc<Self> {
-        let mut builder = auto::Builder::new(HyperTasks::new(gateway.services().tasks.clone()));
+        let services = gateway.services();
+        let write = millis(server.timeouts.request);
+        let mut builder = auto::Builder::new(HyperTasks::new(
+            services.tasks.clone(),
+            services.clock.clone(),
+            write,
+        ));
         let header_size = server.limits.header_size.as_usize();
         builder
             .http1()

@@ -41,7 +41,6 @@ use futures_util::task::AtomicWaker;
 use metrics::counter;
 
 use super::sent_files::SentFiles;
-use super::stall_timeout::StallTimeout;
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 use crate::config::ServerConfig;
 use crate::http::ClientEnd;
@@ -200,12 +199,6 @@ impl ConnectionTimeouts {
 
     pub(super) fn note_fragment(&self) {
         self.has_fragment.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns the timeout of a response over HTTP/2, whose stream may have no window.
-    pub(super) fn watch_stalls(&self) -> Option<Arc<StallTimeout>> {
-        self.is_http2()
-            .then(|| StallTimeout::watch(&self.clock, self.durations.write))?
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -456,6 +449,6 @@ fn load(instant: &AtomicU64) -> Millis {
     instant.load(Ordering::Relaxed)
 }
 
-fn millis(duration: Duration) -> Millis {
+pub(super) fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(NEVER)
 }

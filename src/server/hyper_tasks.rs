@@ -2,8 +2,7 @@
 //!
 //! hyper starts two kinds of tasks for an HTTP/2 connection:
 //!
-//! - one for each request, whose response body may wait for window. [`resettable`] resets it
-//!   through [`StallTimeout`].
+//! - one for each request, whose response body may wait for window. [`resettable`] resets it.
 //! - one for each accepted extended CONNECT (RFC 8441), which writes the WebSocket's bytes. If the
 //!   client gives no window, the task would wait forever and keep its stream and bytes after the
 //!   WebSocket has ended.
@@ -11,8 +10,6 @@
 //! hyper passes both to [`Executor::execute`] without distinguishing them, so the second kind is
 //! recognised by its type name. The test at the end fails if a new version of hyper renames the
 //! type.
-//!
-//! [`StallTimeout`]: super::stall_timeout::StallTimeout
 
 use std::any::type_name;
 use std::cell::Cell;
@@ -23,6 +20,7 @@ use hyper::rt::Executor;
 use tokio_util::sync::CancellationToken;
 
 use super::stall_timeout::resettable;
+use crate::clock::{Clock, Millis};
 use crate::tasks::Tasks;
 
 /// hyper's type of the task that writes the bytes of an upgraded HTTP/2 stream
@@ -37,11 +35,22 @@ thread_local! {
 
 /// Runs hyper's tasks as tasks of the server. hyper clones it for each stream.
 #[derive(Clone)]
-pub(super) struct HyperTasks(Arc<Tasks>);
+pub(super) struct HyperTasks(Arc<Inner>);
+
+struct Inner {
+    tasks: Tasks,
+    clock: Clock,
+    /// How long a response may wait for window.
+    write: Millis,
+}
 
 impl HyperTasks {
-    pub(super) fn new(tasks: Tasks) -> Self {
-        Self(Arc::new(tasks))
+    pub(super) fn new(tasks: Tasks, clock: Clock, write: Millis) -> Self {
+        Self(Arc::new(Inner {
+            tasks,
+            clock,
+            write,
+        }))
     }
 }
 
@@ -56,15 +65,21 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        match NEXT_WRITER.take().filter(|_| is_upgrade_writer::<F>()) {
-            None => self.0.spawn("http/2 stream", resettable(future)),
-            Some(reset) => self.0.spawn("http/2 websocket's writer", async move {
+        let Inner {
+            tasks,
+            clock,
+            write,
+        } = &*self.0;
+        if let Some(reset) = NEXT_WRITER.take().filter(|_| is_upgrade_writer::<F>()) {
+            return tasks.spawn("http/2 websocket's writer", async move {
                 tokio::select! {
                     () = future => {}
                     () = reset.cancelled() => {} // dropping the writer resets the stream
                 }
-            }),
+            });
         }
+        let stream = resettable(future, clock.clone(), *write, None);
+        tasks.spawn("http/2 stream", stream);
     }
 }
 

@@ -8,14 +8,13 @@ use http_body::{Frame, SizeHint};
 
 use super::connection_timeouts::InFlight;
 use super::sent_files::SendingFile;
-use super::stall_timeout::StallTimeout;
+use super::stall_timeout::{BodyPolled, note_body_polled};
 use crate::http::{Body, Response};
 use crate::net::ClientPermit;
 
 /// The body of a response.
 pub(super) struct ResponseBody {
     content: Content,
-    stall_timeout: Option<Arc<StallTimeout>>,
     _in_flight: Option<InFlight>,
     /// Counts the client behind a trusted proxy until hyper has taken the response.
     _permit: Option<Arc<ClientPermit>>,
@@ -32,11 +31,7 @@ impl ResponseBody {
     pub(super) fn new(response: Response, in_flight: Option<InFlight>) -> http::Response<Self> {
         let (mut parts, mut body) = response.into_parts();
         let timeouts = in_flight.as_ref().map(|in_flight| &in_flight.0);
-        let has_more = !http_body::Body::is_end_stream(&body);
         let answered = Self {
-            stall_timeout: timeouts
-                .filter(|_| has_more)
-                .and_then(|timeouts| timeouts.watch_stalls()),
             content: match timeouts.filter(|timeouts| timeouts.sent_files().is_some()) {
                 Some(timeouts) => match body.take_file() {
                     Some(range) => Content::File(Box::new(SendingFile::new(range, timeouts))),
@@ -64,9 +59,10 @@ impl http_body::Body for ResponseBody {
             Content::Body(body) => Pin::new(body).poll_frame(cx),
             Content::File(file) => file.poll_placeholder(cx).map_ok(Frame::data),
         };
-        if let Some(stall_timeout) = &this.stall_timeout {
-            stall_timeout.polled(frame.is_ready());
-        }
+        note_body_polled(match frame {
+            Poll::Ready(_) => BodyPolled::Frame,
+            Poll::Pending => BodyPolled::Pending,
+        });
         frame
     }
 

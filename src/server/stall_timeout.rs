@@ -3,7 +3,7 @@
 //! A TCP socket that takes no bytes blocks its connection, which has timeouts. A stream without
 //! window blocks nothing: it would keep its body, and the open file behind it, forever.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,36 +17,73 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 
 thread_local! {
-    /// The stream whose task is being polled. hyper passes no stream handle to its service.
-    static POLLED: RefCell<Polled> = const { RefCell::new(Polled::NoStream) };
+    /// How the last poll of a response body on this thread ended: the body of the stream whose task
+    /// is being polled. hyper passes no stream handle to its service.
+    static BODY_POLLED: Cell<Option<BodyPolled>> = const { Cell::new(None) };
 }
 
-enum Polled {
-    NoStream,
-    /// With the timeout of its response, once there is one.
-    Stream(Option<Arc<StallTimeout>>),
+/// How a poll of a response body ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum BodyPolled {
+    /// hyper has a frame, and perhaps waits for window.
+    Frame,
+    /// The body has none yet.
+    Pending,
 }
 
-/// Runs the task of an HTTP/2 stream until the timeout of its response ends it. Dropping the task
-/// resets the stream.
-pub(super) async fn resettable(stream: impl Future<Output = ()>) {
+/// Records that hyper has polled a response body, which it does once the previous frame has found
+/// window.
+pub(super) fn note_body_polled(polled: BodyPolled) {
+    BODY_POLLED.set(Some(polled));
+}
+
+/// Polls the task of a stream, and returns how it polled the body of its response.
+pub(super) fn poll_stream<T>(poll: impl FnOnce() -> T) -> (T, Option<BodyPolled>) {
+    let before = BODY_POLLED.take();
+    let polled = poll();
+    (polled, BODY_POLLED.replace(before))
+}
+
+/// Runs the task of an HTTP/2 stream until it has waited for window for the time `write`. Dropping
+/// the task resets the stream. `body` is how the task has polled its body before.
+pub(super) async fn resettable(
+    stream: impl Future<Output = ()>,
+    clock: Clock,
+    write: Millis,
+    body: Option<BodyPolled>,
+) {
     let mut stream = pin!(stream);
-    let mut timeout: Option<Arc<StallTimeout>> = None;
+    let watch = |body| StallTimeout::new(&clock, write, body);
+    let mut timeout: Option<Arc<StallTimeout>> = body.map(watch);
     poll_fn(|cx| {
-        let before = POLLED.replace(Polled::Stream(timeout.take()));
-        let polled = stream.as_mut().poll(cx);
-        if let Polled::Stream(made) = POLLED.replace(before) {
-            timeout = made;
+        let (polled, body) = poll_stream(|| stream.as_mut().poll(cx));
+        if polled.is_ready() {
+            return polled;
+        }
+        match (&timeout, body) {
+            (Some(timeout), Some(body)) => timeout.record(body),
+            (None, Some(body)) => timeout = Some(watch(body)),
+            (_, None) => {}
         }
         match &timeout {
-            Some(timeout) if polled.is_pending() => timeout.poll_expired(cx),
-            _ => polled,
+            Some(timeout) => timeout.poll_expired(cx),
+            None => Poll::Pending,
         }
     })
     .await;
 }
 
-/// The timeout of one response, dropped with it.
+impl BodyPolled {
+    /// Returns since when hyper waits for window; `NEVER` if it has no frame to send.
+    fn waiting_since(self, clock: &Clock) -> Millis {
+        match self {
+            Self::Frame => clock.now(),
+            Self::Pending => NEVER,
+        }
+    }
+}
+
+/// The timeout of one response that waits.
 pub(super) struct StallTimeout {
     clock: Clock,
     write: Millis,
@@ -56,30 +93,20 @@ pub(super) struct StallTimeout {
     /// When hyper took the last frame and began to wait for window; `NEVER` while the body has no
     /// frame to send.
     waiting_since: AtomicU64,
-    /// Set when the stream first waits: most responses are sent at once.
     timer: Mutex<Option<TimerKey>>,
     me: Weak<Self>,
 }
 
 impl StallTimeout {
-    /// Watches the response of the stream that is being polled; `None` if no stream is. The stream
-    /// is reset after `write` without window.
-    pub(super) fn watch(clock: &Clock, write: Millis) -> Option<Arc<Self>> {
-        POLLED.with_borrow_mut(|polled| {
-            let Polled::Stream(timeout) = polled else {
-                return None;
-            };
-            let watch = Arc::new_cyclic(|me| Self {
-                clock: clock.clone(),
-                write,
-                task: AtomicWaker::new(),
-                has_expired: AtomicBool::new(false),
-                waiting_since: AtomicU64::new(clock.now()),
-                timer: Mutex::default(),
-                me: me.clone(),
-            });
-            *timeout = Some(watch.clone());
-            Some(watch)
+    fn new(clock: &Clock, write: Millis, body: BodyPolled) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            clock: clock.clone(),
+            write,
+            task: AtomicWaker::new(),
+            has_expired: AtomicBool::new(false),
+            waiting_since: AtomicU64::new(body.waiting_since(clock)),
+            timer: Mutex::default(),
+            me: me.clone(),
         })
     }
 
@@ -97,11 +124,10 @@ impl StallTimeout {
         Poll::Pending
     }
 
-    /// Records that hyper has polled the body, which it does once the previous frame has found
-    /// window. `is_ready` is whether it got a frame.
-    pub(super) fn polled(&self, is_ready: bool) {
-        let since = if is_ready { self.clock.now() } else { NEVER };
-        self.waiting_since.store(since, Ordering::Relaxed);
+    /// Records how hyper has polled the body.
+    fn record(&self, body: BodyPolled) {
+        self.waiting_since
+            .store(body.waiting_since(&self.clock), Ordering::Relaxed);
     }
 
     fn wake_at(&self, at: Millis) -> TimerKey {
