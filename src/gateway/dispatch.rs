@@ -6,14 +6,12 @@ use std::time::Instant;
 use ::http::{HeaderValue, StatusCode, header};
 
 use super::connection_info::ConnectionInfo;
-use super::http::Incoming;
 use super::pipeline::Pipeline;
 use super::request_head::RequestHead;
 use super::running::Gateway;
 use super::serving::Serving;
-use super::upgrade::Reply;
 use super::{http, plaintext, websocket};
-use crate::http::{Body, ClientEnd, Failure, Response};
+use crate::http::{Body, Failure, Response};
 use crate::scope::Scope;
 
 impl Gateway {
@@ -44,51 +42,37 @@ impl Gateway {
             && scope.method == ::http::Method::GET
             && let Some(answer) = services.acme.answer(scope.raw_path())
         {
-            let response = pipeline.finish_unmatched(&scope, acme_answer(&answer));
-            return Serving::done(Reply::Response(response));
+            return Serving::done(pipeline.finish_unmatched(&scope, acme_answer(&answer)));
         }
         if checked.is_ok()
             && let Some(response) = plaintext::check(info.plaintext, &table.allowed_hosts, &scope)
         {
             let response = response.unwrap_or_else(|failure| pipeline.page(&scope, &failure));
-            let response = pipeline.finish_unmatched(&scope, response);
-            return Serving::done(Reply::Response(response));
+            return Serving::done(pipeline.finish_unmatched(&scope, response));
         }
-        match checked {
-            Ok(None) => {
-                let client = match scope.http_version {
-                    // An HTTP/2 stream ends by itself, and its connection serves other streams.
-                    ::http::Version::HTTP_2 => ClientEnd::default(),
-                    _ => info.client.clone(),
-                };
-                let incoming = Incoming {
-                    scope,
-                    body,
-                    client,
-                };
-                http::handle(self, table, started, incoming).counted(counted)
-            }
+        let mut serving = match checked {
+            Ok(None) => http::handle(self, table, started, scope, body, info),
             Ok(Some(handshake)) => {
                 let gateway = self.clone();
-                let serving = Serving::new(async move {
+                Serving::new(async move {
                     let pipeline = Pipeline {
                         services: gateway.services(),
                         table: &table,
                         started,
                     };
                     websocket::handle(&pipeline, gateway.sockets(), scope, handshake).await
-                });
-                serving.counted(counted)
+                })
             }
-            Err(failure) => refuse(&pipeline, &scope, &failure),
-        }
+            Err(failure) => return refuse(&pipeline, &scope, &failure),
+        };
+        serving.count(counted);
+        serving
     }
 }
 
 /// Returns the reply to a request that is refused before any table.
 fn refuse(pipeline: &Pipeline<'_>, scope: &Scope, failure: &Failure) -> Serving {
-    let response = pipeline.finish_unmatched(scope, pipeline.page(scope, failure));
-    Serving::done(Reply::Response(response))
+    Serving::done(pipeline.finish_unmatched(scope, pipeline.page(scope, failure)))
 }
 
 /// Returns the response to a CA that checks a challenge (RFC 8555 §8.3).

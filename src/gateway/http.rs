@@ -6,23 +6,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::Guard;
-use http::Method;
+use http::{Method, Version};
 
+use super::connection_info::ConnectionInfo;
+use super::deadline::caught;
 use super::pipeline::Pipeline;
 use super::running::Gateway;
 use super::serving::Serving;
-use super::table::Table;
+use super::table::{Handler, HttpEntry, HttpHandler, Table};
 use super::upgrade::Reply;
-use super::{preflight, unmatched};
+use super::{preflight, response_framing, unmatched};
 use crate::http::{Body, ClientEnd, Request, Response};
 use crate::scope::Scope;
-
-/// A request before its view is known.
-pub(super) struct Incoming {
-    pub(super) scope: Scope,
-    pub(super) body: Body,
-    pub(super) client: ClientEnd,
-}
 
 /// A request on its way to its view.
 struct Call {
@@ -36,43 +31,70 @@ struct Call {
     client: ClientEnd,
 }
 
-/// Takes a request through the HTTP table, up to its view and the middleware around it.
+/// Takes a request through the HTTP table, up to its view and the middleware around it, and through
+/// them if neither has to wait.
 pub(super) fn handle(
     gateway: &Gateway,
     table: Guard<Arc<Table>>,
     started: Instant,
-    incoming: Incoming,
+    mut scope: Scope,
+    body: Body,
+    info: &ConnectionInfo,
 ) -> Serving {
-    let Incoming {
-        mut scope,
-        body,
-        client,
-    } = incoming;
     let pipeline = Pipeline {
         services: gateway.services(),
         table: &table,
         started,
     };
     if let Some(response) = preflight::respond(&pipeline, &scope) {
-        return Serving::done(reply(response, &scope));
+        return Serving::done(for_method(response, &scope));
     }
-    let (route, on_disconnect) = match pipeline.resolve(table.http(), &mut scope) {
-        Ok((entry, route)) => (route, entry.handler.on_disconnect),
+    let (entry, route) = match pipeline.resolve(table.http(), &mut scope) {
+        Ok(found) => found,
         Err(missed) => {
             let response = unmatched::request(&pipeline, &scope, missed);
-            return Serving::done(reply(response, &scope));
+            return Serving::done(for_method(response, &scope));
         }
     };
+    if let Some(response) = respond_now(&pipeline, entry, &scope) {
+        return Serving::done(for_method(response, &scope));
+    }
+    let on_disconnect = entry.handler.on_disconnect;
     let call = Call {
         gateway: gateway.clone(),
+        route,
+        client: match scope.http_version {
+            // An HTTP/2 stream ends by itself, and its connection serves other streams.
+            Version::HTTP_2 => ClientEnd::default(),
+            _ => info.client.clone(),
+        },
         table,
         started,
-        route,
         scope: Arc::new(scope),
         body,
-        client,
     };
     Serving::call(gateway, on_disconnect, call.run())
+}
+
+/// Runs the view inside the route's middleware if none of them has to wait: the pipeline without
+/// its futures, and with a scope that nothing shares.
+fn respond_now(pipeline: &Pipeline<'_>, entry: &HttpEntry, scope: &Scope) -> Option<Response> {
+    if !entry.handler.responds_now || !entry.chain.never_waits() {
+        return None;
+    }
+    let outcome = match entry.chain.precheck(scope) {
+        Ok(()) => caught(HttpHandler::PANICKED, || {
+            entry.handler.view.respond_now(scope)
+        })
+        .transpose()?
+        .flatten(),
+        Err(failure) => Err(failure),
+    };
+    let mut response = outcome.unwrap_or_else(|failure| pipeline.page(scope, &failure));
+    response_framing::enforce(scope, entry, &mut response);
+    entry.chain.set_fields(scope, &mut response);
+    pipeline.finish(entry, scope, &response);
+    Some(response)
 }
 
 impl Call {
@@ -105,17 +127,17 @@ impl Call {
             let (response, _) = pipeline
                 .run(entry, &mut self.scope, body, view.body_size, call)
                 .await;
-            reply(response, &self.scope)
+            Reply::Response(for_method(response, &self.scope))
         }
     }
 }
 
-/// Returns the reply to a request.
-fn reply(response: Response, scope: &Scope) -> Reply {
-    Reply::Response(match scope.method {
+/// Returns the response as the request's method wants it.
+fn for_method(response: Response, scope: &Scope) -> Response {
+    match scope.method {
         Method::HEAD => without_body(response),
         _ => response,
-    })
+    }
 }
 
 /// Drops the body of a response to HEAD and keeps its length as `Content-Length` (RFC 9110 §9.3.2).

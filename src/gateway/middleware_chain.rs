@@ -13,22 +13,29 @@ pub(super) const MIDDLEWARE_PANICKED: &str = "a middleware panicked";
 
 /// The middleware of one route, in the order of its list.
 #[derive(Debug)]
-pub(crate) struct MiddlewareChain(Box<[Step]>);
+pub(crate) struct MiddlewareChain {
+    steps: Box<[Step]>,
+    /// Whether none of the steps ever waits.
+    never_waits: bool,
+}
 
 impl MiddlewareChain {
     /// Creates a chain of these steps.
     pub(super) fn new(steps: Vec<Step>) -> Self {
-        Self(steps.into())
+        Self {
+            never_waits: steps.iter().all(Step::never_waits),
+            steps: steps.into(),
+        }
     }
 
     /// Returns the steps, for `oneport resolve`.
     pub(crate) fn steps(&self) -> &[Step] {
-        &self.0
+        &self.steps
     }
 
     /// Returns the `cors` middleware, if it is in the list.
     pub(super) fn cors(&self) -> Option<&Cors> {
-        self.0.iter().find_map(|step| match step {
+        self.steps.iter().find_map(|step| match step {
             Step::Cors(cors) => Some(cors),
             _ => None,
         })
@@ -36,12 +43,12 @@ impl MiddlewareChain {
 
     /// Returns whether the `auth` middleware is in the list.
     pub(super) fn has_auth(&self) -> bool {
-        self.0.iter().any(|step| matches!(step, Step::Auth(_)))
+        self.steps.iter().any(|step| matches!(step, Step::Auth(_)))
     }
 
     /// Returns the error of the `hosts` middleware for a request, if it is in the list.
     pub(super) fn check_host(&self, scope: &Scope) -> Result<(), Failure> {
-        self.0
+        self.steps
             .iter()
             .filter(|step| matches!(step, Step::Hosts(_)))
             .try_for_each(|step| step.precheck(scope))
@@ -49,7 +56,7 @@ impl MiddlewareChain {
 
     /// Returns the fields of the `headers` middleware; empty if it is not in the list.
     pub(super) fn headers(&self) -> impl Iterator<Item = &Headers> {
-        self.0.iter().filter_map(|step| match step {
+        self.steps.iter().filter_map(|step| match step {
             Step::Headers(headers) => Some(headers),
             _ => None,
         })
@@ -57,7 +64,27 @@ impl MiddlewareChain {
 
     /// Returns whether the list has middleware of the application.
     pub(super) fn has_custom(&self) -> bool {
-        self.0.iter().any(|step| matches!(step, Step::Custom(_)))
+        self.steps
+            .iter()
+            .any(|step| matches!(step, Step::Custom(_)))
+    }
+
+    /// Returns whether none of the steps ever waits. Then [`MiddlewareChain::precheck`] and
+    /// [`MiddlewareChain::set_fields`] are all that they do.
+    pub(super) fn never_waits(&self) -> bool {
+        self.never_waits
+    }
+
+    /// Runs each step of a chain that never waits before the handler. The first failure ends it.
+    pub(super) fn precheck(&self, scope: &Scope) -> Result<(), Failure> {
+        self.steps.iter().try_for_each(|step| step.precheck(scope))
+    }
+
+    /// Runs each step of a chain that never waits over the response, the last of the list first.
+    pub(super) fn set_fields(&self, scope: &Scope, response: &mut Response) {
+        for step in self.steps.iter().rev() {
+            step.set_fields(scope, response.headers_mut());
+        }
     }
 
     /// Runs each step before the handler. The first failure ends the chain; so does the deadline,
@@ -68,7 +95,7 @@ impl MiddlewareChain {
         deadline: Deadline,
         timed_out: &'static str,
     ) -> Result<(), Failure> {
-        for step in &self.0 {
+        for step in &self.steps {
             finished(step.before(cx), deadline, timed_out).await?;
         }
         Ok(())
@@ -88,7 +115,7 @@ impl MiddlewareChain {
         page: impl Fn(&Failure) -> Response,
     ) -> bool {
         let mut is_replaced = false;
-        for (at, step) in self.0.iter().enumerate().rev() {
+        for (at, step) in self.steps.iter().enumerate().rev() {
             let after = step.after(scope, services, response);
             let Err(failure) = bounded(timeout, after).await else {
                 continue;
@@ -96,7 +123,7 @@ impl MiddlewareChain {
             let replaced = std::mem::replace(response, page(&failure));
             let replaced = replaced.headers();
             is_replaced = true;
-            for step in self.0.iter().skip(at + 1).rev() {
+            for step in self.steps.iter().skip(at + 1).rev() {
                 let again = step.after_replaced(scope, services, replaced, response);
                 if let Err(failure) = bounded(timeout, again).await {
                     tracing::error!(id = %scope.request_id, %failure, "middleware failed over the response of a failure");

@@ -72,6 +72,7 @@ pub(super) struct MadeView {
     pub(super) writes_sessions: bool,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) has_own_deadlines: bool,
+    pub(super) responds_now: bool,
     pub(super) maps_onto: Option<Mapped>,
 }
 
@@ -246,6 +247,7 @@ fn make_view<V: View>(options: &Options, mount: &Mount<'_>) -> Result<MadeView, 
         writes_sessions: V::writes_sessions(),
         on_disconnect: V::on_disconnect(),
         has_own_deadlines: V::has_own_deadlines(),
+        responds_now: V::responds_now(),
         maps_onto: view.maps_onto(),
         view: Arc::new(view),
     })

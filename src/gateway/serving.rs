@@ -11,7 +11,7 @@ use metrics::counter;
 
 use super::running::Gateway;
 use super::upgrade::Reply;
-use crate::http::OnDisconnect;
+use crate::http::{OnDisconnect, Response};
 use crate::net::ClientPermit;
 
 /// The most requests without a client at once. Any others are dropped.
@@ -28,8 +28,8 @@ pub struct Serving {
 }
 
 enum State {
-    /// What has its reply without waiting; `None` once it has been taken.
-    Done(Option<Box<Reply>>),
+    /// Has its response without waiting; `None` once it has been taken.
+    Done(Option<Response>),
     /// Ends with its client.
     Cancel(Work),
     /// Runs to its end.
@@ -39,9 +39,9 @@ enum State {
 type Work = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 impl Serving {
-    /// Creates one that has its reply.
-    pub(crate) fn done(reply: Reply) -> Self {
-        Self::of(State::Done(Some(Box::new(reply))))
+    /// Creates one that has its response.
+    pub(crate) fn done(response: Response) -> Self {
+        Self::of(State::Done(Some(response)))
     }
 
     /// Creates one that ends with its client.
@@ -55,9 +55,13 @@ impl Serving {
     }
 
     /// Counts the client until its response or its socket ends.
-    pub(super) fn counted(mut self, counted: Option<ClientPermit>) -> Self {
+    pub(super) fn count(&mut self, counted: Option<ClientPermit>) {
         self.counted = counted;
-        self
+    }
+
+    /// Takes what counts the client until its response ends.
+    pub(crate) fn take_counted(&mut self) -> Option<ClientPermit> {
+        self.counted.take()
     }
 
     /// Creates one of a view's call.
@@ -81,20 +85,15 @@ impl Future for Serving {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
         let mut reply = match &mut self.state {
-            State::Done(reply) => match reply.take() {
-                Some(reply) => *reply,
+            State::Done(response) => match response.take() {
+                Some(response) => Reply::Response(response),
                 None => return Poll::Pending, // polled after its end
             },
             State::Cancel(work) => ready!(work.as_mut().poll(cx)),
             State::Finish(work) => ready!(work.poll(cx)),
         };
-        if let Some(counted) = self.counted.take() {
-            match &mut reply {
-                Reply::Response(response) => {
-                    response.extensions_mut().insert(Arc::new(counted));
-                }
-                Reply::Upgrade(_, upgrade) => upgrade.counted = Some(counted),
-            }
+        if let Reply::Upgrade(_, upgrade) = &mut reply {
+            upgrade.counted = self.counted.take();
         }
         Poll::Ready(reply)
     }

@@ -87,6 +87,7 @@ pub struct HttpHandler {
     pub(crate) view: Arc<dyn AnyView>,
     pub(crate) on_disconnect: OnDisconnect,
     pub(crate) has_own_deadlines: bool,
+    pub(crate) responds_now: bool,
     pub(crate) maps_onto: Option<Mapped>,
     pub(crate) body_size: u64,
 }

@@ -84,12 +84,13 @@ impl Body {
 
     /// Takes out the range of a file that the kernel can send.
     pub(crate) fn take_file(&mut self) -> Option<FileRange> {
+        match &self.0 {
+            Source::File(body) if body.can_be_sent() => {}
+            _ => return None,
+        }
         match std::mem::take(self) {
-            Self(Source::File(body)) if body.can_be_sent() => Some(body.into_range()),
-            other => {
-                *self = other;
-                None
-            }
+            Self(Source::File(body)) => Some(body.into_range()),
+            _ => None,
         }
     }
 }

@@ -121,6 +121,20 @@ pub trait View: Send + Sync + Sized + 'static {
         None
     }
 
+    /// Returns whether the view has a [`respond_now`](Self::respond_now).
+    #[must_use]
+    fn responds_now() -> bool {
+        false
+    }
+
+    /// Returns the response to a request if it follows from the scope alone, without waiting. The
+    /// server then does not call [`call`](Self::call), unless middleware of the route may wait. A
+    /// panic ends the request with 500.
+    #[must_use]
+    fn respond_now(&self, _scope: &Scope) -> Option<Result<Response, Failure>> {
+        None
+    }
+
     /// Handles one request. The route's `request_timeout` ends it with 504, unless the view
     /// [`has_own_deadlines`](Self::has_own_deadlines); a panic ends it with 500.
     fn call(&self, request: Request) -> impl Future<Output = Result<Response, Failure>> + Send;
@@ -160,6 +174,8 @@ pub(crate) type ViewFuture<'a> =
 pub(crate) trait AnyView: Send + Sync {
     fn started(&self, services: &Services);
 
+    fn respond_now(&self, scope: &Scope) -> Option<Result<Response, Failure>>;
+
     fn call(&self, request: Request) -> ViewFuture<'_>;
 
     fn refusal(&self, scope: &Scope) -> Option<Failure>;
@@ -168,6 +184,10 @@ pub(crate) trait AnyView: Send + Sync {
 impl<V: View> AnyView for V {
     fn started(&self, services: &Services) {
         View::started(self, services);
+    }
+
+    fn respond_now(&self, scope: &Scope) -> Option<Result<Response, Failure>> {
+        View::respond_now(self, scope)
     }
 
     fn call(&self, request: Request) -> ViewFuture<'_> {

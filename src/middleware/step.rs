@@ -98,6 +98,16 @@ impl Step {
         }
     }
 
+    /// Returns whether the step never has to wait, and its work before the handler is
+    /// [`Step::precheck`], after it [`Step::set_fields`].
+    #[must_use]
+    pub(crate) fn never_waits(&self) -> bool {
+        matches!(
+            self,
+            Self::Hosts(_) | Self::Origin(_) | Self::Cors(_) | Self::Headers(_)
+        )
+    }
+
     /// Runs the step before the handler. It changes the scope or refuses the request.
     pub fn before<'a, 'cx: 'a>(&'a self, cx: &'a mut MiddlewareContext<'cx>) -> Progress<'a> {
         match self {
@@ -149,21 +159,30 @@ impl Step {
         response: &'a mut Response,
     ) -> Progress<'a> {
         match self {
-            Self::Headers(step) => step.after(response.headers_mut()),
-            Self::Cors(step) => step.after(scope, response.headers_mut()),
-            Self::Auth(step) => step.after(scope, response.headers_mut()),
-            Self::Compress(step) => return Progress::waits(step.after(scope, services, response)),
+            Self::Compress(step) => Progress::waits(step.after(scope, services, response)),
             Self::Custom(step) => {
-                return Progress::waits(
-                    async move { step.middleware.after(scope, response).await },
-                );
+                Progress::waits(async move { step.middleware.after(scope, response).await })
             }
+            _ => {
+                self.set_fields(scope, response.headers_mut());
+                Progress::Done(Ok(()))
+            }
+        }
+    }
+
+    /// Sets the fields of a response that do not depend on it.
+    pub(crate) fn set_fields(&self, scope: &Scope, fields: &mut HeaderMap) {
+        match self {
+            Self::Headers(step) => step.after(fields),
+            Self::Cors(step) => step.after(scope, fields),
+            Self::Auth(step) => step.after(scope, fields),
             Self::Hosts(_)
             | Self::Origin(_)
             | Self::Session(_)
             | Self::LoginRequired(_)
-            | Self::Csrf(_) => {}
+            | Self::Csrf(_)
+            | Self::Compress(_)
+            | Self::Custom(_) => {}
         }
-        Progress::Done(Ok(()))
     }
 }

@@ -95,7 +95,7 @@ pub(super) fn respond(
         (true, false) => Body::paced(body, clock, rate),
     });
     let serving = match is_overloaded {
-        true => Serving::done(Reply::Response(overloaded())),
+        true => Serving::done(overloaded()),
         false => gateway.serve(request, info),
     };
     Responding {
@@ -115,8 +115,9 @@ impl Future for Responding {
         let this = &mut *self;
         let response = loop {
             if let Some(finishing) = &mut this.finishing {
-                let response = ready!(finishing.as_mut().poll(cx));
-                break this.shared.complete(response);
+                let mut response = ready!(finishing.as_mut().poll(cx));
+                this.shared.complete(&mut response);
+                break response;
             }
             match ready!(Pin::new(&mut this.serving).poll(cx)) {
                 Reply::Response(mut response) => {
@@ -132,15 +133,19 @@ impl Future for Responding {
                     if client.has_broken() {
                         announce_close(&mut response);
                     }
-                    break this.shared.complete(response);
+                    this.shared.complete(&mut response);
+                    break response;
                 }
-                Reply::Upgrade(response, upgrade) => {
+                Reply::Upgrade(mut response, upgrade) => {
                     this.switch(upgrade);
-                    break this.shared.complete(response);
+                    this.shared.complete(&mut response);
+                    break response;
                 }
             }
         };
-        Poll::Ready(Ok(ResponseBody::new(response, this.in_flight.take())))
+        let counted = this.serving.take_counted();
+        let in_flight = this.in_flight.take();
+        Poll::Ready(Ok(ResponseBody::new(response, in_flight, counted)))
     }
 }
 
@@ -167,7 +172,7 @@ impl Responding {
 
 impl Shared {
     /// Sets the fields that every response of the server has.
-    fn complete(&self, mut response: Response) -> Response {
+    fn complete(&self, response: &mut Response) {
         if let Some(hsts) = &self.hsts {
             let fields = response.headers_mut();
             let field = fields.entry(header::STRICT_TRANSPORT_SECURITY);
@@ -176,7 +181,6 @@ impl Shared {
         if let Some(date) = date::correction(SystemTime::now()) {
             response.headers_mut().insert(header::DATE, date);
         }
-        response
     }
 }
 

@@ -1,7 +1,6 @@
 //! Response body: a body whose end marks the end of its request.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http_body::{Frame, SizeHint};
@@ -16,8 +15,8 @@ use crate::net::ClientPermit;
 pub(super) struct ResponseBody {
     content: Content,
     _in_flight: Option<InFlight>,
-    /// Counts the client behind a trusted proxy until hyper has taken the response.
-    _permit: Option<Arc<ClientPermit>>,
+    /// Counts the client until hyper has taken the response, if it is counted by requests.
+    _counted: Option<ClientPermit>,
 }
 
 /// What hyper gets of a body.
@@ -28,21 +27,27 @@ enum Content {
 }
 
 impl ResponseBody {
-    pub(super) fn new(response: Response, in_flight: Option<InFlight>) -> http::Response<Self> {
-        let (mut parts, mut body) = response.into_parts();
-        let timeouts = in_flight.as_ref().map(|in_flight| &in_flight.0);
-        let answered = Self {
-            content: match timeouts.filter(|timeouts| timeouts.sent_files().is_some()) {
-                Some(timeouts) => match body.take_file() {
-                    Some(range) => Content::File(Box::new(SendingFile::new(range, timeouts))),
+    pub(super) fn new(
+        response: Response,
+        in_flight: Option<InFlight>,
+        counted: Option<ClientPermit>,
+    ) -> http::Response<Self> {
+        response.map(|mut body| {
+            let timeouts = in_flight.as_ref().map(|in_flight| &in_flight.0);
+            let sending = timeouts.filter(|timeouts| timeouts.sent_files().is_some());
+            let file = sending.and_then(|timeouts| {
+                let range = body.take_file()?;
+                Some(Box::new(SendingFile::new(range, timeouts)))
+            });
+            Self {
+                content: match file {
+                    Some(file) => Content::File(file),
                     None => Content::Body(body),
                 },
-                None => Content::Body(body),
-            },
-            _in_flight: in_flight,
-            _permit: parts.extensions.remove(),
-        };
-        http::Response::from_parts(parts, answered)
+                _in_flight: in_flight,
+                _counted: counted,
+            }
+        })
     }
 }
 

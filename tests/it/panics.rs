@@ -3,6 +3,7 @@
 use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, Response, View, respond};
+use oneport::scope::Scope;
 use oneport::testing::{Application, HttpCommunicator};
 
 struct Moody;
@@ -21,6 +22,67 @@ impl View for Moody {
             "hang" => std::future::pending().await,
             _ => Ok(respond(200, "text/plain", request.text().await?)),
         }
+    }
+}
+
+/// A view that needs no waiting, for all of whose queries but one.
+struct Quick;
+
+impl View for Quick {
+    type Options = ();
+
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
+    }
+
+    fn responds_now() -> bool {
+        true
+    }
+
+    fn respond_now(&self, scope: &Scope) -> Option<Result<Response, Failure>> {
+        match scope.query_string() {
+            "panic" => panic!("in a view"),
+            "fail" => Some(Err("a secret cause".into())),
+            "wait" => None,
+            _ => Some(Ok(respond(200, "text/plain", "at once"))),
+        }
+    }
+
+    async fn call(&self, _request: Request) -> Result<Response, Failure> {
+        Ok(respond(200, "text/plain", "called"))
+    }
+}
+
+#[tokio::test]
+async fn view_that_needs_no_waiting_fails_as_one_that_waits() {
+    for middleware in ["", "middleware = ['hosts', 'session']\n"] {
+        let text = format!("[[http.route]]\npath = '/'\nview = 'quick'\n{middleware}");
+        let registry = Registry::builtin().view::<Quick>("quick");
+        let app = Application::with(&registry, &text).unwrap();
+        // Middleware that may wait is followed by `call`.
+        let now = match middleware {
+            "" => [
+                (500, None),
+                (500, None),
+                (200, Some("called")),
+                (200, Some("at once")),
+            ],
+            _ => [(200, Some("called")); 4],
+        };
+        for (query, (status, body)) in ["panic", "fail", "wait", ""].into_iter().zip(now) {
+            let response = HttpCommunicator::get(&format!("/?{query}"))
+                .send(&app)
+                .await;
+            assert_eq!(response.status(), status, "{query}");
+            match body {
+                Some(body) => assert_eq!(response.body(), body, "{query}"),
+                None => assert!(!String::from_utf8_lossy(response.body()).contains("secret")),
+            }
+        }
+        let head = HttpCommunicator::new(http::Method::HEAD, "/")
+            .send(&app)
+            .await;
+        assert_eq!((head.status().as_u16(), head.body().len()), (200, 0));
     }
 }
 

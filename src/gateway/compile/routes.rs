@@ -184,6 +184,7 @@ impl Compiler<'_> {
                 view: made.view,
                 on_disconnect: made.on_disconnect,
                 has_own_deadlines: made.has_own_deadlines,
+                responds_now: made.responds_now,
                 maps_onto: made.maps_onto,
                 body_size: written
                     .settings

@@ -8,6 +8,7 @@ use crate::config::{OptionError, OptionErrors};
 use crate::http::location::{is_own_path, location, with_query};
 use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::{Params, RouteContext};
+use crate::scope::Scope;
 
 /// The characters to encode in a path. Only a catch-all contains slashes, and they stay.
 const SEGMENT: &AsciiSet = &CONTROLS
@@ -106,8 +107,21 @@ impl View for Redirect {
         OnDisconnect::Cancel
     }
 
+    fn responds_now() -> bool {
+        true
+    }
+
+    fn respond_now(&self, scope: &Scope) -> Option<Result<Response, Failure>> {
+        Some(self.response(scope))
+    }
+
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let scope = &request.scope;
+        self.response(&request.scope)
+    }
+}
+
+impl Redirect {
+    fn response(&self, scope: &Scope) -> Result<Response, Failure> {
         let written = &self.options.to;
         let mut to = fill(written, &scope.url_route.params);
         // A parameter must not lead to another host, which "//" at the start would.

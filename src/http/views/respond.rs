@@ -8,6 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use crate::config::OptionErrors;
 use crate::http::framing;
 use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
+use crate::scope::Scope;
+
+/// How many fields the server adds to a response.
+const SERVER_FIELDS: usize = 4;
 
 /// `view = "respond"`: a fixed status, fixed header fields and a fixed body.
 #[derive(Debug)]
@@ -103,10 +107,30 @@ impl View for Respond {
         OnDisconnect::Cancel
     }
 
+    fn responds_now() -> bool {
+        true
+    }
+
+    fn respond_now(&self, _scope: &Scope) -> Option<Result<Response, Failure>> {
+        Some(Ok(self.response()))
+    }
+
     async fn call(&self, _request: Request) -> Result<Response, Failure> {
+        Ok(self.response())
+    }
+}
+
+impl Respond {
+    fn response(&self) -> Response {
         let mut response = Response::new(Body::full(self.body.clone()));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers.clone();
-        Ok(response)
+        // With room for the fields that the server adds; hyper uses the map again for the fields
+        // of the next request. A clone of a map has no room.
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + SERVER_FIELDS);
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+        *response.headers_mut() = headers;
+        response
     }
 }
