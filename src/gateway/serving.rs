@@ -44,6 +44,11 @@ impl Serving {
         Self::of(State::Done(Some(response)))
     }
 
+    /// Returns whether its next poll completes it.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.state, State::Done(_))
+    }
+
     /// Creates one that ends with its client.
     pub(super) fn new(work: impl Future<Output = Reply> + Send + 'static) -> Self {
         Self::of(State::Cancel(Box::pin(work)))

@@ -53,6 +53,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves HTTP on all connections of one listener.
 pub(super) struct HttpServer {
     builder: auto::Builder<HyperTasks>,
+    tasks: HyperTasks,
     gateway: Gateway,
     server: ServerConfig,
     admission: Admission,
@@ -86,11 +87,8 @@ impl HttpServer {
     ) -> Arc<Self> {
         let services = gateway.services();
         let write = millis(server.timeouts.request);
-        let mut builder = auto::Builder::new(HyperTasks::new(
-            services.tasks.clone(),
-            services.clock.clone(),
-            write,
-        ));
+        let tasks = HyperTasks::new(services.tasks.clone(), services.clock.clone(), write);
+        let mut builder = auto::Builder::new(tasks.clone());
         let header_size = server.limits.header_size.as_usize();
         builder
             .http1()
@@ -112,6 +110,7 @@ impl HttpServer {
         }
         Arc::new(Self {
             builder,
+            tasks,
             gateway,
             server,
             admission,
@@ -221,6 +220,7 @@ impl HttpServer {
                 }
             }
             let polled = http.as_mut().poll(cx).map(Some);
+            self.tasks.poll_done(); // wakes this task to send the responses
             // hyper would wait for the rest of a head; a drain does not. An upgrade no longer
             // counts as a request, but its 101 may still be unwritten.
             let is_upgrading = || pending_upgrade.lock().is_some();

@@ -2,7 +2,10 @@
 //!
 //! hyper starts two kinds of tasks for an HTTP/2 connection:
 //!
-//! - one for each request, whose response body may wait for window. [`resettable`] resets it.
+//! - one for each request, whose response body may wait for window. [`resettable`] resets it. A
+//!   request that has its response needs no task: it waits until hyper has taken all requests that
+//!   have arrived, and [`HyperTasks::poll_done`] polls it in the connection's task, so that the
+//!   responses to all of them leave in one write.
 //! - one for each accepted extended CONNECT (RFC 8441), which writes the WebSocket's bytes. If the
 //!   client gives no window, the task would wait forever and keep its stream and bytes after the
 //!   WebSocket has ended.
@@ -12,14 +15,16 @@
 //! type.
 
 use std::any::type_name;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use hyper::rt::Executor;
 use tokio_util::sync::CancellationToken;
 
-use super::stall_timeout::resettable;
+use super::stall_timeout::{BodyPolled, poll_stream, resettable};
 use crate::clock::{Clock, Millis};
 use crate::tasks::Tasks;
 
@@ -31,7 +36,15 @@ thread_local! {
     /// The reset of the WebSocket that was just accepted. hyper starts the writer in the poll that
     /// returns the response, so no other request comes in between.
     static NEXT_WRITER: Cell<Option<CancellationToken>> = const { Cell::new(None) };
+    /// Whether the request that hyper starts next has its response. hyper starts it right after it
+    /// has called the service.
+    static NEXT_IS_DONE: Cell<bool> = const { Cell::new(false) };
+    /// The requests that have their responses, of the connection whose task is being polled.
+    static DONE: RefCell<Vec<Stream>> = const { RefCell::new(Vec::new()) };
 }
+
+/// hyper's task of a request.
+type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs hyper's tasks as tasks of the server. hyper clones it for each stream.
 #[derive(Clone)]
@@ -52,6 +65,40 @@ impl HyperTasks {
             write,
         }))
     }
+
+    /// Polls the requests that have their responses, which wakes the connection's task to send
+    /// them. Called after each poll of a connection, in its task.
+    pub(super) fn poll_done(&self) {
+        if DONE.with_borrow(Vec::is_empty) {
+            return;
+        }
+        let mut done = DONE.take();
+        for mut stream in done.drain(..) {
+            // A stream that has to wait is polled again by its task, with a waker of its own.
+            let mut cx = Context::from_waker(Waker::noop());
+            let (polled, body) = poll_stream(|| stream.as_mut().poll(&mut cx));
+            if polled.is_pending() {
+                self.spawn(stream, body);
+            }
+        }
+        DONE.set(done); // keeps its memory
+    }
+
+    fn spawn(&self, stream: impl Future<Output = ()> + Send + 'static, body: Option<BodyPolled>) {
+        let Inner {
+            tasks,
+            clock,
+            write,
+        } = &*self.0;
+        let stream = resettable(stream, clock.clone(), *write, body);
+        tasks.spawn("http/2 stream", stream);
+    }
+}
+
+/// Makes the request that hyper starts next on this thread wait for [`HyperTasks::poll_done`]. Must
+/// be the last call before its future is returned to hyper.
+pub(super) fn next_is_done() {
+    NEXT_IS_DONE.set(true);
 }
 
 /// Makes cancelling `reset` end the writer that hyper starts next on this thread. Must be the last
@@ -65,21 +112,19 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        let Inner {
-            tasks,
-            clock,
-            write,
-        } = &*self.0;
         if let Some(reset) = NEXT_WRITER.take().filter(|_| is_upgrade_writer::<F>()) {
-            return tasks.spawn("http/2 websocket's writer", async move {
+            let tasks = &self.0.tasks;
+            tasks.spawn("http/2 websocket's writer", async move {
                 tokio::select! {
                     () = future => {}
                     () = reset.cancelled() => {} // dropping the writer resets the stream
                 }
             });
+        } else if NEXT_IS_DONE.take() {
+            DONE.with_borrow_mut(|done| done.push(Box::pin(future)));
+        } else {
+            self.spawn(future, None);
         }
-        let stream = resettable(future, clock.clone(), *write, None);
-        tasks.spawn("http/2 stream", stream);
     }
 }
 

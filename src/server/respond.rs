@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection_timeouts::{ConnectionTimeouts, InFlight};
 use super::date;
-use super::hyper_tasks::end_writer_with;
+use super::hyper_tasks::{end_writer_with, next_is_done};
 use super::response_body::ResponseBody;
 use super::unread_body::{announce_close, finish_request};
 use crate::gateway::{ConnectionInfo, Gateway, Reply, Serving, Upgrade};
@@ -98,6 +98,9 @@ pub(super) fn respond(
         true => Serving::done(overloaded()),
         false => gateway.serve(request, info),
     };
+    if !is_http1 && serving.is_done() {
+        next_is_done();
+    }
     Responding {
         serving,
         in_flight: Some(in_flight),

@@ -1,5 +1,7 @@
 //! HTTP/2: WebSockets on the streams of one connection, by extended CONNECT (RFC 8441).
 
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +12,7 @@ use http::{Request, StatusCode};
 use oneport::gateway::Gateway;
 use oneport::testing::LiveServer;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::support::{DEADLINE, frame};
@@ -397,4 +400,56 @@ async fn streams_without_window_hold_no_files() {
         }
     }
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// A response that needs no waiting has no task of its own until it waits for window; then it has
+/// the deadline of every other.
+#[tokio::test]
+async fn ready_response_waits_for_window_and_is_reset_without() {
+    let body = "0123456789".repeat(20_000);
+    let text = format!(
+        "[server.timeouts]\nrequest = '1s'\n{FILE}\n[[http.route]]\npath = '/long/'\nview = 'respond'\noptions = {{ body = '{body}' }}\n"
+    );
+    let server = LiveServer::start(&text).await.unwrap();
+    for (first, later) in [(1_000, None), (0, Some(1_000)), (0, None)] {
+        let stream = TcpStream::connect(server.address()).await.unwrap();
+        let (client, mut connection) = h2::client::Builder::new()
+            .initial_window_size(first)
+            .handshake::<_, Bytes>(stream)
+            .await
+            .unwrap();
+        let (resize, mut resized) = mpsc::channel(1);
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+        tokio::spawn(std::future::poll_fn(move |cx| {
+            if let Poll::Ready(Some(window)) = resized.poll_recv(cx) {
+                connection.set_initial_window_size(window).unwrap();
+            }
+            Pin::new(&mut connection).poll(cx)
+        }));
+        let mut client = client.ready().await.unwrap();
+        let request = Request::get("http://localhost/long/");
+        let (response, _) = client
+            .send_request(request.body(()).unwrap(), true)
+            .unwrap();
+        let mut received = within(response).await.unwrap().into_body();
+        if let Some(window) = later {
+            resize.send(window).await.unwrap();
+        }
+        let mut read = Vec::new();
+        let ended = loop {
+            match within(received.data()).await {
+                None => break Ok(()),
+                Some(Err(error)) => break Err(error),
+                Some(Ok(piece)) => {
+                    read.extend_from_slice(&piece);
+                    let window = received.flow_control();
+                    window.release_capacity(piece.len()).unwrap();
+                }
+            }
+        };
+        match first.max(later.unwrap_or_default()) {
+            0 => assert!(ended.unwrap_err().is_reset() && read.is_empty()),
+            _ => assert!(ended.is_ok() && read == body.as_bytes()),
+        }
+    }
 }
