@@ -81,6 +81,11 @@ impl HeadScanner {
     /// internal markers and would answer 431. A length one or two bytes shorter is refused as too
     /// long.
     pub(super) fn scan(&mut self, read: &mut [u8]) -> Found {
+        if self.position == Position::Start && is_whole_and_short(read) {
+            self.position = Position::Elsewhere;
+            self.note_tail(read);
+            return Found::Nothing;
+        }
         let mut found = Found::Nothing;
         let mut at = 0;
         if let Position::Preface(behind) = self.position {
@@ -199,6 +204,11 @@ fn is_not_http(line: &[u8]) -> bool {
     let known = version.len().min(VERSION.len());
     let is_other = is_version && version[..known] != VERSION[..known];
     !method.is_empty() && !target.is_empty() && !is_target && is_other
+}
+
+/// Returns whether a read is a GET whose head is complete and has no fragment, as nearly all are.
+fn is_whole_and_short(read: &[u8]) -> bool {
+    read.starts_with(b"GET ") && read.ends_with(b"\r\n\r\n") && memchr::memchr(b'#', read).is_none()
 }
 
 /// Lowers the largest lengths in a line. `before` is the part of the line from earlier reads.
