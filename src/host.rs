@@ -157,24 +157,37 @@ pub(super) fn is_same_domain(host: &str, pattern: &str) -> bool {
 /// without leading zeros: nearly every host. It needs no change, and one look at each byte.
 fn is_canonical_name(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let is_allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
-    let end = bytes.iter().position(|byte| !is_allowed(byte));
+    let end = bytes
+        .iter()
+        .position(|byte| !NAME_BYTES[usize::from(*byte)]);
     let (name, port) = bytes.split_at(end.unwrap_or(bytes.len()));
     let is_port = match port {
         [] => true,
-        [b':', first @ b'1'..=b'9', rest @ ..] => {
-            let digit = |port: u32, digit: &u8| {
-                let value = char::from(*digit).to_digit(10)?;
-                Some(port * 10 + value).filter(|port| *port <= u32::from(u16::MAX))
-            };
-            rest.iter()
-                .try_fold(u32::from(first - b'0'), digit)
-                .is_some()
+        [b':', b'1'..=b'9', rest @ ..] if rest.len() < 5 => {
+            let mut number = u32::from(port[1] - b'0');
+            let mut are_digits = true;
+            for byte in rest {
+                are_digits &= byte.is_ascii_digit();
+                number = number * 10 + u32::from(byte.wrapping_sub(b'0'));
+            }
+            are_digits && number <= u32::from(u16::MAX)
         }
         _ => false,
     };
     is_port && name.last().is_some_and(|last| *last != b'.')
 }
+
+/// The bytes of a name in lower case.
+const NAME_BYTES: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let bytes = b"abcdefghijklmnopqrstuvwxyz0123456789-.";
+    let mut at = 0;
+    while at < bytes.len() {
+        allowed[bytes[at] as usize] = true;
+        at += 1;
+    }
+    allowed
+};
 
 fn is_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');

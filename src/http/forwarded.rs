@@ -119,7 +119,10 @@ pub fn strip_ambiguous(headers: &mut HeaderMap) {
 /// have none.
 pub(crate) fn has_strippable(headers: &HeaderMap) -> bool {
     let mut names = headers.keys().map(HeaderName::as_str);
-    names.any(|name| is_ambiguous(name) || is_forwarded(name))
+    names.any(|name| match name.as_bytes().first() {
+        Some(b'd' | b'f' | b'x') => is_ambiguous(name) || is_forwarded(name),
+        _ => name.as_bytes().contains(&b'_'), // the only reason for all others
+    })
 }
 
 fn is_ambiguous(name: &str) -> bool {

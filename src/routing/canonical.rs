@@ -36,6 +36,18 @@ pub enum BadPath {
     Ambiguous,
 }
 
+/// The bytes of which nearly all paths consist, and whose order makes no path dangerous.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let bytes = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-_~";
+    let mut at = 0;
+    while at < bytes.len() {
+        plain[bytes[at] as usize] = true;
+        at += 1;
+    }
+    plain
+};
+
 /// A decoded path that keeps two escapes: `%2F`, which does not end a segment, and `%25`.
 ///
 /// Everything else is decoded, so equal paths have equal text however the client encoded them.
@@ -51,6 +63,9 @@ impl<'a> CanonicalPath<'a> {
         let raw = if raw.is_empty() { "/" } else { raw };
         if !raw.starts_with('/') {
             return Err(BadPath::NoLeadingSlash);
+        }
+        if raw.bytes().all(|byte| PLAIN[usize::from(byte)]) {
+            return Ok(Self { text: raw.into() });
         }
         let mut suspect = false;
         let mut encoded = false;
