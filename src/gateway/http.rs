@@ -16,7 +16,7 @@ use super::serving::Serving;
 use super::table::{Handler, HttpEntry, HttpHandler, Table};
 use super::upgrade::Reply;
 use super::{preflight, response_framing, unmatched};
-use crate::http::{Body, ClientEnd, Request, Response};
+use crate::http::{Body, ClientEnd, Request, Response, spare_fields};
 use crate::scope::Scope;
 
 /// A request on its way to its view.
@@ -57,7 +57,9 @@ pub(super) fn handle(
         }
     };
     if let Some(response) = respond_now(&pipeline, entry, &scope) {
-        return Serving::done(for_method(response, &scope));
+        let serving = Serving::done(for_method(response, &scope));
+        spare_fields::keep(std::mem::take(scope.headers.map_mut()));
+        return serving;
     }
     let on_disconnect = entry.handler.on_disconnect;
     let call = Call {
@@ -82,15 +84,16 @@ fn respond_now(pipeline: &Pipeline<'_>, entry: &HttpEntry, scope: &Scope) -> Opt
     if !entry.handler.responds_now || !entry.chain.never_waits() {
         return None;
     }
-    let outcome = match entry.chain.precheck(scope) {
-        Ok(()) => caught(HttpHandler::PANICKED, || {
+    let mut response = match entry.chain.precheck(scope) {
+        Ok(()) => match caught(HttpHandler::PANICKED, || {
             entry.handler.view.respond_now(scope)
-        })
-        .transpose()?
-        .flatten(),
-        Err(failure) => Err(failure),
+        }) {
+            Ok(Some(Ok(response))) => response,
+            Ok(None) => return None,
+            Ok(Some(Err(failure))) | Err(failure) => pipeline.page(scope, &failure),
+        },
+        Err(failure) => pipeline.page(scope, &failure),
     };
-    let mut response = outcome.unwrap_or_else(|failure| pipeline.page(scope, &failure));
     response_framing::enforce(scope, entry, &mut response);
     entry.chain.set_fields(scope, &mut response);
     pipeline.finish(entry, scope, &response);
@@ -133,6 +136,7 @@ impl Call {
 }
 
 /// Returns the response as the request's method wants it.
+#[inline]
 fn for_method(response: Response, scope: &Scope) -> Response {
     match scope.method {
         Method::HEAD => without_body(response),

@@ -19,6 +19,7 @@ pub mod page;
 pub mod range;
 pub(crate) mod read_rate;
 pub mod request;
+pub(crate) mod spare_fields;
 pub mod upgrade;
 pub mod view;
 pub mod views;

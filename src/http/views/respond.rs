@@ -7,11 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::config::OptionErrors;
 use crate::http::framing;
-use crate::http::{Body, Failure, OnDisconnect, Request, Response, View};
+use crate::http::{Body, Failure, OnDisconnect, Request, Response, View, spare_fields};
 use crate::scope::Scope;
-
-/// How many fields the server adds to a response.
-const SERVER_FIELDS: usize = 4;
 
 /// `view = "respond"`: a fixed status, fixed header fields and a fixed body.
 #[derive(Debug)]
@@ -124,9 +121,7 @@ impl Respond {
     fn response(&self) -> Response {
         let mut response = Response::new(Body::full(self.body.clone()));
         *response.status_mut() = self.status;
-        // With room for the fields that the server adds; hyper uses the map again for the fields
-        // of the next request. A clone of a map has no room.
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + SERVER_FIELDS);
+        let mut headers = spare_fields::take();
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }

@@ -1,0 +1,52 @@
+//! Spare fields: the map of header fields of a thread's last request, for its next response.
+//!
+//! A map is two allocations. hyper keeps the map of a response for the fields of the connection's
+//! next request; a response that is made at once takes the map of its request in turn.
+
+use std::cell::Cell;
+
+use http::HeaderMap;
+
+/// The largest map that is kept, in fields.
+const FIELDS_MAX: usize = 32;
+
+thread_local! {
+    static SPARE: Cell<Option<HeaderMap>> = const { Cell::new(None) };
+}
+
+/// Returns an empty map.
+pub(crate) fn take() -> HeaderMap {
+    SPARE.take().unwrap_or_default()
+}
+
+/// Keeps the map of a request that is done.
+pub(crate) fn keep(mut fields: HeaderMap) {
+    if fields.capacity() <= FIELDS_MAX {
+        fields.clear();
+        SPARE.set(Some(fields));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_map_that_is_kept_is_empty_and_not_large() {
+        let value = || HeaderValue::from_static("1");
+        let mut fields = HeaderMap::new();
+        fields.append("x-one", value());
+        fields.append("x-one", value());
+        keep(fields);
+        let fields = take();
+        assert!(fields.is_empty() && fields.capacity() > 0);
+        assert_eq!(fields.get("x-one"), None);
+        assert_eq!(take().capacity(), 0);
+        let mut large = HeaderMap::with_capacity(FIELDS_MAX * 2);
+        large.insert("x-one", value());
+        keep(large);
+        assert_eq!(take().capacity(), 0);
+    }
+}
