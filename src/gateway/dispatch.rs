@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use ::http::request::Parts;
 use ::http::{HeaderValue, StatusCode, header};
 
 use super::connection_info::ConnectionInfo;
@@ -19,9 +20,20 @@ impl Gateway {
     ///
     /// Every failure, including a panic in a view, becomes a response with its status.
     pub fn serve(&self, request: ::http::Request<Body>, info: &ConnectionInfo) -> Serving {
+        let (mut parts, body) = request.into_parts();
+        self.serve_parts(&mut parts, body, info)
+    }
+
+    /// Serves the request of these parts and takes what it needs out of them: they are large to
+    /// move.
+    pub(crate) fn serve_parts(
+        &self,
+        parts: &mut Parts,
+        body: Body,
+        info: &ConnectionInfo,
+    ) -> Serving {
         let started = Instant::now();
         let table = self.load_table();
-        let (parts, body) = request.into_parts();
         let mut head = RequestHead::new(parts);
         let checked = head.check(!http_body::Body::is_end_stream(&body));
         let scope = head.into_scope(info, &table);

@@ -17,13 +17,12 @@ use crate::websocket::handshake::{self, Handshake};
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// The request line and header fields of a request.
-pub(super) struct RequestHead {
+pub(super) struct RequestHead<'p> {
+    /// Without the target and the extensions.
+    parts: &'p mut Parts,
     scope_type: ScopeType,
-    method: Method,
-    version: Version,
     connect_protocol: Option<ConnectProtocol>,
     target: PathAndQuery,
-    headers: HeaderMap,
     /// The host of an absolute target (RFC 9112 §3.2.2), or that of the `Host` field.
     host: Option<HostHeader>,
     /// Why one of the two is refused.
@@ -37,20 +36,14 @@ pub(super) struct RequestHead {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fragment;
 
-impl RequestHead {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts {
-            method,
-            uri,
-            version,
-            mut headers,
-            mut extensions,
-            ..
-        } = parts;
-        let connect_protocol: Option<ConnectProtocol> = extensions.remove();
-        let has_fragment = extensions.remove::<Fragment>().is_some();
-        let uri = uri.into_parts();
-        let (mut host, mut bad_host) = split(check_host(version, &headers));
+impl<'p> RequestHead<'p> {
+    pub(super) fn new(parts: &'p mut Parts) -> Self {
+        let version = parts.version;
+        let connect_protocol: Option<ConnectProtocol> = parts.extensions.remove();
+        let has_fragment = parts.extensions.remove::<Fragment>().is_some();
+        let uri = std::mem::take(&mut parts.uri).into_parts();
+        let headers = &mut parts.headers;
+        let (mut host, mut bad_host) = split(check_host(version, headers));
         if let Some(authority) = &uri.authority {
             // The host of an absolute target replaces that of the field (RFC 9112 §3.2.2, RFC 9113
             // §8.3.1), so that all code sees one host.
@@ -63,12 +56,10 @@ impl RequestHead {
         }
         let scope_type = match &connect_protocol {
             Some(protocol) if protocol.is_websocket() => ScopeType::Websocket,
-            _ => protocol_type(version, &headers),
+            _ => protocol_type(version, headers),
         };
         Self {
             scope_type,
-            method,
-            version,
             connect_protocol,
             is_authority_form: version < Version::HTTP_2
                 && uri.scheme.is_none()
@@ -76,7 +67,7 @@ impl RequestHead {
             target: uri
                 .path_and_query
                 .unwrap_or_else(|| PathAndQuery::from_static("/")),
-            headers,
+            parts,
             host,
             bad_host,
             has_fragment,
@@ -85,7 +76,7 @@ impl RequestHead {
 
     /// Refuses malformed requests. Returns the handshake of a request for a WebSocket.
     pub(super) fn check(&mut self, has_body: bool) -> Result<Option<Handshake>, Failure> {
-        if self.is_authority_form && self.method != Method::CONNECT {
+        if self.is_authority_form && self.parts.method != Method::CONNECT {
             return Err(Failure::bad_request(
                 "expected a path or an absolute URL as the target, found an authority",
             ));
@@ -109,7 +100,7 @@ impl RequestHead {
             let sentence = format!("expected the protocol websocket, found {protocol:?}");
             return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, sentence));
         }
-        if self.method == Method::CONNECT && self.connect_protocol.is_none() {
+        if self.parts.method == Method::CONNECT && self.connect_protocol.is_none() {
             let sentence = "expected a request for this server, found CONNECT";
             let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             let refusal = Failure::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
@@ -118,7 +109,8 @@ impl RequestHead {
         match self.scope_type {
             ScopeType::Http => Ok(None),
             ScopeType::Websocket => {
-                handshake::check(&self.method, self.version, &self.headers).map(Some)
+                handshake::check(&self.parts.method, self.parts.version, &self.parts.headers)
+                    .map(Some)
             }
         }
     }
@@ -126,11 +118,17 @@ impl RequestHead {
     /// Refuses several lengths over HTTP/2. HTTP/1.1's parser has refused different ones; of these,
     /// hyper believes none, and takes a stream that is reset at once for one without a body.
     fn check_one_length(&self) -> Result<(), Failure> {
-        let has_repeated = self.headers.len() > self.headers.keys_len();
-        if !has_repeated || self.version != Version::HTTP_2 {
+        let has_repeated = self.parts.headers.len() > self.parts.headers.keys_len();
+        if !has_repeated || self.parts.version != Version::HTTP_2 {
             return Ok(());
         }
-        match self.headers.get_all(header::CONTENT_LENGTH).iter().count() {
+        match self
+            .parts
+            .headers
+            .get_all(header::CONTENT_LENGTH)
+            .iter()
+            .count()
+        {
             0 | 1 => Ok(()),
             _ => Err(Failure::bad_request(
                 "expected one Content-Length, found several",
@@ -140,7 +138,7 @@ impl RequestHead {
 
     /// Refuses an impossible length, even if the view does not read the body.
     fn check_content_length(&self) -> Result<(), Failure> {
-        let length = self.headers.get(header::CONTENT_LENGTH);
+        let length = self.parts.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         match length {
             Some(length) if i64::try_from(length).is_err() => Err(Failure::new(
@@ -154,7 +152,7 @@ impl RequestHead {
     /// Accepts only `chunked`. With other codings, the server and a proxy in front of it could
     /// disagree on where the body ends (RFC 9112 §6.1, §11.2).
     fn check_transfer_encoding(&self) -> Result<(), Failure> {
-        let fields = self.headers.get_all(header::TRANSFER_ENCODING).iter();
+        let fields = self.parts.headers.get_all(header::TRANSFER_ENCODING).iter();
         let codings: Vec<&[u8]> = fields
             .flat_map(|field| field.as_bytes().split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii)
@@ -189,13 +187,13 @@ impl RequestHead {
         let extensions = self.extensions(info, table);
         Scope {
             scope_type: self.scope_type,
-            http_version: self.version,
+            http_version: self.parts.version,
             host: from_proxy.host.or(self.host),
-            method: self.method,
+            method: std::mem::take(&mut self.parts.method),
             security: from_proxy.scheme.unwrap_or(info.security),
             target: self.target,
             extensions,
-            headers: self.headers.into(),
+            headers: std::mem::take(&mut self.parts.headers).into(),
             client: from_proxy.client.or(info.peer).map(Into::into),
             server: info.server.clone(),
             subprotocols: Box::default(),
@@ -213,26 +211,27 @@ impl RequestHead {
     fn forwarded(&mut self, info: &ConnectionInfo, table: &Table) -> (Forwarded, RequestId) {
         let peer = info.peer.map(|peer| peer.ip());
         let is_trusted = table.is_trusted(peer);
-        if !is_trusted && !forwarded::has_strippable(&self.headers) {
+        if !is_trusted && !forwarded::has_strippable(&self.parts.headers) {
             return (Forwarded::default(), RequestId::new());
         }
-        forwarded::strip_ambiguous(&mut self.headers);
+        forwarded::strip_ambiguous(&mut self.parts.headers);
         if !is_trusted {
-            if let Some(name) = forwarded::strip(&mut self.headers, None) {
+            if let Some(name) = forwarded::strip(&mut self.parts.headers, None) {
                 forwarded::warn_of_ignored(&name, peer, None);
             }
             return (Forwarded::default(), RequestId::new());
         }
         let family = table.forwarded;
-        let ignored = forwarded::strip(&mut self.headers, Some(family));
+        let ignored = forwarded::strip(&mut self.parts.headers, Some(family));
         let (trusted, scheme) = (&table.trusted_proxies, info.security);
-        let from_proxy = forwarded::read(&self.headers, family, trusted, scheme);
+        let from_proxy = forwarded::read(&self.parts.headers, family, trusted, scheme);
         // If the proxy sent its own fields, those of the other family are the client's, which is
         // not a misconfiguration.
         if let Some(name) = ignored.filter(|_| from_proxy == Forwarded::default()) {
             forwarded::warn_of_ignored(&name, peer, Some(family));
         }
         let given = self
+            .parts
             .headers
             .get("x-request-id")
             .and_then(|id| id.to_str().ok());
@@ -255,7 +254,7 @@ impl RequestHead {
         let peer = info.peer.map(|peer| peer.ip());
         if table.has_upstreams && table.is_trusted(peer) {
             let (family, trusted) = (table.forwarded, &table.trusted_proxies);
-            extensions.insert(forwarded::chain(&self.headers, family, trusted, peer));
+            extensions.insert(forwarded::chain(&self.parts.headers, family, trusted, peer));
         }
         extensions
     }

@@ -70,8 +70,8 @@ impl From<Result<Response, Failure>> for Outcome {
 impl Table {
     /// Returns what the head of a request without a body decides.
     #[must_use]
-    pub fn resolve(&self, parts: Parts, info: &ConnectionInfo) -> Resolved {
-        let mut head = RequestHead::new(parts);
+    pub fn resolve(&self, mut parts: Parts, info: &ConnectionInfo) -> Resolved {
+        let mut head = RequestHead::new(&mut parts);
         let checked = head.check(false);
         let mut scope = head.into_scope(info, self);
         let mut route = None;

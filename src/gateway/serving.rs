@@ -40,11 +40,13 @@ type Work = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 impl Serving {
     /// Creates one that has its response.
+    #[inline]
     pub(crate) fn done(response: Response) -> Self {
         Self::of(State::Done(Some(response)))
     }
 
     /// Returns whether its next poll completes it.
+    #[inline]
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Done(_))
     }
@@ -54,17 +56,29 @@ impl Serving {
         Self::of(State::Cancel(Box::pin(work)))
     }
 
+    /// Takes the response of one that has it, which saves its poll.
+    #[inline]
+    pub(crate) fn take_response(&mut self) -> Option<Response> {
+        match &mut self.state {
+            State::Done(response) => response.take(),
+            State::Cancel(_) | State::Finish(_) => None,
+        }
+    }
+
+    #[inline]
     fn of(state: State) -> Self {
         let counted = None;
         Self { state, counted }
     }
 
     /// Counts the client until its response or its socket ends.
+    #[inline]
     pub(super) fn count(&mut self, counted: Option<ClientPermit>) {
         self.counted = counted;
     }
 
     /// Takes what counts the client until its response ends.
+    #[inline]
     pub(crate) fn take_counted(&mut self) -> Option<ClientPermit> {
         self.counted.take()
     }

@@ -187,18 +187,19 @@ impl HttpServer {
             admission: self.admission.clone(),
             hsts,
         });
-        let service = service_fn(move |mut request: http::Request<Incoming>| {
+        let service = service_fn(move |request: http::Request<Incoming>| {
             // All of this runs before the future is first polled: in between, hyper continues to
             // read and may reach the end of the stream.
             let timeouts = &shared.timeouts;
-            let has_body = !http_body::Body::is_end_stream(request.body());
-            let in_flight = timeouts.start_request(request.version(), has_body);
+            let (mut parts, body) = request.into_parts();
+            let has_body = !http_body::Body::is_end_stream(&body);
+            let in_flight = timeouts.start_request(parts.version, has_body);
             if timeouts.take_fragment() {
-                request.extensions_mut().insert(Fragment);
+                parts.extensions.insert(Fragment);
             }
             // An unread body of the previous request does not belong to this one.
             drop(timeouts.client().take_unread());
-            respond(shared.clone(), request, has_body, in_flight)
+            respond(shared.clone(), &mut parts, body, has_body, in_flight)
         });
         let mut http = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let draining = services.tasks.draining_token();

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use http::header::{self, HeaderValue};
+use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -64,7 +65,8 @@ type Finishing = Pin<Box<dyn Future<Output = Response> + Send>>;
 /// Answers one request. `has_body` is whether it has more than its head.
 pub(super) fn respond(
     shared: Arc<Shared>,
-    mut request: http::Request<Incoming>,
+    head: &mut Parts,
+    incoming: Incoming,
     has_body: bool,
     in_flight: InFlight,
 ) -> Responding {
@@ -76,7 +78,7 @@ pub(super) fn respond(
         ..
     } = &*shared;
     let clock = &gateway.services().clock;
-    let extensions = request.extensions_mut();
+    let extensions = &mut head.extensions;
     let on_upgrade = extensions.remove::<OnUpgrade>();
     let mut stream = None;
     let mut is_overloaded = false;
@@ -86,17 +88,17 @@ pub(super) fn respond(
         is_overloaded = stream.is_none();
         extensions.insert(ConnectProtocol(protocol.as_str().into()));
     }
-    let waits_for_continue = has_body && request.headers().contains_key(header::EXPECT);
-    let is_http1 = request.version() < http::Version::HTTP_2;
+    let waits_for_continue = has_body && head.headers.contains_key(header::EXPECT);
+    let is_http1 = head.version < http::Version::HTTP_2;
     let rate = timeouts.min_rate();
-    let request = request.map(|body| match (has_body, is_http1) {
+    let body = match (has_body, is_http1) {
         (false, _) => Body::empty(),
-        (true, true) => Body::watched(body, &info.client, clock, rate),
-        (true, false) => Body::paced(body, clock, rate),
-    });
+        (true, true) => Body::watched(incoming, &info.client, clock, rate),
+        (true, false) => Body::paced(incoming, clock, rate),
+    };
     let serving = match is_overloaded {
         true => Serving::done(overloaded()),
-        false => gateway.serve(request, info),
+        false => gateway.serve_parts(head, body, info),
     };
     if !is_http1 && serving.is_done() {
         next_is_done();
@@ -122,29 +124,31 @@ impl Future for Responding {
                 this.shared.complete(&mut response);
                 break response;
             }
-            match ready!(Pin::new(&mut this.serving).poll(cx)) {
-                Reply::Response(mut response) => {
-                    let client = &this.shared.info.client;
-                    if let Some(unread) = client.take_unread() {
-                        let (waits, client) = (this.waits_for_continue, client.clone());
-                        this.finishing = Some(Box::pin(async move {
-                            finish_request(&mut response, unread, waits, &client).await;
-                            response
-                        }));
-                        continue;
+            let mut response = match this.serving.take_response() {
+                Some(response) => response,
+                None => match ready!(Pin::new(&mut this.serving).poll(cx)) {
+                    Reply::Response(response) => response,
+                    Reply::Upgrade(mut response, upgrade) => {
+                        this.switch(upgrade);
+                        this.shared.complete(&mut response);
+                        break response;
                     }
-                    if client.has_broken() {
-                        announce_close(&mut response);
-                    }
-                    this.shared.complete(&mut response);
-                    break response;
-                }
-                Reply::Upgrade(mut response, upgrade) => {
-                    this.switch(upgrade);
-                    this.shared.complete(&mut response);
-                    break response;
-                }
+                },
+            };
+            let client = &this.shared.info.client;
+            if let Some(unread) = client.take_unread() {
+                let (waits, client) = (this.waits_for_continue, client.clone());
+                this.finishing = Some(Box::pin(async move {
+                    finish_request(&mut response, unread, waits, &client).await;
+                    response
+                }));
+                continue;
             }
+            if client.has_broken() {
+                announce_close(&mut response);
+            }
+            this.shared.complete(&mut response);
+            break response;
         };
         let counted = this.serving.take_counted();
         let in_flight = this.in_flight.take();
