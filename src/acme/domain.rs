@@ -64,8 +64,13 @@ impl Domain {
         Some(shown(served.certificate.facts().not_after))
     }
 
+    /// Returns whether the wait after a failure goes on. One that is longer than any wait was stored
+    /// by a clock that was wrong, and is over.
     pub(super) fn is_waiting(&self, now: SystemTime) -> bool {
-        now < UNIX_EPOCH + Duration::from_secs(self.failures.retry_at)
+        UNIX_EPOCH
+            .checked_add(Duration::from_secs(self.failures.retry_at))
+            .and_then(|until| until.duration_since(now).ok())
+            .is_some_and(|left| !left.is_zero() && left <= schedule::WAIT_MAX)
     }
 }
 

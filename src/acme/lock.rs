@@ -73,9 +73,10 @@ fn ended(file: &mut File, now: SystemTime) -> io::Result<bool> {
     let mut text = String::new();
     file.rewind()?;
     file.take(32).read_to_string(&mut text)?;
-    Ok(text
-        .parse()
-        .is_ok_and(|seconds| UNIX_EPOCH + Duration::from_secs(seconds) < now))
+    let instant = text.parse().ok().map(Duration::from_secs);
+    Ok(instant
+        .and_then(|seconds| UNIX_EPOCH.checked_add(seconds))
+        .is_some_and(|instant| instant < now))
 }
 
 fn is_same(path: &Path, file: &File) -> io::Result<bool> {
@@ -134,6 +135,22 @@ mod tests {
         // The first one thaws: its end must not free the new lock.
         drop(frozen);
         assert!(OrderLock::take(&path, later, later).unwrap().is_none());
+    }
+
+    #[test]
+    fn instant_that_is_none_does_not_end_a_lock() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("lock");
+        let now = SystemTime::now();
+        let held = OrderLock::take(&path, now, now + Duration::from_secs(60)).unwrap();
+        assert!(held.is_some());
+        for text in ["", "soon", "18446744073709551615", "-1"] {
+            std::fs::write(&path, text).unwrap();
+            assert!(
+                OrderLock::take(&path, now, now).unwrap().is_none(),
+                "{text}"
+            );
+        }
     }
 
     #[test]

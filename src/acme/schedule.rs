@@ -15,6 +15,9 @@ const RETRY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest delay that a CA may ask for. It must not keep a certificate from being renewed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// The longest wait after a failure.
+pub(super) const WAIT_MAX: Duration = RETRY_AFTER_MAX;
+
 /// Returns when to renew a certificate: after two thirds of its lifetime, and up to a thirtieth of
 /// it later.
 pub(super) fn renew_at(lifetime: &Range<SystemTime>, jitter: f64) -> SystemTime {

@@ -301,6 +301,24 @@ async fn wait_after_a_failure_outlives_the_process() {
 }
 
 #[tokio::test]
+async fn wait_that_no_failure_can_have_is_over() {
+    for retry_at in [u64::MAX, u64::MAX / 2, 4_000_000_000] {
+        let world = World::new();
+        world.cache().create().unwrap();
+        let failures = Failures {
+            count: 3,
+            retry_at,
+            is_asked: true,
+        };
+        let cache = world.cache();
+        cache.store_failures("a.test", Some(failures)).unwrap();
+        let mut process = world.process(&["a.test"]);
+        process.turn().await;
+        assert_eq!(process.names(), ["a.test"], "{retry_at}");
+    }
+}
+
+#[tokio::test]
 async fn reload_ends_a_wait_unless_the_ca_asked_for_it() {
     let world = World::new();
     let mut asked = OrderError::new("rateLimited");

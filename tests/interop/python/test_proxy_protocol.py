@@ -154,13 +154,23 @@ class OverTheLimit(unittest.TestCase):
     def test_a_refused_client_gets_what_it_can_read(self):
         limits = "[server.limits]\nconnections = 1\n"
         with SecureServer(Authority(), CONFIG, server=TRUSTING + limits) as server:
-            with SecureBytes(server.connect()) as held:
+
+            def connect():
+                try:
+                    return server.connect()
+                except OSError:
+                    return None  # the connection that asked for its health is still counted
+
+            with SecureBytes(until(connect, "room for one connection")) as held:
                 held.send(ASK)
                 self.assertEqual(held.head()[0], 200)
                 for header in (b"", v1("198.51.100.7"), v2("198.51.100.7")):
                     with self.subTest(header, by="TLS"), Bytes(("127.0.0.1", server.port)) as client:
                         client.send(header + b"\x16\x03\x01")
-                        self.assertEqual(client.rest(), b"")
+                        try:
+                            self.assertEqual(client.rest(), b"")
+                        except ConnectionResetError:
+                            pass  # closed with bytes that are not read
                     with self.subTest(header, by="HTTP"), Bytes(("127.0.0.1", server.port)) as client:
                         client.send(header + ASK)
                         self.assertEqual(client.head()[0], 503)
