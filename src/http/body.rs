@@ -32,8 +32,8 @@ pub struct Body(Source);
 #[derive(Debug)]
 enum Source {
     Full(Full<Bytes>),
-    Incoming(Incoming, Option<Box<ReadRate>>),
-    /// A request's body over HTTP/1.1, which reports unread bytes to the connection.
+    Incoming(Incoming),
+    /// A request's body, which leaves unread bytes to its connection or its stream.
     Watched(Watched),
     /// A range of a file, which the server may have the kernel send.
     File(Box<FileBody>),
@@ -95,19 +95,34 @@ impl Body {
     }
 }
 
-/// A body that reports to its connection whether it was read to its end.
+/// A body that reports whether it was read to its end.
 #[derive(Debug)]
 struct Watched {
     /// `None` after the end or a failure.
     incoming: Option<Incoming>,
+    carrier: Carrier,
     client: ClientEnd,
-    read_rate: Option<Box<ReadRate>>,
+    read_rate: Box<ReadRate>,
+}
+
+/// What a request came on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Carrier {
+    /// A connection of HTTP/1.1.
+    Connection,
+    /// A stream of HTTP/2.
+    Stream,
 }
 
 /// The client closed its sending side before the request was complete.
 #[derive(Debug, thiserror::Error)]
 #[error("the client closed the connection before the end of the body")]
 struct Broken;
+
+/// The client reset its stream before the request was complete.
+#[derive(Debug, thiserror::Error)]
+#[error("the client reset the stream before the end of the body")]
+struct Reset;
 
 /// The client sends its body slower than `server.limits.min_rate`.
 #[derive(Debug, thiserror::Error)]
@@ -116,13 +131,10 @@ pub(crate) struct TooSlow;
 
 /// Fails a pending body that arrives too slowly.
 fn paced(
-    read_rate: &mut Option<Box<ReadRate>>,
+    read_rate: &mut ReadRate,
     polled: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
     cx: &Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    let Some(read_rate) = read_rate else {
-        return polled.map_err(Into::into);
-    };
     match &polled {
         Poll::Ready(Some(Ok(frame))) => read_rate.received(frame.data_ref().map_or(0, Bytes::len)),
         Poll::Pending if read_rate.is_too_slow(cx) => {
@@ -154,9 +166,18 @@ impl Watched {
                 return Poll::Ready(Some(Err(Broken.into())));
             }
         }
-        let Poll::Ready(frame) = paced(&mut self.read_rate, polled, cx) else {
+        let Poll::Ready(mut frame) = paced(&mut self.read_rate, polled, cx) else {
             return Poll::Pending;
         };
+        if self.carrier == Carrier::Stream {
+            let has_ended = incoming.is_end_stream();
+            if has_ended {
+                self.client.finish_body();
+            } else if frame.is_none() {
+                // hyper takes a reset with NO_ERROR for the end of the body.
+                frame = Some(Err(Reset.into()));
+            }
+        }
         if !matches!(frame, Some(Ok(_))) || incoming.is_end_stream() {
             self.incoming = None;
         }
@@ -176,31 +197,25 @@ impl Drop for Watched {
 }
 
 impl Body {
-    /// Returns the body of a request over HTTP/1.1. It fails below `rate`, in bytes per second.
-    /// Unread bytes are left with the `ClientEnd`.
+    /// Returns the body of a request. It fails below `rate`, in bytes per second. Unread bytes are
+    /// left with the `ClientEnd`, which over HTTP/2 is of this request alone.
     pub(crate) fn watched(
         incoming: Incoming,
+        carrier: Carrier,
         client: &ClientEnd,
         clock: &Clock,
         rate: u64,
     ) -> Self {
         if incoming.is_end_stream() {
+            client.finish_body();
             return Self::empty();
         }
         Self(Source::Watched(Watched {
             incoming: Some(incoming),
+            carrier,
             client: client.clone(),
-            read_rate: Some(Box::new(ReadRate::new(clock.clone(), rate))),
+            read_rate: Box::new(ReadRate::new(clock.clone(), rate)),
         }))
-    }
-
-    /// Returns the body of a request over HTTP/2. It fails below `rate`, in bytes per second.
-    pub(crate) fn paced(incoming: Incoming, clock: &Clock, rate: u64) -> Self {
-        if incoming.is_end_stream() {
-            return Self::empty();
-        }
-        let read_rate = Some(Box::new(ReadRate::new(clock.clone(), rate)));
-        Self(Source::Incoming(incoming, read_rate))
     }
 }
 
@@ -212,7 +227,7 @@ impl Default for Body {
 
 impl From<Incoming> for Body {
     fn from(body: Incoming) -> Self {
-        Self(Source::Incoming(body, None))
+        Self(Source::Incoming(body))
     }
 }
 
@@ -228,10 +243,7 @@ impl HttpBody for Body {
             Source::Full(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
-            Source::Incoming(body, read_rate) => {
-                let polled = Pin::new(body).poll_frame(cx);
-                paced(read_rate, polled, cx)
-            }
+            Source::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Source::Watched(body) => body.poll_frame(cx),
             Source::File(body) => body.poll_step(cx).map_ok(Frame::data),
             Source::Stream(body) => Pin::new(body.get_mut()).poll_frame(cx),
@@ -241,7 +253,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Full(body) => body.is_end_stream(),
-            Source::Incoming(body, _) => body.is_end_stream(),
+            Source::Incoming(body) => body.is_end_stream(),
             Source::Watched(body) => body.incoming.is_none(),
             Source::File(body) => body.left() == 0,
             Source::Stream(body) => body.lock().is_end_stream(),
@@ -251,7 +263,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Full(body) => body.size_hint(),
-            Source::Incoming(body, _) => body.size_hint(),
+            Source::Incoming(body) => body.size_hint(),
             Source::Watched(body) => match &body.incoming {
                 Some(incoming) => incoming.size_hint(),
                 None => SizeHint::with_exact(0),

@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 /// event stream, ends at that point.
 ///
 /// Over HTTP/2, a client ends a request by resetting its stream, which drops the request:
-/// [`ClientEnd::gone`] never completes.
+/// [`ClientEnd::gone`] never completes. There, each request with a body has a `ClientEnd` of its
+/// own beside, which keeps the unread body.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -41,6 +42,7 @@ struct ClientState {
     /// Whether `unread` is set. Most requests leave nothing, and then need no lock.
     is_unread: AtomicBool,
     has_broken: AtomicBool,
+    has_read: AtomicBool,
 }
 
 impl ClientEnd {
@@ -79,6 +81,16 @@ impl ClientEnd {
     /// Returns whether a request's body was truncated.
     pub(crate) fn has_broken(&self) -> bool {
         self.0.has_broken.load(Ordering::Relaxed)
+    }
+
+    /// Marks the request's body as read to its end.
+    pub(super) fn finish_body(&self) {
+        self.0.has_read.store(true, Ordering::Release);
+    }
+
+    /// Returns whether the body of a request over HTTP/2 was read to its end.
+    pub(crate) fn has_read_body(&self) -> bool {
+        self.0.has_read.load(Ordering::Acquire)
     }
 
     /// Stores a body that was dropped before its end.

@@ -6,6 +6,7 @@ mod connection_start;
 mod connection_timeouts;
 mod date;
 mod drain;
+mod early_answer;
 mod file_watch;
 mod head_scanner;
 mod hyper_tasks;

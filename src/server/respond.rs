@@ -18,12 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection_timeouts::{ConnectionTimeouts, InFlight};
 use super::date;
+use super::early_answer::EarlyAnswer;
 use super::hyper_tasks::{end_writer_with, next_is_done};
 use super::response_body::ResponseBody;
 use super::unread_body::{announce_close, finish_request};
 use crate::gateway::{ConnectionInfo, Gateway, Reply, Serving, Upgrade};
+use crate::http::body::Carrier;
 use crate::http::upgrade::ConnectProtocol;
-use crate::http::{Body, Response};
+use crate::http::{Body, ClientEnd, Response};
 use crate::net::{Admission, ConnectionPermit, Stream};
 
 /// State that the requests of one connection share.
@@ -48,6 +50,8 @@ pub(super) struct Responding {
     in_flight: Option<InFlight>,
     handshake: Option<Handshake>,
     waits_for_continue: bool,
+    /// The request's body over HTTP/2.
+    stream_body: Option<ClientEnd>,
     /// The response, while the rest of the request's body is read.
     finishing: Option<Finishing>,
 }
@@ -91,10 +95,14 @@ pub(super) fn respond(
     let waits_for_continue = has_body && head.headers.contains_key(header::EXPECT);
     let is_http1 = head.version < http::Version::HTTP_2;
     let rate = timeouts.min_rate();
+    let mut stream_body = None;
     let body = match (has_body, is_http1) {
         (false, _) => Body::empty(),
-        (true, true) => Body::watched(incoming, &info.client, clock, rate),
-        (true, false) => Body::paced(incoming, clock, rate),
+        (true, true) => Body::watched(incoming, Carrier::Connection, &info.client, clock, rate),
+        (true, false) => {
+            let client = stream_body.insert(ClientEnd::default());
+            Body::watched(incoming, Carrier::Stream, client, clock, rate)
+        }
     };
     let serving = match is_overloaded {
         true => Serving::done(overloaded()),
@@ -108,6 +116,7 @@ pub(super) fn respond(
         in_flight: Some(in_flight),
         handshake: on_upgrade.map(|on_upgrade| Handshake { on_upgrade, stream }),
         waits_for_continue,
+        stream_body,
         finishing: None,
         shared,
     }
@@ -151,8 +160,12 @@ impl Future for Responding {
             break response;
         };
         let counted = this.serving.take_counted();
+        // A client that waits for `100 Continue` sends nothing more.
+        let stream_body = this.stream_body.take().filter(|_| !this.waits_for_continue);
+        let tasks = &this.shared.gateway.services().tasks;
+        let early = stream_body.and_then(|body| EarlyAnswer::of(body, tasks));
         let in_flight = this.in_flight.take();
-        Poll::Ready(Ok(ResponseBody::new(response, in_flight, counted)))
+        Poll::Ready(Ok(ResponseBody::new(response, in_flight, counted, early)))
     }
 }
 

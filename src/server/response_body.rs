@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use http_body::{Frame, SizeHint};
 
 use super::connection_timeouts::InFlight;
+use super::early_answer::EarlyAnswer;
 use super::sent_files::SendingFile;
 use super::stall_timeout::{BodyPolled, note_body_polled};
 use crate::http::{Body, Response};
@@ -14,6 +15,7 @@ use crate::net::ClientPermit;
 /// The body of a response.
 pub(super) struct ResponseBody {
     content: Content,
+    early: Option<Box<EarlyAnswer>>,
     _in_flight: Option<InFlight>,
     /// Counts the client until hyper has taken the response, if it is counted by requests.
     _counted: Option<ClientPermit>,
@@ -31,6 +33,7 @@ impl ResponseBody {
         response: Response,
         in_flight: Option<InFlight>,
         counted: Option<ClientPermit>,
+        early: Option<Box<EarlyAnswer>>,
     ) -> http::Response<Self> {
         response.map(|mut body| {
             let timeouts = in_flight.as_ref().map(|in_flight| &in_flight.0);
@@ -44,6 +47,7 @@ impl ResponseBody {
                     Some(file) => Content::File(file),
                     None => Content::Body(body),
                 },
+                early,
                 _in_flight: in_flight,
                 _counted: counted,
             }
@@ -60,10 +64,18 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<bytes::Bytes>, Self::Error>>> {
         let this = &mut *self;
-        let frame = match &mut this.content {
+        let mut frame = match &mut this.content {
             Content::Body(body) => Pin::new(body).poll_frame(cx),
             Content::File(file) => file.poll_placeholder(cx).map_ok(Frame::data),
         };
+        if let (Poll::Ready(None), Some(early)) = (&frame, &mut this.early) {
+            // A body that passes the request's on keeps it until it is dropped.
+            this.content = Content::Body(Body::empty());
+            match early.poll_end(cx) {
+                Poll::Ready(()) => this.early = None,
+                Poll::Pending => frame = Poll::Pending,
+            }
+        }
         note_body_polled(match frame {
             Poll::Ready(_) => BodyPolled::Frame,
             Poll::Pending => BodyPolled::Pending,
@@ -72,14 +84,19 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
+        let has_sent_all = match &self.content {
             Content::Body(body) => body.is_end_stream(),
             Content::File(file) => file.left() == 0,
-        }
+        };
+        has_sent_all && self.early.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
+            // hyper would send the length 0, which some responses must not have.
+            Content::Body(body) if self.early.is_some() && body.is_end_stream() => {
+                SizeHint::default()
+            }
             Content::Body(body) => body.size_hint(),
             Content::File(file) => SizeHint::with_exact(file.left()),
         }

@@ -1,8 +1,9 @@
-//! Unread body: handles a response that is ready before the request's body is read.
+//! Unread body: handles a response that is ready before the request's body is read. Over HTTP/2 see
+//! `early_answer.rs`.
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
@@ -17,7 +18,7 @@ const DRAINED_BYTES_MAX: u64 = 64 * 1024;
 const POLLS_MAX: u32 = 3;
 
 /// The rest of an unread body.
-enum Rest {
+pub(super) enum Rest {
     /// Nothing: the connection can carry another request.
     Nothing,
     /// Too much to wait for.
@@ -31,14 +32,14 @@ enum Rest {
 /// with 400.
 pub(super) async fn finish_request(
     response: &mut Response,
-    mut unread: Incoming,
+    unread: Incoming,
     waits_for_continue: bool,
     client: &ClientEnd,
 ) {
     // Polling the body would send 100 Continue, which asks the client for the body.
     let rest = match waits_for_continue {
         true => Rest::More,
-        false => drain(&mut unread, client).await,
+        false => drain(unread, client).await,
     };
     if let Rest::Broken = rest {
         *response = Response::new(Body::full(
@@ -61,39 +62,60 @@ pub(super) fn announce_close(response: &mut Response) {
     response.headers_mut().insert(header::CONNECTION, close);
 }
 
-async fn drain(unread: &mut Incoming, client: &ClientEnd) -> Rest {
-    let mut left = DRAINED_BYTES_MAX;
-    let mut polls = 0;
-    poll_fn(|cx| {
+/// Discards an unread body of at most [`DRAINED_BYTES_MAX`].
+pub(super) struct Discard {
+    unread: Incoming,
+    left: u64,
+}
+
+impl Discard {
+    pub(super) fn new(unread: Incoming) -> Self {
+        Self {
+            unread,
+            left: DRAINED_BYTES_MAX,
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Rest> {
         loop {
-            if unread.size_hint().lower() > left {
+            if self.unread.size_hint().lower() > self.left {
                 return Poll::Ready(Rest::More);
             }
-            match Pin::new(&mut *unread).poll_frame(cx) {
-                Poll::Ready(None) => return Poll::Ready(Rest::Nothing),
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Rest::Broken),
-                Poll::Ready(Some(Ok(frame))) => {
+            match ready!(Pin::new(&mut self.unread).poll_frame(cx)) {
+                None => return Poll::Ready(Rest::Nothing),
+                Some(Err(_)) => return Poll::Ready(Rest::Broken),
+                Some(Ok(frame)) => {
                     let count = frame.data_ref().map_or(0, bytes::Bytes::len) as u64;
-                    match left.checked_sub(count) {
-                        Some(rest) => left = rest,
+                    match self.left.checked_sub(count) {
+                        Some(left) => self.left = left,
                         None => return Poll::Ready(Rest::More),
                     }
-                    polls = 0;
-                }
-                Poll::Pending => {
-                    // Between two polls, hyper reads the bytes that have arrived.
-                    polls += 1;
-                    if polls > POLLS_MAX {
-                        return Poll::Ready(match client.has_ended() {
-                            true => Rest::Broken, // the rest never arrives
-                            false => Rest::More,
-                        });
-                    }
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
                 }
             }
         }
+    }
+}
+
+async fn drain(unread: Incoming, client: &ClientEnd) -> Rest {
+    let mut discard = Discard::new(unread);
+    let (mut polls, mut left) = (0, discard.left);
+    poll_fn(|cx| {
+        if let Poll::Ready(rest) = discard.poll(cx) {
+            return Poll::Ready(rest);
+        }
+        if discard.left < left {
+            (polls, left) = (0, discard.left);
+        }
+        // Between two polls, hyper reads the bytes that have arrived.
+        polls += 1;
+        if polls > POLLS_MAX {
+            return Poll::Ready(match client.has_ended() {
+                true => Rest::Broken, // the rest never arrives
+                false => Rest::More,
+            });
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     })
     .await
 }

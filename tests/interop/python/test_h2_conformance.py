@@ -13,6 +13,8 @@ import time
 import unittest
 
 from hpack import Decoder, Encoder
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from kit.deadline import DEADLINE
 from kit.frames import Bytes
@@ -347,7 +349,51 @@ class Cases:
         client.send(frame(HEADERS, END_HEADERS | END_STREAM | HAS_PRIORITY, 1, priority + client.block()))
         client.answered(1)
 
+    def test_5_3_priorities_change_nothing(self):
+        for what, payload in (
+            ("the lowest weight", struct.pack("!IB", 0, 0)),
+            ("the highest weight", struct.pack("!IB", 0, 255)),
+            ("a stream that it depends on", struct.pack("!IB", 5, 15)),
+            ("a stream that it depends on alone", struct.pack("!IB", 5 | 1 << 31, 15)),
+        ):
+            with self.subTest(what):
+                client = self.client()
+                client.send(frame(PRIORITY, 0, 1, payload))
+                client.works(1)
+        with self.subTest("an idle stream, and then a request on a lower one"):
+            client = self.client()
+            client.send(frame(PRIORITY, 0, 5, struct.pack("!IB", 0, 15)))
+            client.works(1)
+            client.works(3)
+
+    def test_5_1_half_closed_streams_take_what_controls_them(self):
+        stalled = settings((INITIAL_WINDOW_SIZE, 0))
+        priority = frame(PRIORITY, 0, 1, struct.pack("!IB", 0, 15))
+        with self.subTest("WINDOW_UPDATE"):
+            client = self.client(stalled)
+            client.send(client.headers(1), frame(WINDOW_UPDATE, 0, 1, struct.pack("!I", 100)))
+            client.answered(1)
+        with self.subTest("PRIORITY"):
+            client = self.client(stalled)
+            client.send(client.headers(1), priority, frame(WINDOW_UPDATE, 0, 1, struct.pack("!I", 100)))
+            client.answered(1)
+        with self.subTest("RST_STREAM"):
+            client = self.client()
+            client.send(client.headers(1), frame(RST_STREAM, 0, 1, struct.pack("!I", 8)))
+            client.works(3)
+        with self.subTest("PRIORITY on a closed stream"):
+            client = self.client()
+            client.works(1)
+            client.send(priority)
+            client.works(3)
+
     # §6
+
+    def test_6_1_data_in_several_frames(self):
+        client = self.client()
+        client.send(client.headers(1, flags=END_HEADERS, method="POST"))
+        client.send(frame(DATA, 0, 1, b"te"), frame(DATA, 0, 1, b""), frame(DATA, 0, 1, b"s"), frame(DATA, END_STREAM, 1, b"t"))
+        client.answered(1)
 
     def test_6_1_data(self):
         self.goaway(PROTOCOL_ERROR, frame(DATA, 0, 0, b"test"))
@@ -462,6 +508,9 @@ class Cases:
         self.goaway((PROTOCOL_ERROR, STREAM_CLOSED), lambda c: c.headers(1), frame(CONTINUATION, END_HEADERS, 1, b""))
         posted = lambda c: c.headers(1, flags=END_HEADERS, method="POST")  # noqa: E731
         self.goaway(PROTOCOL_ERROR, posted, frame(DATA, 0, 1, b"test"), frame(CONTINUATION, END_HEADERS, 1, b""))
+        begun = lambda c: c.headers(1, flags=0, method="POST")  # noqa: E731
+        ended = frame(CONTINUATION, END_HEADERS, 1, b"")
+        self.goaway((PROTOCOL_ERROR, STREAM_CLOSED), begun, ended, frame(CONTINUATION, END_HEADERS, 1, b""))
 
     # §7
 
@@ -474,11 +523,76 @@ class Cases:
 
     # §8
 
+    def test_8_head_has_no_content(self):
+        client = self.client()
+        client.send(client.headers(1, method="HEAD"))
+        self.assertEqual(client.answered(1), b"")
+
     def test_8_1_a_second_head_ends_the_stream(self):
         client = self.client()
         head = client.headers(1, flags=END_HEADERS, method="POST")
         client.send(head, frame(HEADERS, END_HEADERS, 1, client.encode([("x-a", "b")])))
         self.expect(client, 1, PROTOCOL_ERROR, STREAM_CLOSED)
+
+    def test_8_1_a_second_head_behind_the_answer_is_an_error_too(self):
+        client = self.client()
+        client.send(client.headers(1, flags=END_HEADERS, method="POST"))
+        client.until(HEADERS)
+        client.send(frame(HEADERS, END_HEADERS, 1, client.encode([("x-a", "b")])))
+        self.expect(client, 1, PROTOCOL_ERROR, STREAM_CLOSED)
+
+    def test_8_1_an_early_answer_ends_without_a_reset(self):
+        client = self.client()
+        client.send(client.headers(1, flags=END_HEADERS, method="POST", more=[("content-length", "8")]))
+        with self.subTest("the answer comes before the rest of the request"):
+            self.assertEqual(client.answered(1), b"a page of 20 bytes..")
+        client.send(frame(DATA, 0, 1, b"1234"), frame(DATA, END_STREAM, 1, b"5678"))
+        self.assertEqual(self.resets_until_ping(client), [])
+        client.works(3)
+
+    def test_8_1_a_short_request_delays_the_end_of_its_early_answer(self):
+        client = self.client()
+        client.send(client.headers(1, flags=END_HEADERS, method="POST"), frame(DATA, 0, 1, b"1234"))
+        client.until(DATA)
+        client.send(frame(DATA, END_STREAM, 1, b"5678"))
+        began = time.monotonic()
+        kind, flags, stream, _ = client.read()
+        while kind != DATA:
+            kind, flags, stream, _ = client.read()
+        self.assertEqual((flags & END_STREAM, stream), (END_STREAM, 1))
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertEqual(self.resets_until_ping(client), [])
+
+    def test_8_1_an_early_answer_to_a_long_request_is_whole_before_the_reset(self):
+        client = self.client()
+        client.send(client.headers(1, flags=END_HEADERS, method="POST", more=[("content-length", "1000000")]))
+        self.assertEqual(client.answered(1), b"a page of 20 bytes..")
+        kind, _, stream, payload = client.read()
+        while kind != RST_STREAM:
+            kind, _, stream, payload = client.read()
+        self.assertEqual((stream, payload), (1, bytes(4)))  # NO_ERROR
+        client.works(3)
+
+    def test_8_1_a_request_that_never_ends_is_reset_behind_its_answer(self):
+        client = self.client()
+        client.send(client.headers(1, flags=END_HEADERS, method="POST"))
+        self.assertEqual(client.answered(1), b"a page of 20 bytes..")
+        kind, _, stream, payload = client.read()
+        while kind != RST_STREAM:
+            kind, _, stream, payload = client.read()
+        self.assertEqual((stream, payload), (1, bytes(4)))
+        client.works(3)
+
+    def resets_until_ping(self, client):
+        """The streams that the server resets before it answers a ping."""
+        client.send(frame(PING, 0, 0, b"anything"))
+        resets = []
+        while True:
+            kind, flags, stream, payload = client.read()
+            if kind == RST_STREAM:
+                resets.append((stream, payload))
+            if kind == PING and flags & ACK and payload == b"anything":
+                return resets
 
     def test_8_1_trailers_are_accepted(self):
         client = self.client()
@@ -521,7 +635,16 @@ class Cases:
             with self.subTest(name):
                 self.malformed(lambda c, options=options: c.fields(**options))
 
-    def test_8_3_pseudo_fields_in_trailers_change_nothing(self):
+    def test_8_3_pseudo_fields_in_trailers_are_refused_behind_others(self):
+        client = self.client()
+        client.send(
+            client.headers(1, flags=END_HEADERS, method="POST", more=[("trailer", "x-test")]),
+            frame(DATA, 0, 1, b"test"),
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, client.encode([("x-test", "ok"), (":method", "200")])),
+        )
+        self.expect(client, 1, PROTOCOL_ERROR)
+
+    def test_8_3_pseudo_fields_alone_in_trailers_change_nothing(self):
         # The request is malformed; h2 removes the field instead of refusing the request.
         client = self.client()
         client.send(
@@ -533,18 +656,41 @@ class Cases:
         client.works(3)
 
     def test_8_1_1_another_length_than_announced(self):
-        for parts in ([b"test"], [b"te", b"st"], [b"testtest1"]):
-            with self.subTest(parts):
-                client = self.client()
-                # In one piece: the view answers without reading the body, and what follows an answer is ignored.
-                head = client.headers(1, flags=END_HEADERS, method="POST", more=[("content-length", "8")])
-                last = len(parts) - 1
-                client.send(head, *(frame(DATA, END_STREAM if at == last else 0, 1, part) for at, part in enumerate(parts)))
-                self.expect(client, 1, PROTOCOL_ERROR)
+        for behind_the_answer in (False, True):
+            for parts in ([b"test"], [b"te", b"st"], [b"testtest1"], [b"testtest", b"1"]):
+                with self.subTest(parts, behind_the_answer=behind_the_answer):
+                    client = self.client()
+                    client.send(client.headers(1, flags=END_HEADERS, method="POST", more=[("content-length", "8")]))
+                    if behind_the_answer:
+                        client.until(HEADERS)
+                    last = len(parts) - 1
+                    client.send(*(frame(DATA, END_STREAM if at == last else 0, 1, part) for at, part in enumerate(parts)))
+                    self.expect(client, 1, PROTOCOL_ERROR)
         with self.subTest("a head alone"):
             self.malformed(lambda c: c.fields(method="POST", more=[("content-length", "8")]))
 
     # RFC 7541
+
+    def test_hpack_every_representation_is_read(self):
+        huffman = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode
+
+        def text(value, coded):
+            encoded = huffman(value) if coded else value
+            return bytes([len(encoded) | (0x80 if coded else 0)]) + encoded
+
+        cases = {"indexed": b"\x90", "a size of the table": (b"\x3f\x61", b""), "two sizes of the table": (b"\x20\x3f\x61", b"")}
+        for what, named, new in (("with indexing", b"\x7a", b"\x40"), ("without", b"\x0f\x2b", b"\x00"), ("never", b"\x1f\x2b", b"\x10")):
+            for coded in (False, True):
+                cases[f"{what}, a known name, {coded=}"] = named + text(b"agent", coded)
+                cases[f"{what}, a new name, {coded=}"] = new + text(b"x-test", coded) + text(b"value", coded)
+        for what, field in cases.items():
+            with self.subTest(what):
+                before, field = field if isinstance(field, tuple) else (b"", field)
+                client = self.client()
+                scheme = b"\x87" if self.SCHEME == "https" else b"\x86"
+                block = b"\x82" + scheme + b"\x04" + text(b"/page/", False) + b"\x01" + text(b"localhost", False)
+                client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, before + block + field))
+                client.answered(1)
 
     def test_hpack(self):
         for what, block in (

@@ -10,6 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use metrics::counter;
 use tokio::time::Sleep;
 
+use super::header_rules::HeaderRules;
 use super::trailers;
 use crate::http::ClientEnd;
 use crate::http::body::BodyError;
@@ -67,15 +68,23 @@ pub(super) struct Download {
     broken: Option<BodyError>,
     abandoned: Abandoned,
     request_id: RequestId,
+    /// The rules of the response's fields, which hold for its trailers too.
+    rules: HeaderRules,
 }
 
 impl Download {
-    pub(super) fn new(body: UpstreamBody, client: ClientEnd, request_id: RequestId) -> Self {
+    pub(super) fn new(
+        body: UpstreamBody,
+        client: ClientEnd,
+        request_id: RequestId,
+        rules: &HeaderRules,
+    ) -> Self {
         Self {
             body,
             broken: None,
             abandoned: Abandoned::new(client),
             request_id,
+            rules: rules.clone(),
         }
     }
 }
@@ -96,7 +105,7 @@ impl HttpBody for Download {
             Poll::Ready(Some(Ok(mut frame))) => {
                 this.abandoned.restart();
                 if let Some(trailers) = frame.trailers_mut() {
-                    trailers::clean(trailers);
+                    trailers::clean(trailers, &this.rules);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

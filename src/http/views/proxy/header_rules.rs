@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -12,9 +13,11 @@ use crate::http::framing;
 use crate::routing::ParamNames;
 use crate::scope::Scope;
 
-/// The header fields that an option sets or removes, by name.
+/// The header fields that an option sets or removes, by name (cheap to clone).
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HeaderRules(Box<[(HeaderName, HeaderTemplate)]>);
+pub(crate) struct HeaderRules(Option<Arc<[Rule]>>);
+
+type Rule = (HeaderName, HeaderTemplate);
 
 /// The rules as written: a value, or `false` or `""` to remove the field.
 pub(crate) type WrittenHeaderRules = BTreeMap<String, WrittenValue>;
@@ -81,32 +84,66 @@ impl HeaderRules {
             }
             rules.push((parsed, HeaderTemplate::parse(value)));
         }
-        Self(rules.into())
+        Self((!rules.is_empty()).then(|| rules.into()))
+    }
+
+    fn rules(&self) -> &[Rule] {
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// Returns an error for each placeholder that the route cannot fill.
     pub(crate) fn check(&self, key: &str, params: &ParamNames) -> Vec<OptionError> {
-        let check = |(name, value): &(HeaderName, HeaderTemplate)| {
-            value.check(&format!("{key}.{name}"), params)
-        };
-        self.0.iter().flat_map(check).collect()
+        let check = |(name, value): &Rule| value.check(&format!("{key}.{name}"), params);
+        self.rules().iter().flat_map(check).collect()
     }
 
     /// Returns whether a field of this name is set or removed.
-    pub(super) fn names(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, _)| known == name)
+    pub(super) fn names(&self, name: &HeaderName) -> bool {
+        self.rules().iter().any(|(known, _)| known == name)
+    }
+
+    /// Returns whether a field that is set or removed becomes the same variable as one of this
+    /// name, see [`variable`].
+    pub(super) fn names_variable(&self, name: &str) -> bool {
+        let mut known = self.rules().iter().map(|(known, _)| known);
+        known.any(|known| is_same_variable(known.as_str(), name))
+    }
+
+    /// Returns whether a rule's name has a character that [`variable`] replaces.
+    pub(super) fn has_odd_name(&self) -> bool {
+        self.rules().iter().any(|(name, _)| is_odd(name))
     }
 
     /// Sets and removes the fields. One whose placeholder has no value is removed, so that a
     /// client's own field never takes its place.
     pub(super) fn apply(&self, scope: &Scope, headers: &mut HeaderMap) {
-        for (name, value) in &self.0 {
+        for (name, value) in self.rules() {
             match value.fill(scope).filter(|value| !value.is_empty()) {
                 Some(value) => drop(headers.insert(name, value)),
                 None => drop(headers.remove(name)),
             }
         }
     }
+}
+
+/// Returns a name as CGI and WSGI tell names apart: they replace every character that is not a
+/// letter or a digit by `_`. It is written with `-`.
+pub(super) fn variable(name: &str) -> String {
+    name.replace(|found: char| !found.is_ascii_alphanumeric(), "-")
+}
+
+/// Returns whether a name has a character, other than `-`, that [`variable`] replaces.
+pub(super) fn is_odd(name: &HeaderName) -> bool {
+    let mut bytes = name.as_str().bytes();
+    !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+fn is_same_variable(one: &str, other: &str) -> bool {
+    let plain = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => byte.to_ascii_lowercase(),
+        false => b'-',
+    };
+    one.len() == other.len() && one.bytes().map(plain).eq(other.bytes().map(plain))
 }
 
 #[cfg(test)]
@@ -141,7 +178,11 @@ mod tests {
             .collect();
         left.sort_unstable();
         assert_eq!(left, [("kept", "old"), ("kept", "older"), ("x-a", "b")]);
-        assert!(rules.names("x-user") && !rules.names("kept"));
+        let name = HeaderName::from_static;
+        assert!(rules.names(&name("x-user")) && !rules.names(&name("x_user")));
+        assert!(rules.names_variable("x_user") && rules.names_variable("x.user"));
+        assert!(!rules.names_variable("kept") && !rules.names_variable("x-users"));
+        assert!(!rules.has_odd_name());
     }
 
     #[test]

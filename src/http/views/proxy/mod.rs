@@ -39,13 +39,12 @@ use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
-pub(crate) use header_rules::WrittenHeaderRules;
+pub(crate) use header_rules::{HeaderRules, WrittenHeaderRules};
 pub(crate) use request_head::{RequestRules, WrittenForwarded};
 pub(crate) use response_head::{clean, remove_accel};
 
 use accel::{Accel, names_file};
 use download::{Abandoned, Download};
-use header_rules::HeaderRules;
 use options::Options;
 use request_head::is_last_hop;
 use rewrite::OwnAddresses;
@@ -235,7 +234,8 @@ impl Proxy {
             RequestBody::empty()
         } else {
             let sent = scope.headers.as_map();
-            if let Some(names) = trailers::trailer_names(&sent) {
+            let rules = &self.request_rules.headers;
+            if let Some(names) = trailers::trailer_names(&sent, rules) {
                 headers.insert(header::TRAILER, names);
             }
             if scope.http_version >= Version::HTTP_11
@@ -246,7 +246,8 @@ impl Proxy {
                 expectation = Some(Arc::new(Expectation::default()));
             }
             let limit = request.body_size;
-            let upload = Upload::new(body, limit, expectation.clone(), failed.clone())?;
+            let (failed, rules) = (failed.clone(), rules.clone());
+            let upload = Upload::new(body, limit, expectation.clone(), failed, rules)?;
             RequestBody::stream(upload)
         };
         let mut outgoing = http::Request::new(body);
@@ -270,7 +271,7 @@ impl Proxy {
         scope: &Scope,
     ) -> Result<(Parts, UpstreamBody), Failure> {
         let (mut parts, body) = response.into_parts();
-        clean(&mut parts, &scope.method).map_err(bad_response)?;
+        clean(&mut parts, &scope.method, &self.response_headers).map_err(bad_response)?;
         match self.intercept_errors.contains(&parts.status) {
             true => Err(intercepted_failure(parts.status, &parts.headers)),
             false => Ok((parts, body)),
@@ -280,7 +281,8 @@ impl Proxy {
     /// Returns the response for the client.
     fn respond(&self, parts: Parts, body: UpstreamBody, request: Request) -> Response {
         let Request { scope, client, .. } = request;
-        let download = Download::new(body, client, scope.request_id.clone());
+        let id = scope.request_id.clone();
+        let download = Download::new(body, client, id, &self.response_headers);
         let response = Response::from_parts(parts, Body::stream(download));
         self.finished(response, &scope)
     }

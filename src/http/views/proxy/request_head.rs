@@ -12,7 +12,7 @@ use http::header::{self, Entry};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
-use super::header_rules::{HeaderRules, WrittenHeaderRules};
+use super::header_rules::{HeaderRules, WrittenHeaderRules, is_odd, variable};
 use super::target::PathRule;
 use crate::client::{is_hop_by_hop, remove_hop_by_hop};
 use crate::config::OptionErrors;
@@ -167,27 +167,37 @@ impl RequestRules {
         headers
     }
 
-    /// Removes fields whose name becomes the same variable as that of a field that Oneport writes:
-    /// CGI replaces every character that is not a letter or a digit by `_`.
+    /// Removes fields whose name becomes the same variable as that of a field that Oneport writes,
+    /// or as that of another rule's field.
     fn remove_lookalikes(&self, headers: &mut HeaderMap) {
-        if !headers.keys().any(is_odd) {
+        let has_odd_rule = self.headers.has_odd_name();
+        if !has_odd_rule && !headers.keys().any(is_odd) {
             return;
         }
         let is_lookalike = |name: &&HeaderName| {
-            let folded = name
-                .as_str()
-                .replace(|found: char| !found.is_ascii_alphanumeric(), "-");
-            let is_own = forwarded::is_forwarded(&folded)
-                || self.headers.names(&folded)
-                || HeaderName::try_from(&folded).is_ok_and(|name| {
-                    is_framing(&name) || name == header::HOST || name == REQUEST_ID || name == PROXY
-                });
-            is_odd(name) && is_own
+            if self.headers.names(name) {
+                return false;
+            }
+            if has_odd_rule && self.headers.names_variable(name.as_str()) {
+                return true;
+            }
+            is_odd(name) && self.is_own(name.as_str())
         };
         let lookalikes: Vec<HeaderName> = headers.keys().filter(is_lookalike).cloned().collect();
         for name in lookalikes {
             headers.remove(name);
         }
+    }
+
+    /// Returns whether a name becomes the same variable as that of a field that only Oneport
+    /// writes.
+    fn is_own(&self, name: &str) -> bool {
+        let variable = variable(name);
+        forwarded::is_forwarded(&variable)
+            || self.headers.names_variable(&variable)
+            || HeaderName::try_from(&variable).is_ok_and(|name| {
+                is_framing(&name) || name == header::HOST || name == REQUEST_ID || name == PROXY
+            })
     }
 
     fn write_forwarded(&self, scope: &Scope, headers: &mut HeaderMap) {
@@ -257,12 +267,6 @@ impl RequestRules {
             set(headers, FORWARDED_PREFIX, &whole);
         }
     }
-}
-
-/// Returns whether a name has a character that CGI replaces.
-fn is_odd(name: &HeaderName) -> bool {
-    let mut bytes = name.as_str().bytes();
-    !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Copies the fields that pass: not those of the client's connection, which `Connection` may name,

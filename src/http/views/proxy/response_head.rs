@@ -1,8 +1,9 @@
 //! Response head: the header fields that the client gets of an upstream's response.
 
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
+use http::{HeaderMap, Method, StatusCode, Version, header};
 
+use super::header_rules::HeaderRules;
 use super::trailers::trailer_names;
 use crate::client::remove_hop_by_hop;
 use crate::http::framing::AnnouncedTrailers;
@@ -23,14 +24,19 @@ pub(crate) enum BadResponse {
 }
 
 /// Removes what belongs to the upstream's connection, and the version of HTTP that it speaks.
-pub(crate) fn clean(parts: &mut Parts, method: &Method) -> Result<(), BadResponse> {
+/// `rules` are those of the response's fields.
+pub(crate) fn clean(
+    parts: &mut Parts,
+    method: &Method,
+    rules: &HeaderRules,
+) -> Result<(), BadResponse> {
     if parts.status.is_informational() {
         return Err(BadResponse::Status(parts.status));
     }
     if parts.version < Version::HTTP_2 {
         check_framing(&parts.headers)?;
     }
-    let announced = trailer_names(&parts.headers);
+    let announced = trailer_names(&parts.headers, rules);
     remove_hop_by_hop(&mut parts.headers);
     // A response to HEAD keeps the length of the body that it does not have.
     if *method != Method::HEAD {
@@ -65,13 +71,16 @@ fn check_framing(headers: &HeaderMap) -> Result<(), BadResponse> {
 /// Removes the fields with which an application asks its proxy for a file or tells it how to
 /// buffer. They are for Oneport, and may name a path of the server.
 pub(crate) fn remove_accel(headers: &mut HeaderMap) {
-    let is_accel = |name: &HeaderName| {
-        name == "x-sendfile"
-            || (name.as_str().starts_with("x-accel-") && name != "x-accel-buffering")
-    };
-    while let Some(name) = headers.keys().find(|name| is_accel(name)).cloned() {
+    let mut names = headers.keys();
+    while let Some(name) = names.find(|name| is_accel(name.as_str())).cloned() {
         headers.remove(name);
+        names = headers.keys();
     }
+}
+
+/// Returns whether a field is one of those that [`remove_accel`] removes.
+pub(super) fn is_accel(name: &str) -> bool {
+    name == "x-sendfile" || (name.starts_with("x-accel-") && name != "x-accel-buffering")
 }
 
 #[cfg(test)]
@@ -90,7 +99,7 @@ mod tests {
     }
 
     fn cleaned(method: &Method, mut parts: Parts) -> Result<Vec<String>, BadResponse> {
-        clean(&mut parts, method)?;
+        clean(&mut parts, method, &HeaderRules::default())?;
         remove_accel(&mut parts.headers);
         let mut names: Vec<String> = parts.headers.keys().map(ToString::to_string).collect();
         names.sort_unstable();
@@ -169,7 +178,7 @@ mod tests {
         );
         sent.version = Version::HTTP_10;
         sent.extensions.insert(5_u8);
-        clean(&mut sent, &Method::GET).unwrap();
+        clean(&mut sent, &Method::GET, &HeaderRules::default()).unwrap();
         assert_eq!(sent.version, Version::HTTP_11);
         assert_eq!(sent.extensions.len(), 1);
         let announced: Option<&AnnouncedTrailers> = sent.extensions.get();

@@ -13,6 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 
+use super::header_rules::HeaderRules;
 use super::trailers;
 use crate::http::body::{BodyError, TooSlow};
 use crate::http::request::too_large;
@@ -27,9 +28,12 @@ pub(super) struct Upload {
     body: Body,
     limit: u64,
     left: u64,
-    /// `None` once the body may be sent.
-    expectation: Option<(Arc<Expectation>, Pin<Box<Sleep>>)>,
+    /// `None` once the body may be sent. Its timer starts when the body is first asked for: before,
+    /// the request waits for a connection.
+    expectation: Option<(Arc<Expectation>, Option<Pin<Box<Sleep>>>)>,
     failed: UploadFailure,
+    /// The rules of the request's fields, which hold for its trailers too.
+    rules: HeaderRules,
 }
 
 /// The upstream's decision whether it wants the body, for a client that waits for it
@@ -81,23 +85,24 @@ impl Upload {
         limit: u64,
         expectation: Option<Arc<Expectation>>,
         failed: UploadFailure,
+        rules: HeaderRules,
     ) -> Result<Self, Failure> {
         if HttpBody::size_hint(&body).lower() > limit {
             return Err(too_large(limit));
         }
-        let timeout = || Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT));
         Ok(Self {
             body,
             limit,
             left: limit,
-            expectation: expectation.map(|expectation| (expectation, timeout())),
+            expectation: expectation.map(|expectation| (expectation, None)),
             failed,
+            rules,
         })
     }
 
     fn received(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
         if let Some(trailers) = frame.trailers_mut() {
-            trailers::clean(trailers);
+            trailers::clean(trailers, &self.rules);
         }
         let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
         match self.left.checked_sub(bytes) {
@@ -117,9 +122,10 @@ impl HttpBody for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some((expectation, timeout)) = &mut this.expectation {
+        if let Some((expectation, timer)) = &mut this.expectation {
             if expectation.poll_met(cx).is_pending() {
-                ready!(timeout.as_mut().poll(cx));
+                let start = || Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT));
+                ready!(timer.get_or_insert_with(start).as_mut().poll(cx));
             }
             // The first poll of the client's body sends it `100 Continue`.
             this.expectation = None;
@@ -167,7 +173,7 @@ mod tests {
 
     async fn upload(body: Body, limit: u64) -> Result<String, u16> {
         let failed = UploadFailure::default();
-        let upload = Upload::new(body, limit, None, failed.clone());
+        let upload = Upload::new(body, limit, None, failed.clone(), HeaderRules::default());
         let upload = upload.map_err(|failure| failure.status().as_u16())?;
         match upload.collect().await {
             Ok(collected) => Ok(String::from_utf8(collected.to_bytes().into()).unwrap()),
@@ -198,7 +204,8 @@ mod tests {
         trailers.insert("content-length", HeaderValue::from_static("5"));
         trailers.insert("x-sum", HeaderValue::from_static("1"));
         let body = body(vec![data("abc"), Ok(Frame::trailers(trailers))]);
-        let upload = Upload::new(body, 10, None, UploadFailure::default());
+        let (failed, rules) = (UploadFailure::default(), HeaderRules::default());
+        let upload = Upload::new(body, 10, None, failed, rules);
         let collected = upload.ok().unwrap().collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap().len(), 1);
     }
@@ -206,8 +213,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_body_waits_for_the_upstream_or_for_a_second() {
         let waiting = |expectation: &Arc<Expectation>| {
-            let failed = UploadFailure::default();
-            Upload::new(Body::full("a"), 1, Some(expectation.clone()), failed)
+            let (failed, rules) = (UploadFailure::default(), HeaderRules::default());
+            let body = Body::full("a");
+            Upload::new(body, 1, Some(expectation.clone()), failed, rules)
                 .ok()
                 .unwrap()
         };
@@ -219,8 +227,11 @@ mod tests {
         let started = tokio::time::Instant::now();
         assert!(upload.frame().await.unwrap().is_ok());
         assert_eq!(started.elapsed(), Duration::ZERO);
+        // The second counts from the first poll, not from the request.
         let mut upload = waiting(&Arc::default());
+        tokio::time::advance(CONTINUE_TIMEOUT).await;
+        let asked = tokio::time::Instant::now();
         assert!(upload.frame().await.unwrap().is_ok());
-        assert!(started.elapsed() >= CONTINUE_TIMEOUT);
+        assert!(asked.elapsed() >= CONTINUE_TIMEOUT);
     }
 }

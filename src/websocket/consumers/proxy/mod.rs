@@ -28,7 +28,7 @@ use crate::client::remove_hop_by_hop;
 use crate::clock::Millis;
 use crate::config::OptionErrors;
 use crate::http::Failure;
-use crate::http::views::proxy::{self, RequestRules};
+use crate::http::views::proxy::{self, HeaderRules, RequestRules};
 use crate::net::ClientAddress;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
@@ -177,7 +177,7 @@ async fn refused(response: Response<UpstreamBody>) -> Denial {
     if let Err(error) = upgrade::check_refusal(parts.status) {
         return bad_gateway(error);
     }
-    if let Err(error) = proxy::clean(&mut parts, &http::Method::GET) {
+    if let Err(error) = proxy::clean(&mut parts, &http::Method::GET, &HeaderRules::default()) {
         return Denial::of(broken(error));
     }
     proxy::remove_accel(&mut parts.headers);

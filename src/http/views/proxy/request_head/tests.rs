@@ -152,6 +152,35 @@ fn other_spellings_of_the_fields_of_the_proxy_are_removed() {
     );
 }
 
+/// CGI gives the application one variable for both.
+#[test]
+fn a_rule_covers_every_spelling_of_its_name() {
+    let check = |rule: &str, expected: &[&str]| {
+        let sent = scope(&[
+            ("x-user", "root"),
+            ("x.user", "root"),
+            ("x~user", "root"),
+            ("x-users", "kept"),
+        ]);
+        let rules = RequestRules {
+            headers: rules_of(rule),
+            forwarded: WrittenForwarded::Off,
+            ..RequestRules::default()
+        };
+        let mut headers = rules.headers(&sent);
+        headers.remove("x-request-id");
+        assert_eq!(fields(&headers), expected, "{rule}");
+    };
+    check("x-user = 'anna'", &["x-user: anna", "x-users: kept"]);
+    check("x_user = 'anna'", &["x-users: kept", "x_user: anna"]);
+    check("'x.user' = 'anna'", &["x-users: kept", "x.user: anna"]);
+    check("x_user = false", &["x-users: kept"]);
+    check(
+        "x_user = 'anna'\nx-user = 'bert'",
+        &["x-user: bert", "x-users: kept", "x_user: anna"],
+    );
+}
+
 #[test]
 fn the_host_is_the_clients_the_upstreams_or_a_name() {
     let host = |text: &str| RequestRules {
