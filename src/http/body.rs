@@ -71,6 +71,11 @@ impl Body {
         Self(Source::File(Box::new(FileBody::new(range, step))))
     }
 
+    /// Returns whether the body is a stream, whose frames come from elsewhere.
+    pub(crate) fn is_streamed(&self) -> bool {
+        matches!(self.0, Source::Stream(_))
+    }
+
     /// Returns the complete bytes; the body as it is if it is streamed, or longer than `max`.
     pub(crate) fn into_whole(self, max: usize) -> Result<Bytes, Self> {
         match self.0 {

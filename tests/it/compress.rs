@@ -164,9 +164,44 @@ async fn fields_describe_the_compressed_bytes() {
     assert_eq!(field(&response, "accept-ranges"), Some("bytes"));
     let head = HttpCommunicator::new(Method::HEAD, "/").header("accept-encoding", "br");
     let head = head.send(&app).await;
-    assert_eq!(field(&head, "content-encoding"), None);
-    assert_eq!(field(&head, "vary"), Some("accept-encoding"));
+    let same = get(&app, "/", "br").await;
+    for name in ["content-encoding", "vary", "content-type"] {
+        assert_eq!(field(&head, name), field(&same, name), "{name}");
+    }
+    let length = same.body().len().to_string();
+    assert_eq!(field(&head, "content-length"), Some(&*length));
     assert!(head.body().is_empty());
+    // A stream has no length before its end.
+    let head = HttpCommunicator::new(Method::HEAD, "/?len=2000000").header("accept-encoding", "br");
+    let head = head.send(&app).await;
+    assert_eq!(field(&head, "content-encoding"), Some("br"));
+    assert_eq!(field(&head, "content-length"), None);
+}
+
+/// A 304 has the fields of the 200 that it stands for (RFC 9110 §15.4.5).
+#[tokio::test]
+async fn an_unmodified_response_has_the_tag_that_the_client_has() {
+    let app = app("");
+    let check =
+        async |query: &str, asked: Option<&str>, accepted: &str, tag: &str, varies: bool| {
+            let path = format!("/?status=304&len=0&etag=%22a%22{query}");
+            let mut request = HttpCommunicator::get(&path).header("accept-encoding", accepted);
+            if let Some(asked) = asked {
+                request = request.header("if-none-match", asked);
+            }
+            let response = request.send(&app).await;
+            assert_eq!(field(&response, "etag"), Some(tag), "{query} {asked:?}");
+            let vary = field(&response, "vary") == Some("accept-encoding");
+            assert_eq!(vary, varies, "{query} {asked:?}");
+        };
+    check("", Some("W/\"a\""), "br", "W/\"a\"", true).await;
+    check("", Some("\"b\", W/\"a\""), "br", "W/\"a\"", true).await;
+    // The client has the uncompressed one.
+    check("", Some("\"a\""), "br", "\"a\"", true).await;
+    check("", None, "br", "W/\"a\"", true).await;
+    check("", None, "identity", "\"a\"", true).await;
+    check("&type=image/png", Some("W/\"a\""), "br", "\"a\"", false).await;
+    check("&content-encoding=gzip", None, "br", "\"a\"", false).await;
 }
 
 /// Sizes around the bounds between compressing at once, on a thread, and while it is sent.

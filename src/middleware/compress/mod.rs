@@ -104,20 +104,23 @@ impl Compress {
         response: &mut Response,
     ) -> Result<(), Failure> {
         let settings = &*self.0;
-        let accepted = encoding::accepted(&scope.headers);
-        let chosen = accepted.first_of(&settings.encodings);
+        let choose = || encoding::accepted(&scope.headers).first_of(&settings.encodings);
         if response.status() == StatusCode::NOT_MODIFIED {
-            // The tag is that of the 200 which the client has.
-            if chosen.is_some() {
-                weaken_etag(response.headers_mut());
+            let fields = response.headers_mut();
+            if settings.may_have_compressed(fields) {
+                add_vary(fields);
+                if is_tag_of_compressed(scope, fields, choose) {
+                    weaken_etag(fields);
+                }
             }
             return Ok(());
         }
-        if !settings.may_compress(response) {
+        if !settings.may_compress(scope, response) {
             return Ok(());
         }
         add_vary(response.headers_mut());
-        let Some(encoding) = chosen.filter(|_| scope.method != Method::HEAD) else {
+        // HEAD gets the fields that GET would get; its body is dropped afterwards.
+        let Some(encoding) = choose() else {
             return Ok(());
         };
         let encoders = services.shared::<Encoders>();
@@ -160,8 +163,8 @@ fn compress(mut encoder: Encoder, bytes: &Bytes) -> std::io::Result<Vec<u8>> {
 
 impl Settings {
     /// Returns whether a response would be compressed for a client that accepts it.
-    fn may_compress(&self, response: &Response) -> bool {
-        let (status, fields) = (response.status(), response.headers());
+    fn may_compress(&self, scope: &Scope, response: &Response) -> bool {
+        let (status, fields, body) = (response.status(), response.headers(), response.body());
         let has_whole_body = !status.is_informational()
             && ![
                 StatusCode::NO_CONTENT,
@@ -169,22 +172,30 @@ impl Settings {
                 StatusCode::PARTIAL_CONTENT,
             ]
             .contains(&status);
-        let is_short = http_body::Body::size_hint(response.body())
-            .upper()
-            .is_some_and(|len| len < self.min_size.max(1));
+        // A response to HEAD that is passed on has no body, but the length that GET would give it.
+        let length = match scope.method == Method::HEAD && body.is_streamed() {
+            true => content_length(fields),
+            false => http_body::Body::size_hint(body).upper(),
+        };
+        let is_short = length.is_some_and(|length| length < self.min_size.max(1));
         has_whole_body
             && !is_short
-            && !fields.contains_key(header::CONTENT_ENCODING)
             && !fields.contains_key(header::CONTENT_RANGE)
             && !DIGESTS.iter().any(|name| fields.contains_key(name))
-            && !forbids_transform(fields)
-            && self.is_compressible(fields)
+            && is_plain(fields)
+            && fields
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|content_type| self.is_compressible(content_type))
     }
 
-    fn is_compressible(&self, fields: &HeaderMap) -> bool {
-        let Some(content_type) = fields.get(header::CONTENT_TYPE) else {
-            return false;
-        };
+    /// Returns whether the 200 that a 304 stands for may have been compressed. It need not repeat
+    /// the media type.
+    fn may_have_compressed(&self, fields: &HeaderMap) -> bool {
+        let content_type = fields.get(header::CONTENT_TYPE);
+        is_plain(fields) && content_type.is_none_or(|it| self.is_compressible(it))
+    }
+
+    fn is_compressible(&self, content_type: &HeaderValue) -> bool {
         let Ok(text) = content_type.to_str() else {
             return false;
         };
@@ -194,6 +205,34 @@ impl Settings {
             .iter()
             .any(|pattern| pattern.matches(&media_type))
     }
+}
+
+/// Returns whether a response has no coding, and may get one.
+fn is_plain(fields: &HeaderMap) -> bool {
+    !fields.contains_key(header::CONTENT_ENCODING) && !forbids_transform(fields)
+}
+
+fn content_length(fields: &HeaderMap) -> Option<u64> {
+    let length = fields.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
+/// Returns whether a 304 confirms a compressed response, whose tag is weak: the client asked for
+/// that tag, or for none and takes compressed responses.
+fn is_tag_of_compressed(
+    scope: &Scope,
+    fields: &HeaderMap,
+    choose: impl FnOnce() -> Option<Encoding>,
+) -> bool {
+    let Some(tag) = fields.get(header::ETAG) else {
+        return false;
+    };
+    if scope.headers.get(&header::IF_NONE_MATCH).is_none() {
+        return choose().is_some();
+    }
+    let weak = [b"W/", tag.as_bytes()].concat();
+    let mut asked = scope.headers.all(&header::IF_NONE_MATCH);
+    asked.any(|field| memchr::memmem::find(field, &weak).is_some())
 }
 
 /// Returns whether `Cache-Control` has `no-transform` (RFC 9111 §5.2.2.6).
