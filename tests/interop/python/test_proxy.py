@@ -5,6 +5,7 @@ import http.client
 import json
 import time
 import unittest
+import zlib
 
 from kit.deadline import DEADLINE
 from kit.gunicorn import Gunicorn
@@ -126,16 +127,63 @@ class BeforeGunicorn(unittest.TestCase):
     def test_a_redirect_of_the_application_leads_to_the_server(self):
         status, headers, _ = self.server.request("/redirect")
         self.assertEqual((status, headers["Location"]), (302, f"http://{self.server.host}/environ"))
+        # An application that knows only its own address, as most do behind `host = "upstream"`.
+        options = f'upstream = ["{self.gunicorn.url}"], host = "upstream"'
+        for redirects, expected in (("true", "/environ"), ("false", f"{self.gunicorn.url}/environ")):
+            with self.subTest(redirects=redirects):
+                route = ROUTE.replace('upstream = ["%s"]', f"{options}, redirects = {redirects}")
+                with Server(route) as server:
+                    status, headers, _ = server.request("/redirect")
+                    self.assertEqual((status, headers["Location"]), (302, expected))
 
     def test_gunicorn_that_goes_away_is_502_and_comes_back(self):
-        with Gunicorn() as gunicorn:
-            with Server(ROUTE % gunicorn.url) as server:
-                self.assertEqual(server.request("/environ")[0], 200)
-                gunicorn.__exit__()
-                status, _, body = server.request("/environ")
-                self.assertIn(status, (502, 503))
-                self.assertNotIn(b"127.0.0.1", body)
-                self.assertIn(gunicorn.url, server.log())
+        with Gunicorn() as gunicorn, Server(ROUTE % gunicorn.url) as server:
+            self.assertEqual(server.request("/environ")[0], 200)
+            gunicorn.stop()
+            status, _, body = server.request("/environ")
+            self.assertIn(status, (502, 503))
+            self.assertNotIn(b"127.0.0.1", body)
+            self.assertIn(gunicorn.url, server.log())
+            gunicorn.start()
+            # The connection of before is dead; the request is sent on a new one.
+            status, _, body = server.request("/environ?back")
+            self.assertEqual((status, json.loads(body)["QUERY_STRING"]), (200, "back"))
+
+    def test_events_arrive_when_they_are_sent_through_compress_too(self):
+        config = ROUTE.replace("middleware = []", 'middleware = ["compress"]\ncompress = { types = ["text/event-stream"] }')
+        with Server(config % self.gunicorn.url) as server:
+            for coding, wbits in (("gzip", zlib.MAX_WBITS | 16), ("identity", None)):
+                with self.subTest(coding=coding):
+                    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+                    self.addCleanup(connection.close)
+                    connection.request("GET", "/events", headers={"Accept-Encoding": coding})
+                    answer = connection.getresponse()
+                    self.assertEqual(answer.headers["Content-Encoding"], "gzip" if wbits else None)
+                    self.assertEqual(answer.headers["Vary"], "accept-encoding")
+                    decoder = zlib.decompressobj(wbits) if wbits else None
+                    text, delays = b"", []
+                    while part := answer.read1(65536):
+                        text += decoder.decompress(part) if decoder else part
+                        while len(delays) < text.count(b"\n\n"):
+                            event = text.split(b"\n\n")[len(delays)]
+                            delays.append(time.monotonic() - float(event.split()[2]))
+                    self.assertEqual(len(delays), 3)
+                    self.assertLess(max(delays), 0.4)
+
+    def test_head_has_the_fields_of_get_through_compress(self):
+        config = ROUTE.replace("middleware = []", 'middleware = ["compress"]')
+        with Server(config % self.gunicorn.url) as server:
+            fields = {}
+            for method in ("GET", "HEAD"):
+                connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+                self.addCleanup(connection.close)
+                connection.request(method, "/environ?" + "x" * 2000, headers={"Accept-Encoding": "gzip"})
+                answer = connection.getresponse()
+                answer.read()
+                names = ("Content-Encoding", "Vary", "Content-Type", "Content-Length")
+                fields[method] = [answer.headers[name] for name in names]
+            self.assertEqual(fields["GET"], ["gzip", "accept-encoding", "application/json", None])
+            self.assertEqual(fields["HEAD"], fields["GET"])
 
 
 class BeforeABrokenUpstream(unittest.TestCase):

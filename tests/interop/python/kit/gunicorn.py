@@ -35,6 +35,10 @@ def application(environ, start_response):
     if path == "/redirect":
         start_response("302 Found", [("Location", f"http://{environ['HTTP_HOST']}/environ")])
         return []
+    if path == "/cookies":
+        cookies = [("Set-Cookie", "sessionid=of-the-app; Path=/"), ("Set-Cookie", "theme=dark; Path=/")]
+        start_response("200 OK", [("Content-Type", "text/plain"), *cookies])
+        return [b"two cookies"]
     start_response("404 Not Found", [("Content-Type", "text/plain")])
     return [b"no such page"]
 
@@ -56,8 +60,12 @@ class Gunicorn:
         self.url = f"http://127.0.0.1:{self.port}"
         self._bind = bind or f"127.0.0.1:{self.port}"
         self._process = None
+        self._starts = 0
 
     def __enter__(self):
+        return self.start()
+
+    def start(self):
         with open(self.directory / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "--bind", self._bind, "--threads", "8", "--keep-alive", "5", "app"],
@@ -66,13 +74,22 @@ class Gunicorn:
                 stdout=log,
                 stderr=log,
             )
-        until(lambda: "Booting worker" in (self.directory / "log").read_text(), "a gunicorn that listens")
+        self._starts += 1
+        log = self.directory / "log"
+        until(lambda: log.read_text().count("Booting worker") == self._starts, "a gunicorn that listens")
         return self
 
     def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        """Ends the process; `start` starts another one on the same port."""
+        if self._process is None:
+            return
         self._process.terminate()
         try:
             self._process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process = None

@@ -1,8 +1,11 @@
 """Strict upstream: an HTTP/1.1 server that records every byte, and takes no message that two servers could read in two ways."""
 
 import re
+import select
 import socket
 import threading
+
+from .deadline import until
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/1\.1")
@@ -30,14 +33,22 @@ class Message:
         return values[0] if values else None
 
 
-class StrictUpstream:
-    """Answers every request on a connection that stays open, unless it `closes` after each answer. Use it with `with`."""
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
 
-    def __init__(self, answer=b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n", *, closes=False):
+
+class StrictUpstream:
+    """Answers every request on a connection that stays open, unless it `closes` after each answer. Use it with `with`.
+
+    `answers` has other answers, by target: the bytes, and whether the connection closes behind them. `raw` has the bytes of each message, `halves` those of messages that were cut off by
+    the end of their connection."""
+
+    def __init__(self, answer=OK, *, closes=False):
         self._answer, self._closes = answer, closes
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._lock = threading.Lock()
+        self._readers = set()
+        self.answers = {}
         self.clear()
 
     def __enter__(self):
@@ -49,45 +60,76 @@ class StrictUpstream:
 
     def clear(self):
         with self._lock:
-            self.messages, self.violations, self.raw = [], [], []
+            self.messages, self.violations, self.raw, self.halves = [], [], [], []
+
+    def settle(self):
+        """Waits until all that was sent has been read, and each message is complete, or cut off by the end of its connection."""
+        until(self._is_settled, "an end of each message")
+
+    def _is_settled(self):
+        with self._lock:
+            is_waiting = all(reader.is_waiting and not reader.is_within for reader in self._readers)
+            sources = [self._listener, *(reader.connection for reader in self._readers)]
+            return is_waiting and not select.select(sources, [], [], 0)[0]
+
+    def is_within_message(self):
+        with self._lock:
+            return any(reader.is_within for reader in self._readers)
 
     def _accept(self):
         while True:
             try:
-                connection, _ = self._listener.accept()
-            except OSError:
+                select.select([self._listener], [], [])
+                with self._lock:
+                    connection, _ = self._listener.accept()
+                    reader = Reader(connection, self._lock)
+                    self._readers.add(reader)
+            except (OSError, ValueError):
                 return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(reader,), daemon=True).start()
 
-    def _serve(self, connection):
-        recorded = bytearray()
-        reader = Reader(connection, recorded)
-        with connection:
+    def _serve(self, reader):
+        recorded = reader.recorded
+        with reader.connection:
             try:
                 while (message := reader.message()) is not None:
                     with self._lock:
                         self.messages.append(message)
                         self.raw.append(bytes(recorded))
                         recorded.clear()
-                    connection.sendall(self._answer)
-                    if self._closes:
+                        reader.is_within = False
+                    answer, closes = self.answers.get(message.target, (self._answer, self._closes))
+                    reader.connection.sendall(answer)
+                    if closes:
                         return
             except Violation as violation:
                 with self._lock:
                     self.violations.append(f"{violation}: {bytes(recorded)!r}")
             except OSError:
-                pass
+                with self._lock:
+                    if recorded:
+                        self.halves.append(bytes(recorded))
+            finally:
+                with self._lock:
+                    self._readers.remove(reader)
 
 
 class Reader:
     """Reads the messages of a connection by the letter of RFC 9112."""
 
-    def __init__(self, connection, recorded):
-        self._connection, self._recorded, self._read = connection, recorded, bytearray()
+    def __init__(self, connection, lock):
+        self.connection, self._lock = connection, lock
+        self.recorded, self._read = bytearray(), bytearray()
+        self.is_waiting = self.is_within = False
 
     def _more(self):
-        data = self._connection.recv(65536)
-        self._recorded += data
+        self.is_waiting = True
+        select.select([self.connection], [], [])
+        with self._lock:  # who looks finds the data unread, or the reader at work
+            self.is_waiting = False
+            data = self.connection.recv(65536)
+            self.is_within |= bool(data)
+        self.recorded += data
         self._read += data
         return bool(data)
 
@@ -123,6 +165,7 @@ class Reader:
             fields.append((found[1].lower().decode(), found[2].decode("latin-1")))
 
     def message(self):
+        self.is_within |= bool(self._read)
         line = self._line()
         if line is None:
             if self._read:
