@@ -5,7 +5,7 @@ use http::{HeaderMap, Method, StatusCode, Version, header};
 
 use super::header_rules::HeaderRules;
 use super::trailers::trailer_names;
-use crate::client::remove_hop_by_hop;
+use crate::client::{is_hop_by_hop, remove_hop_by_hop};
 use crate::http::framing::AnnouncedTrailers;
 
 /// A response that cannot be passed on: the client gets 502.
@@ -33,11 +33,15 @@ pub(crate) fn clean(
     if parts.status.is_informational() {
         return Err(BadResponse::Status(parts.status));
     }
-    if parts.version < Version::HTTP_2 {
-        check_framing(&parts.headers)?;
+    let mut announced = None;
+    // Most responses over a kept-alive connection have none of these fields.
+    if parts.headers.keys().any(is_hop_by_hop) {
+        if parts.version < Version::HTTP_2 {
+            check_framing(&parts.headers)?;
+        }
+        announced = trailer_names(&parts.headers, rules);
+        remove_hop_by_hop(&mut parts.headers);
     }
-    let announced = trailer_names(&parts.headers, rules);
-    remove_hop_by_hop(&mut parts.headers);
     // A response to HEAD keeps the length of the body that it does not have.
     if *method != Method::HEAD {
         parts.headers.remove(header::CONTENT_LENGTH);
