@@ -59,6 +59,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
         &["text.rs", "websocket/", "testing/websocket.rs"],
     ),
     ("mlua", &["testing/simulation/redis/lua.rs"]),
+    ("h2", &["client/http2/", "server/hyper_tasks.rs"]),
     ("matchit", &["routing/"]),
     ("regex_automata", &["routing/language.rs"]),
     ("sqlx", &["database/"]),
