@@ -16,6 +16,11 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// How long a peer may not acknowledge what was sent to it. While such data is on its way, the
+/// kernel sends no probes: it would send the data again for 15 minutes.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
+
 impl Stream {
     /// Connects to a host, by name or address (an IPv6 address without brackets). Cancel-safe.
     pub(crate) async fn connect_tcp(host: &str, port: u16) -> io::Result<Self> {
@@ -29,7 +34,10 @@ impl Stream {
             .with_time(KEEPALIVE_TIME)
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_PROBES);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         Ok(Self::Tcp(stream))
     }
 
@@ -40,5 +48,30 @@ impl Stream {
             return connected;
         }
         Ok(Self::Unix(UnixStream::connect(path).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_vanishes_is_noticed_within_a_minute() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = Stream::connect_tcp("127.0.0.1", port).await.unwrap();
+        let Stream::Tcp(stream) = stream else {
+            panic!("another kind of stream");
+        };
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let probes =
+            socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        let silence = socket.tcp_keepalive_time().unwrap() + probes;
+        assert_eq!(silence, Duration::from_secs(60));
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(silence));
     }
 }
