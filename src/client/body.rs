@@ -9,13 +9,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-use super::Permit;
 use super::error::{BoxError, ClientError, UploadFailed};
+use super::http2;
 use super::pool::Lease;
+use super::{EndsAt, Permit};
 
 /// The body of a request.
 #[derive(Debug)]
@@ -32,17 +32,32 @@ enum Kind {
 struct Stream {
     body: UnsyncBoxBody<Bytes, BoxError>,
     left: u64,
-    upload: Arc<Upload>,
+    progress: Arc<UploadProgress>,
 }
 
-/// The time at which the last part of a streamed body was sent: it extends the deadline of the
-/// response's head.
+/// How far a streamed body has come. It decides when the response's head is due, and who is at fault
+/// if it does not come.
 #[derive(Debug, Default)]
-pub(super) struct Upload(Mutex<Option<Instant>>);
+pub(super) struct UploadProgress(Mutex<Progress>);
 
-impl Upload {
-    pub(super) fn progress_at(&self, started_at: Instant) -> Instant {
-        self.0.lock().unwrap_or(started_at)
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// When the last part was taken.
+    sent_at: Option<Instant>,
+    /// Whether the connection waits for the next part.
+    is_awaited: bool,
+}
+
+impl UploadProgress {
+    /// Returns the time from which the endpoint has all that it got.
+    pub(super) fn sent_at(&self, started_at: Instant) -> Instant {
+        let sent_at = self.0.lock().sent_at;
+        sent_at.map_or(started_at, |at| at.max(started_at))
+    }
+
+    /// Returns whether the connection waits for the caller, and the endpoint for the connection.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.lock().is_awaited
     }
 }
 
@@ -68,12 +83,20 @@ impl RequestBody {
         Self(Kind::Stream(Stream {
             body: body.map_err(Into::into).boxed_unsync(),
             left: u64::MAX,
-            upload: Arc::default(),
+            progress: Arc::default(),
         }))
     }
 
+    /// Returns a copy of a body in memory.
+    pub(super) fn try_clone(&self) -> Option<Self> {
+        match &self.0 {
+            Kind::Full(bytes) => Some(Self(Kind::Full(bytes.clone()))),
+            Kind::Stream(_) => None,
+        }
+    }
+
     /// Sets the most bytes that may be sent; returns the progress of a streamed body.
-    pub(super) fn limit(&mut self, max: u64) -> Result<Option<Arc<Upload>>, ClientError> {
+    pub(super) fn limit(&mut self, max: u64) -> Result<Option<Arc<UploadProgress>>, ClientError> {
         match &mut self.0 {
             Kind::Full(bytes) if bytes.len() as u64 > max => Err(ClientError::RequestBody {
                 source: Arc::from(too_long(max)),
@@ -81,7 +104,7 @@ impl RequestBody {
             Kind::Full(_) => Ok(None),
             Kind::Stream(stream) => {
                 stream.left = max;
-                Ok(Some(stream.upload.clone()))
+                Ok(Some(stream.progress.clone()))
             }
         }
     }
@@ -104,7 +127,14 @@ impl Body for RequestBody {
             Kind::Full(bytes) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Stream(stream) => stream,
         };
-        let frame = std::task::ready!(Pin::new(&mut stream.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut stream.body).poll_frame(cx) else {
+            stream.progress.0.lock().is_awaited = true;
+            return Poll::Pending;
+        };
+        *stream.progress.0.lock() = Progress {
+            sent_at: Some(Instant::now()),
+            is_awaited: false,
+        };
         let result = frame.map(|frame| {
             let frame = frame.map_err(UploadFailed)?;
             let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -112,7 +142,6 @@ impl Body for RequestBody {
                 Some(left) => stream.left = left,
                 None => return Err(UploadFailed(too_long(stream.left)).into()),
             }
-            *stream.upload.0.lock() = Some(Instant::now());
             Ok(frame)
         });
         Poll::Ready(result)
@@ -133,14 +162,74 @@ impl Body for RequestBody {
     }
 }
 
+/// The body of a response, as its connection delivers it.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Http1 {
+        body: hyper::body::Incoming,
+        /// The connection, until the body has been received. Dropping it closes the connection.
+        lease: Option<Lease>,
+    },
+    Http2(Box<http2::Incoming>),
+}
+
+impl Incoming {
+    pub(super) fn http1(body: hyper::body::Incoming, lease: Lease) -> Self {
+        let lease = lease.unless_idle();
+        Self::Http1 { body, lease }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
+        match self {
+            Self::Http1 { body, lease } => {
+                let polled = match lease {
+                    Some(lease) => lease.poll_frame(cx, body),
+                    None => Pin::new(body).poll_frame(cx),
+                };
+                // A reader that knows the length does not poll again after the last byte.
+                if let Poll::Ready(Some(Ok(_))) = &polled {
+                    *lease = lease.take().and_then(Lease::unless_idle);
+                }
+                polled.map_err(|error| ClientError::classify(&error))
+            }
+            Self::Http2(body) => body.poll_frame(cx),
+        }
+    }
+
+    /// The body has ended: a connection that can take another request goes into the pool.
+    fn end(self) {
+        if let Self::Http1 {
+            lease: Some(lease), ..
+        } = self
+        {
+            lease.release();
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1 { body, .. } => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1 { body, .. } => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// The body of a response. It fails with [`ClientError::TooLarge`] after `response_bytes_max`, and
 /// with [`ClientError::Timeout`] after `idle_timeout` or `total_timeout`; after a failure it has
 /// ended.
 #[derive(Debug)]
 pub struct ResponseBody {
     incoming: Option<Incoming>,
-    /// The connection, until the body has been received. Dropped at a failure, which closes it.
-    lease: Option<Lease>,
     max: u64,
     left: u64,
     deadline: Option<Deadline>,
@@ -151,9 +240,8 @@ pub struct ResponseBody {
 /// reader that does not poll is slow itself.
 #[derive(Debug)]
 struct Deadline {
-    started_at: Instant,
     idle_timeout: Option<Duration>,
-    ends_at: Option<Instant>,
+    ends_at: Option<EndsAt>,
     /// The time from which the reader waits. `None` if it has got a part since.
     waits_since: Option<Instant>,
     /// Created when the reader waits for the first time. It may be due before the deadline, which
@@ -162,9 +250,8 @@ struct Deadline {
 }
 
 impl Deadline {
-    fn new(idle_timeout: Option<Duration>, ends_at: Option<Instant>) -> Option<Self> {
+    fn new(idle_timeout: Option<Duration>, ends_at: Option<EndsAt>) -> Option<Self> {
         (idle_timeout.is_some() || ends_at.is_some()).then(|| Self {
-            started_at: Instant::now(),
             idle_timeout,
             ends_at,
             waits_since: None,
@@ -177,7 +264,7 @@ impl Deadline {
     fn received(&mut self) -> Option<Duration> {
         self.waits_since = None;
         let ends_at = self.ends_at?;
-        (Instant::now() >= ends_at).then(|| ends_at - self.started_at)
+        (Instant::now() >= ends_at.at).then_some(ends_at.timeout)
     }
 
     /// The reader waits. Returns the timeout that has passed.
@@ -185,7 +272,7 @@ impl Deadline {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         loop {
             let idle = self.idle_timeout.map(|idle| (since + idle, idle));
-            let total = self.ends_at.map(|at| (at, at - self.started_at));
+            let total = self.ends_at.map(|ends_at| (ends_at.at, ends_at.timeout));
             let Some((due_at, timeout)) = idle.into_iter().chain(total).min() else {
                 return Poll::Pending;
             };
@@ -207,14 +294,12 @@ impl Deadline {
 impl ResponseBody {
     pub(super) fn new(
         incoming: Incoming,
-        lease: Option<Lease>,
         max: u64,
         idle_timeout: Option<Duration>,
-        ends_at: Option<Instant>,
+        ends_at: Option<EndsAt>,
     ) -> Self {
         Self {
             incoming: Some(incoming),
-            lease,
             max,
             left: max,
             deadline: Deadline::new(idle_timeout, ends_at),
@@ -229,17 +314,15 @@ impl ResponseBody {
         self
     }
 
-    /// Ends the body. A connection that can take another request goes into the pool.
     fn end(&mut self) {
-        self.incoming = None;
-        if let Some(lease) = self.lease.take() {
-            lease.release();
+        if let Some(incoming) = self.incoming.take() {
+            incoming.end();
         }
         self.permit = None;
     }
 
     fn fail(&mut self, error: ClientError) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
-        (self.incoming, self.lease, self.permit) = (None, None, None);
+        (self.incoming, self.permit) = (None, None); // closes the connection, or resets the stream
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -265,26 +348,20 @@ impl Body for ResponseBody {
         if incoming.size_hint().lower() > this.left {
             return this.fail(too_large(this.max));
         }
-        let polled = match &mut this.lease {
-            Some(lease) => lease.poll_frame(cx, incoming),
-            None => Pin::new(incoming).poll_frame(cx),
-        };
-        match polled {
+        match incoming.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                 let Some(left) = this.left.checked_sub(bytes) else {
                     return this.fail(too_large(this.max));
                 };
                 this.left = left;
-                // A reader that knows the length does not poll again after the last byte.
-                this.lease = this.lease.take().and_then(Lease::unless_idle);
                 let passed = this.deadline.as_mut().and_then(Deadline::received);
                 if let Some(timeout) = passed {
                     return this.fail(ClientError::Timeout { timeout });
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => this.fail(ClientError::classify(&error)),
+            Poll::Ready(Some(Err(error))) => this.fail(error),
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)
@@ -297,12 +374,12 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         self.incoming
             .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+            .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }

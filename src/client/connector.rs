@@ -27,6 +27,17 @@ pub enum Protocol {
     Tls(ClientTls),
 }
 
+impl Protocol {
+    /// Returns whether the endpoint may speak HTTP/2.
+    pub(super) fn offers_http2(&self) -> bool {
+        match self {
+            Self::Http1 => false,
+            Self::Http2 => true,
+            Self::Tls(tls) => tls.offers_http2(),
+        }
+    }
+}
+
 /// Opens connections to one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {

@@ -39,6 +39,12 @@ pub enum ClientError {
         /// The time allowed.
         timeout: Duration,
     },
+    /// A deadline has passed while the request's own body did not come.
+    #[error("no part of the request's body within {timeout:?}")]
+    UploadTimeout {
+        /// The time allowed.
+        timeout: Duration,
+    },
     /// The connection failed; the endpoint may have handled the request.
     #[error("{}", deepest(&**.source))]
     Connection {

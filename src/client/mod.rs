@@ -23,10 +23,12 @@ mod body;
 mod breaker;
 mod connection;
 mod connector;
+mod deadlines;
 mod endpoint_url;
 mod error;
 mod hop_by_hop;
 mod http2;
+mod informational;
 mod limited_io;
 mod pool;
 #[cfg(test)]
@@ -34,7 +36,7 @@ mod tests;
 
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -42,7 +44,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -51,15 +52,17 @@ pub use body::{RequestBody, ResponseBody};
 pub use breaker::{BreakerSettings, Outcome, Transition};
 pub(crate) use connection::{SendError, Upgraded};
 pub use connector::Protocol;
+pub(crate) use deadlines::EndsAt;
 pub use endpoint_url::{Address, EndpointUrl, EndpointUrlError};
 pub use error::{BoxError, ClientError};
 pub use hop_by_hop::{is_hop_by_hop, remove_hop_by_hop};
+pub(crate) use informational::on_informational;
 
-use body::Upload;
+use body::Incoming;
 use breaker::Breaker;
-use connection::Connection;
 use connector::Connector;
-use pool::{Lease, Pool, PoolSettings};
+use deadlines::{HeadTimer, within};
+use pool::{Pool, PoolSettings};
 
 use crate::clock::Clock;
 use crate::tasks::Tasks;
@@ -153,6 +156,8 @@ struct Shared {
 pub struct Permit {
     client: Arc<Shared>,
     _slot: OwnedSemaphorePermit,
+    /// How long the request has waited for the slot.
+    queued: Duration,
     /// True if the breaker is half open and waits for this request's outcome.
     is_probe: bool,
 }
@@ -167,6 +172,7 @@ impl Client {
             timeout: settings.connect_timeout,
         };
         let pool = PoolSettings {
+            queue_timeout: settings.queue_timeout,
             idle_max: settings.concurrency,
             wire_bytes_max: settings.wire_bytes_max,
             head_bytes_max: settings.head_bytes_max,
@@ -191,6 +197,14 @@ impl Client {
     /// Fails with [`ClientError::CircuitOpen`] at once, or with [`ClientError::Busy`] after
     /// `queue_timeout`. Cancel-safe.
     pub async fn acquire(&self) -> Result<Permit, ClientError> {
+        self.acquire_until(None).await
+    }
+
+    /// Waits for a free slot like [`Self::acquire`], but not longer than the request may take.
+    pub(crate) async fn acquire_until(
+        &self,
+        ends_at: Option<EndsAt>,
+    ) -> Result<Permit, ClientError> {
         // The breaker is checked first: while it is open, requests must not queue for slots.
         let admission = match &self.0.breaker {
             Some(breaker) => Some(breaker.admit(Instant::now())?),
@@ -202,26 +216,15 @@ impl Client {
             client: &self.0,
             is_probe: admission.is_some_and(breaker::Admission::is_probe),
         };
-        let queue_timeout = self.0.settings.queue_timeout;
-        let slot = match self.0.slots.clone().try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => {
-                let _waiting = self.0.queue()?;
-                let wait = self.0.slots.clone().acquire_owned();
-                // Boxed, because most requests do not wait.
-                match Box::pin(tokio::time::timeout(queue_timeout, wait)).await {
-                    Ok(Ok(slot)) => slot,
-                    Ok(Err(_)) | Err(_) => {
-                        return Err(ClientError::Busy {
-                            waited: queue_timeout,
-                        });
-                    }
-                }
-            }
+        let (slot, queued) = match self.0.slots.clone().try_acquire_owned() {
+            Ok(slot) => (slot, Duration::ZERO),
+            // Boxed, because most requests do not wait.
+            Err(_) => Box::pin(self.0.wait_for_slot(ends_at)).await?,
         };
         Ok(Permit {
             client: self.0.clone(),
             _slot: slot,
+            queued,
             is_probe: probe.defuse(),
         })
     }
@@ -233,9 +236,11 @@ impl Client {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<Bytes>, ClientError> {
-        let mut permit = self.acquire().await?;
+        let ends_at = self.0.settings.total_timeout.map(EndsAt::after);
+        let mut permit = self.acquire_until(ends_at).await?;
         let exchanged = async {
-            let (head, body) = permit.send(request).await?.into_parts();
+            let sent = permit.try_send(request, ends_at).await;
+            let (head, body) = sent.map_err(|failed| failed.error)?.into_parts();
             let body = body.collect().await?.to_bytes();
             Ok(Response::from_parts(head, body))
         };
@@ -243,7 +248,9 @@ impl Client {
         let has_failed = match &exchanged {
             Ok(response) => matches!(response.status().as_u16(), 502..=504),
             // The caller's own failure tells nothing about the endpoint.
-            Err(ClientError::RequestBody { .. }) => return exchanged,
+            Err(ClientError::RequestBody { .. } | ClientError::UploadTimeout { .. }) => {
+                return exchanged;
+            }
             Err(error) => error.is_endpoint_failure(),
         };
         permit.report(Outcome::from_failure(has_failed));
@@ -253,6 +260,12 @@ impl Client {
     /// Drops the idle connections: the endpoint has probably closed them all.
     pub(crate) fn drop_idle(&self) {
         self.0.pool.drop_idle();
+    }
+
+    /// Sends no more requests over the connections that are open: the endpoint has another address.
+    /// Requests under way are finished.
+    pub(crate) fn retire_connections(&self) {
+        self.0.pool.retire();
     }
 
     /// Returns how many requests could be sent at once.
@@ -276,51 +289,45 @@ impl Permit {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, ClientError> {
-        let ends_at = self.ends_at();
+        let ends_at = self.client.settings.total_timeout.map(EndsAt::after);
         let sent = self.try_send(request, ends_at).await;
         sent.map_err(|failed| failed.error)
     }
 
-    /// Sends a request like [`Self::send`], with another end than `total_timeout`. A request of which
-    /// no byte was written comes back with the error.
+    /// Sends a request like [`Self::send`], with another end than `total_timeout`. If the endpoint
+    /// cannot have processed it, the request comes back with the error.
     pub(crate) fn try_send(
         &self,
         mut request: Request<RequestBody>,
-        ends_at: Option<Instant>,
+        ends_at: Option<EndsAt>,
     ) -> impl Future<Output = Result<Response<ResponseBody>, SendError>> + Send {
         let settings = &self.client.settings;
         let upload = request.body_mut().limit(settings.request_bytes_max);
+        let timer = HeadTimer::start(self.queued);
         // Not an async fn, whose future would hold the request twice.
         async move {
             let upload = upload?;
-            let head = pin!(self.client.pool.send(request));
+            let head = pin!(self.client.pool.send(request, &timer));
             let head_timeout = settings.head_timeout;
-            let (response, lease) =
-                within(head, upload.as_deref(), head_timeout, ends_at).await??;
+            let response = within(head, &timer, upload.as_deref(), head_timeout, ends_at);
+            let response = response.await??;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 let sentence = "expected an answer, found another protocol (101)";
                 return Err(ClientError::Invalid(sentence.to_owned()).into());
             }
-            Ok(self.with_limits(response, lease, ends_at))
+            Ok(self.with_limits(response, ends_at))
         }
-    }
-
-    fn ends_at(&self) -> Option<Instant> {
-        let total = self.client.settings.total_timeout;
-        total.map(|total| Instant::now() + total)
     }
 
     fn with_limits(
         &self,
         response: Response<Incoming>,
-        lease: Option<Lease>,
-        ends_at: Option<Instant>,
+        ends_at: Option<EndsAt>,
     ) -> Response<ResponseBody> {
         let settings = &self.client.settings;
-        let lease = lease.and_then(Lease::unless_idle);
         response.map(|incoming| {
             let max = settings.response_bytes_max;
-            ResponseBody::new(incoming, lease, max, settings.idle_timeout, ends_at)
+            ResponseBody::new(incoming, max, settings.idle_timeout, ends_at)
         })
     }
 
@@ -329,15 +336,16 @@ impl Permit {
     pub(crate) async fn try_upgrade(
         &self,
         mut request: Request<RequestBody>,
+        ends_at: Option<EndsAt>,
     ) -> Result<Upgraded, SendError> {
         let settings = &self.client.settings;
-        let ends_at = self.ends_at();
         request.body_mut().limit(settings.request_bytes_max)?;
+        let timer = HeadTimer::start(self.queued);
         let head = pin!(self.client.pool.send_over_new_connection(request));
-        let (response, lease) = within(head, None, settings.head_timeout, ends_at).await??;
+        let head = within(head, &timer, None, settings.head_timeout, ends_at);
+        let (response, lease) = head.await??;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let connection = lease.map(Lease::into_connection);
-            let Some((stream, read)) = connection.and_then(Connection::into_stream) else {
+            let Some((stream, read)) = lease.into_connection().into_stream() else {
                 let source = Arc::new(io::Error::from(io::ErrorKind::UnexpectedEof));
                 return Err(ClientError::Connection { source }.into());
             };
@@ -347,9 +355,8 @@ impl Permit {
                 read,
             });
         }
-        Ok(Upgraded::Refused(
-            self.with_limits(response, lease, ends_at),
-        ))
+        let response = response.map(|body| Incoming::http1(body, lease));
+        Ok(Upgraded::Refused(self.with_limits(response, ends_at)))
     }
 
     /// Returns whether the breaker is half open and this request decides whether it closes.
@@ -377,6 +384,24 @@ impl Drop for Permit {
 }
 
 impl Shared {
+    async fn wait_for_slot(
+        &self,
+        ends_at: Option<EndsAt>,
+    ) -> Result<(OwnedSemaphorePermit, Duration), ClientError> {
+        let _waiting = self.queue()?;
+        let began = Instant::now();
+        let until = began + self.settings.queue_timeout;
+        let until = ends_at.map_or(until, |ends_at| until.min(ends_at.at));
+        let slot = tokio::time::timeout_at(until, self.slots.clone().acquire_owned()).await;
+        match slot {
+            Ok(Ok(slot)) => Ok((slot, began.elapsed())),
+            Ok(Err(_)) | Err(_) => {
+                let waited = until - began;
+                Err(ClientError::Busy { waited })
+            }
+        }
+    }
+
     /// Takes a place in the queue for a slot, until it is dropped.
     fn queue(&self) -> Result<Waiting<'_>, ClientError> {
         let waiting = Waiting(&self.waiting);
@@ -416,35 +441,6 @@ impl Drop for ProbeGuard<'_> {
             && let Some(breaker) = &self.client.breaker
         {
             breaker.abandon_probe();
-        }
-    }
-}
-
-/// Waits for the head until a deadline. While the request's body is being sent, each of its parts
-/// restarts the head's own timeout.
-async fn within<T>(
-    mut head: Pin<&mut impl Future<Output = T>>,
-    upload: Option<&Upload>,
-    head_timeout: Option<Duration>,
-    ends_at: Option<Instant>,
-) -> Result<T, ClientError> {
-    let started_at = Instant::now();
-    loop {
-        let progress_at = upload.map_or(started_at, |upload| upload.progress_at(started_at));
-        let head_at = head_timeout.map(|timeout| (progress_at + timeout, timeout));
-        let total_at = ends_at.map(|at| (at, at - started_at));
-        let next = head_at.into_iter().chain(total_at).min();
-        let Some((due_at, timeout)) = next else {
-            return Ok(head.await);
-        };
-        match tokio::time::timeout_at(due_at, head.as_mut()).await {
-            Ok(response) => return Ok(response),
-            // Race: a part of the body may have been sent since the deadline was computed. It
-            // counts, so check again.
-            Err(_)
-                if upload.is_some_and(|upload| upload.progress_at(started_at) > progress_at)
-                    && ends_at.is_none_or(|at| Instant::now() < at) => {}
-            Err(_) => return Err(ClientError::Timeout { timeout }),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, Uri, header};
 use http_body::Frame;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::body::RequestBody;
+use super::body::{Incoming, RequestBody};
 use super::connection::{Connection, SendError};
 use super::connector::{Connector, Protocol};
+use super::deadlines::HeadTimer;
 use super::error::ClientError;
 use super::http2;
 use crate::clock::{Clock, Millis, Tick};
@@ -26,22 +26,31 @@ use crate::tasks::Tasks;
 /// How long an idle connection stays in the pool.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The idle connections to one endpoint. The one that was used last is used first, so that those
-/// that are not needed expire. Over HTTP/2 there is one connection, which all requests share.
+/// How long an endpoint that has chosen HTTP/1.1 is not offered HTTP/2 again.
+const OFFER_AGAIN: Duration = Duration::from_secs(60);
+
+/// The idle connections to one endpoint, and those that speak HTTP/2. The idle one that was used
+/// last is used first, so that those that are not needed expire.
 #[derive(Debug)]
 pub(super) struct Pool {
     connector: Connector,
     settings: PoolSettings,
     /// The one that was used last is at the end.
     idle: Mutex<Vec<Idle>>,
-    /// Whether the endpoint may speak HTTP/2: false once it has chosen HTTP/1.1.
+    /// Counts [`Pool::retire`]: connections that are older are not used again.
+    generation: AtomicU64,
+    /// Whether the endpoint speaks HTTP/2, or has not chosen yet.
     may_speak_http2: AtomicBool,
-    http2: tokio::sync::Mutex<http2::Shared>,
+    /// When an endpoint that has chosen HTTP/1.1 is offered HTTP/2 again.
+    offer_http2_at: Mutex<Option<Instant>>,
+    http2: Arc<http2::Connections>,
     runtime: OnceLock<Runtime>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PoolSettings {
+    /// See `ClientSettings`.
+    pub(super) queue_timeout: Duration,
     /// The most idle connections.
     pub(super) idle_max: usize,
     /// See `ClientSettings`.
@@ -63,6 +72,7 @@ struct Runtime {
 #[derive(Debug)]
 struct Idle {
     connection: Connection,
+    generation: u64,
     since: Instant,
 }
 
@@ -70,31 +80,37 @@ struct Idle {
 #[derive(Debug)]
 pub(super) struct Lease {
     connection: Connection,
+    generation: u64,
     pool: Arc<Pool>,
 }
 
-/// A connection that was chosen between HTTP/1.1 and HTTP/2.
-enum Http {
-    One(Stream),
-    Two { sender: http2::Sender, is_new: bool },
+/// A response over HTTP/1.1, and its connection.
+type Received = (Response<hyper::body::Incoming>, Lease);
+
+/// The way of a request to an endpoint that may speak HTTP/2.
+enum Way {
+    /// A place on a shared connection.
+    Http2(http2::Place),
+    /// A new connection: the endpoint has just chosen HTTP/1.1.
+    Http1(Stream),
+    /// Any connection: the endpoint has chosen HTTP/1.1 for another request.
+    AnyHttp1,
 }
 
-/// A response, and its connection if that speaks HTTP/1.1.
-type Received = (Response<Incoming>, Option<Lease>);
+/// How many times a request is sent again over HTTP/2 that the endpoint has not processed.
+const UNPROCESSED_MAX: usize = 3;
 
 impl Pool {
     pub(super) fn new(connector: Connector, settings: PoolSettings) -> Self {
-        let may_speak_http2 = match &connector.protocol {
-            Protocol::Http1 => false,
-            Protocol::Http2 => true,
-            Protocol::Tls(tls) => tls.offers_http2(),
-        };
+        let may_speak_http2 = connector.protocol.offers_http2();
         Self {
             connector,
             settings,
             idle: Mutex::default(),
+            generation: AtomicU64::new(0),
             may_speak_http2: AtomicBool::new(may_speak_http2),
-            http2: tokio::sync::Mutex::default(),
+            offer_http2_at: Mutex::new(None),
+            http2: Arc::default(),
             runtime: OnceLock::new(),
         }
     }
@@ -109,9 +125,8 @@ impl Pool {
         });
     }
 
-    /// Sends a request over an idle connection or a new one, and waits for the response's head.
-    ///
-    /// An idle connection that turns out to be closed before the request is written is replaced.
+    /// Sends a request over an idle or shared connection, or a new one, and waits for the response's
+    /// head. A connection that turns out to take no request is replaced.
     #[expect(
         clippy::manual_async_fn,
         reason = "the future of an async fn would hold the request twice"
@@ -119,52 +134,70 @@ impl Pool {
     pub(super) fn send(
         self: &Arc<Self>,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Received, SendError>> + Send {
+        timer: &HeadTimer,
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + Send {
         async move {
-            if self.may_speak_http2.load(Ordering::Relaxed) {
-                return Box::pin(self.send_http2(request)).await;
-            }
-            let unsent = match self.take() {
+            let idle = match self.may_speak_http2.load(Ordering::Relaxed) {
+                true => None,
+                false => self.take(),
+            };
+            let unsent = match idle {
                 None => request,
-                Some(connection) => match connection.send(in_origin_form(request)).await {
-                    Ok(sent) => return Ok(self.lend(sent)),
-                    Err(failed) => match failed.request {
-                        Some(unsent) => unsent,
-                        None => return Err(failed),
-                    },
-                },
+                Some((connection, generation)) => {
+                    match connection.send(in_origin_form(request)).await {
+                        Ok(sent) => return Ok(incoming(self.lend(sent, generation))),
+                        Err(failed) => match failed.request {
+                            Some(unsent) => unsent,
+                            None => return Err(failed),
+                        },
+                    }
+                }
             };
             // Boxed, because most requests find an idle connection: their futures stay small.
-            Box::pin(self.send_otherwise(unsent)).await
+            Box::pin(self.send_otherwise(unsent, timer)).await
         }
     }
 
-    /// Sends a request over another idle connection, or a new one.
+    /// Sends a request over a shared connection, another idle one, or a new one.
     async fn send_otherwise(
         self: &Arc<Self>,
-        request: Request<RequestBody>,
-    ) -> Result<Received, SendError> {
-        let mut request = in_origin_form(request);
-        while let Some(connection) = self.take() {
-            match connection.send(request).await {
-                Ok(sent) => return Ok(self.lend(sent)),
-                Err(SendError {
-                    request: Some(unsent),
-                    ..
-                }) => request = unsent,
-                Err(failed) => return Err(failed),
+        mut request: Request<RequestBody>,
+        timer: &HeadTimer,
+    ) -> Result<Response<Incoming>, SendError> {
+        loop {
+            if self.may_speak_http2.load(Ordering::Relaxed) {
+                match self.send_http2(request, timer).await? {
+                    Ok(response) => return Ok(response),
+                    Err(unsent) => request = unsent,
+                }
             }
-        }
-        self.connect_and_send(request).await
-    }
-
-    async fn connect_and_send(
-        self: &Arc<Self>,
-        request: Request<RequestBody>,
-    ) -> Result<Received, SendError> {
-        match self.connector.connect_http1().await {
-            Ok(stream) => self.send_over(stream, request).await,
-            Err(error) => Err(SendError::unsent(not_connected(error), request)),
+            request = in_origin_form(request);
+            while let Some((connection, generation)) = self.take() {
+                match connection.send(request).await {
+                    Ok(sent) => return Ok(incoming(self.lend(sent, generation))),
+                    Err(SendError {
+                        request: Some(unsent),
+                        ..
+                    }) => request = unsent,
+                    Err(failed) => return Err(failed),
+                }
+            }
+            let generation = self.generation.load(Ordering::Relaxed);
+            let opened = if self.is_offer_due() {
+                let opening = self.http2.open();
+                self.open_place(&opening).await
+            } else {
+                let stream = self.connector.connect_http1().await;
+                stream.map(Way::Http1).map_err(not_connected)
+            };
+            return match opened {
+                Ok(Way::Http1(stream)) => {
+                    let sent = self.send_over(stream, generation, request).await;
+                    sent.map(incoming)
+                }
+                Ok(Way::Http2(_) | Way::AnyHttp1) => continue,
+                Err(error) => Err(SendError::unsent(error, request)),
+            };
         }
     }
 
@@ -173,12 +206,18 @@ impl Pool {
         self: &Arc<Self>,
         request: Request<RequestBody>,
     ) -> Result<Received, SendError> {
-        self.connect_and_send(in_origin_form(request)).await
+        let request = in_origin_form(request);
+        let generation = self.generation.load(Ordering::Relaxed);
+        match self.connector.connect_http1().await {
+            Ok(stream) => self.send_over(stream, generation, request).await,
+            Err(error) => Err(SendError::unsent(not_connected(error), request)),
+        }
     }
 
     async fn send_over(
         self: &Arc<Self>,
         stream: Stream,
+        generation: u64,
         request: Request<RequestBody>,
     ) -> Result<Received, SendError> {
         let PoolSettings {
@@ -187,100 +226,138 @@ impl Pool {
             ..
         } = self.settings;
         match Connection::begin(stream, wire_bytes_max, head_bytes_max).await {
-            Ok(connection) => Ok(self.lend(connection.send(request).await?)),
+            Ok(connection) => Ok(self.lend(connection.send(request).await?, generation)),
             Err(error) => Err(SendError::unsent(error, request)),
         }
     }
 
     fn lend(
         self: &Arc<Self>,
-        (response, connection): (Response<Incoming>, Connection),
+        (response, connection): (Response<hyper::body::Incoming>, Connection),
+        generation: u64,
     ) -> Received {
-        let pool = self.clone();
-        (response, Some(Lease { connection, pool }))
+        let lease = Lease {
+            connection,
+            generation,
+            pool: self.clone(),
+        };
+        (response, lease)
     }
 
-    /// Sends a request over the shared connection; over HTTP/1.1 if the endpoint chooses that.
+    /// Sends a request over a shared connection. Returns the request if the endpoint has chosen
+    /// HTTP/1.1.
     async fn send_http2(
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
-    ) -> Result<Received, SendError> {
+        timer: &HeadTimer,
+    ) -> Result<Result<Response<Incoming>, Request<RequestBody>>, SendError> {
         let is_tls = matches!(self.connector.protocol, Protocol::Tls(_));
+        let mut left = UNPROCESSED_MAX;
         loop {
-            let (mut sender, is_new) = match self.http2_sender().await {
-                Ok(Http::Two { sender, is_new }) => (sender, is_new),
-                Ok(Http::One(stream)) => {
-                    return self.send_over(stream, in_origin_form(request)).await;
+            let generation = self.generation.load(Ordering::Relaxed);
+            let place = match self.way(timer).await {
+                Ok(Way::Http2(place)) => place,
+                Ok(Way::Http1(stream)) => {
+                    let request = in_origin_form(request);
+                    let sent = self.send_over(stream, generation, request).await?;
+                    return Ok(Ok(incoming(sent)));
                 }
+                Ok(Way::AnyHttp1) => return Ok(Err(request)),
                 Err(error) => return Err(SendError::unsent(error, request)),
             };
-            http2::into_absolute_form(&mut request, is_tls);
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, None)),
-                Err(mut failed) => match failed.take_message() {
-                    // The connection had ended.
-                    Some(unsent) if !is_new => request = unsent,
-                    unsent => {
-                        return Err(SendError {
-                            error: ClientError::classify(failed.error()),
-                            request: unsent,
-                            is_stale: false,
-                        });
-                    }
-                },
+            match http2::send(place, request, is_tls).await {
+                Ok(response) => {
+                    return Ok(Ok(response.map(|body| Incoming::Http2(Box::new(body)))));
+                }
+                Err(SendError {
+                    request: Some(unsent),
+                    ..
+                }) if left > 0 => {
+                    left -= 1;
+                    request = unsent;
+                }
+                Err(failed) => return Err(failed),
             }
         }
     }
 
-    /// Returns the shared connection, which is opened if there is none.
-    async fn http2_sender(&self) -> Result<Http, ClientError> {
+    /// Waits for a place on a shared connection, or opens one.
+    async fn way(&self, timer: &HeadTimer) -> Result<Way, ClientError> {
         let began = Instant::now();
-        let mut shared = self.http2.lock().await;
-        match &*shared {
-            http2::Shared::Open(sender) if !sender.is_closed() => {
-                let sender = sender.clone();
-                let is_new = false;
-                return Ok(Http::Two { sender, is_new });
+        loop {
+            let mut changed = std::pin::pin!(self.http2.changed());
+            changed.as_mut().enable(); // before the look at the connections
+            let waiting = match self.http2.next(began) {
+                http2::Next::Send(place) => {
+                    timer.restart();
+                    return Ok(Way::Http2(place));
+                }
+                http2::Next::Fail(error) => return Err(error),
+                http2::Next::Wait(waiting) => waiting,
+                http2::Next::Open(opening) => {
+                    timer.restart();
+                    match self.open_place(&opening).await {
+                        Ok(way) => return Ok(way),
+                        Err(error) if !opening.failed(&error) => return Err(error),
+                        Err(_) => continue,
+                    }
+                }
+            };
+            timer.pause();
+            // A connection may take its time to open; a place on one that is open has its own.
+            let opening = match waiting.is_opening {
+                true => self.connector.timeout,
+                false => Duration::ZERO,
+            };
+            let until = began + self.settings.queue_timeout + opening;
+            if tokio::time::timeout_at(until, changed).await.is_err() {
+                let waited = began.elapsed();
+                return Err(ClientError::Busy { waited });
             }
-            http2::Shared::Failed { at, error } if *at > began => return Err(error.clone()),
-            _ => {}
+            if !self.may_speak_http2.load(Ordering::Relaxed) {
+                timer.restart();
+                return Ok(Way::AnyHttp1);
+            }
         }
-        let opened = self.open_http2().await;
-        *shared = match &opened {
-            Ok(Http::Two { sender, .. }) => http2::Shared::Open(sender.clone()),
-            Ok(Http::One(_)) => {
-                self.may_speak_http2.store(false, Ordering::Relaxed);
-                http2::Shared::Closed
-            }
-            Err(error) => http2::Shared::Failed {
-                at: Instant::now(),
-                error: error.clone(),
-            },
-        };
-        opened
     }
 
-    async fn open_http2(&self) -> Result<Http, ClientError> {
+    async fn open_place(&self, opening: &http2::Opening) -> Result<Way, ClientError> {
         let (stream, is_http2) = self.connector.connect().await.map_err(not_connected)?;
         if !is_http2 {
-            return Ok(Http::One(stream));
+            *self.offer_http2_at.lock() = Some(Instant::now() + OFFER_AGAIN);
+            self.may_speak_http2.store(false, Ordering::Relaxed);
+            return Ok(Way::Http1(stream));
         }
         let Some(runtime) = self.runtime.get() else {
             return Err(not_connected(io::Error::other("HTTP/2 needs a server")));
         };
-        let sender = http2::begin(stream, &runtime.tasks).await?;
-        let is_new = true;
-        Ok(Http::Two { sender, is_new })
+        let place = http2::begin(stream, opening, &runtime.tasks).await?;
+        self.may_speak_http2.store(true, Ordering::Relaxed);
+        Ok(Way::Http2(place))
+    }
+
+    /// Returns whether this request offers HTTP/2 to an endpoint that has chosen HTTP/1.1 before.
+    fn is_offer_due(&self) -> bool {
+        if !self.connector.protocol.offers_http2() {
+            return false;
+        }
+        let now = Instant::now();
+        let mut offer_at = self.offer_http2_at.lock();
+        let is_due = offer_at.is_some_and(|at| at <= now);
+        if is_due {
+            *offer_at = Some(now + OFFER_AGAIN);
+        }
+        is_due
     }
 
     /// Takes the connection that was used last; drops those that were idle for too long.
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Option<(Connection, u64)> {
         let now = Instant::now();
         let (taken, _expired) = {
             let mut idle = self.idle.lock();
             let taken = idle.pop()?;
             if now - taken.since < IDLE_TIMEOUT {
-                return Some(taken.connection);
+                return Some((taken.connection, taken.generation));
             }
             (taken, std::mem::take(&mut *idle)) // the others are older
         };
@@ -293,12 +370,25 @@ impl Pool {
         drop(idle); // without the lock
     }
 
-    fn put(&self, connection: Connection) {
+    /// Sends no more requests over the connections that are open.
+    pub(super) fn retire(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.drop_idle();
+        self.http2.retire();
+    }
+
+    fn put(&self, connection: Connection, generation: u64) {
         connection.park();
         let since = Instant::now();
         let mut idle = self.idle.lock();
-        if idle.len() < self.settings.idle_max {
-            idle.push(Idle { connection, since });
+        // Race: compared under the lock, because `retire` counts first and then drops the idle ones.
+        let is_current = generation == self.generation.load(Ordering::Relaxed);
+        if is_current && idle.len() < self.settings.idle_max {
+            idle.push(Idle {
+                connection,
+                generation,
+                since,
+            });
             drop(idle);
             self.sweep_later();
         }
@@ -352,7 +442,7 @@ impl Lease {
     /// Puts the connection into the pool, if it can take another request.
     pub(super) fn release(self) {
         if self.connection.is_idle() {
-            self.pool.put(self.connection);
+            self.pool.put(self.connection, self.generation);
         }
     }
 
@@ -360,7 +450,7 @@ impl Lease {
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-        body: &mut Incoming,
+        body: &mut hyper::body::Incoming,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         self.connection.poll_frame(cx, body)
     }
@@ -368,6 +458,10 @@ impl Lease {
     pub(super) fn into_connection(self) -> Connection {
         self.connection
     }
+}
+
+fn incoming((response, lease): Received) -> Response<Incoming> {
+    response.map(|body| Incoming::http1(body, lease))
 }
 
 fn not_connected(error: io::Error) -> ClientError {

@@ -386,7 +386,10 @@ async fn an_upload_puts_off_the_deadline_of_the_head_and_a_stalled_one_does_not(
     });
     let body = RequestBody::stream(StreamBody::new(parts));
     let error = client.exchange(request(&peer.url, body)).await.unwrap_err();
-    assert!(matches!(error, ClientError::Timeout { .. }), "{error:?}");
+    assert!(
+        matches!(error, ClientError::UploadTimeout { .. }),
+        "{error:?}"
+    );
     began.await.unwrap();
     peer.closed().await;
 }

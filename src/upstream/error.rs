@@ -27,7 +27,8 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// Returns the status for the client: 502, 503 or 504; 400 if the client's own body has failed.
+    /// Returns the status for the client: 502, 503 or 504; 400 or 408 if the client's own body has
+    /// failed.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         let Self::Server { source, .. } = self else {
@@ -40,6 +41,7 @@ impl UpstreamError {
             ClientError::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             ClientError::Connect { source } if is_timeout(&**source) => StatusCode::GATEWAY_TIMEOUT,
             ClientError::RequestBody { .. } => StatusCode::BAD_REQUEST,
+            ClientError::UploadTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             ClientError::Connect { .. }
             | ClientError::Connection { .. }
             | ClientError::TooLarge(_)
@@ -47,10 +49,16 @@ impl UpstreamError {
         }
     }
 
-    /// Returns whether the request's own body has failed: the client has left, or sent too much.
+    /// Returns whether the request's own body has failed: the client has left, or is too slow.
     #[must_use]
     pub fn is_request_body(&self) -> bool {
-        matches!(self, Self::Server { source, .. } if matches!(source, ClientError::RequestBody { .. }))
+        let Self::Server { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source,
+            ClientError::RequestBody { .. } | ClientError::UploadTimeout { .. }
+        )
     }
 }
 

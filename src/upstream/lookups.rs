@@ -54,12 +54,8 @@ async fn run(set: &Weak<Set>, runtime: &Runtime) {
             let was_failing = failing.insert(url.text.clone(), found.is_err());
             match found {
                 Ok(addresses) => {
-                    let addresses = servers_of(addresses);
                     let before = known.insert(url.text.clone(), addresses.clone());
-                    if before.unwrap_or_default() != addresses {
-                        tracing::info!(upstream = &*url.text, ?addresses, "upstream addresses");
-                        set.set_addresses(url, &addresses, runtime);
-                    }
+                    update(&set, url, before.as_deref(), &addresses, runtime);
                 }
                 // The last addresses stay.
                 Err(error) if was_failing != Some(true) => {
@@ -78,6 +74,27 @@ async fn run(set: &Weak<Set>, runtime: &Runtime) {
     }
 }
 
+/// Applies the result of a look-up.
+pub(super) fn update(
+    set: &Set,
+    url: &ServerUrl,
+    before: Option<&[IpAddr]>,
+    addresses: &[IpAddr],
+    runtime: &Runtime,
+) {
+    if before == Some(addresses) {
+        return;
+    }
+    let servers = servers_of(addresses);
+    if before.map(servers_of).unwrap_or_default() != servers {
+        tracing::info!(upstream = &*url.text, ?addresses, "upstream addresses");
+        set.set_addresses(url, servers, runtime);
+    } else if before.is_some() {
+        tracing::info!(upstream = &*url.text, ?addresses, "upstream addresses");
+        set.retire_connections(url);
+    }
+}
+
 fn count(url: &ServerUrl, is_ok: bool) {
     let outcome = if is_ok { "ok" } else { "failed" };
     let upstream = url.text.to_string();
@@ -88,7 +105,11 @@ fn count(url: &ServerUrl, is_ok: bool) {
 async fn look_up(name: &str, port: u16) -> io::Result<Vec<IpAddr>> {
     let found = tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((name, port))).await;
     let found = found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    // In an order that does not change.
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(ADDRESSES_MAX);
     match addresses.is_empty() {
         true => Err(io::Error::new(
             io::ErrorKind::NotFound,
@@ -98,14 +119,10 @@ async fn look_up(name: &str, port: u16) -> io::Result<Vec<IpAddr>> {
     }
 }
 
-/// Returns the addresses that are servers of their own, in an order that does not change; none if
-/// the name is one server.
-fn servers_of(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses.truncate(ADDRESSES_MAX);
+/// Returns the addresses that are servers of their own; none if the name is one server.
+fn servers_of(addresses: &[IpAddr]) -> &[IpAddr] {
     if addresses.len() == 1 || addresses.iter().all(IpAddr::is_loopback) {
-        return Vec::new();
+        return &[];
     }
     addresses
 }
@@ -117,14 +134,19 @@ mod tests {
     #[test]
     fn each_address_is_a_server_unless_all_are_of_this_machine() {
         let check = |addresses: &[&str], expected: &[&str]| {
-            let parse = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect();
-            let expected: Vec<IpAddr> = parse(expected);
-            assert_eq!(servers_of(parse(addresses)), expected, "{addresses:?}");
+            let parse = |all: &[&str]| -> Vec<IpAddr> {
+                all.iter().map(|one| one.parse().unwrap()).collect()
+            };
+            assert_eq!(
+                servers_of(&parse(addresses)),
+                parse(expected),
+                "{addresses:?}"
+            );
         };
         check(&["127.0.0.1", "::1"], &[]);
-        check(&["10.0.0.1", "10.0.0.1"], &[]);
-        check(&["10.0.0.2", "10.0.0.1"], &["10.0.0.1", "10.0.0.2"]);
-        check(&["127.0.0.1", "10.0.0.1"], &["10.0.0.1", "127.0.0.1"]);
+        check(&["10.0.0.1"], &[]);
+        check(&["10.0.0.1", "10.0.0.2"], &["10.0.0.1", "10.0.0.2"]);
+        check(&["10.0.0.1", "127.0.0.1"], &["10.0.0.1", "127.0.0.1"]);
     }
 
     #[tokio::test]

@@ -138,10 +138,10 @@ macro_rules! upstream_options {
             /// How long it may be silent within the body of its response.
             #[serde(default = "crate::upstream::defaults::a_minute")]
             pub idle_timeout: crate::config::WrittenDuration,
-            /// How long a request may take in all.
+            /// How long a request may take in all, with its wait for a connection and other attempts.
             #[serde(default)]
             pub total_timeout: Option<crate::config::WrittenDuration>,
-            /// The most requests and tunnels of each server at the same time.
+            /// The most requests of each server at the same time, and the most tunnels.
             #[serde(default = "crate::upstream::defaults::max_connections")]
             pub max_connections: usize,
             /// The most requests of each server that wait for one of these.

@@ -15,7 +15,8 @@ use super::server_url::ServerUrl;
 use super::set::Runtime;
 use super::{UpstreamBody, UpstreamError};
 use crate::client::{
-    Address, Client, ClientError, ClientSettings, RequestBody, ResponseBody, SendError, Upgraded,
+    Address, Client, ClientError, ClientSettings, EndsAt, RequestBody, ResponseBody, SendError,
+    Upgraded,
 };
 
 /// One server.
@@ -30,6 +31,9 @@ pub(super) struct Server {
     /// For requests without `Host`.
     host: HeaderValue,
     pub(super) client: Client,
+    /// Opens the tunnels, which have places of their own: they last, and would take those of the
+    /// requests one by one.
+    tunnels: Client,
     /// Sends the health checks: a server whose connections are all taken still works.
     checker: Client,
     pub(super) health: Health,
@@ -55,12 +59,19 @@ impl Drop for Active {
     }
 }
 
+/// The kinds of places that `max_connections` bounds, each for itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Place {
+    Request,
+    Tunnel,
+}
+
 /// A request that got no response.
 pub(super) struct Failed {
     pub(super) error: UpstreamError,
     /// The request, if no byte of it was written.
     pub(super) request: Option<Request<RequestBody>>,
-    /// Whether the connection was idle before, and the server has closed it.
+    /// Whether the connection was in use before, and the server has closed it.
     pub(super) is_stale: bool,
 }
 
@@ -99,6 +110,7 @@ impl Server {
                     ..settings.clone()
                 },
             ),
+            tunnels: Client::new(&target, settings.clone()),
             client: Client::new(&target, settings),
             health: Health::new(PauseSettings {
                 max_fails: options.max_fails,
@@ -133,9 +145,19 @@ impl Server {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Returns whether a request would not have to wait for a connection.
-    pub(super) fn has_room(&self) -> bool {
-        self.client.free_slots() > 0
+    /// Returns whether a request or a tunnel would not have to wait.
+    pub(super) fn has_room(&self, place: Place) -> bool {
+        let client = match place {
+            Place::Request => &self.client,
+            Place::Tunnel => &self.tunnels,
+        };
+        client.free_slots() > 0
+    }
+
+    /// The server has another address: no more requests are sent over its connections.
+    pub(super) fn retire_connections(&self) {
+        self.client.retire_connections();
+        self.checker.retire_connections();
     }
 
     /// Begins a request, unless the server is out.
@@ -217,11 +239,11 @@ impl Active {
     pub(super) fn send(
         self,
         request: Request<RequestBody>,
-        ends_at: Option<Instant>,
+        ends_at: Option<EndsAt>,
     ) -> impl Future<Output = Result<Response<UpstreamBody>, Failed>> + Send {
         async move {
             let server = &self.server;
-            let permit = match server.client.acquire().await {
+            let permit = match server.client.acquire_until(ends_at).await {
                 Ok(permit) => permit,
                 Err(error) => return Err(self.failed(SendError::unsent(error, request))),
             };
@@ -239,13 +261,14 @@ impl Active {
     pub(super) async fn open_tunnel(
         self,
         request: Request<RequestBody>,
+        ends_at: Option<EndsAt>,
     ) -> Result<super::Tunnel, Failed> {
         let server = &self.server;
-        let permit = match server.client.acquire().await {
+        let permit = match server.tunnels.acquire_until(ends_at).await {
             Ok(permit) => permit,
             Err(error) => return Err(self.failed(SendError::unsent(error, request))),
         };
-        match permit.try_upgrade(server.addressed(request)).await {
+        match permit.try_upgrade(server.addressed(request), ends_at).await {
             Ok(upgraded) => {
                 server.answered();
                 Ok(match upgraded {
@@ -305,6 +328,6 @@ fn outcome(error: &ClientError) -> &'static str {
         ClientError::Connection { .. } => "connection",
         ClientError::TooLarge(_) => "too_large",
         ClientError::Invalid(_) => "invalid",
-        ClientError::RequestBody { .. } => "request_body",
+        ClientError::RequestBody { .. } | ClientError::UploadTimeout { .. } => "request_body",
     }
 }

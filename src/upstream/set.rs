@@ -9,8 +9,9 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, header};
 use http_body::Body as _;
+use metrics::counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::balance::{Balance, rank};
 use super::health::Availability;
 use super::options::UpstreamOptions;
-use super::server::{Active, Failed, Server};
+use super::server::{Active, Failed, Place, Server};
 use super::server_url::ServerUrl;
 use super::{Affinity, Tunnel, UpstreamBody, UpstreamError, checks, lookups};
-use crate::client::RequestBody;
+use crate::client::{EndsAt, RequestBody};
 use crate::clock::Clock;
 use crate::config::OptionErrors;
 use crate::tasks::Tasks;
@@ -115,6 +116,16 @@ impl Set {
         self.servers.load_full()
     }
 
+    /// The name of a URL has other addresses: its servers send no more requests over connections to
+    /// those before.
+    pub(super) fn retire_connections(&self, url: &ServerUrl) {
+        for server in self.servers().iter() {
+            if server.url == url.text && server.address.is_none() {
+                server.retire_connections();
+            }
+        }
+    }
+
     /// Replaces the servers of a URL by those at its addresses. Servers that stay keep their state;
     /// requests to those that leave are finished.
     pub(super) fn set_addresses(&self, url: &ServerUrl, addresses: &[IpAddr], runtime: &Runtime) {
@@ -144,8 +155,32 @@ impl Set {
         self.servers.store(Arc::new(after));
     }
 
+    /// Begins an attempt: the first one, or another after a failure, which is counted.
+    fn attempt(
+        &self,
+        affinity: &Affinity<'_>,
+        retries: &mut Retries,
+        place: Place,
+    ) -> Result<Active, UpstreamError> {
+        let chosen = self.choose(affinity, &retries.tried, place);
+        match (chosen, retries.last.take()) {
+            (Some(active), None) => Ok(active),
+            (Some(active), Some((failed, _))) => {
+                let upstream = failed.url.to_string();
+                counter!("oneport_upstream_retries_total", "upstream" => upstream).increment(1);
+                Ok(active)
+            }
+            (None, last) => Err(last.map_or(UpstreamError::NoServer, |(_, error)| error)),
+        }
+    }
+
     /// Chooses a server that has not been tried yet.
-    fn choose(&self, affinity: &Affinity<'_>, tried: &[Arc<Server>]) -> Option<Active> {
+    fn choose(
+        &self,
+        affinity: &Affinity<'_>,
+        tried: &[Arc<Server>],
+        place: Place,
+    ) -> Option<Active> {
         let servers = self.servers.load();
         let now = Instant::now();
         let is_new = |server: &Arc<Server>| !tried.iter().any(|one| Arc::ptr_eq(one, server));
@@ -171,7 +206,7 @@ impl Set {
                     by_load.iter().find_map(|server| server.begin(now))
                 } else {
                     // A server that is full is passed over while another one has room.
-                    let with_room = round().filter(|server| server.has_room());
+                    let with_room = round().filter(|server| server.has_room(place));
                     let chosen = with_room.into_iter().find_map(|server| server.begin(now));
                     chosen.or_else(|| round().find_map(|server| server.begin(now)))
                 }
@@ -205,10 +240,10 @@ impl Set {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<UpstreamBody>, UpstreamError>> + Send {
         async move {
-            let total = self.options.total_timeout;
-            let ends_at = total.map(|total| Instant::now() + total.0);
+            let ends_at = self.ends_at();
             let copy = Copy::of(&request);
-            let Some(active) = self.choose(affinity, &[]) else {
+            let has_host = request.headers().contains_key(header::HOST);
+            let Some(active) = self.choose(affinity, &[], Place::Request) else {
                 return Err(UpstreamError::NoServer);
             };
             let server = active.server.clone();
@@ -216,7 +251,8 @@ impl Set {
                 Ok(response) => Ok(response),
                 // Boxed, so that the future of every other request is smaller.
                 Err(failed) => {
-                    Box::pin(self.send_again(affinity, (server, failed), copy, ends_at)).await
+                    let retries = Retries::new(self.options.retries, ends_at, has_host);
+                    Box::pin(self.send_again(affinity, (server, failed), copy, retries)).await
                 }
             }
         }
@@ -228,20 +264,22 @@ impl Set {
         affinity: &Affinity<'_>,
         (mut server, mut failed): (Arc<Server>, Failed),
         copy: Option<Copy>,
-        ends_at: Option<Instant>,
+        mut retries: Retries,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let mut retries = Retries::new(self.options.retries, ends_at);
         loop {
             let request = retries.again(server, failed, copy.as_ref())?;
-            let Some(active) = self.choose(affinity, &retries.tried) else {
-                return Err(retries.last.unwrap_or(UpstreamError::NoServer));
-            };
+            let active = self.attempt(affinity, &mut retries, Place::Request)?;
             server = active.server.clone();
-            match active.send(request, ends_at).await {
+            match active.send(request, retries.ends_at).await {
                 Ok(response) => return Ok(response),
                 Err(again) => failed = again,
             }
         }
+    }
+
+    fn ends_at(&self) -> Option<EndsAt> {
+        let total = self.options.total_timeout;
+        total.map(|total| EndsAt::after(total.0))
     }
 
     pub(super) async fn open_tunnel(
@@ -250,13 +288,13 @@ impl Set {
         request: Request<()>,
     ) -> Result<Tunnel, UpstreamError> {
         let mut request = request.map(|()| RequestBody::empty());
-        let mut retries = Retries::new(self.options.retries, None);
+        let ends_at = self.ends_at();
+        let has_host = request.headers().contains_key(header::HOST);
+        let mut retries = Retries::new(self.options.retries, ends_at, has_host);
         loop {
-            let Some(active) = self.choose(affinity, &retries.tried) else {
-                return Err(retries.last.unwrap_or(UpstreamError::NoServer));
-            };
+            let active = self.attempt(affinity, &mut retries, Place::Tunnel)?;
             let server = active.server.clone();
-            match active.open_tunnel(request).await {
+            match active.open_tunnel(request, ends_at).await {
                 Ok(tunnel) => return Ok(tunnel),
                 Err(failed) => request = retries.again(server, failed, None)?,
             }
@@ -279,19 +317,23 @@ fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
 /// The attempts of one request.
 struct Retries {
     left: u32,
-    ends_at: Option<Instant>,
+    ends_at: Option<EndsAt>,
     /// The servers that could not be reached.
     tried: Vec<Arc<Server>>,
-    last: Option<UpstreamError>,
+    /// The last attempt's server and failure, until there is another attempt.
+    last: Option<(Arc<Server>, UpstreamError)>,
+    /// Whether the request has a `Host` of its own. Without one, each server gets its own name.
+    has_host: bool,
 }
 
 impl Retries {
-    fn new(left: u32, ends_at: Option<Instant>) -> Self {
+    fn new(left: u32, ends_at: Option<EndsAt>, has_host: bool) -> Self {
         Self {
             left,
             ends_at,
             tried: Vec::new(),
             last: None,
+            has_host,
         }
     }
 
@@ -304,22 +346,23 @@ impl Retries {
         failed: Failed,
         copy: Option<&Copy>,
     ) -> Result<Request<RequestBody>, UpstreamError> {
-        let is_over = self.ends_at.is_some_and(|at| at <= Instant::now());
+        let is_over = self.ends_at.is_some_and(EndsAt::has_passed);
         if self.left == 0 || is_over {
             return Err(failed.error);
         }
-        let request = match (failed.request, copy) {
+        let mut request = match (failed.request, copy) {
             (Some(unsent), _) => unsent,
             (None, Some(copy)) if failed.is_stale => copy.request(),
             _ => return Err(failed.error),
         };
-        self.left -= 1;
-        let upstream = server.url.to_string();
-        metrics::counter!("oneport_upstream_retries_total", "upstream" => upstream).increment(1);
-        if !failed.is_stale {
-            self.tried.push(server);
+        if !self.has_host {
+            request.headers_mut().remove(header::HOST); // that of the last server
         }
-        self.last = Some(failed.error);
+        self.left -= 1;
+        if !failed.is_stale {
+            self.tried.push(server.clone());
+        }
+        self.last = Some((server, failed.error));
         Ok(request)
     }
 }

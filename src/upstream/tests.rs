@@ -1,5 +1,7 @@
 //! Tests of upstreams against servers that play a script.
 
+mod attempts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +30,8 @@ enum Script {
     CloseAt(usize),
     /// Answers the path of health checks with the status, and everything else with 200.
     Health(Arc<AtomicUsize>),
+    /// Answers handshakes with the first text, and everything else with the other.
+    Upgrade(&'static str, &'static str),
     /// Never answers.
     Hang,
     /// Sends this again and again.
@@ -110,6 +114,10 @@ async fn serve(mut stream: TcpStream, script: Script, requests: Arc<AtomicUsize>
                 format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n")
             }
             Script::Health(_) => OK.to_owned(),
+            Script::Upgrade(answer, _) if text.contains("upgrade: websocket") => {
+                (*answer).to_owned()
+            }
+            Script::Upgrade(_, answer) => (*answer).to_owned(),
             Script::Hang => continue,
             Script::Repeat(text) => {
                 while stream.write_all(text.as_bytes()).await.is_ok() {}

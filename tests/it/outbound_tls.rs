@@ -3,19 +3,31 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use oneport::auth::forward::{Forward, ForwardSettings, Subject};
 use oneport::client::{Client, ClientError, ClientSettings, EndpointUrl, RequestBody};
 use oneport::config::{Config, OptionErrors};
 use oneport::gateway::{Registry, compile};
-use oneport::http::{Failure, Response, View, respond};
+use oneport::http::{Body, Failure, Response, View, respond};
 use oneport::testing::LiveServer;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use crate::support::Directory;
+
+/// More than the windows and buffers on the way take.
+const BIG: usize = 50 << 20;
 
 /// Answers with the facts of the request, as the server behind a proxy sees it.
 struct Facts;
@@ -33,6 +45,13 @@ impl View for Facts {
 
     async fn call(&self, request: oneport::http::Request) -> Result<Response, Failure> {
         let scope = request.scope.clone();
+        if scope.path() == "/big" {
+            let part = Bytes::from(vec![0; 64 * 1024]);
+            let parts = std::iter::repeat_n(part, BIG / (64 * 1024));
+            let parts = parts.map(|part| Ok::<_, std::io::Error>(Frame::data(part)));
+            let parts = futures_util::stream::iter(parts);
+            return Ok(Response::new(Body::stream(StreamBody::new(parts))));
+        }
         let body = http_body_util::BodyExt::collect(request.body).await;
         let body = body.map(|body| body.to_bytes().len()).unwrap_or_default();
         let certificate = scope.client_certificate();
@@ -153,6 +172,99 @@ async fn a_proxys_servers_are_reached_over_tls_and_checked() {
         front.stop().await;
     }
     app.stop().await;
+}
+
+/// A client that does not read must not hold up the others, who share the connection.
+#[tokio::test]
+async fn a_body_that_is_not_read_stalls_no_other_request() {
+    let files = Files::new();
+    let app = app(&files).await;
+    let url = format!("https://localhost:{}", app.address().port());
+    let options = format!("upstream = [{url:?}]\ntls = {{ ca = {:?} }}", files.ca());
+    let front = front(&options).await;
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(front.address()).await.unwrap();
+        let request = b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        stream.read_exact(&mut [0; 1000]).await.unwrap();
+        unread.push(stream);
+    }
+    let gets = async {
+        for _ in 0..20 {
+            assert_eq!(get(&front).await, (200, "HTTP/2.0 /a 0 ".to_owned()));
+        }
+    };
+    let gets = tokio::time::timeout(Duration::from_secs(10), gets).await;
+    gets.expect("the responses in time");
+    // What was not read arrives when it is.
+    let mut stream = unread.pop().unwrap();
+    let mut left = BIG;
+    let mut buffer = vec![0; 256 * 1024];
+    while left > 0 {
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await;
+        let read = read.expect("the next bytes in time").unwrap();
+        assert!(read > 0, "{left} bytes are missing");
+        left = left.saturating_sub(read);
+    }
+    drop((stream, unread));
+    front.stop().await;
+    app.stop().await;
+}
+
+/// Starts a server over TLS that chooses HTTP/1.1. It completes its first handshake, and then only
+/// as many as there are connections at the same time.
+async fn http1_app(files: &Files, at_once: usize) -> (u16, JoinSet<()>) {
+    let certificate = CertificateDer::from_pem_file(files.path("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(files.path("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let together = Arc::new(tokio::sync::Barrier::new(at_once));
+        let mut serving = JoinSet::new();
+        let mut is_first = true;
+        while let Ok((stream, _)) = listener.accept().await {
+            let together = (!std::mem::take(&mut is_first)).then(|| together.clone());
+            let acceptor = acceptor.clone();
+            serving.spawn(async move {
+                if let Some(together) = together {
+                    together.wait().await;
+                }
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let mut buffer = vec![0; 64 * 1024];
+                while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                    // Long enough that no connection serves a second request.
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    (port, tasks)
+}
+
+#[tokio::test]
+async fn connections_to_a_server_that_speaks_http_1_1_are_opened_at_the_same_time() {
+    let files = Files::new();
+    let (port, _tasks) = http1_app(&files, 7).await;
+    let url = format!("https://localhost:{port}");
+    let options = format!("upstream = [{url:?}]\ntls = {{ ca = {:?} }}", files.ca());
+    let front = front(&options).await;
+    for (status, body) in futures_util::future::join_all((0..8).map(|_| get(&front))).await {
+        assert_eq!((status, &*body), (200, "hi"));
+    }
+    front.stop().await;
 }
 
 #[test]

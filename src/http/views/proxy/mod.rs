@@ -51,6 +51,7 @@ use rewrite::OwnAddresses;
 use upload::{Expectation, Upload, UploadFailure};
 
 use super::Static;
+use crate::client::on_informational;
 use crate::config::OptionErrors;
 use crate::http::upgrade::has_token;
 use crate::http::view::{Mapped, OnDisconnect};
@@ -261,8 +262,8 @@ impl Proxy {
         *outgoing.uri_mut() = Uri::from(target);
         *outgoing.headers_mut() = headers;
         if let Some(expectation) = expectation {
-            hyper::ext::on_informational(&mut outgoing, move |interim| {
-                if interim.status() == StatusCode::CONTINUE {
+            on_informational(&mut outgoing, move |status, _| {
+                if status == StatusCode::CONTINUE {
                     expectation.meet();
                 }
             });
@@ -373,6 +374,7 @@ fn failure(error: UpstreamError) -> Failure {
         StatusCode::GATEWAY_TIMEOUT => "the application took too long to answer",
         StatusCode::SERVICE_UNAVAILABLE => "the application is not available; try again",
         StatusCode::BAD_REQUEST => "the body broke off",
+        StatusCode::REQUEST_TIMEOUT => "the body came too slowly",
         _ => "the application could not be reached, or sent no valid answer",
     };
     let failure = Failure::new(status, sentence).because(error);

@@ -127,7 +127,11 @@ impl PostError {
                 "connection"
             }
             Self::Client(ClientError::TooLarge(_)) => "too_large",
-            Self::Client(ClientError::Invalid(_) | ClientError::RequestBody { .. })
+            Self::Client(
+                ClientError::Invalid(_)
+                | ClientError::RequestBody { .. }
+                | ClientError::UploadTimeout { .. },
+            )
             | Self::Withdrawn => "invalid",
             Self::Refused(refusal) if refusal.status.is_client_error() => "denied",
             Self::Refused(_) => "status",
