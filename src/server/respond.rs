@@ -108,7 +108,8 @@ pub(super) fn respond(
         true => Serving::done(overloaded()),
         false => gateway.serve_parts(head, body, info),
     };
-    if !is_http1 && serving.is_done() {
+    // A request with a body is left to a task: the body may still prove malformed.
+    if !is_http1 && !has_body && serving.is_done() {
         next_is_done();
     }
     Responding {
