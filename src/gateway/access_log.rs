@@ -6,8 +6,18 @@ use crate::http::Response;
 use crate::scope::{Scope, ScopeType};
 use crate::telemetry::ACCESS;
 
+/// Returns the time if lines are written. Most requests have no other use for it.
+pub(super) fn started() -> Option<Instant> {
+    tracing::enabled!(target: ACCESS, tracing::Level::INFO).then(Instant::now)
+}
+
 /// Writes the access log line of a response.
-pub(super) fn log_response(scope: &Scope, route: &str, response: &Response, started: Instant) {
+pub(super) fn log_response(
+    scope: &Scope,
+    route: &str,
+    response: &Response,
+    started: Option<Instant>,
+) {
     tracing::info!(
         target: ACCESS,
         id = %scope.request_id,
@@ -18,7 +28,7 @@ pub(super) fn log_response(scope: &Scope, route: &str, response: &Response, star
         user = scope.user.as_ref().map(|user| user.name.as_str()),
         status = response.status().as_u16(),
         bytes = http_body::Body::size_hint(response.body()).exact(),
-        seconds = started.elapsed().as_secs_f64(),
+        seconds = started.map(|started| started.elapsed().as_secs_f64()),
         "{}",
         if scope.scope_type == ScopeType::Http { "http" } else { "handshake" }
     );

@@ -11,7 +11,7 @@ use super::pipeline::Pipeline;
 use super::request_head::RequestHead;
 use super::running::Gateway;
 use super::serving::Serving;
-use super::{http, plaintext, websocket};
+use super::{access_log, http, plaintext, websocket};
 use crate::http::{Body, Failure, Response};
 use crate::scope::Scope;
 
@@ -32,7 +32,7 @@ impl Gateway {
         body: Body,
         info: &ConnectionInfo,
     ) -> Serving {
-        let started = Instant::now();
+        let started = access_log::started();
         let table = self.load_table();
         let mut head = RequestHead::new(parts);
         let checked = head.check(!http_body::Body::is_end_stream(&body));
@@ -66,11 +66,12 @@ impl Gateway {
             Ok(None) => http::handle(self, table, started, scope, body, info),
             Ok(Some(handshake)) => {
                 let gateway = self.clone();
+                let started = started.unwrap_or_else(Instant::now);
                 Serving::new(async move {
                     let pipeline = Pipeline {
                         services: gateway.services(),
                         table: &table,
-                        started,
+                        started: Some(started),
                     };
                     websocket::handle(&pipeline, gateway.sockets(), scope, handshake).await
                 })

@@ -36,7 +36,7 @@ struct Call {
 pub(super) fn handle(
     gateway: &Gateway,
     table: Guard<Arc<Table>>,
-    started: Instant,
+    started: Option<Instant>,
     mut scope: Scope,
     body: Body,
     info: &ConnectionInfo,
@@ -71,7 +71,7 @@ pub(super) fn handle(
             _ => info.client.clone(),
         },
         table,
-        started,
+        started: started.unwrap_or_else(Instant::now),
         scope: Arc::new(scope),
         body,
     };
@@ -112,16 +112,16 @@ impl Call {
             let pipeline = Pipeline {
                 services: self.gateway.services(),
                 table: &self.table,
-                started: self.started,
+                started: Some(self.started),
             };
-            let (gateway, client) = (&self.gateway, &self.client);
+            let (gateway, client, started) = (&self.gateway, &self.client, self.started);
             let view = &entry.handler;
             let call = |scope, body| {
                 view.view.call(Request {
                     scope,
                     body,
                     body_size: view.body_size,
-                    deadline: pipeline.started + entry.timeout,
+                    deadline: started + entry.timeout,
                     services: gateway.request_services().clone(),
                     client: client.clone(),
                 })

@@ -29,7 +29,8 @@ use crate::services::Services;
 pub(super) struct Pipeline<'a> {
     pub(super) services: &'a Services,
     pub(super) table: &'a Arc<Table>,
-    pub(super) started: Instant,
+    /// When its head was complete, if that is known already.
+    pub(super) started: Option<Instant>,
 }
 
 /// What a handler returns.
@@ -82,7 +83,7 @@ impl<'a> Pipeline<'a> {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let timeout_at = self.started + entry.timeout;
+        let timeout_at = self.started.unwrap_or_else(Instant::now) + entry.timeout;
         let mut cx = MiddlewareContext {
             scope: Arc::make_mut(scope),
             body: &mut *body,

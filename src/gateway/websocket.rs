@@ -2,6 +2,7 @@
 //! then 101. Read it from top to bottom.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -55,7 +56,7 @@ pub(super) async fn handle(
     let mut scope = Arc::new(scope);
     let key = handshake.accept;
 
-    let deadline = Deadline::At(pipeline.started + entry.timeout);
+    let deadline = Deadline::At(pipeline.started.unwrap_or_else(Instant::now) + entry.timeout);
     let connect = |scope, _: Body| connect(services, entry, deadline, scope, key.as_deref());
     let (mut response, accepted) = pipeline
         .run(entry, &mut scope, &mut Body::empty(), 0, connect)
