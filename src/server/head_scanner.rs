@@ -208,7 +208,9 @@ fn is_not_http(line: &[u8]) -> bool {
 
 /// Returns whether a read is a GET whose head is complete and has no fragment, as nearly all are.
 fn is_whole_and_short(read: &[u8]) -> bool {
-    read.starts_with(b"GET ") && read.ends_with(b"\r\n\r\n") && memchr::memchr(b'#', read).is_none()
+    read.starts_with(b"GET ")
+        && read.ends_with(b"\r\n\r\n")
+        && memchr::memchr2(b'#', b'\n', read).is_some_and(|at| read[at] == b'\n')
 }
 
 /// Lowers the largest lengths in a line. `before` is the part of the line from earlier reads.

@@ -343,6 +343,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn slices_are_joined_if_they_fit() {
+        for (lengths, fits) in [
+            (&[0][..], true),
+            (&[200, 100], true),
+            (&[24, 0, 1000], true),
+            (&[24, 1001], false),
+            (&[1025], false),
+        ] {
+            let bytes: Vec<Vec<u8>> = (1..)
+                .zip(lengths)
+                .map(|(byte, length)| vec![byte; *length])
+                .collect();
+            let slices: Vec<_> = bytes.iter().map(|one| io::IoSlice::new(one)).collect();
+            let mut buffer = [0; JOINED_BYTES_MAX];
+            let expected = fits.then(|| bytes.concat());
+            assert_eq!(joined(&slices, &mut buffer), expected.as_deref());
+        }
+    }
+
     #[tokio::test]
     async fn flush_that_waits_has_the_deadline_of_a_write() {
         expires(|stream, cx| stream.poll_flush(cx).is_ready()).await;
