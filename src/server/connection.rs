@@ -34,6 +34,7 @@ use super::respond::{PendingUpgrade, Shared, respond};
 use super::timed_stream::TimedStream;
 use crate::config::ServerConfig;
 use crate::gateway::{ConnectionInfo, Fragment, Gateway};
+use crate::http::ClientEnd;
 use crate::net::{Admission, Connection, ConnectionPermit, Listener, Serve};
 use crate::websocket::ConnectionTask;
 
@@ -198,7 +199,7 @@ impl HttpServer {
                 parts.extensions.insert(Fragment);
             }
             // An unread body of the previous request does not belong to this one.
-            drop(timeouts.client().take_unread());
+            drop(timeouts.client_with_body().and_then(ClientEnd::take_unread));
             respond(shared.clone(), &mut parts, body, has_body, in_flight)
         });
         let mut http = pin!(self.builder.serve_connection_with_upgrades(io, service));

@@ -88,6 +88,11 @@ pub(super) struct ConnectionTimeouts {
     /// The connection's task.
     task: AtomicWaker,
     client: ClientEnd,
+    /// Copies of two facts about the client, which most requests ask for: its own state is in
+    /// another place in memory.
+    client_has_ended: AtomicBool,
+    /// Whether a request had a body.
+    has_had_body: AtomicBool,
     /// hyper's read, which stays pending at the end of the client's stream while a response is in
     /// flight.
     hidden_read: AtomicWaker,
@@ -160,6 +165,8 @@ impl ConnectionTimeouts {
             parsed: AtomicU8::new(NOTHING_PARSED),
             task: AtomicWaker::new(),
             client: ClientEnd::default(),
+            client_has_ended: AtomicBool::new(false),
+            has_had_body: AtomicBool::new(false),
             hidden_read: AtomicWaker::new(),
             sends_files: AtomicBool::new(false),
             sent_files: SentFiles::default(),
@@ -180,6 +187,9 @@ impl ConnectionTimeouts {
         self.head_since.store(NEVER, Ordering::Relaxed);
         self.blocked.store(0, Ordering::Relaxed);
         self.written.store(0, Ordering::Relaxed);
+        if has_body {
+            self.has_had_body.store(true, Ordering::Relaxed);
+        }
         let parsed = if has_body { PARSED_WITH_BODY } else { PARSED };
         self.parsed.store(parsed, Ordering::Relaxed);
         InFlight(self.clone())
@@ -221,6 +231,25 @@ impl ConnectionTimeouts {
     /// Returns the client's end of the connection.
     pub(super) fn client(&self) -> &ClientEnd {
         &self.client
+    }
+
+    /// Records that the client has closed its sending side.
+    pub(super) fn end_client(&self) {
+        self.client_has_ended.store(true, Ordering::Relaxed);
+        self.client.end();
+    }
+
+    /// Returns whether the client has closed its sending side.
+    pub(super) fn client_has_ended(&self) -> bool {
+        self.client_has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Returns the client's end of the connection if a request had a body: only a body can be
+    /// unread, or broken off.
+    pub(super) fn client_with_body(&self) -> Option<&ClientEnd> {
+        self.has_had_body
+            .load(Ordering::Relaxed)
+            .then_some(&self.client)
     }
 
     /// Returns once whether the target of the last request has a fragment.
@@ -292,7 +321,7 @@ impl ConnectionTimeouts {
     pub(super) fn record_flushed(&self) {
         if self.is_unflushed.load(Ordering::Relaxed) {
             self.is_unflushed.store(false, Ordering::Relaxed);
-            if self.client.has_ended() {
+            if self.client_has_ended() {
                 self.hidden_read.wake(); // the end is no longer hidden
             }
         }
@@ -433,7 +462,7 @@ impl Tick for ConnectionTimeouts {
 impl Drop for InFlight {
     fn drop(&mut self) {
         // A body that was still being read while the response was sent: hyper waits for its reader.
-        drop(self.0.client.take_unread());
+        drop(self.0.client_with_body().and_then(ClientEnd::take_unread));
         self.0
             .idle_since
             .store(self.0.clock.now(), Ordering::Relaxed);

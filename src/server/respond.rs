@@ -145,17 +145,18 @@ impl Future for Responding {
                     }
                 },
             };
-            let client = &this.shared.info.client;
-            if let Some(unread) = client.take_unread() {
-                let (waits, client) = (this.waits_for_continue, client.clone());
-                this.finishing = Some(Box::pin(async move {
-                    finish_request(&mut response, unread, waits, &client).await;
-                    response
-                }));
-                continue;
-            }
-            if client.has_broken() {
-                announce_close(&mut response);
+            if let Some(client) = this.shared.timeouts.client_with_body() {
+                if let Some(unread) = client.take_unread() {
+                    let (waits, client) = (this.waits_for_continue, client.clone());
+                    this.finishing = Some(Box::pin(async move {
+                        finish_request(&mut response, unread, waits, &client).await;
+                        response
+                    }));
+                    continue;
+                }
+                if client.has_broken() {
+                    announce_close(&mut response);
+                }
             }
             this.shared.complete(&mut response);
             break response;

@@ -118,7 +118,7 @@ impl AsyncRead for TimedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        if self.timeouts.client().has_ended() && self.timeouts.hides_end() {
+        if self.timeouts.client_has_ended() && self.timeouts.hides_end() {
             self.timeouts.hide(cx);
             return Poll::Pending;
         }
@@ -130,13 +130,13 @@ impl AsyncRead for TimedStream {
                 }
             }
             Poll::Ready(Ok(())) if buffer.remaining() > 0 => {
-                self.timeouts.client().end();
+                self.timeouts.end_client();
                 if self.timeouts.hides_end() {
                     self.timeouts.hide(cx);
                     return Poll::Pending;
                 }
             }
-            Poll::Ready(Err(_)) => self.timeouts.client().end(),
+            Poll::Ready(Err(_)) => self.timeouts.end_client(),
             _ => {}
         }
         read
@@ -189,7 +189,7 @@ impl AsyncWrite for TimedStream {
             closed?;
             this.is_shut_down = true;
         }
-        if this.timeouts.client().has_ended() || !this.timeouts.start_linger() {
+        if this.timeouts.client_has_ended() || !this.timeouts.start_linger() {
             return Poll::Ready(Ok(()));
         }
         let mut scratch = [0; 8192];
