@@ -28,14 +28,15 @@ use tokio::time::timeout;
 
 use crate::net::descriptors;
 
-/// The longest wait for a thread.
+/// The longest wait of a request for a thread.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The most requests and bodies that wait for a thread of one directory; one more is refused.
 const QUEUE_MAX: usize = 4096;
 
-/// The longest that a body waits for its next bytes. Requests have the `request_timeout` of their
-/// route.
+/// The longest wait of a body for a thread, and then for its next bytes. It is longer than that of
+/// a request, because the client has part of the body already. Requests have the `request_timeout`
+/// of their route.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The threads of a server that wait for file systems.
@@ -108,10 +109,15 @@ impl DirectoryThreads {
         self: &Arc<Self>,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let permits = match self.try_acquire() {
-            Some(permits) => permits,
-            None => self.acquire().await?,
-        };
+        let permits = self.acquire(WAIT_MAX).await?;
+        self.run_with(permits, work).await
+    }
+
+    async fn run_with<T: Send + 'static>(
+        self: &Arc<Self>,
+        permits: Permits,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let threads = self.clone();
         let work = move || {
             let done = work();
@@ -124,14 +130,16 @@ impl DirectoryThreads {
             .map_err(io::Error::other)?
     }
 
-    /// Begins to read for a body, which waits for at most 30 s.
+    /// Begins to read for a body, which waits for a thread and then for the bytes, for at most 30 s
+    /// each.
     pub(crate) fn read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> FileWork<T> {
         let threads = self.clone();
         let read = async move {
-            let read = timeout(READ_TIMEOUT, threads.run(work)).await;
+            let permits = threads.acquire(READ_TIMEOUT).await?;
+            let read = timeout(READ_TIMEOUT, threads.run_with(permits, work)).await;
             read.unwrap_or_else(|_| {
                 counter!("oneport_file_timeouts_total", "waited_for" => "read").increment(1);
                 let sentence = "the file system did not read the file in time";
@@ -180,14 +188,17 @@ impl DirectoryThreads {
         Some(Permits([each, in_all]))
     }
 
-    async fn acquire(&self) -> io::Result<Permits> {
+    async fn acquire(&self, wait: Duration) -> io::Result<Permits> {
+        if let Some(permits) = self.try_acquire() {
+            return Ok(permits);
+        }
         let both = async {
             let _place = self.queue.try_acquire().ok()?;
             let each = self.each.clone().acquire_owned().await.ok()?;
             let in_all = self.in_all.clone().acquire_owned().await.ok()?;
             Some(Permits([each, in_all]))
         };
-        let permits = timeout(WAIT_MAX, both).await.ok().flatten();
+        let permits = timeout(wait, both).await.ok().flatten();
         permits.ok_or_else(|| {
             counter!("oneport_file_timeouts_total", "waited_for" => "thread").increment(1);
             let sentence = "all threads for the files of this directory are occupied";

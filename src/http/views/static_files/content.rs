@@ -90,6 +90,16 @@ impl Content {
         Frame::data(bytes)
     }
 
+    /// Begins to read on a thread.
+    fn start_reading(&self, range: Range<u64>) -> FileWork<Bytes> {
+        if let Some(open) = self.open.upgrade() {
+            return open.start(move |file| file.read(&range));
+        }
+        let named = self.named.clone();
+        let threads = self.named.root.threads();
+        threads.read(move || named.read(&range))
+    }
+
     /// Reads what is in memory of a file that others keep open.
     fn read_now(&self, from: u64, count: u64) -> Option<Bytes> {
         let open = self.open.upgrade()?;
@@ -139,9 +149,7 @@ impl http_body::Body for Content {
                     this.current.start += bytes.len() as u64;
                     return Poll::Ready(Some(Ok(this.deliver(bytes))));
                 }
-                let named = this.named.clone();
-                let threads = this.named.root.threads();
-                this.reading = Some(threads.read(move || named.read(from, count)));
+                this.reading = Some(this.start_reading(from..from + count));
                 continue;
             }
             match this.parts.next() {

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -163,15 +164,16 @@ impl Root {
 
 impl NamedFile {
     /// Reads a range. Another file at the name is an error, because the length is already sent.
-    pub(super) fn read(&self, from: u64, count: u64) -> io::Result<Bytes> {
+    pub(super) fn read(&self, range: &Range<u64>) -> io::Result<Bytes> {
         use std::os::unix::fs::FileExt;
 
         let (file, metadata) = self.root.open(&self.name)?;
         if !Identity::of(&metadata).has_content_of(self.identity) {
             return Err(io::Error::other("the file was changed while it was sent"));
         }
-        let mut buffer = vec![0; usize::try_from(count).map_err(io::Error::other)?];
-        file.read_exact_at(&mut buffer, from)?;
+        let count = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        let mut buffer = vec![0; count];
+        file.read_exact_at(&mut buffer, range.start)?;
         Ok(buffer.into())
     }
 }
