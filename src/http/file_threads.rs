@@ -42,24 +42,49 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The threads of a server that wait for file systems.
 #[derive(Debug)]
 pub(crate) struct FileThreads {
-    in_all: Arc<Semaphore>,
+    pool: Arc<Pool>,
     /// The most threads of one directory.
     each: usize,
     directories: Mutex<HashMap<PathBuf, Weak<DirectoryThreads>>>,
 }
 
+/// The threads of all directories.
+#[derive(Debug)]
+struct Pool {
+    permits: Arc<Semaphore>,
+    /// Directories with unused files, for which there was no permit.
+    waiting: Mutex<Vec<Weak<DirectoryThreads>>>,
+}
+
 /// The threads that wait for the files of one directory.
 #[derive(Debug)]
 pub(crate) struct DirectoryThreads {
-    in_all: Arc<Semaphore>,
+    pool: Arc<Pool>,
     each: Arc<Semaphore>,
     queue: Semaphore,
     /// Open files that nobody uses any more.
     unused: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
-/// The right to occupy a thread.
-struct Permits(#[expect(dead_code, reason = "held until dropped")] [OwnedSemaphorePermit; 2]);
+/// The right to occupy a thread. Unused files that have found no permit get it when it is dropped.
+struct Permits {
+    threads: Arc<DirectoryThreads>,
+    each: Option<OwnedSemaphorePermit>,
+    /// `None` while it waits for the pool's.
+    in_all: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Permits {
+    fn drop(&mut self) {
+        self.each = None;
+        self.in_all = None;
+        self.threads.close_unused();
+        let waiting = std::mem::take(&mut *self.threads.pool.waiting.lock());
+        for threads in waiting.iter().filter_map(Weak::upgrade) {
+            threads.close_unused();
+        }
+    }
+}
 
 /// The outcome of work on a thread, for a body that is polled.
 pub(crate) struct FileWork<T>(
@@ -77,7 +102,10 @@ impl FileThreads {
     /// Takes the number of blocking threads of the runtime.
     fn new(threads: usize) -> Self {
         Self {
-            in_all: Arc::new(Semaphore::new((threads / 2).max(1))),
+            pool: Arc::new(Pool {
+                permits: Arc::new(Semaphore::new((threads / 2).max(1))),
+                waiting: Mutex::default(),
+            }),
             each: (threads / 8).max(1),
             directories: Mutex::default(),
         }
@@ -92,7 +120,7 @@ impl FileThreads {
         }
         directories.retain(|_, threads| threads.strong_count() > 0);
         let threads = Arc::new(DirectoryThreads {
-            in_all: self.in_all.clone(),
+            pool: self.pool.clone(),
             each: Arc::new(Semaphore::new(self.each)),
             queue: Semaphore::new(QUEUE_MAX),
             unused: Mutex::default(),
@@ -114,16 +142,13 @@ impl DirectoryThreads {
     }
 
     async fn run_with<T: Send + 'static>(
-        self: &Arc<Self>,
+        &self,
         permits: Permits,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let threads = self.clone();
         let work = move || {
-            let done = work();
-            drop(permits);
-            threads.close_unused();
-            done
+            let _permits = permits;
+            work()
         };
         tokio::task::spawn_blocking(work)
             .await
@@ -161,42 +186,46 @@ impl DirectoryThreads {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
-            return self.unused.lock().clear();
+            let unused = std::mem::take(&mut *self.unused.lock());
+            return drop(unused);
         };
-        let Some(permits) = self.try_acquire() else {
-            return; // the thread that has the permit looks again after its work
+        let permits = self.try_acquire().or_else(|| {
+            self.pool.waiting.lock().push(Arc::downgrade(self));
+            self.try_acquire() // one may have been dropped before the pool knew
+        });
+        let Some(permits) = permits else {
+            return;
         };
-        let threads = self.clone();
+        // In the work itself, so that a runtime that ends and does not run it drops them.
+        let unused = std::mem::take(&mut *self.unused.lock());
         let close = move || {
-            while let Some(file) = threads.next_unused() {
-                drop(file);
-            }
-            drop(permits);
-            // A file that came before the permit was free again.
-            threads.close_unused();
+            let _permits = permits;
+            drop(unused);
         };
         drop(runtime.spawn_blocking(close));
     }
 
-    fn next_unused(&self) -> Option<Box<dyn Any + Send>> {
-        self.unused.lock().pop()
+    fn try_acquire(self: &Arc<Self>) -> Option<Permits> {
+        Some(Permits {
+            each: Some(self.each.clone().try_acquire_owned().ok()?),
+            in_all: Some(self.pool.permits.clone().try_acquire_owned().ok()?),
+            threads: self.clone(),
+        })
     }
 
-    fn try_acquire(&self) -> Option<Permits> {
-        let each = self.each.clone().try_acquire_owned().ok()?;
-        let in_all = self.in_all.clone().try_acquire_owned().ok()?;
-        Some(Permits([each, in_all]))
-    }
-
-    async fn acquire(&self, wait: Duration) -> io::Result<Permits> {
+    async fn acquire(self: &Arc<Self>, wait: Duration) -> io::Result<Permits> {
         if let Some(permits) = self.try_acquire() {
             return Ok(permits);
         }
         let both = async {
             let _place = self.queue.try_acquire().ok()?;
-            let each = self.each.clone().acquire_owned().await.ok()?;
-            let in_all = self.in_all.clone().acquire_owned().await.ok()?;
-            Some(Permits([each, in_all]))
+            let mut permits = Permits {
+                each: Some(self.each.clone().acquire_owned().await.ok()?),
+                in_all: None,
+                threads: self.clone(),
+            };
+            permits.in_all = Some(self.pool.permits.clone().acquire_owned().await.ok()?);
+            Some(permits)
         };
         let permits = timeout(wait, both).await.ok().flatten();
         permits.ok_or_else(|| {
@@ -257,6 +286,16 @@ mod tests {
         }
     }
 
+    /// A file that tells the thread that closes it.
+    struct Closing(Option<tokio::sync::oneshot::Sender<std::thread::ThreadId>>);
+
+    impl Drop for Closing {
+        fn drop(&mut self) {
+            let closed = self.0.take().unwrap();
+            let _ = closed.send(std::thread::current().id());
+        }
+    }
+
     /// Polls until the future waits, then lets time pass until it ends.
     async fn after(wait: Duration, waiting: impl Future<Output = io::Result<()>>) -> io::Error {
         let mut waiting = std::pin::pin!(waiting);
@@ -292,9 +331,14 @@ mod tests {
         let error = after(WAIT_MAX, fifth.run(|| Ok(()))).await;
         assert_eq!(error.kind(), ErrorKind::ResourceBusy);
         assert_eq!(fifth.each.available_permits(), 2);
+        // Nothing runs for the fifth, so a thread of the others closes its file.
+        let (sender, mut closed) = tokio::sync::oneshot::channel();
+        fifth.close(Closing(Some(sender)));
+        assert!(closed.try_recv().is_err());
         for silent in silent {
             silent.answer().await;
         }
+        closed.await.unwrap();
         fifth.run(|| Ok(())).await.unwrap();
     }
 
@@ -323,15 +367,29 @@ mod tests {
         assert_eq!(files.directories.lock().len(), 1);
     }
 
+    /// The permit that a request gives up while it waits for the other one.
+    #[tokio::test(start_paused = true)]
+    async fn request_that_leaves_the_queue_leaves_its_permit_to_a_file() {
+        let files = FileThreads::new(8);
+        let mut silent = Vec::new();
+        for name in ["/a", "/b", "/c", "/d"] {
+            silent.push(Silent::occupy(&files.of(Path::new(name)), 1).await);
+        }
+        let threads = files.of(Path::new("/e"));
+        let mut waiting = Box::pin(threads.run(|| Ok(())));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert_eq!(threads.each.available_permits(), 0);
+        let (sender, closed) = tokio::sync::oneshot::channel();
+        threads.close(Closing(Some(sender)));
+        drop(waiting);
+        for silent in silent {
+            silent.answer().await;
+        }
+        closed.await.unwrap();
+    }
+
     #[tokio::test]
     async fn file_is_closed_once_a_thread_is_free() {
-        struct Closing(Option<tokio::sync::oneshot::Sender<std::thread::ThreadId>>);
-        impl Drop for Closing {
-            fn drop(&mut self) {
-                let closed = self.0.take().unwrap();
-                let _ = closed.send(std::thread::current().id());
-            }
-        }
         let threads = FileThreads::new(8).of(Path::new("/"));
         let silent = Silent::occupy(&threads, 1).await;
         let (sender, mut closed) = tokio::sync::oneshot::channel();

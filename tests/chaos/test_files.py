@@ -117,6 +117,25 @@ class Files(Chaos):
         until(lambda: self.status(server, "/files/a.txt") == 200, "files after the mount")
         self.assertEqual(server.request("/files/large.bin")[2], LARGE)
 
+    def test_a_file_is_served_once_its_mount_is_gone_although_requests_still_wait(self):
+        """Clients that come without a pause must not join the ones before them for ever."""
+        server = self.start_with({"files/a.txt": "first"})
+        mount = self.mount(SilentMount(server.directory / "files"))
+        over = threading.Event()
+
+        def ask():
+            while not over.is_set():
+                self.status(server, "/files/a.txt")
+
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
+                pool.submit(ask)
+                time.sleep(0.5)
+            mount.uncover()
+            until(lambda: self.status(server, "/files/a.txt") == 200, "the file below", 4)
+            over.set()
+        mount.end()
+
     def test_mounts_that_do_not_answer_leave_threads_for_everything_else(self):
         """Ten of them would have all threads, and no password could be hashed."""
         names = [f"mount{number}" for number in range(10)]
@@ -138,7 +157,9 @@ class Files(Chaos):
                 Visitor(server).log_in("anna")
                 self.assertLess(time.monotonic() - begun, 3)
             self.assertLessEqual({request.result() for request in waiting}, {503, 504})
-            self.assertEqual(server.metric("oneport_file_timeouts_total", waited_for="thread"), 300 - THREADS_OF_ALL)
+            # There is no thread for other files either.
+            self.assertEqual(self.status(server, "/other/b.txt"), 503)
+            self.assertEqual(server.metric("oneport_file_timeouts_total", waited_for="thread"), 301 - THREADS_OF_ALL)
 
     def test_a_body_whose_file_stops_to_answer_ends(self):
         server = self.start_with({"files/a.txt": "first"})

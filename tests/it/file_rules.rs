@@ -212,16 +212,14 @@ async fn of_a_large_directory_the_first_names_are_listed_and_the_others_counted(
     assert_eq!(listed["has_uncounted"], false);
 }
 
-/// Many requests for a listing are one look at the directory.
 #[tokio::test]
-async fn a_listing_is_served_for_a_second() {
+async fn a_listing_follows_the_changes_of_its_directory() {
     let directory = Directory::new().with("www/a.txt", "");
     let app = serving(&directory, "listing = true");
     let asked = (0..100).map(|_| get(&app, "/"));
     let pages = futures_util::future::join_all(asked).await;
     assert!(pages.iter().all(|page| page.body() == pages[0].body()));
     fs::write(directory.path("www/new.txt"), "").unwrap();
-    assert_eq!(get(&app, "/").await.body(), pages[0].body());
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let page = get(&app, "/").await;
@@ -230,6 +228,33 @@ async fn a_listing_is_served_for_a_second() {
         }
         assert!(Instant::now() < deadline, "the new file");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Two hosts have different directories at one path.
+#[tokio::test]
+async fn a_listing_is_that_of_its_own_directory() {
+    let directory = Directory::new()
+        .with("www/sub/inner.txt", "")
+        .with("www/outer.txt", "");
+    let dir = directory.path("www").display().to_string();
+    let route = |host: &str, path: &str| {
+        format!(
+            "[[http.route]]\nhost = '{host}'\npath = '{path}'\nview = 'static'\n\
+             options = {{ dir = '{dir}', listing = true }}\n"
+        )
+    };
+    let text = format!(
+        "[server]\nallowed_hosts = ['a.test', 'b.test']\n{}{}",
+        route("a.test", "/f/{*path}"),
+        route("b.test", "/f/sub/{*path}")
+    );
+    let app = Application::parse(&text).unwrap();
+    for (host, listed) in [("a.test", "inner.txt"), ("b.test", "outer.txt")] {
+        let request = HttpCommunicator::get("/f/sub/").header("host", host);
+        let page = request.send(&app).await;
+        let page = String::from_utf8(page.body().to_vec()).unwrap();
+        assert!(page.contains(listed), "{host} {page}");
     }
 }
 

@@ -29,6 +29,7 @@ class SilentMount:
     def __init__(self, directory):
         self.directory = directory
         self.is_mounted = False
+        self._device = None
         try:
             self._device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -38,6 +39,7 @@ class SilentMount:
         self.is_mounted = outcome == 0
         if not self.is_mounted:
             os.close(self._device)
+            self._device = None
 
     def __enter__(self):
         return self
@@ -45,11 +47,17 @@ class SilentMount:
     def __exit__(self, *_):
         self.end()
 
-    def end(self):
+    def uncover(self):
+        """Shows what was below. Requests that wait go on waiting."""
         if self.is_mounted:
             self.is_mounted = False
-            os.close(self._device)
             subprocess.run(["umount", "--lazy", self.directory], check=True)
+
+    def end(self):
+        self.uncover()
+        if self._device is not None:
+            os.close(self._device)
+            self._device = None
 
 
 class StallingMount(SilentMount):

@@ -83,7 +83,9 @@ pub(super) struct Listings {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Key {
     space: u64,
-    /// The path of the request, which the page shows.
+    /// The directory, by its name with a slash at its end.
+    name: String,
+    /// The path of the request, which the page shows. Another host may have another directory there.
     path: String,
     form: Form,
 }
@@ -116,11 +118,13 @@ impl Listings {
             false => (Form::Page, "text/html; charset=utf-8"),
         };
         let path = scope.path().into_owned();
-        let key = Key { space, path, form };
-        let body = match self.kept(&key, now) {
-            Some(body) => body,
-            None => self.load(root, name, key, now).await?,
+        let key = Key {
+            space,
+            name: name.to_owned(),
+            path,
+            form,
         };
+        let body = self.find(root, key, now).await?;
         let mut response = Response::new(Body::full(body));
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -147,15 +151,18 @@ impl Listings {
         rendered.map(|rendered| rendered.body.clone())
     }
 
-    async fn load(&self, root: &Arc<Root>, name: &str, key: Key, now: Millis) -> io::Result<Bytes> {
+    async fn find(&self, root: &Arc<Root>, key: Key, now: Millis) -> io::Result<Bytes> {
+        if let Some(body) = self.kept(&key, now) {
+            return Ok(body);
+        }
         let load = self.loads.join(key.clone(), || {
-            let (kept, root, name) = (self.kept.clone(), root.clone(), name.to_owned());
+            let (kept, root) = (self.kept.clone(), root.clone());
             async move {
-                let path = key.path.clone();
+                let wanted = key.clone();
                 let render = move |root: &Arc<Root>| {
-                    let listing = read(root, &name)?;
-                    Ok(match key.form {
-                        Form::Page => listing.page(&path),
+                    let listing = read(root, &wanted.name)?;
+                    Ok(match wanted.form {
+                        Form::Page => listing.page(&wanted.path),
                         Form::Json => listing.json(),
                     })
                 };
@@ -238,10 +245,12 @@ impl Listing {
             );
         }
         page.push_str("</tbody></table>\n");
-        if self.left_out > 0 {
-            let least = if self.has_uncounted { "at least " } else { "" };
-            let _ = writeln!(page, "<p>and {least}{} more</p>", self.left_out);
-        }
+        let _ = match (self.left_out, self.has_uncounted) {
+            (0, false) => Ok(()),
+            (0, true) => writeln!(page, "<p>and more</p>"),
+            (left_out, false) => writeln!(page, "<p>and {left_out} more</p>"),
+            (left_out, true) => writeln!(page, "<p>and at least {left_out} more</p>"),
+        };
         page.push_str("</body></html>\n");
         page
     }
@@ -279,12 +288,12 @@ fn read(root: &Root, name: &str) -> io::Result<Listing> {
 /// more, which were not read.
 fn first_names(dir: Dir) -> io::Result<(Vec<String>, usize, bool)> {
     let mut first = BinaryHeap::new(); // its largest is on top
-    let (mut read, mut left_out) = (0, 0);
-    for found in dir {
+    let (mut left_out, mut has_uncounted) = (0, false);
+    for (read, found) in dir.enumerate() {
         if read == NAMES_MAX {
+            has_uncounted = true;
             break;
         }
-        read += 1;
         let found = found?;
         let Ok(name) = found.file_name().to_str() else {
             continue;
@@ -304,7 +313,7 @@ fn first_names(dir: Dir) -> io::Result<(Vec<String>, usize, bool)> {
     }
     let first = first.into_sorted_vec().into_iter();
     let names = first.map(|(_, name)| name).collect();
-    Ok((names, left_out, read == NAMES_MAX))
+    Ok((names, left_out, has_uncounted))
 }
 
 /// Returns a size with a unit.
@@ -341,15 +350,46 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::root::Symlinks;
     use super::*;
+    use crate::http::file_threads::FileThreads;
 
     fn rendered(bytes: usize, at: Millis) -> (Key, Bytes) {
         let key = Key {
             space: 1,
+            name: String::new(),
             path: format!("/{at}/"),
             form: Form::Page,
         };
         (key, vec![b' '; bytes].into())
+    }
+
+    #[tokio::test]
+    async fn listing_is_read_again_after_a_second_and_for_each_directory() {
+        let directory = std::env::temp_dir().join(format!("oneport-list-{:x}", fastrand::u64(..)));
+        let add = |name: &str| std::fs::write(directory.join(name), "").unwrap();
+        std::fs::create_dir_all(directory.join("sub")).unwrap();
+        let threads = FileThreads::default().of(&directory);
+        let root = Root::new(directory.clone(), Symlinks::Inside, threads);
+        let (root, listings) = (Arc::new(root), Listings::default());
+        let find = async |name: &str, now| {
+            let key = Key {
+                space: 1,
+                name: name.to_owned(),
+                path: "/".to_owned(),
+                form: Form::Json,
+            };
+            let body = listings.find(&root, key, now).await.unwrap();
+            String::from_utf8(body.to_vec()).unwrap()
+        };
+        add("a.txt");
+        let first = find("", 0).await;
+        assert!(first.contains("a.txt"));
+        add("b.txt");
+        assert_eq!(find("", FRESH - 1).await, first);
+        assert!(!find("sub/", FRESH - 1).await.contains("txt"));
+        assert!(find("", FRESH).await.contains("b.txt"));
+        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
