@@ -8,22 +8,19 @@ resume sessions of TLS 1.3.
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from comparison.processes import free_port  # noqa: E402
+
 ROUNDS = 3
 KINDS = {"ecdsa": ("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), "rsa": ("rsa:2048",)}
 WAYS = (("1.3", False), ("1.2", False), ("1.2", True))
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def cpu_seconds(process):

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from comparison.processes import free_port
+
 BENCH = Path(__file__).resolve().parent.parent
 REPOSITORY = BENCH.parent.parent
 
@@ -106,7 +108,7 @@ def _ticks(pid: int) -> int:
 @contextmanager
 def redis_server(programs: Programs) -> Iterator[Running]:
     """An empty Redis without persistence."""
-    port = _free_port()
+    port = free_port()
     command = [programs.redis, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     with _running(programs, "redis", port, command, {}) as redis:
         yield redis
@@ -115,7 +117,7 @@ def redis_server(programs: Programs) -> Iterator[Running]:
 @contextmanager
 def server(programs: Programs, contender: Contender, redis: Running, program: Path | None = None) -> Iterator[Running]:
     """A fresh process of a contender, listening and connected to Redis; `program` is the server of `churn`."""
-    port = _free_port()
+    port = free_port()
     url = f"redis://127.0.0.1:{redis.port}/0"
     if contender.is_oneport:
         # A copy, because the server creates files next to its configuration.
@@ -186,13 +188,6 @@ def _has_redis(running: Running) -> bool:
         return b"\noneport_layer_connected 1" in connection.getresponse().read()
     finally:
         connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def versions(programs: Programs) -> str:
