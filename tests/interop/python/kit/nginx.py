@@ -1,6 +1,8 @@
-"""nginx: a proxy of the tests' own in front of a server, on a free port, as an operator sets it up."""
+"""nginx: a proxy of the tests' own in front of a server, on a free port, as an operator sets it up; or a server over TLS."""
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -54,9 +56,8 @@ class Nginx:
         self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.origin = f"http://{self.host}"
-        config = CONFIG.format(directory=self.directory, port=self.port, upstream=upstream, fields=fields)
-        (self.directory / "nginx.conf").write_text(config, encoding="utf-8")
         self._process = None
+        self._write(CONFIG.format(directory=self.directory, port=self.port, upstream=upstream, fields=fields))
 
     def __enter__(self):
         # Debian keeps it out of the PATH of ordinary users.
@@ -83,7 +84,79 @@ class Nginx:
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
 
+    def _write(self, config):
+        (self.directory / "nginx.conf").write_text(config, encoding="utf-8")
+
     def _listens(self):
         with socket.socket() as probe:
             probe.settimeout(1)
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+# What is small here is large in production: requests meet the limits of streams and of a connection's requests.
+UPSTREAM = """
+daemon off;
+{user}
+worker_processes 1;
+pid {directory}/pid;
+error_log stderr warn;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    client_max_body_size 100m;
+    keepalive_requests 40;
+    http2_max_concurrent_streams 8;
+    ssl_certificate {directory}/cert.pem;
+    ssl_certificate_key {directory}/key.pem;
+    server {{
+        listen 127.0.0.1:{port} ssl http2;
+        listen 127.0.0.1:{http1_port} ssl;
+        root {directory}/files;
+        location /protocol {{ return 200 "$server_protocol"; }}
+        location /length {{ proxy_pass http://127.0.0.1:{plain_port}; }}
+        location /kept/ {{ dav_methods PUT; }}
+    }}
+    server {{
+        listen 127.0.0.1:{plain_port};
+        location / {{ return 200 "$content_length"; }}
+    }}
+}}
+"""
+
+
+class NginxUpstream(Nginx):
+    """A running nginx that serves files over TLS: by HTTP/2 on one port, by HTTP/1.1 on the other."""
+
+    def __init__(self, certificate, key, files):
+        super().__init__(0)
+        self.http1_port, plain_port = free_port(), free_port()
+        (self.directory / "cert.pem").write_text(certificate)
+        (self.directory / "key.pem").write_text(key)
+        (self.directory / "files" / "kept").mkdir(parents=True)
+        for name, content in files.items():
+            (self.directory / "files" / name).write_bytes(content)
+        self._write(
+            UPSTREAM.format(
+                directory=self.directory,
+                user="user root;" if os.geteuid() == 0 else "",
+                port=self.port,
+                http1_port=self.http1_port,
+                plain_port=plain_port,
+            )
+        )
+
+    def reload(self):
+        """Replaces the workers: the old ones finish their requests, and go away."""
+        before = self._workers()
+        self._process.send_signal(signal.SIGHUP)
+        until(lambda: self._workers() - before, "a new worker")
+
+    def _workers(self):
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return set(children.split())
