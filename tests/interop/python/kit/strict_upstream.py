@@ -66,6 +66,12 @@ class StrictUpstream:
         """Waits until all that was sent has been read, and each message is complete, or cut off by the end of its connection."""
         until(self._is_settled, "an end of each message")
 
+    def take(self, target):
+        """Removes the one message for a target; another client's may have come before or behind it."""
+        with self._lock:
+            (found,) = [message for message in self.messages if message.target == target]
+            self.messages.remove(found)
+
     def _is_settled(self):
         with self._lock:
             is_waiting = all(reader.is_waiting and not reader.is_within for reader in self._readers)
