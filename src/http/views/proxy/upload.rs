@@ -28,12 +28,18 @@ pub(super) struct Upload {
     body: Body,
     limit: u64,
     left: u64,
-    /// `None` once the body may be sent. Its timer starts when the body is first asked for: before,
-    /// the request waits for a connection.
-    expectation: Option<(Arc<Expectation>, Option<Pin<Box<Sleep>>>)>,
+    /// `None` once the body may be sent.
+    waiting: Option<Waiting>,
     failed: UploadFailure,
     /// The rules of the request's fields, which hold for its trailers too.
     rules: HeaderRules,
+}
+
+/// A body that waits for the upstream's decision.
+struct Waiting {
+    expectation: Arc<Expectation>,
+    /// Starts when the body is first asked for: before, the request waits for a connection.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// The upstream's decision whether it wants the body, for a client that waits for it
@@ -94,7 +100,10 @@ impl Upload {
             body,
             limit,
             left: limit,
-            expectation: expectation.map(|expectation| (expectation, None)),
+            waiting: expectation.map(|expectation| Waiting {
+                expectation,
+                timer: None,
+            }),
             failed,
             rules,
         })
@@ -122,13 +131,14 @@ impl HttpBody for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some((expectation, timer)) = &mut this.expectation {
-            if expectation.poll_met(cx).is_pending() {
+        if let Some(waiting) = &mut this.waiting {
+            if waiting.expectation.poll_met(cx).is_pending() {
                 let start = || Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT));
-                ready!(timer.get_or_insert_with(start).as_mut().poll(cx));
+                let timer = waiting.timer.get_or_insert_with(start);
+                ready!(timer.as_mut().poll(cx));
             }
             // The first poll of the client's body sends it `100 Continue`.
-            this.expectation = None;
+            this.waiting = None;
         }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| match frame {
