@@ -42,7 +42,7 @@ impl From<Connection> for Started {
             connection,
             plaintext: Plaintext::Serve,
             hsts: None,
-            protocol: AgreedProtocol::Http,
+            protocol: AgreedProtocol::Any,
         }
     }
 }

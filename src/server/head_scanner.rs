@@ -27,6 +27,8 @@ const LARGEST: &[u8] = b"1844674407370955161";
 #[derive(Debug)]
 pub(super) struct HeadScanner {
     position: Position,
+    /// Whether a preface of HTTP/2 is no other protocol.
+    takes_http2: bool,
     /// The start of a line when a read ended within it.
     line: Vec<u8>,
     /// The last bytes that were read.
@@ -58,8 +60,9 @@ impl HeadScanner {
         Self {
             position: match protocol {
                 AgreedProtocol::Http2 => Position::Preface(0),
-                AgreedProtocol::Http | AgreedProtocol::Challenge => Position::Start,
+                _ => Position::Start,
             },
+            takes_http2: protocol != AgreedProtocol::Http1,
             line: Vec::new(),
             tail: [0; 4],
         }
@@ -131,7 +134,8 @@ impl HeadScanner {
                         true => Position::Elsewhere,
                         false => Position::Fields,
                     };
-                    if !is_short && is_not_http(whole) {
+                    let is_preface = whole.starts_with(b"PRI * HTTP/2");
+                    if !is_short && (is_not_http(whole) || is_preface && !self.takes_http2) {
                         found = Found::NotHttp;
                     }
                     self.line.clear();
@@ -196,6 +200,9 @@ fn is_not_http(line: &[u8]) -> bool {
     else {
         return false;
     };
+    if matches!(method, b"GET" | b"HEAD") {
+        return false;
+    }
     let is_target = target.starts_with(b"/")
         || target == b"*"
         || method == b"CONNECT"
@@ -241,7 +248,7 @@ mod tests {
     use super::*;
 
     fn scanner() -> HeadScanner {
-        HeadScanner::new(AgreedProtocol::Http)
+        HeadScanner::new(AgreedProtocol::Any)
     }
 
     /// Feeds a text in reads that end at the `cuts`. Returns the text that the parser gets, and the
@@ -343,6 +350,8 @@ mod tests {
             " GET /page/ HTTP/1.1\r\n\r\n",
             "POST  /page/ HTTP/1.1\r\n\r\n",
             "hello you\r\n\r\n",
+            "GET x FOOBAR\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             "POST / XTTP/1.1\r\n\r\n",
             "POST a HTTP/1.1\r\n\r\n",
             "POST http://a/ XTTP/1.1\r\n\r\n",
@@ -376,6 +385,23 @@ mod tests {
             for cut in 0..=text.len() {
                 assert!(is_refused(text, cut), "{text:?} cut at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn client_that_agreed_on_http1_sends_no_preface_of_http2() {
+        let is_refused = |text: &[u8], cut: usize| {
+            let mut bytes = text.to_vec();
+            let mut scanner = HeadScanner::new(AgreedProtocol::Http1);
+            let (first, second) = bytes.split_at_mut(cut);
+            [first, second]
+                .map(|read| scanner.scan(read))
+                .contains(&Found::NotHttp)
+        };
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for cut in 0..=PREFACE.len() {
+            assert!(is_refused(PREFACE, cut), "cut at {cut}");
+            assert!(!is_refused(get, cut), "cut at {cut}");
         }
     }
 

@@ -301,7 +301,7 @@ mod tests {
         let mut stream = TimedStream::new(
             Stream::boxed(Unflushed),
             timeouts.clone(),
-            AgreedProtocol::Http,
+            AgreedProtocol::Any,
         );
         let is_ready = poll_fn(|cx| Poll::Ready(act(Pin::new(&mut stream), cx))).await;
         assert!(!is_ready);
@@ -323,7 +323,7 @@ mod tests {
         let clock = Clock::default();
         let timeouts = ConnectionTimeouts::new(clock.clone(), &server);
         let (stream, mut client) = secure_pair(1024).await;
-        let mut stream = TimedStream::new(stream, timeouts.clone(), AgreedProtocol::Http);
+        let mut stream = TimedStream::new(stream, timeouts.clone(), AgreedProtocol::Any);
         // All of it is encrypted by the first write, in four records, and flushed for a second.
         let write = async {
             stream.write_all(&[7; 65_536]).await.unwrap();

@@ -55,9 +55,11 @@ pub(crate) struct Handshake {
 /// What the client and the server agreed to speak (ALPN, RFC 7301).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum AgreedProtocol {
-    /// HTTP/1.1, or nothing: the first bytes decide.
+    /// Nothing: the first bytes decide.
     #[default]
-    Http,
+    Any,
+    /// HTTP/1.1 and nothing else.
+    Http1,
     /// HTTP/2 and nothing else.
     Http2,
     /// The connection only answered a challenge of ACME and carries no HTTP.
@@ -69,7 +71,8 @@ impl AgreedProtocol {
         match agreed {
             Some(HTTP_2) => Self::Http2,
             Some(ACME_TLS) => Self::Challenge,
-            _ => Self::Http,
+            Some(_) => Self::Http1,
+            None => Self::Any,
         }
     }
 }

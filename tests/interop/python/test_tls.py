@@ -182,6 +182,18 @@ class Tls(unittest.TestCase):
             with self.subTest(suite), self.server.connect(context, "both.example") as client:
                 self.assertEqual(client.cipher()[0], suite)
 
+    def test_the_protocol_that_was_agreed_on_is_the_only_one(self):
+        for agreed, sent in (
+            ("http/1.1", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])),
+            ("h2", b"GET /page/ HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        ):
+            with self.subTest(agreed), SecureBytes(self.server.connect(self.authority.context(agreed))) as client:
+                self.assertEqual(client.socket.selected_alpn_protocol(), agreed)
+                client.send(sent)
+                said = client.rest()
+                self.assertNotIn(b"HTTP/1", said)
+                self.assertNotEqual(said[3:4], b"\x04")  # SETTINGS
+
     def test_a_session_is_resumed(self):
         for version in (TLS12, TLS13):
             context = self.authority.context("http/1.1", version=version)
