@@ -21,6 +21,9 @@ use crate::client::error::ClientError;
 use crate::client::hop_by_hop::remove_hop_by_hop;
 use crate::client::informational;
 
+/// The most interim responses to a request: an endpoint may send them faster than they are read.
+const INTERIM_MAX: usize = 100;
+
 /// The body of a response. Anything but the end that the endpoint has sent is an error: a stream
 /// that is reset never looks complete.
 #[derive(Debug)]
@@ -54,11 +57,18 @@ pub(in crate::client) async fn send(
     };
     let again = body.try_clone();
     let mut upload = Upload::new(stream, body, is_complete);
+    let mut interims = 0;
     let received = poll_fn(|cx| {
         if let Poll::Ready(Err(error)) = upload.poll(cx) {
-            return Poll::Ready(Err(Failure::Upload(error)));
+            return Poll::Ready(Err(Failure::Other(error)));
         }
         while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+            interims += 1;
+            if interims > INTERIM_MAX {
+                let sentence = "expected a response, found too many interim ones";
+                let error = ClientError::Invalid(sentence.to_owned());
+                return Poll::Ready(Err(Failure::Other(error)));
+            }
             informational::received(&parts.extensions, &interim);
         }
         Pin::new(&mut response).poll(cx).map_err(Failure::Stream)
@@ -68,7 +78,7 @@ pub(in crate::client) async fn send(
             let length = length(response.headers());
             Ok(response.map(|body| Incoming::new(body, length, upload, place)))
         }
-        Err(Failure::Upload(error)) => Err(error.into()),
+        Err(Failure::Other(error)) => Err(error.into()),
         Err(Failure::Stream(error)) => {
             let is_unprocessed = is_unprocessed(&error);
             if is_unprocessed {
@@ -86,8 +96,9 @@ pub(in crate::client) async fn send(
 }
 
 enum Failure {
-    Upload(ClientError),
     Stream(h2::Error),
+    /// Of the request's body, or of a limit.
+    Other(ClientError),
 }
 
 /// Returns whether the endpoint has not processed the request (RFC 9113 §8.7): the stream is one

@@ -248,11 +248,16 @@ async fn answer(
             let _ = stream.send_data(read.into(), false);
             let _ = stream.send_trailers(sent);
         }
-        "/hints" => {
-            let mut hints = Response::new(());
-            *hints.status_mut() = StatusCode::EARLY_HINTS;
-            hints.headers_mut().insert("link", "</a>".parse().unwrap());
-            respond.send_informational(hints).unwrap();
+        path @ ("/hints" | "/hints/storm") => {
+            let count = if path == "/hints" { 1 } else { 1000 };
+            for _ in 0..count {
+                let mut hints = Response::new(());
+                *hints.status_mut() = StatusCode::EARLY_HINTS;
+                hints.headers_mut().insert("link", "</a>".parse().unwrap());
+                if respond.send_informational(hints).is_err() {
+                    return; // the caller has given up
+                }
+            }
             respond.send_response(response, true).unwrap();
         }
         "/length" => {
@@ -566,6 +571,9 @@ async fn interim_responses_arrive() {
         *hints.lock(),
         [(StatusCode::EARLY_HINTS, "</a>".parse().unwrap())]
     );
+    let error = client.get("/hints/storm").await.unwrap_err();
+    assert!(matches!(error, ClientError::Invalid(_)), "{error}");
+    assert_eq!(client.get("/").await.unwrap(), "hi");
 }
 
 #[tokio::test]
