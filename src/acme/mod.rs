@@ -135,19 +135,15 @@ async fn run(shared: Arc<Shared>, certificates: Arc<Certificates>, tasks: Tasks)
     let mut plans = shared.plan.subscribe();
     let responder = Responder::new(shared.answers.clone(), certificates.clone());
     let mut is_reload = false;
+    let mut earlier = None;
     loop {
         let plan = plans.borrow_and_update().clone();
-        let working = async {
-            let Some(plan) = plan else {
-                responder.set_others(Vec::new());
-                certificates.set_obtained(Vec::new());
-                return std::future::pending().await;
-            };
+        let mut renewal = plan.map(|plan| {
             let AcmeConfig {
                 cache, directory, ..
             } = &plan.config;
             let cache = Cache::new(cache.as_ref(), directory);
-            let mut renewal = Renewal::new(Settings {
+            let settings = Settings {
                 authority: Arc::new(Directory::new(
                     &plan.config,
                     cache.clone(),
@@ -159,7 +155,15 @@ async fn run(shared: Arc<Shared>, certificates: Arc<Certificates>, tasks: Tasks)
                 certificates: certificates.clone(),
                 responder: responder.clone(),
                 now: Arc::new(SystemTime::now),
-            });
+            };
+            Renewal::new(settings, earlier.take())
+        });
+        let working = async {
+            let Some(renewal) = &mut renewal else {
+                responder.set_others(Vec::new());
+                certificates.set_obtained(Vec::new());
+                return std::future::pending().await;
+            };
             renewal.poll().await;
             shared.is_loaded.send_replace(true);
             if is_reload {
@@ -181,5 +185,6 @@ async fn run(shared: Arc<Shared>, certificates: Arc<Certificates>, tasks: Tasks)
             () = tasks.stopping() => return,
         }
         is_reload = true;
+        earlier = renewal;
     }
 }

@@ -59,7 +59,7 @@ const LOCK_GRACE: Duration = Duration::from_secs(60);
 /// a cache that can be written.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
-/// The longest time of one such question.
+/// The longest time of one question to the CA about the window of a certificate.
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a renewal works with.
@@ -79,6 +79,8 @@ pub(super) struct Settings<A> {
 pub(super) struct Renewal<A> {
     settings: Settings<A>,
     domains: BTreeMap<String, Domain>,
+    /// The domains that were ordered for since none was due: each has its turn.
+    ordered: BTreeSet<String>,
     seen: Option<Seen>,
     /// When the first of the challenges of others becomes too old.
     challenges_until: Option<SystemTime>,
@@ -92,14 +94,27 @@ struct Seen {
 }
 
 impl<A: Authority> Renewal<A> {
-    pub(super) fn new(settings: Settings<A>) -> Self {
-        let domains = settings.domains.iter();
-        let domains = domains
-            .map(|domain| (domain.clone(), Domain::default()))
-            .collect();
+    /// Begins with what an earlier renewal serves: other settings are no reason to serve nothing.
+    pub(super) fn new(settings: Settings<A>, earlier: Option<Self>) -> Self {
+        // The name of a CA's directory in the cache.
+        let is_same_ca = earlier.as_ref().is_some_and(|earlier| {
+            earlier.settings.cache.path().file_name() == settings.cache.path().file_name()
+        });
+        let mut earlier = earlier.map(|earlier| earlier.domains).unwrap_or_default();
+        let domains = settings.domains.iter().map(|name| {
+            let before = earlier.remove(name).unwrap_or_default();
+            let domain = Domain {
+                served: before.served,
+                unsaved: before.unsaved.filter(|_| is_same_ca),
+                failed_kind: before.failed_kind,
+                ..Domain::default()
+            };
+            (name.clone(), domain)
+        });
         Self {
+            domains: domains.collect(),
             settings,
-            domains,
+            ordered: BTreeSet::new(),
             seen: None,
             challenges_until: None,
         }
@@ -118,30 +133,31 @@ impl<A: Authority> Renewal<A> {
         }
     }
 
-    /// Does what is due: stores certificates, orders one after the other, and then asks the CA about
-    /// one certificate. A CA that does not answer keeps no order waiting.
-    pub(super) async fn renew(&mut self) {
+    /// Does what is due: stores certificates, and places one order, or else asks the CA about one
+    /// certificate: one that does not answer keeps no order waiting. Returns whether it has ordered.
+    pub(super) async fn renew(&mut self) -> bool {
         let names: Vec<String> = self.domains.keys().cloned().collect();
         for name in &names {
             self.save(name).await;
         }
-        // Each once, so that a domain that is due again at once leaves time for the rest.
-        let mut ordered = BTreeSet::new();
-        while let Some(name) = self.next_order(&ordered) {
+        if let Some(name) = self.next_order() {
             self.order(&name).await;
-            ordered.insert(name);
+            self.ordered.insert(name);
+            return true;
         }
+        self.ordered.clear();
         if let Some(name) = self.next_question() {
             self.ask(&name).await;
         }
+        false
     }
 
     /// Returns the domain to order for: one whose order has not failed before one whose order has,
     /// and of those the one that waits longest. An order may take ten minutes.
-    fn next_order(&self, ordered: &BTreeSet<String>) -> Option<String> {
+    fn next_order(&self) -> Option<String> {
         self.domains
             .iter()
-            .filter(|(name, _)| !ordered.contains(*name) && self.may_order(name))
+            .filter(|(name, _)| !self.ordered.contains(*name) && self.may_order(name))
             .min_by_key(|(_, domain)| (domain.failures.count > 0, domain.failures.retry_at))
             .map(|(name, _)| name.clone())
     }
@@ -164,13 +180,17 @@ impl<A: Authority> Renewal<A> {
         timeout: Duration,
         answer: impl Future<Output = T>,
     ) -> Option<T> {
-        let mut answer = pin!(tokio::time::timeout(timeout, answer));
-        loop {
-            tokio::select! {
-                answered = &mut answer => return answered.ok(),
-                () = tokio::time::sleep(POLL) => self.poll().await,
+        let mut answer = pin!(answer);
+        // The deadline is around the polls too: the file system of the cache may not answer.
+        let waiting = async {
+            loop {
+                tokio::select! {
+                    answered = &mut answer => return answered,
+                    () = tokio::time::sleep(POLL) => self.poll().await,
+                }
             }
-        }
+        };
+        tokio::time::timeout(timeout, waiting).await.ok()
     }
 
     /// Passes all certificates to the listeners.

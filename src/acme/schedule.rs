@@ -15,8 +15,8 @@ const RETRY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest delay that a CA may ask for. It must not keep a certificate from being renewed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The longest wait after a failure.
-pub(super) const WAIT_MAX: Duration = RETRY_AFTER_MAX;
+/// The longest wait after a failure, and the difference of two clocks.
+pub(super) const WAIT_MAX: Duration = RETRY_AFTER_MAX.saturating_add(Duration::from_secs(60 * 60));
 
 /// Returns when to renew a certificate: after two thirds of its lifetime, and up to a thirtieth of
 /// it later.

@@ -114,7 +114,7 @@ impl Process {
     /// Lets a second of the loop pass.
     async fn turn(&mut self) {
         self.renewal.poll().await;
-        self.renewal.renew().await;
+        while self.renewal.renew().await {}
     }
 
     /// Returns the names that are served.
@@ -158,18 +158,24 @@ impl World {
     }
 
     fn process(&self, domains: &[&str]) -> Process {
+        self.reloaded(domains, self.cache(), None)
+    }
+
+    /// A process whose section has changed.
+    fn reloaded(&self, domains: &[&str], cache: Cache, before: Option<Process>) -> Process {
         let certificates = Arc::new(Certificates::default());
         let answers = Arc::new(Answers::default());
         let time = self.time.clone();
-        let renewal = Renewal::new(Settings {
+        let settings = Settings {
             authority: Arc::new(self.ca.clone()),
-            cache: self.cache(),
+            cache,
             domains: domains.iter().map(ToString::to_string).collect(),
             kinds: vec![TlsAlpn01, Http01],
             certificates: certificates.clone(),
             responder: Responder::new(answers.clone(), certificates.clone()),
             now: Arc::new(move || time.now()),
-        });
+        };
+        let renewal = Renewal::new(settings, before.map(|before| before.renewal));
         Process {
             renewal,
             certificates,
@@ -359,6 +365,47 @@ async fn reload_ends_the_wait_for_a_renewal_too() {
 }
 
 #[tokio::test]
+async fn another_ca_or_cache_is_no_reason_to_serve_nothing() {
+    let world = World::new();
+    let names = ["a.test", "b.test"];
+    let mut process = world.process(&names);
+    process.turn().await;
+    world.ca.take_orders();
+    let first = process.until();
+    world.time.pass(DAY);
+    world.ca.answer([failure()]);
+    let other = Cache::new(world.scratch.path(), "https://other.test/dir");
+    let mut reloaded = world.reloaded(&["a.test"], other, Some(process));
+    reloaded.renewal.poll().await;
+    assert_eq!(reloaded.names(), ["a.test"], "and not b.test");
+    reloaded.turn().await;
+    assert_eq!(world.ca.take_orders().len(), 1, "the other CA at once");
+    assert_eq!(reloaded.until(), first);
+    world.time.pass(2 * MINUTE);
+    reloaded.turn().await;
+    assert!(reloaded.until() > first);
+}
+
+#[tokio::test]
+async fn certificate_that_could_not_be_stored_outlives_a_reload() {
+    let world = World::new();
+    let in_the_way = world.cache().path().join("a.test.pem");
+    std::fs::create_dir_all(in_the_way.join("x")).unwrap();
+    let mut process = world.process(&["a.test"]);
+    process.turn().await;
+    let names = ["a.test", "b.test"];
+    let mut reloaded = world.reloaded(&names, world.cache(), Some(process));
+    reloaded.turn().await;
+    assert_eq!(reloaded.names(), names);
+    assert_eq!(world.ca.take_orders().len(), 2, "one for each");
+    std::fs::remove_dir_all(&in_the_way).unwrap();
+    world.time.pass(2 * MINUTE);
+    reloaded.turn().await;
+    assert!(in_the_way.is_file());
+    assert_eq!(world.ca.count(), 0);
+}
+
+#[tokio::test]
 async fn certificate_of_another_process_ends_the_failures() {
     let world = World::new();
     world.ca.answer([failure()]);
@@ -397,7 +444,7 @@ async fn cache_is_polled_during_an_order() {
         assert!(answers.get("/.well-known/acme-challenge/tok").is_some());
     };
     tokio::select! {
-        () = process.renewal.renew() => panic!("the order has ended"),
+        _ = process.renewal.renew() => panic!("the order has ended"),
         () = other => {}
     }
 }
@@ -480,9 +527,9 @@ async fn of_two_processes_one_orders_and_both_serve() {
     two.turn().await;
     assert_eq!(world.ca.count(), 0, "a third process orders");
     drop(lock);
-    one.renewal.renew().await;
+    while one.renewal.renew().await {}
     // It has not polled since, and reads the certificate once it has the lock.
-    two.renewal.renew().await;
+    while two.renewal.renew().await {}
     assert_eq!(world.ca.take_orders().len(), 1);
     assert_eq!(
         (one.names(), two.names()),

@@ -128,9 +128,9 @@ impl<A: Authority> Renewal<A> {
         );
         let stored = spawn_blocking(move || {
             cache.create()?;
-            cache.store_certificate(&file, &pem)?;
-            // The certificate counts, not this file.
+            // First, so that who reads the certificate finds no failures of it. It counts, not this.
             let _ = cache.store_failures(&file, None);
+            cache.store_certificate(&file, &pem)?;
             Ok::<_, std::io::Error>(cache.certificate_stamp(&file))
         });
         let stored = stored.await.unwrap_or_else(|error| Err(error.into()));

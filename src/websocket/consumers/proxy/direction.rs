@@ -185,6 +185,11 @@ impl Direction {
         matches!(self.flow, Flow::Discard) && self.held.is_none()
     }
 
+    /// Returns whether bytes wait that were read: nothing more is read then.
+    pub(super) fn is_holding(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Returns whether the source's stream has ended.
     pub(super) fn source_has_ended(&self) -> bool {
         self.source_has_ended

@@ -247,8 +247,8 @@ impl Tunnel {
         now: Millis,
         due: fn(&KeepAlive, Millis, &SocketSettings, Millis, bool) -> Due,
     ) -> Due {
-        // While the upstream takes nothing, the client is not read, and a pong could not be seen.
-        let is_reading = self.to_upstream.blocked_since() == NEVER;
+        // While bytes for the upstream are held, the client is not read: a pong could not be seen.
+        let is_reading = !self.to_upstream.is_holding();
         let settings = &self.handle.route().settings;
         let blocked_since = self.to_client.blocked_since();
         due(&self.keepalive, now, settings, blocked_since, is_reading)
