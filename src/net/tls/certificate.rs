@@ -10,7 +10,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{Error as TlsError, InconsistentKeys};
+use rustls::{Error as TlsError, InconsistentKeys, SignatureScheme};
 use thiserror::Error;
 
 use super::certificate_names::CertificateNames;
@@ -226,10 +226,19 @@ fn certified(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, CertificateRefusal> {
     let refuse = |part, sentence: String| CertificateRefusal::new(part, sentence);
-    let key = provider.key_provider.load_private_key(key).map_err(|error| {
-        let expected = "expected a private key of RSA (2048 bits or more), ECDSA (P-256 or P-384) or Ed25519";
-        refuse(Part::Key, format!("{expected}, found another: {error}"))
-    })?;
+    let expected =
+        "expected a private key of RSA (2048 bits or more), ECDSA (P-256 or P-384) or Ed25519";
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| refuse(Part::Key, format!("{expected}, found another: {error}")))?;
+    // Browsers do not take it.
+    if key
+        .choose_scheme(&[SignatureScheme::ECDSA_NISTP521_SHA512])
+        .is_some()
+    {
+        return Err(refuse(Part::Key, format!("{expected}, found one of P-521")));
+    }
     let certified = CertifiedKey::new(chain.to_vec(), key);
     match certified.keys_match() {
         Ok(()) | Err(TlsError::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),

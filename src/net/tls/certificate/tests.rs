@@ -57,6 +57,16 @@ fn keys_of_every_kind_are_served() {
 }
 
 #[test]
+fn key_that_browsers_do_not_take_is_refused() {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap();
+    let params = CertificateParams::new(["a.example".to_owned()]).unwrap();
+    let chain = params.self_signed(&key).unwrap().pem();
+    let (part, sentence) = refusal(&chain, &key.serialize_pem());
+    assert_eq!(part, Part::Key);
+    assert!(sentence.ends_with("found one of P-521"), "{sentence}");
+}
+
+#[test]
 fn mistakes_name_the_file_and_what_it_should_hold() {
     let (chain, key) = self_signed("a.example");
     let (other_chain, other_key) = self_signed("b.example");
