@@ -45,10 +45,10 @@ impl Serving {
         Self::of(State::Done(Some(response)))
     }
 
-    /// Returns whether its next poll completes it.
+    /// Returns whether the whole response is in memory.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.state, State::Done(_))
+        matches!(&self.state, State::Done(Some(response)) if response.body().is_in_memory())
     }
 
     /// Creates one that ends with its client.

@@ -42,6 +42,11 @@ enum Source {
 }
 
 impl Body {
+    /// Returns whether all bytes are in memory: polling it runs no code of an application.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.0, Source::Full(_))
+    }
+
     /// Creates an empty body.
     #[must_use]
     pub fn empty() -> Self {

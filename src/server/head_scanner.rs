@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Start ──> RequestLine ──> Fields ──> Elsewhere ──> Start, after a request without a body
-//!                   └── GET, HEAD ────────^
+//!   │               └── GET, HEAD ────────^
+//!   └── a complete GET or HEAD ───────────^
 //! Preface ────────────────────────────────^   only over TLS, agreed by ALPN
 //! ```
 

@@ -104,12 +104,14 @@ pub(super) fn respond(
             Body::watched(incoming, Carrier::Stream, client, clock, rate)
         }
     };
-    let serving = match is_overloaded {
+    let mut serving = match is_overloaded {
         true => Serving::done(overloaded()),
         false => gateway.serve_parts(head, body, info),
     };
     // A request with a body is left to a task: the body may still prove malformed.
     if !is_http1 && !has_body && serving.is_done() {
+        // It is over before the next request of this read is counted.
+        drop(serving.take_counted());
         next_is_done();
     }
     Responding {

@@ -453,3 +453,19 @@ async fn ready_response_waits_for_window_and_is_reset_without() {
         }
     }
 }
+
+#[tokio::test]
+async fn ready_responses_of_one_read_do_not_count_together() {
+    let text = format!("[server.limits]\nconnections_per_ip = 4\n{FILE}");
+    let server = LiveServer::start(&text).await.unwrap();
+    let mut client = connect(&server).await;
+    // The connection's task runs only once this one waits: it writes all requests at once.
+    let mut responses = Vec::new();
+    for _ in 0..60 {
+        let request = Request::get("http://localhost/hello/").body(()).unwrap();
+        responses.push(client.send_request(request, true).unwrap().0);
+    }
+    for response in responses {
+        assert_eq!(within(response).await.unwrap().status(), StatusCode::OK);
+    }
+}
