@@ -32,7 +32,7 @@ const SEND_BYTES_MAX: usize = 256 * 1024;
 pub(super) const UNSETTLED_STREAMS: usize = 13;
 
 /// How long the endpoint may take to say it. Later, it is assumed to allow as many as that.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a connection in use is probed. Without an answer until the next time, it has failed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -111,8 +111,10 @@ async fn drive(mut connection: Connection, id: u64, connections: &Weak<Connectio
                 return;
             }
             () = settle_timeout => {
-                settling = None;
-                if let Some(connections) = connections.upgrade() {
+                // The settings may have been read since the timeout was started.
+                if settling.take().is_some()
+                    && let Some(connections) = connections.upgrade()
+                {
                     connections.settle(id, UNSETTLED_STREAMS);
                 }
             }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::connection::SETTLE_TIMEOUT;
 use crate::client::{
     Address, BoxError, Client, ClientError, ClientSettings, Permit, Protocol, RequestBody,
     ResponseBody, on_informational,
@@ -307,6 +308,28 @@ async fn a_full_connection_is_joined_by_another_one() {
     let before = peer.connections();
     assert_eq!(client.get("/").await.unwrap(), "hi");
     assert_eq!(peer.connections(), before, "they have room again");
+}
+
+#[tokio::test]
+async fn the_endpoints_limit_lasts_as_long_as_the_connection() {
+    for (streams_max, connections) in [(2, 10), (100, 1)] {
+        let peer = Peer::start(streams_max).await;
+        let client = peer.client(ClientSettings::default());
+        assert_eq!(client.get("/").await.unwrap(), "hi");
+        // Longer than an endpoint may take to tell its limit.
+        tokio::time::sleep(SETTLE_TIMEOUT + Duration::from_millis(200)).await;
+        assert_eq!(client.get("/").await.unwrap(), "hi");
+        let held = join_all((0..20).map(|_| client.get("/hold")));
+        let release = async {
+            until(|| peer.requests() == 22).await;
+            peer.seen.release.notify_waiters();
+        };
+        let (held, ()) = tokio::join!(held, release);
+        for answer in held {
+            assert_eq!(answer.unwrap(), "held", "{streams_max}");
+        }
+        assert_eq!(peer.connections(), connections, "{streams_max}");
+    }
 }
 
 #[tokio::test]
