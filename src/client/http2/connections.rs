@@ -85,8 +85,8 @@ pub(in crate::client) enum Next {
 pub(in crate::client) struct Place {
     connections: Arc<Connections>,
     connection: u64,
-    /// Whether it is the first one of its connection.
-    pub(in crate::client) is_new: bool,
+    /// Whether the connection had served others before, and had none when this one was taken.
+    pub(super) was_idle: bool,
     pub(super) sender: SendRequest<Bytes>,
 }
 
@@ -116,11 +116,12 @@ impl Connections {
         let mut state = self.state.lock();
         let has_room = |one: &&mut Connection| one.streams < one.streams_max;
         if let Some(one) = state.open.iter_mut().find(has_room) {
+            let was_idle = one.streams == 0;
             one.streams += 1;
             return Next::Send(Place {
                 connections,
                 connection: one.id,
-                is_new: false,
+                was_idle,
                 sender: one.sender.clone(),
             });
         }
@@ -247,7 +248,7 @@ impl Opening {
         let place = Place {
             connections: self.connections.clone(),
             connection: id,
-            is_new: true,
+            was_idle: false,
             sender,
         };
         (place, Arc::downgrade(&self.connections))

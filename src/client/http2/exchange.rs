@@ -6,12 +6,14 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::classify;
 use super::connections::Place;
@@ -23,6 +25,10 @@ use crate::client::informational;
 
 /// The most interim responses to a request: an endpoint may send them faster than they are read.
 const INTERIM_MAX: usize = 100;
+
+/// How soon the end of a connection arrives that the endpoint has closed while it was idle. What
+/// ends later was under way.
+pub(super) const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The body of a response. Anything but the end that the endpoint has sent is an error: a stream
 /// that is reset never looks complete.
@@ -46,6 +52,7 @@ pub(in crate::client) async fn send(
     let (parts, body) = request.into_parts();
     let is_complete = body.is_end_stream();
     let mut sender = place.sender.clone();
+    let sent_at = Instant::now();
     let (mut response, stream) = match sender.send_request(head, is_complete) {
         Ok(sent) => sent,
         // The connection takes no more requests.
@@ -86,8 +93,9 @@ pub(in crate::client) async fn send(
             }
             let body = again.or_else(|| upload.into_unsent());
             let unsent = body.filter(|_| is_unprocessed);
+            let was_closed = place.was_idle && interims == 0 && sent_at.elapsed() < CLOSED_WITHIN;
             Err(SendError {
-                is_stale: error.is_io() && !place.is_new,
+                is_stale: error.is_io() && was_closed,
                 error: classify(&error),
                 request: unsent.map(|body| Request::from_parts(parts, body)),
             })

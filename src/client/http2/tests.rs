@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::connection::SETTLE_TIMEOUT;
+use super::exchange::CLOSED_WITHIN;
 use crate::client::{
     Address, BoxError, Client, ClientError, ClientSettings, Permit, Protocol, RequestBody,
     ResponseBody, on_informational,
@@ -490,6 +491,63 @@ async fn an_endpoint_that_refuses_everything_is_given_up() {
     let error = client.get("/").await.unwrap_err();
     assert!(matches!(error, ClientError::Connection { .. }), "{error}");
     assert_eq!(peer.connections(), 4);
+}
+
+/// How a connection ends on which a request was answered before.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// At once, with so many requests under way.
+    With(usize),
+    /// After an interim response.
+    AfterHints,
+    Late,
+}
+
+#[tokio::test]
+async fn only_the_end_of_an_idle_connection_is_stale() {
+    for (ending, expected) in [
+        (Ending::With(1), vec![true]),
+        (Ending::With(3), vec![true, false, false]),
+        (Ending::AfterHints, vec![false]),
+        (Ending::Late, vec![false]),
+    ] {
+        let peer = Peer::with(move |mut stream, _, _| async move {
+            accept_http2(&mut stream).await;
+            let id = read_request(&mut stream).await.unwrap();
+            write_frame(&mut stream, 1, 5, id, &[0x88]).await; // :status: 200
+            let id = read_request(&mut stream).await.unwrap();
+            match ending {
+                Ending::With(count) => {
+                    for _ in 1..count {
+                        read_request(&mut stream).await.unwrap();
+                    }
+                }
+                Ending::AfterHints => {
+                    let hints = b"\x08\x03103"; // :status: 103
+                    write_frame(&mut stream, 1, 4, id, hints).await;
+                }
+                Ending::Late => {
+                    tokio::time::sleep(CLOSED_WITHIN + Duration::from_millis(100)).await;
+                }
+            }
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let client = peer.client(ClientSettings::default());
+        assert_eq!(client.get("/").await.unwrap(), "");
+        let failed = join_all(expected.iter().map(|_| async {
+            let permit = client.client.acquire().await.unwrap();
+            let sent = timeout(DEADLINE, permit.try_send(get("/"), None)).await;
+            let failed = sent.unwrap().unwrap_err();
+            let error = &failed.error;
+            assert!(matches!(error, ClientError::Connection { .. }), "{error}");
+            assert!(failed.request.is_none());
+            failed.is_stale
+        }));
+        assert_eq!(failed.await, expected, "{ending:?}");
+        assert_eq!(peer.connections(), 1);
+    }
 }
 
 #[tokio::test]
