@@ -7,6 +7,7 @@
 //! that it serves keep it open.
 
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -113,9 +114,14 @@ impl Connections {
     /// Returns the next step of a request that began at an instant.
     pub(in crate::client) fn next(self: &Arc<Self>, began: Instant) -> Next {
         let connections = self.clone();
+        let mut left = Vec::new(); // dropped without the lock
         let mut state = self.state.lock();
-        let has_room = |one: &&mut Connection| one.streams < one.streams_max;
-        if let Some(one) = state.open.iter_mut().find(has_room) {
+        while let Some(at) = state.open.iter().position(Connection::has_room) {
+            let one = &mut state.open[at];
+            if !one.takes_requests() {
+                left.push(state.open.swap_remove(at));
+                continue;
+            }
             let was_idle = one.streams == 0;
             one.streams += 1;
             return Next::Send(Place {
@@ -213,6 +219,19 @@ impl Connections {
         drop(state);
         drop(left); // without the lock
         self.changed.notify_waiters();
+    }
+}
+
+impl Connection {
+    fn has_room(&self) -> bool {
+        self.streams < self.streams_max
+    }
+
+    /// Returns false once the endpoint goes away, or the connection has failed: its task may not
+    /// know yet, and it lives as long as it has requests.
+    fn takes_requests(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop()); // never pending: no request waits in it
+        !matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 }
 

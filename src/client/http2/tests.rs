@@ -370,13 +370,11 @@ async fn a_wait_for_a_place_is_no_failure_of_the_endpoint() {
 
 #[tokio::test]
 async fn those_who_wait_for_a_connection_that_fails_get_its_error() {
+    let peer = Peer::start(1).await; // has a port already when the other one is free again
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let peer = Peer {
-        port,
-        ..Peer::start(1).await
-    };
+    let peer = Peer { port, ..peer };
     let client = peer.client(ClientSettings::default());
     for answer in join_all((0..10).map(|_| client.get("/"))).await {
         let error = answer.unwrap_err();
@@ -464,6 +462,52 @@ async fn a_request_that_was_not_processed_is_sent_over_another_connection() {
         let (answer, ()) = tokio::join!(client.exchange(post("/echo", body)), late);
         assert_eq!(answer.unwrap(), "late");
     }
+}
+
+#[tokio::test]
+async fn connections_that_go_away_use_up_no_attempt() {
+    const LEAVING: usize = 6;
+    let peer = Peer::with(|mut stream, seen, number| async move {
+        if number >= LEAVING {
+            return serve(stream, 100, seen).await;
+        }
+        stream.read_exact(&mut [0; 24]).await.unwrap();
+        write_frame(&mut stream, 4, 0, 0, &[0, 3, 0, 0, 0, 2]).await; // two streams
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            let id = read_request(&mut stream).await.unwrap();
+            ids.push(id);
+            if ids.len() == 1 {
+                write_frame(&mut stream, 1, 5, id, &[0x88]).await; // :status: 200
+            }
+            seen.requests.fetch_add(1, Ordering::SeqCst);
+        }
+        seen.release.notified().await;
+        // GOAWAY behind the third request, which goes on; the second one ends.
+        let last = ids[2].to_be_bytes();
+        write_frame(&mut stream, 7, 0, 0, &[&last[..], &[0; 4]].concat()).await;
+        write_frame(&mut stream, 1, 5, ids[1], &[0x88]).await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let client = Arc::new(peer.client(ClientSettings::default()));
+    let mut held = JoinSet::new();
+    for number in 0..LEAVING {
+        assert_eq!(client.get("/").await.unwrap(), "", "its limit is known now");
+        for _ in 0..2 {
+            let client = client.clone();
+            held.spawn(async move { client.get("/hold").await });
+        }
+        until(|| peer.requests() == 3 * (number + 1)).await;
+    }
+    assert_eq!(peer.connections(), LEAVING);
+    peer.seen.release.notify_waiters();
+    for _ in 0..LEAVING {
+        let ended = timeout(DEADLINE, held.join_next()).await.unwrap();
+        assert_eq!(ended.unwrap().unwrap().unwrap(), "");
+    }
+    assert_eq!(client.get("/").await.unwrap(), "hi");
+    assert_eq!(peer.connections(), LEAVING + 1);
 }
 
 #[tokio::test]
