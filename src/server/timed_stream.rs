@@ -220,30 +220,30 @@ impl AsyncWrite for TimedStream {
             Some(files) if slices.iter().any(|slice| is_placeholder(slice)) => {
                 files.poll_write(cx, &this.stream, slices)
             }
-            _ => {
+            _ if bytes_of(slices) <= JOINED_BYTES_MAX => {
                 let mut buffer = [0; JOINED_BYTES_MAX];
-                match joined(slices, &mut buffer) {
-                    Some(bytes) => Pin::new(&mut this.stream).poll_write(cx, bytes),
-                    None => Pin::new(&mut this.stream).poll_write_vectored(cx, slices),
-                }
+                let bytes = joined(slices, &mut buffer);
+                Pin::new(&mut this.stream).poll_write(cx, bytes)
             }
+            _ => Pin::new(&mut this.stream).poll_write_vectored(cx, slices),
         };
         this.note(written)
     }
 }
 
-/// Copies slices into one; `None` if they are longer than the buffer.
-fn joined<'b>(
-    slices: &[io::IoSlice<'_>],
-    buffer: &'b mut [u8; JOINED_BYTES_MAX],
-) -> Option<&'b [u8]> {
+fn bytes_of(slices: &[io::IoSlice<'_>]) -> usize {
+    slices.iter().map(|slice| slice.len()).sum()
+}
+
+/// Copies slices into one. Together they are at most as long as the buffer.
+fn joined<'b>(slices: &[io::IoSlice<'_>], buffer: &'b mut [u8; JOINED_BYTES_MAX]) -> &'b [u8] {
     let mut end = 0;
     for slice in slices {
         let start = end;
         end += slice.len();
-        buffer.get_mut(start..end)?.copy_from_slice(slice);
+        buffer[start..end].copy_from_slice(slice);
     }
-    Some(&buffer[..end])
+    &buffer[..end]
 }
 
 #[cfg(test)]
@@ -357,9 +357,11 @@ mod tests {
                 .map(|(byte, length)| vec![byte; *length])
                 .collect();
             let slices: Vec<_> = bytes.iter().map(|one| io::IoSlice::new(one)).collect();
-            let mut buffer = [0; JOINED_BYTES_MAX];
-            let expected = fits.then(|| bytes.concat());
-            assert_eq!(joined(&slices, &mut buffer), expected.as_deref());
+            assert_eq!(bytes_of(&slices) <= JOINED_BYTES_MAX, fits);
+            if fits {
+                let mut buffer = [0; JOINED_BYTES_MAX];
+                assert_eq!(joined(&slices, &mut buffer), bytes.concat());
+            }
         }
     }
 
