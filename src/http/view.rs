@@ -121,15 +121,16 @@ pub trait View: Send + Sync + Sized + 'static {
         None
     }
 
-    /// Returns whether the view has a [`respond_now`](Self::respond_now).
+    /// Returns whether the view has a [`respond_now`](Self::respond_now), which is never called
+    /// otherwise.
     #[must_use]
     fn responds_now() -> bool {
         false
     }
 
-    /// Returns the response to a request if it follows from the scope alone, without waiting. The
-    /// server then does not call [`call`](Self::call), unless middleware of the route may wait. A
-    /// panic ends the request with 500.
+    /// Returns the response to a request if it follows from the scope alone, without waiting;
+    /// `None` leaves the request to [`call`](Self::call). It is not asked where middleware of the
+    /// route may wait, so `call` has to respond alike. A panic ends the request with 500.
     #[must_use]
     fn respond_now(&self, _scope: &Scope) -> Option<Result<Response, Failure>> {
         None

@@ -4,7 +4,12 @@ use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
 use oneport::http::{Failure, Request, Response, View, respond};
 use oneport::scope::Scope;
-use oneport::testing::{Application, HttpCommunicator};
+use oneport::testing::{Application, HttpCommunicator, LiveServer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::support::DEADLINE;
 
 struct Moody;
 
@@ -79,11 +84,33 @@ async fn view_that_needs_no_waiting_fails_as_one_that_waits() {
                 None => assert!(!String::from_utf8_lossy(response.body()).contains("secret")),
             }
         }
-        let head = HttpCommunicator::new(http::Method::HEAD, "/")
-            .send(&app)
-            .await;
-        assert_eq!((head.status().as_u16(), head.body().len()), (200, 0));
     }
+}
+
+#[tokio::test]
+async fn connection_outlives_the_panic_of_a_view_that_needs_no_waiting() {
+    let registry = Registry::builtin().view::<Quick>("quick");
+    let text = "[server]\nallowed_hosts = ['*']\n[[http.route]]\npath = '/'\nview = 'quick'\n";
+    let server = LiveServer::with(&registry, text).await.unwrap();
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let requests = [
+        "GET /?panic HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    ];
+    stream
+        .write_all(requests.concat().as_bytes())
+        .await
+        .unwrap();
+    let mut read = String::new();
+    let ended = timeout(DEADLINE, stream.read_to_string(&mut read)).await;
+    ended.unwrap().unwrap();
+    let (failed, rest) = read.split_once("HTTP/1.1 200 OK").unwrap();
+    assert!(failed.starts_with("HTTP/1.1 500 "), "{failed}");
+    let (head, last) = rest.split_once("HTTP/1.1 200 OK").unwrap();
+    assert!(head.contains("content-length: 7\r\n"), "{head}");
+    assert!(head.ends_with("\r\n\r\n"), "a HEAD has no body: {head}");
+    assert!(last.ends_with("\r\n\r\nat once"), "{last}");
 }
 
 fn app() -> Application {
