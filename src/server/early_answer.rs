@@ -2,10 +2,11 @@
 //!
 //! hyper resets a stream as soon as its response has ended and nobody reads its request (RFC 9113
 //! §8.1). Some clients then lose the response, and what is wrong with the rest of the request goes
-//! unnoticed. So the end of the response waits for the rest of a short request, which is discarded:
+//! unnoticed. So the end of the response, its trailers if it has some, waits for the rest of a short
+//! request, which is discarded:
 //!
 //! ```text
-//! last frame ──► Waiting ──┬── the request has ended ──────► end of the response
+//! last data ───► Waiting ──┬── the request has ended ──────► end of the response
 //!                          ├── it is too long ─────────────► end, reset
 //!                          └── END_TIMEOUT ────────────────► end; the rest is discarded in a task
 //!                                                                 │
@@ -17,6 +18,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::Frame;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::unread_body::Discard;
@@ -34,6 +37,8 @@ pub(super) struct EarlyAnswer {
     /// Keeps the request's body once the view has dropped it.
     request: ClientEnd,
     tasks: Tasks,
+    /// The frame with which the response ends, if it has trailers.
+    trailers: Option<Frame<Bytes>>,
     waiting: Option<(Discard, Pin<Box<Sleep>>)>,
 }
 
@@ -44,13 +49,24 @@ impl EarlyAnswer {
             Box::new(Self {
                 request,
                 tasks: tasks.clone(),
+                trailers: None,
                 waiting: None,
             })
         })
     }
 
-    /// Completes when the response may end. Polled once all of it has been sent.
-    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Takes the frame with which the response ends.
+    pub(super) fn hold(&mut self, trailers: Frame<Bytes>) {
+        self.trailers = Some(trailers);
+    }
+
+    /// Completes when the response may end, with its trailers. Polled once all data has been sent.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        ready!(self.poll_request(cx));
+        Poll::Ready(self.trailers.take())
+    }
+
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (discard, timer) = match &mut self.waiting {
             Some(waiting) => waiting,
             None => {

@@ -68,12 +68,22 @@ impl http_body::Body for ResponseBody {
             Content::Body(body) => Pin::new(body).poll_frame(cx),
             Content::File(file) => file.poll_placeholder(cx).map_ok(Frame::data),
         };
-        if let (Poll::Ready(None), Some(early)) = (&frame, &mut this.early) {
-            // A body that passes the request's on keeps it until it is dropped.
-            this.content = Content::Body(Body::empty());
-            match early.poll_end(cx) {
-                Poll::Ready(()) => this.early = None,
-                Poll::Pending => frame = Poll::Pending,
+        if let Some(early) = &mut this.early {
+            let is_end = match &frame {
+                Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+                Poll::Ready(end) => end.is_none(),
+                Poll::Pending => false,
+            };
+            if is_end {
+                if let Poll::Ready(Some(Ok(trailers))) = frame {
+                    early.hold(trailers);
+                }
+                // A body that passes the request's on keeps it until it is dropped.
+                this.content = Content::Body(Body::empty());
+                frame = early.poll_end(cx).map(|trailers| trailers.map(Ok));
+                if frame.is_ready() {
+                    this.early = None;
+                }
             }
         }
         note_body_polled(match frame {

@@ -2,6 +2,7 @@
 
 mod check;
 mod client_ends;
+mod early_answers;
 mod failures;
 mod files;
 mod messages;
