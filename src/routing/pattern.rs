@@ -36,17 +36,18 @@ use crate::routing::segment::{Mismatch, Segment, match_whole};
 pub struct RoutePattern {
     written: String,
     kind: Kind,
-    empty_rest: EmptyRest,
+    end: End,
 }
 
-/// Whether a trailing catch-all matches the empty text.
+/// The ends of a path that the pattern matches.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum EmptyRest {
-    No,
-    /// `/files/{*path}` matches `/files/`.
-    BehindSlash,
-    /// It matches `/files` too.
-    WithoutSlash,
+enum End {
+    /// As it is written; a catch-all is not empty.
+    AsWritten,
+    /// `/files/{*path}` matches `/files/` too.
+    EmptyRest,
+    /// It matches `/files` too, and `/one` matches `/one/`, and the reverse.
+    Optional,
 }
 
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ impl RoutePattern {
         Ok(Self {
             written: text.to_owned(),
             kind: Kind::Path(parse_path(text)?),
-            empty_rest: EmptyRest::No,
+            end: End::AsWritten,
         })
     }
 
@@ -84,7 +85,7 @@ impl RoutePattern {
         Ok(Self {
             written: source.to_owned(),
             kind: Kind::Regex(RegexPattern::compile(source)?),
-            empty_rest: EmptyRest::No,
+            end: End::AsWritten,
         })
     }
 
@@ -113,10 +114,7 @@ impl RoutePattern {
             return Err(refuse(&format!("\"{{*{}}}\"", param.name)));
         }
         let mut segments = outer.clone();
-        if segments
-            .last()
-            .is_some_and(|last| matches!(last, Segment::Text(text) if text.is_empty()))
-        {
+        if segments.last().is_some_and(Segment::is_empty_text) {
             segments.pop();
         }
         let names: Vec<&str> = inner.param_names().collect();
@@ -130,7 +128,7 @@ impl RoutePattern {
                 Self {
                     written: format!("{front}{}", inner.written),
                     kind: Kind::Path(segments),
-                    empty_rest: inner.empty_rest,
+                    end: inner.end,
                 }
             }
             Kind::Regex(regex) => {
@@ -142,7 +140,7 @@ impl RoutePattern {
                 Self {
                     written,
                     kind: Kind::Regex(regex.clone().behind(segments)),
-                    empty_rest: EmptyRest::No,
+                    end: End::AsWritten,
                 }
             }
         })
@@ -162,43 +160,54 @@ impl RoutePattern {
     /// ```
     #[must_use]
     pub fn with_empty_rest(mut self) -> Self {
-        self.empty_rest = EmptyRest::BehindSlash;
+        self.end = End::EmptyRest;
         self
     }
 
     /// Lets the trailing catch-all be left out together with its slash, so that `/admin/{*path}`
-    /// matches `/admin/` and `/admin` too. For a route whose paths are another application's, which
-    /// may take the two for the same.
+    /// matches `/admin/` and `/admin` too. A path without catch-all may end with a slash or not. For
+    /// a route whose paths are another application's, which may take the two for the same.
     ///
     /// ```
     /// use oneport::routing::RoutePattern;
     ///
-    /// let pattern = RoutePattern::path("/admin/{*path}")?.with_optional_rest();
+    /// let pattern = RoutePattern::path("/admin/{*path}")?.with_optional_end();
     /// assert_eq!(pattern.params_of("/admin").unwrap().get("path"), Some(""));
     /// assert_eq!(pattern.params_of("/admin/").unwrap().get("path"), Some(""));
     /// assert!(pattern.params_of("/admins").is_none());
+    /// let pattern = RoutePattern::path("/users/{id:int}")?.with_optional_end();
+    /// assert_eq!(pattern.params_of("/users/7/").unwrap().get("id"), Some("7"));
     /// # Ok::<(), oneport::routing::PatternError>(())
     /// ```
     #[must_use]
-    pub fn with_optional_rest(mut self) -> Self {
-        self.empty_rest = EmptyRest::WithoutSlash;
+    pub fn with_optional_end(mut self) -> Self {
+        self.end = End::Optional;
         self
     }
 
-    /// Returns the paths that the pattern matches without its catch-all.
-    pub(super) fn without_rest(&self) -> Vec<Vec<Segment>> {
+    /// Returns the other paths that the pattern matches because of its end.
+    pub(super) fn other_ends(&self) -> Vec<Vec<Segment>> {
         let Kind::Path(segments) = &self.kind else {
             return Vec::new();
         };
-        let Some((Segment::Rest(_), before)) = segments.split_last() else {
+        let Some((last, before)) = segments.split_last() else {
             return Vec::new();
         };
-        let end = Segment::Text(Box::default());
-        let with_slash = before.iter().cloned().chain([end]).collect();
-        match self.empty_rest {
-            EmptyRest::No => Vec::new(),
-            EmptyRest::WithoutSlash if !before.is_empty() => vec![with_slash, before.to_vec()],
-            EmptyRest::BehindSlash | EmptyRest::WithoutSlash => vec![with_slash],
+        let with_slash = |segments: &[Segment]| {
+            let end = Segment::Text(Box::default());
+            segments.iter().cloned().chain([end]).collect()
+        };
+        match (self.end, last) {
+            (End::AsWritten, _) => Vec::new(),
+            (End::EmptyRest, Segment::Rest(_)) => vec![with_slash(before)],
+            (End::EmptyRest, _) => Vec::new(),
+            (End::Optional, Segment::Rest(_)) if !before.is_empty() => {
+                vec![with_slash(before), before.to_vec()]
+            }
+            (End::Optional, Segment::Rest(_)) => vec![with_slash(before)],
+            (End::Optional, last) if !last.is_empty_text() => vec![with_slash(segments)],
+            (End::Optional, _) if !before.is_empty() => vec![before.to_vec()],
+            (End::Optional, _) => Vec::new(),
         }
     }
 
@@ -243,17 +252,19 @@ impl RoutePattern {
                 let mut params = Params::default();
                 match match_whole(segments, path.relative(), &mut params) {
                     Err(Mismatch::Converter { param, found: "" })
-                        if self.empty_rest != EmptyRest::No
-                            && param.converter == Converter::Path =>
+                        if self.end != End::AsWritten && param.converter == Converter::Path =>
                     {
                         params.push(&param.name, "");
                     }
                     Err(Mismatch::Ended { segment })
-                        if self.empty_rest == EmptyRest::WithoutSlash
+                        if self.end == End::Optional
                             && segment == segments.len()
                             && let Some(Segment::Rest(param)) = segments.last() =>
                     {
                         params.push(&param.name, "");
+                    }
+                    Err(mismatch) if self.end == End::Optional => {
+                        params = capture_other_slash(segments, path.relative()).ok_or(mismatch)?;
                     }
                     outcome => outcome?,
                 }
@@ -261,6 +272,20 @@ impl RoutePattern {
             }
         }
     }
+}
+
+/// Matches a path without catch-all whose trailing slash is missing, or too many.
+fn capture_other_slash(segments: &[Segment], path: &str) -> Option<Params> {
+    let (last, before) = segments.split_last()?;
+    let (segments, path) = match last {
+        Segment::Rest(_) => return None,
+        last if last.is_empty_text() && !before.is_empty() => (before, path),
+        last if last.is_empty_text() => return None,
+        _ => (segments, path.strip_suffix('/')?),
+    };
+    let mut params = Params::default();
+    match_whole(segments, path, &mut params).ok()?;
+    Some(params)
 }
 
 impl FromStr for RoutePattern {

@@ -2,40 +2,52 @@
 //!
 //! The router takes a path as it is: `/admin%2Fusers` is one segment, and `//admin` is not
 //! `/admin`. An application behind a proxy may decode the slash, merge the two, take a backslash
-//! for a slash, or ignore path parameters (`/admin;x/users`). Then a path of one route would reach,
-//! in the application, what another route protects.
+//! for a slash, ignore path parameters (`/admin;x/users`), or take the start of `//x/admin` for a host.
+//! Then a path of one route would reach, in the application, what another route protects.
 
-use std::borrow::Cow;
+/// The maximum number of readings of a path. A path with more is ambiguous.
+const READINGS_MAX: usize = 32;
 
-use super::canonical::CanonicalPath;
-
-/// One way in which servers read a path differently. Several of them can meet in one server; they
-/// apply in this order.
+/// One way in which servers read a path differently. Several of them can meet in one server, in any
+/// order.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     /// An encoded slash ends a segment.
     DecodeSlashes,
-    /// A backslash, plain or encoded, is a slash.
+    /// An encoded backslash is one.
+    DecodeBackslashes,
+    /// An encoded semicolon is one.
+    DecodeSemicolons,
+    /// A backslash is a slash.
     TurnBackslashes,
     /// A segment ends at its first semicolon.
     DropParameters,
     /// Empty segments do not count.
     MergeSlashes,
+    /// Two slashes at the start begin a host, as in a URL without scheme.
+    DropHost,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 7] = [
         Self::DecodeSlashes,
+        Self::DecodeBackslashes,
+        Self::DecodeSemicolons,
         Self::TurnBackslashes,
         Self::DropParameters,
         Self::MergeSlashes,
+        Self::DropHost,
     ];
 
-    fn read(self, path: &str) -> String {
+    /// Returns the reading of a path whose escapes are in capitals, `None` if it is the path.
+    fn read(self, path: &str) -> Option<String> {
+        let replace = |from: &str, to| path.contains(from).then(|| path.replace(from, to));
         match self {
-            Self::DecodeSlashes => path.replace("%2F", "/"),
-            Self::TurnBackslashes => path.replace('\\', "/"),
-            Self::DropParameters => {
+            Self::DecodeSlashes => replace("%2F", "/"),
+            Self::DecodeBackslashes => replace("%5C", "\\"),
+            Self::DecodeSemicolons => replace("%3B", ";"),
+            Self::TurnBackslashes => replace("\\", "/"),
+            Self::DropParameters => path.contains(';').then(|| {
                 let mut read = String::with_capacity(path.len());
                 for (at, segment) in path.split('/').enumerate() {
                     if at > 0 {
@@ -44,8 +56,8 @@ impl Way {
                     read.push_str(segment.split(';').next().unwrap_or_default());
                 }
                 read
-            }
-            Self::MergeSlashes => {
+            }),
+            Self::MergeSlashes => path.contains("//").then(|| {
                 let mut read = String::with_capacity(path.len());
                 for found in path.chars() {
                     if found != '/' || !read.ends_with('/') {
@@ -53,6 +65,10 @@ impl Way {
                     }
                 }
                 read
+            }),
+            Self::DropHost => {
+                let host = path.strip_prefix("//")?;
+                Some(host.find('/').map_or("/", |end| &host[end..]).to_owned())
             }
         }
     }
@@ -72,19 +88,32 @@ pub(super) fn may_have(raw: &str) -> bool {
     })
 }
 
-/// Returns the other readings of a path, at most fifteen.
-pub(super) fn of(path: &CanonicalPath<'_>) -> Vec<String> {
-    let mut readings: Vec<Cow<'_, str>> = vec![Cow::Borrowed(path.as_str())];
-    for way in Way::ALL {
-        for at in 0..readings.len() {
-            let read = way.read(&readings[at]);
-            if readings.iter().all(|known| *known != read) {
-                readings.push(Cow::Owned(read));
+/// Returns the other readings of a raw path: by each way, in each order. `None` if there are more
+/// than `READINGS_MAX`.
+pub(super) fn of(raw: &str) -> Option<Vec<String>> {
+    let mut readings = vec![with_capitals(raw)];
+    let mut at = 0;
+    while let Some(path) = readings.get(at) {
+        let found: Vec<String> = Way::ALL.iter().filter_map(|way| way.read(path)).collect();
+        for read in found {
+            if !readings.contains(&read) {
+                readings.push(read);
             }
         }
+        if readings.len() > READINGS_MAX {
+            return None;
+        }
+        at += 1;
     }
-    readings.drain(..1);
-    readings.into_iter().map(Cow::into_owned).collect()
+    readings.remove(0);
+    Some(readings)
+}
+
+/// Writes the escapes that are read differently in capitals.
+fn with_capitals(raw: &str) -> String {
+    raw.replace("%2f", "%2F")
+        .replace("%5c", "%5C")
+        .replace("%3b", "%3B")
 }
 
 #[cfg(test)]
@@ -92,8 +121,7 @@ mod tests {
     use super::*;
 
     fn readings(raw: &str) -> Vec<String> {
-        let path = CanonicalPath::parse(raw).unwrap();
-        let readings = of(&path);
+        let readings = of(raw).unwrap();
         assert!(may_have(raw) || readings.is_empty(), "{raw}: {readings:?}");
         readings
     }
@@ -105,15 +133,48 @@ mod tests {
         check("/a%20b/c.%C3%A9/%25", &[]);
         check("/a%2fb", &["/a/b"]);
         check("/a%252Fb", &[]);
-        check("/a\\b%5Cc", &["/a/b/c"]);
+        check("/a%5cb", &["/a\\b", "/a/b"]);
         check("/a;x=1/b;/c", &["/a/b/c"]);
-        check("/a%3bx/b", &["/a/b"]);
-        check("//a///b/", &["/a/b/"]);
-        check("/%2Fa", &["//a", "/a"]);
+        check("/a%3bx/b", &["/a;x/b", "/a/b"]);
+        check("/a//b///c/", &["/a/b/c/"]);
+        check("//a", &["/a", "/"]);
+        check("//a///b/", &["/a/b/", "///b/", "/b/"]);
+        check("/%2Fa", &["//a", "/a", "/"]);
         check("/a/;%2Fb", &["/a/;/b", "/a/", "/a//b", "/a/b"]);
-        check("/;a\\b", &["/;a/b", "/", "//b", "/b"]);
-        let most = readings("/a;b%2Fc\\d//e");
-        assert!(most.len() <= 15, "{most:?}");
-        assert_eq!(most.last().unwrap(), "/a/c/d/e");
+    }
+
+    #[test]
+    fn raw_and_encoded_are_ways_of_their_own() {
+        let check = |raw: &str, expected: &str| {
+            let readings = readings(raw);
+            assert!(readings.iter().any(|read| read == expected), "{readings:?}");
+        };
+        check("/page\\a%5Cb", "/page/a%5Cb");
+        check("/page\\a%5Cb", "/page/a/b");
+        check("/a;x%3By/b%3Bz", "/a/b%3Bz");
+        check("/a;x%3By/b%3Bz", "/a/b");
+    }
+
+    #[test]
+    fn ways_apply_in_any_order() {
+        let check = |raw: &str, expected: &str| {
+            let readings = readings(raw);
+            assert!(readings.iter().any(|read| read == expected), "{readings:?}");
+        };
+        // Parameters are dropped first, slashes decoded then.
+        check("/users%2F7%2Fdelete;%2Fz", "/users/7/delete");
+        check("/users\\7\\delete;\\z", "/users/7/delete");
+        check("/;a\\b", "/b");
+        check("/;a\\b", "/");
+        check("/\\x/admin/y", "/admin/y");
+        check("/%2fx/admin/y", "/admin/y");
+        check("/a;b%2Fc\\d//e", "/a/c/d/e");
+    }
+
+    #[test]
+    fn too_many_readings_are_none() {
+        assert_eq!(of("/a;b%2Fc\\d//e%5Cf%3Bg"), None);
+        assert_eq!(of(&"//a".repeat(READINGS_MAX)), None);
+        assert!(of(&"//a".repeat(READINGS_MAX / 4)).is_some());
     }
 }

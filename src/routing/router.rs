@@ -83,17 +83,17 @@ impl<T> UrlRouter<T> {
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
-        let mut has_rest = vec![false; groups.len()];
+        let mut has_other_end = vec![false; groups.len()];
         for (index, route) in routes.iter().enumerate() {
             // Added after the routes with exactly this path: text comes before a catch-all.
-            for segments in route.pattern.without_rest() {
+            for segments in route.pattern.other_ends() {
                 let number = *numbers.entry(Shape::of(&segments)).or_insert(groups.len());
                 match groups.get_mut(number) {
                     Some(group) => group.push(index),
                     None => groups.push(vec![index]),
                 }
-                has_rest.resize(groups.len(), false);
-                has_rest[number] = true;
+                has_other_end.resize(groups.len(), false);
+                has_other_end[number] = true;
             }
         }
         let mut shapes: Vec<(Shape, usize)> = numbers.into_iter().collect();
@@ -104,10 +104,10 @@ impl<T> UrlRouter<T> {
             routes,
             groups: shapes
                 .iter()
-                .zip(groups.into_iter().zip(has_rest))
-                .map(|(shape, (routes, has_rest))| Group {
+                .zip(groups.into_iter().zip(has_other_end))
+                .map(|(shape, (routes, has_other_end))| Group {
                     routes,
-                    literal: shape.params() == 0 && !has_rest,
+                    literal: shape.params() == 0 && !has_other_end,
                 })
                 .collect(),
             regexes: Group {
@@ -160,7 +160,8 @@ impl<T> UrlRouter<T> {
     /// Returns whether an application that gets the path of a target as it is may take it for a
     /// path of another route than `index`, which takes the target, or for one of no route.
     ///
-    /// Applications differ in encoded slashes, backslashes, empty segments and path parameters.
+    /// Applications differ in encoded slashes, backslashes, empty segments, path parameters, and two
+    /// slashes at the start. A path that can be read in more than 32 ways is ambiguous too.
     ///
     /// ```
     /// use oneport::routing::{Route, RoutePattern, Target, UrlRouter};
@@ -179,10 +180,10 @@ impl<T> UrlRouter<T> {
         if !readings::may_have(target.raw_path) {
             return false;
         }
-        let Ok(path) = CanonicalPath::parse(target.raw_path) else {
+        let Some(readings) = readings::of(target.raw_path) else {
             return true;
         };
-        readings::of(&path).iter().any(|raw_path| {
+        readings.iter().any(|raw_path| {
             let other = self.resolve(&Target {
                 raw_path,
                 ..*target

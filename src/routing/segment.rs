@@ -67,6 +67,11 @@ impl Segment {
         }
     }
 
+    /// Returns whether the segment is the empty text behind a trailing slash.
+    pub(super) fn is_empty_text(&self) -> bool {
+        matches!(self, Self::Text(text) if text.is_empty())
+    }
+
     /// Returns the segment's parameter, if any, mutably.
     pub(super) fn param_mut(&mut self) -> Option<&mut Param> {
         match self {

@@ -169,7 +169,7 @@ impl Compiler<'_> {
         let (mut pattern, host, chain) = (pattern?, host?, chain?);
         pattern = match &made.maps_onto {
             Some(Mapped::Directory(_)) => pattern.with_empty_rest(),
-            Some(Mapped::Servers { .. }) => pattern.with_optional_rest(),
+            Some(Mapped::Servers { .. }) => pattern.with_optional_end(),
             None => pattern,
         };
         let label: Arc<str> = written
@@ -258,7 +258,7 @@ impl Compiler<'_> {
         }
         let (mut pattern, host, chain) = (pattern?, host?, chain?);
         if consumer.maps_onto_another() {
-            pattern = pattern.with_optional_rest();
+            pattern = pattern.with_optional_end();
         }
         let label: Arc<str> = written
             .name

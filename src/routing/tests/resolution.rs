@@ -376,12 +376,14 @@ fn the_folder_of_an_empty_catch_all_is_redirected_to_its_slash() {
     );
 }
 
+/// A route whose paths are another application's.
+fn app(pattern: &str, value: &'static str) -> Route<&'static str> {
+    let pattern = RoutePattern::path(pattern).unwrap().with_optional_end();
+    Route::new(pattern, value)
+}
+
 #[test]
 fn an_optional_catch_all_takes_its_folder_without_the_slash_too() {
-    let app = |pattern: &str, value| {
-        let pattern = RoutePattern::path(pattern).unwrap().with_optional_rest();
-        Route::new(pattern, value)
-    };
     let router = UrlRouter::build(vec![
         app("/{*path}", "all"),
         app("/admin/{*path}", "admin"),
@@ -408,9 +410,42 @@ fn an_optional_catch_all_takes_its_folder_without_the_slash_too() {
 }
 
 #[test]
+fn an_optional_slash_takes_both_forms_behind_routes_of_those_paths() {
+    let router = UrlRouter::build(vec![
+        app("/{*path}", "all"),
+        app("/one", "one"),
+        app("/two/", "two"),
+        app("/u/{id:int}", "user"),
+        app("/u/{id:int}/edit/", "edit"),
+        app("/own", "own"),
+        route("/own/", "own-slash"),
+    ])
+    .unwrap();
+    check(
+        &router,
+        &[
+            ("/", "all path="),
+            ("/one", "one"),
+            ("/one/", "one"),
+            ("/%6Fne/", "one"),
+            ("/one//", "all path=one//"),
+            ("/two", "two"),
+            ("/u/7/", "user id=7"),
+            ("/u/", "all path=u/"),
+            ("/u/7/edit", "edit id=7"),
+            ("/own", "own"),
+            ("/own/", "own-slash"),
+        ],
+    );
+    for path in ["/one//", "/one%2F", "//one", "/two%2f", r"/u\7"] {
+        assert!(router.is_ambiguous(&get(path), 0), "{path}");
+    }
+}
+
+#[test]
 fn a_path_is_ambiguous_if_a_server_may_take_it_for_another_routes() {
     let router = UrlRouter::build(vec![
-        route("/{*path}", "all"),
+        app("/{*path}", "all"),
         route("/admin/{*path}", "admin"),
         route("/a/{id}/secret/{*path}", "secret"),
         route("/item/{id}", "item"),
@@ -451,6 +486,14 @@ fn a_path_is_ambiguous_if_a_server_may_take_it_for_another_routes() {
         "/a/;%2Fsecret/x",
         "/x;/..;/admin/y",
         r"/x\..\admin\y",
+        // Parameters may be dropped before slashes are decoded.
+        "/item%2F7;%2Fx",
+        r"/item\7;\z",
+        "//x/admin/y",
+        r"/\x/admin/y",
+        "//x//y/admin/z",
+        // Only one of the two backslashes is a slash.
+        r"/item\a%5Cb",
     ] {
         assert!(is_ambiguous(path), "{path}");
     }
